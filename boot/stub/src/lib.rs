@@ -1,0 +1,2 @@
+#![no_std]
+//! From power-on to the kernel.

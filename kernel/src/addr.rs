@@ -1,0 +1,152 @@
+//! Addresses and frame numbers, each space its own type.
+//!
+//! | type | space | unit |
+//! |---|---|---|
+//! | [`Hpa`] / [`Hfn`] | host physical | byte / 4 KiB frame |
+//! | [`Hva`] | host virtual (the hypervisor's own) | byte |
+//! | [`Gpa`] / [`Gfn`] | guest physical | byte / 4 KiB page |
+//! | [`Gva`] | guest linear | byte |
+//!
+//! Invariants: there is no conversion between spaces here. `Gpa -> Hfn` is the second-level
+//! table's business (`mm`), `Hpa -> Hva` the direct map's (`arch`), `Gva -> Gpa` a guest table
+//! walk's. Arithmetic that can overflow is checked and says so in its type.
+
+/// Bytes in a page, frame or block.
+pub const PAGE_SIZE: u64 = 4096;
+/// log2 of [`PAGE_SIZE`].
+pub const PAGE_SHIFT: u32 = 12;
+
+macro_rules! address {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Wraps a raw byte address.
+            pub const fn new(raw: u64) -> Self {
+                Self(raw)
+            }
+            /// Returns the raw byte address.
+            pub const fn as_u64(self) -> u64 {
+                self.0
+            }
+            /// Adds `bytes`, or `None` where that leaves the 64-bit space.
+            pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+                match self.0.checked_add(bytes) {
+                    Some(raw) => Some(Self(raw)),
+                    None => None,
+                }
+            }
+            /// Returns the byte offset within the page.
+            pub const fn page_offset(self) -> u64 {
+                self.0 & (PAGE_SIZE - 1)
+            }
+            /// Rounds down to the page's first byte.
+            pub const fn page_base(self) -> Self {
+                Self(self.0 & !(PAGE_SIZE - 1))
+            }
+        }
+
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, concat!(stringify!($name), "({:#x})"), self.0)
+            }
+        }
+    };
+}
+
+macro_rules! frame_number {
+    ($(#[$doc:meta])* $name:ident of $address:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+        #[repr(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Wraps a raw number.
+            pub const fn new(raw: u64) -> Self {
+                Self(raw)
+            }
+            /// Returns the raw number.
+            pub const fn as_u64(self) -> u64 {
+                self.0
+            }
+            /// Returns the address of the first byte.
+            ///
+            /// # Panics
+            /// If the number is beyond the 52 bits of a physical address (our bug: numbers are
+            /// checked where they enter).
+            pub const fn base(self) -> $address {
+                assert!(self.0 < 1 << (52 - PAGE_SHIFT), "frame number beyond 52 address bits");
+                $address::new(self.0 << PAGE_SHIFT)
+            }
+            /// Adds `count` pages, or `None` on overflow.
+            pub const fn checked_add(self, count: u64) -> Option<Self> {
+                match self.0.checked_add(count) {
+                    Some(raw) => Some(Self(raw)),
+                    None => None,
+                }
+            }
+        }
+
+        impl $address {
+            /// Returns the number of the page that holds this byte.
+            pub const fn number(self) -> $name {
+                $name::new(self.as_u64() >> PAGE_SHIFT)
+            }
+        }
+    };
+}
+
+address!(
+    /// Host physical address.
+    Hpa
+);
+address!(
+    /// Host virtual address: the hypervisor's own.
+    Hva
+);
+address!(
+    /// Guest physical address.
+    Gpa
+);
+address!(
+    /// Guest linear ("virtual") address.
+    Gva
+);
+frame_number!(
+    /// Host frame number.
+    Hfn of Hpa
+);
+frame_number!(
+    /// Guest page number.
+    Gfn of Gpa
+);
+
+/// A page of a guest's RAM counted without holes: the n-th RAM page, which has block `n` of the
+/// paging space (the direct map of a paging space).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(transparent)]
+pub struct PageIndex(pub u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_arithmetic_at_the_edges() {
+        let a = Gpa::new(0x1fff);
+        assert_eq!((a.page_offset(), a.page_base(), a.number()), (0xfff, Gpa::new(0x1000), Gfn::new(1)));
+        assert_eq!(Gpa::new(u64::MAX).checked_add(1), None);
+        assert_eq!(Gfn::new(3).base(), Gpa::new(0x3000));
+        assert_eq!(Hfn::new(u64::MAX).checked_add(1), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond 52 address bits")]
+    fn a_frame_number_beyond_52_bits_is_our_bug() {
+        let _ = Hfn::new(1 << 40).base();
+    }
+}

@@ -1,0 +1,19 @@
+//! Tidepool, a bare-metal type-1 micro-hypervisor for x86_64.
+//!
+//! Partitions share a pool of memory smaller than what they were promised; what does not fit is paged to
+//! virtio-blk disks; a partition that crashes leaves its memory there as its dump and runs again
+//! meanwhile. `docs/architecture.md` has the picture; calls go downward only:
+//!
+//! ```text
+//! console, partition, dump ──> paging, pool ──> mm, block ──> virt ──> arch
+//! ```
+#![cfg_attr(not(test), no_std)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod block;
+pub mod config;
+pub mod mm;
+pub mod virt;

@@ -1,0 +1,33 @@
+//! Guest memory as everybody above `mm` sees it: bytes that are copied, never referenced.
+//!
+//! Any access may answer [`GuestAccess::NotResident`]: the page-in (or the wait for a free frame) has been started,
+//! the caller commits nothing, parks its vCPU and runs again from the start.
+
+use crate::addr::Gpa;
+
+/// Why a copy was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuestAccess {
+    /// The page is being brought in; park and repeat the whole operation.
+    NotResident(Gpa),
+    /// No RAM there: the guest's fault.
+    NotRam(Gpa),
+    /// The page cannot be read back; the partition crashes with that reason.
+    Lost(Gpa),
+}
+
+/// Copies from and to a partition's logical memory. May cross pages; sets A, and D for writes.
+pub trait GuestMemory {
+    /// Fills `buf` from `gpa` on.
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), GuestAccess>;
+
+    /// Writes `bytes` at `gpa`. On `NotResident` a part may have been written: repeat it.
+    fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), GuestAccess>;
+
+    /// Reads a little-endian u64.
+    fn read_u64(&self, gpa: Gpa) -> Result<u64, GuestAccess> {
+        let mut bytes = [0; 8];
+        self.read(gpa, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}

@@ -1,0 +1,181 @@
+//! Why a guest stopped running, in words that both vendors share.
+//!
+//! Pure: the back ends decode into these types, the partition's handlers decide on them.
+
+use crate::addr::{Gpa, Gva};
+
+/// What the guest did at the second-level table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A data read.
+    Read,
+    /// A data write (also a read-modify-write).
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// Width of a port, register or memory access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    /// 1 byte.
+    Byte,
+    /// 2 bytes.
+    Word,
+    /// 4 bytes.
+    Dword,
+    /// 8 bytes (memory only).
+    Qword,
+}
+
+impl Width {
+    /// Returns the number of bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Width::Byte => 1,
+            Width::Word => 2,
+            Width::Dword => 4,
+            Width::Qword => 8,
+        }
+    }
+    /// Returns the mask of the bits that this width carries.
+    pub const fn mask(self) -> u64 {
+        match self {
+            Width::Byte => 0xff,
+            Width::Word => 0xffff,
+            Width::Dword => 0xffff_ffff,
+            Width::Qword => u64::MAX,
+        }
+    }
+    /// Returns the width of `bytes` bytes.
+    pub const fn from_bytes(bytes: usize) -> Option<Self> {
+        match bytes {
+            1 => Some(Width::Byte),
+            2 => Some(Width::Word),
+            4 => Some(Width::Dword),
+            8 => Some(Width::Qword),
+            _ => None,
+        }
+    }
+}
+
+/// Direction of a port access, seen from the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoDirection {
+    /// IN, INS: the guest reads.
+    In,
+    /// OUT, OUTS: the guest writes.
+    Out,
+}
+
+/// One port instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IoAccess {
+    /// The port number.
+    pub port: u16,
+    /// Byte, word or dword.
+    pub width: Width,
+    /// IN or OUT.
+    pub direction: IoDirection,
+    /// INS/OUTS: address size, segment and repetition must be decoded from the instruction.
+    pub string: bool,
+}
+
+/// Why a guest stopped running. Closed: what a back end cannot name is [`Exit::Unknown`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// The second-level table has no usable entry for an access.
+    SecondLevelFault {
+        /// Where.
+        gpa: Gpa,
+        /// What the guest tried.
+        access: Access,
+        /// The CPU was walking the guest's own page tables.
+        during_walk: bool,
+        /// The linear address, where the hardware tells.
+        gva: Option<Gva>,
+    },
+    /// IN, OUT, INS, OUTS.
+    Io(IoAccess),
+    /// CPUID.
+    Cpuid,
+    /// RDMSR of the number in ECX.
+    ReadMsr,
+    /// WRMSR to the number in ECX.
+    WriteMsr,
+    /// HLT.
+    Halt,
+    /// XSETBV.
+    Xsetbv,
+    /// VMCALL or VMMCALL.
+    Hypercall,
+    /// INVD or WBINVD: nothing to do but skip it.
+    CacheFlush,
+    /// An instruction that the guest was not offered (VMX and SVM instructions, MONITOR, RDPMC ...): #UD or #GP.
+    Undefined,
+    /// A host interrupt is pending; it is taken when the hypervisor opens interrupts.
+    HostInterrupt,
+    /// The guest can take an interrupt now, as [`crate::virt`]'s window request asked.
+    InterruptWindow,
+    /// The guest can take an NMI now.
+    NmiWindow,
+    /// Triple fault, or SVM's shutdown.
+    TripleFault,
+    /// The back end has dealt with the exit itself; run again.
+    Handled,
+    /// The CPU refused the guest's state at entry: the guest's fault if a guest can cause it; `code` is the vendor's.
+    EntryFailed {
+        /// VMX: basic exit reason or VM-instruction error. SVM: the exit code.
+        code: u64,
+    },
+    /// An exit that no back end asked for; `code` is the vendor's.
+    Unknown {
+        /// The vendor's exit code.
+        code: u64,
+    },
+}
+
+/// Kind of an event that is injected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A maskable external interrupt.
+    Interrupt,
+    /// The non-maskable interrupt.
+    Nmi,
+    /// A hardware exception (faults and traps of the guest's own instructions).
+    Exception,
+}
+
+/// An event to deliver to the guest at its next entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What kind.
+    pub kind: EventKind,
+    /// IDT vector.
+    pub vector: u8,
+    /// Error code, for the exceptions that have one.
+    pub error_code: Option<u32>,
+}
+
+impl Event {
+    /// External interrupt `vector`.
+    pub const fn interrupt(vector: u8) -> Self {
+        Self { kind: EventKind::Interrupt, vector, error_code: None }
+    }
+    /// The NMI.
+    pub const fn nmi() -> Self {
+        Self { kind: EventKind::Nmi, vector: 2, error_code: None }
+    }
+    /// #UD.
+    pub const fn invalid_opcode() -> Self {
+        Self { kind: EventKind::Exception, vector: 6, error_code: None }
+    }
+    /// #GP(0).
+    pub const fn general_protection() -> Self {
+        Self { kind: EventKind::Exception, vector: 13, error_code: Some(0) }
+    }
+    /// #PF with `error_code`; the caller sets CR2.
+    pub const fn page_fault(error_code: u32) -> Self {
+        Self { kind: EventKind::Exception, vector: 14, error_code: Some(error_code) }
+    }
+}

@@ -1,0 +1,162 @@
+//! Registers and machine state of a vCPU, in words that both vendors share.
+//!
+//! [`Regs`] is what every exit handler may look at and change; the back ends keep it current.
+//! [`CpuState`] is the rest; reading it costs, so it is asked for: to start an incarnation, to walk
+//! the guest's tables, to write a dump's notes.
+
+/// Number of a general-purpose register in instruction encoding (ModRM, REX).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Gpr {
+    Rax = 0,
+    Rcx,
+    Rdx,
+    Rbx,
+    Rsp,
+    Rbp,
+    Rsi,
+    Rdi,
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+}
+
+/// General-purpose registers, instruction pointer and flags. `repr(C)`: the world switches know the offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Regs {
+    /// In encoding order: see [`Gpr`].
+    pub gpr: [u64; 16],
+    /// RIP.
+    pub rip: u64,
+    /// RFLAGS.
+    pub rflags: u64,
+}
+
+impl Regs {
+    /// Reads one register.
+    pub const fn get(&self, gpr: Gpr) -> u64 {
+        self.gpr[gpr as usize]
+    }
+    /// Writes one register, all 64 bits.
+    pub const fn set(&mut self, gpr: Gpr, value: u64) {
+        self.gpr[gpr as usize] = value;
+    }
+    /// Returns EDX:EAX, as RDMSR, WRMSR and XSETBV use it.
+    pub const fn edx_eax(&self) -> u64 {
+        (self.get(Gpr::Rdx) << 32) | (self.get(Gpr::Rax) & 0xffff_ffff)
+    }
+    /// Sets EDX:EAX and clears the upper halves, as RDMSR does.
+    pub const fn set_edx_eax(&mut self, value: u64) {
+        self.set(Gpr::Rax, value & 0xffff_ffff);
+        self.set(Gpr::Rdx, value >> 32);
+    }
+    /// RFLAGS.IF.
+    pub const fn interrupts_enabled(&self) -> bool {
+        self.rflags & (1 << 9) != 0
+    }
+}
+
+/// A segment register with its hidden part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Segment {
+    /// Selector.
+    pub selector: u16,
+    /// Access rights in VMX's layout (SDM "Guest Register State"): type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
+    pub attributes: u32,
+    /// Limit in bytes, already scaled.
+    pub limit: u32,
+    /// Base, linear.
+    pub base: u64,
+}
+
+/// A descriptor-table register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DescriptorTable {
+    /// Base, linear.
+    pub base: u64,
+    /// Limit in bytes.
+    pub limit: u16,
+}
+
+/// Everything of a vCPU but [`Regs`], the FPU and what the emulated devices hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct CpuState {
+    pub cs: Segment,
+    pub ds: Segment,
+    pub es: Segment,
+    pub fs: Segment,
+    pub gs: Segment,
+    pub ss: Segment,
+    pub ldtr: Segment,
+    pub tr: Segment,
+    pub gdtr: DescriptorTable,
+    pub idtr: DescriptorTable,
+    pub cr0: u64,
+    pub cr2: u64,
+    pub cr3: u64,
+    pub cr4: u64,
+    pub dr6: u64,
+    pub dr7: u64,
+    /// As the guest sees it: without SVM's SVME.
+    pub efer: u64,
+    pub star: u64,
+    pub lstar: u64,
+    pub cstar: u64,
+    pub sfmask: u64,
+    pub kernel_gs_base: u64,
+    pub sysenter_cs: u64,
+    pub sysenter_esp: u64,
+    pub sysenter_eip: u64,
+    pub pat: u64,
+}
+
+impl CpuState {
+    /// Current privilege level: SS.DPL, as both vendors define it.
+    pub const fn cpl(&self) -> u8 {
+        ((self.ss.attributes >> 5) & 3) as u8
+    }
+
+    /// Flat 64-bit or 32-bit protected mode states are made by the loaders from this base: real-mode
+    /// reset values are never used because kernels start by a boot protocol.
+    pub const fn flat(code: Segment, data: Segment) -> Self {
+        let none = Segment { selector: 0, attributes: 1 << 16, limit: 0, base: 0 };
+        let tss = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
+        let table = DescriptorTable { base: 0, limit: 0 };
+        Self {
+            cs: code,
+            ds: data,
+            es: data,
+            fs: data,
+            gs: data,
+            ss: data,
+            ldtr: none,
+            tr: tss,
+            gdtr: table,
+            idtr: table,
+            cr0: 0x11,
+            cr2: 0,
+            cr3: 0,
+            cr4: 0,
+            dr6: 0xffff_0ff0,
+            dr7: 0x400,
+            efer: 0,
+            star: 0,
+            lstar: 0,
+            cstar: 0,
+            sfmask: 0,
+            kernel_gs_base: 0,
+            sysenter_cs: 0,
+            sysenter_esp: 0,
+            sysenter_eip: 0,
+            pat: 0x0007_0406_0007_0406,
+        }
+    }
+}

@@ -1,0 +1,2 @@
+#![no_std]
+//! What the test kernels share.
