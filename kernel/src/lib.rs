@@ -15,5 +15,6 @@ extern crate alloc;
 pub mod addr;
 pub mod block;
 pub mod config;
+pub mod dump;
 pub mod mm;
 pub mod virt;

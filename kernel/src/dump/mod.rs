@@ -1,0 +1,16 @@
+//! Crash dumps: the paging space of a crashed incarnation becomes an ELF64 core without copying.
+//!
+//! ```text
+//!  crash ──> image (O(1)) ──> drain ──────────────> seal ──────> COMPLETE ──> release
+//!              │               │ pages reach their    │ notes, program
+//!              │               │ blocks, frames come  │ headers, record
+//!              └── restart gate <── freed             │
+//!                                                     └ power cut before: PARTIAL, described by bitmap and progress
+//! ```
+//!
+//! [`elf`], [`notes`] and [`vmcoreinfo`] are pure formats, shared with the host command. What real tools demand
+//! of the file was measured (`docs/on-disk-format.md`): program headers at 64, the note segment first, `p_align` 0.
+
+pub mod elf;
+pub mod notes;
+pub mod vmcoreinfo;
