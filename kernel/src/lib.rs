@@ -15,6 +15,7 @@ extern crate alloc;
 pub mod addr;
 pub mod block;
 pub mod config;
+pub mod console;
 pub mod dump;
 pub mod mm;
 pub mod virt;

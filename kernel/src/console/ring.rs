@@ -1,0 +1,93 @@
+//! A bounded queue of bytes between whoever prints and the serial line.
+//!
+//! Records are kept whole: what does not fit is dropped as a whole and counted, so a slow or absent
+//! reader costs output, never time or memory.
+
+/// A ring of `N` bytes.
+pub struct Ring<const N: usize> {
+    bytes: [u8; N],
+    /// Next byte to take; grows without wrapping, as `tail` does.
+    head: u64,
+    tail: u64,
+    dropped: u64,
+}
+
+impl<const N: usize> Ring<N> {
+    /// Makes an empty ring.
+    pub const fn new() -> Self {
+        Self { bytes: [0; N], head: 0, tail: 0, dropped: 0 }
+    }
+
+    /// Bytes that are waiting.
+    pub const fn len(&self) -> usize {
+        (self.tail - self.head) as usize
+    }
+
+    /// Returns whether nothing is waiting.
+    pub const fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
+    /// Bytes that still fit.
+    pub const fn room(&self) -> usize {
+        N - self.len()
+    }
+
+    /// Puts the whole record in, or drops it and counts.
+    pub fn push(&mut self, record: &[u8]) -> bool {
+        if record.len() > self.room() {
+            self.dropped += 1;
+            return false;
+        }
+        for byte in record {
+            self.bytes[(self.tail % N as u64) as usize] = *byte;
+            self.tail += 1;
+        }
+        true
+    }
+
+    /// Takes the oldest byte.
+    pub fn pop(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.head += 1;
+        Some(byte)
+    }
+
+    /// Returns the oldest byte and leaves it.
+    pub fn peek(&self) -> Option<u8> {
+        (!self.is_empty()).then(|| self.bytes[(self.head % N as u64) as usize])
+    }
+
+    /// Returns how many records were dropped since the last call.
+    pub const fn take_dropped(&mut self) -> u64 {
+        core::mem::replace(&mut self.dropped, 0)
+    }
+}
+
+impl<const N: usize> Default for Ring<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_in_order_across_the_wrap() {
+        let mut ring = Ring::<4>::new();
+        for round in 0..10u8 {
+            assert!(ring.push(&[round, round + 1, round + 2]));
+            assert_eq!([ring.pop(), ring.pop(), ring.pop(), ring.pop()], [Some(round), Some(round + 1), Some(round + 2), None]);
+        }
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_is_dropped_whole_and_counted() {
+        let mut ring = Ring::<4>::new();
+        assert!(ring.push(b"abc"));
+        assert!(!ring.push(b"de"));
+        assert_eq!((ring.len(), ring.take_dropped(), ring.take_dropped()), (3, 1, 0));
+    }
+}
