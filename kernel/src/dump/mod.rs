@@ -12,5 +12,6 @@
 //! of the file was measured (`docs/on-disk-format.md`): program headers at 64, the note segment first, `p_align` 0.
 
 pub mod elf;
+pub mod gate;
 pub mod notes;
 pub mod vmcoreinfo;

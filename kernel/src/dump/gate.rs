@@ -1,0 +1,94 @@
+//! The restart gate: when may a crashed partition run again?
+//!
+//! ```text
+//!   crash ──> closed ── frames freed from the image >= boot memory ──> open (threshold)
+//!               │  ├─── the drain has ended, well or not ────────────> open (drained)
+//!               │  └─── policy `immediate` ──────────────────────────> open (immediate)
+//!               └────── policy `never` ──────────────────────────────> closed for good
+//! ```
+//!
+//! `threshold` counts only frames freed from *this* image since the crash: a restart that lived off what neighbours
+//! gave would not be the partition's own. Pure.
+
+use crate::config::Restart;
+
+/// Default boot memory is the smaller of this and a quarter of the logical memory.
+const DEFAULT_BOOT_MEMORY: u64 = 64 << 20;
+
+/// Why the gate opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opened {
+    /// At once, on demand-zero memory.
+    Immediate,
+    /// Enough frames came free from the crashed image.
+    Threshold,
+    /// The drain has ended before that.
+    Drained,
+}
+
+impl Opened {
+    /// Returns the word for events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Opened::Immediate => "immediate",
+            Opened::Threshold => "threshold",
+            Opened::Drained => "drained",
+        }
+    }
+}
+
+/// A crashed partition's gate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gate {
+    policy: Restart,
+    boot_pages: u64,
+}
+
+impl Gate {
+    /// Makes the gate of a partition with `memory_bytes` of logical memory.
+    pub fn new(policy: Restart, memory_bytes: u64, boot_memory_bytes: Option<u64>) -> Self {
+        let bytes = boot_memory_bytes.unwrap_or(DEFAULT_BOOT_MEMORY.min(memory_bytes / 4)).min(memory_bytes);
+        Self { policy, boot_pages: bytes.div_ceil(crate::addr::PAGE_SIZE) }
+    }
+
+    /// Returns the pages that must come free in `threshold` mode.
+    pub const fn boot_pages(&self) -> u64 {
+        self.boot_pages
+    }
+
+    /// Decides on what the drain has done so far.
+    pub fn check(&self, freed_from_image: u64, drain_ended: bool) -> Option<Opened> {
+        match self.policy {
+            Restart::Never => None,
+            Restart::Immediate => Some(Opened::Immediate),
+            Restart::Threshold if freed_from_image >= self.boot_pages => Some(Opened::Threshold),
+            Restart::Threshold => drain_ended.then_some(Opened::Drained),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threshold_opens_exactly_at_boot_memory() {
+        let gate = Gate::new(Restart::Threshold, 256 << 20, None);
+        assert_eq!(gate.boot_pages(), (64 << 20) / 4096);
+        assert_eq!(gate.check(gate.boot_pages() - 1, false), None);
+        assert_eq!(gate.check(gate.boot_pages(), false), Some(Opened::Threshold));
+    }
+
+    #[test]
+    fn a_small_partition_needs_a_quarter_and_never_more_than_it_has() {
+        assert_eq!(Gate::new(Restart::Threshold, 64 << 20, None).boot_pages(), (16 << 20) / 4096);
+        assert_eq!(Gate::new(Restart::Threshold, 8 << 20, Some(1 << 30)).boot_pages(), (8 << 20) / 4096);
+    }
+
+    #[test]
+    fn an_ended_drain_opens_it_in_any_case_but_never() {
+        assert_eq!(Gate::new(Restart::Threshold, 1 << 30, None).check(3, true), Some(Opened::Drained));
+        assert_eq!(Gate::new(Restart::Never, 1 << 30, None).check(u64::MAX, true), None);
+        assert_eq!(Gate::new(Restart::Immediate, 1 << 30, None).check(0, false), Some(Opened::Immediate));
+    }
+}
