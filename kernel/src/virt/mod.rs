@@ -18,7 +18,15 @@
 //! * The kernel is soft-float: guest FPU state stays in the registers across exits.
 
 pub mod exit;
+pub mod face;
+pub mod frame;
 pub mod state;
+pub mod svm;
+pub mod tag;
+pub mod vmx;
 
 pub use exit::{Access, Event, EventKind, Exit, IoAccess, IoDirection, Width};
+pub use face::{AccessedDirty, Backend, Capabilities, ControlRegisters, EnabledCpu, Flush, Missing, RawExit, Vcpu, Window};
+pub use frame::ControlFrame;
 pub use state::{CpuState, Gpr, Regs, Segment};
+pub use tag::{Tags, TlbTag};

@@ -1,0 +1,315 @@
+//! The one face of both back ends: a two-variant enum each for the machine's choice, the enabled CPU and the
+//! vCPU, so that dispatch is a predictable branch and never a `dyn` call on the exit path.
+//!
+//! ```text
+//!   Backend::detect ─> Backend ─ enable_cpu (each CPU) ─> EnabledCpu
+//!                         └───── new_vcpu ─> Vcpu
+//!
+//!   set_memory, set_state, regs_mut      (any time the vCPU is not running)
+//!   load(&EnabledCpu) ─> { inject? run ─> Exit ─> handler ─> advance_to? }* ─> unload
+//! ```
+//!
+//! Invariants, which the back ends rely on and the scheduler keeps:
+//! * A CPU has at most one loaded vCPU; from [`Vcpu::load`] to [`Vcpu::unload`] the guest's debug registers
+//!   (and on VMX its syscall MSRs) are live in the CPU.
+//! * Interrupts are off around [`Vcpu::run`].
+//! * The frame that is the second-level table's root lives as long as a vCPU points to it.
+
+use super::exit::{Event, Exit};
+use super::frame::ControlFrame;
+use super::state::{CpuState, Regs};
+use super::tag::TlbTag;
+use super::{svm, vmx};
+use crate::addr::Hpa;
+use core::fmt;
+
+/// What the CPU lacks, as text for the operator: "AMD-V: nested paging (CPUID 8000000A EDX bit 0)".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Missing(pub &'static str);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// What a back end offers beyond the necessary. The same on all CPUs of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// Number of TLB tags, the host's 0 included: for [`Tags::new`](super::tag::Tags::new).
+    pub tags: u32,
+    /// Whether second-level leaves have accessed and dirty bits.
+    pub accessed_dirty: AccessedDirty,
+}
+
+/// Who tells that a guest page was read or written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessedDirty {
+    /// The CPU sets bits in the leaf.
+    Hardware,
+    /// Nobody: unmap to see an access, map read-only to see a write.
+    Absent,
+}
+
+/// Which virtualisation this machine uses; chosen once at start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// VMX with EPT.
+    Vmx,
+    /// SVM with NPT.
+    Svm,
+}
+
+/// A CPU whose virtualisation is switched on; kept in its per-CPU data.
+#[derive(Debug)]
+pub enum EnabledCpu {
+    /// VMX root operation.
+    Vmx(vmx::EnabledCpu),
+    /// EFER.SVME and the save areas.
+    Svm(svm::EnabledCpu),
+}
+
+/// Whether cached translations must go before the guest runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flush {
+    /// Nothing that the guest could still reach by an old translation has changed.
+    None,
+    /// Flush this vCPU's translations on this CPU (both levels combined): its object's generation moved on.
+    This,
+}
+
+/// Whether [`Exit::InterruptWindow`] (or [`Exit::NmiWindow`]) is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Window {
+    /// Exit as soon as the guest can take the event.
+    Open,
+    /// No such exit.
+    None,
+}
+
+/// The registers that decide how the guest translates addresses. Cheap to read, unlike [`CpuState`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct ControlRegisters {
+    pub cr0: u64,
+    pub cr3: u64,
+    pub cr4: u64,
+    /// As the guest sees it.
+    pub efer: u64,
+}
+
+/// The vendor's raw words about the last exit, by the manual's names, for a dump line of an entry failure or an unknown exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RawExit(pub [(&'static str, u64); 6]);
+
+impl fmt::Display for RawExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| write!(f, " {name}={value:#x}"))
+    }
+}
+
+impl Backend {
+    /// Frames that [`Self::enable_cpu`] wants.
+    pub const FRAMES_PER_CPU: usize = 2;
+
+    /// Returns what this CPU offers.
+    ///
+    /// # Errors
+    /// What lacks, if neither back end has all it needs.
+    pub fn detect() -> Result<Self, Missing> {
+        match (vmx::detect(), svm::detect()) {
+            (Ok(()), _) => Ok(Self::Vmx),
+            (_, Ok(())) => Ok(Self::Svm),
+            // Both messages start alike on a CPU without either; the vendor's own is the helpful one.
+            (Err(vmx), Err(svm)) => Err(if svm::is_vendor() { svm } else { vmx }),
+        }
+    }
+
+    /// Returns the name that people know.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vmx => "VMX with EPT",
+            Self::Svm => "SVM with NPT",
+        }
+    }
+
+    /// Returns what the back end offers here.
+    pub fn capabilities(self) -> Capabilities {
+        match self {
+            Self::Vmx => vmx::capabilities(),
+            Self::Svm => svm::capabilities(),
+        }
+    }
+
+    /// Switches virtualisation on for the calling CPU, once, with interrupts off.
+    ///
+    /// # Errors
+    /// What this CPU lacks although the first one had it, or firmware has locked.
+    pub fn enable_cpu(self, frames: [ControlFrame; Self::FRAMES_PER_CPU]) -> Result<EnabledCpu, Missing> {
+        Ok(match self {
+            Self::Vmx => EnabledCpu::Vmx(vmx::EnabledCpu::enable(frames)?),
+            Self::Svm => EnabledCpu::Svm(svm::EnabledCpu::enable(frames)?),
+        })
+    }
+
+    /// Makes a vCPU that holds its control block in `frame`. It runs after [`Vcpu::set_memory`] and [`Vcpu::set_state`].
+    pub fn new_vcpu(self, frame: ControlFrame) -> Vcpu {
+        match self {
+            Self::Vmx => Vcpu::Vmx(vmx::Vcpu::new(frame)),
+            Self::Svm => Vcpu::Svm(svm::Vcpu::new(frame)),
+        }
+    }
+}
+
+/// A virtual CPU.
+#[allow(clippy::large_enum_variant)] // one variant is ever made on a machine
+pub enum Vcpu {
+    /// On VMX.
+    Vmx(vmx::Vcpu),
+    /// On SVM.
+    Svm(svm::Vcpu),
+}
+
+/// Calls the same method of whichever back end it is.
+macro_rules! each {
+    ($vcpu:expr, $inner:ident => $call:expr) => {
+        match $vcpu {
+            Vcpu::Vmx($inner) => $call,
+            Vcpu::Svm($inner) => $call,
+        }
+    };
+}
+
+impl Vcpu {
+    /// Points the vCPU to a second-level table; its first run on each CPU flushes `tag` there.
+    pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
+        each!(self, v => v.set_memory(root, tag))
+    }
+
+    /// Makes the vCPU resident on the calling CPU. Flushes its linear translations where it last ran elsewhere.
+    ///
+    /// # Panics
+    /// If it is loaded already, or `cpu` is the other back end's.
+    pub fn load(&mut self, cpu: &EnabledCpu) {
+        match (self, cpu) {
+            (Self::Vmx(vcpu), EnabledCpu::Vmx(cpu)) => vcpu.load(cpu),
+            (Self::Svm(vcpu), EnabledCpu::Svm(cpu)) => vcpu.load(cpu),
+            _ => panic!("a node has one back end"),
+        }
+    }
+
+    /// Ends the residency, so that another vCPU can be loaded here and this one elsewhere.
+    pub fn unload(&mut self) {
+        each!(self, v => v.unload())
+    }
+
+    /// Runs the guest until its next exit: one world switch. A queued event is delivered first.
+    pub fn run(&mut self, flush: Flush) -> Exit {
+        each!(self, v => v.run(flush))
+    }
+
+    /// Returns the general registers, RIP and RFLAGS; current whenever the guest is not running.
+    pub fn regs(&self) -> &Regs {
+        each!(self, v => v.regs())
+    }
+
+    /// Returns them to be changed. To step over an instruction use [`Self::advance_to`].
+    pub fn regs_mut(&mut self) -> &mut Regs {
+        each!(self, v => v.regs_mut())
+    }
+
+    /// Reads the rest of the state. Costs; the vCPU may be loaded or not.
+    pub fn state(&self) -> CpuState {
+        each!(self, v => v.state())
+    }
+
+    /// Replaces the rest of the state.
+    pub fn set_state(&mut self, state: &CpuState) {
+        each!(self, v => v.set_state(state))
+    }
+
+    /// Returns what an address translation of the guest depends on.
+    pub fn control_registers(&self) -> ControlRegisters {
+        each!(self, v => v.control_registers())
+    }
+
+    /// Emulates WRMSR to EFER.
+    ///
+    /// # Errors
+    /// The exception that the guest gets instead: reserved bits, or LME changed while paging is on.
+    pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
+        each!(self, v => v.write_efer(value))
+    }
+
+    /// Sets CR2, before a page fault is injected.
+    pub fn set_cr2(&mut self, cr2: u64) {
+        each!(self, v => v.set_cr2(cr2))
+    }
+
+    /// Returns CR8, the class (vector / 16) up to which the guest blocks interrupts. MOV to CR8 does not exit:
+    /// a local APIC model takes its task priority from here after each exit.
+    pub fn cr8(&self) -> u8 {
+        each!(self, v => v.cr8())
+    }
+
+    /// Sets CR8, when the guest has written the task priority through the local APIC.
+    pub fn set_cr8(&mut self, class: u8) {
+        each!(self, v => v.set_cr8(class))
+    }
+
+    /// Returns the address behind the instruction that exited, where the hardware tells; else the caller decodes.
+    pub fn next_rip(&self) -> Option<u64> {
+        each!(self, v => v.next_rip())
+    }
+
+    /// Continues at `rip`, the emulated instruction being done: the interrupt shadow of an earlier STI or MOV SS ends.
+    pub fn advance_to(&mut self, rip: u64) {
+        each!(self, v => v.advance_to(rip))
+    }
+
+    /// Returns whether an external interrupt can be injected now: IF set, no shadow, no other event queued.
+    pub fn can_take_interrupt(&self) -> bool {
+        each!(self, v => v.can_take_interrupt())
+    }
+
+    /// Returns whether an NMI can be injected now.
+    pub fn can_take_nmi(&self) -> bool {
+        each!(self, v => v.can_take_nmi())
+    }
+
+    /// Queues `event` for the next run.
+    ///
+    /// # Panics
+    /// If one is queued already: see [`Self::event_pending`].
+    pub fn inject(&mut self, event: Event) {
+        each!(self, v => v.inject(event))
+    }
+
+    /// Returns whether an event is queued: injected and not yet run, or interrupted in its delivery by the last exit.
+    pub fn event_pending(&self) -> bool {
+        each!(self, v => v.event_pending())
+    }
+
+    /// Asks for, or calls off, an exit when the guest can take an interrupt.
+    pub fn request_interrupt_window(&mut self, window: Window) {
+        each!(self, v => v.request_interrupt_window(window))
+    }
+
+    /// Asks for, or calls off, an exit when the guest can take an NMI.
+    pub fn request_nmi_window(&mut self, window: Window) {
+        each!(self, v => v.request_nmi_window(window))
+    }
+
+    /// Returns the raw words about the last exit.
+    pub fn raw_exit(&self) -> RawExit {
+        each!(self, v => v.raw_exit())
+    }
+
+    /// Gives the control frame back.
+    ///
+    /// # Panics
+    /// If the vCPU is still loaded.
+    pub fn into_frame(self) -> ControlFrame {
+        each!(self, v => v.into_frame())
+    }
+}

@@ -1,0 +1,112 @@
+//! Tags of cached translations: ASID on SVM, VPID on VMX.
+//!
+//! Each vCPU has a tag of its own while tags last, because two vCPUs under one tag would see each other's
+//! linear translations. CPUs differ in how many they have (QEMU's TCG: 16); the last one is kept back for
+//! all the vCPUs that came too late, and a back end flushes at every [`load`](super::Vcpu::load) of those.
+//!
+//! A released tag may be handed out again at once: the first run of a vCPU on a CPU after
+//! [`set_memory`](super::Vcpu::set_memory) flushes its tag there.
+
+/// The number that tells this vCPU's translations from the others' in the TLB. Never 0, which is the host's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TlbTag {
+    number: u16,
+    sharing: Sharing,
+}
+
+/// Whether other vCPUs have the same tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// This vCPU's alone.
+    Exclusive,
+    /// Tags ran out: the back end flushes whenever the vCPU gets a CPU.
+    Shared,
+}
+
+impl TlbTag {
+    /// Returns the hardware's number.
+    pub const fn number(self) -> u16 {
+        self.number
+    }
+    /// Returns whether others have it too.
+    pub const fn sharing(self) -> Sharing {
+        self.sharing
+    }
+}
+
+/// Most tags that are managed; enough for every vCPU that fits a node, and 512 bytes.
+const LIMIT: usize = 4096;
+
+/// The tags of one node. The owner puts it behind its lock.
+pub struct Tags {
+    used: [u64; LIMIT / 64],
+    /// The shared tag; those in `1..last` are handed out one by one.
+    last: u16,
+}
+
+impl Tags {
+    /// Manages the tags `1..count`, `count` being what the hardware offers including the host's 0.
+    ///
+    /// # Panics
+    /// If the hardware has no tag but the host's: [`Backend::detect`](super::Backend::detect) refuses such a CPU.
+    pub const fn new(count: u32) -> Self {
+        assert!(count >= 2, "a back end offers one tag besides the host's");
+        let count = if count > LIMIT as u32 { LIMIT as u32 } else { count };
+        Self { used: [0; LIMIT / 64], last: count as u16 - 1 }
+    }
+
+    /// Hands out a tag: an exclusive one while there is one.
+    pub fn allocate(&mut self) -> TlbTag {
+        for number in 1..self.last {
+            let (word, bit) = Self::position(number);
+            if self.used[word] & bit == 0 {
+                self.used[word] |= bit;
+                return TlbTag { number, sharing: Sharing::Exclusive };
+            }
+        }
+        TlbTag { number: self.last, sharing: Sharing::Shared }
+    }
+
+    /// Takes a tag back from a vCPU that will not run again.
+    pub fn release(&mut self, tag: TlbTag) {
+        if tag.sharing == Sharing::Exclusive {
+            let (word, bit) = Self::position(tag.number);
+            assert!(self.used[word] & bit != 0, "a tag is released once");
+            self.used[word] &= !bit;
+        }
+    }
+
+    const fn position(number: u16) -> (usize, u64) {
+        (number as usize / 64, 1 << (number % 64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_distinct_until_they_run_out_and_then_shared() {
+        let mut tags = Tags::new(4);
+        let (a, b, c, d) = (tags.allocate(), tags.allocate(), tags.allocate(), tags.allocate());
+        assert_eq!([a.number(), b.number(), c.number(), d.number()], [1, 2, 3, 3]);
+        assert_eq!((b.sharing(), c.sharing()), (Sharing::Exclusive, Sharing::Shared));
+        tags.release(c);
+        tags.release(a);
+        assert_eq!(tags.allocate(), a);
+    }
+
+    #[test]
+    fn a_cpu_with_one_guest_tag_shares_it_from_the_start() {
+        assert_eq!(Tags::new(2).allocate(), TlbTag { number: 1, sharing: Sharing::Shared });
+    }
+
+    #[test]
+    #[should_panic(expected = "released once")]
+    fn releasing_a_tag_twice_is_our_bug() {
+        let mut tags = Tags::new(16);
+        let tag = tags.allocate();
+        tags.release(tag);
+        tags.release(tag);
+    }
+}
