@@ -1,1 +1,22 @@
 //! From your shell to power-on: the host command `tidepool` as a library, so that the tests drive the same code.
+//!
+//! ```text
+//!  cli ──> commands ──> config (TOML) ──> archive ──┐
+//!             │                                     ├──> bed: QEMU or Bochs ──> console, events
+//!             └──> setup, kernel_build, initramfs ──┘
+//! ```
+//!
+//! Nothing here is trusted by the hypervisor: the archive is parsed there again. What is written to disk is
+//! written beside its place and renamed, so that an interruption leaves the old file or the new one.
+
+pub mod archive;
+pub mod atomic;
+pub mod bed;
+pub mod cli;
+pub mod commands;
+pub mod events;
+pub mod interrupt;
+pub mod iso;
+pub mod kernel_build;
+pub mod paths;
+pub mod serial;

@@ -1,0 +1,102 @@
+//! The boot archive: one tar file that holds the configuration and every image, as the one module that every boot path hands over.
+//!
+//! PVH passes a single initrd, so kernels, initrds, the configuration and the symbol table travel together.
+//! Time stamps and owners are zero: the same input gives the same bytes.
+
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Where a module's bytes come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file, copied when the archive is written.
+    File(PathBuf),
+    /// Bytes made here.
+    Bytes(Vec<u8>),
+}
+
+/// The modules of a boot archive, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Archive {
+    modules: Vec<(String, Source)>,
+}
+
+impl Archive {
+    /// Adds a module unless one of that name is there already.
+    pub fn add(&mut self, name: &str, source: Source) {
+        if self.modules.iter().all(|(n, _)| n != name) {
+            self.modules.push((name.to_owned(), source));
+        }
+    }
+
+    /// Returns the bytes of memory that the archive will take.
+    ///
+    /// # Errors
+    /// Where a file cannot be looked at.
+    pub fn size(&self) -> Result<u64> {
+        let mut total = 1024;
+        for (_, source) in &self.modules {
+            total += 512 + length(source)?.next_multiple_of(512);
+        }
+        Ok(total)
+    }
+
+    /// Writes the archive to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read or written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        crate::atomic::write(path, |file| {
+            let mut tar = tar::Builder::new(std::io::BufWriter::new(file));
+            for (name, source) in &self.modules {
+                append(&mut tar, name, source)?;
+            }
+            tar.into_inner()?.into_inner().map_err(|e| e.into_error())?;
+            Ok(())
+        })
+    }
+}
+
+fn length(source: &Source) -> Result<u64> {
+    match source {
+        Source::File(path) => Ok(std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len()),
+        Source::Bytes(bytes) => Ok(bytes.len() as u64),
+    }
+}
+
+fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, source: &Source) -> Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o444);
+    header.set_size(length(source)?);
+    match source {
+        Source::File(path) => {
+            let mut file = File::open(path).with_context(|| format!("{}", path.display()))?.take(header.size()?);
+            tar.append_data(&mut header, name, &mut file)?;
+        }
+        Source::Bytes(bytes) => tar.append_data(&mut header, name, bytes.as_slice())?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_told_is_the_size_written_and_names_are_unique() {
+        let mut archive = Archive::default();
+        archive.add("config", Source::Bytes(vec![1; 700]));
+        archive.add("config", Source::Bytes(vec![2; 3]));
+        archive.add("kernel", Source::Bytes(vec![3; 512]));
+        let path = std::env::temp_dir().join(format!("tidepool-archive-{}.tar", std::process::id()));
+        archive.write(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(bytes.len() as u64, archive.size().unwrap());
+        let mut tar = tar::Archive::new(bytes.as_slice());
+        let names: Vec<_> = tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+        assert_eq!(names, ["config", "kernel"]);
+    }
+}

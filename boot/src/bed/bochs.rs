@@ -1,0 +1,80 @@
+//! Bochs: VMX on any machine. It boots the GRUB ISO and has no virtio; paging devices are memory-backed there.
+//!
+//! Debian's Bochs is built with its debugger, whose commands come from standard input: the first, `c`, lets the machine run.
+//! Later an interrupt stops it for a moment, so that memory can be written to a file: that is how a
+//! memory-backed paging space gets out ([`Running::bring_out`]).
+
+use super::Machine;
+use super::running::{self, Lines, Running};
+use crate::iso;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The program to start.
+pub const PROGRAM: &str = "bochs-bin";
+/// VMX with EPT, unrestricted guest, VPID and A/D bits: the ordinary case.
+const USUAL_CPU: &str = "corei7_haswell_4770";
+/// Emulated instructions a second of emulated time.
+const IPS: u32 = 50_000_000;
+
+pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
+    if !machine.disks.is_empty() {
+        bail!("Bochs has no virtio disks: use memory-backed paging devices there");
+    }
+    let lines = Lines::new()?;
+    let iso = folder.join("boot.iso");
+    iso::make(&iso, &folder.join("iso"), &machine.hypervisor, machine.archive.as_deref(), &machine.append)?;
+    let configuration = folder.join("bochsrc");
+    fs::write(&configuration, bochsrc(machine, &folder, [lines.console.port()?, lines.events.port()?]))?;
+    let commands = folder.join("debugger");
+    fs::write(&commands, "c\n")?;
+    let mut command = Command::new(PROGRAM);
+    command.arg("-q").arg("-f").arg(&configuration).arg("-rc").arg(&commands);
+    running::start(command, lines, folder, machine.echo)
+}
+
+fn bochsrc(machine: &Machine, folder: &Path, ports: [u16; 2]) -> String {
+    let (cpus, mib, [console, events]) = (machine.cpus, machine.memory_mib, ports);
+    let cpu = machine.cpu.as_deref().unwrap_or(USUAL_CPU);
+    let folder = folder.display();
+    format!(
+        "config_interface: textconfig\n\
+         display_library: rfb, options=\"timeout=0\"\n\
+         romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
+         vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
+         memory: guest={mib}, host={mib}\n\
+         cpu: model={cpu}, count={cpus}, ips={IPS}, reset_on_triple_fault=0\n\
+         clock: sync=none, time0=1700000000\n\
+         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
+         ata0-master: type=cdrom, path=\"{folder}/boot.iso\", status=inserted\n\
+         boot: cdrom\n\
+         com1: enabled=1, mode=socket-client, dev=127.0.0.1:{console}\n\
+         com2: enabled=1, mode=socket-client, dev=127.0.0.1:{events}\n\
+         log: \"{folder}/bochs.log\"\n\
+         panic: action=fatal\nerror: action=report\ninfo: action=report\ndebug: action=ignore\n\
+         mouse: enabled=0\nspeaker: enabled=0\n"
+    )
+}
+
+impl Running {
+    /// Writes `length` bytes of a Bochs machine's memory from the hypervisor's linear address `linear` on to `file`; the
+    /// machine stands still meanwhile.
+    ///
+    /// # Errors
+    /// Where the machine runs in another bed, or the file does not come within `limit`.
+    pub fn bring_out(&mut self, linear: u64, length: u32, file: &Path, limit: Duration) -> Result<()> {
+        let part = crate::atomic::beside(file);
+        self.debug(&format!("writemem \"{}\" {linear:#x} {length}", part.display()))?;
+        let deadline = Instant::now() + limit;
+        while fs::metadata(&part).map_or(0, |m| m.len()) < u64::from(length) {
+            if Instant::now() >= deadline {
+                bail!("Bochs did not write {length} bytes from {linear:#x} on within {} s", limit.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        fs::rename(&part, file).with_context(|| format!("{}", file.display()))
+    }
+}

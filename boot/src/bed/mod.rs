@@ -1,0 +1,126 @@
+//! The beds: emulators that Tidepool runs on, behind one description of a machine and one handle of a running one.
+//!
+//! ```text
+//!  Machine ──start──> Running { console: Line, events: Events, the emulator } ──finish──> Ended
+//! ```
+//!
+//! A run keeps its console, events and emulator output in a folder of its own, which is removed when the run is
+//! [passed](Running::passed) and kept otherwise.
+
+pub mod bochs;
+pub mod kvm;
+pub mod process;
+pub mod qemu;
+mod running;
+
+pub use running::{Ended, Running};
+
+use crate::serial::Echo;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// An emulator, or a machine under KVM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Bed {
+    /// QEMU's own emulation, which offers SVM everywhere.
+    Qemu,
+    /// Bochs, which offers VMX; its disks are memory-backed.
+    Bochs,
+    /// QEMU with KVM, where the machine offers VMX or SVM to guests.
+    Kvm,
+}
+
+impl Bed {
+    /// Returns the best bed of this machine.
+    pub fn best() -> Self {
+        if kvm::offers_virtualisation() { Self::Kvm } else { Self::Qemu }
+    }
+
+    /// Returns the name that the command line and the tests use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Bochs => "bochs",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
+/// What the machine's clock follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Clock {
+    /// The host's time.
+    #[default]
+    Host,
+    /// Retired instructions, one a nanosecond: two runs without disks are equal. (Bochs always counts instructions.)
+    Instructions,
+}
+
+/// A machine to start.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Where it runs.
+    pub bed: Bed,
+    /// Names the folder of its transcript.
+    pub name: String,
+    /// CPUs of the host machine.
+    pub cpus: u32,
+    /// MiB of memory of the host machine.
+    pub memory_mib: u64,
+    /// The hypervisor's ELF file.
+    pub hypervisor: PathBuf,
+    /// The boot archive.
+    pub archive: Option<PathBuf>,
+    /// The hypervisor's command line.
+    pub append: String,
+    /// Images of virtio-blk disks, in order.
+    pub disks: Vec<PathBuf>,
+    /// What time follows.
+    pub clock: Clock,
+    /// The CPU model, where not the bed's usual one.
+    pub cpu: Option<String>,
+    /// Whether the console appears on our standard output.
+    pub echo: Echo,
+}
+
+impl Machine {
+    /// Describes a machine with two CPUs, 512 MiB and nothing else.
+    pub fn new(bed: Bed, name: &str, hypervisor: PathBuf) -> Self {
+        Self {
+            bed,
+            name: name.to_owned(),
+            cpus: 2,
+            memory_mib: if bed == Bed::Bochs { 256 } else { 512 },
+            hypervisor,
+            archive: None,
+            append: String::new(),
+            disks: Vec::new(),
+            clock: Clock::Host,
+            cpu: None,
+            echo: Echo::Silent,
+        }
+    }
+
+    /// Starts the machine and waits until its serial lines are connected.
+    ///
+    /// # Errors
+    /// Where the emulator is missing or refuses; its own words are part of the error.
+    pub fn start(&self) -> Result<Running> {
+        let folder = self.folder()?;
+        match self.bed {
+            Bed::Qemu | Bed::Kvm => qemu::start(self, folder),
+            Bed::Bochs => bochs::start(self, folder),
+        }
+    }
+
+    /// Makes the folder of this run's transcript, a new one each time.
+    fn folder(&self) -> Result<PathBuf> {
+        static RUN: AtomicU32 = AtomicU32::new(0);
+        let run = RUN.fetch_add(1, Ordering::Relaxed);
+        let name = self.name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "-");
+        let folder = crate::paths::transcripts().join(format!("{name}.{}.{run}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+        Ok(folder)
+    }
+}

@@ -1,0 +1,120 @@
+//! A machine that runs: its lines, its emulator, and its orderly or sudden end.
+
+use super::process::Emulator;
+use crate::events::Events;
+use crate::serial::{Echo, Line, Listener};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// File names in a transcript folder.
+const CONSOLE: &str = "console.txt";
+const EVENTS: &str = "events.jsonl";
+const EMULATOR: &str = "emulator.txt";
+const COMMAND: &str = "command.txt";
+
+/// How a machine ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The hypervisor asked the emulator to stop; on QEMU with the value it wrote to the exit device.
+    ByItself(Option<i32>),
+    /// It still ran.
+    Not,
+}
+
+/// A running machine. Dropping it ends the emulator and keeps the transcript.
+pub struct Running {
+    /// The first serial line: for people.
+    pub console: Line,
+    /// The second serial line: for programs.
+    pub events: Events,
+    emulator: Emulator,
+    debugger: Option<std::process::ChildStdin>,
+    folder: PathBuf,
+}
+
+/// The serial lines of a machine that is about to start.
+pub(super) struct Lines {
+    pub console: Listener,
+    pub events: Listener,
+}
+
+impl Lines {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { console: Listener::new()?, events: Listener::new()? })
+    }
+}
+
+/// Starts `command` in `folder` and waits for its serial lines.
+pub(super) fn start(mut command: Command, lines: Lines, folder: PathBuf, echo: Echo) -> Result<Running> {
+    fs::write(folder.join(COMMAND), format!("{command:?}\n"))?;
+    let output = fs::File::create(folder.join(EMULATOR))?;
+    command.stdout(output.try_clone()?).stderr(output);
+    let wants_debugger = command.get_program() == super::bochs::PROGRAM;
+    command.stdin(if wants_debugger { Stdio::piped() } else { Stdio::null() });
+    let mut emulator = Emulator::start(command)?;
+    let debugger = emulator.stdin();
+    let console = lines.console.accept(&folder.join(CONSOLE), echo, || alive(&mut emulator, &folder))?;
+    let events = lines.events.accept(&folder.join(EVENTS), Echo::Silent, || alive(&mut emulator, &folder))?;
+    Ok(Running { console, events: Events::new(events), emulator, debugger, folder })
+}
+
+fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {
+    match emulator.ended()? {
+        None => Ok(()),
+        Some(status) => {
+            let words = fs::read_to_string(folder.join(EMULATOR)).unwrap_or_default();
+            bail!("the emulator ended with {status}: {}", words.trim())
+        }
+    }
+}
+
+impl Running {
+    /// Returns the folder of the transcript.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Waits until the machine has stopped by itself, at most `limit`.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<Ended> {
+        let status = self.emulator.wait(limit)?;
+        if status.is_some() {
+            // What the emulator wrote last may still be on its way through the sockets.
+            self.console.wait_for_end(Duration::from_secs(5));
+        }
+        Ok(status.map_or(Ended::Not, |status| Ended::ByItself(exit_value(status))))
+    }
+
+    /// Cuts the power.
+    pub fn cut_power(&mut self) {
+        self.emulator.kill();
+    }
+
+    /// Ends the machine and removes its transcript.
+    pub fn passed(mut self) {
+        self.emulator.end();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    /// Stops Bochs in its debugger for as long as it takes to run `commands`, then lets it go on.
+    ///
+    /// # Errors
+    /// Where the machine runs in another bed, or has ended.
+    pub(super) fn debug(&mut self, commands: &str) -> Result<()> {
+        use std::io::Write;
+        let debugger = self.debugger.as_mut().context("only Bochs has a debugger")?;
+        self.emulator.interrupt();
+        debugger.write_all(format!("{commands}\nc\n").as_bytes()).context("Bochs has ended")?;
+        Ok(debugger.flush()?)
+    }
+}
+
+/// QEMU's exit device turns a value v into the status 2 v + 1.
+fn exit_value(status: ExitStatus) -> Option<i32> {
+    status.code().filter(|code| code % 2 == 1).map(|code| code >> 1)
+}

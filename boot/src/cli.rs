@@ -1,0 +1,77 @@
+//! The command line of `tidepool`.
+
+use crate::bed::Bed;
+use crate::{commands, interrupt};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Boots Tidepool, a bare-metal hypervisor whose paging spaces become crash dumps.
+///
+/// Without a command it runs the demonstration: Debian, promised twice the memory there is, works, panics and is
+/// running again before its dump is complete.
+#[derive(Parser)]
+#[command(name = "tidepool", version)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What every command understands.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Where the hypervisor runs [default: kvm where it offers VMX or SVM to guests, else qemu]
+    #[arg(long, global = true)]
+    pub bed: Option<Bed>,
+    /// Refuse to install anything; say what is missing instead
+    #[arg(long, global = true)]
+    pub no_install: bool,
+}
+
+impl Common {
+    /// Returns the chosen bed or the machine's best.
+    pub fn bed(&self) -> Bed {
+        self.bed.unwrap_or_else(Bed::best)
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Boot a configuration and give its console; Ctrl-C ends it
+    Boot(BootArguments),
+}
+
+#[derive(Args)]
+pub struct BootArguments {
+    /// The configuration; without one the hypervisor starts with nothing to run
+    pub file: Option<PathBuf>,
+    /// Text for the hypervisor's own command line
+    #[arg(long, default_value = "")]
+    pub append: String,
+    /// CPUs of the machine
+    #[arg(long, default_value_t = 2)]
+    pub cpus: u32,
+}
+
+/// Runs the command line; errors go to standard error, the status is 0 only where everything held.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tidepool: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    interrupt::install()?;
+    match &cli.command {
+        Some(Command::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
+        None => anyhow::bail!("the demonstration is not there yet: try `cargo run -- boot FILE.toml`"),
+    }
+}

@@ -1,0 +1,46 @@
+//! `tidepool boot FILE.toml`: a configuration and its console.
+
+use crate::bed::{Ended, Machine};
+use crate::cli::{BootArguments, Common};
+use crate::kernel_build::{self, Variant};
+use crate::serial::Echo;
+use anyhow::Result;
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Boots and stays until the machine stops.
+///
+/// # Errors
+/// What is wrong with the configuration, or missing on this machine.
+pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
+    let hypervisor = kernel_build::hypervisor(Variant::Ordinary)?;
+    let mut machine = Machine::new(common.bed(), "boot", hypervisor);
+    machine.append = arguments.append.clone();
+    machine.cpus = arguments.cpus;
+    machine.echo = Echo::Stdout;
+    let mut running = machine.start()?;
+    type_through(running.console.typist()?)?;
+    let ended = loop {
+        match running.wait_for_end(Duration::from_secs(3600))? {
+            Ended::Not => {}
+            Ended::ByItself(value) => break value,
+        }
+    };
+    running.passed();
+    Ok(ended.map_or(ExitCode::SUCCESS, |value| ExitCode::from(value.min(255) as u8)))
+}
+
+/// Passes our standard input to the console; the thread ends with the input or the process.
+fn type_through(mut console: std::net::TcpStream) -> Result<()> {
+    std::thread::Builder::new().name("keyboard".into()).spawn(move || {
+        let mut bytes = [0; 256];
+        let mut input = std::io::stdin().lock();
+        while let Ok(n @ 1..) = input.read(&mut bytes) {
+            if console.write_all(&bytes[..n]).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! What the command line offers, one module a command.
+
+pub mod boot;

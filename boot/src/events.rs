@@ -1,0 +1,131 @@
+//! The event stream: one JSON object a line on the second serial port, and commands the other way.
+//!
+//! Every wait has a limit and consumes what it passes over, so that a test states the order in which it expects things; all
+//! events stay available in [`Events::all`].
+
+use crate::serial::{Line, NoLine};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// One event.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Event(pub Value);
+
+impl Event {
+    /// Returns the member `event`, or nothing where there is none.
+    pub fn name(&self) -> &str {
+        self.0["event"].as_str().unwrap_or("")
+    }
+
+    /// Returns a member that is a whole number.
+    ///
+    /// # Errors
+    /// Names the event and the member.
+    pub fn number(&self, member: &str) -> Result<u64> {
+        self.0[member].as_u64().with_context(|| format!("event “{}” has no number “{member}”: {}", self.name(), self.0))
+    }
+
+    /// Returns a member that is text.
+    ///
+    /// # Errors
+    /// Names the event and the member.
+    pub fn text(&self, member: &str) -> Result<&str> {
+        self.0[member].as_str().with_context(|| format!("event “{}” has no text “{member}”: {}", self.name(), self.0))
+    }
+}
+
+/// The stream of events of one machine.
+pub struct Events {
+    line: Line,
+    all: Vec<Event>,
+    next_id: u64,
+}
+
+impl Events {
+    /// Reads events from `line`.
+    pub fn new(line: Line) -> Self {
+        Self { line, all: Vec::new(), next_id: 1 }
+    }
+
+    /// Returns all events read so far.
+    pub fn all(&self) -> &[Event] {
+        &self.all
+    }
+
+    /// Returns the next event, or `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// Where none comes before `deadline`.
+    pub fn next(&mut self, deadline: Instant) -> Result<Option<Event>> {
+        loop {
+            match self.line.next_line(deadline) {
+                Ok(line) => {
+                    if let Some(event) = parse(&line) {
+                        self.all.push(event.clone());
+                        return Ok(Some(event));
+                    }
+                }
+                Err(NoLine::Ended) => return Ok(None),
+                Err(NoLine::TimeOut) => bail!("no event in time; the last was {}", self.last()),
+            }
+        }
+    }
+
+    /// Waits for an event of which `wanted` holds; earlier ones are passed over.
+    ///
+    /// # Errors
+    /// Where it does not come within `limit`, or the machine stops before; `what` names it.
+    pub fn wait_for(&mut self, limit: Duration, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Result<Event> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.next(deadline).with_context(|| format!("waiting {} s for {what}", limit.as_secs()))? {
+                Some(event) if wanted(&event) => return Ok(event),
+                Some(_) => {}
+                None => bail!("the machine stopped before {what}; its last event was {}", self.last()),
+            }
+        }
+    }
+
+    /// Waits for an event by name.
+    ///
+    /// # Errors
+    /// As [`Events::wait_for`].
+    pub fn wait_named(&mut self, limit: Duration, name: &str) -> Result<Event> {
+        self.wait_for(limit, &format!("event “{name}”"), |e| e.name() == name)
+    }
+
+    /// Sends a command and waits for the answer with its `id`.
+    ///
+    /// # Errors
+    /// Where no answer comes within `limit`.
+    pub fn command(&mut self, limit: Duration, mut command: Value) -> Result<Event> {
+        let id = self.next_id;
+        self.next_id += 1;
+        command["id"] = id.into();
+        self.line.send(format!("{command}\n").as_bytes())?;
+        self.wait_for(limit, &format!("the answer to {command}"), |e| e.0["id"].as_u64() == Some(id))
+    }
+
+    fn last(&self) -> String {
+        self.all.last().map_or_else(|| "none".to_owned(), |e| e.0.to_string())
+    }
+}
+
+/// Firmware talks on the same line before the hypervisor does, so what is no JSON object is passed over.
+fn parse(line: &str) -> Option<Event> {
+    let start = line.find('{')?;
+    serde_json::from_str::<Value>(&line[start..]).ok().filter(Value::is_object).map(Event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_passed_over_and_an_object_is_an_event() {
+        assert_eq!(parse("SeaBIOS"), None);
+        assert_eq!(parse("{\"event\":"), None);
+        assert_eq!(parse("\u{1b}c{\"event\":\"start\",\"cpus\":2}").unwrap().number("cpus").unwrap(), 2);
+    }
+}

@@ -1,0 +1,195 @@
+//! One serial line of a running machine: what it said so far, waiting for more, and a way to type.
+//!
+//! Both emulators connect to a TCP port that we listen on before they start, so nothing they say is lost. A thread
+//! reads; everything is kept in memory and in the run's transcript.
+
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Where the bytes go besides memory and transcript.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Echo {
+    /// Nowhere.
+    Silent,
+    /// To our standard output.
+    Stdout,
+}
+
+#[derive(Default)]
+struct Heard {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    heard: Mutex<Heard>,
+    more: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A line that waits for its emulator to connect.
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Binds a free port of this machine.
+    ///
+    /// # Errors
+    /// Where no port can be had.
+    pub fn new() -> Result<Self> {
+        Ok(Self(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for a serial line")?))
+    }
+
+    /// Returns the port to give to the emulator.
+    ///
+    /// # Errors
+    /// Where the system does not tell.
+    pub fn port(&self) -> Result<u16> {
+        Ok(self.0.local_addr()?.port())
+    }
+
+    /// Waits for the emulator, at most as long as `alive` says that it runs.
+    ///
+    /// # Errors
+    /// Where the emulator ends first.
+    pub fn accept(self, transcript: &Path, echo: Echo, mut alive: impl FnMut() -> Result<()>) -> Result<Line> {
+        self.0.set_nonblocking(true)?;
+        let stream = loop {
+            match self.0.accept() {
+                Ok((stream, _)) => break stream,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => alive()?,
+                Err(e) => return Err(e).context("a serial line failed"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        Line::start(stream, transcript, echo)
+    }
+}
+
+/// A serial line.
+pub struct Line {
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    cursor: usize,
+}
+
+impl Line {
+    fn start(stream: TcpStream, transcript: &Path, echo: Echo) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let file = File::create(transcript).with_context(|| format!("{}", transcript.display()))?;
+        let (reader, theirs) = (stream.try_clone()?, Arc::clone(&shared));
+        std::thread::Builder::new().name("serial".into()).spawn(move || listen(reader, file, echo, &theirs))?;
+        Ok(Self { shared, stream, cursor: 0 })
+    }
+
+    /// Types `bytes`.
+    ///
+    /// # Errors
+    /// Where the machine is gone.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).context("the machine's serial line is closed")
+    }
+
+    /// Returns a second handle to type through.
+    ///
+    /// # Errors
+    /// Where the system refuses one.
+    pub fn typist(&self) -> Result<TcpStream> {
+        Ok(self.stream.try_clone()?)
+    }
+
+    /// Returns everything heard so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shared.lock().bytes).into_owned()
+    }
+
+    /// Waits until the machine has closed the line, at most `limit`; returns whether it has.
+    pub fn wait_for_end(&self, limit: Duration) -> bool {
+        let guard = self.shared.lock();
+        let (guard, _) =
+            self.shared.more.wait_timeout_while(guard, limit, |heard| !heard.ended).unwrap_or_else(PoisonError::into_inner);
+        guard.ended
+    }
+
+    /// Returns the next whole line that was not returned before, waiting for it until `deadline`.
+    ///
+    /// # Errors
+    /// [`NoLine`] says whether time ran out or the machine stopped.
+    pub fn next_line(&mut self, deadline: Instant) -> Result<String, NoLine> {
+        let mut heard = self.shared.lock();
+        loop {
+            let rest = &heard.bytes[self.cursor..];
+            if let Some(length) = rest.iter().position(|&b| b == b'\n') {
+                let line = String::from_utf8_lossy(&rest[..length]).trim_end_matches('\r').to_owned();
+                self.cursor += length + 1;
+                return Ok(line);
+            }
+            if heard.ended {
+                return Err(NoLine::Ended);
+            }
+            let left = deadline.checked_duration_since(Instant::now()).ok_or(NoLine::TimeOut)?;
+            heard = self.shared.more.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits for a line that contains `text`; earlier lines are passed over. Returns it.
+    ///
+    /// # Errors
+    /// Where it does not come within `limit`, or the machine stops before.
+    pub fn wait_for(&mut self, limit: Duration, text: &str) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.next_line(deadline) {
+                Ok(line) if line.contains(text) => return Ok(line),
+                Ok(_) => {}
+                Err(NoLine::TimeOut) => bail!("no line with “{text}” within {} s", limit.as_secs()),
+                Err(NoLine::Ended) => bail!("the machine stopped before a line with “{text}”"),
+            }
+        }
+    }
+}
+
+/// Why there is no further line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoLine {
+    /// Not in time.
+    TimeOut,
+    /// The machine has stopped.
+    Ended,
+}
+
+fn listen(mut reader: TcpStream, mut transcript: File, echo: Echo, shared: &Shared) {
+    let mut buffer = [0; 4096];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(n) if n > 0 => hear(&buffer[..n], &mut transcript, echo, shared),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+    shared.lock().ended = true;
+    shared.more.notify_all();
+}
+
+fn hear(bytes: &[u8], transcript: &mut File, echo: Echo, shared: &Shared) {
+    // A full disk or a closed pipe must not stop the machine: what is heard stays in memory.
+    let _ = transcript.write_all(bytes);
+    if echo == Echo::Stdout {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    }
+    shared.lock().bytes.extend_from_slice(bytes);
+    shared.more.notify_all();
+}
