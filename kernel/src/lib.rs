@@ -18,4 +18,6 @@ pub mod config;
 pub mod console;
 pub mod dump;
 pub mod mm;
+pub mod paging;
+pub mod pool;
 pub mod virt;

@@ -1,0 +1,149 @@
+//! What the pager counts: the twins of what PowerVM's tools show for shared memory, and one counter per outcome of a fault.
+//!
+//! | PowerVM | here |
+//! |---|---|
+//! | `hpi`, `cmo_faults` | [`Snapshot::page_ins`] |
+//! | `hpit`, `cmo_fault_time_usec` | [`Snapshot::page_in_ns`], [`Snapshot::latency`] |
+//! | `pmem`, `backing_memory` | the object's resident pages |
+//! | `iomf`, `iomaf` | pins; [`Snapshot::frame_waits`] |
+//!
+//! Counters are relaxed atomics: each is right, a snapshot is not a moment. Per-object ones and the
+//! pager's sum are the same type.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Buckets of the latency histogram: bucket `n` counts page-ins of `2^n ..= 2^(n+1) - 1` ns, the last one all longer.
+pub const LATENCY_BUCKETS: usize = 36;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The live counters.
+        #[derive(Debug)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+            latency: [AtomicU64; LATENCY_BUCKETS],
+        }
+
+        /// The counters' values.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub struct Snapshot {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Page-ins by latency, see [`LATENCY_BUCKETS`].
+            pub latency: [u64; LATENCY_BUCKETS],
+        }
+
+        impl Counters {
+            /// All zero.
+            pub const fn new() -> Self {
+                Self { $($name: AtomicU64::new(0),)* latency: [const { AtomicU64::new(0) }; LATENCY_BUCKETS] }
+            }
+
+            /// Reads all counters.
+            pub fn snapshot(&self) -> Snapshot {
+                Snapshot {
+                    $($name: self.$name.load(Relaxed),)*
+                    latency: core::array::from_fn(|n| self.latency[n].load(Relaxed)),
+                }
+            }
+        }
+
+        impl Snapshot {
+            /// Names and values, for statistics and events (without the histogram).
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Pages read from the paging space because they were asked for.
+    page_ins,
+    /// Pages written to the paging space and then freed.
+    page_outs,
+    /// Pages written while they stayed mapped.
+    cleaned,
+    /// Neighbours read along with a page-in.
+    read_around,
+    /// Neighbours that were then touched before they left again.
+    read_around_used,
+    /// Clean pages freed without a write.
+    clean_evictions,
+    /// Zero pages freed without a write.
+    zero_evictions,
+    /// Pages that were touched again while they were going out.
+    rescues,
+    /// Pages that came into being zeroed.
+    demand_zero,
+    /// Faults on a page whose transfer was under way.
+    joined_waits,
+    /// Faults that found no free frame, or no free transfer.
+    frame_waits,
+    /// Pages the clock hand has aged.
+    aged,
+    /// Requests that failed to write; their pages are dirty again.
+    write_errors,
+    /// Requests that failed to read, retried ones included.
+    read_errors,
+    /// Blocks whose checksum did not match, retried ones included.
+    checksum_errors,
+    /// Pages that could not be read back.
+    lost_pages,
+    /// Bytes read from the paging space.
+    bytes_read,
+    /// Bytes written to the paging space.
+    bytes_written,
+    /// Write requests to the paging space.
+    write_requests,
+    /// Read requests to the paging space.
+    read_requests,
+    /// Nanoseconds from the fault to the installed page, summed over page-ins.
+    page_in_ns,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Counters {
+    /// Counts a page-in that took `ns`.
+    pub fn note_page_in(&self, ns: u64) {
+        bump(&self.page_ins, 1);
+        bump(&self.page_in_ns, ns);
+        bump(&self.latency[bucket(ns)], 1);
+    }
+}
+
+/// Adds to a counter.
+#[inline]
+pub fn bump(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Relaxed);
+}
+
+/// Returns the histogram's bucket of a latency.
+fn bucket(ns: u64) -> usize {
+    (ns.max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_fall_into_their_power_of_two() {
+        assert_eq!((bucket(0), bucket(1), bucket(2), bucket(3), bucket(4)), (0, 0, 1, 1, 2));
+        assert_eq!(bucket(u64::MAX), LATENCY_BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_snapshot_has_every_counter_by_name() {
+        let counters = Counters::new();
+        counters.note_page_in(5);
+        bump(&counters.rescues, 7);
+        let snapshot = counters.snapshot();
+        assert_eq!((snapshot.page_ins, snapshot.page_in_ns, snapshot.latency[2]), (1, 5, 1));
+        assert!(snapshot.fields().any(|field| field == ("rescues", 7)));
+    }
+}

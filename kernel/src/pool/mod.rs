@@ -1,0 +1,22 @@
+//! Who may hold how much of the pool, and who gives frames back when they run short.
+//!
+//! Everything here is arithmetic on numbers that the caller took from the frame list and the objects: no locks, no
+//! frames, no clock of its own. `paging` acts on the answers. The published rules that this follows are those of
+//! LoPAR's CMO option ("informative" pool algorithm).
+//!
+//! ```text
+//!  free frames   0 ....... low ............... high ....... pool
+//!                | waiters | reclaim works up  | idle: background cleaning
+//! ```
+//!
+//! * [`watermark`]: when reclaim starts and stops;
+//! * [`policy`]: whose page leaves, and which one (replaceable);
+//! * [`credit`]: free frames that are promised to a partition which is about to restart.
+
+pub mod credit;
+pub mod policy;
+pub mod watermark;
+
+pub use credit::Credits;
+pub use policy::{Candidate, Clock, Policy, Verdict};
+pub use watermark::Watermarks;

@@ -1,0 +1,139 @@
+//! Whose page leaves, and which one: the clock of the published pool algorithm, behind a face that a better one can take.
+//!
+//! The choice has two steps. [`Policy::victim`] picks the object: a dump image first, because all of it has to go anyway;
+//! else the partition with the largest gap between its share of the overage and what it has already given.
+//! [`Policy::judge`] then says for each page that the object's hand passes what to do with it:
+//!
+//! ```text
+//!  pinned ─────────────> Skip
+//!  A set ──────────────> Age           (clear A; the next round finds it unless it was touched again)
+//!  D clear, has block ─> EvictClean    (no I/O)
+//!  else ───────────────> WriteOut
+//! ```
+//!
+//! The policy is a type parameter, not a trait object: `judge` is inlined into the loop over the leaves.
+
+/// A memory object that could give frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// The pager's number of the object.
+    pub holder: usize,
+    /// Whether it is a dump image.
+    pub kind: CandidateKind,
+    /// Pages it was promised.
+    pub logical: u32,
+    /// Frames it holds.
+    pub resident: u32,
+}
+
+/// What kind of object a candidate is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CandidateKind {
+    /// The memory of a partition that runs.
+    Live,
+    /// The memory of a crashed incarnation.
+    Image,
+}
+
+/// What a clock hand sees of a resident page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageView {
+    /// Touched since the hand's last visit.
+    pub referenced: bool,
+    /// The block on the paging space holds this content.
+    pub clean: bool,
+    /// Some I/O uses the frame.
+    pub pinned: bool,
+}
+
+/// What to do with a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Leave it.
+    Skip,
+    /// Clear A and go on.
+    Age,
+    /// Unmap and free it, without I/O.
+    EvictClean,
+    /// Unmap it, write it (unless it is zero) and free it.
+    WriteOut,
+}
+
+/// The replaceable part of reclaim.
+pub trait Policy {
+    /// Picks the object that gives next; `pool` is the number of frames that all of them share, `high` the high mark.
+    fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize>;
+
+    /// Judges a resident page.
+    fn judge(&self, page: PageView) -> Verdict;
+}
+
+/// The clock of the published rules.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock;
+
+impl Policy for Clock {
+    fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize> {
+        let holding = || candidates.iter().filter(|c| c.resident > 0);
+        if let Some(image) = holding().find(|c| c.kind == CandidateKind::Image) {
+            return Some(image.holder);
+        }
+        let logical: u64 = candidates.iter().map(|c| u64::from(c.logical)).sum();
+        let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
+        holding().max_by_key(|c| gap(c, overage, logical)).map(|c| c.holder)
+    }
+
+    #[inline]
+    fn judge(&self, page: PageView) -> Verdict {
+        match page {
+            PageView { pinned: true, .. } => Verdict::Skip,
+            PageView { referenced: true, .. } => Verdict::Age,
+            PageView { clean: true, .. } => Verdict::EvictClean,
+            _ => Verdict::WriteOut,
+        }
+    }
+}
+
+/// Returns the candidate's donation (its share of the overage by logical size) less what it has given already.
+fn gap(candidate: &Candidate, overage: u64, logical: u64) -> i64 {
+    let donation = overage * u64::from(candidate.logical) / logical.max(1);
+    let given = u64::from(candidate.logical.saturating_sub(candidate.resident));
+    donation as i64 - given as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVE: Candidate = Candidate { holder: 0, kind: CandidateKind::Live, logical: 100, resident: 50 };
+
+    #[test]
+    fn a_dump_image_gives_first() {
+        let image = Candidate { holder: 3, kind: CandidateKind::Image, logical: 10, resident: 1 };
+        assert_eq!(Clock.victim(100, 4, &[LIVE, image]), Some(3));
+        assert_eq!(Clock.victim(100, 4, &[LIVE, Candidate { resident: 0, ..image }]), Some(0));
+    }
+
+    #[test]
+    fn the_partition_farthest_behind_its_donation_gives_next() {
+        let behind = Candidate { holder: 1, resident: 90, ..LIVE };
+        assert_eq!(Clock.victim(120, 4, &[LIVE, behind]), Some(1));
+        let small = Candidate { holder: 2, logical: 40, resident: 40, ..LIVE };
+        assert_eq!(Clock.victim(120, 4, &[LIVE, behind, small]), Some(1));
+    }
+
+    #[test]
+    fn nobody_gives_where_nothing_is_resident() {
+        assert_eq!(Clock.victim(10, 4, &[Candidate { resident: 0, ..LIVE }]), None);
+        assert_eq!(Clock.victim(10, 4, &[]), None);
+    }
+
+    #[test]
+    fn a_page_is_judged_by_pin_then_reference_then_cleanliness() {
+        let page = PageView { referenced: true, clean: true, pinned: true };
+        assert_eq!(Clock.judge(page), Verdict::Skip);
+        assert_eq!(Clock.judge(PageView { pinned: false, ..page }), Verdict::Age);
+        assert_eq!(Clock.judge(PageView { pinned: false, referenced: false, ..page }), Verdict::EvictClean);
+        assert_eq!(Clock.judge(PageView { pinned: false, referenced: false, clean: false }), Verdict::WriteOut);
+    }
+}
