@@ -13,10 +13,14 @@
 extern crate alloc;
 
 pub mod addr;
+pub mod arch;
 pub mod block;
 pub mod config;
 pub mod console;
 pub mod dump;
+#[cfg(target_os = "none")]
+pub mod init;
+pub mod log;
 pub mod mm;
 pub mod paging;
 pub mod pool;

@@ -1,0 +1,40 @@
+//! One stack a CPU, each above a page that is not mapped.
+//!
+//! An overflow so ends in a double fault on another stack, not in a neighbour's data.
+// UNSAFETY: names the memory that the linker script and the entry code know by symbol.
+#![allow(unsafe_code)]
+
+use core::{cell::UnsafeCell, ptr::addr_of};
+
+/// CPUs that are started at most.
+pub const MAX_CPUS: usize = 8;
+/// Bytes from one stack's guard page to the next one's.
+const STRIDE: usize = 128 * 1024;
+const GUARD: usize = 4096;
+
+#[repr(C, align(4096))]
+struct Stacks(UnsafeCell<[[u8; STRIDE]; MAX_CPUS]>);
+
+// SAFETY: never referenced, only used as stacks, each by its own CPU.
+unsafe impl Sync for Stacks {}
+
+static STACKS: Stacks = Stacks(UnsafeCell::new([[0; STRIDE]; MAX_CPUS]));
+
+core::arch::global_asm!(
+    ".global boot_stack_top",
+    ".set boot_stack_top, {stacks} + {stride}",
+    stacks = sym STACKS,
+    stride = const STRIDE,
+);
+
+/// Returns the highest address of a CPU's stack.
+pub fn top(cpu: usize) -> u64 {
+    assert!(cpu < MAX_CPUS, "a stack for each CPU");
+    addr_of!(STACKS) as u64 + ((cpu + 1) * STRIDE) as u64
+}
+
+/// Returns whether `address` lies in the guard page of one of the stacks.
+pub fn is_guard(address: u64) -> bool {
+    let offset = address.wrapping_sub(addr_of!(STACKS) as u64);
+    offset < (STRIDE * MAX_CPUS) as u64 && offset % (STRIDE as u64) < GUARD as u64
+}

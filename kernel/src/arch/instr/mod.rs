@@ -1,0 +1,136 @@
+//! Single instructions as functions: with the worlds' switches, the only inline assembly.
+//!
+//! Nothing here decides anything. What cannot break memory safety is a safe function; what can, says what it needs.
+//! `vmx` and `svm` beside this file hold the instructions of one vendor's virtualisation each.
+// UNSAFETY: an instruction has no other way into Rust.
+#![allow(unsafe_code)]
+
+mod checksum;
+mod port;
+mod state;
+
+pub use checksum::crc32c;
+pub use port::{in8, in16, in32, out8, out16, out32};
+pub use state::{rdmsr, wrmsr, xgetbv, xrstor, xsave, xsetbv};
+
+use core::arch::asm;
+
+pub use core::arch::x86_64::CpuidResult;
+
+/// Reads the time-stamp counter after everything before it has completed.
+///
+/// SDM 2B "RDTSC": LFENCE orders it; AMD makes LFENCE so by default since Zen.
+pub fn rdtsc() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: reads a counter.
+    unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Returns a CPUID leaf.
+pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
+    core::arch::x86_64::__cpuid_count(leaf, subleaf)
+}
+
+/// Tells the core that this is a spin loop.
+pub fn pause() {
+    core::hint::spin_loop();
+}
+
+/// Masks external interrupts on this CPU.
+pub fn cli() {
+    // SAFETY: fewer interrupts endanger nothing; not `nomem`, so that it is a compiler barrier.
+    unsafe { asm!("cli", options(nostack)) };
+}
+
+/// Unmasks external interrupts for two instructions' time, so that all that is pending and of lower priority is taken.
+///
+/// # Safety
+/// This CPU's interrupt table and per-CPU area are loaded.
+pub unsafe fn interrupt_window() {
+    // SAFETY: the caller's promise. The NOP is STI's shadow; interrupts come before CLI.
+    unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) };
+}
+
+/// Waits for an interrupt with interrupts unmasked, and masks them again.
+///
+/// # Safety
+/// This CPU's interrupt table and per-CPU area are loaded.
+pub unsafe fn wait_for_interrupt() {
+    // SAFETY: the caller's promise. STI's shadow covers HLT: an interrupt cannot slip between them.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
+}
+
+/// Stops this CPU for good; NMIs are taken and it stops again.
+pub fn stop() -> ! {
+    loop {
+        // SAFETY: ends this CPU's work, which is asked for.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// Returns RFLAGS.
+pub fn rflags() -> u64 {
+    let flags: u64;
+    // SAFETY: pushes and pops one word.
+    unsafe { asm!("pushfq", "pop {}", out(reg) flags, options(preserves_flags)) };
+    flags
+}
+
+/// Returns the frame pointer, the start of the chain of stack frames.
+#[inline(always)]
+pub fn frame_pointer() -> u64 {
+    let rbp: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    rbp
+}
+
+/// Writes zeros over a page.
+///
+/// # Safety
+/// `page` is page-aligned, mapped writable for 4096 bytes, and nothing else uses them.
+pub unsafe fn zero_page(page: *mut u8) {
+    // SAFETY: the caller's promise; the direction flag is clear by the ABI.
+    unsafe { asm!("rep stosq", inout("rcx") 512 => _, inout("rdi") page => _, in("rax") 0, options(nostack, preserves_flags)) };
+}
+
+/// Returns whether a page is all zeros, by `repe scasq`: it stops at the first other word.
+///
+/// # Safety
+/// `page` is page-aligned and mapped for 4096 bytes. A writer beside makes the answer stale, not wrong.
+pub unsafe fn page_is_zero(page: *const u8) -> bool {
+    let zero: u8;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("repe scasq", "sete {}", out(reg_byte) zero, inout("rcx") 512 => _, inout("rdi") page => _, in("rax") 0,
+            options(nostack, readonly))
+    };
+    zero != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(align(4096))]
+    struct Page([u8; 4096]);
+
+    #[test]
+    fn a_page_is_zero_until_its_last_byte_is_not() {
+        let mut page = Page([0xff; 4096]);
+        // SAFETY: a page of our own.
+        unsafe { zero_page(page.0.as_mut_ptr()) };
+        // SAFETY: as above.
+        assert!(unsafe { page_is_zero(page.0.as_ptr()) });
+        page.0[4095] = 1;
+        // SAFETY: as above.
+        assert!(!unsafe { page_is_zero(page.0.as_ptr()) });
+    }
+
+    #[test]
+    fn the_counter_moves_on() {
+        let before = rdtsc();
+        assert!(rdtsc() >= before);
+    }
+}

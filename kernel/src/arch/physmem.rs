@@ -1,0 +1,83 @@
+//! Memory that is handed out once, at start-up: the heap, the pool's frames, memory-backed disks.
+//!
+//! The whole of the machine's usable memory starts here; what is taken never comes back. Everything taken is zeroed
+//! and in the direct map.
+// UNSAFETY: zeroes physical memory and makes it the heap.
+#![allow(unsafe_code)]
+
+use super::direct_map;
+use crate::addr::{Hpa, PAGE_SIZE};
+use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
+use core::ops::Range;
+use linked_list_allocator::LockedHeap;
+
+#[global_allocator]
+static HEAP: LockedHeap = LockedHeap::empty();
+
+/// Usable memory that nobody has yet. Not `Clone`: two owners would hand out the same memory.
+pub struct PhysicalMemory {
+    regions: arrayvec::ArrayVec<Range<u64>, 64>,
+    total: u64,
+}
+
+impl PhysicalMemory {
+    /// Takes over the usable regions of the boot information.
+    ///
+    /// # Safety
+    /// They are mapped in the direct map, used by nobody, and this is the only call.
+    pub unsafe fn new(regions: &[MemoryRegion]) -> Self {
+        let usable = regions.iter().filter(|r| r.kind == MemoryRegionKind::Usable).map(|r| r.start..r.end);
+        let mut this = Self { regions: arrayvec::ArrayVec::new(), total: 0 };
+        for region in usable {
+            // More pieces than fit are small ones, and memory not used.
+            if this.regions.try_push(region.clone()).is_ok() {
+                this.total += region.end - region.start;
+            }
+        }
+        this
+    }
+
+    /// Returns how many bytes there were at the start.
+    pub fn usable_total(&self) -> u64 {
+        self.total
+    }
+
+    /// Returns how many bytes are left, in whatever pieces.
+    pub fn usable_left(&self) -> u64 {
+        self.regions.iter().map(|r| r.end - r.start).sum()
+    }
+
+    /// Returns the size of the largest piece that is left.
+    pub fn largest_piece(&self) -> u64 {
+        self.regions.iter().map(|r| r.end - r.start).max().unwrap_or(0)
+    }
+
+    /// Takes `bytes` (rounded up to whole pages) of contiguous, zeroed memory, from the smallest piece that has room.
+    pub fn take(&mut self, bytes: u64) -> Option<Range<Hpa>> {
+        let bytes = bytes.checked_next_multiple_of(PAGE_SIZE)?;
+        let room = |r: &Range<u64>| r.end - r.start;
+        let region = self.regions.iter_mut().filter(|r| room(r) >= bytes).min_by_key(|r| room(r))?;
+        let start = region.start;
+        region.start += bytes;
+        let pointer: *mut u8 = direct_map::pointer(Hpa::new(start));
+        // SAFETY: the range was usable, so it is mapped and nobody's, and it has just been taken out.
+        unsafe { core::ptr::write_bytes(pointer, 0, bytes as usize) };
+        Some(Hpa::new(start)..Hpa::new(start + bytes))
+    }
+
+    /// Takes one zeroed page.
+    pub fn take_page(&mut self) -> Option<Hpa> {
+        self.take(PAGE_SIZE).map(|range| range.start)
+    }
+
+    /// Makes `bytes` of it the heap; once.
+    ///
+    /// # Panics
+    /// If the machine has not that much in one piece: nothing works then.
+    pub fn make_heap(&mut self, bytes: u64) {
+        let range = self.take(bytes).expect("the machine has memory for the heap");
+        let len = (range.end.as_u64() - range.start.as_u64()) as usize;
+        // SAFETY: the range is ours alone and stays so.
+        unsafe { HEAP.lock().init(direct_map::pointer(range.start), len) };
+    }
+}

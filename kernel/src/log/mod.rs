@@ -1,0 +1,81 @@
+//! What the hypervisor tells people, and how it dies.
+//!
+//! The `log` crate's macros end here as lines on COM1: time since start, level, text. Error: work was lost.
+//! Warn: something works worse. Info: life-cycle events. Debug: decisions. Trace: single exits.
+
+#[cfg(target_os = "none")]
+mod panic;
+pub mod serial;
+
+use core::fmt::{self, Write};
+use log::{LevelFilter, Log, Metadata, Record};
+use serial::Line;
+
+struct Serial;
+
+static LOGGER: Serial = Serial;
+
+/// Programs the serial lines and takes the `log` crate's output; the level is Info.
+pub fn init() {
+    serial::init();
+    // Fails only where a logger is set already, which then is this one.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(LevelFilter::Info);
+}
+
+impl Log for Serial {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            let _ = writeln!(Buffered::new(), "{:<5} {}", record.level(), record.args());
+        }
+    }
+
+    fn flush(&self) {
+        serial::drain();
+    }
+}
+
+/// Collects a line, so that it reaches the serial line in one piece, and turns `\n` into `\r\n`.
+struct Buffered {
+    bytes: arrayvec::ArrayVec<u8, 256>,
+}
+
+impl Buffered {
+    const fn new() -> Self {
+        Self { bytes: arrayvec::ArrayVec::new_const() }
+    }
+
+    fn flush(&mut self) {
+        serial::write_all(Line::People, &self.bytes);
+        self.bytes.clear();
+    }
+
+    fn push(&mut self, byte: u8) {
+        if self.bytes.is_full() {
+            self.flush();
+        }
+        self.bytes.push(byte);
+    }
+}
+
+impl Write for Buffered {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.push(b'\r');
+            }
+            self.push(byte);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Buffered {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
