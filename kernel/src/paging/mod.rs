@@ -3,3 +3,4 @@
 pub mod blocks;
 pub mod cookie;
 pub mod counters;
+pub mod space;

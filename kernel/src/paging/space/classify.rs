@@ -1,0 +1,188 @@
+//! What a device holds, judged by the bytes at both ends, so that nobody's data is ever overwritten.
+//!
+//! ```text
+//!   record magic at the end? ── yes ─> a valid copy? ── no ──> Damaged: nobody touches it
+//!            │ no                          │ yes
+//!            v                             v
+//!   all zeros at both ends?            head foreign? ── yes ─> Foreign: somebody reformatted it
+//!     yes ─> Blank, no ─> Foreign          │ no
+//!                                          v
+//!                                        Space
+//! ```
+
+use super::copies::{Side, TAIL_LEN, newest};
+use super::raw::MAGIC;
+use super::record::{Record, RecordError};
+
+/// Bytes from the start of a device that are looked at: as far as the last well-known signature.
+pub const HEAD_LEN: usize = 72 << 10;
+
+/// What a device holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Zeros at both ends: nobody's; may be formatted.
+    Blank,
+    /// Somebody else's data. Never overwritten without an explicit format.
+    Foreign(Foreign),
+    /// A space.
+    Space(Record),
+    /// A space whose record cannot be trusted. Never touched without an explicit format.
+    Damaged(Damage),
+}
+
+/// What foreign data looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Foreign {
+    /// Something with a well-known signature.
+    Known(&'static str),
+    /// Bytes that are not zero.
+    Unknown,
+    /// A device too small for two records.
+    TooSmall,
+}
+
+/// What is wrong with the two copies of the record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// Copy A's fault.
+    pub a: RecordError,
+    /// Copy B's fault.
+    pub b: RecordError,
+}
+
+impl core::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Known(name) => write!(f, "{name}"),
+            Self::Unknown => write!(f, "data of unknown format"),
+            Self::TooSmall => write!(f, "less than 8 KiB"),
+        }
+    }
+}
+
+impl core::fmt::Display for Damage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "copy A: {}; copy B: {}", self.a, self.b)
+    }
+}
+
+/// A signature: where, what, whose.
+const SIGNATURES: &[(usize, &[u8], &str)] = &[
+    (0, b"\x7fELF", "an ELF file"),
+    (0, b"QFI\xfb", "a qcow2 image"),
+    (0, b"KDMV", "a VMDK image"),
+    (0, b"XFSB", "an XFS file system"),
+    (0, b"LUKS\xba\xbe", "a LUKS volume"),
+    (0, b"hsqs", "a SquashFS file system"),
+    (0, b"KDUMP   ", "a kdump-compressed dump"),
+    (0, b"makedumpfile\0", "a flattened makedumpfile dump"),
+    (3, b"NTFS    ", "an NTFS file system"),
+    (512, b"EFI PART", "a GPT partition table"),
+    (536, b"LVM2 001", "an LVM physical volume"),
+    (0x438, b"\x53\xef", "an ext2, ext3 or ext4 file system"),
+    (0x1000, b"\xfc\x4e\x2b\xa9", "a Linux RAID member"),
+    (0xff6, b"SWAPSPACE2", "Linux swap"),
+    (0xff6, b"SWAP-SPACE", "Linux swap"),
+    (0x8001, b"CD001", "an ISO 9660 image"),
+    (0x10040, b"_BHRfS_M", "a Btrfs file system"),
+    (510, b"\x55\xaa", "an MBR partition table or boot sector"),
+];
+
+const ELF_MAGIC: &[u8] = b"\x7fELF";
+
+/// Returns what the device of `capacity` bytes holds that starts with `head` and ends with `tail`.
+///
+/// `head` is the first [`HEAD_LEN`] bytes, or the whole device where that is shorter; `tail` is what lies at
+/// [`Side::A`] and [`Side::B`].
+pub fn classify(head: &[u8], tail: &[u8; TAIL_LEN], capacity: u64) -> Class {
+    let has_magic = |side: Side| tail[side.offset_in_tail()..].starts_with(&MAGIC);
+    if !has_magic(Side::A) && !has_magic(Side::B) {
+        return without_record(head, tail);
+    }
+    match newest(tail, capacity) {
+        Err([a, b]) => Class::Damaged(Damage { a, b }),
+        // A dump's own program headers may contain any bytes, so only a head that is no ELF is compared.
+        Ok(record) if head.starts_with(ELF_MAGIC) => Class::Space(record),
+        Ok(record) => match known(head) {
+            Some(name) => Class::Foreign(Foreign::Known(name)),
+            None => Class::Space(record),
+        },
+    }
+}
+
+fn without_record(head: &[u8], tail: &[u8; TAIL_LEN]) -> Class {
+    if let Some(name) = known(head) {
+        return Class::Foreign(Foreign::Known(name));
+    }
+    let blank = head.iter().chain(tail).all(|byte| *byte == 0);
+    if blank { Class::Blank } else { Class::Foreign(Foreign::Unknown) }
+}
+
+fn known(head: &[u8]) -> Option<&'static str> {
+    let matches = |(at, bytes, _): &&(usize, &[u8], &str)| head.get(*at..).is_some_and(|rest| rest.starts_with(bytes));
+    SIGNATURES.iter().find(matches).map(|(.., name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::copies::tests::{CAPACITY, put, record};
+    use super::*;
+
+    fn head() -> Vec<u8> {
+        vec![0; HEAD_LEN]
+    }
+
+    #[test]
+    fn zeros_at_both_ends_are_blank_and_any_other_byte_is_foreign() {
+        assert_eq!(classify(&head(), &[0; TAIL_LEN], CAPACITY), Class::Blank);
+        let mut h = head();
+        h[HEAD_LEN - 1] = 1;
+        assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), Class::Foreign(Foreign::Unknown));
+        let mut t = [0; TAIL_LEN];
+        t[TAIL_LEN - 1] = 1;
+        assert_eq!(classify(&head(), &t, CAPACITY), Class::Foreign(Foreign::Unknown));
+    }
+
+    #[test]
+    fn every_signature_is_found_in_what_is_looked_at() {
+        for (at, bytes, name) in SIGNATURES {
+            let mut h = head();
+            h[*at..at + bytes.len()].copy_from_slice(bytes);
+            assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), Class::Foreign(Foreign::Known(name)));
+        }
+    }
+
+    #[test]
+    fn a_space_that_somebody_reformatted_is_foreign_again() {
+        let mut tail = [0; TAIL_LEN];
+        put(&mut tail, &record(4));
+        assert_eq!(classify(&head(), &tail, CAPACITY), Class::Space(record(4)));
+        let mut h = head();
+        h[0x438..0x43a].copy_from_slice(b"\x53\xef");
+        assert_eq!(classify(&h, &tail, CAPACITY), Class::Foreign(Foreign::Known("an ext2, ext3 or ext4 file system")));
+    }
+
+    #[test]
+    fn a_dump_is_a_space_whatever_its_program_headers_look_like() {
+        let mut tail = [0; TAIL_LEN];
+        put(&mut tail, &record(4));
+        let mut h = head();
+        h[..4].copy_from_slice(ELF_MAGIC);
+        h[510..512].copy_from_slice(b"\x55\xaa");
+        assert_eq!(classify(&h, &tail, CAPACITY), Class::Space(record(4)));
+    }
+
+    #[test]
+    fn a_bad_checksum_is_damage_and_says_so() {
+        let mut tail = [0; TAIL_LEN];
+        put(&mut tail, &record(4));
+        tail[200] ^= 1;
+        let Class::Damaged(damage) = classify(&head(), &tail, CAPACITY) else { panic!("trusted a bad record") };
+        assert!(damage.to_string().starts_with("copy A: record CRC32C is 0x"), "{damage}");
+    }
+
+    #[test]
+    fn a_head_shorter_than_the_signatures_is_no_panic() {
+        assert_eq!(classify(&[0; 512], &[0; TAIL_LEN], 512 + 8192), Class::Blank);
+    }
+}

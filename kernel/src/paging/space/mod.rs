@@ -1,0 +1,44 @@
+//! Paging spaces: the room on a disk that holds one incarnation's pages, and becomes its dump.
+//!
+//! A space is direct-mapped: RAM page `n` has block `data_start + n`. Nothing else is needed to find a page, and
+//! the blocks in their order *are* the body of an ELF core; only its header is written when the owner crashes.
+//!
+//! ```text
+//!  0            ELF header, program headers            28 bytes a page, at least 64 KiB
+//!               notes
+//!               bitmap: one bit a page                 "the block holds the final content"
+//!               checksums: CRC32C of each block        4 bytes a page
+//!  data_start   blocks                                 aligned to 1 MiB
+//!  end - 8 KiB  record A, record B                     4 KiB each, written in turn
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`layout`] | where each part lies, from the capacity and the number of pages |
+//! | [`state`] | the states and the one table of legal transitions |
+//! | [`record`], [`raw`] | the record as a typed value, and its 4,096 bytes |
+//! | [`copies`] | copies A and B: the newest valid one, and where the next goes |
+//! | [`classify`] | what a device holds, from the bytes at both ends |
+//! | [`content`] | which pages of a dump are final, from bitmap and drain progress |
+//! | [`recovery`] | what to do with each space that a start finds |
+//!
+//! Everything here is pure and shared with the host command; who reads and writes the bytes is `manager`
+//! here and a file there. `docs/on-disk-format.md` describes every byte.
+
+pub mod classify;
+pub mod content;
+pub mod copies;
+pub mod crc32c;
+pub mod layout;
+pub mod raw;
+pub mod record;
+pub mod recovery;
+pub mod state;
+pub mod uuid;
+
+pub use classify::{Class, Damage, Foreign, classify};
+pub use copies::Side;
+pub use layout::{Layout, LayoutError};
+pub use record::{Crash, CrashReason, Drain, Owner, Record, RecordError, Residue};
+pub use state::SpaceState;
+pub use uuid::Uuid;

@@ -1,0 +1,99 @@
+//! What a start does with each device it finds: nothing that loses a dump or somebody's data.
+//!
+//! | found | then |
+//! |---|---|
+//! | blank | format |
+//! | foreign, damaged | leave alone; only an explicit format changes it |
+//! | FREE | use |
+//! | ACTIVE | its owner is gone with the machine: FREE, blocks stale |
+//! | DRAINING | header up to date from bitmap and progress, then PARTIAL |
+//! | COMPLETE, PARTIAL | keep until released |
+//! | RELEASING | go on scrubbing, then FREE |
+//! | SUSPENDED, SEALED | leave alone (reserved) |
+
+use super::classify::Class;
+use super::record::{Drain, Record, Residue};
+use super::state::SpaceState;
+
+/// What to do with a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Recovery {
+    /// Make a space of it.
+    Format,
+    /// Leave it alone.
+    Leave,
+    /// It is free as it is.
+    Use,
+    /// Write this record: the owner is gone.
+    Reclaim(Record),
+    /// Bring the ELF header up to date, then write PARTIAL.
+    Finish,
+    /// A dump: keep it.
+    Keep,
+    /// Go on scrubbing.
+    Scrub,
+}
+
+/// Decides what a start does with a device of this class.
+pub fn recovery(class: &Class) -> Recovery {
+    let record = match class {
+        Class::Blank => return Recovery::Format,
+        Class::Foreign(_) | Class::Damaged(_) => return Recovery::Leave,
+        Class::Space(record) => record,
+    };
+    match record.state {
+        SpaceState::Free => Recovery::Use,
+        SpaceState::Active => Recovery::Reclaim(reclaimed(record)),
+        SpaceState::Draining => Recovery::Finish,
+        SpaceState::Complete | SpaceState::Partial => Recovery::Keep,
+        SpaceState::Releasing => Recovery::Scrub,
+        SpaceState::Suspended | SpaceState::Sealed => Recovery::Leave,
+    }
+}
+
+/// Returns the record that follows when the owner of an ACTIVE space is gone.
+///
+/// The owner's name stays: as long as its blocks lie there nobody else gets the space unscrubbed.
+fn reclaimed(record: &Record) -> Record {
+    Record {
+        sequence: record.sequence + 1,
+        state: SpaceState::Free,
+        residue: Residue::Stale,
+        drain: Drain::default(),
+        crash: None,
+        ..record.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::classify::Foreign;
+    use super::super::record::tests::sample;
+    use super::*;
+
+    fn of(state: SpaceState) -> Recovery {
+        recovery(&Class::Space(Record { state, ..sample() }))
+    }
+
+    #[test]
+    fn nothing_that_a_start_does_loses_a_dump() {
+        for state in SpaceState::ALL.into_iter().filter(|s| s.holds_dump()) {
+            assert!(matches!(of(state), Recovery::Keep | Recovery::Finish), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn data_that_is_not_ours_is_left_alone() {
+        assert_eq!(recovery(&Class::Foreign(Foreign::Unknown)), Recovery::Leave);
+        assert_eq!(recovery(&Class::Blank), Recovery::Format);
+        assert_eq!((of(SpaceState::Sealed), of(SpaceState::Suspended)), (Recovery::Leave, Recovery::Leave));
+    }
+
+    #[test]
+    fn a_space_whose_owner_is_gone_is_free_but_stale() {
+        let Recovery::Reclaim(record) = of(SpaceState::Active) else { panic!("not reclaimed") };
+        assert_eq!((record.state, record.residue, record.sequence), (SpaceState::Free, Residue::Stale, 8));
+        assert_eq!(record.owner, sample().owner);
+        assert!(SpaceState::Active.may_become(record.state));
+    }
+}

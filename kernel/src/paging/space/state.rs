@@ -1,0 +1,111 @@
+//! The states of a space, and the one table that says which may follow which.
+//!
+//! ```text
+//!            activate            crash               sealed
+//!   FREE ───────────────> ACTIVE ─────> DRAINING ────────────> COMPLETE ─┐
+//!    ^  ^                  │ │ ^           │ drain failed or             │ release
+//!    │  └─ found at a start┘ │ └─restart   │ found at a start            v
+//!    │                       │             └───────────────> PARTIAL ─> RELEASING
+//!    │                       └ partition ended ─────────────────────────> │
+//!    └─────────────────────── scrubbed ───────────────────────────────────┘
+//! ```
+
+/// What a space is used for. The numbers are the ones on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum SpaceState {
+    /// Nobody's.
+    Free = 1,
+    /// Pages of a running incarnation.
+    Active = 2,
+    /// A crashed incarnation's pages are on their way.
+    Draining = 3,
+    /// A whole dump.
+    Complete = 4,
+    /// A dump of what was final.
+    Partial = 5,
+    /// Given back; being scrubbed.
+    Releasing = 6,
+    /// Reserved: a suspended partition.
+    Suspended = 7,
+    /// Reserved: a sealed generation of a segment.
+    Sealed = 8,
+}
+
+use SpaceState::*;
+
+/// Every legal transition.
+const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
+    (Free, Active),
+    (Active, Active), // the same partition restarts without a dump: next epoch
+    (Active, Draining),
+    (Active, Releasing),
+    (Active, Free), // found at a start: nobody runs in it
+    (Draining, Complete),
+    (Draining, Partial),
+    (Complete, Releasing),
+    (Partial, Releasing),
+    (Releasing, Free),
+];
+
+impl SpaceState {
+    /// All states, in the order of their numbers.
+    pub const ALL: [Self; 8] = [Free, Active, Draining, Complete, Partial, Releasing, Suspended, Sealed];
+
+    /// Returns the state with this number on disk.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| *state as u32 == number)
+    }
+
+    /// Returns whether `next` may follow. A record may be rewritten within DRAINING and RELEASING (progress).
+    pub fn may_become(self, next: Self) -> bool {
+        (self == next && matches!(self, Draining | Releasing)) || TRANSITIONS.contains(&(self, next))
+    }
+
+    /// Returns whether the space holds a dump that somebody may want.
+    pub const fn holds_dump(self) -> bool {
+        matches!(self, Draining | Complete | Partial)
+    }
+
+    /// Returns the word for people and events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Free => "free",
+            Active => "active",
+            Draining => "draining",
+            Complete => "complete",
+            Partial => "partial",
+            Releasing => "releasing",
+            Suspended => "suspended",
+            Sealed => "sealed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_on_disk_are_stable() {
+        assert_eq!(SpaceState::ALL.map(|s| s as u32), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert!(SpaceState::ALL.into_iter().all(|s| SpaceState::from_number(s as u32) == Some(s)));
+        assert_eq!((SpaceState::from_number(0), SpaceState::from_number(9)), (None, None));
+    }
+
+    #[test]
+    fn a_dump_is_never_free_or_active_without_a_release() {
+        for dump in SpaceState::ALL.into_iter().filter(|s| s.holds_dump()) {
+            assert!(!dump.may_become(Free) && !dump.may_become(Active), "{dump:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_states_lead_nowhere() {
+        for state in SpaceState::ALL {
+            for reserved in [Suspended, Sealed] {
+                assert!(!state.may_become(reserved) && !reserved.may_become(state));
+            }
+        }
+    }
+}
