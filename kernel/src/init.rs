@@ -5,6 +5,7 @@
 
 use crate::arch::{
     exit::{self, ExitCode},
+    percpu,
     physmem::PhysicalMemory,
 };
 use log::info;
@@ -15,6 +16,7 @@ const HEAP_BYTES: u64 = 8 << 20;
 
 /// Takes the machine over from the boot stub.
 pub fn kmain(handover: Handover) -> ! {
+    percpu::init(percpu::CpuId::BOOT);
     crate::log::init();
     info!("Tidepool {}", env!("CARGO_PKG_VERSION"));
     // SAFETY: the stub maps all usable regions and keeps what is in use out of them; this is the only call.

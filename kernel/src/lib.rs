@@ -24,4 +24,5 @@ pub mod log;
 pub mod mm;
 pub mod paging;
 pub mod pool;
+pub mod sync;
 pub mod virt;

@@ -5,5 +5,6 @@
 pub mod direct_map;
 pub mod exit;
 pub mod instr;
+pub mod percpu;
 #[cfg(target_os = "none")]
 pub mod physmem;

@@ -6,8 +6,10 @@
 // UNSAFETY: programs UARTs by port I/O.
 #![allow(unsafe_code)]
 
-use crate::arch::instr;
-use spin::Mutex;
+use crate::{
+    arch::instr,
+    sync::{Ranked, rank},
+};
 use uart_16550::{
     BaudRate, Config, Uart16550,
     backend::PioBackend,
@@ -25,8 +27,8 @@ pub enum Line {
 
 type Uart = Uart16550<PioBackend>;
 
-static PEOPLE: Mutex<Option<Uart>> = Mutex::new(None);
-static MACHINE: Mutex<Option<Uart>> = Mutex::new(None);
+static PEOPLE: Ranked<Option<Uart>, { rank::SERIAL }> = Ranked::new(None);
+static MACHINE: Ranked<Option<Uart>, { rank::SERIAL }> = Ranked::new(None);
 
 /// Polls of the line status until a full FIFO must have left: 16 bytes take 1.4 ms at 115200 baud, a poll about 1 us
 /// on real hardware and less than 10 us under any emulator.
@@ -40,7 +42,7 @@ impl Line {
         }
     }
 
-    fn uart(self) -> &'static Mutex<Option<Uart>> {
+    fn uart(self) -> &'static Ranked<Option<Uart>, { rank::SERIAL }> {
         match self {
             Line::People => &PEOPLE,
             Line::Machine => &MACHINE,

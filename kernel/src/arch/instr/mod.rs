@@ -86,6 +86,18 @@ pub fn frame_pointer() -> u64 {
     rbp
 }
 
+/// Returns the word that GS base points to.
+///
+/// # Safety
+/// GS base points to a readable word.
+#[inline]
+pub unsafe fn gs_word() -> u64 {
+    let word: u64;
+    // SAFETY: the caller's promise.
+    unsafe { asm!("mov {}, gs:[0]", out(reg) word, options(nostack, preserves_flags, readonly)) };
+    word
+}
+
 /// Writes zeros over a page.
 ///
 /// # Safety

@@ -1,0 +1,210 @@
+//! Which CPU this is, and data that each CPU has its own copy of.
+//!
+//! ```text
+//! GS base ─> AREAS[cpu] { index }        loaded first of all on every CPU
+//!
+//! PerCpu<T>     every CPU reaches every copy: atomics, read by others     of(cpu), this()
+//! CpuLocal<T>   only the own CPU reaches its copy, mutably                with(|value| ..)
+//! ```
+//!
+//! Invariant: while this CPU runs the hypervisor's code, GS base points to its area; the worlds' switches restore it
+//! before any Rust runs.
+// UNSAFETY: GS-relative addressing; the cell that hands out the own CPU's copy.
+#![allow(unsafe_code)]
+
+use core::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+/// CPUs that are used at most.
+pub const MAX_CPUS: usize = 8;
+#[cfg(target_os = "none")]
+const _: () = assert!(MAX_CPUS == stub::stacks::MAX_CPUS);
+
+/// A CPU, numbered from 0 in the order of their start: 0 is the one that booted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct CpuId(u8);
+
+impl CpuId {
+    /// The CPU that booted.
+    pub const BOOT: Self = Self(0);
+
+    /// Wraps an index.
+    ///
+    /// # Panics
+    /// If it is not below [`MAX_CPUS`] (our bug).
+    pub const fn new(index: usize) -> Self {
+        assert!(index < MAX_CPUS, "CPU number below MAX_CPUS");
+        Self(index as u8)
+    }
+
+    /// Returns the index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+static ONLINE: AtomicUsize = AtomicUsize::new(1);
+
+/// Returns how many CPUs run; they have the numbers below it. Settled when start-up ends.
+pub fn count() -> usize {
+    ONLINE.load(Ordering::Acquire)
+}
+
+/// Returns all CPUs that run.
+pub fn online() -> impl Iterator<Item = CpuId> {
+    (0..count()).map(CpuId::new)
+}
+
+/// Returns all CPUs that run but this one.
+pub fn others() -> impl Iterator<Item = CpuId> {
+    let this = current();
+    online().filter(move |&cpu| cpu != this)
+}
+
+/// Notes that one more CPU runs.
+#[cfg(target_os = "none")]
+pub(super) fn came_online() {
+    ONLINE.fetch_add(1, Ordering::AcqRel);
+}
+
+#[cfg(target_os = "none")]
+mod area {
+    use super::{CpuId, MAX_CPUS};
+    use crate::arch::instr;
+
+    /// What GS base points to. The index is read by `gs:[0]`.
+    #[repr(C, align(64))]
+    struct Area {
+        index: u64,
+    }
+
+    static AREAS: [Area; MAX_CPUS] = {
+        let mut areas = [const { Area { index: 0 } }; MAX_CPUS];
+        let mut cpu = 0;
+        while cpu < MAX_CPUS {
+            areas[cpu].index = cpu as u64;
+            cpu += 1;
+        }
+        areas
+    };
+
+    /// Makes this CPU `cpu`; the first thing it does.
+    pub fn init(cpu: CpuId) {
+        const IA32_GS_BASE: u32 = 0xc000_0101;
+        // SAFETY: every 64-bit CPU has the register; nothing else uses GS.
+        unsafe { instr::wrmsr(IA32_GS_BASE, &raw const AREAS[cpu.index()] as u64) };
+    }
+
+    /// Returns the CPU that runs this.
+    pub fn current() -> CpuId {
+        // SAFETY: GS base points to an `Area` (see the module's invariant).
+        CpuId::new(unsafe { instr::gs_word() } as usize)
+    }
+
+    /// Returns what GS base must be on this CPU: for the worlds' switches.
+    pub fn gs_base() -> u64 {
+        &raw const AREAS[current().index()] as u64
+    }
+}
+
+#[cfg(target_os = "none")]
+pub use area::{current, gs_base, init};
+
+/// Returns the CPU that runs this; on the host there is but one.
+#[cfg(not(target_os = "none"))]
+pub fn current() -> CpuId {
+    CpuId::BOOT
+}
+
+/// A copy for each CPU that every CPU may look at.
+#[derive(Default, Debug)]
+pub struct PerCpu<T>([T; MAX_CPUS]);
+
+impl<T> PerCpu<T> {
+    /// Wraps the copies.
+    pub const fn new(copies: [T; MAX_CPUS]) -> Self {
+        Self(copies)
+    }
+
+    /// Returns a CPU's copy.
+    pub const fn of(&self, cpu: CpuId) -> &T {
+        &self.0[cpu.index()]
+    }
+
+    /// Returns this CPU's copy.
+    pub fn this(&self) -> &T {
+        self.of(current())
+    }
+}
+
+/// A copy for each CPU that only this CPU reaches.
+#[derive(Default)]
+pub struct CpuLocal<T>(PerCpu<LocalCell<T>>);
+
+#[derive(Default)]
+struct LocalCell<T> {
+    entered: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: a copy is reached through `with` on its CPU only, and `entered` admits one borrower at a time even
+// where CPUs are not told apart (on the host).
+unsafe impl<T: Send> Sync for CpuLocal<T> {}
+
+impl<T> CpuLocal<T> {
+    /// Wraps the copies.
+    pub const fn new(copies: [T; MAX_CPUS]) -> Self {
+        let mut cells = [const { core::mem::MaybeUninit::<LocalCell<T>>::uninit() }; MAX_CPUS];
+        let copies = core::mem::ManuallyDrop::new(copies);
+        let source = (&raw const copies).cast::<T>();
+        let mut cpu = 0;
+        while cpu < MAX_CPUS {
+            // SAFETY: in bounds of `copies`, which is never dropped, and each element is moved once.
+            let value = unsafe { source.add(cpu).read() };
+            cells[cpu].write(LocalCell { entered: AtomicBool::new(false), value: UnsafeCell::new(value) });
+            cpu += 1;
+        }
+        // SAFETY: all elements have been written; `MaybeUninit<T>` has the layout of `T`.
+        Self(PerCpu(unsafe { (&raw const cells).cast::<[LocalCell<T>; MAX_CPUS]>().read() }))
+    }
+
+    /// Calls `f` with this CPU's copy.
+    ///
+    /// # Panics
+    /// If `f` comes here again for the same data (our bug).
+    pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        let cell = self.0.this();
+        assert!(!cell.entered.swap(true, Ordering::Acquire), "CPU-local data is entered once at a time");
+        // SAFETY: `entered` was false: nobody else has the copy until it is false again.
+        let result = f(unsafe { &mut *cell.value.get() });
+        cell.entered.store(false, Ordering::Release);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_data_keeps_its_value() {
+        let local = CpuLocal::new([7; MAX_CPUS]);
+        local.with(|value| *value += 1);
+        assert_eq!(local.with(|value| *value), 8);
+    }
+
+    #[test]
+    #[should_panic(expected = "entered once at a time")]
+    fn entering_local_data_twice_is_our_bug() {
+        let local = CpuLocal::new([0; MAX_CPUS]);
+        local.with(|_| local.with(|_| ()));
+    }
+
+    #[test]
+    #[should_panic(expected = "below MAX_CPUS")]
+    fn a_cpu_number_beyond_the_limit_is_our_bug() {
+        CpuId::new(MAX_CPUS);
+    }
+}

@@ -1,0 +1,10 @@
+//! Locks with ranks, and cells that are written once.
+//!
+//! A CPU takes locks in ascending [`rank`], so that no two CPUs can wait for each other; debug builds check it. Host
+//! interrupts are off in the hypervisor and handlers take no lock, so a lock needs not mask them. No lock is held across I/O.
+
+pub mod rank;
+mod ranked;
+
+pub use ranked::{Ranked, RankedGuard};
+pub use spin::Once;
