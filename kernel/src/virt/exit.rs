@@ -166,6 +166,10 @@ impl Event {
     pub const fn nmi() -> Self {
         Self { kind: EventKind::Nmi, vector: 2, error_code: None }
     }
+    /// #DB; DR6 says why.
+    pub const fn debug() -> Self {
+        Self { kind: EventKind::Exception, vector: 1, error_code: None }
+    }
     /// #UD.
     pub const fn invalid_opcode() -> Self {
         Self { kind: EventKind::Exception, vector: 6, error_code: None }
@@ -177,5 +181,9 @@ impl Event {
     /// #PF with `error_code`; the caller sets CR2.
     pub const fn page_fault(error_code: u32) -> Self {
         Self { kind: EventKind::Exception, vector: 14, error_code: Some(error_code) }
+    }
+    /// #AC(0).
+    pub const fn alignment_check() -> Self {
+        Self { kind: EventKind::Exception, vector: 17, error_code: Some(0) }
     }
 }

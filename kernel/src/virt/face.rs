@@ -277,10 +277,11 @@ impl Vcpu {
         each!(self, v => v.can_take_nmi())
     }
 
-    /// Queues `event` for the next run.
+    /// Queues `event` for the next run. An exception takes the place of an event that is queued already, as it does when the
+    /// CPU meets one while it delivers the other.
     ///
     /// # Panics
-    /// If one is queued already: see [`Self::event_pending`].
+    /// If an interrupt or NMI is injected that the guest cannot take: [`Self::event_pending`].
     pub fn inject(&mut self, event: Event) {
         each!(self, v => v.inject(event))
     }

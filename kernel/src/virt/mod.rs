@@ -17,6 +17,7 @@
 //! * A `Vcpu` belongs to the CPU that runs it; moving it needs [`Vcpu::unload`] on the old CPU first.
 //! * The kernel is soft-float: guest FPU state stays in the registers across exits.
 
+mod debug;
 pub mod exit;
 pub mod face;
 pub mod frame;

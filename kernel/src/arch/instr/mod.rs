@@ -8,6 +8,7 @@
 mod checksum;
 mod port;
 mod state;
+pub mod svm;
 
 pub use checksum::crc32c;
 pub use port::{in8, in16, in32, out8, out16, out32};

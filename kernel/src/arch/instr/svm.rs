@@ -1,0 +1,13 @@
+//! SVM's instructions that are used outside the world switch.
+
+use crate::addr::Hpa;
+use core::arch::asm;
+
+/// Stores this CPU's FS, GS, TR, LDTR and syscall MSRs into the VMCB at `vmcb`.
+///
+/// # Safety
+/// EFER.SVME is set on this CPU, and the frame at `vmcb` is the caller's to be written.
+pub unsafe fn vmsave(vmcb: Hpa) {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("vmsave rax", in("rax") vmcb.as_u64(), options(nostack, preserves_flags)) };
+}

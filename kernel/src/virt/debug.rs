@@ -1,0 +1,25 @@
+//! The guest's DR0 to DR3, which neither vendor's world switch moves.
+//!
+//! The hypervisor sets no breakpoints, and DR7 is off after every exit, so they stay in the CPU while a vCPU is loaded.
+
+use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
+
+/// DR0 to DR3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DebugAddresses([u64; 4]);
+
+impl DebugAddresses {
+    /// Reads the CPU's.
+    pub fn read() -> Self {
+        Self([Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()])
+    }
+
+    /// Writes them into the CPU.
+    pub fn load(&self) {
+        let [dr0, dr1, dr2, dr3] = self.0;
+        Dr0::write(dr0);
+        Dr1::write(dr1);
+        Dr2::write(dr2);
+        Dr3::write(dr3);
+    }
+}

@@ -1,0 +1,155 @@
+//! What this back end needs of a CPU, and how it is switched on.
+//!
+//! See: APM 2 "Enabling SVM", "VM_HSAVE_PA MSR", "VM_CR MSR".
+
+// UNSAFETY: writes MSRs and saves host state.
+#![allow(unsafe_code)]
+
+use super::efer::SVME;
+use crate::addr::Hpa;
+use crate::arch::instr::svm::vmsave;
+use crate::arch::instr::{cpuid, rdmsr, wrmsr};
+use crate::virt::face::{AccessedDirty, Backend, Capabilities, Missing};
+use crate::virt::frame::ControlFrame;
+
+const LEAF_EXTENDED: u32 = 0x8000_0000;
+const LEAF_FEATURES: u32 = 0x8000_0001;
+const LEAF_SVM: u32 = 0x8000_000a;
+
+const MSR_EFER: u32 = 0xc000_0080;
+const MSR_VM_CR: u32 = 0xc001_0114;
+const MSR_VM_HSAVE_PA: u32 = 0xc001_0117;
+
+const VM_CR_SVMDIS: u64 = 1 << 4;
+
+/// What CPUID says about SVM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Features {
+    /// Leaf 8000_0001, ECX.
+    extended: u32,
+    /// Leaf 8000_000A, EBX: number of ASIDs.
+    asids: u32,
+    /// Leaf 8000_000A, EDX.
+    svm: u32,
+}
+
+impl Features {
+    const SVM: u32 = 1 << 2;
+    const NESTED_PAGING: u32 = 1 << 0;
+    const FLUSH_BY_ASID: u32 = 1 << 6;
+
+    fn read() -> Self {
+        let last = cpuid(LEAF_EXTENDED, 0).eax;
+        let extended = if last >= LEAF_FEATURES { cpuid(LEAF_FEATURES, 0).ecx } else { 0 };
+        if last < LEAF_SVM {
+            return Self { extended, ..Self::default() };
+        }
+        let leaf = cpuid(LEAF_SVM, 0);
+        Self { extended, asids: leaf.ebx, svm: leaf.edx }
+    }
+
+    /// Checks what is necessary. VM_CR exists only where SVM does, hence the closure.
+    fn check(self, read_vm_cr: impl FnOnce() -> u64) -> Result<(), Missing> {
+        if self.extended & Self::SVM == 0 {
+            return Err(Missing("AMD-V: the CPU has no SVM (CPUID 8000_0001 ECX bit 2)"));
+        }
+        if read_vm_cr() & VM_CR_SVMDIS != 0 {
+            return Err(Missing("AMD-V: firmware has disabled SVM (VM_CR bit 4): enable it in the set-up"));
+        }
+        if self.svm & Self::NESTED_PAGING == 0 {
+            return Err(Missing("AMD-V: the CPU has no nested paging (CPUID 8000_000A EDX bit 0)"));
+        }
+        if self.asids < 2 {
+            return Err(Missing("AMD-V: the CPU has no ASID for a guest (CPUID 8000_000A EBX)"));
+        }
+        Ok(())
+    }
+}
+
+/// Checks this CPU.
+///
+/// # Errors
+/// What it lacks.
+pub fn detect() -> Result<(), Missing> {
+    // SAFETY: the closure is called only where CPUID reports SVM, which brings the MSR.
+    Features::read().check(|| unsafe { rdmsr(MSR_VM_CR) })
+}
+
+/// Returns whether the CPU's maker is one that builds SVM, for the choice of the message.
+pub fn is_vendor() -> bool {
+    let leaf = cpuid(0, 0);
+    let vendor = [leaf.ebx.to_le_bytes(), leaf.edx.to_le_bytes(), leaf.ecx.to_le_bytes()];
+    matches!(vendor.as_flattened(), b"AuthenticAMD" | b"HygonGenuine")
+}
+
+/// Returns what this back end offers on this CPU.
+pub fn capabilities() -> Capabilities {
+    Capabilities { tags: Features::read().asids, accessed_dirty: AccessedDirty::Hardware }
+}
+
+/// Returns whether the CPU can flush one ASID alone.
+pub fn flushes_by_asid() -> bool {
+    Features::read().svm & Features::FLUSH_BY_ASID != 0
+}
+
+/// A CPU with SVM on: VMRUN works.
+#[derive(Debug)]
+pub struct EnabledCpu {
+    /// VMRUN's own, opaque.
+    _save_area: ControlFrame,
+    /// What VMLOAD brings back after each exit.
+    host_state: ControlFrame,
+}
+
+impl EnabledCpu {
+    /// Switches SVM on for the calling CPU.
+    ///
+    /// # Errors
+    /// What this CPU lacks.
+    pub fn enable([save_area, host_state]: [ControlFrame; Backend::FRAMES_PER_CPU]) -> Result<Self, Missing> {
+        detect()?;
+        // SAFETY: every CPU in long mode has EFER.
+        let efer = unsafe { rdmsr(MSR_EFER) };
+        // SAFETY: SVME, which this CPU has, only makes the SVM instructions available.
+        unsafe { wrmsr(MSR_EFER, efer | SVME) };
+        // SAFETY: the frame is the CPU's for good, since nothing switches SVM off again.
+        unsafe { wrmsr(MSR_VM_HSAVE_PA, save_area.hpa().as_u64()) };
+        Ok(Self { _save_area: save_area, host_state })
+    }
+
+    /// Notes the calling CPU's FS, GS, TR, LDTR and syscall MSRs as what the host has, and returns where.
+    pub fn note_host_state(&self) -> Hpa {
+        // SAFETY: SVME is set, and the frame is ours alone.
+        unsafe { vmsave(self.host_state.hpa()) };
+        self.host_state.hpa()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Features = Features { extended: Features::SVM, asids: 16, svm: Features::NESTED_PAGING };
+
+    fn message(features: Features, vm_cr: u64) -> &'static str {
+        features.check(|| vm_cr).expect_err("something lacks").0
+    }
+
+    #[test]
+    fn a_cpu_with_nested_paging_and_asids_is_enough() {
+        assert_eq!(GOOD.check(|| 0), Ok(()));
+    }
+
+    #[test]
+    fn the_message_names_what_lacks() {
+        assert!(message(Features { svm: 0, ..GOOD }, 0).contains("nested paging"));
+        assert!(message(Features { asids: 1, ..GOOD }, 0).contains("ASID"));
+        assert!(message(GOOD, VM_CR_SVMDIS).contains("firmware"));
+    }
+
+    #[test]
+    fn a_cpu_without_svm_is_not_asked_for_its_msr() {
+        let checked = Features::default().check(|| panic!("#GP"));
+        assert!(checked.expect_err("no SVM").0.contains("no SVM"));
+    }
+}
