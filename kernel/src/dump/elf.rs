@@ -12,6 +12,7 @@
 //! ```
 
 use crate::addr::{Gfn, PAGE_SIZE};
+pub use crate::paging::space::content::Content;
 
 /// Bytes of the ELF header.
 pub const EHDR_SIZE: usize = 64;
@@ -30,17 +31,6 @@ const PT_NOTE: u32 = 4;
 /// R, W and X: a core says nothing about protection.
 const PF_RWX: u32 = 7;
 
-/// What is known of a page once its content cannot change any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PageContent {
-    /// The page's block holds it.
-    Block,
-    /// All zeros; the block was never written or is stale.
-    Zero,
-    /// Not there (partial dump).
-    Missing,
-}
-
 /// A page as the program headers see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CorePage {
@@ -49,7 +39,7 @@ pub struct CorePage {
     /// Page index: block number in the space.
     pub index: u32,
     /// Its content.
-    pub content: PageContent,
+    pub content: Content,
 }
 
 /// One PT_LOAD before encoding, in pages.
@@ -68,9 +58,9 @@ pub struct Load {
 impl Load {
     fn start(page: CorePage) -> Option<Self> {
         let (data, zero) = match page.content {
-            PageContent::Block => (1, 0),
-            PageContent::Zero => (0, 1),
-            PageContent::Missing => return None,
+            Content::Block => (1, 0),
+            Content::Zero => (0, 1),
+            Content::Missing => return None,
         };
         Some(Self { gfn: page.gfn, index: page.index, data, zero })
     }
@@ -80,8 +70,8 @@ impl Load {
         let len = self.data + self.zero;
         let next = self.gfn.checked_add(u64::from(len)) == Some(page.gfn) && self.index + len == page.index;
         match page.content {
-            PageContent::Block if next && self.zero == 0 => self.data += 1,
-            PageContent::Zero if next => self.zero += 1,
+            Content::Block if next && self.zero == 0 => self.data += 1,
+            Content::Zero if next => self.zero += 1,
             _ => return false,
         }
         true
@@ -205,9 +195,9 @@ mod tests {
         let mut out = Vec::new();
         for (n, kind) in kinds.chars().enumerate() {
             let content = match kind {
-                'D' => PageContent::Block,
-                'Z' => PageContent::Zero,
-                _ => PageContent::Missing,
+                'D' => Content::Block,
+                'Z' => Content::Zero,
+                _ => Content::Missing,
             };
             out.extend(builder.push(CorePage { gfn: Gfn::new(n as u64), index: n as u32, content }));
         }
@@ -229,7 +219,7 @@ mod tests {
     #[test]
     fn a_hole_in_guest_memory_ends_a_segment_even_where_blocks_go_on() {
         let mut b = LoadBuilder::default();
-        let page = |gfn, index| CorePage { gfn: Gfn::new(gfn), index, content: PageContent::Block };
+        let page = |gfn, index| CorePage { gfn: Gfn::new(gfn), index, content: Content::Block };
         assert_eq!(b.push(page(10, 10)), None);
         assert_eq!(b.push(page(100, 11)), Some(load(10, 1, 0)));
         assert_eq!(b.finish(), Some(Load { gfn: Gfn::new(100), index: 11, data: 1, zero: 0 }));
