@@ -3,10 +3,26 @@
 //! `block` names buffers by host physical address, never guest pages. Whoever submits a request owns its
 //! buffers and keeps them in place until the completion with the same [`Cookie`] comes back; after
 //! a time-out the driver resets its device before it completes the request, so a frame can be reused then.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`request`] | what is asked and answered |
+//! | [`virtio`] | virtio-blk on PCI |
+//! | [`memory`] | a disk in physical memory, for machines without virtio |
+//! | [`fault`] | a wrapper that fails, delays and drops on command and counts (tests) |
+//! | [`blocking`] | one request at a time with a bound, for start-up |
+//! | [`dma`] | how drivers reach physical memory |
+//! | [`stats`] | counters by operation |
 
+pub mod blocking;
+pub mod dma;
+pub mod fault;
+pub mod memory;
 pub mod request;
+pub mod stats;
 
 pub use request::{Completion, Cookie, DiskError, DiskInfo, Operation, Request, SectorRange, Segment, SubmitError};
+pub use stats::DiskCounters;
 
 /// A disk that takes requests and answers later.
 ///
@@ -25,4 +41,24 @@ pub trait Disk: Sync {
 
     /// Collects what is finished (and what has timed out at `now_ns`), at most `out`'s room; returns how many.
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize;
+
+    /// Returns what the disk has done so far.
+    fn counters(&self) -> DiskCounters {
+        DiskCounters::default()
+    }
+}
+
+impl<D: Disk + ?Sized> Disk for &D {
+    fn info(&self) -> DiskInfo {
+        (**self).info()
+    }
+    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        (**self).submit(request)
+    }
+    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+        (**self).poll(now_ns, out)
+    }
+    fn counters(&self) -> DiskCounters {
+        (**self).counters()
+    }
 }

@@ -110,3 +110,84 @@ pub struct DiskInfo {
     /// The host's name for it (virtio serial), zero-padded.
     pub serial: [u8; 20],
 }
+
+impl Request<'_> {
+    /// Checks the request against the limits of a disk.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] where the range or the segments do not fit.
+    pub fn check(&self, info: &DiskInfo) -> Result<(), SubmitError> {
+        let sound = match self.operation {
+            Operation::Flush => self.segments.is_empty(),
+            Operation::Discard | Operation::WriteZeroes => self.segments.is_empty() && self.in_range(info),
+            Operation::Read | Operation::Write => self.in_range(info) && self.segments_fit(info),
+        };
+        if sound { Ok(()) } else { Err(SubmitError::Invalid) }
+    }
+
+    fn in_range(&self, info: &DiskInfo) -> bool {
+        let end = self.sectors.first.checked_add(self.sectors.count);
+        self.sectors.count > 0 && end.is_some_and(|end| end <= info.capacity)
+    }
+
+    fn segments_fit(&self, info: &DiskInfo) -> bool {
+        let whole = |s: &Segment| {
+            s.len > 0
+                && s.len <= info.max_segment_len
+                && u64::from(s.len).is_multiple_of(SECTOR_SIZE)
+                && s.base.checked_add(u64::from(s.len)).is_some()
+        };
+        let sum: u64 = self.segments.iter().map(|s| u64::from(s.len)).sum();
+        self.segments.len() <= info.max_segments
+            && self.segments.iter().all(whole)
+            && self.sectors.count.checked_mul(SECTOR_SIZE) == Some(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub const INFO: DiskInfo = DiskInfo {
+        index: 0,
+        capacity: 100,
+        max_segments: 2,
+        max_segment_len: 4096,
+        depth: 1,
+        write_cache: true,
+        discard: false,
+        write_zeroes: false,
+        serial: [0; 20],
+    };
+
+    fn check(operation: Operation, first: u64, count: u64, lens: &[u32]) -> Result<(), SubmitError> {
+        let segments: Vec<_> = lens.iter().map(|len| Segment { base: Hpa::new(0x1000), len: *len }).collect();
+        Request { operation, sectors: SectorRange { first, count }, segments: &segments, cookie: Cookie(0) }.check(&INFO)
+    }
+
+    #[test]
+    fn a_request_up_to_the_last_sector_fits_and_one_beyond_does_not() {
+        assert_eq!(check(Operation::Read, 92, 8, &[4096]), Ok(()));
+        assert_eq!(check(Operation::Read, 93, 8, &[4096]), Err(SubmitError::Invalid));
+        assert_eq!(check(Operation::Write, u64::MAX, 8, &[4096]), Err(SubmitError::Invalid));
+        assert_eq!(check(Operation::Discard, 99, 1, &[]), Ok(()));
+        assert_eq!(check(Operation::WriteZeroes, 99, 2, &[]), Err(SubmitError::Invalid));
+    }
+
+    #[test]
+    fn segments_must_add_up_and_be_within_the_limits() {
+        assert_eq!(check(Operation::Write, 0, 9, &[4096, 512]), Ok(()));
+        for lens in [&[4096][..], &[4096, 512, 0], &[4608], &[2048, 2048, 512], &[]] {
+            assert_eq!(check(Operation::Write, 0, 9, lens), Err(SubmitError::Invalid), "{lens:?}");
+        }
+        assert_eq!(check(Operation::Read, 0, 1, &[100]), Err(SubmitError::Invalid));
+        assert_eq!(check(Operation::Read, 0, u64::MAX / 4, &[4096]), Err(SubmitError::Invalid));
+        assert_eq!(check(Operation::Read, 0, 0, &[]), Err(SubmitError::Invalid));
+    }
+
+    #[test]
+    fn flush_has_no_range_and_no_segments() {
+        assert_eq!(check(Operation::Flush, u64::MAX, u64::MAX, &[]), Ok(()));
+        assert_eq!(check(Operation::Flush, 0, 0, &[512]), Err(SubmitError::Invalid));
+    }
+}

@@ -1,0 +1,146 @@
+//! One request at a time with a bound, for start-up only: nothing else may use the disk meanwhile.
+//!
+//! Completions of others would be lost here, so this is over before the first partition runs. The driver's own
+//! time-out comes first and gives the buffers back; the bound here only ends a wait for a driver that is broken.
+
+use super::request::SECTOR_SIZE;
+use super::{Completion, Cookie, Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
+use crate::addr::Hpa;
+
+/// The cookie of blocking requests.
+const COOKIE: Cookie = Cookie(u64::MAX);
+
+/// Why a blocking request failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockingError {
+    /// The disk did not take it.
+    Refused(SubmitError),
+    /// The disk took it and failed.
+    Failed(DiskError),
+    /// The driver has not answered in time. The device may still own the buffer: it must never be used again.
+    Stuck,
+}
+
+/// A disk, a clock and a bound.
+pub struct Blocking<'a, C> {
+    disk: &'a dyn Disk,
+    clock: C,
+    timeout_ns: u64,
+}
+
+impl<'a, C: Fn() -> u64> Blocking<'a, C> {
+    /// Uses `disk` with the time that `clock` tells, for at most `timeout_ns` a request.
+    pub fn new(disk: &'a dyn Disk, clock: C, timeout_ns: u64) -> Self {
+        Self { disk, clock, timeout_ns }
+    }
+
+    /// Reads `bytes` (whole sectors) from byte `offset` of the disk to `buffer`.
+    ///
+    /// # Errors
+    /// [`BlockingError`] says where it failed.
+    pub fn read(&self, offset: u64, buffer: Hpa, bytes: u32) -> Result<(), BlockingError> {
+        self.transfer(Operation::Read, offset, buffer, bytes)
+    }
+
+    /// Writes `bytes` (whole sectors) from `buffer` to byte `offset` of the disk.
+    ///
+    /// # Errors
+    /// [`BlockingError`] says where it failed.
+    pub fn write(&self, offset: u64, buffer: Hpa, bytes: u32) -> Result<(), BlockingError> {
+        self.transfer(Operation::Write, offset, buffer, bytes)
+    }
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// [`BlockingError`] says where it failed.
+    pub fn flush(&self) -> Result<(), BlockingError> {
+        self.run(&Request {
+            operation: Operation::Flush,
+            sectors: SectorRange { first: 0, count: 0 },
+            segments: &[],
+            cookie: COOKIE,
+        })
+    }
+
+    fn transfer(&self, operation: Operation, offset: u64, base: Hpa, len: u32) -> Result<(), BlockingError> {
+        if !offset.is_multiple_of(SECTOR_SIZE) {
+            return Err(BlockingError::Refused(SubmitError::Invalid));
+        }
+        let sectors = SectorRange { first: offset / SECTOR_SIZE, count: u64::from(len) / SECTOR_SIZE };
+        self.run(&Request { operation, sectors, segments: &[Segment { base, len }], cookie: COOKIE })
+    }
+
+    /// Carries out one request.
+    ///
+    /// # Errors
+    /// [`BlockingError`] says where it failed.
+    pub fn run(&self, request: &Request<'_>) -> Result<(), BlockingError> {
+        let request = Request { cookie: COOKIE, ..*request };
+        self.disk.submit(&request).map_err(BlockingError::Refused)?;
+        let end = (self.clock)().saturating_add(self.timeout_ns);
+        let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
+        loop {
+            let now = (self.clock)();
+            if self.disk.poll(now, &mut out) == 1 && out[0].cookie == COOKIE {
+                return out[0].result.map_err(BlockingError::Failed);
+            }
+            if now >= end {
+                return Err(BlockingError::Stuck);
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+
+    use super::super::dma::fake::FakeMemory;
+    use super::super::fault::{Effect, FaultDisk, Rule};
+    use super::super::memory::MemoryDisk;
+    use super::*;
+
+    fn with(timeout_ns: u64, test: impl FnOnce(&FakeMemory, &FaultDisk<MemoryDisk<&FakeMemory>>, &dyn Fn() -> u64)) {
+        let memory = FakeMemory::new(0x20000);
+        let disk = FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), timeout_ns);
+        let time = Cell::new(0);
+        test(&memory, &disk, &|| {
+            time.set(time.get() + 1);
+            time.get()
+        });
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        with(10, |memory, disk, clock| {
+            let blocking = Blocking::new(disk, clock, 100);
+            memory.write(Hpa::new(0x1000), &[5; 1024]);
+            assert_eq!(blocking.write(512, Hpa::new(0x1000), 1024), Ok(()));
+            assert_eq!(blocking.flush(), Ok(()));
+            assert_eq!(blocking.read(1024, Hpa::new(0x3000), 512), Ok(()));
+            assert_eq!(memory.read(Hpa::new(0x3000), 512), [5; 512]);
+        });
+    }
+
+    #[test]
+    fn errors_come_through_and_a_silent_driver_is_given_up() {
+        let rule = |effect| Rule { operation: None, sectors: None, effect, times: 1 };
+        with(1000, |_, disk, clock| {
+            let blocking = Blocking::new(disk, clock, 100);
+            disk.inject(rule(Effect::Fail(DiskError::Io)));
+            assert_eq!(blocking.flush(), Err(BlockingError::Failed(DiskError::Io)));
+            disk.inject(rule(Effect::Drop));
+            assert_eq!(blocking.flush(), Err(BlockingError::Stuck));
+            let unaligned = Err(BlockingError::Refused(SubmitError::Invalid));
+            assert_eq!(blocking.read(1, Hpa::new(0x1000), 512), unaligned);
+            assert_eq!(blocking.read(0x10000, Hpa::new(0x1000), 512), unaligned);
+        });
+        with(50, |_, disk, clock| {
+            disk.inject(rule(Effect::Drop));
+            let timed_out = Err(BlockingError::Failed(DiskError::TimedOut));
+            assert_eq!(Blocking::new(disk, clock, 100).flush(), timed_out);
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! Physical memory for host tests.
+
+use std::sync::Mutex;
+
+use super::{DmaMemory, DmaRegion};
+use crate::addr::Hpa;
+
+/// Memory at physical address 0, in a vector.
+pub struct FakeMemory(Mutex<Vec<u8>>);
+
+impl FakeMemory {
+    /// Makes `len` bytes of zeros.
+    pub fn new(len: usize) -> Self {
+        Self(Mutex::new(vec![0; len]))
+    }
+
+    /// Copies bytes out.
+    pub fn read(&self, at: Hpa, len: usize) -> Vec<u8> {
+        self.0.lock().unwrap()[at.as_u64() as usize..][..len].to_vec()
+    }
+
+    /// Copies bytes in.
+    pub fn write(&self, at: Hpa, bytes: &[u8]) {
+        self.0.lock().unwrap()[at.as_u64() as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+impl DmaMemory for &FakeMemory {
+    fn copy(&self, from: Hpa, to: Hpa, len: u64) {
+        let bytes = self.read(from, len as usize);
+        self.write(to, &bytes);
+    }
+    fn fill_zero(&self, at: Hpa, len: u64) {
+        self.write(at, &vec![0; len as usize]);
+    }
+}
+
+#[repr(align(4096))]
+#[derive(Clone, Copy)]
+struct Page(#[allow(dead_code)] [u8; 4096]);
+
+/// Makes a region of `pages` pages, never freed, whose "physical" address is its own.
+pub fn region(pages: usize) -> DmaRegion {
+    let memory = Box::leak(vec![Page([0; 4096]); pages].into_boxed_slice());
+    let base = core::ptr::NonNull::from(memory).cast::<u8>();
+    // SAFETY: leaked, so valid for ever; page-aligned by its type; nobody else knows it.
+    unsafe { DmaRegion::new(Hpa::new(base.as_ptr().expose_provenance() as u64), base, pages * 4096) }
+}
+
+/// Makes a second handle of a region, for the device's side.
+pub fn device_side(region: &DmaRegion) -> DmaRegion {
+    // SAFETY: the same leaked memory; tests run device and driver in turn on one thread.
+    unsafe { DmaRegion::new(region.hpa, region.base, region.len) }
+}

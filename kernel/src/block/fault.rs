@@ -1,0 +1,254 @@
+//! A disk around a disk that fails, delays and drops on command, and counts what arrives.
+//!
+//! ```text
+//!   submit ──> rule matches? ── no ──────────────────────> inner disk ──> completion
+//!                 │ Fail   ─> not passed on ───────────────> completion with that error, at the next poll
+//!                 │ Drop   ─> not passed on ─ limit over ──> completion TimedOut, as a driver would
+//!                 └ Delay  ─> inner disk ─> held ─ time ───> completion
+//! ```
+
+use alloc::vec::Vec;
+
+use spin::Mutex;
+
+use super::request::DiskError;
+use super::stats::{DiskCounters, DiskStats};
+use super::{Completion, Cookie, Disk, DiskInfo, Operation, Request, SectorRange, SubmitError};
+
+/// What happens to a request that a rule matches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// It never reaches the disk and ends so.
+    Fail(DiskError),
+    /// It never reaches the disk and times out.
+    Drop,
+    /// It is carried out, its completion comes this much later.
+    Delay {
+        /// After the poll that found it complete.
+        ns: u64,
+    },
+}
+
+/// Which requests an effect is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// Only this operation, or any.
+    pub operation: Option<Operation>,
+    /// Only requests that touch these sectors, or any.
+    pub sectors: Option<SectorRange>,
+    /// What happens.
+    pub effect: Effect,
+    /// For so many requests; then the rule is over.
+    pub times: u32,
+}
+
+impl Rule {
+    fn matches(&self, request: &Request<'_>) -> bool {
+        self.operation.is_none_or(|o| o == request.operation)
+            && self.sectors.is_none_or(|s| request.operation != Operation::Flush && overlap(s, request.sectors))
+    }
+}
+
+fn overlap(a: SectorRange, b: SectorRange) -> bool {
+    a.first < b.first.saturating_add(b.count) && b.first < a.first.saturating_add(a.count)
+}
+
+/// A completion that is held back.
+struct Held {
+    completion: Completion,
+    /// When it comes out; `None` until the first poll says what time it is.
+    due_ns: Option<u64>,
+    wait_ns: u64,
+}
+
+#[derive(Default)]
+struct Faults {
+    rules: Vec<Rule>,
+    held: Vec<Held>,
+    delayed: Vec<(Cookie, u64)>,
+}
+
+impl Faults {
+    /// Uses up one match of the first rule for this request.
+    fn effect_for(&mut self, request: &Request<'_>) -> Option<Effect> {
+        let n = self.rules.iter().position(|rule| rule.matches(request))?;
+        let effect = self.rules[n].effect;
+        self.rules[n].times -= 1;
+        if self.rules[n].times == 0 {
+            self.rules.remove(n);
+        }
+        Some(effect)
+    }
+
+    /// Takes one held completion that is due.
+    fn take_due(&mut self, now_ns: u64) -> Option<Completion> {
+        for held in &mut self.held {
+            held.due_ns.get_or_insert(now_ns.saturating_add(held.wait_ns));
+        }
+        let n = self.held.iter().position(|held| held.due_ns.is_some_and(|due| due <= now_ns))?;
+        Some(self.held.remove(n).completion)
+    }
+
+    /// Holds a completion back if its request was to be delayed.
+    fn hold_back(&mut self, completion: Completion, now_ns: u64) -> Option<Completion> {
+        let Some(n) = self.delayed.iter().position(|(cookie, _)| *cookie == completion.cookie) else {
+            return Some(completion);
+        };
+        let (_, ns) = self.delayed.remove(n);
+        self.held.push(Held { completion, due_ns: Some(now_ns.saturating_add(ns)), wait_ns: ns });
+        None
+    }
+}
+
+/// The wrapper. Cookies in flight must differ.
+pub struct FaultDisk<D> {
+    inner: D,
+    timeout_ns: u64,
+    stats: DiskStats,
+    faults: Mutex<Faults>,
+}
+
+impl<D: Disk> FaultDisk<D> {
+    /// Wraps `inner`; dropped requests time out after `timeout_ns`.
+    pub fn new(inner: D, timeout_ns: u64) -> Self {
+        Self { inner, timeout_ns, stats: DiskStats::default(), faults: Mutex::default() }
+    }
+
+    /// Adds a rule; earlier ones come first.
+    pub fn inject(&self, rule: Rule) {
+        if rule.times > 0 {
+            self.faults.lock().rules.push(rule);
+        }
+    }
+
+    /// Forgets all rules.
+    pub fn heal(&self) {
+        self.faults.lock().rules.clear();
+    }
+
+    /// Returns the disk inside.
+    pub fn inner(&self) -> &D {
+        &self.inner
+    }
+
+    fn hold(&self, cookie: Cookie, error: DiskError, wait_ns: u64) {
+        let completion = Completion { cookie, result: Err(error) };
+        self.faults.lock().held.push(Held { completion, due_ns: None, wait_ns });
+    }
+}
+
+impl<D: Disk> Disk for FaultDisk<D> {
+    fn info(&self) -> DiskInfo {
+        self.inner.info()
+    }
+
+    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        request.check(&self.info())?;
+        let effect = self.faults.lock().effect_for(request);
+        match effect {
+            Some(Effect::Fail(error)) => self.hold(request.cookie, error, 0),
+            Some(Effect::Drop) => self.hold(request.cookie, DiskError::TimedOut, self.timeout_ns),
+            Some(Effect::Delay { ns }) => {
+                self.inner.submit(request)?;
+                self.faults.lock().delayed.push((request.cookie, ns));
+            }
+            None => self.inner.submit(request)?,
+        }
+        self.stats.taken(request);
+        Ok(())
+    }
+
+    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+        let found = self.inner.poll(now_ns, out);
+        let mut faults = self.faults.lock();
+        let mut kept = 0;
+        for n in 0..found {
+            if let Some(completion) = faults.hold_back(out[n], now_ns) {
+                out[kept] = completion;
+                kept += 1;
+            }
+        }
+        while let Some(slot) = out.get_mut(kept) {
+            let Some(completion) = faults.take_due(now_ns) else { break };
+            *slot = completion;
+            kept += 1;
+        }
+        let failed = out[..kept].iter().filter(|c| c.result.is_err());
+        failed.for_each(|_| self.stats.failed());
+        kept
+    }
+
+    fn counters(&self) -> DiskCounters {
+        self.stats.snapshot()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Segment;
+    use super::super::dma::fake::FakeMemory;
+    use super::super::memory::MemoryDisk;
+    use super::*;
+    use crate::addr::Hpa;
+
+    const SEGMENTS: [Segment; 1] = [Segment { base: Hpa::new(0x1000), len: 512 }];
+
+    fn write(first: u64) -> Request<'static> {
+        let sectors = SectorRange { first, count: 1 };
+        Request { operation: Operation::Write, sectors, segments: &SEGMENTS, cookie: Cookie(first) }
+    }
+
+    fn poll(disk: &impl Disk, now_ns: u64) -> Vec<(u64, Result<(), DiskError>)> {
+        let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }; 8];
+        let n = disk.poll(now_ns, &mut out);
+        out[..n].iter().map(|c| (c.cookie.0, c.result)).collect()
+    }
+
+    fn with_disk(test: impl FnOnce(&FaultDisk<MemoryDisk<&FakeMemory>>, &FakeMemory)) {
+        let memory = FakeMemory::new(0x20000);
+        memory.write(Hpa::new(0x1000), &[9; 512]);
+        let disk = FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), 1000);
+        test(&disk, &memory);
+    }
+
+    #[test]
+    fn a_failed_write_ends_in_the_error_and_does_not_reach_the_disk() {
+        with_disk(|disk, memory| {
+            let sectors = Some(SectorRange { first: 2, count: 1 });
+            let effect = Effect::Fail(DiskError::Io);
+            disk.inject(Rule { operation: Some(Operation::Write), sectors, effect, times: 1 });
+            disk.submit(&write(1)).unwrap();
+            disk.submit(&write(2)).unwrap();
+            assert_eq!(poll(disk, 0), [(1, Ok(())), (2, Err(DiskError::Io))]);
+            assert_eq!(memory.read(Hpa::new(0x10400), 1), [0]);
+            disk.submit(&write(2)).unwrap();
+            assert_eq!(poll(disk, 0), [(2, Ok(()))], "the rule was for one request");
+            assert_eq!((disk.counters().requests.write, disk.counters().errors), (3, 1));
+            assert_eq!(disk.inner().counters().requests.write, 2);
+        });
+    }
+
+    #[test]
+    fn a_dropped_write_times_out() {
+        with_disk(|disk, _| {
+            disk.inject(Rule { operation: None, sectors: None, effect: Effect::Drop, times: 1 });
+            disk.submit(&write(1)).unwrap();
+            assert_eq!(poll(disk, 5), []);
+            assert_eq!(poll(disk, 1004), []);
+            assert_eq!(poll(disk, 1005), [(1, Err(DiskError::TimedOut))]);
+        });
+    }
+
+    #[test]
+    fn a_delayed_write_is_done_and_told_later() {
+        with_disk(|disk, memory| {
+            disk.inject(Rule { operation: None, sectors: None, effect: Effect::Delay { ns: 50 }, times: 1 });
+            disk.submit(&write(1)).unwrap();
+            disk.submit(&write(2)).unwrap();
+            assert_eq!(poll(disk, 100), [(2, Ok(()))]);
+            assert_eq!(memory.read(Hpa::new(0x10200), 1), [9]);
+            assert_eq!(poll(disk, 149), []);
+            assert_eq!(poll(disk, 150), [(1, Ok(()))]);
+        });
+    }
+}

@@ -1,0 +1,218 @@
+//! A disk in a region of physical memory, for machines without virtio (Bochs) and for exact measurements.
+//!
+//! A request is carried out when it is polled, not when it is submitted, as a device's DMA would be: a buffer that is
+//! touched too early shows. Requests complete in order.
+//!
+//! Invariant: the region belongs to the disk alone, so the only other memory it touches are the submitters' buffers.
+
+use alloc::boxed::Box;
+
+use arrayvec::ArrayVec;
+use spin::Mutex;
+
+use super::dma::DmaMemory;
+use super::request::SECTOR_SIZE;
+use super::stats::{DiskCounters, DiskStats};
+use super::{Completion, Cookie, Disk, DiskInfo, Operation, Request, SectorRange, Segment, SubmitError};
+use crate::addr::Hpa;
+
+/// Most segments in a request.
+const MAX_SEGMENTS: usize = 64;
+/// Requests that fit in flight.
+const DEPTH: usize = 64;
+
+/// A request that waits for its poll.
+#[derive(Clone)]
+struct Pending {
+    operation: Operation,
+    sectors: SectorRange,
+    segments: ArrayVec<Segment, MAX_SEGMENTS>,
+    cookie: Cookie,
+}
+
+/// First in, first out, in place.
+struct Fifo {
+    slots: Box<[Option<Pending>]>,
+    head: usize,
+    len: usize,
+}
+
+impl Fifo {
+    fn new() -> Self {
+        Self { slots: (0..DEPTH).map(|_| None).collect(), head: 0, len: 0 }
+    }
+
+    fn push(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
+        if self.len == DEPTH {
+            return Err(SubmitError::Full);
+        }
+        self.slots[(self.head + self.len) % DEPTH] = Some(Pending {
+            operation: request.operation,
+            sectors: request.sectors,
+            segments: request.segments.iter().copied().collect(),
+            cookie: request.cookie,
+        });
+        self.len += 1;
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Pending> {
+        let pending = self.slots[self.head].take()?;
+        self.head = (self.head + 1) % DEPTH;
+        self.len -= 1;
+        Some(pending)
+    }
+}
+
+/// The disk.
+pub struct MemoryDisk<M> {
+    memory: M,
+    base: Hpa,
+    info: DiskInfo,
+    stats: DiskStats,
+    fifo: Mutex<Fifo>,
+}
+
+impl<M: DmaMemory> MemoryDisk<M> {
+    /// Makes disk number `index` of the `bytes` at `base`, which are its own from now on.
+    pub fn new(index: u8, memory: M, base: Hpa, bytes: u64) -> Self {
+        let mut serial = [0; 20];
+        serial[..6].copy_from_slice(b"memory");
+        let info = DiskInfo {
+            index,
+            capacity: bytes / SECTOR_SIZE,
+            max_segments: MAX_SEGMENTS,
+            max_segment_len: 1 << 20,
+            depth: DEPTH,
+            write_cache: false,
+            discard: true,
+            write_zeroes: true,
+            serial,
+        };
+        Self { memory, base, info, stats: DiskStats::default(), fifo: Mutex::new(Fifo::new()) }
+    }
+
+    /// Returns where the disk's first byte lies (an emulator can write it to a file).
+    pub fn base(&self) -> Hpa {
+        self.base
+    }
+
+    /// Returns the address of sector `first`; the request was checked.
+    fn at(&self, first: u64) -> Hpa {
+        self.base.checked_add(first * SECTOR_SIZE).expect("the disk lies in physical memory")
+    }
+
+    fn carry_out(&self, pending: &Pending) {
+        let mut at = self.at(pending.sectors.first);
+        for segment in &pending.segments {
+            let len = u64::from(segment.len);
+            match pending.operation {
+                Operation::Read => self.memory.copy(at, segment.base, len),
+                _ => self.memory.copy(segment.base, at, len),
+            }
+            at = at.checked_add(len).expect("the disk lies in physical memory");
+        }
+        if pending.operation == Operation::WriteZeroes {
+            self.memory.fill_zero(at, pending.sectors.count * SECTOR_SIZE);
+        }
+    }
+}
+
+impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
+    fn info(&self) -> DiskInfo {
+        self.info
+    }
+
+    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        request.check(&self.info)?;
+        self.fifo.lock().push(request)?;
+        self.stats.taken(request);
+        Ok(())
+    }
+
+    fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
+        let mut done = 0;
+        while let Some(slot) = out.get_mut(done) {
+            let Some(pending) = self.fifo.lock().pop() else { break };
+            self.carry_out(&pending);
+            *slot = Completion { cookie: pending.cookie, result: Ok(()) };
+            done += 1;
+        }
+        done
+    }
+
+    fn counters(&self) -> DiskCounters {
+        self.stats.snapshot()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dma::fake::FakeMemory;
+    use super::*;
+
+    const BASE: Hpa = Hpa::new(0x10000);
+    const BUFFER: Hpa = Hpa::new(0x1000);
+
+    fn ask<'a>(operation: Operation, first: u64, segments: &'a [Segment], cookie: u64) -> Request<'a> {
+        let count = segments.iter().map(|s| u64::from(s.len) / 512).sum();
+        Request { operation, sectors: SectorRange { first, count }, segments, cookie: Cookie(cookie) }
+    }
+
+    fn poll<M: DmaMemory + Send>(disk: &MemoryDisk<M>, room: usize) -> Vec<u64> {
+        let mut out = vec![Completion { cookie: Cookie(0), result: Ok(()) }; room];
+        let n = disk.poll(0, &mut out);
+        out[..n].iter().map(|c| c.cookie.0).collect()
+    }
+
+    #[test]
+    fn segments_are_gathered_and_scattered_in_order_when_polled() {
+        let memory = FakeMemory::new(0x20000);
+        let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
+        memory.write(BUFFER, &[[1u8; 512], [2; 512], [3; 512]].concat());
+        let swapped = [Segment { base: Hpa::new(0x1200), len: 1024 }, Segment { base: BUFFER, len: 512 }];
+        disk.submit(&ask(Operation::Write, 4, &swapped, 1)).unwrap();
+        assert_eq!(memory.read(Hpa::new(0x10800), 1), [0], "nothing moves before the poll");
+        assert_eq!(poll(&disk, 8), [1]);
+        assert_eq!(memory.read(Hpa::new(0x10800), 1536), [[2u8; 512], [3; 512], [1; 512]].concat());
+        disk.submit(&ask(Operation::Read, 5, &[Segment { base: Hpa::new(0x3000), len: 512 }], 2)).unwrap();
+        assert_eq!(poll(&disk, 8), [2]);
+        assert_eq!(memory.read(Hpa::new(0x3000), 512), [3; 512]);
+    }
+
+    #[test]
+    fn write_zeroes_reaches_exactly_its_sectors() {
+        let memory = FakeMemory::new(0x20000);
+        let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
+        memory.write(BASE, &[7; 2048]);
+        let sectors = SectorRange { first: 1, count: 2 };
+        disk.submit(&Request { operation: Operation::WriteZeroes, sectors, segments: &[], cookie: Cookie(1) }).unwrap();
+        poll(&disk, 1);
+        assert_eq!(memory.read(BASE, 2048), [[7u8; 512], [0; 512], [0; 512], [7; 512]].concat());
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_until_it_is_polled_and_polls_no_more_than_there_is_room() {
+        let memory = FakeMemory::new(0x20000);
+        let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
+        let segments = [Segment { base: BUFFER, len: 512 }];
+        for n in 0..DEPTH as u64 {
+            disk.submit(&ask(Operation::Write, n, &segments, n)).unwrap();
+        }
+        assert_eq!(disk.submit(&ask(Operation::Write, 0, &segments, 99)), Err(SubmitError::Full));
+        assert_eq!(poll(&disk, 2), [0, 1]);
+        assert_eq!(disk.submit(&ask(Operation::Write, 0, &segments, 99)), Ok(()));
+        assert_eq!(poll(&disk, 100).last(), Some(&99));
+        assert_eq!(disk.counters().requests.write, DEPTH as u64 + 1);
+        assert_eq!(disk.counters().bytes.write, (DEPTH as u64 + 1) * 512);
+    }
+
+    #[test]
+    fn sectors_beyond_the_end_are_refused() {
+        let memory = FakeMemory::new(0x20000);
+        let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
+        let request = ask(Operation::Read, 128, &[Segment { base: BUFFER, len: 512 }], 1);
+        assert_eq!(disk.submit(&request), Err(SubmitError::Invalid));
+        assert_eq!(disk.counters(), DiskCounters::default());
+    }
+}

@@ -1,0 +1,112 @@
+//! What a disk has done: requests and bytes by operation, errors, resets.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::request::{Operation, Request, SECTOR_SIZE};
+
+/// Counters of one disk at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DiskCounters {
+    /// Requests taken, by operation.
+    pub requests: PerOperation,
+    /// Bytes that those requests were for.
+    pub bytes: PerOperation,
+    /// Requests that ended in an error, time-outs included.
+    pub errors: u64,
+    /// Requests that got no answer in time.
+    pub timeouts: u64,
+    /// Times that the device was reset after start-up.
+    pub resets: u64,
+    /// Notifications sent to the device.
+    pub notifications: u64,
+}
+
+/// One number for each operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PerOperation {
+    /// Of reads.
+    pub read: u64,
+    /// Of writes.
+    pub write: u64,
+    /// Of flushes.
+    pub flush: u64,
+    /// Of discards.
+    pub discard: u64,
+    /// Of write-zeroes.
+    pub write_zeroes: u64,
+}
+
+/// Counters that any CPU may advance.
+#[derive(Default, Debug)]
+pub struct DiskStats {
+    requests: [AtomicU64; 5],
+    bytes: [AtomicU64; 5],
+    errors: AtomicU64,
+    timeouts: AtomicU64,
+    resets: AtomicU64,
+    notifications: AtomicU64,
+}
+
+impl DiskStats {
+    /// Counts a request that was taken.
+    pub fn taken(&self, request: &Request<'_>) {
+        let n = index(request.operation);
+        self.requests[n].fetch_add(1, Relaxed);
+        if request.operation != Operation::Flush {
+            self.bytes[n].fetch_add(request.sectors.count.saturating_mul(SECTOR_SIZE), Relaxed);
+        }
+    }
+
+    /// Counts a request that ended in an error.
+    pub fn failed(&self) {
+        self.errors.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request that got no answer in time.
+    pub fn timed_out(&self) {
+        self.timeouts.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a reset of the device.
+    pub fn reset(&self) {
+        self.resets.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a notification.
+    pub fn notified(&self) {
+        self.notifications.fetch_add(1, Relaxed);
+    }
+
+    /// Returns the counters; each is exact, all together only while nothing is submitted.
+    pub fn snapshot(&self) -> DiskCounters {
+        DiskCounters {
+            requests: per_operation(&self.requests),
+            bytes: per_operation(&self.bytes),
+            errors: self.errors.load(Relaxed),
+            timeouts: self.timeouts.load(Relaxed),
+            resets: self.resets.load(Relaxed),
+            notifications: self.notifications.load(Relaxed),
+        }
+    }
+}
+
+const fn index(operation: Operation) -> usize {
+    match operation {
+        Operation::Read => 0,
+        Operation::Write => 1,
+        Operation::Flush => 2,
+        Operation::Discard => 3,
+        Operation::WriteZeroes => 4,
+    }
+}
+
+fn per_operation(counters: &[AtomicU64; 5]) -> PerOperation {
+    let of = |operation| counters[index(operation)].load(Relaxed);
+    PerOperation {
+        read: of(Operation::Read),
+        write: of(Operation::Write),
+        flush: of(Operation::Flush),
+        discard: of(Operation::Discard),
+        write_zeroes: of(Operation::WriteZeroes),
+    }
+}
