@@ -11,4 +11,6 @@
 
 pub mod command;
 pub mod event;
+pub mod input;
+pub mod output;
 pub mod ring;

@@ -46,16 +46,22 @@ impl<const N: usize> Ring<N> {
         true
     }
 
-    /// Takes the oldest byte.
-    pub fn pop(&mut self) -> Option<u8> {
-        let byte = self.peek()?;
-        self.head += 1;
-        Some(byte)
+    /// Copies the oldest bytes, as many as fit, and leaves them.
+    pub fn peek_into<const M: usize>(&self, out: &mut arrayvec::ArrayVec<u8, M>) {
+        let count = self.len().min(out.remaining_capacity()) as u64;
+        out.extend((self.head..self.head + count).map(|at| self.bytes[(at % N as u64) as usize]));
     }
 
-    /// Returns the oldest byte and leaves it.
-    pub fn peek(&self) -> Option<u8> {
-        (!self.is_empty()).then(|| self.bytes[(self.head % N as u64) as usize])
+    /// Takes the oldest `count` bytes away, or all there are.
+    pub fn discard(&mut self, count: usize) {
+        self.head = self.tail.min(self.head + count as u64);
+    }
+
+    /// Takes the oldest byte.
+    pub fn pop(&mut self) -> Option<u8> {
+        let byte = (!self.is_empty()).then(|| self.bytes[(self.head % N as u64) as usize])?;
+        self.head += 1;
+        Some(byte)
     }
 
     /// Returns how many records were dropped since the last call.
