@@ -23,6 +23,7 @@ pub mod init;
 pub mod log;
 pub mod mm;
 pub mod paging;
+pub mod partition;
 pub mod pool;
 pub mod sync;
 pub mod virt;

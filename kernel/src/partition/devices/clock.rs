@@ -1,0 +1,100 @@
+//! Time as a partition sees it: TSC ticks, nanoseconds since its start, and the time of day.
+//!
+//! Devices own no clock: every call that needs the time is handed a [`Tsc`] by the vCPU loop, so that
+//! they are pure and their tests choose the time. The guest's TSC runs at a constant [`TscRate`]; both are fixed for
+//! an incarnation.
+
+/// A reading of the guest's time-stamp counter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(transparent)]
+pub struct Tsc(pub u64);
+
+impl Tsc {
+    /// Returns the ticks from `earlier` to `self`, zero if `earlier` is later.
+    pub const fn since(self, earlier: Tsc) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+    /// Returns the moment `ticks` later; the end of time if that is beyond it.
+    pub const fn after(self, ticks: u64) -> Self {
+        Self(self.0.saturating_add(ticks))
+    }
+}
+
+/// Nanoseconds in a second.
+pub const NS_PER_S: u64 = 1_000_000_000;
+
+/// How fast the guest's TSC runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TscRate {
+    hz: u64,
+}
+
+impl TscRate {
+    /// Wraps a frequency.
+    ///
+    /// # Panics
+    /// If `hz` is below 1 MHz: the TSC was calibrated wrongly (our bug, no guest's).
+    pub const fn new(hz: u64) -> Self {
+        assert!(hz >= 1_000_000, "a TSC slower than 1 MHz");
+        Self { hz }
+    }
+    /// Returns the frequency.
+    pub const fn hz(self) -> u64 {
+        self.hz
+    }
+    /// Converts ticks to nanoseconds, rounding down.
+    pub const fn ns_of(self, ticks: u64) -> u64 {
+        saturate(ticks as u128 * NS_PER_S as u128 / self.hz as u128)
+    }
+    /// Converts nanoseconds to ticks, rounding up, so that a deadline is never early.
+    pub const fn ticks_of(self, ns: u64) -> u64 {
+        saturate((ns as u128 * self.hz as u128).div_ceil(NS_PER_S as u128))
+    }
+}
+
+const fn saturate(wide: u128) -> u64 {
+    if wide > u64::MAX as u128 { u64::MAX } else { wide as u64 }
+}
+
+/// The clock of one incarnation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Clock {
+    /// How fast the guest's TSC runs.
+    pub rate: TscRate,
+    /// The TSC when the incarnation started.
+    pub start: Tsc,
+    /// Time of day at `start`: nanoseconds since 1970, UTC.
+    pub unix_ns_at_start: u64,
+}
+
+impl Clock {
+    /// Returns the nanoseconds since the incarnation started.
+    pub const fn uptime_ns(&self, now: Tsc) -> u64 {
+        self.rate.ns_of(now.since(self.start))
+    }
+    /// Returns the time of day in nanoseconds since 1970, UTC.
+    pub const fn unix_ns(&self, now: Tsc) -> u64 {
+        self.unix_ns_at_start.saturating_add(self.uptime_ns(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_never_early() {
+        let rate = TscRate::new(2_999_999_999);
+        for ns in [0, 1, 999, 1_000_000_007, u64::MAX / 4] {
+            let ticks = rate.ticks_of(ns);
+            assert!(rate.ns_of(ticks) >= ns, "{ns}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_time_saturates() {
+        assert_eq!(TscRate::new(1_000_000).ns_of(u64::MAX), u64::MAX);
+        assert_eq!(Tsc(u64::MAX).after(1), Tsc(u64::MAX));
+        assert_eq!(Tsc(1).since(Tsc(2)), 0);
+    }
+}

@@ -1,0 +1,40 @@
+//! What an access to a device does to the partition, beyond the device itself.
+//!
+//! Devices never act on the partition: they answer with an [`Effect`], and the vCPU loop applies it.
+
+/// What the vCPU loop has to do after an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "an effect that nobody applies is a crash that nobody sees"]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Console output waits to be taken.
+    Console,
+    /// A line of a test kernel's log waits to be taken.
+    TestLine,
+    /// A test kernel reports failure, with a code.
+    TestFailed(u32),
+    /// A test kernel reports success.
+    TestPassed,
+    /// A test kernel wrote the debug-exit port.
+    ExitCode(u32),
+    /// The guest wants to be restarted: a plain reboot, no crash.
+    Reset,
+    /// The guest switched itself off.
+    PowerOff,
+    /// The guest said through pvpanic that it crashed. It runs on: its log may follow as [`Effect::PanicRecorded`].
+    Panicked(PanicKind),
+    /// The guest has stored the log of a panic in the error record store, and the operation has ended.
+    PanicRecorded,
+}
+
+/// What pvpanic was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PanicKind {
+    /// The kernel has panicked and stays where it is.
+    Panicked,
+    /// The kernel has panicked and starts its own crash kernel.
+    CrashKernel,
+    /// The kernel asks to be shut down (an orderly end).
+    Shutdown,
+}

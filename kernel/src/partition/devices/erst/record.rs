@@ -1,0 +1,82 @@
+//! Common platform error records, as far as they tell whether a kernel has panicked.
+//!
+//! UEFI 2.10 appendix N "Common Platform Error Record". Linux stores its log by pstore: one record a part, one section a record, the
+//! text deflated; its first line is the reason: `Panic#1 Part1`, `Oops#1 Part1` ...
+//!
+//! The text comes from a guest: the inflater gets a few dozen bytes of room and stops when they are full.
+
+use alloc::boxed::Box;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF};
+
+/// Bytes of the record header.
+pub const HEADER_BYTES: usize = 128;
+const SECTION_DESCRIPTOR_BYTES: usize = 72;
+const DATA_OFFSET: usize = HEADER_BYTES + SECTION_DESCRIPTOR_BYTES;
+
+const SIGNATURE: &[u8; 4] = b"CPER";
+const LENGTH_OFFSET: usize = 20;
+const CREATOR_OFFSET: usize = 64;
+const ID_OFFSET: usize = 96;
+const SECTION_TYPE_OFFSET: usize = HEADER_BYTES + 16;
+
+/// 75a574e3-5052-4b29-8a8e-be2c6490b89d: written by pstore.
+const CREATOR_PSTORE: [u8; 16] = *b"\xe3\x74\xa5\x75\x52\x50\x29\x4b\x8a\x8e\xbe\x2c\x64\x90\xb8\x9d";
+/// c197e04e-d545-4a70-9c17-a5549419eb12: a part of the kernel's log.
+const SECTION_LOG: [u8; 16] = *b"\x4e\xe0\x97\xc1\x45\xd5\x70\x4a\x9c\x17\xa5\x54\x94\x19\xeb\x12";
+/// 4f118707-04dd-4055-b5dd-956d34ddfac6: the same, deflated.
+const SECTION_LOG_DEFLATED: [u8; 16] = *b"\x07\x87\x11\x4f\xdd\x04\x55\x40\xb5\xdd\x95\x6d\x34\xdd\xfa\xc6";
+
+/// How a panic's log begins.
+const PANIC_PREFIX: &[u8] = b"Panic#";
+
+/// Returns the length that a record's header gives, if it is a record and not shorter than its header.
+pub fn length(header: &[u8; HEADER_BYTES]) -> Option<usize> {
+    let length = u32::from_le_bytes(*header[LENGTH_OFFSET..].first_chunk()?) as usize;
+    (header.starts_with(SIGNATURE) && length >= HEADER_BYTES).then_some(length)
+}
+
+/// Returns the id of a record.
+pub fn id(record: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(*record.get(ID_OFFSET..)?.first_chunk()?))
+}
+
+/// Tells panics from oopses; holds the inflater's state, which is too large for a stack.
+pub struct LogTriage {
+    inflater: Box<DecompressorOxide>,
+}
+
+impl core::fmt::Debug for LogTriage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("LogTriage")
+    }
+}
+
+impl LogTriage {
+    /// Allocates the inflater.
+    pub fn new() -> Self {
+        Self { inflater: Box::default() }
+    }
+
+    /// Tells whether `record` is a part of a panic's log.
+    pub fn is_panic_log(&mut self, record: &[u8]) -> bool {
+        let field = |at: usize| record.get(at..at + 16);
+        if field(CREATOR_OFFSET) != Some(&CREATOR_PSTORE) {
+            return false;
+        }
+        let Some(data) = record.get(DATA_OFFSET..) else { return false };
+        match field(SECTION_TYPE_OFFSET) {
+            Some(kind) if kind == SECTION_LOG => data.starts_with(PANIC_PREFIX),
+            Some(kind) if kind == SECTION_LOG_DEFLATED => self.inflates_to_panic(data),
+            _ => false,
+        }
+    }
+
+    fn inflates_to_panic(&mut self, data: &[u8]) -> bool {
+        let mut text = [0; 64];
+        self.inflater.init();
+        let (status, _, produced) = decompress(&mut self.inflater, data, &mut text, 0, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
+        let readable = matches!(status, TINFLStatus::Done | TINFLStatus::HasMoreOutput);
+        readable && text[..produced].starts_with(PANIC_PREFIX)
+    }
+}

@@ -1,0 +1,92 @@
+//! The records of a partition: a fixed number of slots, allocated once.
+
+use alloc::{boxed::Box, vec, vec::Vec};
+
+use super::NO_RECORD;
+use crate::partition::devices::map::ERST_BUFFER_BYTES;
+
+/// Slots, 8 KiB each.
+const SLOTS: usize = 8;
+const SLOT_BYTES: usize = ERST_BUFFER_BYTES as usize;
+
+#[derive(Debug)]
+struct Slot {
+    id: u64,
+    length: usize,
+    /// Orders the records by age; zero is a free slot.
+    sequence: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Slot {
+    fn empty() -> Self {
+        Self { id: NO_RECORD, length: 0, sequence: 0, bytes: vec![0; SLOT_BYTES].into_boxed_slice() }
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Store {
+    slots: Vec<Slot>,
+    /// A record is read from the guest in here first, and exchanged with its slot when it is complete.
+    staging: Box<[u8]>,
+    sequence: u64,
+}
+
+impl Store {
+    /// Makes an empty store.
+    pub fn new() -> Self {
+        let slots = (0..SLOTS).map(|_| Slot::empty()).collect();
+        Self { slots, staging: vec![0; SLOT_BYTES].into_boxed_slice(), sequence: 0 }
+    }
+
+    /// Returns the number of records.
+    pub fn count(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.sequence != 0).count()
+    }
+
+    /// Returns the first `length` bytes of the staging area.
+    ///
+    /// # Panics
+    /// If `length` is beyond a slot (our bug: the exchange buffer is no longer than that).
+    pub fn staging(&mut self, length: usize) -> &mut [u8] {
+        &mut self.staging[..length]
+    }
+
+    /// Makes the staged bytes record `id`: in the place of one with the same id, in a free slot, or in that of the oldest.
+    pub fn commit(&mut self, id: u64, length: usize) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let same = self.slots.iter().position(|slot| slot.sequence != 0 && slot.id == id);
+        let oldest = || self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.sequence).map(|(i, _)| i);
+        let Some(index) = same.or_else(oldest) else { return };
+        let slot = &mut self.slots[index];
+        core::mem::swap(&mut slot.bytes, &mut self.staging);
+        (slot.id, slot.length, slot.sequence) = (id, length, sequence);
+    }
+
+    /// Returns record `id`.
+    pub fn get(&self, id: u64) -> Option<&[u8]> {
+        let slot = self.slots.iter().find(|slot| slot.sequence != 0 && slot.id == id)?;
+        Some(&slot.bytes[..slot.length])
+    }
+
+    /// Returns the first record.
+    pub fn first(&self) -> Option<&[u8]> {
+        let slot = self.slots.iter().find(|slot| slot.sequence != 0)?;
+        Some(&slot.bytes[..slot.length])
+    }
+
+    /// Removes record `id` and tells whether it was there.
+    pub fn clear(&mut self, id: u64) -> bool {
+        let slot = self.slots.iter_mut().find(|slot| slot.sequence != 0 && slot.id == id);
+        slot.map(|slot| (slot.id, slot.sequence) = (NO_RECORD, 0)).is_some()
+    }
+
+    /// Returns the id of the first record in slot `cursor` or later, and the cursor behind it; after the last record
+    /// [`NO_RECORD`], and the walk begins again.
+    pub fn next_id(&self, cursor: usize) -> (u64, usize) {
+        let rest = self.slots.iter().enumerate().skip(cursor);
+        rest.filter(|(_, slot)| slot.sequence != 0).map(|(i, slot)| (slot.id, i + 1)).next().unwrap_or((NO_RECORD, 0))
+    }
+}

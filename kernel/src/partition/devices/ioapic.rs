@@ -1,0 +1,221 @@
+//! The I/O APIC: 24 inputs, each with a redirection entry. 82093AA, with the EOI register of version 0x20.
+//!
+//! A change of an input answers with the [`Message`] that goes to the local APIC, which the platform hands on. A
+//! level-triggered input sends one message until its EOI comes back (remote IRR), and another one if it is still high then.
+
+use super::lapic::{Delivery, Destination, Message, Trigger};
+use super::map::IOAPIC_ID;
+
+/// Inputs.
+pub const PINS: usize = 24;
+
+const SELECT: u16 = 0x00;
+const WINDOW: u16 = 0x10;
+const EOI: u16 = 0x40;
+
+const VERSION: u32 = 0x20 | ((PINS as u32 - 1) << 16);
+const FIRST_ENTRY: u8 = 0x10;
+
+const LOGICAL: u64 = 1 << 11;
+const REMOTE_IRR: u64 = 1 << 14;
+const LEVEL: u64 = 1 << 15;
+const MASKED: u64 = 1 << 16;
+/// Delivery status and remote IRR are the device's own.
+const READ_ONLY: u64 = (1 << 12) | REMOTE_IRR;
+
+/// A message and whom it names.
+pub type Routed = (Destination, Message);
+
+/// State of an input line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// Inactive.
+    Low,
+    /// Active.
+    High,
+}
+
+/// The I/O APIC.
+#[derive(Clone, Debug)]
+pub struct IoApic {
+    select: u8,
+    id: u32,
+    entries: [u64; PINS],
+    /// One bit an input that is high.
+    high: u32,
+}
+
+impl IoApic {
+    /// Makes the device as it is after reset: everything masked.
+    pub const fn new() -> Self {
+        Self { select: 0, id: (IOAPIC_ID as u32) << 24, entries: [MASKED; PINS], high: 0 }
+    }
+
+    /// Reads the dword at `offset` of the register page.
+    pub fn read(&self, offset: u16) -> u32 {
+        match offset {
+            SELECT => u32::from(self.select),
+            WINDOW => self.read_selected(),
+            _ => u32::MAX,
+        }
+    }
+
+    /// Writes the dword at `offset`; answers with the message this sets free, if any.
+    pub fn write(&mut self, offset: u16, value: u32) -> Option<Routed> {
+        match offset {
+            SELECT => self.select = value as u8,
+            WINDOW => return self.write_selected(value),
+            EOI => return self.end_of_interrupt(value as u8),
+            _ => {}
+        }
+        None
+    }
+
+    /// Sets input `pin`; answers with the message that the change sends, if any.
+    pub fn set_line(&mut self, pin: u8, line: Line) -> Option<Routed> {
+        let bit = 1u32.checked_shl(u32::from(pin)).filter(|_| usize::from(pin) < PINS)?;
+        let was_high = self.high & bit != 0;
+        match line {
+            Line::Low => {
+                self.high &= !bit;
+                None
+            }
+            Line::High => {
+                self.high |= bit;
+                let level = self.entries[usize::from(pin)] & LEVEL != 0;
+                if level || !was_high { self.fire(usize::from(pin)) } else { None }
+            }
+        }
+    }
+
+    /// Ends the level-triggered interrupt `vector`; an input that is still high sends again.
+    pub fn end_of_interrupt(&mut self, vector: u8) -> Option<Routed> {
+        let mut again = None;
+        for pin in 0..PINS {
+            let entry = self.entries[pin];
+            if entry as u8 == vector && entry & LEVEL != 0 && entry & REMOTE_IRR != 0 {
+                self.entries[pin] &= !REMOTE_IRR;
+                again = again.or(self.fire_if_level_high(pin));
+            }
+        }
+        again
+    }
+
+    fn read_selected(&self) -> u32 {
+        match self.select {
+            0 | 2 => self.id,
+            1 => VERSION,
+            index => match self.entry_of(index) {
+                Some((pin, shift)) => (self.entries[pin] >> shift) as u32,
+                None => u32::MAX,
+            },
+        }
+    }
+
+    fn write_selected(&mut self, value: u32) -> Option<Routed> {
+        if self.select == 0 {
+            self.id = value & 0x0f00_0000;
+            return None;
+        }
+        let (pin, shift) = self.entry_of(self.select)?;
+        let writable = (u64::from(u32::MAX) << shift) & !READ_ONLY;
+        let entry = &mut self.entries[pin];
+        *entry = (*entry & !writable) | ((u64::from(value) << shift) & writable);
+        if *entry & LEVEL == 0 {
+            *entry &= !REMOTE_IRR;
+        }
+        self.fire_if_level_high(pin)
+    }
+
+    /// Splits a register index into the entry and the shift of its half.
+    fn entry_of(&self, index: u8) -> Option<(usize, u32)> {
+        let n = usize::from(index.checked_sub(FIRST_ENTRY)?);
+        (n / 2 < PINS).then_some((n / 2, if n.is_multiple_of(2) { 0 } else { 32 }))
+    }
+
+    fn fire_if_level_high(&mut self, pin: usize) -> Option<Routed> {
+        let level_high = self.entries[pin] & LEVEL != 0 && self.high & (1 << pin) != 0;
+        if level_high { self.fire(pin) } else { None }
+    }
+
+    fn fire(&mut self, pin: usize) -> Option<Routed> {
+        let entry = &mut self.entries[pin];
+        if *entry & (MASKED | REMOTE_IRR) != 0 {
+            return None;
+        }
+        let trigger = if *entry & LEVEL != 0 { Trigger::Level } else { Trigger::Edge };
+        if trigger == Trigger::Level {
+            *entry |= REMOTE_IRR;
+        }
+        let set = (*entry >> 56) as u32;
+        let destination = if *entry & LOGICAL != 0 { Destination::Logical(set) } else { Destination::Physical(set) };
+        Some((destination, Message { vector: *entry as u8, delivery: Delivery::of((*entry >> 8) as u32), trigger }))
+    }
+}
+
+impl Default for IoApic {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_entry(pin: u8, low: u32) -> IoApic {
+        let mut ioapic = IoApic::new();
+        assert_eq!(ioapic.write(SELECT, u32::from(FIRST_ENTRY + 2 * pin)), None);
+        assert_eq!(ioapic.write(WINDOW, low), None);
+        ioapic
+    }
+
+    #[test]
+    fn an_edge_is_sent_once_a_rise() {
+        let mut ioapic = with_entry(4, 0x31);
+        let message = ioapic.set_line(4, Line::High).unwrap().1;
+        assert_eq!((message.vector, message.trigger), (0x31, Trigger::Edge));
+        assert_eq!(ioapic.set_line(4, Line::High), None);
+        assert_eq!(ioapic.set_line(4, Line::Low), None);
+        assert!(ioapic.set_line(4, Line::High).is_some());
+    }
+
+    #[test]
+    fn a_level_input_is_sent_again_after_its_end_while_it_is_high() {
+        let mut ioapic = with_entry(9, 0x41 | LEVEL as u32);
+        assert!(ioapic.set_line(9, Line::High).is_some());
+        assert_eq!(ioapic.set_line(9, Line::High), None, "remote IRR");
+        assert_eq!(ioapic.read(WINDOW) & REMOTE_IRR as u32, REMOTE_IRR as u32);
+        assert!(ioapic.end_of_interrupt(0x41).is_some());
+        assert_eq!(ioapic.set_line(9, Line::Low), None);
+        assert_eq!(ioapic.end_of_interrupt(0x41), None);
+    }
+
+    #[test]
+    fn a_masked_level_input_is_sent_when_it_is_unmasked() {
+        let mut ioapic = with_entry(9, (0x41 | LEVEL | MASKED) as u32);
+        assert_eq!(ioapic.set_line(9, Line::High), None);
+        assert!(ioapic.write(WINDOW, 0x41 | LEVEL as u32).is_some());
+    }
+
+    #[test]
+    fn the_destination_is_the_entrys_top_byte() {
+        let mut ioapic = with_entry(1, 0x31 | LOGICAL as u32);
+        assert_eq!(ioapic.write(SELECT, 0x13), None);
+        assert_eq!(ioapic.write(WINDOW, 0x0300_0000), None);
+        assert_eq!(ioapic.set_line(1, Line::High).unwrap().0, Destination::Logical(3));
+    }
+
+    #[test]
+    fn registers_and_pins_that_are_not_there_do_nothing() {
+        let mut ioapic = with_entry(23, 0x31);
+        assert!(ioapic.set_line(23, Line::High).is_some());
+        for pin in 24..=255 {
+            assert_eq!(ioapic.set_line(pin, Line::High), None);
+        }
+        assert_eq!(ioapic.write(SELECT, 0x40), None);
+        assert_eq!((ioapic.read(WINDOW), ioapic.write(WINDOW, 7)), (u32::MAX, None));
+        assert_eq!(ioapic.write(SELECT, 1), None);
+        assert_eq!(ioapic.read(WINDOW), 0x17_0020);
+    }
+}

@@ -1,0 +1,190 @@
+//! Register accesses to the local APIC: what each register reads and what a write does, in both modes.
+
+use super::register::*;
+use super::*;
+
+/// What the version register reads: version 0x14, six local vector table entries.
+const VERSION_VALUE: u32 = 0x14 | ((LVT_COUNT as u32 - 1) << 16);
+/// Bits of an LVT entry that a guest may set: vector, delivery mode, polarity, trigger, mask, timer mode.
+const LVT_WRITABLE: [u32; LVT_COUNT] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
+
+impl LocalApic {
+    /// Reads the dword at byte `offset` of the APIC page.
+    pub fn mmio_read(&mut self, offset: u16, now: Tsc) -> u32 {
+        if self.mode != Mode::XApic {
+            return u32::MAX;
+        }
+        match self.read((offset >> 4) as u8, now) {
+            Ok(value) => value,
+            Err(Refused) => {
+                self.raise_error(ERROR_ILLEGAL_REGISTER);
+                0
+            }
+        }
+    }
+
+    /// Writes the dword at byte `offset` of the APIC page.
+    pub fn mmio_write(&mut self, offset: u16, value: u32, now: Tsc) -> Outcome {
+        if self.mode != Mode::XApic {
+            return Outcome::None;
+        }
+        let register = (offset >> 4) as u8;
+        match register {
+            COMMAND_HIGH => {
+                self.icr = (self.icr & 0xffff_ffff) | (u64::from(value & 0xff00_0000) << 32);
+                Outcome::None
+            }
+            COMMAND => {
+                self.send((self.icr & !0xffff_ffff) | u64::from(value));
+                Outcome::None
+            }
+            END_OF_INTERRUPT => self.end_of_interrupt(),
+            LOGICAL_DESTINATION => {
+                self.logical = value & 0xff00_0000;
+                Outcome::None
+            }
+            DESTINATION_FORMAT => {
+                self.destination_format = value | 0x0fff_ffff;
+                Outcome::None
+            }
+            // The ID is fixed, as on current CPUs, and SELF IPI is x2APIC's alone.
+            ID => Outcome::None,
+            _ => {
+                if self.write(register, value, now).is_err() {
+                    self.raise_error(ERROR_ILLEGAL_REGISTER);
+                }
+                Outcome::None
+            }
+        }
+    }
+
+    /// Reads an MSR of the x2APIC range.
+    ///
+    /// # Errors
+    /// [`Refused`] outside x2APIC mode and for what that mode does not have.
+    pub fn msr_read(&self, register: u8, now: Tsc) -> Result<u64, Refused> {
+        if self.mode != Mode::X2Apic {
+            return Err(Refused);
+        }
+        match register {
+            COMMAND => Ok(self.icr),
+            COMMAND_HIGH | DESTINATION_FORMAT | ARBITRATION_PRIORITY => Err(Refused),
+            _ => self.read(register, now).map(u64::from),
+        }
+    }
+
+    /// Writes an MSR of the x2APIC range.
+    ///
+    /// # Errors
+    /// [`Refused`] outside x2APIC mode, for read-only registers and for reserved bits.
+    pub fn msr_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<Outcome, Refused> {
+        if self.mode != Mode::X2Apic {
+            return Err(Refused);
+        }
+        if register == COMMAND {
+            self.send(value);
+            return Ok(Outcome::None);
+        }
+        let value = u32::try_from(value).map_err(|_| Refused)?;
+        match register {
+            END_OF_INTERRUPT if value == 0 => Ok(self.end_of_interrupt()),
+            ERROR_STATUS if value != 0 => Err(Refused),
+            TASK_PRIORITY if value > 0xff => Err(Refused),
+            SELF_IPI if value <= 0xff => {
+                self.send(u64::from(value) | ICR_SELF);
+                Ok(Outcome::None)
+            }
+            ID | LOGICAL_DESTINATION | DESTINATION_FORMAT | COMMAND_HIGH | END_OF_INTERRUPT | SELF_IPI => Err(Refused),
+            _ => self.write(register, value, now).map(|()| Outcome::None),
+        }
+    }
+
+    /// Reads a register that both modes have.
+    fn read(&self, register: u8, now: Tsc) -> Result<u32, Refused> {
+        let x2apic = self.mode == Mode::X2Apic;
+        Ok(match register {
+            ID if x2apic => u32::from(BOOT_APIC_ID),
+            ID => u32::from(BOOT_APIC_ID) << 24,
+            VERSION => VERSION_VALUE,
+            TASK_PRIORITY => u32::from(self.tpr),
+            ARBITRATION_PRIORITY | PROCESSOR_PRIORITY => u32::from(self.processor_priority()),
+            // Cluster 0, member 0: SDM 3A "Deriving Logical x2APIC ID from the Local x2APIC ID".
+            LOGICAL_DESTINATION if x2apic => 1 << BOOT_APIC_ID,
+            LOGICAL_DESTINATION => self.logical,
+            DESTINATION_FORMAT => self.destination_format,
+            SPURIOUS => self.svr,
+            IN_SERVICE..TRIGGER_MODE => self.isr.register(register - IN_SERVICE),
+            TRIGGER_MODE..REQUEST => self.tmr.register(register - TRIGGER_MODE),
+            REQUEST..ERROR_STATUS => self.irr.register(register - REQUEST),
+            ERROR_STATUS => self.errors_latched,
+            COMMAND => self.icr as u32,
+            COMMAND_HIGH => (self.icr >> 32) as u32,
+            LOCAL_VECTOR..INITIAL_COUNT => self.lvt[usize::from(register - LOCAL_VECTOR)],
+            INITIAL_COUNT => self.timer.initial(),
+            CURRENT_COUNT => self.timer.current(self.timer_mode(), now, self.rate),
+            DIVIDE => self.timer.divide_config(),
+            _ => return Err(Refused),
+        })
+    }
+
+    /// Writes a register that both modes write alike.
+    fn write(&mut self, register: u8, value: u32, now: Tsc) -> Result<(), Refused> {
+        match register {
+            TASK_PRIORITY => self.tpr = value as u8,
+            SPURIOUS => self.set_spurious(value),
+            ERROR_STATUS => self.errors_latched = core::mem::take(&mut self.errors),
+            LOCAL_VECTOR..INITIAL_COUNT => self.set_local_vector(usize::from(register - LOCAL_VECTOR), value),
+            INITIAL_COUNT => self.timer.set_initial(value, self.timer_mode(), now, self.rate),
+            DIVIDE => self.timer.set_divide_config(value),
+            _ => return Err(Refused),
+        }
+        Ok(())
+    }
+
+    fn set_spurious(&mut self, value: u32) {
+        self.svr = value & 0x1ff;
+        if !self.software_enabled() {
+            self.lvt.iter_mut().for_each(|lvt| *lvt |= LVT_MASKED);
+        }
+    }
+
+    fn set_local_vector(&mut self, entry: usize, value: u32) {
+        let before = self.timer_mode();
+        self.lvt[entry] = value & LVT_WRITABLE[entry];
+        if !self.software_enabled() {
+            self.lvt[entry] |= LVT_MASKED;
+        }
+        // Into and out of TSC-deadline mode disarms: SDM 3A "TSC-Deadline Mode".
+        let after = self.timer_mode();
+        if before != after && (before == TimerMode::TscDeadline || after == TimerMode::TscDeadline) {
+            self.timer.disarm();
+        }
+    }
+
+    /// Carries out an interrupt command. With one CPU a message reaches this APIC or nobody.
+    fn send(&mut self, command: u64) {
+        self.icr = command & !ICR_PENDING;
+        let destination = self.command_destination(command);
+        let reaches_us = match (command >> 18) & 3 {
+            0 => self.is_addressed(destination),
+            1 | 2 => true,
+            _ => false,
+        };
+        let delivery = Delivery::of((command >> 8) as u32);
+        if delivery == Delivery::Fixed && (command as u8) < 16 {
+            self.raise_error(ERROR_SEND_ILLEGAL);
+        } else if reaches_us {
+            self.accept(Message { vector: command as u8, delivery, trigger: Trigger::Edge });
+        }
+    }
+
+    fn command_destination(&self, command: u64) -> Destination {
+        let field = (command >> 32) as u32;
+        let set = if self.mode == Mode::X2Apic { field } else { field >> 24 };
+        if command & ICR_LOGICAL != 0 { Destination::Logical(set) } else { Destination::Physical(set) }
+    }
+}
+
+const ICR_LOGICAL: u64 = 1 << 11;
+const ICR_PENDING: u64 = 1 << 12;
+const ICR_SELF: u64 = 1 << 18;

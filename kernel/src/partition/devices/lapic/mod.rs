@@ -1,0 +1,323 @@
+//! The local APIC of the partition's vCPU, in xAPIC (memory) and x2APIC (MSR) mode.
+//!
+//! ```text
+//!   IOAPIC, ICR, timer ──accept──> IRR ──interrupt(), acknowledge()──> ISR ──EOI──> done
+//!                                   │ only above the priority of TPR and ISR │        └─ level: broadcast to the IOAPIC
+//! ```
+//!
+//! Both modes share one register file, numbered by offset / 16: [`register`] has the numbers. The registers follow
+//! SDM 3A "Advanced Programmable Interrupt Controller (APIC)".
+//!
+//! Invariants: one vCPU, so every destination is this APIC or nobody; nothing here waits, allocates or panics on
+//! what the guest writes.
+
+mod access;
+pub mod register;
+pub mod timer;
+mod vectors;
+
+#[cfg(test)]
+mod tests;
+
+use super::clock::{Tsc, TscRate};
+use super::map::{BOOT_APIC_ID, LAPIC_BASE};
+use timer::{Timer, TimerMode};
+use vectors::Vectors;
+
+/// How the APIC is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Switched off globally.
+    Disabled,
+    /// Registers in memory.
+    XApic,
+    /// Registers are MSRs.
+    X2Apic,
+}
+
+/// An access that the APIC refuses: #GP for an MSR, nothing for memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused;
+
+/// How a message asks to be delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// As a vector.
+    Fixed,
+    /// As the NMI.
+    Nmi,
+    /// INIT, start-up, SMI, ExtINT: nothing on a machine with one CPU and no PIC.
+    Other,
+}
+
+impl Delivery {
+    /// Decodes the three-bit delivery mode that LVT, ICR and the IOAPIC share. Lowest priority is fixed with one CPU.
+    pub const fn of(bits: u32) -> Self {
+        match bits & 7 {
+            0 | 1 => Delivery::Fixed,
+            4 => Delivery::Nmi,
+            _ => Delivery::Other,
+        }
+    }
+}
+
+/// Edge or level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    /// The interrupt is the change.
+    Edge,
+    /// The interrupt lasts until its cause is gone; its EOI is told to the IOAPIC.
+    Level,
+}
+
+/// An interrupt message on its way to the APIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Vector.
+    pub vector: u8,
+    /// How.
+    pub delivery: Delivery,
+    /// Edge or level.
+    pub trigger: Trigger,
+}
+
+/// Whom a message names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// An APIC ID.
+    Physical(u32),
+    /// A set, as the logical destination register has it.
+    Logical(u32),
+}
+
+/// What a register write leads to outside the APIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a level interrupt whose EOI is lost never comes again"]
+pub enum Outcome {
+    /// Nothing.
+    None,
+    /// A level-triggered vector has ended.
+    EndOfInterrupt(u8),
+}
+
+const LVT_MASKED: u32 = 1 << 16;
+const SOFTWARE_ENABLE: u32 = 1 << 8;
+const LVT_COUNT: usize = 6;
+const LVT_TIMER: usize = 0;
+const LVT_ERROR: usize = 5;
+
+const ERROR_SEND_ILLEGAL: u32 = 1 << 5;
+const ERROR_RECEIVE_ILLEGAL: u32 = 1 << 6;
+const ERROR_ILLEGAL_REGISTER: u32 = 1 << 7;
+
+/// The APIC.
+#[derive(Clone, Debug)]
+pub struct LocalApic {
+    rate: TscRate,
+    mode: Mode,
+    irr: Vectors,
+    isr: Vectors,
+    /// Vectors that were accepted as level.
+    tmr: Vectors,
+    nmi_pending: bool,
+    tpr: u8,
+    svr: u32,
+    logical: u32,
+    destination_format: u32,
+    icr: u64,
+    lvt: [u32; LVT_COUNT],
+    timer: Timer,
+    errors: u32,
+    errors_latched: u32,
+}
+
+impl LocalApic {
+    /// Makes the APIC as it is after power-up, in `mode`.
+    pub fn new(rate: TscRate, mode: Mode) -> Self {
+        Self {
+            rate,
+            mode,
+            irr: Vectors::default(),
+            isr: Vectors::default(),
+            tmr: Vectors::default(),
+            nmi_pending: false,
+            tpr: 0,
+            svr: 0xff,
+            logical: 0,
+            destination_format: u32::MAX,
+            icr: 0,
+            lvt: [LVT_MASKED; LVT_COUNT],
+            timer: Timer::default(),
+            errors: 0,
+            errors_latched: 0,
+        }
+    }
+
+    /// Returns how the APIC is reached.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Returns IA32_APIC_BASE.
+    pub const fn base_msr(&self) -> u64 {
+        let enables = match self.mode {
+            Mode::Disabled => 0,
+            Mode::XApic => APIC_BASE_ENABLE,
+            Mode::X2Apic => APIC_BASE_ENABLE | APIC_BASE_EXTD,
+        };
+        LAPIC_BASE | APIC_BASE_BSP | enables
+    }
+
+    /// Writes IA32_APIC_BASE.
+    ///
+    /// # Errors
+    /// [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for another base address,
+    /// which this platform does not have.
+    pub fn set_base_msr(&mut self, value: u64) -> Result<(), Refused> {
+        if value & !(APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD) != LAPIC_BASE {
+            return Err(Refused);
+        }
+        let wanted = match (value & APIC_BASE_ENABLE != 0, value & APIC_BASE_EXTD != 0) {
+            (false, false) => Mode::Disabled,
+            (true, false) => Mode::XApic,
+            (true, true) => Mode::X2Apic,
+            (false, true) => return Err(Refused),
+        };
+        match (self.mode, wanted) {
+            (Mode::X2Apic, Mode::XApic) | (Mode::Disabled, Mode::X2Apic) => Err(Refused),
+            (from, to) if from == to => Ok(()),
+            (_, Mode::Disabled) => {
+                *self = Self::new(self.rate, Mode::Disabled);
+                Ok(())
+            }
+            (_, to) => {
+                self.mode = to;
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a message in.
+    pub fn accept(&mut self, message: Message) {
+        match message.delivery {
+            Delivery::Nmi => self.nmi_pending = true,
+            Delivery::Other => {}
+            Delivery::Fixed if self.mode == Mode::Disabled || !self.software_enabled() => {}
+            Delivery::Fixed if message.vector < 16 => self.raise_error(ERROR_RECEIVE_ILLEGAL),
+            Delivery::Fixed => {
+                self.irr.insert(message.vector);
+                match message.trigger {
+                    Trigger::Edge => self.tmr.remove(message.vector),
+                    Trigger::Level => self.tmr.insert(message.vector),
+                }
+            }
+        }
+    }
+
+    /// Tells whether `destination` names this APIC.
+    pub const fn is_addressed(&self, destination: Destination) -> bool {
+        match (destination, self.mode) {
+            (Destination::Physical(id), Mode::X2Apic) => id == BOOT_APIC_ID as u32 || id == u32::MAX || id == 0xff,
+            (Destination::Physical(id), _) => id & 0xff == BOOT_APIC_ID as u32 || id & 0xff == 0xff,
+            (Destination::Logical(set), Mode::X2Apic) => (set >> 16 == 0 && set & 1 != 0) || set == u32::MAX,
+            (Destination::Logical(set), _) => set & (self.logical >> 24) & 0xff != 0,
+        }
+    }
+
+    /// Returns the vector that the CPU would take now, were its interrupts enabled.
+    pub fn interrupt(&self) -> Option<u8> {
+        if self.mode == Mode::Disabled {
+            return None;
+        }
+        self.irr.highest().filter(|vector| vector >> 4 > self.processor_priority() >> 4)
+    }
+
+    /// Moves `vector` from requested to in service: the CPU takes it.
+    pub fn acknowledge(&mut self, vector: u8) {
+        self.irr.remove(vector);
+        self.isr.insert(vector);
+    }
+
+    /// Tells whether an NMI waits.
+    pub const fn nmi_pending(&self) -> bool {
+        self.nmi_pending
+    }
+
+    /// Requests or (when it is delivered) clears the NMI.
+    pub const fn take_nmi(&mut self) -> bool {
+        core::mem::replace(&mut self.nmi_pending, false)
+    }
+
+    /// Returns when the timer has something to say: `None` while it is stopped or masked.
+    pub const fn deadline(&self) -> Option<Tsc> {
+        if self.lvt[LVT_TIMER] & LVT_MASKED != 0 { None } else { self.timer.deadline() }
+    }
+
+    /// Lets the timer expire if its time has come.
+    pub fn advance(&mut self, now: Tsc) {
+        if self.timer.expire(self.timer_mode(), now, self.rate) {
+            self.local_interrupt(LVT_TIMER);
+        }
+    }
+
+    /// Reads IA32_TSC_DEADLINE.
+    pub fn tsc_deadline(&self) -> u64 {
+        self.timer.tsc_deadline(self.timer_mode())
+    }
+
+    /// Writes IA32_TSC_DEADLINE.
+    pub fn set_tsc_deadline(&mut self, deadline: u64) {
+        self.timer.set_tsc_deadline(deadline, self.timer_mode());
+    }
+
+    /// Returns the task priority as CR8 has it.
+    pub const fn cr8(&self) -> u8 {
+        self.tpr >> 4
+    }
+
+    /// Sets the task priority from CR8.
+    pub const fn set_cr8(&mut self, priority: u8) {
+        self.tpr = (priority & 0xf) << 4;
+    }
+
+    const fn timer_mode(&self) -> TimerMode {
+        TimerMode::of(self.lvt[LVT_TIMER])
+    }
+
+    const fn software_enabled(&self) -> bool {
+        self.svr & SOFTWARE_ENABLE != 0
+    }
+
+    /// SDM 3A "Task and Processor Priorities".
+    fn processor_priority(&self) -> u8 {
+        let in_service = self.isr.highest().unwrap_or(0);
+        if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xf0 }
+    }
+
+    fn local_interrupt(&mut self, entry: usize) {
+        let lvt = self.lvt[entry];
+        if lvt & LVT_MASKED == 0 {
+            // The timer's and the error's entry have no delivery mode; their bits read zero, which is fixed.
+            self.accept(Message { vector: lvt as u8, delivery: Delivery::of(lvt >> 8), trigger: Trigger::Edge });
+        }
+    }
+
+    fn raise_error(&mut self, error: u32) {
+        let news = self.errors & error == 0;
+        self.errors |= error;
+        // An error entry with an illegal vector would raise its own error for ever.
+        if news && self.lvt[LVT_ERROR] as u8 >= 16 {
+            self.local_interrupt(LVT_ERROR);
+        }
+    }
+
+    fn end_of_interrupt(&mut self) -> Outcome {
+        let Some(vector) = self.isr.highest() else { return Outcome::None };
+        self.isr.remove(vector);
+        if self.tmr.contains(vector) { Outcome::EndOfInterrupt(vector) } else { Outcome::None }
+    }
+}
+
+const APIC_BASE_BSP: u64 = 1 << 8;
+const APIC_BASE_EXTD: u64 = 1 << 10;
+const APIC_BASE_ENABLE: u64 = 1 << 11;

@@ -1,0 +1,185 @@
+//! The local APIC's timer: one-shot, periodic and TSC-deadline.
+//!
+//! ```text
+//!            write initial count            expires
+//!   idle ──────────────────────> counting ──────────> idle         one-shot, TSC-deadline
+//!    ^  <── write 0, mode change ──┘  ^ └──────────┘ next period    periodic
+//! ```
+//!
+//! The count runs at 1 GHz (one tick a nanosecond) before the divider. Only the moment of the next expiry is kept, in guest
+//! TSC ticks; the current count is computed from it.
+
+use crate::partition::devices::clock::{Tsc, TscRate};
+
+/// Shortest period: a guest that asks for less gets this, else its ticks would take the whole CPU.
+const MIN_PERIOD_NS: u64 = 20_000;
+
+/// How the timer runs. LVT timer register, bits 18:17.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimerMode {
+    /// Counts down once.
+    OneShot,
+    /// Counts down again and again.
+    Periodic,
+    /// Expires when the TSC reaches a value.
+    TscDeadline,
+}
+
+impl TimerMode {
+    /// Decodes the LVT timer register; the reserved encoding counts as one-shot.
+    pub const fn of(lvt: u32) -> Self {
+        match (lvt >> 17) & 3 {
+            1 => TimerMode::Periodic,
+            2 => TimerMode::TscDeadline,
+            _ => TimerMode::OneShot,
+        }
+    }
+}
+
+/// The timer's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Timer {
+    initial: u32,
+    divide_config: u32,
+    /// When it expires next.
+    next: Option<Tsc>,
+}
+
+impl Timer {
+    /// Returns when the timer expires.
+    pub const fn deadline(&self) -> Option<Tsc> {
+        self.next
+    }
+    /// Stops the timer (a change of mode does).
+    pub const fn disarm(&mut self) {
+        self.next = None;
+    }
+    /// Returns the initial-count register.
+    pub const fn initial(&self) -> u32 {
+        self.initial
+    }
+    /// Returns the divide-configuration register.
+    pub const fn divide_config(&self) -> u32 {
+        self.divide_config
+    }
+    /// Writes the divide-configuration register; a running count keeps its deadline.
+    pub const fn set_divide_config(&mut self, value: u32) {
+        self.divide_config = value & 0b1011;
+    }
+
+    /// Writes the initial count: starts the count, or stops it with zero.
+    pub fn set_initial(&mut self, count: u32, mode: TimerMode, now: Tsc, rate: TscRate) {
+        if mode == TimerMode::TscDeadline {
+            return;
+        }
+        self.initial = count;
+        self.next = (count != 0).then(|| now.after(self.span(mode, rate)));
+    }
+
+    /// Returns the current count.
+    pub fn current(&self, mode: TimerMode, now: Tsc, rate: TscRate) -> u32 {
+        match (mode, self.next) {
+            (TimerMode::TscDeadline, _) | (_, None) => 0,
+            (_, Some(next)) => {
+                let left = rate.ns_of(next.since(now)) / self.divisor();
+                left.min(u64::from(self.initial)) as u32
+            }
+        }
+    }
+
+    /// Writes the TSC-deadline register; zero disarms. Ignored in the other modes.
+    pub fn set_tsc_deadline(&mut self, deadline: u64, mode: TimerMode) {
+        if mode == TimerMode::TscDeadline {
+            self.next = (deadline != 0).then_some(Tsc(deadline));
+        }
+    }
+
+    /// Reads the TSC-deadline register.
+    pub fn tsc_deadline(&self, mode: TimerMode) -> u64 {
+        match (mode, self.next) {
+            (TimerMode::TscDeadline, Some(next)) => next.0,
+            _ => 0,
+        }
+    }
+
+    /// Tells whether the timer has expired by `now`, and goes on to the next period. Missed periods count once.
+    pub fn expire(&mut self, mode: TimerMode, now: Tsc, rate: TscRate) -> bool {
+        let Some(next) = self.next.filter(|&next| next <= now) else { return false };
+        self.next = match mode {
+            TimerMode::Periodic => {
+                let span = self.span(mode, rate).max(1);
+                let behind = now.since(next) / span;
+                Some(next.after(span.saturating_mul(behind.saturating_add(1))))
+            }
+            TimerMode::OneShot | TimerMode::TscDeadline => None,
+        };
+        true
+    }
+
+    fn span(&self, mode: TimerMode, rate: TscRate) -> u64 {
+        let ns = u64::from(self.initial) * self.divisor();
+        rate.ticks_of(if mode == TimerMode::Periodic { ns.max(MIN_PERIOD_NS) } else { ns })
+    }
+
+    /// Bits 3, 1 and 0 of the divide configuration encode 2, 4, 8, ... 128, 1.
+    const fn divisor(&self) -> u64 {
+        let code = (self.divide_config & 3) | ((self.divide_config >> 1) & 4);
+        1 << ((code + 1) % 8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: TscRate = TscRate::new(2_000_000_000);
+
+    fn running(count: u32, divide_config: u32, mode: TimerMode) -> Timer {
+        let mut timer = Timer::default();
+        timer.set_divide_config(divide_config);
+        timer.set_initial(count, mode, Tsc(0), RATE);
+        timer
+    }
+
+    #[test]
+    fn the_divider_follows_the_manuals_table() {
+        for (config, divisor) in [(0b0000, 2), (0b0001, 4), (0b0010, 8), (0b0011, 16), (0b1000, 32), (0b1010, 128), (0b1011, 1)] {
+            assert_eq!(running(1, config, TimerMode::OneShot).divisor(), divisor, "{config:#b}");
+        }
+    }
+
+    #[test]
+    fn one_shot_expires_once_at_its_count() {
+        let mut timer = running(1000, 0b1011, TimerMode::OneShot);
+        assert_eq!(timer.deadline(), Some(Tsc(2000)));
+        assert_eq!(timer.current(TimerMode::OneShot, Tsc(500), RATE), 750);
+        assert!(!timer.expire(TimerMode::OneShot, Tsc(1999), RATE));
+        assert!(timer.expire(TimerMode::OneShot, Tsc(2000), RATE));
+        assert!(!timer.expire(TimerMode::OneShot, Tsc(9000), RATE));
+        assert_eq!(timer.current(TimerMode::OneShot, Tsc(9000), RATE), 0);
+    }
+
+    #[test]
+    fn missed_periods_are_one_tick_and_keep_the_phase() {
+        let mut timer = running(100_000, 0b1011, TimerMode::Periodic);
+        assert!(timer.expire(TimerMode::Periodic, Tsc(200_000 * 5 + 7), RATE));
+        assert_eq!(timer.deadline(), Some(Tsc(200_000 * 6)));
+    }
+
+    #[test]
+    fn a_hostile_period_is_stretched() {
+        let timer = running(1, 0b1011, TimerMode::Periodic);
+        assert_eq!(timer.deadline(), Some(Tsc(RATE.ticks_of(MIN_PERIOD_NS))));
+    }
+
+    #[test]
+    fn tsc_deadline_works_only_in_its_mode() {
+        let mut timer = Timer::default();
+        timer.set_tsc_deadline(77, TimerMode::OneShot);
+        assert_eq!(timer.deadline(), None);
+        timer.set_tsc_deadline(77, TimerMode::TscDeadline);
+        assert_eq!((timer.tsc_deadline(TimerMode::TscDeadline), timer.tsc_deadline(TimerMode::OneShot)), (77, 0));
+        assert!(timer.expire(TimerMode::TscDeadline, Tsc(77), RATE));
+        assert_eq!(timer.tsc_deadline(TimerMode::TscDeadline), 0);
+    }
+}

@@ -1,0 +1,107 @@
+//! Where a partition's devices are: the one definition that the devices, the ACPI tables and the loaders share.
+//!
+//! ```text
+//!  guest physical                              ports
+//!  0x0000_0000  RAM                            0x061        port B (NMI status, speaker)
+//!  0x0009_fc00  reserved for firmware          0x064        keyboard controller: only its reset pulse
+//!  0x000e_0000  ACPI tables                    0x070-0x071  CMOS and RTC
+//!  0x0010_0000  RAM                            0x0f4        debug exit (test kernels)
+//!  low end-8K   ERST exchange buffer           0x3f8-0x3ff  COM1, IRQ 4
+//!  0xc000_0000  device hole:                   0x505        pvpanic
+//!    0xfeb0_0000  ERST registers               0x510-0x51b  fw_cfg
+//!    0xfec0_0000  IOAPIC                       0x5e0-0x5e3  test port
+//!    0xfee0_0000  local APIC                   0x600-0x602  sleep control, sleep status, reset
+//!  0x1_0000_0000  RAM                          0xcf9        reset control
+//! ```
+//!
+//! What nobody claims reads all ones and swallows writes, as on a PC.
+
+use crate::addr::{Gpa, PAGE_SIZE};
+use crate::mm::layout::{HOLE_BASE, RamLayout};
+
+/// First byte that belongs to firmware below 1 MiB.
+pub const FIRMWARE_BASE: u64 = 0x9_fc00;
+/// Where the ACPI tables lie; the search area for the RSDP begins here too.
+pub const ACPI_BASE: u64 = 0xe_0000;
+/// End of the first MiB.
+pub const FIRST_MIB: u64 = 0x10_0000;
+
+/// Registers of the error record serialization device, one page.
+pub const ERST_BASE: u64 = 0xfeb0_0000;
+/// I/O APIC, one page.
+pub const IOAPIC_BASE: u64 = 0xfec0_0000;
+/// Local APIC, one page; guests cannot move it.
+pub const LAPIC_BASE: u64 = 0xfee0_0000;
+
+/// Bytes of the ERST exchange buffer, and of the largest record.
+pub const ERST_BUFFER_BYTES: u64 = 8192;
+
+/// IOAPIC input of COM1.
+pub const COM1_PIN: u8 = 4;
+/// APIC ID of the only vCPU.
+pub const BOOT_APIC_ID: u8 = 0;
+/// ID that the IOAPIC's MADT entry gives.
+pub const IOAPIC_ID: u8 = 0;
+
+/// Port numbers.
+pub mod port {
+    /// NMI status and speaker control ("port B").
+    pub const PORT_B: u16 = 0x61;
+    /// Keyboard controller command: only the reset pulse is there.
+    pub const KEYBOARD_COMMAND: u16 = 0x64;
+    /// CMOS index.
+    pub const CMOS_INDEX: u16 = 0x70;
+    /// CMOS data.
+    pub const CMOS_DATA: u16 = 0x71;
+    /// Debug exit of test kernels.
+    pub const DEBUG_EXIT: u16 = 0xf4;
+    /// COM1, eight ports.
+    pub const COM1: u16 = 0x3f8;
+    /// pvpanic's only register.
+    pub const PVPANIC: u16 = 0x505;
+    /// fw_cfg selector (word), data (byte, the port after it), DMA address (two big-endian dwords from +4 on).
+    pub const FW_CFG: u16 = 0x510;
+    /// Test port: log a byte.
+    pub const TEST_LOG: u16 = 0x5e0;
+    /// Test port: fail with a code (up to a dword).
+    pub const TEST_FAIL: u16 = 0x5e1;
+    /// Test port: pass.
+    pub const TEST_PASS: u16 = 0x5e2;
+    /// Test port: reads [`TEST_PRESENT_VALUE`].
+    pub const TEST_PRESENT: u16 = 0x5e3;
+    /// What [`TEST_PRESENT`] reads where there is a test port.
+    pub const TEST_PRESENT_VALUE: u8 = 0x7d;
+    /// ACPI sleep control register.
+    pub const SLEEP_CONTROL: u16 = 0x600;
+    /// ACPI sleep status register.
+    pub const SLEEP_STATUS: u16 = 0x601;
+    /// ACPI reset register.
+    pub const RESET: u16 = 0x602;
+    /// The chipset's reset control register.
+    pub const RESET_CONTROL: u16 = 0xcf9;
+}
+
+/// What a guest writes to [`port::RESET`] to be restarted.
+pub const RESET_VALUE: u8 = 0x01;
+/// SLP_TYP of S5, as the DSDT's `\_S5` says.
+pub const SLEEP_TYPE_OFF: u8 = 5;
+
+/// Returns where the ERST exchange buffer is: the last pages of the RAM below the hole.
+///
+/// It is RAM, so that a record costs no trap a byte; the memory map calls it reserved.
+pub fn erst_buffer(layout: &RamLayout) -> Gpa {
+    let ram_end = u64::from(layout.pages()).saturating_mul(PAGE_SIZE).min(HOLE_BASE);
+    Gpa::new(ram_end.saturating_sub(ERST_BUFFER_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exchange_buffer_is_the_end_of_low_ram() {
+        let at = |bytes| erst_buffer(&RamLayout::new(bytes).unwrap()).as_u64();
+        assert_eq!(at(256 << 20), (256 << 20) - 8192);
+        assert_eq!(at(5 << 30), HOLE_BASE - 8192);
+    }
+}

@@ -1,0 +1,64 @@
+//! Accesses to the device hole.
+
+use super::clock::Tsc;
+use super::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE};
+use super::{Effect, Platform};
+use crate::addr::Gpa;
+use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::virt::Width;
+
+impl Platform {
+    /// Reads device memory. What nobody claims reads all ones.
+    pub fn mmio_read(&mut self, gpa: Gpa, width: Width, now: Tsc) -> u64 {
+        let offset = gpa.page_offset();
+        let value = match gpa.page_base().as_u64() {
+            LAPIC_BASE => dword_part(self.lapic.mmio_read(dword_offset(offset), now), offset),
+            IOAPIC_BASE => dword_part(self.ioapic.read(dword_offset(offset)), offset),
+            ERST_BASE => self.erst.read(offset & !7) >> ((offset & 7) * 8),
+            _ => u64::MAX,
+        };
+        value & width.mask()
+    }
+
+    /// Writes device memory. What nobody claims swallows it.
+    ///
+    /// # Errors
+    /// What guest memory answers; then nothing has happened.
+    pub fn mmio_write(
+        &mut self,
+        gpa: Gpa,
+        width: Width,
+        value: u64,
+        now: Tsc,
+        memory: &dyn GuestMemory,
+    ) -> Result<Effect, GuestAccess> {
+        let offset = gpa.page_offset();
+        match gpa.page_base().as_u64() {
+            LAPIC_BASE => {
+                let outcome = self.lapic.mmio_write(dword_offset(offset), value as u32, now);
+                self.finish_apic_write(outcome);
+            }
+            IOAPIC_BASE => {
+                let routed = self.ioapic.write(dword_offset(offset), value as u32);
+                self.route(routed);
+            }
+            ERST_BASE => {
+                let register = offset & !7;
+                let shift = (offset & 7) * 8;
+                let kept = self.erst.read(register) & !(width.mask() << shift);
+                return self.erst.write(register, kept | ((value & width.mask()) << shift), memory);
+            }
+            _ => {}
+        }
+        Ok(Effect::None)
+    }
+}
+
+/// APIC registers are dwords; the page offset has 12 bits.
+const fn dword_offset(offset: u64) -> u16 {
+    (offset & 0xffc) as u16
+}
+
+const fn dword_part(value: u32, offset: u64) -> u64 {
+    (value >> ((offset & 3) * 8)) as u64
+}

@@ -1,0 +1,182 @@
+//! The emulated devices of a partition: a small, boring PC.
+//!
+//! ```text
+//!              port access            memory access          MSR access
+//!                  │                       │                      │
+//!   Platform ──────┼───────────┬───────────┼──────┬───────────────┤
+//!     Uart   Rtc   FwCfg  Power  TestPort  Erst   IoApic ──> LocalApic ──> interrupt()
+//! ```
+//!
+//! [`Platform`] routes accesses, hands interrupt messages on and answers with an [`Effect`] where an access concerns more than a
+//! device. It is pure: the time is an argument, guest memory a trait. Neighbours: `partition::vcpu` calls it,
+//! `partition::msr` reaches the local APIC through it, `acpi` describes it to the guest, [`map`] has all its addresses.
+//!
+//! Invariants: an access that answers an error has changed nothing and is repeated; nothing a guest does panics here; a device
+//! never acts on the partition.
+
+pub mod clock;
+pub mod effect;
+pub mod erst;
+pub mod fw_cfg;
+pub mod ioapic;
+pub mod lapic;
+pub mod map;
+pub mod power;
+pub mod queue;
+pub mod rtc;
+pub mod test_port;
+pub mod uart;
+
+mod mmio;
+mod ports;
+
+#[cfg(test)]
+mod tests;
+
+use crate::mm::layout::RamLayout;
+use clock::{Clock, Tsc};
+pub use effect::{Effect, PanicKind};
+use erst::Erst;
+use fw_cfg::{FwCfg, VmcoreinfoNote};
+use ioapic::{IoApic, Routed};
+use lapic::{LocalApic, Mode, Outcome, Refused};
+use power::Power;
+use queue::ByteQueue;
+use rtc::Rtc;
+use test_port::TestPort;
+use uart::Uart;
+
+/// All devices of a partition.
+#[derive(Debug)]
+pub struct Platform {
+    clock: Clock,
+    lapic: LocalApic,
+    ioapic: IoApic,
+    uart: Uart,
+    rtc: Rtc,
+    fw_cfg: FwCfg,
+    power: Power,
+    erst: Erst,
+    test_port: TestPort,
+}
+
+impl Platform {
+    /// Makes the devices for the first incarnation; `apic` is the mode in which the loader hands the local APIC over.
+    pub fn new(clock: Clock, layout: &RamLayout, apic: Mode) -> Self {
+        Self {
+            clock,
+            lapic: LocalApic::new(clock.rate, apic),
+            ioapic: IoApic::new(),
+            uart: Uart::new(),
+            rtc: Rtc::new(),
+            fw_cfg: FwCfg::new(),
+            power: Power::default(),
+            erst: Erst::new(map::erst_buffer(layout)),
+            test_port: TestPort::default(),
+        }
+    }
+
+    /// Resets the devices for the next incarnation. Error records and unread console output stay.
+    pub fn restart(&mut self, clock: Clock, apic: Mode) {
+        self.clock = clock;
+        self.lapic = LocalApic::new(clock.rate, apic);
+        self.ioapic = IoApic::new();
+        self.rtc = Rtc::new();
+        self.fw_cfg = FwCfg::new();
+        self.power = Power::default();
+        self.uart.reset();
+        self.erst.reset();
+    }
+
+    /// Returns the clock of the incarnation.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Returns the local APIC.
+    pub const fn lapic(&self) -> &LocalApic {
+        &self.lapic
+    }
+
+    /// Returns the local APIC for changes that concern nobody else (APIC base, TSC deadline, CR8, NMI).
+    pub const fn lapic_mut(&mut self) -> &mut LocalApic {
+        &mut self.lapic
+    }
+
+    /// Returns when [`Platform::advance`] has something to do, if nothing happens before.
+    pub const fn next_deadline(&self) -> Option<Tsc> {
+        self.lapic.deadline()
+    }
+
+    /// Lets timers expire that are due.
+    pub fn advance(&mut self, now: Tsc) {
+        self.lapic.advance(now);
+    }
+
+    /// Returns the vector that the vCPU would take now, were its interrupts enabled.
+    pub fn interrupt(&self) -> Option<u8> {
+        self.lapic.interrupt()
+    }
+
+    /// Notes that the vCPU takes `vector`, which [`Platform::interrupt`] has answered.
+    pub fn acknowledge(&mut self, vector: u8) {
+        self.lapic.acknowledge(vector);
+    }
+
+    /// Makes an NMI pend (an operator's).
+    pub fn raise_nmi(&mut self) {
+        let nmi = lapic::Message { vector: 2, delivery: lapic::Delivery::Nmi, trigger: lapic::Trigger::Edge };
+        self.lapic.accept(nmi);
+    }
+
+    /// Writes an MSR of the x2APIC range.
+    ///
+    /// # Errors
+    /// [`Refused`]: #GP.
+    pub fn x2apic_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<(), Refused> {
+        let outcome = self.lapic.msr_write(register, value, now)?;
+        self.finish_apic_write(outcome);
+        Ok(())
+    }
+
+    /// Types `bytes` on the partition's console.
+    pub fn console_input(&mut self, bytes: &[u8]) {
+        self.uart.type_in(bytes);
+        self.update_uart_line();
+    }
+
+    /// Returns the console's output that nobody has read yet.
+    pub const fn console_output(&mut self) -> &mut ByteQueue {
+        self.uart.output()
+    }
+
+    /// Returns the test port, whose lines wait.
+    pub const fn test_port(&mut self) -> &mut TestPort {
+        &mut self.test_port
+    }
+
+    /// Returns where the guest says its VMCOREINFO note is.
+    pub fn vmcoreinfo(&self) -> Option<VmcoreinfoNote> {
+        self.fw_cfg.vmcoreinfo()
+    }
+
+    fn update_uart_line(&mut self) {
+        let routed = self.ioapic.set_line(map::COM1_PIN, self.uart.line());
+        self.route(routed);
+    }
+
+    fn finish_apic_write(&mut self, outcome: Outcome) {
+        if let Outcome::EndOfInterrupt(vector) = outcome {
+            let routed = self.ioapic.end_of_interrupt(vector);
+            self.route(routed);
+        }
+    }
+
+    fn route(&mut self, routed: Option<Routed>) {
+        if let Some((destination, message)) = routed
+            && self.lapic.is_addressed(destination)
+        {
+            self.lapic.accept(message);
+        }
+    }
+}

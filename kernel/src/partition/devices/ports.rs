@@ -1,0 +1,117 @@
+//! Accesses to I/O ports.
+//!
+//! A few registers are wider than a byte; everything else is a byte device, to which a wider access is so many accesses to the
+//! ports that follow, as on the bus of a PC.
+
+use super::clock::Tsc;
+use super::fw_cfg::DmaHalf;
+use super::map::port::*;
+use super::{Effect, PanicKind, Platform};
+use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::virt::Width;
+
+const FW_CFG_DATA: u16 = FW_CFG + 1;
+const FW_CFG_DMA_HIGH: u16 = FW_CFG + 4;
+const FW_CFG_DMA_LOW: u16 = FW_CFG + 8;
+const COM1_LAST: u16 = COM1 + 7;
+/// A dword here is a PCI configuration address, of which [`RESET_CONTROL`] is no part; there is no PCI.
+const PCI_ADDRESS: u16 = RESET_CONTROL - 1;
+
+const PANICKED: u8 = 1 << 0;
+const CRASH_KERNEL: u8 = 1 << 1;
+const SHUTDOWN: u8 = 1 << 2;
+
+impl Platform {
+    /// Reads a port. What nobody claims reads all ones.
+    pub fn pio_read(&mut self, port: u16, width: Width, now: Tsc) -> u32 {
+        match (port, width) {
+            (FW_CFG_DMA_HIGH, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
+            (FW_CFG_DMA_LOW, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
+            (PCI_ADDRESS, Width::Dword) => u32::MAX,
+            _ => (0..width.bytes().min(4)).fold(0, |value, i| {
+                let byte = self.read_byte(port.wrapping_add(i as u16), now);
+                value | (u32::from(byte) << (8 * i))
+            }),
+        }
+    }
+
+    /// Writes a port. What nobody claims swallows it.
+    ///
+    /// # Errors
+    /// What guest memory answers; then nothing has happened.
+    pub fn pio_write(&mut self, port: u16, width: Width, value: u32, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
+        let value = value & width.mask() as u32;
+        match (port, width) {
+            (PCI_ADDRESS, Width::Dword) => {}
+            (FW_CFG, Width::Word) => self.fw_cfg.select(value as u16),
+            (FW_CFG_DMA_HIGH, Width::Dword) => self.fw_cfg.write_dma(DmaHalf::High, value, memory)?,
+            (FW_CFG_DMA_LOW, Width::Dword) => self.fw_cfg.write_dma(DmaHalf::Low, value, memory)?,
+            (TEST_FAIL, _) => return Ok(Effect::TestFailed(value)),
+            (TEST_PASS, _) => return Ok(Effect::TestPassed),
+            (DEBUG_EXIT, _) => return Ok(Effect::ExitCode(value)),
+            _ => return Ok(self.write_bytes(port, width, value)),
+        }
+        Ok(Effect::None)
+    }
+
+    /// Writes byte by byte; the first byte that has an effect decides it.
+    fn write_bytes(&mut self, port: u16, width: Width, value: u32) -> Effect {
+        let mut effect = Effect::None;
+        for i in 0..width.bytes().min(4) {
+            let next = self.write_byte(port.wrapping_add(i as u16), (value >> (8 * i)) as u8);
+            if effect == Effect::None {
+                effect = next;
+            }
+        }
+        effect
+    }
+
+    fn read_byte(&mut self, port: u16, now: Tsc) -> u8 {
+        match port {
+            COM1..=COM1_LAST => {
+                let value = self.uart.read(port - COM1);
+                self.update_uart_line();
+                value
+            }
+            CMOS_DATA => self.rtc.read(&self.clock, now),
+            PVPANIC => PANICKED | CRASH_KERNEL,
+            FW_CFG_DATA => self.fw_cfg.read_data(),
+            TEST_PRESENT => TEST_PRESENT_VALUE,
+            _ => self.power.read(port).unwrap_or(0xff),
+        }
+    }
+
+    fn write_byte(&mut self, port: u16, value: u8) -> Effect {
+        match port {
+            COM1..=COM1_LAST => {
+                self.uart.write(port - COM1, value);
+                self.update_uart_line();
+                if self.uart.output().is_empty() { Effect::None } else { Effect::Console }
+            }
+            CMOS_INDEX => {
+                self.rtc.select(value);
+                Effect::None
+            }
+            CMOS_DATA => {
+                self.rtc.write(value);
+                Effect::None
+            }
+            PVPANIC => panic_effect(value),
+            TEST_LOG => self.test_port.log(value),
+            _ => self.power.write(port, value),
+        }
+    }
+}
+
+/// A guest that loaded its own crash kernel says so instead of the panic bit, or beside it.
+const fn panic_effect(value: u8) -> Effect {
+    if value & CRASH_KERNEL != 0 {
+        Effect::Panicked(PanicKind::CrashKernel)
+    } else if value & PANICKED != 0 {
+        Effect::Panicked(PanicKind::Panicked)
+    } else if value & SHUTDOWN != 0 {
+        Effect::Panicked(PanicKind::Shutdown)
+    } else {
+        Effect::None
+    }
+}

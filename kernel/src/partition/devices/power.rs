@@ -1,0 +1,103 @@
+//! The ways in which a guest restarts or switches itself off, and port B.
+//!
+//! Sleep and reset registers are what the FADT names; reset control (0xcf9) and the keyboard controller's reset pulse are
+//! there because kernels fall back to them, and an ordinary reboot must not end in a triple fault that looks like a crash.
+
+use super::effect::Effect;
+use super::map::{RESET_VALUE, SLEEP_TYPE_OFF, port};
+
+/// ACPI 6.5 "Sleep Control and Status Registers".
+const SLEEP_ENABLE: u8 = 1 << 5;
+const WAKE_STATUS: u8 = 1 << 7;
+/// Reset control: the system is reset when bit 2 is set.
+const RESET_CPU: u8 = 1 << 2;
+const KEYBOARD_RESET_PULSE: u8 = 0xfe;
+
+/// Port B: gate and speaker bits can be written.
+const PORT_B_WRITABLE: u8 = 0x0f;
+const PORT_B_REFRESH: u8 = 1 << 4;
+/// Timer 2's output is always high, or a kernel that calibrates by it would spin.
+const PORT_B_TIMER_2: u8 = 1 << 5;
+
+/// Power management registers and port B.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Power {
+    wake_status: bool,
+    port_b: u8,
+}
+
+impl Power {
+    /// Reads one of its ports; `None` for the others.
+    pub const fn read(&mut self, number: u16) -> Option<u8> {
+        Some(match number {
+            port::SLEEP_CONTROL | port::RESET | port::RESET_CONTROL => 0,
+            port::SLEEP_STATUS if self.wake_status => WAKE_STATUS,
+            port::SLEEP_STATUS => 0,
+            port::PORT_B => {
+                // The refresh bit toggles; kernels wait for it to change.
+                self.port_b ^= PORT_B_REFRESH;
+                self.port_b | PORT_B_TIMER_2
+            }
+            _ => return None,
+        })
+    }
+
+    /// Writes one of its ports.
+    pub fn write(&mut self, number: u16, value: u8) -> Effect {
+        match number {
+            port::SLEEP_CONTROL if value & SLEEP_ENABLE != 0 => return self.sleep((value >> 2) & 7),
+            port::SLEEP_STATUS if value & WAKE_STATUS != 0 => self.wake_status = false,
+            port::RESET if value == RESET_VALUE => return Effect::Reset,
+            port::RESET_CONTROL if value & RESET_CPU != 0 => return Effect::Reset,
+            port::KEYBOARD_COMMAND if value == KEYBOARD_RESET_PULSE => return Effect::Reset,
+            port::PORT_B => self.port_b = (self.port_b & PORT_B_REFRESH) | (value & PORT_B_WRITABLE),
+            _ => {}
+        }
+        Effect::None
+    }
+
+    /// Only S5 is offered; another type wakes up at once.
+    const fn sleep(&mut self, kind: u8) -> Effect {
+        if kind == SLEEP_TYPE_OFF {
+            return Effect::PowerOff;
+        }
+        self.wake_status = true;
+        Effect::None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_reboot_is_a_reset() {
+        let mut power = Power::default();
+        for (number, value) in
+            [(port::RESET, 1), (port::RESET_CONTROL, 6), (port::RESET_CONTROL, 14), (port::KEYBOARD_COMMAND, 0xfe)]
+        {
+            assert_eq!(power.write(number, value), Effect::Reset, "{number:#x}");
+        }
+        for (number, value) in [(port::RESET, 0), (port::RESET_CONTROL, 2), (port::KEYBOARD_COMMAND, 0xd1)] {
+            assert_eq!(power.write(number, value), Effect::None, "{number:#x}");
+        }
+    }
+
+    #[test]
+    fn s5_switches_off_and_other_sleeps_wake_at_once() {
+        let mut power = Power::default();
+        assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | SLEEP_TYPE_OFF << 2), Effect::PowerOff);
+        assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | 3 << 2), Effect::None);
+        assert_eq!(power.read(port::SLEEP_STATUS), Some(WAKE_STATUS));
+        assert_eq!(power.write(port::SLEEP_STATUS, WAKE_STATUS), Effect::None);
+        assert_eq!(power.read(port::SLEEP_STATUS), Some(0));
+    }
+
+    #[test]
+    fn port_b_reports_no_nmi_and_lets_no_calibration_spin() {
+        let mut power = Power::default();
+        assert_eq!(power.write(port::PORT_B, 0xff), Effect::None);
+        let (a, b) = (power.read(port::PORT_B).unwrap(), power.read(port::PORT_B).unwrap());
+        assert_eq!((a & 0xc0, a & PORT_B_TIMER_2, (a ^ b)), (0, PORT_B_TIMER_2, PORT_B_REFRESH));
+    }
+}

@@ -1,0 +1,70 @@
+//! How a test kernel reports: three commands on three ports.
+//!
+//! | port | write | means |
+//! |---|---|---|
+//! | 0x5e0 | byte | log: collected to lines, `\n` ends one |
+//! | 0x5e1 | byte to dword | fail, with a code |
+//! | 0x5e2 | anything | pass |
+//! | 0x5e3 | (read) | 0x7d: there is a test port |
+
+use alloc::string::String;
+
+use super::effect::Effect;
+
+/// Longest line; a longer one is split.
+const LINE_BYTES: usize = 240;
+/// Lines that wait; more are lost.
+const LINES: usize = 64;
+
+/// The log side of the test port.
+#[derive(Clone, Debug, Default)]
+pub struct TestPort {
+    line: String,
+    done: alloc::collections::VecDeque<String>,
+}
+
+impl TestPort {
+    /// Takes a byte of the log.
+    pub fn log(&mut self, byte: u8) -> Effect {
+        if byte != b'\n' {
+            // Only printable ASCII goes on: what a guest writes ends in a person's terminal.
+            self.line.push(if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '?' });
+        }
+        if byte != b'\n' && self.line.len() < LINE_BYTES {
+            return Effect::None;
+        }
+        let line = core::mem::take(&mut self.line);
+        if self.done.len() < LINES {
+            self.done.push_back(line);
+        }
+        Effect::TestLine
+    }
+
+    /// Takes the oldest complete line.
+    pub fn take_line(&mut self) -> Option<String> {
+        self.done.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_at_newlines_or_where_they_get_too_long() {
+        let mut port = TestPort::default();
+        assert_eq!(port.log(b'a'), Effect::None);
+        assert_eq!(port.log(0x1b), Effect::None);
+        assert_eq!(port.log(b'\n'), Effect::TestLine);
+        assert_eq!(port.take_line().as_deref(), Some("a?"));
+        assert!((0..LINE_BYTES - 1).all(|_| port.log(b'x') == Effect::None));
+        assert_eq!(port.log(b'x'), Effect::TestLine);
+    }
+
+    #[test]
+    fn a_flood_of_lines_is_bounded() {
+        let mut port = TestPort::default();
+        (0..10_000).for_each(|_| assert_eq!(port.log(b'\n'), Effect::TestLine));
+        assert_eq!(core::iter::from_fn(|| port.take_line()).count(), LINES);
+    }
+}

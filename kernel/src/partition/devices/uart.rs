@@ -1,0 +1,290 @@
+//! COM1: a 16550A whose line is two byte queues.
+//!
+//! Output is taken at once, so the transmitter is always empty. The interrupt line is a function of the state
+//! ([`Uart::line`]); the platform gives it to the IOAPIC after every access. Loopback and the scratch register are there
+//! because drivers probe with them. PC16550D data sheet, "Registers".
+
+use super::ioapic::Line;
+use super::queue::ByteQueue;
+
+/// Bytes of output that wait for the console.
+const OUTPUT_BYTES: usize = 16 << 10;
+/// Depth of the receive FIFO.
+const FIFO_BYTES: usize = 16;
+/// Bytes of input that wait behind the receive FIFO.
+const INPUT_BYTES: usize = 1024;
+
+const DATA: u16 = 0;
+const INTERRUPT_ENABLE: u16 = 1;
+const INTERRUPT_ID_FIFO_CONTROL: u16 = 2;
+const LINE_CONTROL: u16 = 3;
+const MODEM_CONTROL: u16 = 4;
+const LINE_STATUS: u16 = 5;
+const MODEM_STATUS: u16 = 6;
+const SCRATCH: u16 = 7;
+
+const ENABLE_RECEIVE: u8 = 1 << 0;
+const ENABLE_TRANSMIT: u8 = 1 << 1;
+
+const ID_NONE: u8 = 0x01;
+const ID_TRANSMIT: u8 = 0x02;
+const ID_RECEIVE: u8 = 0x04;
+const ID_FIFO_ENABLED: u8 = 0xc0;
+
+const FIFO_ENABLE: u8 = 1 << 0;
+const FIFO_CLEAR_RECEIVE: u8 = 1 << 1;
+
+const DIVISOR_LATCH: u8 = 1 << 7;
+
+const OUT2: u8 = 1 << 3;
+const LOOPBACK: u8 = 1 << 4;
+
+const DATA_READY: u8 = 1 << 0;
+const TRANSMITTER_EMPTY: u8 = 0x60;
+
+/// CTS, DSR and DCD: a terminal is always there.
+const MODEM_READY: u8 = 0xb0;
+
+/// The UART.
+#[derive(Clone, Debug)]
+pub struct Uart {
+    output: ByteQueue,
+    /// Receive FIFO: what the guest can read.
+    receive: ByteQueue,
+    /// Typed, but not yet in the FIFO.
+    input: ByteQueue,
+    enabled: u8,
+    transmit_pending: bool,
+    fifo_enabled: bool,
+    line_control: u8,
+    modem_control: u8,
+    scratch: u8,
+    divisor: u16,
+}
+
+impl Uart {
+    /// Makes the UART as it is after reset.
+    pub fn new() -> Self {
+        Self {
+            output: ByteQueue::new(OUTPUT_BYTES),
+            receive: ByteQueue::new(FIFO_BYTES),
+            input: ByteQueue::new(INPUT_BYTES),
+            enabled: 0,
+            transmit_pending: false,
+            fifo_enabled: false,
+            line_control: 0,
+            modem_control: OUT2,
+            scratch: 0,
+            divisor: 12,
+        }
+    }
+
+    /// Resets the registers; output that waits for the console stays.
+    pub fn reset(&mut self) {
+        let output = core::mem::replace(&mut self.output, ByteQueue::new(0));
+        *self = Self { output, ..Self::new() };
+    }
+
+    /// Returns the state of the interrupt line.
+    pub fn line(&self) -> Line {
+        let wired = self.modem_control & (OUT2 | LOOPBACK) == OUT2;
+        if wired && self.pending() != ID_NONE { Line::High } else { Line::Low }
+    }
+
+    /// Reads register `offset` (0 to 7).
+    pub fn read(&mut self, offset: u16) -> u8 {
+        match offset {
+            DATA if self.latched() => self.divisor as u8,
+            DATA => self.read_data(),
+            INTERRUPT_ENABLE if self.latched() => (self.divisor >> 8) as u8,
+            INTERRUPT_ENABLE => self.enabled,
+            INTERRUPT_ID_FIFO_CONTROL => self.read_interrupt_id(),
+            LINE_CONTROL => self.line_control,
+            MODEM_CONTROL => self.modem_control,
+            LINE_STATUS => TRANSMITTER_EMPTY | if self.receive.is_empty() { 0 } else { DATA_READY },
+            MODEM_STATUS => self.modem_status(),
+            SCRATCH => self.scratch,
+            _ => 0xff,
+        }
+    }
+
+    /// Writes register `offset`.
+    pub fn write(&mut self, offset: u16, value: u8) {
+        match offset {
+            DATA if self.latched() => self.divisor = (self.divisor & 0xff00) | u16::from(value),
+            DATA => self.write_data(value),
+            INTERRUPT_ENABLE if self.latched() => self.divisor = (self.divisor & 0xff) | (u16::from(value) << 8),
+            INTERRUPT_ENABLE => {
+                // Enabling the transmit interrupt while the transmitter is empty raises it at once; drivers test for that.
+                self.transmit_pending |= value & !self.enabled & ENABLE_TRANSMIT != 0;
+                self.enabled = value & 0x0f;
+            }
+            INTERRUPT_ID_FIFO_CONTROL => {
+                self.fifo_enabled = value & FIFO_ENABLE != 0;
+                if value & FIFO_CLEAR_RECEIVE != 0 {
+                    self.receive.clear();
+                    self.refill();
+                }
+            }
+            LINE_CONTROL => self.line_control = value,
+            MODEM_CONTROL => self.modem_control = value & 0x1f,
+            SCRATCH => self.scratch = value,
+            _ => {}
+        }
+    }
+
+    /// Takes what a person typed; what does not fit is lost.
+    pub fn type_in(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&b| self.input.push(b));
+        self.refill();
+    }
+
+    /// Returns the output queue.
+    pub const fn output(&mut self) -> &mut ByteQueue {
+        &mut self.output
+    }
+
+    const fn latched(&self) -> bool {
+        self.line_control & DIVISOR_LATCH != 0
+    }
+
+    fn pending(&self) -> u8 {
+        if self.enabled & ENABLE_RECEIVE != 0 && !self.receive.is_empty() {
+            ID_RECEIVE
+        } else if self.enabled & ENABLE_TRANSMIT != 0 && self.transmit_pending {
+            ID_TRANSMIT
+        } else {
+            ID_NONE
+        }
+    }
+
+    fn read_interrupt_id(&mut self) -> u8 {
+        let id = self.pending();
+        if id == ID_TRANSMIT {
+            self.transmit_pending = false;
+        }
+        id | if self.fifo_enabled { ID_FIFO_ENABLED } else { 0 }
+    }
+
+    fn read_data(&mut self) -> u8 {
+        let byte = self.receive.pop().unwrap_or(0);
+        self.refill();
+        byte
+    }
+
+    fn write_data(&mut self, byte: u8) {
+        if self.modem_control & LOOPBACK != 0 {
+            self.receive.push(byte);
+        } else {
+            self.output.push(byte);
+        }
+        self.transmit_pending = true;
+    }
+
+    fn refill(&mut self) {
+        while self.receive.room() > 0 {
+            let Some(byte) = self.input.pop() else { break };
+            self.receive.push(byte);
+        }
+    }
+
+    /// In loopback the modem outputs DTR, RTS, OUT1 and OUT2 come back as DSR, CTS, RI and DCD.
+    const fn modem_status(&self) -> u8 {
+        if self.modem_control & LOOPBACK == 0 {
+            return MODEM_READY;
+        }
+        let m = self.modem_control;
+        ((m & 2) << 3) | ((m & 1) << 5) | ((m & 4) << 4) | ((m & 8) << 4)
+    }
+}
+
+impl Default for Uart {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linuxs_probe_finds_a_16550a() {
+        let mut uart = Uart::new();
+        uart.write(INTERRUPT_ENABLE, 0);
+        assert_eq!(uart.read(INTERRUPT_ENABLE), 0);
+        uart.write(INTERRUPT_ENABLE, 0x0f);
+        assert_eq!(uart.read(INTERRUPT_ENABLE), 0x0f);
+        uart.write(INTERRUPT_ENABLE, 0);
+        uart.write(MODEM_CONTROL, LOOPBACK | 0x0a);
+        assert_eq!(uart.read(MODEM_STATUS) & 0xf0, 0x90);
+        uart.write(MODEM_CONTROL, 0);
+        uart.write(INTERRUPT_ID_FIFO_CONTROL, FIFO_ENABLE);
+        assert_eq!(uart.read(INTERRUPT_ID_FIFO_CONTROL) >> 6, 3);
+    }
+
+    #[test]
+    fn the_transmit_interrupt_comes_again_whenever_it_is_enabled() {
+        let mut uart = Uart::new();
+        for _ in 0..2 {
+            uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
+            assert_eq!(uart.line(), Line::High);
+            assert_eq!(uart.read(INTERRUPT_ID_FIFO_CONTROL), ID_TRANSMIT);
+            assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (Line::Low, ID_NONE));
+            uart.write(INTERRUPT_ENABLE, 0);
+        }
+    }
+
+    #[test]
+    fn a_written_byte_is_output_and_an_interrupt() {
+        let mut uart = Uart::new();
+        uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
+        uart.read(INTERRUPT_ID_FIFO_CONTROL);
+        uart.write(DATA, b'x');
+        assert_eq!((uart.line(), uart.output().pop()), (Line::High, Some(b'x')));
+        assert_eq!(uart.read(LINE_STATUS), TRANSMITTER_EMPTY);
+    }
+
+    #[test]
+    fn input_longer_than_the_fifo_arrives_whole_and_in_order() {
+        let mut uart = Uart::new();
+        let typed: Vec<u8> = (0..100).collect();
+        uart.type_in(&typed);
+        assert_eq!(uart.line(), Line::Low, "not enabled");
+        uart.write(INTERRUPT_ENABLE, ENABLE_RECEIVE);
+        let mut read = Vec::new();
+        while uart.line() == Line::High {
+            assert_eq!(uart.read(INTERRUPT_ID_FIFO_CONTROL) & 0xf, ID_RECEIVE);
+            read.push(uart.read(DATA));
+        }
+        assert_eq!(read, typed);
+    }
+
+    #[test]
+    fn the_divisor_latch_hides_data_and_enable() {
+        let mut uart = Uart::new();
+        uart.write(LINE_CONTROL, DIVISOR_LATCH);
+        uart.write(DATA, 1);
+        uart.write(INTERRUPT_ENABLE, 2);
+        assert_eq!((uart.read(DATA), uart.read(INTERRUPT_ENABLE), uart.output().pop()), (1, 2, None));
+        uart.write(LINE_CONTROL, 3);
+        assert_eq!(uart.read(INTERRUPT_ENABLE), 0);
+    }
+
+    #[test]
+    fn without_out2_the_line_is_not_wired() {
+        let mut uart = Uart::new();
+        uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
+        uart.write(MODEM_CONTROL, 0);
+        assert_eq!(uart.line(), Line::Low);
+    }
+
+    #[test]
+    fn a_reset_keeps_the_last_words() {
+        let mut uart = Uart::new();
+        uart.write(DATA, b'!');
+        uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
+        uart.reset();
+        assert_eq!((uart.output().pop(), uart.line()), (Some(b'!'), Line::Low));
+    }
+}
