@@ -51,6 +51,9 @@ pub struct BootArguments {
     /// Text for the hypervisor's own command line
     #[arg(long, default_value = "")]
     pub append: String,
+    /// An ELF file to boot instead of the hypervisor built from this tree
+    #[arg(long)]
+    pub hypervisor: Option<PathBuf>,
     /// CPUs of the machine
     #[arg(long, default_value_t = 2)]
     pub cpus: u32,

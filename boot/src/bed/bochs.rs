@@ -27,19 +27,18 @@ pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     let lines = Lines::new()?;
     let iso = folder.join("boot.iso");
     iso::make(&iso, &folder.join("iso"), &machine.hypervisor, machine.archive.as_deref(), &machine.append)?;
-    let configuration = folder.join("bochsrc");
-    fs::write(&configuration, bochsrc(machine, &folder, [lines.console.port()?, lines.events.port()?]))?;
-    let commands = folder.join("debugger");
-    fs::write(&commands, "c\n")?;
+    fs::write(folder.join("bochsrc"), bochsrc(machine, [lines.console.port()?, lines.events.port()?]))?;
+    fs::write(folder.join("debugger"), "c\n")?;
     let mut command = Command::new(PROGRAM);
-    command.arg("-q").arg("-f").arg(&configuration).arg("-rc").arg(&commands);
+    // Names relative to the run's folder: Bochs overflows a buffer on an image path of more than some sixty bytes.
+    command.current_dir(&folder).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
     running::start(command, lines, folder, machine.echo)
 }
 
-fn bochsrc(machine: &Machine, folder: &Path, ports: [u16; 2]) -> String {
+fn bochsrc(machine: &Machine, ports: [u16; 2]) -> String {
     let (cpus, mib, [console, events]) = (machine.cpus, machine.memory_mib, ports);
     let cpu = machine.cpu.as_deref().unwrap_or(USUAL_CPU);
-    let folder = folder.display();
+    // The sound driver is named because the default one overruns a buffer where there is no sound card.
     format!(
         "config_interface: textconfig\n\
          display_library: rfb, options=\"timeout=0\"\n\
@@ -49,13 +48,14 @@ fn bochsrc(machine: &Machine, folder: &Path, ports: [u16; 2]) -> String {
          cpu: model={cpu}, count={cpus}, ips={IPS}, reset_on_triple_fault=0\n\
          clock: sync=none, time0=1700000000\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
-         ata0-master: type=cdrom, path=\"{folder}/boot.iso\", status=inserted\n\
+         ata0-master: type=cdrom, path=boot.iso, status=inserted\n\
          boot: cdrom\n\
          com1: enabled=1, mode=socket-client, dev=127.0.0.1:{console}\n\
          com2: enabled=1, mode=socket-client, dev=127.0.0.1:{events}\n\
-         log: \"{folder}/bochs.log\"\n\
+         log: bochs.log\n\
          panic: action=fatal\nerror: action=report\ninfo: action=report\ndebug: action=ignore\n\
-         mouse: enabled=0\nspeaker: enabled=0\n"
+         mouse: enabled=0\nspeaker: enabled=0\n\
+         sound: waveoutdrv=dummy, waveout=none, waveindrv=dummy, wavein=none, midioutdrv=dummy, midiout=none\n"
     )
 }
 

@@ -61,7 +61,15 @@ impl Emulator {
     /// # Errors
     /// Where the system does not tell.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
-        Ok(wait(&mut lock(&self.child), limit)?)
+        let deadline = Instant::now() + limit;
+        loop {
+            // Locked for each look only: an interrupt needs the child too.
+            let status = self.ended()?;
+            if status.is_some() || Instant::now() >= deadline {
+                return Ok(status);
+            }
+            std::thread::sleep(TICK);
+        }
     }
 
     /// Ends the emulator: asks, waits a little, then kills.
@@ -92,22 +100,16 @@ fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
     child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let status = child.try_wait()?;
-        if status.is_some() || Instant::now() >= deadline {
-            return Ok(status);
-        }
-        std::thread::sleep(TICK);
-    }
-}
-
 fn end(child: &mut Child) {
     signal(child, libc::SIGTERM);
-    if !matches!(wait(child, PATIENCE), Ok(Some(_))) {
-        signal(child, libc::SIGKILL);
-        let _ = child.wait();
+    let deadline = Instant::now() + PATIENCE;
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() >= deadline {
+            signal(child, libc::SIGKILL);
+            let _ = child.wait();
+            return;
+        }
+        std::thread::sleep(TICK);
     }
 }
 

@@ -14,7 +14,10 @@ use std::time::Duration;
 /// # Errors
 /// What is wrong with the configuration, or missing on this machine.
 pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
-    let hypervisor = kernel_build::hypervisor(Variant::Ordinary)?;
+    let hypervisor = match &arguments.hypervisor {
+        Some(file) => file.clone(),
+        None => kernel_build::hypervisor(Variant::Ordinary)?,
+    };
     let mut machine = Machine::new(common.bed(), "boot", hypervisor);
     machine.append = arguments.append.clone();
     machine.cpus = arguments.cpus;
