@@ -16,3 +16,4 @@ pub mod elf;
 pub mod gate;
 pub mod notes;
 pub mod vmcoreinfo;
+pub mod writer;
