@@ -24,6 +24,7 @@ pub mod log;
 pub mod mm;
 pub mod paging;
 pub mod partition;
+pub mod pci;
 pub mod pool;
 pub mod sync;
 pub mod virt;

@@ -1,18 +1,17 @@
 //! How drivers reach physical memory: copies for the memory disk, volatile words for rings.
 //!
-//! [`DmaRegion`] is memory that a driver shares with its device (rings, request headers, status bytes). Every access is
-//! volatile and checked against the region's length; nobody ever makes a reference into it, because the device
-//! may write at any time. [`DmaMemory`] copies whole buffers between physical addresses.
+//! [`DmaRegion`] is memory that a driver shares with its device: rings, request headers, status bytes. It is reached
+//! through a [`Window`] only, because the device may write at any time. [`DmaMemory`] copies whole buffers
+//! between physical addresses.
 //!
 //! On the bare machine both go through the direct map. In host tests a region is a leaked allocation whose
-//! "physical" address is its own, and [`fake::FakeMemory`] is a vector.
+//! "physical" address is its own, and `fake::FakeMemory` is a vector.
 
-// UNSAFETY: memory that a device writes can only be reached by raw, volatile accesses.
+// UNSAFETY: copies between physical addresses, which belong to whoever submitted them.
 #![allow(unsafe_code)]
 
-use core::ptr::NonNull;
-
 use crate::addr::Hpa;
+use crate::pci::window::Window;
 
 /// Copies buffers in physical memory.
 pub trait DmaMemory: Sync {
@@ -24,6 +23,7 @@ pub trait DmaMemory: Sync {
 
 /// Physical memory through the direct map.
 #[cfg(target_os = "none")]
+#[derive(Clone, Copy)]
 pub struct DirectMemory {
     _private: (),
 }
@@ -59,87 +59,54 @@ impl DmaMemory for DirectMemory {
 #[derive(Debug)]
 pub struct DmaRegion {
     hpa: Hpa,
-    base: NonNull<u8>,
-    len: usize,
+    window: Window,
 }
 
-// SAFETY: the region is plain memory; who may write which word when is the ring protocol's business.
-unsafe impl Send for DmaRegion {}
-
 impl DmaRegion {
-    /// Wraps `len` bytes at `base`, which devices see at `hpa`.
+    /// Makes a region of the memory behind `window`, which devices see at `hpa`.
     ///
-    /// # Safety
-    /// The memory is valid for reads and writes as long as the region lives, aligned to 4 KiB, and used by nobody but
-    /// its driver and its device.
-    pub unsafe fn new(hpa: Hpa, base: NonNull<u8>, len: usize) -> Self {
-        assert!(base.addr().get().is_multiple_of(4096), "a DMA region is page-aligned");
-        Self { hpa, base, len }
+    /// # Panics
+    /// If it is not aligned to 4 KiB on both sides (our bug: memory is handed out in pages).
+    pub fn new(hpa: Hpa, window: Window) -> Self {
+        assert!(hpa.page_offset() == 0 && window.address().is_multiple_of(4096), "a DMA region is page-aligned");
+        Self { hpa, window }
     }
 
-    /// Wraps physical memory that was taken for ever.
+    /// Makes a region of physical memory that was taken for ever.
     ///
     /// # Safety
     /// The range is RAM that nobody else uses.
     #[cfg(target_os = "none")]
-    pub unsafe fn from_taken(range: core::ops::Range<Hpa>) -> Self {
+    pub unsafe fn of_taken(range: core::ops::Range<Hpa>) -> Self {
         let len = (range.end.as_u64() - range.start.as_u64()) as usize;
-        let base = NonNull::new(crate::arch::direct_map::pointer(range.start)).expect("the direct map is not at 0");
-        // SAFETY: the caller's promise; physical memory is handed out in whole pages.
-        unsafe { Self::new(range.start, base, len) }
+        // SAFETY: the caller's promise.
+        Self::new(range.start, unsafe { Window::of_physical(range.start, len) })
     }
 
     /// Returns the bytes of the region.
     pub const fn len(&self) -> usize {
-        self.len
+        self.window.len()
     }
 
     /// Returns whether the region has no bytes.
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.window.is_empty()
+    }
+
+    /// Returns the hypervisor's view.
+    pub const fn window(&self) -> &Window {
+        &self.window
     }
 
     /// Returns where the device finds byte `offset`.
+    ///
+    /// # Panics
+    /// If that is not in the region (our bug).
     pub fn hpa(&self, offset: usize) -> Hpa {
-        assert!(offset <= self.len, "offset within the DMA region");
+        assert!(offset < self.len(), "offset within the DMA region");
         self.hpa.checked_add(offset as u64).expect("RAM does not end at 2^64")
     }
-
-    /// Returns a pointer to `offset`, aligned for `T`, with room for one.
-    fn pointer<T>(&self, offset: usize) -> *mut T {
-        let end = offset.checked_add(size_of::<T>());
-        assert!(end.is_some_and(|end| end <= self.len), "access within the DMA region");
-        assert!(offset.is_multiple_of(align_of::<T>()), "aligned access to the DMA region");
-        // SAFETY: the offset is inside the region (asserted above), which is one allocation (promise to `new`).
-        unsafe { self.base.as_ptr().add(offset).cast() }
-    }
-
-    /// Reads one value.
-    pub fn read<T: Word>(&self, offset: usize) -> T {
-        let pointer = self.pointer::<T>(offset);
-        // SAFETY: `pointer` checked bounds and alignment; every bit pattern is a `Word`; volatile, for the device.
-        unsafe { pointer.read_volatile() }
-    }
-
-    /// Writes one value.
-    pub fn write<T: Word>(&self, offset: usize, value: T) {
-        let pointer = self.pointer::<T>(offset);
-        // SAFETY: as in `read`.
-        unsafe { pointer.write_volatile(value) }
-    }
 }
-
-/// Integers of which every bit pattern is one.
-pub trait Word: Copy + private::Sealed {}
-
-mod private {
-    pub trait Sealed {}
-}
-
-macro_rules! word {
-    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl Word for $t {})* };
-}
-word!(u8, u16, u32, u64);
 
 #[cfg(test)]
 pub mod fake;

@@ -9,11 +9,10 @@
 
 use alloc::vec::Vec;
 
-use spin::Mutex;
-
 use super::request::DiskError;
 use super::stats::{DiskCounters, DiskStats};
 use super::{Completion, Cookie, Disk, DiskInfo, Operation, Request, SectorRange, SubmitError};
+use crate::sync::{Ranked, rank};
 
 /// What happens to a request that a rule matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,13 +104,13 @@ pub struct FaultDisk<D> {
     inner: D,
     timeout_ns: u64,
     stats: DiskStats,
-    faults: Mutex<Faults>,
+    faults: Ranked<Faults, { rank::DISK }>,
 }
 
 impl<D: Disk> FaultDisk<D> {
     /// Wraps `inner`; dropped requests time out after `timeout_ns`.
     pub fn new(inner: D, timeout_ns: u64) -> Self {
-        Self { inner, timeout_ns, stats: DiskStats::default(), faults: Mutex::default() }
+        Self { inner, timeout_ns, stats: DiskStats::default(), faults: Ranked::default() }
     }
 
     /// Adds a rule; earlier ones come first.

@@ -7,14 +7,13 @@
 
 use alloc::boxed::Box;
 
-use arrayvec::ArrayVec;
-use spin::Mutex;
-
 use super::dma::DmaMemory;
 use super::request::SECTOR_SIZE;
 use super::stats::{DiskCounters, DiskStats};
 use super::{Completion, Cookie, Disk, DiskInfo, Operation, Request, SectorRange, Segment, SubmitError};
 use crate::addr::Hpa;
+use crate::sync::{Ranked, rank};
+use arrayvec::ArrayVec;
 
 /// Most segments in a request.
 const MAX_SEGMENTS: usize = 64;
@@ -70,7 +69,7 @@ pub struct MemoryDisk<M> {
     base: Hpa,
     info: DiskInfo,
     stats: DiskStats,
-    fifo: Mutex<Fifo>,
+    fifo: Ranked<Fifo, { rank::DISK }>,
 }
 
 impl<M: DmaMemory> MemoryDisk<M> {
@@ -89,7 +88,7 @@ impl<M: DmaMemory> MemoryDisk<M> {
             write_zeroes: true,
             serial,
         };
-        Self { memory, base, info, stats: DiskStats::default(), fifo: Mutex::new(Fifo::new()) }
+        Self { memory, base, info, stats: DiskStats::default(), fifo: Ranked::new(Fifo::new()) }
     }
 
     /// Returns where the disk's first byte lies (an emulator can write it to a file).

@@ -1,8 +1,9 @@
 //! Physical memory for host tests.
 
+use std::ptr::NonNull;
 use std::sync::Mutex;
 
-use super::{DmaMemory, DmaRegion};
+use super::{DmaMemory, DmaRegion, Window};
 use crate::addr::Hpa;
 
 /// Memory at physical address 0, in a vector.
@@ -42,13 +43,15 @@ struct Page(#[allow(dead_code)] [u8; 4096]);
 /// Makes a region of `pages` pages, never freed, whose "physical" address is its own.
 pub fn region(pages: usize) -> DmaRegion {
     let memory = Box::leak(vec![Page([0; 4096]); pages].into_boxed_slice());
-    let base = core::ptr::NonNull::from(memory).cast::<u8>();
-    // SAFETY: leaked, so valid for ever; page-aligned by its type; nobody else knows it.
-    unsafe { DmaRegion::new(Hpa::new(base.as_ptr().expose_provenance() as u64), base, pages * 4096) }
+    let base = NonNull::from(memory).cast::<u8>();
+    // SAFETY: leaked, so valid for ever; nobody else knows it.
+    let window = unsafe { Window::new(base, pages * 4096) };
+    DmaRegion::new(Hpa::new(base.as_ptr().expose_provenance() as u64), window)
 }
 
-/// Makes a second handle of a region, for the device's side.
-pub fn device_side(region: &DmaRegion) -> DmaRegion {
-    // SAFETY: the same leaked memory; tests run device and driver in turn on one thread.
-    unsafe { DmaRegion::new(region.hpa, region.base, region.len) }
+/// Returns a device's view of `len` bytes at the "physical" address `at`, which must lie in a [`region`].
+pub fn device_view(at: u64, len: usize) -> Window {
+    let base = NonNull::new(core::ptr::with_exposed_provenance_mut(at as usize)).expect("a device reads no null pointer");
+    // SAFETY: regions are leaked and exposed; tests run device and driver in turn.
+    unsafe { Window::new(base, len) }
 }

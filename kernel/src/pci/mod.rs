@@ -1,0 +1,26 @@
+//! PCI: finding functions, walking their capabilities, and message-signalled interrupts.
+//!
+//! Configuration space is reached by ports 0xcf8 and 0xcfc ([`access::Ports`]), which every x86 machine has; nothing
+//! here needs the extended space. The trait and the address types are those of `virtio-drivers`, so that its PCI
+//! transport takes the same values. Firmware has assigned the base address registers; we change none.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`access`] | configuration space by ports |
+//! | [`enumerate`] | every function, behind bridges too |
+//! | [`capability`] | a function's capabilities, with a bound |
+//! | [`msix`] | MSI-X: table, vector, destination |
+//! | [`window`] | checked volatile access to registers and device memory |
+//!
+//! Reference: PCI Local Bus Specification 3.0, "Configuration Space", "MSI-X Capability and Table Structures".
+
+pub mod access;
+pub mod capability;
+pub mod enumerate;
+pub mod msix;
+pub mod window;
+
+pub use virtio_drivers::transport::pci::bus::{Command, ConfigurationAccess, DeviceFunction, PciRoot};
+
+#[cfg(test)]
+pub mod fake;

@@ -1,0 +1,126 @@
+//! A window onto registers or memory that a device may change at any time.
+//!
+//! Every access is volatile, aligned and checked against the window's length; nobody ever makes a reference into it.
+
+// UNSAFETY: device memory can only be reached by raw, volatile accesses.
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+
+/// A range of device memory.
+#[derive(Debug)]
+pub struct Window {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a window is plain memory reached by volatile accesses; which CPU may write which word when is the business
+// of the protocol with the device, and what is stored there is integers only.
+unsafe impl Send for Window {}
+
+impl Window {
+    /// Wraps `len` bytes at `base`.
+    ///
+    /// # Safety
+    /// 1. They are valid for volatile reads and writes as long as the window lives.
+    /// 2. No reference points into them, and nothing that a driver does there endangers memory in use: the driver's
+    ///    protocol with the device sees to that.
+    pub unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
+        Self { base, len }
+    }
+
+    /// Wraps physical addresses: a device's registers, or memory that was taken for ever.
+    ///
+    /// # Safety
+    /// As [`Window::new`], for the direct map of `base`.
+    #[cfg(target_os = "none")]
+    pub unsafe fn of_physical(base: crate::addr::Hpa, len: usize) -> Self {
+        let base = NonNull::new(crate::arch::direct_map::pointer(base)).expect("the direct map is not at 0");
+        // SAFETY: the caller's promise.
+        unsafe { Self::new(base, len) }
+    }
+
+    /// Returns the bytes of the window.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns whether the window has no bytes.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the address of byte 0.
+    pub fn address(&self) -> usize {
+        self.base.addr().get()
+    }
+
+    /// Returns a pointer to a `T` at `offset`.
+    ///
+    /// # Panics
+    /// If it is not inside or not aligned (our bug: layouts are computed, devices' numbers checked before).
+    fn pointer<T>(&self, offset: usize) -> *mut T {
+        let end = offset.checked_add(size_of::<T>());
+        assert!(end.is_some_and(|end| end <= self.len), "access within the window");
+        // SAFETY: the offset is inside (asserted above) the window, which is one range (promise to `new`).
+        let pointer: *mut T = unsafe { self.base.as_ptr().add(offset) }.cast();
+        assert!(pointer.is_aligned(), "aligned access to the window");
+        pointer
+    }
+
+    /// Reads one value.
+    pub fn read<T: Word>(&self, offset: usize) -> T {
+        let pointer = self.pointer::<T>(offset);
+        // SAFETY: `pointer` checked bounds and alignment; every bit pattern is a `Word`.
+        unsafe { pointer.read_volatile() }
+    }
+
+    /// Writes one value.
+    pub fn write<T: Word>(&self, offset: usize, value: T) {
+        let pointer = self.pointer::<T>(offset);
+        // SAFETY: as in `read`.
+        unsafe { pointer.write_volatile(value) }
+    }
+}
+
+/// Integers, of which every bit pattern is a value.
+pub trait Word: Copy + private::Sealed {}
+
+mod private {
+    pub trait Sealed {}
+}
+
+macro_rules! word {
+    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl Word for $t {})* };
+}
+word!(u8, u16, u32, u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window() -> Window {
+        let memory: &'static mut [u64] = Box::leak(vec![0u64; 2].into_boxed_slice());
+        // SAFETY: leaked memory that nobody else knows.
+        unsafe { Window::new(NonNull::from(memory).cast(), 16) }
+    }
+
+    #[test]
+    fn values_lie_where_they_were_written() {
+        let w = window();
+        w.write(4, 0x1122_3344_u32);
+        assert_eq!((w.read::<u64>(0), w.read::<u16>(6), w.read::<u8>(4)), (0x1122_3344 << 32, 0x1122, 0x44));
+    }
+
+    #[test]
+    #[should_panic(expected = "within the window")]
+    fn an_access_across_the_end_is_our_bug() {
+        window().read::<u32>(14);
+    }
+
+    #[test]
+    #[should_panic(expected = "aligned")]
+    fn an_unaligned_access_is_our_bug() {
+        window().write(2, 0u32);
+    }
+}
