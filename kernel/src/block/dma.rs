@@ -12,6 +12,7 @@
 
 use crate::addr::Hpa;
 use crate::pci::window::Window;
+pub use crate::pci::window::Word;
 
 /// Copies buffers in physical memory.
 pub trait DmaMemory: Sync {
@@ -96,6 +97,16 @@ impl DmaRegion {
     /// Returns the hypervisor's view.
     pub const fn window(&self) -> &Window {
         &self.window
+    }
+
+    /// Reads one value.
+    pub fn read<T: Word>(&self, offset: usize) -> T {
+        self.window.read(offset)
+    }
+
+    /// Writes one value.
+    pub fn write<T: Word>(&self, offset: usize, value: T) {
+        self.window.write(offset, value);
     }
 
     /// Returns where the device finds byte `offset`.
