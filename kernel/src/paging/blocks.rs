@@ -17,6 +17,11 @@ pub struct BlockMap {
 }
 
 impl BlockMap {
+    /// Returns the sector after the last block, or `None` where that is beyond any disk.
+    pub fn end(&self) -> Option<u64> {
+        self.data_start.checked_add(u64::from(self.pages) * SECTORS_PER_BLOCK)
+    }
+
     /// Returns the sectors of `count` blocks from `first` on.
     ///
     /// # Panics

@@ -4,7 +4,7 @@
 //! credit shrinks as it takes frames, so a promise is used up, never exceeded.
 
 /// Most holders, one for each memory object of the pager.
-pub const MAX_HOLDERS: usize = 32;
+pub const MAX_HOLDERS: usize = 64;
 
 /// The credits of all holders.
 #[derive(Clone, Debug)]

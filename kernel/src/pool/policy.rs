@@ -5,11 +5,12 @@
 //! [`Policy::judge`] then says for each page that the object's hand passes what to do with it:
 //!
 //! ```text
-//!  pinned ─────────────> Skip
-//!  A set ──────────────> Age           (clear A; the next round finds it unless it was touched again)
-//!  D clear, has block ─> EvictClean    (no I/O)
-//!  else ───────────────> WriteOut
+//!  A set ────> Age          (clear A; the next round finds it unless it was touched again)
+//!  D clear ──> EvictClean   (no I/O: the block is current, or the page is still the zeros it began as)
+//!  else ─────> WriteOut
 //! ```
+//!
+//! A pinned page refuses to leave whatever the verdict; that is `mm`'s rule, not policy.
 //!
 //! The policy is a type parameter, not a trait object: `judge` is inlined into the loop over the leaves.
 
@@ -40,10 +41,8 @@ pub enum CandidateKind {
 pub struct PageView {
     /// Touched since the hand's last visit.
     pub referenced: bool,
-    /// The block on the paging space holds this content.
+    /// Not written since it came into being or was read.
     pub clean: bool,
-    /// Some I/O uses the frame.
-    pub pinned: bool,
 }
 
 /// What to do with a page.
@@ -86,7 +85,6 @@ impl Policy for Clock {
     #[inline]
     fn judge(&self, page: PageView) -> Verdict {
         match page {
-            PageView { pinned: true, .. } => Verdict::Skip,
             PageView { referenced: true, .. } => Verdict::Age,
             PageView { clean: true, .. } => Verdict::EvictClean,
             _ => Verdict::WriteOut,
@@ -129,11 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_judged_by_pin_then_reference_then_cleanliness() {
-        let page = PageView { referenced: true, clean: true, pinned: true };
-        assert_eq!(Clock.judge(page), Verdict::Skip);
-        assert_eq!(Clock.judge(PageView { pinned: false, ..page }), Verdict::Age);
-        assert_eq!(Clock.judge(PageView { pinned: false, referenced: false, ..page }), Verdict::EvictClean);
-        assert_eq!(Clock.judge(PageView { pinned: false, referenced: false, clean: false }), Verdict::WriteOut);
+    fn a_page_is_judged_by_reference_then_cleanliness() {
+        assert_eq!(Clock.judge(PageView { referenced: true, clean: true }), Verdict::Age);
+        assert_eq!(Clock.judge(PageView { referenced: false, clean: true }), Verdict::EvictClean);
+        assert_eq!(Clock.judge(PageView { referenced: false, clean: false }), Verdict::WriteOut);
     }
 }

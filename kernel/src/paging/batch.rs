@@ -1,0 +1,221 @@
+//! The fixed table of batches: pages that leave together, or are cleaned together.
+//!
+//! ```text
+//!  Free ──fill, flush──> Limbo ──ticket passed──> Scan ──all scanned──> Write ──all answered──> Free
+//!                          │                        │                     │
+//!                          └ clean ones freed       ├ zero ones freed     ├ written ones freed, or kept if rescued
+//!                                                   └ checksums taken     └ failed ones mapped again
+//! ```
+//!
+//! A batch's pages ascend (a clock's wrap starts a second ascent), so neighbours stand beside each other and one
+//! request takes a whole run of them. Its lines are made at the start and never grow.
+
+use crate::addr::{Hfn, Hpa, PAGE_SIZE, PageIndex};
+use crate::block::Segment;
+use crate::mm::crc::Crc32c;
+use crate::mm::flush::Ticket;
+use crate::mm::object::ObjectId;
+use crate::mm::page::{Cleaning, Settled, SettledClean, Unmapped, WriteOut};
+use alloc::vec::Vec;
+
+/// Most pages in a batch.
+pub(super) const BATCH_PAGES: usize = 256;
+/// Batches at a time.
+pub(super) const BATCHES: usize = 16;
+/// Batches at a time of one object: one object's disk must not keep the others from giving.
+pub(super) const BATCHES_OF_ONE: usize = 8;
+
+/// What a batch is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// The pages leave.
+    Evict,
+    /// The pages stay mapped.
+    Clean,
+}
+
+/// Where a batch is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    Free,
+    Limbo,
+    Scan,
+    Write,
+}
+
+/// A page of a batch.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// Going out, waits for the flush.
+    Limbo(WriteOut),
+    /// Going out, to be scanned and written.
+    Ready(Settled),
+    /// Stays mapped, waits for the flush.
+    CleanLimbo(Cleaning),
+    /// Stays mapped, to be scanned and written.
+    CleanReady(SettledClean),
+    /// Dealt with.
+    Gone,
+}
+
+/// An entry and the checksum of what is written.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub entry: Entry,
+    pub crc: Crc32c,
+}
+
+impl Line {
+    /// Returns page and frame of an entry that may be read and written.
+    pub fn ready(&self) -> Option<(PageIndex, Hfn)> {
+        match &self.entry {
+            Entry::Ready(settled) => Some((settled.index(), settled.hfn())),
+            Entry::CleanReady(settled) => Some((settled.index(), settled.hfn())),
+            _ => None,
+        }
+    }
+
+    /// Returns which page this is, unless it has been dealt with.
+    pub fn index(&self) -> Option<PageIndex> {
+        match &self.entry {
+            Entry::Limbo(out) => Some(out.index()),
+            Entry::CleanLimbo(cleaning) => Some(cleaning.index()),
+            _ => self.ready().map(|(index, _)| index),
+        }
+    }
+}
+
+/// Pages that leave or are cleaned together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub phase: Phase,
+    pub purpose: Purpose,
+    /// Whose pages; none while free.
+    pub object: Option<ObjectId>,
+    pub ticket: Option<Ticket>,
+    pub lines: Vec<Line>,
+    /// Clean pages out of their leaves; they need the flush and no more.
+    pub unmapped: Vec<Unmapped>,
+    /// Next line to scan or to write.
+    pub cursor: usize,
+    /// Lines that are not gone.
+    pub live: usize,
+    /// Requests at the disk.
+    pub outstanding: usize,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            phase: Phase::Free,
+            purpose: Purpose::Evict,
+            object: None,
+            ticket: None,
+            lines: Vec::with_capacity(BATCH_PAGES),
+            unmapped: Vec::with_capacity(BATCH_PAGES),
+            cursor: 0,
+            live: 0,
+            outstanding: 0,
+        }
+    }
+
+    /// Returns how many more pages fit.
+    pub fn room(&self) -> usize {
+        BATCH_PAGES - self.lines.len().max(self.unmapped.len())
+    }
+
+    /// Returns how many pages it holds.
+    pub fn len(&self) -> usize {
+        self.lines.len() + self.unmapped.len()
+    }
+
+    pub fn push(&mut self, entry: Entry) {
+        debug_assert!(self.lines.len() < BATCH_PAGES, "a batch never grows");
+        self.lines.push(Line { entry, crc: Crc32c::default() });
+        self.live += 1;
+    }
+
+    /// Sends a filled batch into limbo.
+    pub fn launch(&mut self, object: ObjectId, purpose: Purpose, ticket: Ticket) {
+        (self.phase, self.purpose) = (Phase::Limbo, purpose);
+        (self.object, self.ticket) = (Some(object), Some(ticket));
+    }
+
+    /// Takes an entry out to deal with it.
+    pub fn take(&mut self, line: usize) -> Entry {
+        self.live -= 1;
+        core::mem::replace(&mut self.lines[line].entry, Entry::Gone)
+    }
+
+    /// Returns the lowest page that has not been dealt with.
+    pub fn lowest(&self) -> Option<PageIndex> {
+        self.lines.iter().find_map(Line::index)
+    }
+
+    /// Returns whether it goes on without an answer from a disk.
+    pub fn needs_no_disk(&self) -> bool {
+        match self.phase {
+            Phase::Limbo | Phase::Scan => true,
+            Phase::Write => self.cursor < self.lines.len() && self.outstanding == 0,
+            Phase::Free => false,
+        }
+    }
+
+    /// Makes the batch free once everything in it has been dealt with.
+    pub fn retire_if_done(&mut self) {
+        if self.phase == Phase::Write && self.live == 0 && self.outstanding == 0 {
+            self.lines.clear();
+            (self.phase, self.object, self.cursor) = (Phase::Free, None, 0);
+        }
+    }
+}
+
+/// All batches.
+#[derive(Debug)]
+pub(super) struct Batches {
+    all: Vec<Batch>,
+}
+
+impl Batches {
+    pub fn new() -> Self {
+        Self { all: (0..BATCHES).map(|_| Batch::new()).collect() }
+    }
+
+    /// Returns a free batch for an object that has not too many already.
+    pub fn vacant_for(&self, object: ObjectId) -> Option<usize> {
+        if self.of(object).count() >= BATCHES_OF_ONE {
+            return None;
+        }
+        self.all.iter().position(|batch| batch.phase == Phase::Free)
+    }
+
+    pub fn get(&mut self, number: usize) -> &mut Batch {
+        &mut self.all[number]
+    }
+
+    pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &Batch> {
+        self.all.iter().filter(move |batch| batch.object == Some(object))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Batch> {
+        self.all.iter().filter(|batch| batch.phase != Phase::Free)
+    }
+
+    /// Returns how many pages are on their way to the free list.
+    pub fn leaving(&self) -> u32 {
+        let evicting = self.iter().filter(|batch| batch.purpose == Purpose::Evict);
+        evicting.map(|batch| batch.live + batch.unmapped.len()).sum::<usize>() as u32
+    }
+}
+
+/// Lets the last segment reach over one more page that follows it in memory; returns whether it could.
+pub(super) fn extend_last(last: Option<&mut Segment>, base: Hpa, max_len: u32) -> bool {
+    let page = PAGE_SIZE as u32;
+    match last {
+        Some(last) if last.base.checked_add(u64::from(last.len)) == Some(base) && last.len + page <= max_len => {
+            last.len += page;
+            true
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,282 @@
+//! The drain of a dump image: every page reaches its final place, ascending, and its frame comes free.
+//!
+//! ```text
+//!  0 ........ cursor ........ next ............................ pages
+//!  | all final | in batches   | not looked at yet               |
+//! ```
+//!
+//! The sweep takes pages in ascending order into batches of as many whole requests as fit: dirty ones are written straight from
+//! their frames, clean ones just freed, zero ones described by their leaves, paged ones left alone. It waits at a page that is still coming
+//! in or being cleaned from before the crash. A page whose write fails pulls the sweep back; after
+//! [`MAX_FAILURES`] failures without a success the drain stands still and says why.
+//!
+//! The same sweep serves reclaim: a dump image's pages are the pool's preferred victims.
+
+use super::Pager;
+use super::batch::{Batch, Entry, Purpose};
+use super::counters::bump;
+use super::poll::{Budget, Work};
+use super::slots::Slot;
+use super::state::State;
+use crate::addr::PageIndex;
+use crate::block::{Disk, DiskError};
+use crate::mm::crc::Crc32c;
+use crate::mm::flush::CpuIndex;
+use crate::mm::leaf::{Leaf, Mapping};
+use crate::mm::object::{MemoryObject, ObjectId};
+use crate::mm::page::{Page, Refused};
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Failed writes in a row after which a drain stands still until it is told to go on.
+pub const MAX_FAILURES: u32 = 8;
+/// Batches of one drain in flight: enough to keep a disk busy while the next pages are checksummed.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// How far a drain is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// All pages below are final.
+    pub cursor: PageIndex,
+    /// Pages that still hold a frame.
+    pub remaining: u32,
+    /// Frames that came free.
+    pub freed: u64,
+    /// Pages written.
+    pub written: u64,
+    /// Pages that turned out to be zero.
+    pub zero: u64,
+    /// Pages freed because their blocks were current.
+    pub clean: u64,
+    /// Everything is final and no frame is left.
+    pub done: bool,
+    /// The drain stands still because of this.
+    pub failed: Option<DiskError>,
+}
+
+/// What a final page is in the dump.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageFinal {
+    /// Its block holds it, with this checksum.
+    Block(Crc32c),
+    /// Zeros; the block says nothing.
+    Zero,
+}
+
+/// What the pager remembers of a drain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DrainState {
+    /// Where the sweep goes on.
+    pub next: u32,
+    /// All below are final although a later sweep has not passed them yet.
+    floor: u32,
+    pub freed: u64,
+    pub written: u64,
+    pub zero: u64,
+    pub clean: u64,
+    /// Failed writes since the last success.
+    pub failures: u32,
+    pub error: Option<DiskError>,
+}
+
+impl DrainState {
+    /// Pulls the sweep back to a page that was not written.
+    pub fn pull_back(&mut self, first: PageIndex) {
+        self.next = self.next.min(first.0);
+        self.floor = self.floor.min(first.0);
+    }
+
+    /// Notes that a page could not be written.
+    pub fn note_failure(&mut self, first: PageIndex, error: DiskError) {
+        self.pull_back(first);
+        self.failures += 1;
+        self.error = Some(error);
+    }
+
+    /// Starts over, because somebody read a final page back behind the sweep: its frame has to go too.
+    fn sweep_again(&mut self) {
+        (self.floor, self.next) = (self.next, 0);
+    }
+
+    fn stands_still(&self) -> bool {
+        self.failures >= MAX_FAILURES
+    }
+}
+
+/// The drain of one dump image.
+#[derive(Debug)]
+pub struct Drain {
+    image: Arc<MemoryObject>,
+}
+
+impl Drain {
+    /// Starts the drain of `image`, which is attached; what was freed from now on counts as freed from the image.
+    ///
+    /// # Panics
+    /// If the object is not attached, or is no dump image (our bug).
+    pub fn new<M: FrameMemory, D: Disk, P: Policy>(pager: &Pager<'_, M, D, P>, image: Arc<MemoryObject>) -> Self {
+        let mut state = pager.state.lock();
+        let slot = state.slots.get_mut(image.id()).expect("a dump image that drains is attached");
+        assert!(slot.is_image(), "only a dump image drains");
+        slot.drain = DrainState::default();
+        drop(state);
+        Self { image }
+    }
+
+    /// Returns the image.
+    pub fn image(&self) -> &Arc<MemoryObject> {
+        &self.image
+    }
+
+    /// Looks at no more than `visits` pages, starts what writes fit, and reports. [`Pager::poll`] brings the writes home.
+    pub fn step<M: FrameMemory, D: Disk, P: Policy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+        me: CpuIndex,
+        visits: u32,
+    ) -> (Progress, Work) {
+        let mut work = Work::default();
+        let mut budget = Budget { visits, ..Budget::for_poll() };
+        let mut state = pager.state.lock();
+        while state.batches.of(self.image.id()).count() < BATCHES_IN_FLIGHT {
+            if pager.sweep(&mut state, self.image.id(), me, &mut budget, &mut work) == 0 {
+                break;
+            }
+        }
+        (progress(&state, self.image.id()), work)
+    }
+
+    /// Reports without doing anything.
+    pub fn progress<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> Progress {
+        progress(&pager.state.lock(), self.image.id())
+    }
+
+    /// Goes on after failures.
+    pub fn retry<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) {
+        if let Some(slot) = pager.state.lock().slots.get_mut(self.image.id()) {
+            slot.drain.failures = 0;
+            slot.revive();
+        }
+    }
+
+    /// Returns what page `index` is in the dump, or `None` while it is not final.
+    pub fn final_kind<M: FrameMemory, D: Disk, P: Policy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+        index: PageIndex,
+    ) -> Option<PageFinal> {
+        let leaf = self.image.existing(index).map_or(Leaf::Untouched, |page| page.leaf());
+        match leaf {
+            Leaf::Paged(crc) => Some(PageFinal::Block(crc)),
+            Leaf::Untouched | Leaf::Zero | Leaf::Loaned => Some(PageFinal::Zero),
+            Leaf::Present(Mapping { dirty: false, has_block: true, hfn, .. }) => {
+                Some(PageFinal::Block(pager.ground.frames.checksum(hfn)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
+    let slot = state.slots.get(id).expect("a dump image that drains is attached");
+    let counts = slot.object.counts();
+    let remaining = counts.resident + counts.going_out + counts.coming_in;
+    let lowest = state.batches.of(id).filter_map(Batch::lowest).map(|index| index.0).min();
+    let cursor = lowest.unwrap_or(slot.drain.next).min(slot.drain.next).max(slot.drain.floor);
+    let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
+    let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
+    Progress {
+        cursor: PageIndex(cursor),
+        remaining,
+        freed,
+        written,
+        zero,
+        clean,
+        done: cursor == slot.pages() && remaining == 0 && !busy,
+        failed: error.filter(|_| slot.drain.stands_still()),
+    }
+}
+
+/// Why a sweep ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// Nothing (more) to do with this page.
+    Next,
+    /// The page is busy; come back to it.
+    Wait,
+}
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Starts one batch of an image's pages; returns how many are in it.
+    pub(super) fn sweep(&self, state: &mut State<P>, id: ObjectId, me: CpuIndex, budget: &mut Budget, work: &mut Work) -> usize {
+        let Some(number) = state.batches.vacant_for(id) else { return 0 };
+        let alone = state.batches.of(id).next().is_none();
+        let State { batches, slots, .. } = state;
+        let (batch, slot) = (batches.get(number), slots.busy(id));
+        if slot.drain.stands_still() || slot.closing || slot.writable(self.clock.load(Relaxed)).is_none() {
+            return 0;
+        }
+        if alone && slot.drain.next >= slot.pages() && slot.object.counts().resident > 0 {
+            slot.drain.sweep_again();
+        }
+        self.fill(slot, batch, budget);
+        let (object, found) = (slot.object.clone(), batch.len());
+        work.kick(self.launch(state, number, &object, Purpose::Evict, me));
+        found
+    }
+
+    fn fill(&self, slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
+        let most = slot.pages_in_batch();
+        let (start, end) = (slot.drain.next, slot.pages().min(slot.drain.next.saturating_add(budget.visits)));
+        let object = slot.object.clone();
+        let mut at = end;
+        let mut zero = 0;
+        let mut clean = 0;
+        for page in object.pages(start..end) {
+            let Leaf::Present(mapping) = (match page.leaf() {
+                Leaf::ComingIn(_) => {
+                    at = page.index().0;
+                    break;
+                }
+                leaf => leaf,
+            }) else {
+                continue;
+            };
+            if batch.lines.len() >= most || batch.room() == 0 || leave(page, mapping, batch) == Step::Wait {
+                at = page.index().0;
+                break;
+            }
+            if !mapping.dirty {
+                *(if mapping.has_block { &mut clean } else { &mut zero }) += 1;
+            }
+        }
+        bump(&self.counters.clean_evictions, clean);
+        bump(&self.counters.zero_evictions, zero);
+        slot.drain.clean += clean;
+        slot.drain.zero += zero;
+        budget.visits -= at - start;
+        slot.drain.next = at;
+    }
+}
+
+/// Takes a resident page out of its leaf and into the batch.
+fn leave(page: Page<'_>, mapping: Mapping, batch: &mut Batch) -> Step {
+    if !mapping.dirty {
+        return match page.evict_clean() {
+            Ok(unmapped) => {
+                batch.unmapped.push(unmapped);
+                Step::Next
+            }
+            Err(_) => Step::Wait,
+        };
+    }
+    match page.begin_write_out() {
+        Ok(out) => {
+            batch.push(Entry::Limbo(out));
+            Step::Next
+        }
+        Err(Refused::Pinned | Refused::Clean | Refused::Dirty | Refused::State(_)) => Step::Wait,
+    }
+}

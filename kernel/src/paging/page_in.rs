@@ -1,0 +1,250 @@
+//! Page-ins: one transfer per page, neighbours brought along, every block verified.
+//!
+//! ```text
+//!  Paged ──> ComingIn ── read ── CRC32C right ───────────────> Present, woken
+//!                         │
+//!                         ├ neighbour wrong ─────────────────> Paged again (whoever wants it asks for it)
+//!                         └ demanded page wrong ── read again, alone ── wrong ──> Paged and lost
+//! ```
+//!
+//! A page that is lost keeps its state: the block and the checksum that it should have stay as evidence.
+
+use super::Pager;
+use super::cookie::{Class, Tag};
+use super::counters::bump;
+use super::fault::{Fault, Loss};
+use super::slots::{Slot, StoreState};
+use super::state::State;
+use super::transfer::{Coming, Phase, Transfer, WINDOW};
+use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
+use crate::mm::frames::Frame;
+use crate::mm::leaf::{Leaf, TransferIndex};
+use crate::mm::object::{MemoryObject, WaitTicket};
+use crate::mm::page::{Page, Reason};
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use arrayvec::ArrayVec;
+
+/// Reads of a demanded page that may fail before it is lost.
+const READS: u8 = 2;
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Starts to read a paged page; `None` if it is in another state by now.
+    pub(super) fn begin_page_in(&self, object: &MemoryObject, page: Page<'_>, ticket: WaitTicket, now: u64) -> Option<Fault> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let id = object.id();
+        let slot = state.slots.get(id).expect("an object with paged pages is attached");
+        let store = *slot.store.as_ref().expect("an object with paged pages has a store");
+        if let Some(loss) = slot.loss_of(page.index()) {
+            return Some(Fault::Lost(loss));
+        }
+        if store.dead {
+            return Some(Fault::Lost(Loss::Io(DiskError::Dead)));
+        }
+        let Some(number) = state.transfers.vacant() else {
+            return Some(self.wait_for_frames_locked(state, id, ticket));
+        };
+        let Some(frame) = self.take_frame(state, id) else {
+            return Some(self.wait_for_frames_locked(state, id, ticket));
+        };
+        let coming = match self.coming(page, number, frame) {
+            Ok(coming) => coming,
+            Err(frame) => {
+                self.ground.frames.free(frame);
+                return None;
+            }
+        };
+        let transfer = state.transfers.start(number, id, page.index(), coming, now);
+        if state.credits.total() == 0 {
+            self.read_around(object, transfer, number, store.max_pages as u32);
+        }
+        self.submit_transfer(state, number);
+        Some(Fault::Wait(ticket))
+    }
+
+    fn coming(&self, page: Page<'_>, number: u32, frame: Frame) -> Result<Coming, Frame> {
+        match page.begin_page_in(TransferIndex(number)) {
+            Ok(crc) => Ok(Coming { frame, crc }),
+            Err(_) => Err(frame),
+        }
+    }
+
+    /// Lets a transfer grow over paged neighbours, upwards first, while frames are plentiful.
+    fn read_around(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32, most: u32) {
+        let room = |t: &Transfer| t.end - t.first < most && self.marks.is_plenty(self.ground.frames.free_count());
+        while transfer.end < WINDOW && room(transfer) && self.add_neighbour(object, transfer, number, transfer.end) {
+            transfer.end += 1;
+        }
+        while transfer.first > 0 && room(transfer) && self.add_neighbour(object, transfer, number, transfer.first - 1) {
+            transfer.first -= 1;
+        }
+        bump(&self.counters.read_around, u64::from(transfer.end - transfer.first - 1));
+    }
+
+    fn add_neighbour(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32, place: u32) -> bool {
+        let Some(page) = object.existing(transfer.page(place)) else { return false };
+        if !matches!(page.leaf(), Leaf::Paged(_)) {
+            return false;
+        }
+        let Some(frame) = self.ground.frames.alloc() else { return false };
+        match self.coming(page, number, frame) {
+            Ok(coming) => {
+                transfer.pages[place as usize] = Some(coming);
+                true
+            }
+            Err(frame) => {
+                self.ground.frames.free(frame);
+                false
+            }
+        }
+    }
+
+    /// Hands a queued transfer to the disk, or leaves it queued where the disk is full.
+    pub(super) fn submit_transfer(&self, state: &mut State<P>, number: u32) -> Submitted {
+        let transfer = state.transfers.get(number).expect("a queued transfer is in use");
+        let slot = state.slots.get(transfer.object).expect("an object with work under way stays attached");
+        let store = slot.store.as_ref().expect("an object with paged pages has a store");
+        let segments = self.segments_of(transfer, store);
+        let range = transfer.range();
+        let request = Request {
+            operation: Operation::Read,
+            sectors: store.store.blocks.sectors(PageIndex(range.start), range.len() as u32),
+            segments: &segments,
+            cookie: Tag { class: Class::Transfer, detail: transfer.life, slot: number }.cookie(),
+        };
+        let answer = self.disks[store.store.disk].submit(&request);
+        if answer == Err(SubmitError::Full) {
+            return Submitted::Full;
+        }
+        let transfer = state.transfers.leave_queue(number);
+        if answer.is_ok() {
+            bump(&self.counters.read_requests, 1);
+            bump(&self.counters.bytes_read, u64::from(range.len() as u32) * PAGE_SIZE);
+        } else {
+            transfer.failures = READS;
+            self.fail_transfer(state, number, Loss::Io(DiskError::Dead));
+        }
+        Submitted::Yes
+    }
+
+    fn segments_of(&self, transfer: &Transfer, store: &StoreState) -> ArrayVec<Segment, { WINDOW as usize }> {
+        let mut segments = ArrayVec::new();
+        for coming in transfer.pages.iter().flatten() {
+            let base = self.ground.memory.hpa(coming.frame.hfn());
+            if !super::batch::extend_last(segments.last_mut(), base, store.max_segment_len) {
+                segments.push(Segment { base, len: PAGE_SIZE as u32 });
+            }
+        }
+        segments
+    }
+
+    /// Takes a transfer's answer from the disk.
+    pub(super) fn complete_transfer(&self, state: &mut State<P>, tag: Tag, result: Result<(), DiskError>, now: u64) {
+        let Some(transfer) = state.transfers.get(tag.slot) else { return };
+        if transfer.life != tag.detail || transfer.phase != Phase::Reading {
+            return;
+        }
+        if let Err(error) = result {
+            bump(&self.counters.read_errors, 1);
+            transfer.failures += 1;
+            return self.fail_transfer(state, tag.slot, Loss::Io(error));
+        }
+        let slot = state.slots.busy(transfer.object);
+        self.install_all(slot, transfer, tag.slot);
+        if transfer.pages[transfer.demand as usize].is_some() {
+            transfer.failures += 1;
+            return self.fail_transfer(state, tag.slot, Loss::Checksum);
+        }
+        self.counters.note_page_in(now.saturating_sub(transfer.since));
+        self.end_transfer(state, tag.slot);
+    }
+
+    /// Installs every page whose block is right. What is left in the transfer was wrong.
+    fn install_all(&self, slot: &mut Slot, transfer: &mut Transfer, number: u32) {
+        let object = slot.object.clone();
+        let (base, demand) = (transfer.base, transfer.demand);
+        for page in object.pages(transfer.range()) {
+            let place = page.index().0 - base;
+            let right = |c: &Coming| self.ground.memory.checksum(c.frame.hfn()) == c.crc;
+            let Some(coming) = transfer.pages[place as usize].take_if(|c| right(c)) else {
+                bump(&self.counters.checksum_errors, 1);
+                continue;
+            };
+            let reason = if place == demand {
+                Reason::Demand
+            } else {
+                slot.note_ahead(page.index());
+                Reason::ReadAround
+            };
+            page.finish_page_in(TransferIndex(number), coming.frame, coming.crc, reason);
+        }
+        self.drop_neighbours(&object, transfer, number);
+    }
+
+    /// Lets go of the neighbours that are still in the transfer: they are paged again, and read when somebody wants them.
+    fn drop_neighbours(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32) {
+        for place in (transfer.first..transfer.end).filter(|place| *place != transfer.demand) {
+            if let Some(coming) = transfer.pages[place as usize].take() {
+                let index = transfer.page(place);
+                self.drop_page(object, index, coming, number);
+            }
+        }
+        (transfer.first, transfer.end) = (transfer.demand, transfer.demand + 1);
+    }
+
+    fn drop_page(&self, object: &MemoryObject, index: PageIndex, coming: Coming, number: u32) {
+        let page = object.existing(index).expect("a page that is coming in has a table");
+        page.abort_page_in(TransferIndex(number), coming.crc);
+        self.ground.frames.free(coming.frame);
+    }
+
+    /// The demanded page is not there: reads it again, alone, or gives it up.
+    fn fail_transfer(&self, state: &mut State<P>, number: u32, loss: Loss) {
+        let transfer = state.transfers.get(number).expect("a failing transfer is in use");
+        let id = transfer.object;
+        let slot = state.slots.busy(id);
+        let object = slot.object.clone();
+        self.drop_neighbours(&object, transfer, number);
+        if transfer.failures < READS {
+            state.transfers.requeue(number);
+            object.wake();
+            self.submit_transfer(state, number);
+            return;
+        }
+        let index = transfer.page(transfer.demand);
+        if let Some(coming) = transfer.pages[transfer.demand as usize].take() {
+            self.drop_page(&object, index, coming, number);
+        }
+        self.lose(state, id, index, loss);
+        self.end_transfer(state, number);
+    }
+
+    fn end_transfer(&self, state: &mut State<P>, number: u32) {
+        let id = state.transfers.get(number).expect("a transfer ends once").object;
+        state.transfers.finish(number);
+        state.slots.busy(id).object.wake();
+    }
+
+    /// Hands queued transfers to their disks.
+    pub(super) fn resubmit_transfers(&self, state: &mut State<P>) {
+        let mut from = 0;
+        while state.transfers.any_queued() {
+            let Some(number) = state.transfers.next_queued(from) else { return };
+            if self.submit_transfer(state, number) == Submitted::Full {
+                return;
+            }
+            from = number + 1;
+        }
+    }
+}
+
+/// Whether a disk took a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Submitted {
+    /// It did (or answered at once that it never will).
+    Yes,
+    /// Later.
+    Full,
+}

@@ -1,0 +1,119 @@
+//! The pager's turn: everything that is not a guest's fault happens here, a bounded piece at a time.
+
+use super::batch::{BATCHES, Batch};
+use super::cookie::{Class, Tag};
+use super::state::State;
+use super::{MAX_DISKS, Pager};
+use crate::block::{Completion, Cookie, Disk};
+use crate::mm::flush::{CpuIndex, Kicks};
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Completions taken from a disk at a time.
+const AT_A_TIME: usize = 16;
+/// Rounds of completions of one disk in a poll.
+const ROUNDS: usize = 4;
+
+/// What a poll has done, and what it needs from its caller.
+#[must_use = "CPUs that are not kicked may stay in the guest for ever"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Work {
+    /// CPUs that must leave guest mode.
+    pub kicks: Kicks,
+    /// Somebody who waited may go on: parked vCPUs are worth a look.
+    pub woke: bool,
+    /// There is more to do at once: do not idle.
+    pub busy: bool,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self { kicks: Kicks(0), woke: false, busy: false }
+    }
+}
+
+impl Work {
+    pub(super) fn kick(&mut self, kicks: Kicks) {
+        self.kicks.0 |= kicks.0;
+    }
+}
+
+/// How much one call may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    /// Leaves to look at.
+    pub visits: u32,
+    /// Frames to scan and checksum.
+    pub scans: u32,
+}
+
+impl Budget {
+    /// Returns what a poll may do: some hundred microseconds.
+    pub fn for_poll() -> Self {
+        Self { visits: 4096, scans: 128 }
+    }
+
+    /// Takes one scan, if one is left.
+    pub fn take_scan(&mut self) -> bool {
+        let some = self.scans > 0;
+        self.scans -= u32::from(some);
+        some
+    }
+}
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Brings home what the disks have finished, moves batches on, takes frames back where the pool is short, wakes who waited.
+    ///
+    /// `me` is the calling CPU; it holds no translation of any guest's page. Returns at once where another CPU is at it.
+    pub fn poll(&self, me: CpuIndex, now: u64) -> Work {
+        let mut work = Work::default();
+        self.clock.store(now, Relaxed);
+        let Some(mut state) = self.state.try_lock() else { return work };
+        let state = &mut *state;
+        let mut budget = Budget::for_poll();
+        for disk in 0..self.disks.len().min(MAX_DISKS) {
+            self.take_completions(state, disk, now, &mut work);
+        }
+        self.reclaim(state, me, now, &mut budget, &mut work);
+        self.clean(state, me, now, &mut budget, &mut work);
+        for number in 0..BATCHES {
+            self.advance(state, number, &mut budget, now);
+        }
+        self.resubmit_transfers(state);
+        let free = self.ground.frames.free_count();
+        if free > 0 && self.hungry.load(Relaxed) != 0 {
+            state.reclaim.exhausted = false;
+            work.woke |= self.wake_hungry(state, |id| state.credits.available(super::holder(id), free) > 0);
+        }
+        work.busy |= budget.visits == 0 || state.batches.iter().any(Batch::needs_no_disk);
+        work
+    }
+
+    fn take_completions(&self, state: &mut State<P>, disk: usize, now: u64, work: &mut Work) {
+        let mut done = [Completion { cookie: Cookie(0), result: Ok(()) }; AT_A_TIME];
+        for _ in 0..ROUNDS {
+            let count = self.disks[disk].poll(now, &mut done);
+            for completion in &done[..count] {
+                self.route(state, *completion, now);
+            }
+            work.woke |= count > 0;
+            if count < AT_A_TIME {
+                return;
+            }
+        }
+        work.busy = true;
+    }
+
+    fn route(&self, state: &mut State<P>, completion: Completion, now: u64) {
+        let tag = Tag::of(completion.cookie).expect("every request's cookie has a class");
+        match tag.class {
+            Class::Transfer => self.complete_transfer(state, tag, completion.result, now),
+            Class::WriteOut => self.complete_run(state, tag, completion.result, now),
+            foreign => {
+                let mailbox = foreign.mailbox().expect("what is not the pager's is foreign");
+                state.mail.keep(mailbox, completion);
+            }
+        }
+    }
+}

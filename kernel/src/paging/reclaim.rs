@@ -1,0 +1,214 @@
+//! Taking frames back: the clock hand over an object's pages, between the pool's watermarks.
+//!
+//! ```text
+//!  free < low, or somebody waits ──> active ──free + leaving >= high──> idle
+//!                                      │
+//!                  policy.victim ── live object ──> clock: batch of up to 64, at the hand
+//!                                └─ dump image ───> sweep (`drain`): batch of up to 256, ascending
+//! ```
+//!
+//! Objects that give nothing although the hand has been round twice are left out for a while. Where all are and somebody still waits after
+//! a second, nothing will ever come, and waiting would be a hang: the faulter gets [`Loss::NoFrames`](super::Loss::NoFrames).
+
+use super::batch::{Batch, Entry, Purpose};
+use super::counters::bump;
+use super::poll::{Budget, Work};
+use super::slots::Slot;
+use super::state::State;
+use super::{Pager, holder};
+use crate::block::Disk;
+use crate::mm::flush::CpuIndex;
+use crate::mm::leaf::{Leaf, Mapping};
+use crate::mm::object::{ObjectId, ObjectTable};
+use crate::mm::page::Page;
+use crate::mm::phys::FrameMemory;
+use crate::pool::policy::{CandidateKind, PageView};
+use crate::pool::{Candidate, Policy, Verdict};
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+/// Most victims in one batch of a live object.
+const VICTIMS: usize = 64;
+/// How long objects that gave nothing are left out.
+const LOOK_AGAIN_NS: u64 = 10_000_000;
+/// How long nobody may have anything to give before waiting is called a hang.
+const STARVED_NS: u64 = 1_000_000_000;
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Starts batches until enough frames are on their way.
+    pub(super) fn reclaim(&self, state: &mut State<P>, me: CpuIndex, now: u64, budget: &mut Budget, work: &mut Work) {
+        let free = self.ground.frames.free_count();
+        if !state.reclaim.active && !self.marks.is_low(free) && self.hungry.load(Relaxed) == 0 {
+            return;
+        }
+        state.reclaim.active = true;
+        if now >= state.reclaim.look_again_at {
+            state.reclaim.look_again_at = now + LOOK_AGAIN_NS;
+            state.slots.iter_mut().for_each(|slot| slot.fruitless = 0);
+        }
+        let mut tried = 0_u64;
+        while budget.visits > 0 {
+            let wanted = self.marks.shortage(self.ground.frames.free_count(), state.batches.leaving());
+            if wanted == 0 {
+                state.reclaim.active = false;
+                break;
+            }
+            let Some(id) = self.pick_victim(state, tried) else { break };
+            if self.take_from(state, id, wanted, me, now, budget, work) == 0 {
+                tried |= super::hungry_bit(id);
+            }
+        }
+        self.watch_for_starvation(state, now);
+    }
+
+    fn pick_victim(&self, state: &mut State<P>, tried: u64) -> Option<ObjectId> {
+        let mut ids = [None; ObjectTable::CAPACITY];
+        let mut candidates = ArrayVec::<Candidate, { ObjectTable::CAPACITY }>::new();
+        for slot in state.slots.iter() {
+            let id = slot.object.id();
+            let spent = slot.fruitless >= slot.pages().saturating_mul(2) || tried & super::hungry_bit(id) != 0;
+            if slot.closing || spent {
+                continue;
+            }
+            ids[holder(id)] = Some(id);
+            let kind = if slot.is_image() { CandidateKind::Image } else { CandidateKind::Live };
+            let resident = self.ground.frames.owned_by(id);
+            candidates.push(Candidate { holder: holder(id), kind, logical: slot.pages(), resident });
+        }
+        ids[state.policy.victim(self.ground.frames.total(), self.marks.high, &candidates)?]
+    }
+
+    /// Starts one batch of an object's pages; returns how many pages are in it.
+    #[allow(clippy::too_many_arguments)]
+    fn take_from(
+        &self,
+        state: &mut State<P>,
+        id: ObjectId,
+        wanted: u32,
+        me: CpuIndex,
+        now: u64,
+        budget: &mut Budget,
+        work: &mut Work,
+    ) -> usize {
+        if state.slots.busy(id).is_image() {
+            return self.sweep(state, id, me, budget, work);
+        }
+        let Some(number) = state.batches.vacant_for(id) else { return 0 };
+        let State { batches, slots, policy, .. } = state;
+        let (batch, slot) = (batches.get(number), slots.busy(id));
+        let hand = Hand { pager: self, policy, can_write: slot.writable(now).is_some() };
+        hand.go_round(slot, batch, (wanted as usize).min(VICTIMS), budget);
+        let (object, found) = (slot.object.clone(), batch.len());
+        work.kick(self.launch(state, number, &object, Purpose::Evict, me));
+        found
+    }
+
+    /// Notices that somebody waits for frames that nobody will ever give.
+    fn watch_for_starvation(&self, state: &mut State<P>, now: u64) {
+        let waits = self.hungry.load(Relaxed) != 0 && self.ground.frames.free_count() == 0;
+        if !waits || state.batches.leaving() > 0 || state.transfers.in_use() > 0 {
+            state.reclaim.starving_since = None;
+            return;
+        }
+        let since = *state.reclaim.starving_since.get_or_insert(now);
+        if now.saturating_sub(since) >= STARVED_NS {
+            state.reclaim.exhausted = true;
+            self.wake_hungry(state, |_| true);
+        }
+    }
+
+    /// Wakes those who wait for frames and `may` have some; returns whether there were any.
+    pub(super) fn wake_hungry(&self, state: &State<P>, may: impl Fn(ObjectId) -> bool) -> bool {
+        let hungry = self.hungry.load(Acquire);
+        let waits = |slot: &&Slot| hungry & super::hungry_bit(slot.object.id()) != 0 && may(slot.object.id());
+        let mut any = false;
+        for slot in state.slots.iter().filter(waits) {
+            self.hungry.fetch_and(!super::hungry_bit(slot.object.id()), AcqRel);
+            slot.object.wake();
+            any = true;
+        }
+        any
+    }
+}
+
+/// The clock hand while it moves.
+struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: Policy> {
+    pager: &'p Pager<'a, M, D, P>,
+    policy: &'p P,
+    /// Whether dirty pages have a place to go now.
+    can_write: bool,
+}
+
+impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
+    /// Moves on, over the end at most once, until the batch has `most` pages or the budget is used up.
+    fn go_round(&self, slot: &mut Slot, batch: &mut Batch, most: usize, budget: &mut Budget) {
+        let pages = slot.pages();
+        let mut left = pages.min(budget.visits);
+        while left > 0 && batch.len() < most {
+            let end = pages.min(slot.hand.saturating_add(left));
+            let passed = self.go(slot, batch, end, most);
+            left -= passed;
+            budget.visits -= passed;
+        }
+    }
+
+    /// Moves to `end` at most; returns how many pages the hand has passed.
+    fn go(&self, slot: &mut Slot, batch: &mut Batch, end: u32, most: usize) -> u32 {
+        let start = slot.hand;
+        let object = slot.object.clone();
+        let before = batch.len();
+        let (mut at, mut aged) = (end, 0);
+        for page in object.pages(start..end) {
+            let Leaf::Present(mapping) = page.leaf() else { continue };
+            match self.policy.judge(PageView { referenced: mapping.accessed, clean: !mapping.dirty }) {
+                Verdict::Skip => {}
+                Verdict::Age => {
+                    let _ = page.age();
+                    aged += 1;
+                    self.note_used(slot, page);
+                }
+                verdict => {
+                    if self.collect(batch, page, mapping, verdict) {
+                        slot.take_ahead(page.index());
+                        if batch.len() >= most {
+                            at = page.index().0 + 1;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        bump(&self.pager.counters.aged, aged);
+        let passed = at - start;
+        slot.fruitless = if batch.len() > before { 0 } else { slot.fruitless.saturating_add(passed) };
+        slot.hand = if at >= slot.pages() { 0 } else { at };
+        passed
+    }
+
+    #[inline]
+    fn note_used(&self, slot: &mut Slot, page: Page<'_>) {
+        if slot.take_ahead(page.index()) {
+            bump(&self.pager.counters.read_around_used, 1);
+        }
+    }
+
+    /// Takes a page out of its leaf and into the batch; returns whether it could be.
+    fn collect(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping, verdict: Verdict) -> bool {
+        if verdict == Verdict::EvictClean {
+            let Ok(unmapped) = page.evict_clean() else { return false };
+            batch.unmapped.push(unmapped);
+            let counter =
+                if mapping.has_block { &self.pager.counters.clean_evictions } else { &self.pager.counters.zero_evictions };
+            bump(counter, 1);
+            return true;
+        }
+        // Where a dirty page has no place to go only a zero page can leave; the look without a flush is a
+        // hint, the scan after it decides.
+        if !self.can_write && !self.pager.ground.memory.is_zero(mapping.hfn) {
+            return false;
+        }
+        let Ok(out) = page.begin_write_out() else { return false };
+        batch.push(Entry::Limbo(out));
+        true
+    }
+}

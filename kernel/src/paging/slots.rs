@@ -1,0 +1,216 @@
+//! The objects under the pager's care, and what it remembers of each.
+
+use super::Store;
+use super::batch::BATCH_PAGES;
+use super::drain::DrainState;
+use super::fault::Loss;
+use crate::addr::PageIndex;
+use crate::block::DiskInfo;
+use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
+use alloc::{boxed::Box, sync::Arc, vec};
+use arrayvec::ArrayVec;
+
+/// Most lost pages that are remembered by number; one is enough to crash a partition.
+const LOST_PAGES: usize = 8;
+/// How long dirty pages stay where they are after a write has failed.
+const WRITE_BACKOFF_NS: u64 = 100_000_000;
+
+/// Why an object was not attached or detached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttachError {
+    /// It is attached already.
+    Twice,
+    /// It is not attached.
+    Unknown,
+    /// There is no such disk, or the space ends beyond it.
+    NoSuchBlocks,
+    /// The space has fewer blocks than the object has pages.
+    TooSmall,
+    /// Reads or writes of its pages are under way.
+    Busy,
+}
+
+/// What is known of where an object's pages go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoreState {
+    pub store: Store,
+    /// Most pages in a request.
+    pub max_pages: usize,
+    /// Most bytes in a segment.
+    pub max_segment_len: u32,
+    /// The disk is gone: nothing can be written or read any more.
+    pub dead: bool,
+    /// No writes before this time, because the last one failed.
+    pub not_before: u64,
+}
+
+/// An object and what the pager remembers of it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub object: Arc<MemoryObject>,
+    pub store: Option<StoreState>,
+    /// Being detached: start nothing new.
+    pub closing: bool,
+    /// Next page that the clock looks at.
+    pub hand: u32,
+    /// Next page that the cleaner looks at.
+    pub cleaning_hand: u32,
+    /// Pages that the clock has passed since it last found a victim.
+    pub fruitless: u32,
+    pub drain: DrainState,
+    /// One bit a page: read along with a neighbour and not yet seen to be used.
+    ahead: Box<[u64]>,
+    lost: ArrayVec<(PageIndex, Loss), LOST_PAGES>,
+}
+
+impl Slot {
+    fn new(object: Arc<MemoryObject>, store: Option<StoreState>) -> Self {
+        let ahead = vec![0; object.layout().pages().div_ceil(64) as usize].into_boxed_slice();
+        Self {
+            object,
+            store,
+            closing: false,
+            hand: 0,
+            cleaning_hand: 0,
+            fruitless: 0,
+            drain: DrainState::default(),
+            ahead,
+            lost: ArrayVec::new(),
+        }
+    }
+
+    /// Returns the number of RAM pages.
+    pub fn pages(&self) -> u32 {
+        self.object.layout().pages()
+    }
+
+    /// Returns whether this is a dump image.
+    pub fn is_image(&self) -> bool {
+        self.object.state() == ObjectState::Image
+    }
+
+    /// Returns the store if it takes writes now.
+    pub fn writable(&self, now: u64) -> Option<&StoreState> {
+        self.store.as_ref().filter(|store| !store.dead && now >= store.not_before)
+    }
+
+    /// Holds writes back for a while after one has failed.
+    pub fn back_off(&mut self, now: u64) {
+        if let Some(store) = &mut self.store {
+            store.not_before = now + WRITE_BACKOFF_NS;
+        }
+    }
+
+    /// Lets writes try again after failures.
+    pub fn revive(&mut self) {
+        if let Some(store) = &mut self.store {
+            (store.dead, store.not_before) = (false, 0);
+        }
+    }
+
+    /// Returns how many pages a drain puts into one batch: as many whole requests as fit.
+    pub fn pages_in_batch(&self) -> usize {
+        let request = self.store.map_or(1, |store| store.max_pages).min(BATCH_PAGES);
+        BATCH_PAGES / request * request
+    }
+
+    /// Notes that the disk is gone; returns whether that is news.
+    pub fn note_dead(&mut self) -> bool {
+        self.store.as_mut().is_some_and(|store| !core::mem::replace(&mut store.dead, true))
+    }
+
+    /// Notes that the page came along with a neighbour.
+    pub fn note_ahead(&mut self, index: PageIndex) {
+        self.ahead[index.0 as usize / 64] |= 1 << (index.0 % 64);
+    }
+
+    /// Forgets that the page came along with a neighbour; returns whether it did.
+    #[inline]
+    pub fn take_ahead(&mut self, index: PageIndex) -> bool {
+        let (word, bit) = (&mut self.ahead[index.0 as usize / 64], 1 << (index.0 % 64));
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    /// Returns why the page cannot be read back, if that is known.
+    pub fn loss_of(&self, index: PageIndex) -> Option<Loss> {
+        self.lost.iter().find(|(lost, _)| *lost == index).map(|(_, loss)| *loss)
+    }
+
+    /// Remembers that the page cannot be read back; the oldest memory makes room.
+    pub fn note_loss(&mut self, index: PageIndex, loss: Loss) {
+        if self.lost.is_full() {
+            self.lost.remove(0);
+        }
+        self.lost.push((index, loss));
+    }
+}
+
+/// All slots, by object number.
+#[derive(Debug)]
+pub(super) struct Slots {
+    all: Box<[Option<Slot>]>,
+}
+
+impl Slots {
+    pub fn new() -> Self {
+        Self { all: (0..ObjectTable::CAPACITY).map(|_| None).collect() }
+    }
+
+    pub fn attach(&mut self, object: Arc<MemoryObject>, store: Option<Store>, disks: &[DiskInfo]) -> Result<(), AttachError> {
+        let store = match store {
+            Some(store) => Some(check_store(store, object.layout().pages(), disks)?),
+            None => None,
+        };
+        let place = &mut self.all[super::holder(object.id())];
+        if place.is_some() {
+            return Err(AttachError::Twice);
+        }
+        *place = Some(Slot::new(object, store));
+        Ok(())
+    }
+
+    pub fn get(&self, id: ObjectId) -> Option<&Slot> {
+        self.all[super::holder(id)].as_ref()
+    }
+
+    pub fn get_mut(&mut self, id: ObjectId) -> Option<&mut Slot> {
+        self.all[super::holder(id)].as_mut()
+    }
+
+    /// Returns the slot of an object that has work under way.
+    pub fn busy(&mut self, id: ObjectId) -> &mut Slot {
+        self.get_mut(id).expect("an object with work under way stays attached")
+    }
+
+    pub fn remove(&mut self, id: ObjectId) {
+        self.all[super::holder(id)] = None;
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.all.iter().flatten()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.all.iter_mut().flatten()
+    }
+}
+
+fn check_store(store: Store, pages: u32, disks: &[DiskInfo]) -> Result<StoreState, AttachError> {
+    let info = disks.get(store.disk).ok_or(AttachError::NoSuchBlocks)?;
+    if store.blocks.pages < pages {
+        return Err(AttachError::TooSmall);
+    }
+    match store.blocks.end() {
+        Some(end) if end <= info.capacity => {}
+        _ => return Err(AttachError::NoSuchBlocks),
+    }
+    Ok(StoreState {
+        store,
+        max_pages: info.max_segments.max(1),
+        max_segment_len: info.max_segment_len,
+        dead: false,
+        not_before: 0,
+    })
+}

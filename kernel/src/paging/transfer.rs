@@ -1,0 +1,162 @@
+//! The fixed table of page-ins.
+//!
+//! A transfer reads one run of neighbouring blocks: the page that was asked for, and paged neighbours inside an aligned
+//! window of 16 pages. The page `n` of the window has place `n`; `first..end` are the places in use.
+//!
+//! ```text
+//!  vacant ──start──> Queued ──submit──> Reading ──completion──> vacant
+//!                      ^                 │ failed, first time
+//!                      └──── narrow to the demanded page
+//! ```
+
+use crate::addr::PageIndex;
+use crate::mm::crc::Crc32c;
+use crate::mm::frames::Frame;
+use crate::mm::object::ObjectId;
+use alloc::boxed::Box;
+
+/// Pages in a window.
+pub(super) const WINDOW: u32 = 16;
+/// Transfers at a time: more than CPUs that can fault.
+pub(super) const TRANSFERS: usize = 64;
+
+/// A page that is being read.
+#[derive(Debug)]
+pub(super) struct Coming {
+    pub frame: Frame,
+    pub crc: Crc32c,
+}
+
+/// Where a transfer is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The disk has not taken it yet.
+    Queued,
+    /// The disk has it.
+    Reading,
+}
+
+/// One page-in.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub phase: Phase,
+    pub object: ObjectId,
+    /// First page of the window.
+    pub base: u32,
+    /// Place of the page that was asked for.
+    pub demand: u32,
+    /// Places in use.
+    pub first: u32,
+    /// One beyond the last.
+    pub end: u32,
+    pub pages: [Option<Coming>; WINDOW as usize],
+    /// When the fault came.
+    pub since: u64,
+    /// Reads of the demanded page that have failed.
+    pub failures: u8,
+    /// Completions of an earlier life are told apart by this.
+    pub life: u32,
+}
+
+impl Transfer {
+    /// Returns the page at a place.
+    pub fn page(&self, place: u32) -> PageIndex {
+        PageIndex(self.base + place)
+    }
+
+    /// Returns the range of pages in use.
+    pub fn range(&self) -> core::ops::Range<u32> {
+        self.base + self.first..self.base + self.end
+    }
+}
+
+/// All transfers.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    all: Box<[Option<Transfer>]>,
+    lives: u32,
+    /// How many are [`Phase::Queued`].
+    queued: u32,
+    in_use: u32,
+}
+
+impl Transfers {
+    pub fn new() -> Self {
+        Self { all: (0..TRANSFERS).map(|_| None).collect(), lives: 0, queued: 0, in_use: 0 }
+    }
+
+    /// Returns how many are under way.
+    pub fn in_use(&self) -> u32 {
+        self.in_use
+    }
+
+    /// Returns a free number.
+    pub fn vacant(&self) -> Option<u32> {
+        self.all.iter().position(Option::is_none).map(|n| n as u32)
+    }
+
+    /// Starts a transfer of one page at a vacant number.
+    pub fn start(&mut self, number: u32, object: ObjectId, index: PageIndex, coming: Coming, since: u64) -> &mut Transfer {
+        self.lives = (self.lives + 1) & LIFE_MASK;
+        self.in_use += 1;
+        self.queued += 1;
+        let demand = index.0 % WINDOW;
+        let mut pages = [const { None }; WINDOW as usize];
+        pages[demand as usize] = Some(coming);
+        self.all[number as usize].insert(Transfer {
+            phase: Phase::Queued,
+            object,
+            base: index.0 - demand,
+            demand,
+            first: demand,
+            end: demand + 1,
+            pages,
+            since,
+            failures: 0,
+            life: self.lives,
+        })
+    }
+
+    pub fn get(&mut self, number: u32) -> Option<&mut Transfer> {
+        self.all.get_mut(number as usize)?.as_mut()
+    }
+
+    /// Returns whether some transfer waits for its disk.
+    pub fn any_queued(&self) -> bool {
+        self.queued > 0
+    }
+
+    /// Notes that the disk has taken a queued transfer, or never will.
+    pub fn leave_queue(&mut self, number: u32) -> &mut Transfer {
+        self.queued -= 1;
+        let transfer = self.all[number as usize].as_mut().expect("a queued transfer is in use");
+        transfer.phase = Phase::Reading;
+        transfer
+    }
+
+    /// Puts a transfer back in line for the disk.
+    pub fn requeue(&mut self, number: u32) {
+        self.queued += 1;
+        self.all[number as usize].as_mut().expect("a failed transfer is in use").phase = Phase::Queued;
+    }
+
+    /// Ends a transfer all of whose pages have been dealt with.
+    pub fn finish(&mut self, number: u32) {
+        let transfer = self.all[number as usize].take().expect("a transfer ends once");
+        debug_assert!(transfer.pages.iter().all(Option::is_none), "a transfer ends when its frames are elsewhere");
+        self.in_use -= 1;
+    }
+
+    pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &Transfer> {
+        self.all.iter().flatten().filter(move |transfer| transfer.object == object)
+    }
+
+    /// Returns the first number from `from` on that waits for the disk.
+    pub fn next_queued(&self, from: u32) -> Option<u32> {
+        let waits = |t: &Option<Transfer>| t.as_ref().is_some_and(|t| t.phase == Phase::Queued);
+        self.all.iter().enumerate().skip(from as usize).find(|(_, t)| waits(t)).map(|(n, _)| n as u32)
+    }
+}
+
+/// Lives are counted in the 28 bits that a cookie has for them.
+const LIFE_MASK: u32 = (1 << 28) - 1;

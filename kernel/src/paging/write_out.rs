@@ -1,0 +1,290 @@
+//! A batch's way from limbo to its blocks.
+//!
+//! Each step takes what the budget allows and leaves the rest for the next poll. A page can be rescued at any time before its last
+//! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
+
+use super::Pager;
+use super::batch::{Batch, Entry, Phase, Purpose, extend_last};
+use super::cookie::{Class, Tag};
+use super::counters::bump;
+use super::poll::Budget;
+use super::slots::{Slot, StoreState};
+use super::state::{Notice, State};
+use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
+use crate::mm::flush::{CpuIndex, Kicks, Passed};
+use crate::mm::frames::Frame;
+use crate::mm::object::MemoryObject;
+use crate::mm::page::{Ended, Page};
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Width of the count and of the first line in a cookie's detail.
+const COUNT_BITS: u32 = 14;
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Sends a filled batch into limbo; an empty one stays free.
+    pub(super) fn launch(
+        &self,
+        state: &mut State<P>,
+        number: usize,
+        object: &MemoryObject,
+        purpose: Purpose,
+        me: CpuIndex,
+    ) -> Kicks {
+        let batch = state.batches.get(number);
+        if batch.len() == 0 {
+            return Kicks(0);
+        }
+        let (ticket, kicks) = object.flush(self.ground.words, me);
+        batch.launch(object.id(), purpose, ticket);
+        kicks
+    }
+
+    /// Takes a batch as far as it goes now.
+    pub(super) fn advance(&self, state: &mut State<P>, number: usize, budget: &mut Budget, now: u64) {
+        let State { batches, slots, freed, segments, notices, .. } = state;
+        let batch = batches.get(number);
+        let Some(id) = batch.object else { return };
+        let slot = slots.busy(id);
+        if batch.phase == Phase::Limbo {
+            let passed = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words));
+            let Some(passed) = passed else { return };
+            self.settle(batch, slot, &passed, freed);
+        }
+        if batch.phase == Phase::Scan {
+            self.scan(batch, slot, budget, freed, now);
+        }
+        if batch.phase == Phase::Write {
+            self.write(batch, number, slot, segments, notices, now);
+        }
+        batch.retire_if_done();
+        self.give_back(freed);
+    }
+
+    /// The flush has passed: frees what was clean, lets the rest be read.
+    fn settle(&self, batch: &mut Batch, slot: &mut Slot, passed: &Passed, freed: &mut Vec<Frame>) {
+        slot.drain.freed += batch.unmapped.len() as u64;
+        freed.extend(batch.unmapped.drain(..).map(|page| page.reclaim(passed)));
+        for line in &mut batch.lines {
+            line.entry = match core::mem::replace(&mut line.entry, Entry::Gone) {
+                Entry::Limbo(out) => Entry::Ready(out.settle(passed)),
+                Entry::CleanLimbo(cleaning) => Entry::CleanReady(cleaning.settle(passed)),
+                other => other,
+            };
+        }
+        (batch.ticket, batch.cursor, batch.phase) = (None, 0, Phase::Scan);
+    }
+
+    /// Frees zero pages, takes the checksums of the others.
+    fn scan(&self, batch: &mut Batch, slot: &mut Slot, budget: &mut Budget, freed: &mut Vec<Frame>, now: u64) {
+        let writable = slot.writable(now).is_some();
+        while batch.cursor < batch.lines.len() {
+            if !budget.take_scan() {
+                return;
+            }
+            let line = batch.cursor;
+            batch.cursor += 1;
+            let Some((index, hfn)) = batch.lines[line].ready() else { continue };
+            if self.ground.memory.is_zero(hfn) {
+                let entry = batch.take(line);
+                self.end_zero(slot, index, entry, freed);
+            } else if writable {
+                batch.lines[line].crc = self.ground.memory.checksum(hfn);
+            } else {
+                abort(leaf_of(&slot.object, index), batch.take(line));
+                slot.drain.pull_back(index);
+            }
+        }
+        (batch.cursor, batch.phase) = (0, Phase::Write);
+    }
+
+    fn end_zero(&self, slot: &mut Slot, index: PageIndex, entry: Entry, freed: &mut Vec<Frame>) {
+        let page = leaf_of(&slot.object, index);
+        match entry {
+            Entry::Ready(settled) => {
+                if let Ended::Out(frame) = page.evict_zero(settled) {
+                    freed.push(frame);
+                    bump(&self.counters.zero_evictions, 1);
+                    slot.drain.zero += 1;
+                    slot.drain.freed += 1;
+                }
+            }
+            // A page that stays mapped gains nothing by a block of zeros: the clock evicts it for nothing.
+            other => abort(page, other),
+        }
+    }
+
+    /// Queues one request for each run of neighbours, until the disk is full.
+    fn write(
+        &self,
+        batch: &mut Batch,
+        number: usize,
+        slot: &mut Slot,
+        segments: &mut Vec<Segment>,
+        notices: &mut super::state::Notices,
+        now: u64,
+    ) {
+        while batch.cursor < batch.lines.len() {
+            let Some((first, _)) = batch.lines[batch.cursor].ready() else {
+                batch.cursor += 1;
+                continue;
+            };
+            let store = *slot.store.as_ref().expect("only an object with a store writes");
+            let run = self.gather_run(batch, &store, segments);
+            let request = Request {
+                operation: Operation::Write,
+                sectors: store.store.blocks.sectors(first, run.len() as u32),
+                segments,
+                cookie: run_tag(number, &run).cookie(),
+            };
+            let error = match self.disks[store.store.disk].submit(&request) {
+                Ok(()) => None,
+                Err(SubmitError::Full) => return,
+                Err(SubmitError::Invalid) => Some(DiskError::Io),
+                Err(SubmitError::Failed) => Some(DiskError::Dead),
+            };
+            batch.cursor = run.end;
+            match error {
+                None => {
+                    batch.outstanding += 1;
+                    bump(&self.counters.write_requests, 1);
+                }
+                Some(error) => self.fail_run(batch, slot, notices, run, error, now),
+            }
+        }
+    }
+
+    /// Collects the segments of the run of neighbours that starts at the cursor; returns its lines.
+    fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut Vec<Segment>) -> Range<usize> {
+        segments.clear();
+        let mut end = batch.cursor;
+        let mut expected = None;
+        while end < batch.lines.len() && end - batch.cursor < store.max_pages {
+            let Some((index, hfn)) = batch.lines[end].ready() else { break };
+            if expected.is_some_and(|expected| expected != index.0) {
+                break;
+            }
+            let base = self.ground.memory.hpa(hfn);
+            if !extend_last(segments.last_mut(), base, store.max_segment_len) {
+                segments.push(Segment { base, len: PAGE_SIZE as u32 });
+            }
+            expected = index.0.checked_add(1);
+            end += 1;
+        }
+        batch.cursor..end
+    }
+
+    /// Takes a write's answer from the disk.
+    pub(super) fn complete_run(&self, state: &mut State<P>, tag: Tag, result: Result<(), DiskError>, now: u64) {
+        let State { batches, slots, freed, notices, .. } = state;
+        let batch = batches.get(tag.slot as usize);
+        let id = batch.object.expect("a batch waits for its requests");
+        let slot = slots.busy(id);
+        let run = run_of(tag);
+        batch.outstanding -= 1;
+        match result {
+            Ok(()) => self.finish_run(batch, slot, run, freed),
+            Err(error) => self.fail_run(batch, slot, notices, run, error, now),
+        }
+        batch.retire_if_done();
+        self.give_back(freed);
+    }
+
+    fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Vec<Frame>) {
+        let (first, _) = batch.lines[run.start].ready().expect("a run is ready until its answer comes");
+        let count = run.len() as u32;
+        let mut out = 0;
+        for (page, line) in slot.object.pages(first.0..first.0 + count).zip(run) {
+            let crc = batch.lines[line].crc;
+            match batch.take(line) {
+                Entry::Ready(settled) => {
+                    if let Ended::Out(frame) = page.finish_write_out(settled, crc) {
+                        freed.push(frame);
+                        out += 1;
+                    }
+                }
+                Entry::CleanReady(settled) => {
+                    if page.finish_clean(settled, crc) {
+                        bump(&self.counters.cleaned, 1);
+                    }
+                }
+                _ => unreachable!("a run is ready until its answer comes"),
+            }
+        }
+        slot.drain.failures = 0;
+        slot.drain.freed += out;
+        slot.drain.written += u64::from(count);
+        bump(&self.counters.page_outs, out);
+        bump(&self.counters.bytes_written, u64::from(count) * PAGE_SIZE);
+    }
+
+    /// Maps the pages of a run again: they are dirty, and written later.
+    fn fail_run(
+        &self,
+        batch: &mut Batch,
+        slot: &mut Slot,
+        notices: &mut super::state::Notices,
+        run: Range<usize>,
+        error: DiskError,
+        now: u64,
+    ) {
+        let (first, _) = batch.lines[run.start].ready().expect("a run is ready until its answer comes");
+        let count = run.len() as u32;
+        for (page, line) in slot.object.pages(first.0..first.0 + count).zip(run) {
+            abort(page, batch.take(line));
+        }
+        bump(&self.counters.write_errors, 1);
+        let object = slot.object.id();
+        notices.push(Notice::WriteFailed { object, first, count, error });
+        slot.drain.note_failure(first, error);
+        slot.back_off(now);
+        if error == DiskError::Dead && slot.note_dead() {
+            notices.push(Notice::DiskDead { object });
+        }
+    }
+
+    /// Gives collected frames back, under one lock.
+    pub(super) fn give_back(&self, freed: &mut Vec<Frame>) {
+        for frame in freed.drain(..) {
+            self.ground.frames.free(frame);
+        }
+    }
+}
+
+/// Maps a page again that was under way.
+fn abort(page: Page<'_>, entry: Entry) {
+    match entry {
+        Entry::Ready(settled) => page.abort_write_out(settled),
+        Entry::CleanReady(settled) => page.abort_clean(settled),
+        _ => unreachable!("only what has settled is given up"),
+    }
+}
+
+fn leaf_of(object: &MemoryObject, index: PageIndex) -> Page<'_> {
+    object.existing(index).expect("a page that is under way has a table")
+}
+
+fn run_tag(batch: usize, run: &Range<usize>) -> Tag {
+    let detail = (run.start as u32) << COUNT_BITS | run.len() as u32;
+    Tag { class: Class::WriteOut, detail, slot: batch as u32 }
+}
+
+fn run_of(tag: Tag) -> Range<usize> {
+    let (start, len) = (tag.detail >> COUNT_BITS, tag.detail & ((1 << COUNT_BITS) - 1));
+    start as usize..(start + len) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runs_lines_survive_in_the_cookie() {
+        for run in [0..1, 255..256, 0..256] {
+            assert_eq!(run_of(Tag::of(run_tag(15, &run).cookie()).unwrap()), run);
+        }
+    }
+}
