@@ -55,3 +55,8 @@ pub fn device_view(at: u64, len: usize) -> Window {
     // SAFETY: regions are leaked and exposed; tests run device and driver in turn.
     unsafe { Window::new(base, len) }
 }
+
+/// Returns a second handle of a region, for the device's side.
+pub fn device_side(region: &DmaRegion) -> DmaRegion {
+    DmaRegion::new(region.hpa(0), device_view(region.hpa(0).as_u64(), region.len()))
+}
