@@ -18,6 +18,35 @@ pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     !(state as u32)
 }
 
+/// Returns the CRC32C of the 4 KiB from `page` on: 560 instructions, because each word is an operand in memory.
+///
+/// Somebody may write the page meanwhile; the result is then the checksum of no content that ever was.
+///
+/// # Safety
+/// The page is mapped and readable.
+pub unsafe fn crc32c_page(page: *const u8) -> u32 {
+    let mut state = u64::from(u32::MAX);
+    // SAFETY: reads 16 times 256 bytes from `page` on, which the caller has mapped.
+    unsafe {
+        asm!(
+            "2:",
+            ".set tidepool_offset, 0",
+            ".rept 32",
+            "crc32 {state}, qword ptr [{page} + tidepool_offset]",
+            ".set tidepool_offset, tidepool_offset + 8",
+            ".endr",
+            "add {page}, 256",
+            "dec {turns:e}",
+            "jnz 2b",
+            state = inout(reg) state,
+            page = inout(reg) page => _,
+            turns = inout(reg) 16_u32 => _,
+            options(readonly, nostack),
+        );
+    }
+    !(state as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +54,14 @@ mod tests {
     #[test]
     fn the_check_value_of_crc32c() {
         assert_eq!(crc32c(0, b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn a_page_gives_the_same_as_its_bytes() {
+        let page: [u8; 4096] = core::array::from_fn(|n| (n * 7 + n / 251) as u8);
+        // SAFETY: an array of 4096 bytes.
+        let sum = unsafe { crc32c_page(page.as_ptr()) };
+        assert_eq!(sum, crc32c(0, &page));
     }
 
     #[test]

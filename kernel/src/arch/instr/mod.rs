@@ -10,7 +10,7 @@ mod port;
 mod state;
 pub mod svm;
 
-pub use checksum::crc32c;
+pub use checksum::{crc32c, crc32c_page};
 pub use port::{in8, in16, in32, out8, out16, out32};
 pub use state::{rdmsr, wrmsr, xgetbv, xrstor, xsave, xsetbv};
 
