@@ -1,6 +1,25 @@
-//! The second-level leaf: where a page is.
+//! The second-level leaf: where a page is, in one word that the hardware reads too.
+//!
+//! ```text
+//!  present   63........57 56..53  52        51.........12  11..10  9..0
+//!                 0         0     HAS_BLOCK   frame          0     A, D, attributes: see Format
+//!
+//!  absent    63........52 51....39  38..35  34...........3  2..0
+//!                 0        all 1     tag       payload       0
+//! ```
+//!
+//! An absent leaf is one whose three lowest bits are clear; then both formats ignore the rest
+//! (SDM 3C "EPT Page-Table Entry that Maps a 4-KByte Page", APM 2 "Nested Paging": not present). The guard bits 39 to 51
+//! make the address in an absent leaf one that no memory answers, so that a CPU that speculates past the missing present bit (L1 terminal
+//! fault) loads nothing. An entry of a table that was never filled is the guard pattern with tag 0: *untouched*,
+//! at every level.
+//!
+//! The two formats are two values of [`Format`], not two types: they differ in three constants.
+//!
+//! Neighbours: [`super::table`] finds the word, [`super::page`] knows which change is allowed.
+
 use super::crc::Crc32c;
-use crate::addr::Hfn;
+use crate::addr::{Hfn, PAGE_SHIFT};
 
 /// Index of a page-in in the pager's table of transfers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,4 +68,197 @@ pub struct Format {
     pub accessed: u64,
     /// The D bit.
     pub dirty: u64,
+}
+
+/// Read, write, execute of EPT; present, write, user of NPT.
+const ACCESS_BITS: u64 = 0b111;
+const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
+const HAS_BLOCK: u64 = 1 << 52;
+const GUARD: u64 = ((1 << 52) - 1) & !((1 << 39) - 1);
+const PAYLOAD_SHIFT: u32 = 3;
+const TAG_SHIFT: u32 = 35;
+
+mod tag {
+    pub const UNTOUCHED: u64 = 0;
+    pub const ZERO: u64 = 1;
+    pub const GOING_OUT: u64 = 2;
+    pub const PAGED: u64 = 3;
+    pub const COMING_IN: u64 = 4;
+    pub const LOANED: u64 = 5;
+}
+
+/// Content of every entry of a new table, at every level.
+pub const EMPTY: u64 = GUARD;
+
+impl Format {
+    /// Intel's extended page tables, with A and D bits enabled in the EPTP.
+    ///
+    /// Leaves are write-back and ignore the guest's PAT: a guest that could make its view of a frame uncached would read stale
+    /// bytes after a page-in, and could leave the hypervisor to read stale ones.
+    pub const EPT: Self = Self { leaf: ACCESS_BITS | 6 << 3 | 1 << 6, table: ACCESS_BITS, accessed: 1 << 8, dirty: 1 << 9 };
+    /// AMD's nested page tables: ordinary long-mode entries, always walked as user accesses.
+    pub const NPT: Self = Self { leaf: ACCESS_BITS, table: ACCESS_BITS, accessed: 1 << 5, dirty: 1 << 6 };
+
+    /// Returns the word for `leaf`.
+    ///
+    /// # Panics
+    /// If a frame number that goes out needs more than 32 bits (our bug: the frame table takes none such).
+    pub const fn encode(&self, leaf: Leaf) -> u64 {
+        match leaf {
+            Leaf::Untouched => absent(tag::UNTOUCHED, 0),
+            Leaf::Zero => absent(tag::ZERO, 0),
+            Leaf::Present(mapping) => self.encode_mapping(mapping),
+            Leaf::GoingOut(hfn) => {
+                assert!(hfn.as_u64() <= u32::MAX as u64, "pool frames have 32-bit numbers");
+                absent(tag::GOING_OUT, hfn.as_u64() as u32)
+            }
+            Leaf::Paged(crc) => absent(tag::PAGED, crc.0),
+            Leaf::ComingIn(transfer) => absent(tag::COMING_IN, transfer.0),
+            Leaf::Loaned => absent(tag::LOANED, 0),
+        }
+    }
+
+    /// Returns what `word` says.
+    ///
+    /// # Panics
+    /// On a tag that [`Format::encode`] never makes (our bug: nobody else writes leaves).
+    pub const fn decode(&self, word: u64) -> Leaf {
+        if is_present(word) {
+            return Leaf::Present(self.decode_mapping(word));
+        }
+        let payload = (word >> PAYLOAD_SHIFT) as u32;
+        match (word & !GUARD) >> TAG_SHIFT {
+            tag::UNTOUCHED => Leaf::Untouched,
+            tag::ZERO => Leaf::Zero,
+            tag::GOING_OUT => Leaf::GoingOut(Hfn::new(payload as u64)),
+            tag::PAGED => Leaf::Paged(Crc32c(payload)),
+            tag::COMING_IN => Leaf::ComingIn(TransferIndex(payload)),
+            tag::LOANED => Leaf::Loaned,
+            _ => panic!("an absent leaf has one of six tags"),
+        }
+    }
+
+    /// Returns the entry that points to a table.
+    pub const fn table_entry(&self, table: Hfn) -> u64 {
+        table.base().as_u64() | self.table
+    }
+
+    const fn encode_mapping(&self, mapping: Mapping) -> u64 {
+        let mut word = mapping.hfn.base().as_u64() | self.leaf;
+        if mapping.accessed {
+            word |= self.accessed;
+        }
+        if mapping.dirty {
+            word |= self.dirty;
+        }
+        if mapping.has_block {
+            word |= HAS_BLOCK;
+        }
+        word
+    }
+
+    const fn decode_mapping(&self, word: u64) -> Mapping {
+        Mapping {
+            hfn: frame_of(word),
+            accessed: word & self.accessed != 0,
+            dirty: word & self.dirty != 0,
+            has_block: word & HAS_BLOCK != 0,
+        }
+    }
+}
+
+/// Returns whether the hardware uses this entry, at any level.
+pub const fn is_present(word: u64) -> bool {
+    word & ACCESS_BITS != 0
+}
+
+/// Returns the frame or table that a present entry points to.
+pub const fn frame_of(word: u64) -> Hfn {
+    Hfn::new((word & ADDRESS) >> PAGE_SHIFT)
+}
+
+const fn absent(tag: u64, payload: u32) -> u64 {
+    GUARD | tag << TAG_SHIFT | (payload as u64) << PAYLOAD_SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMATS: [Format; 2] = [Format::EPT, Format::NPT];
+    const PAYLOADS: [u32; 8] = [0, 1, 2, 0x1234_5678, 0x7fff_ffff, 0x8000_0000, 0xaaaa_aaaa, u32::MAX];
+
+    fn absent_leaves() -> impl Iterator<Item = Leaf> {
+        let carrying = |n| [Leaf::GoingOut(Hfn::new(u64::from(n))), Leaf::Paged(Crc32c(n)), Leaf::ComingIn(TransferIndex(n))];
+        let singles = (0..32).map(|bit| 1 << bit);
+        [Leaf::Untouched, Leaf::Zero, Leaf::Loaned].into_iter().chain(PAYLOADS.into_iter().chain(singles).flat_map(carrying))
+    }
+
+    fn present_leaves() -> impl Iterator<Item = Leaf> {
+        let flags = (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0));
+        flags.flat_map(|(accessed, dirty, has_block)| {
+            let frames = (0..40).map(|bit| 1 << bit).chain([0, (1 << 40) - 1]);
+            frames.map(move |n| Leaf::Present(Mapping { hfn: Hfn::new(n), accessed, dirty, has_block }))
+        })
+    }
+
+    #[test]
+    fn every_leaf_survives_the_round_trip_in_both_formats() {
+        for format in FORMATS {
+            for leaf in absent_leaves().chain(present_leaves()) {
+                assert_eq!(format.decode(format.encode(leaf)), leaf, "{format:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_leaves_share_a_word() {
+        for format in FORMATS {
+            let mut words: Vec<u64> = absent_leaves().chain(present_leaves()).map(|leaf| format.encode(leaf)).collect();
+            let leaves: Vec<Leaf> = absent_leaves().chain(present_leaves()).collect();
+            words.sort_unstable();
+            words.dedup();
+            let mut distinct: Vec<Leaf> = Vec::new();
+            for leaf in leaves {
+                if !distinct.contains(&leaf) {
+                    distinct.push(leaf);
+                }
+            }
+            assert_eq!(words.len(), distinct.len());
+        }
+    }
+
+    #[test]
+    fn an_absent_leaf_is_absent_in_both_formats_and_points_at_no_memory() {
+        for leaf in absent_leaves() {
+            let word = Format::EPT.encode(leaf);
+            assert_eq!(word, Format::NPT.encode(leaf), "absent leaves are the same in both formats");
+            assert!(!is_present(word), "{leaf:?}");
+            assert_eq!(word & GUARD, GUARD, "{leaf:?}");
+            assert_eq!(word >> 52, 0, "{leaf:?}: bit 63 would suppress #VE, the others are ours in present leaves only");
+            assert!(frame_of(word).as_u64() >= 0x1fff << 27, "{leaf:?}");
+        }
+    }
+
+    #[test]
+    fn a_present_leaf_is_present_and_its_attributes_are_the_manuals() {
+        let mapping = Mapping { hfn: Hfn::new(0x1234), accessed: false, dirty: false, has_block: false };
+        assert_eq!(Format::EPT.encode(Leaf::Present(mapping)), 0x123_4077, "RWX, write-back, ignore PAT");
+        assert_eq!(Format::NPT.encode(Leaf::Present(mapping)), 0x123_4007, "P, RW, US");
+        let touched = Mapping { accessed: true, dirty: true, has_block: true, ..mapping };
+        assert_eq!(Format::EPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4377);
+        assert_eq!(Format::NPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4067);
+    }
+
+    #[test]
+    fn a_new_table_is_untouched() {
+        assert_eq!(Format::EPT.decode(EMPTY), Leaf::Untouched);
+        assert!(!is_present(EMPTY));
+    }
+
+    #[test]
+    #[should_panic(expected = "one of six tags")]
+    fn an_unknown_tag_is_our_bug() {
+        Format::NPT.decode(absent(6, 0));
+    }
 }
