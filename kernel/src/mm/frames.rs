@@ -1,6 +1,38 @@
-//! The frames of the pool.
-use super::{crc::Crc32c, object::ObjectId};
+//! The frames of the pool: who has each, and which are free.
+//!
+//! Twelve bytes a frame: a word with the reverse entry {object, page}, pins and the claim ([`entry`]), and the CRC32C of the page's
+//! block. The free list goes through the words.
+//!
+//! ```text
+//!           alloc              install (page)              claim + evict / write out (page)
+//!   free ──────────> Frame ───────────────────> mapped ──────────────────────────> Frame ──free──> free
+//! ```
+//!
+//! Invariants:
+//! * A [`Frame`] is the only right to a frame that is neither free nor in a leaf; it cannot be copied, so a frame cannot be freed
+//!   twice or put into two leaves by safe code of this crate. The word is checked all the same.
+//! * What comes from [`FrameTable::alloc`] holds its last owner's bytes: who installs it has zeroed or filled it.
+//! * A mapped frame leaves its leaf only by the thread that holds its claim; a claim and pins exclude each other.
+//!
+//! Lock: the free list's ([`rank::FRAMES`]), held for a few words only. Nothing here allocates after [`FrameTable::new`].
+
+mod entry;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    crc::Crc32c,
+    object::{ObjectId, ObjectTable},
+};
 use crate::addr::{Hfn, PageIndex};
+use crate::sync::{Ranked, rank};
+use alloc::{boxed::Box, vec::Vec};
+use arrayvec::ArrayVec;
+use core::{
+    fmt,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+use entry::{Entry, State};
 
 /// A run of frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,9 +46,9 @@ pub struct FrameRegion {
 /// Why there is no frame table of these regions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RegionError {
-    /// More than [`FrameTable::MAX_REGIONS`], or none.
+    /// More than [`FrameTable::MAX_REGIONS`], or none with a frame in it.
     Count,
-    /// Two regions overlap, or a frame number does not fit into 32 bits.
+    /// Two regions overlap, or a frame number does not fit into 32 bits (a leaf that goes out has no more room).
     Range,
 }
 
@@ -31,6 +63,11 @@ impl Frame {
     /// Returns its number.
     pub const fn hfn(&self) -> Hfn {
         self.hfn
+    }
+
+    /// Names a table page again: between `alloc` and `free` the table above it is what owns it.
+    pub(super) const fn of_table(hfn: Hfn) -> Self {
+        Self { hfn }
     }
 }
 
@@ -57,60 +94,215 @@ pub struct Owner {
     pub index: PageIndex,
 }
 
+/// The frame is claimed or pinned by another, or has another owner by now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Busy;
+
 /// All frames of the pool: free list, reverse entries, pins, checksums.
-#[derive(Debug)]
-pub struct FrameTable {}
+pub struct FrameTable {
+    regions: ArrayVec<Placed, { Self::MAX_REGIONS }>,
+    entries: Box<[AtomicU64]>,
+    checksums: Box<[AtomicU32]>,
+    free: Ranked<FreeList, { rank::FRAMES }>,
+    owned: [AtomicU32; ObjectTable::CAPACITY],
+}
+
+/// A region and the position of its first frame in the table.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    region: FrameRegion,
+    position: u32,
+}
+
+struct FreeList {
+    head: Option<u32>,
+    count: u32,
+}
+
+impl fmt::Debug for FrameTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameTable({} frames, {} free)", self.total(), self.free_count())
+    }
+}
 
 impl FrameTable {
     /// Most regions.
     pub const MAX_REGIONS: usize = 8;
 
-    /// Takes the frames of `regions`, all free.
-    pub fn new(_regions: &[FrameRegion]) -> Result<Self, RegionError> {
-        todo!()
+    /// Takes the frames of `regions`, all free; the lowest go out first.
+    ///
+    /// # Errors
+    /// [`RegionError`] says what is wrong with the regions.
+    pub fn new(regions: &[FrameRegion]) -> Result<Self, RegionError> {
+        let regions = place(regions)?;
+        let total = regions.iter().map(|r| r.region.count).sum::<u32>();
+        let link = |n| Entry::free(if n + 1 < total { Some(n + 1) } else { None });
+        Ok(Self {
+            regions,
+            entries: (0..total).map(|n| AtomicU64::new(link(n).0)).collect(),
+            checksums: (0..total).map(|_| AtomicU32::new(0)).collect(),
+            free: Ranked::new(FreeList { head: Some(0), count: total }),
+            owned: [const { AtomicU32::new(0) }; _],
+        })
     }
+
     /// Takes a frame off the free list; its content is whatever its last owner left.
     pub fn alloc(&self) -> Option<Frame> {
-        todo!()
+        let mut free = self.free.lock();
+        let position = free.head?;
+        let State::Free(next) = self.entry_at(position).state() else { panic!("frames in the free list are free") };
+        self.entries[position as usize].store(Entry::HELD.0, Ordering::Relaxed);
+        *free = FreeList { head: next, count: free.count - 1 };
+        Some(Frame { hfn: self.nth(position).expect("positions in the free list are in the table") })
     }
+
     /// Gives a frame back.
-    pub fn free(&self, _frame: Frame) {
-        todo!()
+    ///
+    /// # Panics
+    /// If the frame is free already or in a leaf (our bug).
+    pub fn free(&self, frame: Frame) {
+        let position = self.position(frame.hfn);
+        assert!(self.entry_at(position) == Entry::HELD, "a frame that is freed is neither free nor in a leaf");
+        let mut free = self.free.lock();
+        self.entries[position as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
+        *free = FreeList { head: Some(position), count: free.count + 1 };
     }
+
     /// Returns how many frames there are.
     pub fn total(&self) -> u32 {
-        todo!()
+        self.entries.len() as u32
     }
+
     /// Returns how many frames are free.
     pub fn free_count(&self) -> u32 {
-        todo!()
+        self.free.lock().count
     }
+
     /// Returns how many frames the pages of `object` hold.
-    pub fn owned_by(&self, _object: ObjectId) -> u32 {
-        todo!()
+    pub fn owned_by(&self, object: ObjectId) -> u32 {
+        self.owned[usize::from(object.as_u16())].load(Ordering::Relaxed)
     }
+
     /// Returns whose page a frame holds, or `None` if it is free or in nobody's leaf.
-    pub fn owner(&self, _hfn: Hfn) -> Option<Owner> {
-        todo!()
+    pub fn owner(&self, hfn: Hfn) -> Option<Owner> {
+        match self.entry_at(self.position(hfn)).state() {
+            State::Mapped(owner) => Some(owner),
+            State::Free(_) | State::Held => None,
+        }
     }
-    /// Returns the number of the `n`-th frame (a clock's hand goes over frames by this).
-    pub fn nth(&self, _n: u32) -> Option<Hfn> {
-        todo!()
+
+    /// Returns the number of the `n`-th frame; a clock's hand goes over the frames by this.
+    pub fn nth(&self, n: u32) -> Option<Hfn> {
+        let holds = |r: &&Placed| n >= r.position && n - r.position < r.region.count;
+        let placed = self.regions.iter().find(holds)?;
+        placed.region.first.checked_add(u64::from(n - placed.position))
     }
+
     /// Returns the checksum of the frame's block, meaningful while its leaf says *has block*.
-    pub fn checksum(&self, _hfn: Hfn) -> Crc32c {
-        todo!()
+    pub fn checksum(&self, hfn: Hfn) -> Crc32c {
+        Crc32c(self.checksums[self.position(hfn) as usize].load(Ordering::Relaxed))
     }
+
     /// Gives back a pin.
-    pub fn unpin(&self, _pin: Pin) {
-        todo!()
+    pub fn unpin(&self, pin: Pin) {
+        self.update(pin.hfn, |entry| Some(entry.unpinned())).expect("a pinned frame can be unpinned");
     }
+
     /// Returns how many pins a frame has.
-    pub fn pins(&self, _hfn: Hfn) -> u32 {
-        todo!()
+    pub fn pins(&self, hfn: Hfn) -> u32 {
+        self.entry_at(self.position(hfn)).pins()
     }
+
     /// Returns the bytes of metadata of this table.
     pub fn metadata_bytes(&self) -> usize {
-        todo!()
+        self.entries.len() * (size_of::<AtomicU64>() + size_of::<AtomicU32>())
     }
+
+    fn entry_at(&self, position: u32) -> Entry {
+        Entry(self.entries[position as usize].load(Ordering::Acquire))
+    }
+
+    /// Returns a frame's position in the table.
+    ///
+    /// # Panics
+    /// If it is no frame of the pool (our bug: guests never name frames).
+    fn position(&self, hfn: Hfn) -> u32 {
+        for placed in &self.regions {
+            let offset = hfn.as_u64().wrapping_sub(placed.region.first.as_u64());
+            if offset < u64::from(placed.region.count) {
+                return placed.position + offset as u32;
+            }
+        }
+        panic!("{hfn:?} is a frame of the pool");
+    }
+
+    fn update(&self, hfn: Hfn, change: impl Fn(Entry) -> Option<Entry>) -> Result<(), Busy> {
+        let word = &self.entries[self.position(hfn) as usize];
+        let step = |old| change(Entry(old)).map(|new| new.0);
+        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).map(|_| ()).map_err(|_| Busy)
+    }
+}
+
+/// What the transitions of a page do to its frame.
+impl FrameTable {
+    /// Puts a frame behind a leaf.
+    pub(super) fn map(&self, frame: Frame, owner: Owner) -> Hfn {
+        let position = self.position(frame.hfn) as usize;
+        let before = self.entries[position].swap(Entry::mapped(owner).0, Ordering::AcqRel);
+        assert!(Entry(before) == Entry::HELD, "a frame goes into one leaf");
+        self.owned[usize::from(owner.object.as_u16())].fetch_add(1, Ordering::Relaxed);
+        frame.hfn
+    }
+
+    /// Takes a frame from behind a leaf that does not name it any more (or never did).
+    pub(super) fn unmap(&self, hfn: Hfn, owner: Owner) -> Frame {
+        let position = self.position(hfn) as usize;
+        let before = Entry(self.entries[position].swap(Entry::HELD.0, Ordering::AcqRel));
+        assert!(before.state() == State::Mapped(owner) && before.pins() == 0, "an unpinned frame leaves its own page");
+        self.owned[usize::from(owner.object.as_u16())].fetch_sub(1, Ordering::Relaxed);
+        Frame { hfn }
+    }
+
+    /// Claims a frame for moving it out or cleaning it, if it still holds `owner`'s page.
+    pub(super) fn claim(&self, hfn: Hfn, owner: Owner) -> Result<(), Busy> {
+        self.update(hfn, |entry| entry.claimed().filter(|_| entry.state() == State::Mapped(owner)))
+    }
+
+    /// Gives a claim back.
+    pub(super) fn unclaim(&self, hfn: Hfn) {
+        self.update(hfn, |entry| Some(entry.unclaimed())).expect("a claim can be given back");
+    }
+
+    /// Pins a frame, if it still holds `owner`'s page and nobody claims it.
+    pub(super) fn pin(&self, hfn: Hfn, owner: Owner) -> Result<Pin, Busy> {
+        self.update(hfn, |entry| entry.pinned().filter(|_| entry.state() == State::Mapped(owner)))?;
+        Ok(Pin { hfn })
+    }
+
+    /// Keeps the checksum of the frame's block; before the leaf says *has block*.
+    pub(super) fn set_checksum(&self, hfn: Hfn, crc: Crc32c) {
+        self.checksums[self.position(hfn) as usize].store(crc.0, Ordering::Relaxed);
+    }
+}
+
+fn place(regions: &[FrameRegion]) -> Result<ArrayVec<Placed, { FrameTable::MAX_REGIONS }>, RegionError> {
+    let mut sorted: Vec<FrameRegion> = regions.iter().copied().filter(|r| r.count > 0).collect();
+    sorted.sort_unstable_by_key(|r| r.first);
+    if sorted.is_empty() || sorted.len() > FrameTable::MAX_REGIONS {
+        return Err(RegionError::Count);
+    }
+    let mut placed = ArrayVec::new();
+    let (mut position, mut end) = (0_u32, 0);
+    for region in sorted {
+        let first = region.first.as_u64();
+        let next = first.checked_add(u64::from(region.count)).ok_or(RegionError::Range)?;
+        // The last number stays free: a free list of all ones is empty.
+        if first < end || next > u64::from(u32::MAX) {
+            return Err(RegionError::Range);
+        }
+        placed.push(Placed { region, position });
+        position = position.checked_add(region.count).ok_or(RegionError::Range)?;
+        end = next;
+    }
+    Ok(placed)
 }

@@ -1,10 +1,22 @@
 //! Copies from and to guest memory through a memory object.
+//!
+//! ```text
+//!  gpa ──layout──> page index ──leaf──> A (and D) set by compare-exchange ──> frame ──> copy
+//!                                 └─ not present ──> Faulter ──> again, or NotResident
+//! ```
+//!
+//! No lock: the copy is inside the read section of the calling CPU ([`super::flush`]), so the frame stays the page's until that CPU enters
+//! a guest or idles. The bits are set *before* the copy. A page whose cleaning begins between the two has D cleared again, and yet nothing is lost: its checksum
+//! and its write wait until this CPU has passed, and then the copied bytes are in.
+//!
+//! Invariants: guest bytes are copied once and never referenced; every number of the guest is checked; bounded work for each page.
+
 use super::{
     guest::{GuestAccess, GuestMemory},
-    object::MemoryObject,
+    object::{MemoryObject, ObjectState},
     phys::FrameMemory,
 };
-use crate::addr::{Gpa, PageIndex};
+use crate::addr::{Gpa, Hfn, PAGE_SIZE, PageIndex};
 use crate::virt::Access;
 
 /// Why a page could not be made resident now.
@@ -19,6 +31,9 @@ pub enum NotNow {
 /// Makes pages resident; the pager is one.
 pub trait Faulter {
     /// Brings page `index` of `object` in for `access`; `Ok` if it is resident by now, so that the access can be repeated.
+    ///
+    /// # Errors
+    /// [`NotNow`]: the caller parks, or gives the page up.
     fn fault(&self, object: &MemoryObject, index: PageIndex, access: Access) -> Result<(), NotNow>;
 }
 
@@ -33,11 +48,61 @@ pub struct GuestBytes<'a, M: FrameMemory, F: Faulter> {
     pub faulter: &'a F,
 }
 
-impl<M: FrameMemory, F: Faulter> GuestMemory for GuestBytes<'_, M, F> {
-    fn read(&self, _gpa: Gpa, _buf: &mut [u8]) -> Result<(), GuestAccess> {
-        todo!()
+/// How often a page may be evicted again between its page-in and the copy before the caller parks.
+const ATTEMPTS: u32 = 4;
+
+impl<M: FrameMemory, F: Faulter> GuestBytes<'_, M, F> {
+    /// Translates one page for `access` and sets its bits.
+    fn translate(&self, gpa: Gpa, access: Access) -> Result<Hfn, GuestAccess> {
+        if self.object.state() == ObjectState::Teardown {
+            return Err(GuestAccess::Lost(gpa));
+        }
+        let index = self.object.layout().index_of(gpa.number()).ok_or(GuestAccess::NotRam(gpa))?;
+        for _ in 0..ATTEMPTS {
+            if let Some(Ok(hfn)) = self.object.existing(index).map(|page| page.touch(access)) {
+                return Ok(hfn);
+            }
+            self.faulter.fault(self.object, index, access).map_err(|not_now| match not_now {
+                NotNow::Wait => GuestAccess::NotResident(gpa),
+                NotNow::Lost => GuestAccess::Lost(gpa),
+            })?;
+        }
+        Err(GuestAccess::NotResident(gpa))
     }
-    fn write(&self, _gpa: Gpa, _bytes: &[u8]) -> Result<(), GuestAccess> {
-        todo!()
+}
+
+/// The piece of a copy that starts at `gpa`: how many of `left` bytes are in its page.
+fn piece_len(gpa: Gpa, left: usize) -> usize {
+    left.min((PAGE_SIZE - gpa.page_offset()) as usize)
+}
+
+/// Returns the address `done` bytes after `gpa`, which is no RAM if it leaves the address space.
+fn advance(gpa: Gpa, done: usize) -> Result<Gpa, GuestAccess> {
+    gpa.checked_add(done as u64).ok_or(GuestAccess::NotRam(gpa))
+}
+
+impl<M: FrameMemory, F: Faulter> GuestMemory for GuestBytes<'_, M, F> {
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), GuestAccess> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = advance(gpa, done)?;
+            let len = piece_len(at, buf.len() - done);
+            let hfn = self.translate(at, Access::Read)?;
+            self.memory.copy_out(hfn, at.page_offset() as usize, &mut buf[done..done + len]);
+            done += len;
+        }
+        Ok(())
+    }
+
+    fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), GuestAccess> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = advance(gpa, done)?;
+            let len = piece_len(at, bytes.len() - done);
+            let hfn = self.translate(at, Access::Write)?;
+            self.memory.copy_in(hfn, at.page_offset() as usize, &bytes[done..done + len]);
+            done += len;
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,19 @@
 //! Memory: frames, second-level tables, the flush protocol, copies from and to guests.
+//!
+//! ```text
+//!   object ── page ──> leaf (in a table)      where a page is; every transition by name
+//!     │         └────> frames                 who has a frame; pins, checksums, the free list
+//!     ├── table ─────> TableReserve           paths to leaves; table pages
+//!     └── flush ─────> CpuWords               when a frame that left its leaf may be used again
+//!   guest_bytes ──> page, phys                copies, under the read section of `flush`
+//! ```
+//!
+//! Mechanism only: which page leaves, when, and what is read and written is the pager's business (`paging`); how much a
+//! partition may hold is the pool's (`pool`).
 
 pub mod crc;
+#[cfg(not(target_os = "none"))]
+pub mod fake;
 pub mod flush;
 pub mod frames;
 pub mod guest;

@@ -1,13 +1,42 @@
-//! Memory objects: the live memory of an incarnation, or a dump image.
+//! Memory objects: the live memory of an incarnation, or what is left of it as a dump image.
+//!
+//! ```text
+//!            become_image            begin_teardown             ObjectTable::remove
+//!   Live ───────────────────> Image ─────────────────> Teardown ───────────────────> (number free)
+//!     └──────────────────────────────────────────────────^
+//! ```
+//!
+//! An object owns a RAM layout, a second-level table, a generation for the flush protocol and a sequence to wake waiters. Frames
+//! name the object by number, so a crash hands all of an incarnation's memory over by changing the object's state: nothing is
+//! copied, no frame is touched, and the partition goes on with another, empty object.
+//!
+//! Invariants:
+//! * A number is used again only after teardown, and the generation goes on where the last object of that number ended; so
+//!   a CPU flushes before it first runs the new one.
+//! * The counts by state change with the leaf, in [`super::page`] alone.
+
+mod counts;
+mod table;
+mod teardown;
+#[cfg(test)]
+mod tests;
+
 use super::{
-    flush::{CpuIndex, CpuWords, Generation, Kicks, Ticket},
+    flush::{CpuWords, Generation, Kicks, Ticket},
     frames::FrameTable,
     layout::RamLayout,
     page::Page,
-    table::{OutOfTables, TableReserve},
+    table::{OutOfTables, Table, TableReserve},
 };
 use crate::addr::{Hfn, PageIndex};
+use crate::arch::percpu::CpuId;
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+pub(super) use counts::Counts;
+pub use counts::PageCounts;
+pub use table::{ObjectError, ObjectTable};
+use teardown::Cursor;
+pub use teardown::Progress;
 
 /// Number of a memory object, unique among those that live.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,19 +60,6 @@ pub enum ObjectState {
     Teardown,
 }
 
-/// Pages of an object by state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
-pub struct PageCounts {
-    pub untouched: u32,
-    pub zero: u32,
-    pub resident: u32,
-    pub going_out: u32,
-    pub paged: u32,
-    pub coming_in: u32,
-    pub loaned: u32,
-}
-
 /// What a parked vCPU waits for: something happens to this object's pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WaitTicket {
@@ -53,101 +69,123 @@ pub struct WaitTicket {
 
 /// Memory of an incarnation.
 #[derive(Debug)]
-pub struct MemoryObject {}
+pub struct MemoryObject {
+    id: ObjectId,
+    layout: RamLayout,
+    table: Table<Arc<TableReserve>>,
+    frames: Arc<FrameTable>,
+    generation: Generation,
+    wakes: AtomicU64,
+    counts: Counts,
+    state: AtomicU8,
+    teardown: Cursor,
+}
 
 impl MemoryObject {
     /// Returns its number.
-    pub fn id(&self) -> ObjectId {
-        todo!()
+    pub const fn id(&self) -> ObjectId {
+        self.id
     }
+
     /// Returns which guest physical addresses are RAM.
-    pub fn layout(&self) -> &RamLayout {
-        todo!()
+    pub const fn layout(&self) -> &RamLayout {
+        &self.layout
     }
+
     /// Returns what it is.
     pub fn state(&self) -> ObjectState {
-        todo!()
+        match self.state.load(Ordering::Acquire) {
+            LIVE => ObjectState::Live,
+            IMAGE => ObjectState::Image,
+            _ => ObjectState::Teardown,
+        }
     }
+
     /// Returns the root of its second-level table.
     pub fn root(&self) -> Hfn {
-        todo!()
+        self.table.root()
     }
+
     /// Returns the generation, for [`CpuWords::enter`].
-    pub fn generation(&self) -> &Generation {
-        todo!()
+    pub const fn generation(&self) -> &Generation {
+        &self.generation
     }
+
+    /// Returns the frames that its pages live in.
+    pub const fn frames(&self) -> &Arc<FrameTable> {
+        &self.frames
+    }
+
     /// Returns how many pages are in which state.
     pub fn counts(&self) -> PageCounts {
-        todo!()
+        self.counts.snapshot()
     }
-    /// Makes the live memory of a crashed incarnation a dump image, in O(1).
+
+    /// Makes the live memory of a crashed incarnation a dump image, in O(1). Its vCPUs have stopped.
+    ///
+    /// # Panics
+    /// If it is not live (our bug: an incarnation crashes once).
     pub fn become_image(&self) {
-        todo!()
+        let changed = self.state.compare_exchange(LIVE, IMAGE, Ordering::AcqRel, Ordering::Acquire);
+        assert!(changed.is_ok(), "an incarnation crashes once");
     }
+
     /// Returns page `index`, with the tables it needs made from the reserve.
     ///
     /// # Errors
     /// [`OutOfTables`]: the reserve is empty.
-    pub fn page(&self, _index: PageIndex) -> Result<Page<'_>, OutOfTables> {
-        todo!()
+    ///
+    /// # Panics
+    /// If it is no page of this object (our bug: indices come from [`RamLayout::index_of`]).
+    pub fn page(&self, index: PageIndex) -> Result<Page<'_>, OutOfTables> {
+        let gfn = self.layout.gfn_of(index).expect("a page index comes from the object's layout");
+        let slot = self.table.slot_or_build(gfn)?.expect("a layout's pages are within four levels");
+        Ok(Page::new(self, slot, index))
     }
+
     /// Returns page `index`, or `None` if it has no table yet (then it is untouched) or is no page of this object.
-    pub fn existing(&self, _index: PageIndex) -> Option<Page<'_>> {
-        todo!()
+    pub fn existing(&self, index: PageIndex) -> Option<Page<'_>> {
+        let slot = self.table.slot(self.layout.gfn_of(index)?)?;
+        Some(Page::new(self, slot, index))
     }
-    /// Goes over the pages of `range` that have a table.
-    pub fn pages(&self, _range: core::ops::Range<u32>) -> impl Iterator<Item = Page<'_>> {
-        core::iter::empty()
+
+    /// Goes over the pages of `range` that have a table, ascending; the others are untouched.
+    pub fn pages(&self, range: core::ops::Range<u32>) -> impl Iterator<Item = Page<'_>> {
+        self.layout.ranges().flat_map(move |ram| {
+            let (base, end) = (u64::from(ram.index), u64::from(ram.index) + ram.count);
+            let from = u64::from(range.start).clamp(base, end);
+            let to = u64::from(range.end).clamp(from, end);
+            let gfn = |index: u64| ram.first.checked_add(index - base).expect("a layout's pages have numbers");
+            let to_index = move |n: u64| PageIndex((n - ram.first.as_u64() + base) as u32);
+            self.table.slots(gfn(from), gfn(to)).map(move |(gfn, slot)| Page::new(self, slot, to_index(gfn.as_u64())))
+        })
     }
+
     /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds none.
-    pub fn flush(&self, _words: &CpuWords, _me: CpuIndex) -> (Ticket, Kicks) {
-        todo!()
+    pub fn flush(&self, words: &CpuWords, me: CpuId) -> (Ticket, Kicks) {
+        Ticket::open(words, me, self.id, &self.generation)
     }
-    /// Takes a ticket before a look at a page's state, to park on.
+
+    /// Takes a ticket *before* a look at a page's state, to park on if the look is disappointing.
     pub fn wait_ticket(&self) -> WaitTicket {
-        todo!()
+        WaitTicket { object: self.id, sequence: self.wakes.load(Ordering::SeqCst) }
     }
-    /// Returns whether something happened since the ticket was taken.
-    pub fn ready(&self, _ticket: WaitTicket) -> bool {
-        todo!()
+
+    /// Returns whether something happened since the ticket was taken. A ticket of another object is always ready.
+    pub fn ready(&self, ticket: WaitTicket) -> bool {
+        ticket != self.wait_ticket()
     }
-    /// Wakes all that wait.
+
+    /// Wakes all that wait; after the change they wait for.
     pub fn wake(&self) {
-        todo!()
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) const fn counters(&self) -> &Counts {
+        &self.counts
     }
 }
 
-/// All memory objects of the machine.
-#[derive(Debug)]
-pub struct ObjectTable {}
-
-/// Why an object was not made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ObjectError {
-    /// All numbers are taken.
-    Full,
-    /// No frame for the root table.
-    OutOfTables,
-}
-
-impl ObjectTable {
-    /// Most objects at a time.
-    pub const CAPACITY: usize = 64;
-
-    /// Makes an empty table of objects.
-    pub fn new(_frames: Arc<FrameTable>, _tables: Arc<TableReserve>, _format: &'static super::leaf::Format) -> Self {
-        todo!()
-    }
-    /// Makes the empty live memory of a new incarnation.
-    pub fn create(&self, _layout: RamLayout) -> Result<Arc<MemoryObject>, ObjectError> {
-        todo!()
-    }
-    /// Returns an object by its number.
-    pub fn get(&self, _id: ObjectId) -> Option<Arc<MemoryObject>> {
-        todo!()
-    }
-    /// Returns the bytes of metadata of all objects and frames.
-    pub fn metadata_bytes(&self) -> usize {
-        todo!()
-    }
-}
+const LIVE: u8 = 0;
+const IMAGE: u8 = 1;
+const TEARDOWN: u8 = 2;

@@ -1,44 +1,67 @@
 //! A page of a memory object and its life: every transition of its leaf, by name.
 //!
 //! ```text
-//!  Untouched, Zero, Loaned ──install_zero──> Present
-//!  Present ──begin_write_out──> GoingOut ──finish_write_out──> Paged
-//!                               GoingOut ──evict_zero────────> Zero
-//!                               GoingOut ──rescue────────────> Present
-//!  Present ──evict_clean──> Paged | Zero
-//!  Present ──begin_clean──> Present (D clear) ──finish_clean──> Present (has block)
-//!  Paged ──begin_page_in──> ComingIn ──finish_page_in──> Present (has block)
-//!                           ComingIn ──abort_page_in───> Paged
+//!                       install_zero
+//!  Untouched ─┐      ┌──────────────────────────────────────────────────────────────┐
+//!  Zero ──────┼──────┘        rescue, abort_write_out                               v
+//!  Loaned ────┘            ┌─────────────────────────────────────────────────── Present <──┐
+//!    ^  ^                  │   begin_write_out                                   │  │      │
+//!    │  │                  v <──────────────────────────── dirty ────────────────┘  │      │
+//!    │  └─ evict_zero ─ GoingOut                                                    │      │
+//!    │                     │ finish_write_out                                       │      │
+//!    │                     v           evict_clean                                  │      │
+//!    │                   Paged <────────────────────────── clean, has block ────────┤      │
+//!    │  abort_page_in  ^   │  begin_page_in               finish_page_in            │      │
+//!    │                 └── ComingIn ────────────────────────────────────────────────┼──────┘
+//!    └──────────────────────────── evict_clean ─────────── clean, no block ─────────┘
+//!
+//!  in place:  Present, dirty ──begin_clean──> Present ──finish_clean──> Present, has block
 //! ```
+//!
+//! What *present* says: D set: the content is in the frame only. D clear and *has block*: the block and the frame's checksum are current. D clear and
+//! no block, unclaimed: never written since it was installed as zeros, so it still is zeros.
+//!
+//! Every transition is one compare-exchange of the leaf, A and D included, so nothing the hardware sets meanwhile is lost. A page
+//! leaves memory in three steps, whose order the token types keep: the leaf changes (a token that waits), the flush passes
+//! (`settle`, `reclaim` ask for the proof), the frame is written or used again.
+//!
+//! Invariants:
+//! * Whoever moves a page out or cleans it holds its frame's *claim* from `begin` to `finish`: a page has at most one write under way, also
+//!   after a rescue; a pinned page does not move.
+//! * [`Page::begin_clean`] takes *has block* away together with D: a page whose block is being overwritten has none.
+//! * The counts of the object change here and nowhere else.
+
+mod clean;
+mod evict;
+mod fill;
+#[cfg(test)]
+mod tests;
+mod token;
+
 use super::{
-    crc::Crc32c,
     flush::Passed,
-    frames::{Frame, Pin},
-    leaf::{Leaf, TransferIndex},
+    frames::{Frame, FrameTable, Owner, Pin},
+    leaf::{Leaf, Mapping},
     object::MemoryObject,
+    table::{Seen, Slot, TableReserve},
 };
 use crate::addr::{Hfn, PageIndex};
+use crate::virt::Access;
+use alloc::sync::Arc;
+pub use fill::Reason;
+pub use token::{Cleaning, Ended, Settled, SettledClean, Unmapped, WriteOut};
 
 /// Why a transition was not made; the leaf is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// The page is in another state by now.
     State(Leaf),
-    /// The page is pinned.
+    /// The page is pinned, or a write of it is under way.
     Pinned,
     /// The page is dirty: write it out instead.
     Dirty,
     /// The page is clean: evict it without a write.
     Clean,
-}
-
-/// Whether the guest asked for the page that is installed: it then starts as referenced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
-    /// A vCPU waits for it.
-    Demand,
-    /// It came along with a neighbour.
-    ReadAround,
 }
 
 /// What the clock saw.
@@ -52,172 +75,130 @@ pub enum Age {
     Absent,
 }
 
-/// A page that was clean, out of its leaf; its frame waits for the flush.
-#[must_use]
-#[derive(Debug)]
-pub struct Unmapped {}
-
-impl Unmapped {
-    /// Gets the frame, once the flush has passed.
-    pub fn reclaim(self, _passed: &Passed) -> Frame {
-        todo!()
-    }
-}
-
-/// A page that goes out and waits for the flush; nobody reads its frame before.
-#[must_use]
-#[derive(Debug)]
-pub struct WriteOut {}
-
-impl WriteOut {
-    /// Returns which page.
-    pub fn index(&self) -> PageIndex {
-        todo!()
-    }
-    /// Makes it ready to be read and written, once the flush has passed.
-    pub fn settle(self, _passed: &Passed) -> Settled {
-        todo!()
-    }
-}
-
-/// A page that goes out and that no CPU can write any more (unless it is rescued).
-#[must_use]
-#[derive(Debug)]
-pub struct Settled {}
-
-impl Settled {
-    /// Returns which page.
-    pub fn index(&self) -> PageIndex {
-        todo!()
-    }
-    /// Returns the frame to scan, checksum and write.
-    pub fn hfn(&self) -> Hfn {
-        todo!()
-    }
-}
-
-/// How a write-out ended.
-#[must_use]
-#[derive(Debug)]
-pub enum Ended {
-    /// The frame is the caller's.
-    Out(Frame),
-    /// The guest wanted the page meanwhile: it stays mapped and the write's result is void.
-    Rescued,
-}
-
-/// A page that is cleaned in place and waits for the flush.
-#[must_use]
-#[derive(Debug)]
-pub struct Cleaning {}
-
-impl Cleaning {
-    /// Returns which page.
-    pub fn index(&self) -> PageIndex {
-        todo!()
-    }
-    /// Makes it ready to be written, once the flush has passed.
-    pub fn settle(self, _passed: &Passed) -> SettledClean {
-        todo!()
-    }
-}
-
-/// A page that is cleaned in place: a write from now on sets its D bit.
-#[must_use]
-#[derive(Debug)]
-pub struct SettledClean {}
-
-impl SettledClean {
-    /// Returns which page.
-    pub fn index(&self) -> PageIndex {
-        todo!()
-    }
-    /// Returns the frame to checksum and write.
-    pub fn hfn(&self) -> Hfn {
-        todo!()
-    }
-}
-
 /// A page with its leaf.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
-    _object: &'a MemoryObject,
+    object: &'a MemoryObject,
+    slot: Slot<'a, Arc<TableReserve>>,
+    index: PageIndex,
 }
 
-impl Page<'_> {
-    /// Returns which page.
-    pub fn index(&self) -> PageIndex {
-        todo!()
+impl<'a> Page<'a> {
+    pub(super) const fn new(object: &'a MemoryObject, slot: Slot<'a, Arc<TableReserve>>, index: PageIndex) -> Self {
+        Self { object, slot, index }
     }
+
+    /// Returns which page.
+    pub const fn index(&self) -> PageIndex {
+        self.index
+    }
+
     /// Returns where the page is.
     pub fn leaf(&self) -> Leaf {
-        todo!()
+        self.slot.load().leaf
     }
-    /// Maps a frame that holds zeros: Untouched, Zero, Loaned -> Present.
+
+    /// Reads and clears A.
+    ///
+    /// Needs no flush of its own, and gives none: a CPU that has the translation in its TLB sets A again only
+    /// when it has lost it. A page in constant use can look idle until the next flush of its object; it is then rescued or paged in again as
+    /// referenced. Victims are taken in batches with one flush each, so that this lasts a batch at most under pressure.
+    pub fn age(&self) -> Age {
+        match self.slot.take_accessed() {
+            Some(true) => Age::Referenced,
+            Some(false) => Age::Idle,
+            None => Age::Absent,
+        }
+    }
+
+    /// Marks a resident page as accessed, for a write also as dirty, and returns its frame; the bytes are copied after that.
+    ///
+    /// The frame stays this page's until the calling CPU enters a guest or idles ([`super::flush`]).
     ///
     /// # Errors
-    /// The frame comes back if the page is in another state by now.
-    pub fn install_zero(&self, _frame: Frame) -> Result<(), Frame> {
-        todo!()
+    /// [`Refused::State`]: the page is not resident.
+    pub fn touch(&self, access: Access) -> Result<Hfn, Refused> {
+        let writes = access == Access::Write;
+        let change = |old: Mapping| Mapping { accessed: true, dirty: old.dirty || writes, ..old };
+        self.remap(|_| Ok(()), change).map(|mapping| mapping.hfn)
     }
-    /// Maps a frame that holds the block's content: Paged(crc) -> Present, has block.
-    pub fn install_page(&self, _frame: Frame, _crc: Crc32c) -> Result<(), Frame> {
-        todo!()
-    }
-    /// Present -> GoingOut.
-    pub fn begin_write_out(&self) -> Result<WriteOut, Refused> {
-        todo!()
-    }
-    /// GoingOut -> Paged(crc), after the write (and where needed the flush of the disk).
-    pub fn finish_write_out(&self, _out: Settled, _crc: Crc32c) -> Ended {
-        todo!()
-    }
-    /// GoingOut -> Zero: the settled frame turned out to hold zeros only.
-    pub fn evict_zero(&self, _out: Settled) -> Ended {
-        todo!()
-    }
-    /// GoingOut -> Present, dirty: the write failed or is not wanted any more.
-    pub fn abort_write_out(&self, _out: Settled) {
-        todo!()
-    }
-    /// GoingOut -> Present, dirty: the guest wants the page; whoever writes it learns of that when he finishes.
-    pub fn rescue(&self) -> Result<(), Refused> {
-        todo!()
-    }
-    /// Present and clean -> Paged, or Zero if it has no block.
-    pub fn evict_clean(&self) -> Result<Unmapped, Refused> {
-        todo!()
-    }
-    /// Clears D of a page that stays mapped, to write it.
-    pub fn begin_clean(&self) -> Result<Cleaning, Refused> {
-        todo!()
-    }
-    /// Sets *has block* after the write, if D is still clear; returns whether it was.
-    pub fn finish_clean(&self, _cleaning: SettledClean, _crc: Crc32c) -> bool {
-        todo!()
-    }
-    /// Sets D again: the write failed.
-    pub fn abort_clean(&self, _cleaning: SettledClean) {
-        todo!()
-    }
-    /// Paged -> ComingIn; returns the checksum that the block must have.
-    pub fn begin_page_in(&self, _transfer: TransferIndex) -> Result<Crc32c, Refused> {
-        todo!()
-    }
-    /// ComingIn -> Present, has block.
-    pub fn finish_page_in(&self, _transfer: TransferIndex, _frame: Frame, _crc: Crc32c, _reason: Reason) {
-        todo!()
-    }
-    /// ComingIn -> Paged: the read failed or was given up.
-    pub fn abort_page_in(&self, _transfer: TransferIndex, _crc: Crc32c) {
-        todo!()
-    }
-    /// Reads and clears A.
-    pub fn age(&self) -> Age {
-        todo!()
-    }
-    /// Pins a resident page for a device's or an I/O's use.
+
+    /// Pins a resident page for a device's or an I/O's use: it stays where it is until [`FrameTable::unpin`].
+    ///
+    /// Whoever lets a device write the frame [touches](Page::touch) the page for writing before and after.
+    ///
+    /// # Errors
+    /// [`Refused::State`]: not resident. [`Refused::Pinned`]: it is on its way out or is being cleaned; wait for that.
     pub fn pin(&self) -> Result<Pin, Refused> {
-        todo!()
+        let (_, mapping) = self.present()?;
+        self.frames().pin(mapping.hfn, self.owner()).map_err(|_| Refused::Pinned)
+    }
+
+    fn frames(&self) -> &'a FrameTable {
+        self.object.frames()
+    }
+
+    const fn owner(&self) -> Owner {
+        Owner { object: self.object.id(), index: self.index }
+    }
+
+    fn present(&self) -> Result<(Seen, Mapping), Refused> {
+        let seen = self.slot.load();
+        match seen.leaf {
+            Leaf::Present(mapping) => Ok((seen, mapping)),
+            other => Err(Refused::State(other)),
+        }
+    }
+
+    /// Takes the claim of a resident page's frame. From then on the leaf changes by A, D and the claim's holder only.
+    fn claim(&self) -> Result<Hfn, Refused> {
+        let (_, mapping) = self.present()?;
+        self.frames().claim(mapping.hfn, self.owner()).map_err(|_| Refused::Pinned)?;
+        Ok(mapping.hfn)
+    }
+
+    /// Changes what a resident page's leaf says beside the frame, again and again until nobody interferes.
+    fn remap(
+        &self,
+        allowed: impl Fn(Mapping) -> Result<(), Refused>,
+        change: impl Fn(Mapping) -> Mapping,
+    ) -> Result<Mapping, Refused> {
+        loop {
+            let (seen, old) = self.present()?;
+            allowed(old)?;
+            let new = change(old);
+            if new == old || self.replace(seen, Leaf::Present(new)).is_ok() {
+                return Ok(new);
+            }
+        }
+    }
+
+    /// Takes a resident page out of its leaf, again and again until nobody interferes.
+    fn take(&self, to: impl Fn(Mapping) -> Result<Leaf, Refused>) -> Result<(), Refused> {
+        loop {
+            let (seen, mapping) = self.present()?;
+            if self.replace(seen, to(mapping)?).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes a leaf that `from` accepts; returns what it was, or what stood in the way.
+    fn transition(&self, from: impl Fn(Leaf) -> bool, to: Leaf) -> Result<Leaf, Refused> {
+        let mut seen = self.slot.load();
+        while from(seen.leaf) {
+            match self.replace(seen, to) {
+                Ok(()) => return Ok(seen.leaf),
+                Err(now) => seen = now,
+            }
+        }
+        Err(Refused::State(seen.leaf))
+    }
+
+    /// The one place where a leaf changes: the counts go along.
+    fn replace(&self, seen: Seen, to: Leaf) -> Result<(), Seen> {
+        self.slot.replace(seen, to)?;
+        self.object.counters().moved(seen.leaf, to);
+        Ok(())
     }
 }

@@ -1,18 +1,37 @@
-//! The content of frames.
-use super::crc::Crc32c;
-use crate::addr::{Hfn, Hpa};
+//! The content of frames, by number.
+//!
+//! [`FrameMemory`] is what the pager and the copies need of physical memory; [`DirectMap`] gives it wherever all of it is seen
+//! through one constant offset: on the bare machine the direct map, on the host one large allocation ([`super::fake::FakeRam`]).
+//!
+//! Invariants: frames of guests are untyped. Their bytes are copied, cleared or summed through raw pointers, never referenced, because
+//! a guest on another CPU may write them at any moment; whoever needs a stable content has let the flush pass first.
+
+// UNSAFETY: the bytes of a frame have no owner in Rust's sense; they are reached by address.
+#![allow(unsafe_code)]
+
+use super::crc::{self, Crc32c};
+use crate::addr::{Hfn, Hpa, PAGE_SIZE};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+const WORDS: usize = PAGE_SIZE as usize / 8;
 
 /// Access to the content of frames by number.
 pub trait FrameMemory: Sync {
     /// Fills a frame with zeros.
     fn zero(&self, hfn: Hfn);
     /// Copies `bytes` into a frame from `offset` on.
+    ///
+    /// # Panics
+    /// If that leaves the frame (our bug: copies are cut at pages before).
     fn copy_in(&self, hfn: Hfn, offset: usize, bytes: &[u8]);
     /// Copies from a frame from `offset` on.
+    ///
+    /// # Panics
+    /// If that leaves the frame (our bug).
     fn copy_out(&self, hfn: Hfn, offset: usize, buf: &mut [u8]);
     /// Returns the CRC32C of the content.
     fn checksum(&self, hfn: Hfn) -> Crc32c;
-    /// Returns whether every byte is zero.
+    /// Returns whether every byte is zero; quick where an early one is not.
     fn is_zero(&self, hfn: Hfn) -> bool;
     /// Returns where a device finds the frame.
     fn hpa(&self, hfn: Hfn) -> Hpa {
@@ -23,6 +42,81 @@ pub trait FrameMemory: Sync {
 /// Physical memory seen through a constant offset: the direct map, or a stand-in on the host.
 #[derive(Clone, Copy, Debug)]
 pub struct DirectMap {
-    #[allow(dead_code)]
     offset: u64,
+}
+
+impl DirectMap {
+    /// Sees physical address `n` at virtual address `offset + n`, wrapping.
+    ///
+    /// # Safety
+    /// 1. Every frame that is ever asked for is mapped there, readable and writable, for as long as the value or a copy lives.
+    /// 2. Nothing in those frames is a Rust object of anybody else.
+    pub const unsafe fn new(offset: u64) -> Self {
+        Self { offset }
+    }
+
+    fn pointer(&self, hfn: Hfn) -> *mut u8 {
+        let address = hfn.base().as_u64().wrapping_add(self.offset);
+        core::ptr::with_exposed_provenance_mut(address as usize)
+    }
+
+    /// Returns a word of a table page, which the CPU's walker reads and writes too.
+    pub(super) fn word(&self, table: Hfn, index: usize) -> &AtomicU64 {
+        assert!(index < WORDS, "an entry is in its table");
+        // SAFETY: inside the page by the assertion; mapped by the contract of `new`.
+        let entry = unsafe { self.pointer(table).cast::<u64>().add(index) };
+        // SAFETY: aligned; table pages are only ever accessed as atomics (and by the hardware, atomically too).
+        unsafe { AtomicU64::from_ptr(entry) }
+    }
+
+    /// Fills a table page; nobody else sees it yet.
+    pub(super) fn fill_words(&self, table: Hfn, value: u64) {
+        for index in 0..WORDS {
+            self.word(table, index).store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+fn check_range(offset: usize, len: usize) {
+    assert!(offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE as usize), "a copy stays in its frame");
+}
+
+impl FrameMemory for DirectMap {
+    fn zero(&self, hfn: Hfn) {
+        // SAFETY: one frame, mapped by the contract of `new`.
+        unsafe { self.pointer(hfn).write_bytes(0, PAGE_SIZE as usize) };
+    }
+
+    fn copy_in(&self, hfn: Hfn, offset: usize, bytes: &[u8]) {
+        check_range(offset, bytes.len());
+        // SAFETY: inside the frame by the check.
+        let to = unsafe { self.pointer(hfn).add(offset) };
+        // SAFETY: mapped by the contract of `new`, whose second point keeps `bytes` elsewhere.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    fn copy_out(&self, hfn: Hfn, offset: usize, buf: &mut [u8]) {
+        check_range(offset, buf.len());
+        // SAFETY: inside the frame by the check.
+        let from = unsafe { self.pointer(hfn).add(offset) };
+        // SAFETY: mapped by the contract of `new`, whose second point keeps `buf` elsewhere.
+        unsafe { from.copy_to_nonoverlapping(buf.as_mut_ptr(), buf.len()) };
+    }
+
+    fn checksum(&self, hfn: Hfn) -> Crc32c {
+        // SAFETY: one frame, mapped by the contract of `new`.
+        unsafe { crc::crc32c_page(self.pointer(hfn)) }
+    }
+
+    fn is_zero(&self, hfn: Hfn) -> bool {
+        let words = self.pointer(hfn).cast::<u64>();
+        // Eight words a turn: half the instructions of one word a turn.
+        (0..WORDS).step_by(8).all(|first| {
+            let or = |all, n| {
+                // SAFETY: inside the frame; volatile, as the guest may write it.
+                all | unsafe { words.add(first + n).read_volatile() }
+            };
+            (0..8).fold(0, or) == 0
+        })
+    }
 }

@@ -1,24 +1,214 @@
-//! The second-level table engine.
+//! The second-level table engine: four levels over a memory policy, for EPT and NPT alike.
+//!
+//! ```text
+//!  guest page number   35..27   26..18   17..9    8..0
+//!                      root ──> table ──> table ──> leaf table: 512 leaves of 4 KiB
+//! ```
+//!
+//! The engine builds paths, walks them and takes them apart; what a leaf means is the business of [`super::leaf`] and
+//! [`super::page`]. Where table pages come from and how entries are accessed is a [`TableMemory`]: [`TableReserve`] on
+//! the machine, one that remembers history in the tests.
+//!
+//! Invariants:
+//! * A table page is empty (every entry [`EMPTY`]) before an entry points to it, and an entry changes from empty to a table once. So
+//!   a CPU that walks at the same time sees a path or none, and two that build the same path agree on one.
+//! * Table pages are given back only by [`Table::prune`], when nobody walks any more.
+//! * Nothing here allocates but from the reserve.
+//!
+//! All leaves are 4 KiB. A 2 MiB leaf has one D bit for 512 blocks and needs a table page to be split; it pays only for pages that have no
+//! block yet, with table pages reserved for the split. It would be a fourth kind of entry in `child`, and a split before the first write-out.
 
-/// The reserve of table pages is empty: refill it, or wait, and try again.
+mod reserve;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use super::leaf::{EMPTY, Format, Leaf, frame_of, is_present};
+use crate::addr::{Gfn, Hfn};
+use alloc::sync::Arc;
+pub use reserve::TableReserve;
+pub use walk::Slots;
+
+/// Entries in a table.
+pub const ENTRIES: usize = 512;
+/// Guest pages that four levels can name.
+pub const GFN_LIMIT: u64 = 1 << 36;
+/// The root's level; leaf tables are level 0.
+const ROOT: u32 = 3;
+
+/// The reserve of table pages is empty: wait until some come back, and try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfTables;
 
-/// Frames set apart for table pages, all of them empty tables.
-#[derive(Debug)]
-pub struct TableReserve {}
+/// Where table pages come from and how their entries are accessed.
+///
+/// Entries are shared with the hardware: every access is one atomic operation, ordered both ways where it writes.
+pub trait TableMemory {
+    /// Takes a page, every entry [`EMPTY`].
+    fn alloc(&self) -> Option<Hfn>;
+    /// Gives a page back.
+    fn free(&self, table: Hfn);
+    /// Reads an entry.
+    fn load(&self, table: Hfn, index: usize) -> u64;
+    /// Writes an entry that still is `old`.
+    ///
+    /// # Errors
+    /// What it is instead.
+    fn compare_exchange(&self, table: Hfn, index: usize, old: u64, new: u64) -> Result<(), u64>;
+}
 
-impl TableReserve {
-    /// Takes the frames of `frames` as table pages.
-    pub fn new(_frames: super::frames::FrameTable, _map: super::phys::DirectMap) -> Self {
-        todo!()
+impl<M: TableMemory> TableMemory for Arc<M> {
+    fn alloc(&self) -> Option<Hfn> {
+        (**self).alloc()
     }
-    /// Returns how many table pages are left.
-    pub fn free_count(&self) -> u32 {
-        todo!()
+    fn free(&self, table: Hfn) {
+        (**self).free(table);
     }
-    /// Returns how many table pages an object of `pages` RAM pages can need.
-    pub const fn pages_for(pages: u64) -> u64 {
-        pages.div_ceil(512) + 8
+    fn load(&self, table: Hfn, index: usize) -> u64 {
+        (**self).load(table, index)
     }
+    fn compare_exchange(&self, table: Hfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
+        (**self).compare_exchange(table, index, old, new)
+    }
+}
+
+/// A second-level table.
+#[derive(Debug)]
+pub struct Table<M: TableMemory> {
+    memory: M,
+    format: &'static Format,
+    root: Hfn,
+}
+
+/// One leaf of a table.
+#[derive(Debug)]
+pub struct Slot<'a, M: TableMemory> {
+    table: &'a Table<M>,
+    page: Hfn,
+    index: usize,
+}
+
+impl<M: TableMemory> Clone for Slot<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<M: TableMemory> Copy for Slot<'_, M> {}
+
+/// A leaf as it was read: what it says, and the word to compare with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// What it says.
+    pub leaf: Leaf,
+    word: u64,
+}
+
+impl<M: TableMemory> Slot<'_, M> {
+    /// Reads the leaf.
+    pub fn load(&self) -> Seen {
+        self.seen(self.table.memory.load(self.page, self.index))
+    }
+
+    /// Replaces the leaf, if it still is what was seen, A and D included.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn replace(&self, seen: Seen, leaf: Leaf) -> Result<(), Seen> {
+        let new = self.table.format.encode(leaf);
+        self.table.memory.compare_exchange(self.page, self.index, seen.word, new).map_err(|word| self.seen(word))
+    }
+
+    /// Reads and clears A. `None` if the leaf is not present.
+    ///
+    /// The shortest path there is: one turn of the clock is one of these for every resident page.
+    pub fn take_accessed(&self) -> Option<bool> {
+        let memory = &self.table.memory;
+        let accessed = self.table.format.accessed;
+        let mut word = memory.load(self.page, self.index);
+        while is_present(word) && word & accessed != 0 {
+            match memory.compare_exchange(self.page, self.index, word, word & !accessed) {
+                Ok(()) => return Some(true),
+                Err(now) => word = now,
+            }
+        }
+        is_present(word).then_some(false)
+    }
+
+    fn seen(&self, word: u64) -> Seen {
+        Seen { leaf: self.table.format.decode(word), word }
+    }
+}
+
+impl<M: TableMemory> Table<M> {
+    /// Makes a table of which every page is untouched.
+    ///
+    /// # Errors
+    /// [`OutOfTables`]: no page for the root.
+    pub fn new(memory: M, format: &'static Format) -> Result<Self, OutOfTables> {
+        let root = memory.alloc().ok_or(OutOfTables)?;
+        Ok(Self { memory, format, root })
+    }
+
+    /// Returns the root's frame, for the EPTP or nCR3.
+    pub fn root(&self) -> Hfn {
+        self.root
+    }
+
+    /// Returns the memory policy.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Returns the leaf of a page, or `None` where its path is not built (the page is untouched) or there is no such page.
+    pub fn slot(&self, gfn: Gfn) -> Option<Slot<'_, M>> {
+        self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTables)).ok()?
+    }
+
+    /// Returns the leaf of a page and builds its path from the reserve; `None` if there is no such page.
+    ///
+    /// # Errors
+    /// [`OutOfTables`]: the reserve is empty. What was built of the path stays and is used the next time.
+    pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<Slot<'_, M>>, OutOfTables> {
+        self.leaf_table(gfn, |page, index| match self.child(page, index) {
+            Some(child) => Ok(child),
+            None => self.build_child(page, index),
+        })
+    }
+
+    fn leaf_table(
+        &self,
+        gfn: Gfn,
+        step: impl Fn(Hfn, usize) -> Result<Hfn, OutOfTables>,
+    ) -> Result<Option<Slot<'_, M>>, OutOfTables> {
+        if gfn.as_u64() >= GFN_LIMIT {
+            return Ok(None);
+        }
+        let mut page = self.root;
+        for level in (1..=ROOT).rev() {
+            page = step(page, index_at(gfn, level))?;
+        }
+        Ok(Some(Slot { table: self, page, index: index_at(gfn, 0) }))
+    }
+
+    fn child(&self, page: Hfn, index: usize) -> Option<Hfn> {
+        let word = self.memory.load(page, index);
+        is_present(word).then(|| frame_of(word))
+    }
+
+    /// Links a new table; where another CPU was faster, takes that one's.
+    fn build_child(&self, page: Hfn, index: usize) -> Result<Hfn, OutOfTables> {
+        let new = self.memory.alloc().ok_or(OutOfTables)?;
+        match self.memory.compare_exchange(page, index, EMPTY, self.format.table_entry(new)) {
+            Ok(()) => Ok(new),
+            Err(word) => {
+                assert!(is_present(word), "an entry above the leaves is empty or a table");
+                self.memory.free(new);
+                Ok(frame_of(word))
+            }
+        }
+    }
+}
+
+fn index_at(gfn: Gfn, level: u32) -> usize {
+    (gfn.as_u64() >> (9 * level)) as usize % ENTRIES
 }

@@ -1,0 +1,143 @@
+//! The word of a frame: what it holds, or what follows it in the free list.
+//!
+//! ```text
+//!  63..62  61 .. 53  52       51..44  43 ........... 12  11 ...... 0
+//!  state      0      CLAIMED  pins    page index         object          mapped
+//!  state      0      0        0       next free frame    0               free (next = all ones: last)
+//!  state      0      0        0       0                  0               held
+//! ```
+//!
+//! `CLAIMED` is one thread's right to move the page out of memory or to clean it; it excludes pins and a second claim.
+
+use super::Owner;
+use crate::addr::PageIndex;
+use crate::mm::object::ObjectId;
+
+/// Who has a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// The free list; with the position of the next.
+    Free(Option<u32>),
+    /// A `Frame` token, or one that waits for a flush.
+    Held,
+    /// A leaf: present, or going out.
+    Mapped(Owner),
+}
+
+/// The word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry(pub(super) u64);
+
+const OBJECT_MASK: u64 = (1 << 12) - 1;
+const INDEX_SHIFT: u32 = 12;
+const PIN: u64 = 1 << 44;
+const PIN_MAX: u64 = 0xff;
+const CLAIMED: u64 = 1 << 52;
+const STATE_SHIFT: u32 = 62;
+const FREE: u64 = 0;
+const HELD: u64 = 1;
+const MAPPED: u64 = 2;
+const LAST: u32 = u32::MAX;
+
+impl Entry {
+    pub(super) const HELD: Self = Self(HELD << STATE_SHIFT);
+
+    pub(super) const fn free(next: Option<u32>) -> Self {
+        let next = match next {
+            Some(position) => position,
+            None => LAST,
+        };
+        Self(FREE << STATE_SHIFT | (next as u64) << INDEX_SHIFT)
+    }
+
+    pub(super) const fn mapped(owner: Owner) -> Self {
+        Self(MAPPED << STATE_SHIFT | (owner.index.0 as u64) << INDEX_SHIFT | owner.object.as_u16() as u64)
+    }
+
+    pub(super) const fn state(self) -> State {
+        let field = (self.0 >> INDEX_SHIFT) as u32;
+        match self.0 >> STATE_SHIFT {
+            FREE if field == LAST => State::Free(None),
+            FREE => State::Free(Some(field)),
+            MAPPED => State::Mapped(Owner { object: ObjectId((self.0 & OBJECT_MASK) as u16), index: PageIndex(field) }),
+            _ => State::Held,
+        }
+    }
+
+    pub(super) const fn pins(self) -> u32 {
+        (self.0 / PIN & PIN_MAX) as u32
+    }
+
+    pub(super) const fn is_claimed(self) -> bool {
+        self.0 & CLAIMED != 0
+    }
+
+    /// One pin more; `None` where it is claimed or has as many as it can have.
+    pub(super) const fn pinned(self) -> Option<Self> {
+        if self.is_claimed() || self.pins() as u64 == PIN_MAX {
+            return None;
+        }
+        Some(Self(self.0 + PIN))
+    }
+
+    /// One pin less.
+    pub(super) const fn unpinned(self) -> Self {
+        assert!(self.pins() > 0, "a pin is given back once");
+        Self(self.0 - PIN)
+    }
+
+    /// The claim taken; `None` where it is taken or somebody has pinned the frame.
+    pub(super) const fn claimed(self) -> Option<Self> {
+        if self.is_claimed() || self.pins() > 0 {
+            return None;
+        }
+        Some(Self(self.0 | CLAIMED))
+    }
+
+    /// The claim given back.
+    pub(super) const fn unclaimed(self) -> Self {
+        assert!(self.is_claimed(), "a claim is given back once");
+        Self(self.0 & !CLAIMED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_survive_the_round_trip_at_the_extremes() {
+        for object in [0, 1, 63, 0xfff] {
+            for index in [0, 1, u32::MAX] {
+                let owner = Owner { object: ObjectId(object), index: PageIndex(index) };
+                let entry = Entry::mapped(owner).pinned().unwrap();
+                assert_eq!((entry.state(), entry.pins()), (State::Mapped(owner), 1));
+            }
+        }
+    }
+
+    #[test]
+    fn pins_stop_at_their_field_and_leave_the_owner_alone() {
+        let owner = Owner { object: ObjectId(0xfff), index: PageIndex(u32::MAX) };
+        let mut entry = Entry::mapped(owner);
+        for _ in 0..0xff {
+            entry = entry.pinned().unwrap();
+        }
+        assert_eq!((entry.pinned(), entry.pins(), entry.state()), (None, 0xff, State::Mapped(owner)));
+    }
+
+    #[test]
+    fn claim_and_pins_exclude_each_other() {
+        let owner = Owner { object: ObjectId(1), index: PageIndex(2) };
+        let claimed = Entry::mapped(owner).claimed().unwrap();
+        assert_eq!((claimed.pinned(), claimed.claimed()), (None, None));
+        assert_eq!(Entry::mapped(owner).pinned().unwrap().claimed(), None);
+        assert_eq!(claimed.unclaimed(), Entry::mapped(owner));
+    }
+
+    #[test]
+    fn a_free_entry_names_its_successor() {
+        assert_eq!(Entry::free(Some(7)).state(), State::Free(Some(7)));
+        assert_eq!(Entry::free(None).state(), State::Free(None));
+    }
+}

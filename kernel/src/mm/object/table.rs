@@ -1,0 +1,102 @@
+//! All memory objects of the machine, by number.
+
+use super::{Counts, Cursor, LIVE, MemoryObject, ObjectId};
+use crate::addr::PAGE_SIZE;
+use crate::mm::{
+    flush::Generation,
+    frames::FrameTable,
+    layout::RamLayout,
+    leaf::Format,
+    table::{Table, TableReserve},
+};
+use crate::sync::{Ranked, rank};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU8, AtomicU64};
+
+/// All memory objects of the machine.
+///
+/// Lock: its own ([`rank::OBJECT`]), for a look-up only; an object needs none.
+pub struct ObjectTable {
+    frames: Arc<FrameTable>,
+    tables: Arc<TableReserve>,
+    format: &'static Format,
+    slots: Ranked<[Slot; Self::CAPACITY], { rank::OBJECT }>,
+}
+
+/// A number: who has it, and with which generation the next who gets it begins.
+struct Slot {
+    object: Option<Arc<MemoryObject>>,
+    next_generation: u64,
+}
+
+/// Why an object was not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ObjectError {
+    /// All numbers are taken.
+    Full,
+    /// No page for the root table.
+    OutOfTables,
+}
+
+impl ObjectTable {
+    /// Most objects at a time.
+    pub const CAPACITY: usize = 64;
+
+    /// Makes an empty table of objects, whose pages live in `frames` and whose tables have `format`.
+    pub const fn new(frames: Arc<FrameTable>, tables: Arc<TableReserve>, format: &'static Format) -> Self {
+        let slots = [const { Slot { object: None, next_generation: 1 } }; Self::CAPACITY];
+        Self { frames, tables, format, slots: Ranked::new(slots) }
+    }
+
+    /// Makes the empty live memory of a new incarnation.
+    ///
+    /// # Errors
+    /// [`ObjectError`] says what has run out.
+    pub fn create(&self, layout: RamLayout) -> Result<Arc<MemoryObject>, ObjectError> {
+        let mut slots = self.slots.lock();
+        let number = slots.iter().position(|s| s.object.is_none()).ok_or(ObjectError::Full)?;
+        let table = Table::new(self.tables.clone(), self.format).map_err(|_| ObjectError::OutOfTables)?;
+        let object = Arc::new(MemoryObject {
+            id: ObjectId(number as u16),
+            layout,
+            table,
+            frames: self.frames.clone(),
+            generation: Generation::starting_at(slots[number].next_generation),
+            wakes: AtomicU64::new(0),
+            counts: Counts::new(layout.pages()),
+            state: AtomicU8::new(LIVE),
+            teardown: Cursor::default(),
+        });
+        slots[number].object = Some(object.clone());
+        Ok(object)
+    }
+
+    /// Returns an object by its number.
+    pub fn get(&self, id: ObjectId) -> Option<Arc<MemoryObject>> {
+        self.slots.lock()[usize::from(id.as_u16())].object.clone()
+    }
+
+    /// Frees the number of an object that has been taken apart.
+    ///
+    /// # Panics
+    /// If it has not (our bug: frames would name a stranger).
+    pub fn remove(&self, object: Arc<MemoryObject>) {
+        assert!(object.teardown.is_done(), "an object is taken apart before its number is free");
+        assert!(self.frames.owned_by(object.id) == 0, "an object that is taken apart has no frames");
+        let slot = &mut self.slots.lock()[usize::from(object.id.as_u16())];
+        slot.next_generation = object.generation.current() + 1;
+        slot.object = None;
+    }
+
+    /// Returns the frames that pages live in.
+    pub const fn frames(&self) -> &Arc<FrameTable> {
+        &self.frames
+    }
+
+    /// Returns the bytes of metadata of all objects and frames: tables, reverse entries, checksums, the objects themselves.
+    pub fn metadata_bytes(&self) -> u64 {
+        let objects = self.slots.lock().iter().filter(|s| s.object.is_some()).count();
+        let fixed = size_of::<Self>() + objects * size_of::<MemoryObject>() + self.frames.metadata_bytes();
+        fixed as u64 + u64::from(self.tables.used_count()) * PAGE_SIZE
+    }
+}

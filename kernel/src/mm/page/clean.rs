@@ -1,0 +1,39 @@
+//! Cleaning in place: the page stays mapped and gets a current block.
+
+use super::{Cleaning, Page, Refused, SettledClean};
+use crate::mm::{crc::Crc32c, leaf::Mapping};
+
+impl Page<'_> {
+    /// Clears D (and *has block*) of a dirty page that stays mapped. The frame is read after the flush.
+    ///
+    /// # Errors
+    /// [`Refused`] says what stands in the way; [`Refused::Clean`]: there is nothing to do.
+    pub fn begin_clean(&self) -> Result<Cleaning, Refused> {
+        let hfn = self.claim()?;
+        let dirty = |old: Mapping| if old.dirty { Ok(()) } else { Err(Refused::Clean) };
+        let change = |old: Mapping| Mapping { dirty: false, has_block: false, ..old };
+        self.remap(dirty, change).inspect_err(|_| self.frames().unclaim(hfn))?;
+        Ok(Cleaning::new(self.object, self.index, hfn))
+    }
+
+    /// Sets *has block* after the write, if D is still clear; returns whether it was.
+    ///
+    /// D clear means that nobody has written the frame since the flush passed, so that `crc` and the block are of one content,
+    /// the one that the frame still has.
+    pub fn finish_clean(&self, cleaning: SettledClean, crc: Crc32c) -> bool {
+        let hfn = cleaning.into_hfn(self.object, self.index);
+        self.frames().set_checksum(hfn, crc);
+        let still_clean = |old: Mapping| if old.dirty { Err(Refused::Dirty) } else { Ok(()) };
+        let done = self.remap(still_clean, |old| Mapping { has_block: true, ..old }).is_ok();
+        self.frames().unclaim(hfn);
+        done
+    }
+
+    /// Sets D again: the write failed or is not wanted any more.
+    pub fn abort_clean(&self, cleaning: SettledClean) {
+        let hfn = cleaning.into_hfn(self.object, self.index);
+        let dirtied = self.remap(|_| Ok(()), |old| Mapping { dirty: true, ..old });
+        assert!(dirtied.is_ok(), "a claimed page stays in its leaf");
+        self.frames().unclaim(hfn);
+    }
+}

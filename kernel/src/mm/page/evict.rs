@@ -1,0 +1,116 @@
+//! Out of memory: with a write, without one, and back again.
+
+use super::{Ended, Frame, Page, Refused, Settled, Unmapped, WriteOut};
+use crate::addr::Hfn;
+use crate::mm::{
+    crc::Crc32c,
+    leaf::{Leaf, Mapping},
+};
+
+impl Page<'_> {
+    /// Present, dirty -> GoingOut. The frame is written after the flush.
+    ///
+    /// # Errors
+    /// [`Refused`] says what stands in the way; [`Refused::Clean`] calls for [`Page::evict_clean`].
+    pub fn begin_write_out(&self) -> Result<WriteOut, Refused> {
+        let hfn = self.claim()?;
+        let out = |mapping: Mapping| if mapping.dirty { Ok(Leaf::GoingOut(hfn)) } else { Err(Refused::Clean) };
+        self.take(out).inspect_err(|_| self.frames().unclaim(hfn))?;
+        Ok(WriteOut::new(self.object, self.index, hfn))
+    }
+
+    /// GoingOut -> Paged(crc): the block holds what the settled frame held, `crc` is its checksum.
+    pub fn finish_write_out(&self, out: Settled, crc: Crc32c) -> Ended {
+        self.end(out, Leaf::Paged(crc))
+    }
+
+    /// GoingOut -> Zero: the settled frame holds zeros only, nothing is written.
+    pub fn evict_zero(&self, out: Settled) -> Ended {
+        self.end(out, Leaf::Zero)
+    }
+
+    /// GoingOut -> Present, dirty: the write failed or is not wanted any more.
+    pub fn abort_write_out(&self, out: Settled) {
+        let hfn = out.into_hfn(self.object, self.index);
+        // Refused where somebody has rescued it before: then it is where it should be.
+        let _ = self.transition(|leaf| leaf == Leaf::GoingOut(hfn), rescued(hfn));
+        self.frames().unclaim(hfn);
+    }
+
+    /// GoingOut -> Present, dirty: the guest wants the page. Whoever writes it learns of that when he finishes.
+    ///
+    /// Until then the frame stays claimed, because the disk still reads it: the page is neither pinned nor evicted again.
+    ///
+    /// # Errors
+    /// [`Refused::State`]: the page is not going out (any more).
+    pub fn rescue(&self) -> Result<(), Refused> {
+        let Leaf::GoingOut(hfn) = self.leaf() else { return Err(Refused::State(self.leaf())) };
+        self.transition(|leaf| leaf == Leaf::GoingOut(hfn), rescued(hfn)).map(|_| ())
+    }
+
+    /// Present and clean -> Paged with the checksum kept for its frame, or Zero if it has no block.
+    ///
+    /// # Errors
+    /// [`Refused`] says what stands in the way; [`Refused::Dirty`] calls for [`Page::begin_write_out`].
+    pub fn evict_clean(&self) -> Result<Unmapped, Refused> {
+        let hfn = self.claim()?;
+        let crc = self.frames().checksum(hfn);
+        self.unmap_to(hfn, |mapping| match mapping {
+            Mapping { dirty: true, .. } => Err(Refused::Dirty),
+            Mapping { has_block: true, .. } => Ok(Leaf::Paged(crc)),
+            Mapping { has_block: false, .. } => Ok(Leaf::Zero),
+        })
+    }
+
+    /// Anything settled -> Loaned: the guest has given the page back, its content is void. A resident page gives its frame.
+    ///
+    /// # Errors
+    /// [`Refused`]: a transfer of it is under way, or it is pinned; the hint may be dropped or repeated.
+    pub fn loan(&self) -> Result<Option<Unmapped>, Refused> {
+        match self.leaf() {
+            Leaf::Present(_) => {
+                let hfn = self.claim()?;
+                self.unmap_to(hfn, |_| Ok(Leaf::Loaned)).map(Some)
+            }
+            _ => {
+                let settled = |leaf| matches!(leaf, Leaf::Untouched | Leaf::Zero | Leaf::Paged(_) | Leaf::Loaned);
+                self.transition(settled, Leaf::Loaned).map(|_| None)
+            }
+        }
+    }
+
+    /// Anything settled -> Untouched, for an object that nobody can reach any more; gives the frame of a resident page.
+    pub(in crate::mm) fn forget(&self) -> Result<Option<Frame>, Refused> {
+        match self.leaf() {
+            Leaf::Present(_) => {
+                let hfn = self.claim()?;
+                self.take(|_| Ok(Leaf::Untouched)).inspect_err(|_| self.frames().unclaim(hfn))?;
+                Ok(Some(self.frames().unmap(hfn, self.owner())))
+            }
+            busy @ (Leaf::GoingOut(_) | Leaf::ComingIn(_)) => Err(Refused::State(busy)),
+            settled => self.transition(|leaf| leaf == settled, Leaf::Untouched).map(|_| None),
+        }
+    }
+
+    /// Takes a claimed page out of its leaf; its frame waits for the flush.
+    fn unmap_to(&self, hfn: Hfn, to: impl Fn(Mapping) -> Result<Leaf, Refused>) -> Result<Unmapped, Refused> {
+        self.take(to).inspect_err(|_| self.frames().unclaim(hfn))?;
+        Ok(Unmapped::new(self.object, self.frames().unmap(hfn, self.owner())))
+    }
+
+    fn end(&self, out: Settled, to: Leaf) -> Ended {
+        let hfn = out.into_hfn(self.object, self.index);
+        match self.transition(|leaf| leaf == Leaf::GoingOut(hfn), to) {
+            Ok(_) => Ended::Out(self.frames().unmap(hfn, self.owner())),
+            Err(_) => {
+                self.frames().unclaim(hfn);
+                Ended::Rescued
+            }
+        }
+    }
+}
+
+/// A page that came back before its write had ended: only the frame is sure to hold it.
+const fn rescued(hfn: Hfn) -> Leaf {
+    Leaf::Present(Mapping { hfn, accessed: true, dirty: true, has_block: false })
+}

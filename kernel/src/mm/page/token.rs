@@ -1,0 +1,149 @@
+//! What a page on its way out is called between the steps; the types keep their order.
+//!
+//! ```text
+//!  begin_write_out ─> WriteOut ─settle(proof)─> Settled      ─> scan, checksum, write ─> finish_write_out, evict_zero
+//!  begin_clean     ─> Cleaning ─settle(proof)─> SettledClean ─> checksum, write       ─> finish_clean
+//!  evict_clean     ─> Unmapped ─reclaim(proof)─> Frame       ─> free
+//! ```
+//!
+//! A settled token alone tells the frame's number. Tokens are small, so that the pager keeps them in its batches.
+
+use super::{Frame, Hfn, PageIndex, Passed};
+use crate::mm::object::{MemoryObject, ObjectId};
+
+/// A translation that was taken away, and when.
+#[derive(Debug)]
+struct Taken {
+    object: ObjectId,
+    /// Read after the leaf had changed; a ticket of a later generation was opened after that.
+    generation: u64,
+}
+
+impl Taken {
+    fn from(object: &MemoryObject) -> Self {
+        Self { object: object.id(), generation: object.generation().current() }
+    }
+
+    fn check(&self, passed: &Passed) {
+        passed.covers(self.object, self.generation);
+    }
+}
+
+/// A page that went without a write; its frame waits for the flush.
+#[must_use = "the frame is lost unless it is reclaimed"]
+#[derive(Debug)]
+pub struct Unmapped {
+    taken: Taken,
+    frame: Frame,
+}
+
+impl Unmapped {
+    pub(super) fn new(object: &MemoryObject, frame: Frame) -> Self {
+        Self { taken: Taken::from(object), frame }
+    }
+
+    /// Gets the frame, once the flush has passed.
+    ///
+    /// # Panics
+    /// If the proof is of another object or of a ticket opened before (our bug).
+    pub fn reclaim(self, passed: &Passed) -> Frame {
+        self.taken.check(passed);
+        self.frame
+    }
+}
+
+/// Which page and which frame.
+#[derive(Debug)]
+struct Place {
+    index: PageIndex,
+    hfn: Hfn,
+}
+
+macro_rules! waiting {
+    ($(#[$doc:meta])* $name:ident settles to $settled:ident) => {
+        $(#[$doc])*
+        #[must_use = "the page stays claimed until this is settled and finished"]
+        #[derive(Debug)]
+        pub struct $name {
+            taken: Taken,
+            place: Place,
+        }
+
+        impl $name {
+            pub(super) fn new(object: &MemoryObject, index: PageIndex, hfn: Hfn) -> Self {
+                Self { taken: Taken::from(object), place: Place { index, hfn } }
+            }
+
+            /// Returns which page.
+            pub const fn index(&self) -> PageIndex {
+                self.place.index
+            }
+
+            /// Makes the frame readable, once the flush has passed.
+            ///
+            /// # Panics
+            /// If the proof is of another object or of a ticket opened before (our bug).
+            pub fn settle(self, passed: &Passed) -> $settled {
+                self.taken.check(passed);
+                $settled { object: self.taken.object, place: self.place }
+            }
+        }
+    };
+}
+
+macro_rules! settled {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[must_use = "the page stays claimed until this is finished or aborted"]
+        #[derive(Debug)]
+        pub struct $name {
+            object: ObjectId,
+            place: Place,
+        }
+
+        impl $name {
+            /// Returns which page.
+            pub const fn index(&self) -> PageIndex {
+                self.place.index
+            }
+
+            /// Returns the frame to read.
+            pub const fn hfn(&self) -> Hfn {
+                self.place.hfn
+            }
+
+            /// Gives the frame's number to whoever finishes this on the right page.
+            pub(super) fn into_hfn(self, object: &MemoryObject, index: PageIndex) -> Hfn {
+                assert!(self.object == object.id() && self.place.index == index, "a token is finished on its own page");
+                self.place.hfn
+            }
+        }
+    };
+}
+
+waiting! {
+    /// A page that goes out and waits for the flush; nobody reads its frame before.
+    WriteOut settles to Settled
+}
+settled! {
+    /// A page that goes out and that no CPU can write any more, unless it is rescued.
+    Settled
+}
+waiting! {
+    /// A page that is cleaned in place and waits for the flush: before, a write may leave D clear.
+    Cleaning settles to SettledClean
+}
+settled! {
+    /// A page that is cleaned in place: a write from now on sets its D bit.
+    SettledClean
+}
+
+/// How a write-out ended.
+#[must_use = "the frame is lost unless it is freed"]
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The frame is the caller's.
+    Out(Frame),
+    /// The guest wanted the page meanwhile: it stays mapped and the write's result is void.
+    Rescued,
+}

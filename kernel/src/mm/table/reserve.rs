@@ -1,0 +1,101 @@
+//! Table pages of the machine: frames set apart at start, reached through the direct map.
+
+use super::{EMPTY, TableMemory};
+use crate::addr::Hfn;
+use crate::mm::{
+    frames::{Frame, FrameTable},
+    phys::DirectMap,
+};
+use core::sync::atomic::Ordering;
+
+/// Frames set apart for table pages, so that a fault needs no allocator.
+///
+/// A lock-protected free list of its own ([`FrameTable`]), sized for all partitions and their dump images at start.
+#[derive(Debug)]
+pub struct TableReserve {
+    frames: FrameTable,
+    map: DirectMap,
+}
+
+impl TableReserve {
+    /// Takes the frames of `frames` as table pages.
+    pub const fn new(frames: FrameTable, map: DirectMap) -> Self {
+        Self { frames, map }
+    }
+
+    /// Returns how many table pages are left.
+    pub fn free_count(&self) -> u32 {
+        self.frames.free_count()
+    }
+
+    /// Returns how many table pages are in use.
+    pub fn used_count(&self) -> u32 {
+        self.frames.total() - self.frames.free_count()
+    }
+
+    /// Returns how many table pages an object of `pages` RAM pages can need.
+    ///
+    /// One a 512 pages; up to three more where the hole splits the RAM or it ends inside a table; two levels above, at most one page
+    /// a GiB each side of the hole, counted as one a 256 leaf tables; the root.
+    pub const fn pages_for(pages: u64) -> u64 {
+        let leaf_tables = pages.div_ceil(512) + 2;
+        leaf_tables + leaf_tables.div_ceil(256) + 2 + 2 + 1
+    }
+}
+
+impl TableMemory for TableReserve {
+    fn alloc(&self) -> Option<Hfn> {
+        let frame = self.frames.alloc()?;
+        self.map.fill_words(frame.hfn(), EMPTY);
+        Some(frame.hfn())
+    }
+
+    fn free(&self, table: Hfn) {
+        self.frames.free(Frame::of_table(table));
+    }
+
+    fn load(&self, table: Hfn, index: usize) -> u64 {
+        self.map.word(table, index).load(Ordering::Acquire)
+    }
+
+    fn compare_exchange(&self, table: Hfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
+        let entry = self.map.word(table, index);
+        entry.compare_exchange(old, new, Ordering::SeqCst, Ordering::Acquire).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::{fake::FakeRam, layout::RamLayout, leaf::Format, table::Table};
+    use alloc::sync::Arc;
+
+    fn reserve(frames: u32) -> Arc<TableReserve> {
+        let ram = FakeRam::new(Hfn::new(0x1000), frames);
+        Arc::new(TableReserve::new(FrameTable::new(&[ram.region()]).unwrap(), ram.map()))
+    }
+
+    #[test]
+    fn the_reserve_of_an_object_is_enough_for_every_page_of_it() {
+        for bytes in [1 << 12, 1 << 21, (1 << 21) + 4096, (1 << 30) + 4096, (3 << 30) + 4096, 5 << 30] {
+            let layout = RamLayout::new(bytes).unwrap();
+            let need = TableReserve::pages_for(u64::from(layout.pages()));
+            let table = Table::new(reserve(need as u32), &Format::EPT).unwrap();
+            for range in layout.ranges() {
+                let last = range.first.checked_add(range.count - 1).unwrap();
+                let pages = (0..range.count).step_by(512).filter_map(|n| range.first.checked_add(n)).chain([last]);
+                pages.for_each(|gfn| assert!(table.slot_or_build(gfn).unwrap().is_some(), "{bytes:#x} {gfn:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_dropped_table_gives_everything_back() {
+        let reserve = reserve(16);
+        let table = Table::new(reserve.clone(), &Format::NPT).unwrap();
+        table.slot_or_build(crate::addr::Gfn::new(0)).unwrap();
+        assert_eq!((reserve.used_count(), reserve.free_count()), (4, 12));
+        drop(table);
+        assert_eq!(reserve.free_count(), 16);
+    }
+}

@@ -1,0 +1,114 @@
+//! Going over the leaves of a range, and taking a table apart.
+
+use super::{EMPTY, ENTRIES, GFN_LIMIT, ROOT, Slot, Table, TableMemory, index_at};
+use crate::addr::{Gfn, Hfn};
+
+/// The leaves of a range, ascending; where no path is built, whole subtrees are skipped.
+#[derive(Debug)]
+pub struct Slots<'a, M: TableMemory> {
+    table: &'a Table<M>,
+    next: u64,
+    end: u64,
+    /// The leaf table that holds `next`.
+    page: Option<Hfn>,
+}
+
+/// What a walk to one page found.
+enum Reached {
+    LeafTable(Hfn),
+    /// No path from this level down: so many pages have none.
+    Nothing(u32),
+}
+
+impl<M: TableMemory> Table<M> {
+    /// Goes over the leaves of the pages from `first` up to but not with `end`.
+    pub fn slots(&self, first: Gfn, end: Gfn) -> Slots<'_, M> {
+        Slots { table: self, next: first.as_u64(), end: end.as_u64().min(GFN_LIMIT), page: None }
+    }
+
+    /// Gives at most `budget` table pages back, deepest first; returns whether nothing but the root is left to give.
+    ///
+    /// Nobody may walk the table any more, hardware included. What the leaves said is forgotten.
+    pub fn prune(&self, budget: usize) -> bool {
+        for _ in 0..budget {
+            if !self.prune_one() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives the first table page back that has no table below it; returns whether there was one.
+    fn prune_one(&self) -> bool {
+        let Some((mut parent, mut index, mut page)) = self.first_child(self.root()).map(|(i, p)| (self.root(), i, p)) else {
+            return false;
+        };
+        for _ in 1..ROOT {
+            let Some((below, child)) = self.first_child(page) else { break };
+            (parent, index, page) = (page, below, child);
+        }
+        let entry = self.format.table_entry(page);
+        let word = self.memory.load(parent, index);
+        debug_assert!(word & entry == entry, "the entry points to the page that is given back");
+        self.memory.compare_exchange(parent, index, word, EMPTY).expect("nobody walks a table that is taken apart");
+        self.memory.free(page);
+        true
+    }
+
+    fn first_child(&self, page: Hfn) -> Option<(usize, Hfn)> {
+        (0..ENTRIES).find_map(|index| Some((index, self.child(page, index)?)))
+    }
+
+    fn reach(&self, gfn: Gfn) -> Reached {
+        let mut page = self.root();
+        for level in (1..=ROOT).rev() {
+            match self.child(page, index_at(gfn, level)) {
+                Some(child) => page = child,
+                None => return Reached::Nothing(level),
+            }
+        }
+        Reached::LeafTable(page)
+    }
+}
+
+impl<'a, M: TableMemory> Slots<'a, M> {
+    /// Finds the next leaf table at or after `next`, and moves `next` there.
+    fn find(&mut self) -> Option<Hfn> {
+        while self.next < self.end {
+            match self.table.reach(Gfn::new(self.next)) {
+                Reached::LeafTable(page) => return Some(page),
+                Reached::Nothing(level) => {
+                    let span = 1 << (9 * level);
+                    self.next = (self.next | (span - 1)) + 1;
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<'a, M: TableMemory> Iterator for Slots<'a, M> {
+    type Item = (Gfn, Slot<'a, M>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        let page = match self.page {
+            Some(page) => page,
+            None => self.find()?,
+        };
+        let gfn = Gfn::new(self.next);
+        self.next += 1;
+        self.page = (!self.next.is_multiple_of(ENTRIES as u64)).then_some(page);
+        Some((gfn, Slot { table: self.table, page, index: index_at(gfn, 0) }))
+    }
+}
+
+impl<M: TableMemory> Drop for Table<M> {
+    /// Gives all pages back. [`Table::prune`] first, to do it in bounded steps.
+    fn drop(&mut self) {
+        while self.prune_one() {}
+        self.memory.free(self.root);
+    }
+}
