@@ -1,0 +1,171 @@
+//! The local APIC: end of interrupt, interrupts to other CPUs, the timer's registers.
+//!
+//! x2APIC where the CPU has it, else the registers in memory; [`init`] chooses once, for all CPUs alike.
+//! SDM 3A "Advanced Programmable Interrupt Controller (APIC)".
+// UNSAFETY: device registers in memory and in MSRs.
+#![allow(unsafe_code)]
+
+use super::{direct_map, instr};
+use crate::addr::Hpa;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+const IA32_APIC_BASE: u32 = 0x1b;
+const BASE_ENABLE: u64 = 1 << 11;
+const BASE_X2APIC: u64 = 1 << 10;
+const BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const X2APIC_MSRS: u32 = 0x800;
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+
+/// A register, by its offset in memory; the MSR's number is the offset / 16.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Register {
+    Id = 0x20,
+    TaskPriority = 0x80,
+    EndOfInterrupt = 0xb0,
+    SpuriousVector = 0xf0,
+    Command = 0x300,
+    CommandHigh = 0x310,
+    Timer = 0x320,
+    Lint0 = 0x350,
+    Lint1 = 0x360,
+    Error = 0x370,
+    InitialCount = 0x380,
+    CurrentCount = 0x390,
+    Divide = 0x3e0,
+}
+
+const MASKED: u32 = 1 << 16;
+const SOFTWARE_ENABLE: u32 = 1 << 8;
+const TIMER_TSC_DEADLINE: u32 = 2 << 17;
+const DIVIDE_BY_1: u32 = 0b1011;
+
+const DELIVER_NMI: u32 = 4 << 8;
+const DELIVER_INIT: u32 = 5 << 8;
+const DELIVER_STARTUP: u32 = 6 << 8;
+const ASSERT: u32 = 1 << 14;
+const ALL_BUT_SELF: u32 = 3 << 18;
+const DELIVERY_PENDING: u32 = 1 << 12;
+
+/// Where the registers are: a virtual address, or 0 for x2APIC.
+static REGISTERS: AtomicU64 = AtomicU64::new(0);
+
+/// Enables this CPU's APIC with everything masked.
+pub fn init() {
+    // SAFETY: all 64-bit CPUs have the register.
+    let base = unsafe { instr::rdmsr(IA32_APIC_BASE) };
+    let x2apic = instr::cpuid(1, 0).ecx & 1 << 21 != 0;
+    let wanted = base | BASE_ENABLE | if x2apic { BASE_X2APIC } else { 0 };
+    if !x2apic {
+        REGISTERS.store(direct_map::hva(Hpa::new(base & BASE_ADDRESS)).as_u64(), Ordering::Release);
+    }
+    // SAFETY: enabling, and from enabled to x2APIC, are legal transitions.
+    unsafe { instr::wrmsr(IA32_APIC_BASE, wanted) };
+    write(Register::TaskPriority, 0);
+    for entry in [Register::Timer, Register::Lint0, Register::Lint1, Register::Error] {
+        write(entry, MASKED);
+    }
+    write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(super::interrupts::SPURIOUS));
+}
+
+/// Returns this CPU's APIC identifier.
+pub fn id() -> u32 {
+    let id = read(Register::Id);
+    if is_x2apic() { id } else { id >> 24 }
+}
+
+/// Ends the interrupt being handled.
+pub fn end_of_interrupt() {
+    write(Register::EndOfInterrupt, 0);
+}
+
+/// Sends an interrupt to the CPU with APIC identifier `to`.
+pub fn send(to: u32, vector: u8) {
+    command(to, ASSERT | u32::from(vector));
+}
+
+/// Sends INIT to a CPU.
+pub fn send_init(to: u32) {
+    command(to, ASSERT | DELIVER_INIT);
+}
+
+/// Sends a start-up interrupt: the CPU begins in real mode at page `page`.
+pub fn send_startup(to: u32, page: u8) {
+    command(to, ASSERT | DELIVER_STARTUP | u32::from(page));
+}
+
+/// Sends an NMI to all other CPUs.
+pub fn send_nmi_to_others() {
+    command(0, ASSERT | DELIVER_NMI | ALL_BUT_SELF);
+}
+
+/// Sets the timer to send `vector` once after `count` ticks; 0 stops it.
+pub fn start_timer(vector: u8, count: u32) {
+    write(Register::Divide, DIVIDE_BY_1);
+    write(Register::Timer, u32::from(vector));
+    write(Register::InitialCount, count);
+}
+
+/// Lets the timer run down from the top, silently.
+pub fn start_silent_timer() {
+    write(Register::Divide, DIVIDE_BY_1);
+    write(Register::Timer, MASKED);
+    write(Register::InitialCount, u32::MAX);
+}
+
+/// Returns what is left of the timer's count.
+pub fn timer_count() -> u32 {
+    read(Register::CurrentCount)
+}
+
+/// Sets the timer to send `vector` when the time-stamp counter reaches `tsc`; 0 stops it.
+///
+/// # Safety
+/// The CPU has TSC-deadline mode.
+pub unsafe fn start_deadline_timer(vector: u8, tsc: u64) {
+    write(Register::Timer, TIMER_TSC_DEADLINE | u32::from(vector));
+    // In memory the write above may be seen late; SDM 3A "TSC-Deadline Mode" asks for a fence.
+    core::sync::atomic::fence(Ordering::SeqCst);
+    // SAFETY: the caller's promise.
+    unsafe { instr::wrmsr(IA32_TSC_DEADLINE, tsc) };
+}
+
+fn command(to: u32, low: u32) {
+    if is_x2apic() {
+        // WRMSR to the APIC is not ordered after earlier stores: what they say must be seen before the interrupt is.
+        core::sync::atomic::fence(Ordering::SeqCst);
+        // SAFETY: the command register in x2APIC mode.
+        return unsafe { instr::wrmsr(X2APIC_MSRS + Register::Command as u32 / 16, u64::from(to) << 32 | u64::from(low)) };
+    }
+    // Bounded: a command that stays pending is lost, and so are we, but not here.
+    for _ in 0..1_000_000 {
+        if read(Register::Command) & DELIVERY_PENDING == 0 {
+            break;
+        }
+        instr::pause();
+    }
+    write(Register::CommandHigh, to << 24);
+    write(Register::Command, low);
+}
+
+fn is_x2apic() -> bool {
+    REGISTERS.load(Ordering::Acquire) == 0
+}
+
+fn read(register: Register) -> u32 {
+    match REGISTERS.load(Ordering::Acquire) {
+        // SAFETY: the APIC is in x2APIC mode and has the register.
+        0 => unsafe { instr::rdmsr(X2APIC_MSRS + register as u32 / 16) as u32 },
+        // SAFETY: the APIC's page in the direct map, uncached by the firmware's MTRRs.
+        base => unsafe { ((base + register as u64) as *const u32).read_volatile() },
+    }
+}
+
+fn write(register: Register, value: u32) {
+    match REGISTERS.load(Ordering::Acquire) {
+        // SAFETY: the APIC is in x2APIC mode and has the register; it reaches no memory.
+        0 => unsafe { instr::wrmsr(X2APIC_MSRS + register as u32 / 16, u64::from(value)) },
+        // SAFETY: as in `read`.
+        base => unsafe { ((base + register as u64) as *mut u32).write_volatile(value) },
+    }
+}

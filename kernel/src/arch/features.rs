@@ -1,0 +1,34 @@
+//! What every CPU must have, back ends' needs aside.
+
+use super::instr;
+
+/// A feature the hypervisor cannot do without: where CPUID shows it and what it is called.
+struct Needed {
+    name: &'static str,
+    ecx_bit: u32,
+}
+
+/// All in leaf 1, ECX.
+const NEEDED: [Needed; 2] =
+    [Needed { name: "SSE4.2 (the CRC32 instruction)", ecx_bit: 20 }, Needed { name: "XSAVE", ecx_bit: 26 }];
+
+/// Returns the name of the first feature that this CPU lacks.
+pub fn missing() -> Option<&'static str> {
+    first_missing(instr::cpuid(1, 0).ecx)
+}
+
+fn first_missing(ecx: u32) -> Option<&'static str> {
+    NEEDED.iter().find(|needed| ecx & 1 << needed.ecx_bit == 0).map(|needed| needed.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(first_missing(u32::MAX), None);
+        assert_eq!(first_missing(1 << 20), Some("XSAVE"));
+        assert!(first_missing(0).is_some_and(|name| name.contains("CRC32")));
+    }
+}

@@ -1,0 +1,127 @@
+//! The extended state (x87, SSE, AVX) of guests.
+//!
+//! The hypervisor is soft-float: a vCPU's state stays in the registers across exits and moves only when another vCPU
+//! takes the CPU. XCR0 is part of it. No supervisor state (XSS) is offered to guests.
+// UNSAFETY: XSAVE and XRSTOR write and read memory; XCR0 faults on values the CPU does not take.
+#![allow(unsafe_code)]
+
+use super::instr;
+use alloc::boxed::Box;
+use spin::Once;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+
+const X87: u64 = 1 << 0;
+const SSE: u64 = 1 << 1;
+const AVX: u64 = 1 << 2;
+const AVX512: u64 = 0b111 << 5;
+/// What is switched; further components are not offered.
+const KNOWN: u64 = X87 | SSE | AVX | AVX512;
+
+/// One XSAVE area; AVX-512's takes 2696 bytes.
+#[repr(C, align(64))]
+struct Area([u8; 4096]);
+
+/// Components that this machine's CPUs have and guests are offered.
+static OFFERED: Once<u64> = Once::new();
+
+/// Enables XSAVE on this CPU with all offered components.
+///
+/// # Panics
+/// If the CPU lacks XSAVE (start-up checks it first) or needs an area larger than ours.
+pub fn init() {
+    // SAFETY: x87 and SSE instructions neither trap nor need emulation; the hypervisor uses none.
+    unsafe { Cr0::update(|cr0| cr0.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED)) };
+    // SAFETY: start-up has checked that the CPU has XSAVE.
+    unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::OSXSAVE)) };
+    let offered = *OFFERED.call_once(|| {
+        let leaf = instr::cpuid(0xd, 0);
+        consistent_part((u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & KNOWN)
+    });
+    // SAFETY: XSAVE is on, and the value is a consistent part of what the CPU has.
+    unsafe { instr::xsetbv(0, offered) };
+    assert!(instr::cpuid(0xd, 0).ebx as usize <= size_of::<Area>(), "XSAVE area of the offered components fits");
+}
+
+/// Returns the components that guests are offered.
+pub fn offered_xcr0() -> u64 {
+    OFFERED.get().copied().unwrap_or(X87)
+}
+
+/// Returns whether a guest may set XCR0 to `value`; else XSETBV raises #GP(0). SDM 1 "XCR0".
+pub fn is_valid_xcr0(value: u64, offered: u64) -> bool {
+    value & !offered == 0 && value & X87 != 0 && value == consistent_part(value)
+}
+
+/// Leaves out the components whose base is missing.
+const fn consistent_part(value: u64) -> u64 {
+    let value = if value & SSE == 0 { value & !(AVX | AVX512) } else { value };
+    let value = if value & AVX == 0 { value & !AVX512 } else { value };
+    if value & AVX512 == AVX512 { value } else { value & !AVX512 }
+}
+
+/// The extended state of a vCPU that does not have the CPU.
+pub struct GuestFpu {
+    area: Box<Area>,
+    xcr0: u64,
+}
+
+impl GuestFpu {
+    /// Makes the state after reset.
+    pub fn new() -> Self {
+        const MXCSR: usize = 24;
+        const MXCSR_RESET: u32 = 0x1f80;
+        let mut area = Box::new(Area([0; 4096]));
+        // XRSTOR takes the initial state for components that the header does not name, but MXCSR from memory.
+        area.0[MXCSR..MXCSR + 4].copy_from_slice(&MXCSR_RESET.to_le_bytes());
+        Self { area, xcr0: X87 }
+    }
+
+    /// Moves the state from the CPU's registers to memory.
+    pub fn save(&mut self) {
+        // Read back, not remembered: not every emulator lets us intercept XSETBV.
+        // SAFETY: XSAVE is on since `init`.
+        self.xcr0 = unsafe { instr::xgetbv(0) };
+        // SAFETY: the value `init` set. The guest cannot have chosen more, but may have left state in what it closed.
+        unsafe { instr::xsetbv(0, offered_xcr0()) };
+        // SAFETY: aligned by its type, and large enough, which `init` has checked.
+        unsafe { instr::xsave(self.area.0.as_mut_ptr()) };
+    }
+
+    /// Moves the state from memory to the CPU's registers.
+    pub fn load(&self) {
+        // SAFETY: as in `save`.
+        unsafe { instr::xsetbv(0, offered_xcr0()) };
+        // SAFETY: written by `save` or `new`, by nobody else.
+        unsafe { instr::xrstor(self.area.0.as_ptr()) };
+        // SAFETY: a value that this CPU held before, or the reset value.
+        unsafe { instr::xsetbv(0, self.xcr0) };
+    }
+
+    /// Returns XCR0 as of the last [`Self::save`].
+    pub fn xcr0(&self) -> u64 {
+        self.xcr0
+    }
+}
+
+impl Default for GuestFpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xcr0_takes_what_the_manual_allows() {
+        let all = X87 | SSE | AVX | AVX512;
+        for value in [X87, X87 | SSE, X87 | SSE | AVX, all] {
+            assert!(is_valid_xcr0(value, all), "{value:#x}");
+        }
+        for value in [0, SSE, X87 | AVX, X87 | SSE | AVX512, X87 | SSE | AVX | 1 << 5, all | 1 << 9, u64::MAX] {
+            assert!(!is_valid_xcr0(value, all), "{value:#x}");
+        }
+        assert!(!is_valid_xcr0(X87 | SSE | AVX, X87 | SSE));
+    }
+}

@@ -1,0 +1,171 @@
+//! Time since start, from the time-stamp counter, and the one-shot timer.
+//!
+//! [`calibrate`] measures both clocks once, against CPUID's word or the interval timer; then time is a multiplication.
+//! The counters of all CPUs are taken as one; `smp` checks that as each CPU starts.
+// UNSAFETY: arms the timer in TSC-deadline mode, for CPUs that have it.
+#![allow(unsafe_code)]
+
+use super::{apic, instr, interrupts, pit};
+use spin::Once;
+
+/// A clock's frequency, ready for conversions without division.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scale {
+    hz: u64,
+    /// Nanoseconds a tick, 32 binary places.
+    ns_per_tick: u64,
+}
+
+impl Scale {
+    /// Makes a scale.
+    ///
+    /// # Panics
+    /// If `hz` is 0 (our bug: what is measured is checked first).
+    pub const fn new(hz: u64) -> Self {
+        assert!(hz > 0, "a clock that stands still");
+        Self { hz, ns_per_tick: ((1_000_000_000_u128 << 32) / hz as u128) as u64 }
+    }
+
+    /// Returns the frequency.
+    pub const fn hz(self) -> u64 {
+        self.hz
+    }
+
+    /// Returns how long `ticks` take.
+    pub const fn ns(self, ticks: u64) -> u64 {
+        (ticks as u128 * self.ns_per_tick as u128 >> 32) as u64
+    }
+
+    /// Returns how many ticks `ns` have, rounded up.
+    pub const fn ticks(self, ns: u64) -> u64 {
+        let ticks = (ns as u128 * self.hz as u128).div_ceil(1_000_000_000);
+        if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 }
+    }
+}
+
+struct Clocks {
+    tsc: Scale,
+    /// `None`: the timer compares with the time-stamp counter itself.
+    timer: Option<Scale>,
+    /// The counter when time began.
+    start: u64,
+}
+
+static CLOCKS: Once<Clocks> = Once::new();
+
+/// Measures the clocks; once, on the boot CPU, with its APIC enabled.
+pub fn calibrate() {
+    const WINDOW_TICKS: u16 = 11_932;
+    const ASSUMED_HZ: u64 = 1_000_000_000;
+    CLOCKS.call_once(|| {
+        // The shortest of three is the one that was disturbed least.
+        let measured = (0..3).filter_map(|_| measure(WINDOW_TICKS)).min();
+        if measured.is_none() {
+            log::warn!("no interval timer: the clocks are taken to run at 1 GHz");
+        }
+        let (tsc, timer) = measured.unwrap_or((ASSUMED_HZ, ASSUMED_HZ));
+        let timer = (!has_deadline_timer()).then(|| Scale::new(timer));
+        Clocks { tsc: Scale::new(tsc_hz_by_cpuid().unwrap_or(tsc)), timer, start: instr::rdtsc() }
+    });
+}
+
+/// Returns the frequencies of the counter and the APIC's timer.
+fn measure(ticks: u16) -> Option<(u64, u64)> {
+    let mut begin = 0;
+    let ns = pit::window(ticks, || {
+        apic::start_silent_timer();
+        begin = instr::rdtsc();
+    })?;
+    let (end, left) = (instr::rdtsc(), apic::timer_count());
+    let hz = |ticks: u64| u64::try_from(u128::from(ticks) * 1_000_000_000 / u128::from(ns)).ok().filter(|&hz| hz > 0);
+    hz(end.wrapping_sub(begin)).zip(hz(u64::from(u32::MAX - left)))
+}
+
+/// SDM 2A "CPUID": leaf 15h, counter frequency = crystal * EBX / EAX.
+fn tsc_hz_by_cpuid() -> Option<u64> {
+    if instr::cpuid(0, 0).eax < 0x15 {
+        return None;
+    }
+    let leaf = instr::cpuid(0x15, 0);
+    let hz = u64::from(leaf.ecx) * u64::from(leaf.ebx);
+    hz.checked_div(u64::from(leaf.eax)).filter(|&hz| hz > 0)
+}
+
+fn has_deadline_timer() -> bool {
+    instr::cpuid(1, 0).ecx & 1 << 24 != 0
+}
+
+/// Returns the counter's frequency; 1 GHz before [`calibrate`].
+pub fn tsc_hz() -> u64 {
+    tsc_scale().hz()
+}
+
+/// Returns the counter's scale; that of 1 GHz before [`calibrate`].
+pub fn tsc_scale() -> Scale {
+    const BEFORE: Scale = Scale::new(1_000_000_000);
+    CLOCKS.get().map_or(BEFORE, |clocks| clocks.tsc)
+}
+
+/// Returns nanoseconds since [`calibrate`]; 0 before.
+pub fn now_ns() -> u64 {
+    CLOCKS.get().map_or(0, |clocks| clocks.tsc.ns(instr::rdtsc().saturating_sub(clocks.start)))
+}
+
+/// Returns the counter's value at a time since [`calibrate`].
+pub fn tsc_at(ns: u64) -> u64 {
+    CLOCKS.get().map_or(u64::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
+}
+
+/// Waits actively; for start-up only.
+pub fn spin_ns(ns: u64) {
+    let end = now_ns().saturating_add(ns);
+    while now_ns() < end {
+        instr::pause();
+    }
+}
+
+/// Sets this CPU's timer to interrupt at `deadline_ns`, or somewhat earlier if that is beyond its range.
+pub fn arm(deadline_ns: u64) {
+    let Some(clocks) = CLOCKS.get() else { return };
+    match clocks.timer {
+        // SAFETY: there is no timer scale only where the CPU has this mode.
+        None => unsafe { apic::start_deadline_timer(interrupts::TIMER, tsc_at(deadline_ns)) },
+        Some(timer) => {
+            let ticks = timer.ticks(deadline_ns.saturating_sub(now_ns()));
+            apic::start_timer(interrupts::TIMER, ticks.clamp(1, u64::from(u32::MAX)) as u32);
+        }
+    }
+}
+
+/// Stops this CPU's timer. An interrupt that is pending already still comes.
+pub fn disarm() {
+    match CLOCKS.get().map(|clocks| clocks.timer) {
+        None => {}
+        // SAFETY: as in `arm`.
+        Some(None) => unsafe { apic::start_deadline_timer(interrupts::TIMER, 0) },
+        Some(Some(_)) => apic::start_timer(interrupts::TIMER, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_converts_both_ways() {
+        let scale = Scale::new(2_500_000_000);
+        assert_eq!((scale.ns(2_500_000_000), scale.ticks(1_000_000_000)), (999_999_999, 2_500_000_000));
+        assert_eq!(scale.ticks(scale.ns(1_000_000)).abs_diff(1_000_000), 1);
+    }
+
+    #[test]
+    fn a_slow_clock_does_not_lose_years() {
+        let (scale, year_ns) = (Scale::new(50_000_000), 365 * 86_400 * 1_000_000_000);
+        assert!(scale.ns(scale.ticks(year_ns)).abs_diff(year_ns) < 1_000);
+    }
+
+    #[test]
+    fn a_time_beyond_the_counter_saturates() {
+        assert_eq!(Scale::new(4_000_000_000).ticks(u64::MAX), u64::MAX);
+    }
+}
