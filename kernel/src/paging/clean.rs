@@ -11,8 +11,8 @@ use super::batch::{Batch, Entry, Purpose};
 use super::poll::{Budget, Work};
 use super::slots::Slot;
 use super::state::State;
+use crate::arch::percpu::CpuId;
 use crate::block::Disk;
-use crate::mm::flush::CpuIndex;
 use crate::mm::leaf::{Leaf, Mapping};
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
@@ -27,7 +27,7 @@ const PAUSE_NS: u64 = 5_000_000;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts one batch of cleaning, if the disks idle and frames are getting scarce.
-    pub(super) fn clean(&self, state: &mut State<P>, me: CpuIndex, now: u64, budget: &mut Budget, work: &mut Work) {
+    pub(super) fn clean(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         let scarce = self.ground.frames.free_count() < self.marks.high.saturating_mul(2);
         let idle = state.batches.iter().next().is_none() && state.transfers.in_use() == 0;
         if !scarce || !idle || state.reclaim.active || now < state.reclaim.clean_at {
@@ -40,7 +40,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.clean_some(state, id, me, budget, work);
     }
 
-    fn clean_some(&self, state: &mut State<P>, id: ObjectId, me: CpuIndex, budget: &mut Budget, work: &mut Work) {
+    fn clean_some(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) {
         let Some(number) = state.batches.vacant_for(id) else { return };
         let State { batches, slots, .. } = state;
         let slot = slots.busy(id);

@@ -19,9 +19,9 @@ use super::poll::{Budget, Work};
 use super::slots::Slot;
 use super::state::State;
 use crate::addr::PageIndex;
+use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError};
 use crate::mm::crc::Crc32c;
-use crate::mm::flush::CpuIndex;
 use crate::mm::leaf::{Leaf, Mapping};
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::page::{Page, Refused};
@@ -134,7 +134,7 @@ impl Drain {
     pub fn step<M: FrameMemory, D: Disk, P: Policy>(
         &self,
         pager: &Pager<'_, M, D, P>,
-        me: CpuIndex,
+        me: CpuId,
         visits: u32,
     ) -> (Progress, Work) {
         let mut work = Work::default();
@@ -210,7 +210,7 @@ enum Step {
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts one batch of an image's pages; returns how many are in it.
-    pub(super) fn sweep(&self, state: &mut State<P>, id: ObjectId, me: CpuIndex, budget: &mut Budget, work: &mut Work) -> usize {
+    pub(super) fn sweep(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) -> usize {
         let Some(number) = state.batches.vacant_for(id) else { return 0 };
         let alone = state.batches.of(id).next().is_none();
         let State { batches, slots, .. } = state;

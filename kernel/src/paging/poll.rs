@@ -4,8 +4,9 @@ use super::batch::{BATCHES, Batch};
 use super::cookie::{Class, Tag};
 use super::state::State;
 use super::{MAX_DISKS, Pager};
+use crate::arch::percpu::CpuId;
 use crate::block::{Completion, Cookie, Disk};
-use crate::mm::flush::{CpuIndex, Kicks};
+use crate::mm::flush::Kicks;
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use core::sync::atomic::Ordering::Relaxed;
@@ -66,7 +67,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Brings home what the disks have finished, moves batches on, takes frames back where the pool is short, wakes who waited.
     ///
     /// `me` is the calling CPU; it holds no translation of any guest's page. Returns at once where another CPU is at it.
-    pub fn poll(&self, me: CpuIndex, now: u64) -> Work {
+    pub fn poll(&self, me: CpuId, now: u64) -> Work {
         let mut work = Work::default();
         self.clock.store(now, Relaxed);
         let Some(mut state) = self.state.try_lock() else { return work };

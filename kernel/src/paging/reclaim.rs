@@ -16,8 +16,8 @@ use super::poll::{Budget, Work};
 use super::slots::Slot;
 use super::state::State;
 use super::{Pager, holder};
+use crate::arch::percpu::CpuId;
 use crate::block::Disk;
-use crate::mm::flush::CpuIndex;
 use crate::mm::leaf::{Leaf, Mapping};
 use crate::mm::object::{ObjectId, ObjectTable};
 use crate::mm::page::Page;
@@ -36,7 +36,7 @@ const STARVED_NS: u64 = 1_000_000_000;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts batches until enough frames are on their way.
-    pub(super) fn reclaim(&self, state: &mut State<P>, me: CpuIndex, now: u64, budget: &mut Budget, work: &mut Work) {
+    pub(super) fn reclaim(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         let free = self.ground.frames.free_count();
         if !state.reclaim.active && !self.marks.is_low(free) && self.hungry.load(Relaxed) == 0 {
             return;
@@ -85,7 +85,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         state: &mut State<P>,
         id: ObjectId,
         wanted: u32,
-        me: CpuIndex,
+        me: CpuId,
         now: u64,
         budget: &mut Budget,
         work: &mut Work,

@@ -11,8 +11,9 @@ use super::poll::Budget;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, State};
 use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
-use crate::mm::flush::{CpuIndex, Kicks, Passed};
+use crate::mm::flush::{Kicks, Passed};
 use crate::mm::frames::Frame;
 use crate::mm::object::MemoryObject;
 use crate::mm::page::{Ended, Page};
@@ -32,7 +33,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         number: usize,
         object: &MemoryObject,
         purpose: Purpose,
-        me: CpuIndex,
+        me: CpuId,
     ) -> Kicks {
         let batch = state.batches.get(number);
         if batch.len() == 0 {
