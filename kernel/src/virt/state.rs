@@ -27,6 +27,17 @@ pub enum Gpr {
     R15,
 }
 
+impl Gpr {
+    /// Returns the register of an encoding, of which the low four bits count.
+    pub const fn from_number(number: u8) -> Self {
+        const ALL: [Gpr; 16] = {
+            use Gpr::*;
+            [Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15]
+        };
+        ALL[(number & 0xf) as usize]
+    }
+}
+
 /// General-purpose registers, instruction pointer and flags. `repr(C)`: the world switches know the offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]

@@ -9,6 +9,7 @@ mod checksum;
 mod port;
 mod state;
 pub mod svm;
+pub mod vmx;
 
 pub use checksum::{crc32c, crc32c_page};
 pub use port::{in8, in16, in32, out8, out16, out32};

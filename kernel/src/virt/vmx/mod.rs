@@ -1,90 +1,65 @@
 //! VMX with EPT: the first back end.
 //!
-//! Skeleton of the face; the back end proper follows.
-#![allow(unused_variables, missing_docs)]
+//! ```text
+//!  capability ─ controls      what the CPU can, what we ask                       pure
+//!  control ─ host_state       VMX operation of a CPU, the current VMCS            unsafe
+//!  field                      the VMCS's fields, typed                            pure
+//!  setup ─ guest_state        what goes into a VMCS, once and for each guest
+//!  vcpu ─ entry ─ decode      run: world switch, then exit -> `Exit`              decode is pure
+//!  event ─ control_register   interruption words; CR0 and CR4 masks and shadows   pure
+//!  msrs ─ msr_bitmap ─ flush
+//! ```
+//!
+//! Required beyond VMX itself, and named if it lacks: EPT with 4 levels, write-back and A/D bits, unrestricted guest,
+//! VPID, virtual NMIs, MSR bitmaps, EFER and PAT switched at entry and exit, INVEPT and INVVPID of a single context.
+//!
+//! What a guest reaches without an exit: its control registers but for a few bits, CR3, INVLPG, its debug registers, time
+//! stamp, EFER, PAT and the MSRs of system calls. Ports, CPUID, HLT, XSETBV, CR8 and all other MSRs exit.
 
-use super::exit::{Event, Exit};
-use super::face::{Capabilities, ControlRegisters, Flush, Missing, RawExit, Window};
-use super::frame::ControlFrame;
-use super::state::{CpuState, Regs};
-use super::tag::TlbTag;
-use crate::addr::Hpa;
+mod capability;
+mod control;
+mod control_register;
+mod controls;
+mod decode;
+mod entry;
+mod event;
+mod field;
+mod flush;
+mod guest_state;
+mod host_state;
+mod msr_bitmap;
+mod msrs;
+mod setup;
+mod vcpu;
 
+pub use control::EnabledCpu;
+pub use vcpu::Vcpu;
+
+use super::face::{AccessedDirty, Capabilities, Missing};
+use capability::Settings;
+use spin::Once;
+
+/// What [`detect`] found; the same on every CPU, which [`EnabledCpu::enable`] checks.
+static SETTINGS: Once<Settings> = Once::new();
+
+/// Checks that the calling CPU has all we need.
+///
+/// # Errors
+/// What lacks.
 pub fn detect() -> Result<(), Missing> {
-    Err(Missing("VT-x: this build has no back end for it yet"))
+    let settings = control::probe()?;
+    SETTINGS.call_once(|| settings);
+    Ok(())
 }
 
-pub fn capabilities() -> Capabilities {
-    unreachable!("detect refused")
+/// Returns what the back end offers.
+pub const fn capabilities() -> Capabilities {
+    /// VPIDs have 16 bits on every CPU.
+    const VPIDS: u32 = 1 << 16;
+    // Without A/D bits `detect` refuses the CPU.
+    Capabilities { tags: VPIDS, accessed_dirty: AccessedDirty::Hardware }
 }
 
-#[derive(Debug)]
-pub struct EnabledCpu {}
-
-impl EnabledCpu {
-    pub fn enable(frames: [ControlFrame; 2]) -> Result<Self, Missing> {
-        detect().map(|()| Self {})
-    }
-}
-
-pub struct Vcpu {
-    frame: ControlFrame,
-    regs: Regs,
-}
-
-impl Vcpu {
-    pub fn new(frame: ControlFrame) -> Self {
-        Self { frame, regs: Regs::default() }
-    }
-    pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {}
-    pub fn load(&mut self, cpu: &EnabledCpu) {}
-    pub fn unload(&mut self) {}
-    pub fn run(&mut self, flush: Flush) -> Exit {
-        Exit::EntryFailed { code: 0 }
-    }
-    pub fn regs(&self) -> &Regs {
-        &self.regs
-    }
-    pub fn regs_mut(&mut self) -> &mut Regs {
-        &mut self.regs
-    }
-    pub fn state(&self) -> CpuState {
-        CpuState::default()
-    }
-    pub fn set_state(&mut self, state: &CpuState) {}
-    pub fn control_registers(&self) -> ControlRegisters {
-        ControlRegisters { cr0: 0, cr3: 0, cr4: 0, efer: 0 }
-    }
-    pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
-        Err(Event::general_protection())
-    }
-    pub fn set_cr2(&mut self, cr2: u64) {}
-    pub fn cr8(&self) -> u8 {
-        0
-    }
-    pub fn set_cr8(&mut self, class: u8) {}
-    pub fn next_rip(&self) -> Option<u64> {
-        None
-    }
-    pub fn advance_to(&mut self, rip: u64) {
-        self.regs.rip = rip;
-    }
-    pub fn can_take_interrupt(&self) -> bool {
-        false
-    }
-    pub fn can_take_nmi(&self) -> bool {
-        false
-    }
-    pub fn inject(&mut self, event: Event) {}
-    pub fn event_pending(&self) -> bool {
-        false
-    }
-    pub fn request_interrupt_window(&mut self, window: Window) {}
-    pub fn request_nmi_window(&mut self, window: Window) {}
-    pub fn raw_exit(&self) -> RawExit {
-        RawExit([("none", 0); 6])
-    }
-    pub fn into_frame(self) -> ControlFrame {
-        self.frame
-    }
+fn settings() -> &'static Settings {
+    SETTINGS.get().expect("VMX is detected before it is used")
 }

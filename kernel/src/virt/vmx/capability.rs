@@ -1,0 +1,235 @@
+//! What this CPU's VMX can do: the capability MSRs, parsed once into typed values.
+//!
+//! ```text
+//!  IA32_VMX_BASIC ─ true controls? ─┬─ pin, primary, exit, entry ─ secondary ─ EPT_VPID_CAP
+//!                                   └─ revision, region size       (each only if the one before has it)
+//! ```
+//!
+//! Pure: the MSRs come through a closure, so that tables of real and emulated CPUs test it. [`Settings`] is what the
+//! set-up of a VMCS needs; a CPU that cannot give it is refused with the name of what it lacks.
+
+use super::controls::{Allowed, ControlError, Group, Pin, Primary, Secondary, adjust, requests};
+use crate::virt::face::Missing;
+
+/// Numbers of the capability MSRs (SDM 3D "VMX Capability Reporting Facility").
+mod msr {
+    pub const BASIC: u32 = 0x480;
+    pub const PIN: u32 = 0x481;
+    pub const PRIMARY: u32 = 0x482;
+    pub const EXIT: u32 = 0x483;
+    pub const ENTRY: u32 = 0x484;
+    pub const CR0_FIXED0: u32 = 0x486;
+    pub const CR0_FIXED1: u32 = 0x487;
+    pub const CR4_FIXED0: u32 = 0x488;
+    pub const CR4_FIXED1: u32 = 0x489;
+    pub const SECONDARY: u32 = 0x48b;
+    pub const EPT_VPID: u32 = 0x48c;
+    /// The same four groups without the bits that older software expected to be 1: 12 higher.
+    pub const TRUE_OFFSET: u32 = 12;
+}
+
+/// IA32_VMX_BASIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Basic(u64);
+
+impl Basic {
+    /// Identifier that the first word of a VMCS or VMXON region holds.
+    pub const fn revision(self) -> u32 {
+        self.0 as u32 & 0x7fff_ffff
+    }
+    const fn region_bytes(self) -> u64 {
+        (self.0 >> 32) & 0x1fff
+    }
+    const fn write_back(self) -> bool {
+        (self.0 >> 50) & 0xf == 6
+    }
+    const fn true_controls(self) -> bool {
+        self.0 & (1 << 55) != 0
+    }
+}
+
+/// Bits of a control register that VMX operation fixes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fixed {
+    /// Must be 1.
+    pub ones: u64,
+    /// May be 1.
+    pub permitted: u64,
+}
+
+impl Fixed {
+    /// Makes `value` one that VMX operation accepts.
+    pub const fn apply(self, value: u64) -> u64 {
+        (value | self.ones) & self.permitted
+    }
+}
+
+/// IA32_VMX_EPT_VPID_CAP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EptVpid(u64);
+
+impl EptVpid {
+    const WALK_4: u64 = 1 << 6;
+    const WRITE_BACK: u64 = 1 << 14;
+    const INVEPT: u64 = 1 << 20;
+    const ACCESSED_DIRTY: u64 = 1 << 21;
+    const INVEPT_SINGLE: u64 = 1 << 25;
+    const INVVPID: u64 = 1 << 32;
+    const INVVPID_SINGLE: u64 = 1 << 41;
+
+    /// In the order in which they are looked for; the first that lacks is named.
+    const NEEDED: [(u64, &'static str); 7] = [
+        (Self::WALK_4, "VT-x: EPT with 4 levels (IA32_VMX_EPT_VPID_CAP bit 6)"),
+        (Self::WRITE_BACK, "VT-x: write-back memory type for EPT (IA32_VMX_EPT_VPID_CAP bit 14)"),
+        (Self::ACCESSED_DIRTY, "VT-x: accessed and dirty bits in EPT (IA32_VMX_EPT_VPID_CAP bit 21)"),
+        (Self::INVEPT, "VT-x: INVEPT (IA32_VMX_EPT_VPID_CAP bit 20)"),
+        (Self::INVEPT_SINGLE, "VT-x: single-context INVEPT (IA32_VMX_EPT_VPID_CAP bit 25)"),
+        (Self::INVVPID, "VT-x: INVVPID (IA32_VMX_EPT_VPID_CAP bit 32)"),
+        (Self::INVVPID_SINGLE, "VT-x: single-context INVVPID (IA32_VMX_EPT_VPID_CAP bit 41)"),
+    ];
+}
+
+/// All that a VMCS of ours needs to know about the CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Revision identifier.
+    pub basic: Basic,
+    /// CR0 in VMX operation.
+    pub cr0: Fixed,
+    /// CR4 in VMX operation.
+    pub cr4: Fixed,
+    /// Value of the pin-based controls.
+    pub pin: u32,
+    /// Value of the primary processor-based controls, no window asked for.
+    pub primary: u32,
+    /// Value of the secondary ones.
+    pub secondary: u32,
+    /// Value of the VM-exit controls.
+    pub exit: u32,
+    /// Value of the VM-entry controls, the guest not in IA-32e mode.
+    pub entry: u32,
+}
+
+impl Settings {
+    /// Reads and checks the capabilities of a CPU that has VMX.
+    ///
+    /// # Errors
+    /// The first thing that lacks.
+    pub fn read(read_msr: impl Fn(u32) -> u64) -> Result<Self, Missing> {
+        let basic = Basic(read_msr(msr::BASIC));
+        if basic.region_bytes() > crate::addr::PAGE_SIZE || !basic.write_back() {
+            return Err(Missing("VT-x: VMCS regions of one write-back page (IA32_VMX_BASIC)"));
+        }
+        let offset = if basic.true_controls() { msr::TRUE_OFFSET } else { 0 };
+        let group = |number: u32| Allowed::from_msr(read_msr(number + offset));
+        let primary = group(msr::PRIMARY);
+        let secondary = match primary.permitted & Primary::SECONDARY_CONTROLS.bits() {
+            0 => Allowed::NONE,
+            _ => Allowed::from_msr(read_msr(msr::SECONDARY)),
+        };
+        let fixed = |zero: u32, one: u32| Fixed { ones: read_msr(zero), permitted: read_msr(one) };
+        // The secondary ones first: what an old CPU lacks is there, and the message should name that.
+        let settings = Self {
+            secondary: adjust(Group::Secondary, secondary, requests::SECONDARY).map_err(missing)?,
+            pin: adjust(Group::PinBased, group(msr::PIN), requests::PIN).map_err(missing)?,
+            primary: adjust(Group::Primary, primary, requests::PRIMARY).map_err(missing)?,
+            exit: adjust(Group::Exit, group(msr::EXIT), requests::EXIT).map_err(missing)?,
+            entry: adjust(Group::Entry, group(msr::ENTRY), requests::ENTRY).map_err(missing)?,
+            cr0: fixed(msr::CR0_FIXED0, msr::CR0_FIXED1),
+            cr4: fixed(msr::CR4_FIXED0, msr::CR4_FIXED1),
+            basic,
+        };
+        check_ept(EptVpid(read_msr(msr::EPT_VPID)))?;
+        Ok(settings)
+    }
+
+    /// Whether RDTSCP runs in the guest, so that IA32_TSC_AUX is the guest's.
+    pub const fn rdtscp(&self) -> bool {
+        self.secondary & Secondary::ENABLE_RDTSCP.bits() != 0
+    }
+}
+
+fn check_ept(ept: EptVpid) -> Result<(), Missing> {
+    match EptVpid::NEEDED.iter().find(|(bit, _)| ept.0 & bit == 0) {
+        Some((_, text)) => Err(Missing(text)),
+        None => Ok(()),
+    }
+}
+
+/// Names the control that lacks. The operator reads the text; the bits are for who adds a control.
+fn missing(error: ControlError) -> Missing {
+    const TEXTS: [(Group, u32, &str); 6] = [
+        (Group::Secondary, Secondary::ENABLE_EPT.bits(), "VT-x: EPT (extended page tables, secondary control bit 1)"),
+        (Group::Secondary, Secondary::UNRESTRICTED_GUEST.bits(), "VT-x: unrestricted guest (secondary control bit 7)"),
+        (Group::Secondary, Secondary::ENABLE_VPID.bits(), "VT-x: VPID (virtual-processor identifiers, secondary control bit 5)"),
+        (Group::Secondary, Secondary::WBINVD_EXITING.bits(), "VT-x: WBINVD exiting (secondary control bit 6)"),
+        (Group::PinBased, Pin::VIRTUAL_NMIS.bits(), "VT-x: virtual NMIs (pin-based control bit 5)"),
+        (Group::Primary, Primary::MSR_BITMAPS.bits(), "VT-x: MSR bitmaps (primary control bit 28)"),
+    ];
+    let named = TEXTS.iter().find(|(group, bit, _)| *group == error.group && error.forbidden & bit != 0);
+    Missing(match (named, error.group) {
+        (Some((_, _, text)), _) => text,
+        (None, Group::PinBased) => "VT-x: interrupt and NMI exiting (IA32_VMX_PINBASED_CTLS)",
+        (None, Group::Primary) => "VT-x: exiting controls, or EPT without CR3 exits (IA32_VMX_PROCBASED_CTLS)",
+        (None, Group::Secondary) => "VT-x: secondary controls (IA32_VMX_PROCBASED_CTLS2)",
+        (None, Group::Exit) => "VT-x: EFER and PAT switched at VM exits (IA32_VMX_EXIT_CTLS)",
+        (None, Group::Entry) => "VT-x: EFER and PAT switched at VM entries (IA32_VMX_ENTRY_CTLS)",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The MSRs of Bochs' corei7_haswell_4770, as far as we read them.
+    fn haswell(number: u32) -> u64 {
+        match number {
+            0x480 => 0x00da_0400_0000_0001 | 6 << 50 | 1 << 55,
+            0x48d => 0x0000_007f_0000_0016,
+            0x48e => 0xfff9_fffe_0400_6172,
+            0x48f => 0x007f_ffff_0003_6dfb,
+            0x490 => 0x0000_ffff_0000_11fb,
+            0x486 => 0x8000_0021,
+            0x487 => 0xffff_ffff,
+            0x488 => 0x2000,
+            0x489 => 0x0017_27ff,
+            0x48b => 0x0000_14ff_0000_0000,
+            0x48c => 0x0000_0f01_0633_4141,
+            _ => panic!("MSR {number:#x} is not read"),
+        }
+    }
+
+    fn with(number: u32, value: u64) -> Result<Settings, Missing> {
+        Settings::read(|n| if n == number { value } else { haswell(n) })
+    }
+
+    #[test]
+    fn a_haswell_has_all_we_need() {
+        let settings = Settings::read(haswell).unwrap();
+        assert_eq!(settings.basic.revision(), 1);
+        assert_eq!(settings.secondary, 0x10ea & 0x14ff);
+        assert!(settings.rdtscp());
+        assert_eq!(settings.cr0.apply(0x10), 0x8000_0031);
+    }
+
+    #[test]
+    fn what_lacks_is_named() {
+        let text = |result: Result<Settings, Missing>| result.unwrap_err().0;
+        assert!(text(with(0x48b, 0x7f << 32)).contains("unrestricted guest"));
+        assert!(text(with(0x48b, 0x80 << 32)).contains("EPT"));
+        assert!(text(with(0x48b, 0xdf << 32)).contains("VPID"));
+        assert!(text(with(0x48c, 0x0000_0f01_0613_4141)).contains("accessed and dirty"));
+        assert!(text(with(0x48c, 0x0000_0f01_0433_4141)).contains("single-context INVEPT"));
+        assert!(text(with(0x48d, 0x0000_005f_0000_0016)).contains("virtual NMIs"));
+    }
+
+    #[test]
+    fn a_cpu_without_secondary_controls_is_not_asked_for_them() {
+        let result = Settings::read(|n| match n {
+            0x48e => haswell(n) & !(1 << 63),
+            0x48b | 0x48c => panic!("this MSR does not exist there"),
+            _ => haswell(n),
+        });
+        assert!(result.unwrap_err().0.contains("EPT"));
+    }
+}

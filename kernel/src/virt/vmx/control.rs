@@ -1,0 +1,220 @@
+//! VMX operation of a CPU, and access to the current VMCS.
+//!
+//! ```text
+//!  EnabledCpu::enable: check ─> IA32_FEATURE_CONTROL ─> CR0, CR4 ─> VMXON      once a CPU, never undone
+//!  Vmcs: clear <──vmclear── current on one CPU ──> CurrentVmcs: read, write
+//!          └──────vmptrld──────────^
+//! ```
+//!
+//! Invariants: VMCS fields are reached through a [`CurrentVmcs`] only, which exists only while its VMCS is
+//! current on this CPU; it is neither `Send` nor kept. Interrupts are off in the hypervisor, so nothing comes between.
+// UNSAFETY: VMX instructions; what a field means for memory is kept right by this back end, which alone writes them.
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+
+use super::capability::Settings;
+use super::field::{Field, Info, Width};
+use super::host_state::HostState;
+use super::msrs::number as msr;
+use crate::addr::Hpa;
+use crate::arch::instr::{self, rdmsr, vmx, wrmsr};
+use crate::virt::face::Missing;
+use crate::virt::frame::ControlFrame;
+use x86_64::registers::control::{Cr0, Cr4};
+
+/// Reads and checks what the calling CPU has.
+///
+/// # Errors
+/// What lacks.
+pub fn probe() -> Result<Settings, Missing> {
+    const VMX: u32 = 1 << 5;
+    if instr::cpuid(1, 0).ecx & VMX == 0 {
+        return Err(Missing("VT-x: VMX (CPUID 1 ECX bit 5)"));
+    }
+    if feature_control() == FeatureControl::LockedOff {
+        return Err(Missing("VT-x: the firmware has switched VMX off and locked it (IA32_FEATURE_CONTROL)"));
+    }
+    // SAFETY: CPUID says VMX, so the capability registers exist; those that depend on others are read after them.
+    Settings::read(|number| unsafe { rdmsr(number) })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum FeatureControl {
+    Open,
+    Unlocked(u64),
+    LockedOff,
+}
+
+fn feature_control() -> FeatureControl {
+    // SAFETY: a CPU with VMX has the register.
+    parse_feature_control(unsafe { rdmsr(msr::FEATURE_CONTROL) })
+}
+
+const LOCK: u64 = 1 << 0;
+const VMX_OUTSIDE_SMX: u64 = 1 << 2;
+
+const fn parse_feature_control(value: u64) -> FeatureControl {
+    match (value & LOCK != 0, value & VMX_OUTSIDE_SMX != 0) {
+        (true, true) => FeatureControl::Open,
+        (true, false) => FeatureControl::LockedOff,
+        (false, _) => FeatureControl::Unlocked(value | LOCK | VMX_OUTSIDE_SMX),
+    }
+}
+
+/// A CPU in VMX root operation.
+#[derive(Debug)]
+pub struct EnabledCpu {
+    /// The CPU's for good; its address also tells this CPU from others.
+    vmxon_region: ControlFrame,
+    /// SVM wants two frames; this one lies idle.
+    _spare: ControlFrame,
+    host: HostState,
+}
+
+impl EnabledCpu {
+    /// Enters VMX root operation. The descriptor tables, the task register, GS base and CR3 are what they will stay.
+    ///
+    /// # Errors
+    /// What this CPU lacks, or that it differs from the first one.
+    pub fn enable(frames: [ControlFrame; 2]) -> Result<Self, Missing> {
+        let settings = probe()?;
+        if settings != *super::settings() {
+            return Err(Missing("VT-x: the same VMX capabilities on every CPU"));
+        }
+        let [vmxon_region, spare] = frames;
+        if let FeatureControl::Unlocked(value) = feature_control() {
+            // SAFETY: the register is unlocked, and the bits are defined where there is VMX.
+            unsafe { wrmsr(msr::FEATURE_CONTROL, value) };
+        }
+        set_control_registers(&settings);
+        write_revision(&vmxon_region, settings.basic.revision());
+        // SAFETY: the registers are set as VMXON wants them, and the frame is ours for good.
+        unsafe { vmx::vmxon(vmxon_region.hpa()) }.map_err(|_| Missing("VT-x: VMXON is refused"))?;
+        Ok(Self { vmxon_region, _spare: spare, host: HostState::capture() })
+    }
+
+    /// Which CPU this is.
+    pub fn id(&self) -> CpuTag {
+        CpuTag(self.vmxon_region.hpa())
+    }
+
+    /// What every exit on this CPU loads.
+    pub fn host(&self) -> &HostState {
+        &self.host
+    }
+}
+
+/// Tells one enabled CPU from another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CpuTag(Hpa);
+
+fn set_control_registers(settings: &Settings) {
+    let (cr0, cr4) = (settings.cr0.apply(Cr0::read_raw()), settings.cr4.apply(Cr4::read_raw()));
+    // SAFETY: adds NE, which only matters to x87 code, and there is none.
+    unsafe { Cr0::write_raw(cr0) };
+    // SAFETY: adds VMXE.
+    unsafe { Cr4::write_raw(cr4) };
+}
+
+/// SDM 3C "Format of the VMCS Region": the CPU refuses a region without its revision identifier.
+fn write_revision(frame: &ControlFrame, revision: u32) {
+    let first_word = frame.hva().as_u64() as *mut u32;
+    // SAFETY: a control frame is a mapped page of its owner's; the CPU does not use it yet.
+    unsafe { first_word.write_volatile(revision) };
+}
+
+/// A VMCS in its frame; not current anywhere unless [`Vcpu`](super::Vcpu) is loaded.
+#[derive(Debug)]
+pub struct Vmcs(ControlFrame);
+
+impl Vmcs {
+    /// Makes a VMCS out of a frame. The calling CPU is in VMX root operation.
+    pub fn new(frame: ControlFrame, settings: &Settings) -> Self {
+        write_revision(&frame, settings.basic.revision());
+        let vmcs = Self(frame);
+        vmcs.clear();
+        vmcs
+    }
+
+    /// Writes it back to memory: not current, not launched.
+    pub fn clear(&self) {
+        // SAFETY: the frame is a VMCS, and its vCPU's owner is here: no other CPU has it.
+        unsafe { vmx::vmclear(self.0.hpa()) }.expect("VMCLEAR of a VMCS of ours");
+    }
+
+    /// Makes it current on this CPU.
+    pub fn make_current(&self) {
+        // SAFETY: as for `clear`; it was cleared when it left the last CPU.
+        unsafe { vmx::vmptrld(self.0.hpa()) }.expect("VMPTRLD of a VMCS of ours");
+    }
+
+    /// Lends access to it though it is current nowhere, and puts the current one back.
+    pub fn with_current<R>(&self, access: impl FnOnce(&mut CurrentVmcs<'_>) -> R) -> R {
+        // SAFETY: VMX root operation, which nothing leaves.
+        let previous = unsafe { vmx::vmptrst() };
+        self.make_current();
+        let result = access(&mut CurrentVmcs(PhantomData));
+        self.clear();
+        if previous != Hpa::new(u64::MAX) {
+            // SAFETY: it was current here a moment ago.
+            unsafe { vmx::vmptrld(previous) }.expect("VMPTRLD of what was current");
+        }
+        result
+    }
+
+    /// Gives access to it.
+    ///
+    /// # Safety
+    /// It is current on this CPU, and stays so while the result lives.
+    #[inline(always)]
+    pub unsafe fn current(&self) -> CurrentVmcs<'_> {
+        CurrentVmcs(PhantomData)
+    }
+
+    /// Gives the frame back.
+    pub fn into_frame(self) -> ControlFrame {
+        self.0
+    }
+}
+
+/// Access to the VMCS that is current on this CPU. The pointer keeps it from being sent to another.
+#[derive(Debug)]
+pub struct CurrentVmcs<'a>(PhantomData<(&'a Vmcs, *mut ())>);
+
+impl CurrentVmcs<'_> {
+    /// Reads a field.
+    #[inline(always)]
+    pub fn read<W: Width>(&self, field: Field<W>) -> W::Value {
+        // SAFETY: a VMCS is current, so this is VMX root operation.
+        W::from_raw(unsafe { vmx::vmread(field.encoding()) })
+    }
+
+    /// Reads a field of VM-exit information.
+    #[inline(always)]
+    pub fn info<W: Width>(&self, field: Info<W>) -> W::Value {
+        // SAFETY: as for `read`.
+        W::from_raw(unsafe { vmx::vmread(field.encoding()) })
+    }
+
+    /// Writes a field.
+    #[inline(always)]
+    pub fn write<W: Width>(&mut self, field: Field<W>, value: W::Value) {
+        // SAFETY: as for `read`; what host and control fields hold is made by `setup` and `host_state` alone.
+        unsafe { vmx::vmwrite(field.encoding(), W::to_raw(value)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feature_control_is_set_and_locked_only_where_the_firmware_left_it_open() {
+        assert_eq!(parse_feature_control(0), FeatureControl::Unlocked(5));
+        assert_eq!(parse_feature_control(1), FeatureControl::LockedOff);
+        assert_eq!(parse_feature_control(3), FeatureControl::LockedOff);
+        assert_eq!(parse_feature_control(5), FeatureControl::Open);
+        assert_eq!(parse_feature_control(1 << 20), FeatureControl::Unlocked(1 << 20 | 5));
+    }
+}

@@ -1,0 +1,130 @@
+//! CR0 and CR4 as the guest sees them and as they are.
+//!
+//! A host-owned bit (set in the guest/host mask) reads as the shadow has it, whatever the real bit is, and a MOV that
+//! would make it differ from the shadow exits. All others are the guest's own, paging and protection included
+//! (unrestricted guest), so that mode switches never exit.
+//!
+//! ```text
+//!            real bit            guest reads     guest writes
+//!  CR0.NE    1, VMX wants it     its own value   shadow follows, instruction runs again
+//!  CR0.CD,NW 0, EPT is WB        its own value   likewise
+//!  CR4.MCE   1, host's concern   its own value   likewise
+//!  CR4.VMXE  1, VMX wants it     0               #GP(0)
+//!  CR4 rest  0, not offered      0               #GP(0)
+//! ```
+//!
+//! Running the instruction again, after the shadow's bits have become what the guest writes, leaves all of the
+//! instruction's own checks and effects (PDPTE loads, EFER.LMA, TLB) to the CPU: there is nothing to emulate. Pure.
+
+use super::capability::Fixed;
+
+/// Bits of CR0.
+pub mod cr0 {
+    /// Protection enable.
+    pub const PE: u64 = 1 << 0;
+    /// Numeric error.
+    pub const NE: u64 = 1 << 5;
+    /// Not write-through.
+    pub const NW: u64 = 1 << 29;
+    /// Cache disable.
+    pub const CD: u64 = 1 << 30;
+    /// Paging.
+    pub const PG: u64 = 1 << 31;
+    /// Owned by the host.
+    pub const MASK: u64 = NE | NW | CD;
+    /// The host's values of the owned bits.
+    pub const REAL: u64 = NE;
+}
+
+/// Bits of CR4.
+pub mod cr4 {
+    /// Machine-check enable.
+    pub const MCE: u64 = 1 << 6;
+    /// VMX enable.
+    pub const VMXE: u64 = 1 << 13;
+    /// VME, PVI, TSD, DE, PSE, PAE, PGE, PCE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP: what a
+    /// guest may have; the CPU itself refuses those it lacks.
+    pub const GUEST_OWNED: u64 = 0b11_1111 | 0b1_1111 << 7 | 0b11 << 16 | 1 << 18 | 0b11 << 20;
+    /// Owned by the host.
+    pub const MASK: u64 = !GUEST_OWNED;
+    /// The host's values of the owned bits.
+    pub const REAL: u64 = MCE | VMXE;
+    /// Owned bits that the guest may believe to have changed.
+    pub const SHADOWED: u64 = MCE;
+}
+
+/// What becomes of a guest's MOV to a control register that exited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// Set the shadow to this, and let the instruction run again.
+    Retry {
+        /// The new shadow.
+        shadow: u64,
+    },
+    /// #GP(0).
+    Refuse,
+}
+
+/// Judges a write of `value` to CR0.
+pub const fn write_cr0(value: u64) -> Write {
+    // SDM 3A "Control Registers": NW without CD is no mode of the cache.
+    if value & cr0::NW != 0 && value & cr0::CD == 0 {
+        return Write::Refuse;
+    }
+    Write::Retry { shadow: value & cr0::MASK }
+}
+
+/// Judges a write of `value` to CR4.
+pub const fn write_cr4(value: u64) -> Write {
+    if value & cr4::MASK & !cr4::SHADOWED != 0 {
+        return Write::Refuse;
+    }
+    Write::Retry { shadow: value & cr4::SHADOWED }
+}
+
+/// Returns what goes into the VMCS's guest CR0 for a guest that believes `value`. The shadow is `value` itself.
+pub const fn real_cr0(value: u64) -> u64 {
+    const EXTENSION_TYPE: u64 = 1 << 4;
+    (value & !cr0::MASK) | cr0::REAL | EXTENSION_TYPE
+}
+
+/// Likewise for CR4, without what this CPU does not have.
+pub const fn real_cr4(value: u64, fixed: Fixed) -> u64 {
+    ((value & !cr4::MASK) | cr4::REAL) & fixed.permitted
+}
+
+/// Returns what the guest reads.
+pub const fn guest_view(real: u64, shadow: u64, mask: u64) -> u64 {
+    (real & !mask) | (shadow & mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_may_believe_that_it_changed_ne_and_the_cache() {
+        assert_eq!(write_cr0(0x8005_0033), Write::Retry { shadow: cr0::NE });
+        assert_eq!(write_cr0(0x8005_0011 | cr0::CD), Write::Retry { shadow: cr0::CD });
+        assert_eq!(write_cr0(cr0::NW), Write::Refuse);
+        assert_eq!(real_cr0(0x6000_0010), 0x30);
+        assert_eq!(guest_view(0x8005_0033, cr0::CD, cr0::MASK), 0x8005_0013 | cr0::CD);
+    }
+
+    #[test]
+    fn cr4_bits_that_are_not_offered_are_refused() {
+        assert_eq!(write_cr4(0x6f0), Write::Retry { shadow: cr4::MCE });
+        for bit in [cr4::VMXE, 1 << 12, 1 << 14, 1 << 22, 1 << 23, 1 << 63] {
+            assert_eq!(write_cr4(bit | 0x20), Write::Refuse, "{bit:#x}");
+        }
+        // What Linux sets: PSE, PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP.
+        assert_eq!(0x37_0eb0 & cr4::MASK, 0);
+    }
+
+    #[test]
+    fn vmxe_is_on_and_hidden() {
+        let fixed = Fixed { ones: cr4::VMXE, permitted: 0x0017_27ff };
+        assert_eq!(real_cr4(0x20, fixed), 0x2060);
+        assert_eq!(guest_view(0x2060, 0, cr4::MASK), 0x20);
+    }
+}

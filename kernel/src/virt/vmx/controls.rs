@@ -1,0 +1,307 @@
+//! The control bits of VMX and how a wish becomes a value that this CPU accepts.
+//!
+//! Each group has a capability MSR with two halves: bits that must be 1 and bits that may be 1. A
+//! [`Request`] says what we need on, what we need off and what we take where it exists; [`adjust`] makes
+//! the value, or an error that names the group and the bits. Pure. Who asks for what, and why: [`requests`].
+
+use core::fmt;
+
+use bitflags::bitflags;
+
+macro_rules! control_bits {
+    ($(#[$doc:meta])* $name:ident { $($(#[$bit_doc:meta])* $bit:ident = $n:literal;)* }) => {
+        bitflags! {
+            $(#[$doc])*
+            #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+            #[allow(missing_docs)]
+            pub struct $name: u32 { $($(#[$bit_doc])* const $bit = 1 << $n;)* }
+        }
+    };
+}
+
+control_bits!(
+    /// SDM 3C "Pin-Based VM-Execution Controls".
+    Pin {
+        EXTERNAL_INTERRUPT_EXITING = 0;
+        NMI_EXITING = 3;
+        VIRTUAL_NMIS = 5;
+        PREEMPTION_TIMER = 6;
+        POSTED_INTERRUPTS = 7;
+    }
+);
+control_bits!(
+    /// SDM 3C "Processor-Based VM-Execution Controls", the primary ones.
+    Primary {
+        INTERRUPT_WINDOW_EXITING = 2;
+        TSC_OFFSETTING = 3;
+        HLT_EXITING = 7;
+        INVLPG_EXITING = 9;
+        MWAIT_EXITING = 10;
+        RDPMC_EXITING = 11;
+        RDTSC_EXITING = 12;
+        CR3_LOAD_EXITING = 15;
+        CR3_STORE_EXITING = 16;
+        TERTIARY_CONTROLS = 17;
+        CR8_LOAD_EXITING = 19;
+        CR8_STORE_EXITING = 20;
+        TPR_SHADOW = 21;
+        NMI_WINDOW_EXITING = 22;
+        MOV_DR_EXITING = 23;
+        UNCONDITIONAL_IO_EXITING = 24;
+        IO_BITMAPS = 25;
+        MONITOR_TRAP_FLAG = 27;
+        MSR_BITMAPS = 28;
+        MONITOR_EXITING = 29;
+        PAUSE_EXITING = 30;
+        SECONDARY_CONTROLS = 31;
+    }
+);
+control_bits!(
+    /// SDM 3C "Processor-Based VM-Execution Controls", the secondary ones.
+    Secondary {
+        VIRTUALIZE_APIC_ACCESSES = 0;
+        ENABLE_EPT = 1;
+        DESCRIPTOR_TABLE_EXITING = 2;
+        ENABLE_RDTSCP = 3;
+        VIRTUALIZE_X2APIC = 4;
+        ENABLE_VPID = 5;
+        WBINVD_EXITING = 6;
+        UNRESTRICTED_GUEST = 7;
+        PAUSE_LOOP_EXITING = 10;
+        RDRAND_EXITING = 11;
+        ENABLE_INVPCID = 12;
+        ENABLE_VM_FUNCTIONS = 13;
+        RDSEED_EXITING = 16;
+        ENABLE_PML = 17;
+        ENABLE_XSAVES = 20;
+    }
+);
+control_bits!(
+    /// SDM 3C "VM-Exit Controls".
+    ExitControls {
+        SAVE_DEBUG_CONTROLS = 2;
+        HOST_ADDRESS_SPACE_SIZE = 9;
+        LOAD_PERF_GLOBAL_CTRL = 12;
+        ACKNOWLEDGE_INTERRUPT = 15;
+        SAVE_PAT = 18;
+        LOAD_PAT = 19;
+        SAVE_EFER = 20;
+        LOAD_EFER = 21;
+        SAVE_PREEMPTION_TIMER = 22;
+    }
+);
+control_bits!(
+    /// SDM 3C "VM-Entry Controls".
+    EntryControls {
+        LOAD_DEBUG_CONTROLS = 2;
+        IA32E_MODE_GUEST = 9;
+        ENTRY_TO_SMM = 10;
+        DEACTIVATE_DUAL_MONITOR = 11;
+        LOAD_PERF_GLOBAL_CTRL = 13;
+        LOAD_PAT = 14;
+        LOAD_EFER = 15;
+    }
+);
+
+/// A group of controls that has a capability MSR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Group {
+    PinBased,
+    Primary,
+    Secondary,
+    Exit,
+    Entry,
+}
+
+/// What a capability MSR allows in one group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allowed {
+    /// Bits that must be 1 ("allowed 0-settings": low half of the MSR).
+    pub required: u32,
+    /// Bits that may be 1 ("allowed 1-settings": high half of the MSR).
+    pub permitted: u32,
+}
+
+impl Allowed {
+    /// Parses a capability MSR.
+    pub const fn from_msr(raw: u64) -> Self {
+        Self { required: raw as u32, permitted: (raw >> 32) as u32 }
+    }
+    /// Nothing may be set: the group does not exist.
+    pub const NONE: Self = Self { required: 0, permitted: 0 };
+}
+
+/// What we want of one group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Must be 1.
+    pub on: u32,
+    /// Must be 0.
+    pub off: u32,
+    /// 1 where the CPU can.
+    pub optional: u32,
+}
+
+/// A request that this CPU cannot meet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ControlError {
+    /// The group.
+    pub group: Group,
+    /// What was asked to be 1.
+    pub requested: u32,
+    /// Bits asked to be 1 that this CPU does not have.
+    pub forbidden: u32,
+    /// Bits asked to be 0 that this CPU insists on.
+    pub required: u32,
+}
+
+/// Fits `request` to what the CPU allows.
+///
+/// # Errors
+/// If a bit that must be 1 may not be, or the other way round.
+pub const fn adjust(group: Group, allowed: Allowed, request: Request) -> Result<u32, ControlError> {
+    let forbidden = request.on & !allowed.permitted;
+    let required = request.off & allowed.required;
+    if forbidden != 0 || required != 0 {
+        return Err(ControlError { group, requested: request.on, forbidden, required });
+    }
+    Ok(request.on | (request.optional & allowed.permitted) | allowed.required)
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn names(group: Group, bits: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match group {
+                Group::PinBased => bitflags::parser::to_writer(&Pin::from_bits_retain(bits), f),
+                Group::Primary => bitflags::parser::to_writer(&Primary::from_bits_retain(bits), f),
+                Group::Secondary => bitflags::parser::to_writer(&Secondary::from_bits_retain(bits), f),
+                Group::Exit => bitflags::parser::to_writer(&ExitControls::from_bits_retain(bits), f),
+                Group::Entry => bitflags::parser::to_writer(&EntryControls::from_bits_retain(bits), f),
+            }
+        }
+        write!(f, "{:?} controls {:#x}:", self.group, self.requested)?;
+        if self.forbidden != 0 {
+            write!(f, " this CPU lacks ")?;
+            names(self.group, self.forbidden, f)?;
+        }
+        if self.required != 0 {
+            write!(f, " this CPU insists on ")?;
+            names(self.group, self.required, f)?;
+        }
+        Ok(())
+    }
+}
+
+/// What Tidepool asks of each group.
+pub mod requests {
+    use super::*;
+
+    /// Host interrupts and NMIs end the guest's stay. With virtual NMIs the guest has its own NMI blocking;
+    /// without them (no CPU that has EPT lacks them) guest NMIs would be a guess.
+    pub const PIN: Request = Request {
+        on: Pin::EXTERNAL_INTERRUPT_EXITING.union(Pin::NMI_EXITING).union(Pin::VIRTUAL_NMIS).bits(),
+        off: Pin::PREEMPTION_TIMER.union(Pin::POSTED_INTERRUPTS).bits(),
+        optional: 0,
+    };
+
+    /// Ports are all emulated, so no I/O bitmaps. CR8 exits rather than a TPR shadow: the local APIC's model then
+    /// owns the task priority alone, and Linux never writes CR8. With EPT the guest owns CR3 and INVLPG.
+    pub const PRIMARY: Request = Request {
+        on: Primary::HLT_EXITING
+            .union(Primary::MWAIT_EXITING)
+            .union(Primary::MONITOR_EXITING)
+            .union(Primary::RDPMC_EXITING)
+            .union(Primary::CR8_LOAD_EXITING)
+            .union(Primary::CR8_STORE_EXITING)
+            .union(Primary::UNCONDITIONAL_IO_EXITING)
+            .union(Primary::MSR_BITMAPS)
+            .union(Primary::SECONDARY_CONTROLS)
+            .bits(),
+        off: Primary::INVLPG_EXITING
+            .union(Primary::RDTSC_EXITING)
+            .union(Primary::CR3_LOAD_EXITING)
+            .union(Primary::CR3_STORE_EXITING)
+            .union(Primary::TPR_SHADOW)
+            .union(Primary::MOV_DR_EXITING)
+            .union(Primary::IO_BITMAPS)
+            .union(Primary::INTERRUPT_WINDOW_EXITING)
+            .union(Primary::NMI_WINDOW_EXITING)
+            .bits(),
+        optional: 0,
+    };
+
+    /// RDTSCP and INVPCID run in the guest where the CPU has them: CPUID shows them there.
+    pub const SECONDARY: Request = Request {
+        on: Secondary::ENABLE_EPT
+            .union(Secondary::ENABLE_VPID)
+            .union(Secondary::UNRESTRICTED_GUEST)
+            .union(Secondary::WBINVD_EXITING)
+            .bits(),
+        off: Secondary::ENABLE_VM_FUNCTIONS.union(Secondary::ENABLE_XSAVES).union(Secondary::ENABLE_PML).bits(),
+        optional: Secondary::ENABLE_RDTSCP.union(Secondary::ENABLE_INVPCID).bits(),
+    };
+
+    /// Interrupts are not acknowledged at the exit: they stay pending until the hypervisor opens its own.
+    pub const EXIT: Request = Request {
+        on: ExitControls::SAVE_DEBUG_CONTROLS
+            .union(ExitControls::HOST_ADDRESS_SPACE_SIZE)
+            .union(ExitControls::SAVE_PAT)
+            .union(ExitControls::LOAD_PAT)
+            .union(ExitControls::SAVE_EFER)
+            .union(ExitControls::LOAD_EFER)
+            .bits(),
+        off: ExitControls::ACKNOWLEDGE_INTERRUPT.union(ExitControls::LOAD_PERF_GLOBAL_CTRL).bits(),
+        optional: 0,
+    };
+
+    /// `IA32E_MODE_GUEST` follows EFER.LMA and is added with the guest's state.
+    pub const ENTRY: Request = Request {
+        on: EntryControls::LOAD_DEBUG_CONTROLS.union(EntryControls::LOAD_PAT).union(EntryControls::LOAD_EFER).bits(),
+        off: EntryControls::ENTRY_TO_SMM
+            .union(EntryControls::DEACTIVATE_DUAL_MONITOR)
+            .union(EntryControls::IA32E_MODE_GUEST)
+            .union(EntryControls::LOAD_PERF_GLOBAL_CTRL)
+            .bits(),
+        optional: 0,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: Allowed = Allowed { required: 0b0001, permitted: 0b0111 };
+
+    #[test]
+    fn required_bits_are_added_and_optional_ones_only_where_permitted() {
+        let request = Request { on: 0b0010, off: 0, optional: 0b1100 };
+        assert_eq!(adjust(Group::PinBased, ALLOWED, request), Ok(0b0111));
+    }
+
+    #[test]
+    fn a_bit_that_the_cpu_lacks_is_named() {
+        let request = Request { on: Secondary::UNRESTRICTED_GUEST.bits(), off: 0, optional: 0 };
+        let allowed = Allowed::from_msr(0x0000_0022_0000_0000);
+        let error = adjust(Group::Secondary, allowed, request).unwrap_err();
+        assert_eq!((error.requested, error.forbidden, error.required), (0x80, 0x80, 0));
+        assert_eq!(error.to_string(), "Secondary controls 0x80: this CPU lacks UNRESTRICTED_GUEST");
+    }
+
+    #[test]
+    fn a_bit_that_the_cpu_insists_on_is_named() {
+        let request = Request { on: 0, off: Primary::CR3_LOAD_EXITING.bits(), optional: 0 };
+        let allowed = Allowed { required: 0x0401_e172, permitted: u32::MAX };
+        let error = adjust(Group::Primary, allowed, request).unwrap_err();
+        assert_eq!((error.forbidden, error.required), (0, 1 << 15));
+        assert_eq!(error.to_string(), "Primary controls 0x0: this CPU insists on CR3_LOAD_EXITING");
+    }
+
+    #[test]
+    fn no_request_wants_a_bit_both_on_and_off() {
+        use requests::*;
+        for r in [PIN, PRIMARY, SECONDARY, EXIT, ENTRY] {
+            assert_eq!((r.on | r.optional) & r.off, 0);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! From VMX's exit reason and qualification to a vendor-neutral [`Exit`], or to what the back end does itself.
+//!
+//! Pure: the information fields come through [`Information`], read only where the reason has them, so that the
+//! commonest exits cost one VMREAD. Tables in `decode/tests.rs`.
+
+use super::event::Interruption;
+use crate::addr::{Gpa, Gva};
+use crate::virt::exit::{Access, Exit, IoAccess, IoDirection, Width};
+use crate::virt::state::Gpr;
+
+#[cfg(test)]
+mod tests;
+
+/// Where the decoder gets what an exit reason alone does not tell.
+pub trait Information {
+    /// Exit qualification.
+    fn qualification(&self) -> u64;
+    /// Guest-physical address.
+    fn guest_physical(&self) -> Gpa;
+    /// Guest-linear address.
+    fn guest_linear(&self) -> Gva;
+    /// VM-exit interruption information.
+    fn interruption(&self) -> Interruption;
+}
+
+/// The exit-reason field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reason(u32);
+
+/// Basic exit reasons that we name (SDM 3D "VMX Basic Exit Reasons").
+#[allow(missing_docs)]
+pub mod reason {
+    pub const EXCEPTION_OR_NMI: u16 = 0;
+    pub const EXTERNAL_INTERRUPT: u16 = 1;
+    pub const TRIPLE_FAULT: u16 = 2;
+    pub const INTERRUPT_WINDOW: u16 = 7;
+    pub const NMI_WINDOW: u16 = 8;
+    pub const TASK_SWITCH: u16 = 9;
+    pub const CPUID: u16 = 10;
+    pub const GETSEC: u16 = 11;
+    pub const HLT: u16 = 12;
+    pub const INVD: u16 = 13;
+    pub const RDPMC: u16 = 15;
+    pub const VMCALL: u16 = 18;
+    pub const VMCLEAR: u16 = 19;
+    pub const VMXON: u16 = 27;
+    pub const CONTROL_REGISTER: u16 = 28;
+    pub const IO_INSTRUCTION: u16 = 30;
+    pub const RDMSR: u16 = 31;
+    pub const WRMSR: u16 = 32;
+    pub const MWAIT: u16 = 36;
+    pub const MONITOR: u16 = 39;
+    pub const EPT_VIOLATION: u16 = 48;
+    pub const EPT_MISCONFIGURATION: u16 = 49;
+    pub const INVEPT: u16 = 50;
+    pub const INVVPID: u16 = 53;
+    pub const WBINVD: u16 = 54;
+    pub const XSETBV: u16 = 55;
+}
+
+/// A set of reasons below 64.
+const fn set<const N: usize>(reasons: [u16; N]) -> u64 {
+    let (mut bits, mut i) = (0, 0);
+    while i < N {
+        bits |= 1 << reasons[i];
+        i += 1;
+    }
+    bits
+}
+
+impl Reason {
+    /// Wraps the field's value.
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+    /// The basic exit reason.
+    pub const fn basic(self) -> u16 {
+        self.0 as u16
+    }
+    /// Whether the entry failed: the guest did not run.
+    pub const fn entry_failed(self) -> bool {
+        self.0 & (1 << 31) != 0
+    }
+    const fn is_in(self, set: u64) -> bool {
+        // An entry failure and the modifier bits of SGX and SMM make the word large: in no set.
+        self.0 < 64 && set >> self.0 & 1 != 0
+    }
+
+    /// Whether an event delivery may have been interrupted: then IDT-vectoring information is read.
+    /// SDM 3C "Information for VM Exits During Event Delivery"; an instruction's exit never is one.
+    pub const fn may_interrupt_delivery(self) -> bool {
+        use reason::*;
+        self.is_in(set([EXCEPTION_OR_NMI, TASK_SWITCH, EPT_VIOLATION, EPT_MISCONFIGURATION]))
+    }
+
+    /// Whether the CPU reports the length of the instruction that exited.
+    /// SDM 3C "Information for VM Exits Due to Instruction Execution".
+    pub const fn has_instruction_length(self) -> bool {
+        use reason::*;
+        const VMX_INSTRUCTIONS: u64 = ((1 << (VMXON + 1)) - 1) & !((1 << VMCLEAR) - 1);
+        const OTHERS: u64 = set([
+            CPUID,
+            GETSEC,
+            HLT,
+            INVD,
+            RDPMC,
+            VMCALL,
+            CONTROL_REGISTER,
+            IO_INSTRUCTION,
+            RDMSR,
+            WRMSR,
+            MWAIT,
+            MONITOR,
+            INVEPT,
+            INVVPID,
+            WBINVD,
+            XSETBV,
+        ]);
+        self.is_in(VMX_INSTRUCTIONS | OTHERS)
+    }
+}
+
+/// A control-register access that exits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum ControlAccess {
+    WriteCr0(Gpr),
+    WriteCr4(Gpr),
+    WriteCr8(Gpr),
+    ReadCr8(Gpr),
+}
+
+/// What is to be done about an exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decoded {
+    /// Tell who runs the vCPU.
+    Exit(Exit),
+    /// A control register; the back end's own.
+    Control(ControlAccess),
+    /// An NMI of the host's, which the exit has consumed.
+    HostNmi,
+    /// An exception that exits only so that the guest cannot hang the CPU by it: #DB or #AC, to be given to it.
+    Reflect(Interruption),
+    /// RDPMC: no counter is offered, which is #GP rather than #UD.
+    GeneralProtection,
+    /// An EPT entry that no format allows: our bug.
+    Misconfigured(Gpa),
+}
+
+/// Decodes one exit.
+#[inline]
+pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
+    use reason::*;
+    if raw.entry_failed() {
+        return Decoded::Exit(Exit::EntryFailed { code: u64::from(raw.basic()) });
+    }
+    let exit = match raw.basic() {
+        CPUID => Exit::Cpuid,
+        EPT_VIOLATION => ept_violation(info),
+        IO_INSTRUCTION => io(info.qualification()),
+        EXTERNAL_INTERRUPT => Exit::HostInterrupt,
+        INTERRUPT_WINDOW => Exit::InterruptWindow,
+        NMI_WINDOW => Exit::NmiWindow,
+        HLT => Exit::Halt,
+        RDMSR => Exit::ReadMsr,
+        WRMSR => Exit::WriteMsr,
+        VMCALL => Exit::Hypercall,
+        XSETBV => Exit::Xsetbv,
+        INVD | WBINVD => Exit::CacheFlush,
+        TRIPLE_FAULT => Exit::TripleFault,
+        GETSEC | VMCLEAR..=VMXON | MWAIT | MONITOR | INVEPT | INVVPID => Exit::Undefined,
+        RDPMC => return Decoded::GeneralProtection,
+        EXCEPTION_OR_NMI => return exception(raw, info.interruption()),
+        CONTROL_REGISTER => return control(raw, info.qualification()),
+        EPT_MISCONFIGURATION => return Decoded::Misconfigured(info.guest_physical()),
+        _ => unknown(raw),
+    };
+    Decoded::Exit(exit)
+}
+
+const fn unknown(raw: Reason) -> Exit {
+    Exit::Unknown { code: raw.0 as u64 }
+}
+
+/// SDM 3C "Exit Qualification for EPT Violations". A guest page-table access counts as a write where A/D bits are on.
+fn ept_violation(info: &impl Information) -> Exit {
+    const WRITE: u64 = 1 << 1;
+    const FETCH: u64 = 1 << 2;
+    const LINEAR_VALID: u64 = 1 << 7;
+    const TRANSLATED: u64 = 1 << 8;
+    let q = info.qualification();
+    let access = match q {
+        _ if q & WRITE != 0 => Access::Write,
+        _ if q & FETCH != 0 => Access::Execute,
+        _ => Access::Read,
+    };
+    Exit::SecondLevelFault {
+        gpa: info.guest_physical(),
+        access,
+        during_walk: q & LINEAR_VALID != 0 && q & TRANSLATED == 0,
+        gva: (q & LINEAR_VALID != 0).then(|| info.guest_linear()),
+    }
+}
+
+/// Whether an EPT violation's IRET had unblocked NMIs already (qualification bit 12).
+pub const fn nmi_unblocked_by_iret(qualification: u64) -> bool {
+    qualification & (1 << 12) != 0
+}
+
+/// SDM 3C "Exit Qualification for I/O Instructions".
+const fn io(q: u64) -> Exit {
+    let width = match q & 7 {
+        0 => Width::Byte,
+        1 => Width::Word,
+        // 3 is the only other value that the manual gives.
+        _ => Width::Dword,
+    };
+    let direction = if q & (1 << 3) != 0 { IoDirection::In } else { IoDirection::Out };
+    Exit::Io(IoAccess { port: (q >> 16) as u16, width, direction, string: q & (1 << 4) != 0 })
+}
+
+/// Only #DB, #AC and #MC are asked for, see `vcpu::EXCEPTIONS`. A machine check of the host's while the guest ran is
+/// reported as unknown: whose memory was hit is not known, and the partition must not go on.
+fn exception(raw: Reason, interruption: Interruption) -> Decoded {
+    const DEBUG: u8 = 1;
+    const ALIGNMENT: u8 = 17;
+    match interruption.vector() {
+        _ if interruption.is_nmi() => Decoded::HostNmi,
+        DEBUG | ALIGNMENT => Decoded::Reflect(interruption),
+        _ => Decoded::Exit(unknown(raw)),
+    }
+}
+
+/// SDM 3C "Exit Qualification for Control-Register Accesses". CLTS and LMSW touch no host-owned bit.
+const fn control(raw: Reason, q: u64) -> Decoded {
+    let gpr = Gpr::from_number((q >> 8) as u8 & 0xf);
+    Decoded::Control(match (q & 0xf, (q >> 4) & 3) {
+        (0, 0) => ControlAccess::WriteCr0(gpr),
+        (4, 0) => ControlAccess::WriteCr4(gpr),
+        (8, 0) => ControlAccess::WriteCr8(gpr),
+        (8, 1) => ControlAccess::ReadCr8(gpr),
+        _ => return Decoded::Exit(unknown(raw)),
+    })
+}

@@ -1,0 +1,165 @@
+//! Tables of exits, as the manual gives them and as Bochs reports them.
+
+use super::*;
+
+#[derive(Default)]
+struct Fields {
+    qualification: u64,
+    physical: u64,
+    linear: u64,
+    interruption: u32,
+}
+
+impl Information for Fields {
+    fn qualification(&self) -> u64 {
+        self.qualification
+    }
+    fn guest_physical(&self) -> Gpa {
+        Gpa::new(self.physical)
+    }
+    fn guest_linear(&self) -> Gva {
+        Gva::new(self.linear)
+    }
+    fn interruption(&self) -> Interruption {
+        Interruption::from_raw(self.interruption)
+    }
+}
+
+/// No field of this is read: the reason alone tells.
+struct Nothing;
+
+impl Information for Nothing {
+    fn qualification(&self) -> u64 {
+        panic!("not needed for this reason")
+    }
+    fn guest_physical(&self) -> Gpa {
+        panic!("not needed for this reason")
+    }
+    fn guest_linear(&self) -> Gva {
+        panic!("not needed for this reason")
+    }
+    fn interruption(&self) -> Interruption {
+        panic!("not needed for this reason")
+    }
+}
+
+fn exit(raw: u32, fields: &impl Information) -> Exit {
+    match decode(Reason::from_raw(raw), fields) {
+        Decoded::Exit(exit) => exit,
+        other => panic!("{other:?} is the back end's own"),
+    }
+}
+
+#[test]
+fn reasons_that_tell_everything_read_no_other_field() {
+    let table = [
+        (1, Exit::HostInterrupt),
+        (2, Exit::TripleFault),
+        (7, Exit::InterruptWindow),
+        (8, Exit::NmiWindow),
+        (9, Exit::Unknown { code: 9 }),
+        (10, Exit::Cpuid),
+        (11, Exit::Undefined),
+        (12, Exit::Halt),
+        (13, Exit::CacheFlush),
+        (18, Exit::Hypercall),
+        (19, Exit::Undefined),
+        (27, Exit::Undefined),
+        (31, Exit::ReadMsr),
+        (32, Exit::WriteMsr),
+        (36, Exit::Undefined),
+        (39, Exit::Undefined),
+        (50, Exit::Undefined),
+        (53, Exit::Undefined),
+        (54, Exit::CacheFlush),
+        (55, Exit::Xsetbv),
+        (3, Exit::Unknown { code: 3 }),
+        (75, Exit::Unknown { code: 75 }),
+        (1 << 27 | 10, Exit::Cpuid),
+    ];
+    for (raw, expected) in table {
+        assert_eq!(exit(raw, &Nothing), expected, "reason {raw}");
+    }
+}
+
+#[test]
+fn a_failed_entry_is_never_taken_for_an_exit() {
+    assert_eq!(exit(1 << 31 | 33, &Nothing), Exit::EntryFailed { code: 33 });
+    assert_eq!(exit(1 << 31 | 34, &Nothing), Exit::EntryFailed { code: 34 });
+    assert!(!Reason::from_raw(1 << 31 | 48).may_interrupt_delivery());
+}
+
+#[test]
+fn ept_violations() {
+    let fault =
+        |qualification| exit(48, &Fields { qualification, physical: 0x1234_5678, linear: 0xffff_8000, ..Fields::default() });
+    let expect = |access, during_walk, gva: Option<u64>| Exit::SecondLevelFault {
+        gpa: Gpa::new(0x1234_5678),
+        access,
+        during_walk,
+        gva: gva.map(Gva::new),
+    };
+    assert_eq!(fault(0x181), expect(Access::Read, false, Some(0xffff_8000)));
+    assert_eq!(fault(0x182), expect(Access::Write, false, Some(0xffff_8000)));
+    assert_eq!(fault(0x184), expect(Access::Execute, false, Some(0xffff_8000)));
+    // Read-modify-write; a write to a read-only page has the permission bits too.
+    assert_eq!(fault(0x183), expect(Access::Write, false, Some(0xffff_8000)));
+    assert_eq!(fault(0x1aa), expect(Access::Write, false, Some(0xffff_8000)));
+    // The guest's own tables, whose walk counts as a write with A/D bits.
+    assert_eq!(fault(0x083), expect(Access::Write, true, Some(0xffff_8000)));
+    // MOV to CR3 in PAE mode: no linear address; bit 8 then means nothing.
+    assert_eq!(fault(0x001), expect(Access::Read, false, None));
+    assert!(nmi_unblocked_by_iret(0x1181) && !nmi_unblocked_by_iret(0x181));
+}
+
+#[test]
+fn port_instructions() {
+    let io = |qualification| match exit(30, &Fields { qualification, ..Fields::default() }) {
+        Exit::Io(access) => (access.port, access.width, access.direction, access.string),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(io(0x03f8_0000), (0x3f8, Width::Byte, IoDirection::Out, false));
+    assert_eq!(io(0x03fd_0048), (0x3fd, Width::Byte, IoDirection::In, false));
+    assert_eq!(io(0x0cfc_000b), (0xcfc, Width::Dword, IoDirection::In, false));
+    assert_eq!(io(0xffff_0039), (0xffff, Width::Word, IoDirection::In, true));
+}
+
+#[test]
+fn control_register_accesses_are_the_back_ends_own() {
+    let access = |qualification| decode(Reason::from_raw(28), &Fields { qualification, ..Fields::default() });
+    assert_eq!(access(0x000), Decoded::Control(ControlAccess::WriteCr0(Gpr::Rax)));
+    assert_eq!(access(0x304), Decoded::Control(ControlAccess::WriteCr4(Gpr::Rbx)));
+    assert_eq!(access(0xf08), Decoded::Control(ControlAccess::WriteCr8(Gpr::R15)));
+    assert_eq!(access(0x418), Decoded::Control(ControlAccess::ReadCr8(Gpr::Rsp)));
+    assert_eq!(access(0x020), Decoded::Exit(Exit::Unknown { code: 28 }));
+}
+
+#[test]
+fn exceptions_go_back_to_the_guest_and_nmis_to_the_host() {
+    let of = |interruption| decode(Reason::from_raw(0), &Fields { interruption, ..Fields::default() });
+    assert_eq!(of(0x8000_0202), Decoded::HostNmi);
+    assert_eq!(of(0x8000_0301), Decoded::Reflect(Interruption::from_raw(0x8000_0301)));
+    assert_eq!(of(0x8000_0b11), Decoded::Reflect(Interruption::from_raw(0x8000_0b11)));
+    assert_eq!(of(0x8000_0312), Decoded::Exit(Exit::Unknown { code: 0 }));
+    assert_eq!(decode(Reason::from_raw(15), &Nothing), Decoded::GeneralProtection);
+}
+
+#[test]
+fn our_own_bad_entry_is_told_with_its_address() {
+    let fields = Fields { physical: 0x7000, ..Fields::default() };
+    assert_eq!(decode(Reason::from_raw(49), &fields), Decoded::Misconfigured(Gpa::new(0x7000)));
+}
+
+#[test]
+fn lengths_exist_for_instructions_and_deliveries_break_only_at_faults() {
+    let length = |raw| Reason::from_raw(raw).has_instruction_length();
+    for raw in [10, 12, 18, 19, 27, 28, 30, 31, 32, 50, 54, 55] {
+        assert!(length(raw) && !Reason::from_raw(raw).may_interrupt_delivery(), "reason {raw}");
+    }
+    for raw in [0, 1, 2, 7, 9, 48, 49, 64, 1 << 31 | 10] {
+        assert!(!length(raw), "reason {raw}");
+    }
+    for raw in [0, 9, 48, 49] {
+        assert!(Reason::from_raw(raw).may_interrupt_delivery(), "reason {raw}");
+    }
+}

@@ -1,0 +1,175 @@
+//! The world switch.
+//!
+//! ```text
+//!  switch(context, launched):  callee-saved, context ─> stack ─> guest's registers ─> VMLAUNCH | VMRESUME
+//!  exit:                       guest's registers ─> context ─> RSP, RIP, RFLAGS, reason ─> callee-saved <─ stack
+//! ```
+//!
+//! 56 instructions there and back besides the VMREADs. HOST_RSP is the stack as `switch` found it, so an interrupt
+//! right after the exit has a whole stack below it; it is written only when it differs from last time. RFLAGS is 2 after an
+//! exit: interrupts off, direction up, as the ABI wants it. The FPU is not touched: nobody here uses it.
+// UNSAFETY: the switch itself.
+#![allow(unsafe_code)]
+
+use core::mem::offset_of;
+
+use super::field::{guest, host, info};
+use crate::virt::state::{Gpr, Regs};
+
+/// What the switch reads and writes. `repr(C)`: the assembly knows the offsets.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Context {
+    /// The guest's registers. RSP, RIP and RFLAGS live in the VMCS and are copied here at each exit.
+    pub regs: Regs,
+    /// What HOST_RSP of the VMCS holds.
+    host_rsp: u64,
+    /// The exit reason, 32 bits.
+    pub reason: u64,
+}
+
+const _: () = {
+    assert!(offset_of!(Context, regs) == 0);
+    assert!(offset_of!(Regs, gpr) == 0);
+    assert!(offset_of!(Regs, rip) == 128);
+    assert!(offset_of!(Regs, rflags) == 136);
+    assert!(Gpr::Rsp as usize == 4 && Gpr::Rdi as usize == 7);
+};
+
+/// Whether the VMCS has been launched since it was cleared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Launch {
+    /// VMLAUNCH is next.
+    Clear = 0,
+    /// VMRESUME is next.
+    Launched = 1,
+}
+
+/// How a switch ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+#[allow(dead_code)] // the assembly makes them
+pub enum Outcome {
+    /// By an exit (of an entry that failed late, too).
+    Exited = 0,
+    /// VMfail: the entry instruction was refused, the error is in the VMCS.
+    Failed = 1,
+}
+
+core::arch::global_asm!(
+    ".global tidepool_vmx_switch",
+    ".global tidepool_vmx_exit",
+    "tidepool_vmx_switch:",
+    "push rbx",
+    "push rbp",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "push rdi",
+    "cmp rsp, [rdi + {host_rsp}]",
+    "je 2f",
+    "mov [rdi + {host_rsp}], rsp",
+    "mov eax, {HOST_RSP}",
+    "vmwrite rax, rsp",
+    "jbe 4f",
+    "2:",
+    "test esi, esi",
+    "mov rax, [rdi]",
+    "mov rcx, [rdi + 8]",
+    "mov rdx, [rdi + 16]",
+    "mov rbx, [rdi + 24]",
+    "mov rbp, [rdi + 40]",
+    "mov rsi, [rdi + 48]",
+    "mov r8, [rdi + 64]",
+    "mov r9, [rdi + 72]",
+    "mov r10, [rdi + 80]",
+    "mov r11, [rdi + 88]",
+    "mov r12, [rdi + 96]",
+    "mov r13, [rdi + 104]",
+    "mov r14, [rdi + 112]",
+    "mov r15, [rdi + 120]",
+    "mov rdi, [rdi + 56]",
+    "jnz 3f",
+    "vmlaunch",
+    "jmp 4f",
+    "3:",
+    "vmresume",
+    // VMfail: RSP is as it was, the context on top of the stack is not needed.
+    "4:",
+    "mov eax, 1",
+    "pop rdi",
+    "jmp 5f",
+    "tidepool_vmx_exit:",
+    "push rdi",
+    "mov rdi, [rsp + 8]",
+    "mov [rdi], rax",
+    "mov [rdi + 8], rcx",
+    "mov [rdi + 16], rdx",
+    "mov [rdi + 24], rbx",
+    "mov [rdi + 40], rbp",
+    "mov [rdi + 48], rsi",
+    "mov [rdi + 64], r8",
+    "mov [rdi + 72], r9",
+    "mov [rdi + 80], r10",
+    "mov [rdi + 88], r11",
+    "mov [rdi + 96], r12",
+    "mov [rdi + 104], r13",
+    "mov [rdi + 112], r14",
+    "mov [rdi + 120], r15",
+    "pop qword ptr [rdi + 56]",
+    "mov eax, {GUEST_RSP}",
+    "vmread [rdi + 32], rax",
+    "jbe 4b",
+    "mov eax, {GUEST_RIP}",
+    "vmread [rdi + {rip}], rax",
+    "jbe 4b",
+    "mov eax, {GUEST_RFLAGS}",
+    "vmread [rdi + {rflags}], rax",
+    "jbe 4b",
+    "mov eax, {REASON}",
+    "vmread [rdi + {reason}], rax",
+    "jbe 4b",
+    "xor eax, eax",
+    "pop rdi",
+    "5:",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbp",
+    "pop rbx",
+    "ret",
+    rip = const offset_of!(Regs, rip),
+    rflags = const offset_of!(Regs, rflags),
+    host_rsp = const offset_of!(Context, host_rsp),
+    reason = const offset_of!(Context, reason),
+    HOST_RSP = const host::RSP.encoding(),
+    GUEST_RSP = const guest::RSP.encoding(),
+    GUEST_RIP = const guest::RIP.encoding(),
+    GUEST_RFLAGS = const guest::RFLAGS.encoding(),
+    REASON = const info::REASON.encoding(),
+);
+
+unsafe extern "sysv64" {
+    fn tidepool_vmx_switch(context: *mut Context, launch: Launch) -> Outcome;
+    fn tidepool_vmx_exit();
+}
+
+/// Where exits go.
+pub fn exit_address() -> u64 {
+    tidepool_vmx_exit as *const () as u64
+}
+
+/// Runs the guest of the current VMCS until its next exit.
+///
+/// # Safety
+/// 1. The current VMCS is set up whole, its host state is this CPU's, and `launch` is its launch state.
+/// 2. `context` belongs to it: what it says of HOST_RSP is so.
+/// 3. The second-level table lets the guest reach nothing but its own memory.
+#[inline(always)]
+pub unsafe fn switch(context: &mut Context, launch: Launch) -> Outcome {
+    // SAFETY: the caller's promises.
+    unsafe { tidepool_vmx_switch(context, launch) }
+}

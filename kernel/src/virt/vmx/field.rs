@@ -1,0 +1,281 @@
+//! The fields of a VMCS: each encoding once, typed by its width and by whether it can be written.
+//!
+//! ```text
+//!  31          15 14 13 12 11 10  9              1  0
+//! +--------------+-----+--+-----+----------------+---+
+//! |       0      |width|0 |type |     index      |acc|     SDM 3C "Encoding of VMCS Fields"
+//! +--------------+-----+--+-----+----------------+---+
+//!        width 0: 16, 1: 64, 2: 32, 3: natural      type 1: VM-exit information, read only
+//! ```
+//!
+//! Invariants, checked when this compiles: an encoding's width is that of its Rust type, and only an
+//! [`Info`] names a read-only field. An encoding is never a number, so it cannot be written where a
+//! value belongs.
+
+use core::marker::PhantomData;
+
+/// A width of VMCS fields: the Rust type of the value and its code in the encoding.
+pub trait Width {
+    /// What the field holds.
+    type Value: Copy;
+    /// Bits 14:13 of the encoding.
+    const CODE: u32;
+    /// Takes a value from the 64 bits that VMREAD delivers.
+    fn from_raw(raw: u64) -> Self::Value;
+    /// Makes the 64 bits that VMWRITE takes.
+    fn to_raw(value: Self::Value) -> u64;
+}
+
+macro_rules! width {
+    ($(#[$doc:meta])* $name:ident, $value:ty, $code:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub enum $name {}
+
+        impl Width for $name {
+            type Value = $value;
+            const CODE: u32 = $code;
+            fn from_raw(raw: u64) -> $value {
+                // The CPU clears the bits beyond the field's width.
+                raw as $value
+            }
+            fn to_raw(value: $value) -> u64 {
+                u64::from(value)
+            }
+        }
+    };
+}
+
+width!(
+    /// 16-bit fields.
+    Bits16, u16, 0
+);
+width!(
+    /// 64-bit fields.
+    Bits64, u64, 1
+);
+width!(
+    /// 32-bit fields.
+    Bits32, u32, 2
+);
+width!(
+    /// Fields as wide as the CPU's registers.
+    Natural, u64, 3
+);
+
+const TYPE_EXIT_INFORMATION: u32 = 1;
+
+const fn width_code(encoding: u32) -> u32 {
+    (encoding >> 13) & 3
+}
+
+const fn type_code(encoding: u32) -> u32 {
+    (encoding >> 10) & 3
+}
+
+/// A field that can be read and written.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<W: Width>(u32, PhantomData<W>);
+
+impl<W: Width> Field<W> {
+    const fn new(encoding: u32) -> Self {
+        assert!(width_code(encoding) == W::CODE, "VMCS encoding of another width");
+        assert!(type_code(encoding) != TYPE_EXIT_INFORMATION, "VMCS field is read only");
+        Self(encoding, PhantomData)
+    }
+    /// Returns the encoding that VMREAD and VMWRITE take.
+    pub const fn encoding(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// A field of VM-exit information: read only.
+#[derive(Clone, Copy, Debug)]
+pub struct Info<W: Width>(u32, PhantomData<W>);
+
+impl<W: Width> Info<W> {
+    const fn new(encoding: u32) -> Self {
+        assert!(width_code(encoding) == W::CODE, "VMCS encoding of another width");
+        assert!(type_code(encoding) == TYPE_EXIT_INFORMATION, "VMCS field can be written");
+        Self(encoding, PhantomData)
+    }
+    /// Returns the encoding that VMREAD takes.
+    pub const fn encoding(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// A segment register's four fields.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentFields {
+    /// Selector.
+    pub selector: Field<Bits16>,
+    /// Base.
+    pub base: Field<Natural>,
+    /// Limit.
+    pub limit: Field<Bits32>,
+    /// Access rights.
+    pub attributes: Field<Bits32>,
+}
+
+/// The n-th segment in the order that all four groups of encodings share: ES, CS, SS, DS, FS, GS, LDTR, TR.
+/// (Bases have GDTR and IDTR behind TR; limits likewise.)
+const fn segment(n: u32) -> SegmentFields {
+    SegmentFields {
+        selector: Field::new(0x0800 + 2 * n),
+        base: Field::new(0x6806 + 2 * n),
+        limit: Field::new(0x4800 + 2 * n),
+        attributes: Field::new(0x4814 + 2 * n),
+    }
+}
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident<$width:ident> = $encoding:literal;)*) => {
+        $($(#[$doc])* pub const $name: $kind<$width> = $kind::new($encoding);)*
+    };
+}
+
+/// VM-execution, VM-exit and VM-entry control fields.
+#[allow(missing_docs)]
+pub mod control {
+    use super::*;
+    fields! {
+        VPID: Field<Bits16> = 0x0000;
+        MSR_BITMAP: Field<Bits64> = 0x2004;
+        EPT_POINTER: Field<Bits64> = 0x201a;
+        PIN_BASED: Field<Bits32> = 0x4000;
+        PRIMARY: Field<Bits32> = 0x4002;
+        EXCEPTION_BITMAP: Field<Bits32> = 0x4004;
+        PAGE_FAULT_MASK: Field<Bits32> = 0x4006;
+        PAGE_FAULT_MATCH: Field<Bits32> = 0x4008;
+        CR3_TARGET_COUNT: Field<Bits32> = 0x400a;
+        EXIT: Field<Bits32> = 0x400c;
+        EXIT_MSR_STORE_COUNT: Field<Bits32> = 0x400e;
+        EXIT_MSR_LOAD_COUNT: Field<Bits32> = 0x4010;
+        ENTRY: Field<Bits32> = 0x4012;
+        ENTRY_MSR_LOAD_COUNT: Field<Bits32> = 0x4014;
+        ENTRY_INTERRUPTION: Field<Bits32> = 0x4016;
+        ENTRY_ERROR_CODE: Field<Bits32> = 0x4018;
+        ENTRY_INSTRUCTION_LENGTH: Field<Bits32> = 0x401a;
+        SECONDARY: Field<Bits32> = 0x401e;
+        CR0_MASK: Field<Natural> = 0x6000;
+        CR4_MASK: Field<Natural> = 0x6002;
+        CR0_SHADOW: Field<Natural> = 0x6004;
+        CR4_SHADOW: Field<Natural> = 0x6006;
+    }
+}
+
+/// What the CPU tells about an exit.
+#[allow(missing_docs)]
+pub mod info {
+    use super::*;
+    fields! {
+        GUEST_PHYSICAL: Info<Bits64> = 0x2400;
+        INSTRUCTION_ERROR: Info<Bits32> = 0x4400;
+        REASON: Info<Bits32> = 0x4402;
+        INTERRUPTION: Info<Bits32> = 0x4404;
+        INTERRUPTION_ERROR_CODE: Info<Bits32> = 0x4406;
+        IDT_VECTORING: Info<Bits32> = 0x4408;
+        IDT_VECTORING_ERROR_CODE: Info<Bits32> = 0x440a;
+        INSTRUCTION_LENGTH: Info<Bits32> = 0x440c;
+        QUALIFICATION: Info<Natural> = 0x6400;
+        GUEST_LINEAR: Info<Natural> = 0x640a;
+    }
+}
+
+/// Guest state.
+#[allow(missing_docs)]
+pub mod guest {
+    use super::*;
+    pub const ES: SegmentFields = segment(0);
+    pub const CS: SegmentFields = segment(1);
+    pub const SS: SegmentFields = segment(2);
+    pub const DS: SegmentFields = segment(3);
+    pub const FS: SegmentFields = segment(4);
+    pub const GS: SegmentFields = segment(5);
+    pub const LDTR: SegmentFields = segment(6);
+    pub const TR: SegmentFields = segment(7);
+    fields! {
+        LINK_POINTER: Field<Bits64> = 0x2800;
+        DEBUGCTL: Field<Bits64> = 0x2802;
+        PAT: Field<Bits64> = 0x2804;
+        EFER: Field<Bits64> = 0x2806;
+        GDTR_LIMIT: Field<Bits32> = 0x4810;
+        IDTR_LIMIT: Field<Bits32> = 0x4812;
+        INTERRUPTIBILITY: Field<Bits32> = 0x4824;
+        ACTIVITY: Field<Bits32> = 0x4826;
+        SYSENTER_CS: Field<Bits32> = 0x482a;
+        CR0: Field<Natural> = 0x6800;
+        CR3: Field<Natural> = 0x6802;
+        CR4: Field<Natural> = 0x6804;
+        GDTR_BASE: Field<Natural> = 0x6816;
+        IDTR_BASE: Field<Natural> = 0x6818;
+        DR7: Field<Natural> = 0x681a;
+        RSP: Field<Natural> = 0x681c;
+        RIP: Field<Natural> = 0x681e;
+        RFLAGS: Field<Natural> = 0x6820;
+        PENDING_DEBUG: Field<Natural> = 0x6822;
+        SYSENTER_ESP: Field<Natural> = 0x6824;
+        SYSENTER_EIP: Field<Natural> = 0x6826;
+    }
+}
+
+/// Host state.
+#[allow(missing_docs)]
+pub mod host {
+    use super::*;
+    fields! {
+        ES_SELECTOR: Field<Bits16> = 0x0c00;
+        CS_SELECTOR: Field<Bits16> = 0x0c02;
+        SS_SELECTOR: Field<Bits16> = 0x0c04;
+        DS_SELECTOR: Field<Bits16> = 0x0c06;
+        FS_SELECTOR: Field<Bits16> = 0x0c08;
+        GS_SELECTOR: Field<Bits16> = 0x0c0a;
+        TR_SELECTOR: Field<Bits16> = 0x0c0c;
+        PAT: Field<Bits64> = 0x2c00;
+        EFER: Field<Bits64> = 0x2c02;
+        SYSENTER_CS: Field<Bits32> = 0x4c00;
+        CR0: Field<Natural> = 0x6c00;
+        CR3: Field<Natural> = 0x6c02;
+        CR4: Field<Natural> = 0x6c04;
+        FS_BASE: Field<Natural> = 0x6c06;
+        GS_BASE: Field<Natural> = 0x6c08;
+        TR_BASE: Field<Natural> = 0x6c0a;
+        GDTR_BASE: Field<Natural> = 0x6c0c;
+        IDTR_BASE: Field<Natural> = 0x6c0e;
+        SYSENTER_ESP: Field<Natural> = 0x6c10;
+        SYSENTER_EIP: Field<Natural> = 0x6c12;
+        RSP: Field<Natural> = 0x6c14;
+        RIP: Field<Natural> = 0x6c16;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_fields_follow_the_manuals_order() {
+        // SDM 3D "Field Encoding in VMCS", the ends of each group.
+        assert_eq!(guest::ES.selector.encoding(), 0x0800);
+        assert_eq!(guest::TR.selector.encoding(), 0x080e);
+        assert_eq!(guest::ES.base.encoding(), 0x6806);
+        assert_eq!(guest::TR.base.encoding(), 0x6814);
+        assert_eq!(guest::CS.limit.encoding(), 0x4802);
+        assert_eq!(guest::TR.limit.encoding(), 0x480e);
+        assert_eq!(guest::CS.attributes.encoding(), 0x4816);
+        assert_eq!(guest::TR.attributes.encoding(), 0x4822);
+    }
+
+    #[test]
+    #[should_panic(expected = "another width")]
+    fn an_encoding_of_another_width_is_refused() {
+        let _ = Field::<Bits32>::new(0x6800);
+    }
+
+    #[test]
+    #[should_panic(expected = "read only")]
+    fn an_exit_information_field_cannot_be_written() {
+        let _ = Field::<Bits32>::new(0x4402);
+    }
+}

@@ -1,0 +1,62 @@
+//! Which cached translations go, and when.
+//!
+//! | what changed | instruction |
+//! |---|---|
+//! | leaves of the second-level table (the object's generation moved on) | INVEPT of the table |
+//! | the vCPU comes from another CPU, whose INVLPGs this one did not see | INVVPID too |
+//! | a new table or tag, perhaps another vCPU's before | both |
+//!
+//! SDM 3C "Caching Translation Information": with EPT there are combined mappings (tag, table) and guest-physical ones
+//! (table); INVEPT drops both kinds of its table, INVVPID the combined ones of its tag.
+// UNSAFETY: flushing more never endangers memory; flushing too little does, and is decided by callers.
+#![allow(unsafe_code)]
+
+use crate::addr::Hpa;
+use crate::arch::instr::vmx;
+use crate::virt::tag::TlbTag;
+
+/// The EPT pointer: a table of 4 levels, walked through write-back memory, with accessed and dirty bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Eptp(u64);
+
+impl Eptp {
+    const WRITE_BACK: u64 = 6;
+    const WALK_4: u64 = 3 << 3;
+    const ACCESSED_DIRTY: u64 = 1 << 6;
+
+    /// Points to the table whose root is at `root`.
+    ///
+    /// # Panics
+    /// If that is not the start of a frame.
+    pub const fn new(root: Hpa) -> Self {
+        assert!(root.page_offset() == 0, "a table's root is a frame");
+        Self(root.as_u64() | Self::WRITE_BACK | Self::WALK_4 | Self::ACCESSED_DIRTY)
+    }
+
+    /// Returns the field's value.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// Drops everything cached through the table.
+pub fn table(eptp: Eptp) {
+    // SAFETY: only a loaded vCPU flushes, so this is VMX operation; capabilities were checked, the pointer is of our making.
+    unsafe { vmx::invept(eptp.as_u64()) }.expect("INVEPT of a table of ours");
+}
+
+/// Drops everything cached under the tag.
+pub fn tag(tag: TlbTag) {
+    // SAFETY: as above; no tag is 0.
+    unsafe { vmx::invvpid(tag.number()) }.expect("INVVPID of a guest's tag");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pointer_has_the_manuals_bits() {
+        assert_eq!(Eptp::new(Hpa::new(0x1234_5000)).as_u64(), 0x1234_505e);
+    }
+}

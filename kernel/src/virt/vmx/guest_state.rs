@@ -1,0 +1,153 @@
+//! A [`CpuState`] into the VMCS and out of it.
+//!
+//! Segments need no translation: the state has VMX's layout of access rights. What the state does not say: the PDPTEs
+//! of 32-bit PAE paging, which only the CPU loads (a state *with* such paging in force cannot be set; one that was read
+//! back and is set into the same VMCS finds them there).
+
+use super::capability::Settings;
+use super::control::CurrentVmcs;
+use super::control_register::{cr0, cr4, guest_view, real_cr0, real_cr4};
+use super::controls::EntryControls;
+use super::field::{SegmentFields, control, guest};
+use crate::virt::exit::Event;
+use crate::virt::face::ControlRegisters;
+use crate::virt::state::{CpuState, DescriptorTable, Segment};
+
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+/// SDM 3C "Guest Register State": access rights that exist.
+const ATTRIBUTES: u32 = 0x1_f0ff;
+
+/// Writes all of `state` that has a field.
+pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) {
+    write_segments(vmcs, state);
+    vmcs.write(guest::GDTR_BASE, state.gdtr.base);
+    vmcs.write(guest::GDTR_LIMIT, u32::from(state.gdtr.limit));
+    vmcs.write(guest::IDTR_BASE, state.idtr.base);
+    vmcs.write(guest::IDTR_LIMIT, u32::from(state.idtr.limit));
+    vmcs.write(guest::CR0, real_cr0(state.cr0));
+    vmcs.write(control::CR0_SHADOW, state.cr0);
+    vmcs.write(guest::CR3, state.cr3);
+    vmcs.write(guest::CR4, real_cr4(state.cr4, settings.cr4));
+    vmcs.write(control::CR4_SHADOW, state.cr4);
+    vmcs.write(guest::DR7, state.dr7);
+    vmcs.write(guest::PAT, state.pat);
+    // The model-specific register has 64 bits, the field 32; so has the CPU's use of it.
+    vmcs.write(guest::SYSENTER_CS, state.sysenter_cs as u32);
+    vmcs.write(guest::SYSENTER_ESP, state.sysenter_esp);
+    vmcs.write(guest::SYSENTER_EIP, state.sysenter_eip);
+    write_mode(vmcs, state, settings);
+    write_no_activity(vmcs);
+}
+
+/// EFER and the entry control that goes with it; exits keep the control up to date from here on.
+fn write_mode(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) {
+    let long_mode = state.efer & EFER_LME != 0 && state.cr0 & cr0::PG != 0;
+    let (lma, mode) = if long_mode { (EFER_LMA, EntryControls::IA32E_MODE_GUEST) } else { (0, EntryControls::empty()) };
+    vmcs.write(guest::EFER, state.efer & !EFER_LMA | lma);
+    vmcs.write(control::ENTRY, settings.entry | mode.bits());
+}
+
+/// A replaced state is in no shadow and awaits nothing.
+fn write_no_activity(vmcs: &mut CurrentVmcs<'_>) {
+    vmcs.write(guest::INTERRUPTIBILITY, 0);
+    vmcs.write(guest::ACTIVITY, 0);
+    vmcs.write(guest::PENDING_DEBUG, 0);
+}
+
+fn write_segments(vmcs: &mut CurrentVmcs<'_>, state: &CpuState) {
+    write_segment(vmcs, guest::CS, &state.cs);
+    write_segment(vmcs, guest::DS, &state.ds);
+    write_segment(vmcs, guest::ES, &state.es);
+    write_segment(vmcs, guest::FS, &state.fs);
+    write_segment(vmcs, guest::GS, &state.gs);
+    write_segment(vmcs, guest::SS, &state.ss);
+    write_segment(vmcs, guest::LDTR, &state.ldtr);
+    write_segment(vmcs, guest::TR, &state.tr);
+}
+
+fn write_segment(vmcs: &mut CurrentVmcs<'_>, fields: SegmentFields, segment: &Segment) {
+    vmcs.write(fields.selector, segment.selector);
+    vmcs.write(fields.base, segment.base);
+    vmcs.write(fields.limit, segment.limit);
+    vmcs.write(fields.attributes, segment.attributes & ATTRIBUTES);
+}
+
+/// Reads all that has a field; the rest of the result is zero.
+pub fn read(vmcs: &CurrentVmcs<'_>) -> CpuState {
+    let control = read_control_registers(vmcs);
+    CpuState {
+        cs: read_segment(vmcs, guest::CS),
+        ds: read_segment(vmcs, guest::DS),
+        es: read_segment(vmcs, guest::ES),
+        fs: read_segment(vmcs, guest::FS),
+        gs: read_segment(vmcs, guest::GS),
+        ss: read_segment(vmcs, guest::SS),
+        ldtr: read_segment(vmcs, guest::LDTR),
+        tr: read_segment(vmcs, guest::TR),
+        // The CPU keeps limits of 16 bits in these fields of 32.
+        gdtr: DescriptorTable { base: vmcs.read(guest::GDTR_BASE), limit: vmcs.read(guest::GDTR_LIMIT) as u16 },
+        idtr: DescriptorTable { base: vmcs.read(guest::IDTR_BASE), limit: vmcs.read(guest::IDTR_LIMIT) as u16 },
+        cr0: control.cr0,
+        cr3: control.cr3,
+        cr4: control.cr4,
+        dr7: vmcs.read(guest::DR7),
+        efer: control.efer,
+        sysenter_cs: u64::from(vmcs.read(guest::SYSENTER_CS)),
+        sysenter_esp: vmcs.read(guest::SYSENTER_ESP),
+        sysenter_eip: vmcs.read(guest::SYSENTER_EIP),
+        pat: vmcs.read(guest::PAT),
+        ..CpuState::default()
+    }
+}
+
+fn read_segment(vmcs: &CurrentVmcs<'_>, fields: SegmentFields) -> Segment {
+    Segment {
+        selector: vmcs.read(fields.selector),
+        attributes: vmcs.read(fields.attributes),
+        limit: vmcs.read(fields.limit),
+        base: vmcs.read(fields.base),
+    }
+}
+
+/// Reads what the guest sees in its control registers.
+pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
+    ControlRegisters {
+        cr0: guest_view(vmcs.read(guest::CR0), vmcs.read(control::CR0_SHADOW), cr0::MASK),
+        cr3: vmcs.read(guest::CR3),
+        cr4: guest_view(vmcs.read(guest::CR4), vmcs.read(control::CR4_SHADOW), cr4::MASK),
+        efer: vmcs.read(guest::EFER),
+    }
+}
+
+/// Whether the guest executes 64-bit code.
+pub fn in_64_bit_mode(vmcs: &CurrentVmcs<'_>) -> bool {
+    const CS_LONG: u32 = 1 << 13;
+    vmcs.read(guest::EFER) & EFER_LMA != 0 && vmcs.read(guest::CS.attributes) & CS_LONG != 0
+}
+
+/// Returns what EFER becomes when the guest writes `value`; LMA follows paging and is not written.
+///
+/// # Errors
+/// #GP: a bit that does not exist, or LME changed while paging is on.
+pub const fn judge_efer(now: ControlRegisters, value: u64) -> Result<u64, Event> {
+    const DEFINED: u64 = 1 | EFER_LME | EFER_LMA | 1 << 11;
+    let switched_under_paging = (now.efer ^ value) & EFER_LME != 0 && now.cr0 & cr0::PG != 0;
+    if value & !DEFINED != 0 || switched_under_paging {
+        return Err(Event::general_protection());
+    }
+    Ok((value & !EFER_LMA) | (now.efer & EFER_LMA))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lme_is_fixed_under_paging_and_lma_never_written() {
+        let now = ControlRegisters { cr0: cr0::PG, cr3: 0, cr4: 0, efer: 0xd01 };
+        assert_eq!(judge_efer(now, 0x101), Ok(0x501));
+        assert_eq!(judge_efer(now, 0x001), Err(Event::general_protection()));
+        assert_eq!(judge_efer(now, 0xd03), Err(Event::general_protection()));
+    }
+}

@@ -1,0 +1,95 @@
+//! Which model-specific registers a guest reaches without an exit.
+//!
+//! ```text
+//!  0      1024          2048     3072           4096      one bit an MSR; 0: no exit
+//!  | read | read        | write  | write        |
+//!  | low  | c0000000..  | low    | c0000000..   |         SDM 3C "MSR-Bitmap Address"
+//! ```
+//!
+//! The same for every vCPU, so it is one constant page of the image. Passed through is what the VMCS switches (FS and GS
+//! base, SYSENTER, PAT, EFER) and what is switched with the vCPU itself (`msrs`); all else exits.
+
+use crate::virt::vmx::msrs::number as msr;
+
+/// The page.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct MsrBitmap([u8; 4096]);
+
+const WRITES: usize = 2048;
+
+/// What every guest may read and write.
+const PASSED: [u32; 12] = [
+    msr::SYSENTER_CS,
+    msr::SYSENTER_ESP,
+    msr::SYSENTER_EIP,
+    msr::PAT,
+    msr::EFER,
+    msr::STAR,
+    msr::LSTAR,
+    msr::CSTAR,
+    msr::SFMASK,
+    msr::FS_BASE,
+    msr::GS_BASE,
+    msr::KERNEL_GS_BASE,
+];
+
+impl MsrBitmap {
+    /// The page for a CPU with or without RDTSCP: only with it is IA32_TSC_AUX there and switched.
+    const fn new(also: &[u32]) -> Self {
+        let mut page = Self([0xff; 4096]);
+        page.pass(&PASSED);
+        page.pass(also);
+        page
+    }
+
+    const fn pass(&mut self, numbers: &[u32]) {
+        let mut i = 0;
+        while i < numbers.len() {
+            let (byte, bit) = Self::position(numbers[i]);
+            self.0[byte] &= !bit;
+            self.0[WRITES + byte] &= !bit;
+            i += 1;
+        }
+    }
+
+    /// Byte and bit of a register in the reads' half.
+    const fn position(number: u32) -> (usize, u8) {
+        let (half, index) = match number {
+            0..=0x1fff => (0, number as usize),
+            0xc000_0000..=0xc000_1fff => (1024, (number - 0xc000_0000) as usize),
+            _ => panic!("the bitmap has no bit for this register"),
+        };
+        (half + index / 8, 1 << (index % 8))
+    }
+}
+
+/// For CPUs without RDTSCP in the guest.
+pub static PLAIN: MsrBitmap = MsrBitmap::new(&[]);
+/// For CPUs with it.
+pub static WITH_TSC_AUX: MsrBitmap = MsrBitmap::new(&[msr::TSC_AUX]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extremes_of_each_quarter_exit() {
+        for byte in [0, 1023, 1024, 2047, 2048, 3071, 3072, 4095] {
+            assert_eq!(PLAIN.0[byte], 0xff, "byte {byte}");
+        }
+        assert_eq!(MsrBitmap::position(0x1fff), (1023, 0x80));
+        assert_eq!(MsrBitmap::position(0xc000_1fff), (2047, 0x80));
+    }
+
+    #[test]
+    fn exactly_the_listed_registers_pass_in_both_directions() {
+        let passed = |page: &MsrBitmap| page.0.iter().map(|b| b.count_zeros()).sum::<u32>();
+        assert_eq!(passed(&PLAIN), 2 * 12);
+        assert_eq!(passed(&WITH_TSC_AUX), 2 * 13);
+        // KERNEL_GS_BASE is c0000102: byte 0x20 of the second quarter, bit 2.
+        assert_eq!((PLAIN.0[1024 + 0x20] & 4, PLAIN.0[3072 + 0x20] & 4), (0, 0));
+        // SYSENTER_CS is 174: byte 0x2e, bit 4.
+        assert_eq!((PLAIN.0[0x2e] & 0x10, PLAIN.0[2048 + 0x2e] & 0x10), (0, 0));
+    }
+}

@@ -1,0 +1,96 @@
+//! The model-specific registers that no VMCS field switches and no hypervisor code uses: the guest's stay in the CPU while
+//! its vCPU is loaded, so that an exit costs nothing for them.
+// UNSAFETY: reads and writes registers; none of them matters to code that neither executes SYSCALL nor SWAPGS.
+#![allow(unsafe_code)]
+
+use super::capability::Settings;
+use crate::arch::instr::{rdmsr, wrmsr};
+use crate::virt::state::CpuState;
+
+/// Register numbers (SDM 4 "Architectural MSRs").
+#[allow(missing_docs)]
+pub mod number {
+    pub const FEATURE_CONTROL: u32 = 0x3a;
+    pub const SYSENTER_CS: u32 = 0x174;
+    pub const SYSENTER_ESP: u32 = 0x175;
+    pub const SYSENTER_EIP: u32 = 0x176;
+    pub const PAT: u32 = 0x277;
+    pub const EFER: u32 = 0xc000_0080;
+    pub const STAR: u32 = 0xc000_0081;
+    pub const LSTAR: u32 = 0xc000_0082;
+    pub const CSTAR: u32 = 0xc000_0083;
+    pub const SFMASK: u32 = 0xc000_0084;
+    pub const FS_BASE: u32 = 0xc000_0100;
+    pub const GS_BASE: u32 = 0xc000_0101;
+    pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
+    pub const TSC_AUX: u32 = 0xc000_0103;
+}
+
+/// A vCPU's values of those registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GuestMsrs {
+    star: u64,
+    lstar: u64,
+    cstar: u64,
+    sfmask: u64,
+    kernel_gs_base: u64,
+    /// Only where RDTSCP runs in the guest: else the register may not exist.
+    tsc_aux: Option<u64>,
+}
+
+impl GuestMsrs {
+    /// As after a reset.
+    pub const fn new(settings: &Settings) -> Self {
+        let tsc_aux = if settings.rdtscp() { Some(0) } else { None };
+        Self { star: 0, lstar: 0, cstar: 0, sfmask: 0, kernel_gs_base: 0, tsc_aux }
+    }
+
+    /// Takes over what a state says; it says nothing of IA32_TSC_AUX.
+    pub fn set(&mut self, state: &CpuState) {
+        *self = Self {
+            star: state.star,
+            lstar: state.lstar,
+            cstar: state.cstar,
+            sfmask: state.sfmask,
+            kernel_gs_base: state.kernel_gs_base,
+            tsc_aux: self.tsc_aux,
+        };
+    }
+
+    /// Puts the values into a state.
+    pub fn copy_to(&self, state: &mut CpuState) {
+        state.star = self.star;
+        state.lstar = self.lstar;
+        state.cstar = self.cstar;
+        state.sfmask = self.sfmask;
+        state.kernel_gs_base = self.kernel_gs_base;
+    }
+
+    /// Reads this CPU's registers.
+    pub fn save(&mut self) {
+        // SAFETY: a CPU with EPT has the registers of 64-bit mode; TSC_AUX is there with RDTSCP.
+        let read = |number| unsafe { rdmsr(number) };
+        *self = Self {
+            star: read(number::STAR),
+            lstar: read(number::LSTAR),
+            cstar: read(number::CSTAR),
+            sfmask: read(number::SFMASK),
+            kernel_gs_base: read(number::KERNEL_GS_BASE),
+            tsc_aux: self.tsc_aux.map(|_| read(number::TSC_AUX)),
+        };
+    }
+
+    /// Writes this CPU's registers.
+    pub fn restore(&self) {
+        // SAFETY: the values came from the registers, or from a loader (canonical addresses); the host uses none.
+        let write = |number, value| unsafe { wrmsr(number, value) };
+        write(number::STAR, self.star);
+        write(number::LSTAR, self.lstar);
+        write(number::CSTAR, self.cstar);
+        write(number::SFMASK, self.sfmask);
+        write(number::KERNEL_GS_BASE, self.kernel_gs_base);
+        if let Some(value) = self.tsc_aux {
+            write(number::TSC_AUX, value);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The part of a VMCS that is the same for every guest: the controls, and guest fields that no [`CpuState`] has.
+//!
+//! Host state is `host_state`'s, the rest of the guest's is `guest_state`'s.
+//!
+//! [`CpuState`]: crate::virt::state::CpuState
+
+use super::capability::Settings;
+use super::control::CurrentVmcs;
+use super::control_register::{cr0, cr4};
+use super::field::{control, guest};
+use super::msr_bitmap;
+use crate::addr::{Hpa, Hva};
+use crate::arch::direct_map;
+
+/// Exceptions that exit: #DB and #AC, because a guest can arrange that their delivery raises them again for ever, which
+/// no interrupt ends; #MC, because it is the host's.
+const EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
+
+/// Writes the controls.
+pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
+    vmcs.write(control::PIN_BASED, settings.pin);
+    vmcs.write(control::PRIMARY, settings.primary);
+    vmcs.write(control::SECONDARY, settings.secondary);
+    vmcs.write(control::EXIT, settings.exit);
+    vmcs.write(control::ENTRY, settings.entry);
+    vmcs.write(control::EXCEPTION_BITMAP, EXCEPTIONS);
+    // No page fault exits: bit 14 of the bitmap is clear, and mask and match make every error code "equal".
+    vmcs.write(control::PAGE_FAULT_MASK, 0);
+    vmcs.write(control::PAGE_FAULT_MATCH, 0);
+    vmcs.write(control::CR3_TARGET_COUNT, 0);
+    vmcs.write(control::EXIT_MSR_STORE_COUNT, 0);
+    vmcs.write(control::EXIT_MSR_LOAD_COUNT, 0);
+    vmcs.write(control::ENTRY_MSR_LOAD_COUNT, 0);
+    vmcs.write(control::ENTRY_INTERRUPTION, 0);
+    vmcs.write(control::MSR_BITMAP, msr_bitmap_address(settings).as_u64());
+    vmcs.write(control::CR0_MASK, cr0::MASK);
+    vmcs.write(control::CR4_MASK, cr4::MASK);
+}
+
+/// Writes the guest fields that stay as they are, or that the CPU alone changes.
+pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>) {
+    // No shadow VMCS.
+    vmcs.write(guest::LINK_POINTER, u64::MAX);
+    vmcs.write(guest::DEBUGCTL, 0);
+}
+
+fn msr_bitmap_address(settings: &Settings) -> Hpa {
+    let page = if settings.rdtscp() { &msr_bitmap::WITH_TSC_AUX } else { &msr_bitmap::PLAIN };
+    direct_map::image_hpa(Hva::new(core::ptr::from_ref(page) as u64))
+}

@@ -1,0 +1,283 @@
+//! A virtual CPU on VMX: its life and its run.
+//!
+//! ```text
+//!            load: VMPTRLD, host state if the CPU is a new one, MSRs, debug registers, CR2
+//!  unloaded ────────────────────────────────────────────────────────────> loaded ──┐ run: flush? event? registers?
+//!           <────────────────────────────────────────────────────────────    ^     │      switch, decode
+//!            unload: the same back into `live`, VMCLEAR                      └─────┘
+//! ```
+//!
+//! Neighbours: `events` (what goes in), `exits` (what the back end deals with alone), `registers` (state for handlers).
+//!
+//! Invariants: `context.regs` is current whenever the guest is not running; `live` is when the vCPU is not loaded.
+// UNSAFETY: enters the guest, and relies on which VMCS is current; `residency` tells.
+#![allow(unsafe_code)]
+
+mod events;
+mod exits;
+mod registers;
+
+use super::capability::Settings;
+use super::control::{CpuTag, CurrentVmcs, EnabledCpu, Vmcs};
+use super::controls::Primary;
+use super::decode::{Decoded, Reason, decode};
+use super::entry::{Context, Launch, Outcome, switch};
+use super::event::EntryEvent;
+use super::field::{control, guest, info};
+use super::flush::{self, Eptp};
+use super::msrs::GuestMsrs;
+use super::setup;
+use crate::addr::Hpa;
+use crate::arch::instr::vmx::{read_cr2, read_dr6, write_cr2, write_dr6};
+use crate::virt::debug::DebugAddresses;
+use crate::virt::exit::Exit;
+use crate::virt::face::Flush;
+use crate::virt::frame::ControlFrame;
+use crate::virt::tag::{Sharing, TlbTag};
+
+/// Whether the vCPU occupies a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Residency {
+    Unloaded,
+    Loaded,
+}
+
+/// What this CPU may still cache of the vCPU's translations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cached {
+    /// Nothing wrong.
+    Current,
+    /// Anything: another CPU's past, or another vCPU's.
+    Unknown,
+}
+
+/// Whether RSP, RIP and RFLAGS in `context` may differ from the VMCS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pointers {
+    Same,
+    Changed,
+}
+
+/// The table and the tag.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    eptp: Eptp,
+    tag: TlbTag,
+}
+
+/// What stays in the CPU from load to unload; here it is kept in between.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    msrs: GuestMsrs,
+    breakpoints: DebugAddresses,
+    dr6: u64,
+    cr2: u64,
+}
+
+impl Live {
+    const DR6_RESET: u64 = 0xffff_0ff0;
+
+    fn new(settings: &Settings) -> Self {
+        Self { msrs: GuestMsrs::new(settings), breakpoints: DebugAddresses::default(), dr6: Self::DR6_RESET, cr2: 0 }
+    }
+
+    /// Takes them from this CPU.
+    fn save(&mut self) {
+        self.msrs.save();
+        self.breakpoints = DebugAddresses::read();
+        self.dr6 = read_dr6();
+        self.cr2 = read_cr2();
+    }
+
+    /// Puts them into this CPU.
+    fn restore(&self) {
+        self.msrs.restore();
+        self.breakpoints.load();
+        write_dr6(self.dr6);
+        write_cr2(self.cr2);
+    }
+}
+
+/// A virtual CPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    context: Context,
+    residency: Residency,
+    cached: Cached,
+    pointers: Pointers,
+    launch: Launch,
+    /// For the next entry: injected, or interrupted in its delivery by the last exit.
+    queued: Option<EntryEvent>,
+    memory: Option<Memory>,
+    vmcs: Vmcs,
+    settings: &'static Settings,
+    /// The primary controls as the VMCS has them: the windows come and go.
+    primary: Primary,
+    /// CR8.
+    task_priority: u8,
+    live: Live,
+    last_cpu: Option<CpuTag>,
+}
+
+impl Vcpu {
+    /// Makes a vCPU in `frame`; the calling CPU is enabled. It runs after `set_memory` and `set_state`.
+    pub fn new(frame: ControlFrame) -> Self {
+        let settings = super::settings();
+        let vmcs = Vmcs::new(frame, settings);
+        vmcs.with_current(|vmcs| {
+            setup::write_controls(vmcs, settings);
+            setup::write_guest_constants(vmcs);
+        });
+        Self {
+            context: Context::default(),
+            residency: Residency::Unloaded,
+            cached: Cached::Unknown,
+            pointers: Pointers::Changed,
+            launch: Launch::Clear,
+            queued: None,
+            memory: None,
+            vmcs,
+            settings,
+            primary: Primary::from_bits_retain(settings.primary),
+            task_priority: 0,
+            live: Live::new(settings),
+            last_cpu: None,
+        }
+    }
+
+    /// Points the vCPU to a second-level table.
+    pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
+        let eptp = Eptp::new(root);
+        self.with_vmcs(|vmcs| {
+            vmcs.write(control::EPT_POINTER, eptp.as_u64());
+            vmcs.write(control::VPID, tag.number());
+        });
+        self.memory = Some(Memory { eptp, tag });
+        self.cached = Cached::Unknown;
+    }
+
+    /// Makes the vCPU resident on the calling CPU.
+    ///
+    /// # Panics
+    /// If it is loaded already, or has no memory.
+    pub fn load(&mut self, cpu: &EnabledCpu) {
+        assert!(self.residency == Residency::Unloaded, "a vCPU is loaded on one CPU");
+        let memory = self.memory.expect("a vCPU has memory before it is loaded");
+        self.vmcs.make_current();
+        self.residency = Residency::Loaded;
+        let is_elsewhere = self.last_cpu != Some(cpu.id());
+        if is_elsewhere || memory.tag.sharing() == Sharing::Shared {
+            self.cached = Cached::Unknown;
+        }
+        if is_elsewhere {
+            cpu.host().write(&mut self.current());
+            self.last_cpu = Some(cpu.id());
+        }
+        self.live.restore();
+    }
+
+    /// Ends the residency.
+    ///
+    /// # Panics
+    /// If it is not loaded.
+    pub fn unload(&mut self) {
+        assert!(self.residency == Residency::Loaded, "only a loaded vCPU is unloaded");
+        self.live.save();
+        self.vmcs.clear();
+        self.launch = Launch::Clear;
+        self.residency = Residency::Unloaded;
+    }
+
+    /// Runs the guest until its next exit.
+    ///
+    /// # Panics
+    /// If the vCPU is not loaded.
+    pub fn run(&mut self, flush: Flush) -> Exit {
+        assert!(self.residency == Residency::Loaded, "a vCPU is loaded before it runs");
+        self.flush(flush);
+        if self.queued.is_some() {
+            self.write_queued_event();
+        }
+        if self.pointers == Pointers::Changed {
+            self.write_pointers();
+        }
+        // SAFETY: 1. `new` and `load` wrote controls and host state, `launch` is reset where the VMCS is cleared.
+        // 2. The context was made with the VMCS. 3. The owner of the table sees to it, as `set_memory` asks.
+        let outcome = unsafe { switch(&mut self.context, self.launch) };
+        let reason = Reason::from_raw(self.context.reason as u32);
+        if outcome == Outcome::Failed {
+            return self.refused();
+        }
+        if reason.entry_failed() {
+            return Exit::EntryFailed { code: u64::from(reason.basic()) };
+        }
+        self.launch = Launch::Launched;
+        if reason.may_interrupt_delivery() {
+            self.take_up_interrupted_delivery(reason);
+        }
+        let decoded = decode(reason, &self.current());
+        match decoded {
+            Decoded::Exit(exit) => exit,
+            own => self.handle(own),
+        }
+    }
+
+    /// Gives the frame back.
+    ///
+    /// # Panics
+    /// If the vCPU is still loaded.
+    pub fn into_frame(self) -> ControlFrame {
+        assert!(self.residency == Residency::Unloaded, "a vCPU is unloaded before its frame is freed");
+        self.vmcs.into_frame()
+    }
+
+    #[inline(always)]
+    fn flush(&mut self, flush: Flush) {
+        if flush == Flush::This || self.cached == Cached::Unknown {
+            self.flush_now();
+        }
+    }
+
+    #[cold]
+    fn flush_now(&mut self) {
+        let memory = self.memory.expect("a loaded vCPU has memory");
+        flush::table(memory.eptp);
+        if self.cached == Cached::Unknown {
+            flush::tag(memory.tag);
+            self.cached = Cached::Current;
+        }
+    }
+
+    fn write_pointers(&mut self) {
+        use crate::virt::state::Gpr;
+        let (rsp, rip, rflags) = (self.context.regs.get(Gpr::Rsp), self.context.regs.rip, self.context.regs.rflags);
+        let mut vmcs = self.current();
+        vmcs.write(guest::RSP, rsp);
+        vmcs.write(guest::RIP, rip);
+        vmcs.write(guest::RFLAGS, rflags);
+        self.pointers = Pointers::Same;
+    }
+
+    /// VMLAUNCH or VMRESUME was refused (SDM 3C "VM-Instruction Error Numbers"): controls or host state, so a bug of ours,
+    /// but one that the partition alone need not survive. The numbers lie below every reason of a failed entry.
+    #[cold]
+    fn refused(&self) -> Exit {
+        Exit::EntryFailed { code: u64::from(self.current().info(info::INSTRUCTION_ERROR)) }
+    }
+
+    /// Access to the VMCS of a loaded vCPU.
+    #[inline(always)]
+    fn current(&self) -> CurrentVmcs<'_> {
+        debug_assert!(self.residency == Residency::Loaded, "only a loaded vCPU's VMCS is current");
+        // SAFETY: `load` made it current on this CPU, and a vCPU's owner is the CPU that it is loaded on.
+        unsafe { self.vmcs.current() }
+    }
+
+    /// Access to the VMCS, wherever the vCPU is.
+    fn with_vmcs<R>(&self, access: impl FnOnce(&mut CurrentVmcs<'_>) -> R) -> R {
+        match self.residency {
+            Residency::Loaded => access(&mut self.current()),
+            Residency::Unloaded => self.vmcs.with_current(access),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Events into the guest: what is queued, when it fits, and what an exit interrupted.
+
+use super::Vcpu;
+use crate::virt::exit::Event;
+use crate::virt::face::Window;
+use crate::virt::vmx::control_register::cr0;
+use crate::virt::vmx::controls::Primary;
+use crate::virt::vmx::decode::{Reason, nmi_unblocked_by_iret, reason};
+use crate::virt::vmx::event::{EntryEvent, Interruption};
+use crate::virt::vmx::field::{control, guest, info};
+
+/// Bits of the interruptibility state (SDM 3C "Guest Non-Register State").
+pub mod blocking {
+    /// The instruction after an STI.
+    pub const BY_STI: u32 = 1 << 0;
+    /// The instruction after a MOV SS or POP SS.
+    pub const BY_MOV_SS: u32 = 1 << 1;
+    /// An NMI is being handled.
+    pub const BY_NMI: u32 = 1 << 3;
+    /// Both shadows.
+    pub const SHADOW: u32 = BY_STI | BY_MOV_SS;
+}
+
+impl Vcpu {
+    /// Queues `event` for the next run.
+    ///
+    /// # Panics
+    /// If one is queued already.
+    pub fn inject(&mut self, event: Event) {
+        assert!(self.queued.is_none(), "one event is injected at an entry");
+        self.queued = Some(EntryEvent::encode(event));
+    }
+
+    /// Returns whether an event is queued.
+    pub fn event_pending(&self) -> bool {
+        self.queued.is_some()
+    }
+
+    /// Returns whether an external interrupt can be injected now.
+    pub fn can_take_interrupt(&self) -> bool {
+        self.queued.is_none() && self.context.regs.interrupts_enabled() && self.interruptibility() & blocking::SHADOW == 0
+    }
+
+    /// Returns whether an NMI can be injected now.
+    pub fn can_take_nmi(&self) -> bool {
+        self.queued.is_none() && self.interruptibility() & (blocking::SHADOW | blocking::BY_NMI) == 0
+    }
+
+    /// Asks for, or calls off, an exit when the guest can take an interrupt.
+    pub fn request_interrupt_window(&mut self, window: Window) {
+        self.set_primary(Primary::INTERRUPT_WINDOW_EXITING, window);
+    }
+
+    /// Asks for, or calls off, an exit when the guest can take an NMI.
+    pub fn request_nmi_window(&mut self, window: Window) {
+        self.set_primary(Primary::NMI_WINDOW_EXITING, window);
+    }
+
+    fn set_primary(&mut self, bit: Primary, window: Window) {
+        let wanted = match window {
+            Window::Open => self.primary | bit,
+            Window::None => self.primary - bit,
+        };
+        if wanted != self.primary {
+            self.with_vmcs(|vmcs| vmcs.write(control::PRIMARY, wanted.bits()));
+            self.primary = wanted;
+        }
+    }
+
+    pub(super) fn interruptibility(&self) -> u32 {
+        self.with_vmcs(|vmcs| vmcs.read(guest::INTERRUPTIBILITY))
+    }
+
+    /// Moves the queued event into the VMCS; the CPU takes it out at the exit.
+    #[cold]
+    pub(super) fn write_queued_event(&mut self) {
+        let Some(mut event) = self.queued.take() else { return };
+        let mut vmcs = self.current();
+        if event.has_error_code() && vmcs.read(guest::CR0) & cr0::PE == 0 {
+            event = event.for_real_mode();
+        }
+        if event.has_error_code() {
+            vmcs.write(control::ENTRY_ERROR_CODE, event.error_code);
+        }
+        vmcs.write(control::ENTRY_INSTRUCTION_LENGTH, event.length);
+        vmcs.write(control::ENTRY_INTERRUPTION, event.info);
+    }
+
+    /// Queues again what the exit interrupted. SDM 3C "Information for VM Exits During Event Delivery", and for NMIs "Resuming
+    /// Guest Software after Handling an Exception": blocking ends for one that is delivered once more, and comes back
+    /// where an IRET faulted after it had ended it.
+    #[cold]
+    pub(super) fn take_up_interrupted_delivery(&mut self, exit: Reason) {
+        let mut vmcs = self.current();
+        let vectoring = Interruption::from_raw(vmcs.info(info::IDT_VECTORING));
+        let interrupted =
+            EntryEvent::interrupted(vectoring, vmcs.info(info::IDT_VECTORING_ERROR_CODE), vmcs.info(info::INSTRUCTION_LENGTH));
+        let unblocked = match exit.basic() {
+            reason::EXCEPTION_OR_NMI => Interruption::from_raw(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret(),
+            reason::EPT_VIOLATION => nmi_unblocked_by_iret(vmcs.info(info::QUALIFICATION)),
+            _ => false,
+        };
+        let blocked = vmcs.read(guest::INTERRUPTIBILITY);
+        match interrupted {
+            Some(event) if event.is_nmi() => vmcs.write(guest::INTERRUPTIBILITY, blocked & !blocking::BY_NMI),
+            None if unblocked => vmcs.write(guest::INTERRUPTIBILITY, blocked | blocking::BY_NMI),
+            _ => {}
+        }
+        self.queued = interrupted;
+    }
+}

@@ -1,0 +1,151 @@
+//! Exits that the back end deals with alone, because only VMX has them.
+// UNSAFETY: runs the host's NMI handler.
+#![allow(unsafe_code)]
+
+use super::events::blocking;
+use super::{Pointers, Vcpu};
+use crate::addr::{Gpa, Gva};
+use crate::arch::instr::vmx::{raise_nmi, read_dr6, write_dr6};
+use crate::virt::exit::{Event, Exit};
+use crate::virt::state::Gpr;
+use crate::virt::vmx::control::CurrentVmcs;
+use crate::virt::vmx::control_register::{Write, write_cr0, write_cr4};
+use crate::virt::vmx::decode::{ControlAccess, Decoded, Information};
+use crate::virt::vmx::event::{EntryEvent, Interruption};
+use crate::virt::vmx::field::{control, guest, info};
+use crate::virt::vmx::guest_state::in_64_bit_mode;
+
+/// RFLAGS.TF.
+const TRAP_FLAG: u64 = 1 << 8;
+/// "BS" of the pending debug exceptions: a single step.
+const PENDING_SINGLE_STEP: u64 = 1 << 14;
+
+impl Information for CurrentVmcs<'_> {
+    fn qualification(&self) -> u64 {
+        self.info(info::QUALIFICATION)
+    }
+    fn guest_physical(&self) -> Gpa {
+        Gpa::new(self.info(info::GUEST_PHYSICAL))
+    }
+    fn guest_linear(&self) -> Gva {
+        Gva::new(self.info(info::GUEST_LINEAR))
+    }
+    fn interruption(&self) -> Interruption {
+        Interruption::from_raw(self.info(info::INTERRUPTION))
+    }
+}
+
+impl Vcpu {
+    #[cold]
+    pub(super) fn handle(&mut self, own: Decoded) -> Exit {
+        match own {
+            Decoded::Exit(exit) => return exit,
+            Decoded::Control(access) => self.handle_control(access),
+            // SAFETY: interrupt tables are loaded before a vCPU runs.
+            Decoded::HostNmi => unsafe { raise_nmi() },
+            Decoded::Reflect(exception) => self.reflect(exception),
+            Decoded::GeneralProtection => self.inject(Event::general_protection()),
+            Decoded::Misconfigured(gpa) => panic!("EPT entry for {gpa:?} has a form that EPT does not know"),
+        }
+        Exit::Handled
+    }
+
+    fn handle_control(&mut self, access: ControlAccess) {
+        match access {
+            ControlAccess::WriteCr0(gpr) => match write_cr0(self.operand(gpr)) {
+                Write::Retry { shadow } => self.current().write(control::CR0_SHADOW, shadow),
+                Write::Refuse => self.inject(Event::general_protection()),
+            },
+            ControlAccess::WriteCr4(gpr) => match write_cr4(self.operand(gpr)) {
+                Write::Retry { shadow } => self.current().write(control::CR4_SHADOW, shadow),
+                Write::Refuse => self.inject(Event::general_protection()),
+            },
+            ControlAccess::WriteCr8(gpr) => match self.operand(gpr) {
+                class @ 0..=15 => {
+                    self.task_priority = class as u8;
+                    self.step_over();
+                }
+                _ => self.inject(Event::general_protection()),
+            },
+            ControlAccess::ReadCr8(gpr) => {
+                self.context.regs.set(gpr, u64::from(self.task_priority));
+                self.step_over();
+            }
+        }
+    }
+
+    /// A register as a MOV to a control register takes it: 32 bits outside 64-bit mode.
+    fn operand(&self, gpr: Gpr) -> u64 {
+        let value = self.context.regs.get(gpr);
+        if in_64_bit_mode(&self.current()) { value } else { value & 0xffff_ffff }
+    }
+
+    fn step_over(&mut self) {
+        let next = self.next_rip().expect("a control-register access has a length");
+        self.advance_to(next);
+    }
+
+    /// Gives #DB or #AC to the guest. An event that was being delivered is lost to it, as on the bare CPU, where a benign
+    /// exception during a delivery is simply handled first and the delivery not repeated.
+    fn reflect(&mut self, exception: Interruption) {
+        const DEBUG: u8 = 1;
+        let mut vmcs = self.current();
+        let again =
+            EntryEvent::interrupted(exception, vmcs.info(info::INTERRUPTION_ERROR_CODE), vmcs.info(info::INSTRUCTION_LENGTH));
+        if exception.vector() == DEBUG {
+            // The exit came before DR6 and DR7 were changed: SDM 3C "Exit Qualification for Debug Exceptions".
+            const GENERAL_DETECT: u64 = 1 << 13;
+            write_dr6(read_dr6() | vmcs.info(info::QUALIFICATION) & 0x600f);
+            let dr7 = vmcs.read(guest::DR7);
+            vmcs.write(guest::DR7, dr7 & !GENERAL_DETECT);
+            self.keep_step_consistent();
+        }
+        self.queued = again;
+    }
+
+    /// An entry with TF set in an interrupt shadow wants the single step pending (SDM 3C "Checks on Guest Non-Register State").
+    fn keep_step_consistent(&mut self) {
+        let in_shadow = self.interruptibility() & blocking::SHADOW != 0;
+        if in_shadow && self.context.regs.rflags & TRAP_FLAG != 0 {
+            self.pend_single_step();
+        }
+    }
+
+    fn pend_single_step(&mut self) {
+        self.with_vmcs(|vmcs| {
+            let pending = vmcs.read(guest::PENDING_DEBUG);
+            vmcs.write(guest::PENDING_DEBUG, pending | PENDING_SINGLE_STEP);
+        });
+    }
+
+    /// Returns the address behind the instruction that exited, where VMX tells.
+    #[inline]
+    pub fn next_rip(&self) -> Option<u64> {
+        use crate::virt::vmx::decode::Reason;
+        if !Reason::from_raw(self.context.reason as u32).has_instruction_length() {
+            return None;
+        }
+        let rip = self.context.regs.rip;
+        let next = rip.wrapping_add(u64::from(self.current().info(info::INSTRUCTION_LENGTH)));
+        if next >> 32 == rip >> 32 { Some(next) } else { Some(self.wrapped(next)) }
+    }
+
+    /// RIP wraps at 4 GiB outside 64-bit mode.
+    #[cold]
+    fn wrapped(&self, next: u64) -> u64 {
+        if in_64_bit_mode(&self.current()) { next } else { next & 0xffff_ffff }
+    }
+
+    /// Continues at `rip`, the emulated instruction being done.
+    pub fn advance_to(&mut self, rip: u64) {
+        self.context.regs.rip = rip;
+        self.pointers = Pointers::Changed;
+        let state = self.interruptibility();
+        if state & blocking::SHADOW != 0 {
+            self.with_vmcs(|vmcs| vmcs.write(guest::INTERRUPTIBILITY, state & !blocking::SHADOW));
+        }
+        if self.context.regs.rflags & TRAP_FLAG != 0 {
+            self.pend_single_step();
+        }
+    }
+}

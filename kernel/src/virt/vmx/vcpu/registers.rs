@@ -1,0 +1,100 @@
+//! The vCPU's registers for handlers, loaders and dumps.
+
+use super::{Pointers, Residency, Vcpu};
+use crate::arch::instr::vmx::write_cr2;
+use crate::virt::exit::Event;
+use crate::virt::face::{ControlRegisters, RawExit};
+use crate::virt::state::{CpuState, Regs};
+use crate::virt::vmx::field::{guest, info};
+use crate::virt::vmx::guest_state;
+
+impl Vcpu {
+    /// Returns the general registers, RIP and RFLAGS.
+    pub fn regs(&self) -> &Regs {
+        &self.context.regs
+    }
+
+    /// Returns them to be changed.
+    pub fn regs_mut(&mut self) -> &mut Regs {
+        self.pointers = Pointers::Changed;
+        &mut self.context.regs
+    }
+
+    /// Reads the rest of the state.
+    pub fn state(&self) -> CpuState {
+        let mut state = self.with_vmcs(|vmcs| guest_state::read(vmcs));
+        let mut live = self.live;
+        if self.residency == Residency::Loaded {
+            live.save();
+        }
+        live.msrs.copy_to(&mut state);
+        state.cr2 = live.cr2;
+        state.dr6 = live.dr6;
+        state
+    }
+
+    /// Replaces the rest of the state; what was queued for the old one is forgotten.
+    pub fn set_state(&mut self, state: &CpuState) {
+        let settings = self.settings;
+        self.with_vmcs(|vmcs| guest_state::write(vmcs, state, settings));
+        self.queued = None;
+        if self.residency == Residency::Loaded {
+            // The state says nothing of the break points and IA32_TSC_AUX: they stay.
+            self.live.save();
+        }
+        self.live.msrs.set(state);
+        self.live.dr6 = state.dr6;
+        self.live.cr2 = state.cr2;
+        if self.residency == Residency::Loaded {
+            self.live.restore();
+        }
+    }
+
+    /// Returns what an address translation of the guest depends on.
+    pub fn control_registers(&self) -> ControlRegisters {
+        self.with_vmcs(|vmcs| guest_state::read_control_registers(vmcs))
+    }
+
+    /// Emulates WRMSR to EFER, for a caller that has it from elsewhere than an exit: the guest itself writes it without one.
+    ///
+    /// # Errors
+    /// #GP for reserved bits, or for LME changed while paging is on.
+    pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
+        let now = self.control_registers();
+        let efer = guest_state::judge_efer(now, value)?;
+        self.with_vmcs(|vmcs| vmcs.write(guest::EFER, efer));
+        Ok(())
+    }
+
+    /// Sets CR2, before a page fault is injected.
+    pub fn set_cr2(&mut self, cr2: u64) {
+        match self.residency {
+            Residency::Loaded => write_cr2(cr2),
+            Residency::Unloaded => self.live.cr2 = cr2,
+        }
+    }
+
+    /// Returns CR8.
+    pub fn cr8(&self) -> u8 {
+        self.task_priority
+    }
+
+    /// Sets CR8.
+    pub fn set_cr8(&mut self, class: u8) {
+        self.task_priority = class & 0xf;
+    }
+
+    /// Returns the raw words about the last exit.
+    pub fn raw_exit(&self) -> RawExit {
+        self.with_vmcs(|vmcs| {
+            RawExit([
+                ("exit reason", u64::from(vmcs.info(info::REASON))),
+                ("qualification", vmcs.info(info::QUALIFICATION)),
+                ("guest-physical", vmcs.info(info::GUEST_PHYSICAL)),
+                ("interruption", u64::from(vmcs.info(info::INTERRUPTION))),
+                ("IDT-vectoring", u64::from(vmcs.info(info::IDT_VECTORING))),
+                ("instruction error", u64::from(vmcs.info(info::INSTRUCTION_ERROR))),
+            ])
+        })
+    }
+}
