@@ -89,7 +89,7 @@ impl Rtc {
     }
 
     const fn number(&self, value: u8) -> u8 {
-        if self.memory[STATUS_B as usize] & STATUS_B_BINARY != 0 { value } else { (value / 10 << 4) | (value % 10) }
+        if self.memory[STATUS_B as usize] & STATUS_B_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     /// Hours in 24-hour form, or 1 to 12 with bit 7 for the afternoon.

@@ -84,8 +84,7 @@ fn an_oops_and_a_broken_log_are_stored_and_not_told() {
 fn records_survive_the_incarnation_and_are_read_and_cleared_one_by_one() {
     let mut bed = Bed::new();
     let (a, b) = (record(11, b"Oops#1 Part1\n"), record(12, b"Oops#1 Part2\n"));
-    bed.store(&a);
-    bed.store(&b);
+    assert_eq!((bed.store(&a).0, bed.store(&b).0), (0, 0));
     bed.erst.reset();
     assert_eq!(bed.ids(), [11, 12]);
     assert_eq!(bed.ids(), [11, 12], "the walk begins again");

@@ -1,0 +1,145 @@
+//! What CPUID tells a partition: a policy over the host's values, pure.
+//!
+//! Offered is what works in a guest without the hypervisor's help, and what `devices` and `msr` emulate; everything else is
+//! hidden, unknown leaves are zero. So a new CPU's features stay hidden until somebody has thought about them.
+//!
+//! | hidden | because |
+//! |---|---|
+//! | VMX, SVM, MONITOR, performance counters, debug store | not virtualised |
+//! | RDTSCP, RDPID | TSC_AUX is not switched |
+//! | PCID, INVPCID, LA57, PKU, XSAVES and all XSS states | not switched, or of no use to one small vCPU |
+//! | AVX-512, AMX | the FPU image that a vCPU switch saves has x87, SSE and AVX |
+//! | speculation controls and ARCH_CAPABILITIES | their MSRs are not virtualised |
+//! | TSC_ADJUST | the guest's TSC cannot be moved |
+//!
+//! The KVM signature with its clock is not optional: without it Debian's kernel finds no TSC frequency and hangs.
+
+mod masks;
+mod xsave;
+
+#[cfg(test)]
+mod tests;
+
+pub use xsave::{GUEST_XCR0, xcr0_allowed};
+
+use super::devices::clock::{NS_PER_S, TscRate};
+use super::devices::map::BOOT_APIC_ID;
+
+/// The four registers of a leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Leaf {
+    pub eax: u32,
+    pub ebx: u32,
+    pub ecx: u32,
+    pub edx: u32,
+}
+
+impl Leaf {
+    /// Makes a leaf of its registers.
+    pub const fn new(eax: u32, ebx: u32, ecx: u32, edx: u32) -> Self {
+        Self { eax, ebx, ecx, edx }
+    }
+    /// Keeps only the bits of `mask`.
+    const fn masked(self, mask: Leaf) -> Self {
+        Self::new(self.eax & mask.eax, self.ebx & mask.ebx, self.ecx & mask.ecx, self.edx & mask.edx)
+    }
+}
+
+/// What the answer depends on beside the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GuestView {
+    /// The guest's CR4: CPUID mirrors OSXSAVE.
+    pub cr4: u64,
+    /// The guest's XCR0.
+    pub xcr0: u64,
+    /// How fast its TSC runs.
+    pub rate: TscRate,
+}
+
+/// First leaf for hypervisors.
+const HYPERVISOR: u32 = 0x4000_0000;
+const HYPERVISOR_FEATURES: u32 = 0x4000_0001;
+/// Frequencies of TSC and APIC bus in kHz, as other hypervisors have them.
+const HYPERVISOR_FREQUENCIES: u32 = 0x4000_0010;
+const EXTENDED: u32 = 0x8000_0000;
+
+const LAST_BASIC: u32 = 0xd;
+const LAST_EXTENDED: u32 = 0x8000_0008;
+
+const CR4_OSXSAVE: u64 = 1 << 18;
+
+/// KVM's paravirtual features. Linux `Documentation/virt/kvm/x86/cpuid.rst`.
+mod kvm {
+    pub const NOP_IO_DELAY: u32 = 1 << 1;
+    pub const CLOCKSOURCE2: u32 = 1 << 3;
+    pub const CLOCKSOURCE_STABLE: u32 = 1 << 24;
+}
+
+/// Returns what `leaf`, `subleaf` reads in a guest; `host` reads the host's.
+pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &GuestView) -> Leaf {
+    match leaf {
+        0 => Leaf { eax: host(0, 0).eax.min(LAST_BASIC), ..host(0, 0) },
+        1 => features(host(1, 0), guest),
+        // Cache and TLB descriptors.
+        2 => host(2, 0),
+        4 => one_core(host(4, subleaf)),
+        // Only that the APIC timer goes on in deep sleep: it is emulated.
+        6 => Leaf::new(1 << 2, 0, 0, 0),
+        7 if subleaf == 0 => host(7, 0).masked(masks::STRUCTURED),
+        0xb => topology(subleaf),
+        0xd => xsave::answer(subleaf, host, guest.xcr0),
+        HYPERVISOR => signature(),
+        HYPERVISOR_FEATURES => Leaf::new(kvm::NOP_IO_DELAY | kvm::CLOCKSOURCE2 | kvm::CLOCKSOURCE_STABLE, 0, 0, 0),
+        HYPERVISOR_FREQUENCIES => Leaf::new((guest.rate.hz() / 1000) as u32, (NS_PER_S / 1000) as u32, 0, 0),
+        EXTENDED => Leaf { eax: host(EXTENDED, 0).eax.min(LAST_EXTENDED), ..host(EXTENDED, 0) },
+        0x8000_0001 => host(leaf, 0).masked(masks::EXTENDED),
+        // Brand string, first and second level caches.
+        0x8000_0002..=0x8000_0006 => host(leaf, 0),
+        // Invariant TSC.
+        0x8000_0007 => host(leaf, 0).masked(Leaf::new(0, 0, 0, 1 << 8)),
+        0x8000_0008 => address_sizes(host(leaf, 0)),
+        _ => Leaf::default(),
+    }
+}
+
+/// Leaf 1: masks, the APIC ID of the only CPU, and what the hypervisor adds.
+fn features(host: Leaf, guest: &GuestView) -> Leaf {
+    let osxsave = if guest.cr4 & CR4_OSXSAVE != 0 { masks::OSXSAVE } else { 0 };
+    let xsave = if host.ecx & masks::XSAVE != 0 { osxsave } else { 0 };
+    let brand_and_clflush = host.ebx & 0xffff;
+    let allowed = host.masked(masks::FEATURES);
+    Leaf {
+        ebx: (u32::from(BOOT_APIC_ID) << 24) | (1 << 16) | brand_and_clflush,
+        ecx: allowed.ecx | masks::EMULATED | xsave,
+        ..allowed
+    }
+}
+
+/// Leaf 4: takes out how many cores share a cache and a package.
+const fn one_core(host: Leaf) -> Leaf {
+    Leaf { eax: host.eax & 0x3fff, ..host }
+}
+
+/// Leaf 0xb: one thread in one core.
+fn topology(subleaf: u32) -> Leaf {
+    let x2apic_id = u32::from(BOOT_APIC_ID);
+    match subleaf {
+        0 => Leaf::new(0, 1, 1 << 8, x2apic_id),
+        1 => Leaf::new(0, 1, (2 << 8) | 1, x2apic_id),
+        _ => Leaf::new(0, 0, subleaf & 0xff, x2apic_id),
+    }
+}
+
+/// "KVMKVMKVM" and the last leaf.
+fn signature() -> Leaf {
+    let word = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes);
+    Leaf::new(HYPERVISOR_FREQUENCIES, word(b"KVMK"), word(b"VMKV"), word(b"M\0\0\0"))
+}
+
+/// Leaf 0x80000008: no more physical bits than four levels of tables translate; one core.
+fn address_sizes(host: Leaf) -> Leaf {
+    let physical = (host.eax & 0xff).min(48);
+    let linear = ((host.eax >> 8) & 0xff).min(48);
+    Leaf::new(physical | (linear << 8), host.ebx & masks::ADDRESS_SIZES_EBX, 0, 0)
+}

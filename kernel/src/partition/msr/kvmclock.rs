@@ -1,0 +1,187 @@
+//! KVM's paravirtual clock: two pages that the guest names and the hypervisor fills.
+//!
+//! ```text
+//!   WRMSR 0x4b564d01 (address | 1) ──> system time: version, TSC, ns, multiplier, shift, flags
+//!   WRMSR 0x4b564d00 (address)     ──> wall clock:  version, seconds, nanoseconds at ns = 0
+//! ```
+//!
+//! The guest's TSC runs at one rate for the whole incarnation, so the system time is written once, when it is asked for, with
+//! the flag that says it is stable. Linux `Documentation/virt/kvm/x86/msr.rst`.
+
+use super::{FAULT, MsrFault};
+use crate::addr::Gpa;
+use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::partition::devices::clock::{Clock, NS_PER_S, Tsc};
+
+/// Wall clock.
+pub const WALL_CLOCK: u32 = 0x4b56_4d00;
+/// System time.
+pub const SYSTEM_TIME: u32 = 0x4b56_4d01;
+
+const ENABLED: u64 = 1;
+const FLAG_TSC_STABLE: u8 = 1;
+
+/// The MSRs' last values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KvmClock {
+    wall_clock: u64,
+    system_time: u64,
+}
+
+impl KvmClock {
+    /// Reads a register; `None` if it is none of ours.
+    pub const fn read(&self, msr: u32) -> Option<u64> {
+        match msr {
+            WALL_CLOCK => Some(self.wall_clock),
+            SYSTEM_TIME => Some(self.system_time),
+            _ => None,
+        }
+    }
+
+    /// Writes a register and fills the page that it names.
+    ///
+    /// # Errors
+    /// [`MsrFault`]: no such register, no RAM at that address, or the page is not resident.
+    pub fn write(&mut self, msr: u32, value: u64, clock: &Clock, memory: &dyn GuestMemory, now: Tsc) -> Result<(), MsrFault> {
+        match msr {
+            WALL_CLOCK => {
+                publish(Gpa::new(value), &wall_clock(clock), memory)?;
+                self.wall_clock = value;
+            }
+            SYSTEM_TIME => {
+                if value & ENABLED != 0 {
+                    publish(Gpa::new(value & !ENABLED), &system_time(clock, now), memory)?;
+                }
+                self.system_time = value;
+            }
+            _ => return Err(FAULT),
+        }
+        Ok(())
+    }
+}
+
+/// Writes `body` behind a version that is odd meanwhile, and even and different afterwards.
+fn publish<const N: usize>(at: Gpa, body: &[u8; N], memory: &dyn GuestMemory) -> Result<(), MsrFault> {
+    let body_at = at.checked_add(4).ok_or(FAULT)?;
+    let mut version = [0; 4];
+    memory.read(at, &mut version).map_err(fault)?;
+    let odd = u32::from_le_bytes(version) | 1;
+    memory.write(at, &odd.to_le_bytes()).map_err(fault)?;
+    memory.write(body_at, body).map_err(fault)?;
+    memory.write(at, &odd.wrapping_add(1).to_le_bytes()).map_err(fault)
+}
+
+fn fault(access: GuestAccess) -> MsrFault {
+    match access {
+        GuestAccess::NotRam(_) => FAULT,
+        other => MsrFault::Memory(other),
+    }
+}
+
+/// Bytes 4 to 31 of the system time: pad, TSC, ns, multiplier, shift, flags, pad.
+fn system_time(clock: &Clock, now: Tsc) -> [u8; 28] {
+    let scale = Scale::of(clock.rate.hz());
+    let mut body = [0; 28];
+    body[4..12].copy_from_slice(&now.0.to_le_bytes());
+    body[12..20].copy_from_slice(&clock.uptime_ns(now).to_le_bytes());
+    body[20..24].copy_from_slice(&scale.multiplier.to_le_bytes());
+    body[24] = scale.shift as u8;
+    body[25] = FLAG_TSC_STABLE;
+    body
+}
+
+/// Bytes 4 to 11 of the wall clock: seconds and nanoseconds when the system time was zero.
+fn wall_clock(clock: &Clock) -> [u8; 8] {
+    let mut body = [0; 8];
+    body[..4].copy_from_slice(&((clock.unix_ns_at_start / NS_PER_S) as u32).to_le_bytes());
+    body[4..].copy_from_slice(&((clock.unix_ns_at_start % NS_PER_S) as u32).to_le_bytes());
+    body
+}
+
+/// Nanoseconds = (ticks shifted by `shift`) * `multiplier` / 2^32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Scale {
+    multiplier: u32,
+    shift: i8,
+}
+
+impl Scale {
+    /// Chooses the shift so that the multiplier uses all of its 32 bits.
+    fn of(hz: u64) -> Self {
+        // Nanoseconds a tick, with 64 fraction bits; its top set bit decides the shift.
+        let ns = ((u128::from(NS_PER_S) << 64) / u128::from(hz)).max(1);
+        let shift = 127 - ns.leading_zeros() as i32 - 63;
+        let multiplier = if shift >= -32 { ns >> (32 + shift) } else { ns << (-32 - shift) };
+        Self { multiplier: multiplier as u32, shift: shift as i8 }
+    }
+
+    #[cfg(test)]
+    fn apply(self, ticks: u64) -> u128 {
+        let shifted = if self.shift >= 0 { u128::from(ticks) << self.shift } else { u128::from(ticks >> -self.shift) };
+        (shifted * u128::from(self.multiplier)) >> 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Event;
+    use super::*;
+    use crate::partition::devices::clock::TscRate;
+    use crate::partition::fake::FakeMemory;
+
+    fn clock(hz: u64) -> Clock {
+        Clock { rate: TscRate::new(hz), start: Tsc(1000), unix_ns_at_start: 1_798_761_599 * NS_PER_S + 5 }
+    }
+
+    #[test]
+    fn the_scale_is_exact_to_a_millionth_for_every_sensible_tsc() {
+        for hz in [1_000_000, 50_000_000, 999_999_999, 1_000_000_000, 1_000_000_001, 2_894_560_000, 5_700_000_000] {
+            let scale = Scale::of(hz);
+            let ns = scale.apply(hz * 3);
+            assert!(ns.abs_diff(3 * u128::from(NS_PER_S)) < 3000, "{hz}: {ns} {scale:?}");
+            assert!(scale.multiplier >= 1 << 31, "{hz}");
+        }
+    }
+
+    #[test]
+    fn system_time_is_published_with_an_even_new_version() {
+        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        memory.poke(0x1000, &7u32.to_le_bytes());
+        let now = Tsc(1000 + 2_000_000_000);
+        assert_eq!(kvm.write(SYSTEM_TIME, 0x1001, &clock(2_000_000_000), &memory, now), Ok(()));
+        let page = memory.peek(0x1000, 32);
+        assert_eq!(page[0..4], 8u32.to_le_bytes());
+        assert_eq!(page[8..16], now.0.to_le_bytes());
+        assert_eq!(page[16..24], NS_PER_S.to_le_bytes());
+        assert_eq!((page[28] as i8, page[29]), (0, 1));
+        assert_eq!(kvm.read(SYSTEM_TIME), Some(0x1001));
+    }
+
+    #[test]
+    fn the_wall_clock_is_the_time_of_the_start() {
+        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        assert_eq!(kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, Tsc(99_999)), Ok(()));
+        let page = memory.peek(0x10, 12);
+        assert_eq!((&page[..4], &page[8..]), (&2u32.to_le_bytes()[..], &5u32.to_le_bytes()[..]));
+        assert_eq!(page[4..8], 1_798_761_599u32.to_le_bytes());
+    }
+
+    #[test]
+    fn an_absent_page_leaves_the_register_as_it_was() {
+        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        memory.evict(0x1000);
+        let written = kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, Tsc(0));
+        assert!(matches!(written, Err(MsrFault::Memory(GuestAccess::NotResident(_)))));
+        assert_eq!(kvm.read(SYSTEM_TIME), Some(0));
+    }
+
+    #[test]
+    fn addresses_without_ram_and_other_numbers_are_general_protection() {
+        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        for (msr, value) in [(SYSTEM_TIME, 0x10_0001), (WALL_CLOCK, u64::MAX), (0x4b56_4d02, 0), (0x1234, 0)] {
+            let written = kvm.write(msr, value, &clock(1_000_000_000), &memory, Tsc(0));
+            assert_eq!(written, Err(MsrFault::Exception(Event::general_protection())), "{msr:#x}");
+        }
+        assert_eq!(kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, Tsc(0)), Ok(()), "switched off");
+    }
+}

@@ -1,0 +1,98 @@
+use super::*;
+use crate::mm::layout::RamLayout;
+use crate::partition::devices::clock::{Clock, TscRate};
+use crate::partition::devices::lapic::Mode;
+use crate::partition::fake::FakeMemory;
+
+struct Cpu {
+    efer: u64,
+    pat: u64,
+}
+
+impl CpuMsrs for Cpu {
+    fn efer(&self) -> u64 {
+        self.efer
+    }
+    fn set_efer(&mut self, value: u64) -> Result<(), Event> {
+        if value & 2 != 0 {
+            return Err(Event::general_protection());
+        }
+        self.efer = value;
+        Ok(())
+    }
+    fn pat(&self) -> u64 {
+        self.pat
+    }
+    fn set_pat(&mut self, value: u64) {
+        self.pat = value;
+    }
+}
+
+struct Bed {
+    msrs: Msrs,
+    cpu: Cpu,
+    platform: Platform,
+    memory: FakeMemory,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let clock = Clock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let platform = Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), Mode::X2Apic);
+        Self { msrs: Msrs::new(), cpu: Cpu { efer: 0x500, pat: 0 }, platform, memory: FakeMemory::new(0x1000) }
+    }
+    fn read(&self, msr: u32) -> Result<u64, MsrFault> {
+        self.msrs.read(msr, &self.cpu, &self.platform, Tsc(77))
+    }
+    fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrFault> {
+        self.msrs.write(msr, value, &mut self.cpu, &mut self.platform, &self.memory, Tsc(77))
+    }
+}
+
+#[test]
+fn registers_of_the_cpu_go_through_its_checks() {
+    let mut bed = Bed::new();
+    assert_eq!((bed.read(EFER), bed.write(EFER, 0xd01), bed.read(EFER)), (Ok(0x500), Ok(()), Ok(0xd01)));
+    assert_eq!(bed.write(EFER, 2), Err(FAULT));
+    assert_eq!((bed.write(PAT, 0x0007_0406_0007_0406), bed.read(PAT)), (Ok(()), Ok(0x0007_0406_0007_0406)));
+    for bad in [0x02, 0x03, 0x08, 0x0300_0000_0000_0000] {
+        assert_eq!(bed.write(PAT, bad), Err(FAULT), "{bad:#x}");
+    }
+}
+
+#[test]
+fn the_local_apic_is_reached_by_number() {
+    let mut bed = Bed::new();
+    assert_eq!(bed.read(APIC_BASE), Ok(0xfee0_0d00));
+    assert_eq!(bed.write(0x80f, 0x1ff), Ok(()));
+    assert_eq!(bed.write(0x832, 2 << 17 | 0xec), Ok(()));
+    assert_eq!(bed.write(TSC_DEADLINE, 4711), Ok(()));
+    assert_eq!((bed.read(TSC_DEADLINE), bed.platform.next_deadline()), (Ok(4711), Some(Tsc(4711))));
+    assert_eq!(bed.read(0x831), Err(FAULT));
+    assert_eq!(bed.read(0x900), Err(FAULT));
+}
+
+#[test]
+fn memory_types_are_on_and_read_back() {
+    let mut bed = Bed::new();
+    assert_eq!((bed.read(MTRR_CAP), bed.read(MTRR_DEF_TYPE)), (Ok(0x508), Ok(0xc06)));
+    assert_eq!((bed.write(0x20f, 0x800), bed.read(0x20f)), (Ok(()), Ok(0x800)));
+    assert_eq!(bed.read(0x26f), Ok(0x0606_0606_0606_0606));
+    assert_eq!(bed.write(MTRR_CAP, 0), Err(FAULT));
+    assert_eq!(bed.write(MTRR_DEF_TYPE, 1 << 63), Err(FAULT));
+    assert_eq!(bed.read(0x210), Err(FAULT));
+}
+
+#[test]
+fn unknown_registers_fault_both_ways() {
+    let mut bed = Bed::new();
+    for msr in [0x0, 0x3a, 0x3b, 0x48, 0xce, 0xe7, 0x10a, 0x17b, 0x186, 0x480, 0xda0, 0xc000_0103, 0xc001_0114, u32::MAX] {
+        assert_eq!((bed.read(msr), bed.write(msr, 0)), (Err(FAULT), Err(FAULT)), "{msr:#x}");
+    }
+}
+
+#[test]
+fn there_are_no_machine_check_banks_and_time_is_the_tsc() {
+    let bed = Bed::new();
+    assert_eq!((bed.read(MCG_CAP), bed.read(TSC)), (Ok(0), Ok(77)));
+}
