@@ -1,2 +1,78 @@
+//! What the test kernels share: a way into long mode, a way to report, traps, time, memory.
+//!
+//! A test kernel is one file in `src/bin`, about one aspect:
+//!
+//! ```ignore
+//! #![cfg_attr(target_os = "none", no_std, no_main)]
+//! guests::kernel!(run);
+//!
+//! fn run(machine: &guests::Machine) -> guests::Verdict {
+//!     guests::log!("{} MiB of RAM", machine.ram_bytes() >> 20);
+//!     guests::pass()
+//! }
+//! ```
+//!
+//! It runs in ring 0 in long mode on one stack, with interrupts off and the first 4 GiB mapped at themselves; there is no
+//! heap. It has no part in the hypervisor and shares no code with it, so a mistake there has no twin here; only the
+//! page format is the worker's. Where there is no test port (plain QEMU) it reports on COM1 and ends by the exit device.
+
 #![no_std]
-//! What the test kernels share.
+
+#[cfg(target_os = "none")]
+pub mod instr;
+#[cfg(target_os = "none")]
+mod machine;
+#[cfg(target_os = "none")]
+pub mod pages;
+#[cfg(target_os = "none")]
+pub mod report;
+#[cfg(target_os = "none")]
+pub mod trap;
+
+#[cfg(target_os = "none")]
+pub use machine::{Machine, Range};
+#[cfg(target_os = "none")]
+pub use report::{Verdict, fail, pass};
+#[cfg(target_os = "none")]
+pub use worker;
+
+/// Names the function that is the test: `fn(&Machine) -> Verdict`.
+#[macro_export]
+macro_rules! kernel {
+    ($run:ident) => {
+        #[cfg(target_os = "none")]
+        #[allow(unsafe_code)]
+        mod entry {
+            // SAFETY: the only symbol of this name; the entry code calls it once, with PVH's start information.
+            #[unsafe(no_mangle)]
+            extern "C" fn start(information: u64) -> ! {
+                $crate::enter(information, super::$run)
+            }
+        }
+
+        #[cfg(not(target_os = "none"))]
+        fn main() {}
+    };
+}
+
+/// Runs `test` and reports its verdict.
+#[cfg(target_os = "none")]
+pub fn enter(information: u64, test: fn(&Machine) -> Verdict) -> ! {
+    trap::install();
+    let machine = Machine::read(information);
+    test(&machine).report()
+}
+
+// UNSAFETY: the way into long mode is assembly.
+#[cfg(target_os = "none")]
+#[allow(unsafe_code)]
+mod long_mode {
+    core::arch::global_asm!(include_str!("entry.s"), options(att_syntax));
+}
+
+#[cfg(target_os = "none")]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    log!("{info}");
+    fail("panic").report()
+}

@@ -1,0 +1,181 @@
+//! A page that proves itself: whoever reads it later, from memory or from a dump, sees whether one bit is wrong.
+//!
+//! ```text
+//!  0      magic       u64   "TPWORKER"
+//!  8      key         u64   of the run that wrote it
+//!  16     index       u64   which page of the run
+//!  24     generation  u64   how often it was written anew
+//!  32     crc         u64   CRC-32 (IEEE, as in zlib) of bytes 64..4096
+//!  40     zero
+//!  64     a stream of pseudo-random words that key, index and generation determine
+//! ```
+//!
+//! Two independent checks: a reader that knows the key makes the words again; any other reader checks the CRC, which every
+//! scripting language has. A page that belongs elsewhere, or is older than it should be, fails the first.
+
+#![no_std]
+#![warn(missing_docs)]
+
+/// Bytes of a page.
+pub const PAGE_BYTES: usize = 4096;
+/// First bytes of every page.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"TPWORKER");
+const WORDS: usize = PAGE_BYTES / 8;
+const HEADER_WORDS: usize = 8;
+
+/// A page as words, little-endian.
+pub type Page = [u64; WORDS];
+
+/// What determines a page's content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Of the run.
+    pub key: u64,
+    /// Which page of the run.
+    pub index: u64,
+    /// How often it was written anew.
+    pub generation: u64,
+}
+
+/// What is wrong with a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrong {
+    /// No magic: not such a page at all.
+    Magic,
+    /// Another page's header: this key, index and generation.
+    Identity(Identity),
+    /// The word at this position.
+    Word(usize),
+    /// The CRC does not fit the words.
+    Crc,
+}
+
+impl Identity {
+    /// Fills `page`.
+    pub fn fill(&self, page: &mut Page) {
+        let mut stream = self.stream();
+        page[HEADER_WORDS..].fill_with(|| stream.next());
+        let crc = crc32(&page[HEADER_WORDS..]);
+        page[..HEADER_WORDS].copy_from_slice(&[MAGIC, self.key, self.index, self.generation, u64::from(crc), 0, 0, 0]);
+    }
+
+    /// Checks that `page` is exactly what [`Identity::fill`] makes, CRC aside.
+    ///
+    /// # Errors
+    /// The first thing that is [`Wrong`].
+    pub fn check(&self, page: &Page) -> Result<(), Wrong> {
+        let found = Self::of(page).ok_or(Wrong::Magic)?;
+        if found != *self {
+            return Err(Wrong::Identity(found));
+        }
+        let mut stream = self.stream();
+        match page[HEADER_WORDS..].iter().position(|&word| word != stream.next()) {
+            Some(position) => Err(Wrong::Word(HEADER_WORDS + position)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what `page` says it is, or `None` if it is no such page.
+    pub fn of(page: &Page) -> Option<Self> {
+        (page[0] == MAGIC).then_some(Self { key: page[1], index: page[2], generation: page[3] })
+    }
+
+    fn stream(&self) -> Stream {
+        let mut seed = Stream(self.key);
+        let mixed = seed.next() ^ self.index.rotate_left(32) ^ self.generation;
+        // Zero is the one state in which a xorshift generator stays.
+        Stream(Stream(mixed | 1 << 63).next() | 1)
+    }
+}
+
+/// Checks the CRC of a page that is one by its magic.
+///
+/// # Errors
+/// [`Wrong::Magic`] or [`Wrong::Crc`].
+pub fn check_crc(page: &Page) -> Result<Identity, Wrong> {
+    let identity = Identity::of(page).ok_or(Wrong::Magic)?;
+    if page[4] == u64::from(crc32(&page[HEADER_WORDS..])) { Ok(identity) } else { Err(Wrong::Crc) }
+}
+
+/// Marsaglia's xorshift64, six instructions a word.
+struct Stream(u64);
+
+impl Stream {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+const fn table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut n = 0;
+    while n < 256 {
+        let (mut value, mut bit) = (n as u32, 0);
+        while bit < 8 {
+            value = if value & 1 == 1 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
+            bit += 1;
+        }
+        table[n] = value;
+        n += 1;
+    }
+    table
+}
+
+/// CRC-32 (IEEE 802.3) of the words' little-endian bytes.
+pub fn crc32(words: &[u64]) -> u32 {
+    static TABLE: [u32; 256] = table();
+    let mut crc = u32::MAX;
+    for word in words {
+        for byte in word.to_le_bytes() {
+            crc = crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)];
+        }
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDENTITY: Identity = Identity { key: 7, index: 3, generation: 1 };
+
+    fn page() -> Page {
+        let mut page = [0; WORDS];
+        IDENTITY.fill(&mut page);
+        page
+    }
+
+    #[test]
+    fn crc_is_the_one_of_zlib() {
+        assert_eq!(crc32(&[u64::from_le_bytes(*b"12345678")]), 0x9ae0_daaf);
+        assert_eq!(crc32(&[]), 0);
+    }
+
+    #[test]
+    fn every_single_bit_is_noticed() {
+        for position in [0, 1, 2, 3, HEADER_WORDS, 100, WORDS - 1] {
+            for bit in [0, 31, 63] {
+                let mut page = page();
+                page[position] ^= 1 << bit;
+                assert!(IDENTITY.check(&page).is_err(), "{position} {bit}");
+                assert!(position < 4 && position > 0 || check_crc(&page).is_err(), "{position} {bit}");
+            }
+        }
+        assert_eq!((IDENTITY.check(&page()), check_crc(&page())), (Ok(()), Ok(IDENTITY)));
+    }
+
+    #[test]
+    fn a_page_of_another_run_place_or_time_is_wrong() {
+        for other in [Identity { key: 8, ..IDENTITY }, Identity { index: 4, ..IDENTITY }, Identity { generation: 2, ..IDENTITY }]
+        {
+            assert_eq!(other.check(&page()), Err(Wrong::Identity(IDENTITY)));
+            let mut forged = [0; WORDS];
+            other.fill(&mut forged);
+            forged[1..4].copy_from_slice(&[IDENTITY.key, IDENTITY.index, IDENTITY.generation]);
+            assert!(matches!(IDENTITY.check(&forged), Err(Wrong::Word(_))));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The program that Debian runs in the demonstration: it fills memory with [`worker::Page`]s and verifies them, pass after
+//! pass. An eighth of the pages is written anew in each pass, so that clean and dirty pages, paged and resident, all occur.
+//!
+//! ```text
+//! worker: filled pages 45056 key 0x5eed
+//! worker: pass 3 pages 45056 wrong 0
+//! ```
+//!
+//! `/proc/cmdline` says `worker.mib=` (default: what is available less a reserve), `worker.key=`, and `worker.passes=`, after
+//! which it ends (default: never). Its exit status is 0 only where no page was wrong.
+
+use std::process::ExitCode;
+use worker::{Identity, PAGE_BYTES, Page};
+
+const DEFAULT_KEY: u64 = 0x5eed;
+/// Left to the rest of the system where no size is given.
+const RESERVE_MIB: u64 = 32;
+/// One page in so many is written anew in a pass.
+const REWRITE: usize = 8;
+
+struct Pages {
+    key: u64,
+    pages: Vec<Page>,
+    generations: Vec<u32>,
+}
+
+fn main() -> ExitCode {
+    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let option = |name| number(&cmdline, name);
+    let key = option("worker.key=").unwrap_or(DEFAULT_KEY);
+    let mib = option("worker.mib=").unwrap_or_else(|| available_mib().saturating_sub(RESERVE_MIB));
+    let last = option("worker.passes=").unwrap_or(u64::MAX);
+
+    let mut pages = Pages::new(key, usize::try_from(mib).unwrap_or(0) * (1 << 20) / PAGE_BYTES);
+    println!("worker: filled pages {} key {key:#x}", pages.pages.len());
+    let mut total = 0;
+    for pass in 1..=last {
+        let wrong = pages.pass(pass);
+        total += wrong;
+        println!("worker: pass {pass} pages {} wrong {wrong}", pages.pages.len());
+    }
+    if total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Pages {
+    fn new(key: u64, count: usize) -> Self {
+        // Zeroed memory comes from the kernel untouched; each page is then touched once, in order.
+        let mut pages = Self { key, pages: vec![[0; PAGE_BYTES / 8]; count], generations: vec![0; count] };
+        for index in 0..count {
+            pages.identity(index).fill(&mut pages.pages[index]);
+        }
+        pages
+    }
+
+    fn identity(&self, index: usize) -> Identity {
+        Identity { key: self.key, index: index as u64, generation: self.generations[index].into() }
+    }
+
+    /// Verifies every page and writes some anew; returns how many were wrong.
+    fn pass(&mut self, pass: u64) -> usize {
+        let mut wrong = 0;
+        for index in 0..self.pages.len() {
+            if let Err(what) = self.identity(index).check(&self.pages[index]) {
+                println!("worker: wrong page {index}: {what:?}");
+                wrong += 1;
+            }
+            if (index as u64 + pass).is_multiple_of(REWRITE as u64) {
+                self.generations[index] += 1;
+                self.identity(index).fill(&mut self.pages[index]);
+            }
+        }
+        wrong
+    }
+}
+
+fn number(text: &str, name: &str) -> Option<u64> {
+    let value = text.split_whitespace().find_map(|word| word.strip_prefix(name))?;
+    match value.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => value.parse().ok(),
+    }
+}
+
+fn available_mib() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap_or("");
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) / 1024
+}

@@ -1,0 +1,11 @@
+//! The smallest test kernel: it says what it sees and passes.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+guests::kernel!(run);
+
+#[cfg(target_os = "none")]
+fn run(machine: &guests::Machine) -> guests::Verdict {
+    guests::log!("{} KiB of RAM, command line '{}'", machine.ram_bytes() >> 10, machine.cmdline());
+    guests::check!(machine.free().end > machine.free().start);
+    guests::pass()
+}

@@ -1,0 +1,125 @@
+//! The instructions that test kernels need, one function each: the only inline assembly here.
+
+// UNSAFETY: each function is one instruction that Rust does not have.
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+
+/// Writes a byte to a port.
+pub fn outb(port: u16, value: u8) {
+    // SAFETY: a test kernel owns its machine; a port write does not touch Rust's memory.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) }
+}
+
+/// Writes a dword to a port.
+pub fn outl(port: u16, value: u32) {
+    // SAFETY: as in `outb`.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) }
+}
+
+/// Reads a byte from a port.
+pub fn inb(port: u16) -> u8 {
+    let value;
+    // SAFETY: as in `outb`.
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags)) }
+    value
+}
+
+/// Reads the time stamp counter after all earlier instructions.
+pub fn tsc() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: changes registers only.
+    unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Executes CPUID.
+pub fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
+    core::arch::x86_64::__cpuid_count(leaf, subleaf)
+}
+
+/// Reads a model-specific register; one that is not there raises #GP, which fails the test unless it is [expected](crate::trap).
+pub fn rdmsr(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: changes registers only.
+    unsafe { asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Writes a model-specific register.
+///
+/// # Safety
+/// The register must not change how Rust's code runs (paging, segments).
+pub unsafe fn wrmsr(register: u32, value: u64) {
+    // SAFETY: the caller vouches for the register.
+    unsafe {
+        asm!("wrmsr", in("ecx") register, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack, preserves_flags))
+    }
+}
+
+/// Reads CR2, the address of the last page fault.
+pub fn cr2() -> u64 {
+    let value;
+    // SAFETY: changes a register only.
+    unsafe { asm!("mov {}, cr2", out(reg) value, options(nomem, nostack, preserves_flags)) }
+    value
+}
+
+/// Lets interrupts in from the next instruction but one on.
+pub fn sti() {
+    // SAFETY: all vectors have a handler (`trap::install` ran first).
+    unsafe { asm!("sti", options(nostack)) }
+}
+
+/// Keeps interrupts out.
+pub fn cli() {
+    // SAFETY: only defers handlers.
+    unsafe { asm!("cli", options(nostack)) }
+}
+
+/// Waits for an interrupt, which it lets in.
+pub fn sti_hlt() {
+    // SAFETY: as for `sti`; the pair leaves no gap in which a wake-up is lost.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
+}
+
+/// Stops for good.
+pub fn stop() -> ! {
+    loop {
+        // SAFETY: nothing follows.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
+    }
+}
+
+/// Says that this is a busy wait.
+pub fn pause() {
+    core::hint::spin_loop();
+}
+
+/// Crashes as a CPU does that finds no handler for a fault, nor for that fault: the machine resets.
+pub fn triple_fault() -> ! {
+    let empty = [0_u16; 5];
+    // SAFETY: ends this machine, on purpose; the descriptor lives until the fault.
+    unsafe { asm!("lidt [{}]", "ud2", in(reg) &empty, options(noreturn)) }
+}
+
+/// Loads the interrupt descriptor table.
+///
+/// # Safety
+/// `pointer` describes a table that stays valid for ever.
+pub(crate) unsafe fn lidt(pointer: &[u8; 10]) {
+    // SAFETY: the caller vouches for the table.
+    unsafe { asm!("lidt [{}]", in(reg) pointer, options(readonly, nostack, preserves_flags)) }
+}
+
+/// Raises #UD; the handler goes on behind its two bytes.
+pub fn ud2() {
+    // SAFETY: the trap's handler decides what follows; registers are restored.
+    unsafe { asm!("ud2", options(nostack)) }
+}
+
+/// Raises #BP; the trap returns behind it.
+pub fn int3() {
+    // SAFETY: as for `ud2`.
+    unsafe { asm!("int3", options(nostack)) }
+}
