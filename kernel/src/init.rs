@@ -35,6 +35,9 @@ pub fn kmain(handover: Handover) -> ! {
     time::calibrate();
     smp::start_others(handover.boot_info.rsdp_addr.into_option());
     info!("{} CPUs, time-stamp counter {} MHz", percpu::count(), time::tsc_hz() / 1_000_000);
+    if handover.command_line.split_whitespace().any(|word| word == "selftest=virt") {
+        exit::power_off(crate::virt::selftest::run(&mut memory));
+    }
     smp::release(cpu_main);
 
     let t = time::now_ns();

@@ -21,6 +21,8 @@ mod debug;
 pub mod exit;
 pub mod face;
 pub mod frame;
+#[cfg(target_os = "none")]
+pub mod selftest;
 pub mod state;
 pub mod svm;
 pub mod tag;

@@ -136,18 +136,26 @@ impl Vcpu {
         if flush == Flush::This {
             self.request_flush();
         }
-        let shadowed = self.interrupt_window == Window::Open && self.open_window();
+        if self.interrupt_window == Window::Open {
+            return self.run_to_window(host);
+        }
+        self.enter(host);
+        self.leave()
+    }
+
+    /// Runs with the window asked for. Apart from [`Self::run`], which is kept short.
+    #[cold]
+    fn run_to_window(&mut self, host: Hpa) -> Exit {
+        let shadowed = self.open_window();
         let entered_at = self.regs.rip;
         self.enter(host);
         match self.leave() {
-            Exit::Handled => self.settle(),
             Exit::InterruptWindow if shadowed && self.regs.rip == entered_at => self.restore_shadow(),
             exit => exit,
         }
     }
 
     /// Raises the virtual interrupt that opens the window, unless that must wait; returns whether the guest is in a shadow.
-    #[cold]
     fn open_window(&mut self) -> bool {
         let shadowed = self.in_shadow();
         let control = &mut self.vmcb_mut().control;
@@ -160,7 +168,6 @@ impl Vcpu {
     }
 
     /// Puts back the shadow that the CPU has forgotten, and knows it from now on.
-    #[cold]
     fn restore_shadow(&mut self) -> Exit {
         self.shadow_at_entry = ShadowAtEntry::Forgotten;
         self.vmcb_mut().control.interrupt_state |= INTERRUPT_SHADOW;
@@ -168,6 +175,7 @@ impl Vcpu {
     }
 
     /// Switches to the guest and back.
+    #[inline(always)]
     fn enter(&mut self, host: Hpa) {
         let Regs { gpr, rip, rflags } = self.regs;
         let save = &mut self.vmcb_mut().save;
@@ -181,6 +189,7 @@ impl Vcpu {
     }
 
     /// Takes over what the exit left, and names it.
+    #[inline(always)]
     fn leave(&mut self) -> Exit {
         let Vmcb { control, save } = self.vmcb_mut();
         let (rax, rsp, rip, rflags) = (save.rax, save.rsp, save.rip, save.rflags);
@@ -193,7 +202,10 @@ impl Vcpu {
         self.regs.set(Gpr::Rsp, rsp);
         self.regs.rip = rip;
         self.regs.rflags = rflags;
-        decode::decode(raw)
+        match decode::decode(raw) {
+            Exit::Handled => self.settle(),
+            exit => exit,
+        }
     }
 
     /// Deals with an exit that is the back end's own.

@@ -1,0 +1,120 @@
+//! The self-test's guest: sixteen pages, a second-level table for them made by hand, and a few bytes of machine code.
+//!
+//! ```text
+//!  0x1000 code   0x2000 IDT   0x3000 GDT   0x4000..0x5000 stack   0x6000.. nothing at first, mapped by the checks
+//! ```
+//!
+//! 32-bit protected mode without paging, so that the guest needs no tables of its own.
+
+// UNSAFETY: writes the guest's memory and the table through the direct map.
+#![allow(unsafe_code)]
+
+use crate::addr::{Gpa, Hpa, PAGE_SIZE};
+use crate::arch::direct_map;
+use crate::arch::physmem::PhysicalMemory;
+use crate::virt::face::Backend;
+use crate::virt::state::{CpuState, DescriptorTable, Segment};
+
+/// Where the code is.
+pub const CODE: u64 = 0x1000;
+const IDT: u64 = 0x2000;
+const GDT: u64 = 0x3000;
+/// The stack's upper end.
+pub const STACK_TOP: u64 = 0x5000;
+/// First page that is not mapped at the start.
+pub const ABSENT: u64 = 0x6000;
+const PAGES: u64 = 16;
+
+/// Where the interrupt handler lies within the code page; it counts in EBX and returns.
+const HANDLER: u64 = 0x800;
+/// inc ebx; iret
+const HANDLER_CODE: [u8; 2] = [0x43, 0xcf];
+
+/// Read, write, execute: the same three bits in an EPT entry, and present, writable, user in an NPT entry.
+const TABLE_ENTRY: u64 = 7;
+
+/// The guest's memory and its second-level table.
+pub struct Memory {
+    frames: Hpa,
+    root: Hpa,
+    leaves: Hpa,
+    leaf_bits: u64,
+}
+
+impl Memory {
+    /// Takes frames, maps those below [`ABSENT`] and writes the interrupt tables.
+    pub fn new(backend: Backend, physical: &mut PhysicalMemory) -> Option<Self> {
+        let frames = physical.take(PAGES * PAGE_SIZE)?.start;
+        let tables = [physical.take_page()?, physical.take_page()?, physical.take_page()?, physical.take_page()?];
+        for pair in tables.windows(2) {
+            write(pair[0], pair[1].as_u64() | TABLE_ENTRY);
+        }
+        let leaf_bits = match backend {
+            Backend::Vmx => TABLE_ENTRY | 6 << 3, // write-back
+            Backend::Svm => TABLE_ENTRY,
+        };
+        let memory = Self { frames, root: tables[0], leaves: tables[3], leaf_bits };
+        (0..ABSENT / PAGE_SIZE).for_each(|page| memory.map(Gpa::new(page * PAGE_SIZE)));
+        memory.write_tables();
+        Some(memory)
+    }
+
+    /// Returns the root of the second-level table.
+    pub const fn root(&self) -> Hpa {
+        self.root
+    }
+
+    /// Maps the page of `gpa` to its frame.
+    pub fn map(&self, gpa: Gpa) {
+        let page = gpa.number().as_u64() % PAGES;
+        write(offset(self.leaves, page * 8), offset(self.frames, page * PAGE_SIZE).as_u64() | self.leaf_bits);
+    }
+
+    /// Unmaps the page of `gpa`.
+    pub fn unmap(&self, gpa: Gpa) {
+        write(offset(self.leaves, gpa.number().as_u64() % PAGES * 8), 0);
+    }
+
+    /// Copies `bytes` to `gpa`.
+    pub fn copy_in(&self, gpa: u64, bytes: &[u8]) {
+        for (i, byte) in (0..).zip(bytes) {
+            let target: *mut u8 = direct_map::pointer(offset(self.frames, (gpa + i) % (PAGES * PAGE_SIZE)));
+            // SAFETY: within the frames that `new` took; the guest is not running.
+            unsafe { target.write_volatile(*byte) };
+        }
+    }
+
+    /// Reads a word of the guest.
+    pub fn read(&self, gpa: u64) -> u64 {
+        let source: *const u64 = direct_map::pointer(offset(self.frames, gpa % (PAGES * PAGE_SIZE)));
+        // SAFETY: within the frames that `new` took (callers give aligned addresses).
+        unsafe { source.read_volatile() }
+    }
+
+    /// A GDT with flat code (8) and data (0x10), and 256 gates to one handler.
+    fn write_tables(&self) {
+        let gdt = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff_u64];
+        let gate = (CODE + HANDLER) | (8 << 16) | (0x8e00 << 32);
+        (0..).zip(gdt).for_each(|(i, entry): (u64, u64)| self.copy_in(GDT + i * 8, &entry.to_le_bytes()));
+        (0..256).for_each(|vector| self.copy_in(IDT + vector * 8, &gate.to_le_bytes()));
+        self.copy_in(CODE + HANDLER, &HANDLER_CODE);
+    }
+}
+
+fn offset(base: Hpa, bytes: u64) -> Hpa {
+    Hpa::new(base.as_u64() + bytes)
+}
+
+fn write(hpa: Hpa, value: u64) {
+    // SAFETY: callers pass words of frames that `Memory::new` took.
+    unsafe { direct_map::pointer::<u64>(hpa).write_volatile(value) };
+}
+
+/// Returns flat 32-bit protected mode with the tables of [`Memory`].
+pub fn state() -> CpuState {
+    let segment = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
+    let mut state = CpuState::flat(segment(8, 0xc09b), segment(0x10, 0xc093));
+    state.gdtr = DescriptorTable { base: GDT, limit: 3 * 8 - 1 };
+    state.idtr = DescriptorTable { base: IDT, limit: 256 * 8 - 1 };
+    state
+}

@@ -1,0 +1,147 @@
+//! The smallest guest that shows a back end at work: `selftest=virt` on the command line.
+//!
+//! Every check starts the same guest afresh on a few bytes of machine code, and looks at the exits through the
+//! vendor-neutral face only, so both back ends answer to the same list. One line a check on the serial port.
+
+mod checks;
+mod guest;
+mod other_cpu;
+
+use super::exit::Exit;
+use super::face::{Backend, EnabledCpu, Flush, Missing, Vcpu};
+use super::frame::ControlFrame;
+use super::state::{Gpr, Regs};
+use super::tag::{Tags, TlbTag};
+use crate::arch::direct_map;
+use crate::arch::exit::ExitCode;
+use crate::arch::interrupts;
+use crate::arch::physmem::PhysicalMemory;
+use guest::Memory;
+use log::{error, info};
+
+/// Runs all checks: on the calling CPU, then on another one if there is one. The others have been started, not released.
+pub fn run(physical: &mut PhysicalMemory) -> ExitCode {
+    match Backend::detect().and_then(|backend| run_on_all(backend, physical)) {
+        Ok(Score { failed: 0, passed }) => {
+            info!("selftest virt: {passed} passed, 0 failed");
+            ExitCode::Success
+        }
+        Ok(Score { failed, passed }) => {
+            error!("selftest virt: {passed} passed, {failed} failed");
+            ExitCode::Failure
+        }
+        Err(missing) => {
+            error!("selftest virt: this machine cannot run partitions: {missing}");
+            ExitCode::Failure
+        }
+    }
+}
+
+fn run_on_all(backend: Backend, physical: &mut PhysicalMemory) -> Result<Score, Missing> {
+    info!("selftest virt: {}, {:?}", backend.name(), backend.capabilities());
+    let mut tags = Tags::new(backend.capabilities().tags);
+    let mut bench = Bench::new(backend, physical, tags.allocate())?;
+    let cpu = bench.enable_cpu()?;
+    checks::all(&mut bench, &cpu);
+    let here = bench.score;
+    let there = other_cpu::run(Bench::new(backend, physical, tags.allocate())?)?;
+    Ok(Score { passed: here.passed + there.passed, failed: here.failed + there.failed })
+}
+
+/// How many checks held.
+#[derive(Clone, Copy, Default)]
+struct Score {
+    passed: u32,
+    failed: u32,
+}
+
+/// A guest, what a CPU needs to run it, and the score.
+struct Bench {
+    backend: Backend,
+    cpu_frames: Option<[ControlFrame; Backend::FRAMES_PER_CPU]>,
+    vcpu: Vcpu,
+    memory: Memory,
+    score: Score,
+}
+
+impl Bench {
+    fn new(backend: Backend, physical: &mut PhysicalMemory, tag: TlbTag) -> Result<Self, Missing> {
+        const NO_MEMORY: Missing = Missing("memory for the test guest");
+        let cpu_frames = Some([frame(physical).ok_or(NO_MEMORY)?, frame(physical).ok_or(NO_MEMORY)?]);
+        let memory = Memory::new(backend, physical).ok_or(NO_MEMORY)?;
+        let mut vcpu = backend.new_vcpu(frame(physical).ok_or(NO_MEMORY)?);
+        vcpu.set_memory(memory.root(), tag);
+        Ok(Self { backend, cpu_frames, vcpu, memory, score: Score::default() })
+    }
+
+    /// Switches virtualisation on for the calling CPU.
+    fn enable_cpu(&mut self) -> Result<EnabledCpu, Missing> {
+        self.backend.enable_cpu(self.cpu_frames.take().expect("a bench enables one CPU"))
+    }
+
+    /// Puts the guest to the start of `code`.
+    fn start(&mut self, code: &[u8]) {
+        self.memory.copy_in(guest::CODE, code);
+        self.vcpu.set_state(&guest::state());
+        let regs = self.vcpu.regs_mut();
+        *regs = Regs { rip: guest::CODE, rflags: 2, ..Regs::default() };
+        regs.set(Gpr::Rsp, guest::STACK_TOP);
+    }
+
+    /// Runs until an exit that is not the back end's own or a host interrupt, which is taken.
+    fn run(&mut self) -> Exit {
+        self.run_with(Flush::None)
+    }
+
+    fn run_with(&mut self, flush: Flush) -> Exit {
+        let mut exit = self.vcpu.run(flush);
+        while matches!(exit, Exit::Handled | Exit::HostInterrupt) {
+            interrupts::window();
+            exit = self.vcpu.run(Flush::None);
+        }
+        exit
+    }
+
+    /// Steps over `bytes` of the instruction that exited.
+    fn skip(&mut self, bytes: u64) {
+        let rip = self.vcpu.regs().rip + bytes;
+        self.vcpu.advance_to(rip);
+    }
+
+    /// Returns how far RIP is into the code.
+    fn at(&self) -> u64 {
+        self.vcpu.regs().rip.wrapping_sub(guest::CODE)
+    }
+
+    fn check(&mut self, what: &str, outcome: Outcome, exit: Exit) {
+        match outcome {
+            Outcome::Held => {
+                self.score.passed += 1;
+                info!("  ok    {what}");
+            }
+            Outcome::Broken => {
+                self.score.failed += 1;
+                error!("  FAIL  {what}: {exit:?}{} {:x?}", self.vcpu.raw_exit(), self.vcpu.regs());
+            }
+        }
+    }
+}
+
+/// Whether a check held.
+enum Outcome {
+    Held,
+    Broken,
+}
+
+impl From<bool> for Outcome {
+    fn from(held: bool) -> Self {
+        if held { Self::Held } else { Self::Broken }
+    }
+}
+
+#[allow(unsafe_code)] // UNSAFETY: hands a frame to the back end
+fn frame(physical: &mut PhysicalMemory) -> Option<ControlFrame> {
+    let hpa = physical.take_page()?;
+    // SAFETY: just taken: zeroed, nobody else's, and mapped for good.
+    Some(unsafe { ControlFrame::new(hpa, direct_map::hva(hpa)) })
+}

@@ -1,0 +1,94 @@
+//! The same checks on a second CPU, and a kick from the first that ends the stay of a guest there.
+//!
+//! ```text
+//!   CPU 0   hand over the bench ─ release ─ wait SPINNING ─ kick ─ wait DONE ─ take the score
+//!   CPU 1                          checks ─ SPINNING, guest spins ... exit ─ DONE
+//! ```
+
+use super::{Bench, Outcome, Score, checks};
+use crate::arch::percpu::{self, CpuId};
+use crate::arch::{instr, interrupts, smp, time};
+use crate::virt::exit::Exit;
+use crate::virt::face::{Flush, Missing};
+use core::sync::atomic::{AtomicU8, Ordering};
+use log::info;
+use spin::Mutex;
+
+static BENCH: Mutex<Option<Bench>> = Mutex::new(None);
+static STAGE: AtomicU8 = AtomicU8::new(CHECKING);
+const CHECKING: u8 = 0;
+const SPINNING: u8 = 1;
+const DONE: u8 = 2;
+
+/// Much more than the checks take on the slowest emulator.
+const PATIENCE_NS: u64 = 20_000_000_000;
+
+/// Runs the checks of `bench` on the next CPU, if there is one.
+///
+/// # Errors
+/// That CPU did not answer in time.
+pub fn run(bench: Bench) -> Result<Score, Missing> {
+    let Some(other) = percpu::others().next() else {
+        info!("selftest virt: one CPU: nobody to kick");
+        return Ok(Score::default());
+    };
+    *BENCH.lock() = Some(bench);
+    smp::release(other_main);
+    wait_for(SPINNING)?;
+    time::spin_ns(1_000_000);
+    interrupts::kick(other);
+    wait_for(DONE)?;
+    Ok(BENCH.lock().as_ref().map_or(Score { passed: 0, failed: 1 }, |bench| bench.score))
+}
+
+fn wait_for(stage: u8) -> Result<(), Missing> {
+    let deadline = time::now_ns() + PATIENCE_NS;
+    while STAGE.load(Ordering::Acquire) < stage {
+        if time::now_ns() > deadline {
+            return Err(Missing("an answer of the second CPU"));
+        }
+        instr::pause();
+    }
+    Ok(())
+}
+
+/// What the other CPUs do: the first of them that comes takes the bench.
+fn other_main(_: CpuId) -> ! {
+    let bench = BENCH.lock().take();
+    if let Some(mut bench) = bench {
+        on_this_cpu(&mut bench);
+        *BENCH.lock() = Some(bench);
+        STAGE.store(DONE, Ordering::Release);
+    }
+    loop {
+        interrupts::idle(None);
+    }
+}
+
+fn on_this_cpu(bench: &mut Bench) {
+    match bench.enable_cpu() {
+        Ok(cpu) => {
+            checks::all(bench, &cpu);
+            bench.vcpu.load(&cpu);
+            a_kick_ends_a_guest_that_spins(bench);
+            bench.vcpu.unload();
+        }
+        Err(missing) => {
+            info!("second CPU: {missing}");
+            bench.check("the second CPU has what the first has", Outcome::Broken, Exit::Handled);
+        }
+    }
+}
+
+fn a_kick_ends_a_guest_that_spins(bench: &mut Bench) {
+    bench.start(&[0xeb, 0xfe]); // jmp here
+    STAGE.store(SPINNING, Ordering::Release);
+    let exit = loop {
+        let exit = bench.vcpu.run(Flush::None);
+        interrupts::window();
+        if exit != Exit::HostInterrupt || interrupts::take(interrupts::KICK) > 0 {
+            break exit;
+        }
+    };
+    bench.check("a kick ends the stay of a guest that spins", (exit == Exit::HostInterrupt).into(), exit);
+}
