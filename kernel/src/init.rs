@@ -10,7 +10,9 @@ use crate::arch::{
     physmem::PhysicalMemory,
     pit, smp, time,
 };
-use log::{error, info};
+use crate::{archive::BootArchive, log::symbols};
+use bootloader_api::BootInfo;
+use log::{error, info, warn};
 use stub::Handover;
 
 /// Bytes of the hypervisor's own heap: configuration, names, tables of partitions. Never guest memory.
@@ -30,6 +32,8 @@ pub fn kmain(handover: Handover) -> ! {
     memory.make_heap(HEAP_BYTES);
     info!("memory: {} MiB usable, command line `{}`", memory.usable_total() >> 20, handover.command_line);
 
+    let _archive = boot_archive(&handover.boot_info);
+
     smp::prepare_this_cpu(CpuId::BOOT);
     pit::mask_legacy_controllers();
     time::calibrate();
@@ -40,16 +44,60 @@ pub fn kmain(handover: Handover) -> ! {
     }
     smp::release(cpu_main);
 
-    let t = time::now_ns();
-    interrupts::idle(Some(t + 5_000_000));
-    info!("timer {} after {} us", interrupts::take(interrupts::TIMER), (time::now_ns() - t) / 1000);
-    for cpu in percpu::others() {
-        let t = time::now_ns();
-        interrupts::kick(cpu);
-        interrupts::idle(Some(t + 1_000_000_000));
-        info!("kick {} answered by {} after {} us", cpu.index(), interrupts::take(interrupts::KICK), (time::now_ns() - t) / 1000);
-    }
+    check_interrupts();
+    self_test(handover.command_line);
     exit::power_off(ExitCode::Success)
+}
+
+/// Finds the boot archive; without one there is nothing to run, which is not yet an error here.
+fn boot_archive(info: &BootInfo) -> Option<BootArchive> {
+    let (address, len) = (info.ramdisk_addr.into_option()?, info.ramdisk_len as usize);
+    // SAFETY: the stub reserves the module and gives its address in the direct map; nobody writes it.
+    let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, len) };
+    let archive = BootArchive::new(bytes).inspect_err(|error| error!("{error}")).ok()?;
+    info!("boot archive: {} modules, {} KiB", archive.len(), len >> 10);
+    if !archive.module(symbols::MODULE).is_some_and(symbols::register) {
+        warn!("no symbols in the boot archive: backtraces will be bare");
+    }
+    Some(archive)
+}
+
+/// Sees that the timer fires and that each CPU answers a kick.
+fn check_interrupts() {
+    const PATIENCE_NS: u64 = 1_000_000_000;
+    interrupts::idle(Some(time::now_ns() + 1_000_000));
+    assert!(interrupts::take(interrupts::TIMER) > 0, "the timer fires");
+    for cpu in percpu::others() {
+        interrupts::kick(cpu);
+        let end = time::now_ns() + PATIENCE_NS;
+        while interrupts::take(interrupts::KICK) == 0 {
+            assert!(time::now_ns() < end, "CPU {} answers a kick", cpu.index());
+            interrupts::idle(Some(end));
+        }
+    }
+    info!("timer and kicks work");
+}
+
+/// Ends the hypervisor in the way the command line asks for: tests look at what it says then.
+fn self_test(command_line: &str) {
+    match command_line.split_whitespace().find_map(|word| word.strip_prefix("selftest=")) {
+        Some("panic") => panic!("asked for by the command line"),
+        Some("exception") => {
+            // SAFETY: none; the address is not mapped, and the exception is what is wanted.
+            unsafe { (0x10 as *mut u64).write_volatile(0) };
+        }
+        Some("overflow") => {
+            overflow(0);
+        }
+        _ => {}
+    }
+}
+
+/// Uses up the stack.
+#[allow(unconditional_recursion)]
+#[inline(never)]
+fn overflow(depth: u64) -> u64 {
+    core::hint::black_box(overflow(core::hint::black_box(depth + 1))) + 1
 }
 
 /// What a further CPU does.

@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod addr;
 pub mod arch;
+pub mod archive;
 pub mod block;
 pub mod config;
 pub mod console;

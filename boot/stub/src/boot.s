@@ -94,7 +94,7 @@ common32:
     wrmsr
     mov %cr0, %eax
     and $~(1 << 2), %eax                # not EM
-    or $0x80010002, %eax                # PG, WP, MP
+    or $0x80010022, %eax                # PG, WP, NE, MP
     mov %eax, %cr0
     lgdt boot_gdt_pointer
     ljmp $8, $long64

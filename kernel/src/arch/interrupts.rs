@@ -37,6 +37,7 @@ static ARRIVED: PerCpu<Counts> = PerCpu::new([const { Counts([const { AtomicU32:
 static APIC_IDS: PerCpu<AtomicU32> = PerCpu::new([const { AtomicU32::new(0) }; MAX_CPUS]);
 
 /// Handles an interrupt: from the entry code.
+#[cfg(target_os = "none")]
 pub(super) fn arrived(vector: u8) {
     count(vector);
     // A spurious one is not in service: ending it would end another.
@@ -46,6 +47,7 @@ pub(super) fn arrived(vector: u8) {
 }
 
 /// Counts an interrupt.
+#[cfg(target_os = "none")]
 pub(super) fn count(vector: u8) {
     ARRIVED.this().0[usize::from(vector)].fetch_add(1, Ordering::Release);
 }
@@ -91,6 +93,7 @@ pub fn apic_id(cpu: CpuId) -> u32 {
 }
 
 /// Notes this CPU's APIC identifier.
+#[cfg(target_os = "none")]
 pub(super) fn note_apic_id(cpu: CpuId) {
     APIC_IDS.of(cpu).store(apic::id(), Ordering::Release);
 }

@@ -90,9 +90,10 @@ mod area {
         areas
     };
 
+    const IA32_GS_BASE: u32 = 0xc000_0101;
+
     /// Makes this CPU `cpu`; the first thing it does.
     pub fn init(cpu: CpuId) {
-        const IA32_GS_BASE: u32 = 0xc000_0101;
         // SAFETY: every 64-bit CPU has the register; nothing else uses GS.
         unsafe { instr::wrmsr(IA32_GS_BASE, &raw const AREAS[cpu.index()] as u64) };
     }
@@ -103,6 +104,14 @@ mod area {
         CpuId::new(unsafe { instr::gs_word() } as usize)
     }
 
+    /// Returns the CPU that runs this, or `None` where it has not been told yet: for a panic in the very beginning.
+    pub fn current_if_known() -> Option<CpuId> {
+        // SAFETY: every 64-bit CPU has the register.
+        let base = unsafe { instr::rdmsr(IA32_GS_BASE) };
+        let areas = &raw const AREAS as u64;
+        (areas..areas + size_of_val(&AREAS) as u64).contains(&base).then(current)
+    }
+
     /// Returns what GS base must be on this CPU: for the worlds' switches.
     pub fn gs_base() -> u64 {
         &raw const AREAS[current().index()] as u64
@@ -110,7 +119,7 @@ mod area {
 }
 
 #[cfg(target_os = "none")]
-pub use area::{current, gs_base, init};
+pub use area::{current, current_if_known, gs_base, init};
 
 /// Returns the CPU that runs this; on the host there is but one.
 #[cfg(not(target_os = "none"))]

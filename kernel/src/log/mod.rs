@@ -3,10 +3,14 @@
 //! The `log` crate's macros end here as lines on COM1: time since start, level, text. Error: work was lost.
 //! Warn: something works worse. Info: life-cycle events. Debug: decisions. Trace: single exits.
 
+pub mod backtrace;
+pub mod json;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod serial;
+pub mod symbols;
 
+use crate::arch::time;
 use core::fmt::{self, Write};
 use log::{LevelFilter, Log, Metadata, Record};
 use serial::Line;
@@ -30,7 +34,9 @@ impl Log for Serial {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            let _ = writeln!(Buffered::new(), "{:<5} {}", record.level(), record.args());
+            let us = time::now_ns() / 1000;
+            let (seconds, fraction) = (us / 1_000_000, us % 1_000_000);
+            let _ = writeln!(Buffered::new(), "{seconds:4}.{fraction:06} {:<5} {}", record.level(), record.args());
         }
     }
 

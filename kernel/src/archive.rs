@@ -1,0 +1,88 @@
+//! The boot archive: one tar file that holds everything the hypervisor was given, by name.
+//!
+//! One, because PVH hands over one module. The host command writes it; it is checked once, here, and then read in place.
+
+use core::fmt;
+use tar_no_std::TarArchiveRef;
+
+/// The modules in memory. Whoever parses their contents trusts nothing in them.
+#[derive(Clone, Copy)]
+pub struct BootArchive {
+    bytes: &'static [u8],
+}
+
+/// The archive is not a whole tar file; the text says where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArchiveError(tar_no_std::CorruptDataError);
+
+impl fmt::Display for ArchiveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "boot archive: {}", self.0)
+    }
+}
+
+impl BootArchive {
+    /// Checks the archive's structure.
+    ///
+    /// # Errors
+    /// [`ArchiveError`] where it is not a whole tar file.
+    pub fn new(bytes: &'static [u8]) -> Result<Self, ArchiveError> {
+        TarArchiveRef::new(bytes).map(|_| Self { bytes }).map_err(ArchiveError)
+    }
+
+    /// Returns the contents of the module called `name`.
+    pub fn module(&self, name: &str) -> Option<&'static [u8]> {
+        let archive = TarArchiveRef::new(self.bytes).ok()?;
+        archive.entries().find(|entry| entry.filename().as_str() == Ok(name)).map(|entry| entry.data())
+    }
+
+    /// Returns how many modules there are.
+    pub fn len(&self) -> usize {
+        TarArchiveRef::new(self.bytes).map_or(0, |archive| archive.entries().count())
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar(modules: &[(&str, &[u8])]) -> &'static [u8] {
+        let mut bytes = vec![];
+        for (name, data) in modules {
+            let mut header = [0_u8; 512];
+            header[..name.len()].copy_from_slice(name.as_bytes());
+            header[100..108].copy_from_slice(b"0000644\0");
+            header[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
+            header[156] = b'0';
+            header[257..265].copy_from_slice(b"ustar\x0000");
+            header[148..156].fill(b' ');
+            let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
+            header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            bytes.extend_from_slice(&header);
+            bytes.extend_from_slice(data);
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+        }
+        bytes.resize(bytes.len() + 1024, 0);
+        bytes.leak()
+    }
+
+    #[test]
+    fn modules_are_found_by_name() {
+        let archive = BootArchive::new(tar(&[("config", b"abc"), ("symbols", &[7; 600])])).unwrap();
+        assert_eq!(archive.module("config"), Some(&b"abc"[..]));
+        assert_eq!(archive.module("symbols").map(<[u8]>::len), Some(600));
+        assert_eq!((archive.module("conf"), archive.len()), (None, 2));
+    }
+
+    #[test]
+    fn a_truncated_archive_is_refused() {
+        let whole = tar(&[("symbols", &[7; 6000])]);
+        assert!(BootArchive::new(&whole[..2048]).is_err());
+        assert!(BootArchive::new(&[]).is_err());
+    }
+}
