@@ -11,15 +11,19 @@
 //! | [`memory`] | a disk in physical memory, for machines without virtio |
 //! | [`fault`] | a wrapper that fails, delays and drops on command and counts (tests) |
 //! | [`blocking`] | one request at a time with a bound, for start-up |
+//! | `discover` | finding disks at start-up |
 //! | [`dma`] | how drivers reach physical memory |
 //! | [`stats`] | counters by operation |
 
 pub mod blocking;
+#[cfg(target_os = "none")]
+pub mod discover;
 pub mod dma;
 pub mod fault;
 pub mod memory;
 pub mod request;
 pub mod stats;
+pub mod virtio;
 
 pub use request::{Completion, Cookie, DiskError, DiskInfo, Operation, Request, SectorRange, Segment, SubmitError};
 pub use stats::DiskCounters;

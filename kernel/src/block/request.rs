@@ -5,6 +5,9 @@ use crate::addr::Hpa;
 /// Bytes of a sector, the unit of addresses on a disk (VIRTIO 1.2 §5.2 "Block Device").
 pub const SECTOR_SIZE: u64 = 512;
 
+/// Most sectors in a discard or write-zeroes, 32 MiB: a disk that takes fewer at a time does not offer them.
+pub const MAX_RANGE_SECTORS: u64 = 1 << 16;
+
 /// The submitter's word for a request, handed back in its completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cookie(pub u64);
@@ -119,7 +122,9 @@ impl Request<'_> {
     pub fn check(&self, info: &DiskInfo) -> Result<(), SubmitError> {
         let sound = match self.operation {
             Operation::Flush => self.segments.is_empty(),
-            Operation::Discard | Operation::WriteZeroes => self.segments.is_empty() && self.in_range(info),
+            Operation::Discard | Operation::WriteZeroes => {
+                self.segments.is_empty() && self.in_range(info) && self.sectors.count <= MAX_RANGE_SECTORS
+            }
             Operation::Read | Operation::Write => self.in_range(info) && self.segments_fit(info),
         };
         if sound { Ok(()) } else { Err(SubmitError::Invalid) }

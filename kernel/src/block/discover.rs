@@ -1,0 +1,126 @@
+//! Finding the machine's disks at start-up, on the bare machine only.
+//!
+//! Disks live for ever: every virtio-blk function on PCI in the order of its address, then the memory-backed disks
+//! that the configuration asks for. A function that cannot be driven is reported and left alone.
+
+// UNSAFETY: gives physical memory and PCI functions to their drivers.
+#![allow(unsafe_code)]
+
+use alloc::boxed::Box;
+
+use arrayvec::ArrayVec;
+use virtio_drivers::transport::pci::VIRTIO_VENDOR_ID;
+
+use super::Disk;
+use super::dma::{DirectMemory, DmaRegion};
+use super::memory::MemoryDisk;
+use super::virtio::pci::{FunctionError, PciPort};
+use super::virtio::{InitError, Limits, REGION_BYTES, VirtioDisk};
+use crate::addr::Hpa;
+use crate::arch::physmem::PhysicalMemory;
+use crate::pci::DeviceFunction;
+use crate::pci::access::Ports;
+use crate::pci::enumerate::{Identity, functions};
+use crate::pci::msix::Target;
+
+/// Most disks: one vector each.
+pub const MAX_DISKS: usize = 16;
+/// PCI device number of a modern block device: 0x1040 and the virtio type.
+const MODERN_BLOCK: u16 = 0x1042;
+/// PCI device number of a block device that is legacy, too.
+const TRANSITIONAL_BLOCK: u16 = 0x1001;
+
+/// Why a disk is not there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The function cannot be driven.
+    Function(FunctionError),
+    /// The device cannot be used.
+    Device(InitError),
+    /// The machine has not enough memory in one piece.
+    Memory,
+    /// There are [`MAX_DISKS`] already.
+    TooMany,
+}
+
+/// A disk that was found.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// The disk.
+    pub disk: &'static dyn Disk,
+    /// Its first byte, if it is memory-backed.
+    pub base: Option<Hpa>,
+}
+
+/// What start-up gives to disks.
+pub struct Discovery<'a> {
+    memory: &'a mut PhysicalMemory,
+    /// The first disk's vector; each further disk has the next.
+    first_vector: u8,
+    /// The CPU that takes the interrupts.
+    apic_id: u8,
+    found: ArrayVec<Found, MAX_DISKS>,
+}
+
+impl<'a> Discovery<'a> {
+    /// Starts with nothing found. Interrupts go to vectors from `first_vector` on at the CPU `apic_id`.
+    pub fn new(memory: &'a mut PhysicalMemory, first_vector: u8, apic_id: u8) -> Self {
+        Self { memory, first_vector, apic_id, found: ArrayVec::new() }
+    }
+
+    /// Takes over every virtio-blk function; `refused` is told of each that is of no use.
+    ///
+    /// # Safety
+    /// The machine is a PC, and nobody else drives these functions.
+    pub unsafe fn virtio(&mut self, clock: fn() -> u64, mut refused: impl FnMut(DeviceFunction, Refusal)) {
+        // SAFETY: the caller's promise.
+        let access = unsafe { Ports::new() };
+        functions(&access, |at, identity| {
+            if is_block(identity)
+                && let Err(refusal) = self.take_function(access, at, clock)
+            {
+                refused(at, refusal);
+            }
+        });
+    }
+
+    fn take_function(&mut self, access: Ports, at: DeviceFunction, clock: fn() -> u64) -> Result<(), Refusal> {
+        let index = self.next_index()?;
+        let target = Target { vector: self.first_vector + index, apic_id: self.apic_id };
+        let range = self.memory.take(REGION_BYTES as u64).ok_or(Refusal::Memory)?;
+        // SAFETY: `take` gives memory away for ever.
+        let region = unsafe { DmaRegion::of_taken(range) };
+        // SAFETY: the promise to `virtio`; each function is visited once.
+        let port = unsafe { PciPort::new(access, at, target) }.map_err(Refusal::Function)?;
+        let disk = VirtioDisk::new(index, port, region, Limits::default(), clock).map_err(Refusal::Device)?;
+        self.found.push(Found { disk: Box::leak(Box::new(disk)), base: None });
+        Ok(())
+    }
+
+    /// Makes a memory-backed disk.
+    ///
+    /// # Errors
+    /// [`Refusal`] where there is no memory or no number for it.
+    pub fn memory_backed(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let index = self.next_index()?;
+        let range = self.memory.take(bytes).ok_or(Refusal::Memory)?;
+        // SAFETY: buffers belong to submitters until completion (the contract of `Disk`), the range to this disk.
+        let memory = unsafe { DirectMemory::new() };
+        let disk = MemoryDisk::new(index, memory, range.start, bytes);
+        self.found.push(Found { disk: Box::leak(Box::new(disk)), base: Some(range.start) });
+        Ok(())
+    }
+
+    fn next_index(&self) -> Result<u8, Refusal> {
+        if self.found.is_full() { Err(Refusal::TooMany) } else { Ok(self.found.len() as u8) }
+    }
+
+    /// Returns all disks in the order of their numbers.
+    pub fn finish(self) -> ArrayVec<Found, MAX_DISKS> {
+        self.found
+    }
+}
+
+fn is_block(identity: Identity) -> bool {
+    identity.vendor == VIRTIO_VENDOR_ID && matches!(identity.device, MODERN_BLOCK | TRANSITIONAL_BLOCK)
+}

@@ -1,0 +1,88 @@
+//! The [`Disk`] that others see: the core behind its lock.
+
+use super::core::{Core, Limits, Violation};
+use super::geometry::feature;
+use super::init::InitError;
+use super::port::Port;
+use crate::block::dma::DmaRegion;
+use crate::block::stats::{DiskCounters, DiskStats};
+use crate::block::{Completion, Cookie, Disk, DiskInfo, Request, SubmitError};
+use crate::sync::{Ranked, rank};
+
+/// A virtio-blk disk.
+pub struct VirtioDisk<P> {
+    info: DiskInfo,
+    stats: DiskStats,
+    core: Ranked<Core<P>, { rank::DISK }>,
+}
+
+impl<P: Port> VirtioDisk<P> {
+    /// Brings the device up as disk number `index`, with `region` as its own memory, and asks for its name.
+    ///
+    /// `clock` tells the time in nanoseconds; a device that does not answer in time has no name, and is Dead at first
+    /// use if it stays so.
+    ///
+    /// # Errors
+    /// [`InitError`] says why the device is of no use.
+    pub fn new(index: u8, port: P, region: DmaRegion, limits: Limits, clock: impl Fn() -> u64) -> Result<Self, InitError> {
+        let core = Core::new(port, region, limits)?;
+        let mut disk = Self { info: describe(index, &core), stats: DiskStats::default(), core: Ranked::new(core) };
+        disk.info.serial = disk.identify(clock);
+        Ok(disk)
+    }
+
+    /// Asks for the device's name; zeros if it has none.
+    fn identify(&mut self, clock: impl Fn() -> u64) -> [u8; 20] {
+        let core = self.core.get_mut();
+        let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
+        if core.submit_identify(Cookie(0), &self.stats).is_err() {
+            return [0; 20];
+        }
+        // Ends: the core times the request out.
+        while core.poll(clock(), &mut out, &self.stats) == 0 {
+            ::core::hint::spin_loop();
+        }
+        if out[0].result.is_ok() { core.identity() } else { [0; 20] }
+    }
+
+    /// Returns the last thing that the device did wrong.
+    pub fn last_violation(&self) -> Option<Violation> {
+        self.core.lock().last_violation()
+    }
+}
+
+fn describe<P: Port>(index: u8, core: &Core<P>) -> DiskInfo {
+    let (geometry, plan) = (core.geometry(), core.plan());
+    DiskInfo {
+        index,
+        capacity: geometry.capacity,
+        max_segments: plan.max_segments.into(),
+        max_segment_len: geometry.max_segment_len,
+        depth: plan.slots.into(),
+        write_cache: geometry.has(feature::FLUSH),
+        discard: geometry.discard,
+        write_zeroes: geometry.write_zeroes,
+        serial: [0; 20],
+    }
+}
+
+impl<P: Port> Disk for VirtioDisk<P> {
+    fn info(&self) -> DiskInfo {
+        self.info
+    }
+
+    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        request.check(&self.info)?;
+        self.core.lock().submit(request, &self.stats)?;
+        self.stats.taken(request);
+        Ok(())
+    }
+
+    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+        self.core.lock().poll(now_ns, out, &self.stats)
+    }
+
+    fn counters(&self) -> DiskCounters {
+        self.stats.snapshot()
+    }
+}

@@ -1,0 +1,124 @@
+//! What the device offers, parsed once: features and configuration as checked numbers.
+
+use virtio_drivers::transport::Transport;
+
+/// Feature bits (VIRTIO 1.2 §5.2.3 "Feature bits", §6 "Reserved Feature Bits").
+pub mod feature {
+    /// Longest segment is in `size_max`.
+    pub const SIZE_MAX: u64 = 1 << 1;
+    /// Most segments is in `seg_max`.
+    pub const SEG_MAX: u64 = 1 << 2;
+    /// Read-only.
+    pub const RO: u64 = 1 << 5;
+    /// Flush command.
+    pub const FLUSH: u64 = 1 << 9;
+    /// Discard command.
+    pub const DISCARD: u64 = 1 << 13;
+    /// Write-zeroes command.
+    pub const WRITE_ZEROES: u64 = 1 << 14;
+    /// Indirect descriptor tables.
+    pub const INDIRECT: u64 = 1 << 28;
+    /// Not a legacy device.
+    pub const VERSION_1: u64 = 1 << 32;
+
+    /// What this driver takes where it is offered.
+    pub const WANTED: u64 = SIZE_MAX | SEG_MAX | RO | FLUSH | DISCARD | WRITE_ZEROES | INDIRECT | VERSION_1;
+}
+
+use crate::block::request::{MAX_RANGE_SECTORS, SECTOR_SIZE};
+
+/// Byte offsets in the configuration (VIRTIO 1.2 §5.2.4 "Device configuration layout").
+mod offset {
+    pub const CAPACITY: usize = 0;
+    pub const SIZE_MAX: usize = 8;
+    pub const SEG_MAX: usize = 12;
+    pub const MAX_DISCARD_SECTORS: usize = 36;
+    pub const MAX_WRITE_ZEROES_SECTORS: usize = 48;
+}
+
+/// Longest segment that we use: so that a whole request stays below 4 GiB.
+const MOST_SEGMENT_LEN: u32 = 16 << 20;
+/// Reads of a configuration that keeps changing before it is given up.
+const CONSISTENT_TRIES: usize = 16;
+
+/// Why a configuration is of no use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfigError {
+    /// The device has no or too small a configuration.
+    Missing,
+    /// It changed whenever it was read.
+    Unstable,
+    /// The disk cannot be written.
+    ReadOnly,
+    /// No sectors.
+    Empty,
+    /// Not even one segment, or segments shorter than a sector.
+    Segments,
+}
+
+/// What the disk is. Equal before and after a reset, or it is not the same disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Features that both sides speak.
+    pub features: u64,
+    /// Sectors.
+    pub capacity: u64,
+    /// Most segments that the device takes in a request.
+    pub max_segments: u32,
+    /// Longest segment, in whole sectors.
+    pub max_segment_len: u32,
+    /// Takes discards of [`MAX_RANGE_SECTORS`].
+    pub discard: bool,
+    /// Takes write-zeroes of [`MAX_RANGE_SECTORS`].
+    pub write_zeroes: bool,
+}
+
+impl Geometry {
+    /// Returns whether both sides speak all of `features`.
+    pub const fn has(&self, features: u64) -> bool {
+        self.features & features == features
+    }
+
+    /// Reads the configuration of a device that speaks `features`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where this is no disk to page to.
+    pub fn read<T: Transport>(transport: &T, features: u64) -> Result<Self, ConfigError> {
+        for _ in 0..CONSISTENT_TRIES {
+            let before = transport.read_config_generation();
+            let geometry = Self::read_once(transport, features);
+            if transport.read_config_generation() == before {
+                return geometry;
+            }
+        }
+        Err(ConfigError::Unstable)
+    }
+
+    fn read_once<T: Transport>(transport: &T, features: u64) -> Result<Self, ConfigError> {
+        let word = |at| transport.read_config_space::<u32>(at).map_err(|_| ConfigError::Missing);
+        let word_if = |bit, at, otherwise| if features & bit != 0 { word(at) } else { Ok(otherwise) };
+        if features & feature::RO != 0 {
+            return Err(ConfigError::ReadOnly);
+        }
+        let capacity = u64::from(word(offset::CAPACITY + 4)?) << 32 | u64::from(word(offset::CAPACITY)?);
+        if capacity == 0 {
+            return Err(ConfigError::Empty);
+        }
+        let sector = SECTOR_SIZE as u32;
+        let max_segments = word_if(feature::SEG_MAX, offset::SEG_MAX, 1)?;
+        let size_max = word_if(feature::SIZE_MAX, offset::SIZE_MAX, u32::MAX)?.min(MOST_SEGMENT_LEN);
+        let max_segment_len = size_max - size_max % sector;
+        if max_segments == 0 || max_segment_len == 0 {
+            return Err(ConfigError::Segments);
+        }
+        let enough = |sectors: u32| u64::from(sectors) >= MAX_RANGE_SECTORS;
+        Ok(Self {
+            features,
+            capacity,
+            max_segments,
+            max_segment_len,
+            discard: enough(word_if(feature::DISCARD, offset::MAX_DISCARD_SECTORS, 0)?),
+            write_zeroes: enough(word_if(feature::WRITE_ZEROES, offset::MAX_WRITE_ZEROES_SECTORS, 0)?),
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! Bringing a device up (VIRTIO 1.2 §3.1.1 "Driver Requirements: Device Initialization").
+//!
+//! virtio-drivers' own sequence neither waits for the reset nor reads FEATURES_OK back; this one does both.
+
+use virtio_drivers::transport::DeviceStatus;
+
+use super::geometry::{ConfigError, Geometry, feature};
+use super::plan::Plan;
+use super::port::{Port, PortError};
+use super::ring::Ring;
+use crate::block::dma::DmaRegion;
+
+/// The one queue.
+pub const QUEUE: u16 = 0;
+/// Reads of the status before a device that was reset is given up; each takes about a microsecond.
+const RESET_READS: usize = 1_000_000;
+
+/// Why a device cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InitError {
+    /// It does not obey a reset.
+    Reset,
+    /// It is a legacy device.
+    Legacy,
+    /// It refuses the features that it offered.
+    Features,
+    /// Its configuration is of no use.
+    Config(ConfigError),
+    /// Its queue has no room for a request.
+    Queue,
+    /// Vector or doorbell.
+    Port(PortError),
+    /// After a reset it is another disk.
+    Changed,
+    /// Given less memory than [`super::REGION_BYTES`].
+    Region,
+}
+
+/// Resets the device and waits, for a bounded number of reads.
+///
+/// # Errors
+/// [`InitError::Reset`].
+pub fn reset<P: Port>(port: &mut P) -> Result<(), InitError> {
+    port.set_status(DeviceStatus::empty());
+    for _ in 0..RESET_READS {
+        if port.get_status().is_empty() {
+            return Ok(());
+        }
+        core::hint::spin_loop();
+    }
+    Err(InitError::Reset)
+}
+
+/// Brings a device that was reset to where its queue works.
+///
+/// # Errors
+/// [`InitError`]; the device is marked failed then.
+pub fn bring_up<P: Port>(port: &mut P, region: &DmaRegion, ring: &mut Ring) -> Result<(Geometry, Plan), InitError> {
+    let result = try_bring_up(port, region, ring);
+    if result.is_err() {
+        port.set_status(DeviceStatus::FAILED);
+    }
+    result
+}
+
+fn try_bring_up<P: Port>(port: &mut P, region: &DmaRegion, ring: &mut Ring) -> Result<(Geometry, Plan), InitError> {
+    let known = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
+    port.set_status(known);
+    let features = negotiate(port, known)?;
+    let geometry = Geometry::read(port, features).map_err(InitError::Config)?;
+    let most = port.max_queue_size(QUEUE);
+    let plan = Plan::new(most, geometry.max_segments, geometry.has(feature::INDIRECT)).ok_or(InitError::Queue)?;
+    ring.clear(region, &plan);
+    port.prepare_queue(QUEUE).map_err(InitError::Port)?;
+    let at = |offset| region.hpa(offset).as_u64();
+    port.queue_set(QUEUE, plan.queue_size.into(), at(0), at(plan.available()), at(plan.used()));
+    port.set_status(known | DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK);
+    Ok((geometry, plan))
+}
+
+fn negotiate<P: Port>(port: &mut P, known: DeviceStatus) -> Result<u64, InitError> {
+    let features = port.read_device_features() & feature::WANTED;
+    if features & feature::VERSION_1 == 0 {
+        return Err(InitError::Legacy);
+    }
+    port.write_driver_features(features);
+    port.set_status(known | DeviceStatus::FEATURES_OK);
+    if port.get_status().contains(DeviceStatus::FEATURES_OK) { Ok(features) } else { Err(InitError::Features) }
+}

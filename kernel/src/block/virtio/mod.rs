@@ -1,0 +1,45 @@
+//! virtio-blk on modern PCI: deep, scatter-gather, and never at the mercy of its device.
+//!
+//! The transport (capabilities, status, features, configuration) is virtio-drivers'; the queue is ours:
+//! `docs/decisions/` says why. Reference: VIRTIO 1.2 §2.7 "Split Virtqueues", §4.1 "Virtio Over PCI Bus",
+//! §5.2 "Block Device".
+//!
+//! ```text
+//!   VirtioDisk      the `Disk`: one lock around
+//!     Core          the state machine: submit, harvest, time out, reset
+//!       Slots       who is in flight, since when, what the device may write
+//!       Ring        available and used ring, nothing else
+//!       Plan        where each of them lies in one physically contiguous region
+//!       Port        the device: a transport, a doorbell, a vector
+//! ```
+//!
+//! Invariants:
+//! * Slot `s` owns the descriptors from `s * stride` on (or one descriptor and a preallocated indirect table), so
+//!   nothing is allocated after start-up and no free list can be corrupted.
+//! * What the device writes (used index, id, length, status) is read once and checked; what cannot be is a
+//!   [`Violation`] and leads to a reset.
+//! * A request is completed only by its device or after a reset that the device has confirmed (or after it was cut
+//!   off from memory): a buffer is never given back while the device may still write into it.
+
+mod core;
+mod disk;
+mod geometry;
+mod init;
+#[cfg(target_os = "none")]
+pub mod pci;
+mod plan;
+mod port;
+mod ring;
+mod slots;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use self::core::{Limits, Violation};
+pub use disk::VirtioDisk;
+pub use geometry::ConfigError;
+pub use init::InitError;
+pub use plan::REGION_BYTES;
+pub use port::{Port, PortError};

@@ -1,0 +1,194 @@
+//! Where rings, descriptors, headers and status bytes lie in the driver's one region.
+//!
+//! ```text
+//!   0        descriptor table    16 bytes x queue size
+//!   4 KiB    available ring
+//!   8 KiB    used ring
+//!  12 KiB    request headers     16 bytes a slot
+//!            ranges              16 bytes a slot    (discard, write-zeroes)
+//!            status              1 byte a slot
+//!            identity            32 bytes
+//!  20 KiB    indirect tables     2 KiB a slot       (where the device offers them)
+//! ```
+//!
+//! With indirect tables a slot uses one descriptor of the ring, so 64 requests of up to 126 segments fit in flight.
+//! Without, the descriptor table is cut into equal strides.
+
+/// Most descriptors in the ring.
+pub const MAX_QUEUE: u16 = 256;
+/// Most requests in flight; a slot is a bit of a word.
+pub const MAX_SLOTS: u16 = 64;
+/// Descriptors of an indirect table.
+const TABLE_DESCRIPTORS: u16 = 128;
+/// Descriptors of a slot without indirect tables.
+const DIRECT_STRIDE: u16 = 16;
+/// Descriptors beside the data: header and status.
+const OVERHEAD: u16 = 2;
+/// Bytes of a descriptor, a request header and a range.
+pub const DESCRIPTOR_SIZE: usize = 16;
+
+const AVAILABLE: usize = 0x1000;
+const USED: usize = 0x2000;
+const HEADERS: usize = 0x3000;
+const RANGES: usize = HEADERS + MAX_SLOTS as usize * DESCRIPTOR_SIZE;
+const STATUS: usize = RANGES + MAX_SLOTS as usize * DESCRIPTOR_SIZE;
+const IDENTITY: usize = STATUS + MAX_SLOTS as usize;
+const TABLES: usize = 0x5000;
+const TABLE_BYTES: usize = TABLE_DESCRIPTORS as usize * DESCRIPTOR_SIZE;
+
+/// Bytes that the driver of one disk needs, physically contiguous.
+pub const REGION_BYTES: usize = TABLES + MAX_SLOTS as usize * TABLE_BYTES;
+
+const _: () = {
+    assert!(MAX_QUEUE as usize * DESCRIPTOR_SIZE <= AVAILABLE);
+    assert!(6 + MAX_QUEUE as usize * 2 <= USED - AVAILABLE);
+    assert!(6 + MAX_QUEUE as usize * 8 <= HEADERS - USED);
+    assert!(IDENTITY + 32 <= TABLES);
+    assert!(REGION_BYTES.is_multiple_of(4096));
+};
+
+/// How slots use descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Descriptors {
+    /// Slot `s` owns descriptors `s * stride ..`.
+    Direct {
+        /// How many.
+        stride: u16,
+    },
+    /// Slot `s` owns descriptor `s`, which points to its table.
+    Indirect,
+}
+
+/// The plan for one device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Descriptors in the ring, a power of two.
+    pub queue_size: u16,
+    /// Requests in flight.
+    pub slots: u16,
+    /// Segments in a request.
+    pub max_segments: u16,
+    /// How slots use descriptors.
+    pub descriptors: Descriptors,
+}
+
+impl Plan {
+    /// Plans for a queue of up to `most` descriptors; `None` if there is no room for one request.
+    pub fn new(most: u32, device_segments: u32, indirect: bool) -> Option<Self> {
+        let most = most.min(u32::from(MAX_QUEUE)) as u16;
+        if most <= OVERHEAD {
+            return None;
+        }
+        let queue_size = 1 << most.ilog2();
+        let (descriptors, per_slot) = if indirect {
+            // A table is not longer than the queue (VIRTIO 1.2 §2.7.5.3.1).
+            (Descriptors::Indirect, TABLE_DESCRIPTORS.min(queue_size))
+        } else {
+            let stride = DIRECT_STRIDE.min(queue_size);
+            (Descriptors::Direct { stride }, stride)
+        };
+        let slots = match descriptors {
+            Descriptors::Indirect => queue_size.min(MAX_SLOTS),
+            Descriptors::Direct { stride } => (queue_size / stride).min(MAX_SLOTS),
+        };
+        let max_segments = u32::from(per_slot.checked_sub(OVERHEAD)?).min(device_segments) as u16;
+        (max_segments > 0).then_some(Self { queue_size, slots, max_segments, descriptors })
+    }
+
+    /// Returns the descriptor that is the head of slot `slot`'s chain.
+    pub const fn head(&self, slot: u16) -> u16 {
+        match self.descriptors {
+            Descriptors::Direct { stride } => slot * stride,
+            Descriptors::Indirect => slot,
+        }
+    }
+
+    /// Returns the slot whose chain starts at `id`, or `None` if none does.
+    pub const fn slot_of(&self, id: u32) -> Option<u16> {
+        let slot = match self.descriptors {
+            Descriptors::Direct { stride } if id.is_multiple_of(stride as u32) => id / stride as u32,
+            Descriptors::Direct { .. } => return None,
+            Descriptors::Indirect => id,
+        };
+        if slot < self.slots as u32 { Some(slot as u16) } else { None }
+    }
+
+    /// Returns where the chain of a slot lies: in the descriptor table or its own table.
+    pub const fn chain(&self, slot: u16) -> usize {
+        match self.descriptors {
+            Descriptors::Direct { .. } => self.head(slot) as usize * DESCRIPTOR_SIZE,
+            Descriptors::Indirect => TABLES + slot as usize * TABLE_BYTES,
+        }
+    }
+
+    /// Returns where the available ring lies.
+    pub const fn available(&self) -> usize {
+        AVAILABLE
+    }
+
+    /// Returns where the used ring lies.
+    pub const fn used(&self) -> usize {
+        USED
+    }
+
+    /// Returns where a slot's request header lies.
+    pub const fn header(&self, slot: u16) -> usize {
+        HEADERS + slot as usize * DESCRIPTOR_SIZE
+    }
+
+    /// Returns where a slot's range lies.
+    pub const fn range(&self, slot: u16) -> usize {
+        RANGES + slot as usize * DESCRIPTOR_SIZE
+    }
+
+    /// Returns where a slot's status lies.
+    pub const fn status(&self, slot: u16) -> usize {
+        STATUS + slot as usize
+    }
+
+    /// Returns where the device writes its name.
+    pub const fn identity(&self) -> usize {
+        IDENTITY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_device_gets_64_requests_of_126_segments() {
+        let plan = Plan::new(256, 254, true).unwrap();
+        assert_eq!((plan.queue_size, plan.slots, plan.max_segments), (256, 64, 126));
+        assert_eq!(plan.chain(63) + TABLE_BYTES, REGION_BYTES);
+    }
+
+    #[test]
+    fn without_indirect_tables_the_ring_is_cut_into_strides() {
+        let plan = Plan::new(1024, 254, false).unwrap();
+        assert_eq!((plan.queue_size, plan.slots, plan.max_segments), (256, 16, 14));
+        assert_eq!((plan.head(15), plan.chain(15)), (240, 3840));
+    }
+
+    #[test]
+    fn small_queues_still_work_and_too_small_ones_do_not() {
+        assert_eq!(Plan::new(2, 254, true), None);
+        assert_eq!(Plan::new(0, 254, false), None);
+        assert_eq!(Plan::new(3, 254, true), None, "rounded down to two descriptors");
+        let four = Plan::new(7, 1, false).unwrap();
+        assert_eq!((four.queue_size, four.slots, four.max_segments), (4, 1, 1));
+    }
+
+    #[test]
+    fn only_heads_name_slots() {
+        for plan in [Plan::new(256, 254, true).unwrap(), Plan::new(256, 254, false).unwrap()] {
+            for slot in 0..plan.slots {
+                assert_eq!(plan.slot_of(u32::from(plan.head(slot))), Some(slot));
+            }
+            for wrong in [u32::from(plan.head(plan.slots)), 257, 65536, u32::MAX] {
+                assert_eq!(plan.slot_of(wrong), None, "{wrong}");
+            }
+        }
+        assert_eq!(Plan::new(256, 254, false).unwrap().slot_of(17), None);
+    }
+}

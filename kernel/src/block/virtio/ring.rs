@@ -1,0 +1,127 @@
+//! The two rings of a split virtqueue (VIRTIO 1.2 §2.7.6 "The Virtqueue Available Ring", §2.7.8 "The Virtqueue
+//! Used Ring").
+//!
+//! ```text
+//!   available   0 flags  2 index  4 ring[n]: u16 head               driver writes
+//!   used        0 flags  2 index  4 ring[n]: u32 id, u32 length     device writes
+//! ```
+//!
+//! Both indexes run freely through 16 bits. Our own copies are the truth; what the device writes is only ever compared
+//! with them.
+
+use core::sync::atomic::{Ordering, fence};
+
+use super::plan::Plan;
+use crate::block::dma::DmaRegion;
+
+/// The device asks not to be notified.
+const NO_NOTIFY: u16 = 1;
+
+/// What the device says it is done with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Used {
+    /// Head of the chain. Unchecked.
+    pub id: u32,
+    /// Bytes that it wrote. Unchecked.
+    pub len: u32,
+}
+
+/// The used index is ahead of what was ever made available.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IndexJump;
+
+/// Our side of the rings.
+#[derive(Debug, Default)]
+pub struct Ring {
+    available: u16,
+    used: u16,
+}
+
+impl Ring {
+    /// Makes chain `head` available to the device.
+    pub fn offer(&mut self, region: &DmaRegion, plan: &Plan, head: u16) {
+        let slot = usize::from(self.available % plan.queue_size);
+        region.write(plan.available() + 4 + slot * 2, head);
+        self.available = self.available.wrapping_add(1);
+        // The device must see chain and ring entry before the index that announces them.
+        fence(Ordering::SeqCst);
+        region.write(plan.available() + 2, self.available);
+        // The index must be out before `wants_notification` reads the device's flags, or both sides sleep.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Returns whether the device has to be told of what was offered.
+    pub fn wants_notification(&self, region: &DmaRegion, plan: &Plan) -> bool {
+        region.read::<u16>(plan.used()) & NO_NOTIFY == 0
+    }
+
+    /// Takes the next used element.
+    ///
+    /// # Errors
+    /// [`IndexJump`] where the device claims more than it was offered.
+    pub fn take(&mut self, region: &DmaRegion, plan: &Plan) -> Result<Option<Used>, IndexJump> {
+        let index = region.read::<u16>(plan.used() + 2);
+        // The elements must be read after the index that announces them.
+        fence(Ordering::SeqCst);
+        let (ready, outstanding) = (index.wrapping_sub(self.used), self.available.wrapping_sub(self.used));
+        if ready > outstanding {
+            return Err(IndexJump);
+        }
+        if ready == 0 {
+            return Ok(None);
+        }
+        let element = plan.used() + 4 + usize::from(self.used % plan.queue_size) * 8;
+        self.used = self.used.wrapping_add(1);
+        Ok(Some(Used { id: region.read(element), len: region.read(element + 4) }))
+    }
+
+    /// Starts anew, after a reset.
+    pub fn clear(&mut self, region: &DmaRegion, plan: &Plan) {
+        *self = Self::default();
+        for at in [plan.available(), plan.used()] {
+            region.write(at, 0u16);
+            region.write(at + 2, 0u16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::REGION_BYTES;
+    use super::*;
+    use crate::block::dma::fake;
+
+    fn rings() -> (Ring, DmaRegion, Plan) {
+        (Ring::default(), fake::region(REGION_BYTES / 4096), Plan::new(4, 1, false).unwrap())
+    }
+
+    #[test]
+    fn indexes_wrap_through_16_bits() {
+        let (mut ring, region, plan) = rings();
+        for n in 0..70_000u32 {
+            ring.offer(&region, &plan, (n % 4) as u16);
+            assert_eq!(ring.take(&region, &plan), Ok(None));
+            region.write(plan.used() + 4 + (n as usize % 4) * 8, n);
+            region.write(plan.used() + 2, (n + 1) as u16);
+            assert_eq!(ring.take(&region, &plan).unwrap().map(|u| u.id), Some(n));
+        }
+    }
+
+    #[test]
+    fn a_used_index_ahead_of_the_available_one_is_found() {
+        let (mut ring, region, plan) = rings();
+        ring.offer(&region, &plan, 0);
+        region.write(plan.used() + 2, 2u16);
+        assert_eq!(ring.take(&region, &plan), Err(IndexJump));
+        region.write(plan.used() + 2, u16::MAX);
+        assert_eq!(ring.take(&region, &plan), Err(IndexJump), "backwards is a jump ahead, too");
+    }
+
+    #[test]
+    fn a_busy_device_is_not_notified() {
+        let (ring, region, plan) = rings();
+        assert!(ring.wants_notification(&region, &plan));
+        region.write(plan.used(), NO_NOTIFY);
+        assert!(!ring.wants_notification(&region, &plan));
+    }
+}

@@ -1,0 +1,319 @@
+//! The driver against a device that does its work, and one that does not.
+
+use std::sync::{Arc, Mutex};
+
+use super::fake::{FakeDevice, FakePort, Wrong};
+use super::geometry::feature;
+use super::plan::REGION_BYTES;
+use super::*;
+use crate::block::dma::DmaRegion;
+use crate::block::dma::fake::region;
+use crate::block::{Completion, Cookie, Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
+
+const SECTORS: u32 = 4096;
+const LIMITS: Limits = Limits { request_ns: 100, reset_ns: 50 };
+
+struct Bed {
+    device: Arc<Mutex<FakeDevice>>,
+    disk: VirtioDisk<FakePort>,
+    buffer: DmaRegion,
+}
+
+type Answer = (u64, Result<(), DiskError>);
+
+impl Bed {
+    fn new(change: impl FnOnce(&mut FakeDevice)) -> Self {
+        Self::try_new(change).unwrap_or_else(|e| panic!("{e:?}"))
+    }
+
+    fn try_new(change: impl FnOnce(&mut FakeDevice)) -> Result<Self, InitError> {
+        let device = Arc::new(Mutex::new(FakeDevice::new(SECTORS)));
+        change(&mut device.lock().unwrap());
+        let worker = device.clone();
+        let clock = move || {
+            worker.lock().unwrap().work();
+            0
+        };
+        let disk = VirtioDisk::new(1, FakePort(device.clone()), region(REGION_BYTES / 4096), LIMITS, clock)?;
+        device.lock().unwrap().log.clear();
+        Ok(Self { device, disk, buffer: region(16) })
+    }
+
+    fn device(&self) -> std::sync::MutexGuard<'_, FakeDevice> {
+        self.device.lock().unwrap()
+    }
+
+    fn wrong(&self, wrong: Wrong) {
+        self.device().wrong.push(wrong);
+    }
+
+    /// One segment a page of the buffer, from `page` on.
+    fn segments(&self, page: usize, count: usize) -> Vec<Segment> {
+        (page..page + count).map(|p| Segment { base: self.buffer.hpa(p * 4096), len: 4096 }).collect()
+    }
+
+    fn submit(&self, operation: Operation, first: u64, segments: &[Segment], cookie: u64) -> Result<(), SubmitError> {
+        let count = segments.iter().map(|s| u64::from(s.len) / 512).sum();
+        self.disk.submit(&Request { operation, sectors: SectorRange { first, count }, segments, cookie: Cookie(cookie) })
+    }
+
+    fn write(&self, cookie: u64) {
+        self.submit(Operation::Write, cookie * 8, &self.segments(0, 1), cookie).unwrap();
+    }
+
+    fn work(&self) {
+        self.device().work();
+    }
+
+    fn poll(&self, now_ns: u64) -> Vec<Answer> {
+        let mut out = [Completion { cookie: Cookie(99), result: Ok(()) }; 128];
+        let n = self.disk.poll(now_ns, &mut out);
+        out[..n].iter().map(|c| (c.cookie.0, c.result)).collect()
+    }
+
+    /// The device is alive and right after whatever happened.
+    fn assert_works(&self, now_ns: u64) {
+        self.write(7);
+        self.work();
+        assert_eq!(self.poll(now_ns), [(7, Ok(()))]);
+    }
+}
+
+#[test]
+fn a_disk_knows_its_limits_and_its_name() {
+    let info = Bed::new(|_| ()).disk.info();
+    assert_eq!((info.index, info.capacity, info.max_segments, info.depth), (1, 4096, 126, 64));
+    assert!(info.write_cache && info.discard && info.write_zeroes);
+    assert_eq!(&info.serial[..12], b"fake-serial\0");
+}
+
+#[test]
+fn segments_are_gathered_and_scattered_with_and_without_indirect_tables() {
+    for without in [0, feature::INDIRECT] {
+        let bed = Bed::new(|d| d.features &= !without);
+        (0..4 * 4096).for_each(|n| bed.buffer.write(n, (n / 4096 + 1) as u8));
+        let mut scattered = bed.segments(0, 4);
+        scattered.reverse();
+        bed.submit(Operation::Write, 16, &scattered, 1).unwrap();
+        bed.submit(Operation::Flush, 0, &[], 2).unwrap();
+        bed.work();
+        assert_eq!(bed.poll(0), [(1, Ok(())), (2, Ok(()))]);
+        assert_eq!(bed.device().disk[16 * 512], 4);
+        assert_eq!(bed.device().log, [(1, 16), (4, 0)]);
+        bed.submit(Operation::Read, 16, &bed.segments(8, 4), 3).unwrap();
+        bed.work();
+        assert_eq!(bed.poll(0), [(3, Ok(()))]);
+        assert_eq!([8, 9, 10, 11].map(|p| bed.buffer.read::<u8>(p * 4096 + 4095)), [4, 3, 2, 1]);
+    }
+}
+
+#[test]
+fn discard_and_write_zeroes_carry_their_range() {
+    let bed = Bed::new(|d| d.disk.fill(1));
+    for (operation, cookie) in [(Operation::Discard, 1), (Operation::WriteZeroes, 2)] {
+        let sectors = SectorRange { first: 3, count: 2 };
+        bed.disk.submit(&Request { operation, sectors, segments: &[], cookie: Cookie(cookie) }).unwrap();
+    }
+    bed.work();
+    assert_eq!(bed.poll(0), [(1, Ok(())), (2, Ok(()))]);
+    let device = bed.device();
+    assert_eq!([2, 3, 4, 5].map(|s| device.disk[s * 512]), [1, 0, 0, 1]);
+    assert_eq!(device.log, [(11, 0), (13, 0)]);
+}
+
+#[test]
+fn all_slots_fly_at_once_come_back_in_any_order_and_are_used_again() {
+    let bed = Bed::new(|_| ());
+    for round in 0..3u64 {
+        (0..64).for_each(|n| bed.write(n));
+        assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 1), 64), Err(SubmitError::Full));
+        bed.work();
+        let mut answers = bed.poll(round);
+        answers.sort_unstable_by_key(|a| a.0);
+        assert_eq!(answers, (0..64).map(|n| (n, Ok(()))).collect::<Vec<_>>());
+    }
+    assert_eq!(bed.disk.counters().requests.write, 192);
+    assert_eq!(bed.disk.counters().bytes.write, 192 * 4096);
+}
+
+#[test]
+fn the_device_is_told_of_every_request_unless_it_is_busy() {
+    let bed = Bed::new(|_| ());
+    let before = bed.device().notifications;
+    bed.write(1);
+    assert_eq!(bed.device().notifications, before + 1);
+}
+
+#[test]
+fn a_flush_without_a_cache_is_done_at_once() {
+    let bed = Bed::new(|d| d.features &= !feature::FLUSH);
+    assert!(!bed.disk.info().write_cache);
+    bed.submit(Operation::Flush, 0, &[], 5).unwrap();
+    assert_eq!(bed.poll(0), [(5, Ok(()))]);
+    assert_eq!(bed.device().log, []);
+    bed.assert_works(0);
+}
+
+#[test]
+fn errors_of_the_device_are_surfaced() {
+    let bed = Bed::new(|_| ());
+    for (wrong, error) in [
+        (Wrong::Status(1), DiskError::Io),
+        (Wrong::Status(2), DiskError::Unsupported),
+        (Wrong::Status(77), DiskError::Io),
+        (Wrong::NoStatus, DiskError::Io),
+    ] {
+        bed.wrong(wrong);
+        bed.write(1);
+        bed.work();
+        assert_eq!(bed.poll(0), [(1, Err(error))], "{wrong:?}");
+    }
+    assert_eq!((bed.disk.counters().errors, bed.disk.counters().resets), (4, 0));
+    bed.assert_works(0);
+}
+
+#[test]
+fn a_read_that_is_not_whole_is_an_error() {
+    let bed = Bed::new(|_| ());
+    bed.wrong(Wrong::Len(4096));
+    bed.submit(Operation::Read, 0, &bed.segments(0, 1), 1).unwrap();
+    bed.work();
+    assert_eq!(bed.poll(0), [(1, Err(DiskError::Io))]);
+}
+
+#[test]
+fn a_device_that_breaks_the_protocol_is_reset_and_works_again() {
+    for (wrong, violation) in [
+        (Wrong::Id(64), Violation::UnknownId(64)),
+        (Wrong::Id(0x1_0000), Violation::UnknownId(0x1_0000)),
+        (Wrong::Id(u32::MAX), Violation::UnknownId(u32::MAX)),
+        (Wrong::Id(5), Violation::UnknownId(5)),
+        (Wrong::Len(2), Violation::TooLong(2)),
+        (Wrong::Index(2), Violation::IndexJump),
+        (Wrong::Index(u16::MAX), Violation::IndexJump),
+    ] {
+        let bed = Bed::new(|_| ());
+        let resets = bed.device().resets;
+        bed.wrong(wrong);
+        bed.write(1);
+        bed.work();
+        assert_eq!(bed.poll(0), [(1, Err(DiskError::Io))], "{wrong:?}");
+        assert_eq!(bed.disk.last_violation(), Some(violation));
+        assert_eq!(bed.device().resets, resets + 1);
+        bed.assert_works(0);
+    }
+}
+
+#[test]
+fn an_answer_given_twice_completes_once() {
+    let bed = Bed::new(|_| ());
+    bed.wrong(Wrong::Twice);
+    bed.wrong(Wrong::Silent);
+    bed.write(1);
+    bed.write(2);
+    bed.work();
+    assert_eq!(bed.poll(0), [(1, Ok(())), (2, Err(DiskError::Io))]);
+    assert_eq!(bed.disk.last_violation(), Some(Violation::UnknownId(0)));
+    bed.assert_works(0);
+}
+
+#[test]
+fn a_late_answer_completes_with_timed_out_only_after_the_reset_is_confirmed() {
+    let bed = Bed::new(|_| ());
+    bed.device().reset_reads = 2;
+    bed.wrong(Wrong::Silent);
+    bed.write(1);
+    bed.write(2);
+    bed.work();
+    assert_eq!(bed.poll(1000), [(2, Ok(()))]);
+    bed.write(3);
+    assert_eq!(bed.poll(1099), []);
+    let resets = bed.device().resets;
+    assert_eq!(bed.poll(1100), [], "reset, but not confirmed");
+    assert_eq!(bed.device().resets, resets + 1);
+    assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 1), 4), Err(SubmitError::Full));
+    assert_eq!(bed.poll(1101), []);
+    assert_eq!(bed.poll(1102), [(1, Err(DiskError::TimedOut)), (3, Err(DiskError::TimedOut))]);
+    assert_eq!((bed.disk.counters().timeouts, bed.disk.counters().resets), (2, 1));
+    bed.assert_works(1103);
+}
+
+#[test]
+fn failures_come_in_pieces_where_there_is_little_room() {
+    let bed = Bed::new(|_| ());
+    (0..3).for_each(|n| bed.write(n));
+    bed.poll(0);
+    let mut told = 0;
+    let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
+    for now in 100..110 {
+        told += bed.disk.poll(now, &mut out);
+    }
+    assert_eq!((told, out[0].result), (3, Err(DiskError::TimedOut)));
+    bed.assert_works(200);
+}
+
+#[test]
+fn a_device_that_ignores_its_reset_is_cut_off_before_buffers_are_given_back() {
+    let bed = Bed::new(|_| ());
+    bed.device().reset_reads = u32::MAX;
+    bed.write(1);
+    bed.poll(0);
+    assert_eq!(bed.poll(100), []);
+    assert_eq!(bed.poll(149), []);
+    assert!(!bed.device().cut_off);
+    assert_eq!(bed.poll(150), [(1, Err(DiskError::Dead))]);
+    assert!(bed.device().cut_off);
+    assert_eq!(bed.submit(Operation::Flush, 0, &[], 2), Err(SubmitError::Failed));
+    assert_eq!(bed.poll(1000), []);
+}
+
+#[test]
+fn a_disk_that_changed_at_its_reset_is_dead() {
+    let bed = Bed::new(|_| ());
+    bed.write(1);
+    bed.poll(0);
+    bed.device().config[0] = SECTORS - 1;
+    assert_eq!(bed.poll(100), [(1, Err(DiskError::TimedOut))]);
+    assert_eq!(bed.submit(Operation::Flush, 0, &[], 2), Err(SubmitError::Failed));
+}
+
+#[test]
+fn a_device_that_never_answers_is_given_up_after_some_resets() {
+    let bed = Bed::new(|_| ());
+    let mut resets = 0;
+    while bed.submit(Operation::Flush, 0, &[], 1).is_ok() {
+        bed.poll(resets * 1000);
+        assert_eq!(bed.poll(resets * 1000 + 100), [(1, Err(DiskError::TimedOut))]);
+        resets += 1;
+        assert!(resets < 10, "never given up");
+    }
+    assert_eq!(resets, 4);
+}
+
+#[test]
+fn devices_that_are_of_no_use_are_refused_with_the_reason() {
+    let refused = |change: fn(&mut FakeDevice)| match Bed::try_new(change) {
+        Err(reason) => reason,
+        Ok(_) => panic!("not refused"),
+    };
+    assert_eq!(refused(|d| d.features &= !feature::VERSION_1), InitError::Legacy);
+    assert_eq!(refused(|d| d.features |= feature::RO), InitError::Config(ConfigError::ReadOnly));
+    assert_eq!(refused(|d| d.config[0] = 0), InitError::Config(ConfigError::Empty));
+    assert_eq!(refused(|d| d.config[3] = 0), InitError::Config(ConfigError::Segments));
+    assert_eq!(refused(|d| d.queue_max = 0), InitError::Queue);
+    assert_eq!(refused(|d| d.refuse_features = true), InitError::Features);
+}
+
+#[test]
+fn small_limits_of_a_device_are_kept() {
+    let bed = Bed::new(|d| {
+        d.config[12] = 100;
+        d.config[9] = 100;
+        d.config[3] = 2;
+        d.queue_max = 8;
+    });
+    let info = bed.disk.info();
+    assert_eq!((info.max_segments, info.depth, info.discard, info.write_zeroes), (2, 8, false, false));
+    assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 3), 1), Err(SubmitError::Invalid));
+    bed.assert_works(0);
+}
