@@ -1,0 +1,95 @@
+//! The ACPI tables that describe a partition's devices to its kernel.
+//!
+//! ```text
+//!   RSDP ──> XSDT ──> FADT ──> DSDT: COM1, RTC, pvpanic, fw_cfg
+//!                 ├─> MADT: one local APIC, one I/O APIC
+//!                 └─> ERST: how to drive `devices::erst`
+//! ```
+//!
+//! Hardware-reduced ACPI: no PIC, PIT, PM timer or SCI, hence no FACS. All tables lie in one piece in the search area below 1 MiB,
+//! RSDP first. The AML comes from the crate `acpi_tables`; what it lacks (ERST) is written here. The addresses are
+//! `devices::map`'s.
+
+mod dsdt;
+mod erst;
+mod fixed;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::{vec, vec::Vec};
+
+use acpi_tables::Aml;
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::xsdt::XSDT;
+
+use super::devices::map::ACPI_BASE;
+use crate::addr::Gpa;
+
+const OEM: [u8; 6] = *b"TIDEPL";
+const OEM_TABLE: [u8; 8] = *b"TIDEPOOL";
+const OEM_REVISION: u32 = 1;
+
+/// Tables are aligned so; the RSDP must be.
+const ALIGNMENT: usize = 16;
+/// Bytes of an RSDP of revision 2.
+const RSDP_BYTES: usize = 36;
+
+/// The tables, ready to be copied to a guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tables {
+    /// Where they belong.
+    pub at: Gpa,
+    /// Where the RSDP is.
+    pub rsdp: Gpa,
+    /// The bytes from `at` on.
+    pub bytes: Vec<u8>,
+}
+
+impl Tables {
+    /// Makes the tables. They are the same for every partition.
+    pub fn new() -> Self {
+        let mut area = Area { bytes: vec![0; RSDP_BYTES] };
+        let dsdt = area.add(&dsdt::table());
+        let fadt = area.add(&fixed::fadt(dsdt));
+        let madt = area.add(&fixed::madt());
+        let erst = area.add(&erst::table());
+        let xsdt = area.add(&xsdt(&[fadt, madt, erst]));
+        let rsdp = rendered(&Rsdp::new(OEM, xsdt));
+        area.bytes[..rsdp.len()].copy_from_slice(&rsdp);
+        Self { at: Gpa::new(ACPI_BASE), rsdp: Gpa::new(ACPI_BASE), bytes: area.bytes }
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The tables laid down so far.
+struct Area {
+    bytes: Vec<u8>,
+}
+
+impl Area {
+    /// Appends a table and returns its guest physical address.
+    fn add(&mut self, table: &[u8]) -> u64 {
+        let at = self.bytes.len().next_multiple_of(ALIGNMENT);
+        self.bytes.resize(at, 0);
+        self.bytes.extend_from_slice(table);
+        ACPI_BASE + at as u64
+    }
+}
+
+fn xsdt(tables: &[u64]) -> Vec<u8> {
+    let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
+    tables.iter().for_each(|&table| xsdt.add_entry(table));
+    rendered(&xsdt)
+}
+
+fn rendered(aml: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    aml.to_aml_bytes(&mut bytes);
+    bytes
+}

@@ -1,0 +1,154 @@
+use super::*;
+
+struct Walk {
+    tables: Tables,
+}
+
+impl Walk {
+    fn new() -> Self {
+        Self { tables: Tables::new() }
+    }
+    fn at(&self, gpa: u64) -> &[u8] {
+        &self.tables.bytes[(gpa - self.tables.at.as_u64()) as usize..]
+    }
+    fn u32(&self, gpa: u64) -> u32 {
+        u32::from_le_bytes(*self.at(gpa).first_chunk().unwrap())
+    }
+    fn u64(&self, gpa: u64) -> u64 {
+        u64::from_le_bytes(*self.at(gpa).first_chunk().unwrap())
+    }
+    /// Finds a table through RSDP and XSDT, as a kernel does; checks its sum.
+    fn table(&self, signature: &[u8; 4]) -> (u64, &[u8]) {
+        let xsdt = self.u64(self.tables.rsdp.as_u64() + 24);
+        let count = (u64::from(self.u32(xsdt + 4)) - 36) / 8;
+        let found = (0..count).map(|i| self.u64(xsdt + 36 + i * 8)).find(|&table| self.at(table).starts_with(signature));
+        let at = found.unwrap_or_else(|| self.u64(self.table(b"FACP").0 + 140));
+        let bytes = &self.at(at)[..self.u32(at + 4) as usize];
+        assert!(bytes.starts_with(signature));
+        assert_eq!(sum(bytes), 0, "{signature:?}");
+        (at, bytes)
+    }
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, &b| sum.wrapping_add(b))
+}
+
+#[test]
+fn a_kernel_finds_every_table_with_a_right_sum() {
+    let walk = Walk::new();
+    let rsdp = walk.at(walk.tables.rsdp.as_u64());
+    assert!(rsdp.starts_with(b"RSD PTR ") && walk.tables.rsdp.as_u64().is_multiple_of(16));
+    assert_eq!((sum(&rsdp[..20]), sum(&rsdp[..36])), (0, 0));
+    for signature in [b"FACP", b"APIC", b"ERST", b"DSDT"] {
+        walk.table(signature);
+    }
+    assert!(walk.tables.bytes.len() < 0x1_0000);
+}
+
+#[test]
+fn the_fadt_has_reset_and_sleep_registers_and_no_fixed_hardware() {
+    let walk = Walk::new();
+    let (at, fadt) = walk.table(b"FACP");
+    assert_eq!((fadt.len(), fadt[8]), (276, 6));
+    let flags = walk.u32(at + 112);
+    assert_eq!(flags & (1 << 20 | 1 << 10), 1 << 20 | 1 << 10, "hardware-reduced, reset register");
+    assert_eq!((&fadt[116..120], walk.u64(at + 120), fadt[128]), (&[1, 8, 0, 1][..], 0x602, 1));
+    assert_eq!((walk.u64(at + 248), walk.u64(at + 260)), (0x600, 0x601));
+}
+
+#[test]
+fn the_madt_has_one_cpu_and_one_ioapic() {
+    let walk = Walk::new();
+    let (at, madt) = walk.table(b"APIC");
+    assert_eq!((walk.u32(at + 36), walk.u32(at + 40)), (0xfee0_0000, 0));
+    assert_eq!(&madt[44..52], &[0, 8, 0, 0, 1, 0, 0, 0]);
+    assert_eq!((&madt[52..56], walk.u32(at + 56), walk.u32(at + 60)), (&[1, 12, 0, 0][..], 0xfec0_0000, 0));
+    assert_eq!(madt.len(), 64);
+}
+
+#[test]
+fn the_erst_passes_linuxs_checks() {
+    let walk = Walk::new();
+    let (at, erst) = walk.table(b"ERST");
+    assert_eq!(walk.u32(at + 36), 48);
+    let count = walk.u32(at + 44) as usize;
+    assert_eq!(erst.len(), 48 + 32 * count);
+    for entry in erst[48..].as_chunks::<32>().0 {
+        assert_eq!(&entry[4..8], &[0, 64, 0, 4], "an access size that fits the width");
+        assert!(entry[0] <= 0x10 && entry[1] <= 3);
+        assert_eq!(u64::from_le_bytes(*entry[8..].first_chunk().unwrap()) & !0xfff, 0xfeb0_0000);
+    }
+    let actions: std::collections::BTreeSet<u8> = erst[48..].as_chunks::<32>().0.iter().map(|e| e[0]).collect();
+    assert_eq!(actions.len(), 16, "all but the reserved one");
+}
+
+/// Walks AML as far as these tables use it, independently of what wrote it: scopes, devices, names.
+fn names(mut aml: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some((&op, rest)) = aml.split_first() {
+        let (skip, inner) = match (op, rest.first()) {
+            (0x10, _) => block(rest, 0),
+            (0x5b, Some(0x82)) => block(&rest[1..], 1),
+            (0x08, _) => {
+                found.push(String::from_utf8(rest[..4].to_vec()).unwrap());
+                (4 + data_length(&rest[4..]), &[][..])
+            }
+            _ => panic!("unexpected opcode {op:#x}"),
+        };
+        if !inner.is_empty() {
+            found.push(String::from_utf8(inner[..4].to_vec()).unwrap());
+            found.extend(names(&inner[4..]));
+        }
+        aml = &rest[skip..];
+    }
+    found
+}
+
+fn package_length(bytes: &[u8]) -> usize {
+    let extra = usize::from(bytes[0] >> 6);
+    if extra == 0 {
+        return usize::from(bytes[0] & 0x3f);
+    }
+    (1..=extra).fold(usize::from(bytes[0] & 0xf), |n, i| n | usize::from(bytes[i]) << (8 * i - 4))
+}
+
+fn block(bytes: &[u8], prefix: usize) -> (usize, &[u8]) {
+    let length = package_length(bytes);
+    let header = 1 + usize::from(bytes[0] >> 6);
+    (prefix + length, &bytes[header..length])
+}
+
+fn data_length(bytes: &[u8]) -> usize {
+    match bytes[0] {
+        0x00 | 0x01 | 0xff => 1,
+        0x0a => 2,
+        0x0b => 3,
+        0x0c => 5,
+        0x0d => 2 + bytes[1..].iter().position(|&b| b == 0).unwrap(),
+        0x11 | 0x12 => 1 + package_length(&bytes[1..]),
+        op => panic!("unexpected data {op:#x}"),
+    }
+}
+
+#[test]
+fn the_dsdt_is_well_formed_and_names_the_devices() {
+    let walk = Walk::new();
+    let (_, dsdt) = walk.table(b"DSDT");
+    let found = names(&dsdt[36..]);
+    for name in ["_SB_", "COM1", "RTC_", "PEVT", "FWCF", "_S5_"] {
+        assert_eq!(found.iter().filter(|n| *n == name).count(), 1, "{name} in {found:?}");
+    }
+    assert_eq!(found.iter().filter(|n| *n == "_CRS").count(), 4);
+}
+
+/// Writes the tables to the folder in TIDEPOOL_ACPI_OUT, for `iasl -d`.
+#[test]
+fn tables_can_be_written_out_for_a_disassembler() {
+    let Ok(folder) = std::env::var("TIDEPOOL_ACPI_OUT") else { return };
+    let walk = Walk::new();
+    for signature in [b"FACP", b"APIC", b"ERST", b"DSDT"] {
+        let name = format!("{folder}/{}.aml", String::from_utf8_lossy(signature));
+        std::fs::write(name, walk.table(signature).1).unwrap();
+    }
+}

@@ -1,0 +1,71 @@
+//! The memory map that a guest gets: which of its RAM it may use.
+
+use arrayvec::ArrayVec;
+
+use crate::addr::PAGE_SIZE;
+use crate::mm::layout::{HOLE_BASE, HOLE_END, RamLayout};
+use crate::partition::devices::map::{ACPI_BASE, ERST_BUFFER_BYTES, FIRMWARE_BASE, FIRST_MIB, erst_buffer};
+
+/// What a range is for. The values are ACPI's address range types, which the Linux and the PVH boot protocol share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Kind {
+    /// Free to use.
+    Ram = 1,
+    /// Not to be used, but for what the ACPI tables say.
+    Reserved = 2,
+}
+
+/// One entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// First byte.
+    pub base: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// What for.
+    pub kind: Kind,
+}
+
+/// Returns the map of `layout`, ascending; empty ranges are left out.
+///
+/// The ERST exchange buffer is "reserved" above 1 MiB: Linux marks other types busy, and its driver could not claim it.
+pub fn entries(layout: &RamLayout) -> ArrayVec<Entry, 6> {
+    let ram = u64::from(layout.pages()).saturating_mul(PAGE_SIZE);
+    let buffer = erst_buffer(layout).as_u64();
+    let high = ram.saturating_sub(HOLE_BASE);
+    let entry = |base, end: u64, kind| Entry { base, bytes: end.saturating_sub(base), kind };
+    [
+        entry(0, FIRMWARE_BASE, Kind::Ram),
+        entry(FIRMWARE_BASE, 0xa_0000, Kind::Reserved),
+        entry(ACPI_BASE, FIRST_MIB, Kind::Reserved),
+        entry(FIRST_MIB, buffer, Kind::Ram),
+        entry(buffer, buffer + ERST_BUFFER_BYTES, Kind::Reserved),
+        entry(HOLE_END, HOLE_END.saturating_add(high), Kind::Ram),
+    ]
+    .into_iter()
+    .filter(|entry| entry.bytes > 0)
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_ascend_do_not_overlap_and_end_with_the_ram() {
+        for (bytes, count, end) in [(256 << 20, 5, 256 << 20), (5u64 << 30, 6, 6u64 << 30)] {
+            let map = entries(&RamLayout::new(bytes).unwrap());
+            assert_eq!(map.len(), count);
+            assert!(map.windows(2).all(|w| w[0].base + w[0].bytes <= w[1].base));
+            assert_eq!(map.last().map(|e| e.base + e.bytes), Some(end));
+        }
+    }
+
+    #[test]
+    fn usable_and_exchange_memory_above_one_mib_add_up_to_the_ram() {
+        let map = entries(&RamLayout::new(64 << 20).unwrap());
+        let above: u64 = map.iter().filter(|e| e.base >= FIRST_MIB).map(|e| e.bytes).sum();
+        assert_eq!(above, (64 << 20) - FIRST_MIB);
+    }
+}

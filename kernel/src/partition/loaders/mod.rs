@@ -1,0 +1,116 @@
+//! From images to a vCPU at its kernel's entry point.
+//!
+//! ```text
+//!   ImageSource ──recognise──> linux::plan | pvh::plan ──> LoadPlan ──> Loading::step ... step ──> vCPU runs
+//!   (boot archive)             by content                  copies, registers   a few pages a step
+//! ```
+//!
+//! Making a plan reads headers only and writes nothing. [`Loading`] carries it out in bounded steps that may find a page not
+//! resident, so that a large initrd neither holds up a CPU nor needs more resident memory than the pool gives.
+//!
+//! Invariants: memory is untouched, hence zero, before the first step, so zero bytes need no copy; all copies of a plan lie in RAM and
+//! do not overlap.
+
+pub mod boot_archive;
+mod linux;
+pub mod memory_map;
+mod place;
+pub mod plan;
+mod pvh;
+
+#[cfg(test)]
+mod tests;
+
+use crate::config::Kernel;
+use crate::mm::layout::RamLayout;
+use crate::partition::acpi::Tables;
+pub use plan::{LoadPlan, Loading, Progress};
+
+/// Where images come from.
+pub trait ImageSource {
+    /// Returns the bytes of the module called `name`.
+    fn module(&self, name: &str) -> Option<&[u8]>;
+}
+
+/// Which image of a partition is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The kernel.
+    Kernel,
+    /// The initial RAM disk.
+    Initrd,
+}
+
+/// Why a partition cannot be loaded: an image, or the memory, is the matter; the configuration names both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoadError {
+    /// No module of that name.
+    Missing(Role),
+    /// Neither a bzImage nor an ELF file.
+    UnknownFormat,
+    /// A bzImage that is shorter than its header says, or an ELF file that is damaged.
+    Damaged,
+    /// A bzImage without the 64-bit boot protocol (2.12 or later).
+    No64BitEntry,
+    /// An ELF file that is no 64-bit x86 executable.
+    WrongElf,
+    /// An ELF file without a PVH entry point.
+    NoPvhNote,
+    /// A kernel that wants to lie where there is no RAM, or where the boot information is.
+    BadAddress(u64),
+    /// A command line longer than the kernel takes: that many bytes at most.
+    CommandLineTooLong(u32),
+    /// Too little memory: at least that many bytes are needed.
+    MemoryTooSmall(u64),
+}
+
+impl core::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            LoadError::Missing(Role::Kernel) => f.write_str("the kernel is not in the boot archive"),
+            LoadError::Missing(Role::Initrd) => f.write_str("the initrd is not in the boot archive"),
+            LoadError::UnknownFormat => f.write_str("the kernel is neither a Linux bzImage nor an ELF file"),
+            LoadError::Damaged => f.write_str("the kernel file is damaged or cut off"),
+            LoadError::No64BitEntry => f.write_str("the kernel has no 64-bit entry point (Linux boot protocol 2.12)"),
+            LoadError::WrongElf => f.write_str("the kernel is an ELF file, but no 64-bit x86 executable"),
+            LoadError::NoPvhNote => f.write_str("the kernel is an ELF file without a PVH entry point"),
+            LoadError::BadAddress(at) => write!(f, "the kernel wants to lie at {at:#x}, which it cannot have"),
+            LoadError::CommandLineTooLong(max) => write!(f, "the kernel takes command lines of {max} bytes at most"),
+            LoadError::MemoryTooSmall(bytes) => {
+                write!(f, "the logical memory is too small: kernel and initrd need {} MiB", bytes.div_ceil(1 << 20))
+            }
+        }
+    }
+}
+
+/// What a plan is made from.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Names of the images.
+    pub kernel: &'a Kernel,
+    /// Kernel command line.
+    pub cmdline: &'a str,
+    /// The partition's RAM.
+    pub layout: &'a RamLayout,
+    /// Its ACPI tables.
+    pub acpi: &'a Tables,
+}
+
+/// Recognises the kernel by its content and plans how to start it.
+///
+/// # Errors
+/// [`LoadError`] names what is wrong.
+pub fn plan(source: &dyn ImageSource, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
+    let kernel = source.module(&request.kernel.image).ok_or(LoadError::Missing(Role::Kernel))?;
+    let initrd = match &request.kernel.initrd {
+        Some(name) => Some(source.module(name).ok_or(LoadError::Missing(Role::Initrd))?.len() as u64),
+        None => None,
+    };
+    if pvh::is_elf(kernel) {
+        pvh::plan(kernel, initrd, request)
+    } else if linux::is_bzimage(kernel) {
+        linux::plan(kernel, initrd, request)
+    } else {
+        Err(LoadError::UnknownFormat)
+    }
+}

@@ -1,0 +1,141 @@
+//! A plan to load a kernel, and carrying it out in bounded steps.
+
+use alloc::{string::String, vec::Vec};
+
+use super::{ImageSource, Role};
+use crate::addr::{Gpa, PAGE_SIZE};
+use crate::config::Kernel;
+use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::partition::devices::lapic::Mode;
+use crate::virt::{CpuState, Regs};
+
+/// What is copied to one place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// A part of an image.
+    Image {
+        /// Of which.
+        role: Role,
+        /// From there.
+        offset: usize,
+        /// So much.
+        bytes: usize,
+    },
+    /// Bytes that the loader made.
+    Made(Vec<u8>),
+}
+
+/// One copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Copy {
+    /// To there.
+    pub to: Gpa,
+    /// This.
+    pub content: Content,
+}
+
+/// How a partition starts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadPlan {
+    /// What to write into its memory.
+    pub copies: Vec<Copy>,
+    /// General registers at entry.
+    pub regs: Regs,
+    /// The rest of the vCPU's state at entry.
+    pub state: CpuState,
+    /// In which mode the local APIC is handed over.
+    pub apic: Mode,
+}
+
+impl LoadPlan {
+    /// Returns the bytes that are copied.
+    pub fn bytes(&self) -> u64 {
+        self.copies.iter().map(|copy| copy.content.len() as u64).sum()
+    }
+}
+
+impl Content {
+    fn len(&self) -> usize {
+        match self {
+            Content::Image { bytes, .. } => *bytes,
+            Content::Made(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Call again.
+    More,
+    /// The vCPU can start.
+    Done,
+}
+
+/// A plan that is being carried out.
+#[derive(Clone, Debug)]
+pub struct Loading {
+    plan: LoadPlan,
+    kernel: String,
+    initrd: Option<String>,
+    copy: usize,
+    /// Bytes of the current copy that are done.
+    done: usize,
+}
+
+impl Loading {
+    /// Begins; `kernel` names the images that the plan was made from.
+    pub fn new(plan: LoadPlan, kernel: &Kernel) -> Self {
+        Self { plan, kernel: kernel.image.clone(), initrd: kernel.initrd.clone(), copy: 0, done: 0 }
+    }
+
+    /// Returns the plan.
+    pub const fn plan(&self) -> &LoadPlan {
+        &self.plan
+    }
+
+    /// Copies up to `max_bytes` (at least one page's worth, so that it gets on).
+    ///
+    /// # Errors
+    /// What guest memory answers; the next call goes on with the same page.
+    ///
+    /// # Panics
+    /// If an image is gone or shorter than when the plan was made: the boot archive does not change.
+    pub fn step(
+        &mut self,
+        source: &dyn ImageSource,
+        memory: &dyn GuestMemory,
+        max_bytes: usize,
+    ) -> Result<Progress, GuestAccess> {
+        let mut copied = 0;
+        while let Some(copy) = self.plan.copies.get(self.copy) {
+            let rest = &self.bytes_of(&copy.content, source)[self.done..];
+            if rest.is_empty() {
+                (self.copy, self.done) = (self.copy + 1, 0);
+                continue;
+            }
+            if copied > 0 && copied >= max_bytes {
+                return Ok(Progress::More);
+            }
+            let to = Gpa::new(copy.to.as_u64() + self.done as u64);
+            let chunk = &rest[..rest.len().min((PAGE_SIZE - to.page_offset()) as usize)];
+            memory.write(to, chunk)?;
+            copied += chunk.len();
+            self.done += chunk.len();
+        }
+        Ok(Progress::Done)
+    }
+
+    fn bytes_of<'a>(&self, content: &'a Content, source: &'a dyn ImageSource) -> &'a [u8] {
+        let (role, offset, bytes) = match content {
+            Content::Made(bytes) => return bytes,
+            Content::Image { role, offset, bytes } => (*role, *offset, *bytes),
+        };
+        let name = match role {
+            Role::Kernel => Some(&self.kernel),
+            Role::Initrd => self.initrd.as_ref(),
+        };
+        let image = name.and_then(|name| source.module(name));
+        image.and_then(|image| image.get(offset..offset + bytes)).expect("the plan was made from this image")
+    }
+}

@@ -1,0 +1,126 @@
+//! PVH: an ELF64 file with a note that names its 32-bit entry point. Test kernels start so; Linux's `vmlinux` does too.
+//!
+//! The vCPU starts in 32-bit protected mode without paging, EBX pointing to `start_info`. Xen `docs/misc/pvh.pandoc`,
+//! `public/arch-x86/hvm/start_info.h`.
+
+use alloc::vec::Vec;
+
+use elf::ElfBytes;
+use elf::abi::{EM_X86_64, PT_LOAD, PT_NOTE};
+use elf::endian::LittleEndian;
+use elf::file::Class;
+use elf::note::Note;
+
+use super::plan::{Content, Copy};
+use super::{LoadError, LoadPlan, Request, Role, memory_map, place};
+use crate::addr::Gpa;
+use crate::partition::devices::lapic::Mode;
+use crate::virt::{CpuState, Gpr, Regs, Segment};
+
+const NOTE_NAME: &str = "Xen";
+/// XEN_ELFNOTE_PHYS32_ENTRY.
+const NOTE_ENTRY: u64 = 18;
+
+const START_MAGIC: u32 = 0x336e_c578;
+const START_INFO_BYTES: u64 = 56;
+const MODULE_BYTES: u64 = 32;
+const MODULE_LIST: u64 = place::BOOT_INFO + START_INFO_BYTES;
+const MEMORY_MAP: u64 = MODULE_LIST + MODULE_BYTES;
+
+const CODE: Segment = Segment { selector: 0x8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
+const DATA: Segment = Segment { selector: 0x10, attributes: 0xc093, limit: u32::MAX, base: 0 };
+
+type Elf<'a> = ElfBytes<'a, LittleEndian>;
+
+/// Tells whether `image` is an ELF file.
+pub fn is_elf(image: &[u8]) -> bool {
+    image.starts_with(b"\x7fELF")
+}
+
+/// Plans how to start the ELF file `image`.
+pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
+    let elf = Elf::minimal_parse(image).map_err(|_| LoadError::Damaged)?;
+    if elf.ehdr.class != Class::ELF64 || elf.ehdr.e_machine != EM_X86_64 {
+        return Err(LoadError::WrongElf);
+    }
+    let entry = entry(&elf)?;
+    if request.cmdline.len() as u64 >= place::COMMAND_LINE_BYTES {
+        return Err(LoadError::CommandLineTooLong(place::COMMAND_LINE_BYTES as u32 - 1));
+    }
+    let (mut copies, kernel_end) = segments(&elf, image, request)?;
+    let initrd = match initrd {
+        Some(bytes) => Some((place::initrd_base(bytes, kernel_end, u64::MAX, request.layout)?, bytes)),
+        None => None,
+    };
+    if let Some((base, bytes)) = initrd {
+        let content = Content::Image { role: Role::Initrd, offset: 0, bytes: bytes as usize };
+        copies.push(Copy { to: Gpa::new(base), content });
+    }
+    let made = |to: Gpa, bytes| Copy { to, content: Content::Made(bytes) };
+    let mut command_line = request.cmdline.as_bytes().to_vec();
+    command_line.push(0);
+    copies.push(made(Gpa::new(place::COMMAND_LINE), command_line));
+    copies.push(made(Gpa::new(place::BOOT_INFO), start_info(initrd, request)));
+    copies.push(made(request.acpi.at, request.acpi.bytes.clone()));
+
+    let mut regs = Regs { rip: entry, rflags: 2, ..Regs::default() };
+    regs.set(Gpr::Rbx, place::BOOT_INFO);
+    Ok(LoadPlan { copies, regs, state: CpuState::flat(CODE, DATA), apic: Mode::XApic })
+}
+
+/// Finds the entry point in the file's notes.
+fn entry(elf: &Elf<'_>) -> Result<u64, LoadError> {
+    let headers = elf.segments().ok_or(LoadError::Damaged)?;
+    for header in headers.iter().filter(|header| header.p_type == PT_NOTE) {
+        let notes = elf.segment_data_as_notes(&header).map_err(|_| LoadError::Damaged)?;
+        for note in notes {
+            if let Note::Unknown(note) = note
+                && note.name_str().is_ok_and(|name| name == NOTE_NAME)
+                && note.n_type == NOTE_ENTRY
+            {
+                let word = note.desc.first_chunk().ok_or(LoadError::NoPvhNote)?;
+                return Ok(u32::from_le_bytes(*word).into());
+            }
+        }
+    }
+    Err(LoadError::NoPvhNote)
+}
+
+/// Plans the copies of the loadable segments; returns the end of the highest too.
+fn segments(elf: &Elf<'_>, image: &[u8], request: &Request<'_>) -> Result<(Vec<Copy>, u64), LoadError> {
+    let headers = elf.segments().ok_or(LoadError::Damaged)?;
+    let (mut copies, mut kernel_end) = (Vec::new(), 0);
+    for header in headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
+        let end = place::kernel_end(header.p_paddr, header.p_memsz, request.layout)?;
+        kernel_end = end.max(kernel_end);
+        let file_end = header.p_offset.checked_add(header.p_filesz).ok_or(LoadError::Damaged)?;
+        if file_end > image.len() as u64 || header.p_filesz > header.p_memsz {
+            return Err(LoadError::Damaged);
+        }
+        let (offset, bytes) = (header.p_offset as usize, header.p_filesz as usize);
+        let content = Content::Image { role: Role::Kernel, offset, bytes };
+        copies.push(Copy { to: Gpa::new(header.p_paddr), content });
+    }
+    if copies.is_empty() { Err(LoadError::Damaged) } else { Ok((copies, kernel_end)) }
+}
+
+/// Makes `start_info`, the module list and the memory map, which follow one another.
+fn start_info(initrd: Option<(u64, u64)>, request: &Request<'_>) -> Vec<u8> {
+    let map = memory_map::entries(request.layout);
+    let mut bytes = Vec::new();
+    let modules = u32::from(initrd.is_some());
+    [START_MAGIC, 1, 0, modules].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    [MODULE_LIST, place::COMMAND_LINE, request.acpi.rsdp.as_u64(), MEMORY_MAP]
+        .iter()
+        .for_each(|word| bytes.extend(word.to_le_bytes()));
+    [map.len() as u32, 0].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+
+    let (base, length) = initrd.unwrap_or((0, 0));
+    [base, length, 0, 0].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+
+    for entry in &map {
+        [entry.base, entry.bytes].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        [entry.kind as u32, 0].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    }
+    bytes
+}
