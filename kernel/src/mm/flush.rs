@@ -13,7 +13,7 @@
 //!                                       leave
 //! ```
 //!
-//! Evicting: change leaves, then [`Ticket::open`]: bump the object's [`Generation`] and look at the words of the other CPUs.
+//! Evicting: change leaves, then open a [`Ticket`]: bump the object's [`Generation`] and look at the words of the other CPUs.
 //! One in guest mode with this object must be kicked and waited for; one in the hypervisor is waited for; one that idles or runs
 //! another object's guest holds nothing. The ticket has passed when each that was waited for has moved on.
 //! Entering: publish the word, then read the generation; if it moved since this CPU last flushed for the object, flush.
