@@ -1,6 +1,6 @@
 //! The frames of the pool: who has each, and which are free.
 //!
-//! Twelve bytes a frame: a word with the reverse entry {object, page}, pins and the claim ([`entry`]), and the CRC32C of the page's
+//! Twelve bytes a frame: a word with the reverse entry {object, page}, pins and the claim, and the CRC32C of the page's
 //! block. The free list goes through the words.
 //!
 //! ```text
@@ -17,6 +17,7 @@
 //! Lock: the free list's ([`rank::FRAMES`]), held for a few words only. Nothing here allocates after [`FrameTable::new`].
 
 mod entry;
+mod regions;
 #[cfg(test)]
 mod tests;
 
@@ -26,31 +27,14 @@ use super::{
 };
 use crate::addr::{Hfn, PageIndex};
 use crate::sync::{Ranked, rank};
-use alloc::{boxed::Box, vec::Vec};
-use arrayvec::ArrayVec;
+use alloc::boxed::Box;
 use core::{
     fmt,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 use entry::{Entry, State};
-
-/// A run of frames.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FrameRegion {
-    /// The first.
-    pub first: Hfn,
-    /// How many.
-    pub count: u32,
-}
-
-/// Why there is no frame table of these regions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RegionError {
-    /// More than [`FrameTable::MAX_REGIONS`], or none with a frame in it.
-    Count,
-    /// Two regions overlap, or a frame number does not fit into 32 bits (a leaf that goes out has no more room).
-    Range,
-}
+use regions::Regions;
+pub use regions::{FrameRegion, RegionError};
 
 /// A frame that nobody else has: not free, in no leaf.
 #[must_use = "a frame that is dropped is lost: free it or install it"]
@@ -100,18 +84,11 @@ pub(super) struct Busy;
 
 /// All frames of the pool: free list, reverse entries, pins, checksums.
 pub struct FrameTable {
-    regions: ArrayVec<Placed, { Self::MAX_REGIONS }>,
+    regions: Regions,
     entries: Box<[AtomicU64]>,
     checksums: Box<[AtomicU32]>,
     free: Ranked<FreeList, { rank::FRAMES }>,
     owned: [AtomicU32; ObjectTable::CAPACITY],
-}
-
-/// A region and the position of its first frame in the table.
-#[derive(Clone, Copy, Debug)]
-struct Placed {
-    region: FrameRegion,
-    position: u32,
 }
 
 struct FreeList {
@@ -127,15 +104,15 @@ impl fmt::Debug for FrameTable {
 
 impl FrameTable {
     /// Most regions.
-    pub const MAX_REGIONS: usize = 8;
+    pub const MAX_REGIONS: usize = Regions::MAX;
 
     /// Takes the frames of `regions`, all free; the lowest go out first.
     ///
     /// # Errors
     /// [`RegionError`] says what is wrong with the regions.
     pub fn new(regions: &[FrameRegion]) -> Result<Self, RegionError> {
-        let regions = place(regions)?;
-        let total = regions.iter().map(|r| r.region.count).sum::<u32>();
+        let regions = Regions::place(regions)?;
+        let total = regions.total();
         let link = |n| Entry::free(if n + 1 < total { Some(n + 1) } else { None });
         Ok(Self {
             regions,
@@ -193,9 +170,7 @@ impl FrameTable {
 
     /// Returns the number of the `n`-th frame; a clock's hand goes over the frames by this.
     pub fn nth(&self, n: u32) -> Option<Hfn> {
-        let holds = |r: &&Placed| n >= r.position && n - r.position < r.region.count;
-        let placed = self.regions.iter().find(holds)?;
-        placed.region.first.checked_add(u64::from(n - placed.position))
+        self.regions.nth(n)
     }
 
     /// Returns the checksum of the frame's block, meaningful while its leaf says *has block*.
@@ -227,13 +202,7 @@ impl FrameTable {
     /// # Panics
     /// If it is no frame of the pool (our bug: guests never name frames).
     fn position(&self, hfn: Hfn) -> u32 {
-        for placed in &self.regions {
-            let offset = hfn.as_u64().wrapping_sub(placed.region.first.as_u64());
-            if offset < u64::from(placed.region.count) {
-                return placed.position + offset as u32;
-            }
-        }
-        panic!("{hfn:?} is a frame of the pool");
+        self.regions.position(hfn).unwrap_or_else(|| panic!("{hfn:?} is a frame of the pool"))
     }
 
     fn update(&self, hfn: Hfn, change: impl Fn(Entry) -> Option<Entry>) -> Result<(), Busy> {
@@ -283,26 +252,4 @@ impl FrameTable {
     pub(super) fn set_checksum(&self, hfn: Hfn, crc: Crc32c) {
         self.checksums[self.position(hfn) as usize].store(crc.0, Ordering::Relaxed);
     }
-}
-
-fn place(regions: &[FrameRegion]) -> Result<ArrayVec<Placed, { FrameTable::MAX_REGIONS }>, RegionError> {
-    let mut sorted: Vec<FrameRegion> = regions.iter().copied().filter(|r| r.count > 0).collect();
-    sorted.sort_unstable_by_key(|r| r.first);
-    if sorted.is_empty() || sorted.len() > FrameTable::MAX_REGIONS {
-        return Err(RegionError::Count);
-    }
-    let mut placed = ArrayVec::new();
-    let (mut position, mut end) = (0_u32, 0);
-    for region in sorted {
-        let first = region.first.as_u64();
-        let next = first.checked_add(u64::from(region.count)).ok_or(RegionError::Range)?;
-        // The last number stays free: a free list of all ones is empty.
-        if first < end || next > u64::from(u32::MAX) {
-            return Err(RegionError::Range);
-        }
-        placed.push(Placed { region, position });
-        position = position.checked_add(region.count).ok_or(RegionError::Range)?;
-        end = next;
-    }
-    Ok(placed)
 }

@@ -106,3 +106,6 @@ impl<M: FrameMemory, F: Faulter> GuestMemory for GuestBytes<'_, M, F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An absent leaf is one whose three lowest bits are clear; then both formats ignore the rest
-//! (SDM 3C "EPT Page-Table Entry that Maps a 4-KByte Page", APM 2 "Nested Paging": not present). The guard bits 39 to 51
+//! (SDM 3C "EPT Translation Mechanism", APM 2 "Nested Paging"). The guard bits 39 to 51
 //! make the address in an absent leaf one that no memory answers, so that a CPU that speculates past the missing present bit (L1 terminal
 //! fault) loads nothing. An entry of a table that was never filled is the guard pattern with tag 0: *untouched*,
 //! at every level.

@@ -24,3 +24,5 @@ pub mod object;
 pub mod page;
 pub mod phys;
 pub mod table;
+#[cfg(test)]
+mod test_bed;

@@ -65,7 +65,7 @@ impl Entry {
     }
 
     pub(super) const fn pins(self) -> u32 {
-        (self.0 / PIN & PIN_MAX) as u32
+        ((self.0 / PIN) & PIN_MAX) as u32
     }
 
     pub(super) const fn is_claimed(self) -> bool {

@@ -1,0 +1,78 @@
+//! The runs of frames that a pool is made of, and a number without holes for each frame.
+
+use crate::addr::Hfn;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+
+/// A run of frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameRegion {
+    /// The first.
+    pub first: Hfn,
+    /// How many.
+    pub count: u32,
+}
+
+/// Why there is no frame table of these regions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegionError {
+    /// More than [`super::FrameTable::MAX_REGIONS`], or none with a frame in it.
+    Count,
+    /// Two regions overlap, or a frame number does not fit into 32 bits (a leaf that goes out has no more room).
+    Range,
+}
+
+/// A region and the position of its first frame among all.
+#[derive(Clone, Copy)]
+struct Placed {
+    region: FrameRegion,
+    position: u32,
+}
+
+/// Regions in ascending order, each with the positions of its frames.
+pub(super) struct Regions(ArrayVec<Placed, { Self::MAX }>);
+
+impl Regions {
+    pub(super) const MAX: usize = 8;
+
+    pub(super) fn place(regions: &[FrameRegion]) -> Result<Self, RegionError> {
+        let mut sorted: Vec<FrameRegion> = regions.iter().copied().filter(|r| r.count > 0).collect();
+        sorted.sort_unstable_by_key(|r| r.first);
+        if sorted.is_empty() || sorted.len() > Self::MAX {
+            return Err(RegionError::Count);
+        }
+        let mut placed = ArrayVec::new();
+        let (mut position, mut end) = (0_u32, 0);
+        for region in sorted {
+            let first = region.first.as_u64();
+            let next = first.checked_add(u64::from(region.count)).ok_or(RegionError::Range)?;
+            // The last number stays unused: all ones ends a free list.
+            if first < end || next > u64::from(u32::MAX) {
+                return Err(RegionError::Range);
+            }
+            placed.push(Placed { region, position });
+            position = position.checked_add(region.count).ok_or(RegionError::Range)?;
+            end = next;
+        }
+        Ok(Self(placed))
+    }
+
+    pub(super) fn total(&self) -> u32 {
+        self.0.iter().map(|placed| placed.region.count).sum()
+    }
+
+    /// Returns the frame at a position.
+    pub(super) fn nth(&self, n: u32) -> Option<Hfn> {
+        let holds = |placed: &&Placed| n >= placed.position && n - placed.position < placed.region.count;
+        let placed = self.0.iter().find(holds)?;
+        placed.region.first.checked_add(u64::from(n - placed.position))
+    }
+
+    /// Returns the position of a frame, or `None` if it is in no region.
+    pub(super) fn position(&self, hfn: Hfn) -> Option<u32> {
+        self.0.iter().find_map(|placed| {
+            let offset = hfn.as_u64().checked_sub(placed.region.first.as_u64())?;
+            (offset < u64::from(placed.region.count)).then_some(placed.position + offset as u32)
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! A small machine for the tests of pages and objects: two CPUs, a few frames, one object.
+
+use super::{
+    fake::FakeRam,
+    flush::{CpuWords, Passed},
+    frames::{FrameRegion, FrameTable},
+    layout::RamLayout,
+    leaf::Format,
+    object::{MemoryObject, ObjectTable},
+    phys::DirectMap,
+    table::TableReserve,
+};
+use crate::addr::{Hfn, PAGE_SIZE};
+use crate::arch::percpu::CpuId;
+use alloc::sync::Arc;
+
+/// The CPU that the test is.
+pub const ME: CpuId = CpuId::BOOT;
+
+pub struct Bed {
+    pub map: DirectMap,
+    pub words: CpuWords,
+    pub frames: Arc<FrameTable>,
+    pub tables: Arc<TableReserve>,
+    pub objects: ObjectTable,
+    pub object: Arc<MemoryObject>,
+}
+
+impl Bed {
+    pub const PAGES: u32 = 64;
+    pub const FRAMES: u32 = 16;
+    pub const TABLES: u32 = 24;
+
+    pub fn new() -> Self {
+        let ram = FakeRam::new(Hfn::new(0x100), Self::FRAMES + Self::TABLES);
+        let pool = FrameRegion { first: Hfn::new(0x100), count: Self::FRAMES };
+        let tables = FrameRegion { first: Hfn::new(0x100 + u64::from(Self::FRAMES)), count: Self::TABLES };
+        let frames = Arc::new(FrameTable::new(&[pool]).unwrap());
+        let tables = Arc::new(TableReserve::new(FrameTable::new(&[tables]).unwrap(), ram.map()));
+        let objects = ObjectTable::new(frames.clone(), tables.clone(), &Format::EPT);
+        let object = objects.create(Self::layout()).unwrap();
+        Self { map: ram.map(), words: CpuWords::new(2), frames, tables, objects, object }
+    }
+
+    pub fn layout() -> RamLayout {
+        RamLayout::new(u64::from(Self::PAGES) * PAGE_SIZE).unwrap()
+    }
+
+    /// A ticket opened now, that passes at once because the other CPU idles.
+    pub fn passed(&self) -> Passed {
+        let (mut ticket, _kicks) = self.object.flush(&self.words, ME);
+        ticket.poll(&self.words).unwrap()
+    }
+}
