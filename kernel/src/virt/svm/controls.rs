@@ -64,3 +64,20 @@ pub fn set_up(control: &mut Controls, io_map: Hpa, msr_map: Hpa) {
     control.nested_control = NESTED_PAGING;
     control.tlb_control = TlbControl::Nothing as u32;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virt::svm::vmcb::{V_IRQ, Vmcb};
+
+    #[test]
+    fn the_controls_are_what_the_manual_numbers() {
+        let mut control = Vmcb::zeroed().control;
+        set_up(&mut control, Hpa::new(0x1000), Hpa::new(0x4000));
+        assert_eq!(control.intercept_events, 0xfd44_801b, "IRET (20) only while an NMI is handled");
+        assert_eq!(control.intercept_instructions, 0x7e7f);
+        assert_eq!((control.intercept_cr, control.intercept_dr, control.intercept_exceptions), (0, 0, 0x6_0002));
+        assert_eq!((control.iopm_base, control.msrpm_base, control.nested_control), (0x1000, 0x4000, 1));
+        assert_eq!(control.interrupt_control & (V_INTR_MASKING | V_IRQ), V_INTR_MASKING);
+    }
+}
