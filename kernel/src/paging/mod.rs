@@ -41,6 +41,8 @@ mod reclaim;
 mod slots;
 pub mod space;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod write_out;
 

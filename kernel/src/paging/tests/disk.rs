@@ -1,0 +1,196 @@
+//! A disk that keeps its sectors in memory, and answers when, how and in which order the test wants.
+
+use crate::addr::{Hpa, PAGE_SIZE};
+use crate::block::request::SECTOR_SIZE;
+use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Operation, Request, Segment, SubmitError};
+use crate::mm::phys::{DirectMap, FrameMemory};
+use std::sync::{Mutex, MutexGuard};
+
+/// Sectors in a page.
+const PER_PAGE: u64 = PAGE_SIZE / SECTOR_SIZE;
+
+/// When a submitted request is answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// At the next poll, in order.
+    Prompt,
+    /// Not at all.
+    Held,
+    /// At each poll some, in any order.
+    Random,
+}
+
+/// What the disk has counted and how it behaves.
+pub struct Inner {
+    pub blocks: Vec<[u8; PAGE_SIZE as usize]>,
+    queue: Vec<Queued>,
+    pub pace: Pace,
+    pub depth: usize,
+    pub dead: bool,
+    /// So many of the next reads and writes fail.
+    pub fail_reads: u32,
+    pub fail_writes: u32,
+    /// Requests and blocks written, requests and blocks read.
+    pub writes: u64,
+    pub blocks_written: u64,
+    pub reads: u64,
+    pub blocks_read: u64,
+    /// Blocks in each write, in the order of submission.
+    pub write_runs: Vec<(u64, u64)>,
+    pub rng: Rng,
+}
+
+struct Queued {
+    operation: Operation,
+    first: u64,
+    segments: Vec<Segment>,
+    cookie: Cookie,
+}
+
+pub struct FakeDisk {
+    map: DirectMap,
+    max_segments: usize,
+    inner: Mutex<Inner>,
+}
+
+impl FakeDisk {
+    pub fn new(map: DirectMap, blocks: usize, max_segments: usize, seed: u64) -> Self {
+        let inner = Inner {
+            // Garbage, as on a disk that has been used before.
+            blocks: vec![[0x5a; PAGE_SIZE as usize]; blocks],
+            queue: Vec::new(),
+            pace: Pace::Prompt,
+            depth: 64,
+            dead: false,
+            fail_reads: 0,
+            fail_writes: 0,
+            writes: 0,
+            blocks_written: 0,
+            reads: 0,
+            blocks_read: 0,
+            write_runs: Vec::new(),
+            rng: Rng(seed | 1),
+        };
+        Self { map, max_segments, inner: Mutex::new(inner) }
+    }
+
+    pub fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.inner().queue.len()
+    }
+
+    fn transfer(&self, inner: &mut Inner, request: &Queued) -> Result<(), DiskError> {
+        let failing = match request.operation {
+            Operation::Read => &mut inner.fail_reads,
+            _ => &mut inner.fail_writes,
+        };
+        let fails = *failing > 0;
+        *failing -= u32::from(fails);
+        let mut block = (request.first / PER_PAGE) as usize;
+        for hpa in request.segments.iter().flat_map(pages_of) {
+            let content = &mut inner.blocks[block];
+            match (request.operation, fails) {
+                (Operation::Read, false) => self.map.copy_in(hpa.number(), 0, content),
+                (Operation::Write, false) => self.map.copy_out(hpa.number(), 0, content),
+                // A failed transfer leaves its target torn.
+                (Operation::Read, true) => self.map.copy_in(hpa.number(), 0, &[0xee; 512]),
+                _ => content[..512].fill(0xee),
+            }
+            block += 1;
+        }
+        if fails { Err(DiskError::Io) } else { Ok(()) }
+    }
+}
+
+fn pages_of(segment: &Segment) -> impl Iterator<Item = Hpa> {
+    let base = segment.base;
+    (0..u64::from(segment.len) / PAGE_SIZE).map(move |n| base.checked_add(n * PAGE_SIZE).unwrap())
+}
+
+impl Disk for FakeDisk {
+    fn info(&self) -> DiskInfo {
+        let inner = self.inner();
+        DiskInfo {
+            index: 0,
+            capacity: inner.blocks.len() as u64 * PER_PAGE,
+            max_segments: self.max_segments,
+            max_segment_len: 1 << 20,
+            depth: inner.depth,
+            write_cache: false,
+            discard: false,
+            write_zeroes: false,
+            serial: [0; 20],
+        }
+    }
+
+    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        let mut inner = self.inner();
+        if inner.dead {
+            return Err(SubmitError::Failed);
+        }
+        if inner.queue.len() >= inner.depth {
+            return Err(SubmitError::Full);
+        }
+        let (first, count) = (request.sectors.first, request.sectors.count);
+        let bytes: u64 = request.segments.iter().map(|s| u64::from(s.len)).sum();
+        assert!(first % PER_PAGE == 0 && first + count <= inner.blocks.len() as u64 * PER_PAGE);
+        assert!(bytes == count * SECTOR_SIZE && request.segments.len() <= self.max_segments);
+        if request.operation == Operation::Write {
+            inner.writes += 1;
+            inner.blocks_written += count / PER_PAGE;
+            inner.write_runs.push((first / PER_PAGE, count / PER_PAGE));
+        } else {
+            inner.reads += 1;
+            inner.blocks_read += count / PER_PAGE;
+        }
+        let segments = request.segments.to_vec();
+        inner.queue.push(Queued { operation: request.operation, first, segments, cookie: request.cookie });
+        Ok(())
+    }
+
+    fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
+        let mut inner = self.inner();
+        let mut count = 0;
+        while count < out.len() && !inner.queue.is_empty() {
+            let pace = inner.pace;
+            let at = match pace {
+                Pace::Held => break,
+                Pace::Prompt => 0,
+                Pace::Random if inner.rng.one_in(3) => break,
+                Pace::Random => {
+                    let len = inner.queue.len();
+                    inner.rng.below(len as u32) as usize
+                }
+            };
+            let request = inner.queue.remove(at);
+            let result = self.transfer(&mut inner, &request);
+            out[count] = Completion { cookie: request.cookie, result };
+            count += 1;
+        }
+        count
+    }
+}
+
+/// A small generator of numbers (xorshift64*), so that a seed repeats a run.
+#[derive(Clone, Copy)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    pub fn below(&mut self, n: u32) -> u32 {
+        self.next() % n
+    }
+
+    pub fn one_in(&mut self, n: u32) -> bool {
+        self.below(n) == 0
+    }
+}

@@ -1,0 +1,178 @@
+//! The drain of a dump image.
+
+use super::*;
+use crate::paging::{Drain, PageFinal, Progress};
+
+/// An object whose pages are: 0..64 written and partly paged, 64..128 zero, 128..192 written, the rest never touched.
+fn crashed(rig: &mut Rig) -> (Arc<MemoryObject>, Drain) {
+    let object = rig.object(512, 0);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    for n in 64..128 {
+        rig.touch(&object, n, Access::Write);
+    }
+    (128..192).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    object.become_image();
+    let drain = Drain::new(&rig.pager, object.clone());
+    (object, drain)
+}
+
+fn run(rig: &mut Rig, drain: &Drain) -> Progress {
+    let mut cursor = PageIndex(0);
+    for _ in 0..2000 {
+        let (progress, _) = drain.step(&rig.pager, ME, 256);
+        assert!(progress.cursor >= cursor || progress.failed.is_some(), "progress goes forwards");
+        cursor = progress.cursor;
+        for index in 0..cursor.0 {
+            assert!(drain.final_kind(&rig.pager, PageIndex(index)).is_some(), "page {index} is below the cursor");
+        }
+        if progress.done || progress.failed.is_some() {
+            return progress;
+        }
+        rig.poll();
+    }
+    panic!("a drain ends");
+}
+
+fn check_content(rig: &Rig, drain: &Drain, expected: impl Fn(u32) -> u64) {
+    for n in 0..512 {
+        let kind = drain.final_kind(&rig.pager, PageIndex(n)).unwrap();
+        let block = &rig.disk.inner().blocks[n as usize];
+        match kind {
+            PageFinal::Zero => assert_eq!(expected(n), 0, "page {n}"),
+            PageFinal::Block(crc) => {
+                assert_eq!(block[..8], expected(n).to_le_bytes(), "page {n}");
+                assert_eq!(crate::mm::crc::crc32c(block), crc);
+            }
+        }
+    }
+}
+
+fn content(n: u32) -> u64 {
+    if n < 64 || (128..192).contains(&n) { u64::from(n) + 1 } else { 0 }
+}
+
+#[test]
+fn a_drained_image_is_on_the_disk_and_holds_no_frame() {
+    let mut rig = Machine { frames: 512, ..Machine::default() }.start();
+    let (object, drain) = crashed(&mut rig);
+    let done = run(&mut rig, &drain);
+    assert_eq!((done.written, done.zero, done.clean, done.freed), (128, 64, 0, 192));
+    assert_eq!((done.remaining, done.cursor), (0, PageIndex(512)));
+    assert_eq!(rig.disk.inner().blocks_written, 128, "zero and untouched pages cost no write");
+    check_content(&rig, &drain, content);
+    assert_eq!(rig.frames.free_count(), 512);
+    rig.check_frames(&[&object]);
+}
+
+#[test]
+fn the_drain_writes_whole_requests_in_ascending_order() {
+    let mut rig = Machine { frames: 512, max_segments: 32, ..Machine::default() }.start();
+    let (_, drain) = crashed(&mut rig);
+    run(&mut rig, &drain);
+    let runs = rig.disk.inner().write_runs.clone();
+    assert_eq!(runs, [(0, 32), (32, 32), (128, 32), (160, 32)]);
+}
+
+#[test]
+fn what_was_paged_or_clean_before_the_crash_is_not_written_again() {
+    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let object = rig.object(512, 0);
+    rig.fill(&object, 0..256);
+    (0..256).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
+    rig.settle();
+    let dirty = (0..256).filter(|&n| matches!(rig.leaf(&object, n), Leaf::Present(m) if m.dirty)).count() as u64;
+    let before = rig.disk.inner().blocks_written;
+    object.become_image();
+    let drain = Drain::new(&rig.pager, object.clone());
+    let done = run(&mut rig, &drain);
+    assert_eq!(rig.disk.inner().blocks_written - before, dirty);
+    assert_eq!((done.written, done.clean + done.written), (dirty, done.freed));
+    check_content(&rig, &drain, |n| if n < 256 { u64::from(n) + 1 } else { 0 });
+}
+
+#[test]
+fn the_successor_runs_while_the_image_drains() {
+    let mut rig = Machine { frames: 256, ..Machine::default() }.start();
+    let (image, drain) = crashed(&mut rig);
+    rig.set_pace(Pace::Random);
+    let successor = rig.object(512, 512);
+    for n in 0..400 {
+        rig.write(&successor, n, u64::from(n) + 7);
+        let _ = drain.step(&rig.pager, ME, 64);
+    }
+    let done = run(&mut rig, &drain);
+    assert!(done.done);
+    (0..400).for_each(|n| assert_eq!(rig.read(&successor, n), u64::from(n) + 7));
+    check_content(&rig, &drain, content);
+    rig.set_pace(Pace::Prompt);
+    rig.settle();
+    rig.check_frames(&[&image, &successor]);
+}
+
+#[test]
+fn reclaim_takes_from_the_image_before_it_takes_from_the_successor() {
+    let mut rig = Machine { frames: 256, ..Machine::default() }.start();
+    let (image, drain) = crashed(&mut rig);
+    let successor = rig.object(512, 512);
+    for n in 0..100 {
+        rig.write(&successor, n, 1);
+    }
+    assert_eq!(successor.counts().resident, 100);
+    assert!(image.counts().resident < 192, "{:?}", drain.progress(&rig.pager));
+}
+
+#[test]
+fn an_image_of_which_a_page_is_read_again_still_gives_all_its_frames() {
+    let mut rig = Machine { frames: 512, ..Machine::default() }.start();
+    let (image, drain) = crashed(&mut rig);
+    run(&mut rig, &drain);
+    assert_eq!(rig.read(&image, 5), 6);
+    assert!(!drain.progress(&rig.pager).done);
+    let done = run(&mut rig, &drain);
+    assert_eq!((done.remaining, rig.frames.free_count()), (0, 512));
+    assert_eq!(rig.disk.inner().blocks_written, 128);
+}
+
+#[test]
+fn a_write_error_in_the_drain_is_tried_again() {
+    let mut rig = Machine { frames: 512, max_segments: 16, ..Machine::default() }.start();
+    let (_, drain) = crashed(&mut rig);
+    rig.disk.inner().fail_writes = 3;
+    let done = run(&mut rig, &drain);
+    assert!(done.done && rig.pager.counters().write_errors == 3);
+    check_content(&rig, &drain, content);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_stops_the_drain_with_a_reason() {
+    let mut rig = Machine { frames: 512, max_segments: 16, ..Machine::default() }.start();
+    let (_, drain) = crashed(&mut rig);
+    rig.disk.inner().fail_writes = u32::MAX;
+    let stopped = run(&mut rig, &drain);
+    assert!(stopped.failed.is_some() && !stopped.done);
+    rig.disk.inner().fail_writes = 0;
+    drain.retry(&rig.pager);
+    rig.settle();
+    assert!(run(&mut rig, &drain).done);
+    check_content(&rig, &drain, content);
+}
+
+#[test]
+fn pages_under_way_at_the_crash_are_waited_for() {
+    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let object = rig.object(512, 0);
+    rig.fill(&object, 0..100);
+    rig.set_pace(Pace::Held);
+    let paged = (0..100).find(|&n| matches!(rig.leaf(&object, n), Leaf::Paged(_))).unwrap();
+    assert!(matches!(rig.fault(&object, paged), Fault::Wait(_)));
+    object.become_image();
+    let drain = Drain::new(&rig.pager, object.clone());
+    for _ in 0..10 {
+        let (progress, _) = drain.step(&rig.pager, ME, 4096);
+        assert!(progress.cursor.0 <= paged && !progress.done);
+        rig.poll();
+    }
+    rig.set_pace(Pace::Prompt);
+    assert!(run(&mut rig, &drain).done);
+    check_content(&rig, &drain, |n| if n < 100 { u64::from(n) + 1 } else { 0 });
+}

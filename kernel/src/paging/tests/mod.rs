@@ -1,0 +1,172 @@
+//! The pager on a small machine: memory of the host, a disk that obeys, and guests that are function calls.
+
+mod clean;
+mod disk;
+mod drains;
+mod faults;
+mod model;
+mod reclaims;
+
+use super::blocks::BlockMap;
+use super::{Fault, Ground, Pager, Store};
+use crate::addr::{Hfn, PAGE_SIZE, PageIndex};
+use crate::arch::percpu::CpuId;
+use crate::mm::fake::FakeRam;
+use crate::mm::flush::CpuWords;
+use crate::mm::frames::FrameTable;
+use crate::mm::layout::RamLayout;
+use crate::mm::leaf::{Format, Leaf};
+use crate::mm::object::{MemoryObject, ObjectTable};
+use crate::mm::phys::{DirectMap, FrameMemory};
+use crate::mm::table::TableReserve;
+use crate::pool::Clock;
+use crate::virt::Access;
+use alloc::sync::Arc;
+use disk::{FakeDisk, Pace};
+
+const ME: CpuId = CpuId::new(0);
+const OTHER: CpuId = CpuId::new(1);
+const MS: u64 = 1_000_000;
+
+type TestPager = Pager<'static, DirectMap, FakeDisk, Clock>;
+
+/// What a test's machine is made of.
+struct Machine {
+    frames: u32,
+    blocks: usize,
+    max_segments: usize,
+    seed: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { frames: 128, blocks: 2048, max_segments: 64, seed: 1 }
+    }
+}
+
+/// A machine that runs. Its parts live as long as the test program, as those of the real one do.
+struct Rig {
+    map: DirectMap,
+    frames: Arc<FrameTable>,
+    objects: ObjectTable,
+    words: &'static CpuWords,
+    disk: &'static FakeDisk,
+    pager: TestPager,
+    now: u64,
+}
+
+impl Machine {
+    fn start(self) -> Rig {
+        let ram = FakeRam::new(Hfn::new(0x100), self.frames);
+        let tables = FakeRam::new(Hfn::new(0x10_0000), 64);
+        let frames = Arc::new(FrameTable::new(&[ram.region()]).unwrap());
+        let reserve = Arc::new(TableReserve::new(FrameTable::new(&[tables.region()]).unwrap(), tables.map()));
+        let objects = ObjectTable::new(frames.clone(), reserve, &Format::EPT);
+        let words: &'static _ = Box::leak(Box::new(CpuWords::new(2)));
+        let disk: &'static _ = Box::leak(Box::new(FakeDisk::new(ram.map(), self.blocks, self.max_segments, self.seed)));
+        let memory: &'static _ = Box::leak(Box::new(ram.map()));
+        let leaked: &'static FrameTable = Box::leak(Box::new(frames.clone()));
+        words.leave(ME);
+        let ground = Ground { frames: leaked, memory, words };
+        let pager = Pager::new(ground, [disk], Clock);
+        Rig { map: ram.map(), frames, objects, words, disk, pager, now: 0 }
+    }
+}
+
+impl Rig {
+    /// Makes an object of `pages` pages with its blocks from block `first` on.
+    fn object(&self, pages: u32, first: u32) -> Arc<MemoryObject> {
+        let object = self.bare_object(pages);
+        let blocks = BlockMap { data_start: u64::from(first) * 8, pages };
+        self.pager.attach(object.clone(), Some(Store { disk: 0, blocks })).unwrap();
+        object
+    }
+
+    fn bare_object(&self, pages: u32) -> Arc<MemoryObject> {
+        self.objects.create(RamLayout::new(u64::from(pages) * PAGE_SIZE).unwrap()).unwrap()
+    }
+
+    fn poll(&mut self) {
+        self.now += MS;
+        let _ = self.pager.poll(ME, self.now);
+    }
+
+    fn settle(&mut self) {
+        (0..50).for_each(|_| self.poll());
+    }
+
+    fn fault(&self, object: &MemoryObject, index: u32) -> Fault {
+        let gpa = object.layout().gfn_of(PageIndex(index)).unwrap().base();
+        self.pager.fault(object, gpa, Access::Write, self.now)
+    }
+
+    /// Accesses a page as a guest does that polls while it waits; returns its frame.
+    fn touch(&mut self, object: &MemoryObject, index: u32, access: Access) -> Hfn {
+        for _ in 0..2000 {
+            if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
+                return hfn;
+            }
+            match self.fault(object, index) {
+                Fault::Resolved => {}
+                Fault::Wait(ticket) => {
+                    while !object.ready(ticket) {
+                        self.poll();
+                        assert!(self.now < 100_000 * MS, "a guest waits for ever for page {index}");
+                    }
+                }
+                other => panic!("page {index}: {other:?}"),
+            }
+        }
+        panic!("a guest that is always told to try again")
+    }
+
+    fn write(&mut self, object: &MemoryObject, index: u32, value: u64) {
+        let hfn = self.touch(object, index, Access::Write);
+        self.map.copy_in(hfn, 0, &value.to_le_bytes());
+        self.map.copy_in(hfn, 4088, &value.to_le_bytes());
+    }
+
+    fn read(&mut self, object: &MemoryObject, index: u32) -> u64 {
+        let hfn = self.touch(object, index, Access::Read);
+        let (mut head, mut tail) = ([0; 8], [0; 8]);
+        self.map.copy_out(hfn, 0, &mut head);
+        self.map.copy_out(hfn, 4088, &mut tail);
+        assert_eq!(head, tail, "page {index} is torn");
+        u64::from_le_bytes(head)
+    }
+
+    fn leaf(&self, object: &MemoryObject, index: u32) -> Leaf {
+        object.existing(PageIndex(index)).map_or(Leaf::Untouched, |page| page.leaf())
+    }
+
+    /// Returns how many pages are neither resident nor on their way.
+    fn absent(&self, object: &MemoryObject) -> u32 {
+        let counts = object.counts();
+        counts.untouched + counts.zero + counts.paged
+    }
+
+    /// Writes all pages, so that the earlier ones have to leave, and lets everything come to rest.
+    fn fill(&mut self, object: &MemoryObject, pages: core::ops::Range<u32>) {
+        pages.for_each(|index| self.write(object, index, u64::from(index) + 1));
+        self.settle();
+    }
+
+    /// Checks that no frame is lost or in two places, now that nothing is under way.
+    fn check_frames(&self, objects: &[&MemoryObject]) {
+        let mut seen = std::collections::HashSet::new();
+        let mut held = 0;
+        for object in objects {
+            for page in object.pages(0..object.layout().pages()) {
+                if let Leaf::Present(mapping) = page.leaf() {
+                    assert!(seen.insert(mapping.hfn), "{:?} is in two leaves", mapping.hfn);
+                    held += 1;
+                }
+            }
+        }
+        assert_eq!(self.frames.free_count() + held, self.frames.total(), "frames are free or in a leaf");
+    }
+
+    fn set_pace(&self, pace: Pace) {
+        self.disk.inner().pace = pace;
+    }
+}

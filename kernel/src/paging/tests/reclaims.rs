@@ -1,0 +1,197 @@
+//! How pages leave.
+
+use super::*;
+use crate::addr::PageIndex;
+use crate::block::DiskError;
+use crate::mm::guest_bytes::Faulter;
+use crate::paging::Notice;
+
+#[test]
+fn a_dirty_page_is_written_to_its_own_block() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(256, 32);
+    rig.fill(&object, 0..256);
+    let paged: Vec<_> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), Leaf::Paged(_))).collect();
+    assert!(!paged.is_empty());
+    for n in paged {
+        assert_eq!(rig.disk.inner().blocks[32 + n as usize][..8], (u64::from(n) + 1).to_le_bytes());
+    }
+    rig.check_frames(&[&object]);
+}
+
+#[test]
+fn neighbours_leave_in_one_request() {
+    let mut rig = Machine { frames: 4096, ..Machine::default() }.start();
+    let object = rig.object(2048, 0);
+    (0..2048).for_each(|n| rig.write(&object, n, 1));
+    let hog = rig.bare_object(2048);
+    rig.pager.attach(hog.clone(), None).unwrap();
+    (0..2040).for_each(|n| rig.write(&hog, n, 1));
+    rig.settle();
+    let inner = rig.disk.inner();
+    assert!(inner.blocks_written >= 32, "{}", inner.blocks_written);
+    assert!(inner.blocks_written / inner.writes >= 16, "{:?}", inner.write_runs);
+}
+
+#[test]
+fn a_zero_page_is_evicted_without_a_write() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(256, 0);
+    // Dirty by their D bits, zero by their content.
+    for index in 0..256 {
+        rig.touch(&object, index, Access::Write);
+    }
+    rig.settle();
+    assert_eq!(rig.disk.inner().writes, 0);
+    assert!(rig.pager.counters().zero_evictions >= 128);
+    (0..256).for_each(|n| assert_eq!(rig.read(&object, n), 0));
+}
+
+#[test]
+fn clean_page_is_evicted_without_a_write() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(256, 0);
+    rig.fill(&object, 0..256);
+    // After two rounds of reading, every page that is resident was read from its block.
+    for _ in 0..2 {
+        (0..256).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
+    }
+    rig.settle();
+    let before = (rig.disk.inner().writes, rig.pager.counters().clean_evictions);
+    (0..256).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
+    assert_eq!(rig.disk.inner().writes, before.0);
+    assert!(rig.pager.counters().clean_evictions > before.1 + 100);
+    rig.settle();
+    rig.check_frames(&[&object]);
+}
+
+#[test]
+fn without_a_space_only_zero_pages_leave() {
+    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let object = rig.bare_object(128);
+    rig.pager.attach(object.clone(), None).unwrap();
+    (0..30).for_each(|n| rig.write(&object, n, 9));
+    for n in 30..128 {
+        rig.touch(&object, n, Access::Write);
+    }
+    rig.settle();
+    assert_eq!(rig.disk.inner().writes, 0);
+    (0..30).for_each(|n| assert_eq!(rig.read(&object, n), 9));
+    rig.check_frames(&[&object]);
+}
+
+#[test]
+fn a_page_touched_while_it_goes_out_is_rescued() {
+    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let object = rig.object(64, 0);
+    rig.set_pace(Pace::Held);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    rig.settle();
+    let going = (0..64).find(|&n| matches!(rig.leaf(&object, n), Leaf::GoingOut(_))).unwrap();
+    assert_eq!(rig.fault(&object, going), Fault::Resolved);
+    rig.write(&object, going, 4711);
+    rig.set_pace(Pace::Prompt);
+    rig.settle();
+    assert_eq!(rig.pager.counters().rescues, 1);
+    assert!(matches!(rig.leaf(&object, going), Leaf::Present(_)), "the write's result is dropped");
+    assert_eq!(rig.read(&object, going), 4711);
+    rig.check_frames(&[&object]);
+}
+
+#[test]
+#[cfg_attr(feature = "mutant-no-flush", ignore = "it is what the mutation breaks")]
+fn a_frame_in_limbo_is_not_read_before_the_other_cpu_has_passed() {
+    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let object = rig.object(64, 0);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    let _ = rig.words.enter(OTHER, object.id(), object.generation());
+    let mut kicked = 0;
+    for _ in 0..20 {
+        rig.now += MS;
+        kicked |= rig.pager.poll(ME, rig.now).kicks.0;
+    }
+    assert_eq!(kicked, 1 << OTHER.index());
+    let going: Vec<_> = (0..64).filter(|&n| matches!(rig.leaf(&object, n), Leaf::GoingOut(_))).collect();
+    assert!(!going.is_empty());
+    assert_eq!((rig.disk.inner().writes, rig.frames.free_count()), (0, 0));
+    // The other CPU still writes through its TLB.
+    let Leaf::GoingOut(hfn) = rig.leaf(&object, going[0]) else { panic!() };
+    rig.map.copy_in(hfn, 0, &99_u64.to_le_bytes());
+    rig.map.copy_in(hfn, 4088, &99_u64.to_le_bytes());
+    rig.words.leave(OTHER);
+    rig.words.idle(OTHER);
+    rig.settle();
+    assert!(matches!(rig.leaf(&object, going[0]), Leaf::Paged(_)));
+    assert_eq!(rig.read(&object, going[0]), 99);
+}
+
+#[test]
+fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
+    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let object = rig.object(64, 0);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    rig.disk.inner().fail_writes = 1;
+    rig.settle();
+    assert_eq!(rig.pager.counters().write_errors, 1);
+    let Some(Notice::WriteFailed { first, error, .. }) = rig.pager.take_notice() else { panic!() };
+    assert_eq!(error, DiskError::Io);
+    let Leaf::Present(mapping) = rig.leaf(&object, first.0) else { panic!() };
+    assert!(mapping.dirty && !mapping.has_block);
+    (0..200).for_each(|_| rig.poll());
+    assert!(rig.absent(&object) > 0, "after a pause it is tried again");
+    (0..64).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
+}
+
+#[test]
+fn a_full_queue_stalls_a_batch_that_goes_on_later() {
+    let mut rig = Machine { frames: 64, max_segments: 2, ..Machine::default() }.start();
+    let object = rig.object(64, 0);
+    (rig.disk.inner().depth, rig.disk.inner().pace) = (1, Pace::Prompt);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    rig.settle();
+    assert!(rig.absent(&object) >= 16);
+    rig.check_frames(&[&object]);
+}
+
+#[test]
+fn a_referenced_page_outlives_an_old_one() {
+    let mut rig = Machine { frames: 256, ..Machine::default() }.start();
+    let object = rig.object(1024, 0);
+    (0..64).for_each(|n| rig.write(&object, n, 1));
+    // A hot set that is touched again and again while cold pages stream by. The faults on hot pages are the price.
+    let before = rig.pager.counters().page_ins;
+    for cold in 64..1024 {
+        rig.write(&object, cold, 2);
+        for hot in 0..64 {
+            rig.touch(&object, hot, Access::Read);
+        }
+        rig.poll();
+    }
+    let faults = rig.pager.counters().page_ins - before;
+    assert!(faults < 64, "{faults} faults on 64 hot pages");
+}
+
+#[test]
+fn an_object_in_use_cannot_be_detached_before_its_io_ends() {
+    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let object = rig.object(64, 0);
+    rig.set_pace(Pace::Held);
+    (0..64).for_each(|n| rig.write(&object, n, 3));
+    rig.settle();
+    assert_eq!(rig.pager.detach(object.id()), Err(crate::paging::AttachError::Busy));
+    rig.set_pace(Pace::Prompt);
+    rig.settle();
+    assert_eq!(rig.pager.detach(object.id()), Ok(()));
+}
+
+#[test]
+fn a_handlers_copy_makes_the_page_resident_through_the_same_door() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(256, 0);
+    rig.fill(&object, 0..256);
+    let index = (0..256).find(|&n| matches!(rig.leaf(&object, n), Leaf::Paged(_))).unwrap();
+    let page = PageIndex(index);
+    assert!(Faulter::fault(&rig.pager, &object, page, Access::Read).is_err(), "it is being read");
+    rig.settle();
+    assert!(Faulter::fault(&rig.pager, &object, page, Access::Read).is_ok());
+}
