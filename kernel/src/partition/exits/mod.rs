@@ -1,0 +1,82 @@
+//! What to do about an exit: handlers look and answer with a [`Decision`].
+//!
+//! An instruction that is emulated needs the address behind it. Where the CPU does not tell (SVM without next RIP) it is
+//! decoded *before* the handler acts, because decoding reads guest memory and may have to wait.
+
+mod io;
+mod memory;
+mod msr;
+
+use super::crash::Reason;
+use super::decision::Decision;
+use super::devices::clock::Tsc;
+use super::machine::{Bytes, Machine};
+use crate::arch::{fpu, instr};
+use crate::node::Node;
+use crate::partition::cpuid::xcr0_allowed;
+use crate::virt::{Event, Exit, Gpr};
+
+impl Machine {
+    /// Decides on an exit that the short way left.
+    pub(super) fn handle(&mut self, exit: Exit, memory: &Bytes<'_>, node: &Node) -> Decision {
+        let now = Tsc(instr::rdtsc());
+        match exit {
+            Exit::HostInterrupt => return Decision::TakeInterrupt,
+            // A window that opened, and what the back end did alone: the next look at the devices does the rest.
+            Exit::InterruptWindow | Exit::NmiWindow | Exit::Handled => return Decision::Resume,
+            Exit::TripleFault => return Decision::Crash(Reason::TripleFault),
+            Exit::Undefined => return Decision::Inject(Event::invalid_opcode()),
+            Exit::EntryFailed { code } => return self.entry_failed(code),
+            Exit::Unknown { code } => return self.unknown(code),
+            Exit::SecondLevelFault { gpa, access, .. } => return self.device_memory(gpa, access, memory, now),
+            Exit::Io(io) if io.string => return self.string_io(io, memory, now),
+            _ => {}
+        }
+        let next = match self.next_rip(exit, memory) {
+            Ok(next) => next,
+            Err(decision) => return decision,
+        };
+        match exit {
+            Exit::Io(io) => self.port_io(io, next, memory, now),
+            Exit::ReadMsr => self.read_msr(next, now),
+            Exit::WriteMsr => self.write_msr(next, memory, now),
+            Exit::Halt => Decision::Halt(next),
+            Exit::Xsetbv => self.xsetbv(next),
+            Exit::CacheFlush => Decision::SkipTo(next),
+            // No hypercalls are offered: KVM's convention for an unknown one.
+            Exit::Hypercall => {
+                self.vcpu.regs_mut().set(Gpr::Rax, NO_SUCH_CALL);
+                Decision::SkipTo(next)
+            }
+            Exit::Cpuid => {
+                let _ = node;
+                self.cpuid(next);
+                Decision::Resume
+            }
+            other => unreachable!("{other:?} was dealt with above"),
+        }
+    }
+
+    fn xsetbv(&mut self, next: u64) -> Decision {
+        let regs = self.vcpu.regs();
+        let value = regs.edx_eax();
+        if regs.get(Gpr::Rcx) as u32 != 0 || !xcr0_allowed(value, fpu::offered_xcr0()) {
+            return Decision::Inject(Event::general_protection());
+        }
+        fpu::set_live_xcr0(value);
+        Decision::SkipTo(next)
+    }
+
+    fn entry_failed(&self, code: u64) -> Decision {
+        log::warn!("entry failed:{}", self.vcpu.raw_exit());
+        Decision::Crash(Reason::EntryFailed(code))
+    }
+
+    fn unknown(&self, code: u64) -> Decision {
+        log::warn!("unknown exit:{}", self.vcpu.raw_exit());
+        Decision::Crash(Reason::UnknownExit(code))
+    }
+}
+
+/// `-KVM_ENOSYS` (Linux `include/uapi/linux/kvm_para.h`).
+const NO_SUCH_CALL: u64 = -1000i64 as u64;
