@@ -22,8 +22,8 @@
 //! | [`content`] | which pages of a dump are final, from bitmap and drain progress |
 //! | [`recovery`] | what to do with each space that a start finds |
 //!
-//! Everything here is pure and shared with the host command; who reads and writes the bytes is `manager`
-//! here and a file there. `docs/on-disk-format.md` describes every byte.
+//! Everything here is pure and shared with the host command; who reads and writes the bytes is `node::spaces`
+//! there (as async tasks, so there is no manager here) and the host command's file. `docs/on-disk-format.md` describes every byte.
 
 pub mod classify;
 pub mod content;
