@@ -21,7 +21,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<
 }
 
 fn fill_and_rename(beside: &Path, path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let mut file = File::create(beside)?;
+    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(beside)?;
     fill(&mut file)?;
     file.sync_data()?;
     fs::rename(beside, path)?;

@@ -54,9 +54,9 @@ pub struct BootArguments {
     /// An ELF file to boot instead of the hypervisor built from this tree
     #[arg(long)]
     pub hypervisor: Option<PathBuf>,
-    /// CPUs of the machine
-    #[arg(long, default_value_t = 2)]
-    pub cpus: u32,
+    /// CPUs of the machine [default: as configured, else 2]
+    #[arg(long)]
+    pub cpus: Option<u32>,
 }
 
 /// Runs the command line; errors go to standard error, the status is 0 only where everything held.

@@ -15,10 +15,15 @@ mod running;
 
 pub use running::{Ended, Running};
 
+use crate::archive::Archive;
+use crate::config::Plan;
 use crate::serial::Echo;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The boot archive's name in the run's folder.
+const ARCHIVE: &str = "archive.tar";
 
 /// An emulator, or a machine under KVM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -70,8 +75,8 @@ pub struct Machine {
     pub memory_mib: u64,
     /// The hypervisor's ELF file.
     pub hypervisor: PathBuf,
-    /// The boot archive.
-    pub archive: Option<PathBuf>,
+    /// The boot archive, written when the machine starts.
+    pub archive: Option<Archive>,
     /// The hypervisor's command line.
     pub append: String,
     /// Images of virtio-blk disks, in order.
@@ -102,12 +107,23 @@ impl Machine {
         }
     }
 
+    /// Takes over what a configuration asks for.
+    pub fn apply(&mut self, plan: Plan) {
+        self.archive = Some(plan.archive);
+        self.disks = plan.disks;
+        self.memory_mib = self.memory_mib.max(plan.machine_mib);
+        self.cpus = plan.cpus;
+    }
+
     /// Starts the machine and waits until its serial lines are connected.
     ///
     /// # Errors
     /// Where the emulator is missing or refuses; its own words are part of the error.
     pub fn start(&self) -> Result<Running> {
         let folder = self.folder()?;
+        if let Some(archive) = &self.archive {
+            archive.write(&folder.join(ARCHIVE))?;
+        }
         match self.bed {
             Bed::Qemu | Bed::Kvm => qemu::start(self, folder),
             Bed::Bochs => bochs::start(self, folder),

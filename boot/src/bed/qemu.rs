@@ -14,11 +14,11 @@ const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     let lines = Lines::new()?;
     let mut command = Command::new(PROGRAM);
-    command.args(arguments(machine, [lines.console.port()?, lines.events.port()?]));
+    command.args(arguments(machine, &folder, [lines.console.port()?, lines.events.port()?]));
     running::start(command, lines, folder, machine.echo)
 }
 
-fn arguments(machine: &Machine, ports: [u16; 2]) -> Vec<String> {
+fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     let mut list = Vec::new();
     let mut add = |items: &[&str]| list.extend(items.iter().map(|&s| s.to_owned()));
     let (accelerator, usual_cpu) = match machine.bed {
@@ -31,8 +31,8 @@ fn arguments(machine: &Machine, ports: [u16; 2]) -> Vec<String> {
     add(&["-smp", &machine.cpus.to_string(), "-m", &machine.memory_mib.to_string()]);
     add(&["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-device", EXIT_PORT]);
     add(&["-kernel", &text(&machine.hypervisor), "-append", &machine.append]);
-    if let Some(archive) = &machine.archive {
-        add(&["-initrd", &text(archive)]);
+    if machine.archive.is_some() {
+        add(&["-initrd", &text(&folder.join(super::ARCHIVE))]);
     }
     for (name, port) in ["console", "events"].iter().zip(ports) {
         let line = format!("socket,id={name},host=127.0.0.1,port={port},server=off,nodelay=on");
@@ -69,13 +69,13 @@ mod tests {
 
     #[test]
     fn a_comma_in_an_image_name_is_no_option() {
-        let list = arguments(&machine(), [1, 2]);
+        let list = arguments(&machine(), Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a.ends_with("file=a,,b.img")), "{list:?}");
     }
 
     #[test]
     fn counting_instructions_excludes_threads() {
-        let list = arguments(&Machine { clock: Clock::Instructions, ..machine() }, [1, 2]);
+        let list = arguments(&Machine { clock: Clock::Instructions, ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a == "tcg") && !list.iter().any(|a| a.contains("thread=multi")));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::bed::{Ended, Machine};
 use crate::cli::{BootArguments, Common};
+use crate::config;
 use crate::kernel_build::{self, Variant};
 use crate::serial::Echo;
 use anyhow::Result;
@@ -14,14 +15,20 @@ use std::time::Duration;
 /// # Errors
 /// What is wrong with the configuration, or missing on this machine.
 pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
+    let bed = common.bed();
+    // The configuration first: its mistakes cost no build.
+    let plan = arguments.file.as_deref().map(|file| config::load(file, bed)).transpose()?;
     let hypervisor = match &arguments.hypervisor {
         Some(file) => file.clone(),
         None => kernel_build::hypervisor(Variant::Ordinary)?,
     };
-    let mut machine = Machine::new(common.bed(), "boot", hypervisor);
+    let mut machine = Machine::new(bed, "boot", hypervisor);
     machine.append = arguments.append.clone();
-    machine.cpus = arguments.cpus;
     machine.echo = Echo::Stdout;
+    if let Some(plan) = plan {
+        machine.apply(plan);
+    }
+    machine.cpus = arguments.cpus.unwrap_or(machine.cpus);
     let mut running = machine.start()?;
     type_through(running.console.typist()?)?;
     let ended = loop {
@@ -31,7 +38,7 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
         }
     };
     running.passed();
-    Ok(ended.map_or(ExitCode::SUCCESS, |value| ExitCode::from(value.min(255) as u8)))
+    Ok(ended.map_or(ExitCode::SUCCESS, |value| ExitCode::from(value.clamp(0, 255) as u8)))
 }
 
 /// Passes our standard input to the console; the thread ends with the input or the process.
