@@ -45,6 +45,9 @@ pub fn kmain(handover: Handover) -> ! {
     smp::release(cpu_main);
 
     check_interrupts();
+    if handover.command_line.split_whitespace().any(|word| word == "selftest=disk") {
+        exit::power_off(crate::block::selftest::run(&mut memory, handover.command_line));
+    }
     self_test(handover.command_line);
     exit::power_off(ExitCode::Success)
 }

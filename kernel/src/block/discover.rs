@@ -59,13 +59,19 @@ pub struct Discovery<'a> {
     first_vector: u8,
     /// The CPU that takes the interrupts.
     apic_id: u8,
+    limits: Limits,
     found: ArrayVec<Found, MAX_DISKS>,
 }
 
 impl<'a> Discovery<'a> {
     /// Starts with nothing found. Interrupts go to vectors from `first_vector` on at the CPU `apic_id`.
     pub fn new(memory: &'a mut PhysicalMemory, first_vector: u8, apic_id: u8) -> Self {
-        Self { memory, first_vector, apic_id, found: ArrayVec::new() }
+        Self { memory, first_vector, apic_id, limits: Limits::default(), found: ArrayVec::new() }
+    }
+
+    /// Lets drivers wait for so long instead of the usual time.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Takes over every virtio-blk function; `refused` is told of each that is of no use.
@@ -92,7 +98,7 @@ impl<'a> Discovery<'a> {
         let region = unsafe { DmaRegion::of_taken(range) };
         // SAFETY: the promise to `virtio`; each function is visited once.
         let port = unsafe { PciPort::new(access, at, target) }.map_err(Refusal::Function)?;
-        let disk = VirtioDisk::new(index, port, region, Limits::default(), clock).map_err(Refusal::Device)?;
+        let disk = VirtioDisk::new(index, port, region, self.limits, clock).map_err(Refusal::Device)?;
         self.found.push(Found { disk: Box::leak(Box::new(disk)), base: None });
         Ok(())
     }

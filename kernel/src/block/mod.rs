@@ -22,6 +22,8 @@ pub mod dma;
 pub mod fault;
 pub mod memory;
 pub mod request;
+#[cfg(target_os = "none")]
+pub mod selftest;
 pub mod stats;
 pub mod virtio;
 
