@@ -95,6 +95,16 @@ impl Events {
         self.wait_for(limit, &format!("event “{name}”"), |e| e.name() == name)
     }
 
+    /// Reads to the end of the stream of a machine that has stopped; returns the last event of this name.
+    ///
+    /// # Errors
+    /// Where the stream does not end within `limit`.
+    pub fn last_named(&mut self, name: &str, limit: Duration) -> Result<Option<Event>> {
+        let deadline = Instant::now() + limit;
+        while self.next(deadline)?.is_some() {}
+        Ok(self.all.iter().rev().find(|event| event.name() == name).cloned())
+    }
+
     /// Sends a command and waits for the answer with its `id`.
     ///
     /// # Errors

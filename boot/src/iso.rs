@@ -9,14 +9,12 @@ use std::process::{Command, Stdio};
 ///
 /// # Errors
 /// Names what `grub-mkrescue` lacks, or the file that cannot be written.
-pub fn make(iso: &Path, work: &Path, hypervisor: &Path, archive: Option<&Path>, append: &str) -> Result<()> {
+pub fn make(iso: &Path, work: &Path, hypervisor: &Path, archive: &Path, append: &str) -> Result<()> {
     let boot = work.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
     copy(hypervisor, &boot.join("tidepool"))?;
-    if let Some(archive) = archive {
-        copy(archive, &boot.join("archive"))?;
-    }
-    fs::write(boot.join("grub/grub.cfg"), grub_cfg(append, archive.is_some()))?;
+    copy(archive, &boot.join("archive"))?;
+    fs::write(boot.join("grub/grub.cfg"), grub_cfg(append))?;
     let output = Command::new("grub-mkrescue")
         // No fonts, locales or themes: a tenth of the size, and a quicker start in a slow machine.
         .args(["--directory=/usr/lib/grub/i386-pc", "--fonts=", "--locales=", "--themes=", "--compress=no", "-o"])
@@ -37,7 +35,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn grub_cfg(append: &str, has_archive: bool) -> String {
-    let module = if has_archive { "module2 /boot/archive archive\n" } else { "" };
-    format!("set timeout=0\nterminal_output console\nmultiboot2 /boot/tidepool {append}\n{module}boot\n")
+fn grub_cfg(append: &str) -> String {
+    format!("set timeout=0\nterminal_output console\nmultiboot2 /boot/tidepool {append}\nmodule2 /boot/archive archive\nboot\n")
 }

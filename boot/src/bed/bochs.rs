@@ -26,8 +26,7 @@ pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     }
     let lines = Lines::new()?;
     let iso = folder.join("boot.iso");
-    let archive = machine.archive.as_ref().map(|_| folder.join(super::ARCHIVE));
-    iso::make(&iso, &folder.join("iso"), &machine.hypervisor, archive.as_deref(), &machine.append)?;
+    iso::make(&iso, &folder.join("iso"), &machine.hypervisor, &folder.join(super::ARCHIVE), &machine.append)?;
     fs::write(folder.join("bochsrc"), bochsrc(machine, [lines.console.port()?, lines.events.port()?]))?;
     fs::write(folder.join("debugger"), "c\n")?;
     let mut command = Command::new(PROGRAM);

@@ -15,11 +15,12 @@ mod running;
 
 pub use running::{Ended, Running};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, Source};
 use crate::config::Plan;
 use crate::serial::Echo;
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use kernel::log::symbols;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The boot archive's name in the run's folder.
@@ -75,8 +76,8 @@ pub struct Machine {
     pub memory_mib: u64,
     /// The hypervisor's ELF file.
     pub hypervisor: PathBuf,
-    /// The boot archive, written when the machine starts.
-    pub archive: Option<Archive>,
+    /// The boot archive, written when the machine starts; the hypervisor's symbols are added then.
+    pub archive: Archive,
     /// The hypervisor's command line.
     pub append: String,
     /// Images of virtio-blk disks, in order.
@@ -98,7 +99,7 @@ impl Machine {
             cpus: 2,
             memory_mib: if bed == Bed::Bochs { 256 } else { 512 },
             hypervisor,
-            archive: None,
+            archive: Archive::default(),
             append: String::new(),
             disks: Vec::new(),
             clock: Clock::Host,
@@ -109,7 +110,7 @@ impl Machine {
 
     /// Takes over what a configuration asks for.
     pub fn apply(&mut self, plan: Plan) {
-        self.archive = Some(plan.archive);
+        self.archive = plan.archive;
         self.disks = plan.disks;
         self.memory_mib = self.memory_mib.max(plan.machine_mib);
         self.cpus = plan.cpus;
@@ -121,13 +122,21 @@ impl Machine {
     /// Where the emulator is missing or refuses; its own words are part of the error.
     pub fn start(&self) -> Result<Running> {
         let folder = self.folder()?;
-        if let Some(archive) = &self.archive {
-            archive.write(&folder.join(ARCHIVE))?;
-        }
+        self.write_archive(&folder)?;
         match self.bed {
             Bed::Qemu | Bed::Kvm => qemu::start(self, folder),
             Bed::Bochs => bochs::start(self, folder),
         }
+    }
+
+    fn write_archive(&self, folder: &Path) -> Result<()> {
+        let elf = std::fs::read(&self.hypervisor).with_context(|| format!("{}", self.hypervisor.display()))?;
+        let mut archive = self.archive.clone();
+        // Without symbols a backtrace has addresses only: no reason not to start.
+        if let Some(symbols) = symbols::from_elf(&elf) {
+            archive.add(symbols::MODULE, Source::Bytes(symbols));
+        }
+        archive.write(&folder.join(ARCHIVE))
     }
 
     /// Makes the folder of this run's transcript, a new one each time.

@@ -31,9 +31,7 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     add(&["-smp", &machine.cpus.to_string(), "-m", &machine.memory_mib.to_string()]);
     add(&["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-device", EXIT_PORT]);
     add(&["-kernel", &text(&machine.hypervisor), "-append", &machine.append]);
-    if machine.archive.is_some() {
-        add(&["-initrd", &text(&folder.join(super::ARCHIVE))]);
-    }
+    add(&["-initrd", &text(&folder.join(super::ARCHIVE))]);
     for (name, port) in ["console", "events"].iter().zip(ports) {
         let line = format!("socket,id={name},host=127.0.0.1,port={port},server=off,nodelay=on");
         add(&["-chardev", &line, "-serial", &format!("chardev:{name}")]);

@@ -4,6 +4,7 @@ use super::process::Emulator;
 use crate::events::Events;
 use crate::serial::{Echo, Line, Listener};
 use anyhow::{Context, Result, bail};
+use kernel::arch::exit::ExitCode;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -14,13 +15,17 @@ const CONSOLE: &str = "console.txt";
 const EVENTS: &str = "events.jsonl";
 const EMULATOR: &str = "emulator.txt";
 const COMMAND: &str = "command.txt";
+/// For bytes that are on their way already.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
-    /// The hypervisor asked the emulator to stop; on QEMU with the value it wrote to the exit device.
-    ByItself(Option<i32>),
-    /// It still ran.
+    /// Everything asked for was done.
+    Success,
+    /// It says that something failed, or stopped without a word.
+    Failure,
+    /// It still runs.
     Not,
 }
 
@@ -83,11 +88,15 @@ impl Running {
     /// Where the system does not tell.
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<Ended> {
         let status = self.emulator.wait(limit)?;
-        if status.is_some() {
-            // What the emulator wrote last may still be on its way through the sockets.
-            self.console.wait_for_end(Duration::from_secs(5));
-        }
-        Ok(status.map_or(Ended::Not, |status| Ended::ByItself(exit_value(status))))
+        let Some(status) = status else { return Ok(Ended::Not) };
+        // What the emulator wrote last may still be on its way through the sockets.
+        self.console.wait_for_end(GRACE);
+        let success = match exit_value(status) {
+            Some(value) => value == ExitCode::Success as i32,
+            // Bochs has no status: what the hypervisor said last counts.
+            None => self.events.last_named("end", GRACE)?.is_some_and(|end| end.0["status"] == 0),
+        };
+        Ok(if success { Ended::Success } else { Ended::Failure })
     }
 
     /// Cuts the power.
@@ -114,7 +123,7 @@ impl Running {
     }
 }
 
-/// QEMU's exit device turns a value v into the status 2 v + 1.
+/// QEMU's exit device turns a value v into the status 2 v + 1. Bochs always ends with 1, which no value of ours gives.
 fn exit_value(status: ExitStatus) -> Option<i32> {
-    status.code().filter(|code| code % 2 == 1).map(|code| code >> 1)
+    status.code().filter(|code| code % 2 == 1 && *code > 1).map(|code| code >> 1)
 }

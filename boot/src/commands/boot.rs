@@ -34,11 +34,11 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let ended = loop {
         match running.wait_for_end(Duration::from_secs(3600))? {
             Ended::Not => {}
-            Ended::ByItself(value) => break value,
+            ended => break ended,
         }
     };
     running.passed();
-    Ok(ended.map_or(ExitCode::SUCCESS, |value| ExitCode::from(value.clamp(0, 255) as u8)))
+    Ok(if ended == Ended::Success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Passes our standard input to the console; the thread ends with the input or the process.
