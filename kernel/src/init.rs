@@ -1,7 +1,10 @@
 //! Start-up: what comes up in which order, on the bare machine only.
-
+//!
+//! Options on the command line: `log=error|warn|info|debug|trace`, `selftest=...` (see [`selftest`]).
 // UNSAFETY: takes over the memory that the boot stub hands out.
 #![allow(unsafe_code)]
+
+mod selftest;
 
 use crate::arch::{
     exit::{self, ExitCode},
@@ -22,6 +25,9 @@ const HEAP_BYTES: u64 = 8 << 20;
 pub fn kmain(handover: Handover) -> ! {
     percpu::init(CpuId::BOOT);
     crate::log::init();
+    if let Some(level) = option(handover.command_line, "log").and_then(|level| level.parse().ok()) {
+        log::set_max_level(level);
+    }
     info!("Tidepool {}", env!("CARGO_PKG_VERSION"));
     if let Some(feature) = features::missing() {
         error!("this CPU lacks {feature}");
@@ -39,16 +45,16 @@ pub fn kmain(handover: Handover) -> ! {
     time::calibrate();
     smp::start_others(handover.boot_info.rsdp_addr.into_option());
     info!("{} CPUs, time-stamp counter {} MHz", percpu::count(), time::tsc_hz() / 1_000_000);
-    if handover.command_line.split_whitespace().any(|word| word == "selftest=virt") {
+    if option(handover.command_line, "selftest") == Some("virt") {
         exit::power_off(crate::virt::selftest::run(&mut memory));
     }
     smp::release(cpu_main);
 
-    check_interrupts();
-    if handover.command_line.split_whitespace().any(|word| word == "selftest=disk") {
+    selftest::check_this_machine();
+    if option(handover.command_line, "selftest") == Some("disk") {
         exit::power_off(crate::block::selftest::run(&mut memory, handover.command_line));
     }
-    self_test(handover.command_line);
+    selftest::end_as_asked(handover.command_line);
     exit::power_off(ExitCode::Success)
 }
 
@@ -65,42 +71,9 @@ fn boot_archive(info: &BootInfo) -> Option<BootArchive> {
     Some(archive)
 }
 
-/// Sees that the timer fires and that each CPU answers a kick.
-fn check_interrupts() {
-    const PATIENCE_NS: u64 = 1_000_000_000;
-    interrupts::idle(Some(time::now_ns() + 1_000_000));
-    assert!(interrupts::take(interrupts::TIMER) > 0, "the timer fires");
-    for cpu in percpu::others() {
-        interrupts::kick(cpu);
-        let end = time::now_ns() + PATIENCE_NS;
-        while interrupts::take(interrupts::KICK) == 0 {
-            assert!(time::now_ns() < end, "CPU {} answers a kick", cpu.index());
-            interrupts::idle(Some(end));
-        }
-    }
-    info!("timer and kicks work");
-}
-
-/// Ends the hypervisor in the way the command line asks for: tests look at what it says then.
-fn self_test(command_line: &str) {
-    match command_line.split_whitespace().find_map(|word| word.strip_prefix("selftest=")) {
-        Some("panic") => panic!("asked for by the command line"),
-        Some("exception") => {
-            // SAFETY: none; the address is not mapped, and the exception is what is wanted.
-            unsafe { (0x10 as *mut u64).write_volatile(0) };
-        }
-        Some("overflow") => {
-            overflow(0);
-        }
-        _ => {}
-    }
-}
-
-/// Uses up the stack.
-#[allow(unconditional_recursion)]
-#[inline(never)]
-fn overflow(depth: u64) -> u64 {
-    core::hint::black_box(overflow(core::hint::black_box(depth + 1))) + 1
+/// Returns the value of `name=value` on the command line.
+fn option<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
+    command_line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// What a further CPU does.

@@ -18,6 +18,7 @@ use x86_64::{
         segmentation::{CS, DS, ES, SS, Segment},
         tables,
     },
+    registers::control::{Cr4, Cr4Flags},
     structures::{
         DescriptorTablePointer,
         gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector},
@@ -115,6 +116,8 @@ pub fn init(cpu: CpuId) {
     let pointer = DescriptorTablePointer { limit: (size_of_val(idt) - 1) as u16, base: VirtAddr::from_ptr(idt) };
     // SAFETY: all gates lead to `entry.s`, whose dispatcher knows every vector; the table lives for ever.
     unsafe { tables::lidt(&pointer) };
+    // SAFETY: a machine check now has a handler, which reports it; without the bit it would be a silent reset.
+    unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
 }
 
 fn task_state(cpu: CpuId) -> TaskStateSegment {

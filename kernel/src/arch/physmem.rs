@@ -1,7 +1,7 @@
 //! Memory that is handed out once, at start-up: the heap, the pool's frames, memory-backed disks.
 //!
-//! The whole of the machine's usable memory starts here; what is taken never comes back. Everything taken is zeroed
-//! and in the direct map.
+//! The whole of the machine's usable memory starts here; what is taken never comes back. It is in the direct map,
+//! and zeroed unless its taker says otherwise.
 // UNSAFETY: zeroes physical memory and makes it the heap.
 #![allow(unsafe_code)]
 
@@ -54,14 +54,20 @@ impl PhysicalMemory {
 
     /// Takes `bytes` (rounded up to whole pages) of contiguous, zeroed memory, from the smallest piece that has room.
     pub fn take(&mut self, bytes: u64) -> Option<Range<Hpa>> {
+        let range = self.take_uncleared(bytes)?;
+        let len = range.end.as_u64() - range.start.as_u64();
+        // SAFETY: the range was usable, so it is mapped and nobody's, and it has just been taken out.
+        unsafe { core::ptr::write_bytes(direct_map::pointer::<u8>(range.start), 0, len as usize) };
+        Some(range)
+    }
+
+    /// Takes memory that holds whatever the firmware left: for frames, which are zeroed or filled as they are installed.
+    pub fn take_uncleared(&mut self, bytes: u64) -> Option<Range<Hpa>> {
         let bytes = bytes.checked_next_multiple_of(PAGE_SIZE)?;
         let room = |r: &Range<u64>| r.end - r.start;
         let region = self.regions.iter_mut().filter(|r| room(r) >= bytes).min_by_key(|r| room(r))?;
         let start = region.start;
         region.start += bytes;
-        let pointer: *mut u8 = direct_map::pointer(Hpa::new(start));
-        // SAFETY: the range was usable, so it is mapped and nobody's, and it has just been taken out.
-        unsafe { core::ptr::write_bytes(pointer, 0, bytes as usize) };
         Some(Hpa::new(start)..Hpa::new(start + bytes))
     }
 

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 /// Frames shown at most.
-const MAX_DEPTH: usize = 48;
+const MAX_DEPTH: usize = 32;
 /// The image's part of the address space, less than it can have.
 const IMAGE: core::ops::Range<u64> = 0xffff_ffff_8020_0000..0xffff_ffff_c000_0000;
 

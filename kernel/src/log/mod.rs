@@ -10,7 +10,7 @@ mod panic;
 pub mod serial;
 pub mod symbols;
 
-use crate::arch::time;
+use crate::{arch::time, sync::Once};
 use core::fmt::{self, Write};
 use log::{LevelFilter, Log, Metadata, Record};
 use serial::Line;
@@ -18,6 +18,14 @@ use serial::Line;
 struct Serial;
 
 static LOGGER: Serial = Serial;
+
+/// Where finished pieces of lines go instead of COM1, once somebody owns that.
+static SINK: Once<fn(&[u8])> = Once::new();
+
+/// Hands all further log output, `\r\n` line ends included, to `sink`: for the console, which owns COM1 then.
+pub fn redirect(sink: fn(&[u8])) {
+    SINK.call_once(|| sink);
+}
 
 /// Programs the serial lines and takes the `log` crate's output; the level is Info.
 pub fn init() {
@@ -56,7 +64,10 @@ impl Buffered {
     }
 
     fn flush(&mut self) {
-        serial::write_all(Line::People, &self.bytes);
+        match SINK.get() {
+            Some(sink) => sink(&self.bytes),
+            None => serial::write_all(Line::People, &self.bytes),
+        }
         self.bytes.clear();
     }
 

@@ -1,0 +1,64 @@
+//! What start-up tries out on this machine, and the ends that tests ask for.
+//!
+//! `selftest=panic`, `=exception` and `=overflow` on the command line end the hypervisor on purpose: a test reads what it
+//! says then.
+// UNSAFETY: one of the ends is a write to nowhere.
+#![allow(unsafe_code)]
+
+use crate::arch::{
+    fpu::{self, GuestFpu},
+    instr, interrupts, percpu, time,
+};
+use log::info;
+
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// Sees that the timer fires, that an interrupt comes through a window, that each CPU answers a kick, and that the extended
+/// state can be switched.
+///
+/// # Panics
+/// If one of it is not so: nothing above would work.
+pub fn check_this_machine() {
+    interrupts::idle(Some(time::now_ns() + 1_000_000));
+    assert!(interrupts::take(interrupts::TIMER) > 0, "the timer fires");
+    interrupts::kick(percpu::current());
+    await_kick(interrupts::window);
+    for cpu in percpu::others() {
+        interrupts::kick(cpu);
+        await_kick(|| interrupts::idle(Some(time::now_ns() + PATIENCE_NS)));
+    }
+    let mut state = GuestFpu::new();
+    state.load();
+    state.save();
+    assert!(fpu::is_valid_xcr0(state.xcr0(), fpu::offered_xcr0()), "the extended state is switched");
+    info!("timer, kicks and extended state work");
+}
+
+fn await_kick(wait: impl Fn()) {
+    let end = time::now_ns() + PATIENCE_NS;
+    while interrupts::take(interrupts::KICK) == 0 {
+        assert!(time::now_ns() < end, "a kick arrives");
+        wait();
+        instr::pause();
+    }
+}
+
+/// Ends the hypervisor if the command line says how.
+pub fn end_as_asked(command_line: &str) {
+    match super::option(command_line, "selftest") {
+        Some("panic") => panic!("asked for by the command line"),
+        // SAFETY: none; page 0 is not mapped, and the exception is what is wanted.
+        Some("exception") => unsafe { (0x10 as *mut u64).write_volatile(0) },
+        Some("overflow") => {
+            overflow(0);
+        }
+        _ => {}
+    }
+}
+
+/// Uses up the stack.
+#[allow(unconditional_recursion)]
+#[inline(never)]
+fn overflow(depth: u64) -> u64 {
+    core::hint::black_box(overflow(core::hint::black_box(depth + 1))) + 1
+}
