@@ -1,0 +1,140 @@
+//! The opcode table.
+
+use super::modrm::{ModRm, Operand, register};
+use super::prefix::Prefixes;
+use super::reader::Reader;
+use super::{Alu, CodeSize, DecodeError, Extend, Kind, Register, Source, Unary};
+use crate::virt::Width;
+
+type Decoded = Result<(Kind, Width), DecodeError>;
+
+const ALU: [Alu; 8] = [Alu::Add, Alu::Or, Alu::Adc, Alu::Sbb, Alu::And, Alu::Sub, Alu::Xor, Alu::Cmp];
+
+/// Reads the rest of the instruction with the one-byte opcode `opcode`.
+pub fn read(opcode: u8, reader: &mut Reader<'_>, prefixes: &Prefixes) -> Decoded {
+    // In most opcodes bit 0 says "full size, no byte".
+    let width = if opcode & 1 == 0 { Width::Byte } else { prefixes.operand() };
+    match opcode {
+        0x0f => two_bytes(reader, prefixes),
+        0x00..=0x3f if opcode & 7 < 4 => {
+            let op = ALU[usize::from(opcode >> 3)];
+            let to_memory = opcode & 2 == 0;
+            with_register(reader, prefixes, width, |register| match to_memory {
+                true => Kind::AluMemory(op, Source::Register(register)),
+                false => Kind::AluRegister(op, register),
+            })
+        }
+        0x63 if prefixes.size == CodeSize::Bits64 => extended_load(reader, prefixes, Width::Dword, Extend::Sign),
+        0x6c | 0x6d => Ok((Kind::InString, port_width(opcode, prefixes))),
+        0x6e | 0x6f => Ok((Kind::OutString, port_width(opcode, prefixes))),
+        0x80 | 0x81 => with_immediate(reader, prefixes, width, width, |op, value| Some(Kind::AluMemory(op, value))),
+        0x83 => with_immediate(reader, prefixes, width, Width::Byte, |op, value| Some(Kind::AluMemory(op, value))),
+        0x84 | 0x85 => with_register(reader, prefixes, width, |register| Kind::Test(Source::Register(register))),
+        0x86 | 0x87 => with_register(reader, prefixes, width, Kind::Exchange),
+        0x88 | 0x89 => with_register(reader, prefixes, width, |register| Kind::Store(Source::Register(register))),
+        0x8a | 0x8b => with_register(reader, prefixes, width, |register| load(register, Extend::Zero, width)),
+        0xa0..=0xa3 => accumulator_at_offset(opcode, width, reader, prefixes),
+        0xa4 | 0xa5 => Ok((Kind::MoveString, width)),
+        0xaa | 0xab => Ok((Kind::StoreString, width)),
+        // MOV alone has extension 0.
+        0xc6 | 0xc7 => with_immediate(reader, prefixes, width, width, |op, value| (op == Alu::Add).then_some(Kind::Store(value))),
+        // IN and OUT with a constant port; with DX; HLT.
+        0xe4..=0xe7 => reader.skip(1).map(|()| (Kind::Other, Width::Byte)),
+        0xec..=0xef | 0xf4 => Ok((Kind::Other, Width::Byte)),
+        0xf6 | 0xf7 => test_or_unary(reader, prefixes, width),
+        0xfe | 0xff => {
+            let modrm = ModRm::read(reader, prefixes)?;
+            let op = [Unary::Inc, Unary::Dec].get(usize::from(modrm.extension)).ok_or(DecodeError::Unknown)?;
+            Ok((for_memory(&modrm, Kind::Unary(*op)), width))
+        }
+        _ => Err(DecodeError::Unknown),
+    }
+}
+
+fn two_bytes(reader: &mut Reader<'_>, prefixes: &Prefixes) -> Decoded {
+    let other = Ok((Kind::Other, Width::Byte));
+    match reader.byte()? {
+        // VMCALL, VMMCALL, XSETBV and the like have register form; their memory forms are descriptor-table loads.
+        0x01 => ModRm::read(reader, prefixes).and(other),
+        // INVD, WBINVD, WRMSR, RDTSC, RDMSR, RDPMC, CPUID.
+        0x08 | 0x09 | 0x30..=0x33 | 0xa2 => other,
+        // MOV to and from control and debug registers: always register form, whatever the mode field says.
+        0x20..=0x23 => reader.skip(1).and(other),
+        0xb6 => extended_load(reader, prefixes, Width::Byte, Extend::Zero),
+        0xb7 => extended_load(reader, prefixes, Width::Word, Extend::Zero),
+        0xbe => extended_load(reader, prefixes, Width::Byte, Extend::Sign),
+        0xbf => extended_load(reader, prefixes, Width::Word, Extend::Sign),
+        // MOVNTI.
+        0xc3 => {
+            let width = if prefixes.wide() { Width::Qword } else { Width::Dword };
+            with_register(reader, prefixes, width, |register| Kind::Store(Source::Register(register)))
+        }
+        _ => Err(DecodeError::Unknown),
+    }
+}
+
+const fn load(register: Register, extend: Extend, to: Width) -> Kind {
+    Kind::Load { register, extend, to }
+}
+
+/// An instruction whose r/m operand is a register does not touch memory: only its length matters.
+fn for_memory(modrm: &ModRm, kind: Kind) -> Kind {
+    if modrm.operand == Operand::Memory { kind } else { Kind::Other }
+}
+
+fn with_register(reader: &mut Reader<'_>, prefixes: &Prefixes, width: Width, kind: impl FnOnce(Register) -> Kind) -> Decoded {
+    let modrm = ModRm::read(reader, prefixes)?;
+    Ok((for_memory(&modrm, kind(modrm.register(width))), width))
+}
+
+/// Reads a group with an immediate of width `constant`; the extension, as an ALU operation, selects within the group.
+fn with_immediate(
+    reader: &mut Reader<'_>,
+    prefixes: &Prefixes,
+    width: Width,
+    constant: Width,
+    kind: impl FnOnce(Alu, Source) -> Option<Kind>,
+) -> Decoded {
+    let modrm = ModRm::read(reader, prefixes)?;
+    let value = Source::Immediate(reader.immediate(constant)?);
+    let kind = kind(ALU[usize::from(modrm.extension)], value).ok_or(DecodeError::Unknown)?;
+    Ok((for_memory(&modrm, kind), width))
+}
+
+fn extended_load(reader: &mut Reader<'_>, prefixes: &Prefixes, from: Width, extend: Extend) -> Decoded {
+    let to = prefixes.operand();
+    // MOVSXD with a 16-bit operand reads 16 bits.
+    let from = if from == Width::Dword && to == Width::Word { Width::Word } else { from };
+    with_register(reader, prefixes, to, |register| load(register, extend, to)).map(|(kind, _)| (kind, from))
+}
+
+/// MOV between the accumulator and an absolute address.
+fn accumulator_at_offset(opcode: u8, width: Width, reader: &mut Reader<'_>, prefixes: &Prefixes) -> Decoded {
+    reader.skip(prefixes.address().bytes())?;
+    let accumulator = register(0, width, prefixes.rex);
+    let kind = match opcode & 2 {
+        0 => load(accumulator, Extend::Zero, width),
+        _ => Kind::Store(Source::Register(accumulator)),
+    };
+    Ok((kind, width))
+}
+
+fn test_or_unary(reader: &mut Reader<'_>, prefixes: &Prefixes, width: Width) -> Decoded {
+    let modrm = ModRm::read(reader, prefixes)?;
+    let kind = match modrm.extension {
+        0 | 1 => Kind::Test(Source::Immediate(reader.immediate(width)?)),
+        2 => Kind::Unary(Unary::Not),
+        3 => Kind::Unary(Unary::Neg),
+        _ => return Err(DecodeError::Unknown),
+    };
+    Ok((for_memory(&modrm, kind), width))
+}
+
+/// Ports are a dword wide at most.
+fn port_width(opcode: u8, prefixes: &Prefixes) -> Width {
+    match (opcode & 1, prefixes.operand()) {
+        (0, _) => Width::Byte,
+        (_, Width::Word) => Width::Word,
+        _ => Width::Dword,
+    }
+}

@@ -1,0 +1,101 @@
+//! Arithmetic with flags. SDM 1 "EFLAGS Register", "Status Flags".
+
+use crate::partition::decode::{Alu, Unary};
+use crate::virt::Width;
+
+const CARRY: u64 = 1 << 0;
+const PARITY: u64 = 1 << 2;
+const ADJUST: u64 = 1 << 4;
+const ZERO: u64 = 1 << 6;
+const SIGN: u64 = 1 << 7;
+const OVERFLOW: u64 = 1 << 11;
+const STATUS: u64 = CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW;
+
+/// Returns `a op b` and the flags; CMP is SUB.
+pub fn binary(op: Alu, a: u64, b: u64, width: Width, rflags: u64) -> (u64, u64) {
+    let carry_in = rflags & CARRY;
+    let (result, carries) = match op {
+        Alu::Add => add(a, b, 0, width),
+        Alu::Adc => add(a, b, carry_in, width),
+        Alu::Sub | Alu::Cmp => subtract(a, b, 0, width),
+        Alu::Sbb => subtract(a, b, carry_in, width),
+        Alu::And => (a & b, 0),
+        Alu::Or => (a | b, 0),
+        Alu::Xor => (a ^ b, 0),
+    };
+    (result, (rflags & !STATUS) | carries | shape(result, width))
+}
+
+/// Returns `op a` and the flags.
+pub fn unary(op: Unary, a: u64, width: Width, rflags: u64) -> (u64, u64) {
+    let keep_carry = |(value, flags): (u64, u64)| (value, (flags & !CARRY) | (rflags & CARRY));
+    match op {
+        Unary::Not => (!a & width.mask(), rflags),
+        Unary::Neg => binary(Alu::Sub, 0, a, width, rflags),
+        Unary::Inc => keep_carry(binary(Alu::Add, a, 1, width, rflags)),
+        Unary::Dec => keep_carry(binary(Alu::Sub, a, 1, width, rflags)),
+    }
+}
+
+fn sign_bit(width: Width) -> u64 {
+    width.mask() ^ (width.mask() >> 1)
+}
+
+fn flag(condition: bool, flag: u64) -> u64 {
+    if condition { flag } else { 0 }
+}
+
+fn add(a: u64, b: u64, carry_in: u64, width: Width) -> (u64, u64) {
+    let wide = u128::from(a) + u128::from(b) + u128::from(carry_in);
+    let result = wide as u64 & width.mask();
+    let flags = flag(wide > u128::from(width.mask()), CARRY)
+        | flag((a ^ b ^ result) & 0x10 != 0, ADJUST)
+        | flag((a ^ result) & (b ^ result) & sign_bit(width) != 0, OVERFLOW);
+    (result, flags)
+}
+
+fn subtract(a: u64, b: u64, borrow_in: u64, width: Width) -> (u64, u64) {
+    let result = a.wrapping_sub(b).wrapping_sub(borrow_in) & width.mask();
+    let flags = flag(u128::from(a) < u128::from(b) + u128::from(borrow_in), CARRY)
+        | flag((a ^ b ^ result) & 0x10 != 0, ADJUST)
+        | flag((a ^ b) & (a ^ result) & sign_bit(width) != 0, OVERFLOW);
+    (result, flags)
+}
+
+/// The flags that the result alone decides.
+fn shape(result: u64, width: Width) -> u64 {
+    flag((result as u8).count_ones().is_multiple_of(2), PARITY)
+        | flag(result == 0, ZERO)
+        | flag(result & sign_bit(width) != 0, SIGN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_at_the_edges() {
+        for (op, a, b, width, result, flags) in [
+            (Alu::Add, 0xff, 1, Width::Byte, 0, CARRY | ADJUST | ZERO | PARITY),
+            (Alu::Add, 0x7fff, 1, Width::Word, 0x8000, OVERFLOW | SIGN | ADJUST | PARITY),
+            (Alu::Sub, 0, 1, Width::Dword, 0xffff_ffff, CARRY | SIGN | ADJUST | PARITY),
+            (Alu::Sub, 1 << 63, 1, Width::Qword, u64::MAX >> 1, OVERFLOW | ADJUST | PARITY),
+            (Alu::Cmp, 5, 5, Width::Byte, 0, ZERO | PARITY),
+            (Alu::And, 0x80, 0xff, Width::Byte, 0x80, SIGN),
+            (Alu::Xor, 3, 1, Width::Dword, 2, 0),
+            (Alu::Add, u64::MAX, u64::MAX, Width::Qword, u64::MAX - 1, CARRY | SIGN | ADJUST),
+        ] {
+            assert_eq!(binary(op, a, b, width, STATUS & !CARRY | 2), (result, flags | 2), "{op:?} {a:#x} {b:#x}");
+        }
+    }
+
+    #[test]
+    fn carry_goes_in_where_it_should_and_stays_where_it_should() {
+        assert_eq!(binary(Alu::Adc, 1, 1, Width::Byte, CARRY).0, 3);
+        assert_eq!(binary(Alu::Sbb, 0, u64::MAX, Width::Qword, CARRY), (0, CARRY | ZERO | PARITY | ADJUST));
+        assert_eq!(unary(Unary::Inc, 0xff, Width::Byte, 0), (0, ZERO | PARITY | ADJUST));
+        assert_eq!(unary(Unary::Dec, 0, Width::Byte, CARRY).1 & CARRY, CARRY);
+        assert_eq!(unary(Unary::Neg, 1, Width::Byte, 0), (0xff, CARRY | SIGN | ADJUST | PARITY));
+        assert_eq!(unary(Unary::Not, 0xf0, Width::Byte, 0x202), (0x0f, 0x202));
+    }
+}

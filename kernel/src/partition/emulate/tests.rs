@@ -1,0 +1,192 @@
+use super::*;
+use crate::mm::layout::RamLayout;
+use crate::partition::decode::{CodeSize, decode};
+use crate::partition::devices::clock::{Clock, TscRate};
+use crate::partition::devices::lapic::Mode;
+use crate::partition::devices::map::{ERST_BASE, IOAPIC_BASE, port};
+use crate::partition::fake::FakeMemory;
+use crate::virt::{Gpr, Segment};
+
+/// ERST's record id: a plain qword register.
+const ID: Gpa = Gpa::new(ERST_BASE + 0x10);
+
+struct Bed {
+    regs: Regs,
+    state: CpuState,
+    platform: Platform,
+    memory: FakeMemory,
+}
+
+impl Bed {
+    /// A flat 32-bit guest without paging.
+    fn new() -> Self {
+        let clock = Clock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let segment = |attributes| Segment { selector: 8, attributes, limit: u32::MAX, base: 0 };
+        Self {
+            regs: Regs { rflags: 2, ..Regs::default() },
+            state: CpuState::flat(segment(0xc09b), segment(0xc093)),
+            platform: Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), Mode::XApic),
+            memory: FakeMemory::new(0x4000),
+        }
+    }
+    fn context(&mut self) -> Context<'_> {
+        Context { regs: &mut self.regs, state: &self.state, platform: &mut self.platform, memory: &self.memory, now: Tsc(0) }
+    }
+    fn run(&mut self, bytes: &[u8], size: CodeSize, gpa: Gpa) -> Result<Done, EmulateError> {
+        let instruction = decode(bytes, size).unwrap();
+        mmio(&mut self.context(), &instruction, gpa)
+    }
+    fn run_64(&mut self, bytes: &[u8]) {
+        assert_eq!(self.run(bytes, CodeSize::Bits64, ID), Ok(Done::advance(Effect::None)), "{bytes:x?}");
+    }
+    fn ports(&mut self, bytes: &[u8], port: u16) -> Result<Done, EmulateError> {
+        let instruction = decode(bytes, CodeSize::Bits32).unwrap();
+        port_string(&mut self.context(), &instruction, port)
+    }
+    fn id(&mut self) -> u64 {
+        self.platform.mmio_read(ID, Width::Qword, Tsc(0))
+    }
+    fn set_id(&mut self, value: u64) {
+        assert_eq!(self.platform.mmio_write(ID, Width::Qword, value, Tsc(0), &self.memory), Ok(Effect::None));
+    }
+}
+
+#[test]
+fn moves_keep_or_clear_the_rest_of_a_register_by_their_width() {
+    let mut bed = Bed::new();
+    bed.set_id(0x8877_6655_4433_2281);
+    for (bytes, expected) in [
+        (&[0x8a, 0x07][..], 0x1111_1111_1111_1181),
+        (&[0x8a, 0x27], 0x1111_1111_1111_8111),
+        (&[0x66, 0x8b, 0x07], 0x1111_1111_1111_2281),
+        (&[0x8b, 0x07], 0x4433_2281),
+        (&[0x48, 0x8b, 0x07], 0x8877_6655_4433_2281),
+        (&[0x0f, 0xb6, 0x07], 0x81),
+        (&[0x48, 0x0f, 0xbe, 0x07], 0xffff_ffff_ffff_ff81),
+        (&[0x66, 0x0f, 0xbe, 0x07], 0x1111_1111_1111_ff81),
+        (&[0x48, 0x63, 0x07], 0x4433_2281),
+    ] {
+        bed.regs.set(Gpr::Rax, 0x1111_1111_1111_1111);
+        bed.run_64(bytes);
+        assert_eq!(bed.regs.get(Gpr::Rax), expected, "{bytes:x?}");
+    }
+}
+
+#[test]
+fn stores_write_just_their_width() {
+    let mut bed = Bed::new();
+    bed.regs.set(Gpr::Rax, 0xaabb_ccdd_eeff_0102);
+    for (bytes, expected) in [
+        (&[0x88, 0x07][..], 0x02),
+        (&[0x88, 0x27], 0x01),
+        (&[0x66, 0x89, 0x07], 0x0102),
+        (&[0x48, 0x89, 0x07], 0xaabb_ccdd_eeff_0102),
+        (&[0xc7, 0x07, 5, 0, 0, 0], 5),
+        (&[0x48, 0xc7, 0x07, 0xfe, 255, 255, 255], u64::MAX - 1),
+    ] {
+        bed.set_id(0);
+        bed.run_64(bytes);
+        assert_eq!(bed.id(), expected, "{bytes:x?}");
+    }
+}
+
+#[test]
+fn read_modify_write_changes_the_device_and_the_flags() {
+    let mut bed = Bed::new();
+    bed.set_id(0xf0);
+    bed.run_64(&[0x83, 0x0f, 0x0f]);
+    assert_eq!((bed.id(), bed.regs.rflags & 0x8c5), (0xff, 0x4));
+    bed.run_64(&[0x80, 0x07, 0x01]);
+    assert_eq!((bed.id(), bed.regs.rflags & 0x8d5), (0, 0x55));
+    bed.run_64(&[0xff, 0x0f]);
+    assert_eq!((bed.id(), bed.regs.rflags & 1), (0xffff_ffff, 1), "DEC keeps the carry");
+    bed.regs.set(Gpr::Rcx, 7);
+    bed.run_64(&[0x87, 0x0f]);
+    assert_eq!((bed.id(), bed.regs.get(Gpr::Rcx)), (7, 0xffff_ffff));
+    bed.run_64(&[0x83, 0x3f, 0x07]);
+    assert_eq!((bed.id(), bed.regs.rflags & 0x40), (7, 0x40), "CMP writes nothing");
+    bed.run_64(&[0xf6, 0x07, 0x08]);
+    assert_eq!((bed.id(), bed.regs.rflags & 0x40), (7, 0x40), "TEST neither");
+    bed.run_64(&[0x03, 0x0f]);
+    assert_eq!((bed.regs.get(Gpr::Rcx), bed.regs.rflags & 1), (6, 1), "register destination");
+}
+
+#[test]
+fn a_device_is_copied_to_memory_element_by_element() {
+    let mut bed = Bed::new();
+    bed.set_id(0x1122_3344_5566_7788);
+    bed.regs.set(Gpr::Rsi, ID.as_u64());
+    bed.regs.set(Gpr::Rdi, 0x1000);
+    bed.regs.set(Gpr::Rcx, 2);
+    let done = bed.run(&[0xf3, 0xa5], CodeSize::Bits32, ID);
+    assert_eq!(done, Ok(Done::advance(Effect::None)));
+    assert_eq!(bed.memory.peek(0x1000, 8), 0x1122_3344_5566_7788u64.to_le_bytes());
+    assert_eq!([Gpr::Rcx, Gpr::Rsi, Gpr::Rdi].map(|r| bed.regs.get(r)), [0, ID.as_u64() + 8, 0x1008]);
+}
+
+#[test]
+fn a_copy_that_meets_an_absent_page_goes_on_where_it_stopped() {
+    let mut bed = Bed::new();
+    bed.regs.set(Gpr::Rsi, ID.as_u64());
+    bed.regs.set(Gpr::Rdi, 0x1ffc);
+    bed.regs.set(Gpr::Rcx, 2);
+    bed.memory.evict(0x2000);
+    let run = |bed: &mut Bed| bed.run(&[0xf3, 0xa5], CodeSize::Bits32, ID);
+    assert_eq!(run(&mut bed), Err(EmulateError::Memory(GuestAccess::NotResident(Gpa::new(0x2000)))));
+    assert_eq!([Gpr::Rcx, Gpr::Rdi].map(|r| bed.regs.get(r)), [1, 0x2000]);
+    bed.memory.bring_in(0x2000);
+    assert_eq!(run(&mut bed), Ok(Done::advance(Effect::None)));
+    assert_eq!(bed.regs.get(Gpr::Rcx), 0);
+}
+
+#[test]
+fn a_long_repetition_is_cut() {
+    let mut bed = Bed::new();
+    bed.regs.set(Gpr::Rdi, IOAPIC_BASE);
+    bed.regs.set(Gpr::Rcx, 1000);
+    let run = |bed: &mut Bed| bed.run(&[0xf3, 0xaa], CodeSize::Bits32, Gpa::new(IOAPIC_BASE));
+    assert_eq!(run(&mut bed), Ok(Done { next: Next::Repeat, effect: Effect::None }));
+    assert_eq!(bed.regs.get(Gpr::Rcx), 1000 - MAX_ELEMENTS as u64);
+    bed.regs.set(Gpr::Rcx, 0);
+    assert_eq!(run(&mut bed), Ok(Done::advance(Effect::None)), "zero times");
+}
+
+#[test]
+fn outs_sends_bytes_backwards_with_the_direction_flag() {
+    let mut bed = Bed::new();
+    bed.memory.poke(0x100, b"abc");
+    bed.regs.set(Gpr::Rsi, 0x102);
+    bed.regs.set(Gpr::Rcx, 0xffff_0003);
+    bed.regs.rflags |= 1 << 10;
+    for left in [2, 1, 0] {
+        let done = bed.ports(&[0x67, 0xf3, 0x6e], port::COM1);
+        assert_eq!(done, Ok(Done { next: Next::Repeat, effect: Effect::Console }), "left after an effect");
+        assert_eq!(bed.regs.get(Gpr::Rcx), 0xffff_0000 | left, "16-bit counter");
+    }
+    assert_eq!(bed.ports(&[0x67, 0xf3, 0x6e], port::COM1), Ok(Done::advance(Effect::None)));
+    let mut out = [0; 3];
+    bed.platform.console_output().take(&mut out);
+    assert_eq!(&out, b"cba");
+}
+
+#[test]
+fn ins_reads_no_port_before_its_page_is_there() {
+    let mut bed = Bed::new();
+    bed.platform.console_input(b"k");
+    bed.regs.set(Gpr::Rdi, 0x1000);
+    bed.memory.evict(0x1000);
+    assert!(matches!(bed.ports(&[0x6c], port::COM1), Err(EmulateError::Memory(_))));
+    bed.memory.bring_in(0x1000);
+    assert_eq!(bed.ports(&[0x6c], port::COM1), Ok(Done::advance(Effect::None)));
+    assert_eq!((bed.memory.peek(0x1000, 1), bed.regs.get(Gpr::Rdi)), (b"k".to_vec(), 0x1001));
+}
+
+#[test]
+fn a_string_operand_that_does_not_translate_is_the_guests_page_fault() {
+    let mut bed = Bed::new();
+    (bed.state.cr0, bed.state.cr3) = (0x8000_0001, 0x1000);
+    bed.regs.set(Gpr::Rsi, 0x1234_5678);
+    let fault = EmulateError::PageFault { at: Gva::new(0x1234_5678), error_code: 0 };
+    assert_eq!(bed.ports(&[0x6e], port::COM1), Err(fault));
+    assert_eq!(bed.run(&[0x0f, 0xa2], CodeSize::Bits32, ID), Err(EmulateError::NotEmulated));
+}
