@@ -2,16 +2,17 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | [`host`](self) | what the CPU must have, and switching it on |
+//! | `host` | what the CPU must have, and switching it on |
 //! | `vmcb` | the control block's layout |
 //! | `controls` | what exits |
 //! | `permission` | which ports and MSRs exit |
 //! | `guest` | guest state to and from the VMCB |
 //! | `efer` | the EFER shadow |
-//! | `event` | injected and interrupted events |
+//! | `event` | injected and interrupted events, as words |
 //! | `decode` | raw exit to [`Exit`](super::Exit) |
 //! | `entry` | the world switch |
 //! | `vcpu` | the vCPU that puts them together |
+//! | `events` | its windows, shadows and NMIs |
 //!
 //! For the layers above: CR8 is virtualised (V_TPR) and read with [`Vcpu::cr8`]; the MSRs PAT and EFER exit,
 //! and are emulated by [`Vcpu::state`]/[`Vcpu::set_state`] and [`Vcpu::write_efer`]. CPUID must not offer what EFER
@@ -23,6 +24,7 @@ mod decode;
 mod efer;
 mod entry;
 mod event;
+mod events;
 mod guest;
 mod host;
 mod permission;

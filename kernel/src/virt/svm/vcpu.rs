@@ -1,12 +1,6 @@
-//! The vCPU: a VMCB, the registers beside it, and what SVM leaves to software.
+//! The vCPU: a VMCB and the registers beside it.
 //!
-//! Left to software are: NMI blocking (the IRET intercept tells its end), the repetition of an event whose
-//! delivery an exit interrupted, and the exceptions that are intercepted only to bound them (#DB, #AC).
-//! QEMU's TCG up to 7.2 forgets an interrupt shadow at VMRUN; an interrupt window that opens at the very
-//! instruction that is in the shadow is therefore taken back once, else STI; HLT would lose a wake-up.
-//!
-//! Interrupts are delivered by window and EVENTINJ. V_IRQ only opens the window: it is never delivered,
-//! because an interrupted delivery of it is reported differently by TCG and by real CPUs.
+//! The second half, [`super::events`], is what SVM leaves to software.
 //!
 //! Invariants: `regs` is current while the guest does not run; EVENTINJ is the only queue of events.
 
@@ -14,13 +8,14 @@
 #![allow(unsafe_code)]
 
 use super::decode::{self, code};
+use super::events::Events;
 use super::host::{self, EnabledCpu};
-use super::vmcb::{INTERRUPT_SHADOW, TlbControl, V_IRQ, V_TPR, Vmcb};
+use super::vmcb::{INTERRUPT_SHADOW, TlbControl, V_TPR, Vmcb};
 use super::{controls, efer, entry, event, guest, permission};
 use crate::addr::{Hpa, Hva};
 use crate::arch::direct_map::image_hpa;
 use crate::virt::debug::DebugAddresses;
-use crate::virt::exit::{Event, EventKind, Exit};
+use crate::virt::exit::{Event, Exit};
 use crate::virt::face::{ControlRegisters, Flush, RawExit, Window};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::{CpuState, Gpr, Regs};
@@ -30,7 +25,7 @@ const RFLAGS_RESUME: u64 = 1 << 16;
 
 /// A vCPU on SVM.
 pub struct Vcpu {
-    regs: Regs,
+    pub(super) regs: Regs,
     frame: ControlFrame,
     /// The host's VMCB of the CPU on which the vCPU is loaded.
     host: Option<Hpa>,
@@ -39,27 +34,7 @@ pub struct Vcpu {
     debug_addresses: DebugAddresses,
     sharing: Sharing,
     flush: TlbControl,
-    interrupt_window: Window,
-    nmi_window: Window,
-    nmi: NmiBlocking,
-    shadow_at_entry: ShadowAtEntry,
-}
-
-/// What the CPU does with an interrupt shadow that the VMCB has at VMRUN.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ShadowAtEntry {
-    /// As the manual says; assumed until seen otherwise.
-    Honoured,
-    Forgotten,
-}
-
-/// Whether the guest is handling an NMI, during which the next one waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum NmiBlocking {
-    Off,
-    /// Ends with the IRET, which exits. The NMI that waits is then delivered before that IRET, not after: a nesting of
-    /// one that a kernel must bear anyhow, since a fault's IRET in an NMI handler unblocks NMIs early too.
-    UntilIret,
+    pub(super) events: Events,
 }
 
 impl Vcpu {
@@ -73,10 +48,7 @@ impl Vcpu {
             debug_addresses: DebugAddresses::default(),
             sharing: Sharing::Shared,
             flush: if host::flushes_by_asid() { TlbControl::ThisAsid } else { TlbControl::All },
-            interrupt_window: Window::None,
-            nmi_window: Window::None,
-            nmi: NmiBlocking::Off,
-            shadow_at_entry: ShadowAtEntry::Honoured,
+            events: Events::new(),
         };
         let io_map = image_hpa(Hva::new(&raw const permission::IO_MAP as u64));
         let msr_map = image_hpa(Hva::new(&raw const permission::MSR_MAP as u64));
@@ -84,12 +56,12 @@ impl Vcpu {
         vcpu
     }
 
-    fn vmcb(&self) -> &Vmcb {
+    pub(super) fn vmcb(&self) -> &Vmcb {
         // SAFETY: the frame is ours, a page, initialised (zeroed at first); the CPU writes it only inside `entry::run`.
         unsafe { &*(self.frame.hva().as_u64() as *const Vmcb) }
     }
 
-    fn vmcb_mut(&mut self) -> &mut Vmcb {
+    pub(super) fn vmcb_mut(&mut self) -> &mut Vmcb {
         // SAFETY: as above, and `&mut self` makes the reference the only one.
         unsafe { &mut *(self.frame.hva().as_u64() as *mut Vmcb) }
     }
@@ -136,47 +108,16 @@ impl Vcpu {
         if flush == Flush::This {
             self.request_flush();
         }
-        if self.interrupt_window == Window::Open {
+        if self.events.interrupt_window == Window::Open {
             return self.run_to_window(host);
         }
         self.enter(host);
         self.leave()
     }
 
-    /// Runs with the window asked for. Apart from [`Self::run`], which is kept short.
-    #[cold]
-    fn run_to_window(&mut self, host: Hpa) -> Exit {
-        let shadowed = self.open_window();
-        let entered_at = self.regs.rip;
-        self.enter(host);
-        match self.leave() {
-            Exit::InterruptWindow if shadowed && self.regs.rip == entered_at => self.restore_shadow(),
-            exit => exit,
-        }
-    }
-
-    /// Raises the virtual interrupt that opens the window, unless that must wait; returns whether the guest is in a shadow.
-    fn open_window(&mut self) -> bool {
-        let shadowed = self.in_shadow();
-        let control = &mut self.vmcb_mut().control;
-        control.interrupt_control |= V_IRQ;
-        if shadowed && self.shadow_at_entry == ShadowAtEntry::Forgotten {
-            // The guest executes the shadowed instruction first; the window is asked for again after the next exit.
-            self.vmcb_mut().control.interrupt_control &= !V_IRQ;
-        }
-        shadowed
-    }
-
-    /// Puts back the shadow that the CPU has forgotten, and knows it from now on.
-    fn restore_shadow(&mut self) -> Exit {
-        self.shadow_at_entry = ShadowAtEntry::Forgotten;
-        self.vmcb_mut().control.interrupt_state |= INTERRUPT_SHADOW;
-        Exit::Handled
-    }
-
     /// Switches to the guest and back.
     #[inline(always)]
-    fn enter(&mut self, host: Hpa) {
+    pub(super) fn enter(&mut self, host: Hpa) {
         let Regs { gpr, rip, rflags } = self.regs;
         let save = &mut self.vmcb_mut().save;
         save.rax = gpr[Gpr::Rax as usize];
@@ -190,7 +131,7 @@ impl Vcpu {
 
     /// Takes over what the exit left, and names it.
     #[inline(always)]
-    fn leave(&mut self) -> Exit {
+    pub(super) fn leave(&mut self) -> Exit {
         let Vmcb { control, save } = self.vmcb_mut();
         let (rax, rsp, rip, rflags) = (save.rax, save.rsp, save.rip, save.rflags);
         control.tlb_control = TlbControl::Nothing as u32;
@@ -206,26 +147,6 @@ impl Vcpu {
             Exit::Handled => self.settle(),
             exit => exit,
         }
-    }
-
-    /// Deals with an exit that is the back end's own.
-    #[cold]
-    fn settle(&mut self) -> Exit {
-        let control = &mut self.vmcb_mut().control;
-        match control.exit_code {
-            code::IRET => return self.end_nmi(),
-            // An interrupted delivery goes first; if it raises the exception again, that exits again.
-            _ if control.event_injection & event::VALID != 0 => {}
-            code::EXCP_DB => control.event_injection = event::encode(Event::debug()),
-            _ => control.event_injection = event::encode(Event::alignment_check()),
-        }
-        Exit::Handled
-    }
-
-    fn end_nmi(&mut self) -> Exit {
-        self.nmi = NmiBlocking::Off;
-        self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_IRET;
-        if self.nmi_window == Window::Open { Exit::NmiWindow } else { Exit::Handled }
     }
 
     /// See [`crate::virt::Vcpu::regs`].
@@ -295,46 +216,6 @@ impl Vcpu {
         self.regs.rip = rip;
         self.regs.rflags &= !RFLAGS_RESUME;
         self.vmcb_mut().control.interrupt_state &= !INTERRUPT_SHADOW;
-    }
-
-    fn in_shadow(&self) -> bool {
-        self.vmcb().control.interrupt_state & INTERRUPT_SHADOW != 0
-    }
-
-    /// See [`crate::virt::Vcpu::can_take_interrupt`].
-    pub fn can_take_interrupt(&self) -> bool {
-        self.regs.interrupts_enabled() && !self.in_shadow() && !self.event_pending()
-    }
-
-    /// See [`crate::virt::Vcpu::can_take_nmi`].
-    pub fn can_take_nmi(&self) -> bool {
-        self.nmi == NmiBlocking::Off && !self.in_shadow() && !self.event_pending()
-    }
-
-    /// See [`crate::virt::Vcpu::inject`].
-    pub fn inject(&mut self, event: Event) {
-        assert!(event.kind == EventKind::Exception || !self.event_pending(), "an interrupt is injected when it can be taken");
-        if event.kind == EventKind::Nmi {
-            self.nmi = NmiBlocking::UntilIret;
-            self.vmcb_mut().control.intercept_events |= controls::INTERCEPT_IRET;
-        }
-        self.vmcb_mut().control.event_injection = event::encode(event);
-    }
-
-    /// See [`crate::virt::Vcpu::event_pending`].
-    pub fn event_pending(&self) -> bool {
-        self.vmcb().control.event_injection & event::VALID != 0
-    }
-
-    /// See [`crate::virt::Vcpu::request_interrupt_window`].
-    pub fn request_interrupt_window(&mut self, window: Window) {
-        self.interrupt_window = window;
-        self.vmcb_mut().control.interrupt_control &= !V_IRQ;
-    }
-
-    /// See [`crate::virt::Vcpu::request_nmi_window`].
-    pub fn request_nmi_window(&mut self, window: Window) {
-        self.nmi_window = window;
     }
 
     /// See [`crate::virt::Vcpu::raw_exit`].
