@@ -25,14 +25,17 @@ macro_rules! address {
 
         impl $name {
             /// Wraps a raw byte address.
+            #[inline]
             pub const fn new(raw: u64) -> Self {
                 Self(raw)
             }
             /// Returns the raw byte address.
+            #[inline]
             pub const fn as_u64(self) -> u64 {
                 self.0
             }
             /// Adds `bytes`, or `None` where that leaves the 64-bit space.
+            #[inline]
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {
                 match self.0.checked_add(bytes) {
                     Some(raw) => Some(Self(raw)),
@@ -40,10 +43,12 @@ macro_rules! address {
                 }
             }
             /// Returns the byte offset within the page.
+            #[inline]
             pub const fn page_offset(self) -> u64 {
                 self.0 & (PAGE_SIZE - 1)
             }
             /// Rounds down to the page's first byte.
+            #[inline]
             pub const fn page_base(self) -> Self {
                 Self(self.0 & !(PAGE_SIZE - 1))
             }
@@ -66,10 +71,12 @@ macro_rules! frame_number {
 
         impl $name {
             /// Wraps a raw number.
+            #[inline]
             pub const fn new(raw: u64) -> Self {
                 Self(raw)
             }
             /// Returns the raw number.
+            #[inline]
             pub const fn as_u64(self) -> u64 {
                 self.0
             }
@@ -78,11 +85,13 @@ macro_rules! frame_number {
             /// # Panics
             /// If the number is beyond the 52 bits of a physical address (our bug: numbers are
             /// checked where they enter).
+            #[inline]
             pub const fn base(self) -> $address {
                 assert!(self.0 < 1 << (52 - PAGE_SHIFT), "frame number beyond 52 address bits");
                 $address::new(self.0 << PAGE_SHIFT)
             }
             /// Adds `count` pages, or `None` on overflow.
+            #[inline]
             pub const fn checked_add(self, count: u64) -> Option<Self> {
                 match self.0.checked_add(count) {
                     Some(raw) => Some(Self(raw)),
@@ -93,6 +102,7 @@ macro_rules! frame_number {
 
         impl $address {
             /// Returns the number of the page that holds this byte.
+            #[inline]
             pub const fn number(self) -> $name {
                 $name::new(self.as_u64() >> PAGE_SHIFT)
             }

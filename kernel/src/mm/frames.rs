@@ -174,6 +174,7 @@ impl FrameTable {
     }
 
     /// Returns the checksum of the frame's block, meaningful while its leaf says *has block*.
+    #[inline]
     pub fn checksum(&self, hfn: Hfn) -> Crc32c {
         Crc32c(self.checksums[self.position(hfn) as usize].load(Ordering::Relaxed))
     }
@@ -193,6 +194,7 @@ impl FrameTable {
         self.entries.len() * (size_of::<AtomicU64>() + size_of::<AtomicU32>())
     }
 
+    #[inline]
     fn entry_at(&self, position: u32) -> Entry {
         Entry(self.entries[position as usize].load(Ordering::Acquire))
     }
@@ -201,10 +203,12 @@ impl FrameTable {
     ///
     /// # Panics
     /// If it is no frame of the pool (our bug: guests never name frames).
+    #[inline]
     fn position(&self, hfn: Hfn) -> u32 {
         self.regions.position(hfn).unwrap_or_else(|| panic!("{hfn:?} is a frame of the pool"))
     }
 
+    #[inline]
     fn update(&self, hfn: Hfn, change: impl Fn(Entry) -> Option<Entry>) -> Result<(), Busy> {
         let word = &self.entries[self.position(hfn) as usize];
         let step = |old| change(Entry(old)).map(|new| new.0);
@@ -215,6 +219,7 @@ impl FrameTable {
 /// What the transitions of a page do to its frame.
 impl FrameTable {
     /// Puts a frame behind a leaf.
+    #[inline]
     pub(super) fn map(&self, frame: Frame, owner: Owner) -> Hfn {
         let position = self.position(frame.hfn) as usize;
         let before = self.entries[position].swap(Entry::mapped(owner).0, Ordering::AcqRel);
@@ -224,6 +229,7 @@ impl FrameTable {
     }
 
     /// Takes a frame from behind a leaf that does not name it any more (or never did).
+    #[inline]
     pub(super) fn unmap(&self, hfn: Hfn, owner: Owner) -> Frame {
         let position = self.position(hfn) as usize;
         let before = Entry(self.entries[position].swap(Entry::HELD.0, Ordering::AcqRel));
@@ -233,16 +239,19 @@ impl FrameTable {
     }
 
     /// Claims a frame for moving it out or cleaning it, if it still holds `owner`'s page.
+    #[inline]
     pub(super) fn claim(&self, hfn: Hfn, owner: Owner) -> Result<(), Busy> {
         self.update(hfn, |entry| entry.claimed().filter(|_| entry.state() == State::Mapped(owner)))
     }
 
     /// Gives a claim back.
+    #[inline]
     pub(super) fn unclaim(&self, hfn: Hfn) {
         self.update(hfn, |entry| Some(entry.unclaimed())).expect("a claim can be given back");
     }
 
     /// Pins a frame, if it still holds `owner`'s page and nobody claims it.
+    #[inline]
     pub(super) fn pin(&self, hfn: Hfn, owner: Owner) -> Result<Pin, Busy> {
         self.update(hfn, |entry| entry.pinned().filter(|_| entry.state() == State::Mapped(owner)))?;
         Ok(Pin { hfn })

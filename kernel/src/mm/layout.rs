@@ -46,6 +46,7 @@ impl RamLayout {
     }
 
     /// Returns the number of RAM pages.
+    #[inline]
     pub const fn pages(&self) -> u32 {
         (self.low + self.high) as u32
     }
@@ -58,6 +59,7 @@ impl RamLayout {
     }
 
     /// Returns which RAM page `gfn` is, or `None` if it is no RAM.
+    #[inline]
     pub const fn index_of(&self, gfn: Gfn) -> Option<PageIndex> {
         let n = gfn.as_u64();
         let above = Gpa::new(HOLE_END).number().as_u64();
@@ -71,6 +73,7 @@ impl RamLayout {
     }
 
     /// Returns the guest page of RAM page `index`.
+    #[inline]
     pub const fn gfn_of(&self, index: PageIndex) -> Option<Gfn> {
         let n = index.0 as u64;
         if n < self.low {

@@ -103,6 +103,7 @@ impl Format {
     ///
     /// # Panics
     /// If a frame number that goes out needs more than 32 bits (our bug: the frame table takes none such).
+    #[inline]
     pub const fn encode(&self, leaf: Leaf) -> u64 {
         match leaf {
             Leaf::Untouched => absent(tag::UNTOUCHED, 0),
@@ -122,6 +123,7 @@ impl Format {
     ///
     /// # Panics
     /// On a tag that [`Format::encode`] never makes (our bug: nobody else writes leaves).
+    #[inline]
     pub const fn decode(&self, word: u64) -> Leaf {
         if is_present(word) {
             return Leaf::Present(self.decode_mapping(word));
@@ -143,6 +145,7 @@ impl Format {
         table.base().as_u64() | self.table
     }
 
+    #[inline]
     const fn encode_mapping(&self, mapping: Mapping) -> u64 {
         let mut word = mapping.hfn.base().as_u64() | self.leaf;
         if mapping.accessed {
@@ -157,6 +160,7 @@ impl Format {
         word
     }
 
+    #[inline]
     const fn decode_mapping(&self, word: u64) -> Mapping {
         Mapping {
             hfn: frame_of(word),
@@ -168,15 +172,18 @@ impl Format {
 }
 
 /// Returns whether the hardware uses this entry, at any level.
+#[inline]
 pub const fn is_present(word: u64) -> bool {
     word & ACCESS_BITS != 0
 }
 
 /// Returns the frame or table that a present entry points to.
+#[inline]
 pub const fn frame_of(word: u64) -> Hfn {
     Hfn::new((word & ADDRESS) >> PAGE_SHIFT)
 }
 
+#[inline]
 const fn absent(tag: u64, payload: u32) -> u64 {
     GUARD | tag << TAG_SHIFT | (payload as u64) << PAYLOAD_SHIFT
 }

@@ -16,6 +16,7 @@
 //! * The counts by state change with the leaf, in [`super::page`] alone.
 
 mod counts;
+mod pages;
 mod table;
 mod teardown;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 pub(super) use counts::Counts;
 pub use counts::PageCounts;
+pub use pages::Pages;
 pub use table::{ObjectError, ObjectTable};
 use teardown::Cursor;
 pub use teardown::Progress;
@@ -83,6 +85,7 @@ pub struct MemoryObject {
 
 impl MemoryObject {
     /// Returns its number.
+    #[inline]
     pub const fn id(&self) -> ObjectId {
         self.id
     }
@@ -93,6 +96,7 @@ impl MemoryObject {
     }
 
     /// Returns what it is.
+    #[inline]
     pub fn state(&self) -> ObjectState {
         match self.state.load(Ordering::Acquire) {
             LIVE => ObjectState::Live,
@@ -112,6 +116,7 @@ impl MemoryObject {
     }
 
     /// Returns the frames that its pages live in.
+    #[inline]
     pub const fn frames(&self) -> &Arc<FrameTable> {
         &self.frames
     }
@@ -137,28 +142,26 @@ impl MemoryObject {
     ///
     /// # Panics
     /// If it is no page of this object (our bug: indices come from [`RamLayout::index_of`]).
+    #[inline]
     pub fn page(&self, index: PageIndex) -> Result<Page<'_>, OutOfTables> {
-        let gfn = self.layout.gfn_of(index).expect("a page index comes from the object's layout");
-        let slot = self.table.slot_or_build(gfn)?.expect("a layout's pages are within four levels");
-        Ok(Page::new(self, slot, index))
+        match self.existing(index) {
+            Some(page) => Ok(page),
+            None => self.build(index),
+        }
     }
 
     /// Returns page `index`, or `None` if it has no table yet (then it is untouched) or is no page of this object.
+    #[inline]
     pub fn existing(&self, index: PageIndex) -> Option<Page<'_>> {
         let slot = self.table.slot(self.layout.gfn_of(index)?)?;
         Some(Page::new(self, slot, index))
     }
 
-    /// Goes over the pages of `range` that have a table, ascending; the others are untouched.
-    pub fn pages(&self, range: core::ops::Range<u32>) -> impl Iterator<Item = Page<'_>> {
-        self.layout.ranges().flat_map(move |ram| {
-            let (base, end) = (u64::from(ram.index), u64::from(ram.index) + ram.count);
-            let from = u64::from(range.start).clamp(base, end);
-            let to = u64::from(range.end).clamp(from, end);
-            let gfn = |index: u64| ram.first.checked_add(index - base).expect("a layout's pages have numbers");
-            let to_index = move |n: u64| PageIndex((n - ram.first.as_u64() + base) as u32);
-            self.table.slots(gfn(from), gfn(to)).map(move |(gfn, slot)| Page::new(self, slot, to_index(gfn.as_u64())))
-        })
+    #[cold]
+    fn build(&self, index: PageIndex) -> Result<Page<'_>, OutOfTables> {
+        let gfn = self.layout.gfn_of(index).expect("a page index comes from the object's layout");
+        let slot = self.table.slot_or_build(gfn)?.expect("a layout's pages are within four levels");
+        Ok(Page::new(self, slot, index))
     }
 
     /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds none.
@@ -181,6 +184,7 @@ impl MemoryObject {
         self.wakes.fetch_add(1, Ordering::SeqCst);
     }
 
+    #[inline]
     pub(super) const fn counters(&self) -> &Counts {
         &self.counts
     }

@@ -43,11 +43,11 @@ use super::{
     frames::{Frame, FrameTable, Owner, Pin},
     leaf::{Leaf, Mapping},
     object::MemoryObject,
-    table::{Seen, Slot, TableReserve},
+    table::{Seen, Slot},
 };
 use crate::addr::{Hfn, PageIndex};
 use crate::virt::Access;
-use alloc::sync::Arc;
+use core::sync::atomic::AtomicU64;
 pub use fill::Reason;
 pub use token::{Cleaning, Ended, Settled, SettledClean, Unmapped, WriteOut};
 
@@ -79,12 +79,13 @@ pub enum Age {
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     object: &'a MemoryObject,
-    slot: Slot<'a, Arc<TableReserve>>,
+    slot: Slot<&'a AtomicU64>,
     index: PageIndex,
 }
 
 impl<'a> Page<'a> {
-    pub(super) const fn new(object: &'a MemoryObject, slot: Slot<'a, Arc<TableReserve>>, index: PageIndex) -> Self {
+    #[inline]
+    pub(super) const fn new(object: &'a MemoryObject, slot: Slot<&'a AtomicU64>, index: PageIndex) -> Self {
         Self { object, slot, index }
     }
 
@@ -94,6 +95,7 @@ impl<'a> Page<'a> {
     }
 
     /// Returns where the page is.
+    #[inline]
     pub fn leaf(&self) -> Leaf {
         self.slot.load().leaf
     }
@@ -103,6 +105,7 @@ impl<'a> Page<'a> {
     /// Needs no flush of its own, and gives none: a CPU that has the translation in its TLB sets A again only
     /// when it has lost it. A page in constant use can look idle until the next flush of its object; it is then rescued or paged in again as
     /// referenced. Victims are taken in batches with one flush each, so that this lasts a batch at most under pressure.
+    #[inline]
     pub fn age(&self) -> Age {
         match self.slot.take_accessed() {
             Some(true) => Age::Referenced,
@@ -117,6 +120,7 @@ impl<'a> Page<'a> {
     ///
     /// # Errors
     /// [`Refused::State`]: the page is not resident.
+    #[inline]
     pub fn touch(&self, access: Access) -> Result<Hfn, Refused> {
         let writes = access == Access::Write;
         let change = |old: Mapping| Mapping { accessed: true, dirty: old.dirty || writes, ..old };
@@ -134,6 +138,7 @@ impl<'a> Page<'a> {
         self.frames().pin(mapping.hfn, self.owner()).map_err(|_| Refused::Pinned)
     }
 
+    #[inline]
     fn frames(&self) -> &'a FrameTable {
         self.object.frames()
     }
@@ -142,6 +147,7 @@ impl<'a> Page<'a> {
         Owner { object: self.object.id(), index: self.index }
     }
 
+    #[inline]
     fn present(&self) -> Result<(Seen, Mapping), Refused> {
         let seen = self.slot.load();
         match seen.leaf {
@@ -151,6 +157,7 @@ impl<'a> Page<'a> {
     }
 
     /// Takes the claim of a resident page's frame. From then on the leaf changes by A, D and the claim's holder only.
+    #[inline]
     fn claim(&self) -> Result<Hfn, Refused> {
         let (_, mapping) = self.present()?;
         self.frames().claim(mapping.hfn, self.owner()).map_err(|_| Refused::Pinned)?;
@@ -158,6 +165,7 @@ impl<'a> Page<'a> {
     }
 
     /// Changes what a resident page's leaf says beside the frame, again and again until nobody interferes.
+    #[inline]
     fn remap(
         &self,
         allowed: impl Fn(Mapping) -> Result<(), Refused>,
@@ -174,6 +182,7 @@ impl<'a> Page<'a> {
     }
 
     /// Takes a resident page out of its leaf, again and again until nobody interferes.
+    #[inline]
     fn take(&self, to: impl Fn(Mapping) -> Result<Leaf, Refused>) -> Result<(), Refused> {
         loop {
             let (seen, mapping) = self.present()?;
@@ -184,6 +193,7 @@ impl<'a> Page<'a> {
     }
 
     /// Changes a leaf that `from` accepts; returns what it was, or what stood in the way.
+    #[inline]
     fn transition(&self, from: impl Fn(Leaf) -> bool, to: Leaf) -> Result<Leaf, Refused> {
         let mut seen = self.slot.load();
         while from(seen.leaf) {
@@ -196,6 +206,7 @@ impl<'a> Page<'a> {
     }
 
     /// The one place where a leaf changes: the counts go along.
+    #[inline(always)]
     fn replace(&self, seen: Seen, to: Leaf) -> Result<(), Seen> {
         self.slot.replace(seen, to)?;
         self.object.counters().moved(seen.leaf, to);

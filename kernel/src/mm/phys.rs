@@ -11,7 +11,7 @@
 
 use super::crc::{self, Crc32c};
 use crate::addr::{Hfn, Hpa, PAGE_SIZE};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 const WORDS: usize = PAGE_SIZE as usize / 8;
 
@@ -55,25 +55,18 @@ impl DirectMap {
         Self { offset }
     }
 
+    #[inline]
     fn pointer(&self, hfn: Hfn) -> *mut u8 {
         let address = hfn.base().as_u64().wrapping_add(self.offset);
         core::ptr::with_exposed_provenance_mut(address as usize)
     }
 
-    /// Returns a word of a table page, which the CPU's walker reads and writes too.
-    pub(super) fn word(&self, table: Hfn, index: usize) -> &AtomicU64 {
-        assert!(index < WORDS, "an entry is in its table");
-        // SAFETY: inside the page by the assertion; mapped by the contract of `new`.
-        let entry = unsafe { self.pointer(table).cast::<u64>().add(index) };
-        // SAFETY: aligned; table pages are only ever accessed as atomics (and by the hardware, atomically too).
-        unsafe { AtomicU64::from_ptr(entry) }
-    }
-
-    /// Fills a table page; nobody else sees it yet.
-    pub(super) fn fill_words(&self, table: Hfn, value: u64) {
-        for index in 0..WORDS {
-            self.word(table, index).store(value, Ordering::Relaxed);
-        }
+    /// Returns the words of a table page, which the CPU's walker reads and writes too.
+    #[inline]
+    pub(super) fn words(&self, table: Hfn) -> &[AtomicU64; WORDS] {
+        // SAFETY: one frame, mapped and no other object's by the contract of `new`, aligned to its size; table pages are only
+        // ever accessed as atomics, by the hardware too.
+        unsafe { &*self.pointer(table).cast::<[AtomicU64; WORDS]>() }
     }
 }
 

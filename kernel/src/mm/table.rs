@@ -40,35 +40,56 @@ const ROOT: u32 = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfTables;
 
-/// Where table pages come from and how their entries are accessed.
-///
-/// Entries are shared with the hardware: every access is one atomic operation, ordered both ways where it writes.
+/// One entry of a table, shared with the hardware: every access is one atomic operation, ordered both ways where it writes.
+pub trait Entry: Copy {
+    /// Reads the entry.
+    fn load(self) -> u64;
+    /// Writes the entry if it still is `old`.
+    ///
+    /// # Errors
+    /// What it is instead.
+    fn compare_exchange(self, old: u64, new: u64) -> Result<(), u64>;
+}
+
+/// A table page that was taken and not given back.
+pub trait TablePage: Copy {
+    /// A way to an entry.
+    type Entry: Entry;
+
+    /// Returns an entry.
+    fn entry(self, index: usize) -> Self::Entry;
+}
+
+/// Where table pages come from and how they are reached.
 pub trait TableMemory {
+    /// A way to a page.
+    type Page<'a>: TablePage
+    where
+        Self: 'a;
+
     /// Takes a page, every entry [`EMPTY`].
     fn alloc(&self) -> Option<Hfn>;
     /// Gives a page back.
     fn free(&self, table: Hfn);
-    /// Reads an entry.
-    fn load(&self, table: Hfn, index: usize) -> u64;
-    /// Writes an entry that still is `old`.
-    ///
-    /// # Errors
-    /// What it is instead.
-    fn compare_exchange(&self, table: Hfn, index: usize, old: u64, new: u64) -> Result<(), u64>;
+    /// Returns a page that was taken and not given back.
+    fn page(&self, table: Hfn) -> Self::Page<'_>;
 }
 
 impl<M: TableMemory> TableMemory for Arc<M> {
+    type Page<'a>
+        = M::Page<'a>
+    where
+        Self: 'a;
+
     fn alloc(&self) -> Option<Hfn> {
         (**self).alloc()
     }
     fn free(&self, table: Hfn) {
         (**self).free(table);
     }
-    fn load(&self, table: Hfn, index: usize) -> u64 {
-        (**self).load(table, index)
-    }
-    fn compare_exchange(&self, table: Hfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
-        (**self).compare_exchange(table, index, old, new)
+    #[inline]
+    fn page(&self, table: Hfn) -> Self::Page<'_> {
+        (**self).page(table)
     }
 }
 
@@ -80,20 +101,15 @@ pub struct Table<M: TableMemory> {
     root: Hfn,
 }
 
-/// One leaf of a table.
-#[derive(Debug)]
-pub struct Slot<'a, M: TableMemory> {
-    table: &'a Table<M>,
-    page: Hfn,
-    index: usize,
-}
+/// The entries of a policy's pages.
+type EntryOf<'a, M> = <<M as TableMemory>::Page<'a> as TablePage>::Entry;
 
-impl<M: TableMemory> Clone for Slot<'_, M> {
-    fn clone(&self) -> Self {
-        *self
-    }
+/// One leaf of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<E: Entry> {
+    entry: E,
+    format: &'static Format,
 }
-impl<M: TableMemory> Copy for Slot<'_, M> {}
 
 /// A leaf as it was read: what it says, and the word to compare with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,39 +119,44 @@ pub struct Seen {
     word: u64,
 }
 
-impl<M: TableMemory> Slot<'_, M> {
+impl<E: Entry> Slot<E> {
     /// Reads the leaf.
+    #[inline]
     pub fn load(&self) -> Seen {
-        self.seen(self.table.memory.load(self.page, self.index))
+        self.seen(self.entry.load())
     }
 
     /// Replaces the leaf, if it still is what was seen, A and D included.
     ///
     /// # Errors
     /// What it is instead.
+    #[inline]
     pub fn replace(&self, seen: Seen, leaf: Leaf) -> Result<(), Seen> {
-        let new = self.table.format.encode(leaf);
-        self.table.memory.compare_exchange(self.page, self.index, seen.word, new).map_err(|word| self.seen(word))
+        self.entry.compare_exchange(seen.word, self.format.encode(leaf)).map_err(|word| self.seen(word))
     }
 
     /// Reads and clears A. `None` if the leaf is not present.
     ///
     /// The shortest path there is: one turn of the clock is one of these for every resident page.
+    #[inline]
     pub fn take_accessed(&self) -> Option<bool> {
-        let memory = &self.table.memory;
-        let accessed = self.table.format.accessed;
-        let mut word = memory.load(self.page, self.index);
-        while is_present(word) && word & accessed != 0 {
-            match memory.compare_exchange(self.page, self.index, word, word & !accessed) {
+        let accessed = self.format.accessed;
+        let mut word = self.entry.load();
+        while is_present(word) {
+            if word & accessed == 0 {
+                return Some(false);
+            }
+            match self.entry.compare_exchange(word, word & !accessed) {
                 Ok(()) => return Some(true),
                 Err(now) => word = now,
             }
         }
-        is_present(word).then_some(false)
+        None
     }
 
+    #[inline]
     fn seen(&self, word: u64) -> Seen {
-        Seen { leaf: self.table.format.decode(word), word }
+        Seen { leaf: self.format.decode(word), word }
     }
 }
 
@@ -160,7 +181,8 @@ impl<M: TableMemory> Table<M> {
     }
 
     /// Returns the leaf of a page, or `None` where its path is not built (the page is untouched) or there is no such page.
-    pub fn slot(&self, gfn: Gfn) -> Option<Slot<'_, M>> {
+    #[inline]
+    pub fn slot(&self, gfn: Gfn) -> Option<Slot<EntryOf<'_, M>>> {
         self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTables)).ok()?
     }
 
@@ -168,18 +190,19 @@ impl<M: TableMemory> Table<M> {
     ///
     /// # Errors
     /// [`OutOfTables`]: the reserve is empty. What was built of the path stays and is used the next time.
-    pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<Slot<'_, M>>, OutOfTables> {
+    pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<Slot<EntryOf<'_, M>>>, OutOfTables> {
         self.leaf_table(gfn, |page, index| match self.child(page, index) {
             Some(child) => Ok(child),
             None => self.build_child(page, index),
         })
     }
 
+    #[inline]
     fn leaf_table(
         &self,
         gfn: Gfn,
         step: impl Fn(Hfn, usize) -> Result<Hfn, OutOfTables>,
-    ) -> Result<Option<Slot<'_, M>>, OutOfTables> {
+    ) -> Result<Option<Slot<EntryOf<'_, M>>>, OutOfTables> {
         if gfn.as_u64() >= GFN_LIMIT {
             return Ok(None);
         }
@@ -187,18 +210,24 @@ impl<M: TableMemory> Table<M> {
         for level in (1..=ROOT).rev() {
             page = step(page, index_at(gfn, level))?;
         }
-        Ok(Some(Slot { table: self, page, index: index_at(gfn, 0) }))
+        Ok(Some(self.slot_at(self.memory.page(page), gfn)))
     }
 
+    #[inline]
+    fn slot_at<'a>(&'a self, page: M::Page<'a>, gfn: Gfn) -> Slot<EntryOf<'a, M>> {
+        Slot { entry: page.entry(index_at(gfn, 0)), format: self.format }
+    }
+
+    #[inline]
     fn child(&self, page: Hfn, index: usize) -> Option<Hfn> {
-        let word = self.memory.load(page, index);
+        let word = self.memory.page(page).entry(index).load();
         is_present(word).then(|| frame_of(word))
     }
 
     /// Links a new table; where another CPU was faster, takes that one's.
     fn build_child(&self, page: Hfn, index: usize) -> Result<Hfn, OutOfTables> {
         let new = self.memory.alloc().ok_or(OutOfTables)?;
-        match self.memory.compare_exchange(page, index, EMPTY, self.format.table_entry(new)) {
+        match self.memory.page(page).entry(index).compare_exchange(EMPTY, self.format.table_entry(new)) {
             Ok(()) => Ok(new),
             Err(word) => {
                 assert!(is_present(word), "an entry above the leaves is empty or a table");
@@ -209,6 +238,7 @@ impl<M: TableMemory> Table<M> {
     }
 }
 
+#[inline]
 fn index_at(gfn: Gfn, level: u32) -> usize {
     (gfn.as_u64() >> (9 * level)) as usize % ENTRIES
 }

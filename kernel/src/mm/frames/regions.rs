@@ -62,6 +62,7 @@ impl Regions {
     }
 
     /// Returns the frame at a position.
+    #[inline]
     pub(super) fn nth(&self, n: u32) -> Option<Hfn> {
         let holds = |placed: &&Placed| n >= placed.position && n - placed.position < placed.region.count;
         let placed = self.0.iter().find(holds)?;
@@ -69,6 +70,7 @@ impl Regions {
     }
 
     /// Returns the position of a frame, or `None` if it is in no region.
+    #[inline]
     pub(super) fn position(&self, hfn: Hfn) -> Option<u32> {
         self.0.iter().find_map(|placed| {
             let offset = hfn.as_u64().checked_sub(placed.region.first.as_u64())?;

@@ -29,6 +29,7 @@ impl Counts {
     }
 
     /// Counts a page that went from one state to another.
+    #[inline]
     pub(in crate::mm) fn moved(&self, from: Leaf, to: Leaf) {
         let (from, to) = (position(from), position(to));
         if from != to {
@@ -45,6 +46,7 @@ impl Counts {
     }
 }
 
+#[inline]
 const fn position(leaf: Leaf) -> usize {
     match leaf {
         Leaf::Untouched => 0,

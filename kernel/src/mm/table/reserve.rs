@@ -1,12 +1,12 @@
 //! Table pages of the machine: frames set apart at start, reached through the direct map.
 
-use super::{EMPTY, TableMemory};
+use super::{EMPTY, ENTRIES, Entry, TableMemory, TablePage};
 use crate::addr::Hfn;
 use crate::mm::{
     frames::{Frame, FrameTable},
     phys::DirectMap,
 };
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Frames set apart for table pages, so that a fault needs no allocator.
 ///
@@ -44,9 +44,11 @@ impl TableReserve {
 }
 
 impl TableMemory for TableReserve {
+    type Page<'a> = &'a [AtomicU64; ENTRIES];
+
     fn alloc(&self) -> Option<Hfn> {
         let frame = self.frames.alloc()?;
-        self.map.fill_words(frame.hfn(), EMPTY);
+        self.map.words(frame.hfn()).iter().for_each(|entry| entry.store(EMPTY, Ordering::Relaxed));
         Some(frame.hfn())
     }
 
@@ -54,13 +56,30 @@ impl TableMemory for TableReserve {
         self.frames.free(Frame::of_table(table));
     }
 
-    fn load(&self, table: Hfn, index: usize) -> u64 {
-        self.map.word(table, index).load(Ordering::Acquire)
+    #[inline]
+    fn page(&self, table: Hfn) -> &[AtomicU64; ENTRIES] {
+        self.map.words(table)
+    }
+}
+
+impl<'a> TablePage for &'a [AtomicU64; ENTRIES] {
+    type Entry = &'a AtomicU64;
+
+    #[inline]
+    fn entry(self, index: usize) -> &'a AtomicU64 {
+        &self[index]
+    }
+}
+
+impl Entry for &AtomicU64 {
+    #[inline]
+    fn load(self) -> u64 {
+        AtomicU64::load(self, Ordering::Acquire)
     }
 
-    fn compare_exchange(&self, table: Hfn, index: usize, old: u64, new: u64) -> Result<(), u64> {
-        let entry = self.map.word(table, index);
-        entry.compare_exchange(old, new, Ordering::SeqCst, Ordering::Acquire).map(|_| ())
+    #[inline]
+    fn compare_exchange(self, old: u64, new: u64) -> Result<(), u64> {
+        AtomicU64::compare_exchange(self, old, new, Ordering::SeqCst, Ordering::Acquire).map(|_| ())
     }
 }
 

@@ -1,16 +1,16 @@
 //! Going over the leaves of a range, and taking a table apart.
 
-use super::{EMPTY, ENTRIES, GFN_LIMIT, ROOT, Slot, Table, TableMemory, index_at};
+use super::{EMPTY, ENTRIES, Entry, EntryOf, GFN_LIMIT, ROOT, Slot, Table, TableMemory, TablePage, index_at};
 use crate::addr::{Gfn, Hfn};
 
 /// The leaves of a range, ascending; where no path is built, whole subtrees are skipped.
-#[derive(Debug)]
 pub struct Slots<'a, M: TableMemory> {
     table: &'a Table<M>,
     next: u64,
     end: u64,
-    /// The leaf table that holds `next`.
-    page: Option<Hfn>,
+    /// The leaf table that holds the pages from `next` up to but not with `run_end`.
+    page: M::Page<'a>,
+    run_end: u64,
 }
 
 /// What a walk to one page found.
@@ -23,7 +23,8 @@ enum Reached {
 impl<M: TableMemory> Table<M> {
     /// Goes over the leaves of the pages from `first` up to but not with `end`.
     pub fn slots(&self, first: Gfn, end: Gfn) -> Slots<'_, M> {
-        Slots { table: self, next: first.as_u64(), end: end.as_u64().min(GFN_LIMIT), page: None }
+        let next = first.as_u64();
+        Slots { table: self, next, end: end.as_u64().min(GFN_LIMIT), page: self.memory.page(self.root()), run_end: next }
     }
 
     /// Gives at most `budget` table pages back, deepest first; returns whether nothing but the root is left to give.
@@ -48,9 +49,10 @@ impl<M: TableMemory> Table<M> {
             (parent, index, page) = (page, below, child);
         }
         let entry = self.format.table_entry(page);
-        let word = self.memory.load(parent, index);
+        let at = self.memory.page(parent).entry(index);
+        let word = at.load();
         debug_assert!(word & entry == entry, "the entry points to the page that is given back");
-        self.memory.compare_exchange(parent, index, word, EMPTY).expect("nobody walks a table that is taken apart");
+        at.compare_exchange(word, EMPTY).expect("nobody walks a table that is taken apart");
         self.memory.free(page);
         true
     }
@@ -71,37 +73,40 @@ impl<M: TableMemory> Table<M> {
     }
 }
 
-impl<'a, M: TableMemory> Slots<'a, M> {
-    /// Finds the next leaf table at or after `next`, and moves `next` there.
-    fn find(&mut self) -> Option<Hfn> {
+impl<M: TableMemory> Slots<'_, M> {
+    /// Finds the next leaf table at or after `next`; returns whether there is one before the end.
+    #[cold]
+    fn find(&mut self) -> bool {
         while self.next < self.end {
             match self.table.reach(Gfn::new(self.next)) {
-                Reached::LeafTable(page) => return Some(page),
-                Reached::Nothing(level) => {
-                    let span = 1 << (9 * level);
-                    self.next = (self.next | (span - 1)) + 1;
+                Reached::LeafTable(page) => {
+                    self.page = self.table.memory.page(page);
+                    self.run_end = skip(self.next, 1).min(self.end);
+                    return true;
                 }
+                Reached::Nothing(level) => self.next = skip(self.next, level),
             }
         }
-        None
+        false
     }
 }
 
-impl<'a, M: TableMemory> Iterator for Slots<'a, M> {
-    type Item = (Gfn, Slot<'a, M>);
+/// Returns the first page behind the entry of `level` that holds `gfn`.
+fn skip(gfn: u64, level: u32) -> u64 {
+    (gfn | ((1 << (9 * level)) - 1)) + 1
+}
 
+impl<'a, M: TableMemory> Iterator for Slots<'a, M> {
+    type Item = (Gfn, Slot<EntryOf<'a, M>>);
+
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
+        if self.next >= self.run_end && !self.find() {
             return None;
         }
-        let page = match self.page {
-            Some(page) => page,
-            None => self.find()?,
-        };
         let gfn = Gfn::new(self.next);
         self.next += 1;
-        self.page = (!self.next.is_multiple_of(ENTRIES as u64)).then_some(page);
-        Some((gfn, Slot { table: self.table, page, index: index_at(gfn, 0) }))
+        Some((gfn, self.table.slot_at(self.page, gfn)))
     }
 }
 
