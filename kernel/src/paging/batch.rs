@@ -135,12 +135,6 @@ impl Batch {
         self.live += 1;
     }
 
-    /// Sends a filled batch into limbo.
-    pub fn launch(&mut self, object: ObjectId, purpose: Purpose, ticket: Ticket) {
-        (self.phase, self.purpose) = (Phase::Limbo, purpose);
-        (self.object, self.ticket) = (Some(object), Some(ticket));
-    }
-
     /// Takes an entry out to deal with it.
     pub fn take(&mut self, line: usize) -> Entry {
         self.live -= 1;
@@ -160,25 +154,18 @@ impl Batch {
             Phase::Free => false,
         }
     }
-
-    /// Makes the batch free once everything in it has been dealt with.
-    pub fn retire_if_done(&mut self) {
-        if self.phase == Phase::Write && self.live == 0 && self.outstanding == 0 {
-            self.lines.clear();
-            (self.phase, self.object, self.cursor) = (Phase::Free, None, 0);
-        }
-    }
 }
 
 /// All batches.
 #[derive(Debug)]
 pub(super) struct Batches {
     all: Vec<Batch>,
+    in_use: usize,
 }
 
 impl Batches {
     pub fn new() -> Self {
-        Self { all: (0..BATCHES).map(|_| Batch::new()).collect() }
+        Self { all: (0..BATCHES).map(|_| Batch::new()).collect(), in_use: 0 }
     }
 
     /// Returns a free batch for an object that has not too many already.
@@ -199,6 +186,29 @@ impl Batches {
 
     pub fn iter(&self) -> impl Iterator<Item = &Batch> {
         self.all.iter().filter(|batch| batch.phase != Phase::Free)
+    }
+
+    /// Returns whether any is in use.
+    pub fn any(&self) -> bool {
+        self.in_use > 0
+    }
+
+    /// Sends a filled batch into limbo.
+    pub fn launch(&mut self, number: usize, object: ObjectId, purpose: Purpose, ticket: Ticket) {
+        let batch = &mut self.all[number];
+        (batch.phase, batch.purpose) = (Phase::Limbo, purpose);
+        (batch.object, batch.ticket) = (Some(object), Some(ticket));
+        self.in_use += 1;
+    }
+
+    /// Makes a batch free once everything in it has been dealt with.
+    pub fn retire_if_done(&mut self, number: usize) {
+        let batch = &mut self.all[number];
+        if batch.phase == Phase::Write && batch.live == 0 && batch.outstanding == 0 {
+            batch.lines.clear();
+            (batch.phase, batch.object, batch.cursor) = (Phase::Free, None, 0);
+            self.in_use -= 1;
+        }
     }
 
     /// Returns how many pages are on their way to the free list.

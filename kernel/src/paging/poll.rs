@@ -78,8 +78,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         self.reclaim(state, me, now, &mut budget, &mut work);
         self.clean(state, me, now, &mut budget, &mut work);
-        for number in 0..BATCHES {
-            self.advance(state, number, &mut budget, now);
+        if state.batches.any() {
+            for number in 0..BATCHES {
+                self.advance(state, number, &mut budget, now);
+            }
         }
         self.resubmit_transfers(state);
         let free = self.ground.frames.free_count();
@@ -87,7 +89,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             state.reclaim.exhausted = false;
             work.woke |= self.wake_hungry(state, |id| state.credits.available(super::holder(id), free) > 0);
         }
-        work.busy |= budget.visits == 0 || state.batches.iter().any(Batch::needs_no_disk);
+        work.busy |= budget.visits == 0 || state.batches.any() && state.batches.iter().any(Batch::needs_no_disk);
         work
     }
 

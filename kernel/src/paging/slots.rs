@@ -60,6 +60,8 @@ pub(super) struct Slot {
     pub drain: DrainState,
     /// One bit a page: read along with a neighbour and not yet seen to be used.
     ahead: Box<[u64]>,
+    /// How many bits are set.
+    ahead_count: u32,
     lost: ArrayVec<(PageIndex, Loss), LOST_PAGES>,
 }
 
@@ -75,6 +77,7 @@ impl Slot {
             fruitless: 0,
             drain: DrainState::default(),
             ahead,
+            ahead_count: 0,
             lost: ArrayVec::new(),
         }
     }
@@ -121,15 +124,21 @@ impl Slot {
 
     /// Notes that the page came along with a neighbour.
     pub fn note_ahead(&mut self, index: PageIndex) {
+        self.take_ahead(index);
         self.ahead[index.0 as usize / 64] |= 1 << (index.0 % 64);
+        self.ahead_count += 1;
     }
 
     /// Forgets that the page came along with a neighbour; returns whether it did.
     #[inline]
     pub fn take_ahead(&mut self, index: PageIndex) -> bool {
+        if self.ahead_count == 0 {
+            return false;
+        }
         let (word, bit) = (&mut self.ahead[index.0 as usize / 64], 1 << (index.0 % 64));
         let was = *word & bit != 0;
         *word &= !bit;
+        self.ahead_count -= u32::from(was);
         was
     }
 

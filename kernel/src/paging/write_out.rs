@@ -35,12 +35,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         purpose: Purpose,
         me: CpuId,
     ) -> Kicks {
-        let batch = state.batches.get(number);
-        if batch.len() == 0 {
+        if state.batches.get(number).len() == 0 {
             return Kicks(0);
         }
         let (ticket, kicks) = object.flush(self.ground.words, me);
-        batch.launch(object.id(), purpose, ticket);
+        state.batches.launch(number, object.id(), purpose, ticket);
         kicks
     }
 
@@ -61,7 +60,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if batch.phase == Phase::Write {
             self.write(batch, number, slot, segments, notices, now);
         }
-        batch.retire_if_done();
+        batches.retire_if_done(number);
         self.give_back(freed);
     }
 
@@ -181,7 +180,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Takes a write's answer from the disk.
     pub(super) fn complete_run(&self, state: &mut State<P>, tag: Tag, result: Result<(), DiskError>, now: u64) {
         let State { batches, slots, freed, notices, .. } = state;
-        let batch = batches.get(tag.slot as usize);
+        let number = tag.slot as usize;
+        let batch = batches.get(number);
         let id = batch.object.expect("a batch waits for its requests");
         let slot = slots.busy(id);
         let run = run_of(tag);
@@ -190,7 +190,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             Ok(()) => self.finish_run(batch, slot, run, freed),
             Err(error) => self.fail_run(batch, slot, notices, run, error, now),
         }
-        batch.retire_if_done();
+        batches.retire_if_done(number);
         self.give_back(freed);
     }
 
@@ -249,8 +249,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Gives collected frames back, under one lock.
     pub(super) fn give_back(&self, freed: &mut Vec<Frame>) {
-        for frame in freed.drain(..) {
-            self.ground.frames.free(frame);
+        if !freed.is_empty() {
+            self.ground.frames.free_all(freed.drain(..));
         }
     }
 }

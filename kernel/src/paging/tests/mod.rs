@@ -4,6 +4,7 @@ mod clean;
 mod disk;
 mod drains;
 mod faults;
+mod lengths;
 mod model;
 mod reclaims;
 
