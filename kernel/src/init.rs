@@ -44,7 +44,7 @@ pub fn kmain(handover: Handover) -> ! {
     pit::mask_legacy_controllers();
     time::calibrate();
     smp::start_others(handover.boot_info.rsdp_addr.into_option());
-    info!("{} CPUs, time-stamp counter {} MHz", percpu::count(), time::tsc_hz() / 1_000_000);
+    info!("{} CPUs, time-stamp counter {} MHz", percpu::count(), (time::tsc_hz() + 500_000) / 1_000_000);
     if option(handover.command_line, "selftest") == Some("virt") {
         exit::power_off(crate::virt::selftest::run(&mut memory));
     }
@@ -65,8 +65,9 @@ fn boot_archive(info: &BootInfo) -> Option<BootArchive> {
     let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, len) };
     let archive = BootArchive::new(bytes).inspect_err(|error| error!("{error}")).ok()?;
     info!("boot archive: {} modules, {} KiB", archive.len(), len >> 10);
-    if !archive.module(symbols::MODULE).is_some_and(symbols::register) {
-        warn!("no symbols in the boot archive: backtraces will be bare");
+    let here = kmain as *const () as u64;
+    if !archive.module(symbols::MODULE).is_some_and(|module| symbols::register(module, "kernel::init::kmain", here)) {
+        warn!("no symbols of this build in the boot archive: backtraces will be bare");
     }
     Some(archive)
 }

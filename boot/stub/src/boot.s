@@ -93,7 +93,7 @@ common32:
     or $0x900, %eax                     # LME, NXE
     wrmsr
     mov %cr0, %eax
-    and $~(1 << 2), %eax                # not EM
+    and $~0x60000004, %eax              # not EM; not CD, NW, which Bochs' firmware leaves set
     or $0x80010022, %eax                # PG, WP, NE, MP
     mov %eax, %cr0
     lgdt boot_gdt_pointer

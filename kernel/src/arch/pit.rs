@@ -16,19 +16,32 @@ const GATE_OPEN: u8 = 1 << 0;
 const SPEAKER: u8 = 1 << 1;
 const OUTPUT: u8 = 1 << 5;
 
-/// Runs `start`, waits a window of `ticks` ticks, and returns its length in nanoseconds; `None` without such a timer.
-pub fn window(ticks: u16, start: impl FnOnce()) -> Option<u64> {
+/// Polls of a window's end before the timer is taken for absent: a port read takes 0.1 us at the least, so this is a
+/// hundred times the longest window.
+pub const PATIENCE: u32 = 50_000_000;
+
+/// Loads a window of `ticks` ticks, which [`open_window`] begins.
+pub fn load_window(ticks: u16) {
     const CHANNEL_2_ONE_SHOT: u8 = 0b1011_0000;
-    let gate = read(GATE) & !SPEAKER;
-    write(GATE, gate & !GATE_OPEN);
+    write(GATE, read(GATE) & !(SPEAKER | GATE_OPEN));
     write(MODE, CHANNEL_2_ONE_SHOT);
     write(CHANNEL_2, ticks as u8);
     write(CHANNEL_2, (ticks >> 8) as u8);
-    write(GATE, gate | GATE_OPEN);
-    start();
-    // A port read takes 0.1 us at the least; this is a hundred times the longest window.
-    let done = (0..50_000_000_u32).any(|_| read(GATE) & OUTPUT != 0);
-    done.then(|| u64::from(ticks) * 1_000_000_000 / FREQUENCY_HZ)
+}
+
+/// Begins the window.
+pub fn open_window() {
+    write(GATE, read(GATE) | GATE_OPEN);
+}
+
+/// Returns whether the window is over.
+pub fn window_is_over() -> bool {
+    read(GATE) & OUTPUT != 0
+}
+
+/// Returns how long a window of `ticks` ticks is.
+pub const fn window_ns(ticks: u16) -> u64 {
+    ticks as u64 * 1_000_000_000 / FREQUENCY_HZ
 }
 
 /// Masks the two 8259 interrupt controllers.

@@ -26,9 +26,11 @@ const ENTRY: usize = 8;
 
 static KERNEL: Once<Symbols<'static>> = Once::new();
 
-/// Makes the module's table known to [`of_kernel`]; returns whether it is one.
-pub fn register(module: &'static [u8]) -> bool {
-    Symbols::parse(module).map(|symbols| KERNEL.call_once(|| symbols)).is_some()
+/// Makes the module's table known to [`of_kernel`] if it is one of this very build: if `name` begins at `address`
+/// in it. Returns whether it is; wrong names would be worse than none.
+pub fn register(module: &'static [u8], name: &str, address: u64) -> bool {
+    let table = Symbols::parse(module).filter(|symbols| symbols.lookup(address) == Some((name, 0)));
+    table.map(|symbols| KERNEL.call_once(|| symbols)).is_some()
 }
 
 /// Returns the registered table.
@@ -153,6 +155,14 @@ mod tests {
         let found = [0, 0x3f, 0x40, 0x1000].map(|offset| symbols.lookup(BASE + offset));
         assert_eq!(found, [Some(("first", 0)), Some(("first", 0x3f)), Some(("second", 0)), Some(("second", 0xfc0))]);
         assert_eq!((symbols.lookup(BASE - 1), symbols.lookup(u64::MAX)), (None, Some(("second", 0x7fdf_ffbf))));
+    }
+
+    #[test]
+    fn the_table_of_another_build_is_not_registered() {
+        let module = module().leak();
+        assert!(!register(module, "second", BASE + 0x44) && !register(module, "main", BASE + 0x40));
+        assert!(of_kernel().is_none());
+        assert!(register(module, "second", BASE + 0x40) && of_kernel().is_some());
     }
 
     #[test]
