@@ -1,6 +1,7 @@
 //! The command line of `tidepool`.
 
 use crate::bed::Bed;
+use crate::setup::Permission;
 use crate::{commands, interrupt};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -26,7 +27,7 @@ pub struct Common {
     /// Where the hypervisor runs [default: kvm where it offers VMX or SVM to guests, else qemu]
     #[arg(long, global = true)]
     pub bed: Option<Bed>,
-    /// Refuse to install anything; say what is missing instead
+    /// Refuse to install or download anything; say what is missing instead
     #[arg(long, global = true)]
     pub no_install: bool,
 }
@@ -36,12 +37,19 @@ impl Common {
     pub fn bed(&self) -> Bed {
         self.bed.unwrap_or_else(Bed::best)
     }
+
+    /// Returns whether missing things may be fetched.
+    pub fn permission(&self) -> Permission {
+        if self.no_install { Permission::Refuse } else { Permission::Install }
+    }
 }
 
 #[derive(Subcommand)]
 pub enum Command {
     /// Boot a configuration and give its console; Ctrl-C ends it
     Boot(BootArguments),
+    /// Install and fetch everything that the demonstration and the tests need
+    Setup,
 }
 
 #[derive(Args)]
@@ -75,6 +83,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     interrupt::install()?;
     match &cli.command {
         Some(Command::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
+        Some(Command::Setup) => commands::setup::run(&cli.common),
         None => anyhow::bail!("the demonstration is not there yet: try `cargo run -- boot FILE.toml`"),
     }
 }

@@ -57,10 +57,26 @@ pub fn test_kernels() -> Result<PathBuf> {
     build(&paths::tidepool().join("guests"), &["-p", "guests"]).context("the test kernels do not build")
 }
 
+/// Builds the worker, a program for Linux that needs no shared library; returns its file.
+///
+/// # Errors
+/// Where cargo fails; its own output has said why.
+pub fn worker() -> Result<PathBuf> {
+    const LINUX: &str = "x86_64-unknown-linux-gnu";
+    let flags = format!("target.{LINUX}.rustflags=['-C', 'target-feature=+crt-static', '-C', 'strip=symbols']");
+    let folder = paths::tidepool().join("worker");
+    let built = build_for(LINUX, &folder, &["-p", "worker", "--bin", "worker", "--config", &flags]);
+    Ok(built.context("the worker does not build")?.join("worker"))
+}
+
 fn build(folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
+    build_for(TARGET, folder, arguments)
+}
+
+fn build_for(target: &str, folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(paths::workspace()).args(["build", "--release", "--quiet", "--target", TARGET]);
+    command.current_dir(paths::workspace()).args(["build", "--release", "--quiet", "--target", target]);
     command.args(arguments).arg("--target-dir").arg(folder);
     // The host's flags would replace the target's in .cargo/config.toml, and with them the static relocation model.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
@@ -70,5 +86,5 @@ fn build(folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
     if !status.success() {
         bail!("cargo build {} ended with {status}", arguments.join(" "));
     }
-    Ok(folder.join(TARGET).join("release"))
+    Ok(folder.join(target).join("release"))
 }

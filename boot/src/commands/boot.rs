@@ -5,6 +5,7 @@ use crate::cli::{BootArguments, Common};
 use crate::config;
 use crate::kernel_build::{self, Variant};
 use crate::serial::Echo;
+use crate::setup::{self, Job};
 use anyhow::Result;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use std::time::Duration;
 /// What is wrong with the configuration, or missing on this machine.
 pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let bed = common.bed();
+    setup::prepare(&[Job::Boot(bed)], common.permission())?;
     // The configuration first: its mistakes cost no build.
     let plan = arguments.file.as_deref().map(|file| config::load(file, bed)).transpose()?;
     let hypervisor = match &arguments.hypervisor {

@@ -1,3 +1,4 @@
 //! What the command line offers, one module a command.
 
 pub mod boot;
+pub mod setup;

@@ -6,13 +6,13 @@
 //! worker: pass 3 pages 45056 wrong 0
 //! ```
 //!
-//! `/proc/cmdline` says `worker.mib=` (default: what is available less a reserve), `worker.key=`, and `worker.passes=`, after
-//! which it ends (default: never). Its exit status is 0 only where no page was wrong.
+//! `/proc/cmdline` says `worker.mib=` (default: what is available less a reserve), `worker.key=` and `worker.crash_after=`: in
+//! the first incarnation it says “crash now” after so many passes, and touches nothing any more. It never ends.
 
-use std::process::ExitCode;
 use worker::{Identity, PAGE_BYTES, Page};
 
 const DEFAULT_KEY: u64 = 0x5eed;
+const PAGE_WORDS: usize = PAGE_BYTES / 8;
 /// Left to the rest of the system where no size is given.
 const RESERVE_MIB: u64 = 32;
 /// One page in so many is written anew in a pass.
@@ -20,36 +20,55 @@ const REWRITE: usize = 8;
 
 struct Pages {
     key: u64,
-    pages: Vec<Page>,
+    words: Vec<u64>,
+    /// Words before the first whole page of the system.
+    skip: usize,
     generations: Vec<u32>,
 }
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let option = |name| number(&cmdline, name);
     let key = option("worker.key=").unwrap_or(DEFAULT_KEY);
     let mib = option("worker.mib=").unwrap_or_else(|| available_mib().saturating_sub(RESERVE_MIB));
-    let last = option("worker.passes=").unwrap_or(u64::MAX);
+    let incarnation = option("tidepool.incarnation=").unwrap_or(1);
+    let crash_after = option("worker.crash_after=").filter(|_| incarnation == 1);
 
     let mut pages = Pages::new(key, usize::try_from(mib).unwrap_or(0) * (1 << 20) / PAGE_BYTES);
-    println!("worker: filled pages {} key {key:#x}", pages.pages.len());
-    let mut total = 0;
-    for pass in 1..=last {
+    println!("worker: filled pages {} key {key:#x}", pages.count());
+    for pass in 1.. {
         let wrong = pages.pass(pass);
-        total += wrong;
-        println!("worker: pass {pass} pages {} wrong {wrong}", pages.pages.len());
+        println!("worker: pass {pass} pages {} wrong {wrong}", pages.count());
+        if Some(pass) == crash_after {
+            println!("worker: crash now");
+            break;
+        }
     }
-    if total == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    loop {
+        // Alive, so that the dump has its memory.
+        std::thread::park();
+    }
 }
 
 impl Pages {
     fn new(key: u64, count: usize) -> Self {
         // Zeroed memory comes from the kernel untouched; each page is then touched once, in order.
-        let mut pages = Self { key, pages: vec![[0; PAGE_BYTES / 8]; count], generations: vec![0; count] };
+        let words = vec![0; (count + 1) * PAGE_WORDS];
+        let skip = words.as_ptr().align_offset(PAGE_BYTES);
+        let mut pages = Self { key, words, skip, generations: vec![0; count] };
         for index in 0..count {
-            pages.identity(index).fill(&mut pages.pages[index]);
+            pages.identity(index).fill(pages.page(index));
         }
         pages
+    }
+
+    fn count(&self) -> usize {
+        self.generations.len()
+    }
+
+    fn page(&mut self, index: usize) -> &mut Page {
+        let (pages, _) = self.words[self.skip..].as_chunks_mut::<PAGE_WORDS>();
+        &mut pages[index]
     }
 
     fn identity(&self, index: usize) -> Identity {
@@ -59,14 +78,14 @@ impl Pages {
     /// Verifies every page and writes some anew; returns how many were wrong.
     fn pass(&mut self, pass: u64) -> usize {
         let mut wrong = 0;
-        for index in 0..self.pages.len() {
-            if let Err(what) = self.identity(index).check(&self.pages[index]) {
+        for index in 0..self.count() {
+            if let Err(what) = self.identity(index).check(self.page(index)) {
                 println!("worker: wrong page {index}: {what:?}");
                 wrong += 1;
             }
             if (index as u64 + pass).is_multiple_of(REWRITE as u64) {
                 self.generations[index] += 1;
-                self.identity(index).fill(&mut self.pages[index]);
+                self.identity(index).fill(self.page(index));
             }
         }
         wrong

@@ -1,0 +1,23 @@
+//! `tidepool setup`: everything that the demonstration and the tests need, at once.
+
+use crate::bed::Bed;
+use crate::cli::Common;
+use crate::initramfs;
+use crate::setup::{self, Job, debian, python};
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// Prepares all jobs.
+///
+/// # Errors
+/// What is missing and may not or cannot be had.
+pub fn run(common: &Common) -> Result<ExitCode> {
+    let permission = common.permission();
+    setup::prepare(&[Job::Boot(Bed::Qemu), Job::Boot(Bed::Bochs), Job::Guest, Job::Readers], permission)?;
+    let kernel = debian::kernel(permission)?;
+    println!("kernel   {} {}: {}", kernel.package, kernel.version, kernel.vmlinuz().display());
+    println!("initrd   {}", initramfs::prepare(&kernel)?.display());
+    println!("symbols  {}", debian::debug_symbols(&kernel, permission)?.display());
+    println!("drgn     {}", python::drgn(permission)?.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,38 @@
+#!/bin/busybox sh
+# The first process of the demonstration's Debian. Options on the kernel's command line:
+#   tidepool.shell          a shell instead of the worker
+#   tidepool.incarnation=N  which boot this is; the hypervisor appends it
+#   worker.crash_after=N    in the first incarnation, panic after N passes, for real
+#   worker.*                see the worker
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for module in /lib/*.ko; do
+    [ -e "$module" ] && insmod "$module"
+done
+echo 1 > /proc/sys/kernel/sysrq
+incarnation=1
+mode=worker
+for word in $(cat /proc/cmdline); do
+    case $word in
+    tidepool.incarnation=*) incarnation=${word#*=} ;;
+    tidepool.shell) mode=shell ;;
+    esac
+done
+echo "init: Linux $(uname -r) is up, incarnation $incarnation"
+if [ $mode = shell ]; then
+    while true; do
+        setsid cttyhack sh -l
+    done
+fi
+# The worker stops for good before it asks for the crash, so that no page is half written in the dump; it
+# stays alive, so that the dump shows its memory.
+worker | while read -r line; do
+    echo "$line"
+    if [ "$line" = "worker: crash now" ]; then
+        echo c > /proc/sysrq-trigger
+    fi
+done
+poweroff -f

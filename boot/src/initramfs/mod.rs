@@ -1,0 +1,64 @@
+//! The initramfs of the demonstration's Debian: busybox, an init script, the worker, the kernel's own modules.
+
+mod cpio;
+
+use crate::kernel_build;
+use crate::setup::debian;
+use anyhow::{Context, Result, bail};
+use cpio::Archive;
+use object::elf::PT_INTERP;
+use object::read::elf::{ElfFile64, ProgramHeader};
+use std::path::{Path, PathBuf};
+
+/// What runs as the first process.
+const INIT: &[u8] = include_bytes!("init.sh");
+const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
+
+/// Makes the initramfs for `kernel` in its usual place, which is returned.
+///
+/// # Errors
+/// As [`make`].
+pub fn prepare(kernel: &debian::Kernel) -> Result<PathBuf> {
+    let path = crate::paths::tidepool().join("initramfs.cpio");
+    make(kernel, &path)?;
+    Ok(path)
+}
+
+/// Writes the initramfs for `kernel` to `path`, whole or not at all.
+///
+/// # Errors
+/// Names what is missing.
+pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
+    let worker = std::fs::read(kernel_build::worker()?)?;
+    let busybox = busybox()?;
+    let mut modules = Vec::new();
+    for module in kernel.modules() {
+        let name = module.file_name().context("a module has a name")?.to_string_lossy().into_owned();
+        modules.push((name, std::fs::read(&module)?));
+    }
+    crate::atomic::write(path, |file| {
+        let mut archive = Archive::new(std::io::BufWriter::new(file));
+        ["bin", "dev", "proc", "sys", "lib"].iter().try_for_each(|name| archive.folder(name))?;
+        // The first process finds its standard streams here, before it can mount anything.
+        archive.character_device("dev/console", 5, 1)?;
+        archive.program("bin/busybox", &busybox)?;
+        archive.program("bin/worker", &worker)?;
+        archive.program("init", INIT)?;
+        // Numbered, because the script loads them in the order of their names.
+        for (index, (name, bytes)) in modules.iter().enumerate() {
+            archive.file(&format!("lib/{index}-{name}"), bytes)?;
+        }
+        archive.finish()?;
+        Ok(())
+    })
+}
+
+fn busybox() -> Result<Vec<u8>> {
+    let path = BUSYBOX.iter().map(Path::new).find(|path| path.exists()).context("busybox is missing (Debian: busybox-static)")?;
+    let bytes = std::fs::read(path)?;
+    let elf = ElfFile64::<object::Endianness>::parse(bytes.as_slice()).with_context(|| format!("{}", path.display()))?;
+    if elf.elf_program_headers().iter().any(|segment| segment.p_type(elf.endian()) == PT_INTERP) {
+        bail!("{} needs shared libraries: install Debian's busybox-static instead", path.display());
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,69 @@
+//! What a job needs that is not in this tree: found, or listed and installed, or refused.
+//!
+//! | what | from | where to |
+//! |---|---|---|
+//! | emulators, GRUB, busybox, makedumpfile | Debian packages | the system, by `apt-get` |
+//! | the bare machine's Rust target | rustup | the toolchain |
+//! | Debian's cloud kernel, its debug symbols | Debian packages, unpacked, never installed | `target/tidepool/debian` |
+//! | drgn | PyPI | a virtual environment, `target/tidepool/python` |
+//!
+//! Everything is resumable: each piece is checked by what it provides, and appears under its name only when it is whole.
+
+pub mod debian;
+mod download;
+mod packages;
+mod progress;
+pub mod python;
+mod toolchain;
+
+pub use packages::{Package, missing};
+
+use crate::bed::Bed;
+use anyhow::{Result, bail};
+use packages::{BOCHS, DUMP, GUEST, PYTHON, QEMU};
+
+/// Whether missing things may be installed and downloaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Permission {
+    /// List them, then do it.
+    Install,
+    /// Name them and stop.
+    Refuse,
+}
+
+/// What the needed things are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// Start the hypervisor in a bed.
+    Boot(Bed),
+    /// Build Debian's initramfs.
+    Guest,
+    /// Read dumps with the usual tools.
+    Readers,
+}
+
+impl Job {
+    fn packages(self) -> Vec<&'static Package> {
+        match self {
+            Self::Boot(Bed::Qemu | Bed::Kvm) => QEMU.iter().collect(),
+            Self::Boot(Bed::Bochs) => BOCHS.iter().collect(),
+            Self::Guest => GUEST.iter().collect(),
+            Self::Readers => DUMP.iter().chain(PYTHON).collect(),
+        }
+    }
+}
+
+/// Makes sure that everything for `jobs` is there.
+///
+/// # Errors
+/// Says what is missing and how to get it, where that is refused or impossible.
+pub fn prepare(jobs: &[Job], permission: Permission) -> Result<()> {
+    toolchain::prepare(permission)?;
+    let needed = jobs.iter().flat_map(|job| job.packages());
+    packages::install(&missing(needed), permission)
+}
+
+/// Returns the error for something that is missing and may not be fetched.
+fn refuse(what: &str) -> Result<()> {
+    bail!("missing: {what}; --no-install forbids fetching it")
+}
