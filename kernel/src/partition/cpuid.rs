@@ -79,7 +79,7 @@ mod kvm {
 /// Returns what `leaf`, `subleaf` reads in a guest; `host` reads the host's.
 pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &GuestView) -> Leaf {
     match leaf {
-        0 => Leaf { eax: host(0, 0).eax.min(LAST_BASIC), ..host(0, 0) },
+        0 => up_to(LAST_BASIC, host(0, 0)),
         1 => features(host(1, 0), guest),
         // Cache and TLB descriptors.
         2 => host(2, 0),
@@ -92,7 +92,7 @@ pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &
         HYPERVISOR => signature(),
         HYPERVISOR_FEATURES => Leaf::new(kvm::NOP_IO_DELAY | kvm::CLOCKSOURCE2 | kvm::CLOCKSOURCE_STABLE, 0, 0, 0),
         HYPERVISOR_FREQUENCIES => Leaf::new((guest.rate.hz() / 1000) as u32, (NS_PER_S / 1000) as u32, 0, 0),
-        EXTENDED => Leaf { eax: host(EXTENDED, 0).eax.min(LAST_EXTENDED), ..host(EXTENDED, 0) },
+        EXTENDED => up_to(LAST_EXTENDED, host(EXTENDED, 0)),
         0x8000_0001 => host(leaf, 0).masked(masks::EXTENDED),
         // Brand string, first and second level caches.
         0x8000_0002..=0x8000_0006 => host(leaf, 0),
@@ -101,6 +101,11 @@ pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &
         0x8000_0008 => address_sizes(host(leaf, 0)),
         _ => Leaf::default(),
     }
+}
+
+/// The first leaf of a range: its last leaf, and the vendor.
+const fn up_to(last: u32, host: Leaf) -> Leaf {
+    Leaf { eax: if host.eax < last { host.eax } else { last }, ..host }
 }
 
 /// Leaf 1: masks, the APIC ID of the only CPU, and what the hypervisor adds.

@@ -4,7 +4,7 @@
 //! by itself (CPUID, RDMSR ...), because SVM without NRIPS tells no next RIP. Everything else is [`DecodeError::Unknown`]: a guest
 //! that touches a device with such an instruction crashes with that as its reason.
 //!
-//! A table of just these forms was chosen over a complete decoder: `docs/decisions` has the comparison. A complete one
+//! A table of just these forms was chosen over a complete decoder: decision record 0005 has the comparison. A complete one
 //! (iced-x86) checks it in the tests. SDM 2 "Instruction Format", appendix A "Opcode Map".
 //!
 //! Pure; the bytes come from [`super::fetch`], the result goes to [`super::emulate`].

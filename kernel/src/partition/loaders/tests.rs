@@ -96,8 +96,8 @@ fn the_first_four_gib_are_mapped_one_to_one() {
     let (_, memory, _) = load(&bzimage(), b"", 64 * MIB, 1 << 20);
     let entry = |at: u64| memory.read_u64(Gpa::new(at)).unwrap();
     for address in [0, 16 * MIB, 0xfee0_0000u64, 0xffff_f000] {
-        let directory = entry(entry(0x4000) & !0xfff | (address >> 30) * 8) & !0xfff;
-        let leaf = entry(directory + (address >> 21 & 511) * 8);
+        let directory = entry((entry(0x4000) & !0xfff) + (address >> 30) * 8) & !0xfff;
+        let leaf = entry(directory + ((address >> 21) & 511) * 8);
         assert_eq!((leaf & 0x83, leaf & !0x1f_ffff), (0x83, address & !0x1f_ffff), "{address:#x}");
     }
     assert_eq!(entry(0x4008), 0);
