@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use virtio_drivers::transport::pci::VIRTIO_VENDOR_ID;
 
-use super::Disk;
+use super::any::AnyDisk;
 use super::dma::{DirectMemory, DmaRegion};
 use super::memory::MemoryDisk;
 use super::virtio::pci::{FunctionError, PciPort};
@@ -47,7 +47,7 @@ pub enum Refusal {
 #[derive(Clone, Copy)]
 pub struct Found {
     /// The disk.
-    pub disk: &'static dyn Disk,
+    pub disk: &'static AnyDisk,
     /// Its first byte, if it is memory-backed.
     pub base: Option<Hpa>,
 }
@@ -99,7 +99,7 @@ impl<'a> Discovery<'a> {
         // SAFETY: the promise to `virtio`; each function is visited once.
         let port = unsafe { PciPort::new(access, at, target) }.map_err(Refusal::Function)?;
         let disk = VirtioDisk::new(index, port, region, self.limits, clock).map_err(Refusal::Device)?;
-        self.found.push(Found { disk: Box::leak(Box::new(disk)), base: None });
+        self.found.push(Found { disk: Box::leak(Box::new(AnyDisk::Virtio(disk))), base: None });
         Ok(())
     }
 
@@ -113,7 +113,7 @@ impl<'a> Discovery<'a> {
         // SAFETY: buffers belong to submitters until completion (the contract of `Disk`), the range to this disk.
         let memory = unsafe { DirectMemory::new() };
         let disk = MemoryDisk::new(index, memory, range.start, bytes);
-        self.found.push(Found { disk: Box::leak(Box::new(disk)), base: Some(range.start) });
+        self.found.push(Found { disk: Box::leak(Box::new(AnyDisk::Memory(disk))), base: Some(range.start) });
         Ok(())
     }
 

@@ -11,10 +11,13 @@
 //! | [`memory`] | a disk in physical memory, for machines without virtio |
 //! | [`fault`] | a wrapper that fails, delays and drops on command and counts (tests) |
 //! | [`blocking`] | one request at a time with a bound, for start-up |
+//! | `any` | the kinds of disk of a running machine, behind one type |
 //! | `discover` | finding disks at start-up |
 //! | [`dma`] | how drivers reach physical memory |
 //! | [`stats`] | counters by operation |
 
+#[cfg(target_os = "none")]
+pub mod any;
 pub mod blocking;
 #[cfg(target_os = "none")]
 pub mod discover;

@@ -147,7 +147,7 @@ impl Bench<'_> {
     fn scatter_gather(&self) -> Verdict {
         let (here, there) = (self.window(0), self.window(REQUESTS * SEGMENTS));
         let key = u64::from(self.disk().info().index) << 56;
-        (0..BUFFER_BYTES as usize).step_by(8).for_each(|at| here.write(at, key | at as u64 * 0x9e37_79b9 >> 3));
+        (0..BUFFER_BYTES as usize).step_by(8).for_each(|at| here.write(at, key | (at as u64 * 0x9e37_79b9) >> 3));
         (0..BUFFER_BYTES as usize).step_by(8).for_each(|at| there.write(at, !0u64));
         let most = self.all_at_once(Operation::Write, 0)?;
         self.all_at_once(Operation::Read, REQUESTS * SEGMENTS)?;
@@ -260,7 +260,7 @@ impl Bench<'_> {
         let after = self.disk().counters();
         info!(
             "selftest disk: {operation:?} {} MiB in {total} requests: {} MB/s, {} ns a submit, {} notifications",
-            total * request >> 20,
+            (total * request) >> 20,
             total * request * 1000 / ns,
             busy / total,
             after.notifications - before.notifications

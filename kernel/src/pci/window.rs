@@ -75,6 +75,16 @@ impl Window {
         unsafe { pointer.read_volatile() }
     }
 
+    /// Copies bytes out.
+    pub fn copy_out(&self, offset: usize, buf: &mut [u8]) {
+        buf.iter_mut().enumerate().for_each(|(n, byte)| *byte = self.read(offset + n));
+    }
+
+    /// Copies bytes in.
+    pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        bytes.iter().enumerate().for_each(|(n, byte)| self.write(offset + n, *byte));
+    }
+
     /// Writes one value.
     pub fn write<T: Word>(&self, offset: usize, value: T) {
         let pointer = self.pointer::<T>(offset);

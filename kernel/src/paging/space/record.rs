@@ -7,12 +7,12 @@
 use arrayvec::{ArrayString, ArrayVec};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::crc32c::crc32c;
 use super::layout::{Layout, LayoutError, RECORD_SIZE};
 use super::raw::{self, CHECKED_LEN, MAGIC, MAX_RANGES, NAME_LEN, RawRange, RawRecord, TEXT_LEN, VERSION, get_text, put_text};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 use crate::addr::{Gfn, PAGE_SIZE, PageIndex};
+use crate::mm::crc::crc32c;
 use crate::mm::layout::{RamLayout, RamRange};
 
 /// Feature bits that this code knows and a reader must know. None yet.
@@ -228,7 +228,7 @@ impl Record {
         self.owner.iter().for_each(|owner| put_owner(&mut raw, owner));
         self.contents.iter().for_each(|contents| put_contents(&mut raw, contents));
         self.crash.iter().for_each(|crash| put_crash(&mut raw, crash));
-        raw.crc32c.set(crc32c(&raw.as_bytes()[..CHECKED_LEN]));
+        raw.crc32c.set(crc32c(&raw.as_bytes()[..CHECKED_LEN]).0);
         zerocopy::transmute!(raw)
     }
 
@@ -287,7 +287,7 @@ fn check_envelope(raw: &RawRecord, bytes: &[u8], capacity: u64) -> Result<(), Re
     if raw.version.get() != VERSION {
         return Err(RecordError::Version(raw.version.get()));
     }
-    let (stored, computed) = (raw.crc32c.get(), crc32c(&bytes[..CHECKED_LEN]));
+    let (stored, computed) = (raw.crc32c.get(), crc32c(&bytes[..CHECKED_LEN]).0);
     if stored != computed {
         return Err(RecordError::Checksum { stored, computed });
     }

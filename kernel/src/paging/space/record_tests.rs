@@ -34,7 +34,7 @@ pub fn sample() -> Record {
 fn forged(change: impl FnOnce(&mut RawRecord)) -> [u8; 4096] {
     let mut raw: RawRecord = zerocopy::transmute!(sample().encode());
     change(&mut raw);
-    raw.crc32c.set(crc32c(&raw.as_bytes()[..CHECKED_LEN]));
+    raw.crc32c.set(crc32c(&raw.as_bytes()[..CHECKED_LEN]).0);
     zerocopy::transmute!(raw)
 }
 

@@ -16,6 +16,8 @@ use super::record::{Drain, Record, Residue};
 use super::state::SpaceState;
 
 /// What to do with a device.
+// As `Class`.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Recovery {
     /// Make a space of it.

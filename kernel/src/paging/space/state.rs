@@ -37,7 +37,8 @@ use SpaceState::*;
 /// Every legal transition.
 const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
     (Free, Active),
-    (Active, Active), // the same partition restarts without a dump: next epoch
+    (Free, Releasing), // stale blocks of another owner are scrubbed first
+    (Active, Active),  // the same partition restarts without a dump: next epoch
     (Active, Draining),
     (Active, Releasing),
     (Active, Free), // found at a start: nobody runs in it
