@@ -255,7 +255,11 @@ impl FrameTable {
     /// Claims a frame for moving it out or cleaning it, if it still holds `owner`'s page.
     #[inline]
     pub(super) fn claim(&self, hfn: Hfn, owner: Owner) -> Result<(), Busy> {
-        self.update(hfn, |entry| entry.claimed().filter(|_| entry.state() == State::Mapped(owner)))
+        let unclaimed = Entry::mapped(owner);
+        let word = &self.entries[self.position(hfn) as usize];
+        // One exchange: a pin, another's claim and another owner each make another word.
+        let claimed = word.compare_exchange(unclaimed.0, unclaimed.claimed().0, Ordering::AcqRel, Ordering::Relaxed);
+        claimed.map(|_| ()).map_err(|_| Busy)
     }
 
     /// Gives a claim back.

@@ -73,7 +73,8 @@ pub struct Format {
 /// Read, write, execute of EPT; present, write, user of NPT.
 const ACCESS_BITS: u64 = 0b111;
 const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
-const HAS_BLOCK: u64 = 1 << 52;
+/// Software bit of a present leaf: block and checksum are current while D is clear.
+pub(super) const HAS_BLOCK: u64 = 1 << 52;
 const GUARD: u64 = ((1 << 52) - 1) & !((1 << 39) - 1);
 const PAYLOAD_SHIFT: u32 = 3;
 const TAG_SHIFT: u32 = 35;
@@ -85,6 +86,8 @@ mod tag {
     pub const PAGED: u64 = 3;
     pub const COMING_IN: u64 = 4;
     pub const LOANED: u64 = 5;
+    /// Not in any leaf: the state's number of a present one.
+    pub const PRESENT: u64 = 6;
 }
 
 /// Content of every entry of a new table, at every level.
@@ -181,6 +184,13 @@ pub const fn is_present(word: u64) -> bool {
 #[inline]
 pub const fn frame_of(word: u64) -> Hfn {
     Hfn::new((word & ADDRESS) >> PAGE_SHIFT)
+}
+
+/// Returns the number of the state that a leaf's word is in: its tag, or one more than the last tag.
+#[inline]
+pub(super) const fn state_of(word: u64) -> usize {
+    let tag = if is_present(word) { tag::PRESENT } else { word >> TAG_SHIFT };
+    (tag & 7) as usize
 }
 
 #[inline]

@@ -41,7 +41,7 @@ mod token;
 use super::{
     flush::Passed,
     frames::{Frame, FrameTable, Owner, Pin},
-    leaf::{Leaf, Mapping},
+    leaf::Leaf,
     object::MemoryObject,
     table::{Seen, Slot},
 };
@@ -97,7 +97,7 @@ impl<'a> Page<'a> {
     /// Returns where the page is.
     #[inline]
     pub fn leaf(&self) -> Leaf {
-        self.slot.load().leaf
+        self.slot.load().leaf()
     }
 
     /// Reads and clears A.
@@ -122,9 +122,8 @@ impl<'a> Page<'a> {
     /// [`Refused::State`]: the page is not resident.
     #[inline]
     pub fn touch(&self, access: Access) -> Result<Hfn, Refused> {
-        let writes = access == Access::Write;
-        let change = |old: Mapping| Mapping { accessed: true, dirty: old.dirty || writes, ..old };
-        self.remap(|_| Ok(()), change).map(|mapping| mapping.hfn)
+        let touched = |old: Seen| if access == Access::Write { old.accessed().dirtied() } else { old.accessed() };
+        self.remap(|old| Ok(touched(old)))
     }
 
     /// Pins a resident page for a device's or an I/O's use: it stays where it is until [`FrameTable::unpin`].
@@ -134,8 +133,8 @@ impl<'a> Page<'a> {
     /// # Errors
     /// [`Refused::State`]: not resident. [`Refused::Pinned`]: it is on its way out or is being cleaned; wait for that.
     pub fn pin(&self) -> Result<Pin, Refused> {
-        let (_, mapping) = self.present()?;
-        self.frames().pin(mapping.hfn, self.owner()).map_err(|_| Refused::Pinned)
+        let (_, hfn) = self.present()?;
+        self.frames().pin(hfn, self.owner()).map_err(|_| Refused::Pinned)
     }
 
     #[inline]
@@ -148,68 +147,60 @@ impl<'a> Page<'a> {
     }
 
     #[inline]
-    fn present(&self) -> Result<(Seen, Mapping), Refused> {
+    fn present(&self) -> Result<(Seen, Hfn), Refused> {
         let seen = self.slot.load();
-        match seen.leaf {
-            Leaf::Present(mapping) => Ok((seen, mapping)),
-            other => Err(Refused::State(other)),
+        match seen.frame() {
+            Some(hfn) => Ok((seen, hfn)),
+            None => Err(Refused::State(seen.leaf())),
         }
     }
 
     /// Takes the claim of a resident page's frame. From then on the leaf changes by A, D and the claim's holder only.
-    #[inline]
+    #[inline(always)]
     fn claim(&self) -> Result<Hfn, Refused> {
-        let (_, mapping) = self.present()?;
-        self.frames().claim(mapping.hfn, self.owner()).map_err(|_| Refused::Pinned)?;
-        Ok(mapping.hfn)
+        let (_, hfn) = self.present()?;
+        self.frames().claim(hfn, self.owner()).map_err(|_| Refused::Pinned)?;
+        Ok(hfn)
     }
 
-    /// Changes what a resident page's leaf says beside the frame, again and again until nobody interferes.
+    /// Changes a resident page's leaf, again and again until nobody interferes or `change` refuses; returns the frame.
     #[inline]
-    fn remap(
-        &self,
-        allowed: impl Fn(Mapping) -> Result<(), Refused>,
-        change: impl Fn(Mapping) -> Mapping,
-    ) -> Result<Mapping, Refused> {
+    fn remap(&self, change: impl Fn(Seen) -> Result<Seen, Refused>) -> Result<Hfn, Refused> {
         loop {
-            let (seen, old) = self.present()?;
-            allowed(old)?;
-            let new = change(old);
-            if new == old || self.replace(seen, Leaf::Present(new)).is_ok() {
-                return Ok(new);
+            let (seen, hfn) = self.present()?;
+            let new = change(seen)?;
+            if new == seen || self.replace(seen, new).is_ok() {
+                return Ok(hfn);
             }
         }
     }
 
-    /// Takes a resident page out of its leaf, again and again until nobody interferes.
+    /// Changes a page that is in one certain state without a frame in its leaf.
+    #[inline(always)]
+    fn exchange(&self, from: Leaf, to: Leaf) -> Result<(), Refused> {
+        let (from, to) = (self.slot.encode(from), self.slot.encode(to));
+        self.replace(from, to).map_err(|now| Refused::State(now.leaf()))
+    }
+
+    /// Changes a page that is in one of the states that `from` accepts.
     #[inline]
-    fn take(&self, to: impl Fn(Mapping) -> Result<Leaf, Refused>) -> Result<(), Refused> {
+    fn transition(&self, from: impl Fn(Leaf) -> bool, to: Leaf) -> Result<(), Refused> {
         loop {
-            let (seen, mapping) = self.present()?;
-            if self.replace(seen, to(mapping)?).is_ok() {
+            let seen = self.slot.load();
+            if !from(seen.leaf()) {
+                return Err(Refused::State(seen.leaf()));
+            }
+            if self.replace(seen, self.slot.encode(to)).is_ok() {
                 return Ok(());
             }
         }
     }
 
-    /// Changes a leaf that `from` accepts; returns what it was, or what stood in the way.
-    #[inline]
-    fn transition(&self, from: impl Fn(Leaf) -> bool, to: Leaf) -> Result<Leaf, Refused> {
-        let mut seen = self.slot.load();
-        while from(seen.leaf) {
-            match self.replace(seen, to) {
-                Ok(()) => return Ok(seen.leaf),
-                Err(now) => seen = now,
-            }
-        }
-        Err(Refused::State(seen.leaf))
-    }
-
     /// The one place where a leaf changes: the counts go along.
-    #[inline(always)]
-    fn replace(&self, seen: Seen, to: Leaf) -> Result<(), Seen> {
+    #[inline]
+    fn replace(&self, seen: Seen, to: Seen) -> Result<(), Seen> {
         self.slot.replace(seen, to)?;
-        self.object.counters().moved(seen.leaf, to);
+        self.object.counters().moved(seen, to);
         Ok(())
     }
 }

@@ -19,14 +19,16 @@
 //! block yet, with table pages reserved for the split. It would be a fourth kind of entry in `child`, and a split before the first write-out.
 
 mod reserve;
+mod slot;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use super::leaf::{EMPTY, Format, Leaf, frame_of, is_present};
+use super::leaf::{EMPTY, Format, frame_of, is_present};
 use crate::addr::{Gfn, Hfn};
 use alloc::sync::Arc;
 pub use reserve::TableReserve;
+pub use slot::{Seen, Slot};
 pub use walk::Slots;
 
 /// Entries in a table.
@@ -103,62 +105,6 @@ pub struct Table<M: TableMemory> {
 
 /// The entries of a policy's pages.
 type EntryOf<'a, M> = <<M as TableMemory>::Page<'a> as TablePage>::Entry;
-
-/// One leaf of a table.
-#[derive(Clone, Copy, Debug)]
-pub struct Slot<E: Entry> {
-    entry: E,
-    format: &'static Format,
-}
-
-/// A leaf as it was read: what it says, and the word to compare with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seen {
-    /// What it says.
-    pub leaf: Leaf,
-    word: u64,
-}
-
-impl<E: Entry> Slot<E> {
-    /// Reads the leaf.
-    #[inline]
-    pub fn load(&self) -> Seen {
-        self.seen(self.entry.load())
-    }
-
-    /// Replaces the leaf, if it still is what was seen, A and D included.
-    ///
-    /// # Errors
-    /// What it is instead.
-    #[inline]
-    pub fn replace(&self, seen: Seen, leaf: Leaf) -> Result<(), Seen> {
-        self.entry.compare_exchange(seen.word, self.format.encode(leaf)).map_err(|word| self.seen(word))
-    }
-
-    /// Reads and clears A. `None` if the leaf is not present.
-    ///
-    /// The shortest path there is: one turn of the clock is one of these for every resident page.
-    #[inline]
-    pub fn take_accessed(&self) -> Option<bool> {
-        let accessed = self.format.accessed;
-        let mut word = self.entry.load();
-        while is_present(word) {
-            if word & accessed == 0 {
-                return Some(false);
-            }
-            match self.entry.compare_exchange(word, word & !accessed) {
-                Ok(()) => return Some(true),
-                Err(now) => word = now,
-            }
-        }
-        None
-    }
-
-    #[inline]
-    fn seen(&self, word: u64) -> Seen {
-        Seen { leaf: self.format.decode(word), word }
-    }
-}
 
 impl<M: TableMemory> Table<M> {
     /// Makes a table of which every page is untouched.

@@ -10,10 +10,12 @@ mod port;
 mod state;
 pub mod svm;
 pub mod vmx;
+mod zero;
 
 pub use checksum::{crc32c, crc32c_page};
 pub use port::{in8, in16, in32, out8, out16, out32};
 pub use state::{rdmsr, wrmsr, xgetbv, xrstor, xsave, xsetbv};
+pub use zero::is_zero_page;
 
 use core::arch::asm;
 

@@ -42,6 +42,7 @@ const LAST: u32 = u32::MAX;
 impl Entry {
     pub(super) const HELD: Self = Self(HELD << STATE_SHIFT);
 
+    #[inline]
     pub(super) const fn free(next: Option<u32>) -> Self {
         let next = match next {
             Some(position) => position,
@@ -50,10 +51,12 @@ impl Entry {
         Self(FREE << STATE_SHIFT | (next as u64) << INDEX_SHIFT)
     }
 
+    #[inline]
     pub(super) const fn mapped(owner: Owner) -> Self {
         Self(MAPPED << STATE_SHIFT | (owner.index.0 as u64) << INDEX_SHIFT | owner.object.as_u16() as u64)
     }
 
+    #[inline]
     pub(super) const fn state(self) -> State {
         let field = (self.0 >> INDEX_SHIFT) as u32;
         match self.0 >> STATE_SHIFT {
@@ -64,10 +67,12 @@ impl Entry {
         }
     }
 
+    #[inline]
     pub(super) const fn pins(self) -> u32 {
         ((self.0 / PIN) & PIN_MAX) as u32
     }
 
+    #[inline]
     pub(super) const fn is_claimed(self) -> bool {
         self.0 & CLAIMED != 0
     }
@@ -86,12 +91,10 @@ impl Entry {
         Self(self.0 - PIN)
     }
 
-    /// The claim taken; `None` where it is taken or somebody has pinned the frame.
-    pub(super) const fn claimed(self) -> Option<Self> {
-        if self.is_claimed() || self.pins() > 0 {
-            return None;
-        }
-        Some(Self(self.0 | CLAIMED))
+    /// The claim taken; only of a word without pins and claim.
+    #[inline]
+    pub(super) const fn claimed(self) -> Self {
+        Self(self.0 | CLAIMED)
     }
 
     /// The claim given back.
@@ -127,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn claim_and_pins_exclude_each_other() {
+    fn a_claimed_frame_takes_no_pin() {
         let owner = Owner { object: ObjectId(1), index: PageIndex(2) };
-        let claimed = Entry::mapped(owner).claimed().unwrap();
-        assert_eq!((claimed.pinned(), claimed.claimed()), (None, None));
-        assert_eq!(Entry::mapped(owner).pinned().unwrap().claimed(), None);
+        let claimed = Entry::mapped(owner).claimed();
+        assert_eq!(claimed.pinned(), None);
+        assert_eq!((claimed.state(), claimed.pins()), (State::Mapped(owner), 0));
         assert_eq!(claimed.unclaimed(), Entry::mapped(owner));
     }
 

@@ -72,9 +72,20 @@ impl Regions {
     /// Returns the position of a frame, or `None` if it is in no region.
     #[inline]
     pub(super) fn position(&self, hfn: Hfn) -> Option<u32> {
-        self.0.iter().find_map(|placed| {
-            let offset = hfn.as_u64().checked_sub(placed.region.first.as_u64())?;
-            (offset < u64::from(placed.region.count)).then_some(placed.position + offset as u32)
-        })
+        // Most machines have one region.
+        self.0.first()?.position(hfn).or_else(|| self.position_behind(hfn))
+    }
+
+    #[cold]
+    fn position_behind(&self, hfn: Hfn) -> Option<u32> {
+        self.0.iter().find_map(|placed| placed.position(hfn))
+    }
+}
+
+impl Placed {
+    #[inline]
+    fn position(&self, hfn: Hfn) -> Option<u32> {
+        let offset = hfn.as_u64().wrapping_sub(self.region.first.as_u64());
+        (offset < u64::from(self.region.count)).then(|| self.position.wrapping_add(offset as u32))
     }
 }

@@ -1,7 +1,7 @@
 //! Cleaning in place: the page stays mapped and gets a current block.
 
 use super::{Cleaning, Page, Refused, SettledClean};
-use crate::mm::{crc::Crc32c, leaf::Mapping};
+use crate::mm::{crc::Crc32c, table::Seen};
 
 impl Page<'_> {
     /// Clears D (and *has block*) of a dirty page that stays mapped. The frame is read after the flush.
@@ -10,9 +10,8 @@ impl Page<'_> {
     /// [`Refused`] says what stands in the way; [`Refused::Clean`]: there is nothing to do.
     pub fn begin_clean(&self) -> Result<Cleaning, Refused> {
         let hfn = self.claim()?;
-        let dirty = |old: Mapping| if old.dirty { Ok(()) } else { Err(Refused::Clean) };
-        let change = |old: Mapping| Mapping { dirty: false, has_block: false, ..old };
-        self.remap(dirty, change).inspect_err(|_| self.frames().unclaim(hfn))?;
+        let cleaned = |old: Seen| if old.is_dirty() { Ok(old.cleaned()) } else { Err(Refused::Clean) };
+        self.remap_claimed(hfn, cleaned)?;
         Ok(Cleaning::new(self.object, self.index, hfn))
     }
 
@@ -23,8 +22,8 @@ impl Page<'_> {
     pub fn finish_clean(&self, cleaning: SettledClean, crc: Crc32c) -> bool {
         let hfn = cleaning.into_hfn(self.object, self.index);
         self.frames().set_checksum(hfn, crc);
-        let still_clean = |old: Mapping| if old.dirty { Err(Refused::Dirty) } else { Ok(()) };
-        let done = self.remap(still_clean, |old| Mapping { has_block: true, ..old }).is_ok();
+        let with_block = |old: Seen| if old.is_dirty() { Err(Refused::Dirty) } else { Ok(old.with_block()) };
+        let done = self.remap(with_block).is_ok();
         self.frames().unclaim(hfn);
         done
     }
@@ -32,7 +31,7 @@ impl Page<'_> {
     /// Sets D again: the write failed or is not wanted any more.
     pub fn abort_clean(&self, cleaning: SettledClean) {
         let hfn = cleaning.into_hfn(self.object, self.index);
-        let dirtied = self.remap(|_| Ok(()), |old| Mapping { dirty: true, ..old });
+        let dirtied = self.remap(|old| Ok(old.dirtied()));
         assert!(dirtied.is_ok(), "a claimed page stays in its leaf");
         self.frames().unclaim(hfn);
     }

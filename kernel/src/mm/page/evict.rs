@@ -5,6 +5,7 @@ use crate::addr::Hfn;
 use crate::mm::{
     crc::Crc32c,
     leaf::{Leaf, Mapping},
+    table::Seen,
 };
 
 impl Page<'_> {
@@ -14,8 +15,9 @@ impl Page<'_> {
     /// [`Refused`] says what stands in the way; [`Refused::Clean`] calls for [`Page::evict_clean`].
     pub fn begin_write_out(&self) -> Result<WriteOut, Refused> {
         let hfn = self.claim()?;
-        let out = |mapping: Mapping| if mapping.dirty { Ok(Leaf::GoingOut(hfn)) } else { Err(Refused::Clean) };
-        self.take(out).inspect_err(|_| self.frames().unclaim(hfn))?;
+        let out = self.slot.encode(Leaf::GoingOut(hfn));
+        let dirty = |old: Seen| if old.is_dirty() { Ok(out) } else { Err(Refused::Clean) };
+        self.remap_claimed(hfn, dirty)?;
         Ok(WriteOut::new(self.object, self.index, hfn))
     }
 
@@ -33,7 +35,7 @@ impl Page<'_> {
     pub fn abort_write_out(&self, out: Settled) {
         let hfn = out.into_hfn(self.object, self.index);
         // Refused where somebody has rescued it before: then it is where it should be.
-        let _ = self.transition(|leaf| leaf == Leaf::GoingOut(hfn), rescued(hfn));
+        let _ = self.exchange(Leaf::GoingOut(hfn), rescued(hfn));
         self.frames().unclaim(hfn);
     }
 
@@ -45,7 +47,7 @@ impl Page<'_> {
     /// [`Refused::State`]: the page is not going out (any more).
     pub fn rescue(&self) -> Result<(), Refused> {
         let Leaf::GoingOut(hfn) = self.leaf() else { return Err(Refused::State(self.leaf())) };
-        self.transition(|leaf| leaf == Leaf::GoingOut(hfn), rescued(hfn)).map(|_| ())
+        self.exchange(Leaf::GoingOut(hfn), rescued(hfn))
     }
 
     /// Present and clean -> Paged with the checksum kept for its frame, or Zero if it has no block.
@@ -54,12 +56,12 @@ impl Page<'_> {
     /// [`Refused`] says what stands in the way; [`Refused::Dirty`] calls for [`Page::begin_write_out`].
     pub fn evict_clean(&self) -> Result<Unmapped, Refused> {
         let hfn = self.claim()?;
-        let crc = self.frames().checksum(hfn);
-        self.unmap_to(hfn, |mapping| match mapping {
-            Mapping { dirty: true, .. } => Err(Refused::Dirty),
-            Mapping { has_block: true, .. } => Ok(Leaf::Paged(crc)),
-            Mapping { has_block: false, .. } => Ok(Leaf::Zero),
-        })
+        let to = |old: Seen| match (old.is_dirty(), old.has_block()) {
+            (true, _) => Err(Refused::Dirty),
+            (false, true) => Ok(self.slot.encode(Leaf::Paged(self.frames().checksum(hfn)))),
+            (false, false) => Ok(self.slot.encode(Leaf::Zero)),
+        };
+        self.unmap_to(hfn, to)
     }
 
     /// Anything settled -> Loaned: the guest has given the page back, its content is void. A resident page gives its frame.
@@ -70,11 +72,12 @@ impl Page<'_> {
         match self.leaf() {
             Leaf::Present(_) => {
                 let hfn = self.claim()?;
-                self.unmap_to(hfn, |_| Ok(Leaf::Loaned)).map(Some)
+                self.unmap_to(hfn, |_| Ok(self.slot.encode(Leaf::Loaned))).map(Some)
             }
             _ => {
                 let settled = |leaf| matches!(leaf, Leaf::Untouched | Leaf::Zero | Leaf::Paged(_) | Leaf::Loaned);
-                self.transition(settled, Leaf::Loaned).map(|_| None)
+                self.transition(settled, Leaf::Loaned)?;
+                Ok(None)
             }
         }
     }
@@ -84,24 +87,31 @@ impl Page<'_> {
         match self.leaf() {
             Leaf::Present(_) => {
                 let hfn = self.claim()?;
-                self.take(|_| Ok(Leaf::Untouched)).inspect_err(|_| self.frames().unclaim(hfn))?;
+                self.remap_claimed(hfn, |_| Ok(self.slot.encode(Leaf::Untouched)))?;
                 Ok(Some(self.frames().unmap(hfn, self.owner())))
             }
             busy @ (Leaf::GoingOut(_) | Leaf::ComingIn(_)) => Err(Refused::State(busy)),
-            settled => self.transition(|leaf| leaf == settled, Leaf::Untouched).map(|_| None),
+            settled => self.exchange(settled, Leaf::Untouched).map(|()| None),
         }
     }
 
     /// Takes a claimed page out of its leaf; its frame waits for the flush.
-    fn unmap_to(&self, hfn: Hfn, to: impl Fn(Mapping) -> Result<Leaf, Refused>) -> Result<Unmapped, Refused> {
-        self.take(to).inspect_err(|_| self.frames().unclaim(hfn))?;
+    #[inline]
+    fn unmap_to(&self, hfn: Hfn, to: impl Fn(Seen) -> Result<Seen, Refused>) -> Result<Unmapped, Refused> {
+        self.remap_claimed(hfn, to)?;
         Ok(Unmapped::new(self.object, self.frames().unmap(hfn, self.owner())))
+    }
+
+    /// Changes a claimed page's leaf, or gives the claim back.
+    #[inline]
+    pub(super) fn remap_claimed(&self, hfn: Hfn, change: impl Fn(Seen) -> Result<Seen, Refused>) -> Result<(), Refused> {
+        self.remap(change).map(|_| ()).inspect_err(|_| self.frames().unclaim(hfn))
     }
 
     fn end(&self, out: Settled, to: Leaf) -> Ended {
         let hfn = out.into_hfn(self.object, self.index);
-        match self.transition(|leaf| leaf == Leaf::GoingOut(hfn), to) {
-            Ok(_) => Ended::Out(self.frames().unmap(hfn, self.owner())),
+        match self.exchange(Leaf::GoingOut(hfn), to) {
+            Ok(()) => Ended::Out(self.frames().unmap(hfn, self.owner())),
             Err(_) => {
                 self.frames().unclaim(hfn);
                 Ended::Rescued

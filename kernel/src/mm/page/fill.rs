@@ -21,8 +21,10 @@ impl Page<'_> {
     /// # Errors
     /// The frame comes back if the page is in another state by now: somebody was faster.
     pub fn install_zero(&self, frame: Frame) -> Result<(), Frame> {
+        let mapping = self.map(frame, Flags { accessed: true, has_block: false });
         let reads_as_zeros = |leaf| matches!(leaf, Leaf::Untouched | Leaf::Zero | Leaf::Loaned);
-        self.install(frame, Flags { accessed: true, has_block: false }, reads_as_zeros)
+        let installed = self.transition(reads_as_zeros, Leaf::Present(mapping));
+        self.or_back(mapping, installed)
     }
 
     /// Maps a frame that holds the block's content, read and verified: Paged(crc) -> Present, has block.
@@ -33,7 +35,7 @@ impl Page<'_> {
     /// The frame comes back if the page is in another state by now, or has another checksum.
     pub fn install_page(&self, frame: Frame, crc: Crc32c) -> Result<(), Frame> {
         self.frames().set_checksum(frame.hfn(), crc);
-        self.install(frame, Flags { accessed: true, has_block: true }, |leaf| leaf == Leaf::Paged(crc))
+        self.install(Leaf::Paged(crc), frame, Flags { accessed: true, has_block: true })
     }
 
     /// Paged -> ComingIn; returns the checksum that the block must have. The transfer keeps it.
@@ -41,10 +43,9 @@ impl Page<'_> {
     /// # Errors
     /// [`Refused::State`]: the page is not paged; where it is coming in, the leaf names the transfer to join.
     pub fn begin_page_in(&self, transfer: TransferIndex) -> Result<Crc32c, Refused> {
-        match self.transition(|leaf| matches!(leaf, Leaf::Paged(_)), Leaf::ComingIn(transfer))? {
-            Leaf::Paged(crc) => Ok(crc),
-            other => Err(Refused::State(other)),
-        }
+        let Leaf::Paged(crc) = self.leaf() else { return Err(Refused::State(self.leaf())) };
+        self.exchange(Leaf::Paged(crc), Leaf::ComingIn(transfer))?;
+        Ok(crc)
     }
 
     /// ComingIn -> Present, has block: the frame holds the block's content, verified against `crc`.
@@ -54,7 +55,7 @@ impl Page<'_> {
     pub fn finish_page_in(&self, transfer: TransferIndex, frame: Frame, crc: Crc32c, reason: Reason) {
         self.frames().set_checksum(frame.hfn(), crc);
         let flags = Flags { accessed: reason == Reason::Demand, has_block: true };
-        let installed = self.install(frame, flags, |leaf| leaf == Leaf::ComingIn(transfer));
+        let installed = self.install(Leaf::ComingIn(transfer), frame, flags);
         assert!(installed.is_ok(), "a page that comes in waits for its transfer");
     }
 
@@ -63,17 +64,27 @@ impl Page<'_> {
     /// # Panics
     /// If the page is not coming in by this transfer (our bug).
     pub fn abort_page_in(&self, transfer: TransferIndex, crc: Crc32c) {
-        let back = self.transition(|leaf| leaf == Leaf::ComingIn(transfer), Leaf::Paged(crc));
+        let back = self.exchange(Leaf::ComingIn(transfer), Leaf::Paged(crc));
         assert!(back.is_ok(), "a page that comes in waits for its transfer");
     }
 
-    fn install(&self, frame: Frame, flags: Flags, from: impl Fn(Leaf) -> bool) -> Result<(), Frame> {
+    #[inline]
+    fn install(&self, from: Leaf, frame: Frame, flags: Flags) -> Result<(), Frame> {
+        let mapping = self.map(frame, flags);
+        let installed = self.exchange(from, Leaf::Present(mapping));
+        self.or_back(mapping, installed)
+    }
+
+    /// Makes the frame this page's, before the leaf says so.
+    #[inline]
+    fn map(&self, frame: Frame, flags: Flags) -> Mapping {
         let hfn = self.frames().map(frame, self.owner());
-        let mapping = Mapping { hfn, accessed: flags.accessed, dirty: false, has_block: flags.has_block };
-        match self.transition(from, Leaf::Present(mapping)) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(self.frames().unmap(hfn, self.owner())),
-        }
+        Mapping { hfn, accessed: flags.accessed, dirty: false, has_block: flags.has_block }
+    }
+
+    #[inline]
+    fn or_back(&self, mapping: Mapping, installed: Result<(), Refused>) -> Result<(), Frame> {
+        installed.map_err(|_| self.frames().unmap(mapping.hfn, self.owner()))
     }
 }
 
