@@ -1,7 +1,7 @@
 //! virtio-blk on modern PCI: deep, scatter-gather, and never at the mercy of its device.
 //!
 //! The transport (capabilities, status, features, configuration) is virtio-drivers'; the queue is ours:
-//! `docs/decisions/` says why. Reference: VIRTIO 1.2 §2.7 "Split Virtqueues", §4.1 "Virtio Over PCI Bus",
+//! `docs/decisions/0006-our-own-virtqueue.md` says why. Reference: VIRTIO 1.2 §2.7 "Split Virtqueues", §4.1 "Virtio Over PCI Bus",
 //! §5.2 "Block Device".
 //!
 //! ```text

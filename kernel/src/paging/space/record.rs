@@ -7,7 +7,7 @@
 use arrayvec::{ArrayString, ArrayVec};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::layout::{Layout, LayoutError, RECORD_SIZE};
+use super::layout::{Layout, LayoutError, RECORD_SIZE, usable};
 use super::raw::{self, CHECKED_LEN, MAGIC, MAX_RANGES, NAME_LEN, RawRange, RawRecord, TEXT_LEN, VERSION, get_text, put_text};
 use super::state::SpaceState;
 use super::uuid::Uuid;
@@ -129,7 +129,7 @@ pub struct Crash {
 /// What a space says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// Bytes of the device when it was formatted.
+    /// Bytes of the device when it was formatted, whole pages only.
     pub capacity: u64,
     /// The space's name.
     pub space: Uuid,
@@ -197,7 +197,7 @@ impl Record {
     /// Makes the record of a space that nobody owns yet.
     pub fn free(capacity: u64, space: Uuid, residue: Residue) -> Self {
         Self {
-            capacity,
+            capacity: usable(capacity),
             space,
             sequence: 1,
             state: SpaceState::Free,
@@ -241,7 +241,7 @@ impl Record {
         check_envelope(raw, bytes, capacity)?;
         let state = SpaceState::from_number(raw.state.get()).ok_or(RecordError::Field("state"))?;
         let record = Self {
-            capacity,
+            capacity: raw.capacity.get(),
             space: Uuid(raw.space_uuid),
             sequence: raw.sequence.get(),
             state,
@@ -301,8 +301,9 @@ fn check_envelope(raw: &RawRecord, bytes: &[u8], capacity: u64) -> Result<(), Re
     if u64::from(raw.page_size.get()) != PAGE_SIZE {
         return Err(RecordError::Field("page_size"));
     }
-    if raw.capacity.get() != capacity {
-        return Err(RecordError::Capacity { recorded: raw.capacity.get(), actual: capacity });
+    let (recorded, actual) = (raw.capacity.get(), usable(capacity));
+    if recorded != actual {
+        return Err(RecordError::Capacity { recorded, actual });
     }
     Ok(())
 }

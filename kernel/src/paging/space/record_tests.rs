@@ -111,5 +111,6 @@ fn what_we_do_not_know_is_refused() {
     assert_eq!(decode(forged(|r| r.magic[0] = b'X')), Err(RecordError::Magic));
     let other = Record::decode(&sample().encode(), CAPACITY + 4096);
     assert_eq!(other, Err(RecordError::Capacity { recorded: CAPACITY, actual: CAPACITY + 4096 }));
+    assert_eq!(Record::decode(&sample().encode(), CAPACITY + 4095), Ok(sample()), "a piece of a page does not count");
     assert!(decode(forged(|r| r.features_optional.set(u64::MAX))).is_ok());
 }

@@ -16,10 +16,10 @@ use super::record::{Record, Residue};
 use super::recovery::{Recovery, recovery};
 use super::uuid::Uuid;
 use crate::addr::PAGE_SIZE;
-use crate::block::DiskInfo;
 use crate::block::blocking::{Blocking, BlockingError};
 use crate::block::dma::DmaRegion;
 use crate::block::request::SECTOR_SIZE;
+use crate::block::{DiskInfo, SubmitError};
 
 /// Bytes that are read or written at a time.
 const PIECE: usize = PAGE_SIZE as usize;
@@ -99,17 +99,21 @@ impl<'a, C: Fn() -> u64> Device<'a, C> {
     /// # Errors
     /// [`BlockingError`] where the device fails.
     pub fn format(&self, name: Uuid, residue: Residue) -> Result<Record, BlockingError> {
-        let head = HEAD_LEN.min(Side::A.start(self.capacity).unwrap_or(0) as usize);
-        for at in (0..head).step_by(PIECE) {
-            self.write(at as u64, &[0; PIECE])?;
-        }
-        // Both copies: whatever lay on the other side may have a higher sequence number.
-        let first = Record::free(self.capacity, name, residue);
-        let second = Record { sequence: first.sequence + 1, ..first.clone() };
-        self.write_record(&first)?;
-        self.write_record(&second)?;
+        let (Some(a), Some(b)) = (Side::A.start(self.capacity), Side::B.start(self.capacity)) else {
+            return Err(BlockingError::Refused(SubmitError::Invalid));
+        };
+        // Both records go first, whatever their sequence: an interruption leaves something that is nobody's space.
+        self.write(a, &[0; PIECE])?;
+        self.write(b, &[0; PIECE])?;
         self.io.flush()?;
-        Ok(second)
+        for at in (0..a.min(HEAD_LEN as u64)).step_by(PIECE) {
+            self.write(at, &[0; PIECE])?;
+        }
+        self.io.flush()?;
+        let record = Record::free(self.capacity, name, residue);
+        self.write_record(&record)?;
+        self.io.flush()?;
+        Ok(record)
     }
 
     /// Writes a record to its side; not flushed.
@@ -119,7 +123,7 @@ impl<'a, C: Fn() -> u64> Device<'a, C> {
     pub fn write_record(&self, record: &Record) -> Result<(), BlockingError> {
         match Side::of(record.sequence).start(self.capacity) {
             Some(at) => self.write(at, &record.encode()),
-            None => Err(BlockingError::Refused(crate::block::SubmitError::Invalid)),
+            None => Err(BlockingError::Refused(SubmitError::Invalid)),
         }
     }
 
