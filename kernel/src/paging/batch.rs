@@ -13,7 +13,7 @@
 use crate::addr::{Hfn, Hpa, PAGE_SIZE, PageIndex};
 use crate::block::Segment;
 use crate::mm::crc::Crc32c;
-use crate::mm::flush::Ticket;
+use crate::mm::flush::{Passed, Ticket};
 use crate::mm::object::ObjectId;
 use crate::mm::page::{Cleaning, Settled, SettledClean, Unmapped, WriteOut};
 use alloc::vec::Vec;
@@ -93,6 +93,8 @@ pub(super) struct Batch {
     /// Whose pages; none while free.
     pub object: Option<ObjectId>,
     pub ticket: Option<Ticket>,
+    /// The flush has passed.
+    pub passed: Option<Passed>,
     pub lines: Vec<Line>,
     /// Clean pages out of their leaves; they need the flush and no more.
     pub unmapped: Vec<Unmapped>,
@@ -111,6 +113,7 @@ impl Batch {
             purpose: Purpose::Evict,
             object: None,
             ticket: None,
+            passed: None,
             lines: Vec::with_capacity(BATCH_PAGES),
             unmapped: Vec::with_capacity(BATCH_PAGES),
             cursor: 0,
@@ -133,6 +136,17 @@ impl Batch {
         debug_assert!(self.lines.len() < BATCH_PAGES, "a batch never grows");
         self.lines.push(Line { entry, crc: Crc32c::default() });
         self.live += 1;
+    }
+
+    /// Makes a line readable, now that the flush has passed; returns its page and frame.
+    pub fn settle(&mut self, line: usize, passed: &Passed) -> Option<(PageIndex, Hfn)> {
+        let entry = &mut self.lines[line].entry;
+        *entry = match core::mem::replace(entry, Entry::Gone) {
+            Entry::Limbo(out) => Entry::Ready(out.settle(passed)),
+            Entry::CleanLimbo(cleaning) => Entry::CleanReady(cleaning.settle(passed)),
+            other => other,
+        };
+        self.lines[line].ready()
     }
 
     /// Takes an entry out to deal with it.

@@ -36,11 +36,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let state = &mut *state;
         let id = object.id();
         let slot = state.slots.get(id).expect("an object with paged pages is attached");
-        let store = *slot.store.as_ref().expect("an object with paged pages has a store");
+        let store = slot.store.as_ref().expect("an object with paged pages has a store");
+        let (dead, most) = (store.dead, store.max_pages as u32);
         if let Some(loss) = slot.loss_of(page.index()) {
             return Some(Fault::Lost(loss));
         }
-        if store.dead {
+        if dead {
             return Some(Fault::Lost(Loss::Io(DiskError::Dead)));
         }
         let Some(number) = state.transfers.vacant() else {
@@ -58,7 +59,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         };
         let transfer = state.transfers.start(number, id, page.index(), coming, now);
         if state.credits.total() == 0 {
-            self.read_around(object, transfer, number, store.max_pages as u32);
+            self.read_around(object, transfer, number, most);
         }
         self.submit_transfer(state, number);
         Some(Fault::Wait(ticket))
@@ -131,7 +132,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     fn segments_of(&self, transfer: &Transfer, store: &StoreState) -> ArrayVec<Segment, { WINDOW as usize }> {
         let mut segments = ArrayVec::new();
-        for coming in transfer.pages.iter().flatten() {
+        for coming in transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten() {
             let base = self.ground.memory.hpa(coming.frame.hfn());
             if !super::batch::extend_last(segments.last_mut(), base, store.max_segment_len) {
                 segments.push(Segment { base, len: PAGE_SIZE as u32 });
@@ -163,24 +164,22 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Installs every page whose block is right. What is left in the transfer was wrong.
     fn install_all(&self, slot: &mut Slot, transfer: &mut Transfer, number: u32) {
-        let object = slot.object.clone();
-        let (base, demand) = (transfer.base, transfer.demand);
-        for page in object.pages(transfer.range()) {
-            let place = page.index().0 - base;
+        for place in transfer.first..transfer.end {
             let right = |c: &Coming| self.ground.memory.checksum(c.frame.hfn()) == c.crc;
             let Some(coming) = transfer.pages[place as usize].take_if(|c| right(c)) else {
                 bump(&self.counters.checksum_errors, 1);
                 continue;
             };
-            let reason = if place == demand {
-                Reason::Demand
-            } else {
-                slot.note_ahead(page.index());
-                Reason::ReadAround
-            };
+            let index = transfer.page(place);
+            let mut reason = Reason::Demand;
+            if place != transfer.demand {
+                slot.note_ahead(index);
+                reason = Reason::ReadAround;
+            }
+            let page = slot.object.existing(index).expect("a page that is coming in has a table");
             page.finish_page_in(TransferIndex(number), coming.frame, coming.crc, reason);
         }
-        self.drop_neighbours(&object, transfer, number);
+        self.drop_neighbours(&slot.object, transfer, number);
     }
 
     /// Lets go of the neighbours that are still in the transfer: they are paged again, and read when somebody wants them.

@@ -12,9 +12,9 @@ use crate::pool::Policy;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Completions taken from a disk at a time.
-const AT_A_TIME: usize = 16;
+const AT_A_TIME: usize = 8;
 /// Rounds of completions of one disk in a poll.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 8;
 
 /// What a poll has done, and what it needs from its caller.
 #[must_use = "CPUs that are not kicked may stay in the guest for ever"]

@@ -20,7 +20,7 @@ use crate::arch::percpu::CpuId;
 use crate::block::Disk;
 use crate::mm::leaf::{Leaf, Mapping};
 use crate::mm::object::{ObjectId, ObjectTable};
-use crate::mm::page::Page;
+use crate::mm::page::{Age, Page};
 use crate::mm::phys::FrameMemory;
 use crate::pool::policy::{CandidateKind, PageView};
 use crate::pool::{Candidate, Policy, Verdict};
@@ -159,22 +159,20 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         let before = batch.len();
         let (mut at, mut aged) = (end, 0);
         for page in object.pages(start..end) {
-            let Leaf::Present(mapping) = page.leaf() else { continue };
-            match self.policy.judge(PageView { referenced: mapping.accessed, clean: !mapping.dirty }) {
-                Verdict::Skip => {}
-                Verdict::Age => {
-                    let _ = page.age();
+            match page.age() {
+                Age::Absent => continue,
+                Age::Referenced => {
                     aged += 1;
                     self.note_used(slot, page);
+                    continue;
                 }
-                verdict => {
-                    if self.collect(batch, page, mapping, verdict) {
-                        slot.take_ahead(page.index());
-                        if batch.len() >= most {
-                            at = page.index().0 + 1;
-                            break;
-                        }
-                    }
+                Age::Idle => {}
+            }
+            if self.collect(batch, page) {
+                slot.take_ahead(page.index());
+                if batch.len() >= most {
+                    at = page.index().0 + 1;
+                    break;
                 }
             }
         }
@@ -192,16 +190,25 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         }
     }
 
-    /// Takes a page out of its leaf and into the batch; returns whether it could be.
-    fn collect(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping, verdict: Verdict) -> bool {
-        if verdict == Verdict::EvictClean {
-            let Ok(unmapped) = page.evict_clean() else { return false };
-            batch.unmapped.push(unmapped);
-            let counter =
-                if mapping.has_block { &self.pager.counters.clean_evictions } else { &self.pager.counters.zero_evictions };
-            bump(counter, 1);
-            return true;
+    /// Takes a page that was not touched out of its leaf and into the batch, if the policy says so and nothing is in the way.
+    fn collect(&self, batch: &mut Batch, page: Page<'_>) -> bool {
+        let Leaf::Present(mapping) = page.leaf() else { return false };
+        match self.policy.judge(PageView { clean: !mapping.dirty }) {
+            Verdict::Skip => false,
+            Verdict::EvictClean => self.collect_clean(batch, page, mapping),
+            Verdict::WriteOut => self.collect_dirty(batch, page, mapping),
         }
+    }
+
+    fn collect_clean(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping) -> bool {
+        let Ok(unmapped) = page.evict_clean() else { return false };
+        batch.unmapped.push(unmapped);
+        let counters = &self.pager.counters;
+        bump(if mapping.has_block { &counters.clean_evictions } else { &counters.zero_evictions }, 1);
+        true
+    }
+
+    fn collect_dirty(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping) -> bool {
         // Where a dirty page has no place to go only a zero page can leave; the look without a flush is a
         // hint, the scan after it decides.
         if !self.can_write && !self.pager.ground.memory.is_zero(mapping.hfn) {

@@ -50,9 +50,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let Some(id) = batch.object else { return };
         let slot = slots.busy(id);
         if batch.phase == Phase::Limbo {
-            let passed = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words));
-            let Some(passed) = passed else { return };
-            self.settle(batch, slot, &passed, freed);
+            batch.passed = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words));
+            let Some(passed) = batch.passed else { return };
+            self.free_unmapped(batch, slot, &passed, freed);
+            (batch.ticket, batch.cursor, batch.phase) = (None, 0, Phase::Scan);
         }
         if batch.phase == Phase::Scan {
             self.scan(batch, slot, budget, freed, now);
@@ -64,22 +65,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.give_back(freed);
     }
 
-    /// The flush has passed: frees what was clean, lets the rest be read.
-    fn settle(&self, batch: &mut Batch, slot: &mut Slot, passed: &Passed, freed: &mut Vec<Frame>) {
+    /// Frees what was clean, now that the flush has passed.
+    fn free_unmapped(&self, batch: &mut Batch, slot: &mut Slot, passed: &Passed, freed: &mut Vec<Frame>) {
         slot.drain.freed += batch.unmapped.len() as u64;
         freed.extend(batch.unmapped.drain(..).map(|page| page.reclaim(passed)));
-        for line in &mut batch.lines {
-            line.entry = match core::mem::replace(&mut line.entry, Entry::Gone) {
-                Entry::Limbo(out) => Entry::Ready(out.settle(passed)),
-                Entry::CleanLimbo(cleaning) => Entry::CleanReady(cleaning.settle(passed)),
-                other => other,
-            };
-        }
-        (batch.ticket, batch.cursor, batch.phase) = (None, 0, Phase::Scan);
     }
 
     /// Frees zero pages, takes the checksums of the others.
     fn scan(&self, batch: &mut Batch, slot: &mut Slot, budget: &mut Budget, freed: &mut Vec<Frame>, now: u64) {
+        let passed = batch.passed.expect("a batch is scanned after its flush");
         let writable = slot.writable(now).is_some();
         while batch.cursor < batch.lines.len() {
             if !budget.take_scan() {
@@ -87,7 +81,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
             let line = batch.cursor;
             batch.cursor += 1;
-            let Some((index, hfn)) = batch.lines[line].ready() else { continue };
+            let Some((index, hfn)) = batch.settle(line, &passed) else { continue };
             if self.ground.memory.is_zero(hfn) {
                 let entry = batch.take(line);
                 self.end_zero(slot, index, entry, freed);

@@ -2,10 +2,10 @@
 //!
 //! The choice has two steps. [`Policy::victim`] picks the object: a dump image first, because all of it has to go anyway;
 //! else the partition with the largest gap between its share of the overage and what it has already given.
-//! [`Policy::judge`] then says for each page that the object's hand passes what to do with it:
+//! The object's hand then goes over its pages; [`Policy::judge`] says what to do with each that was not touched since the last visit:
 //!
 //! ```text
-//!  A set ────> Age          (clear A; the next round finds it unless it was touched again)
+//!  A set ────> stays        (the hand clears A; the next round finds the page unless it was touched again)
 //!  D clear ──> EvictClean   (no I/O: the block is current, or the page is still the zeros it began as)
 //!  else ─────> WriteOut
 //! ```
@@ -36,11 +36,9 @@ pub enum CandidateKind {
     Image,
 }
 
-/// What a clock hand sees of a resident page.
+/// What a clock hand sees of a resident page that was not touched since its last visit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageView {
-    /// Touched since the hand's last visit.
-    pub referenced: bool,
     /// Not written since it came into being or was read.
     pub clean: bool,
 }
@@ -50,8 +48,6 @@ pub struct PageView {
 pub enum Verdict {
     /// Leave it.
     Skip,
-    /// Clear A and go on.
-    Age,
     /// Unmap and free it, without I/O.
     EvictClean,
     /// Unmap it, write it (unless it is zero) and free it.
@@ -63,7 +59,7 @@ pub trait Policy {
     /// Picks the object that gives next; `pool` is the number of frames that all of them share, `high` the high mark.
     fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize>;
 
-    /// Judges a resident page.
+    /// Judges a resident page that was not touched since the hand's last visit.
     fn judge(&self, page: PageView) -> Verdict;
 }
 
@@ -85,9 +81,8 @@ impl Policy for Clock {
     #[inline]
     fn judge(&self, page: PageView) -> Verdict {
         match page {
-            PageView { referenced: true, .. } => Verdict::Age,
-            PageView { clean: true, .. } => Verdict::EvictClean,
-            _ => Verdict::WriteOut,
+            PageView { clean: true } => Verdict::EvictClean,
+            PageView { clean: false } => Verdict::WriteOut,
         }
     }
 }
@@ -127,9 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_judged_by_reference_then_cleanliness() {
-        assert_eq!(Clock.judge(PageView { referenced: true, clean: true }), Verdict::Age);
-        assert_eq!(Clock.judge(PageView { referenced: false, clean: true }), Verdict::EvictClean);
-        assert_eq!(Clock.judge(PageView { referenced: false, clean: false }), Verdict::WriteOut);
+    fn a_clean_page_leaves_without_a_write() {
+        assert_eq!(Clock.judge(PageView { clean: true }), Verdict::EvictClean);
+        assert_eq!(Clock.judge(PageView { clean: false }), Verdict::WriteOut);
     }
 }

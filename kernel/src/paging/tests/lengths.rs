@@ -63,8 +63,11 @@ fn write_out() {
     let (mut rig, object) = machine();
     (0..PAGES).for_each(|n| rig.write(&object, n, 1));
     forget_references(&object);
-    let hog = starve(&rig);
-    (0..40).for_each(|_| measured(&mut rig));
+    let mut hog = starve(&rig);
+    for _ in 0..60 {
+        measured(&mut rig);
+        hog.extend(starve(&rig));
+    }
     report("P3", rig.pager.counters().page_outs);
     core::mem::forget(hog);
 }
@@ -76,8 +79,11 @@ fn zero() {
         rig.touch(&object, n, Access::Write);
     }
     forget_references(&object);
-    let hog = starve(&rig);
-    (0..40).for_each(|_| measured(&mut rig));
+    let mut hog = starve(&rig);
+    for _ in 0..60 {
+        measured(&mut rig);
+        hog.extend(starve(&rig));
+    }
     report("P5", rig.pager.counters().zero_evictions);
     core::mem::forget(hog);
 }
@@ -89,8 +95,11 @@ fn clean() {
         rig.touch(&object, n, Access::Read);
     }
     forget_references(&object);
-    let hog = starve(&rig);
-    (0..40).for_each(|_| measured(&mut rig));
+    let mut hog = starve(&rig);
+    for _ in 0..60 {
+        measured(&mut rig);
+        hog.extend(starve(&rig));
+    }
     report("P4", rig.pager.counters().zero_evictions);
     core::mem::forget(hog);
 }
