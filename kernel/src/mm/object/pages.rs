@@ -1,14 +1,14 @@
 //! Going over an object's pages: the clock's, the drain's and the teardown's way.
 
 use super::MemoryObject;
-use crate::addr::PageIndex;
+use crate::addr::{Gfn, PageIndex};
 use crate::mm::{
     layout::RamRange,
     page::Page,
     table::{Slots, TableReserve},
 };
 use alloc::sync::Arc;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 /// The pages of a range that have a table, ascending; the others are untouched.
 pub struct Pages<'a, R> {
@@ -25,12 +25,24 @@ pub struct Pages<'a, R> {
 impl MemoryObject {
     /// Goes over the pages of `range` that have a table, ascending; the others are untouched.
     pub fn pages(&self, range: Range<u32>) -> Pages<'_, impl Iterator<Item = RamRange> + use<>> {
-        let none = crate::addr::Gfn::new(0);
+        let none = Gfn::new(0);
         Pages { object: self, wanted: range, ranges: self.layout.ranges(), slots: self.table.slots(none, none), distance: 0 }
     }
 }
 
 impl<'a, R: Iterator<Item = RamRange>> Pages<'a, R> {
+    /// Goes over all that is left, or until `f` breaks off; a sweep's inner loop.
+    #[inline]
+    pub fn visit<B>(mut self, mut f: impl FnMut(Page<'a>) -> ControlFlow<B>) -> ControlFlow<B> {
+        loop {
+            let (object, distance) = (self.object, self.distance);
+            self.slots.visit(|gfn, slot| f(Page::new(object, slot, page_index(gfn, distance))))?;
+            if !self.advance() {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
     /// Goes on with the next RAM range; returns whether there is one.
     #[cold]
     fn advance(&mut self) -> bool {
@@ -52,12 +64,16 @@ impl<'a, R: Iterator<Item = RamRange>> Iterator for Pages<'a, R> {
     fn next(&mut self) -> Option<Page<'a>> {
         loop {
             if let Some((gfn, slot)) = self.slots.next() {
-                let index = gfn.as_u64().wrapping_sub(self.distance);
-                return Some(Page::new(self.object, slot, PageIndex(index as u32)));
+                return Some(Page::new(self.object, slot, page_index(gfn, self.distance)));
             }
             if !self.advance() {
                 return None;
             }
         }
     }
+}
+
+#[inline]
+fn page_index(gfn: Gfn, distance: u64) -> PageIndex {
+    PageIndex(gfn.as_u64().wrapping_sub(distance) as u32)
 }

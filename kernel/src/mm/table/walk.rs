@@ -2,6 +2,7 @@
 
 use super::{EMPTY, ENTRIES, Entry, EntryOf, GFN_LIMIT, ROOT, Slot, Table, TableMemory, TablePage, index_at};
 use crate::addr::{Gfn, Hfn};
+use core::ops::ControlFlow;
 
 /// The leaves of a range, ascending; where no path is built, whole subtrees are skipped.
 pub struct Slots<'a, M: TableMemory> {
@@ -73,7 +74,24 @@ impl<M: TableMemory> Table<M> {
     }
 }
 
-impl<M: TableMemory> Slots<'_, M> {
+impl<'a, M: TableMemory> Slots<'a, M> {
+    /// Goes over all that is left, or until `f` breaks off: the same in fewer instructions, as a leaf table is gone through without
+    /// looking back at this.
+    #[inline]
+    pub fn visit<B>(&mut self, mut f: impl FnMut(Gfn, Slot<EntryOf<'a, M>>) -> ControlFlow<B>) -> ControlFlow<B> {
+        while self.next < self.run_end || self.find() {
+            let (table, page) = (self.table, self.page);
+            for gfn in self.next..self.run_end {
+                if let ControlFlow::Break(value) = f(Gfn::new(gfn), table.slot_at(page, Gfn::new(gfn))) {
+                    self.next = gfn + 1;
+                    return ControlFlow::Break(value);
+                }
+            }
+            self.next = self.run_end;
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Finds the next leaf table at or after `next`; returns whether there is one before the end.
     #[cold]
     fn find(&mut self) -> bool {
