@@ -1,1 +1,11 @@
-//! What the system tests share.
+//! What the system tests share: cases, the beds they run on, and why one cannot run here.
+//!
+//! A case is a function of a bed that returns an error where something did not hold. It builds the machine through the
+//! library of the host command, so the tests drive what people drive; it waits on events, never on time alone.
+
+mod case;
+mod machine;
+pub mod source;
+
+pub use case::{Case, run};
+pub use machine::{expect_success, machine, plan_machine, test_kernel};

@@ -43,7 +43,8 @@ pub enum Job {
 }
 
 impl Job {
-    fn packages(self) -> Vec<&'static Package> {
+    /// Returns the Debian packages that the job needs.
+    pub fn packages(self) -> Vec<&'static Package> {
         match self {
             Self::Boot(Bed::Qemu | Bed::Kvm) => QEMU.iter().collect(),
             Self::Boot(Bed::Bochs) => BOCHS.iter().collect(),

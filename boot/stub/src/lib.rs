@@ -47,6 +47,7 @@ pub struct Handover {
 #[macro_export]
 macro_rules! entry {
     ($path:path) => {
+        // UNSAFETY: the stub finds the kernel by a symbol.
         #[allow(unsafe_code)]
         // SAFETY: the stub declares this symbol with the same signature and calls it once.
         #[unsafe(no_mangle)]

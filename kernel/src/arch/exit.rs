@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::instr;
+use crate::log::serial::Line;
 
 /// How the run ended, in the value for QEMU's isa-debug-exit; QEMU's exit status is `2 * value + 1`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,7 +15,14 @@ pub enum ExitCode {
 }
 
 /// Switches the machine off, or stops this CPU where there is no way to.
+///
+/// The last line for machines says how it ended, because Bochs' exit status never does.
 pub fn power_off(code: ExitCode) -> ! {
+    let end: &[u8] = match code {
+        ExitCode::Success => b"\n{\"event\":\"end\",\"status\":0}\n",
+        ExitCode::Failure => b"\n{\"event\":\"end\",\"status\":1}\n",
+    };
+    crate::log::serial::emergency(Line::Machine, end);
     crate::log::serial::drain();
     // SAFETY: ends the run, which is asked for.
     unsafe { instr::out32(0xf4, code as u32) };

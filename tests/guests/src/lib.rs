@@ -40,6 +40,7 @@ pub use worker;
 #[macro_export]
 macro_rules! kernel {
     ($run:ident) => {
+        // UNSAFETY: the entry code finds the test by a symbol.
         #[cfg(target_os = "none")]
         #[allow(unsafe_code)]
         mod entry {

@@ -1,0 +1,137 @@
+//! The house rules that a machine can check. Each test lists every violation as `file:line: text`.
+
+use tests::source::{Source, files};
+
+/// Lines above a place in which its note is looked for.
+const NOTE_DISTANCE: usize = 12;
+/// Lines of a file that is no test.
+const LONGEST_FILE: usize = 600;
+/// Lines from which on a file is reported as long.
+const LONG_FILE: usize = 400;
+
+fn rust() -> Vec<Source> {
+    files(&[".rs"])
+}
+
+/// Collects the lines for which `wrong` holds, given the lines before.
+fn violations(sources: &[Source], wrong: impl Fn(&Source, &[(usize, &str)], &str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        let lines = source.lines();
+        for (index, (number, line)) in lines.iter().enumerate() {
+            if wrong(source, &lines[index.saturating_sub(NOTE_DISTANCE)..index], line) {
+                found.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn none(found: &[String], rule: &str) {
+    assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+/// This file names what it forbids.
+fn others(source: &Source) -> bool {
+    source.path != "tests/house_rules.rs"
+}
+
+#[test]
+fn unsafe_modules_say_why() {
+    let found = violations(&rust(), |source, before, line| {
+        let opens = line.contains("allow(unsafe_code)") && others(source);
+        opens && !line.contains("UNSAFETY:") && !before.iter().any(|(_, line)| line.contains("UNSAFETY:"))
+    });
+    none(&found, "allow(unsafe_code) needs an UNSAFETY note above it");
+}
+
+#[test]
+fn unsafe_operations_name_their_guarantor() {
+    let found = violations(&rust(), |source, before, line| {
+        let operation = ["unsafe {", "unsafe impl", "#[unsafe("].iter().any(|word| line.contains(word));
+        let noted = |text: &str| text.contains("SAFETY:") || text.contains("# Safety");
+        operation && others(source) && !is_comment(line) && !noted(line) && !before.iter().any(|(_, text)| noted(text))
+    });
+    none(&found, "unsafe needs a SAFETY note above it");
+}
+
+#[test]
+fn inline_assembly_is_where_it_may_be() {
+    const INLINE: &[&str] = &["kernel/src/arch/instr/", "tests/guests/src/instr.rs"];
+    const WHOLE: &[&str] =
+        &["kernel/src/arch/", "kernel/src/virt/vmx/entry", "kernel/src/virt/svm/entry", "boot/stub/src/", "tests/guests/src/"];
+    let found = violations(&rust(), |source, _, line| {
+        let within = |folders: &[&str]| folders.iter().any(|folder| source.path.starts_with(folder));
+        let whole = line.contains("global_asm!") || line.contains("naked_asm!");
+        let inline = !whole && (line.contains(" asm!(") || line.contains("::asm!("));
+        let allowed = if whole { within(WHOLE) } else { within(INLINE) || source.path.starts_with("boot/stub/src/") };
+        (whole || inline) && !allowed && !is_comment(line) && others(source)
+    });
+    none(&found, "assembly belongs into arch::instr, the world switches and the boot entry");
+}
+
+#[test]
+fn files_are_short() {
+    let sources: Vec<_> = rust().into_iter().filter(|source| !source.is_test()).collect();
+    let length = |source: &Source| source.text.lines().count();
+    for source in sources.iter().filter(|source| length(source) > LONG_FILE) {
+        println!("long: {} has {} lines", source.path, length(source));
+    }
+    let found: Vec<_> = sources.iter().filter(|source| length(source) > LONGEST_FILE).map(|source| source.path.clone()).collect();
+    none(&found, "files of more than 600 lines");
+}
+
+#[test]
+fn citations_have_one_form() {
+    let found = violations(&files(&[".rs", ".s", ".md"]), |source, _, line| {
+        others(source) && ["SDM ", "APM ", "VIRTIO "].iter().any(|manual| !cited_well(line, manual))
+    });
+    none(&found, "write SDM 3C \"Section Title\", APM 2 \"Section Title\" or VIRTIO 1.2 §5.2");
+}
+
+/// Checks what follows each `manual` in `line`; a manual that is only mentioned has no number behind it.
+fn cited_well(line: &str, manual: &str) -> bool {
+    line.split(manual).skip(1).all(|rest| {
+        if !rest.starts_with(|c: char| c.is_ascii_digit()) {
+            return true;
+        }
+        let (_volume, section) = rest.split_once(' ').unwrap_or((rest, ""));
+        match manual {
+            "VIRTIO " => section.starts_with(['§', '"']) || rest.starts_with("1.2,") || rest.starts_with("1.2 ("),
+            // The title may begin on the next line.
+            _ => section.is_empty() || section.starts_with('"') || section.starts_with("§"),
+        }
+    })
+}
+
+#[test]
+fn nothing_panics_by_unwrap_outside_tests() {
+    let found = violations(&rust(), |source, _, line| {
+        let product = source.path.starts_with("kernel/src") || source.path.starts_with("boot/");
+        let words = [".unwrap()", "todo!(", "unimplemented!(", "dbg!("];
+        product && !source.is_test() && !is_comment(line) && words.iter().any(|word| line.contains(word))
+    });
+    let found: Vec<_> = found.into_iter().filter(|place| !place.contains("build.rs")).collect();
+    none(&found, "unwrap, todo and dbg outside tests");
+}
+
+#[test]
+fn no_path_of_one_machine_is_written_down() {
+    let found = violations(&files(&[".rs", ".s", ".sh", ".py", ".md", ".toml", ".ld"]), |source, _, line| {
+        others(source) && ["/work/", "/home/", "/root/", "/Users/"].iter().any(|path| line.contains(path))
+    });
+    none(&found, "paths that exist on one machine only");
+}
+
+#[test]
+fn modules_begin_with_their_purpose() {
+    let sources = rust().into_iter().filter(|source| source.path.starts_with("kernel/src") || source.path.starts_with("boot/"));
+    let lacking = |source: &Source| !source.is_test() && !source.text.lines().take(8).any(|line| line.starts_with("//!"));
+    let found: Vec<_> = sources.filter(lacking).map(|source| source.path).collect();
+    none(&found, "a module begins with a //! comment");
+}

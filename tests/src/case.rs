@@ -1,0 +1,50 @@
+//! Cases become trials of libtest-mimic: one for each bed, ignored with its reason where the bed is not there.
+
+use anyhow::Result;
+use boot::bed::{Bed, kvm};
+use boot::setup::{self, Job};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+
+/// A system test.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// What, and with which outcome.
+    pub name: &'static str,
+    /// Where it runs.
+    pub beds: &'static [Bed],
+    /// What it needs beside the bed.
+    pub needs: &'static [Job],
+    /// The test.
+    pub run: fn(Bed) -> Result<()>,
+}
+
+/// Runs `cases` as the command line says.
+pub fn run(cases: &[Case]) -> Conclusion {
+    // Ctrl-C ends what the tests started.
+    boot::interrupt::install().expect("signal handlers can be installed");
+    let mut arguments = Arguments::from_args();
+    // Each machine keeps two CPUs busy: more than two machines at a time only make each other late.
+    arguments.test_threads = Some(arguments.test_threads.unwrap_or(2));
+    let trials = cases.iter().flat_map(|case| case.beds.iter().map(|&bed| trial(case, bed))).collect();
+    libtest_mimic::run(&arguments, trials)
+}
+
+fn trial(case: &Case, bed: Bed) -> Trial {
+    let (name, test) = (format!("{}::{}", bed.name(), case.name), case.run);
+    match obstacle(bed, case.needs) {
+        None => Trial::test(name, move || test(bed).map_err(|error| Failed::from(format!("{error:#}")))),
+        Some(reason) if std::env::var_os("CI").is_some() => Trial::test(name, move || Err(Failed::from(reason))),
+        // The reason stands in front of the name in the list.
+        Some(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+    }
+}
+
+/// Returns why nothing can run on `bed` here, if so.
+fn obstacle(bed: Bed, needs: &[Job]) -> Option<String> {
+    if bed == Bed::Kvm && !kvm::offers_virtualisation() {
+        return Some("KVM offers no VMX or SVM here".to_owned());
+    }
+    let jobs = [&[Job::Boot(bed)], needs].concat();
+    let missing: Vec<_> = setup::missing(jobs.iter().flat_map(|job| job.packages())).iter().map(|p| p.name).collect();
+    (!missing.is_empty()).then(|| format!("missing packages: {}", missing.join(" ")))
+}
