@@ -10,6 +10,7 @@
 //! ```
 //!
 //! Invariants, which the back ends rely on and the scheduler keeps:
+//! * vCPUs are made and touched on enabled CPUs only (VMX: their state is reached by instructions of VMX operation).
 //! * A CPU has at most one loaded vCPU; from [`Vcpu::load`] to [`Vcpu::unload`] the guest's debug registers
 //!   (and on VMX its syscall MSRs) are live in the CPU.
 //! * Interrupts are off around [`Vcpu::run`].
@@ -152,7 +153,7 @@ impl Backend {
         })
     }
 
-    /// Makes a vCPU that holds its control block in `frame`. It runs after [`Vcpu::set_memory`] and [`Vcpu::set_state`].
+    /// Makes a vCPU that holds its control block in `frame`; the calling CPU is enabled. It runs after [`Vcpu::set_memory`] and [`Vcpu::set_state`].
     pub fn new_vcpu(self, frame: ControlFrame) -> Vcpu {
         match self {
             Self::Vmx => Vcpu::Vmx(vmx::Vcpu::new(frame)),

@@ -8,7 +8,7 @@ mod guest;
 mod other_cpu;
 
 use super::exit::Exit;
-use super::face::{Backend, EnabledCpu, Flush, Missing, Vcpu};
+use super::face::{Backend, Flush, Missing, Vcpu};
 use super::frame::ControlFrame;
 use super::state::{Gpr, Regs};
 use super::tag::{Tags, TlbTag};
@@ -40,11 +40,11 @@ pub fn run(physical: &mut PhysicalMemory) -> ExitCode {
 fn run_on_all(backend: Backend, physical: &mut PhysicalMemory) -> Result<Score, Missing> {
     info!("selftest virt: {}, {:?}", backend.name(), backend.capabilities());
     let mut tags = Tags::new(backend.capabilities().tags);
+    let cpu = backend.enable_cpu(cpu_frames(physical)?)?;
     let mut bench = Bench::new(backend, physical, tags.allocate())?;
-    let cpu = bench.enable_cpu()?;
     checks::all(&mut bench, &cpu);
     let here = bench.score;
-    let there = other_cpu::run(Bench::new(backend, physical, tags.allocate())?)?;
+    let there = other_cpu::run(Bench::new(backend, physical, tags.allocate())?, cpu_frames(physical)?)?;
     Ok(Score { passed: here.passed + there.passed, failed: here.failed + there.failed })
 }
 
@@ -58,7 +58,6 @@ struct Score {
 /// A guest, what a CPU needs to run it, and the score.
 struct Bench {
     backend: Backend,
-    cpu_frames: Option<[ControlFrame; Backend::FRAMES_PER_CPU]>,
     vcpu: Vcpu,
     memory: Memory,
     score: Score,
@@ -66,17 +65,10 @@ struct Bench {
 
 impl Bench {
     fn new(backend: Backend, physical: &mut PhysicalMemory, tag: TlbTag) -> Result<Self, Missing> {
-        const NO_MEMORY: Missing = Missing("memory for the test guest");
-        let cpu_frames = Some([frame(physical).ok_or(NO_MEMORY)?, frame(physical).ok_or(NO_MEMORY)?]);
         let memory = Memory::new(backend, physical).ok_or(NO_MEMORY)?;
-        let mut vcpu = backend.new_vcpu(frame(physical).ok_or(NO_MEMORY)?);
+        let mut vcpu = backend.new_vcpu(frame(physical)?);
         vcpu.set_memory(memory.root(), tag);
-        Ok(Self { backend, cpu_frames, vcpu, memory, score: Score::default() })
-    }
-
-    /// Switches virtualisation on for the calling CPU.
-    fn enable_cpu(&mut self) -> Result<EnabledCpu, Missing> {
-        self.backend.enable_cpu(self.cpu_frames.take().expect("a bench enables one CPU"))
+        Ok(Self { backend, vcpu, memory, score: Score::default() })
     }
 
     /// Puts the guest to the start of `code`.
@@ -139,9 +131,16 @@ impl From<bool> for Outcome {
     }
 }
 
+const NO_MEMORY: Missing = Missing("memory for the test guest");
+
+/// What [`Backend::enable_cpu`] wants.
+fn cpu_frames(physical: &mut PhysicalMemory) -> Result<[ControlFrame; Backend::FRAMES_PER_CPU], Missing> {
+    Ok([frame(physical)?, frame(physical)?])
+}
+
 #[allow(unsafe_code)] // UNSAFETY: hands a frame to the back end
-fn frame(physical: &mut PhysicalMemory) -> Option<ControlFrame> {
-    let hpa = physical.take_page()?;
+fn frame(physical: &mut PhysicalMemory) -> Result<ControlFrame, Missing> {
+    let hpa = physical.take_page().ok_or(NO_MEMORY)?;
     // SAFETY: just taken: zeroed, nobody else's, and mapped for good.
-    Some(unsafe { ControlFrame::new(hpa, direct_map::hva(hpa)) })
+    Ok(unsafe { ControlFrame::new(hpa, direct_map::hva(hpa)) })
 }

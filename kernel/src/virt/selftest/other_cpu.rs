@@ -9,12 +9,17 @@ use super::{Bench, Outcome, Score, checks};
 use crate::arch::percpu::{self, CpuId};
 use crate::arch::{instr, interrupts, smp, time};
 use crate::virt::exit::Exit;
-use crate::virt::face::{Flush, Missing};
+use crate::virt::face::{Backend, Flush, Missing};
+use crate::virt::frame::ControlFrame;
 use core::sync::atomic::{AtomicU8, Ordering};
 use log::info;
 use spin::Mutex;
 
-static BENCH: Mutex<Option<Bench>> = Mutex::new(None);
+/// What CPU 0 hands over: the bench, and frames to enable the other CPU with.
+type Handed = (Bench, Option<CpuFrames>);
+type CpuFrames = [ControlFrame; Backend::FRAMES_PER_CPU];
+
+static BENCH: Mutex<Option<Handed>> = Mutex::new(None);
 static STAGE: AtomicU8 = AtomicU8::new(CHECKING);
 const CHECKING: u8 = 0;
 const SPINNING: u8 = 1;
@@ -27,18 +32,18 @@ const PATIENCE_NS: u64 = 20_000_000_000;
 ///
 /// # Errors
 /// That CPU did not answer in time.
-pub fn run(bench: Bench) -> Result<Score, Missing> {
+pub fn run(bench: Bench, frames: CpuFrames) -> Result<Score, Missing> {
     let Some(other) = percpu::others().next() else {
         info!("selftest virt: one CPU: nobody to kick");
         return Ok(Score::default());
     };
-    *BENCH.lock() = Some(bench);
+    *BENCH.lock() = Some((bench, Some(frames)));
     smp::release(other_main);
     wait_for(SPINNING)?;
     time::spin_ns(1_000_000);
     interrupts::kick(other);
     wait_for(DONE)?;
-    Ok(BENCH.lock().as_ref().map_or(Score { passed: 0, failed: 1 }, |bench| bench.score))
+    Ok(BENCH.lock().as_ref().map_or(Score { passed: 0, failed: 1 }, |(bench, _)| bench.score))
 }
 
 fn wait_for(stage: u8) -> Result<(), Missing> {
@@ -54,10 +59,10 @@ fn wait_for(stage: u8) -> Result<(), Missing> {
 
 /// What the other CPUs do: the first of them that comes takes the bench.
 fn other_main(_: CpuId) -> ! {
-    let bench = BENCH.lock().take();
-    if let Some(mut bench) = bench {
-        on_this_cpu(&mut bench);
-        *BENCH.lock() = Some(bench);
+    let handed = BENCH.lock().take();
+    if let Some((mut bench, Some(frames))) = handed {
+        on_this_cpu(&mut bench, frames);
+        *BENCH.lock() = Some((bench, None));
         STAGE.store(DONE, Ordering::Release);
     }
     loop {
@@ -65,8 +70,8 @@ fn other_main(_: CpuId) -> ! {
     }
 }
 
-fn on_this_cpu(bench: &mut Bench) {
-    match bench.enable_cpu() {
+fn on_this_cpu(bench: &mut Bench, frames: CpuFrames) {
+    match bench.backend.enable_cpu(frames) {
         Ok(cpu) => {
             checks::all(bench, &cpu);
             bench.vcpu.load(&cpu);

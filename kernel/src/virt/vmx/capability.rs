@@ -18,6 +18,7 @@ mod msr {
     pub const PRIMARY: u32 = 0x482;
     pub const EXIT: u32 = 0x483;
     pub const ENTRY: u32 = 0x484;
+    pub const MISC: u32 = 0x485;
     pub const CR0_FIXED0: u32 = 0x486;
     pub const CR0_FIXED1: u32 = 0x487;
     pub const CR4_FIXED0: u32 = 0x488;
@@ -94,6 +95,8 @@ impl EptVpid {
 pub struct Settings {
     /// Revision identifier.
     pub basic: Basic,
+    /// The preemption timer counts every 2^n-th tick of the time-stamp counter.
+    pub preemption_shift: u32,
     /// CR0 in VMX operation.
     pub cr0: Fixed,
     /// CR4 in VMX operation.
@@ -135,12 +138,19 @@ impl Settings {
             primary: adjust(Group::Primary, primary, requests::PRIMARY).map_err(missing)?,
             exit: adjust(Group::Exit, group(msr::EXIT), requests::EXIT).map_err(missing)?,
             entry: adjust(Group::Entry, group(msr::ENTRY), requests::ENTRY).map_err(missing)?,
+            preemption_shift: read_msr(msr::MISC) as u32 & 0x1f,
             cr0: fixed(msr::CR0_FIXED0, msr::CR0_FIXED1),
             cr4: fixed(msr::CR4_FIXED0, msr::CR4_FIXED1),
             basic,
         };
         check_ept(EptVpid(read_msr(msr::EPT_VPID)))?;
         Ok(settings)
+    }
+
+    /// Returns the preemption timer's value for a stay of `ticks` of the time-stamp counter; `None` without the timer.
+    pub fn preemption_value(&self, ticks: u64) -> Option<u32> {
+        let value = u32::try_from(ticks >> self.preemption_shift).unwrap_or(u32::MAX);
+        (self.pin & Pin::PREEMPTION_TIMER.bits() != 0).then_some(value)
     }
 
     /// Whether RDTSCP runs in the guest, so that IA32_TSC_AUX is the guest's.
@@ -189,6 +199,7 @@ mod tests {
             0x48e => 0xfff9_fffe_0400_6172,
             0x48f => 0x007f_ffff_0003_6dfb,
             0x490 => 0x0000_ffff_0000_11fb,
+            0x485 => 0x2000_01e5,
             0x486 => 0x8000_0021,
             0x487 => 0xffff_ffff,
             0x488 => 0x2000,
@@ -209,6 +220,7 @@ mod tests {
         assert_eq!(settings.basic.revision(), 1);
         assert_eq!(settings.secondary, 0x10ea & 0x14ff);
         assert!(settings.rdtscp());
+        assert_eq!(settings.preemption_value(3_000_000), Some(3_000_000 >> 5));
         assert_eq!(settings.cr0.apply(0x10), 0x8000_0031);
     }
 

@@ -150,6 +150,8 @@ impl Vmcs {
     }
 
     /// Lends access to it though it is current nowhere, and puts the current one back.
+    #[cold]
+    #[inline(never)]
     pub fn with_current<R>(&self, access: impl FnOnce(&mut CurrentVmcs<'_>) -> R) -> R {
         // SAFETY: VMX root operation, which nothing leaves.
         let previous = unsafe { vmx::vmptrst() };

@@ -198,11 +198,12 @@ pub mod requests {
     use super::*;
 
     /// Host interrupts and NMIs end the guest's stay. With virtual NMIs the guest has its own NMI blocking;
-    /// without them (no CPU that has EPT lacks them) guest NMIs would be a guess.
+    /// without them (no CPU that has EPT lacks them) guest NMIs would be a guess. The preemption timer is the upper bound
+    /// of a stay, whatever interrupts do: Bochs takes none from a guest that is entered with IF clear.
     pub const PIN: Request = Request {
         on: Pin::EXTERNAL_INTERRUPT_EXITING.union(Pin::NMI_EXITING).union(Pin::VIRTUAL_NMIS).bits(),
-        off: Pin::PREEMPTION_TIMER.union(Pin::POSTED_INTERRUPTS).bits(),
-        optional: 0,
+        off: Pin::POSTED_INTERRUPTS.bits(),
+        optional: Pin::PREEMPTION_TIMER.bits(),
     };
 
     /// Ports are all emulated, so no I/O bitmaps. CR8 exits rather than a TPR shadow: the local APIC's model then
@@ -242,6 +243,7 @@ pub mod requests {
         optional: Secondary::ENABLE_RDTSCP.union(Secondary::ENABLE_INVPCID).bits(),
     };
 
+    /// The preemption timer is not saved, so that each entry starts it afresh from a field that nobody writes again.
     /// Interrupts are not acknowledged at the exit: they stay pending until the hypervisor opens its own.
     pub const EXIT: Request = Request {
         on: ExitControls::SAVE_DEBUG_CONTROLS
@@ -251,7 +253,10 @@ pub mod requests {
             .union(ExitControls::SAVE_EFER)
             .union(ExitControls::LOAD_EFER)
             .bits(),
-        off: ExitControls::ACKNOWLEDGE_INTERRUPT.union(ExitControls::LOAD_PERF_GLOBAL_CTRL).bits(),
+        off: ExitControls::ACKNOWLEDGE_INTERRUPT
+            .union(ExitControls::LOAD_PERF_GLOBAL_CTRL)
+            .union(ExitControls::SAVE_PREEMPTION_TIMER)
+            .bits(),
         optional: 0,
     };
 

@@ -205,6 +205,7 @@ pub mod guest {
         INTERRUPTIBILITY: Field<Bits32> = 0x4824;
         ACTIVITY: Field<Bits32> = 0x4826;
         SYSENTER_CS: Field<Bits32> = 0x482a;
+        PREEMPTION_TIMER: Field<Bits32> = 0x482e;
         CR0: Field<Natural> = 0x6800;
         CR3: Field<Natural> = 0x6802;
         CR4: Field<Natural> = 0x6804;

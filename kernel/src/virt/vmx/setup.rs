@@ -10,7 +10,7 @@ use super::control_register::{cr0, cr4};
 use super::field::{control, guest};
 use super::msr_bitmap;
 use crate::addr::{Hpa, Hva};
-use crate::arch::direct_map;
+use crate::arch::{direct_map, time};
 
 /// Exceptions that exit: #DB and #AC, because a guest can arrange that their delivery raises them again for ever, which
 /// no interrupt ends; #MC, because it is the host's.
@@ -38,7 +38,12 @@ pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
 }
 
 /// Writes the guest fields that stay as they are, or that the CPU alone changes.
-pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>) {
+pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
+    /// Longest stay in the guest, in parts of a second: 1 ms.
+    const STAYS_A_SECOND: u64 = 1000;
+    if let Some(value) = settings.preemption_value(time::tsc_hz() / STAYS_A_SECOND) {
+        vmcs.write(guest::PREEMPTION_TIMER, value);
+    }
     // No shadow VMCS.
     vmcs.write(guest::LINK_POINTER, u64::MAX);
     vmcs.write(guest::DEBUGCTL, 0);

@@ -126,7 +126,7 @@ impl Vcpu {
         let vmcs = Vmcs::new(frame, settings);
         vmcs.with_current(|vmcs| {
             setup::write_controls(vmcs, settings);
-            setup::write_guest_constants(vmcs);
+            setup::write_guest_constants(vmcs, settings);
         });
         Self {
             context: Context::default(),
@@ -204,21 +204,13 @@ impl Vcpu {
         // SAFETY: 1. `new` and `load` wrote controls and host state, `launch` is reset where the VMCS is cleared.
         // 2. The context was made with the VMCS. 3. The owner of the table sees to it, as `set_memory` asks.
         let outcome = unsafe { switch(&mut self.context, self.launch) };
-        let reason = Reason::from_raw(self.context.reason as u32);
         if outcome == Outcome::Failed {
             return self.refused();
         }
-        if reason.entry_failed() {
-            return Exit::EntryFailed { code: u64::from(reason.basic()) };
-        }
         self.launch = Launch::Launched;
-        if reason.may_interrupt_delivery() {
-            self.take_up_interrupted_delivery(reason);
-        }
-        let decoded = decode(reason, &self.current());
-        match decoded {
+        match decode(self.reason(), &self.current()) {
             Decoded::Exit(exit) => exit,
-            own => self.handle(own),
+            more => self.handle(more),
         }
     }
 
@@ -263,6 +255,11 @@ impl Vcpu {
     #[cold]
     fn refused(&self) -> Exit {
         Exit::EntryFailed { code: u64::from(self.current().info(info::INSTRUCTION_ERROR)) }
+    }
+
+    fn reason(&self) -> Reason {
+        // The field has 32 bits, the switch stores 64.
+        Reason::from_raw(self.context.reason as u32)
     }
 
     /// Access to the VMCS of a loaded vCPU.

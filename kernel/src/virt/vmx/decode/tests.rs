@@ -45,7 +45,7 @@ impl Information for Nothing {
 
 fn exit(raw: u32, fields: &impl Information) -> Exit {
     match decode(Reason::from_raw(raw), fields) {
-        Decoded::Exit(exit) => exit,
+        Decoded::Exit(exit) | Decoded::Fault(exit) => exit,
         other => panic!("{other:?} is the back end's own"),
     }
 }
@@ -70,12 +70,13 @@ fn reasons_that_tell_everything_read_no_other_field() {
         (36, Exit::Undefined),
         (39, Exit::Undefined),
         (50, Exit::Undefined),
+        (52, Exit::HostInterrupt),
         (53, Exit::Undefined),
         (54, Exit::CacheFlush),
         (55, Exit::Xsetbv),
         (3, Exit::Unknown { code: 3 }),
         (75, Exit::Unknown { code: 75 }),
-        (1 << 27 | 10, Exit::Cpuid),
+        (1 << 27 | 10, Exit::Unknown { code: 1 << 27 | 10 }),
     ];
     for (raw, expected) in table {
         assert_eq!(exit(raw, &Nothing), expected, "reason {raw}");
@@ -84,8 +85,8 @@ fn reasons_that_tell_everything_read_no_other_field() {
 
 #[test]
 fn a_failed_entry_is_never_taken_for_an_exit() {
-    assert_eq!(exit(1 << 31 | 33, &Nothing), Exit::EntryFailed { code: 33 });
-    assert_eq!(exit(1 << 31 | 34, &Nothing), Exit::EntryFailed { code: 34 });
+    assert_eq!(decode(Reason::from_raw(1 << 31 | 33), &Nothing), Decoded::EntryFailed(33));
+    assert_eq!(decode(Reason::from_raw(1 << 31 | 34), &Nothing), Decoded::EntryFailed(34));
     assert!(!Reason::from_raw(1 << 31 | 48).may_interrupt_delivery());
 }
 
@@ -148,6 +149,14 @@ fn exceptions_go_back_to_the_guest_and_nmis_to_the_host() {
 fn our_own_bad_entry_is_told_with_its_address() {
     let fields = Fields { physical: 0x7000, ..Fields::default() };
     assert_eq!(decode(Reason::from_raw(49), &fields), Decoded::Misconfigured(Gpa::new(0x7000)));
+}
+
+#[test]
+fn what_may_interrupt_a_delivery_is_never_a_plain_exit() {
+    let fields = Fields { interruption: 0x8000_0301, ..Fields::default() };
+    for raw in (0..80).filter(|&raw| Reason::from_raw(raw).may_interrupt_delivery()) {
+        assert!(!matches!(decode(Reason::from_raw(raw), &fields), Decoded::Exit(_)), "reason {raw}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::virt::exit::Event;
 use crate::virt::face::Window;
 use crate::virt::vmx::control_register::cr0;
 use crate::virt::vmx::controls::Primary;
-use crate::virt::vmx::decode::{Reason, nmi_unblocked_by_iret, reason};
+use crate::virt::vmx::decode::{nmi_unblocked_by_iret, reason};
 use crate::virt::vmx::event::{EntryEvent, Interruption};
 use crate::virt::vmx::field::{control, guest, info};
 
@@ -67,6 +67,7 @@ impl Vcpu {
         }
     }
 
+    #[inline]
     pub(super) fn interruptibility(&self) -> u32 {
         self.with_vmcs(|vmcs| vmcs.read(guest::INTERRUPTIBILITY))
     }
@@ -90,12 +91,12 @@ impl Vcpu {
     /// Guest Software after Handling an Exception": blocking ends for one that is delivered once more, and comes back
     /// where an IRET faulted after it had ended it.
     #[cold]
-    pub(super) fn take_up_interrupted_delivery(&mut self, exit: Reason) {
+    pub(super) fn take_up_interrupted_delivery(&mut self) {
         let mut vmcs = self.current();
         let vectoring = Interruption::from_raw(vmcs.info(info::IDT_VECTORING));
         let interrupted =
             EntryEvent::interrupted(vectoring, vmcs.info(info::IDT_VECTORING_ERROR_CODE), vmcs.info(info::INSTRUCTION_LENGTH));
-        let unblocked = match exit.basic() {
+        let unblocked = match self.reason().basic() {
             reason::EXCEPTION_OR_NMI => Interruption::from_raw(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret(),
             reason::EPT_VIOLATION => nmi_unblocked_by_iret(vmcs.info(info::QUALIFICATION)),
             _ => false,

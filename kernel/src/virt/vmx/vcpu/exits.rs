@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::events::blocking;
-use super::{Pointers, Vcpu};
+use super::{Launch, Pointers, Vcpu};
 use crate::addr::{Gpa, Gva};
 use crate::arch::instr::vmx::{raise_nmi, read_dr6, write_dr6};
 use crate::virt::exit::{Event, Exit};
@@ -36,10 +36,15 @@ impl Information for CurrentVmcs<'_> {
 }
 
 impl Vcpu {
-    #[cold]
-    pub(super) fn handle(&mut self, own: Decoded) -> Exit {
-        match own {
-            Decoded::Exit(exit) => return exit,
+    /// Does what more than passing on an exit there is to do.
+    #[inline(never)]
+    pub(super) fn handle(&mut self, decoded: Decoded) -> Exit {
+        if self.reason().may_interrupt_delivery() {
+            self.take_up_interrupted_delivery();
+        }
+        match decoded {
+            Decoded::Exit(exit) | Decoded::Fault(exit) => return exit,
+            Decoded::EntryFailed(reason) => return self.entry_failed(reason),
             Decoded::Control(access) => self.handle_control(access),
             // SAFETY: interrupt tables are loaded before a vCPU runs.
             Decoded::HostNmi => unsafe { raise_nmi() },
@@ -48,6 +53,16 @@ impl Vcpu {
             Decoded::Misconfigured(gpa) => panic!("EPT entry for {gpa:?} has a form that EPT does not know"),
         }
         Exit::Handled
+    }
+
+    /// The CPU refused the guest's state. Whether the VMCS counts as launched then depends on which instruction it was;
+    /// clearing it makes that certain.
+    #[cold]
+    fn entry_failed(&mut self, reason: u16) -> Exit {
+        self.vmcs.clear();
+        self.vmcs.make_current();
+        self.launch = Launch::Clear;
+        Exit::EntryFailed { code: u64::from(reason) }
     }
 
     fn handle_control(&mut self, access: ControlAccess) {
@@ -111,6 +126,12 @@ impl Vcpu {
         }
     }
 
+    #[cold]
+    fn end_shadow(&mut self, state: u32) {
+        self.with_vmcs(|vmcs| vmcs.write(guest::INTERRUPTIBILITY, state & !blocking::SHADOW));
+    }
+
+    #[cold]
     fn pend_single_step(&mut self) {
         self.with_vmcs(|vmcs| {
             let pending = vmcs.read(guest::PENDING_DEBUG);
@@ -121,8 +142,7 @@ impl Vcpu {
     /// Returns the address behind the instruction that exited, where VMX tells.
     #[inline]
     pub fn next_rip(&self) -> Option<u64> {
-        use crate::virt::vmx::decode::Reason;
-        if !Reason::from_raw(self.context.reason as u32).has_instruction_length() {
+        if !self.reason().has_instruction_length() {
             return None;
         }
         let rip = self.context.regs.rip;
@@ -137,12 +157,13 @@ impl Vcpu {
     }
 
     /// Continues at `rip`, the emulated instruction being done.
+    #[inline]
     pub fn advance_to(&mut self, rip: u64) {
         self.context.regs.rip = rip;
         self.pointers = Pointers::Changed;
         let state = self.interruptibility();
         if state & blocking::SHADOW != 0 {
-            self.with_vmcs(|vmcs| vmcs.write(guest::INTERRUPTIBILITY, state & !blocking::SHADOW));
+            self.end_shadow(state);
         }
         if self.context.regs.rflags & TRAP_FLAG != 0 {
             self.pend_single_step();
