@@ -20,8 +20,7 @@ const MAX_SEGMENTS: usize = 64;
 /// Requests that fit in flight.
 const DEPTH: usize = 64;
 
-/// A request that waits for its poll.
-#[derive(Clone)]
+/// A request that waits for its poll. Filled in place: what is not used is not copied.
 struct Pending {
     operation: Operation,
     sectors: SectorRange,
@@ -29,37 +28,52 @@ struct Pending {
     cookie: Cookie,
 }
 
+impl Pending {
+    fn empty() -> Self {
+        let sectors = SectorRange { first: 0, count: 0 };
+        Self { operation: Operation::Flush, sectors, segments: ArrayVec::new(), cookie: Cookie(0) }
+    }
+
+    fn fill(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
+        self.segments.clear();
+        self.segments.try_extend_from_slice(request.segments).map_err(|_| SubmitError::Invalid)?;
+        (self.operation, self.sectors, self.cookie) = (request.operation, request.sectors, request.cookie);
+        Ok(())
+    }
+}
+
 /// First in, first out, in place.
 struct Fifo {
-    slots: Box<[Option<Pending>]>,
+    slots: Box<[Pending]>,
     head: usize,
     len: usize,
 }
 
 impl Fifo {
     fn new() -> Self {
-        Self { slots: (0..DEPTH).map(|_| None).collect(), head: 0, len: 0 }
+        Self { slots: (0..DEPTH).map(|_| Pending::empty()).collect(), head: 0, len: 0 }
     }
 
     fn push(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
         if self.len == DEPTH {
             return Err(SubmitError::Full);
         }
-        self.slots[(self.head + self.len) % DEPTH] = Some(Pending {
-            operation: request.operation,
-            sectors: request.sectors,
-            segments: request.segments.iter().copied().collect(),
-            cookie: request.cookie,
-        });
+        self.slots[(self.head + self.len) % DEPTH].fill(request)?;
         self.len += 1;
         Ok(())
     }
 
-    fn pop(&mut self) -> Option<Pending> {
-        let pending = self.slots[self.head].take()?;
+    /// Copies the oldest request into `oldest`; false if there is none.
+    fn pop(&mut self, oldest: &mut Pending) -> bool {
+        if self.len == 0 {
+            return false;
+        }
+        let Pending { operation, sectors, ref segments, cookie } = self.slots[self.head];
+        let filled = oldest.fill(&Request { operation, sectors, segments, cookie });
+        debug_assert_eq!(filled, Ok(()), "a slot is as large as another");
         self.head = (self.head + 1) % DEPTH;
         self.len -= 1;
-        Some(pending)
+        true
     }
 }
 
@@ -130,9 +144,11 @@ impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
     }
 
     fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
-        let mut done = 0;
+        let (mut done, mut pending) = (0, Pending::empty());
         while let Some(slot) = out.get_mut(done) {
-            let Some(pending) = self.fifo.lock().pop() else { break };
+            if !self.fifo.lock().pop(&mut pending) {
+                break;
+            }
             self.carry_out(&pending);
             *slot = Completion { cookie: pending.cookie, result: Ok(()) };
             done += 1;

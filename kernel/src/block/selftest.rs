@@ -114,6 +114,7 @@ impl Bench<'_> {
         ensure(self.one(Operation::Flush, 0, 0) == Some(Ok(())), "flush")?;
         self.errors()?;
         self.zeroes()?;
+        self.latency()?;
         self.stream(Operation::Write)?;
         self.stream(Operation::Read)
     }
@@ -237,6 +238,25 @@ impl Bench<'_> {
         let window = self.window(0);
         ensure((0..4096).all(|at| window.read::<u8>(at) == 0), "zeros")?;
         ensure((4096..8192).any(|at| window.read::<u8>(at) != 0), "data beside the zeros")
+    }
+
+    /// Prints what one page costs this CPU: to submit, and to poll until it is there, without idling.
+    fn latency(&self) -> Verdict {
+        let (mut submit, mut poll) = (u64::MAX, u64::MAX);
+        let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
+        for n in 0..256 {
+            let segments = [Segment { base: self.buffer, len: PAGE as u32 }];
+            let sectors = SectorRange { first: n * PAGE / 512, count: PAGE / 512 };
+            let start = time::now_ns();
+            let request = Request { operation: Operation::Read, sectors, segments: &segments, cookie: Cookie(n) };
+            ensure(self.disk().submit(&request).is_ok(), "submit")?;
+            let middle = time::now_ns();
+            while self.disk().poll(middle, &mut out) == 0 {}
+            ensure(out[0].result.is_ok(), "a page")?;
+            (submit, poll) = (submit.min(middle - start), poll.min(time::now_ns() - middle));
+        }
+        info!("selftest disk: one page: {submit} ns to submit, {poll} ns to poll, copy of a memory disk included");
+        Ok(())
     }
 
     /// Moves 64 MiB in large requests, at most to the end of the disk; prints how fast.
