@@ -190,3 +190,42 @@ fn a_string_operand_that_does_not_translate_is_the_guests_page_fault() {
     assert_eq!(bed.ports(&[0x6e], port::COM1), Err(fault));
     assert_eq!(bed.run(&[0x0f, 0xa2], CodeSize::Bits32, ID), Err(EmulateError::NotEmulated));
 }
+
+/// A small random generator, so that a failure repeats.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+#[test]
+fn no_instruction_on_no_tables_panics_us() {
+    let mut random = Random(0x0dd_ba11);
+    let mut carried_out = 0;
+    for round in 0..30_000u64 {
+        let mut bed = Bed::new();
+        // Tables that point into themselves, now and then something sensible.
+        (0..64).for_each(|i| bed.memory.poke_u64(i * 256 % 0x3ff8, (random.next() & 0x3fff) | 7));
+        bed.state.cr0 = if round % 2 == 0 { 0x11 } else { 0x8001_0011 };
+        (bed.state.cr3, bed.state.cr4) = (random.next() & 0x3000, random.next() & 0x30_1030);
+        bed.state.efer = random.next() & 0xd00;
+        bed.state.cs.attributes = random.next() as u32 & 0xffff;
+        (0..16).for_each(|i| bed.regs.gpr[i] = random.next() >> (random.next() % 64));
+        bed.regs.rflags = random.next() & 0x4_0fd7;
+        let mut bytes: [u8; 16] = core::array::from_fn(|_| random.next() as u8);
+        if round % 3 == 0 {
+            bytes[..2].copy_from_slice(&[0xf3, [0xa4, 0xa5, 0xaa, 0xab, 0x6c, 0x6d, 0x6e, 0x6f][round as usize / 3 % 8]]);
+        }
+        let Ok(instruction) = decode(&bytes, CodeSize::of(&bed.state)) else { continue };
+        let gpa = Gpa::new([ERST_BASE, IOAPIC_BASE, 0xfee0_0000][round as usize % 3] | (random.next() & 0xfff));
+        let device = mmio(&mut bed.context(), &instruction, gpa);
+        let port = port_string(&mut bed.context(), &instruction, random.next() as u16 & 0x7ff);
+        carried_out += u32::from(device.is_ok() || port.is_ok());
+    }
+    assert!(carried_out > 3_000, "{carried_out}");
+}

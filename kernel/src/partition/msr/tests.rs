@@ -96,3 +96,16 @@ fn there_are_no_machine_check_banks_and_time_is_the_tsc() {
     let bed = Bed::new();
     assert_eq!((bed.read(MCG_CAP), bed.read(TSC)), (Ok(0), Ok(77)));
 }
+
+#[test]
+fn no_register_and_no_value_panics_us() {
+    let mut bed = Bed::new();
+    for base in [0, 0x4b56_4d00, 0xc000_0000, 0xc001_0000, 0xc001_1000] {
+        for msr in base..base + 0x1000 {
+            for value in [0, u64::MAX, 0x5a5a_0001, 1 << 63] {
+                let _ = bed.write(msr, value);
+                let _ = bed.read(msr);
+            }
+        }
+    }
+}
