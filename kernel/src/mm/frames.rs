@@ -151,12 +151,15 @@ impl FrameTable {
     /// As [`FrameTable::free`].
     pub fn free_all(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut free = self.free.lock();
+        let FreeList { mut head, mut count } = *free;
         for frame in frames {
             let position = self.position(frame.hfn);
-            assert!(self.entry_at(position) == Entry::HELD, "a frame that is freed is neither free nor in a leaf");
-            self.entries[position as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
-            *free = FreeList { head: Some(position), count: free.count + 1 };
+            let entry = &self.entries[position as usize];
+            assert!(entry.load(Ordering::Acquire) == Entry::HELD.0, "a frame that is freed is neither free nor in a leaf");
+            entry.store(Entry::free(head).0, Ordering::Relaxed);
+            (head, count) = (Some(position), count + 1);
         }
+        *free = FreeList { head, count };
     }
 
     /// Returns how many frames there are.

@@ -67,6 +67,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Returns page and frame of an entry that may be read and written.
+    #[inline]
     pub fn ready(&self) -> Option<(PageIndex, Hfn)> {
         match &self.entry {
             Entry::Ready(settled) => Some((settled.index(), settled.hfn())),
@@ -122,16 +123,12 @@ impl Batch {
         }
     }
 
-    /// Returns how many more pages fit.
-    pub fn room(&self) -> usize {
-        BATCH_PAGES - self.lines.len().max(self.unmapped.len())
-    }
-
     /// Returns how many pages it holds.
     pub fn len(&self) -> usize {
         self.lines.len() + self.unmapped.len()
     }
 
+    #[inline]
     pub fn push(&mut self, entry: Entry) {
         debug_assert!(self.lines.len() < BATCH_PAGES, "a batch never grows");
         self.lines.push(Line { entry, crc: Crc32c::default() });
@@ -139,6 +136,7 @@ impl Batch {
     }
 
     /// Makes a line readable, now that the flush has passed; returns its page and frame.
+    #[inline]
     pub fn settle(&mut self, line: usize, passed: &Passed) -> Option<(PageIndex, Hfn)> {
         let entry = &mut self.lines[line].entry;
         *entry = match core::mem::replace(entry, Entry::Gone) {
@@ -150,6 +148,7 @@ impl Batch {
     }
 
     /// Takes an entry out to deal with it.
+    #[inline]
     pub fn take(&mut self, line: usize) -> Entry {
         self.live -= 1;
         core::mem::replace(&mut self.lines[line].entry, Entry::Gone)

@@ -13,7 +13,7 @@
 //! The same sweep serves reclaim: a dump image's pages are the pool's preferred victims.
 
 use super::Pager;
-use super::batch::{Batch, Entry, Purpose};
+use super::batch::{BATCH_PAGES, Batch, Entry, Purpose};
 use super::counters::bump;
 use super::poll::{Budget, Work};
 use super::slots::Slot;
@@ -230,53 +230,50 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     fn fill(&self, slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
         let most = slot.pages_in_batch();
         let (start, end) = (slot.drain.next, slot.pages().min(slot.drain.next.saturating_add(budget.visits)));
-        let object = slot.object.clone();
         let mut at = end;
-        let mut zero = 0;
-        let mut clean = 0;
-        for page in object.pages(start..end) {
-            let Leaf::Present(mapping) = (match page.leaf() {
-                Leaf::ComingIn(_) => {
-                    at = page.index().0;
-                    break;
-                }
-                leaf => leaf,
-            }) else {
-                continue;
-            };
-            if batch.lines.len() >= most || batch.room() == 0 || leave(page, mapping, batch) == Step::Wait {
+        let mut without_io = WithoutIo::default();
+        for page in slot.object.pages(start..end) {
+            let full = batch.lines.len() >= most || batch.unmapped.len() >= BATCH_PAGES;
+            if full || leave(page, batch, &mut without_io) == Step::Wait {
                 at = page.index().0;
                 break;
             }
-            if !mapping.dirty {
-                *(if mapping.has_block { &mut clean } else { &mut zero }) += 1;
-            }
         }
-        bump(&self.counters.clean_evictions, clean);
-        bump(&self.counters.zero_evictions, zero);
-        slot.drain.clean += clean;
-        slot.drain.zero += zero;
+        bump(&self.counters.clean_evictions, without_io.clean);
+        bump(&self.counters.zero_evictions, without_io.zero);
+        slot.drain.clean += without_io.clean;
+        slot.drain.zero += without_io.zero;
         budget.visits -= at - start;
         slot.drain.next = at;
     }
 }
 
-/// Takes a resident page out of its leaf and into the batch.
-fn leave(page: Page<'_>, mapping: Mapping, batch: &mut Batch) -> Step {
-    if !mapping.dirty {
-        return match page.evict_clean() {
-            Ok(unmapped) => {
-                batch.unmapped.push(unmapped);
-                Step::Next
-            }
-            Err(_) => Step::Wait,
-        };
-    }
+/// Pages that left without a write.
+#[derive(Default)]
+struct WithoutIo {
+    clean: u64,
+    zero: u64,
+}
+
+/// Takes a page, if it is resident, out of its leaf and into the batch.
+#[inline]
+fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step {
+    // Most pages of an image are dirty; what else they are is asked only where this is refused.
     match page.begin_write_out() {
         Ok(out) => {
             batch.push(Entry::Limbo(out));
             Step::Next
         }
-        Err(Refused::Pinned | Refused::Clean | Refused::Dirty | Refused::State(_)) => Step::Wait,
+        Err(Refused::Clean) => leave_clean(page, batch, without_io),
+        Err(Refused::State(Leaf::ComingIn(_)) | Refused::Pinned | Refused::Dirty) => Step::Wait,
+        Err(Refused::State(_)) => Step::Next,
     }
+}
+
+fn leave_clean(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step {
+    let Leaf::Present(Mapping { has_block, .. }) = page.leaf() else { return Step::Wait };
+    let Ok(unmapped) = page.evict_clean() else { return Step::Wait };
+    batch.unmapped.push(unmapped);
+    *(if has_block { &mut without_io.clean } else { &mut without_io.zero }) += 1;
+    Step::Next
 }
