@@ -11,7 +11,6 @@
 //! Invariants: memory is untouched, hence zero, before the first step, so zero bytes need no copy; all copies of a plan lie in RAM and
 //! do not overlap.
 
-pub mod boot_archive;
 mod linux;
 pub mod memory_map;
 mod place;
@@ -21,6 +20,7 @@ mod pvh;
 #[cfg(test)]
 mod tests;
 
+use crate::archive::BootArchive;
 use crate::config::Kernel;
 use crate::mm::layout::RamLayout;
 use crate::partition::acpi::Tables;
@@ -30,6 +30,12 @@ pub use plan::{LoadPlan, Loading, Progress};
 pub trait ImageSource {
     /// Returns the bytes of the module called `name`.
     fn module(&self, name: &str) -> Option<&[u8]>;
+}
+
+impl ImageSource for BootArchive {
+    fn module(&self, name: &str) -> Option<&[u8]> {
+        BootArchive::module(self, name)
+    }
 }
 
 /// Which image of a partition is meant.

@@ -1,4 +1,3 @@
-use super::boot_archive::{BootArchive, tests::archive};
 use super::*;
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
@@ -7,6 +6,15 @@ use crate::partition::fake::FakeMemory;
 use crate::virt::Gpr;
 
 const MIB: u64 = 1 << 20;
+
+/// Images by name.
+struct Images<'a>(&'a [(&'a str, &'a [u8])]);
+
+impl ImageSource for Images<'_> {
+    fn module(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(image, _)| *image == name).map(|(_, bytes)| *bytes)
+    }
+}
 
 /// A bzImage with a payload of 4 KiB that wants to lie at 16 MiB and needs 4 MiB.
 fn bzimage() -> Vec<u8> {
@@ -52,20 +60,20 @@ fn kernel(initrd: Option<&str>) -> Kernel {
 }
 
 fn make(image: &[u8], initrd: Option<&[u8]>, bytes: u64, cmdline: &str) -> Result<LoadPlan, LoadError> {
-    let tar = archive(&[("kernel", image), ("initrd", initrd.unwrap_or_default())]);
+    let images = [("kernel", image), ("initrd", initrd.unwrap_or_default())];
     let layout = RamLayout::new(bytes).unwrap();
     let kernel = kernel(initrd.map(|_| "initrd"));
-    plan(&BootArchive::new(&tar), &Request { kernel: &kernel, cmdline, layout: &layout, acpi: &Tables::new() })
+    plan(&Images(&images), &Request { kernel: &kernel, cmdline, layout: &layout, acpi: &Tables::new() })
 }
 
 /// Makes a plan and carries it out in steps of `max_bytes`.
 fn load(image: &[u8], initrd: &[u8], bytes: u64, max_bytes: usize) -> (LoadPlan, FakeMemory, usize) {
     let plan = make(image, Some(initrd), bytes, "console=ttyS0").unwrap();
-    let tar = archive(&[("kernel", image), ("initrd", initrd)]);
+    let images = [("kernel", image), ("initrd", initrd)];
     let memory = FakeMemory::new(bytes as usize);
     let mut loading = Loading::new(plan.clone(), &kernel(Some("initrd")));
     let mut steps = 1;
-    while loading.step(&BootArchive::new(&tar), &memory, max_bytes) == Ok(Progress::More) {
+    while loading.step(&Images(&images), &memory, max_bytes) == Ok(Progress::More) {
         steps += 1;
     }
     (plan, memory, steps)
@@ -127,11 +135,12 @@ fn loading_is_cut_into_steps_and_waits_for_pages() {
     assert!(steps as u64 > plan.bytes() / 4096);
     assert_eq!(whole.peek(0, 64 << 20), cut.peek(0, 64 << 20));
 
-    let tar = archive(&[("kernel", &bzimage()), ("initrd", &initrd)]);
+    let image = bzimage();
+    let images = [("kernel", &image[..]), ("initrd", &initrd)];
     let memory = FakeMemory::new(64 << 20);
     memory.evict(16 * MIB);
     let mut loading = Loading::new(plan, &kernel(Some("initrd")));
-    let step = |loading: &mut Loading| loading.step(&BootArchive::new(&tar), &memory, usize::MAX);
+    let step = |loading: &mut Loading| loading.step(&Images(&images), &memory, usize::MAX);
     assert_eq!(step(&mut loading), Err(GuestAccess::NotResident(Gpa::new(16 * MIB))));
     assert_eq!(step(&mut loading), Err(GuestAccess::NotResident(Gpa::new(16 * MIB))));
     memory.bring_in(16 * MIB);
@@ -160,12 +169,12 @@ fn what_is_wrong_is_named() {
     assert_eq!(make(&good, None, 64 * MIB, &"x".repeat(2048)).map(|_| ()), Err(LoadError::CommandLineTooLong(2047)));
     assert_eq!(make(b"#!/bin/sh", None, 64 * MIB, "").map(|_| ()), Err(LoadError::UnknownFormat));
 
-    let tar = archive(&[("kernel", &good)]);
+    let images = [("kernel", &good[..])];
     let layout = RamLayout::new(64 * MIB).unwrap();
     let missing = |image: &str, initrd: Option<&str>| {
         let kernel = Kernel { image: image.into(), initrd: initrd.map(Into::into) };
         let request = Request { kernel: &kernel, cmdline: "", layout: &layout, acpi: &Tables::new() };
-        plan(&BootArchive::new(&tar), &request).map(|_| ())
+        plan(&Images(&images), &request).map(|_| ())
     };
     assert_eq!(missing("kernle", None), Err(LoadError::Missing(Role::Kernel)));
     assert_eq!(missing("kernel", Some("initrd")), Err(LoadError::Missing(Role::Initrd)));
