@@ -136,8 +136,6 @@ pub enum ControlAccess {
 pub enum Decoded {
     /// Tell who runs the vCPU.
     Exit(Exit),
-    /// The same, but it may have come in the middle of an event's delivery.
-    Fault(Exit),
     /// The guest did not run: VM-entry failure, with the basic exit reason.
     EntryFailed(u16),
     /// A control register; the back end's own.
@@ -152,48 +150,45 @@ pub enum Decoded {
     Misconfigured(Gpa),
 }
 
-/// Decodes one exit.
-///
-/// What needs more than the reason is in functions of its own, which keeps the way of the commonest exits short.
-#[inline]
-pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
+/// Decodes an exit whose reason tells everything: the shortest way, and the commonest exits'.
+#[inline(always)]
+pub const fn plain(raw: Reason) -> Option<Exit> {
     use reason::*;
+    /// An entry failure, and the modifier bits of SGX and SMM, make the word larger.
     const LAST: u32 = XSETBV as u32;
-    let exit = match raw.0 {
-        // An entry failure and the modifier bits of SGX and SMM make the word large.
-        LAST.. => return beyond(raw),
-        basic => match basic as u16 {
-            CPUID => Exit::Cpuid,
-            EPT_VIOLATION => return Decoded::Fault(ept_violation(info)),
-            IO_INSTRUCTION => return Decoded::Exit(io(info.qualification())),
-            // The timer's end is an occasion to look for host interrupts, which a stay that long may have missed.
-            EXTERNAL_INTERRUPT | PREEMPTION_TIMER => Exit::HostInterrupt,
-            INTERRUPT_WINDOW => Exit::InterruptWindow,
-            NMI_WINDOW => Exit::NmiWindow,
-            HLT => Exit::Halt,
-            RDMSR => Exit::ReadMsr,
-            WRMSR => Exit::WriteMsr,
-            VMCALL => Exit::Hypercall,
-            INVD | WBINVD => Exit::CacheFlush,
-            TRIPLE_FAULT => Exit::TripleFault,
-            GETSEC | VMCLEAR..=VMXON | MWAIT | MONITOR | INVEPT | INVVPID => Exit::Undefined,
-            RDPMC => return Decoded::GeneralProtection,
-            EXCEPTION_OR_NMI => return exception(raw, info.interruption()),
-            CONTROL_REGISTER => return control(raw, info.qualification()),
-            EPT_MISCONFIGURATION => return Decoded::Misconfigured(info.guest_physical()),
-            _ => return Decoded::Fault(unknown(raw)),
-        },
-    };
-    Decoded::Exit(exit)
+    if raw.0 > LAST {
+        return None;
+    }
+    Some(match raw.basic() {
+        CPUID => Exit::Cpuid,
+        // The timer's end is an occasion to look for host interrupts, which a stay that long may have missed.
+        EXTERNAL_INTERRUPT | PREEMPTION_TIMER => Exit::HostInterrupt,
+        INTERRUPT_WINDOW => Exit::InterruptWindow,
+        NMI_WINDOW => Exit::NmiWindow,
+        HLT => Exit::Halt,
+        RDMSR => Exit::ReadMsr,
+        WRMSR => Exit::WriteMsr,
+        VMCALL => Exit::Hypercall,
+        XSETBV => Exit::Xsetbv,
+        INVD | WBINVD => Exit::CacheFlush,
+        TRIPLE_FAULT => Exit::TripleFault,
+        GETSEC | VMCLEAR..=VMXON | MWAIT | MONITOR | INVEPT | INVVPID => Exit::Undefined,
+        _ => return None,
+    })
 }
 
-#[cold]
-const fn beyond(raw: Reason) -> Decoded {
+/// Decodes an exit that is not [`plain`].
+pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
     if raw.entry_failed() {
         return Decoded::EntryFailed(raw.basic());
     }
     match raw.basic() {
-        reason::XSETBV => Decoded::Exit(Exit::Xsetbv),
+        reason::EPT_VIOLATION => Decoded::Exit(ept_violation(info)),
+        reason::IO_INSTRUCTION => Decoded::Exit(io(info.qualification())),
+        reason::RDPMC => Decoded::GeneralProtection,
+        reason::EXCEPTION_OR_NMI => exception(raw, info.interruption()),
+        reason::CONTROL_REGISTER => control(raw, info.qualification()),
+        reason::EPT_MISCONFIGURATION => Decoded::Misconfigured(info.guest_physical()),
         _ => Decoded::Exit(unknown(raw)),
     }
 }
@@ -203,7 +198,6 @@ const fn unknown(raw: Reason) -> Exit {
 }
 
 /// SDM 3C "Exit Qualification for EPT Violations". A guest page-table access counts as a write where A/D bits are on.
-#[inline(never)]
 fn ept_violation(info: &impl Information) -> Exit {
     const WRITE: u64 = 1 << 1;
     const FETCH: u64 = 1 << 2;
@@ -229,7 +223,6 @@ pub const fn nmi_unblocked_by_iret(qualification: u64) -> bool {
 }
 
 /// SDM 3C "Exit Qualification for I/O Instructions".
-#[inline(never)]
 const fn io(q: u64) -> Exit {
     let width = match q & 7 {
         0 => Width::Byte,
@@ -243,7 +236,6 @@ const fn io(q: u64) -> Exit {
 
 /// Only #DB, #AC and #MC are asked for, see `vcpu::EXCEPTIONS`. A machine check of the host's while the guest ran is
 /// reported as unknown: whose memory was hit is not known, and the partition must not go on.
-#[cold]
 fn exception(raw: Reason, interruption: Interruption) -> Decoded {
     const DEBUG: u8 = 1;
     const ALIGNMENT: u8 = 17;
@@ -255,7 +247,6 @@ fn exception(raw: Reason, interruption: Interruption) -> Decoded {
 }
 
 /// SDM 3C "Exit Qualification for Control-Register Accesses". CLTS and LMSW touch no host-owned bit.
-#[cold]
 const fn control(raw: Reason, q: u64) -> Decoded {
     let gpr = Gpr::from_number((q >> 8) as u8 & 0xf);
     Decoded::Control(match (q & 0xf, (q >> 4) & 3) {

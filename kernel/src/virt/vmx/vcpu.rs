@@ -20,7 +20,7 @@ mod registers;
 use super::capability::Settings;
 use super::control::{CpuTag, CurrentVmcs, EnabledCpu, Vmcs};
 use super::controls::Primary;
-use super::decode::{Decoded, Reason, decode};
+use super::decode::{Reason, plain};
 use super::entry::{Context, Launch, Outcome, switch};
 use super::event::EntryEvent;
 use super::field::{control, guest, info};
@@ -208,9 +208,9 @@ impl Vcpu {
             return self.refused();
         }
         self.launch = Launch::Launched;
-        match decode(self.reason(), &self.current()) {
-            Decoded::Exit(exit) => exit,
-            more => self.handle(more),
+        match plain(self.reason()) {
+            Some(exit) => exit,
+            None => self.look_closer(),
         }
     }
 

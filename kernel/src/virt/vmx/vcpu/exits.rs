@@ -10,7 +10,7 @@ use crate::virt::exit::{Event, Exit};
 use crate::virt::state::Gpr;
 use crate::virt::vmx::control::CurrentVmcs;
 use crate::virt::vmx::control_register::{Write, write_cr0, write_cr4};
-use crate::virt::vmx::decode::{ControlAccess, Decoded, Information};
+use crate::virt::vmx::decode::{ControlAccess, Decoded, Information, decode};
 use crate::virt::vmx::event::{EntryEvent, Interruption};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::guest_state::in_64_bit_mode;
@@ -36,14 +36,14 @@ impl Information for CurrentVmcs<'_> {
 }
 
 impl Vcpu {
-    /// Does what more than passing on an exit there is to do.
+    /// Takes up an exit whose reason alone does not tell everything.
     #[inline(never)]
-    pub(super) fn handle(&mut self, decoded: Decoded) -> Exit {
+    pub(super) fn look_closer(&mut self) -> Exit {
         if self.reason().may_interrupt_delivery() {
             self.take_up_interrupted_delivery();
         }
-        match decoded {
-            Decoded::Exit(exit) | Decoded::Fault(exit) => return exit,
+        match decode(self.reason(), &self.current()) {
+            Decoded::Exit(exit) => return exit,
             Decoded::EntryFailed(reason) => return self.entry_failed(reason),
             Decoded::Control(access) => self.handle_control(access),
             // SAFETY: interrupt tables are loaded before a vCPU runs.
