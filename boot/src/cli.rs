@@ -48,6 +48,12 @@ impl Common {
 pub enum Command {
     /// Boot a configuration and give its console; Ctrl-C ends it
     Boot(BootArguments),
+    /// Make and look at the image files of paging devices
+    #[command(subcommand)]
+    Volume(commands::volume::Action),
+    /// List, verify and release crash dumps on paging devices
+    #[command(subcommand)]
+    Dump(commands::dump::Action),
     /// Install and fetch everything that the demonstration and the tests need
     Setup,
 }
@@ -83,6 +89,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     interrupt::install()?;
     match &cli.command {
         Some(Command::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
+        Some(Command::Volume(action)) => commands::volume::run(action),
+        Some(Command::Dump(action)) => commands::dump::run(action),
         Some(Command::Setup) => commands::setup::run(&cli.common),
         None => anyhow::bail!("the demonstration is not there yet: try `cargo run -- boot FILE.toml`"),
     }

@@ -1,4 +1,6 @@
 //! What the command line offers, one module a command.
 
 pub mod boot;
+pub mod dump;
 pub mod setup;
+pub mod volume;

@@ -17,7 +17,7 @@ mod tests;
 
 pub use devices::{Device, PagingDevice};
 pub use document::ConfigError;
-pub use size::format as format_size;
+pub use size::{format as format_size, parse as parse_size};
 
 use crate::archive::{Archive, Source};
 use crate::bed::Bed;
