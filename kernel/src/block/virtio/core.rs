@@ -13,9 +13,10 @@
 
 use virtio_drivers::transport::DeviceStatus;
 
+use super::chain::{self, IDENTITY_LEN};
 use super::geometry::{Geometry, feature};
 use super::init::{InitError, QUEUE, bring_up, reset};
-use super::plan::{DESCRIPTOR_SIZE, Descriptors, Plan, REGION_BYTES};
+use super::plan::{Plan, REGION_BYTES};
 use super::port::Port;
 use super::ring::{IndexJump, Ring, Used};
 use super::slots::{InFlight, Slots};
@@ -24,27 +25,8 @@ use crate::block::request::SECTOR_SIZE;
 use crate::block::stats::DiskStats;
 use crate::block::{Completion, Cookie, DiskError, Operation, Request, SubmitError};
 
-/// Bytes of the name that GET_ID returns.
-pub const IDENTITY_LEN: usize = 20;
 /// Resets without one good answer in between before a device is given up.
 const MOST_RESETS: u8 = 3;
-
-/// Descriptor flags (VIRTIO 1.2 §2.7.5 "The Virtqueue Descriptor Table").
-mod flag {
-    pub const NEXT: u16 = 1;
-    pub const WRITE: u16 = 2;
-    pub const INDIRECT: u16 = 4;
-}
-
-/// Request types (VIRTIO 1.2 §5.2.6 "Device Operation").
-mod kind {
-    pub const IN: u32 = 0;
-    pub const OUT: u32 = 1;
-    pub const FLUSH: u32 = 4;
-    pub const GET_ID: u32 = 8;
-    pub const DISCARD: u32 = 11;
-    pub const WRITE_ZEROES: u32 = 13;
-}
 
 /// Status bytes.
 mod status {
@@ -142,19 +124,9 @@ impl<P: Port> Core<P> {
             self.slots.complete_at_once(slot);
             return Ok(());
         }
-        let device_writes = request.operation == Operation::Read;
-        let incoming = if device_writes { (request.sectors.count * SECTOR_SIZE) as u32 } else { 0 };
-        self.write_header(slot, kind_of(request.operation), header_sector(request));
-        let mut chain = Chain::new(&self.region, &self.plan, slot);
-        let data_flag = if device_writes { flag::WRITE } else { 0 };
-        for segment in request.segments {
-            chain.push(segment.base.as_u64(), segment.len, data_flag);
-        }
-        if matches!(request.operation, Operation::Discard | Operation::WriteZeroes) {
-            write_range(&self.region, self.plan.range(slot), request);
-            chain.push(self.region.hpa(self.plan.range(slot)).as_u64(), DESCRIPTOR_SIZE as u32, 0);
-        }
-        chain.finish();
+        let incoming = if request.operation == Operation::Read { (request.sectors.count * SECTOR_SIZE) as u32 } else { 0 };
+        self.region.write(self.plan.status(slot), status::NONE);
+        chain::of_request(&self.region, &self.plan, slot, request);
         self.offer(slot, InFlight { cookie: request.cookie, incoming, deadline_ns: None }, stats);
         Ok(())
     }
@@ -162,10 +134,8 @@ impl<P: Port> Core<P> {
     /// Asks the device for its name; [`Core::identity`] has it after the completion.
     pub fn submit_identify(&mut self, cookie: Cookie, stats: &DiskStats) -> Result<(), SubmitError> {
         let slot = self.free_slot()?;
-        self.write_header(slot, kind::GET_ID, 0);
-        let mut chain = Chain::new(&self.region, &self.plan, slot);
-        chain.push(self.region.hpa(self.plan.identity()).as_u64(), IDENTITY_LEN as u32, flag::WRITE);
-        chain.finish();
+        self.region.write(self.plan.status(slot), status::NONE);
+        chain::of_identify(&self.region, &self.plan, slot);
         self.offer(slot, InFlight { cookie, incoming: IDENTITY_LEN as u32, deadline_ns: None }, stats);
         Ok(())
     }
@@ -181,14 +151,6 @@ impl<P: Port> Core<P> {
             Phase::Dead => Err(SubmitError::Failed),
             Phase::Resetting { .. } | Phase::Failing { .. } => Err(SubmitError::Full),
         }
-    }
-
-    fn write_header(&self, slot: u16, kind: u32, sector: u64) {
-        let at = self.plan.header(slot);
-        self.region.write(at, kind);
-        self.region.write(at + 4, 0u32);
-        self.region.write(at + 8, sector);
-        self.region.write(self.plan.status(slot), status::NONE);
     }
 
     fn offer(&mut self, slot: u16, request: InFlight, stats: &DiskStats) {
@@ -309,79 +271,4 @@ impl<P: Port> Core<P> {
             Err(_) => false,
         }
     }
-}
-
-fn kind_of(operation: Operation) -> u32 {
-    match operation {
-        Operation::Read => kind::IN,
-        Operation::Write => kind::OUT,
-        Operation::Flush => kind::FLUSH,
-        Operation::Discard => kind::DISCARD,
-        Operation::WriteZeroes => kind::WRITE_ZEROES,
-    }
-}
-
-/// Only transfers have a sector in the header (VIRTIO 1.2 §5.2.6.1 "Driver Requirements: Device Operation").
-fn header_sector(request: &Request<'_>) -> u64 {
-    match request.operation {
-        Operation::Read | Operation::Write => request.sectors.first,
-        _ => 0,
-    }
-}
-
-/// Writes `virtio_blk_discard_write_zeroes`; no flags: zeros need not be unmapped.
-fn write_range(region: &DmaRegion, at: usize, request: &Request<'_>) {
-    region.write(at, request.sectors.first);
-    region.write(at + 8, request.sectors.count as u32);
-    region.write(at + 12, 0u32);
-}
-
-/// A slot's chain while it is built: header, data, status.
-struct Chain<'a> {
-    region: &'a DmaRegion,
-    plan: &'a Plan,
-    slot: u16,
-    len: u16,
-}
-
-impl<'a> Chain<'a> {
-    fn new(region: &'a DmaRegion, plan: &'a Plan, slot: u16) -> Self {
-        let mut chain = Self { region, plan, slot, len: 0 };
-        chain.push(region.hpa(plan.header(slot)).as_u64(), DESCRIPTOR_SIZE as u32, 0);
-        chain
-    }
-
-    /// Adds a descriptor; the next one is always linked, the last link goes with [`Chain::finish`].
-    fn push(&mut self, address: u64, len: u32, flags: u16) {
-        self.put(address, len, flags | flag::NEXT);
-    }
-
-    fn put(&mut self, address: u64, len: u32, flags: u16) {
-        let at = self.plan.chain(self.slot) + usize::from(self.len) * DESCRIPTOR_SIZE;
-        // Links count within the table that holds the chain.
-        let first = match self.plan.descriptors {
-            Descriptors::Direct { .. } => self.plan.head(self.slot),
-            Descriptors::Indirect => 0,
-        };
-        self.len += 1;
-        write_descriptor(self.region, at, address, len, flags, first + self.len);
-    }
-
-    fn finish(mut self) {
-        let status = self.region.hpa(self.plan.status(self.slot)).as_u64();
-        self.put(status, 1, flag::WRITE);
-        if self.plan.descriptors == Descriptors::Indirect {
-            let table = self.region.hpa(self.plan.chain(self.slot)).as_u64();
-            let at = usize::from(self.plan.head(self.slot)) * DESCRIPTOR_SIZE;
-            let bytes = u32::from(self.len) * DESCRIPTOR_SIZE as u32;
-            write_descriptor(self.region, at, table, bytes, flag::INDIRECT, 0);
-        }
-    }
-}
-
-fn write_descriptor(region: &DmaRegion, at: usize, address: u64, len: u32, flags: u16, next: u16) {
-    region.write(at, address);
-    region.write(at + 8, len);
-    region.write(at + 12, flags);
-    region.write(at + 14, next);
 }

@@ -9,6 +9,7 @@
 //!     Core          the state machine: submit, harvest, time out, reset
 //!       Slots       who is in flight, since when, what the device may write
 //!       Ring        available and used ring, nothing else
+//!       chain       one request as descriptors: header, data, status
 //!       Plan        where each of them lies in one physically contiguous region
 //!       Port        the device: a transport, a doorbell, a vector
 //! ```
@@ -21,6 +22,7 @@
 //! * A request is completed only by its device or after a reset that the device has confirmed (or after it was cut
 //!   off from memory): a buffer is never given back while the device may still write into it.
 
+mod chain;
 mod core;
 mod disk;
 mod geometry;

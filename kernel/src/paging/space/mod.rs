@@ -16,9 +16,9 @@
 //! |---|---|
 //! | [`layout`] | where each part lies, from the capacity and the number of pages |
 //! | [`state`] | the states and the one table of legal transitions |
-//! | [`record`], [`raw`] | the record as a typed value, and its 4,096 bytes |
+//! | [`record`], [`raw`] | the record as a typed value, and its 4,096 bytes; `codec` goes from one to the other and judges |
 //! | [`copies`] | copies A and B: the newest valid one, and where the next goes |
-//! | [`classify`] | what a device holds, from the bytes at both ends |
+//! | [`mod@classify`] | what a device holds, from the bytes at both ends |
 //! | [`content`] | which pages of a dump are final, from bitmap and drain progress |
 //! | [`recovery`] | what to do with each space that a start finds |
 //!
@@ -29,6 +29,7 @@
 //! All but the last three are pure and shared with the host command. `docs/on-disk-format.md` describes every byte.
 
 pub mod classify;
+mod codec;
 pub mod content;
 pub mod copies;
 pub mod layout;

@@ -70,7 +70,7 @@ fn reclaimed(record: &Record) -> Record {
 #[cfg(test)]
 mod tests {
     use super::super::classify::Foreign;
-    use super::super::record::tests::sample;
+    use super::super::codec::tests::sample;
     use super::*;
 
     fn of(state: SpaceState) -> Recovery {

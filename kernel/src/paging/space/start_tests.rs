@@ -2,8 +2,8 @@
 
 use core::cell::Cell;
 
+use super::super::codec::tests::sample;
 use super::super::live::tests::{CAPACITY, TestDisk, bytes_of, disk, on_medium, put};
-use super::super::record::tests::sample;
 use super::super::state::SpaceState;
 use super::*;
 use crate::block::Disk;

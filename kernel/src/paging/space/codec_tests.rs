@@ -1,6 +1,8 @@
 //! Tests of the record: round trips, and every field that can lie.
 
 use super::*;
+use crate::addr::PageIndex;
+use crate::mm::layout::RamLayout;
 
 const CAPACITY: u64 = 300 << 20;
 

@@ -1,0 +1,129 @@
+//! The descriptors of one request: header, data, status (VIRTIO 1.2 §5.2.6 "Device Operation").
+
+use super::plan::{DESCRIPTOR_SIZE, Descriptors, Plan};
+use crate::block::dma::DmaRegion;
+use crate::block::{Operation, Request};
+
+/// Bytes of the name that GET_ID returns.
+pub const IDENTITY_LEN: usize = 20;
+
+/// Descriptor flags (VIRTIO 1.2 §2.7.5 "The Virtqueue Descriptor Table").
+mod flag {
+    pub const NEXT: u16 = 1;
+    pub const WRITE: u16 = 2;
+    pub const INDIRECT: u16 = 4;
+}
+
+/// Request types (VIRTIO 1.2 §5.2.6 "Device Operation").
+mod kind {
+    pub const IN: u32 = 0;
+    pub const OUT: u32 = 1;
+    pub const FLUSH: u32 = 4;
+    pub const GET_ID: u32 = 8;
+    pub const DISCARD: u32 = 11;
+    pub const WRITE_ZEROES: u32 = 13;
+}
+
+/// Writes the chain of `request`, which was checked against the limits, for slot `slot`.
+pub fn of_request(region: &DmaRegion, plan: &Plan, slot: u16, request: &Request<'_>) {
+    write_header(region, plan.header(slot), kind_of(request.operation), header_sector(request));
+    let mut chain = Chain::new(region, plan, slot);
+    let data_flag = if request.operation == Operation::Read { flag::WRITE } else { 0 };
+    for segment in request.segments {
+        chain.push(segment.base.as_u64(), segment.len, data_flag);
+    }
+    if matches!(request.operation, Operation::Discard | Operation::WriteZeroes) {
+        write_range(region, plan.range(slot), request);
+        chain.push(region.hpa(plan.range(slot)).as_u64(), DESCRIPTOR_SIZE as u32, 0);
+    }
+    chain.finish();
+}
+
+/// Writes the chain that asks for the device's name.
+pub fn of_identify(region: &DmaRegion, plan: &Plan, slot: u16) {
+    write_header(region, plan.header(slot), kind::GET_ID, 0);
+    let mut chain = Chain::new(region, plan, slot);
+    chain.push(region.hpa(plan.identity()).as_u64(), IDENTITY_LEN as u32, flag::WRITE);
+    chain.finish();
+}
+
+fn kind_of(operation: Operation) -> u32 {
+    match operation {
+        Operation::Read => kind::IN,
+        Operation::Write => kind::OUT,
+        Operation::Flush => kind::FLUSH,
+        Operation::Discard => kind::DISCARD,
+        Operation::WriteZeroes => kind::WRITE_ZEROES,
+    }
+}
+
+/// Only transfers have a sector in the header (VIRTIO 1.2 §5.2.6.1 "Driver Requirements: Device Operation").
+fn header_sector(request: &Request<'_>) -> u64 {
+    match request.operation {
+        Operation::Read | Operation::Write => request.sectors.first,
+        _ => 0,
+    }
+}
+
+/// Writes `virtio_blk_discard_write_zeroes`; no flags: zeros need not be unmapped.
+fn write_range(region: &DmaRegion, at: usize, request: &Request<'_>) {
+    region.write(at, request.sectors.first);
+    region.write(at + 8, request.sectors.count as u32);
+    region.write(at + 12, 0u32);
+}
+
+fn write_header(region: &DmaRegion, at: usize, kind: u32, sector: u64) {
+    region.write(at, kind);
+    region.write(at + 4, 0u32);
+    region.write(at + 8, sector);
+}
+
+/// A slot's chain while it is built: header, data, status.
+struct Chain<'a> {
+    region: &'a DmaRegion,
+    plan: &'a Plan,
+    slot: u16,
+    len: u16,
+}
+
+impl<'a> Chain<'a> {
+    fn new(region: &'a DmaRegion, plan: &'a Plan, slot: u16) -> Self {
+        let mut chain = Self { region, plan, slot, len: 0 };
+        chain.push(region.hpa(plan.header(slot)).as_u64(), DESCRIPTOR_SIZE as u32, 0);
+        chain
+    }
+
+    /// Adds a descriptor; the next one is always linked, the last link goes with [`Chain::finish`].
+    fn push(&mut self, address: u64, len: u32, flags: u16) {
+        self.put(address, len, flags | flag::NEXT);
+    }
+
+    fn put(&mut self, address: u64, len: u32, flags: u16) {
+        let at = self.plan.chain(self.slot) + usize::from(self.len) * DESCRIPTOR_SIZE;
+        // Links count within the table that holds the chain.
+        let first = match self.plan.descriptors {
+            Descriptors::Direct { .. } => self.plan.head(self.slot),
+            Descriptors::Indirect => 0,
+        };
+        self.len += 1;
+        write_descriptor(self.region, at, address, len, flags, first + self.len);
+    }
+
+    fn finish(mut self) {
+        let status = self.region.hpa(self.plan.status(self.slot)).as_u64();
+        self.put(status, 1, flag::WRITE);
+        if self.plan.descriptors == Descriptors::Indirect {
+            let table = self.region.hpa(self.plan.chain(self.slot)).as_u64();
+            let at = usize::from(self.plan.head(self.slot)) * DESCRIPTOR_SIZE;
+            let bytes = u32::from(self.len) * DESCRIPTOR_SIZE as u32;
+            write_descriptor(self.region, at, table, bytes, flag::INDIRECT, 0);
+        }
+    }
+}
+
+fn write_descriptor(region: &DmaRegion, at: usize, address: u64, len: u32, flags: u16, next: u16) {
+    region.write(at, address);
+    region.write(at + 8, len);
+    region.write(at + 12, flags);
+    region.write(at + 14, next);
+}

@@ -1,0 +1,202 @@
+//! From a typed record to its 4,096 bytes and back, where every field is checked once.
+
+use arrayvec::{ArrayString, ArrayVec};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::layout::{Layout, RECORD_SIZE, usable};
+use super::raw::{CHECKED_LEN, MAGIC, MAX_RANGES, RawRange, RawRecord, VERSION, get_text, put_text};
+use super::record::{Contents, Crash, CrashReason, Drain, Owner, Record, RecordError, Residue};
+use super::state::SpaceState;
+use super::uuid::Uuid;
+use crate::addr::{Gfn, PAGE_SIZE};
+use crate::mm::crc::crc32c;
+use crate::mm::layout::RamRange;
+
+/// Feature bits that this code knows and a reader must know. None yet.
+const KNOWN_FEATURES: u64 = 0;
+
+impl Record {
+    /// Encodes the record, checksum included.
+    pub fn encode(&self) -> [u8; RECORD_SIZE as usize] {
+        let mut raw = RawRecord::zeroed();
+        raw.magic = MAGIC;
+        raw.version.set(VERSION);
+        raw.record_size.set(RECORD_SIZE as u32);
+        raw.features_required.set(KNOWN_FEATURES);
+        raw.space_uuid = self.space.0;
+        raw.sequence.set(self.sequence);
+        raw.state.set(self.state as u32);
+        raw.residue.set(u32::from(self.residue == Residue::Stale));
+        raw.capacity.set(self.capacity);
+        raw.page_size.set(PAGE_SIZE as u32);
+        raw.drain_progress.set(self.drain.progress);
+        raw.program_headers.set(self.drain.program_headers);
+        raw.notes_len.set(self.drain.notes_len);
+        self.owner.iter().for_each(|owner| put_owner(&mut raw, owner));
+        self.contents.iter().for_each(|contents| put_contents(&mut raw, contents));
+        self.crash.iter().for_each(|crash| put_crash(&mut raw, crash));
+        raw.crc32c.set(crc32c(&raw.as_bytes()[..CHECKED_LEN]).0);
+        zerocopy::transmute!(raw)
+    }
+
+    /// Decodes a record from a device of `capacity` bytes.
+    ///
+    /// # Errors
+    /// [`RecordError`] names what is wrong; the first fault counts.
+    pub fn decode(bytes: &[u8; RECORD_SIZE as usize], capacity: u64) -> Result<Self, RecordError> {
+        let raw = RawRecord::ref_from_bytes(bytes).map_err(|_| RecordError::Field("size"))?;
+        check_envelope(raw, bytes, capacity)?;
+        let state = SpaceState::from_number(raw.state.get()).ok_or(RecordError::Field("state"))?;
+        let record = Self {
+            capacity: raw.capacity.get(),
+            space: Uuid(raw.space_uuid),
+            sequence: raw.sequence.get(),
+            state,
+            residue: if raw.residue.get() == 0 { Residue::Clean } else { Residue::Stale },
+            owner: get_owner(raw)?,
+            contents: get_contents(raw)?,
+            drain: Drain {
+                progress: raw.drain_progress.get(),
+                program_headers: raw.program_headers.get(),
+                notes_len: raw.notes_len.get(),
+            },
+            crash: get_crash(raw)?,
+        };
+        record.check()
+    }
+
+    /// Checks what concerns more than one field.
+    fn check(self) -> Result<Self, RecordError> {
+        // So that counting on never overflows, whatever a record claims.
+        if self.sequence >= 1 << 63 {
+            return Err(RecordError::Field("sequence"));
+        }
+        let idle = matches!(self.state, SpaceState::Free | SpaceState::Releasing);
+        match &self.contents {
+            None if !idle => return Err(RecordError::Field("pages")),
+            Some(c) if self.drain.progress > c.layout.pages() => return Err(RecordError::Field("drain_progress")),
+            Some(c) if u64::from(self.drain.notes_len) > c.layout.notes().len => return Err(RecordError::Field("notes_len")),
+            _ => {}
+        }
+        if self.owner.is_none() && !idle {
+            return Err(RecordError::Field("owner_uuid"));
+        }
+        Ok(self)
+    }
+}
+
+/// Checks what must hold before any other field means something.
+fn check_envelope(raw: &RawRecord, bytes: &[u8], capacity: u64) -> Result<(), RecordError> {
+    if raw.magic != MAGIC {
+        return Err(RecordError::Magic);
+    }
+    // Before the checksum: another version may well compute it over something else.
+    if raw.version.get() != VERSION {
+        return Err(RecordError::Version(raw.version.get()));
+    }
+    let (stored, computed) = (raw.crc32c.get(), crc32c(&bytes[..CHECKED_LEN]).0);
+    if stored != computed {
+        return Err(RecordError::Checksum { stored, computed });
+    }
+    let unknown = raw.features_required.get() & !KNOWN_FEATURES;
+    if unknown != 0 {
+        return Err(RecordError::Features(unknown));
+    }
+    if u64::from(raw.record_size.get()) != RECORD_SIZE {
+        return Err(RecordError::Field("record_size"));
+    }
+    if u64::from(raw.page_size.get()) != PAGE_SIZE {
+        return Err(RecordError::Field("page_size"));
+    }
+    let (recorded, actual) = (raw.capacity.get(), usable(capacity));
+    if recorded != actual {
+        return Err(RecordError::Capacity { recorded, actual });
+    }
+    Ok(())
+}
+
+fn put_owner(raw: &mut RawRecord, owner: &Owner) {
+    raw.epoch.set(owner.epoch);
+    raw.owner_uuid = owner.partition.0;
+    raw.owner_node = owner.node.0;
+    put_text(&mut raw.owner_name, &owner.name);
+}
+
+fn get_owner(raw: &RawRecord) -> Result<Option<Owner>, RecordError> {
+    let partition = Uuid(raw.owner_uuid);
+    if partition == Uuid::NIL {
+        return Ok(None);
+    }
+    let name = get_text(&raw.owner_name).and_then(|text| ArrayString::from(text).ok());
+    let name = name.ok_or(RecordError::Field("owner_name"))?;
+    Ok(Some(Owner { name, partition, node: Uuid(raw.owner_node), epoch: raw.epoch.get() }))
+}
+
+fn put_contents(raw: &mut RawRecord, contents: &Contents) {
+    let layout = &contents.layout;
+    raw.pages.set(layout.pages());
+    raw.notes_start.set(layout.notes().start);
+    raw.bitmap_start.set(layout.bitmap().start);
+    raw.checksums_start.set(layout.checksums().start);
+    raw.data_start.set(layout.blocks().start);
+    raw.ranges_count.set(contents.ranges.len() as u32);
+    for (raw, range) in raw.ranges.iter_mut().zip(&contents.ranges) {
+        *raw = RawRange { first_gfn: range.first.as_u64().into(), pages: range.count.into() };
+    }
+}
+
+fn get_contents(raw: &RawRecord) -> Result<Option<Contents>, RecordError> {
+    if raw.pages.get() == 0 {
+        return Ok(None);
+    }
+    let layout = Layout::for_pages(raw.capacity.get(), raw.pages.get()).map_err(|_| RecordError::Field("pages"))?;
+    // Version 1 has one layout for a number of pages; the offsets are there for readers that do not compute it.
+    let offsets = [
+        (raw.notes_start.get(), layout.notes().start, "notes_start"),
+        (raw.bitmap_start.get(), layout.bitmap().start, "bitmap_start"),
+        (raw.checksums_start.get(), layout.checksums().start, "checksums_start"),
+        (raw.data_start.get(), layout.blocks().start, "data_start"),
+    ];
+    if let Some((.., name)) = offsets.into_iter().find(|(stored, computed, _)| stored != computed) {
+        return Err(RecordError::Field(name));
+    }
+    Ok(Some(Contents { layout, ranges: get_ranges(raw)? }))
+}
+
+fn get_ranges(raw: &RawRecord) -> Result<ArrayVec<RamRange, MAX_RANGES>, RecordError> {
+    const WRONG: RecordError = RecordError::Field("ranges");
+    let used = raw.ranges.get(..raw.ranges_count.get() as usize).ok_or(RecordError::Field("ranges_count"))?;
+    let (mut ranges, mut index, mut next_gfn) = (ArrayVec::new(), 0u64, 0u64);
+    for range in used {
+        let (first, count) = (range.first_gfn.get(), range.pages.get());
+        let end = first.checked_add(count).filter(|end| *end <= 1 << 40).ok_or(WRONG)?;
+        if count == 0 || first < next_gfn {
+            return Err(WRONG);
+        }
+        let range_index = u32::try_from(index).map_err(|_| WRONG)?;
+        ranges.push(RamRange { first: Gfn::new(first), count, index: range_index });
+        (index, next_gfn) = (index + count, end);
+    }
+    if index == u64::from(raw.pages.get()) { Ok(ranges) } else { Err(WRONG) }
+}
+
+fn put_crash(raw: &mut RawRecord, crash: &Crash) {
+    raw.crash_reason.set(crash.reason.0);
+    raw.crash_detail.set(crash.detail);
+    raw.crash_time_ns.set(crash.time_ns);
+    put_text(&mut raw.crash_text, &crash.text);
+}
+
+fn get_crash(raw: &RawRecord) -> Result<Option<Crash>, RecordError> {
+    let reason = CrashReason(raw.crash_reason.get());
+    if reason == CrashReason(0) {
+        return Ok(None);
+    }
+    let text = get_text(&raw.crash_text).and_then(|text| ArrayString::from(text).ok());
+    let text = text.ok_or(RecordError::Field("crash_text"))?;
+    Ok(Some(Crash { reason, detail: raw.crash_detail.get(), time_ns: raw.crash_time_ns.get(), text }))
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+pub(super) mod tests;
