@@ -89,6 +89,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             state.reclaim.exhausted = false;
             work.woke |= self.wake_hungry(state, |id| state.credits.available(super::holder(id), free) > 0);
         }
+        // Who waits while no disk is at work waits for time to pass (a pause after failed writes): nothing would wake the CPU.
+        work.busy |= self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         work.busy |= budget.visits == 0 || state.batches.any() && state.batches.iter().any(Batch::needs_no_disk);
         work
     }

@@ -143,6 +143,22 @@ fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
 }
 
 #[test]
+fn a_cpu_does_not_idle_while_a_faulter_waits_for_a_pause_to_end() {
+    let mut rig = Machine { frames: 32, ..Machine::default() }.start();
+    let object = rig.object(64, 0);
+    (0..32).for_each(|n| rig.write(&object, n, 1));
+    rig.disk.inner().fail_writes = 16;
+    let Fault::Wait(ticket) = rig.fault(&object, 40) else { panic!() };
+    while !object.ready(ticket) {
+        rig.now += MS;
+        let work = rig.pager.poll(ME, rig.now);
+        assert!(work.woke || work.busy || rig.disk.in_flight() > 0, "who would poll again?");
+        assert!(rig.now < 5_000 * MS);
+    }
+    assert!(rig.pager.counters().write_errors > 0);
+}
+
+#[test]
 fn a_full_queue_stalls_a_batch_that_goes_on_later() {
     let mut rig = Machine { frames: 64, max_segments: 2, ..Machine::default() }.start();
     let object = rig.object(64, 0);
