@@ -5,7 +5,7 @@
 //! | the CPU (behind [`CpuMsrs`]) | EFER, PAT |
 //! | `devices::lapic` | APIC base, x2APIC range, TSC deadline |
 //! | [`kvmclock`] | KVM's system time and wall clock |
-//! | [`mtrr`] | memory types: kept, without effect |
+//! | `mtrr` | memory types: kept, without effect |
 //! | nobody | a constant that kernels read at boot, or #GP |
 //!
 //! Unknown registers are #GP, as on hardware: kernels probe with that. Invariant: a write that answers an error has changed
