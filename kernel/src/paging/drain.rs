@@ -28,6 +28,7 @@ use crate::mm::page::{Page, Refused};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use alloc::sync::Arc;
+use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Failed writes in a row after which a drain stands still until it is told to go on.
@@ -230,15 +231,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     fn fill(&self, slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
         let most = slot.pages_in_batch();
         let (start, end) = (slot.drain.next, slot.pages().min(slot.drain.next.saturating_add(budget.visits)));
-        let mut at = end;
         let mut without_io = WithoutIo::default();
-        for page in slot.object.pages(start..end) {
+        let stopped = slot.object.pages(start..end).visit(|page| {
             let full = batch.lines.len() >= most || batch.unmapped.len() >= BATCH_PAGES;
             if full || leave(page, batch, &mut without_io) == Step::Wait {
-                at = page.index().0;
-                break;
+                return ControlFlow::Break(page.index().0);
             }
-        }
+            ControlFlow::Continue(())
+        });
+        let at = stopped.break_value().unwrap_or(end);
         bump(&self.counters.clean_evictions, without_io.clean);
         bump(&self.counters.zero_evictions, without_io.zero);
         slot.drain.clean += without_io.clean;

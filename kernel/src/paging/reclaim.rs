@@ -25,6 +25,7 @@ use crate::mm::phys::FrameMemory;
 use crate::pool::policy::{CandidateKind, PageView};
 use crate::pool::{Candidate, Policy, Verdict};
 use arrayvec::ArrayVec;
+use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Most victims in one batch of a live object.
@@ -157,26 +158,27 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         let start = slot.hand;
         let object = slot.object.clone();
         let before = batch.len();
-        let (mut at, mut aged) = (end, 0);
-        for page in object.pages(start..end) {
+        let mut aged = 0_u32;
+        let stopped = object.pages(start..end).visit(|page| {
             match page.age() {
-                Age::Absent => continue,
+                Age::Absent => {}
                 Age::Referenced => {
                     aged += 1;
                     self.note_used(slot, page);
-                    continue;
                 }
-                Age::Idle => {}
-            }
-            if self.collect(batch, page) {
-                slot.take_ahead(page.index());
-                if batch.len() >= most {
-                    at = page.index().0 + 1;
-                    break;
+                Age::Idle => {
+                    if self.collect(batch, page) {
+                        slot.take_ahead(page.index());
+                        if batch.len() >= most {
+                            return ControlFlow::Break(page.index().0 + 1);
+                        }
+                    }
                 }
             }
-        }
-        bump(&self.pager.counters.aged, aged);
+            ControlFlow::Continue(())
+        });
+        let at = stopped.break_value().unwrap_or(end);
+        bump(&self.pager.counters.aged, u64::from(aged));
         let passed = at - start;
         slot.fruitless = if batch.len() > before { 0 } else { slot.fruitless.saturating_add(passed) };
         slot.hand = if at >= slot.pages() { 0 } else { at };

@@ -2,13 +2,13 @@
 
 use core::arch::asm;
 
-/// Returns whether the 4 KiB from `page` on are zero: 580 instructions if they are, two if the first eight bytes are not.
+/// Returns whether the 4 KiB from `page` on are zero: 530 instructions if they are, two if the first eight bytes are not.
 ///
 /// # Safety
 /// The page is mapped and readable.
 pub unsafe fn is_zero_page(page: *const u8) -> bool {
     let mut any: u64;
-    // SAFETY: reads at most 16 times 256 bytes from `page` on, which the caller has mapped.
+    // SAFETY: reads at most four times 1024 bytes from `page` on, which the caller has mapped.
     unsafe {
         asm!(
             "mov {any}, qword ptr [{page}]",
@@ -16,18 +16,18 @@ pub unsafe fn is_zero_page(page: *const u8) -> bool {
             "jnz 3f",
             "2:",
             ".set tidepool_zero_offset, 0",
-            ".rept 32",
+            ".rept 128",
             "or {any}, qword ptr [{page} + tidepool_zero_offset]",
             ".set tidepool_zero_offset, tidepool_zero_offset + 8",
             ".endr",
             "jnz 3f",
-            "add {page}, 256",
+            "add {page}, 1024",
             "dec {turns:e}",
             "jnz 2b",
             "3:",
             any = out(reg) any,
             page = inout(reg) page => _,
-            turns = inout(reg) 16_u32 => _,
+            turns = inout(reg) 4_u32 => _,
             options(readonly, nostack),
         );
     }
