@@ -1,7 +1,7 @@
 //! The list of checks, in the order in which a back end grows.
 
 use super::guest::{ABSENT, CODE, STACK_TOP};
-use super::{Bench, guest};
+use super::{Bench, guest, modes};
 use crate::addr::Gpa;
 use crate::arch::instr::rdtsc;
 use crate::arch::{interrupts, time};
@@ -27,6 +27,7 @@ pub fn all(bench: &mut Bench, cpu: &EnabledCpu) {
     an_exception_is_delivered(bench);
     an_nmi_blocks_the_next_until_iret(bench);
     reloading_keeps_the_guest(bench, cpu);
+    modes::all(bench, cpu);
     the_timer_ends_a_guest_that_spins(bench);
     a_triple_fault_is_named(bench);
     cpuid_round_trip_is_measured(bench);

@@ -91,14 +91,19 @@ impl Memory {
         unsafe { source.read_volatile() }
     }
 
-    /// A GDT with flat code (8) and data (0x10), and 256 gates to one handler.
-    fn write_tables(&self) {
-        let gdt = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff_u64];
-        let gate = (CODE + HANDLER) | (8 << 16) | (0x8e00 << 32);
+    /// A GDT with flat code (8), data (0x10) and 64-bit code (0x18), and 256 gates to one handler.
+    pub fn write_tables(&self) {
+        let gdt = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_9b00_0000_ffff_u64];
         (0..).zip(gdt).for_each(|(i, entry): (u64, u64)| self.copy_in(GDT + i * 8, &entry.to_le_bytes()));
-        (0..256).for_each(|vector| self.copy_in(IDT + vector * 8, &gate.to_le_bytes()));
+        (0..256).for_each(|vector| set_gate(self, vector, CODE + HANDLER));
         self.copy_in(CODE + HANDLER, &HANDLER_CODE);
     }
+}
+
+/// Makes `vector`'s handler start at `target`, which lies below 64 KiB.
+pub fn set_gate(memory: &Memory, vector: u64, target: u64) {
+    let gate = target | (8 << 16) | (0x8e00 << 32);
+    memory.copy_in(IDT + vector * 8, &gate.to_le_bytes());
 }
 
 fn offset(base: Hpa, bytes: u64) -> Hpa {
@@ -114,7 +119,7 @@ fn write(hpa: Hpa, value: u64) {
 pub fn state() -> CpuState {
     let segment = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
     let mut state = CpuState::flat(segment(8, 0xc09b), segment(0x10, 0xc093));
-    state.gdtr = DescriptorTable { base: GDT, limit: 3 * 8 - 1 };
+    state.gdtr = DescriptorTable { base: GDT, limit: 4 * 8 - 1 };
     state.idtr = DescriptorTable { base: IDT, limit: 256 * 8 - 1 };
     state
 }

@@ -5,6 +5,7 @@
 
 mod checks;
 mod guest;
+mod modes;
 mod other_cpu;
 
 use super::exit::Exit;

@@ -1,0 +1,108 @@
+//! Checks of the guest's own machine state: modes it switches itself to, registers it may and may not have.
+
+use super::Bench;
+use super::guest::{CODE, set_gate};
+use crate::addr::Gpa;
+use crate::virt::exit::Exit;
+use crate::virt::face::EnabledCpu;
+use crate::virt::state::Gpr;
+
+/// Runs them all.
+pub fn all(bench: &mut Bench, cpu: &EnabledCpu) {
+    a_guest_switches_itself_to_64_bit_mode(bench);
+    a_control_bit_that_is_not_offered_faults(bench);
+    a_single_step_reaches_the_guest(bench);
+    syscall_registers_follow_the_vcpu(bench, cpu);
+}
+
+/// From protected mode without paging on, all of it the guest's own work, as a kernel does that PVH starts.
+fn a_guest_switches_itself_to_64_bit_mode(bench: &mut Bench) {
+    const PML4: u64 = 0x6000;
+    let tables = [(PML4, 0x7003_u64), (0x7000, 0x8003), (0x8000, 0x83)]; // one 2 MiB page at 0
+    for (page, entry) in tables {
+        bench.memory.map(Gpa::new(page));
+        bench.memory.copy_in(page, &entry.to_le_bytes());
+    }
+    #[rustfmt::skip]
+    let code = [
+        0xb8, 0x20, 0, 0, 0, 0x0f, 0x22, 0xe0,                 // mov eax, PAE; mov cr4, eax
+        0xb8, 0, 0x60, 0, 0, 0x0f, 0x22, 0xd8,                 // mov eax, PML4; mov cr3, eax
+        0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32,                    // mov ecx, EFER; rdmsr
+        0x0d, 0, 1, 0, 0, 0x0f, 0x30,                          // or eax, LME; wrmsr
+        0xb8, 0x33, 0, 1, 0x80, 0x0f, 0x22, 0xc0,              // mov eax, PG WP NE ET MP PE; mov cr0, eax
+        0xea, 0x2d, 0x10, 0, 0, 0x18, 0,                       // jmp 0x18:here
+        0x48, 0xc7, 0xc6, 0xff, 0xff, 0xff, 0xff,              // here: mov rsi, -1
+        0xb8, 5, 0, 0, 0, 0x44, 0x0f, 0x22, 0xc0,              // mov eax, 5; mov cr8, rax
+        0x44, 0x0f, 0x20, 0xc3, 0x0f, 0x20, 0xc1,              // mov rbx, cr8; mov rcx, cr0
+        0x0f, 0x20, 0xe2, 0xf4,                                // mov rdx, cr4; hlt
+    ];
+    bench.start(&code);
+    let exit = run_with_efer(bench);
+    let regs = *bench.vcpu.regs();
+    bench.check("the guest reaches 64-bit code", (exit == Exit::Halt && regs.get(Gpr::Rsi) == u64::MAX).into(), exit);
+    let seen = (regs.get(Gpr::Rcx), regs.get(Gpr::Rdx));
+    bench.check("its control registers read as it wrote them", (seen == (0x8001_0033, 0x20)).into(), exit);
+    let now = bench.vcpu.control_registers();
+    let held = (now.cr0, now.cr3, now.cr4, now.efer & 0x500) == (0x8001_0033, PML4, 0x20, 0x500);
+    bench.check("and so they look from outside", held.into(), exit);
+    bench.check("CR8 is the guest's, and seen", (regs.get(Gpr::Rbx) == 5 && bench.vcpu.cr8() == 5).into(), exit);
+    bench.vcpu.set_cr8(0);
+    tables.iter().for_each(|(page, _)| bench.memory.unmap(Gpa::new(*page)));
+}
+
+/// Runs to an exit that is no access to EFER: some back ends leave that to the layer above.
+fn run_with_efer(bench: &mut Bench) -> Exit {
+    loop {
+        match bench.run() {
+            Exit::ReadMsr => {
+                let efer = bench.vcpu.control_registers().efer;
+                bench.vcpu.regs_mut().set_edx_eax(efer);
+            }
+            Exit::WriteMsr => {
+                let value = bench.vcpu.regs().edx_eax();
+                if bench.vcpu.write_efer(value).is_err() {
+                    return Exit::WriteMsr;
+                }
+            }
+            exit => return exit,
+        }
+        bench.skip(2);
+    }
+}
+
+fn a_control_bit_that_is_not_offered_faults(bench: &mut Bench) {
+    const GENERAL_PROTECTION: u64 = 13;
+    bench.start(&[0xb8, 0, 0x20, 0, 0, 0x0f, 0x22, 0xe0, 0x90, 0xf4]); // mov eax, VMXE; mov cr4, eax; nop; hlt
+    set_gate(&bench.memory, GENERAL_PROTECTION, CODE + 9);
+    let exit = bench.run();
+    let sp = bench.vcpu.regs().get(Gpr::Rsp);
+    let (error_code, rip) = (bench.memory.read(sp) as u32, (bench.memory.read(sp) >> 32) as u32);
+    let faulted = exit == Exit::Halt && bench.at() == 9 && error_code == 0 && u64::from(rip) == CODE + 5;
+    // QEMU's TCG ends the guest's stay with SVM's code for a bad state instead.
+    let ended = matches!(exit, Exit::EntryFailed { .. }) && bench.at() == 5;
+    bench.check("VMXE in CR4 is refused at the instruction", (faulted || ended).into(), exit);
+    bench.memory.write_tables();
+}
+
+fn a_single_step_reaches_the_guest(bench: &mut Bench) {
+    const SINGLE_STEP: u64 = 1 << 14;
+    bench.start(&[0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x90, 0xf4]); // pushf; or dword [esp], TF; popf; nop; hlt
+    let exit = bench.run();
+    let held = exit == Exit::Halt && bench.at() == 10 && bench.vcpu.regs().get(Gpr::Rbx) == 1;
+    bench.check("a single step reaches the guest's handler once", held.into(), exit);
+    bench.check("with its cause in DR6", (bench.vcpu.state().dr6 & SINGLE_STEP != 0).into(), exit);
+}
+
+fn syscall_registers_follow_the_vcpu(bench: &mut Bench, cpu: &EnabledCpu) {
+    const VALUE: u64 = 0x1234_5678;
+    // mov ecx, KERNEL_GS_BASE; mov eax, VALUE; xor edx, edx; wrmsr; hlt
+    bench.start(&[0xb9, 2, 1, 0, 0xc0, 0xb8, 0x78, 0x56, 0x34, 0x12, 0x31, 0xd2, 0x0f, 0x30, 0xf4]);
+    let exit = bench.run();
+    let loaded = bench.vcpu.state().kernel_gs_base;
+    bench.check("the guest writes KERNEL_GS_BASE itself", (exit == Exit::Halt && loaded == VALUE).into(), exit);
+    bench.vcpu.unload();
+    let away = bench.vcpu.state().kernel_gs_base;
+    bench.vcpu.load(cpu);
+    let back = bench.vcpu.state().kernel_gs_base;
+    bench.check("and it follows the vCPU", ((away, back) == (VALUE, VALUE)).into(), exit);
+}
