@@ -16,4 +16,3 @@ pub mod elf;
 pub mod gate;
 pub mod notes;
 pub mod vmcoreinfo;
-pub mod writer;

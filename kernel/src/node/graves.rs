@@ -1,0 +1,109 @@
+//! Memory objects that nobody needs any more, taken apart a piece at a time.
+//!
+//! ```text
+//!   detach (I/O ends) ──> begin, flush ──ticket passed──> pages and tables given back ──> number free
+//! ```
+
+use super::NodePager;
+use crate::arch::percpu::CpuId;
+use crate::mm::flush::{CpuWords, Kicks, Passed, Ticket};
+use crate::mm::object::{MemoryObject, ObjectTable, teardown::Progress};
+use crate::sync::{Ranked, rank};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Pages that one visit takes apart at most.
+const BUDGET: u32 = 512;
+
+enum Step {
+    Detach,
+    Flush(Ticket),
+    Apart(Passed),
+}
+
+struct Grave {
+    object: Arc<MemoryObject>,
+    step: Step,
+    done: Arc<AtomicBool>,
+}
+
+/// What is being taken apart.
+pub struct Graves {
+    list: Ranked<Vec<Grave>, { rank::SCHEDULER }>,
+}
+
+/// Tells whether an object is gone, its frames and numbers with it.
+#[derive(Clone, Debug)]
+pub struct Gone(Arc<AtomicBool>);
+
+impl Gone {
+    /// Returns whether it is.
+    pub fn is_gone(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Graves {
+    /// Nothing to take apart.
+    pub const fn new() -> Self {
+        Self { list: Ranked::new(Vec::new()) }
+    }
+
+    /// Takes an object that no vCPU runs on; it goes in the background.
+    pub fn bury(&self, object: Arc<MemoryObject>) -> Gone {
+        let done = Arc::new(AtomicBool::new(false));
+        self.list.lock().push(Grave { object, step: Step::Detach, done: done.clone() });
+        Gone(done)
+    }
+
+    /// Does a piece of work; returns the CPUs to kick and whether there is more to do at once.
+    pub fn poll(&self, pager: &NodePager, words: &CpuWords, objects: &ObjectTable, me: CpuId) -> (Kicks, bool) {
+        let Some(mut list) = self.list.try_lock() else { return (Kicks(0), false) };
+        let (mut kicks, mut busy) = (Kicks(0), false);
+        list.retain_mut(|grave| {
+            let (more, kick) = grave.dig(pager, words, me);
+            kicks.0 |= kick.0;
+            busy |= more == Some(true);
+            if more.is_none() {
+                objects.remove(grave.object.clone());
+                grave.done.store(true, Ordering::Release);
+            }
+            more.is_some()
+        });
+        (kicks, busy)
+    }
+}
+
+impl Default for Graves {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Grave {
+    /// Goes on; `None` when it is gone, else whether there is more to do at once.
+    fn dig(&mut self, pager: &NodePager, words: &CpuWords, me: CpuId) -> (Option<bool>, Kicks) {
+        match &mut self.step {
+            Step::Detach => match pager.detach(self.object.id()) {
+                Err(crate::paging::AttachError::Busy) => (Some(false), Kicks(0)),
+                _ => {
+                    let (ticket, kicks) = self.object.begin_teardown(words, me);
+                    self.step = Step::Flush(ticket);
+                    (Some(true), kicks)
+                }
+            },
+            Step::Flush(ticket) => {
+                if let Some(passed) = ticket.poll(words) {
+                    self.step = Step::Apart(passed);
+                }
+                (Some(true), Kicks(0))
+            }
+            Step::Apart(passed) => match self.object.teardown_step(passed, BUDGET) {
+                Progress::Done => (None, Kicks(0)),
+                Progress::More => (Some(true), Kicks(0)),
+                Progress::Busy => (Some(false), Kicks(0)),
+            },
+        }
+    }
+}
