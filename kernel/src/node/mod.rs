@@ -1,26 +1,48 @@
 //! The running hypervisor as a whole: what everything above `paging` stands on, made once at start.
 //!
 //! ```text
-//!   Node ── words, frames, tables ──> objects        who owns which page
-//!        ── pager ──> disks                          what does not fit
-//!        ── spaces, dumps                            what outlives an incarnation
-//!        ── partitions                               what others may know of them
+//!   Node ── words, frames, objects      who owns which page, and who may still see it
+//!        ── pager ──> disks             what does not fit
+//!        ── tasks ──> spaces, dumps     what outlives an incarnation
+//!        ── graves                      what is given back
+//!        ── partitions                  what others may know of them
 //! ```
 //!
 //! Everything here lives as long as the machine runs, so references are `'static`.
 
+pub mod build;
+pub mod commands;
 pub mod disk;
+pub mod dumps;
+pub mod graves;
+pub mod io;
+pub mod services;
+pub mod spaces;
+pub mod stats;
+pub mod task;
 
-use crate::mm::flush::CpuWords;
+use crate::archive::BootArchive;
+use crate::arch::percpu::CpuId;
+use crate::arch::{interrupts, percpu, time};
+use crate::console::event::Event;
+use crate::console::output;
+use crate::mm::flush::{CpuWords, Kicks};
 use crate::mm::frames::FrameTable;
 use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
-use crate::paging::Pager;
+use crate::mm::table::TableReserve;
+use crate::paging::{Pager, Work};
 use crate::partition::shared::Shared;
 use crate::sync::{Ranked, rank};
-use crate::virt::{Backend, tag::Tags};
-use alloc::{sync::Arc, vec::Vec};
+use crate::virt::Backend;
+use crate::virt::tag::Tags;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 pub use disk::NodeDisk;
+use graves::Graves;
+use io::AsyncIo;
+use spaces::Spaces;
+use task::Tasks;
 
 /// The pager of a node.
 pub type NodePager = Pager<'static, DirectMap, NodeDisk>;
@@ -33,14 +55,68 @@ pub struct Node {
     pub words: &'static CpuWords,
     /// The pool.
     pub frames: Arc<FrameTable>,
+    /// Pages for second-level tables.
+    pub tables: Arc<TableReserve>,
     /// How frames are reached.
     pub memory: &'static DirectMap,
     /// All memory objects.
     pub objects: ObjectTable,
     /// Who answers faults and takes frames back.
     pub pager: NodePager,
+    /// Paging spaces.
+    pub spaces: &'static Spaces,
+    /// I/O of tasks.
+    pub io: &'static AsyncIo,
+    /// Work that waits for disks.
+    pub tasks: &'static Tasks,
+    /// Objects that are taken apart.
+    pub graves: Graves,
     /// Tags of cached translations.
-    pub tags: Ranked<Tags, { rank::SCHEDULER }>,
+    pub tags: Ranked<Tags, { rank::FRAMES }>,
     /// The partitions, in the order of the configuration.
     pub partitions: Vec<Arc<Shared>>,
+    /// What the machine was started with.
+    pub archive: BootArchive,
+    /// Time of day at the start: nanoseconds since 1970.
+    pub unix_ns_at_start: u64,
+}
+
+impl Node {
+    /// Returns the time of day: nanoseconds since 1970.
+    pub fn unix_ns(&self) -> u64 {
+        self.unix_ns_at_start + time::now_ns()
+    }
+
+    /// Does what the pager's work asks of the CPUs.
+    pub fn act_on(&self, work: Work) {
+        self.kick(work.kicks);
+        if work.woke {
+            self.kick_others();
+        }
+    }
+
+    /// Makes CPUs leave guest mode.
+    pub fn kick(&self, kicks: Kicks) {
+        kicks.cpus().for_each(interrupts::kick);
+    }
+
+    /// Makes all other CPUs look at what they wait for. One that is on its way to idle finds the interrupt pending.
+    pub fn kick_others(&self) {
+        percpu::others().for_each(interrupts::kick);
+    }
+
+    /// Returns the partition with that name.
+    pub fn partition(&self, name: &str) -> Option<&Arc<Shared>> {
+        self.partitions.iter().find(|shared| shared.name() == name)
+    }
+
+    /// Returns the CPU that partition number `index` runs on.
+    pub fn cpu_of(&self, index: usize) -> CpuId {
+        CpuId::new(index % percpu::count())
+    }
+}
+
+/// Reports an event, now.
+pub fn report(event: &Event<'_>) {
+    output::report(event, time::now_ns());
 }

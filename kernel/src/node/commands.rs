@@ -1,0 +1,130 @@
+//! Carrying out what the operator, or a harness, asks for.
+
+use super::{Node, report, stats};
+use crate::arch::interrupts;
+use crate::console::command::{Command, CommandError, HELP, parse_json, parse_text};
+use crate::console::event::Event;
+use crate::console::output::print_text;
+use crate::partition::shared::{Request, Shared};
+use alloc::format;
+use alloc::string::String;
+
+/// Who is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    People,
+    Program(u64),
+}
+
+/// Carries out a line typed at the monitor.
+pub fn text(node: &'static Node, line: &str) {
+    let done = match parse_text(line) {
+        None => return,
+        Some(Ok(command)) => carry_out(node, &command, Audience::People),
+        Some(Err(error)) => Err(format!("{error}")),
+    };
+    if let Err(error) = done {
+        print_text(format_args!("error: {error}\n"));
+    }
+}
+
+/// Carries out a JSON line and answers it.
+pub fn json(node: &'static Node, line: &[u8]) {
+    let (id, parsed) = parse_json(line);
+    let id = id.unwrap_or(0);
+    let done = match parsed {
+        Ok(command) => carry_out(node, &command, Audience::Program(id)),
+        Err(error) => Err(format!("{error}")),
+    };
+    report(&Event::Reply { id, ok: done.is_ok(), error: done.as_ref().err().map(String::as_str) });
+}
+
+/// Answers a JSON line that was too long.
+pub fn too_long() {
+    report(&Event::Reply { id: 0, ok: false, error: Some("line too long") });
+}
+
+fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> Result<(), String> {
+    match *command {
+        Command::Help => print_text(format_args!("{HELP}")),
+        Command::List => list(node, audience),
+        Command::Stats => show_stats(node, audience),
+        Command::Crash(name) => ask(node, name, Request::Crash)?,
+        Command::Release(name) => {
+            find(node, name)?;
+            if node.spaces.release_dumps(name) == 0 {
+                return Err(format!("{name} has no dump"));
+            }
+        }
+        Command::Evict(name, pages) => evict(node, name, pages)?,
+        Command::PowerOff => (0..node.partitions.len()).for_each(|index| {
+            node.partitions[index].ask(Request::Stop);
+            interrupts::kick(node.cpu_of(index));
+        }),
+    }
+    Ok(())
+}
+
+fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a Shared), String> {
+    let found = node.partitions.iter().enumerate().find(|(_, shared)| shared.name() == name);
+    found.map(|(index, shared)| (index, &**shared)).ok_or_else(|| {
+        format!("no partition '{name}': {}", CommandError::Unknown(name))
+    })
+}
+
+fn ask(node: &Node, name: &str, request: Request) -> Result<(), String> {
+    let (index, shared) = find(node, name)?;
+    shared.ask(request);
+    interrupts::kick(node.cpu_of(index));
+    Ok(())
+}
+
+fn evict(node: &Node, name: &str, pages: u64) -> Result<(), String> {
+    let (_, shared) = find(node, name)?;
+    let object = stats::memory_of(node, shared).ok_or("it has no memory now")?;
+    let pages = u32::try_from(pages).unwrap_or(u32::MAX);
+    node.pager.ask_evict(object.id(), pages);
+    Ok(())
+}
+
+fn list(node: &Node, audience: Audience) {
+    for space in node.spaces.summaries() {
+        let (partition, epoch) = space.owner.as_ref().map_or(("", 0), |(name, epoch)| (name.as_str(), *epoch));
+        match audience {
+            Audience::Program(_) => report(&Event::Space { disk: space.disk as u8, state: space.state, partition, epoch }),
+            Audience::People if partition.is_empty() => print_text(format_args!("disk {}  {}\n", space.disk, space.state)),
+            Audience::People => {
+                print_text(format_args!("disk {}  {}  {partition}, incarnation {epoch}\n", space.disk, space.state));
+            }
+        }
+    }
+    if audience == Audience::People {
+        for shared in &node.partitions {
+            let (name, phase, incarnation) = (shared.name(), shared.phase().as_str(), shared.incarnation());
+            print_text(format_args!("{name}  {phase}, incarnation {incarnation}, {} MiB\n", shared.config.memory_bytes >> 20));
+        }
+    }
+}
+
+fn show_stats(node: &Node, audience: Audience) {
+    if let Audience::Program(id) = audience {
+        return stats::report_all(node, Some(id));
+    }
+    if let Event::Pool { pages, free, metadata_bytes, metadata_per_page_milli, .. } = stats::pool(node, None) {
+        print_text(format_args!(
+            "pool {pages} pages, {free} free; metadata {metadata_bytes} bytes, {}.{:03} a guest page\n",
+            metadata_per_page_milli / 1000,
+            metadata_per_page_milli % 1000
+        ));
+    }
+    stats::partitions(node, None, |s| {
+        print_text(format_args!(
+            "{}  {}: logical {} resident {} paged {} zero {} untouched {}\n",
+            s.partition, s.state, s.logical, s.resident, s.paged, s.zero, s.untouched
+        ));
+        print_text(format_args!(
+            "  page-ins {} (+{} read around) page-outs {} clean {} zero {} rescued {} demand-zero {} lost {} exits {}\n",
+            s.page_ins, s.read_around, s.page_outs, s.clean_evictions, s.zero_evictions, s.rescues, s.demand_zero, s.lost, s.exits
+        ));
+    });
+}

@@ -1,0 +1,65 @@
+//! Counters as events and as text.
+
+use super::{Node, report};
+use crate::console::event::{Event, PartitionStats};
+use crate::mm::object::MemoryObject;
+use crate::partition::shared::Shared;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Returns the live memory of a partition.
+pub fn memory_of(node: &Node, shared: &Shared) -> Option<Arc<MemoryObject>> {
+    let number = shared.object()?;
+    node.objects.live().into_iter().find(|object| object.id().as_u16() == number)
+}
+
+/// Calls `each` with the counters of every partition.
+pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionStats<'_>)) {
+    // The pager counts for the whole node as long as one partition runs on it.
+    let pager = node.pager.counters();
+    for shared in &node.partitions {
+        let counts = memory_of(node, shared).map(|object| object.counts()).unwrap_or_default();
+        each(&PartitionStats {
+            id,
+            partition: shared.name(),
+            incarnation: shared.incarnation(),
+            state: shared.phase().as_str(),
+            logical: shared.config.memory_bytes / crate::addr::PAGE_SIZE,
+            resident: u64::from(counts.resident + counts.going_out),
+            paged: u64::from(counts.paged + counts.coming_in),
+            zero: u64::from(counts.zero),
+            untouched: u64::from(counts.untouched),
+            page_ins: pager.page_ins,
+            page_outs: pager.page_outs,
+            read_around: pager.read_around,
+            clean_evictions: pager.clean_evictions,
+            zero_evictions: pager.zero_evictions,
+            rescues: pager.rescues,
+            demand_zero: pager.demand_zero,
+            waits: pager.frame_waits,
+            lost: pager.lost_pages,
+            exits: shared.exits.load(Relaxed),
+        });
+    }
+}
+
+/// Returns the counters of the pool.
+pub fn pool(node: &Node, id: Option<u64>) -> Event<'static> {
+    let guest_pages: u64 = node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
+    let metadata_bytes = node.objects.metadata_bytes() as u64;
+    Event::Pool {
+        id,
+        pages: u64::from(node.frames.total()),
+        free: u64::from(node.frames.free_count()),
+        metadata_bytes,
+        guest_pages,
+        metadata_per_page_milli: metadata_bytes * 1000 / guest_pages.max(1),
+    }
+}
+
+/// Reports all counters.
+pub fn report_all(node: &Node, id: Option<u64>) {
+    report(&pool(node, id));
+    partitions(node, id, |stats| report(&Event::Stats(*stats)));
+}
+
