@@ -38,7 +38,7 @@ pub fn kmain(handover: Handover) -> ! {
     memory.make_heap(HEAP_BYTES);
     info!("memory: {} MiB usable, command line `{}`", memory.usable_total() >> 20, handover.command_line);
 
-    let _archive = boot_archive(&handover.boot_info);
+    let archive = boot_archive(&handover.boot_info);
 
     smp::prepare_this_cpu(CpuId::BOOT);
     pit::mask_legacy_controllers();
@@ -48,14 +48,17 @@ pub fn kmain(handover: Handover) -> ! {
     if option(handover.command_line, "selftest") == Some("virt") {
         exit::power_off(crate::virt::selftest::run(&mut memory));
     }
-    smp::release(cpu_main);
-
-    selftest::check_this_machine();
-    if option(handover.command_line, "selftest") == Some("disk") {
+    if handover.command_line.split_whitespace().any(|word| word == "selftest=disk") {
         exit::power_off(crate::block::selftest::run(&mut memory, handover.command_line));
     }
-    selftest::end_as_asked(handover.command_line);
-    exit::power_off(ExitCode::Success)
+    self_test(handover.command_line);
+    match archive {
+        Some(archive) => exit::power_off(crate::node::start::run(&mut memory, archive)),
+        None => {
+            error!("no boot archive: nothing to run");
+            exit::power_off(ExitCode::Failure)
+        }
+    }
 }
 
 /// Finds the boot archive; without one there is nothing to run, which is not yet an error here.

@@ -23,9 +23,13 @@ pub mod dump;
 pub mod init;
 pub mod log;
 pub mod mm;
+#[cfg(target_os = "none")]
+pub mod node;
 pub mod paging;
 pub mod partition;
 pub mod pci;
 pub mod pool;
+#[cfg(target_os = "none")]
+pub mod sched;
 pub mod sync;
 pub mod virt;

@@ -47,6 +47,20 @@ pub fn offered_xcr0() -> u64 {
     OFFERED.get().copied().unwrap_or(X87)
 }
 
+/// Returns XCR0 as it is on this CPU: the guest's whose FPU state is loaded.
+pub fn live_xcr0() -> u64 {
+    // SAFETY: `init` has set CR4.OSXSAVE on every CPU.
+    unsafe { instr::xgetbv(0) }
+}
+
+/// Sets XCR0 for the guest whose FPU state is loaded; what the CPU does not take is left alone.
+pub fn set_live_xcr0(value: u64) {
+    if is_valid_xcr0(value, offered_xcr0()) {
+        // SAFETY: OSXSAVE is on, and the value has just been checked.
+        unsafe { instr::xsetbv(0, value) };
+    }
+}
+
 /// Returns whether a guest may set XCR0 to `value`; else XSETBV raises #GP(0). SDM 1 "XCR0".
 pub fn is_valid_xcr0(value: u64, offered: u64) -> bool {
     value & !offered == 0 && value & X87 != 0 && value == consistent_part(value)

@@ -149,6 +149,11 @@ pub fn tsc_at(ns: u64) -> u64 {
     CLOCKS.get().map_or(u64::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
 }
 
+/// Returns the time since [`calibrate`] at a counter's value.
+pub fn ns_at(tsc: u64) -> u64 {
+    CLOCKS.get().map_or(u64::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
+}
+
 /// Waits actively; for start-up only.
 pub fn spin_ns(ns: u64) {
     let end = now_ns().saturating_add(ns);

@@ -73,7 +73,7 @@ impl<W: Word> Generation<W> {
     }
 
     /// Returns the current one.
-    pub(super) fn current(&self) -> u64 {
+    pub fn current(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 

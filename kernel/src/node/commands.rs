@@ -8,6 +8,7 @@ use crate::console::output::print_text;
 use crate::partition::shared::{Request, Shared};
 use alloc::format;
 use alloc::string::String;
+use core::sync::atomic::Ordering;
 
 /// Who is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,10 +58,11 @@ fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> 
             }
         }
         Command::Evict(name, pages) => evict(node, name, pages)?,
-        Command::PowerOff => (0..node.partitions.len()).for_each(|index| {
-            node.partitions[index].ask(Request::Stop);
-            interrupts::kick(node.cpu_of(index));
-        }),
+        Command::PowerOff => {
+            node.ending.store(true, Ordering::Release);
+            node.partitions.iter().for_each(|shared| shared.ask(Request::Stop));
+            node.kick_others();
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 use super::NodePager;
 use crate::arch::percpu::CpuId;
 use crate::mm::flush::{CpuWords, Kicks, Passed, Ticket};
-use crate::mm::object::{MemoryObject, ObjectTable, teardown::Progress};
+use crate::mm::object::{MemoryObject, ObjectTable, Progress};
 use crate::sync::{Ranked, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -55,6 +55,11 @@ impl Graves {
         let done = Arc::new(AtomicBool::new(false));
         self.list.lock().push(Grave { object, step: Step::Detach, done: done.clone() });
         Gone(done)
+    }
+
+    /// Returns whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.list.try_lock().is_some_and(|list| list.is_empty())
     }
 
     /// Does a piece of work; returns the CPUs to kick and whether there is more to do at once.

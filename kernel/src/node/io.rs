@@ -6,7 +6,7 @@
 
 use super::NodePager;
 use super::task::until;
-use crate::block::dma::DmaRegion;
+use crate::addr::Hpa;
 use crate::block::{Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
 use crate::paging::cookie::{Class, MAILBOX_DEPTH, Tag};
 use crate::sync::{Ranked, rank};
@@ -74,7 +74,7 @@ impl AsyncIo {
         self.run(disk, Operation::Flush, SectorRange { first: 0, count: 0 }, &[]).await
     }
 
-    /// Reads or writes `len` bytes of `buffer` at byte `offset` of the disk.
+    /// Reads or writes `len` bytes at `buffer` from byte `offset` of the disk.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -83,11 +83,11 @@ impl AsyncIo {
         disk: &impl Disk,
         operation: Operation,
         offset: u64,
-        buffer: &DmaRegion,
+        buffer: Hpa,
         len: usize,
     ) -> Result<(), DiskError> {
         let sectors = SectorRange { first: offset / 512, count: len as u64 / 512 };
-        self.run(disk, operation, sectors, &[Segment { base: buffer.hpa(0), len: len as u32 }]).await
+        self.run(disk, operation, sectors, &[Segment { base: buffer, len: len as u32 }]).await
     }
 
     fn take_slot(&self) -> Option<usize> {

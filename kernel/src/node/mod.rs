@@ -18,6 +18,7 @@ pub mod graves;
 pub mod io;
 pub mod services;
 pub mod spaces;
+pub mod start;
 pub mod stats;
 pub mod task;
 
@@ -32,12 +33,13 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::paging::{Pager, Work};
-use crate::partition::shared::Shared;
+use crate::partition::shared::{Phase, Shared};
 use crate::sync::{Ranked, rank};
 use crate::virt::Backend;
 use crate::virt::tag::Tags;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 pub use disk::NodeDisk;
 use graves::Graves;
 use io::AsyncIo;
@@ -79,6 +81,8 @@ pub struct Node {
     pub archive: BootArchive,
     /// Time of day at the start: nanoseconds since 1970.
     pub unix_ns_at_start: u64,
+    /// The machine stops when nothing runs any more.
+    pub ending: AtomicBool,
 }
 
 impl Node {
@@ -105,9 +109,23 @@ impl Node {
         percpu::others().for_each(interrupts::kick);
     }
 
+    /// Returns whether nothing runs and nothing is under way any more, and the machine is to stop then.
+    pub fn has_ended(&self) -> bool {
+        let stopped = |shared: &Arc<Shared>| shared.phase() == Phase::Stopped;
+        self.ending.load(Ordering::Acquire)
+            && self.partitions.iter().all(stopped)
+            && self.tasks.is_empty()
+            && self.graves.is_empty()
+    }
+
     /// Returns the partition with that name.
     pub fn partition(&self, name: &str) -> Option<&Arc<Shared>> {
         self.partitions.iter().find(|shared| shared.name() == name)
+    }
+
+    /// Returns how many partitions run on a CPU.
+    pub fn partitions_of(&self, cpu: CpuId) -> usize {
+        (0..self.partitions.len()).filter(|&index| self.cpu_of(index) == cpu).count()
     }
 
     /// Returns the CPU that partition number `index` runs on.

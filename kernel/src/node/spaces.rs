@@ -368,7 +368,8 @@ impl Spaces {
     pub async fn write(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let buffer = self.take_buffer(id).await;
         bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
-        let result = self.io.transfer(self.space(id).disk, Operation::Write, offset, &buffer, bytes.len()).await;
+        let at = buffer.hpa(0);
+        let result = self.io.transfer(self.space(id).disk, Operation::Write, offset, at, bytes.len()).await;
         self.give_buffer(id, buffer);
         result
     }
@@ -379,7 +380,8 @@ impl Spaces {
     /// The disk's.
     pub async fn read(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         let buffer = self.take_buffer(id).await;
-        let result = self.io.transfer(self.space(id).disk, Operation::Read, offset, &buffer, bytes.len()).await;
+        let at = buffer.hpa(0);
+        let result = self.io.transfer(self.space(id).disk, Operation::Read, offset, at, bytes.len()).await;
         bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         self.give_buffer(id, buffer);
         result
@@ -391,6 +393,11 @@ impl Spaces {
 
     fn give_buffer(&self, id: SpaceId, buffer: DmaRegion) {
         self.space(id).inner.lock().buffer = Some(buffer);
+    }
+
+    /// Returns how many there are, usable or not.
+    pub const fn count(&self) -> usize {
+        self.spaces.len()
     }
 
     /// Describes every space, for `list`.

@@ -9,8 +9,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 /// Returns the live memory of a partition.
 pub fn memory_of(node: &Node, shared: &Shared) -> Option<Arc<MemoryObject>> {
-    let number = shared.object()?;
-    node.objects.live().into_iter().find(|object| object.id().as_u16() == number)
+    node.objects.by_number(shared.object()?)
 }
 
 /// Calls `each` with the counters of every partition.

@@ -34,6 +34,11 @@ impl Tasks {
         self.any.store(true, Ordering::Release);
     }
 
+    /// Returns whether no task is left.
+    pub fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
     /// Gives every task a turn, unless another CPU is just doing that.
     pub fn poll(&self) {
         if !self.any.load(Ordering::Acquire) {

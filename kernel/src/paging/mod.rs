@@ -46,6 +46,7 @@ mod tests;
 mod transfer;
 mod write_out;
 
+use crate::addr::PageIndex;
 use crate::block::{Completion, Disk};
 use crate::mm::flush::CpuWords;
 use crate::mm::frames::{Frame, FrameTable};
@@ -64,7 +65,7 @@ use state::State;
 pub use drain::{Drain, PageFinal, Progress};
 pub use fault::{Fault, Loss};
 pub use poll::Work;
-pub use slots::AttachError;
+pub use slots::{AttachError, LANDMARKS};
 pub use state::Notice;
 
 /// Most paging devices.
@@ -88,7 +89,12 @@ pub struct Ground<'a, M> {
     pub memory: &'a M,
     /// Where the CPUs are.
     pub words: &'a CpuWords,
+    /// Recognises pages that somebody wants to find again (a dump's VMCOREINFO) by their first bytes.
+    pub landmark: fn(&[u8; LANDMARK_BYTES]) -> bool,
 }
+
+/// Bytes of a page that [`Ground::landmark`] is shown.
+pub const LANDMARK_BYTES: usize = 64;
 
 /// The pager. See the [module](self).
 pub struct Pager<'a, M: FrameMemory, D: Disk, P: Policy = Clock> {
@@ -161,6 +167,19 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// Ends the promise to an object.
     pub fn end_credit(&self, id: ObjectId) {
         self.set_credit(&mut self.state.lock(), id, 0);
+    }
+
+    /// Makes up to `pages` pages of an object leave, however full the pool is: for operators and tests.
+    pub fn ask_evict(&self, id: ObjectId, pages: u32) {
+        if let Some(slot) = self.state.lock().slots.get_mut(id) {
+            slot.asked = pages.min(slot.pages());
+        }
+    }
+
+    /// Returns the pages of an object that looked like landmarks when they went to their blocks, newest first.
+    pub fn landmarks(&self, id: ObjectId) -> ArrayVec<PageIndex, LANDMARKS> {
+        let state = self.state.lock();
+        state.slots.get(id).map(|slot| slot.landmarks.iter().rev().copied().collect()).unwrap_or_default()
     }
 
     /// Returns the disks, in the order of [`Store::disk`].

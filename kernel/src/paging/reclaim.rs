@@ -38,6 +38,7 @@ const STARVED_NS: u64 = 1_000_000_000;
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts batches until enough frames are on their way.
     pub(super) fn reclaim(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
+        self.serve_asked(state, me, now, budget, work);
         let free = self.ground.frames.free_count();
         if !state.reclaim.active && !self.marks.is_low(free) && self.hungry.load(Relaxed) == 0 {
             return;
@@ -60,6 +61,16 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
         }
         self.watch_for_starvation(state, now);
+    }
+
+    /// Lets pages go that somebody has asked for; the hand ages a page at its first visit and takes it at the next.
+    fn serve_asked(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
+        let asked = state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
+        let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else { return };
+        let found = self.take_from(state, id, wanted, me, now, budget, work) as u32;
+        let slot = state.slots.busy(id);
+        slot.asked = if slot.object.counts().resident == 0 { 0 } else { wanted.saturating_sub(found) };
+        work.busy |= slot.asked > 0;
     }
 
     fn pick_victim(&self, state: &mut State<P>, tried: u64) -> Option<ObjectId> {

@@ -63,7 +63,14 @@ pub(super) struct Slot {
     /// How many bits are set.
     ahead_count: u32,
     lost: ArrayVec<(PageIndex, Loss), LOST_PAGES>,
+    /// Pages that an operator or a test wants to see leave now.
+    pub asked: u32,
+    /// The last pages on their way to a block that were landmarks, oldest first.
+    pub landmarks: ArrayVec<PageIndex, LANDMARKS>,
 }
+
+/// Landmarks that are remembered of an object.
+pub const LANDMARKS: usize = 4;
 
 impl Slot {
     fn new(object: Arc<MemoryObject>, store: Option<StoreState>) -> Self {
@@ -79,7 +86,18 @@ impl Slot {
             ahead,
             ahead_count: 0,
             lost: ArrayVec::new(),
+            asked: 0,
+            landmarks: ArrayVec::new(),
         }
+    }
+
+    /// Remembers a landmark, for the oldest one if there is no room.
+    pub fn note_landmark(&mut self, index: PageIndex) {
+        self.landmarks.retain(|known| *known != index);
+        if self.landmarks.is_full() {
+            self.landmarks.remove(0);
+        }
+        self.landmarks.push(index);
     }
 
     /// Returns the number of RAM pages.

@@ -3,14 +3,14 @@
 //! Each step takes what the budget allows and leaves the rest for the next poll. A page can be rescued at any time before its last
 //! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
 
-use super::Pager;
+use super::{LANDMARK_BYTES, Pager};
 use super::batch::{Batch, Entry, Phase, Purpose, extend_last};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::poll::Budget;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, State};
-use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::addr::{Hfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
 use crate::mm::flush::{Kicks, Passed};
@@ -87,12 +87,22 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 self.end_zero(slot, index, entry, freed);
             } else if writable {
                 batch.lines[line].crc = self.ground.memory.checksum(hfn);
+                self.look_for_landmark(slot, index, hfn);
             } else {
                 abort(leaf_of(&slot.object, index), batch.take(line));
                 slot.drain.pull_back(index);
             }
         }
         (batch.cursor, batch.phase) = (0, Phase::Write);
+    }
+
+    /// Every page that has a block has passed here, so no page is ever read back only to be searched.
+    fn look_for_landmark(&self, slot: &mut Slot, index: PageIndex, hfn: Hfn) {
+        let mut bytes = [0; LANDMARK_BYTES];
+        self.ground.memory.copy_out(hfn, 0, &mut bytes);
+        if (self.ground.landmark)(&bytes) {
+            slot.note_landmark(index);
+        }
     }
 
     fn end_zero(&self, slot: &mut Slot, index: PageIndex, entry: Entry, freed: &mut Vec<Frame>) {

@@ -24,7 +24,7 @@ use super::shared::Shared;
 use super::skip::Lengths;
 use crate::addr::Gpa;
 use crate::arch::percpu::CpuId;
-use crate::arch::{instr, interrupts, time};
+use crate::arch::{fpu, instr, interrupts, time};
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::DirectMap;
@@ -90,8 +90,9 @@ impl Machine {
             // Taken before the page is looked at: what happens after the look makes it ready.
             let (ticket, exit) = self.stay(node, cpu, object, shared, &memory);
             let stop = match exit {
+                Left::Device => None,
                 Left::Exit(exit) => {
-                    let decision = self.handle(exit, &memory, node);
+                    let decision = self.handle(exit, &memory);
                     self.apply(decision, ticket)
                 }
                 Left::Stop(stop) => Some(stop),
@@ -120,7 +121,7 @@ impl Machine {
             let ticket = object.wait_ticket();
             match exit {
                 Exit::SecondLevelFault { gpa, access, .. } => match self.fault(node, object, gpa, access) {
-                    Some(Left::Exit(_)) => break (ticket, Left::Exit(exit)),
+                    Some(Left::Device) => break (ticket, Left::Exit(exit)),
                     Some(stop) => break (ticket, stop),
                     None => {}
                 },
@@ -141,13 +142,13 @@ impl Machine {
         match node.pager.fault(object, gpa, access, time::now_ns()) {
             Fault::Resolved => None,
             Fault::Wait(ticket) => Some(Left::Stop(Stop::Page(ticket))),
-            Fault::NotRam => Some(Left::Exit(Exit::Handled)),
+            Fault::NotRam => Some(Left::Device),
             Fault::Lost(_) => Some(Left::Stop(Stop::Crash(Reason::PageLost(gpa.as_u64())))),
         }
     }
 
-    fn cpuid(&mut self, next: u64) {
-        let view = GuestView { cr4: self.vcpu.control_registers().cr4, xcr0: instr::xgetbv(), rate: self.rate };
+    pub(super) fn cpuid(&mut self, next: u64) {
+        let view = GuestView { cr4: self.vcpu.control_registers().cr4, xcr0: fpu::live_xcr0(), rate: self.rate };
         let host = |leaf, subleaf| {
             let r = instr::cpuid(leaf, subleaf);
             Leaf::new(r.eax, r.ebx, r.ecx, r.edx)
@@ -226,11 +227,13 @@ impl Machine {
 
 /// What the short way could not deal with.
 enum Left {
+    /// A device's memory, not RAM.
+    Device,
     Exit(Exit),
     Stop(Stop),
 }
 
 /// Lets the host's timer end the guest's stay at `deadline`.
 fn arm(deadline: Tsc) {
-    time::arm_tsc(deadline.0);
+    time::arm(time::ns_at(deadline.0));
 }

@@ -7,9 +7,18 @@ pub mod decision;
 pub mod decode;
 pub mod devices;
 pub mod emulate;
+#[cfg(target_os = "none")]
+mod exits;
 pub mod fetch;
 pub mod loaders;
+#[cfg(target_os = "none")]
+pub mod machine;
 pub mod msr;
+#[cfg(target_os = "none")]
+pub mod runner;
+pub mod shared;
+#[cfg(target_os = "none")]
+pub mod skip;
 pub mod walk;
 
 #[cfg(test)]

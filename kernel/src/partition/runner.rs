@@ -20,6 +20,7 @@ use super::loaders::{self, ImageSource, Loading, Progress};
 use super::machine::{Machine, Stop};
 use super::msr::Msrs;
 use super::shared::{Phase, Request, Shared};
+use crate::addr::PageIndex;
 use crate::arch::percpu::CpuId;
 use crate::arch::{fpu, instr, time};
 use crate::config::DumpPolicy;
@@ -29,10 +30,11 @@ use crate::mm::guest::GuestAccess;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
-use crate::node::dumps::JobStatus;
+use crate::node::dumps::{self, JobStatus};
 use crate::node::graves::Gone;
 use crate::node::spaces::SpaceId;
 use crate::node::{Node, report};
+use crate::virt::face::EnabledCpu;
 use crate::virt::tag::TlbTag;
 use alloc::format;
 use alloc::sync::Arc;
@@ -88,6 +90,25 @@ pub struct Runner {
     last_words: Option<u64>,
     entered: bool,
     needs_space: bool,
+    fpu: fpu::GuestFpu,
+    residence: Residence,
+}
+
+/// Whether the vCPU and its FPU state are on the CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Residence {
+    Memory,
+    Cpu,
+}
+
+/// The CPU that a runner is stepped on.
+pub struct Host<'a> {
+    /// Its number.
+    pub cpu: CpuId,
+    /// Its virtualisation.
+    pub enabled: &'a EnabledCpu,
+    /// How many runners it has.
+    pub runners: usize,
 }
 
 impl Runner {
@@ -106,6 +127,8 @@ impl Runner {
             last_words: None,
             entered: false,
             needs_space,
+            fpu: fpu::GuestFpu::new(),
+            residence: Residence::Memory,
         }
     }
 
@@ -115,12 +138,12 @@ impl Runner {
     }
 
     /// Does a bounded piece of work.
-    pub fn step(&mut self, node: &Node, cpu: CpuId) -> Next {
+    pub fn step(&mut self, node: &'static Node, host: &Host<'_>) -> Next {
         match &mut self.state {
             State::NeedsSpace { .. } => self.find_space(node),
             State::Activating => self.activate(node),
             State::Loading(_) => self.load(node),
-            State::Running(_) => self.run(node, cpu),
+            State::Running(_) => self.run(node, host),
             State::Retiring(gone) if gone.is_gone() => self.begin(node),
             State::Retiring(_) => Next::Wait(None),
             State::Crashed { .. } => self.check_gate(node),
@@ -128,7 +151,7 @@ impl Runner {
         }
     }
 
-    fn find_space(&mut self, node: &Node) -> Next {
+    fn find_space(&mut self, node: &'static Node) -> Next {
         if !self.needs_space {
             return self.begin(node);
         }
@@ -149,7 +172,7 @@ impl Runner {
         }
     }
 
-    fn activate(&mut self, node: &Node) -> Next {
+    fn activate(&mut self, node: &'static Node) -> Next {
         let Some(space) = self.space else { return self.stop("no space", 0) };
         match node.spaces.is_ready(space) {
             None => Next::Wait(None),
@@ -163,7 +186,7 @@ impl Runner {
     }
 
     /// Begins an incarnation: empty memory, devices after reset, a plan to load the kernel.
-    fn begin(&mut self, node: &Node) -> Next {
+    fn begin(&mut self, node: &'static Node) -> Next {
         self.incarnation += 1;
         report(&Event::Start { partition: self.shared.name(), incarnation: self.incarnation });
         let object = match node.objects.create(self.layout) {
@@ -196,18 +219,19 @@ impl Runner {
         Next::Again
     }
 
-    fn plan(&self, node: &Node) -> Result<loaders::LoadPlan, loaders::LoadError> {
+    fn plan(&self, node: &'static Node) -> Result<loaders::LoadPlan, loaders::LoadError> {
         let cmdline = format!("{} tidepool.incarnation={}", self.shared.config.cmdline, self.incarnation);
+        let acpi = Tables::new();
         let request = loaders::Request {
             kernel: &self.shared.config.kernel,
             cmdline: cmdline.trim_start(),
             layout: &self.layout,
-            acpi: &Tables::new(&self.layout),
+            acpi: &acpi,
         };
         loaders::plan(&node.archive as &dyn ImageSource, &request)
     }
 
-    fn load(&mut self, node: &Node) -> Next {
+    fn load(&mut self, node: &'static Node) -> Next {
         let (State::Loading(loading), Some(object)) = (&mut self.state, &self.object) else { return Next::Again };
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object: &**object, memory: node.memory, faulter: &node.pager };
@@ -216,7 +240,10 @@ impl Runner {
             Ok(Progress::Done) => {
                 *self.machine.vcpu.regs_mut() = loading.plan().regs;
                 self.machine.vcpu.set_state(&loading.plan().state);
-                fpu::reset_live();
+                self.fpu = fpu::GuestFpu::new();
+                if self.residence == Residence::Cpu {
+                    self.fpu.load();
+                }
                 self.state = State::Running(Parked::No);
                 self.shared.publish_phase(Phase::Running);
                 Next::Again
@@ -229,7 +256,7 @@ impl Runner {
         }
     }
 
-    fn run(&mut self, node: &Node, cpu: CpuId) -> Next {
+    fn run(&mut self, node: &'static Node, host: &Host<'_>) -> Next {
         if let Some(next) = self.requests(node) {
             return next;
         }
@@ -257,13 +284,32 @@ impl Runner {
         }
         let object = object.clone();
         let slice_end = Tsc(time::tsc_at(now + SLICE_NS));
-        let stop = self.machine.run(node, cpu, &object, &self.shared, slice_end);
+        self.move_in(host);
+        let stop = self.machine.run(node, host.cpu, &object, &self.shared, slice_end);
+        self.move_out(host);
         self.drain_console(node);
         self.stopped(node, stop)
     }
 
+    /// Makes vCPU and FPU state resident on the CPU, where they stay unless others need it too.
+    fn move_in(&mut self, host: &Host<'_>) {
+        if self.residence == Residence::Memory {
+            self.machine.vcpu.load(host.enabled);
+            self.fpu.load();
+            self.residence = Residence::Cpu;
+        }
+    }
+
+    fn move_out(&mut self, host: &Host<'_>) {
+        if host.runners > 1 {
+            self.fpu.save();
+            self.machine.vcpu.unload();
+            self.residence = Residence::Memory;
+        }
+    }
+
     /// Deals with what ended the guest's stay.
-    fn stopped(&mut self, node: &Node, stop: Stop) -> Next {
+    fn stopped(&mut self, node: &'static Node, stop: Stop) -> Next {
         self.state = State::Running(Parked::No);
         match stop {
             Stop::Slice | Stop::Asked => {}
@@ -276,7 +322,7 @@ impl Runner {
         Next::Again
     }
 
-    fn device(&mut self, node: &Node, effect: Effect) -> Next {
+    fn device(&mut self, node: &'static Node, effect: Effect) -> Next {
         let (partition, incarnation) = (self.shared.name(), self.incarnation);
         match effect {
             Effect::None | Effect::Console | Effect::TestLine => Next::Again,
@@ -307,7 +353,7 @@ impl Runner {
         }
     }
 
-    fn requests(&mut self, node: &Node) -> Option<Next> {
+    fn requests(&mut self, node: &'static Node) -> Option<Next> {
         if !self.shared.is_asked() {
             return None;
         }
@@ -318,7 +364,7 @@ impl Runner {
     }
 
     /// The partition crashes: its memory becomes a dump image at once, and the drain and the restart gate begin.
-    fn crash(&mut self, node: &Node, reason: Reason) -> Next {
+    fn crash(&mut self, node: &'static Node, reason: Reason) -> Next {
         let at_ns = time::now_ns();
         let tsc = instr::rdtsc();
         let Some(object) = self.object.take() else { return self.stop("crashed without memory", 0) };
@@ -342,7 +388,7 @@ impl Runner {
         match (self.shared.config.dump, self.space) {
             (DumpPolicy::Aided, Some(space)) => {
                 let record = CrashRecord { reason, incarnation, at_ns, regs, state: self.machine.vcpu.state() };
-                let job = node.dumps.begin(node, self.shared.name(), record, object, space);
+                let job = dumps::begin(node, self.shared.name(), record, object, space, self.note_page());
                 self.space = None;
                 self.state = State::Crashed { gate, job, at_ns };
                 self.check_gate(node)
@@ -354,7 +400,13 @@ impl Runner {
         }
     }
 
-    fn check_gate(&mut self, node: &Node) -> Next {
+    /// Returns the page in which the guest says its VMCOREINFO note is.
+    fn note_page(&self) -> Option<PageIndex> {
+        let note = self.machine.platform.vmcoreinfo()?;
+        self.layout.index_of(note.gpa.number())
+    }
+
+    fn check_gate(&mut self, node: &'static Node) -> Next {
         let State::Crashed { gate, job, at_ns } = &self.state else { return Next::Again };
         let (freed, remaining, ended) = job.read();
         let Some(opened) = gate.check(freed, ended) else { return Next::Wait(None) };
@@ -372,7 +424,7 @@ impl Runner {
     }
 
     /// Takes the memory apart and starts the next incarnation on the same space.
-    fn retire(&mut self, node: &Node) -> Next {
+    fn retire(&mut self, node: &'static Node) -> Next {
         let Some(object) = self.object.take() else { return self.begin(node) };
         self.state = State::Retiring(node.graves.bury(object));
         Next::Again
@@ -391,7 +443,7 @@ impl Runner {
     }
 
     /// Gives what was taken back when the partition has stopped.
-    pub fn clean_up(&mut self, node: &Node) {
+    pub fn clean_up(&mut self, node: &'static Node) {
         if let (State::Stopped, Some(object)) = (&self.state, self.object.take()) {
             let _ = node.graves.bury(object);
             if let Some(space) = self.space.take() {
@@ -401,7 +453,7 @@ impl Runner {
     }
 
     /// Prints what the guest has written to its console, and reports a test kernel's lines.
-    fn drain_console(&mut self, _node: &Node) {
+    fn drain_console(&mut self, _node: &'static Node) {
         let mut bytes = [0; 256];
         loop {
             let len = self.machine.platform.console_output().take(&mut bytes);

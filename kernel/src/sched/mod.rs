@@ -6,29 +6,32 @@
 //!     └─────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! One vCPU a CPU so far: partition `n` runs on CPU `n` modulo their number and stays loaded there.
+//! Partition `n` runs on CPU `n` modulo their number; a vCPU that has its CPU for itself stays loaded there.
 
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, time};
 use crate::node::{Node, services};
-use crate::partition::runner::{Next, Runner};
+use crate::partition::runner::{Host, Next, Runner};
+use crate::virt::face::EnabledCpu;
 use alloc::vec::Vec;
 
 /// Runs `runners` on this CPU until `ended` answers how the machine stops.
-pub fn run(node: &'static Node, cpu: CpuId, mut runners: Vec<Runner>, mut ended: impl FnMut(&[Runner]) -> bool) {
+pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, mut runners: Vec<Runner>, ended: impl Fn() -> bool) {
+    let host = Host { cpu, enabled, runners: runners.len() };
     node.words.leave(cpu);
     loop {
         node.words.quiesce(cpu);
         let mut busy = services::turn(node, cpu);
         let mut deadline = time::now_ns() + services::CONSOLE_INTERVAL_NS;
         for runner in &mut runners {
-            match runner.step(node, cpu) {
+            match runner.step(node, &host) {
                 Next::Again => busy = true,
                 Next::Wait(Some(at)) => deadline = deadline.min(at),
                 Next::Wait(None) => {}
             }
+            runner.clean_up(node);
         }
-        if ended(&runners) {
+        if ended() {
             return;
         }
         if !busy {

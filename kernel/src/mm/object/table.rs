@@ -76,6 +76,11 @@ impl ObjectTable {
         self.slots.lock()[usize::from(id.as_u16())].object.clone()
     }
 
+    /// Returns the object with this raw number, if there is one.
+    pub fn by_number(&self, number: u16) -> Option<Arc<MemoryObject>> {
+        self.slots.lock().get(usize::from(number))?.object.clone()
+    }
+
     /// Frees the number of an object that has been taken apart.
     ///
     /// # Panics

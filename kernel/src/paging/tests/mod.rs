@@ -68,7 +68,7 @@ impl Machine {
         let memory: &'static _ = Box::leak(Box::new(ram.map()));
         let leaked: &'static FrameTable = Box::leak(Box::new(frames.clone()));
         words.leave(ME);
-        let ground = Ground { frames: leaked, memory, words };
+        let ground = Ground { frames: leaked, memory, words, landmark: |_| false };
         let pager = Pager::new(ground, [disk], Clock);
         Rig { map: ram.map(), frames, objects, words, disk, pager, now: 0 }
     }

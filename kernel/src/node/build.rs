@@ -1,0 +1,235 @@
+//! Making the node from the machine and the configuration. Whatever is missing or too small is said by name.
+
+// UNSAFETY: takes physical memory for disks' buffers and control blocks, and sees frames through the direct map.
+#![allow(unsafe_code)]
+
+use super::graves::Graves;
+use super::io::AsyncIo;
+use super::spaces::{BUFFER, Spaces};
+use super::task::Tasks;
+use super::{Node, NodeDisk, NodePager};
+use crate::addr::{Hpa, PAGE_SIZE};
+use crate::arch::percpu::CpuId;
+use crate::arch::physmem::PhysicalMemory;
+use crate::arch::{direct_map, instr, interrupts, percpu, time};
+use crate::archive::BootArchive;
+use crate::block::Disk;
+use crate::block::discover::Discovery;
+use crate::block::dma::DmaRegion;
+use crate::config::{AtEnd, Config};
+use crate::dump::vmcoreinfo;
+use crate::mm::flush::CpuWords;
+use crate::mm::frames::{FrameRegion, FrameTable};
+use crate::mm::layout::RamLayout;
+use crate::mm::leaf::Format;
+use crate::mm::object::ObjectTable;
+use crate::mm::phys::DirectMap;
+use crate::mm::table::TableReserve;
+use crate::paging::space::Uuid;
+use crate::paging::{Ground, Pager};
+use crate::partition::devices::Platform;
+use crate::partition::devices::clock::{Clock, Tsc, TscRate};
+use crate::partition::devices::lapic::Mode;
+use crate::partition::machine::Machine;
+use crate::partition::msr::Msrs;
+use crate::partition::runner::Runner;
+use crate::partition::shared::Shared;
+use crate::partition::skip::Lengths;
+use crate::pool::Clock as ClockPolicy;
+use crate::sync::Ranked;
+use crate::virt::Backend;
+use crate::virt::frame::ControlFrame;
+use crate::virt::tag::Tags;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicBool;
+
+/// Most pieces of memory that the pool is made of.
+const POOL_REGIONS: usize = 8;
+
+/// Why there is no node: which part of the configuration, and what is the matter.
+pub struct Trouble {
+    /// Key of the configuration, or device.
+    pub place: String,
+    /// In words.
+    pub message: String,
+}
+
+fn trouble(place: &str, message: String) -> Trouble {
+    Trouble { place: place.into(), message }
+}
+
+/// Makes the node.
+///
+/// # Errors
+/// [`Trouble`] names what is missing or too small.
+pub fn node(memory: &mut PhysicalMemory, archive: BootArchive, config: &Config, backend: Backend) -> Result<&'static Node, Trouble> {
+    let disks = disks(memory, config)?;
+    let io: &'static AsyncIo = Box::leak(Box::default());
+    let tasks: &'static Tasks = Box::leak(Box::default());
+    let mut buffered = Vec::new();
+    for disk in &disks {
+        buffered.push((*disk, buffer(memory)?));
+    }
+    let node_uuid = Uuid::from_entropy(instr::rdtsc(), disks.len() as u64);
+    let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(buffered.into_iter(), io, tasks, node_uuid)));
+    let map = direct_map();
+    let tables = Arc::new(TableReserve::new(table_frames(memory, config, disks.len())?, *map));
+    let frames = Arc::new(pool(memory, config)?);
+    let words: &'static CpuWords = Box::leak(Box::new(CpuWords::new(percpu::count())));
+    let leaked: &'static Arc<FrameTable> = Box::leak(Box::new(frames.clone()));
+    let ground = Ground { frames: leaked, memory: map, words, landmark: |bytes| vmcoreinfo::text_len(bytes).is_some() };
+    let pager: NodePager = Pager::new(ground, disks, ClockPolicy);
+    let format: &'static Format = match backend {
+        Backend::Vmx => &Format::EPT,
+        Backend::Svm => &Format::NPT,
+    };
+    let partitions = config.partitions.iter().map(|p| Arc::new(Shared::new(p.clone()))).collect();
+    Ok(Box::leak(Box::new(Node {
+        backend,
+        words,
+        objects: ObjectTable::new(frames.clone(), tables.clone(), format),
+        frames,
+        tables,
+        memory: map,
+        pager,
+        spaces,
+        io,
+        tasks,
+        graves: Graves::new(),
+        tags: Ranked::new(Tags::new(backend.capabilities().tags)),
+        partitions,
+        archive,
+        unix_ns_at_start: crate::arch::rtc::unix_ns(),
+        ending: AtomicBool::new(config.at_end == AtEnd::PowerOff),
+    })))
+}
+
+fn direct_map() -> &'static DirectMap {
+    // SAFETY: the stub maps all of physical memory there for good; frames of the pool and of the tables hold no Rust objects.
+    Box::leak(Box::new(unsafe { DirectMap::new(direct_map::BASE) }))
+}
+
+fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static NodeDisk>, Trouble> {
+    // The last CPU takes the disks' interrupts: the first ones have guests.
+    let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
+    let mut discovery = Discovery::new(memory, interrupts::DISK, apic_id);
+    let mut refused = Vec::new();
+    // SAFETY: the node is made once, and nobody else drives disks.
+    unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why:?}"))) };
+    for why in refused {
+        super::report(&crate::console::event::Event::Error { place: "paging device", message: &why });
+    }
+    for (number, bytes) in config.memory_disks.iter().enumerate() {
+        let refused = |why| trouble(&format!("memory disk {number}"), format!("{} MiB: {why:?}", bytes >> 20));
+        discovery.memory_backed(*bytes).map_err(refused)?;
+    }
+    let disks = discovery.finish().into_iter();
+    Ok(disks.map(|found| &*Box::leak(Box::new(NodeDisk::new(found)))).take(crate::paging::MAX_DISKS).collect())
+}
+
+fn buffer(memory: &mut PhysicalMemory) -> Result<DmaRegion, Trouble> {
+    let range = memory.take(BUFFER as u64).ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
+    // SAFETY: `take` gives memory away for ever.
+    Ok(unsafe { DmaRegion::of_taken(range) })
+}
+
+/// Frames for second-level tables: for every partition's live memory, and for as many dump images as there are disks.
+fn table_frames(memory: &mut PhysicalMemory, config: &Config, disks: usize) -> Result<FrameTable, Trouble> {
+    let of = |bytes: u64| TableReserve::pages_for(bytes / PAGE_SIZE);
+    let live: u64 = config.partitions.iter().map(|p| of(p.memory_bytes)).sum();
+    let largest = config.partitions.iter().map(|p| of(p.memory_bytes)).max().unwrap_or(1);
+    // One more for memory that is still being taken apart.
+    let pages = live + largest * (disks as u64 + 1);
+    let none = || trouble("machine", format!("no memory for {pages} pages of second-level tables"));
+    let range = memory.take(pages * PAGE_SIZE).ok_or_else(none)?;
+    FrameTable::new(&[region(&range)]).map_err(|_| none())
+}
+
+fn pool(memory: &mut PhysicalMemory, config: &Config) -> Result<FrameTable, Trouble> {
+    let mut left = config.pool_bytes / PAGE_SIZE * PAGE_SIZE;
+    let mut regions = arrayvec::ArrayVec::<FrameRegion, POOL_REGIONS>::new();
+    let all = memory.usable_left();
+    while left > 0 && !regions.is_full() {
+        let Some(range) = memory.take(left.min(memory.largest_piece())) else { break };
+        left -= range.end.as_u64() - range.start.as_u64();
+        regions.push(region(&range));
+    }
+    let (wanted, there) = (config.pool_bytes >> 20, all >> 20);
+    if left > 0 {
+        return Err(trouble("pool", format!("{wanted} MiB are more than the {there} MiB that this machine has left")));
+    }
+    FrameTable::new(&regions).map_err(|error| trouble("pool", format!("{error:?}")))
+}
+
+fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
+    FrameRegion { first: range.start.number(), count: ((range.end.as_u64() - range.start.as_u64()) / PAGE_SIZE) as u32 }
+}
+
+/// Makes the runners of the partitions that CPU `cpu` has.
+///
+/// # Errors
+/// [`Trouble`] where a partition cannot be made.
+pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>, cpu: CpuId) -> Result<Vec<Runner>, Trouble> {
+    let mine = node.partitions.iter().enumerate().filter(|(index, _)| node.cpu_of(*index) == cpu);
+    mine.map(|(_, shared)| runner(node, frames, shared)).collect()
+}
+
+/// Checks that a partition can ever run.
+///
+/// # Errors
+/// [`Trouble`] names the key and what is the matter.
+pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
+    let place = format!("partition {}", shared.name());
+    let bytes = shared.config.memory_bytes;
+    let layout = RamLayout::new(bytes).ok_or_else(|| trouble(&place, format!("memory of {bytes} bytes")))?;
+    let largest = node.spaces.largest();
+    let needs_space = node.spaces.count() > 0;
+    if needs_space && layout.pages() > largest {
+        let (memory, largest) = (bytes >> 20, u64::from(largest) * PAGE_SIZE >> 20);
+        return Err(trouble(&place, format!("memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)")));
+    }
+    if !needs_space && u64::from(layout.pages()) > u64::from(node.frames.total()) {
+        return Err(trouble(&place, "memory is larger than the pool, and there is no paging device".into()));
+    }
+    Ok(layout)
+}
+
+fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, shared: &Arc<Shared>) -> Result<Runner, Trouble> {
+    let layout = check(node, shared)?;
+    let place = format!("partition {}", shared.name());
+    let needs_space = node.spaces.count() > 0;
+    let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
+    let rate = TscRate::new(time::tsc_hz());
+    let clock = Clock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.unix_ns() };
+    let machine = Machine {
+        vcpu: node.backend.new_vcpu(frame),
+        platform: Platform::new(clock, &layout, Mode::XApic),
+        msrs: Msrs::new(),
+        lengths: Lengths::new(),
+        rate,
+    };
+    let tag = node.tags.lock().allocate();
+    Ok(Runner::new(shared.clone(), layout, machine, tag, needs_space))
+}
+
+/// Takes a control frame for a back end.
+pub fn control_frame(memory: &mut PhysicalMemory) -> Option<ControlFrame> {
+    let hpa = memory.take_page()?;
+    // SAFETY: the page was taken for good, zeroed, and is in the direct map.
+    Some(unsafe { ControlFrame::new(hpa, direct_map::hva(hpa)) })
+}
+
+/// Reports the disks.
+pub fn report_disks(node: &Node) {
+    for (index, disk) in node.pager.disks().iter().enumerate() {
+        let info = disk.info();
+        let end = info.serial.iter().position(|b| *b == 0).unwrap_or(info.serial.len());
+        let serial = core::str::from_utf8(&info.serial[..end]).unwrap_or("?");
+        let base = disk.base().map(Hpa::as_u64);
+        super::report(&crate::console::event::Event::Disk { index: index as u8, bytes: info.capacity * 512, base, serial });
+    }
+}

@@ -1,0 +1,113 @@
+//! From a machine that is up to partitions that run.
+//!
+//! ```text
+//!   config ─> back end ─> node ─> spaces opened ─┬─> CPU 0: its partitions, until everything has ended
+//!                                                └─> other CPUs: released into the same loop
+//! ```
+
+use super::build::{self, Trouble};
+use super::{Node, report, services};
+use crate::arch::exit::{self, ExitCode};
+use crate::arch::percpu::CpuId;
+use crate::arch::physmem::PhysicalMemory;
+use crate::arch::{percpu, smp, time};
+use crate::archive::BootArchive;
+use crate::config::{self, Config};
+use crate::console::event::Event;
+use crate::sched;
+use crate::sync::{Once, Ranked, rank};
+use crate::virt::Backend;
+use crate::virt::frame::ControlFrame;
+use alloc::format;
+use alloc::vec::Vec;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+
+static NODE: Once<&'static Node> = Once::new();
+/// Frames for the back ends of CPUs and vCPUs.
+static FRAMES: Ranked<Vec<ControlFrame>, { rank::FRAMES }> = Ranked::new(Vec::new());
+
+/// Runs what the boot archive says; returns when everything has ended.
+pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
+    match start(memory, archive) {
+        Ok(node) => {
+            let ended = on_this_cpu(node, CpuId::BOOT);
+            end(ended)
+        }
+        Err(trouble) => {
+            log::error!("{}: {}", trouble.place, trouble.message);
+            report(&Event::Error { place: &trouble.place, message: &trouble.message });
+            end(Err(trouble))
+        }
+    }
+}
+
+fn end(result: Result<(), Trouble>) -> ExitCode {
+    report(&Event::End { status: u32::from(result.is_err()) });
+    services::drain_output();
+    if result.is_ok() { ExitCode::Success } else { ExitCode::Failure }
+}
+
+fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static Node, Trouble> {
+    let trouble = |place: &str, message| Trouble { place: place.into(), message };
+    let module = archive.module(config::MODULE).ok_or_else(|| trouble("boot archive", "has no configuration".into()))?;
+    let config = Config::from_module(module).map_err(|error| trouble("configuration", format!("{error:?}")))?;
+    let backend = Backend::detect().map_err(|missing| trouble("CPU", format!("{missing}")))?;
+    let frames = percpu::count() * Backend::FRAMES_PER_CPU + config.partitions.len();
+    for _ in 0..frames {
+        let frame = build::control_frame(memory).ok_or_else(|| trouble("machine", "no memory for the back end".into()))?;
+        FRAMES.lock().push(frame);
+    }
+    let node = build::node(memory, archive, &config, backend)?;
+    report(&Event::Boot {
+        version: env!("CARGO_PKG_VERSION"),
+        backend: backend.name(),
+        cpus: percpu::count() as u32,
+        memory_bytes: memory.usable_total(),
+        pool_pages: u64::from(node.frames.total()),
+        tsc_hz: time::tsc_hz(),
+    });
+    build::report_disks(node);
+    block_on(node, node.spaces.open());
+    node.spaces.resume();
+    for shared in &node.partitions {
+        build::check(node, shared)?;
+    }
+    NODE.call_once(|| node);
+    smp::release(other_cpu);
+    Ok(node)
+}
+
+/// Waits for a task at start-up, while nothing else runs; disks time out by themselves.
+fn block_on(node: &'static Node, future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    while let Poll::Pending = future.as_mut().poll(&mut context) {
+        services::turn(node, CpuId::BOOT);
+    }
+}
+
+fn other_cpu(cpu: CpuId) -> ! {
+    if let Some(node) = NODE.get()
+        && let Err(trouble) = on_this_cpu(node, cpu)
+    {
+        report(&Event::Error { place: &trouble.place, message: &trouble.message });
+    }
+    exit::halt()
+}
+
+/// Runs this CPU's share until everything has ended.
+fn on_this_cpu(node: &'static Node, cpu: CpuId) -> Result<(), Trouble> {
+    let mut frames = core::mem::take(&mut *FRAMES.lock());
+    let two = [frames.pop(), frames.pop()];
+    let mut mine: Vec<ControlFrame> = (0..node.partitions_of(cpu)).filter_map(|_| frames.pop()).collect();
+    FRAMES.lock().append(&mut frames);
+    let [Some(first), Some(second)] = two else {
+        return Err(Trouble { place: "CPU".into(), message: "no memory for the back end".into() });
+    };
+    let enabled = node.backend.enable_cpu([first, second]);
+    let enabled = enabled.map_err(|missing| Trouble { place: format!("CPU {}", cpu.index()), message: format!("{missing}") })?;
+    let runners = build::runners(node, &mut mine, cpu)?;
+    sched::run(node, cpu, &enabled, runners, || cpu == CpuId::BOOT && node.has_ended());
+    Ok(())
+}

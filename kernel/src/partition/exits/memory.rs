@@ -1,0 +1,71 @@
+//! Accesses to devices' memory, and the string forms of IN and OUT: instructions that the hypervisor carries out itself.
+
+use crate::addr::Gpa;
+use crate::partition::crash::Reason;
+use crate::partition::decision::Decision;
+use crate::partition::devices::clock::Tsc;
+use crate::partition::emulate::{self, Context, Done, EmulateError, Next};
+use crate::partition::fetch::{self, CodeView};
+use crate::partition::machine::{Bytes, Machine};
+use crate::virt::{Access, Event, IoAccess};
+
+impl Machine {
+    pub(super) fn device_memory(&mut self, gpa: Gpa, access: Access, memory: &Bytes<'_>, now: Tsc) -> Decision {
+        if access == Access::Execute {
+            return Decision::Crash(Reason::ExecutedNothing(gpa.as_u64()));
+        }
+        self.emulate(memory, now, gpa, |context, instruction| emulate::mmio(context, instruction, gpa))
+    }
+
+    pub(super) fn string_io(&mut self, io: IoAccess, memory: &Bytes<'_>, now: Tsc) -> Decision {
+        let port = io.port;
+        self.emulate(memory, now, Gpa::new(u64::from(port)), |context, instruction| {
+            emulate::port_string(context, instruction, port)
+        })
+    }
+
+    /// Fetches the instruction, lets `carry_out` do it, and moves the guest on.
+    fn emulate(
+        &mut self,
+        memory: &Bytes<'_>,
+        now: Tsc,
+        at: Gpa,
+        carry_out: impl FnOnce(&mut Context<'_>, &crate::partition::decode::Instruction) -> Result<Done, EmulateError>,
+    ) -> Decision {
+        let state = self.vcpu.state();
+        let mut regs = *self.vcpu.regs();
+        let instruction = match fetch::instruction(memory, &CodeView::from(&state), regs.rip) {
+            Ok(instruction) => instruction,
+            Err(error) => return self.fetch_failed(error),
+        };
+        let mut context = Context { regs: &mut regs, state: &state, platform: &mut self.platform, memory, now };
+        match carry_out(&mut context, &instruction) {
+            Ok(done) => {
+                *self.vcpu.regs_mut() = regs;
+                self.vcpu.set_cr8(self.platform.lapic().cr8());
+                let rip = match done.next {
+                    Next::Advance => regs.rip.wrapping_add(u64::from(instruction.length)),
+                    Next::Repeat => regs.rip,
+                };
+                Decision::after(rip, done.effect)
+            }
+            Err(error) => {
+                // What a repeated string instruction has done stays done: it goes on there.
+                *self.vcpu.regs_mut() = regs;
+                self.not_carried_out(error, at)
+            }
+        }
+    }
+
+    fn not_carried_out(&mut self, error: EmulateError, at: Gpa) -> Decision {
+        match error {
+            EmulateError::Memory(access) => access.into(),
+            EmulateError::Exception(event) => Decision::Inject(event),
+            EmulateError::PageFault { at, error_code } => {
+                self.vcpu.set_cr2(at.as_u64());
+                Decision::Inject(Event::page_fault(error_code))
+            }
+            EmulateError::NotEmulated => Decision::Crash(Reason::NotEmulated(at.as_u64())),
+        }
+    }
+}
