@@ -45,13 +45,9 @@ pub fn kmain(handover: Handover) -> ! {
     time::calibrate();
     smp::start_others(handover.boot_info.rsdp_addr.into_option());
     info!("{} CPUs, time-stamp counter {} MHz", percpu::count(), (time::tsc_hz() + 500_000) / 1_000_000);
-    if option(handover.command_line, "selftest") == Some("virt") {
-        exit::power_off(crate::virt::selftest::run(&mut memory));
+    if let Some(name) = option(handover.command_line, "selftest") {
+        self_test(name, &handover, &mut memory);
     }
-    if handover.command_line.split_whitespace().any(|word| word == "selftest=disk") {
-        exit::power_off(crate::block::selftest::run(&mut memory, handover.command_line));
-    }
-    self_test(handover.command_line);
     match archive {
         Some(archive) => exit::power_off(crate::node::start::run(&mut memory, archive)),
         None => {
@@ -59,6 +55,20 @@ pub fn kmain(handover: Handover) -> ! {
             exit::power_off(ExitCode::Failure)
         }
     }
+}
+
+/// Runs a self-test instead of partitions.
+fn self_test(name: &str, handover: &Handover, memory: &mut PhysicalMemory) -> ! {
+    if name == "virt" {
+        exit::power_off(crate::virt::selftest::run(memory));
+    }
+    smp::release(cpu_main);
+    selftest::check_this_machine();
+    if name == "disk" {
+        exit::power_off(crate::block::selftest::run(memory, handover.command_line));
+    }
+    selftest::end_as_asked(handover.command_line);
+    exit::power_off(ExitCode::Success)
 }
 
 /// Finds the boot archive; without one there is nothing to run, which is not yet an error here.

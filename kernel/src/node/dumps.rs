@@ -14,7 +14,7 @@ use super::spaces::{BUFFER, SpaceId};
 use super::{Node, report};
 use crate::addr::{Gfn, PAGE_SIZE, PageIndex};
 use crate::arch::time;
-use crate::arch::{instr, percpu};
+use crate::arch::percpu;
 use crate::block::DiskError;
 use crate::console::event::Event;
 use crate::dump::describe::{Bitmap, Checksums, CorePages, Count, Headers, Stream};
@@ -171,9 +171,9 @@ impl Job {
         .await
     }
 
-    /// Writes notes, headers, bitmap and checksums for what is final; all pages below `progress` are.
-    async fn describe(&self, layout: &Layout, progress: u32) -> Result<Described, DiskError> {
-        let pages = Pages { node: self.node, drain: &self.drain, layout, progress };
+    /// Writes notes, headers, bitmap and checksums for what is final: all pages below `final_below`, and those that are by chance.
+    async fn describe(&self, layout: &Layout, final_below: u32) -> Result<Described, DiskError> {
+        let pages = Pages { node: self.node, drain: &self.drain, layout };
         let mut count = Count::default();
         let program_headers = loop {
             match count.step(&pages, COUNT_BUDGET) {
@@ -181,7 +181,7 @@ impl Job {
                 None => super::task::yield_now().await,
             }
         };
-        let notes = self.notes(layout, progress == layout.pages()).await?;
+        let notes = self.notes(layout, final_below == layout.pages()).await?;
         let notes_len = notes.len() as u32;
         let mut bytes = self.put(layout.notes(), Fixed { bytes: &notes, at: 0 }, &pages).await?;
         bytes += self.put(layout.header(), Headers::new(layout, program_headers, u64::from(notes_len)), &pages).await?;
@@ -192,7 +192,7 @@ impl Job {
 
     /// Brings bitmap and record up to a progress, each after what it claims.
     async fn write_progress(&self, layout: &Layout, progress: u32, described: Described) -> Result<(), DiskError> {
-        let pages = Pages { node: self.node, drain: &self.drain, layout, progress };
+        let pages = Pages { node: self.node, drain: &self.drain, layout };
         self.put(layout.bitmap(), Bitmap::default(), &pages).await?;
         self.node.spaces.io().flush(self.node.spaces.disk(self.space)).await?;
         self.claim(SpaceState::Draining, progress, described).await?;
@@ -275,7 +275,6 @@ impl Job {
     }
 
     fn announce(&self, last: &Progress, first: Described, described: Described, drained_ns: u64) {
-        let _ = instr::rdtsc;
         report(&Event::DumpComplete {
             partition: &self.partition,
             incarnation: self.crash.incarnation,
@@ -299,7 +298,6 @@ struct Pages<'a> {
     node: &'static Node,
     drain: &'a Drain,
     layout: &'a Layout,
-    progress: u32,
 }
 
 impl CorePages for Pages<'_> {

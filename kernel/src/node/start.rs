@@ -7,10 +7,10 @@
 
 use super::build::{self, Trouble};
 use super::{Node, report, services};
-use crate::arch::exit::{self, ExitCode};
+use crate::arch::exit::ExitCode;
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
-use crate::arch::{percpu, smp, time};
+use crate::arch::{instr, percpu, smp, time};
 use crate::archive::BootArchive;
 use crate::config::{self, Config};
 use crate::console::event::Event;
@@ -93,7 +93,7 @@ fn other_cpu(cpu: CpuId) -> ! {
     {
         report(&Event::Error { place: &trouble.place, message: &trouble.message });
     }
-    exit::halt()
+    instr::stop()
 }
 
 /// Runs this CPU's share until everything has ended.
