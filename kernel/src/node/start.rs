@@ -19,6 +19,7 @@ use crate::sync::{Once, Ranked, rank};
 use crate::virt::Backend;
 use crate::virt::frame::ControlFrame;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
@@ -29,27 +30,21 @@ static FRAMES: Ranked<Vec<ControlFrame>, { rank::FRAMES }> = Ranked::new(Vec::ne
 
 /// Runs what the boot archive says; returns when everything has ended.
 pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
-    match start(memory, archive) {
-        Ok(node) => {
-            let ended = on_this_cpu(node, CpuId::BOOT);
-            end(ended)
-        }
-        Err(trouble) => {
-            log::error!("{}: {}", trouble.place, trouble.message);
-            report(&Event::Error { place: &trouble.place, message: &trouble.message });
-            end(Err(trouble))
-        }
+    let result = start(memory, archive).and_then(|node| on_this_cpu(node, CpuId::BOOT));
+    if let Err(trouble) = &result {
+        log::error!("{}: {}", trouble.place, trouble.message);
+        report(&Event::Error { place: &trouble.place, message: &trouble.message });
     }
-}
-
-fn end(result: Result<(), Trouble>) -> ExitCode {
     report(&Event::End { status: u32::from(result.is_err()) });
     services::drain_output();
     if result.is_ok() { ExitCode::Success } else { ExitCode::Failure }
 }
 
+fn trouble(place: &str, message: String) -> Trouble {
+    Trouble { place: place.into(), message }
+}
+
 fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static Node, Trouble> {
-    let trouble = |place: &str, message| Trouble { place: place.into(), message };
     let module = archive.module(config::MODULE).ok_or_else(|| trouble("boot archive", "has no configuration".into()))?;
     let config = Config::from_module(module).map_err(|error| trouble("configuration", format!("{error:?}")))?;
     let backend = Backend::detect().map_err(|missing| trouble("CPU", format!("{missing}")))?;
@@ -98,15 +93,11 @@ fn other_cpu(cpu: CpuId) -> ! {
 
 /// Runs this CPU's share until everything has ended.
 fn on_this_cpu(node: &'static Node, cpu: CpuId) -> Result<(), Trouble> {
-    let mut frames = core::mem::take(&mut *FRAMES.lock());
-    let two = [frames.pop(), frames.pop()];
-    let mut mine: Vec<ControlFrame> = (0..node.partitions_of(cpu)).filter_map(|_| frames.pop()).collect();
-    FRAMES.lock().append(&mut frames);
-    let [Some(first), Some(second)] = two else {
-        return Err(Trouble { place: "CPU".into(), message: "no memory for the back end".into() });
-    };
+    let take = || FRAMES.lock().pop().ok_or_else(|| trouble("CPU", "no memory for the back end".into()));
+    let (first, second) = (take()?, take()?);
+    let mut mine = (0..node.partitions_of(cpu)).map(|_| take()).collect::<Result<Vec<_>, _>>()?;
     let enabled = node.backend.enable_cpu([first, second]);
-    let enabled = enabled.map_err(|missing| Trouble { place: format!("CPU {}", cpu.index()), message: format!("{missing}") })?;
+    let enabled = enabled.map_err(|missing| trouble(&format!("CPU {}", cpu.index()), format!("{missing}")))?;
     let runners = build::runners(node, &mut mine, cpu)?;
     sched::run(node, cpu, &enabled, runners, || cpu == CpuId::BOOT && node.has_ended());
     Ok(())

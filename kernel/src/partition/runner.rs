@@ -444,7 +444,10 @@ impl Runner {
 
     /// Gives what was taken back when the partition has stopped.
     pub fn clean_up(&mut self, node: &'static Node) {
-        if let (State::Stopped, Some(object)) = (&self.state, self.object.take()) {
+        if !self.is_stopped() {
+            return;
+        }
+        if let Some(object) = self.object.take() {
             let _ = node.graves.bury(object);
             if let Some(space) = self.space.take() {
                 node.spaces.release(space);
