@@ -66,7 +66,12 @@ fn trouble(place: &str, message: String) -> Trouble {
 ///
 /// # Errors
 /// [`Trouble`] names what is missing or too small.
-pub fn node(memory: &mut PhysicalMemory, archive: BootArchive, config: &Config, backend: Backend) -> Result<&'static Node, Trouble> {
+pub fn node(
+    memory: &mut PhysicalMemory,
+    archive: BootArchive,
+    config: &Config,
+    backend: Backend,
+) -> Result<&'static Node, Trouble> {
     let disks = disks(memory, config)?;
     let io: &'static AsyncIo = Box::leak(Box::default());
     let tasks: &'static Tasks = Box::leak(Box::default());
@@ -190,7 +195,10 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     let needs_space = node.spaces.count() > 0;
     if needs_space && layout.pages() > largest {
         let (memory, largest) = (bytes >> 20, u64::from(largest) * PAGE_SIZE >> 20);
-        return Err(trouble(&place, format!("memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)")));
+        return Err(trouble(
+            &place,
+            format!("memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)"),
+        ));
     }
     if !needs_space && u64::from(layout.pages()) > u64::from(node.frames.total()) {
         return Err(trouble(&place, "memory is larger than the pool, and there is no paging device".into()));

@@ -69,9 +69,9 @@ fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> 
 
 fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a Shared), String> {
     let found = node.partitions.iter().enumerate().find(|(_, shared)| shared.name() == name);
-    found.map(|(index, shared)| (index, &**shared)).ok_or_else(|| {
-        format!("no partition '{name}': {}", CommandError::Unknown(name))
-    })
+    found
+        .map(|(index, shared)| (index, &**shared))
+        .ok_or_else(|| format!("no partition '{name}': {}", CommandError::Unknown(name)))
 }
 
 fn ask(node: &Node, name: &str, request: Request) -> Result<(), String> {
@@ -126,7 +126,15 @@ fn show_stats(node: &Node, audience: Audience) {
         ));
         print_text(format_args!(
             "  page-ins {} (+{} read around) page-outs {} clean {} zero {} rescued {} demand-zero {} lost {} exits {}\n",
-            s.page_ins, s.read_around, s.page_outs, s.clean_evictions, s.zero_evictions, s.rescues, s.demand_zero, s.lost, s.exits
+            s.page_ins,
+            s.read_around,
+            s.page_outs,
+            s.clean_evictions,
+            s.zero_evictions,
+            s.rescues,
+            s.demand_zero,
+            s.lost,
+            s.exits
         ));
     });
 }

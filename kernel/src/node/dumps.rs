@@ -13,8 +13,8 @@
 use super::spaces::{BUFFER, SpaceId};
 use super::{Node, report};
 use crate::addr::{Gfn, PAGE_SIZE, PageIndex};
-use crate::arch::time;
 use crate::arch::percpu;
+use crate::arch::time;
 use crate::block::DiskError;
 use crate::console::event::Event;
 use crate::dump::describe::{Bitmap, Checksums, CorePages, Count, Headers, Stream};

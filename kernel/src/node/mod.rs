@@ -22,9 +22,9 @@ pub mod start;
 pub mod stats;
 pub mod task;
 
-use crate::archive::BootArchive;
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, percpu, time};
+use crate::archive::BootArchive;
 use crate::console::event::Event;
 use crate::console::output;
 use crate::mm::flush::{CpuWords, Kicks};

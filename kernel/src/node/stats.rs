@@ -61,4 +61,3 @@ pub fn report_all(node: &Node, id: Option<u64>) {
     report(&pool(node, id));
     partitions(node, id, |stats| report(&Event::Stats(*stats)));
 }
-

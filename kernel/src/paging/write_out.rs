@@ -3,13 +3,13 @@
 //! Each step takes what the budget allows and leaves the rest for the next poll. A page can be rescued at any time before its last
 //! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
 
-use super::{LANDMARK_BYTES, Pager};
 use super::batch::{Batch, Entry, Phase, Purpose, extend_last};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::poll::Budget;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, State};
+use super::{LANDMARK_BYTES, Pager};
 use crate::addr::{Hfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};

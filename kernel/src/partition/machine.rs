@@ -203,6 +203,11 @@ impl Machine {
                 self.vcpu.advance_to(rip);
                 None
             }
+            // Output waits in the devices and is fetched at the end of the stay; a stop for each byte would be slow.
+            Decision::SkipWith(rip, Effect::Console) => {
+                self.vcpu.advance_to(rip);
+                None
+            }
             Decision::SkipWith(rip, effect) => {
                 self.vcpu.advance_to(rip);
                 Some(Stop::Device(effect))

@@ -65,14 +65,20 @@ enum Parked {
 
 enum State {
     /// The next incarnation needs a paging space; said so once.
-    NeedsSpace { told: bool },
+    NeedsSpace {
+        told: bool,
+    },
     /// The space is being made ready.
     Activating,
     Loading(Loading),
     Running(Parked),
     /// The old memory is being taken apart; then the same space is used again.
     Retiring(Gone),
-    Crashed { gate: Gate, job: Arc<JobStatus>, at_ns: u64 },
+    Crashed {
+        gate: Gate,
+        job: Arc<JobStatus>,
+        at_ns: u64,
+    },
     Stopped,
 }
 
@@ -249,7 +255,11 @@ impl Runner {
                 Next::Again
             }
             Err(GuestAccess::NotResident(_)) => {
-                if object.ready(ticket) { Next::Again } else { Next::Wait(None) }
+                if object.ready(ticket) {
+                    Next::Again
+                } else {
+                    Next::Wait(None)
+                }
             }
             Err(GuestAccess::Lost(gpa)) => self.crash(node, Reason::PageLost(gpa.as_u64())),
             Err(GuestAccess::NotRam(gpa)) => self.fail(&format!("the loader wants to write at {gpa:?}, where no RAM is")),

@@ -224,7 +224,7 @@ impl Vcpu {
         each!(self, v => v.state())
     }
 
-    /// Replaces the rest of the state.
+    /// Replaces the rest of the state. A queued event, NMI blocking and an interrupt shadow belong to the old one and are gone.
     pub fn set_state(&mut self, state: &CpuState) {
         each!(self, v => v.set_state(state))
     }

@@ -22,23 +22,17 @@
 //! | [`content`] | which pages of a dump are final, from bitmap and drain progress |
 //! | [`recovery`] | what to do with each space that a start finds |
 //!
-//! | [`live`] | one space of the running hypervisor: writes its record, scrubs, never waits |
-//! | [`manager`] | all of them: which one a partition gets |
-//! | [`start`] | reading and formatting at start-up, when waiting is allowed |
-//!
-//! All but the last three are pure and shared with the host command. `docs/on-disk-format.md` describes every byte.
+//! All of it is pure and shared with the host command; who reads and writes the bytes is `node::spaces` there and a file here.
+//! `docs/on-disk-format.md` describes every byte.
 
 pub mod classify;
 mod codec;
 pub mod content;
 pub mod copies;
 pub mod layout;
-pub mod live;
-pub mod manager;
 pub mod raw;
 pub mod record;
 pub mod recovery;
-pub mod start;
 pub mod state;
 pub mod uuid;
 

@@ -128,6 +128,15 @@ impl Vcpu {
         self.vmcb_mut().control.event_injection = event::encode(event);
     }
 
+    /// Drops the event that is queued, the shadow and NMI blocking: another state has none of them.
+    pub(super) fn forget_events(&mut self) {
+        self.events.nmi = NmiBlocking::Off;
+        let control = &mut self.vmcb_mut().control;
+        control.event_injection = 0;
+        control.interrupt_state = 0;
+        control.intercept_events &= !controls::INTERCEPT_IRET;
+    }
+
     /// See [`crate::virt::Vcpu::event_pending`].
     pub fn event_pending(&self) -> bool {
         self.vmcb().control.event_injection & event::VALID != 0

@@ -167,6 +167,7 @@ impl Vcpu {
     /// See [`crate::virt::Vcpu::set_state`].
     pub fn set_state(&mut self, state: &CpuState) {
         guest::store(&mut self.vmcb_mut().save, state);
+        self.forget_events();
     }
 
     /// See [`crate::virt::Vcpu::control_registers`].
