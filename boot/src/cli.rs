@@ -92,6 +92,6 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Some(Command::Volume(action)) => commands::volume::run(action),
         Some(Command::Dump(action)) => commands::dump::run(action),
         Some(Command::Setup) => commands::setup::run(&cli.common),
-        None => anyhow::bail!("the demonstration is not there yet: try `cargo run -- boot FILE.toml`"),
+        None => commands::demo::run(&cli.common),
     }
 }

@@ -35,6 +35,17 @@ impl Event {
     }
 }
 
+/// What a look at the stream gave.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Polled {
+    /// An event.
+    Event(Event),
+    /// Nothing yet.
+    Nothing,
+    /// The machine has stopped.
+    Ended,
+}
+
 /// The stream of events of one machine.
 pub struct Events {
     line: Line,
@@ -58,18 +69,39 @@ impl Events {
     /// # Errors
     /// Where none comes before `deadline`.
     pub fn next(&mut self, deadline: Instant) -> Result<Option<Event>> {
+        match self.poll(deadline.saturating_duration_since(Instant::now())) {
+            Polled::Event(event) => Ok(Some(event)),
+            Polled::Ended => Ok(None),
+            Polled::Nothing => bail!("no event in time; the last was {}", self.last()),
+        }
+    }
+
+    /// Returns what comes within `limit`.
+    pub fn poll(&mut self, limit: Duration) -> Polled {
+        let deadline = Instant::now() + limit;
         loop {
-            match self.line.next_line(deadline) {
-                Ok(line) => {
-                    if let Some(event) = parse(&line) {
-                        self.all.push(event.clone());
-                        return Ok(Some(event));
-                    }
+            match self.line.next_line(deadline).map(|line| parse(&line)) {
+                Ok(Some(event)) => {
+                    self.all.push(event.clone());
+                    return Polled::Event(event);
                 }
-                Err(NoLine::Ended) => return Ok(None),
-                Err(NoLine::TimeOut) => bail!("no event in time; the last was {}", self.last()),
+                Ok(None) => {}
+                Err(NoLine::TimeOut) => return Polled::Nothing,
+                Err(NoLine::Ended) => return Polled::Ended,
             }
         }
+    }
+
+    /// Sends a command without waiting for its answer; returns its id.
+    ///
+    /// # Errors
+    /// Where the machine is gone.
+    pub fn send(&mut self, mut command: Value) -> Result<u64> {
+        let id = self.next_id;
+        self.next_id += 1;
+        command["id"] = id.into();
+        self.line.send(format!("{command}\n").as_bytes())?;
+        Ok(id)
     }
 
     /// Waits for an event of which `wanted` holds; earlier ones are passed over.
@@ -109,12 +141,10 @@ impl Events {
     ///
     /// # Errors
     /// Where no answer comes within `limit`.
-    pub fn command(&mut self, limit: Duration, mut command: Value) -> Result<Event> {
-        let id = self.next_id;
-        self.next_id += 1;
-        command["id"] = id.into();
-        self.line.send(format!("{command}\n").as_bytes())?;
-        self.wait_for(limit, &format!("the answer to {command}"), |e| e.0["id"].as_u64() == Some(id))
+    pub fn command(&mut self, limit: Duration, command: Value) -> Result<Event> {
+        let what = format!("the answer to {command}");
+        let id = self.send(command)?;
+        self.wait_for(limit, &what, |event| event.name() == "reply" && event.0["id"].as_u64() == Some(id))
     }
 
     fn last(&self) -> String {

@@ -15,6 +15,7 @@ pub mod bed;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod demo;
 pub mod dump;
 pub mod events;
 pub mod initramfs;

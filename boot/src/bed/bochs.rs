@@ -8,6 +8,7 @@ use super::Machine;
 use super::running::{self, Lines, Running};
 use crate::iso;
 use anyhow::{Context, Result, bail};
+use kernel::arch::direct_map;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,18 +61,21 @@ fn bochsrc(machine: &Machine, ports: [u16; 2]) -> String {
 }
 
 impl Running {
-    /// Writes `length` bytes of a Bochs machine's memory from the hypervisor's linear address `linear` on to `file`; the
-    /// machine stands still meanwhile.
+    /// Writes `length` bytes of a Bochs machine's physical memory from `physical` on to `file`; the machine stands still
+    /// meanwhile.
+    ///
+    /// Bochs reads through the page tables in force, so no partition may run: then the hypervisor's direct map is there.
     ///
     /// # Errors
     /// Where the machine runs in another bed, or the file does not come within `limit`.
-    pub fn bring_out(&mut self, linear: u64, length: u32, file: &Path, limit: Duration) -> Result<()> {
+    pub fn bring_out(&mut self, physical: u64, length: u32, file: &Path, limit: Duration) -> Result<()> {
+        let linear = direct_map::BASE + physical;
         let part = crate::atomic::beside(file);
         self.debug(&format!("writemem \"{}\" {linear:#x} {length}", part.display()))?;
         let deadline = Instant::now() + limit;
         while fs::metadata(&part).map_or(0, |m| m.len()) < u64::from(length) {
             if Instant::now() >= deadline {
-                bail!("Bochs did not write {length} bytes from {linear:#x} on within {} s", limit.as_secs());
+                bail!("Bochs did not write {length} bytes from {physical:#x} on within {} s", limit.as_secs());
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,6 +1,7 @@
 //! What the command line offers, one module a command.
 
 pub mod boot;
+pub mod demo;
 pub mod dump;
 pub mod setup;
 pub mod volume;

@@ -1,0 +1,63 @@
+//! The demonstration: one Debian, promised twice the memory there is, from its first page-out to its dump.
+//!
+//! ```text
+//!  boot ──> the worker fills memory, verifies it, pass after pass ──> panic
+//!       ──> restart while the drain goes on ──> works again ──> dump complete ──> the dump is read ──> table
+//! ```
+//!
+//! [`story`] follows what the machine says, [`readers`] open the dump with the usual tools, [`verdict`] says what of all
+//! that held. The configuration is an ordinary file, which stays for people to look at.
+
+pub mod readers;
+pub mod story;
+pub mod verdict;
+
+use crate::bed::Bed;
+use crate::config::format_size;
+use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Pool of the demonstration.
+pub const POOL: u64 = 128 << 20;
+/// What the partition is promised.
+pub const MEMORY: u64 = 256 << 20;
+/// Size of each paging device: the memory, what describes it, and the records.
+const DEVICE: u64 = 272 << 20;
+/// Passes of the worker before the panic.
+pub const PASSES: u64 = 4;
+/// The partition's name.
+pub const PARTITION: &str = "debian";
+
+/// Writes the configuration file and removes the last demonstration's images; returns the file.
+///
+/// # Errors
+/// Where the folder cannot be written.
+pub fn write_configuration(folder: &Path, bed: Bed, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let mut devices = String::new();
+    for name in ["a.img", "b.img"] {
+        match fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let size = format_size(DEVICE);
+        devices += &match bed {
+            Bed::Bochs => format!("[[paging_device]]\nmemory = \"{size}\"\n\n"),
+            Bed::Qemu | Bed::Kvm => format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"{size}\"\n\n"),
+        };
+    }
+    let (pool, memory) = (format_size(POOL), format_size(MEMORY));
+    let text = format!(
+        "# The demonstration's configuration; `tidepool boot` takes such a file.\n\
+         [pool]\nmemory = \"{pool}\"\n\n\
+         {devices}\
+         [[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory}\"\nkernel = \"{}\"\ninitrd = \"{}\"\n\
+         cmdline = \"console=ttyS0 quiet worker.crash_after={PASSES}\"\ndump = \"aided\"\nrestart = \"threshold\"\n",
+        kernel.display(),
+        initrd.display(),
+    );
+    let file = folder.join("demo.toml");
+    crate::atomic::write(&file, |out| Ok(std::io::Write::write_all(out, text.as_bytes())?))?;
+    Ok(file)
+}

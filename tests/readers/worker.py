@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Reads a dump of the demonstration's Debian with drgn and says as JSON what it found.
+
+    worker.py DUMP VMLINUX
+
+The dump is opened as it is: a paging device's image. Members of the answer: release, tasks (count), panicked (the task's
+name), backtrace (function names), pages (the worker's, found through its page tables), wrong (those whose CRC is not right),
+missing (indexes that should be there), keys.
+"""
+
+import json
+import struct
+import sys
+import zlib
+
+import drgn
+from drgn.helpers.linux.mm import access_remote_vm, for_each_vma
+from drgn.helpers.linux.pid import for_each_task
+
+PAGE = 4096
+MAGIC = struct.unpack("<Q", b"TPWORKER")[0]
+HEADER = 64
+# Read at a time.
+CHUNK = 4 << 20
+
+
+def worker_pages(task):
+    """Yields the worker's pages, by its own address space."""
+    for vma in for_each_vma(task.mm):
+        start, end = vma.vm_start.value_(), vma.vm_end.value_()
+        if vma.vm_file or end - start < CHUNK:
+            continue
+        for at in range(start, end, CHUNK):
+            yield from pages_at(task.mm, at, min(CHUNK, end - at))
+
+
+def pages_at(mm, start, size):
+    try:
+        data = access_remote_vm(mm, start, size)
+    except drgn.FaultError:
+        # Some of it was never touched: page by page then.
+        if size > PAGE:
+            for at in range(start, start + size, PAGE):
+                yield from pages_at(mm, at, PAGE)
+        return
+    for at in range(0, size, PAGE):
+        yield data[at : at + PAGE]
+
+
+def check(pages):
+    """Returns the indexes seen, how many pages are wrong, and the keys."""
+    seen, wrong, keys = set(), 0, set()
+    for page in pages:
+        magic, key, index, _generation, crc = struct.unpack_from("<5Q", page)
+        if magic != MAGIC:
+            continue
+        keys.add(key)
+        wrong += crc != zlib.crc32(page[HEADER:]) or index in seen
+        seen.add(index)
+    return seen, wrong, keys
+
+
+def main(dump, vmlinux):
+    prog = drgn.Program()
+    prog.set_core_dump(dump)
+    prog.load_debug_info([vmlinux])
+    tasks = {task.comm.string_().decode(): task for task in for_each_task(prog)}
+    crashed = prog.crashed_thread()
+    seen, wrong, keys = check(worker_pages(tasks["worker"])) if "worker" in tasks else (set(), 0, set())
+    answer = {
+        "release": prog["init_uts_ns"].name.release.string_().decode(),
+        "tasks": sum(1 for _ in for_each_task(prog)),
+        "panicked": crashed.object.comm.string_().decode(),
+        "backtrace": [frame.name for frame in crashed.stack_trace() if frame.name],
+        "pages": len(seen),
+        "wrong": wrong,
+        "missing": len(set(range(len(seen))) - seen),
+        "keys": sorted(keys),
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
