@@ -205,16 +205,19 @@ impl Vcpu {
     }
 
     /// Runs the guest until its next exit: one world switch. A queued event is delivered first.
+    #[inline]
     pub fn run(&mut self, flush: Flush) -> Exit {
         each!(self, v => v.run(flush))
     }
 
     /// Returns the general registers, RIP and RFLAGS; current whenever the guest is not running.
+    #[inline]
     pub fn regs(&self) -> &Regs {
         each!(self, v => v.regs())
     }
 
     /// Returns them to be changed. To step over an instruction use [`Self::advance_to`].
+    #[inline]
     pub fn regs_mut(&mut self) -> &mut Regs {
         each!(self, v => v.regs_mut())
     }
@@ -230,6 +233,7 @@ impl Vcpu {
     }
 
     /// Returns what an address translation of the guest depends on.
+    #[inline]
     pub fn control_registers(&self) -> ControlRegisters {
         each!(self, v => v.control_registers())
     }
@@ -249,6 +253,7 @@ impl Vcpu {
 
     /// Returns CR8, the class (vector / 16) up to which the guest blocks interrupts. MOV to CR8 does not exit:
     /// a local APIC model takes its task priority from here after each exit.
+    #[inline]
     pub fn cr8(&self) -> u8 {
         each!(self, v => v.cr8())
     }
@@ -259,11 +264,13 @@ impl Vcpu {
     }
 
     /// Returns the address behind the instruction that exited, where the hardware tells; else the caller decodes.
+    #[inline]
     pub fn next_rip(&self) -> Option<u64> {
         each!(self, v => v.next_rip())
     }
 
     /// Continues at `rip`, the emulated instruction being done: the interrupt shadow of an earlier STI or MOV SS ends.
+    #[inline]
     pub fn advance_to(&mut self, rip: u64) {
         each!(self, v => v.advance_to(rip))
     }
@@ -288,6 +295,7 @@ impl Vcpu {
     }
 
     /// Returns whether an event is queued: injected and not yet run, or interrupted in its delivery by the last exit.
+    #[inline]
     pub fn event_pending(&self) -> bool {
         each!(self, v => v.event_pending())
     }

@@ -18,6 +18,7 @@
 //! * The kernel is soft-float: guest FPU state stays in the registers across exits.
 
 mod debug;
+mod efer;
 pub mod exit;
 pub mod face;
 pub mod frame;

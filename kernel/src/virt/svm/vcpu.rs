@@ -182,7 +182,7 @@ impl Vcpu {
     /// The exception for the guest.
     pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
         let save = &mut self.vmcb_mut().save;
-        save.efer = efer::to_hardware(efer::write(efer::to_guest(save.efer), save.cr0, value)?);
+        save.efer = efer::to_hardware(crate::virt::efer::write(efer::to_guest(save.efer), save.cr0, value)?);
         Ok(())
     }
 

@@ -9,12 +9,10 @@ use super::control::CurrentVmcs;
 use super::control_register::{cr0, cr4, guest_view, real_cr0, real_cr4};
 use super::controls::EntryControls;
 use super::field::{SegmentFields, control, guest};
-use crate::virt::exit::Event;
+use crate::virt::efer;
 use crate::virt::face::ControlRegisters;
 use crate::virt::state::{CpuState, DescriptorTable, Segment};
 
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
 /// SDM 3C "Guest Register State": access rights that exist.
 const ATTRIBUTES: u32 = 0x1_f0ff;
 
@@ -42,9 +40,9 @@ pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) 
 
 /// EFER and the entry control that goes with it; exits keep the control up to date from here on.
 fn write_mode(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) {
-    let long_mode = state.efer & EFER_LME != 0 && state.cr0 & cr0::PG != 0;
-    let (lma, mode) = if long_mode { (EFER_LMA, EntryControls::IA32E_MODE_GUEST) } else { (0, EntryControls::empty()) };
-    vmcs.write(guest::EFER, state.efer & !EFER_LMA | lma);
+    let long_mode = state.efer & efer::LME != 0 && state.cr0 & cr0::PG != 0;
+    let (lma, mode) = if long_mode { (efer::LMA, EntryControls::IA32E_MODE_GUEST) } else { (0, EntryControls::empty()) };
+    vmcs.write(guest::EFER, state.efer & !efer::LMA | lma);
     vmcs.write(control::ENTRY, settings.entry | mode.bits());
 }
 
@@ -110,7 +108,8 @@ fn read_segment(vmcs: &CurrentVmcs<'_>, fields: SegmentFields) -> Segment {
     }
 }
 
-/// Reads what the guest sees in its control registers.
+/// Reads what the guest sees in its control registers. In line, so that a caller pays for those it looks at.
+#[inline]
 pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
     ControlRegisters {
         cr0: guest_view(vmcs.read(guest::CR0), vmcs.read(control::CR0_SHADOW), cr0::MASK),
@@ -123,31 +122,5 @@ pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
 /// Whether the guest executes 64-bit code.
 pub fn in_64_bit_mode(vmcs: &CurrentVmcs<'_>) -> bool {
     const CS_LONG: u32 = 1 << 13;
-    vmcs.read(guest::EFER) & EFER_LMA != 0 && vmcs.read(guest::CS.attributes) & CS_LONG != 0
-}
-
-/// Returns what EFER becomes when the guest writes `value`; LMA follows paging and is not written.
-///
-/// # Errors
-/// #GP: a bit that does not exist, or LME changed while paging is on.
-pub const fn judge_efer(now: ControlRegisters, value: u64) -> Result<u64, Event> {
-    const DEFINED: u64 = 1 | EFER_LME | EFER_LMA | 1 << 11;
-    let switched_under_paging = (now.efer ^ value) & EFER_LME != 0 && now.cr0 & cr0::PG != 0;
-    if value & !DEFINED != 0 || switched_under_paging {
-        return Err(Event::general_protection());
-    }
-    Ok((value & !EFER_LMA) | (now.efer & EFER_LMA))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lme_is_fixed_under_paging_and_lma_never_written() {
-        let now = ControlRegisters { cr0: cr0::PG, cr3: 0, cr4: 0, efer: 0xd01 };
-        assert_eq!(judge_efer(now, 0x101), Ok(0x501));
-        assert_eq!(judge_efer(now, 0x001), Err(Event::general_protection()));
-        assert_eq!(judge_efer(now, 0xd03), Err(Event::general_protection()));
-    }
+    vmcs.read(guest::EFER) & efer::LMA != 0 && vmcs.read(guest::CS.attributes) & CS_LONG != 0
 }

@@ -2,6 +2,7 @@
 
 use super::{Pointers, Residency, Vcpu};
 use crate::arch::instr::vmx::write_cr2;
+use crate::virt::efer;
 use crate::virt::exit::Event;
 use crate::virt::face::{ControlRegisters, RawExit};
 use crate::virt::state::{CpuState, Regs};
@@ -10,11 +11,13 @@ use crate::virt::vmx::guest_state;
 
 impl Vcpu {
     /// Returns the general registers, RIP and RFLAGS.
+    #[inline]
     pub fn regs(&self) -> &Regs {
         &self.context.regs
     }
 
     /// Returns them to be changed.
+    #[inline]
     pub fn regs_mut(&mut self) -> &mut Regs {
         self.pointers = Pointers::Changed;
         &mut self.context.regs
@@ -51,6 +54,7 @@ impl Vcpu {
     }
 
     /// Returns what an address translation of the guest depends on.
+    #[inline]
     pub fn control_registers(&self) -> ControlRegisters {
         self.with_vmcs(|vmcs| guest_state::read_control_registers(vmcs))
     }
@@ -61,7 +65,7 @@ impl Vcpu {
     /// #GP for reserved bits, or for LME changed while paging is on.
     pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
         let now = self.control_registers();
-        let efer = guest_state::judge_efer(now, value)?;
+        let efer = efer::write(now.efer, now.cr0, value)?;
         self.with_vmcs(|vmcs| vmcs.write(guest::EFER, efer));
         Ok(())
     }
@@ -75,6 +79,7 @@ impl Vcpu {
     }
 
     /// Returns CR8.
+    #[inline]
     pub fn cr8(&self) -> u8 {
         self.task_priority
     }
