@@ -26,7 +26,7 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::paging::space::Uuid;
-use crate::paging::{Ground, Pager};
+use crate::paging::{Ground, Landmark, Pager};
 use crate::partition::devices::Platform;
 use crate::partition::devices::clock::{Clock, Tsc, TscRate};
 use crate::partition::devices::lapic::Mode;
@@ -86,7 +86,8 @@ pub fn node(
     let frames = Arc::new(pool(memory, config)?);
     let words: &'static CpuWords = Box::leak(Box::new(CpuWords::new(percpu::count())));
     let leaked: &'static Arc<FrameTable> = Box::leak(Box::new(frames.clone()));
-    let ground = Ground { frames: leaked, memory: map, words, landmark: |bytes| vmcoreinfo::text_len(bytes).is_some() };
+    let landmark = Landmark { first_word: vmcoreinfo::FIRST_WORD, matches: |bytes| vmcoreinfo::text_len(bytes).is_some() };
+    let ground = Ground { frames: leaked, memory: map, words, landmark };
     let pager: NodePager = Pager::new(ground, disks, ClockPolicy);
     let format: &'static Format = match backend {
         Backend::Vmx => &Format::EPT,

@@ -89,12 +89,21 @@ pub struct Ground<'a, M> {
     pub memory: &'a M,
     /// Where the CPUs are.
     pub words: &'a CpuWords,
-    /// Recognises pages that somebody wants to find again (a dump's VMCOREINFO) by their first bytes.
-    pub landmark: fn(&[u8; LANDMARK_BYTES]) -> bool,
+    /// Which pages somebody wants to find again.
+    pub landmark: Landmark,
 }
 
-/// Bytes of a page that [`Ground::landmark`] is shown.
+/// Bytes of a page that [`Landmark::matches`] is shown.
 pub const LANDMARK_BYTES: usize = 64;
+
+/// Recognises pages that somebody wants to find again (a dump's VMCOREINFO) by their first bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Landmark {
+    /// The first four bytes as a number: the cheap test that nearly every page fails.
+    pub first_word: u32,
+    /// Decides on those that pass it.
+    pub matches: fn(&[u8; LANDMARK_BYTES]) -> bool,
+}
 
 /// The pager. See the [module](self).
 pub struct Pager<'a, M: FrameMemory, D: Disk, P: Policy = Clock> {

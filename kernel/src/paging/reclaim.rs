@@ -69,7 +69,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else { return };
         let found = self.take_from(state, id, wanted, me, now, budget, work) as u32;
         let slot = state.slots.busy(id);
-        slot.asked = if slot.object.counts().resident == 0 { 0 } else { wanted.saturating_sub(found) };
+        // Twice round without a find: what is left is pinned, or dirty without a place to go.
+        let nothing_left = slot.object.counts().resident == 0 || slot.fruitless >= slot.pages().saturating_mul(2);
+        slot.asked = if nothing_left { 0 } else { wanted.saturating_sub(found) };
         work.busy |= slot.asked > 0;
     }
 

@@ -9,7 +9,7 @@ use super::counters::bump;
 use super::poll::Budget;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, State};
-use super::{LANDMARK_BYTES, Pager};
+use super::{LANDMARK_BYTES, Landmark, Pager};
 use crate::addr::{Hfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
@@ -98,9 +98,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Every page that has a block has passed here, so no page is ever read back only to be searched.
     fn look_for_landmark(&self, slot: &mut Slot, index: PageIndex, hfn: Hfn) {
+        let Landmark { first_word, matches } = self.ground.landmark;
+        let mut word = [0; 4];
+        self.ground.memory.copy_out(hfn, 0, &mut word);
+        if u32::from_le_bytes(word) != first_word {
+            return;
+        }
         let mut bytes = [0; LANDMARK_BYTES];
         self.ground.memory.copy_out(hfn, 0, &mut bytes);
-        if (self.ground.landmark)(&bytes) {
+        if matches(&bytes) {
             slot.note_landmark(index);
         }
     }

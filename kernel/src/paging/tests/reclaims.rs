@@ -201,6 +201,38 @@ fn an_object_in_use_cannot_be_detached_before_its_io_ends() {
 }
 
 #[test]
+fn pages_that_are_asked_for_leave_though_the_pool_is_empty() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(64, 0);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    rig.pager.ask_evict(object.id(), 20);
+    rig.settle();
+    assert_eq!(object.counts().paged, 20);
+    (0..64).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
+}
+
+#[test]
+fn asking_for_what_cannot_leave_ends() {
+    let mut rig = Machine::default().start();
+    let object = rig.bare_object(64);
+    rig.pager.attach(object.clone(), None).unwrap();
+    (0..64).for_each(|n| rig.write(&object, n, 1));
+    rig.pager.ask_evict(object.id(), 20);
+    rig.settle();
+    assert!(!rig.pager.poll(ME, rig.now).busy);
+}
+
+#[test]
+fn a_landmark_is_noticed_on_its_way_to_its_block() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(256, 0);
+    rig.fill(&object, 0..256);
+    rig.pager.ask_evict(object.id(), 256);
+    rig.settle();
+    assert_eq!(rig.pager.landmarks(object.id())[..], [PageIndex(76)]);
+}
+
+#[test]
 fn a_handlers_copy_makes_the_page_resident_through_the_same_door() {
     let mut rig = Machine::default().start();
     let object = rig.object(256, 0);
