@@ -5,6 +5,7 @@ use crate::setup::Permission;
 use crate::{commands, interrupt};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,9 +74,14 @@ pub struct BootArguments {
     pub cpus: Option<u32>,
 }
 
-/// Runs the command line; errors go to standard error, the status is 0 only where everything held.
+/// Runs the process's command line.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    main_from(std::env::args_os())
+}
+
+/// Runs a command line, the program's name included; errors go to standard error, the status is 0 only where everything held.
+pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(arguments);
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {

@@ -3,10 +3,16 @@
 //! `cargo test --test system -- qemu::` runs one bed's cases; the transcript of a failed one is kept under
 //! `target/tidepool/transcripts`.
 
+mod interrupt;
 mod selftests;
 mod start;
 
-fn main() -> std::process::ExitCode {
-    let cases = [start::CASES, selftests::CASES].concat();
-    tests::run(&cases).exit_code()
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Tests of the command as a process start this very program again.
+    if std::env::args().nth(1).as_deref() == Some(interrupt::AS_TIDEPOOL) {
+        return boot::cli::main_from(std::env::args_os().skip(1));
+    }
+    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES].concat()).exit_code()
 }
