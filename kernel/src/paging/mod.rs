@@ -180,8 +180,11 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
 
     /// Makes up to `pages` pages of an object leave, however full the pool is: for operators and tests.
     pub fn ask_evict(&self, id: ObjectId, pages: u32) {
-        if let Some(slot) = self.state.lock().slots.get_mut(id) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(slot) = state.slots.get_mut(id) {
             slot.asked = pages.min(slot.pages());
+            state.reclaim.asked = true;
         }
     }
 

@@ -38,7 +38,9 @@ const STARVED_NS: u64 = 1_000_000_000;
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts batches until enough frames are on their way.
     pub(super) fn reclaim(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
-        self.serve_asked(state, me, now, budget, work);
+        if state.reclaim.asked {
+            self.serve_asked(state, me, now, budget, work);
+        }
         let free = self.ground.frames.free_count();
         if !state.reclaim.active && !self.marks.is_low(free) && self.hungry.load(Relaxed) == 0 {
             return;
@@ -66,7 +68,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Lets pages go that somebody has asked for; the hand ages a page at its first visit and takes it at the next.
     fn serve_asked(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         let asked = state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
-        let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else { return };
+        let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else {
+            state.reclaim.asked = false;
+            return;
+        };
         let found = self.take_from(state, id, wanted, me, now, budget, work) as u32;
         let slot = state.slots.busy(id);
         // Twice round without a find: what is left is pinned, or dirty without a place to go.

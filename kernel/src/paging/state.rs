@@ -82,6 +82,8 @@ impl<P> State<P> {
 /// Where reclaim is between its watermarks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReclaimState {
+    /// Somebody may have asked for pages of an object to leave.
+    pub asked: bool,
     /// Below the high mark since the low one was passed.
     pub active: bool,
     /// Nobody has had anything to give since then.

@@ -89,8 +89,8 @@ impl FakeDisk {
         };
         let fails = *failing > 0;
         *failing -= u32::from(fails);
-        let mut block = (request.first / PER_PAGE) as usize;
-        for hpa in request.segments.iter().flat_map(pages_of) {
+        let blocks = (request.first / PER_PAGE) as usize..;
+        for (block, hpa) in blocks.zip(request.segments.iter().flat_map(pages_of)) {
             let content = &mut inner.blocks[block];
             match (request.operation, fails) {
                 (Operation::Read, false) => self.map.copy_in(hpa.number(), 0, content),
@@ -99,7 +99,6 @@ impl FakeDisk {
                 (Operation::Read, true) => self.map.copy_in(hpa.number(), 0, &[0xee; 512]),
                 _ => content[..512].fill(0xee),
             }
-            block += 1;
         }
         if fails { Err(DiskError::Io) } else { Ok(()) }
     }
