@@ -80,6 +80,8 @@ fn fits(section: &Section<'_>, partition: &Partition, devices: &[PagingDevice]) 
 
 /// Adds the file to the archive under a name that says where it came from; one file is one module.
 fn module(archive: &mut Archive, path: PathBuf) -> String {
+    // An archive has no way up, so `..` has to go; the file was just read, so it has a canonical name.
+    let path = path.canonicalize().unwrap_or(path);
     let name: String = path.display().to_string().chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
     let tail = name.len().saturating_sub(80);
     let name = name[tail..].trim_start_matches('/').to_owned();
