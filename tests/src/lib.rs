@@ -4,7 +4,9 @@
 //! library of the host command, so the tests drive what people drive; it waits on events, never on time alone.
 
 mod case;
+pub mod core;
 mod machine;
+pub mod scenario;
 pub mod source;
 
 pub use case::{Case, run};

@@ -4,6 +4,7 @@
 //! `target/tidepool/transcripts`.
 
 mod interrupt;
+mod partition;
 mod selftests;
 mod start;
 
@@ -14,5 +15,5 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(interrupt::AS_TIDEPOOL) {
         return boot::cli::main_from(std::env::args_os().skip(1));
     }
-    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES].concat()).exit_code()
+    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES, partition::CASES].concat()).exit_code()
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use boot::bed::{Bed, Ended};
+use boot::config;
 use std::time::Duration;
 use tests::{Case, expect_success, machine};
 
@@ -13,7 +14,9 @@ pub const CASES: &[Case] = &[
 ];
 
 fn two_cpus_come_up(bed: Bed) -> Result<()> {
-    let mut running = machine(bed, "two-cpus")?.start()?;
+    let mut machine = machine(bed, "two-cpus")?;
+    machine.apply(config::nothing(bed)?);
+    let mut running = machine.start()?;
     running.console.wait_for(LIMIT, "INFO  Tidepool ")?;
     running.console.wait_for(LIMIT, "2 CPUs")?;
     expect_success(running, LIMIT)

@@ -2,9 +2,12 @@
 
 use super::running::{self, Lines, Running};
 use super::{Bed, Clock, Machine};
-use anyhow::Result;
+use crate::serial::Listener;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The program to start.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -12,8 +15,12 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
 pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
-    let lines = Lines::new()?;
+    let mut lines = Lines::new()?;
+    let monitor = Listener::new()?;
     let mut command = Command::new(PROGRAM);
+    let line = format!("socket,id=monitor,host=127.0.0.1,port={},server=off", monitor.port()?);
+    command.args(["-chardev", &line, "-mon", "chardev=monitor,mode=control"]);
+    lines.monitor = Some(monitor);
     command.args(arguments(machine, &folder, [lines.console.port()?, lines.events.port()?]));
     running::start(command, lines, folder, machine.echo)
 }
@@ -46,6 +53,51 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
         add(&["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
     }
     list
+}
+
+/// What a disk was asked to do, counted by the emulator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskCounters {
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Flushes.
+    pub flushes: u64,
+}
+
+impl Running {
+    /// Returns what the emulator counted for each virtio-blk disk, in order.
+    ///
+    /// # Errors
+    /// Where the machine runs in another bed, or the emulator does not answer.
+    pub fn disk_counters(&mut self) -> Result<Vec<DiskCounters>> {
+        self.monitor_command("qmp_capabilities")?;
+        let answer = self.monitor_command("query-blockstats")?;
+        let disks = answer.as_array().context("a list of disks")?.iter();
+        let count = |disk: &Value, name: &str| disk["stats"][name].as_u64().with_context(|| format!("no {name}"));
+        let counters = |disk: &Value| {
+            let (bytes_written, bytes_read) = (count(disk, "wr_bytes")?, count(disk, "rd_bytes")?);
+            Ok(DiskCounters { bytes_written, bytes_read, flushes: count(disk, "flush_operations")? })
+        };
+        disks.filter(|disk| disk["device"].as_str().is_some_and(|name| name.starts_with("disk"))).map(counters).collect()
+    }
+
+    fn monitor_command(&mut self, name: &str) -> Result<Value> {
+        let monitor = self.monitor.as_mut().context("only QEMU has such a monitor")?;
+        monitor.send(format!("{}\n", json!({"execute": name})).as_bytes())?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let Ok(line) = monitor.next_line(deadline) else { bail!("the emulator does not answer {name}") };
+            let mut answer: Value = serde_json::from_str(&line).unwrap_or_default();
+            if answer.get("error").is_some() {
+                bail!("{name}: {}", answer["error"]);
+            }
+            if answer.get("return").is_some() {
+                return Ok(answer["return"].take());
+            }
+        }
+    }
 }
 
 fn text(path: &Path) -> String {

@@ -14,6 +14,7 @@ use std::time::Duration;
 const CONSOLE: &str = "console.txt";
 const EVENTS: &str = "events.jsonl";
 const EMULATOR: &str = "emulator.txt";
+const MONITOR: &str = "monitor.jsonl";
 const COMMAND: &str = "command.txt";
 /// For bytes that are on their way already.
 const GRACE: Duration = Duration::from_secs(5);
@@ -35,6 +36,7 @@ pub struct Running {
     pub console: Line,
     /// The second serial line: for programs.
     pub events: Events,
+    pub(super) monitor: Option<Line>,
     emulator: Emulator,
     debugger: Option<std::process::ChildStdin>,
     folder: PathBuf,
@@ -44,11 +46,13 @@ pub struct Running {
 pub(super) struct Lines {
     pub console: Listener,
     pub events: Listener,
+    /// QEMU's own monitor.
+    pub monitor: Option<Listener>,
 }
 
 impl Lines {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { console: Listener::new()?, events: Listener::new()? })
+        Ok(Self { console: Listener::new()?, events: Listener::new()?, monitor: None })
     }
 }
 
@@ -63,7 +67,11 @@ pub(super) fn start(mut command: Command, lines: Lines, folder: PathBuf, echo: E
     let debugger = emulator.stdin();
     let console = lines.console.accept(&folder.join(CONSOLE), echo, || alive(&mut emulator, &folder))?;
     let events = lines.events.accept(&folder.join(EVENTS), Echo::Silent, || alive(&mut emulator, &folder))?;
-    Ok(Running { console, events: Events::new(events), emulator, debugger, folder })
+    let monitor = match lines.monitor {
+        Some(line) => Some(line.accept(&folder.join(MONITOR), Echo::Silent, || alive(&mut emulator, &folder))?),
+        None => None,
+    };
+    Ok(Running { console, monitor, events: Events::new(events), emulator, debugger, folder })
 }
 
 fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {

@@ -19,7 +19,7 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let bed = common.bed();
     setup::prepare(&[Job::Boot(bed)], common.permission())?;
     // The configuration first: its mistakes cost no build.
-    let plan = arguments.file.as_deref().map(|file| config::load(file, bed)).transpose()?;
+    let plan = arguments.file.as_deref().map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
     let hypervisor = match &arguments.hypervisor {
         Some(file) => file.clone(),
         None => kernel_build::hypervisor(Variant::Ordinary)?,
@@ -27,9 +27,7 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let mut machine = Machine::new(bed, "boot", hypervisor);
     machine.append = arguments.append.clone();
     machine.echo = Echo::Stdout;
-    if let Some(plan) = plan {
-        machine.apply(plan);
-    }
+    machine.apply(plan);
     machine.cpus = arguments.cpus.unwrap_or(machine.cpus);
     let mut running = machine.start()?;
     type_through(running.console.typist()?)?;

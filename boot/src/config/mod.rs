@@ -87,6 +87,14 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
     Ok(Plan { config, archive, disks, machine_mib, cpus })
 }
 
+/// Returns the plan of a machine that has nothing to run and so stops at once.
+///
+/// # Errors
+/// None that is not a mistake here.
+pub fn nothing(bed: Bed) -> Result<Plan> {
+    read("nothing", "at_end = \"power-off\"\npool.memory = \"16 MiB\"", Path::new(""), bed)
+}
+
 fn pool(root: &Section<'_>) -> Result<u64, ConfigError> {
     let pool = root.section("pool")?.ok_or_else(|| root.error("pool", "missing: say how much memory all partitions share"))?;
     pool.only(&["memory"])?;

@@ -1,5 +1,6 @@
 //! Fills all free memory with keyed pages and verifies them, pass after pass: `passes=`, `limit=` (pages), `key=`,
-//! `rewrite=N` writes each N-th page anew in every pass, `crash=1` ends with a triple fault instead of a pass.
+//! `rewrite=N` writes each N-th page anew in every pass. `crash=1` ends the first incarnation with a triple fault instead of a
+//! pass, `spin=1` stays busy without touching memory.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -27,8 +28,14 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
         }
         guests::log!("pass {} pages {} wrong 0", pass + 1, pages.count());
     }
-    if option("crash", 0) == 1 {
+    if option("crash", 0) == 1 && option("tidepool.incarnation", 1) == 1 {
         guests::instr::triple_fault();
+    }
+    if option("spin", 0) == 1 {
+        guests::log!("spinning");
+        loop {
+            guests::instr::pause();
+        }
     }
     guests::pass()
 }

@@ -1,0 +1,114 @@
+//! A configuration with one partition that runs a test kernel, in the form that the bed needs.
+
+use crate::{plan_machine, test_kernel};
+use anyhow::Result;
+use boot::bed::{Bed, Running};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Name of the partition.
+pub const PARTITION: &str = "guest";
+
+/// What runs, and on what.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The test kernel.
+    pub kernel: &'static str,
+    /// Its command line.
+    pub cmdline: String,
+    /// MiB of the pool.
+    pub pool_mib: u64,
+    /// MiB of the partition.
+    pub memory_mib: u64,
+    /// Paging devices, MiB each.
+    pub devices_mib: Vec<u64>,
+    /// Further lines of the partition's section.
+    pub partition: &'static str,
+    /// What to do when nothing runs any more.
+    pub at_end: &'static str,
+}
+
+impl Scenario {
+    /// Runs `kernel` in 16 MiB, with a pool of the same size and one device.
+    pub fn new(kernel: &'static str, cmdline: &str) -> Self {
+        Self {
+            kernel,
+            cmdline: cmdline.to_owned(),
+            pool_mib: 16,
+            memory_mib: 16,
+            devices_mib: vec![32],
+            partition: "",
+            at_end: "power-off",
+        }
+    }
+
+    /// Starts it, in a folder of its own.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or missing.
+    pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
+        let folder = Folder::new(name)?;
+        let machine = plan_machine(bed, name, &self.toml(bed)?, &folder.0)?;
+        let disks = machine.disks.clone();
+        Ok(Started { running: machine.start()?, disks, folder })
+    }
+
+    fn toml(&self, bed: Bed) -> Result<String> {
+        let mut text = format!("at_end = \"{}\"\n[pool]\nmemory = \"{} MiB\"\n", self.at_end, self.pool_mib);
+        for (index, mib) in self.devices_mib.iter().enumerate() {
+            text += &match bed {
+                Bed::Bochs => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
+                Bed::Qemu | Bed::Kvm => format!("[[paging_device]]\nimage = \"{index}.img\"\nsize = \"{mib} MiB\"\n"),
+            };
+        }
+        let (memory, kernel) = (self.memory_mib, test_kernel(self.kernel)?);
+        text += &format!("[[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory} MiB\"\nkernel = \"{}\"\n", kernel.display());
+        Ok(text + &format!("cmdline = \"{}\"\n{}\n", self.cmdline, self.partition))
+    }
+}
+
+/// A scenario that runs.
+pub struct Started {
+    /// The machine.
+    pub running: Running,
+    /// The images of its paging devices.
+    pub disks: Vec<PathBuf>,
+    folder: Folder,
+}
+
+impl Started {
+    /// Returns a path in the scenario's folder, which goes with it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.0.join(name)
+    }
+
+    /// Says where the transcript is, for errors.
+    pub fn place(&self) -> String {
+        format!("transcript in {}", self.running.folder().display())
+    }
+}
+
+/// A folder that goes with its owner.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = boot::paths::tidepool().join("scenarios").join(unique);
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl AsRef<Path> for Started {
+    fn as_ref(&self) -> &Path {
+        &self.folder.0
+    }
+}

@@ -1,0 +1,162 @@
+//! Test kernels in partitions: they run, page, crash and come back.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::Bed;
+use boot::dump::Dump;
+use boot::events::Event;
+use boot::volume::Access;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tests::core::keyed_pages;
+use tests::scenario::{PARTITION, Scenario, Started};
+use tests::{Case, expect_success};
+
+const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs, Bed::Kvm];
+const LIMIT: Duration = Duration::from_secs(240);
+const ANSWER: Duration = Duration::from_secs(60);
+const KEY: u64 = 0x5eed;
+
+pub const CASES: &[Case] = &[
+    Case { name: "a_pvh_kernel_runs_and_passes", beds: BOTH, needs: &[], run: |bed| passes(bed, Scenario::new("hello", "")) },
+    Case { name: "exceptions_arrive_in_the_guest", beds: BOTH, needs: &[], run: |bed| passes(bed, Scenario::new("traps", "")) },
+    Case { name: "twice_the_memory_keeps_every_page", beds: BOTH, needs: &[], run: overcommit },
+    Case { name: "a_crash_becomes_a_dump_while_the_partition_runs_again", beds: BOTH, needs: &[], run: crash },
+    Case { name: "a_dump_costs_no_write_for_what_is_there_or_zero", beds: &[Bed::Qemu], needs: &[], run: writes },
+    Case { name: "an_unreleased_dump_is_kept_and_the_partition_waits", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: waits },
+];
+
+fn is_guest(event: &Event, kind: &str) -> bool {
+    event.name() == "guest" && event.0["kind"] == kind
+}
+
+fn wait_for_pass(started: &mut Started) -> Result<()> {
+    let verdict = started.running.events.wait_for(LIMIT, "a verdict", |e| is_guest(e, "pass") || is_guest(e, "fail"))?;
+    ensure!(is_guest(&verdict, "pass"), "{}; {}", verdict.0, started.place());
+    Ok(())
+}
+
+fn passes(bed: Bed, scenario: Scenario) -> Result<()> {
+    let mut started = scenario.start(bed, &format!("{}-{}", bed.name(), scenario.kernel))?;
+    wait_for_pass(&mut started)?;
+    expect_success(started.running, LIMIT)
+}
+
+fn stats(started: &mut Started) -> Result<Event> {
+    started.running.events.command(ANSWER, json!({"command": "stats"}))?;
+    let last = started.running.events.all().iter().rev().find(|event| event.name() == "stats");
+    last.cloned().context("an answer without counters")
+}
+
+fn overcommit(bed: Bed) -> Result<()> {
+    let scenario = Scenario { pool_mib: 8, at_end: "stay", ..Scenario::new("fill", "passes=2") };
+    let mut started = scenario.start(bed, &format!("{}-overcommit", bed.name()))?;
+    wait_for_pass(&mut started)?;
+    let stats = stats(&mut started)?;
+    ensure!(stats.number("page_ins")? > 0 && stats.number("page_outs")? > 0, "{}", stats.0);
+    started.running.passed();
+    Ok(())
+}
+
+fn crash(bed: Bed) -> Result<()> {
+    let scenario = Scenario {
+        pool_mib: 8,
+        devices_mib: vec![32, 32],
+        at_end: "stay",
+        ..Scenario::new("fill", "passes=1 rewrite=4 crash=1")
+    };
+    let mut started = scenario.start(bed, &format!("{}-crash", bed.name()))?;
+    let events = &mut started.running.events;
+    let crash = events.wait_named(LIMIT, "crash")?;
+    ensure!(crash.text("reason")? == "triple fault", "{}", crash.0);
+    ensure!(crash.number("paged")? > 0, "nothing was paged out before: {}", crash.0);
+    let restart = events.wait_named(LIMIT, "restart")?;
+    ensure!(restart.text("gate")? == "threshold" && restart.number("drain_remaining")? > 0, "{}", restart.0);
+    let complete = events.wait_named(LIMIT, "dump_complete")?;
+    ensure!(complete.number("pages_paged_before")? > 0, "{}", complete.0);
+    wait_for_pass(&mut started)?;
+    let disk = usize::try_from(complete.number("disk")?)?;
+    let image = bring_out(bed, &mut started, disk)?;
+    check_dump(&started, &image)?;
+    started.running.passed();
+    Ok(())
+}
+
+/// Returns an image of paging device `disk`: the file itself, or the memory that stands for it.
+fn bring_out(bed: Bed, started: &mut Started, disk: usize) -> Result<PathBuf> {
+    if bed != Bed::Bochs {
+        return Ok(started.disks[disk].clone());
+    }
+    let is_it = |event: &&Event| event.name() == "disk" && event.0["index"].as_u64() == Some(disk as u64);
+    let found = started.running.events.all().iter().find(is_it).context("no such disk was announced")?.clone();
+    let file = started.file("memory.img");
+    let length = u32::try_from(found.number("bytes")?)?;
+    // The partition has stopped, so the hypervisor's own page tables are in force.
+    started.running.events.wait_named(LIMIT, "stopped")?;
+    started.running.bring_out(found.number("base")?, length, &file, ANSWER)?;
+    Ok(file)
+}
+
+/// The dump by our own record of it, and by a reader that knows ELF and the page format only.
+fn check_dump(started: &Started, image: &Path) -> Result<()> {
+    let verdict = Dump::open(image, Access::Read)?.verify()?;
+    ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}; {}", started.place());
+    let filled = started.running.events.all().iter().filter_map(|event| event.0["text"].as_str()).find_map(|text| {
+        let count = text.strip_prefix("filled pages ")?;
+        count.parse::<u64>().ok()
+    });
+    let filled = filled.context("the kernel says how much it filled")?;
+    let pages = keyed_pages(&std::fs::read(image)?, KEY)?;
+    ensure!(pages.wrong == 0, "{} wrong pages; {}", pages.wrong, started.place());
+    for index in 0..filled {
+        // One pass with rewrite=4: every fourth page was written a second time.
+        let expected = u64::from(index.is_multiple_of(4));
+        let found = pages.generations.get(&index);
+        ensure!(found == Some(&expected), "page {index} has generation {found:?}; {}", started.place());
+    }
+    Ok(())
+}
+
+/// The device's own counter is the witness: with a pool that holds everything, all it is ever asked to write is the dump,
+/// the pages evicted before it, and what describes them.
+fn writes(bed: Bed) -> Result<()> {
+    const FILLED: u64 = 1024;
+    const EVICTED: u64 = 512;
+    let scenario = Scenario {
+        pool_mib: 48,
+        memory_mib: 32,
+        devices_mib: vec![64],
+        partition: "restart = \"never\"",
+        at_end: "stay",
+        ..Scenario::new("fill", &format!("passes=0 limit={FILLED} spin=1"))
+    };
+    let mut started = scenario.start(bed, "qemu-writes")?;
+    let events = &mut started.running.events;
+    events.wait_for(LIMIT, "the kernel to spin", |e| is_guest(e, "log") && e.0["text"] == "spinning")?;
+    events.command(ANSWER, json!({"command": "evict", "partition": PARTITION, "count": EVICTED}))?;
+    events.command(ANSWER, json!({"command": "crash", "partition": PARTITION}))?;
+    let complete = events.wait_named(LIMIT, "dump_complete")?;
+    let before = complete.number("pages_paged_before")? + complete.number("pages_clean")?;
+    ensure!(before >= EVICTED / 2, "hardly a page was on the disk before: {}", complete.0);
+    let written = started.running.disk_counters()?[0].bytes_written;
+    // Image, stack and tables of the kernel, the firmware's tables; headers, bitmap, checksums and records of the space.
+    let bound = (FILLED + 128) * 4096 + (1 << 20);
+    ensure!(written >= FILLED * 4096, "{written} bytes are too few for {FILLED} pages");
+    ensure!(written <= bound, "{written} bytes were written, {bound} are enough; {}", complete.0);
+    started.running.passed();
+    Ok(())
+}
+
+fn waits(bed: Bed) -> Result<()> {
+    let scenario = Scenario { at_end: "stay", ..Scenario::new("fill", "passes=1 crash=1") };
+    let mut started = scenario.start(bed, &format!("{}-waits", bed.name()))?;
+    let events = &mut started.running.events;
+    events.wait_named(LIMIT, "crash")?;
+    events.wait_for(LIMIT, "the partition to wait", |e| e.name() == "waiting" && e.0["what"] == "a free paging space")?;
+    events.wait_named(LIMIT, "dump_complete")?;
+    events.command(ANSWER, json!({"command": "release", "partition": PARTITION}))?;
+    events.wait_for(LIMIT, "the second incarnation", |e| e.name() == "start" && e.0["incarnation"] == 2)?;
+    wait_for_pass(&mut started)?;
+    started.running.passed();
+    Ok(())
+}
