@@ -45,6 +45,6 @@ fn obstacle(bed: Bed, needs: &[Job]) -> Option<String> {
         return Some("KVM offers no VMX or SVM here".to_owned());
     }
     let jobs = [&[Job::Boot(bed)], needs].concat();
-    let missing: Vec<_> = setup::missing(jobs.iter().flat_map(|job| job.packages())).iter().map(|p| p.name).collect();
-    (!missing.is_empty()).then(|| format!("missing packages: {}", missing.join(" ")))
+    let lacking = setup::lacking(&jobs);
+    (!lacking.is_empty()).then(|| format!("`tidepool setup` brings {}", lacking.join(", ")))
 }

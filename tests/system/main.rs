@@ -3,6 +3,7 @@
 //! `cargo test --test system -- qemu::` runs one bed's cases; the transcript of a failed one is kept under
 //! `target/tidepool/transcripts`.
 
+mod debian;
 mod interrupt;
 mod partition;
 mod selftests;
@@ -15,5 +16,5 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(interrupt::AS_TIDEPOOL) {
         return boot::cli::main_from(std::env::args_os().skip(1));
     }
-    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES, partition::CASES].concat()).exit_code()
+    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES, partition::CASES, debian::CASES].concat()).exit_code()
 }

@@ -10,7 +10,7 @@ use crate::demo::{self, PARTITION};
 use crate::dump::Dump;
 use crate::events::Polled;
 use crate::kernel_build::{self, Variant};
-use crate::setup::{self, Job, debian, python};
+use crate::setup::{self, Job, Permission, debian, python};
 use crate::volume::{Access, Image};
 use crate::{initramfs, paths};
 use anyhow::{Context, Result, bail};
@@ -31,20 +31,28 @@ const END: Duration = Duration::from_secs(20);
 /// Runs the demonstration; the status is 0 only where every claim held.
 ///
 /// # Errors
-/// What is missing, or went wrong before there was anything to judge.
+/// What is missing, went wrong, or did not hold.
 pub fn run(common: &Common) -> Result<ExitCode> {
-    let (bed, permission) = (common.bed(), common.permission());
+    demonstrate(common.bed(), common.permission(), "demo")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs it in the folder `name`, so that two do not meet.
+///
+/// # Errors
+/// As [`run`], and where a claim did not hold.
+pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     if bed == Bed::Bochs {
         bail!("the demonstration needs virtio disks, which Bochs has not: use --bed qemu");
     }
     setup::prepare(&[Job::Boot(bed), Job::Guest, Job::Readers], permission)?;
     let kernel = debian::kernel(permission)?;
     let readers = Readers { vmlinux: debian::debug_symbols(&kernel, permission)?, python: python::drgn(permission)? };
-    let folder = paths::tidepool().join("demo");
+    let folder = paths::tidepool().join(name);
     let file = demo::write_configuration(&folder, bed, &kernel.vmlinuz(), &initramfs::prepare(&kernel)?)?;
     let plan = config::load(&file, bed)?;
     let disks = plan.disks.clone();
-    let mut machine = Machine::new(bed, "demo", kernel_build::hypervisor(Variant::Ordinary)?);
+    let mut machine = Machine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
     machine.apply(plan);
 
     println!("{} {} in {}, configuration {}", kernel.package, kernel.version, bed.name(), file.display());
@@ -60,7 +68,7 @@ pub fn run(common: &Common) -> Result<ExitCode> {
         bail!("did not hold: {}; transcript in {}", verdict.broken().join(", "), running.folder().display());
     }
     running.passed();
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Tells the story as it happens.
@@ -113,6 +121,7 @@ fn judge(story: &Story, disks: &[PathBuf], readers: &Readers) -> Result<Verdict>
     let reading = Reading {
         blocks: Dump::open(image, Access::Read)?.verify()?,
         log: readers.kernel_log(image)?,
+        compressed: readers.compressed_size(image)?,
         drgn: readers.inspect(image)?,
     };
     verdict.of_reading(story, &reading);

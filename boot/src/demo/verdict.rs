@@ -17,6 +17,8 @@ pub struct Reading {
     pub blocks: BlockVerdict,
     /// The kernel's log, by makedumpfile.
     pub log: String,
+    /// Bytes of makedumpfile's compressed copy without free and zero pages.
+    pub compressed: u64,
     /// Tasks, backtrace and pages, by drgn.
     pub drgn: Value,
 }
@@ -104,6 +106,8 @@ impl Verdict {
         self.claim("blocks of the dump", text, blocks.wrong == 0 && blocks.missing == 0 && blocks.header_current);
         let panic = reading.log.lines().find(|line| line.contains("Kernel panic - not syncing"));
         self.claim("makedumpfile: kernel log", panic.unwrap_or("no panic").trim(), reading.log.contains("sysrq triggered crash"));
+        let compressed = reading.compressed;
+        self.claim("makedumpfile: compressed copy", format!("{} KiB", compressed >> 10), compressed > 0);
         let drgn = &reading.drgn;
         let frames = drgn["backtrace"].as_array().map_or(&[][..], Vec::as_slice);
         let crashed = frames.iter().any(|frame| frame == "sysrq_handle_crash");
@@ -139,6 +143,7 @@ mod tests {
         Reading {
             blocks: BlockVerdict { right: 1, header_current: true, ..BlockVerdict::default() },
             log: "Kernel panic - not syncing: sysrq triggered crash".to_owned(),
+            compressed: 1,
             drgn: json!({"tasks": 40, "panicked": "init", "backtrace": ["panic", "sysrq_handle_crash"], "pages": 7, "wrong": 0, "missing": 0}),
         }
     }

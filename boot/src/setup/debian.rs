@@ -43,12 +43,21 @@ impl Kernel {
     }
 }
 
+/// Returns whether kernel and debug symbols were fetched.
+pub fn is_there() -> bool {
+    cached(&folder()).is_some_and(|kernel| kernel.vmlinux().exists())
+}
+
+fn folder() -> PathBuf {
+    paths::tidepool().join("debian")
+}
+
 /// Returns the kernel, fetching it if need be.
 ///
 /// # Errors
 /// Where it cannot or may not be fetched.
 pub fn kernel(permission: Permission) -> Result<Kernel> {
-    let folder = paths::tidepool().join("debian");
+    let folder = folder();
     if let Some(kernel) = cached(&folder) {
         return Ok(kernel);
     }

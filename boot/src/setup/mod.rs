@@ -54,7 +54,20 @@ impl Job {
     }
 }
 
-/// Makes sure that everything for `jobs` is there.
+/// Returns what of everything for `jobs` is not there.
+pub fn lacking(jobs: &[Job]) -> Vec<String> {
+    let packages = missing(jobs.iter().flat_map(|job| job.packages()));
+    let mut lacking: Vec<_> = packages.iter().map(|package| format!("Debian's {}", package.name)).collect();
+    if jobs.contains(&Job::Guest) && !debian::is_there() {
+        lacking.push("Debian's cloud kernel and its symbols".to_owned());
+    }
+    if jobs.contains(&Job::Readers) && !python::is_there() {
+        lacking.push("drgn".to_owned());
+    }
+    lacking
+}
+
+/// Makes sure that the packages and the Rust target for `jobs` are there.
 ///
 /// # Errors
 /// Says what is missing and how to get it, where that is refused or impossible.

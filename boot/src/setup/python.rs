@@ -6,12 +6,21 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Returns whether drgn was installed.
+pub fn is_there() -> bool {
+    imports_drgn(&folder().join("bin/python"))
+}
+
+fn folder() -> PathBuf {
+    paths::tidepool().join("python")
+}
+
 /// Returns the Python interpreter that has drgn.
 ///
 /// # Errors
 /// Where it cannot or may not be made.
 pub fn drgn(permission: Permission) -> Result<PathBuf> {
-    let folder = paths::tidepool().join("python");
+    let folder = folder();
     let python = folder.join("bin/python");
     if imports_drgn(&python) {
         return Ok(python);
