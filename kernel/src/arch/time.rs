@@ -31,9 +31,10 @@ impl Scale {
         self.hz
     }
 
-    /// Returns how long `ticks` take.
+    /// Returns how long `ticks` take; what is beyond the range of nanoseconds (a guest's deadline) is the longest time.
     pub const fn ns(self, ticks: u64) -> u64 {
-        ((ticks as u128 * self.ns_per_tick as u128) >> 32) as u64
+        let ns = (ticks as u128 * self.ns_per_tick as u128) >> 32;
+        if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }
     }
 
     /// Returns how many ticks `ns` have, rounded up.

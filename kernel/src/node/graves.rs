@@ -11,7 +11,7 @@ use crate::mm::object::{MemoryObject, ObjectTable, Progress};
 use crate::sync::{Ranked, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Pages that one visit takes apart at most.
 const BUDGET: u32 = 512;
@@ -30,7 +30,11 @@ struct Grave {
 
 /// What is being taken apart.
 pub struct Graves {
+    /// New ones: a task may bury, which runs under the lock of all tasks.
+    inbox: Ranked<Vec<Grave>, { rank::EVENTS }>,
     list: Ranked<Vec<Grave>, { rank::SCHEDULER }>,
+    /// Buried and not gone.
+    count: AtomicUsize,
 }
 
 /// Tells whether an object is gone, its frames and numbers with it.
@@ -47,24 +51,29 @@ impl Gone {
 impl Graves {
     /// Nothing to take apart.
     pub const fn new() -> Self {
-        Self { list: Ranked::new(Vec::new()) }
+        Self { inbox: Ranked::new(Vec::new()), list: Ranked::new(Vec::new()), count: AtomicUsize::new(0) }
     }
 
     /// Takes an object that no vCPU runs on; it goes in the background.
     pub fn bury(&self, object: Arc<MemoryObject>) -> Gone {
         let done = Arc::new(AtomicBool::new(false));
-        self.list.lock().push(Grave { object, step: Step::Detach, done: done.clone() });
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.inbox.lock().push(Grave { object, step: Step::Detach, done: done.clone() });
         Gone(done)
     }
 
     /// Returns whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.list.try_lock().is_some_and(|list| list.is_empty())
+        self.count.load(Ordering::Acquire) == 0
     }
 
     /// Does a piece of work; returns the CPUs to kick and whether there is more to do at once.
     pub fn poll(&self, pager: &NodePager, words: &CpuWords, objects: &ObjectTable, me: CpuId) -> (Kicks, bool) {
-        let Some(mut list) = self.list.try_lock() else { return (Kicks(0), false) };
+        if self.is_empty() {
+            return (Kicks(0), false);
+        }
+        let Some(mut list) = self.list.try_lock() else { return (Kicks(0), true) };
+        list.append(&mut self.inbox.lock());
         let (mut kicks, mut busy) = (Kicks(0), false);
         list.retain_mut(|grave| {
             let (more, kick) = grave.dig(pager, words, me);
@@ -73,6 +82,7 @@ impl Graves {
             if more.is_none() {
                 objects.remove(grave.object.clone());
                 grave.done.store(true, Ordering::Release);
+                self.count.fetch_sub(1, Ordering::AcqRel);
             }
             more.is_some()
         });

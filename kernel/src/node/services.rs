@@ -40,10 +40,13 @@ pub fn turn(node: &'static Node, cpu: CpuId) -> bool {
     let work = node.pager.poll(cpu, time::now_ns());
     node.act_on(work);
     node.io.deliver(&node.pager);
-    node.tasks.poll();
+    let tasks = node.tasks.poll();
+    if tasks.ended {
+        node.kick_others();
+    }
     let (kicks, graves_busy) = node.graves.poll(&node.pager, node.words, &node.objects, cpu);
     node.kick(kicks);
-    work.busy | graves_busy | console(node)
+    work.busy | tasks.busy | graves_busy | console(node)
 }
 
 /// Takes input, carries out commands, moves output.

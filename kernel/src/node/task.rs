@@ -1,54 +1,85 @@
 //! Work that takes long and waits for disks, written as `async` functions: activating a space, draining a dump, releasing it.
 //!
 //! A task is polled by whichever CPU has nothing better to do; between two `await`s it does a bounded piece of work, and it holds
-//! no lock across one. There is nothing to wake: what a task waits for is looked at when it is polled, and CPUs come by
-//! after every interrupt.
+//! no lock across one. What a task waits for is looked at when it is polled, and CPUs come by after every interrupt; only one
+//! that could go on at once ([`yield_now`]) wakes itself, which keeps its CPU from idling.
 
 use crate::sync::{Ranked, rank};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a turn leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Turn {
+    /// A task can go on at once, or another CPU was at it: do not idle.
+    pub busy: bool,
+    /// A task has ended: whoever waits for what it did is worth a look.
+    pub ended: bool,
+}
+
+/// Set by a task that could go on at once.
+#[derive(Default)]
+struct Again(AtomicBool);
+
+impl Wake for Again {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
 
 /// The tasks of a node.
 pub struct Tasks {
     /// New ones, so that starting one never waits for a poll.
     inbox: Ranked<Vec<Task>, { rank::EVENTS }>,
     running: Ranked<Vec<Task>, { rank::SCHEDULER }>,
-    any: AtomicBool,
+    /// Started and not ended.
+    count: AtomicUsize,
+    again: Arc<Again>,
 }
 
 impl Tasks {
     /// No tasks.
-    pub const fn new() -> Self {
-        Self { inbox: Ranked::new(Vec::new()), running: Ranked::new(Vec::new()), any: AtomicBool::new(false) }
+    pub fn new() -> Self {
+        let (inbox, running) = (Ranked::new(Vec::new()), Ranked::new(Vec::new()));
+        Self { inbox, running, count: AtomicUsize::new(0), again: Arc::default() }
     }
 
     /// Starts a task.
     pub fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.inbox.lock().push(Box::pin(task));
-        self.any.store(true, Ordering::Release);
+        let task: Task = Box::pin(task);
+        // Counted before it can end.
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.inbox.lock().push(task);
     }
 
     /// Returns whether no task is left.
     pub fn is_empty(&self) -> bool {
-        !self.any.load(Ordering::Acquire)
+        self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Gives every task a turn, unless another CPU is just doing that.
-    pub fn poll(&self) {
-        if !self.any.load(Ordering::Acquire) {
-            return;
+    /// Gives every task a turn, unless another CPU is just doing that: it may have been past what has just happened.
+    pub fn poll(&self) -> Turn {
+        if self.is_empty() {
+            return Turn::default();
         }
-        let Some(mut running) = self.running.try_lock() else { return };
+        let Some(mut running) = self.running.try_lock() else { return Turn { busy: true, ended: false } };
         running.append(&mut self.inbox.lock());
-        let mut context = Context::from_waker(Waker::noop());
+        self.again.0.store(false, Ordering::Relaxed);
+        let waker = Waker::from(self.again.clone());
+        let mut context = Context::from_waker(&waker);
+        let before = running.len();
         running.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
-        self.any.store(!running.is_empty() || !self.inbox.lock().is_empty(), Ordering::Release);
+        let ended = before - running.len();
+        self.count.fetch_sub(ended, Ordering::AcqRel);
+        Turn { busy: self.again.0.load(Ordering::Acquire), ended: ended > 0 }
     }
 }
 
@@ -58,10 +89,22 @@ impl Default for Tasks {
     }
 }
 
-/// Lets everybody else have a turn.
+/// Lets everybody else have a turn, and goes on at the next one.
 pub fn yield_now() -> impl Future<Output = ()> {
     let mut yielded = false;
-    core::future::poll_fn(move |_| if core::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending })
+    core::future::poll_fn(move |context| {
+        if core::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+/// Goes on when something may have happened: at the next turn, whenever that is.
+pub fn next_turn() -> impl Future<Output = ()> {
+    let mut waited = false;
+    core::future::poll_fn(move |_| if core::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending })
 }
 
 /// Looks again at every turn until `ready` answers.
@@ -72,7 +115,6 @@ pub fn until<T>(mut ready: impl FnMut() -> Option<T>) -> impl Future<Output = T>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::sync::Arc;
     use core::sync::atomic::AtomicU32;
 
     #[test]
@@ -86,9 +128,29 @@ mod tests {
                 yield_now().await;
             }
         });
-        (0..10).for_each(|_| tasks.poll());
+        (0..10).for_each(|_| drop(tasks.poll()));
         assert_eq!(turns.load(Ordering::Relaxed), 3);
-        assert!(!tasks.any.load(Ordering::Relaxed));
+        assert!(tasks.is_empty());
+    }
+
+    #[test]
+    fn only_a_task_that_could_go_on_keeps_its_cpu_busy() {
+        let tasks = Tasks::new();
+        tasks.start(async {
+            yield_now().await;
+            next_turn().await;
+        });
+        assert_eq!(tasks.poll(), Turn { busy: true, ended: false });
+        assert_eq!(tasks.poll(), Turn { busy: false, ended: false });
+        assert_eq!(tasks.poll(), Turn { busy: false, ended: true });
+    }
+
+    #[test]
+    fn a_turn_that_another_cpu_has_is_asked_for_again() {
+        let tasks = Tasks::new();
+        tasks.start(core::future::pending());
+        let _another = tasks.running.try_lock();
+        assert!(tasks.poll().busy && !tasks.is_empty());
     }
 
     #[test]
@@ -97,7 +159,7 @@ mod tests {
         let done = Arc::new(AtomicBool::new(false));
         let flag = done.clone();
         tasks.start(async move { tasks.start(async move { flag.store(true, Ordering::Relaxed) }) });
-        (0..2).for_each(|_| tasks.poll());
-        assert!(done.load(Ordering::Relaxed));
+        (0..2).for_each(|_| drop(tasks.poll()));
+        assert!(done.load(Ordering::Relaxed) && tasks.is_empty());
     }
 }

@@ -66,11 +66,15 @@ impl Budget {
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Brings home what the disks have finished, moves batches on, takes frames back where the pool is short, wakes who waited.
     ///
-    /// `me` is the calling CPU; it holds no translation of any guest's page. Returns at once where another CPU is at it.
+    /// `me` is the calling CPU; it holds no translation of any guest's page. Returns at once where another CPU has the pager: that one
+    /// may have been past what has just happened, so there is more to do.
     pub fn poll(&self, me: CpuId, now: u64) -> Work {
         let mut work = Work::default();
         self.clock.store(now, Relaxed);
-        let Some(mut state) = self.state.try_lock() else { return work };
+        let Some(mut state) = self.state.try_lock() else {
+            work.busy = true;
+            return work;
+        };
         let state = &mut *state;
         let mut budget = Budget::for_poll();
         for disk in 0..self.disks.len().min(MAX_DISKS) {
