@@ -109,7 +109,7 @@ pub fn node(
         tags: Ranked::new(Tags::new(backend.capabilities().tags)),
         partitions,
         archive,
-        unix_ns_at_start: crate::arch::rtc::unix_ns(),
+        unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
         ending: AtomicBool::new(config.at_end == AtEnd::PowerOff),
     })))
 }

@@ -5,7 +5,7 @@ use crate::arch::interrupts;
 use crate::console::command::{Command, CommandError, HELP, parse_json, parse_text};
 use crate::console::event::Event;
 use crate::console::output::print_text;
-use crate::partition::shared::{Request, Shared};
+use crate::partition::shared::{Phase, Request, Shared};
 use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::Ordering;
@@ -50,7 +50,7 @@ fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> 
         Command::Help => print_text(format_args!("{HELP}")),
         Command::List => list(node, audience),
         Command::Stats => show_stats(node, audience),
-        Command::Crash(name) => ask(node, name, Request::Crash)?,
+        Command::Crash(name) => crash(node, name)?,
         Command::Release(name) => {
             find(node, name)?;
             if node.spaces.release_dumps(name) == 0 {
@@ -74,9 +74,12 @@ fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a Shared), String> {
         .ok_or_else(|| format!("no partition '{name}': {}", CommandError::Unknown(name)))
 }
 
-fn ask(node: &Node, name: &str, request: Request) -> Result<(), String> {
+fn crash(node: &Node, name: &str) -> Result<(), String> {
     let (index, shared) = find(node, name)?;
-    shared.ask(request);
+    if !matches!(shared.phase(), Phase::Loading | Phase::Running) {
+        return Err(format!("{name} does not run: it is {}", shared.phase().as_str()));
+    }
+    shared.ask(Request::Crash);
     interrupts::kick(node.cpu_of(index));
     Ok(())
 }

@@ -11,7 +11,7 @@
 //! restart waits for frames and not for headers.
 
 use super::spaces::{BUFFER, SpaceId};
-use super::{Node, report};
+use super::{Node, report, task};
 use crate::addr::{Gfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu;
 use crate::arch::time;
@@ -69,7 +69,7 @@ pub fn begin(
     let drain = Drain::new(&node.pager, object);
     let status = Arc::new(JobStatus::default());
     status.remaining.store(u64::from(counts.resident + counts.going_out + counts.coming_in), Ordering::Release);
-    node.spaces.keep(space);
+    node.spaces.begin_drain(space);
     let job = Job {
         node,
         partition: ArrayString::from(partition).unwrap_or_default(),
@@ -112,6 +112,8 @@ impl Job {
             Some(layout) => self.dump(&layout).await,
             None => Err(DiskError::Dead),
         };
+        // Whatever was written is a dump, or a part of one, from which a start can go on.
+        self.node.spaces.keep(self.space);
         self.status.ended.store(true, Ordering::Release);
         if let Err(error) = result {
             let message = alloc::format!("{error:?}");
@@ -124,7 +126,7 @@ impl Job {
     async fn dump(&self, layout: &Layout) -> Result<(), DiskError> {
         let first = self.sweeping(self.describe(layout, 0)).await?;
         self.sweeping(self.claim(SpaceState::Draining, 0, first)).await?;
-        let mut recorded = 0;
+        let (mut recorded, mut before) = (0, None);
         let last = loop {
             let progress = self.step();
             if progress.done || progress.failed.is_some() {
@@ -134,7 +136,11 @@ impl Job {
                 recorded = progress.cursor.0;
                 self.sweeping(self.write_progress(layout, recorded, first)).await?;
             }
-            super::task::yield_now().await;
+            // A sweep that got on gets on again at once; else the disk has to answer first.
+            match before.replace(progress) == Some(progress) {
+                true => task::next_turn().await,
+                false => task::yield_now().await,
+            }
         };
         let drained_ns = time::now_ns();
         if let Some(error) = last.failed {
@@ -178,7 +184,7 @@ impl Job {
         let program_headers = loop {
             match count.step(&pages, COUNT_BUDGET) {
                 Some(number) => break number,
-                None => super::task::yield_now().await,
+                None => task::yield_now().await,
             }
         };
         let notes = self.notes(layout, final_below == layout.pages()).await?;
@@ -225,7 +231,7 @@ impl Job {
             Reason::EntryFailed(_) => CrashReason::ENTRY_FAILED,
             _ => CrashReason(0),
         };
-        let time_ns = self.node.unix_ns().saturating_sub(time::now_ns() - self.crash.at_ns);
+        let time_ns = self.node.unix_ns_at(self.crash.at_ns);
         let text = ArrayString::from(self.crash.reason.as_str()).unwrap_or_default();
         Crash { reason, detail: self.crash.reason.detail() as u32, time_ns, text }
     }
@@ -287,8 +293,8 @@ impl Job {
             metadata_bytes: first.bytes + described.bytes,
             program_headers: described.program_headers,
             vmcoreinfo: described.notes_len as usize > notes::VCPU_NOTES_SIZE,
-            drain_ns: drained_ns - self.started_ns,
-            since_crash_ns: time::now_ns() - self.crash.at_ns,
+            drain_ns: drained_ns.saturating_sub(self.started_ns),
+            since_crash_ns: time::now_ns().saturating_sub(self.crash.at_ns),
         });
     }
 }

@@ -88,7 +88,12 @@ pub struct Node {
 impl Node {
     /// Returns the time of day: nanoseconds since 1970.
     pub fn unix_ns(&self) -> u64 {
-        self.unix_ns_at_start + time::now_ns()
+        self.unix_ns_at(time::now_ns())
+    }
+
+    /// Returns the time of day at `now_ns` since the start.
+    pub const fn unix_ns_at(&self, now_ns: u64) -> u64 {
+        self.unix_ns_at_start.saturating_add(now_ns)
     }
 
     /// Does what the pager's work asks of the CPUs.

@@ -188,6 +188,7 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
     let cursor = lowest.unwrap_or(slot.drain.next).min(slot.drain.next).max(slot.drain.floor);
     let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
     let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
+    let dead = slot.store.is_some_and(|store| store.dead).then_some(DiskError::Dead);
     Progress {
         cursor: PageIndex(cursor),
         remaining,
@@ -196,7 +197,7 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
         zero,
         clean,
         done: cursor == slot.pages() && remaining == 0 && !busy,
-        failed: error.filter(|_| slot.drain.stands_still()),
+        failed: error.filter(|_| slot.drain.stands_still()).or(dead.filter(|_| remaining > 0 && !busy)),
     }
 }
 

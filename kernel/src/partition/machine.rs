@@ -90,8 +90,9 @@ impl Machine {
             // Taken before the page is looked at: what happens after the look makes it ready.
             let (ticket, exit) = self.stay(node, cpu, object, shared, &memory);
             let stop = match exit {
-                Left::Device => None,
                 Left::Exit(exit) => {
+                    // The task priority that handlers see and write back: the guest changes it without an exit.
+                    self.platform.lapic_mut().set_cr8(self.vcpu.cr8());
                     let decision = self.handle(exit, &memory);
                     self.apply(decision, ticket)
                 }
@@ -121,9 +122,9 @@ impl Machine {
             let ticket = object.wait_ticket();
             match exit {
                 Exit::SecondLevelFault { gpa, access, .. } => match self.fault(node, object, gpa, access) {
-                    Some(Left::Device) => break (ticket, Left::Exit(exit)),
-                    Some(stop) => break (ticket, stop),
-                    None => {}
+                    Answer::Resident => {}
+                    Answer::Device => break (ticket, Left::Exit(exit)),
+                    Answer::Stop(stop) => break (ticket, Left::Stop(stop)),
                 },
                 Exit::Cpuid => match self.next_rip(exit, memory) {
                     Ok(rip) => self.cpuid(rip),
@@ -137,13 +138,13 @@ impl Machine {
         left
     }
 
-    /// Makes a page resident; `None` if the guest can repeat its access at once.
-    fn fault(&mut self, node: &Node, object: &MemoryObject, gpa: Gpa, access: Access) -> Option<Left> {
+    /// Makes a page resident, if it is one.
+    fn fault(&mut self, node: &Node, object: &MemoryObject, gpa: Gpa, access: Access) -> Answer {
         match node.pager.fault(object, gpa, access, time::now_ns()) {
-            Fault::Resolved => None,
-            Fault::Wait(ticket) => Some(Left::Stop(Stop::Page(ticket))),
-            Fault::NotRam => Some(Left::Device),
-            Fault::Lost(_) => Some(Left::Stop(Stop::Crash(Reason::PageLost(gpa.as_u64())))),
+            Fault::Resolved => Answer::Resident,
+            Fault::Wait(ticket) => Answer::Stop(Stop::Page(ticket)),
+            Fault::NotRam => Answer::Device,
+            Fault::Lost(_) => Answer::Stop(Stop::Crash(Reason::PageLost(gpa.as_u64()))),
         }
     }
 
@@ -221,9 +222,10 @@ impl Machine {
                 Some(Stop::Halted)
             }
             Decision::Park(_) => Some(Stop::Page(ticket)),
+            // It is for the hypervisor: a disk has finished, another CPU has work for this one, the time is up.
             Decision::TakeInterrupt => {
                 interrupts::window();
-                None
+                Some(Stop::Slice)
             }
             Decision::Crash(reason) => Some(Stop::Crash(reason)),
         }
@@ -232,9 +234,16 @@ impl Machine {
 
 /// What the short way could not deal with.
 enum Left {
-    /// A device's memory, not RAM.
-    Device,
     Exit(Exit),
+    Stop(Stop),
+}
+
+/// What becomes of an access to a page that is not there.
+enum Answer {
+    /// The guest repeats it at once.
+    Resident,
+    /// It meant a device's memory, not RAM.
+    Device,
     Stop(Stop),
 }
 

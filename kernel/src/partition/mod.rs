@@ -7,6 +7,7 @@ pub mod decision;
 pub mod decode;
 pub mod devices;
 pub mod emulate;
+pub mod ending;
 #[cfg(target_os = "none")]
 mod exits;
 pub mod fetch;

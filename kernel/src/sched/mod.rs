@@ -29,7 +29,6 @@ pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, mut runners: V
                 Next::Wait(Some(at)) => deadline = deadline.min(at),
                 Next::Wait(None) => {}
             }
-            runner.clean_up(node);
         }
         if ended() {
             return;

@@ -1,0 +1,77 @@
+//! What a start does with the disks it finds.
+
+use super::{Phase, SpaceId, Spaces, next};
+use crate::block::{Disk, DiskError};
+use crate::paging::space::classify::HEAD_LEN;
+use crate::paging::space::copies::TAIL_LEN;
+use crate::paging::space::layout::usable;
+use crate::paging::space::recovery::{Recovery, recovery};
+use crate::paging::space::{Class, Record, Residue, SpaceState, Uuid, classify};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec;
+
+impl Spaces {
+    /// Looks at every disk and does what a start has to do. A task of its own, before the first partition.
+    pub async fn open(&self) {
+        for number in 0..self.spaces.len() {
+            if let Err(error) = self.open_one(SpaceId(number)).await {
+                self.trouble(number, &format!("cannot be read: {error:?}"));
+            }
+        }
+    }
+
+    async fn open_one(&self, id: SpaceId) -> Result<(), DiskError> {
+        let space = self.space(id);
+        let bytes = space.disk.info().capacity * 512;
+        let Some(tail) = usable(bytes).checked_sub(TAIL_LEN as u64) else {
+            self.trouble(id.0, "too small for a paging space");
+            return Ok(());
+        };
+        let head_len = (HEAD_LEN as u64).min(usable(bytes)) as usize;
+        let mut head = vec![0; head_len];
+        self.read(id, 0, &mut head).await?;
+        let mut tail_bytes = Box::new([0; TAIL_LEN]);
+        self.read(id, tail, &mut tail_bytes[..]).await?;
+        let class = classify(&head, &tail_bytes, bytes);
+        match &class {
+            Class::Foreign(what) => {
+                self.trouble(id.0, &format!("holds {what}; `tidepool volume format` would make a paging space of it"))
+            }
+            Class::Damaged(damage) => self.trouble(id.0, &format!("damaged record: A: {}; B: {}", damage.a, damage.b)),
+            _ => {}
+        }
+        let (phase, record) = match recovery(&class) {
+            Recovery::Leave => return Ok(()),
+            Recovery::Format => {
+                let record = Record::free(bytes, Uuid::from_entropy(crate::arch::instr::rdtsc(), id.0 as u64), Residue::Clean);
+                self.write_record(id, &record).await?;
+                (Phase::Free, record)
+            }
+            Recovery::Reclaim(record) => {
+                self.write_record(id, &record).await?;
+                (Phase::Free, record)
+            }
+            Recovery::Use => (Phase::Free, known(class)),
+            Recovery::Keep => (Phase::Dump, known(class)),
+            // What was final is described by bitmap and progress; the host command brings the ELF header up to date.
+            Recovery::Finish => {
+                let record = next(known(class), |r| r.state = SpaceState::Partial);
+                self.write_record(id, &record).await?;
+                (Phase::Dump, record)
+            }
+            Recovery::Scrub => (Phase::Releasing, known(class)),
+        };
+        self.tell(id, &record);
+        let mut inner = space.inner.lock();
+        (inner.phase, inner.record) = (phase, Some(record));
+        Ok(())
+    }
+}
+
+fn known(class: Class) -> Record {
+    match class {
+        Class::Space(record) => record,
+        _ => unreachable!("only a space with a valid record is kept"),
+    }
+}

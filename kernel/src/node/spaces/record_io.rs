@@ -1,0 +1,62 @@
+//! Reading and writing a space outside its blocks, through the space's own buffer; and changes of its record.
+
+use super::{SpaceId, Spaces, next};
+use crate::block::dma::DmaRegion;
+use crate::block::{DiskError, Operation};
+use crate::node::task::until;
+use crate::paging::space::{Record, Side};
+
+impl Spaces {
+    /// Changes the record: writes the next version, flushes, and only then believes it.
+    ///
+    /// # Errors
+    /// The disk's; the old record is valid then.
+    pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
+        let old = self.space(id).inner.lock().record.clone().ok_or(DiskError::Dead)?;
+        let record = next(old, change);
+        self.write_record(id, &record).await?;
+        self.tell(id, &record);
+        self.space(id).inner.lock().record = Some(record);
+        Ok(())
+    }
+
+    pub(super) async fn write_record(&self, id: SpaceId, record: &Record) -> Result<(), DiskError> {
+        let start = Side::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
+        self.write(id, start, &record.encode()).await?;
+        self.io.flush(self.space(id).disk).await
+    }
+
+    /// Writes `bytes` (whole sectors, at most [`BUFFER`]) through the space's buffer.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn write(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let buffer = self.take_buffer(id).await;
+        bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
+        let at = buffer.hpa(0);
+        let result = self.io.transfer(self.space(id).disk, Operation::Write, offset, at, bytes.len()).await;
+        self.give_buffer(id, buffer);
+        result
+    }
+
+    /// Reads `bytes` (whole sectors, at most [`BUFFER`]) through the space's buffer.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn read(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        let buffer = self.take_buffer(id).await;
+        let at = buffer.hpa(0);
+        let result = self.io.transfer(self.space(id).disk, Operation::Read, offset, at, bytes.len()).await;
+        bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
+        self.give_buffer(id, buffer);
+        result
+    }
+
+    async fn take_buffer(&self, id: SpaceId) -> DmaRegion {
+        until(|| self.space(id).inner.lock().buffer.take()).await
+    }
+
+    fn give_buffer(&self, id: SpaceId, buffer: DmaRegion) {
+        self.space(id).inner.lock().buffer = Some(buffer);
+    }
+}

@@ -1,0 +1,127 @@
+//! The guest runs: what it waits for, what its devices want, what ends its stay.
+
+use super::{Host, Next, Parked, Residence, Runner, State};
+use crate::arch::{instr, time};
+use crate::console::event::Event;
+use crate::node::{Node, report};
+use crate::partition::crash::Reason;
+use crate::partition::devices::clock::Tsc;
+use crate::partition::devices::{Effect, PanicKind};
+use crate::partition::ending::End;
+use crate::partition::machine::Stop;
+use alloc::format;
+
+/// Longest stay in the guest before services get a look.
+const SLICE_NS: u64 = 10_000_000;
+/// How long a guest that said it panicked may go on, to store its log.
+const LAST_WORDS_NS: u64 = 100_000_000;
+
+impl Runner {
+    pub(super) fn run(&mut self, node: &'static Node, host: &Host<'_>) -> Next {
+        let now = time::now_ns();
+        if self.last_words.is_some_and(|deadline| now >= deadline) {
+            return self.crash(node, Reason::Panic);
+        }
+        if let Some(deadline) = self.still_parked() {
+            return Next::Wait(deadline);
+        }
+        let Some(object) = self.object.clone() else { return Next::Again };
+        self.announce_entry();
+        let slice_end = Tsc(time::tsc_at(now.saturating_add(SLICE_NS)));
+        self.move_in(host);
+        let stop = self.machine.run(node, host.cpu, &object, &self.shared, slice_end);
+        self.move_out(host);
+        self.drain_console();
+        self.stopped(node, stop)
+    }
+
+    /// Returns until when the guest has nothing to do, if it waits for something that has not come yet.
+    fn still_parked(&mut self) -> Option<Option<u64>> {
+        match (&self.state, &self.object) {
+            (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => Some(self.last_words),
+            (State::Running(Parked::Halted), _) => {
+                let typed = self.shared.take_typed();
+                self.machine.platform.console_input(&typed);
+                let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
+                let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
+                is_asleep.then(|| [timer, self.last_words].into_iter().flatten().min())
+            }
+            _ => None,
+        }
+    }
+
+    fn announce_entry(&mut self) {
+        if !self.entered {
+            self.entered = true;
+            let (partition, incarnation) = (self.shared.name(), self.incarnation);
+            report(&Event::Entered { partition, incarnation, tsc: instr::rdtsc() });
+        }
+    }
+
+    /// Makes vCPU and FPU state resident on the CPU, where they stay unless others need it too.
+    fn move_in(&mut self, host: &Host<'_>) {
+        if self.residence == Residence::Memory {
+            self.machine.vcpu.load(host.enabled);
+            self.fpu.load();
+            self.residence = Residence::Cpu;
+        }
+    }
+
+    fn move_out(&mut self, host: &Host<'_>) {
+        if host.runners > 1 {
+            self.fpu.save();
+            self.machine.vcpu.unload();
+            self.residence = Residence::Memory;
+        }
+    }
+
+    /// Deals with what ended the guest's stay.
+    fn stopped(&mut self, node: &'static Node, stop: Stop) -> Next {
+        self.state = State::Running(Parked::No);
+        match stop {
+            Stop::Slice | Stop::Asked => {}
+            Stop::Page(ticket) => self.state = State::Running(Parked::Page(ticket)),
+            Stop::Halted if self.machine.can_wake() => self.state = State::Running(Parked::Halted),
+            Stop::Halted => return self.end(node, End::Stop("halted for good", 0)),
+            Stop::Crash(reason) => return self.end(node, End::Crash(reason)),
+            Stop::Device(effect) => return self.device(node, effect),
+        }
+        Next::Again
+    }
+
+    fn device(&mut self, node: &'static Node, effect: Effect) -> Next {
+        match effect {
+            Effect::Panicked(PanicKind::Panicked) => {
+                self.last_words.get_or_insert(time::now_ns().saturating_add(LAST_WORDS_NS));
+            }
+            // Output is fetched after every stay. A kernel that was loaded for the crash takes over; or it goes down in order.
+            Effect::None | Effect::Console | Effect::TestLine | Effect::Panicked(_) => {}
+            Effect::TestPassed => self.tell("pass", ""),
+            Effect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
+            Effect::PanicRecorded => return self.end(node, End::Crash(Reason::PanicRecord)),
+            Effect::ExitCode(code) => return self.end(node, End::Stop("debug exit", u64::from(code))),
+            Effect::PowerOff => return self.end(node, End::Stop("power off", 0)),
+            Effect::Reset => return self.end(node, End::Reset),
+        }
+        Next::Again
+    }
+
+    fn tell(&self, kind: &str, text: &str) {
+        report(&Event::Guest { partition: self.shared.name(), incarnation: self.incarnation, kind, text });
+    }
+
+    /// Prints what the guest has written to its console, and reports a test kernel's lines.
+    pub(super) fn drain_console(&mut self) {
+        let mut bytes = [0; 256];
+        loop {
+            let len = self.machine.platform.console_output().take(&mut bytes);
+            if len == 0 {
+                break;
+            }
+            crate::console::output::print(&bytes[..len]);
+        }
+        while let Some(line) = self.machine.platform.test_port().take_line() {
+            self.tell("log", &line);
+        }
+    }
+}

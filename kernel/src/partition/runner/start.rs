@@ -1,0 +1,144 @@
+//! From nothing to a kernel in memory: a space, empty memory, devices after reset, the image copied.
+
+use super::{Next, Parked, Residence, Runner, State};
+use crate::arch::{fpu, instr};
+use crate::console::event::Event;
+use crate::mm::guest::GuestAccess;
+use crate::mm::guest_bytes::GuestBytes;
+use crate::node::{Node, report};
+use crate::partition::acpi::Tables;
+use crate::partition::crash::Reason;
+use crate::partition::devices::clock::{Clock, Tsc};
+use crate::partition::loaders::{self, ImageSource, Loading, Progress};
+use crate::partition::msr::Msrs;
+use crate::partition::shared::Phase;
+use crate::partition::skip::Lengths;
+use alloc::format;
+
+/// Bytes that a loader copies between two looks at everything else.
+const LOAD_BUDGET: usize = 256 << 10;
+
+impl Runner {
+    pub(super) fn find_space(&mut self, node: &'static Node) -> Next {
+        if !self.needs_space {
+            return self.begin(node);
+        }
+        self.shared.publish_phase(Phase::Waiting);
+        match node.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
+            Some(space) => {
+                self.space = Some(space);
+                self.state = State::Activating;
+                Next::Again
+            }
+            None => {
+                if let State::NeedsSpace { told: told @ false } = &mut self.state {
+                    *told = true;
+                    report(&Event::Waiting { partition: self.shared.name(), what: "a free paging space" });
+                }
+                Next::Wait(None)
+            }
+        }
+    }
+
+    pub(super) fn activate(&mut self, node: &'static Node) -> Next {
+        match self.space.and_then(|space| node.spaces.is_ready(space)) {
+            None => Next::look_again(),
+            Some(Ok(())) => self.begin(node),
+            // The space has been reported and is out of use; perhaps there is another.
+            Some(Err(_)) => {
+                self.space = None;
+                self.state = State::NeedsSpace { told: false };
+                Next::Again
+            }
+        }
+    }
+
+    /// Begins an incarnation: empty memory, devices after reset, a plan to load the kernel.
+    pub(super) fn begin(&mut self, node: &'static Node) -> Next {
+        let object = match node.objects.create(self.layout) {
+            Ok(object) => object,
+            // Tables come back when memory that is being taken apart, or drained, is gone.
+            Err(_) if !node.graves.is_empty() || !node.tasks.is_empty() => {
+                self.state = State::NeedsTables;
+                return Next::look_again();
+            }
+            Err(_) => return self.fail(node, "no memory for another second-level table"),
+        };
+        self.object = Some(object.clone());
+        self.incarnation += 1;
+        report(&Event::Start { partition: self.shared.name(), incarnation: self.incarnation });
+        let store = self.space.and_then(|space| node.spaces.store(space));
+        if node.pager.attach(object.clone(), store).is_err() {
+            return self.fail(node, "the paging space does not fit the partition");
+        }
+        let plan = match self.plan(node) {
+            Ok(plan) => plan,
+            Err(error) => return self.fail(node, &format!("{error}")),
+        };
+        self.reset_machine(node, &plan);
+        self.machine.vcpu.set_memory(object.root().base(), self.tag);
+        self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
+        self.shared.publish_phase(Phase::Loading);
+        self.last_words = None;
+        self.entered = false;
+        self.state = State::Loading(Loading::new(plan, &self.shared.config.kernel));
+        Next::Again
+    }
+
+    /// Brings everything but the vCPU's registers into the state after reset, with a tag of its own for the new memory.
+    fn reset_machine(&mut self, node: &'static Node, plan: &loaders::LoadPlan) {
+        let mut tags = node.tags.lock();
+        tags.release(self.tag);
+        self.tag = tags.allocate();
+        drop(tags);
+        let clock = Clock { rate: self.machine.rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.unix_ns() };
+        self.machine.platform.restart(clock, plan.apic);
+        self.machine.msrs = Msrs::new();
+        self.machine.lengths = Lengths::new();
+    }
+
+    fn plan(&self, node: &'static Node) -> Result<loaders::LoadPlan, loaders::LoadError> {
+        let cmdline = format!("{} tidepool.incarnation={}", self.shared.config.cmdline, self.incarnation);
+        let acpi = Tables::new();
+        let request = loaders::Request {
+            kernel: &self.shared.config.kernel,
+            cmdline: cmdline.trim_start(),
+            layout: &self.layout,
+            acpi: &acpi,
+        };
+        loaders::plan(&node.archive as &dyn ImageSource, &request)
+    }
+
+    pub(super) fn load(&mut self, node: &'static Node) -> Next {
+        let (State::Loading(loading), Some(object)) = (&mut self.state, &self.object) else { return Next::Again };
+        let ticket = object.wait_ticket();
+        let memory = GuestBytes { object: &**object, memory: node.memory, faulter: &node.pager };
+        match loading.step(&node.archive, &memory, LOAD_BUDGET) {
+            Ok(Progress::More) => Next::Again,
+            Ok(Progress::Done) => {
+                *self.machine.vcpu.regs_mut() = loading.plan().regs;
+                self.machine.vcpu.set_state(&loading.plan().state);
+                self.reset_fpu();
+                self.state = State::Running(Parked::No);
+                self.shared.publish_phase(Phase::Running);
+                Next::Again
+            }
+            Err(GuestAccess::NotResident(_)) if object.ready(ticket) => Next::Again,
+            Err(GuestAccess::NotResident(_)) => Next::Wait(None),
+            Err(GuestAccess::Lost(gpa)) => self.crash(node, Reason::PageLost(gpa.as_u64())),
+            Err(GuestAccess::NotRam(gpa)) => self.fail(node, &format!("the loader wants to write at {gpa:?}, where no RAM is")),
+        }
+    }
+
+    fn reset_fpu(&mut self) {
+        self.fpu = fpu::GuestFpu::new();
+        if self.residence == Residence::Cpu {
+            self.fpu.load();
+        }
+    }
+
+    fn fail(&mut self, node: &'static Node, message: &str) -> Next {
+        report(&Event::Error { place: self.shared.name(), message });
+        self.stop(node, "cannot start", 0)
+    }
+}
