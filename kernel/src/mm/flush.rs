@@ -144,6 +144,13 @@ impl<W: Word> CpuWords<W> {
         self.publish(cpu, Mode::Idle);
     }
 
+    /// Returns whether `cpu` is in guest mode. Where it is, all that the caller has done before is seen by `cpu` after
+    /// it has left.
+    pub fn is_in_guest(&self, cpu: CpuId) -> bool {
+        W::fence();
+        matches!(self.look(cpu.index()).mode(), Mode::Guest(_))
+    }
+
     /// Stores the CPU's next word; what it did before is seen by who reads the word, what it reads later is read after the store.
     fn publish(&self, cpu: CpuId, mode: Mode) {
         let word = &self.per_cpu(cpu).word;

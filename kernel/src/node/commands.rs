@@ -89,6 +89,8 @@ fn evict(node: &Node, name: &str, pages: u64) -> Result<(), String> {
     let object = stats::memory_of(node, shared).ok_or("it has no memory now")?;
     let pages = u32::try_from(pages).unwrap_or(u32::MAX);
     node.pager.ask_evict(object.id(), pages);
+    // A CPU that idles does it while this one goes back to its guest.
+    node.wake_others();
     Ok(())
 }
 

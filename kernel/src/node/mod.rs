@@ -100,8 +100,16 @@ impl Node {
     pub fn act_on(&self, work: Work) {
         self.kick(work.kicks);
         if work.woke {
-            self.kick_others();
+            self.wake_others();
         }
+    }
+
+    /// Makes the other CPUs that may wait for something look again: for a page, for frames, for an answer from a disk.
+    ///
+    /// One in guest mode waits for nothing and is left alone: it stays there until its slice ends, and an exit would cost more than it
+    /// finds. Before it idles it looks at everything, and sees what was done before this call.
+    pub fn wake_others(&self) {
+        percpu::others().filter(|&cpu| !self.words.is_in_guest(cpu)).for_each(interrupts::kick);
     }
 
     /// Makes CPUs leave guest mode.
