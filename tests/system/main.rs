@@ -4,6 +4,7 @@
 //! `target/tidepool/transcripts`.
 
 mod debian;
+mod flush;
 mod interrupt;
 mod partition;
 mod selftests;
@@ -16,5 +17,6 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(interrupt::AS_TIDEPOOL) {
         return boot::cli::main_from(std::env::args_os().skip(1));
     }
-    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES, partition::CASES, debian::CASES].concat()).exit_code()
+    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES, partition::CASES, debian::CASES, flush::CASES].concat())
+        .exit_code()
 }

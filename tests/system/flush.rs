@@ -1,0 +1,141 @@
+//! A page that leaves while a vCPU on another CPU writes it: no write is lost and no frame has two owners; and without the flush
+//! both happen.
+//!
+//! The guest (`spin`) stays in guest mode and turns over its pages; each line of its log makes the harness ask for pages to leave,
+//! so that they do while it writes. Its cold pages keep the pool short besides. On these beds nothing but such a vCPU shows a
+//! missing flush: the emulators flush by themselves at every entry.
+
+use anyhow::{Context, Result, bail, ensure};
+use boot::bed::{Bed, Machine, Running};
+use boot::events::Event;
+use boot::kernel_build::{self, Variant};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tests::{Case, plan_machine, test_kernel};
+
+const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
+
+pub const CASES: &[Case] = &[
+    Case { name: "two_cpus_evict_while_a_guest_writes", beds: BOTH, needs: &[], run: every_write_survives },
+    Case { name: "without_the_flush_writes_are_lost", beds: BOTH, needs: &[], run: mutant_is_caught },
+];
+
+const LIMIT: Duration = Duration::from_secs(240);
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How much is done on a bed.
+struct Measure {
+    /// What the guest does: more than the pool holds.
+    cmdline: &'static str,
+    /// MiB of the partition, of the pool and of the paging device.
+    mib: [u32; 3],
+    /// Pages asked to leave at each line of the guest's log.
+    evict: u32,
+    /// Pages that have to have left by then.
+    least: u64,
+}
+
+const fn measure(bed: Bed) -> Measure {
+    match bed {
+        Bed::Bochs => {
+            Measure { cmdline: "turns=20000 report=400 hot=32 cold=1400 stride=50", mib: [8, 5, 12], evict: 64, least: 300 }
+        }
+        _ => {
+            Measure { cmdline: "turns=200000 report=1000 hot=96 cold=1400 stride=100", mib: [8, 5, 12], evict: 128, least: 3000 }
+        }
+    }
+}
+
+/// How the guest came through.
+#[derive(Debug)]
+enum Outcome {
+    /// All turns, every page right.
+    Passed,
+    /// It found a page wrong, in these words.
+    #[allow(dead_code, reason = "read by Debug")]
+    Wrong(String),
+    /// The hypervisor read a block that is not what was summed.
+    Lost,
+}
+
+fn every_write_survives(bed: Bed) -> Result<()> {
+    let measure = measure(bed);
+    let mut running = machine(bed, "flush", &measure)?.start()?;
+    let folder = running.folder().display().to_string();
+    judge(&mut running, &measure).with_context(|| folder)?;
+    running.passed();
+    Ok(())
+}
+
+fn judge(running: &mut Running, measure: &Measure) -> Result<()> {
+    let outcome = drive(running, measure)?;
+    ensure!(matches!(outcome, Outcome::Passed), "{outcome:?}");
+    running.events.command(GRACE, json!({"command": "stats"}))?;
+    let stats = running.events.all().iter().rev().find(|event| event.name() == "stats").context("no stats came")?;
+    let number = |member| stats.number(member);
+    let evicted = number("page_outs")? + number("clean_evictions")? + number("rescues")?;
+    println!("{}", stats.0);
+    ensure!(evicted >= measure.least, "only {evicted} pages left, {} wanted: {}", measure.least, stats.0);
+    ensure!(number("page_outs")? > 0 && number("rescues")? > 0 && number("page_ins")? > 0, "too little happened: {}", stats.0);
+    ensure!(number("lost")? == 0, "pages were lost: {}", stats.0);
+    Ok(())
+}
+
+fn mutant_is_caught(bed: Bed) -> Result<()> {
+    let measure = measure(bed);
+    let mut machine = machine(bed, "no-flush", &measure)?;
+    machine.hypervisor = kernel_build::hypervisor(Variant::NoFlush)?;
+    let mut running = machine.start()?;
+    let folder = running.folder().display().to_string();
+    match drive(&mut running, &measure).with_context(|| folder.clone())? {
+        Outcome::Passed => bail!("the guest noticed nothing; transcript in {folder}"),
+        outcome => println!("caught: {outcome:?}"),
+    }
+    running.passed();
+    Ok(())
+}
+
+fn machine(bed: Bed, name: &str, measure: &Measure) -> Result<Machine> {
+    let kernel = test_kernel("spin")?;
+    let [memory, pool, device] = measure.mib;
+    let image = std::env::temp_dir().join(format!("tidepool-{}-{name}.img", std::process::id()));
+    let device = match bed {
+        Bed::Bochs => format!("memory = \"{device} MiB\""),
+        _ => format!("image = \"{}\"\nsize = \"{device} MiB\"", image.display()),
+    };
+    let toml = format!(
+        "[pool]\nmemory = \"{pool} MiB\"\n[[paging_device]]\n{device}\n[[partition]]\nname = \"spin\"\nmemory = \"{memory} MiB\"\n\
+         kernel = \"{}\"\ncmdline = \"{}\"\n",
+        kernel.display(),
+        measure.cmdline
+    );
+    let _ = std::fs::remove_file(&image);
+    plan_machine(bed, name, &toml, std::path::Path::new("/"))
+}
+
+/// Makes pages leave at each line of the guest's log, until it ends one way or the other.
+fn drive(running: &mut Running, measure: &Measure) -> Result<Outcome> {
+    let deadline = Instant::now() + LIMIT;
+    let (mut wrong, mut unanswered) = (None, None);
+    while let Some(event) = running.events.next(deadline)? {
+        match (event.name(), word(&event, "kind"), word(&event, "text")) {
+            ("guest", "log", text) if text.starts_with("wrong page") => wrong = Some(text.to_owned()),
+            // The line is slow: a second command before the first is answered would only queue.
+            ("guest", "log", text) if text.starts_with("turn") && unanswered.is_none() => {
+                let command = json!({"command": "evict", "partition": "spin", "count": measure.evict});
+                unanswered = Some(running.events.send(command)?);
+            }
+            ("reply", ..) if event.0["id"].as_u64() == unanswered => unanswered = None,
+            ("guest", "pass", _) => return Ok(Outcome::Passed),
+            ("guest", "fail", _) => return wrong.map(Outcome::Wrong).context("the guest failed otherwise"),
+            ("crash", ..) if word(&event, "reason") == "page lost" => return Ok(Outcome::Lost),
+            ("crash" | "error" | "panic" | "stopped", ..) => bail!("unexpected: {}", event.0),
+            _ => {}
+        }
+    }
+    bail!("the machine stopped")
+}
+
+fn word<'e>(event: &'e Event, member: &str) -> &'e str {
+    event.0[member].as_str().unwrap_or("")
+}
