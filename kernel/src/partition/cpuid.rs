@@ -76,6 +76,11 @@ mod kvm {
     pub const CLOCKSOURCE_STABLE: u32 = 1 << 24;
 }
 
+/// Whether [`answer`] looks at the guest's CR4 and XCR0: reading them costs more than most answers.
+pub const fn depends_on_registers(leaf: u32) -> bool {
+    matches!(leaf, 1 | 0xd)
+}
+
 /// Returns what `leaf`, `subleaf` reads in a guest; `host` reads the host's.
 pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &GuestView) -> Leaf {
     match leaf {

@@ -9,6 +9,7 @@ use super::decision::Decision;
 use super::fetch::{self, CodeView, FetchError};
 use super::machine::{Bytes, Machine};
 use super::walk::WalkError;
+use crate::mm::object::MemoryObject;
 use crate::virt::{Event, Exit};
 
 /// Remembered lengths: a power of two.
@@ -71,28 +72,47 @@ const fn kind_of(exit: Exit) -> u8 {
 }
 
 impl Machine {
+    /// Returns the address behind the instruction that exited, if that takes no look at guest memory.
+    #[inline]
+    pub(super) fn known_next_rip(&self, exit: Exit, object: &MemoryObject) -> Option<u64> {
+        match self.vcpu.next_rip() {
+            Some(rip) => Some(rip),
+            None => self.lengths.find(self.key(exit, object)).map(|length| self.behind(length)),
+        }
+    }
+
     /// Returns the address behind the instruction that exited.
     ///
     /// # Errors
     /// What to do instead: its page is not there, or it is no such instruction any more.
+    #[inline]
     pub(super) fn next_rip(&mut self, exit: Exit, memory: &Bytes<'_>) -> Result<u64, Decision> {
-        if let Some(rip) = self.vcpu.next_rip() {
-            return Ok(rip);
+        match self.known_next_rip(exit, memory.object) {
+            Some(rip) => Ok(rip),
+            None => self.decode_length(exit, memory).map(|length| self.behind(length)),
         }
-        let rip = self.vcpu.regs().rip;
-        let cr3 = self.vcpu.control_registers().cr3;
-        let generation = memory.object.generation().current();
-        let key = Entry { rip, cr3, generation, kind: kind_of(exit), length: 0 };
-        let length = match self.lengths.find(key) {
-            Some(length) => length,
-            None => {
-                let state = self.vcpu.state();
-                let instruction = fetch::instruction(memory, &CodeView::from(&state), rip).map_err(|e| self.fetch_failed(e))?;
-                self.lengths.remember(key, instruction.length);
-                instruction.length
-            }
-        };
-        Ok(rip.wrapping_add(u64::from(length)))
+    }
+
+    #[cold]
+    fn decode_length(&mut self, exit: Exit, memory: &Bytes<'_>) -> Result<u8, Decision> {
+        let code = CodeView::from(&self.vcpu.state());
+        let instruction = fetch::instruction(memory, &code, self.vcpu.regs().rip).map_err(|e| self.fetch_failed(e))?;
+        self.lengths.remember(self.key(exit, memory.object), instruction.length);
+        Ok(instruction.length)
+    }
+
+    fn key(&self, exit: Exit, object: &MemoryObject) -> Entry {
+        Entry {
+            rip: self.vcpu.regs().rip,
+            cr3: self.vcpu.control_registers().cr3,
+            generation: object.generation().current(),
+            kind: kind_of(exit),
+            length: 0,
+        }
+    }
+
+    fn behind(&self, length: u8) -> u64 {
+        self.vcpu.regs().rip.wrapping_add(u64::from(length))
     }
 
     /// Returns what a fetch that failed means for the guest.

@@ -18,7 +18,7 @@
 
 use super::exit::{Event, Exit};
 use super::frame::ControlFrame;
-use super::state::{CpuState, Regs};
+use super::state::{CpuState, Gpr, Regs};
 use super::tag::TlbTag;
 use super::{svm, vmx};
 use crate::addr::Hpa;
@@ -216,6 +216,12 @@ impl Vcpu {
         each!(self, v => v.regs())
     }
 
+    /// Sets one register. Costs less than [`Self::regs_mut`], after which a back end has to expect all of them changed.
+    #[inline]
+    pub fn set(&mut self, gpr: Gpr, value: u64) {
+        each!(self, v => v.set(gpr, value))
+    }
+
     /// Returns them to be changed. To step over an instruction use [`Self::advance_to`].
     #[inline]
     pub fn regs_mut(&mut self) -> &mut Regs {
@@ -236,6 +242,12 @@ impl Vcpu {
     #[inline]
     pub fn control_registers(&self) -> ControlRegisters {
         each!(self, v => v.control_registers())
+    }
+
+    /// Returns CR4 as the guest sees it, for less than all of [`Self::control_registers`].
+    #[inline]
+    pub fn cr4(&self) -> u64 {
+        each!(self, v => v.control_registers().cr4)
     }
 
     /// Emulates WRMSR to EFER.

@@ -154,6 +154,11 @@ impl Vcpu {
         &self.regs
     }
 
+    /// See [`crate::virt::Vcpu::set`].
+    pub fn set(&mut self, gpr: Gpr, value: u64) {
+        self.regs.set(gpr, value);
+    }
+
     /// See [`crate::virt::Vcpu::regs_mut`].
     pub fn regs_mut(&mut self) -> &mut Regs {
         &mut self.regs

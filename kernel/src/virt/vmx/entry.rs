@@ -5,7 +5,7 @@
 //!  exit:                       guest's registers ─> context ─> RSP, RIP, RFLAGS, reason ─> callee-saved <─ stack
 //! ```
 //!
-//! 56 instructions there and back besides the VMREADs. HOST_RSP is the stack as `switch` found it, so an interrupt
+//! The first VMREAD shows that a VMCS is current; the others, of fields that every CPU has, cannot fail then. 56 instructions there and back besides the VMREADs. HOST_RSP is the stack as `switch` found it, so an interrupt
 //! right after the exit has a whole stack below it; it is written only when it differs from last time. RFLAGS is 2 after an
 //! exit: interrupts off, direction up, as the ABI wants it. The FPU is not touched: nobody here uses it.
 // UNSAFETY: the switch itself.
@@ -124,13 +124,10 @@ core::arch::global_asm!(
     "jbe 4b",
     "mov eax, {GUEST_RIP}",
     "vmread [rdi + {rip}], rax",
-    "jbe 4b",
     "mov eax, {GUEST_RFLAGS}",
     "vmread [rdi + {rflags}], rax",
-    "jbe 4b",
     "mov eax, {REASON}",
     "vmread [rdi + {reason}], rax",
-    "jbe 4b",
     "xor eax, eax",
     "pop rdi",
     "5:",

@@ -33,6 +33,7 @@ use crate::virt::debug::DebugAddresses;
 use crate::virt::exit::Exit;
 use crate::virt::face::Flush;
 use crate::virt::frame::ControlFrame;
+use crate::virt::state::Gpr;
 use crate::virt::tag::{Sharing, TlbTag};
 
 /// Whether the vCPU occupies a CPU.
@@ -55,6 +56,8 @@ enum Cached {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pointers {
     Same,
+    /// RIP alone: an instruction was stepped over.
+    Stepped,
     Changed,
 }
 
@@ -192,15 +195,14 @@ impl Vcpu {
     ///
     /// # Panics
     /// If the vCPU is not loaded.
+    #[inline]
     pub fn run(&mut self, flush: Flush) -> Exit {
         assert!(self.residency == Residency::Loaded, "a vCPU is loaded before it runs");
         self.flush(flush);
         if self.queued.is_some() {
             self.write_queued_event();
         }
-        if self.pointers == Pointers::Changed {
-            self.write_pointers();
-        }
+        self.write_pointers();
         // SAFETY: 1. `new` and `load` wrote controls and host state, `launch` is reset where the VMCS is cleared.
         // 2. The context was made with the VMCS. 3. The owner of the table sees to it, as `set_memory` asks.
         let outcome = unsafe { switch(&mut self.context, self.launch) };
@@ -240,13 +242,18 @@ impl Vcpu {
         }
     }
 
+    #[inline(always)]
     fn write_pointers(&mut self) {
-        use crate::virt::state::Gpr;
-        let (rsp, rip, rflags) = (self.context.regs.get(Gpr::Rsp), self.context.regs.rip, self.context.regs.rflags);
+        if self.pointers == Pointers::Same {
+            return;
+        }
+        let regs = self.context.regs;
         let mut vmcs = self.current();
-        vmcs.write(guest::RSP, rsp);
-        vmcs.write(guest::RIP, rip);
-        vmcs.write(guest::RFLAGS, rflags);
+        vmcs.write(guest::RIP, regs.rip);
+        if self.pointers == Pointers::Changed {
+            vmcs.write(guest::RSP, regs.get(Gpr::Rsp));
+            vmcs.write(guest::RFLAGS, regs.rflags);
+        }
         self.pointers = Pointers::Same;
     }
 

@@ -83,7 +83,7 @@ impl Vcpu {
                 _ => self.inject(Event::general_protection()),
             },
             ControlAccess::ReadCr8(gpr) => {
-                self.context.regs.set(gpr, u64::from(self.task_priority));
+                self.set(gpr, u64::from(self.task_priority));
                 self.step_over();
             }
         }
@@ -160,7 +160,9 @@ impl Vcpu {
     #[inline]
     pub fn advance_to(&mut self, rip: u64) {
         self.context.regs.rip = rip;
-        self.pointers = Pointers::Changed;
+        if self.pointers == Pointers::Same {
+            self.pointers = Pointers::Stepped;
+        }
         let state = self.interruptibility();
         if state & blocking::SHADOW != 0 {
             self.end_shadow(state);

@@ -5,7 +5,7 @@ use crate::arch::instr::vmx::write_cr2;
 use crate::virt::efer;
 use crate::virt::exit::Event;
 use crate::virt::face::{ControlRegisters, RawExit};
-use crate::virt::state::{CpuState, Regs};
+use crate::virt::state::{CpuState, Gpr, Regs};
 use crate::virt::vmx::field::{guest, info};
 use crate::virt::vmx::guest_state;
 
@@ -14,6 +14,15 @@ impl Vcpu {
     #[inline]
     pub fn regs(&self) -> &Regs {
         &self.context.regs
+    }
+
+    /// Sets one register.
+    #[inline]
+    pub fn set(&mut self, gpr: Gpr, value: u64) {
+        if gpr == Gpr::Rsp {
+            self.pointers = Pointers::Changed;
+        }
+        self.context.regs.set(gpr, value);
     }
 
     /// Returns them to be changed.
