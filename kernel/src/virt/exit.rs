@@ -113,7 +113,8 @@ pub enum Exit {
     CacheFlush,
     /// An instruction that the guest was not offered (VMX and SVM instructions, MONITOR, RDPMC ...): #UD or #GP.
     Undefined,
-    /// A host interrupt is pending; it is taken when the hypervisor opens interrupts.
+    /// A host interrupt is pending (or a back end's longest stay is over, which is an occasion to look); it is taken when the
+    /// hypervisor opens interrupts.
     HostInterrupt,
     /// The guest can take an interrupt now, as [`crate::virt`]'s window request asked.
     InterruptWindow,
