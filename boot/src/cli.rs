@@ -55,6 +55,8 @@ pub enum Command {
     /// List, verify and release crash dumps on paging devices
     #[command(subcommand)]
     Dump(commands::dump::Action),
+    /// Count the instructions that exits, faults, page-ins and dumps take
+    Bench,
     /// Install and fetch everything that the demonstration and the tests need
     Setup,
 }
@@ -97,6 +99,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Some(Command::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
         Some(Command::Volume(action)) => commands::volume::run(action),
         Some(Command::Dump(action)) => commands::dump::run(action),
+        Some(Command::Bench) => commands::bench::run(&cli.common),
         Some(Command::Setup) => commands::setup::run(&cli.common),
         None => commands::demo::run(&cli.common),
     }

@@ -12,6 +12,7 @@
 pub mod archive;
 pub mod atomic;
 pub mod bed;
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -3,6 +3,7 @@
 //! `cargo test --test system -- qemu::` runs one bed's cases; the transcript of a failed one is kept under
 //! `target/tidepool/transcripts`.
 
+mod bench;
 mod debian;
 mod flush;
 mod interrupt;
@@ -17,6 +18,8 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(interrupt::AS_TIDEPOOL) {
         return boot::cli::main_from(std::env::args_os().skip(1));
     }
-    tests::run(&[interrupt::CASES, start::CASES, selftests::CASES, partition::CASES, debian::CASES, flush::CASES].concat())
-        .exit_code()
+    tests::run(
+        &[bench::CASES, interrupt::CASES, start::CASES, selftests::CASES, partition::CASES, debian::CASES, flush::CASES].concat(),
+    )
+    .exit_code()
 }

@@ -1,5 +1,6 @@
 //! What the command line offers, one module a command.
 
+pub mod bench;
 pub mod boot;
 pub mod demo;
 pub mod dump;

@@ -69,7 +69,6 @@ pub fn begin(
     let drain = Drain::new(&node.pager, object);
     let status = Arc::new(JobStatus::default());
     status.remaining.store(u64::from(counts.resident + counts.going_out + counts.coming_in), Ordering::Release);
-    node.spaces.begin_drain(space);
     let job = Job {
         node,
         partition: ArrayString::from(partition).unwrap_or_default(),
@@ -108,12 +107,15 @@ struct Described {
 impl Job {
     async fn run(mut self) {
         self.started_ns = time::now_ns();
-        let result = match self.node.spaces.layout(self.space) {
-            Some(layout) => self.dump(&layout).await,
-            None => Err(DiskError::Dead),
+        let result = match self.take_space().await {
+            Ok(layout) => {
+                let result = self.dump(&layout).await;
+                // Whatever was written is a dump, or a part of one, from which a start can go on.
+                self.node.spaces.keep(self.space);
+                result
+            }
+            Err(error) => Err(error),
         };
-        // Whatever was written is a dump, or a part of one, from which a start can go on.
-        self.node.spaces.keep(self.space);
         self.status.ended.store(true, Ordering::Release);
         if let Err(error) = result {
             let message = alloc::format!("{error:?}");
@@ -121,6 +123,16 @@ impl Job {
             report(&Event::DumpFailed { partition, incarnation, disk: self.space.0 as u8, message: &message });
         }
         let _ = self.node.graves.bury(self.drain.image().clone());
+    }
+
+    /// Makes the space the dump's. An incarnation that did not wait for its space may have crashed before that was ready.
+    async fn take_space(&self) -> Result<Layout, DiskError> {
+        let (node, space) = (self.node, self.space);
+        super::task::until(|| node.spaces.is_ready(space)).await?;
+        let store = node.spaces.store(space).ok_or(DiskError::Dead)?;
+        node.pager.give_store(self.drain.image().id(), store).map_err(|_| DiskError::Unsupported)?;
+        node.spaces.begin_drain(space);
+        node.spaces.layout(space).ok_or(DiskError::Dead)
     }
 
     async fn dump(&self, layout: &Layout) -> Result<(), DiskError> {

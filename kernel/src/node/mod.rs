@@ -10,6 +10,7 @@
 //!
 //! Everything here lives as long as the machine runs, so references are `'static`.
 
+pub mod bench;
 pub mod build;
 pub mod commands;
 pub mod disk;

@@ -6,7 +6,7 @@
 //! ```
 
 use super::build::{self, Trouble};
-use super::{Node, report, services};
+use super::{Node, bench, report, services};
 use crate::arch::exit::ExitCode;
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
@@ -65,12 +65,24 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     build::report_disks(node);
     block_on(node, node.spaces.open());
     node.spaces.resume();
+    measure(node, &config)?;
     for shared in &node.partitions {
         build::check(node, shared)?;
     }
     NODE.call_once(|| node);
     smp::release(other_cpu);
     Ok(node)
+}
+
+/// Runs the measurements that the configuration asks for.
+fn measure(node: &'static Node, config: &Config) -> Result<(), Trouble> {
+    for name in &config.self_tests {
+        if name != bench::NAME {
+            return Err(trouble("self_tests", format!("unknown: {name} (known: {})", bench::NAME)));
+        }
+        bench::pager(node, CpuId::BOOT).map_err(|why| trouble("self_tests", format!("{name}: {why:?}")))?;
+    }
+    Ok(())
 }
 
 /// Waits for a task at start-up, while nothing else runs; disks time out by themselves.

@@ -148,6 +148,15 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         self.state.lock().slots.attach(object, store, &infos)
     }
 
+    /// Gives an attached object its store, where it was attached without one. One that has a store keeps it.
+    ///
+    /// # Errors
+    /// [`AttachError`]: the store does not fit the object, or the object is not attached.
+    pub fn give_store(&self, id: ObjectId, store: Store) -> Result<(), AttachError> {
+        let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
+        self.state.lock().slots.give_store(id, store, &infos)
+    }
+
     /// Lets go of an object. Starts nothing new for it from the first call on.
     ///
     /// # Errors

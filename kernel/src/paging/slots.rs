@@ -198,6 +198,13 @@ impl Slots {
         Ok(())
     }
 
+    pub fn give_store(&mut self, id: ObjectId, store: Store, disks: &[DiskInfo]) -> Result<(), AttachError> {
+        let slot = self.get_mut(id).ok_or(AttachError::Unknown)?;
+        let store = check_store(store, slot.pages(), disks)?;
+        slot.store.get_or_insert(store);
+        Ok(())
+    }
+
     pub fn get(&self, id: ObjectId) -> Option<&Slot> {
         self.all[super::holder(id)].as_ref()
     }

@@ -10,6 +10,9 @@
 //!      └<────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! With `restart = "immediate"` an incarnation does not wait for its space: it begins with memory that cannot leave yet, and the
+//! memory gets its store when the space is ready. So no I/O lies between a crash and the next incarnation's first instruction.
+//!
 //! A runner belongs to the CPU it was given; [`Runner::step`] does a bounded piece of work and says what it waits for. Others
 //! talk to it through [`Shared`]. It does no I/O itself: spaces and dumps are asked for and looked at. A space is given back
 //! only when the memory whose pages went there is gone.
@@ -43,6 +46,8 @@ const LOOK_NS: u64 = 1_000_000;
 /// What a runner wants next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
+    /// To be stepped before anybody else has a turn: a restart waits for no work of others. A few times in a row at most.
+    Onward,
     /// To be stepped again soon.
     Again,
     /// Nothing before this time, unless something is completed or asked.
@@ -109,8 +114,18 @@ pub struct Runner {
     last_words: Option<u64>,
     entered: bool,
     needs_space: bool,
+    backing: Backing,
     fpu: fpu::GuestFpu,
     residence: Residence,
+}
+
+/// Whether the memory has all that it will get to page to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Backing {
+    /// It has its store, or there are no spaces at all.
+    Settled,
+    /// Its space is not ready yet.
+    Awaited,
 }
 
 /// Whether the vCPU and its FPU state are on the CPU.
@@ -146,6 +161,7 @@ impl Runner {
             last_words: None,
             entered: false,
             needs_space,
+            backing: Backing::Settled,
             fpu: fpu::GuestFpu::new(),
             residence: Residence::Memory,
         }
@@ -158,13 +174,17 @@ impl Runner {
         {
             return next;
         }
+        if self.backing == Backing::Awaited {
+            self.look_for_store(node);
+        }
         match &self.state {
             State::NeedsSpace { .. } => self.find_space(node),
             State::Activating => self.activate(node),
             State::NeedsTables => self.begin(node),
             State::Loading(_) => self.load(node),
             State::Running(_) => self.run(node, host),
-            State::Retiring { gone, then } if gone.is_gone() => self.retired(node, *then),
+            // A space has one task at a time: what was begun for it ends first.
+            State::Retiring { gone, then } if gone.is_gone() && self.backing == Backing::Settled => self.retired(node, *then),
             State::Retiring { .. } => Next::look_again(),
             State::Crashed { .. } => self.check_gate(node),
             State::Stopped => Next::Wait(None),
@@ -184,6 +204,7 @@ impl Runner {
 
     fn stage(&self) -> Stage {
         match self.state {
+            State::NeedsTables if self.backing == Backing::Awaited => Stage::Activating,
             State::NeedsSpace { .. } | State::NeedsTables | State::Crashed { .. } => Stage::Waiting,
             State::Activating => Stage::Activating,
             State::Loading(_) | State::Running(_) => Stage::Alive,

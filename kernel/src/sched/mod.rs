@@ -24,8 +24,9 @@ pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, mut runners: V
         let mut busy = services::turn(node, cpu);
         let mut deadline = time::now_ns() + services::CONSOLE_INTERVAL_NS;
         for runner in &mut runners {
-            match runner.step(node, &host) {
-                Next::Again => busy = true,
+            let next = core::iter::repeat_with(|| runner.step(node, &host)).find(|next| *next != Next::Onward);
+            match next.unwrap_or(Next::Again) {
+                Next::Onward | Next::Again => busy = true,
                 Next::Wait(Some(at)) => deadline = deadline.min(at),
                 Next::Wait(None) => {}
             }

@@ -38,6 +38,17 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
     core::arch::x86_64::__cpuid_count(leaf, subleaf)
 }
 
+/// Executes CPUID with two prefixes that mean nothing to it.
+pub fn cpuid_prefixed() {
+    // SAFETY: changes registers only; RBX, which the compiler keeps for itself, is put back.
+    unsafe {
+        asm!(
+            "mov {rbx}, rbx", ".byte 0x3e, 0x66, 0x0f, 0xa2", "mov rbx, {rbx}",
+            rbx = out(reg) _, inout("eax") 0 => _, inout("ecx") 0 => _, out("edx") _, options(nomem, nostack, preserves_flags)
+        )
+    }
+}
+
 /// Reads a model-specific register; one that is not there raises #GP, which fails the test unless it is [expected](crate::trap).
 pub fn rdmsr(register: u32) -> u64 {
     let (low, high): (u32, u32);

@@ -1,6 +1,6 @@
 //! The end of an incarnation: a crash with its dump and the restart gate, a reset, or a stop for good.
 
-use super::{Next, Runner, State, Then};
+use super::{Backing, Next, Runner, State, Then};
 use crate::addr::PageIndex;
 use crate::arch::{instr, time};
 use crate::config::DumpPolicy;
@@ -40,7 +40,7 @@ impl Runner {
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
                 let record = CrashRecord { reason, incarnation: self.incarnation, at_ns, regs, state };
                 let job = dumps::begin(node, self.shared.name(), record, object, space, self.note_page());
-                self.space = None;
+                (self.space, self.backing) = (None, Backing::Settled);
                 self.state = State::Crashed { gate, job, at_ns };
                 self.check_gate(node)
             }

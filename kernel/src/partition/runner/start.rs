@@ -1,7 +1,8 @@
 //! From nothing to a kernel in memory: a space, empty memory, devices after reset, the image copied.
 
-use super::{Next, Parked, Residence, Runner, State};
+use super::{Backing, Next, Parked, Residence, Runner, State};
 use crate::arch::{fpu, instr};
+use crate::config::Restart;
 use crate::console::event::Event;
 use crate::mm::guest::GuestAccess;
 use crate::mm::guest_bytes::GuestBytes;
@@ -27,6 +28,10 @@ impl Runner {
         match node.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
             Some(space) => {
                 self.space = Some(space);
+                if self.shared.config.restart == Restart::Immediate {
+                    self.backing = Backing::Awaited;
+                    return self.begin(node);
+                }
                 self.state = State::Activating;
                 Next::Again
             }
@@ -53,6 +58,33 @@ impl Runner {
         }
     }
 
+    /// Gives the memory its store once the space is ready; looks for another space where that one fails.
+    pub(super) fn look_for_store(&mut self, node: &'static Node) {
+        let ready = match self.space {
+            Some(space) => node.spaces.is_ready(space),
+            // The memory of one that retires has nothing to lose any more.
+            None if matches!(self.state, State::Retiring { .. }) => Some(Ok(())),
+            None => {
+                self.space = node.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
+                None
+            }
+        };
+        match ready {
+            None => {}
+            Some(Err(_)) => self.space = None,
+            Some(Ok(())) => {
+                self.backing = Backing::Settled;
+                let store = self.space.and_then(|space| node.spaces.store(space));
+                if let (Some(object), Some(store)) = (&self.object, store)
+                    && node.pager.give_store(object.id(), store).is_err()
+                {
+                    let message = "the paging space does not fit the partition";
+                    report(&Event::Error { place: self.shared.name(), message });
+                }
+            }
+        }
+    }
+
     /// Begins an incarnation: empty memory, devices after reset, a plan to load the kernel.
     pub(super) fn begin(&mut self, node: &'static Node) -> Next {
         let object = match node.objects.create(self.layout) {
@@ -67,7 +99,9 @@ impl Runner {
         self.object = Some(object.clone());
         self.incarnation += 1;
         report(&Event::Start { partition: self.shared.name(), incarnation: self.incarnation });
-        let store = self.space.and_then(|space| node.spaces.store(space));
+        let ready = self.space.filter(|space| node.spaces.is_ready(*space) == Some(Ok(())));
+        let store = ready.and_then(|space| node.spaces.store(space));
+        self.backing = if self.needs_space && store.is_none() { Backing::Awaited } else { Backing::Settled };
         if node.pager.attach(object.clone(), store).is_err() {
             return self.fail(node, "the paging space does not fit the partition");
         }
@@ -82,7 +116,7 @@ impl Runner {
         self.last_words = None;
         self.entered = false;
         self.state = State::Loading(Loading::new(plan, &self.shared.config.kernel));
-        Next::Again
+        Next::Onward
     }
 
     /// Brings everything but the vCPU's registers into the state after reset, with a tag of its own for the new memory.
@@ -121,7 +155,7 @@ impl Runner {
                 self.reset_fpu();
                 self.state = State::Running(Parked::No);
                 self.shared.publish_phase(Phase::Running);
-                Next::Again
+                Next::Onward
             }
             Err(GuestAccess::NotResident(_)) if object.ready(ticket) => Next::Again,
             Err(GuestAccess::NotResident(_)) => Next::Wait(None),

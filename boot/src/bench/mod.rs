@@ -1,0 +1,37 @@
+//! Benchmarks: how many instructions an operation takes, on machines whose clock is the instruction.
+//!
+//! ```text
+//!  operations: one machine ──┬─ `self_tests = ["pager"]` ──> events `bench`: A1, P3, D1
+//!                            └─ test kernel `bench` ──> its log: E1, E4, F1, (evict, a key) P1
+//!  restart: three machines ─> events `crash`, `entered`: R1
+//! ```
+//!
+//! One CPU and memory-backed paging devices, so that a run repeats exactly. `docs/benchmarks.md` defines the figures.
+
+pub mod operations;
+pub mod restart;
+
+use crate::bed::{Bed, Clock, Machine};
+use crate::config;
+use anyhow::Result;
+use std::path::Path;
+
+/// What is measured, and what it is measured on.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a> {
+    /// The hypervisor's ELF file.
+    pub hypervisor: &'a Path,
+    /// The test kernel `bench`.
+    pub kernel: &'a Path,
+}
+
+impl Images<'_> {
+    /// Describes a machine with one CPU whose clock counts instructions; `toml` is its configuration.
+    fn machine(&self, bed: Bed, name: &str, toml: &str) -> Result<Machine> {
+        let plan = config::read(name, toml, Path::new(""), bed)?;
+        let mut machine = Machine::new(bed, name, self.hypervisor.to_owned());
+        machine.apply(plan);
+        machine.clock = Clock::Instructions;
+        Ok(machine)
+    }
+}

@@ -1,0 +1,83 @@
+//! R1: how long a crashed partition takes to run again, by the size of its memory.
+
+use super::Images;
+use crate::bed::Bed;
+use crate::report::Table;
+use anyhow::{Result, bail};
+use std::time::Duration;
+
+/// For the memory to be filled, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(240);
+/// Memory sizes that are compared, in MiB.
+pub const SIZES: [u64; 3] = [64, 256, 1024];
+/// Instructions that a restart may take more for a page more.
+pub const BAR: f64 = 0.05;
+
+/// One restart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Restart {
+    /// Pages that were resident when the partition crashed.
+    pub pages: u64,
+    /// Instructions from the crash's exit to the next incarnation's first entry.
+    pub instructions: u64,
+}
+
+/// Crashes a partition of `mib` MiB whose memory is all resident and dirty.
+///
+/// # Errors
+/// What did not happen in time, or went wrong in the machine.
+pub fn measure(bed: Bed, images: &Images<'_>, mib: u64) -> Result<Restart> {
+    let machine = images.machine(bed, &format!("restart-{mib}"), &configuration(images, mib))?;
+    let mut running = machine.start()?;
+    let crash = running.events.wait_named(LIMIT, "crash")?;
+    let entered = running.events.wait_named(LIMIT, "entered")?;
+    let restart = Restart { pages: crash.number("resident")?, instructions: entered.number("tsc")? - crash.number("tsc")? };
+    if restart.pages * 4096 < (mib << 20) / 10 * 9 {
+        bail!("only {} pages of {mib} MiB were resident; transcript in {}", restart.pages, running.folder().display());
+    }
+    running.passed();
+    Ok(restart)
+}
+
+/// The pool holds all of the memory and some frames more; two devices, for the dump and for what comes after.
+fn configuration(images: &Images<'_>, mib: u64) -> String {
+    let device = mib + mib / 64 + 8;
+    format!(
+        "[pool]\nmemory = \"{} MiB\"\n\
+         [machine]\ncpus = 1\n\
+         [[paging_device]]\nmemory = \"{device} MiB\"\n\
+         [[paging_device]]\nmemory = \"{device} MiB\"\n\
+         [[partition]]\nname = \"guest\"\nmemory = \"{mib} MiB\"\nkernel = \"{}\"\ncmdline = \"crash=1\"\n\
+         dump = \"aided\"\nrestart = \"immediate\"\n",
+        mib + 16 + mib / 32,
+        images.kernel.display()
+    )
+}
+
+/// Returns how many instructions a restart takes more for a page more of memory: the steepest of all pairs.
+pub fn slope(restarts: &[Restart]) -> f64 {
+    let pair = |(a, b): (&Restart, &Restart)| (b.instructions as f64 - a.instructions as f64) / (b.pages as f64 - a.pages as f64);
+    let pairs = restarts.iter().enumerate().flat_map(|(n, a)| restarts[n + 1..].iter().map(move |b| (a, b)));
+    pairs.map(pair).fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// Returns the table for people.
+pub fn table(restarts: &[Restart]) -> Table {
+    let mut table = Table::new(&["MiB", "pages resident", "instructions from crash to entry"]);
+    for (mib, restart) in SIZES.iter().zip(restarts) {
+        table.row(&[mib.to_string(), restart.pages.to_string(), restart.instructions.to_string()]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steepest_pair_counts() {
+        let at = |pages, instructions| Restart { pages, instructions };
+        assert_eq!(slope(&[at(0, 100), at(100, 100), at(200, 300)]), 2.0);
+        assert!(slope(&[at(0, 100), at(100, 90)]) < 0.0);
+    }
+}

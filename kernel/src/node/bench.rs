@@ -1,0 +1,221 @@
+//! Measurements of the pager's own work, for `tidepool bench`: the configuration asks for them with `self_tests = ["pager"]`.
+//!
+//! An object that no partition has is filled, aged, paged out and drained before any partition starts, on this CPU, through the
+//! same calls as in operation. The clock is the time-stamp counter, which counts instructions on both emulators. Whatever the pager
+//! does in between is included: flush tickets, scans, checksums, requests, completions, and what the disk itself takes; of a
+//! memory-backed disk that is a copy, measured beside as `device`, in whose place a virtio disk would do DMA.
+
+use super::{Node, report, services};
+use crate::addr::{Gpa, PAGE_SIZE};
+use crate::arch::percpu::CpuId;
+use crate::arch::{instr, time};
+use crate::block::{Completion, Cookie, Disk, Operation, Request, SectorRange, Segment};
+use crate::console::event::Event;
+use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::mm::guest_bytes::GuestBytes;
+use crate::mm::layout::RamLayout;
+use crate::mm::object::MemoryObject;
+use crate::paging::{Drain, Store};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What the configuration calls these measurements.
+pub const NAME: &str = "pager";
+/// Owner of the space while it is measured.
+const OWNER: &str = "self-test";
+/// Pages of the object: the poll looks at half as many leaves at a time.
+const PAGES: u32 = 8192;
+/// Pages of which an average is taken, to be compared with other averages.
+const CHUNK: u32 = 1024;
+/// Pages of a request that is made without the pager.
+const RUN: u64 = 64;
+/// Turns within which everything must have happened.
+const TURNS: u32 = 1_000_000;
+
+/// Why there are no figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unmeasured {
+    /// No free paging space of 32 MiB, or no frames for as much.
+    NoRoom,
+    /// Something did not end.
+    Stuck,
+}
+
+/// Measures, and reports a `bench` event for each figure.
+///
+/// # Errors
+/// [`Unmeasured`].
+pub fn pager(node: &'static Node, cpu: CpuId) -> Result<(), Unmeasured> {
+    let bench = Bench { node, cpu };
+    let layout = RamLayout::new(u64::from(PAGES) * PAGE_SIZE).ok_or(Unmeasured::NoRoom)?;
+    if node.frames.free_count() < PAGES + PAGES / 8 {
+        return Err(Unmeasured::NoRoom);
+    }
+    let space = node.spaces.acquire(OWNER, &layout, 0).ok_or(Unmeasured::NoRoom)?;
+    bench.until(|| node.spaces.is_ready(space).is_some())?;
+    let store = node.spaces.store(space).ok_or(Unmeasured::NoRoom)?;
+    bench.device(store)?;
+    bench.age_and_write_out(layout, store)?;
+    bench.drain(layout, store)?;
+    node.spaces.release(space);
+    bench.until(|| node.tasks.is_empty())
+}
+
+struct Bench {
+    node: &'static Node,
+    cpu: CpuId,
+}
+
+/// Ticks of one operation on many pages.
+#[derive(Default)]
+struct Figure {
+    least: u64,
+    ticks: u64,
+    pages: u64,
+}
+
+impl Figure {
+    /// Adds `pages` pages that took `ticks` together.
+    fn add(&mut self, ticks: u64, pages: u64) {
+        let each = ticks / pages.max(1);
+        self.least = if self.pages == 0 { each } else { self.least.min(each) };
+        self.ticks += ticks;
+        self.pages += pages;
+    }
+
+    fn report(&self, id: &str) {
+        let average = self.ticks / self.pages.max(1);
+        report(&Event::Bench { id, minimum: self.least, average, count: self.pages, unit: "instructions" });
+    }
+}
+
+impl Bench {
+    /// Gives the node turns until `done`.
+    fn until(&self, mut done: impl FnMut() -> bool) -> Result<(), Unmeasured> {
+        for _ in 0..TURNS {
+            if done() {
+                return Ok(());
+            }
+            services::turn(self.node, self.cpu);
+        }
+        Err(Unmeasured::Stuck)
+    }
+
+    /// Does a turn of the pager; returns its ticks.
+    fn turn(&self) -> u64 {
+        let start = instr::rdtsc();
+        let work = self.node.pager.poll(self.cpu, time::now_ns());
+        self.node.act_on(work);
+        instr::rdtsc() - start
+    }
+
+    /// Makes an object whose pages are all resident, dirty and not zero.
+    fn object(&self, layout: RamLayout, store: Store) -> Result<Arc<MemoryObject>, Unmeasured> {
+        let object = self.node.objects.create(layout).map_err(|_| Unmeasured::NoRoom)?;
+        self.node.pager.attach(object.clone(), Some(store)).map_err(|_| Unmeasured::NoRoom)?;
+        let bytes = GuestBytes { object: &*object, memory: self.node.memory, faulter: &self.node.pager };
+        for page in 0..u64::from(PAGES) {
+            let at = Gpa::new(page * PAGE_SIZE);
+            let written: Result<(), GuestAccess> = bytes.write(at, &(page + 1).to_le_bytes());
+            written.map_err(|_| Unmeasured::NoRoom)?;
+        }
+        Ok(object)
+    }
+
+    fn bury(&self, object: Arc<MemoryObject>) -> Result<(), Unmeasured> {
+        let gone = self.node.graves.bury(object);
+        self.until(|| gone.is_gone())
+    }
+
+    /// A1, then P3: the clock's first visit ages a page, the second one takes it.
+    fn age_and_write_out(&self, layout: RamLayout, store: Store) -> Result<(), Unmeasured> {
+        let object = self.object(layout, store)?;
+        let counters = || self.node.pager.counters();
+        let (mut age, mut out) = (Figure::default(), Figure::default());
+        self.node.pager.ask_evict(object.id(), 1);
+        while age.pages < u64::from(PAGES) {
+            let before = counters().aged;
+            let ticks = self.turn();
+            let aged = counters().aged - before;
+            if aged == 0 {
+                return Err(Unmeasured::Stuck);
+            }
+            age.add(ticks, aged);
+        }
+        self.settle(&object, PAGES - 1)?;
+        for chunk in 1..PAGES / CHUNK {
+            let before = counters().page_outs;
+            self.node.pager.ask_evict(object.id(), CHUNK);
+            let ticks = self.settle(&object, PAGES - 1 - chunk * CHUNK)?;
+            out.add(ticks, counters().page_outs - before);
+        }
+        age.report("A1");
+        out.report("P3");
+        self.bury(object)
+    }
+
+    /// Gives the pager turns until no more than `pages` hold frames and nothing is under way; returns the ticks.
+    fn settle(&self, object: &MemoryObject, pages: u32) -> Result<u64, Unmeasured> {
+        let mut ticks = 0;
+        for _ in 0..TURNS {
+            let counts = object.counts();
+            if counts.resident <= pages && counts.going_out == 0 {
+                return Ok(ticks);
+            }
+            ticks += self.turn();
+        }
+        Err(Unmeasured::Stuck)
+    }
+
+    /// D1: the drain of an image whose pages are all resident and dirty.
+    fn drain(&self, layout: RamLayout, store: Store) -> Result<(), Unmeasured> {
+        let object = self.object(layout, store)?;
+        object.become_image();
+        let drain = Drain::new(&self.node.pager, object.clone());
+        let mut figure = Figure::default();
+        let (mut ticks, mut written) = (0, 0);
+        for _ in 0..TURNS {
+            let start = instr::rdtsc();
+            let (progress, work) = drain.step(&self.node.pager, self.cpu, PAGES / 2);
+            self.node.act_on(work);
+            ticks += instr::rdtsc() - start + self.turn();
+            if progress.written - written >= u64::from(CHUNK) || progress.done {
+                figure.add(ticks, progress.written - written);
+                (ticks, written) = (0, progress.written);
+            }
+            if progress.done {
+                figure.report("D1");
+                return self.bury(object);
+            }
+        }
+        Err(Unmeasured::Stuck)
+    }
+
+    /// What the disk alone takes for a page of a large write.
+    fn device(&self, store: Store) -> Result<(), Unmeasured> {
+        let disk = self.node.pager.disks()[store.disk];
+        let run = RUN.min(disk.info().max_segments as u64);
+        let frames: Vec<_> = (0..run).filter_map(|_| self.node.frames.alloc()).collect();
+        let segments: Vec<_> = frames.iter().map(|frame| Segment { base: frame.hfn().base(), len: PAGE_SIZE as u32 }).collect();
+        let sectors = SectorRange { first: store.blocks.data_start, count: run * (PAGE_SIZE / 512) };
+        let request = Request { operation: Operation::Write, sectors, segments: &segments, cookie: Cookie(0) };
+        let mut figure = Figure::default();
+        let mut measure = || {
+            while figure.pages < u64::from(PAGES / 2) {
+                let start = instr::rdtsc();
+                disk.submit(&request).map_err(|_| Unmeasured::NoRoom)?;
+                let mut done = [Completion { cookie: Cookie(0), result: Ok(()) }];
+                let answered = (0..TURNS).any(|_| disk.poll(time::now_ns(), &mut done) > 0);
+                figure.add(instr::rdtsc() - start, run);
+                if !answered {
+                    return Err(Unmeasured::Stuck);
+                }
+            }
+            Ok(())
+        };
+        let measured = measure();
+        self.node.frames.free_all(frames);
+        figure.report("device");
+        measured
+    }
+}

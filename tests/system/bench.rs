@@ -1,0 +1,19 @@
+//! Gates on path lengths: the clock is the instruction, so they are exact on any machine.
+
+use anyhow::{Result, ensure};
+use boot::bed::Bed;
+use boot::bench::{Images, restart};
+use boot::kernel_build::{self, Variant};
+use tests::{Case, test_kernel};
+
+pub const CASES: &[Case] =
+    &[Case { name: "restart_does_not_wait_for_ram", beds: &[Bed::Qemu], needs: &[], run: restart_does_not_wait_for_ram }];
+
+fn restart_does_not_wait_for_ram(bed: Bed) -> Result<()> {
+    let (hypervisor, kernel) = (kernel_build::hypervisor(Variant::Ordinary)?, test_kernel("bench")?);
+    let images = Images { hypervisor: &hypervisor, kernel: &kernel };
+    let restarts = restart::SIZES.iter().map(|mib| restart::measure(bed, &images, *mib)).collect::<Result<Vec<_>>>()?;
+    let slope = restart::slope(&restarts);
+    ensure!(slope <= restart::BAR, "{slope} instructions more for a page more\n{}", restart::table(&restarts));
+    Ok(())
+}
