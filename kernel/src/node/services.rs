@@ -13,6 +13,8 @@ use crate::sync::{Ranked, rank};
 const CONSOLE_BUDGET: usize = 256;
 /// How often the serial lines' input is looked at by a CPU that idles.
 pub const CONSOLE_INTERVAL_NS: u64 = 20_000_000;
+/// How long a line may take nothing at the end; a full FIFO takes 1.4 ms to leave.
+const LAST_PATIENCE_NS: u64 = 20_000_000;
 
 static READER: Ranked<Reader, { rank::CONSOLE }> = Ranked::new(Reader::new());
 
@@ -68,15 +70,29 @@ fn console(node: &'static Node) -> bool {
     false
 }
 
-/// Moves out what is still waiting, before the machine stops.
+/// Moves out what is still waiting, before the machine stops, as long as a line takes anything.
 pub fn drain_output() {
     // Kept for good: the other CPUs would print the same bytes again.
     core::mem::forget(READER.lock());
-    // Bounded: a line that nobody reads takes nothing, and then each turn is one.
-    for _ in 0..10_000 {
-        if !output::pump(&mut Serial, CONSOLE_BUDGET) {
-            break;
-        }
-    }
+    let mut lines = Watched { deadline: time::now_ns() + LAST_PATIENCE_NS };
+    while output::pump(&mut lines, CONSOLE_BUDGET) && time::now_ns() < lines.deadline {}
     serial::drain();
+}
+
+/// The serial lines, and until when the last bytes may still not be taken.
+struct Watched {
+    deadline: u64,
+}
+
+impl Lines for Watched {
+    fn write(&mut self, line: Which, bytes: &[u8]) -> usize {
+        let taken = Serial.write(line, bytes);
+        if taken > 0 {
+            self.deadline = time::now_ns() + LAST_PATIENCE_NS;
+        }
+        taken
+    }
+    fn read(&mut self, line: Which) -> Option<u8> {
+        Serial.read(line)
+    }
 }
