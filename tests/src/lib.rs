@@ -8,6 +8,7 @@ pub mod core;
 mod machine;
 pub mod scenario;
 pub mod source;
+pub mod space;
 
 pub use case::{Case, run};
 pub use machine::{expect_success, machine, plan_machine, test_kernel};

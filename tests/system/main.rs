@@ -7,9 +7,11 @@ mod bench;
 mod debian;
 mod flush;
 mod interrupt;
+mod lacking;
 mod partition;
 mod selftests;
 mod start;
+mod story;
 
 use std::process::ExitCode;
 
@@ -19,7 +21,18 @@ fn main() -> ExitCode {
         return boot::cli::main_from(std::env::args_os().skip(1));
     }
     tests::run(
-        &[bench::CASES, interrupt::CASES, start::CASES, selftests::CASES, partition::CASES, debian::CASES, flush::CASES].concat(),
+        &[
+            bench::CASES,
+            interrupt::CASES,
+            start::CASES,
+            selftests::CASES,
+            partition::CASES,
+            lacking::CASES,
+            story::CASES,
+            debian::CASES,
+            flush::CASES,
+        ]
+        .concat(),
     )
     .exit_code()
 }

@@ -1,0 +1,35 @@
+//! Machines that lack something: they stop at once and name it.
+
+use anyhow::{Result, ensure};
+use boot::bed::{Bed, Ended};
+use boot::config;
+use std::time::Duration;
+use tests::{Case, machine};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub const CASES: &[Case] = &[
+    Case { name: "a_cpu_without_xsave_is_refused", beds: &[Bed::Bochs], needs: &[], run: xsave },
+    Case { name: "a_cpu_without_dirty_bits_is_refused", beds: &[Bed::Bochs], needs: &[], run: accessed_dirty },
+];
+
+/// It has no unrestricted guest either, but XSAVE is looked for first: every CPU needs it, whatever its vendor.
+fn xsave(bed: Bed) -> Result<()> {
+    refused(bed, "corei5_lynnfield_750", "XSAVE")
+}
+
+fn accessed_dirty(bed: Bed) -> Result<()> {
+    refused(bed, "corei7_ivy_bridge_3770k", "accessed and dirty bits in EPT")
+}
+
+fn refused(bed: Bed, cpu: &str, what: &str) -> Result<()> {
+    let mut machine = machine(bed, cpu)?;
+    machine.apply(config::nothing(bed)?);
+    machine.cpu = Some(cpu.to_owned());
+    let mut running = machine.start()?;
+    let line = running.console.wait_for(LIMIT, "ERROR")?;
+    ensure!(line.contains(what), "it should name “{what}”: {line}");
+    ensure!(running.wait_for_end(LIMIT)? == Ended::Failure, "a machine that cannot work must not look like success");
+    running.passed();
+    Ok(())
+}
