@@ -6,6 +6,7 @@
 mod bench;
 mod debian;
 mod flush;
+mod hostile;
 mod interrupt;
 mod lacking;
 mod partition;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             story::CASES,
             debian::CASES,
             flush::CASES,
+            hostile::CASES,
         ]
         .concat(),
     )

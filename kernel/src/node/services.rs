@@ -44,7 +44,7 @@ pub fn turn(node: &'static Node, cpu: CpuId) -> bool {
     node.io.deliver(&node.pager);
     let tasks = node.tasks.poll();
     if tasks.ended {
-        node.kick_others();
+        node.wake_others();
     }
     let (kicks, graves_busy) = node.graves.poll(&node.pager, node.words, &node.objects, cpu);
     node.kick(kicks);

@@ -23,6 +23,8 @@ pub enum Reason {
     NotEmulated(u64),
     /// Instructions are fetched from where there is no memory.
     ExecutedNothing(u64),
+    /// The CPU itself, not an instruction, needs memory where there is none: page tables, the stack of an exception.
+    NoMemory(u64),
 }
 
 impl Reason {
@@ -38,6 +40,7 @@ impl Reason {
             Reason::PageLost(_) => "page lost",
             Reason::NotEmulated(_) => "instruction not emulated",
             Reason::ExecutedNothing(_) => "execution outside memory",
+            Reason::NoMemory(_) => "tables or stack outside memory",
         }
     }
 
@@ -49,7 +52,8 @@ impl Reason {
             | Reason::UnknownExit(n)
             | Reason::PageLost(n)
             | Reason::NotEmulated(n)
-            | Reason::ExecutedNothing(n) => n,
+            | Reason::ExecutedNothing(n)
+            | Reason::NoMemory(n) => n,
         }
     }
 }

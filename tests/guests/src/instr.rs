@@ -134,3 +134,28 @@ pub fn int3() {
     // SAFETY: as for `ud2`.
     unsafe { asm!("int3", options(nostack)) }
 }
+
+/// Writes a register of the local APIC in xAPIC mode, at its address after reset.
+pub fn write_apic(register: u64, value: u32) {
+    const BASE: u64 = 0xfee0_0000;
+    // SAFETY: a test kernel owns its machine; the page is no memory of Rust's.
+    unsafe { ((BASE + register) as *mut u32).write_volatile(value) }
+}
+
+/// Ends the interrupt in service.
+pub fn write_apic_eoi() {
+    const END_OF_INTERRUPT: u64 = 0xb0;
+    write_apic(END_OF_INTERRUPT, 0);
+}
+
+/// Reads CR0, CR3 and CR4.
+pub fn control_registers() -> (u64, u64, u64) {
+    let (cr0, cr3, cr4);
+    // SAFETY: reads registers only.
+    unsafe { asm!("mov {}, cr0", out(reg) cr0, options(nomem, nostack, preserves_flags)) }
+    // SAFETY: as above.
+    unsafe { asm!("mov {}, cr3", out(reg) cr3, options(nomem, nostack, preserves_flags)) }
+    // SAFETY: as above.
+    unsafe { asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags)) }
+    (cr0, cr3, cr4)
+}

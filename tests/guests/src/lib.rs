@@ -19,6 +19,8 @@
 #![no_std]
 
 #[cfg(target_os = "none")]
+pub mod attempt;
+#[cfg(target_os = "none")]
 pub mod instr;
 #[cfg(target_os = "none")]
 mod machine;

@@ -27,6 +27,11 @@ impl Machine {
             Exit::Undefined => return Decision::Inject(Event::invalid_opcode()),
             Exit::EntryFailed { code } => return self.entry_failed(code),
             Exit::Unknown { code } => return self.unknown(code),
+            // No instruction to emulate: the CPU's own access would fail again and again.
+            Exit::SecondLevelFault { gpa, during_walk: true, .. } => return Decision::Crash(Reason::NoMemory(gpa.as_u64())),
+            Exit::SecondLevelFault { gpa, .. } if self.vcpu.event_pending() => {
+                return Decision::Crash(Reason::NoMemory(gpa.as_u64()));
+            }
             Exit::SecondLevelFault { gpa, access, .. } => return self.device_memory(gpa, access, memory, now),
             Exit::Io(io) if io.string => return self.string_io(io, memory, now),
             _ => {}
