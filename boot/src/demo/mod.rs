@@ -26,6 +26,8 @@ pub const MEMORY: u64 = 256 << 20;
 const DEVICE: u64 = 272 << 20;
 /// Passes of the worker before the panic.
 pub const PASSES: u64 = 4;
+/// MiB that the worker writes anew right before the panic: what the drain has to write.
+pub const DIRTY_MIB: u64 = 80;
 /// The partition's name.
 pub const PARTITION: &str = "debian";
 
@@ -50,10 +52,11 @@ pub fn write_configuration(folder: &Path, bed: Bed, kernel: &Path, initrd: &Path
     let (pool, memory) = (format_size(POOL), format_size(MEMORY));
     let text = format!(
         "# The demonstration's configuration; `tidepool boot` takes such a file.\n\
+         self_tests = [\"raw-disk\"]\n\n\
          [pool]\nmemory = \"{pool}\"\n\n\
          {devices}\
          [[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory}\"\nkernel = \"{}\"\ninitrd = \"{}\"\n\
-         cmdline = \"console=ttyS0 quiet worker.crash_after={PASSES}\"\ndump = \"aided\"\nrestart = \"threshold\"\n",
+         cmdline = \"console=ttyS0 quiet worker.crash_after={PASSES} worker.dirty_mib={DIRTY_MIB}\"\ndump = \"aided\"\nrestart = \"threshold\"\n",
         kernel.display(),
         initrd.display(),
     );

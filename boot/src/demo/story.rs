@@ -52,6 +52,11 @@ impl Story {
             "boot" => Some(format!("the hypervisor runs: {}, {} CPUs", text("backend"), number("cpus"))),
             "start" => Some(format!("incarnation {} starts", number("incarnation"))),
             "waiting" => Some(format!("waiting: {}", text("what"))),
+            "bench" if text("id").starts_with("raw-disk") => {
+                // The first disk is the one that the dump goes to.
+                self.raw_speed.get_or_insert(number("average"));
+                Some(format!("{} writes {} MB/s", text("id"), number("average") / 1_000_000))
+            }
             "crash" => {
                 self.crash = Some(event.clone());
                 Some(format!("crashed ({}): {} pages resident, {} paged", text("reason"), number("resident"), number("paged")))
@@ -67,10 +72,6 @@ impl Story {
             }
             "stats" => {
                 self.stats.insert(number("incarnation"), event.0.clone());
-                None
-            }
-            "bench" if event.0["id"] == "raw" => {
-                self.raw_speed = Some(number("average"));
                 None
             }
             "dump_failed" => self.fail(format!("the dump failed: {}", text("message"))),

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `/proc/cmdline` says `worker.mib=` (default: what is available less a reserve), `worker.key=` and `worker.crash_after=`: in
-//! the first incarnation it says “crash now” after so many passes, and touches nothing any more. It never ends.
+//! the first incarnation it writes `worker.dirty_mib=` MiB anew after so many passes, says “crash now”, and touches nothing any
+//! more. It never ends.
 
 use worker::{Identity, PAGE_BYTES, Page};
 
@@ -40,6 +41,8 @@ fn main() -> ! {
         let wrong = pages.pass(pass);
         println!("worker: pass {pass} pages {} wrong {wrong}", pages.count());
         if Some(pass) == crash_after {
+            let dirty = usize::try_from(option("worker.dirty_mib=").unwrap_or(0)).unwrap_or(0) * (1 << 20) / PAGE_BYTES;
+            println!("worker: wrote anew pages {}", pages.rewrite_last(dirty));
             println!("worker: crash now");
             break;
         }
@@ -73,6 +76,16 @@ impl Pages {
 
     fn identity(&self, index: usize) -> Identity {
         Identity { key: self.key, index: index as u64, generation: self.generations[index].into() }
+    }
+
+    /// Writes the last `count` pages anew, so that a crash finds so many dirty; returns how many that were.
+    fn rewrite_last(&mut self, count: usize) -> usize {
+        let first = self.count().saturating_sub(count);
+        for index in first..self.count() {
+            self.generations[index] += 1;
+            self.identity(index).fill(self.page(index));
+        }
+        self.count() - first
     }
 
     /// Verifies every page and writes some anew; returns how many were wrong.

@@ -17,6 +17,7 @@ pub mod disk;
 pub mod dumps;
 pub mod graves;
 pub mod io;
+pub mod measure;
 pub mod services;
 pub mod spaces;
 pub mod start;

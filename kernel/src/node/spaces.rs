@@ -139,6 +139,11 @@ impl Spaces {
         self.space(id).inner.lock().phase = Phase::Dump;
     }
 
+    /// Returns whether a space can be acquired.
+    pub fn is_free(&self, id: SpaceId) -> bool {
+        self.space(id).inner.lock().phase == Phase::Free
+    }
+
     /// Returns how many there are, usable or not.
     pub const fn count(&self) -> usize {
         self.spaces.len()

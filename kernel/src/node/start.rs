@@ -6,7 +6,7 @@
 //! ```
 
 use super::build::{self, Trouble};
-use super::{Node, bench, report, services};
+use super::{Node, bench, measure, report, services};
 use crate::arch::exit::ExitCode;
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
@@ -64,6 +64,9 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     });
     build::report_disks(node);
     block_on(node, node.spaces.open());
+    if config.self_tests.iter().any(|name| name == measure::RAW_DISK) {
+        block_on(node, measure::raw_disks(node));
+    }
     node.spaces.resume();
     measure(node, &config)?;
     for shared in &node.partitions {

@@ -1,0 +1,92 @@
+//! The raw disk's speed: the yardstick for the drain.
+//!
+//! The same driver, the same shape of request (scatter-gather over single frames, as many segments as the disk takes) and as many in
+//! flight as a drain has, but no pager: blocks of a free space are written in order with zeros, before any partition runs.
+
+use super::spaces::SpaceId;
+use super::{Node, report};
+use crate::addr::PAGE_SIZE;
+use crate::arch::time;
+use crate::block::{Disk, DiskError, Operation, SectorRange, Segment};
+use crate::console::event::Event;
+use crate::mm::frames::Frame;
+use crate::mm::phys::FrameMemory;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::Poll;
+
+/// Name of the measurement in the configuration's `self_tests`, and of its event.
+pub const RAW_DISK: &str = "raw-disk";
+/// Bytes written.
+const BYTES: u64 = 64 << 20;
+/// Requests in flight.
+const DEPTH: usize = 8;
+/// Where blocks begin in the smallest of spaces.
+const START: u64 = 1 << 20;
+
+type InFlight<'a> = Pin<Box<dyn Future<Output = Result<(), DiskError>> + 'a>>;
+
+/// Measures every free space and reports bytes a second.
+pub async fn raw_disks(node: &'static Node) {
+    for number in 0..node.spaces.count() {
+        let id = SpaceId(number);
+        if !node.spaces.is_free(id) {
+            continue;
+        }
+        let name = format!("{RAW_DISK} {number}");
+        match write(node, id).await {
+            Ok((bytes, ns)) => {
+                let speed = bytes.saturating_mul(1_000_000_000) / ns.max(1);
+                report(&Event::Bench { id: &name, minimum: speed, average: speed, count: bytes, unit: "bytes/s" });
+            }
+            Err(error) => report(&Event::Error { place: &name, message: &format!("{error:?}") }),
+        }
+    }
+}
+
+async fn write(node: &'static Node, id: SpaceId) -> Result<(u64, u64), DiskError> {
+    let disk = node.spaces.disk(id);
+    let info = disk.info();
+    let pages = info.max_segments.min(256);
+    let frames: Vec<Frame> = core::iter::from_fn(|| node.frames.alloc()).take(pages).collect();
+    frames.iter().for_each(|frame| node.memory.zero(frame.hfn()));
+    let segment = |frame: &Frame| Segment { base: frame.hfn().base(), len: PAGE_SIZE as u32 };
+    let segments: Vec<Segment> = frames.iter().map(segment).collect();
+    let piece = frames.len() as u64 * PAGE_SIZE;
+    let total = BYTES.min((info.capacity * 512).saturating_sub(2 * START)) / piece.max(1) * piece;
+
+    let start = time::now_ns();
+    let mut at = 0;
+    let mut flying: Vec<InFlight<'_>> = Vec::new();
+    let result = core::future::poll_fn(|context| {
+        while flying.len() < DEPTH && at < total {
+            let sectors = SectorRange { first: (START + at) / 512, count: piece / 512 };
+            flying.push(Box::pin(node.io.run(disk, Operation::Write, sectors, &segments)));
+            at += piece;
+        }
+        let mut failed = Ok(());
+        flying.retain_mut(|request| match request.as_mut().poll(context) {
+            Poll::Ready(result) => {
+                failed = failed.and(result);
+                false
+            }
+            Poll::Pending => true,
+        });
+        match failed {
+            Err(error) if flying.is_empty() => Poll::Ready(Err(error)),
+            Err(_) => {
+                at = total;
+                Poll::Pending
+            }
+            Ok(()) if flying.is_empty() && at >= total => Poll::Ready(Ok(())),
+            Ok(()) => Poll::Pending,
+        }
+    })
+    .await;
+    let ns = time::now_ns() - start;
+    frames.into_iter().for_each(|frame| node.frames.free(frame));
+    result.map(|()| (total, ns))
+}
