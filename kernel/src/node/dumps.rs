@@ -3,7 +3,7 @@
 //! ```text
 //!   begin (O(1)) ─> describe what is final, record DRAINING ─> sweep ──────────> describe all ─> COMPLETE ─> memory gone
 //!                                                          │  ^      │
-//!                                                          │  └──────┘ every 16 MiB: bitmap, flush, progress
+//!                                                          │  └──────┘ every second: bitmap, flush, progress
 //!                                                          └ a write fails for good ─> PARTIAL
 //! ```
 //!
@@ -37,8 +37,9 @@ use core::task::Poll;
 const VISITS: u32 = 4096;
 /// Pages that the count of program headers looks at between two turns of the sweep.
 const COUNT_BUDGET: u32 = 4096;
-/// Pages between two records of progress.
-const PROGRESS_PAGES: u32 = 4096;
+/// Time between two records of progress. Each takes two flushes, which on many disks cost as much as tens of MiB of writes, so this
+/// bounds both: what a power cut loses, and what recording costs.
+const PROGRESS_NS: u64 = 1_000_000_000;
 
 /// How a drain stands, for the restart gate and the statistics.
 #[derive(Debug, Default)]
@@ -138,20 +139,21 @@ impl Job {
     async fn dump(&self, layout: &Layout) -> Result<(), DiskError> {
         let first = self.sweeping(self.describe(layout, 0)).await?;
         self.sweeping(self.claim(SpaceState::Draining, 0, first)).await?;
-        let (mut recorded, mut before) = (0, None);
+        let (mut recorded_ns, mut before) = (time::now_ns(), None);
         let last = loop {
-            let progress = self.step();
+            let (progress, busy) = self.step();
             if progress.done || progress.failed.is_some() {
                 break progress;
             }
-            if progress.cursor.0 >= recorded + PROGRESS_PAGES {
-                recorded = progress.cursor.0;
-                self.sweeping(self.write_progress(layout, recorded, first)).await?;
+            if time::now_ns() >= recorded_ns + PROGRESS_NS {
+                self.sweeping(self.write_progress(layout, progress.cursor.0, first)).await?;
+                recorded_ns = time::now_ns();
             }
-            // A sweep that got on gets on again at once; else the disk has to answer first.
-            match before.replace(progress) == Some(progress) {
-                true => task::next_turn().await,
-                false => task::yield_now().await,
+            // A sweep that got on, or has a batch that waits for no disk, gets on again at once; else the disk has to answer first.
+            if busy || before.replace(progress) != Some(progress) {
+                task::yield_now().await;
+            } else {
+                task::next_turn().await;
             }
         };
         let drained_ns = time::now_ns();
@@ -167,24 +169,23 @@ impl Job {
         Ok(())
     }
 
-    /// Does a turn of the sweep and publishes how it stands.
-    fn step(&self) -> Progress {
+    /// Does a turn of the sweep and publishes how it stands; also returns whether it has more to do before any disk answers.
+    fn step(&self) -> (Progress, bool) {
         let (progress, work) = self.drain.step(&self.node.pager, percpu::current(), VISITS);
         self.node.act_on(work);
         self.status.freed.store(progress.freed, Ordering::Release);
         self.status.remaining.store(u64::from(progress.remaining), Ordering::Release);
-        progress
+        (progress, work.busy)
     }
 
     /// Goes on sweeping at every turn of `future`.
     async fn sweeping<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = core::pin::pin!(future);
         core::future::poll_fn(|context| {
-            self.step();
-            match future.as_mut().poll(context) {
-                Poll::Ready(value) => Poll::Ready(value),
-                Poll::Pending => Poll::Pending,
+            if self.step().1 {
+                context.waker().wake_by_ref();
             }
+            future.as_mut().poll(context)
         })
         .await
     }

@@ -34,7 +34,7 @@ use core::sync::atomic::Ordering::Relaxed;
 /// Failed writes in a row after which a drain stands still until it is told to go on.
 pub const MAX_FAILURES: u32 = 8;
 /// Batches of one drain in flight: enough to keep a disk busy while the next pages are checksummed.
-const BATCHES_IN_FLIGHT: usize = 4;
+const BATCHES_IN_FLIGHT: usize = 8;
 
 /// How far a drain is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,6 +146,8 @@ impl Drain {
                 break;
             }
         }
+        // A batch in limbo, or not yet scanned, waits for the next poll and for no disk.
+        work.busy |= state.batches.iter().any(Batch::needs_no_disk);
         (progress(&state, self.image.id()), work)
     }
 

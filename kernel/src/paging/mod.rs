@@ -218,9 +218,10 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         self.counters.snapshot()
     }
 
-    /// Takes the oldest completion of a foreign class.
+    /// Takes the oldest completion of a foreign class. None while another CPU polls: that one looks itself afterwards, and waiting
+    /// for it here would only be in its way.
     pub fn take_completion(&self, class: Class) -> Option<Completion> {
-        self.state.lock().mail.take(class)
+        self.state.try_lock()?.mail.take(class)
     }
 
     /// Takes the oldest thing that an operator should hear of.
