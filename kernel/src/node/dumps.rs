@@ -31,7 +31,6 @@ use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::future::Future;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use core::task::Poll;
 
 /// Leaves that a turn of the sweep looks at.
 const VISITS: u32 = 4096;
