@@ -266,17 +266,4 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checksum_has_its_published_check_value() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-    }
-
-    #[test]
-    fn a_blank_space_is_neither_a_record_nor_a_core() {
-        let space = Space(vec![0; 4 * PAGE]);
-        assert!(space.record().is_err() && space.core().is_err() && space.verify().is_err());
-    }
-}
+mod tests;
