@@ -200,7 +200,7 @@ impl Space {
 
     fn verify_page(&self, record: &Record, load: &Load, index: usize, address: u64) -> Result<()> {
         let into = (address - load.address) as usize;
-        ensure!(load.file_bytes % PAGE == 0 && load.memory_bytes % PAGE == 0, "no whole pages: {load:?}");
+        ensure!(load.file_bytes.is_multiple_of(PAGE) && load.memory_bytes.is_multiple_of(PAGE), "no whole pages: {load:?}");
         let has_block = self.bytes(record.bitmap_start + index / 8, 1)?[0] >> (index % 8) & 1 == 1;
         ensure!(has_block == (into < load.file_bytes), "bitmap says {has_block}, the segment {load:?}");
         if has_block {
