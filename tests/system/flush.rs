@@ -62,7 +62,7 @@ enum Outcome {
 
 fn every_write_survives(bed: Bed) -> Result<()> {
     let measure = measure(bed);
-    let mut running = machine(bed, "flush", &measure)?.start()?;
+    let mut running = start(&machine(bed, "flush", &measure)?)?;
     let folder = running.folder().display().to_string();
     judge(&mut running, &measure).with_context(|| folder)?;
     running.passed();
@@ -87,7 +87,7 @@ fn mutant_is_caught(bed: Bed) -> Result<()> {
     let measure = measure(bed);
     let mut machine = machine(bed, "no-flush", &measure)?;
     machine.hypervisor = kernel_build::hypervisor(Variant::NoFlush)?;
-    let mut running = machine.start()?;
+    let mut running = start(&machine)?;
     let folder = running.folder().display().to_string();
     match drive(&mut running, &measure).with_context(|| folder.clone())? {
         Outcome::Passed => bail!("the guest noticed nothing; transcript in {folder}"),
@@ -113,6 +113,13 @@ fn machine(bed: Bed, name: &str, measure: &Measure) -> Result<Machine> {
     );
     let _ = std::fs::remove_file(&image);
     plan_machine(bed, name, &toml, std::path::Path::new("/"))
+}
+
+/// Starts the machine; its disk goes with it, since the emulator alone still has it open.
+fn start(machine: &Machine) -> Result<Running> {
+    let running = machine.start();
+    machine.disks.iter().for_each(|disk| drop(std::fs::remove_file(disk)));
+    running
 }
 
 /// Makes pages leave at each line of the guest's log, until it ends one way or the other.
