@@ -256,7 +256,7 @@ impl Job {
             return Ok(notes);
         }
         for index in self.note_page.into_iter().chain(self.node.pager.landmarks(self.drain.image().id())) {
-            let mut page = [0; PAGE_SIZE as usize];
+            let mut page = vec![0; PAGE_SIZE as usize];
             let Some(sectors) = layout.block_sectors(index, 1) else { continue };
             self.node.spaces.read(self.space, sectors.first * 512, &mut page).await?;
             if let Some(len) = vmcoreinfo::text_len(&page) {

@@ -22,7 +22,9 @@ impl Spaces {
 
     pub(super) async fn write_record(&self, id: SpaceId, record: &Record) -> Result<(), DiskError> {
         let start = Side::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
-        self.write(id, start, &record.encode()).await?;
+        // On the heap: a future keeps it while it waits, and is itself part of larger ones that pass over the stack.
+        let bytes = record.encode().to_vec();
+        self.write(id, start, &bytes).await?;
         self.io.flush(self.space(id).disk).await
     }
 
