@@ -7,7 +7,7 @@ use boot::events::Event;
 use boot::volume::Access;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::core::keyed_pages;
 use tests::scenario::{PARTITION, Scenario, Started};
 use tests::{Case, expect_success};
@@ -134,6 +134,12 @@ fn writes(bed: Bed) -> Result<()> {
     let events = &mut started.running.events;
     events.wait_for(LIMIT, "the kernel to spin", |e| is_guest(e, "log") && e.0["text"] == "spinning")?;
     events.command(ANSWER, json!({"command": "evict", "partition": PARTITION, "count": EVICTED}))?;
+    // The answer says that the pager was asked; the pages leave at its pace.
+    let deadline = Instant::now() + ANSWER;
+    while stats(&mut started)?.number("paged")? < EVICTED / 2 {
+        ensure!(Instant::now() < deadline, "the pages do not leave; {}", started.place());
+    }
+    let events = &mut started.running.events;
     events.command(ANSWER, json!({"command": "crash", "partition": PARTITION}))?;
     let complete = events.wait_named(LIMIT, "dump_complete")?;
     let before = complete.number("pages_paged_before")? + complete.number("pages_clean")?;
