@@ -62,7 +62,9 @@ enum Outcome {
 
 fn every_write_survives(bed: Bed) -> Result<()> {
     let measure = measure(bed);
-    let mut running = start(&machine(bed, "flush", &measure)?)?;
+    let machine = machine(bed, "flush", &measure)?;
+    let _disks = Disks(machine.disks.clone());
+    let mut running = machine.start()?;
     let folder = running.folder().display().to_string();
     judge(&mut running, &measure).with_context(|| folder)?;
     running.passed();
@@ -87,7 +89,8 @@ fn mutant_is_caught(bed: Bed) -> Result<()> {
     let measure = measure(bed);
     let mut machine = machine(bed, "no-flush", &measure)?;
     machine.hypervisor = kernel_build::hypervisor(Variant::NoFlush)?;
-    let mut running = start(&machine)?;
+    let _disks = Disks(machine.disks.clone());
+    let mut running = machine.start()?;
     let folder = running.folder().display().to_string();
     match drive(&mut running, &measure).with_context(|| folder.clone())? {
         Outcome::Passed => bail!("the guest noticed nothing; transcript in {folder}"),
@@ -115,11 +118,13 @@ fn machine(bed: Bed, name: &str, measure: &Measure) -> Result<Machine> {
     plan_machine(bed, name, &toml, std::path::Path::new("/"))
 }
 
-/// Starts the machine; its disk goes with it, since the emulator alone still has it open.
-fn start(machine: &Machine) -> Result<Running> {
-    let running = machine.start();
-    machine.disks.iter().for_each(|disk| drop(std::fs::remove_file(disk)));
-    running
+/// The machine's disks, which go with the test.
+struct Disks(Vec<std::path::PathBuf>);
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|disk| drop(std::fs::remove_file(disk)));
+    }
 }
 
 /// Makes pages leave at each line of the guest's log, until it ends one way or the other.
