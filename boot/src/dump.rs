@@ -78,7 +78,7 @@ impl Dump {
         let mut count = Count::default();
         let program_headers = count.step(self, u32::MAX).context("all pages are counted in one step")?;
         let mut stream = Headers::new(&self.contents.layout, program_headers, self.record.drain.notes_len.into());
-        let mut bytes = vec![0; usize::try_from(stream.len())?];
+        let mut bytes = vec![0; usize::try_from(stream.total_bytes())?];
         let mut at = 0;
         // A stream wants some room for a piece; the last piece may end exactly at the end.
         let mut piece = vec![0; 1 << 16];

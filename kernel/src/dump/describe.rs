@@ -99,7 +99,7 @@ impl Headers {
     }
 
     /// Returns the bytes of the whole stream.
-    pub const fn len(&self) -> u64 {
+    pub const fn total_bytes(&self) -> u64 {
         let count = if elf::needs_count_shdr(self.phnum) { SHDR_SIZE as u64 } else { 0 };
         self.shdr_offset() + count
     }
@@ -253,7 +253,7 @@ mod tests {
         };
         let layout = Layout::for_pages(1 << 34, pages.pages()).unwrap();
         let stream = Headers::new(&layout, phnum, 1000);
-        let len = stream.len();
+        let len = stream.total_bytes();
         let bytes = all(stream, pages, piece);
         assert_eq!(bytes.len() as u64, len);
         (phnum, bytes)

@@ -113,7 +113,7 @@ impl Bench {
     fn object(&self, layout: RamLayout, store: Store) -> Result<Arc<MemoryObject>, Unmeasured> {
         let object = self.node.objects.create(layout).map_err(|_| Unmeasured::NoRoom)?;
         self.node.pager.attach(object.clone(), Some(store)).map_err(|_| Unmeasured::NoRoom)?;
-        let bytes = GuestBytes { object: &*object, memory: self.node.memory, faulter: &self.node.pager };
+        let bytes = GuestBytes { object: &object, memory: self.node.memory, faulter: &self.node.pager };
         for page in 0..u64::from(PAGES) {
             let at = Gpa::new(page * PAGE_SIZE);
             let written: Result<(), GuestAccess> = bytes.write(at, &(page + 1).to_le_bytes());

@@ -195,7 +195,7 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     let largest = node.spaces.largest();
     let needs_space = node.spaces.count() > 0;
     if needs_space && layout.pages() > largest {
-        let (memory, largest) = (bytes >> 20, u64::from(largest) * PAGE_SIZE >> 20);
+        let (memory, largest) = (bytes >> 20, (u64::from(largest) * PAGE_SIZE) >> 20);
         return Err(trouble(
             &place,
             format!("memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)"),

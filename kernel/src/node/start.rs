@@ -22,7 +22,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::pin::pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Waker};
 
 static NODE: Once<&'static Node> = Once::new();
 /// Frames for the back ends of CPUs and vCPUs.
@@ -92,7 +92,7 @@ fn measure(node: &'static Node, config: &Config) -> Result<(), Trouble> {
 fn block_on(node: &'static Node, future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
-    while let Poll::Pending = future.as_mut().poll(&mut context) {
+    while future.as_mut().poll(&mut context).is_pending() {
         services::turn(node, CpuId::BOOT);
     }
 }

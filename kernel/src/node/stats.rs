@@ -45,7 +45,7 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
 /// Returns the counters of the pool.
 pub fn pool(node: &Node, id: Option<u64>) -> Event<'static> {
     let guest_pages: u64 = node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
-    let metadata_bytes = node.objects.metadata_bytes() as u64;
+    let metadata_bytes = node.objects.metadata_bytes();
     Event::Pool {
         id,
         pages: u64::from(node.frames.total()),

@@ -38,6 +38,7 @@ use crate::node::graves::Gone;
 use crate::node::spaces::SpaceId;
 use crate::virt::face::EnabledCpu;
 use crate::virt::tag::TlbTag;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 /// How often a runner looks whether what goes on in the background has got on.
@@ -85,7 +86,7 @@ enum State {
     Activating,
     /// The next incarnation needs second-level tables, which are being given back.
     NeedsTables,
-    Loading(Loading),
+    Loading(Box<Loading>),
     Running(Parked),
     /// The old memory is being taken apart.
     Retiring {

@@ -14,6 +14,7 @@ use crate::partition::loaders::{self, ImageSource, Loading, Progress};
 use crate::partition::msr::Msrs;
 use crate::partition::shared::Phase;
 use crate::partition::skip::Lengths;
+use alloc::boxed::Box;
 use alloc::format;
 
 /// Bytes that a loader copies between two looks at everything else.
@@ -115,7 +116,7 @@ impl Runner {
         self.shared.publish_phase(Phase::Loading);
         self.last_words = None;
         self.entered = false;
-        self.state = State::Loading(Loading::new(plan, &self.shared.config.kernel));
+        self.state = State::Loading(Box::new(Loading::new(plan, &self.shared.config.kernel)));
         Next::Onward
     }
 
@@ -146,7 +147,7 @@ impl Runner {
     pub(super) fn load(&mut self, node: &'static Node) -> Next {
         let (State::Loading(loading), Some(object)) = (&mut self.state, &self.object) else { return Next::Again };
         let ticket = object.wait_ticket();
-        let memory = GuestBytes { object: &**object, memory: node.memory, faulter: &node.pager };
+        let memory = GuestBytes { object, memory: node.memory, faulter: &node.pager };
         match loading.step(&node.archive, &memory, LOAD_BUDGET) {
             Ok(Progress::More) => Next::Again,
             Ok(Progress::Done) => {
