@@ -128,7 +128,9 @@ mod tests {
                 yield_now().await;
             }
         });
-        (0..10).for_each(|_| drop(tasks.poll()));
+        for _ in 0..10 {
+            tasks.poll();
+        }
         assert_eq!(turns.load(Ordering::Relaxed), 3);
         assert!(tasks.is_empty());
     }
@@ -159,7 +161,9 @@ mod tests {
         let done = Arc::new(AtomicBool::new(false));
         let flag = done.clone();
         tasks.start(async move { tasks.start(async move { flag.store(true, Ordering::Relaxed) }) });
-        (0..2).for_each(|_| drop(tasks.poll()));
+        for _ in 0..2 {
+            tasks.poll();
+        }
         assert!(done.load(Ordering::Relaxed) && tasks.is_empty());
     }
 }
