@@ -178,15 +178,23 @@ impl Stream for Bitmap {
 }
 
 /// Checksums of the final blocks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Checksums {
     next: u32,
+    end: u32,
+}
+
+impl Checksums {
+    /// Of the pages from `first` up to `end`, as far as there are any.
+    pub const fn of(first: u32, end: u32) -> Self {
+        Self { next: first, end }
+    }
 }
 
 impl Stream for Checksums {
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize {
         let mut at = 0;
-        while at + 4 <= out.len() && self.next < pages.pages() {
+        while at + 4 <= out.len() && self.next < self.end.min(pages.pages()) {
             let (content, crc) = pages.content(PageIndex(self.next));
             let value = if content == Content::Block { crc } else { 0 };
             out[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -296,8 +304,9 @@ mod tests {
         for n in 0..11 {
             assert_eq!(content_of(&bitmap, 11, PageIndex(n)) == Content::Block, pages.0[n as usize] == Content::Block, "{n}");
         }
-        let sums = all(Checksums::default(), &pages, 512);
+        let sums = all(Checksums::of(0, u32::MAX), &pages, 512);
         let at = |n: usize| u32::from_le_bytes(sums[n * 4..n * 4 + 4].try_into().unwrap());
         assert_eq!((sums.len(), at(0), at(1), at(2), at(3)), (44, 100, 0, 102, 0));
+        assert_eq!(all(Checksums::of(4, 6), &pages, 512), sums[16..24]);
     }
 }

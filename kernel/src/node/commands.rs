@@ -51,12 +51,7 @@ fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> 
         Command::List => list(node, audience),
         Command::Stats => show_stats(node, audience),
         Command::Crash(name) => crash(node, name)?,
-        Command::Release(name) => {
-            find(node, name)?;
-            if node.spaces.release_dumps(name) == 0 {
-                return Err(format!("{name} has no dump"));
-            }
-        }
+        Command::Release(name) => release(node, name)?,
         Command::Evict(name, pages) => evict(node, name, pages)?,
         Command::PowerOff => {
             node.ending.store(true, Ordering::Release);
@@ -82,6 +77,15 @@ fn crash(node: &Node, name: &str) -> Result<(), String> {
     shared.ask(Request::Crash);
     interrupts::kick(node.cpu_of(index));
     Ok(())
+}
+
+fn release(node: &'static Node, name: &str) -> Result<(), String> {
+    find(node, name)?;
+    match node.spaces.release_dumps(name) {
+        0 if node.spaces.is_draining(name) => Err(format!("the dump of {name} is still being written")),
+        0 => Err(format!("{name} has no dump")),
+        _ => Ok(()),
+    }
 }
 
 fn evict(node: &Node, name: &str, pages: u64) -> Result<(), String> {

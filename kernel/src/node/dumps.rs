@@ -3,25 +3,31 @@
 //! ```text
 //!   begin (O(1)) ─> describe what is final, record DRAINING ─> sweep ──────────> describe all ─> COMPLETE ─> memory gone
 //!                                                          │  ^      │
-//!                                                          │  └──────┘ every second: bitmap, flush, progress
-//!                                                          └ a write fails for good ─> PARTIAL
+//!                                                          │  └──────┘ every second: checksums, flush, bitmap, flush, progress
+//!                                                          └ a write fails for good ─> describe what is final ─> PARTIAL
 //! ```
+//!
+//! A bit of the bitmap counts from the moment it is on the medium, also beyond the progress: so its block and its checksum are
+//! made durable before it, and it is written from a copy that no page joins meanwhile.
 //!
 //! Each dump is a task. The sweep is stepped at every turn of it, also while the description is being written, because the
 //! restart waits for frames and not for headers.
 
-use super::spaces::{BUFFER, SpaceId};
+use super::describe::{self, Fixed, Recovered, put};
+use super::spaces::SpaceId;
 use super::{Node, report, task};
 use crate::addr::{Gfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu;
 use crate::arch::time;
 use crate::block::DiskError;
 use crate::console::event::Event;
-use crate::dump::describe::{Bitmap, Checksums, CorePages, Count, Headers, Stream};
+use crate::dump::describe::{Checksums, CorePages, Headers, Stream};
 use crate::dump::elf::Content;
 use crate::dump::{notes, vmcoreinfo};
 use crate::mm::object::MemoryObject;
-use crate::paging::space::layout::Extent;
+use crate::paging::space::content::mark_block;
+use crate::paging::space::layout::{Extent, RECORD_SIZE};
+use crate::paging::space::record::Contents;
 use crate::paging::space::{Crash, CrashReason, Drain as DrainRecord, Layout, SpaceState};
 use crate::paging::{Drain, PageFinal, Progress};
 use crate::partition::crash::{CrashRecord, Reason};
@@ -30,15 +36,18 @@ use alloc::vec;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::future::Future;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Leaves that a turn of the sweep looks at.
 const VISITS: u32 = 4096;
-/// Pages that the count of program headers looks at between two turns of the sweep.
-const COUNT_BUDGET: u32 = 4096;
-/// Time between two records of progress. Each takes two flushes, which on many disks cost as much as tens of MiB of writes, so this
+/// Pages that the bitmap takes in between two turns of the sweep.
+const MARK_BUDGET: u32 = 4096;
+/// Time between two records of progress. Each takes flushes, which on many disks cost as much as tens of MiB of writes, so this
 /// bounds both: what a power cut loses, and what recording costs.
 const PROGRESS_NS: u64 = 1_000_000_000;
+/// Pages whose checksums fill a sector: progress is recorded in whole ones.
+const PAGES_PER_SECTOR: u32 = 128;
 
 /// How a drain stands, for the restart gate and the statistics.
 #[derive(Debug, Default)]
@@ -79,6 +88,7 @@ pub fn begin(
         paged_before: u64::from(counts.paged),
         note_page,
         started_ns: 0,
+        metadata_bytes: AtomicU64::new(0),
     };
     node.tasks.start(job.run());
     status
@@ -94,59 +104,63 @@ struct Job {
     paged_before: u64,
     note_page: Option<PageIndex>,
     started_ns: u64,
+    /// Everything written beside blocks, records included.
+    metadata_bytes: AtomicU64,
 }
 
-/// What was written around the blocks.
+/// What the record says of what was written around the blocks.
 #[derive(Clone, Copy, Default)]
 struct Described {
     program_headers: u32,
     notes_len: u32,
-    bytes: u64,
 }
 
 impl Job {
     async fn run(mut self) {
         self.started_ns = time::now_ns();
         let result = match self.take_space().await {
-            Ok(layout) => {
-                let result = self.dump(&layout).await;
+            Ok(contents) => {
+                let result = self.dump(&contents).await;
                 // Whatever was written is a dump, or a part of one, from which a start can go on.
                 self.node.spaces.keep(self.space);
                 result
             }
             Err(error) => Err(error),
         };
-        self.status.ended.store(true, Ordering::Release);
         if let Err(error) = result {
             let message = alloc::format!("{error:?}");
             let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
             report(&Event::DumpFailed { partition, incarnation, disk: self.space.0 as u8, message: &message });
         }
+        // Told first: a partition that starts because the drain has ended starts behind its outcome.
+        self.status.ended.store(true, Ordering::Release);
         let _ = self.node.graves.bury(self.drain.image().clone());
     }
 
     /// Makes the space the dump's. An incarnation that did not wait for its space may have crashed before that was ready.
-    async fn take_space(&self) -> Result<Layout, DiskError> {
+    async fn take_space(&self) -> Result<Contents, DiskError> {
         let (node, space) = (self.node, self.space);
-        super::task::until(|| node.spaces.is_ready(space)).await?;
+        task::until(|| node.spaces.is_ready(space)).await?;
         let store = node.spaces.store(space).ok_or(DiskError::Dead)?;
         node.pager.give_store(self.drain.image().id(), store).map_err(|_| DiskError::Unsupported)?;
         node.spaces.begin_drain(space);
-        node.spaces.layout(space).ok_or(DiskError::Dead)
+        node.spaces.contents(space).ok_or(DiskError::Dead)
     }
 
-    async fn dump(&self, layout: &Layout) -> Result<(), DiskError> {
-        let first = self.sweeping(self.describe(layout, 0)).await?;
-        self.sweeping(self.claim(SpaceState::Draining, 0, first)).await?;
-        let (mut recorded_ns, mut before) = (time::now_ns(), None);
+    async fn dump(&self, contents: &Contents) -> Result<(), DiskError> {
+        let layout = &contents.layout;
+        let mut bitmap = vec![0; layout.bitmap_bytes()];
+        let first = self.sweeping(self.begin(layout, &mut bitmap)).await?;
+        let (mut recorded, mut recorded_ns, mut before) = (0, time::now_ns(), None);
         let last = loop {
             let (progress, busy) = self.step();
             if progress.done || progress.failed.is_some() {
                 break progress;
             }
-            if time::now_ns() >= recorded_ns + PROGRESS_NS {
-                self.sweeping(self.write_progress(layout, progress.cursor.0, first)).await?;
-                recorded_ns = time::now_ns();
+            let whole = progress.cursor.0 / PAGES_PER_SECTOR * PAGES_PER_SECTOR;
+            if whole > recorded && time::now_ns() >= recorded_ns + PROGRESS_NS {
+                self.sweeping(self.write_progress(layout, &mut bitmap, recorded..whole, first)).await?;
+                (recorded, recorded_ns) = (whole, time::now_ns());
             }
             // A sweep that got on, or has a batch that waits for no disk, gets on again at once; else the disk has to answer first.
             if busy || before.replace(progress) != Some(progress) {
@@ -157,14 +171,11 @@ impl Job {
         };
         let drained_ns = time::now_ns();
         if let Some(error) = last.failed {
-            self.write_progress(layout, last.cursor.0, first).await?;
-            self.claim(SpaceState::Partial, last.cursor.0, first).await?;
+            self.seal_partial(contents, &mut bitmap, last.cursor.0, first).await?;
             return Err(error);
         }
-        let described = self.describe(layout, layout.pages()).await?;
-        self.node.spaces.io().flush(self.node.spaces.disk(self.space)).await?;
-        self.claim(SpaceState::Complete, layout.pages(), described).await?;
-        self.announce(&last, first, described, drained_ns);
+        let described = self.seal(layout, &mut bitmap).await?;
+        self.announce(&last, described, drained_ns);
         Ok(())
     }
 
@@ -189,40 +200,91 @@ impl Job {
         .await
     }
 
-    /// Writes notes, headers, bitmap and checksums for what is final: all pages below `final_below`, and those that are by chance.
-    async fn describe(&self, layout: &Layout, final_below: u32) -> Result<Described, DiskError> {
-        let pages = Pages { node: self.node, drain: &self.drain, layout };
-        let mut count = Count::default();
-        let program_headers = loop {
-            match count.step(&pages, COUNT_BUDGET) {
-                Some(number) => break number,
-                None => task::yield_now().await,
-            }
-        };
-        let notes = self.notes(layout, final_below == layout.pages()).await?;
-        let notes_len = notes.len() as u32;
-        let mut bytes = self.put(layout.notes(), Fixed { bytes: &notes, at: 0 }, &pages).await?;
-        bytes += self.put(layout.header(), Headers::new(layout, program_headers, u64::from(notes_len)), &pages).await?;
-        bytes += self.put(layout.bitmap(), Bitmap::default(), &pages).await?;
-        bytes += self.put(layout.checksums(), Checksums::default(), &pages).await?;
-        Ok(Described { program_headers, notes_len, bytes })
+    /// Describes what is final before anything is written, by a valid header, and says DRAINING.
+    async fn begin(&self, layout: &Layout, bitmap: &mut [u8]) -> Result<Described, DiskError> {
+        let described = self.describe(layout, &self.notes()).await?;
+        self.mark(0..layout.pages(), bitmap).await;
+        self.put(layout.checksums(), Checksums::of(0, layout.pages()), layout).await?;
+        self.put(layout.bitmap(), Fixed::new(bitmap), layout).await?;
+        self.claim(SpaceState::Draining, 0, described).await?;
+        Ok(described)
     }
 
-    /// Brings bitmap and record up to a progress, each after what it claims.
-    async fn write_progress(&self, layout: &Layout, progress: u32, described: Described) -> Result<(), DiskError> {
-        let pages = Pages { node: self.node, drain: &self.drain, layout };
-        self.put(layout.bitmap(), Bitmap::default(), &pages).await?;
-        self.node.spaces.io().flush(self.node.spaces.disk(self.space)).await?;
-        self.claim(SpaceState::Draining, progress, described).await?;
+    /// Brings bitmap and record up to the end of `pages`, below which all is final; each after what it claims is durable.
+    async fn write_progress(
+        &self,
+        layout: &Layout,
+        bitmap: &mut [u8],
+        pages: Range<u32>,
+        described: Described,
+    ) -> Result<(), DiskError> {
+        self.write_bits(layout, bitmap, pages.clone()).await?;
+        self.claim(SpaceState::Draining, pages.end, described).await?;
         let (freed, remaining, _) = self.status.read();
         let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
-        report(&Event::Drain { partition, incarnation, done: u64::from(progress), remaining, freed });
+        report(&Event::Drain { partition, incarnation, done: u64::from(pages.end), remaining, freed });
         Ok(())
+    }
+
+    /// Adds what is final among `pages`, whose first is the first of a sector of checksums, to the bitmap.
+    async fn write_bits(&self, layout: &Layout, bitmap: &mut [u8], pages: Range<u32>) -> Result<(), DiskError> {
+        self.mark(pages.clone(), bitmap).await;
+        let checksums = layout.checksums();
+        let skipped = u64::from(pages.start) * 4;
+        let window = Extent { start: checksums.start + skipped, len: checksums.len - skipped };
+        self.put(window, Checksums::of(pages.start, pages.end), layout).await?;
+        self.flush().await?;
+        self.put(layout.bitmap(), Fixed::new(bitmap), layout).await?;
+        Ok(())
+    }
+
+    /// Sets the bits of the final ones among `pages` that have blocks.
+    async fn mark(&self, pages: Range<u32>, bitmap: &mut [u8]) {
+        for first in pages.clone().step_by(MARK_BUDGET as usize) {
+            for index in (first..pages.end.min(first + MARK_BUDGET)).map(PageIndex) {
+                if let Some(PageFinal::Block(_)) = self.drain.final_kind(&self.node.pager, index) {
+                    mark_block(bitmap, index);
+                }
+            }
+            task::yield_now().await;
+        }
+    }
+
+    /// Seals a drain that has reached its end.
+    async fn seal(&self, layout: &Layout, bitmap: &mut [u8]) -> Result<Described, DiskError> {
+        self.write_bits(layout, bitmap, 0..layout.pages()).await?;
+        let described = self.describe(layout, &self.notes_with_kernels_own(layout).await?).await?;
+        self.claim(SpaceState::Complete, layout.pages(), described).await?;
+        Ok(described)
+    }
+
+    /// Seals a drain that cannot go on: what is final is described, the rest is missing.
+    async fn seal_partial(
+        &self,
+        contents: &Contents,
+        bitmap: &mut [u8],
+        progress: u32,
+        first: Described,
+    ) -> Result<(), DiskError> {
+        let layout = &contents.layout;
+        self.write_bits(layout, bitmap, 0..layout.pages()).await?;
+        let pages = Recovered { contents, bitmap, progress };
+        let (program_headers, _) = describe::headers(self.node.spaces, self.space, &pages, first.notes_len).await?;
+        self.claim(SpaceState::Partial, progress, Described { program_headers, ..first }).await
+    }
+
+    /// Writes notes, ELF header and program headers for what is final.
+    async fn describe(&self, layout: &Layout, notes: &[u8]) -> Result<Described, DiskError> {
+        let program_headers = describe::count(&self.pages(layout)).await;
+        self.put(layout.notes(), Fixed::new(notes), layout).await?;
+        self.put(layout.header(), Headers::new(layout, program_headers, notes.len() as u64), layout).await?;
+        Ok(Described { program_headers, notes_len: notes.len() as u32 })
     }
 
     async fn claim(&self, state: SpaceState, progress: u32, described: Described) -> Result<(), DiskError> {
         let crash = self.crash_of_record();
-        let Described { program_headers, notes_len, .. } = described;
+        let Described { program_headers, notes_len } = described;
+        self.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);
         self.node
             .spaces
             .change(self.space, |record| {
@@ -231,6 +293,10 @@ impl Job {
                 record.crash = Some(crash);
             })
             .await
+    }
+
+    async fn flush(&self) -> Result<(), DiskError> {
+        self.node.spaces.io().flush(self.node.spaces.disk(self.space)).await
     }
 
     fn crash_of_record(&self) -> Crash {
@@ -248,13 +314,16 @@ impl Job {
         Crash { reason, detail: self.crash.reason.detail() as u32, time_ns, text }
     }
 
-    /// Makes the notes; the kernel's own can be read once its page has its block.
-    async fn notes(&self, layout: &Layout, all_final: bool) -> Result<Vec<u8>, DiskError> {
+    /// Makes the vCPU's notes.
+    fn notes(&self) -> Vec<u8> {
         let mut notes = vec![0; notes::VCPU_NOTES_SIZE];
         notes::write_vcpu(&mut notes, 0, &self.crash.regs, &self.crash.state);
-        if !all_final {
-            return Ok(notes);
-        }
+        notes
+    }
+
+    /// Makes all notes; the kernel's own is read back from its page's block.
+    async fn notes_with_kernels_own(&self, layout: &Layout) -> Result<Vec<u8>, DiskError> {
+        let mut notes = self.notes();
         for index in self.note_page.into_iter().chain(self.node.pager.landmarks(self.drain.image().id())) {
             let mut page = vec![0; PAGE_SIZE as usize];
             let Some(sectors) = layout.block_sectors(index, 1) else { continue };
@@ -269,30 +338,18 @@ impl Job {
         Ok(notes)
     }
 
-    /// Writes a stream to a part of the space, a buffer at a time; returns the bytes.
-    async fn put(&self, extent: Extent, mut stream: impl Stream, pages: &Pages<'_>) -> Result<u64, DiskError> {
-        let mut buffer = vec![0; BUFFER];
-        let (mut at, mut held) = (0, 0);
-        loop {
-            let len = stream.fill(pages, &mut buffer[held..]);
-            held += len;
-            // Streams are cut anywhere; the disk wants whole sectors, and only the end is padded.
-            let whole = if len == 0 { held.next_multiple_of(512) } else { held / 512 * 512 };
-            buffer[held..whole.max(held)].fill(0);
-            if whole > 0 {
-                extent.sectors(at, whole as u64).ok_or(DiskError::Unsupported)?;
-                self.node.spaces.write(self.space, extent.start + at, &buffer[..whole]).await?;
-                at += whole as u64;
-            }
-            if len == 0 {
-                return Ok(at);
-            }
-            buffer.copy_within(whole..held, 0);
-            held -= whole;
-        }
+    /// Writes a stream about the image's pages to a part of the space.
+    async fn put(&self, extent: Extent, stream: impl Stream, layout: &Layout) -> Result<(), DiskError> {
+        let bytes = put(self.node.spaces, self.space, extent, stream, &self.pages(layout)).await?;
+        self.metadata_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn announce(&self, last: &Progress, first: Described, described: Described, drained_ns: u64) {
+    fn pages<'a>(&'a self, layout: &'a Layout) -> Pages<'a> {
+        Pages { node: self.node, drain: &self.drain, layout }
+    }
+
+    fn announce(&self, last: &Progress, described: Described, drained_ns: u64) {
         report(&Event::DumpComplete {
             partition: &self.partition,
             incarnation: self.crash.incarnation,
@@ -302,7 +359,7 @@ impl Job {
             pages_zero: last.zero,
             pages_paged_before: self.paged_before,
             bytes_written: last.written * PAGE_SIZE,
-            metadata_bytes: first.bytes + described.bytes,
+            metadata_bytes: self.metadata_bytes.load(Ordering::Relaxed),
             program_headers: described.program_headers,
             vmcoreinfo: described.notes_len as usize > notes::VCPU_NOTES_SIZE,
             drain_ns: drained_ns.saturating_sub(self.started_ns),
@@ -333,21 +390,5 @@ impl CorePages for Pages<'_> {
             Some(PageFinal::Zero) => (Content::Zero, 0),
             None => (Content::Missing, 0),
         }
-    }
-}
-
-/// Bytes that are there already, as a stream.
-struct Fixed<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Stream for Fixed<'_> {
-    fn fill(&mut self, _: &impl CorePages, out: &mut [u8]) -> usize {
-        let rest = &self.bytes[self.at..];
-        let len = rest.len().min(out.len());
-        out[..len].copy_from_slice(&rest[..len]);
-        self.at += len;
-        len
     }
 }

@@ -13,6 +13,7 @@
 pub mod bench;
 pub mod build;
 pub mod commands;
+pub mod describe;
 pub mod disk;
 pub mod dumps;
 pub mod graves;

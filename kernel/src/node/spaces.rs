@@ -26,6 +26,7 @@ use crate::paging::Store;
 use crate::paging::blocks::BlockMap;
 use crate::paging::space::classify::HEAD_LEN;
 use crate::paging::space::layout::RECORD_SIZE;
+use crate::paging::space::record::Contents;
 use crate::paging::space::{Layout, Record, Uuid};
 use crate::sync::{Ranked, rank};
 use alloc::format;
@@ -127,6 +128,11 @@ impl Spaces {
     /// Returns where I/O of tasks goes through.
     pub const fn io(&self) -> &'static AsyncIo {
         self.io
+    }
+
+    /// Returns what the record of a space says of its contents.
+    pub fn contents(&self, id: SpaceId) -> Option<Contents> {
+        self.space(id).inner.lock().record.as_ref()?.contents.clone()
     }
 
     /// Hands an active space to the drain of a dump; nobody else touches it until [`Self::keep`].

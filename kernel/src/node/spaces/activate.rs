@@ -68,7 +68,6 @@ impl Spaces {
         let contents = Contents::new(disk.info().capacity * 512, ram).map_err(|_| DiskError::Unsupported)?;
         // No reader may take the old header for that of what comes now.
         self.write(id, 0, &[0; PAGE_SIZE as usize]).await?;
-        self.io.flush(disk).await?;
         let owner = Owner { name, partition: Uuid::from_name(&name), node: self.node, epoch };
         self.change(id, |record| {
             record.state = SpaceState::Active;

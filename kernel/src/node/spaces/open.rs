@@ -2,6 +2,7 @@
 
 use super::{Phase, SpaceId, Spaces, next};
 use crate::block::{Disk, DiskError};
+use crate::node::describe::{self, Recovered};
 use crate::paging::space::classify::HEAD_LEN;
 use crate::paging::space::copies::TAIL_LEN;
 use crate::paging::space::layout::usable;
@@ -54,18 +55,27 @@ impl Spaces {
             }
             Recovery::Use => (Phase::Free, known(class)),
             Recovery::Keep => (Phase::Dump, known(class)),
-            // What was final is described by bitmap and progress; the host command brings the ELF header up to date.
-            Recovery::Finish => {
-                let record = next(known(class), |r| r.state = SpaceState::Partial);
-                self.write_record(id, &record).await?;
-                (Phase::Dump, record)
-            }
+            Recovery::Finish => (Phase::Dump, self.finish(id, known(class)).await?),
             Recovery::Scrub => (Phase::Releasing, known(class)),
         };
         self.tell(id, &record);
         let mut inner = space.inner.lock();
         (inner.phase, inner.record) = (phase, Some(record));
         Ok(())
+    }
+
+    /// Makes a partial dump of a drain that was cut off: the header up to date, then the record.
+    async fn finish(&self, id: SpaceId, cut: Record) -> Result<Record, DiskError> {
+        let mut record = next(cut, |r| r.state = SpaceState::Partial);
+        if let Some(contents) = record.contents.clone() {
+            let mut bitmap = vec![0; contents.layout.bitmap_bytes()];
+            self.read_all(id, contents.layout.bitmap().start, &mut bitmap).await?;
+            let pages = Recovered { contents: &contents, bitmap: &bitmap, progress: record.drain.progress };
+            record.drain.program_headers = describe::headers(self, id, &pages, record.drain.notes_len).await?.0;
+            self.io.flush(self.disk(id)).await?;
+        }
+        self.write_record(id, &record).await?;
+        Ok(record)
     }
 }
 

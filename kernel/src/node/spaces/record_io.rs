@@ -1,17 +1,18 @@
 //! Reading and writing a space outside its blocks, through the space's own buffer; and changes of its record.
 
-use super::{SpaceId, Spaces, next};
+use super::{BUFFER, SpaceId, Spaces, next};
 use crate::block::dma::DmaRegion;
 use crate::block::{DiskError, Operation};
 use crate::node::task::until;
 use crate::paging::space::{Record, Side};
 
 impl Spaces {
-    /// Changes the record: writes the next version, flushes, and only then believes it.
+    /// Changes the record: makes durable what it will claim, writes the next version, flushes, and only then believes it.
     ///
     /// # Errors
     /// The disk's; the old record is valid then.
     pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
+        self.io.flush(self.space(id).disk).await?;
         let old = self.space(id).inner.lock().record.clone().ok_or(DiskError::Dead)?;
         let record = next(old, change);
         self.write_record(id, &record).await?;
@@ -52,6 +53,17 @@ impl Spaces {
         bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         self.give_buffer(id, buffer);
         result
+    }
+
+    /// As [`Self::read`], of any length.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn read_all(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        for (at, piece) in (offset..).step_by(BUFFER).zip(bytes.chunks_mut(BUFFER)) {
+            self.read(id, at, piece).await?;
+        }
+        Ok(())
     }
 
     async fn take_buffer(&self, id: SpaceId) -> DmaRegion {

@@ -26,13 +26,22 @@ impl Spaces {
 
     /// Releases all dumps of a partition; returns how many.
     pub fn release_dumps(&'static self, owner: &str) -> usize {
-        let is_dump = |space: &Space| {
+        self.of(owner, Phase::Dump).into_iter().filter(|&id| self.release(id)).count()
+    }
+
+    /// Returns whether a dump of a partition is still being written.
+    pub fn is_draining(&self, owner: &str) -> bool {
+        !self.of(owner, Phase::Draining).is_empty()
+    }
+
+    /// Returns the spaces of a partition that are in `phase`.
+    fn of(&self, owner: &str, phase: Phase) -> Vec<SpaceId> {
+        let is_it = |space: &Space| {
             let inner = space.inner.lock();
             let named = inner.record.as_ref().and_then(|r| r.owner.as_ref()).is_some_and(|o| &*o.name == owner);
-            inner.phase == Phase::Dump && named
+            inner.phase == phase && named
         };
-        let dumps: Vec<_> = (0..self.spaces.len()).filter(|&n| is_dump(&self.spaces[n])).collect();
-        dumps.iter().filter(|&&n| self.release(SpaceId(n))).count()
+        (0..self.spaces.len()).filter(|&n| is_it(&self.spaces[n])).map(SpaceId).collect()
     }
 
     /// Goes on with releases that a power cut interrupted.
@@ -58,7 +67,6 @@ impl Spaces {
     }
 
     async fn scrub_blocks(&self, id: SpaceId) -> Result<(), DiskError> {
-        let disk = self.space(id).disk;
         let owner = self.space(id).inner.lock().record.as_ref().and_then(|r| r.owner.clone());
         if self.state(id) != Some(SpaceState::Free) && self.state(id) != Some(SpaceState::Releasing) {
             self.change(id, |record| record.state = SpaceState::Releasing).await?;
@@ -70,7 +78,6 @@ impl Spaces {
             self.zero(id, SectorRange { first: at, count }).await?;
             at += count;
         }
-        self.io.flush(disk).await?;
         self.change(id, |record| {
             (record.state, record.residue) = (SpaceState::Free, Residue::Clean);
             (record.owner, record.contents, record.crash) = (None, None, None);

@@ -130,6 +130,11 @@ impl Layout {
         Extent { start: self.bitmap_start, len: self.checksums_start - self.bitmap_start }
     }
 
+    /// Returns the bytes of the bitmap that have bits, in whole sectors.
+    pub const fn bitmap_bytes(&self) -> usize {
+        (self.pages.div_ceil(8) as usize).next_multiple_of(SECTOR_SIZE as usize)
+    }
+
     /// Returns the checksums: four bytes a page.
     pub const fn checksums(&self) -> Extent {
         Extent { start: self.checksums_start, len: (self.pages as u64 * 4).next_multiple_of(PAGE_SIZE) }

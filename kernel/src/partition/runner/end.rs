@@ -3,7 +3,7 @@
 use super::{Backing, Next, Runner, State, Then};
 use crate::addr::PageIndex;
 use crate::arch::{instr, time};
-use crate::config::DumpPolicy;
+use crate::config::{DumpPolicy, Restart};
 use crate::console::event::Event;
 use crate::dump::gate::Gate;
 use crate::mm::object::MemoryObject;
@@ -46,7 +46,10 @@ impl Runner {
             }
             _ => {
                 self.object = Some(object);
-                self.retire(node, Then::Begin)
+                match self.shared.config.restart {
+                    Restart::Never => self.stop(node, "crashed", 0),
+                    Restart::Threshold | Restart::Immediate => self.retire(node, Then::Begin),
+                }
             }
         }
     }
@@ -75,7 +78,10 @@ impl Runner {
     pub(super) fn check_gate(&mut self, node: &'static Node) -> Next {
         let State::Crashed { gate, job, at_ns } = &self.state else { return Next::Again };
         let (freed, remaining, ended) = job.read();
-        let Some(opened) = gate.check(freed, ended) else { return Next::look_again() };
+        let Some(opened) = gate.check(freed, ended) else {
+            // A gate that an ended drain does not open stays closed for good.
+            return if ended { self.stop(node, "crashed", 0) } else { Next::look_again() };
+        };
         report(&Event::Restart {
             partition: self.shared.name(),
             incarnation: self.incarnation + 1,
