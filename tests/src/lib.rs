@@ -5,8 +5,10 @@
 
 mod case;
 pub mod core;
+pub mod core_file;
 mod machine;
 pub mod scenario;
+pub mod scene;
 pub mod source;
 pub mod space;
 

@@ -5,12 +5,14 @@
 
 mod bench;
 mod debian;
+mod dumps;
 mod flush;
 mod hostile;
 mod interrupt;
 mod lacking;
 mod partition;
 mod selftests;
+mod spaces;
 mod start;
 mod story;
 
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
             lacking::CASES,
             story::CASES,
             debian::CASES,
+            dumps::CASES,
+            spaces::CASES,
             flush::CASES,
             hostile::CASES,
         ]

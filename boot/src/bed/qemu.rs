@@ -72,8 +72,7 @@ impl Running {
     /// # Errors
     /// Where the machine runs in another bed, or the emulator does not answer.
     pub fn disk_counters(&mut self) -> Result<Vec<DiskCounters>> {
-        self.monitor_command("qmp_capabilities")?;
-        let answer = self.monitor_command("query-blockstats")?;
+        let answer = self.monitor_command(&json!({"execute": "query-blockstats"}))?;
         let disks = answer.as_array().context("a list of disks")?.iter();
         let count = |disk: &Value, name: &str| disk["stats"][name].as_u64().with_context(|| format!("no {name}"));
         let counters = |disk: &Value| {
@@ -83,15 +82,31 @@ impl Running {
         disks.filter(|disk| disk["device"].as_str().is_some_and(|name| name.starts_with("disk"))).map(counters).collect()
     }
 
-    fn monitor_command(&mut self, name: &str) -> Result<Value> {
+    /// Lets virtio-blk disk `number` write no more than this from now on; 0 lifts the limit.
+    ///
+    /// # Errors
+    /// As [`Running::disk_counters`].
+    pub fn limit_writes(&mut self, number: usize, bytes_per_second: u64) -> Result<()> {
+        let mut arguments = json!({"device": format!("disk{number}"), "bps_wr": bytes_per_second});
+        for other in ["bps", "bps_rd", "iops", "iops_rd", "iops_wr"] {
+            arguments[other] = 0.into();
+        }
+        self.monitor_command(&json!({"execute": "block_set_io_throttle", "arguments": arguments})).map(|_| ())
+    }
+
+    fn monitor_command(&mut self, command: &Value) -> Result<Value> {
+        if !self.monitor_greeted {
+            self.monitor_greeted = true;
+            self.monitor_command(&json!({"execute": "qmp_capabilities"}))?;
+        }
         let monitor = self.monitor.as_mut().context("only QEMU has such a monitor")?;
-        monitor.send(format!("{}\n", json!({"execute": name})).as_bytes())?;
+        monitor.send(format!("{command}\n").as_bytes())?;
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let Ok(line) = monitor.next_line(deadline) else { bail!("the emulator does not answer {name}") };
+            let Ok(line) = monitor.next_line(deadline) else { bail!("the emulator does not answer {command}") };
             let mut answer: Value = serde_json::from_str(&line).unwrap_or_default();
             if answer.get("error").is_some() {
-                bail!("{name}: {}", answer["error"]);
+                bail!("{command}: {}", answer["error"]);
             }
             if answer.get("return").is_some() {
                 return Ok(answer["return"].take());

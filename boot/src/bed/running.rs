@@ -37,6 +37,8 @@ pub struct Running {
     /// The second serial line: for programs.
     pub events: Events,
     pub(super) monitor: Option<Line>,
+    /// The monitor takes commands from the first one on that says so, and only once.
+    pub(super) monitor_greeted: bool,
     emulator: Emulator,
     debugger: Option<std::process::ChildStdin>,
     folder: PathBuf,
@@ -71,7 +73,7 @@ pub(super) fn start(mut command: Command, lines: Lines, folder: PathBuf, echo: E
         Some(line) => Some(line.accept(&folder.join(MONITOR), Echo::Silent, || alive(&mut emulator, &folder))?),
         None => None,
     };
-    Ok(Running { console, monitor, events: Events::new(events), emulator, debugger, folder })
+    Ok(Running { console, monitor, monitor_greeted: false, events: Events::new(events), emulator, debugger, folder })
 }
 
 fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {

@@ -1,0 +1,225 @@
+//! A partition with the test kernel `states` on QEMU, its paging devices, and the ways to talk to all three.
+//!
+//! ```text
+//!   Scene (a folder: configuration, images) ── start ──> Play (a machine that runs) ── cut or end ──> the images again
+//! ```
+
+use crate::{plan_machine, test_kernel};
+use anyhow::{Context, Result, bail, ensure};
+use boot::bed::{Bed, Machine, Running};
+use boot::events::Event;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// For whatever the machine has to do next.
+pub const LIMIT: Duration = Duration::from_secs(120);
+/// The partition's name.
+pub const PARTITION: &str = "p";
+
+/// What a scene consists of.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The partition's memory in MiB.
+    pub memory_mib: u64,
+    /// The pool in MiB.
+    pub pool_mib: u64,
+    /// The sizes of the paging devices in MiB.
+    pub devices_mib: &'static [u64],
+    /// The test kernel's command line.
+    pub cmdline: &'static str,
+    /// Further lines of the partition's section.
+    pub partition: &'static str,
+}
+
+/// A folder with images, and what runs on them.
+pub struct Scene {
+    folder: PathBuf,
+    name: &'static str,
+    bed: Bed,
+    setting: Setting,
+}
+
+impl Scene {
+    /// Makes the folder, empty.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn new(bed: Bed, name: &'static str, setting: Setting) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("tidepool-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { folder, name, bed, setting })
+    }
+
+    /// Returns the image of a paging device.
+    pub fn image(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("disk{number}.img"))
+    }
+
+    /// Makes the images that are missing, and describes the machine.
+    ///
+    /// # Errors
+    /// Where something does not build, or the configuration is refused.
+    pub fn machine(&self) -> Result<Machine> {
+        let Setting { memory_mib, pool_mib, devices_mib, cmdline, partition } = self.setting;
+        let device = |(n, mib)| format!("[[paging_device]]\nimage = \"disk{n}.img\"\nsize = \"{mib} MiB\"\n");
+        let devices: String = devices_mib.iter().enumerate().map(device).collect();
+        let kernel = test_kernel("states")?;
+        let text = format!(
+            "[pool]\nmemory = \"{pool_mib} MiB\"\n{devices}[[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory_mib} MiB\"\n\
+             kernel = \"{}\"\ncmdline = \"{cmdline}\"\n{partition}\n",
+            kernel.display()
+        );
+        plan_machine(self.bed, self.name, &text, &self.folder)
+    }
+
+    /// Starts the machine.
+    ///
+    /// # Errors
+    /// As [`Scene::machine`], or where the emulator does not start.
+    pub fn start(&self) -> Result<Play> {
+        Play::of(&self.machine()?)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A machine that runs a scene.
+pub struct Play {
+    /// The machine.
+    pub running: Running,
+}
+
+impl Play {
+    /// Starts `machine`.
+    ///
+    /// # Errors
+    /// Where the emulator does not start.
+    pub fn of(machine: &Machine) -> Result<Self> {
+        Ok(Self { running: machine.start()? })
+    }
+
+    /// Waits for an event by name.
+    ///
+    /// # Errors
+    /// Where it does not come; names the transcript.
+    pub fn event(&mut self, name: &str) -> Result<Event> {
+        self.running.events.wait_named(LIMIT, name).with_context(|| format!("{}", self.running.folder().display()))
+    }
+
+    /// Waits for an event by name of which `wanted` holds.
+    ///
+    /// # Errors
+    /// As [`Play::event`].
+    pub fn event_with(&mut self, name: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
+        let found = self.running.events.wait_for(LIMIT, &format!("event “{name}”"), |e| e.name() == name && wanted(e));
+        found.with_context(|| format!("{}", self.running.folder().display()))
+    }
+
+    /// Waits until disk `number` is in this state.
+    ///
+    /// # Errors
+    /// As [`Play::event`].
+    pub fn space(&mut self, number: usize, state: &str) -> Result<Event> {
+        self.event_with("space", |e| e.0["disk"] == number && e.0["state"] == state)
+    }
+
+    /// Waits until the guest logs a line that starts so; returns the rest.
+    ///
+    /// # Errors
+    /// As [`Play::event`].
+    pub fn line(&mut self, start: &str) -> Result<String> {
+        let says = |e: &Event| e.0["kind"] == "log" && e.0["text"].as_str().is_some_and(|text| text.starts_with(start));
+        let event = self.event_with("guest", says).with_context(|| format!("waiting for “{start}”"))?;
+        Ok(event.text("text")?[start.len()..].to_owned())
+    }
+
+    /// Presses a key at the guest's console.
+    ///
+    /// # Errors
+    /// Where the machine is gone.
+    pub fn key(&mut self, key: u8) -> Result<()> {
+        self.running.console.send(&[key])
+    }
+
+    /// Brings the guest to “ready” with everything it filled first paged out; returns where its pages start.
+    ///
+    /// # Errors
+    /// Where it does not come that far.
+    pub fn get_ready(&mut self) -> Result<u64> {
+        let start = self.line("first page at 0x")?;
+        self.line("filled ")?;
+        self.evict_all()?;
+        self.key(b'.')?;
+        self.line("ready")?;
+        Ok(u64::from_str_radix(&start, 16)?)
+    }
+
+    /// Has pages evicted until next to nothing is resident and nothing is on its way.
+    ///
+    /// # Errors
+    /// Where the machine refuses.
+    pub fn evict_all(&mut self) -> Result<()> {
+        // What the guest needs to go on comes back at once: its code, its stack, its tables.
+        const WORKING_SET: u64 = 32;
+        for _ in 0..10_000 {
+            if self.stats()?.number("resident")? <= WORKING_SET {
+                return Ok(());
+            }
+            self.command("evict", 1 << 20)?;
+        }
+        bail!("eviction does not end: {}", self.stats()?.0)
+    }
+
+    /// Returns the partition's counters.
+    ///
+    /// # Errors
+    /// Where the machine does not answer.
+    pub fn stats(&mut self) -> Result<Event> {
+        self.running.events.send(json!({"command": "stats"}))?;
+        self.event("stats")
+    }
+
+    /// Gives a command about the partition.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub fn command(&mut self, word: &str, count: u64) -> Result<()> {
+        let reply = self.ask(word, count)?;
+        ensure!(reply.0["ok"] == true, "{word} was refused: {}", reply.0);
+        Ok(())
+    }
+
+    /// Gives a command about the partition that has to be refused; returns why it was.
+    ///
+    /// # Errors
+    /// Where it is carried out.
+    pub fn refused(&mut self, word: &str) -> Result<String> {
+        let reply = self.ask(word, 0)?;
+        ensure!(reply.0["ok"] == false, "{word} was not refused");
+        Ok(reply.text("error")?.to_owned())
+    }
+
+    fn ask(&mut self, word: &str, count: u64) -> Result<Event> {
+        self.running.events.command(LIMIT, json!({"command": word, "partition": PARTITION, "count": count}))
+    }
+
+    /// Cuts the power: what the host's kernel has is on the disk, what is in the machine is not.
+    pub fn cut_power(mut self) {
+        self.running.cut_power();
+        self.running.passed();
+    }
+
+    /// Switches the machine off in order.
+    ///
+    /// # Errors
+    /// Where it does not end, or says that something failed.
+    pub fn power_off(mut self) -> Result<()> {
+        self.running.events.send(json!({"command": "poweroff"}))?;
+        crate::expect_success(self.running, LIMIT)
+    }
+}

@@ -1,0 +1,232 @@
+//! Dumps: what they cost, what they hold, and what is left of one that something cut short.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::Bed;
+use boot::dump::Dump;
+use boot::volume::{Access, Image};
+use kernel::mm::layout::RamLayout;
+use kernel::paging::space::SpaceState;
+use kernel::paging::space::record::Contents;
+use std::path::Path;
+use tests::Case;
+use tests::core_file::{CoreFile, PageIn};
+use tests::scene::{Play, Scene, Setting};
+use worker::Identity;
+
+pub const CASES: &[Case] = &[
+    Case { name: "pages_on_disk_and_zero_pages_cost_no_write_in_a_dump", beds: &[Bed::Qemu], needs: &[], run: cost },
+    Case { name: "a_power_cut_in_the_drain_leaves_a_right_partial_dump", beds: &[Bed::Qemu], needs: &[], run: power_cut },
+    Case { name: "the_host_command_finishes_a_drain_that_was_cut_off", beds: &[Bed::Qemu], needs: &[], run: finished_outside },
+    Case { name: "a_block_that_cannot_be_written_ends_in_a_partial_dump", beds: &[Bed::Qemu], needs: &[], run: write_error },
+    Case { name: "a_page_that_cannot_be_read_back_crashes_its_partition", beds: &[Bed::Qemu], needs: &[], run: read_error },
+];
+
+const PAGE: u64 = 4096;
+/// The test kernel's key.
+const KEY: u64 = 0x5747;
+/// What the kernel itself writes between its page-out and its crash: stack, tables, data.
+const KERNELS_OWN: u64 = 32;
+
+/// Pages of the test kernel: paged out before the crash, dirty, written with zeros.
+#[derive(Clone, Copy)]
+struct Pages {
+    start: u64,
+    paged: u64,
+    dirty: u64,
+    zeros: u64,
+}
+
+/// How many of the pages with content are right, in no segment, and wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Found {
+    right: u64,
+    missing: u64,
+    wrong: u64,
+}
+
+impl Pages {
+    fn address(&self, index: u64) -> u64 {
+        self.start + index * PAGE
+    }
+
+    /// Looks at the pages with content through the ELF header alone.
+    fn in_core(&self, path: &Path) -> Result<Found> {
+        let (core, mut found) = (CoreFile::open(path)?, Found::default());
+        for index in 0..self.paged + self.dirty {
+            match core.page(self.address(index))? {
+                PageIn::NoSegment => found.missing += 1,
+                PageIn::Bytes(bytes) if is_page(&bytes, index) => found.right += 1,
+                PageIn::Zero | PageIn::Bytes(_) => found.wrong += 1,
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_zeros(&self, path: &Path) -> Result<()> {
+        let core = CoreFile::open(path)?;
+        for index in self.paged + self.dirty..self.paged + self.dirty + self.zeros {
+            ensure!(core.page(self.address(index))? == PageIn::Zero, "zero page {index} is something else");
+        }
+        Ok(())
+    }
+}
+
+fn is_page(bytes: &[u8], index: u64) -> bool {
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut page: worker::Page = [0; 512];
+    page.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
+    Identity { key: KEY, index, generation: 0 }.check(&page).is_ok()
+}
+
+fn cost(bed: Bed) -> Result<()> {
+    let setting = Setting {
+        memory_mib: 16,
+        pool_mib: 32,
+        devices_mib: &[24],
+        cmdline: "paged=1000 dirty=900 zeros=500",
+        partition: "restart = \"never\"",
+    };
+    let scene = Scene::new(bed, "cost", setting)?;
+    let mut play = scene.start()?;
+    let pages = Pages { start: play.get_ready()?, paged: 1000, dirty: 900, zeros: 500 };
+    let before = play.running.disk_counters()?[0];
+    play.key(b'c')?;
+    let complete = play.event("dump_complete")?;
+    let after = play.running.disk_counters()?[0];
+
+    let (written, metadata) = (complete.number("pages_written")?, complete.number("metadata_bytes")?);
+    ensure!((pages.dirty..=pages.dirty + KERNELS_OWN).contains(&written), "{}", complete.0);
+    ensure!(
+        after.bytes_written - before.bytes_written == written * PAGE + metadata,
+        "QEMU counts {before:?} to {after:?}, {}",
+        complete.0
+    );
+    // Headers, notes, bitmap, checksums (4 bytes a page, twice) and records: little beside the pages.
+    ensure!(metadata < 160 << 10, "{}", complete.0);
+    ensure!(complete.number("pages_paged_before")? >= pages.paged - KERNELS_OWN, "{}", complete.0);
+    play.power_off()?;
+    let found = pages.in_core(&scene.image(0))?;
+    ensure!(found == Found { right: 1900, ..Found::default() }, "{found:?}");
+    pages.check_zeros(&scene.image(0))?;
+    whole(&scene.image(0))
+}
+
+/// Checks every block of a complete dump by its checksum, and its header.
+fn whole(path: &Path) -> Result<()> {
+    let dump = Dump::open(path, Access::Read)?;
+    let verdict = dump.verify()?;
+    ensure!(dump.record().state == SpaceState::Complete, "{:?}", dump.record().state);
+    ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");
+    Ok(())
+}
+
+const CUT: Setting = Setting {
+    memory_mib: 64,
+    pool_mib: 80,
+    devices_mib: &[72],
+    cmdline: "paged=2000 dirty=12000 zeros=500",
+    partition: "restart = \"never\"",
+};
+
+/// Cuts the power after the first record of progress, while the disk is far too slow for the rest.
+fn cut(bed: Bed, name: &'static str) -> Result<(Scene, Pages)> {
+    let scene = Scene::new(bed, name, CUT)?;
+    let mut play = scene.start()?;
+    let pages = Pages { start: play.get_ready()?, paged: 2000, dirty: 12000, zeros: 500 };
+    play.running.limit_writes(0, 8 << 20)?;
+    play.key(b'c')?;
+    let drain = play.event("drain")?;
+    ensure!(drain.number("remaining")? > 0, "{}", drain.0);
+    play.cut_power();
+    let record = Image::open(&scene.image(0), Access::Read)?.record()?;
+    ensure!(record.state == SpaceState::Draining, "the cut came at {:?}", record.state);
+    Ok((scene, pages))
+}
+
+fn power_cut(bed: Bed) -> Result<()> {
+    let (scene, pages) = cut(bed, "power-cut")?;
+    let mut play = scene.start()?;
+    play.space(0, "partial")?;
+    let waiting = play.event("waiting")?;
+    ensure!(waiting.text("what")? == "a free paging space", "{}", waiting.0);
+    play.power_off()?;
+    partial(&scene.image(0), &pages)
+}
+
+fn finished_outside(bed: Bed) -> Result<()> {
+    let (scene, pages) = cut(bed, "cut-outside")?;
+    let path = scene.image(0);
+    ensure!(Dump::open(&path, Access::Write)?.finish()? == SpaceState::Partial);
+    partial(&path, &pages)
+}
+
+/// Checks a partial dump: what a segment holds is right, and all that was paged out before is there.
+fn partial(path: &Path, pages: &Pages) -> Result<()> {
+    let dump = Dump::open(path, Access::Read)?;
+    let verdict = dump.verify()?;
+    ensure!(dump.record().state == SpaceState::Partial, "{:?}", dump.record().state);
+    ensure!(verdict.wrong == 0 && verdict.missing > 0 && verdict.header_current, "{verdict:?}");
+    let found = pages.in_core(path)?;
+    ensure!(found.wrong == 0 && found.missing > 0 && found.right >= pages.paged, "{found:?}");
+    Ok(())
+}
+
+/// Describes a disk that fails an operation on one page's block, and only there.
+fn fail(scene: &Scene, operation: &str, gpa: u64, memory_mib: u64) -> Result<std::path::PathBuf> {
+    let image = scene.image(0);
+    let ram = RamLayout::new(memory_mib << 20).context("the memory has a layout")?;
+    let contents = Contents::new(std::fs::metadata(&image)?.len(), &ram).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let index = ram.index_of(kernel::addr::Gfn::new(gpa / PAGE)).context("an address in RAM")?;
+    let sector = contents.layout.block_sectors(index, 1).context("a page of the space")?.first;
+    let rules = image.with_extension("rules");
+    std::fs::write(
+        &rules,
+        format!("[inject-error]\nevent = \"none\"\niotype = \"{operation}\"\nerrno = \"5\"\nsector = \"{sector}\"\n"),
+    )?;
+    Ok(format!("blkdebug:{}:{}", rules.display(), image.display()).into())
+}
+
+fn write_error(bed: Bed) -> Result<()> {
+    let setting = Setting {
+        memory_mib: 16,
+        pool_mib: 32,
+        devices_mib: &[24, 24],
+        cmdline: "paged=500 dirty=1500",
+        partition: "restart = \"threshold\"\nboot_memory = \"16 MiB\"",
+    };
+    let scene = Scene::new(bed, "write-error", setting)?;
+    let mut machine = scene.machine()?;
+    // A page that is dirty until the crash.
+    machine.disks[0] = fail(&scene, "write", (8 << 20) - PAGE, 16)?;
+    let mut play = Play::of(&machine)?;
+    let pages = Pages { start: play.get_ready()?, paged: 500, dirty: 1500, zeros: 0 };
+    play.key(b'c')?;
+    let failed = play.event("dump_failed")?;
+    ensure!(failed.number("disk")? == 0, "{}", failed.0);
+    play.event_with("start", |e| e.0["incarnation"] == 2)?;
+    play.get_ready()?;
+    play.power_off()?;
+    partial(&scene.image(0), &pages)
+}
+
+fn read_error(bed: Bed) -> Result<()> {
+    let setting = Setting {
+        memory_mib: 16,
+        pool_mib: 32,
+        devices_mib: &[24],
+        cmdline: "paged=2000",
+        partition: "dump = \"off\"\nrestart = \"never\"",
+    };
+    let scene = Scene::new(bed, "read-error", setting)?;
+    let mut machine = scene.machine()?;
+    let lost = (8 << 20) - PAGE;
+    machine.disks[0] = fail(&scene, "read", lost, 16)?;
+    let mut play = Play::of(&machine)?;
+    play.get_ready()?;
+    play.key(b'v')?;
+    let crash = play.event("crash")?;
+    ensure!(crash.text("reason")? == "page lost", "{}", crash.0);
+    ensure!(crash.number("detail")? & !(PAGE - 1) == lost, "{}", crash.0);
+    play.event("stopped")?;
+    play.power_off()
+}

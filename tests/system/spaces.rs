@@ -1,0 +1,200 @@
+//! The life of a paging space: taken, sealed, released, and what a start makes of what it finds.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::{Bed, Ended, Machine};
+use boot::volume::{Access, Image};
+use kernel::paging::space::{Record, Residue, SpaceState};
+use std::hash::{DefaultHasher, Hasher};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use tests::Case;
+use tests::scene::{LIMIT, Play, Scene, Setting};
+
+pub const CASES: &[Case] = &[
+    Case { name: "a_partition_waits_until_the_only_dump_is_released", beds: &[Bed::Qemu], needs: &[], run: waits },
+    Case { name: "a_released_space_is_free_and_reads_as_zeros", beds: &[Bed::Qemu], needs: &[], run: scrubs },
+    Case { name: "a_second_crash_leaves_the_first_dump_alone", beds: &[Bed::Qemu], needs: &[], run: two_dumps },
+    Case { name: "a_reset_starts_the_next_incarnation_on_the_same_space", beds: &[Bed::Qemu], needs: &[], run: reset },
+    Case { name: "a_space_whose_owner_went_with_the_power_is_free_again", beds: &[Bed::Qemu], needs: &[], run: power_cut },
+    Case { name: "without_the_indication_a_crash_is_a_plain_restart", beds: &[Bed::Qemu], needs: &[], run: dump_off },
+    Case { name: "an_immediate_restart_does_not_wait_for_the_drain", beds: &[Bed::Qemu], needs: &[], run: immediate },
+    Case { name: "foreign_and_damaged_devices_are_named_and_left_alone", beds: &[Bed::Qemu], needs: &[], run: strangers },
+    Case { name: "a_machine_that_is_too_small_says_what_is_missing", beds: &[Bed::Qemu], needs: &[], run: too_small },
+];
+
+const SMALL: Setting =
+    Setting { memory_mib: 16, pool_mib: 24, devices_mib: &[24], cmdline: "paged=200 dirty=1000", partition: "" };
+
+fn record(path: &Path) -> Result<Record> {
+    Image::open(path, Access::Read)?.record()
+}
+
+fn epoch(path: &Path) -> Result<u64> {
+    Ok(record(path)?.owner.context("a space with an owner")?.epoch)
+}
+
+fn waits(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "waits", SMALL)?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    ensure!(play.refused("release")?.contains("has no dump"));
+    play.command("crash", 0)?;
+    ensure!(play.event("crash")?.text("reason")? == "operator");
+    play.event("dump_complete")?;
+    play.event("waiting")?;
+    ensure!(play.refused("crash")?.contains("waiting"));
+    ensure!(epoch(&scene.image(0))? == 1);
+    play.command("release", 0)?;
+    play.event("released")?;
+    play.event_with("start", |e| e.0["incarnation"] == 2)?;
+    play.get_ready()?;
+    play.power_off()
+}
+
+fn scrubs(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "scrubs", Setting { partition: "restart = \"never\"", ..SMALL })?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    play.key(b'c')?;
+    play.event("dump_complete")?;
+    play.event("stopped")?;
+    play.command("release", 0)?;
+    play.event("released")?;
+    play.power_off()?;
+    let free = record(&scene.image(0))?;
+    ensure!((free.state, free.residue, free.owner.is_none()) == (SpaceState::Free, Residue::Clean, true), "{free:?}");
+    let bytes = std::fs::read(scene.image(0))?;
+    ensure!(bytes[..bytes.len() - 8192].iter().all(|byte| *byte == 0), "a block was not scrubbed");
+    Ok(())
+}
+
+fn two_dumps(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "two-dumps", Setting { devices_mib: &[24, 24], ..SMALL })?;
+    let mut play = scene.start()?;
+    for incarnation in [1, 2] {
+        play.event_with("start", |e| e.0["incarnation"] == incarnation)?;
+        play.get_ready()?;
+        play.key(b'c')?;
+        play.event_with("dump_complete", |e| e.0["incarnation"] == incarnation)?;
+    }
+    play.event("waiting")?;
+    let epochs = [epoch(&scene.image(0))?, epoch(&scene.image(1))?];
+    ensure!(epochs == [1, 2] || epochs == [2, 1], "{epochs:?}");
+    play.command("release", 0)?;
+    play.event_with("start", |e| e.0["incarnation"] == 3)?;
+    play.get_ready()?;
+    play.power_off()
+}
+
+fn reset(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "reset", SMALL)?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    play.key(b'r')?;
+    ensure!(play.event("stopped")?.text("how")? == "reset");
+    play.event_with("start", |e| e.0["incarnation"] == 2)?;
+    play.get_ready()?;
+    let active = record(&scene.image(0))?;
+    ensure!(active.state == SpaceState::Active && active.owner.is_some_and(|owner| owner.epoch == 2));
+    play.key(b'v')?;
+    ensure!(play.line("wrong ")? == "0");
+    play.power_off()
+}
+
+fn power_cut(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "active-cut", SMALL)?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    play.cut_power();
+    ensure!(record(&scene.image(0))?.state == SpaceState::Active);
+    let mut play = scene.start()?;
+    play.space(0, "free")?;
+    play.space(0, "active")?;
+    play.get_ready()?;
+    play.power_off()
+}
+
+fn dump_off(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "dump-off", Setting { partition: "dump = \"off\"", ..SMALL })?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    play.key(b'c')?;
+    ensure!(play.event("crash")?.text("reason")? == "triple fault");
+    play.event_with("start", |e| e.0["incarnation"] == 2)?;
+    play.get_ready()?;
+    ensure!(record(&scene.image(0))?.state == SpaceState::Active);
+    let dumped = play.running.events.all().iter().any(|e| e.name() == "dump_complete" || e.0["state"] == "draining");
+    ensure!(!dumped, "there was a dump");
+    play.power_off()
+}
+
+fn immediate(bed: Bed) -> Result<()> {
+    let setting = Setting { devices_mib: &[24, 24], partition: "restart = \"immediate\"", ..SMALL };
+    let scene = Scene::new(bed, "immediate", setting)?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    play.key(b'c')?;
+    let restart = play.event("restart")?;
+    ensure!(restart.text("gate")? == "immediate" && restart.number("drain_remaining")? > 900, "{}", restart.0);
+    play.event("dump_complete")?;
+    play.power_off()
+}
+
+fn strangers(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "strangers", Setting { devices_mib: &[24, 24, 24], ..SMALL })?;
+    let machine = scene.machine()?;
+    // After the host command's own look.
+    let file = |n| std::fs::File::options().write(true).open(scene.image(n));
+    file(0)?.write_all_at(b"\x53\xef", 0x438)?;
+    let size = std::fs::metadata(scene.image(1))?.len();
+    file(1)?.write_all_at(b"x", size - 8192 + 300)?;
+    file(1)?.write_all_at(b"x", size - 4096 + 300)?;
+    let before = [sum(&scene.image(0))?, sum(&scene.image(1))?];
+    let mut play = Play::of(&machine)?;
+    let foreign = play.event_with("error", |e| e.0["place"] == "paging device 0")?;
+    ensure!(foreign.text("message")?.contains("ext4"), "{}", foreign.0);
+    let damaged = play.event_with("error", |e| e.0["place"] == "paging device 1")?;
+    ensure!(damaged.text("message")?.contains("CRC32C"), "{}", damaged.0);
+    play.space(2, "active")?;
+    play.get_ready()?;
+    play.key(b'c')?;
+    play.event("dump_complete")?;
+    play.event("waiting")?;
+    play.power_off()?;
+    ensure!(before == [sum(&scene.image(0))?, sum(&scene.image(1))?], "a device that is not ours was changed");
+    Ok(())
+}
+
+fn sum(path: &Path) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&std::fs::read(path)?);
+    Ok(hasher.finish())
+}
+
+fn too_small(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "too-small", Setting { pool_mib: 8, ..SMALL })?;
+    let mut machine = scene.machine()?;
+    machine.disks.clear();
+    refuses(&machine, "partition p", "there is no paging device")?;
+
+    let large = Scene::new(bed, "small-machine", Setting { pool_mib: 256, ..SMALL })?;
+    let mut machine = large.machine()?;
+    machine.memory_mib = 128;
+    refuses(&machine, "pool", "256 MiB are more than the")?;
+
+    let mut machine = scene.machine()?;
+    let small = scene.image(1);
+    boot::volume::create(&small, 8 << 20)?;
+    machine.disks = vec![small];
+    refuses(&machine, "partition p", "memory of 16 MiB is larger than every paging space")
+}
+
+/// Checks that the machine says so and stops.
+fn refuses(machine: &Machine, place: &str, message: &str) -> Result<()> {
+    let mut running = machine.start()?;
+    let error = running.events.wait_named(LIMIT, "error")?;
+    ensure!(error.text("place")? == place && error.text("message")?.contains(message), "{}", error.0);
+    ensure!(running.wait_for_end(LIMIT)? == Ended::Failure, "the machine did not fail");
+    running.passed();
+    Ok(())
+}
