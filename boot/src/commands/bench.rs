@@ -25,7 +25,7 @@ pub fn run(common: &Common) -> Result<ExitCode> {
     println!("path lengths in instructions, {}", bed.name());
     let figures = operations::measure(bed, &images)?;
     println!("{}", figures.table());
-    println!("metadata: {:.2} bytes a guest page", figures.metadata_per_page);
+    println!("metadata: {:.2} bytes a guest page at overcommit 2 (bar 16)", figures.metadata_per_page);
     let mut within = figures.above_the_bar().is_empty();
     if bed == Bed::Qemu {
         let restarts = restart::SIZES.iter().map(|mib| restart::measure(bed, &images, *mib)).collect::<Result<Vec<_>>>()?;
