@@ -27,4 +27,5 @@ pub mod paths;
 pub mod report;
 pub mod serial;
 pub mod setup;
+pub mod terminal;
 pub mod volume;

@@ -6,6 +6,7 @@ use crate::config;
 use crate::kernel_build::{self, Variant};
 use crate::serial::Echo;
 use crate::setup::{self, Job};
+use crate::terminal::Terminal;
 use anyhow::Result;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     machine.apply(plan);
     machine.cpus = arguments.cpus.unwrap_or(machine.cpus);
     let mut running = machine.start()?;
+    let _terminal = Terminal::console();
     type_through(running.console.typist()?)?;
     let ended = loop {
         match running.wait_for_end(Duration::from_secs(3600))? {
