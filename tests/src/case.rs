@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use boot::bed::{Bed, kvm};
-use boot::setup::{self, Job};
+use boot::setup::{self, Job, Permission};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 
 /// A system test.
@@ -23,6 +23,10 @@ pub fn run(cases: &[Case]) -> Conclusion {
     // Ctrl-C ends what the tests started.
     boot::interrupt::install().expect("signal handlers can be installed");
     let mut arguments = Arguments::from_args();
+    if !arguments.list {
+        // As cargo would, if it knew that a test needs another target.
+        setup::toolchain(Permission::Install).expect("the Rust target can be added");
+    }
     // Each machine keeps two CPUs busy: more than two machines at a time only make each other late.
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(2));
     let trials = cases.iter().flat_map(|case| case.beds.iter().map(|&bed| trial(case, bed))).collect();

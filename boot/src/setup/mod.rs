@@ -67,6 +67,14 @@ pub fn lacking(jobs: &[Job]) -> Vec<String> {
     lacking
 }
 
+/// Makes sure that the active toolchain can build for the bare machine.
+///
+/// # Errors
+/// Where the target is missing and may not or cannot be added.
+pub fn toolchain(permission: Permission) -> Result<()> {
+    toolchain::prepare(permission)
+}
+
 /// Makes sure that the packages and the Rust target for `jobs` are there.
 ///
 /// # Errors
