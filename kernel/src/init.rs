@@ -1,6 +1,6 @@
 //! Start-up: what comes up in which order, on the bare machine only.
 //!
-//! Options on the command line: `log=error|warn|info|debug|trace`, `selftest=...` (see [`selftest`]).
+//! Options on the command line: `log=error|warn|info|debug|trace`, `selftest=...` (see `init::selftest`).
 // UNSAFETY: takes over the memory that the boot stub hands out.
 #![allow(unsafe_code)]
 

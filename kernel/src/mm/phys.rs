@@ -1,7 +1,7 @@
 //! The content of frames, by number.
 //!
 //! [`FrameMemory`] is what the pager and the copies need of physical memory; [`DirectMap`] gives it wherever all of it is seen
-//! through one constant offset: on the bare machine the direct map, on the host one large allocation ([`super::fake::FakeRam`]).
+//! through one constant offset: on the bare machine the direct map, on the host one large allocation (`mm::fake`).
 //!
 //! Invariants: frames of guests are untyped. Their bytes are copied, cleared or summed through raw pointers, never referenced, because
 //! a guest on another CPU may write them at any moment; whoever needs a stable content has let the flush pass first.

@@ -2,7 +2,7 @@
 //!
 //! A back end needs a few page-aligned pages that only the CPU's virtualisation reads and writes (VMCS,
 //! VMCB, save areas), and a tag for each vCPU's translations. Who owns memory (`mm`) makes the former,
-//! [`Tags`] the latter.
+//! [`Tags`](super::tag::Tags) the latter.
 //!
 //! Invariant: a [`ControlFrame`] is used for one thing until its owner is dropped, and is never the guest's.
 
