@@ -120,11 +120,12 @@ fn whole(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Large enough that a record of progress, which waits behind megabytes of blocks on a slow disk, comes well before the end.
 const CUT: Setting = Setting {
-    memory_mib: 64,
-    pool_mib: 80,
-    devices_mib: &[72],
-    cmdline: "paged=2000 dirty=12000 zeros=500",
+    memory_mib: 128,
+    pool_mib: 144,
+    devices_mib: &[136],
+    cmdline: "paged=2000 dirty=28000 zeros=500",
     partition: "restart = \"never\"",
 };
 
@@ -132,8 +133,8 @@ const CUT: Setting = Setting {
 fn cut(bed: Bed, name: &'static str) -> Result<(Scene, Pages)> {
     let scene = Scene::new(bed, name, CUT)?;
     let mut play = scene.start()?;
-    let pages = Pages { start: play.get_ready()?, paged: 2000, dirty: 12000, zeros: 500 };
-    play.running.limit_writes(0, 8 << 20)?;
+    let pages = Pages { start: play.get_ready()?, paged: 2000, dirty: 28000, zeros: 500 };
+    play.running.limit_writes(0, 12 << 20)?;
     play.key(b'c')?;
     let drain = play.event("drain")?;
     ensure!(drain.number("remaining")? > 0, "{}", drain.0);

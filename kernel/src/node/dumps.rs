@@ -10,8 +10,8 @@
 //! A bit of the bitmap counts from the moment it is on the medium, also beyond the progress: so its block and its checksum are
 //! made durable before it, and it is written from a copy that no page joins meanwhile.
 //!
-//! Each dump is a task. The sweep is stepped at every turn of it, also while the description is being written, because the
-//! restart waits for frames and not for headers.
+//! Each dump is a task. Once the record says DRAINING, the sweep is stepped at every turn of it, also while progress is being
+//! recorded, because the restart waits for frames and not for records.
 
 use super::describe::{self, Fixed, Recovered, put};
 use super::spaces::SpaceId;
@@ -150,7 +150,9 @@ impl Job {
     async fn dump(&self, contents: &Contents) -> Result<(), DiskError> {
         let layout = &contents.layout;
         let mut bitmap = vec![0; layout.bitmap_bytes()];
-        let first = self.sweeping(self.begin(layout, &mut bitmap)).await?;
+        // Before the sweep: until the record says DRAINING, a power cut costs the dump, and on a slow disk the record would
+        // wait behind the blocks.
+        let first = self.begin(layout, &mut bitmap).await?;
         let (mut recorded, mut recorded_ns, mut before) = (0, time::now_ns(), None);
         let last = loop {
             let (progress, busy) = self.step();
