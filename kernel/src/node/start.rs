@@ -64,9 +64,6 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     });
     build::report_disks(node);
     block_on(node, node.spaces.open());
-    if config.self_tests.iter().any(|name| name == measure::RAW_DISK) {
-        block_on(node, measure::raw_disks(node));
-    }
     node.spaces.resume();
     measure(node, &config)?;
     for shared in &node.partitions {
@@ -80,10 +77,16 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
 /// Runs the measurements that the configuration asks for.
 fn measure(node: &'static Node, config: &Config) -> Result<(), Trouble> {
     for name in &config.self_tests {
-        if name != bench::NAME {
-            return Err(trouble("self_tests", format!("unknown: {name} (known: {})", bench::NAME)));
+        match name.as_str() {
+            measure::RAW_DISK => block_on(node, measure::raw_disks(node)),
+            bench::NAME => {
+                bench::pager(node, CpuId::BOOT).map_err(|why| trouble("self_tests", format!("{name}: {why:?}")))?;
+            }
+            _ => {
+                let known = format!("unknown: {name} (known: {}, {})", bench::NAME, measure::RAW_DISK);
+                return Err(trouble("self_tests", known));
+            }
         }
-        bench::pager(node, CpuId::BOOT).map_err(|why| trouble("self_tests", format!("{name}: {why:?}")))?;
     }
     Ok(())
 }
