@@ -103,7 +103,7 @@ fn mutant_is_caught(bed: Bed) -> Result<()> {
 fn machine(bed: Bed, name: &str, measure: &Measure) -> Result<Machine> {
     let kernel = test_kernel("spin")?;
     let [memory, pool, device] = measure.mib;
-    let image = std::env::temp_dir().join(format!("tidepool-{}-{name}.img", std::process::id()));
+    let image = std::env::temp_dir().join(format!("tidepool-{}-{}-{name}.img", std::process::id(), bed.name()));
     let device = match bed {
         Bed::Bochs => format!("memory = \"{device} MiB\""),
         _ => format!("image = \"{}\"\nsize = \"{device} MiB\"", image.display()),
