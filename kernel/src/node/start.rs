@@ -14,6 +14,7 @@ use crate::arch::{instr, percpu, smp, time};
 use crate::archive::BootArchive;
 use crate::config::{self, Config};
 use crate::console::event::Event;
+use crate::mm::crc;
 use crate::sched;
 use crate::sync::{Once, Ranked, rank};
 use crate::virt::Backend;
@@ -53,6 +54,7 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
         let frame = build::control_frame(memory).ok_or_else(|| trouble("machine", "no memory for the back end".into()))?;
         FRAMES.lock().push(frame);
     }
+    crc::choose(time::now_ns);
     let node = build::node(memory, archive, &config, backend)?;
     report(&Event::Boot {
         version: env!("CARGO_PKG_VERSION"),
