@@ -1,10 +1,13 @@
 //! The fixed table of batches: pages that leave together, or are cleaned together.
 //!
 //! ```text
-//!  Free ──fill, flush──> Limbo ──ticket passed──> Scan ──all scanned──> Write ──all answered──> Free
-//!                          │                        │                     │
-//!                          └ clean ones freed       ├ zero ones freed     ├ written ones freed, or kept if rescued
-//!                                                   └ checksums taken     └ failed ones mapped again
+//!                                                 ┌─ a piece claimed ─> Inspected ─┐
+//!                                                 │                                │
+//!  Free ──fill, flush──> Limbo ──ticket passed──> Scan <──────── filed ────────────┤
+//!                          │                                                       └ the last one ─> Write ──all answered──> Free
+//!                          └ clean ones freed         zero ones freed, checksums kept                │
+//!                                                                                                    ├ written ones freed, or kept if rescued
+//!                                                                                                    └ failed ones mapped again
 //! ```
 //!
 //! A batch's pages ascend (a clock's wrap starts a second ascent), so neighbours stand beside each other and one
@@ -40,6 +43,8 @@ pub(super) enum Phase {
     Free,
     Limbo,
     Scan,
+    /// A CPU looks at a piece of it without the pager's lock; nobody else touches it.
+    Inspected,
     Write,
 }
 
@@ -93,6 +98,8 @@ pub(super) struct Batch {
     pub purpose: Purpose,
     /// Whose pages; none while free.
     pub object: Option<ObjectId>,
+    /// Launched before all with a higher one.
+    pub turn: u64,
     pub ticket: Option<Ticket>,
     /// The flush has passed.
     pub passed: Option<Passed>,
@@ -113,6 +120,7 @@ impl Batch {
             phase: Phase::Free,
             purpose: Purpose::Evict,
             object: None,
+            turn: 0,
             ticket: None,
             passed: None,
             lines: Vec::with_capacity(BATCH_PAGES),
@@ -164,7 +172,8 @@ impl Batch {
         match self.phase {
             Phase::Limbo | Phase::Scan => true,
             Phase::Write => self.cursor < self.lines.len() && self.outstanding == 0,
-            Phase::Free => false,
+            // Who inspects it goes on with it.
+            Phase::Inspected | Phase::Free => false,
         }
     }
 }
@@ -174,11 +183,13 @@ impl Batch {
 pub(super) struct Batches {
     all: Vec<Batch>,
     in_use: usize,
+    /// Launched so far.
+    launched: u64,
 }
 
 impl Batches {
     pub fn new() -> Self {
-        Self { all: (0..BATCHES).map(|_| Batch::new()).collect(), in_use: 0 }
+        Self { all: (0..BATCHES).map(|_| Batch::new()).collect(), in_use: 0, launched: 0 }
     }
 
     /// Returns a free batch for an object that has not too many already.
@@ -187,6 +198,12 @@ impl Batches {
             return None;
         }
         self.all.iter().position(|batch| batch.phase == Phase::Free)
+    }
+
+    /// Returns the oldest batch of which a piece may be claimed.
+    pub fn to_scan(&self) -> Option<usize> {
+        let waits = self.all.iter().enumerate().filter(|(_, batch)| batch.phase == Phase::Scan);
+        waits.min_by_key(|(_, batch)| batch.turn).map(|(number, _)| number)
     }
 
     pub fn get(&mut self, number: usize) -> &mut Batch {
@@ -210,7 +227,8 @@ impl Batches {
     pub fn launch(&mut self, number: usize, object: ObjectId, purpose: Purpose, ticket: Ticket) {
         let batch = &mut self.all[number];
         (batch.phase, batch.purpose) = (Phase::Limbo, purpose);
-        (batch.object, batch.ticket) = (Some(object), Some(ticket));
+        (batch.object, batch.ticket, batch.turn) = (Some(object), Some(ticket), self.launched);
+        self.launched += 1;
         self.in_use += 1;
     }
 

@@ -38,6 +38,7 @@ mod fault;
 mod page_in;
 mod poll;
 mod reclaim;
+mod scan;
 mod slots;
 pub mod space;
 mod state;

@@ -66,25 +66,31 @@ impl Budget {
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Brings home what the disks have finished, moves batches on, takes frames back where the pool is short, wakes who waited.
     ///
-    /// `me` is the calling CPU; it holds no translation of any guest's page. Returns at once where another CPU has the pager: that one
-    /// may have been past what has just happened, so there is more to do.
+    /// `me` is the calling CPU; it holds no translation of any guest's page. Where another CPU has the pager, that one may have been
+    /// past what has just happened, so there is more to do.
     pub fn poll(&self, me: CpuId, now: u64) -> Work {
-        let mut work = Work::default();
         self.clock.store(now, Relaxed);
-        let Some(mut state) = self.state.try_lock() else {
-            work.busy = true;
-            return work;
-        };
-        let state = &mut *state;
         let mut budget = Budget::for_poll();
+        let Some(mut state) = self.state.try_lock() else { return Work { busy: true, ..Work::default() } };
+        let work = self.turn(&mut state, me, now, &mut budget);
+        let to_scan = state.batches.to_scan().is_some();
+        drop(state);
+        if to_scan {
+            self.scan(&mut budget, now);
+        }
+        work
+    }
+
+    fn turn(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget) -> Work {
+        let mut work = Work::default();
         for disk in 0..self.disks.len().min(MAX_DISKS) {
             self.take_completions(state, disk, now, &mut work);
         }
-        self.reclaim(state, me, now, &mut budget, &mut work);
-        self.clean(state, me, now, &mut budget, &mut work);
+        self.reclaim(state, me, now, budget, &mut work);
+        self.clean(state, me, now, budget, &mut work);
         if state.batches.any() {
             for number in 0..BATCHES {
-                self.advance(state, number, &mut budget, now);
+                self.advance(state, number, now);
             }
         }
         self.resubmit_transfers(state);

@@ -1,16 +1,15 @@
 //! A batch's way from limbo to its blocks.
 //!
-//! Each step takes what the budget allows and leaves the rest for the next poll. A page can be rescued at any time before its last
+//! What needs a look at the pages, between limbo and the writes, is in [`super::scan`]. A page can be rescued at any time before its last
 //! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
 
 use super::batch::{Batch, Entry, Phase, Purpose, extend_last};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
-use super::poll::Budget;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, State};
-use super::{LANDMARK_BYTES, Landmark, Pager};
-use crate::addr::{Hfn, PAGE_SIZE, PageIndex};
+use super::Pager;
+use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
 use crate::mm::flush::{Kicks, Passed};
@@ -43,8 +42,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         kicks
     }
 
-    /// Takes a batch as far as it goes now.
-    pub(super) fn advance(&self, state: &mut State<P>, number: usize, budget: &mut Budget, now: u64) {
+    /// Takes a batch as far as it goes without a look at its pages.
+    pub(super) fn advance(&self, state: &mut State<P>, number: usize, now: u64) {
         let State { batches, slots, freed, segments, notices, .. } = state;
         let batch = batches.get(number);
         let Some(id) = batch.object else { return };
@@ -54,9 +53,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             let Some(passed) = batch.passed else { return };
             self.free_unmapped(batch, slot, &passed, freed);
             (batch.ticket, batch.cursor, batch.phase) = (None, 0, Phase::Scan);
-        }
-        if batch.phase == Phase::Scan {
-            self.scan(batch, slot, budget, freed, now);
         }
         if batch.phase == Phase::Write {
             self.write(batch, number, slot, segments, notices, now);
@@ -69,62 +65,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     fn free_unmapped(&self, batch: &mut Batch, slot: &mut Slot, passed: &Passed, freed: &mut Vec<Frame>) {
         slot.drain.freed += batch.unmapped.len() as u64;
         freed.extend(batch.unmapped.drain(..).map(|page| page.reclaim(passed)));
-    }
-
-    /// Frees zero pages, takes the checksums of the others.
-    fn scan(&self, batch: &mut Batch, slot: &mut Slot, budget: &mut Budget, freed: &mut Vec<Frame>, now: u64) {
-        let passed = batch.passed.expect("a batch is scanned after its flush");
-        let writable = slot.writable(now).is_some();
-        while batch.cursor < batch.lines.len() {
-            if !budget.take_scan() {
-                return;
-            }
-            let line = batch.cursor;
-            batch.cursor += 1;
-            let Some((index, hfn)) = batch.settle(line, &passed) else { continue };
-            if self.ground.memory.is_zero(hfn) {
-                let entry = batch.take(line);
-                self.end_zero(slot, index, entry, freed);
-            } else if writable {
-                batch.lines[line].crc = self.ground.memory.checksum(hfn);
-                self.look_for_landmark(slot, index, hfn);
-            } else {
-                abort(leaf_of(&slot.object, index), batch.take(line));
-                slot.drain.pull_back(index);
-            }
-        }
-        (batch.cursor, batch.phase) = (0, Phase::Write);
-    }
-
-    /// Every page that has a block has passed here, so no page is ever read back only to be searched.
-    fn look_for_landmark(&self, slot: &mut Slot, index: PageIndex, hfn: Hfn) {
-        let Landmark { first_word, matches } = self.ground.landmark;
-        let mut word = [0; 4];
-        self.ground.memory.copy_out(hfn, 0, &mut word);
-        if u32::from_le_bytes(word) != first_word {
-            return;
-        }
-        let mut bytes = [0; LANDMARK_BYTES];
-        self.ground.memory.copy_out(hfn, 0, &mut bytes);
-        if matches(&bytes) {
-            slot.note_landmark(index);
-        }
-    }
-
-    fn end_zero(&self, slot: &mut Slot, index: PageIndex, entry: Entry, freed: &mut Vec<Frame>) {
-        let page = leaf_of(&slot.object, index);
-        match entry {
-            Entry::Ready(settled) => {
-                if let Ended::Out(frame) = page.evict_zero(settled) {
-                    freed.push(frame);
-                    bump(&self.counters.zero_evictions, 1);
-                    slot.drain.zero += 1;
-                    slot.drain.freed += 1;
-                }
-            }
-            // A page that stays mapped gains nothing by a block of zeros: the clock evicts it for nothing.
-            other => abort(page, other),
-        }
     }
 
     /// Queues one request for each run of neighbours, until the disk is full.
@@ -266,7 +206,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 }
 
 /// Maps a page again that was under way.
-fn abort(page: Page<'_>, entry: Entry) {
+pub(super) fn abort(page: Page<'_>, entry: Entry) {
     match entry {
         Entry::Ready(settled) => page.abort_write_out(settled),
         Entry::CleanReady(settled) => page.abort_clean(settled),
@@ -274,7 +214,7 @@ fn abort(page: Page<'_>, entry: Entry) {
     }
 }
 
-fn leaf_of(object: &MemoryObject, index: PageIndex) -> Page<'_> {
+pub(super) fn leaf_of(object: &MemoryObject, index: PageIndex) -> Page<'_> {
     object.existing(index).expect("a page that is under way has a table")
 }
 
