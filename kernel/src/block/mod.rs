@@ -13,6 +13,7 @@
 //! | [`blocking`] | one request at a time with a bound, for start-up |
 //! | `any` | the kinds of disk of a running machine, behind one type |
 //! | `discover` | finding disks at start-up |
+//! | [`gpt`] | partition tables: reading and judging one, making one |
 //! | [`dma`] | how drivers reach physical memory |
 //! | [`stats`] | counters by operation |
 
@@ -23,6 +24,7 @@ pub mod blocking;
 pub mod discover;
 pub mod dma;
 pub mod fault;
+pub mod gpt;
 pub mod memory;
 pub mod request;
 #[cfg(target_os = "none")]

@@ -21,7 +21,7 @@ pub enum Event<'a> {
     /// A disk was found.
     Disk { index: u8, bytes: u64, base: Option<u64>, serial: &'a str },
     /// A paging space was looked at or changed its state.
-    Space { disk: u8, state: &'a str, partition: &'a str, epoch: u64 },
+    Space { disk: u8, space: u32, state: &'a str, partition: &'a str, epoch: u64 },
     /// A partition starts an incarnation.
     Start { partition: &'a str, incarnation: u64 },
     /// The incarnation's first entry into the guest.
@@ -59,6 +59,7 @@ pub enum Event<'a> {
         partition: &'a str,
         incarnation: u64,
         disk: u8,
+        space: u32,
         pages_written: u64,
         pages_clean: u64,
         pages_zero: u64,
@@ -71,9 +72,9 @@ pub enum Event<'a> {
         since_crash_ns: u64,
     },
     /// A dump could not be finished; what was written remains as a partial dump.
-    DumpFailed { partition: &'a str, incarnation: u64, disk: u8, message: &'a str },
+    DumpFailed { partition: &'a str, incarnation: u64, disk: u8, space: u32, message: &'a str },
     /// A dump was given back.
-    Released { disk: u8, partition: &'a str, incarnation: u64 },
+    Released { disk: u8, space: u32, partition: &'a str, incarnation: u64 },
     /// A guest asked for power off or reset, or was stopped.
     Stopped { partition: &'a str, incarnation: u64, how: &'a str, code: u64 },
     /// Counters of a partition.

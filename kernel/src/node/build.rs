@@ -5,7 +5,7 @@
 
 use super::graves::Graves;
 use super::io::AsyncIo;
-use super::spaces::{BUFFER, Spaces};
+use super::spaces::{BUFFER, Device, Spaces};
 use super::task::Tasks;
 use super::{Node, NodeDisk, NodePager};
 use crate::addr::{Hpa, PAGE_SIZE};
@@ -47,6 +47,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicBool;
 
+/// Most dump images that tables are set aside for.
+const MOST_IMAGES: usize = 8;
 /// Most pieces of memory that the pool is made of.
 const POOL_REGIONS: usize = 8;
 
@@ -75,14 +77,14 @@ pub fn node(
     let disks = disks(memory, config)?;
     let io: &'static AsyncIo = Box::leak(Box::default());
     let tasks: &'static Tasks = Box::leak(Box::default());
-    let mut buffered = Vec::new();
+    let mut devices = Vec::new();
     for disk in &disks {
-        buffered.push((*disk, buffer(memory)?));
+        devices.push(Device::new(disk, buffer(memory)?));
     }
     let node_uuid = Uuid::from_entropy(instr::rdtsc(), disks.len() as u64);
-    let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(buffered.into_iter(), io, tasks, node_uuid)));
+    let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(devices, io, tasks, node_uuid)));
     let map = direct_map();
-    let tables = Arc::new(TableReserve::new(table_frames(memory, config, disks.len())?, *map));
+    let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces.count())?, *map));
     let frames = Arc::new(pool(memory, config)?);
     let words: &'static CpuWords = Box::leak(Box::new(CpuWords::new(percpu::count())));
     let leaked: &'static Arc<FrameTable> = Box::leak(Box::new(frames.clone()));
@@ -143,13 +145,14 @@ fn buffer(memory: &mut PhysicalMemory) -> Result<DmaRegion, Trouble> {
     Ok(unsafe { DmaRegion::of_taken(range) })
 }
 
-/// Frames for second-level tables: for every partition's live memory, and for as many dump images as there are disks.
-fn table_frames(memory: &mut PhysicalMemory, config: &Config, disks: usize) -> Result<FrameTable, Trouble> {
+/// Frames for second-level tables: for every partition's live memory, and for as many dump images as there are spaces, within
+/// reason: a partition waits where there are more.
+fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: usize) -> Result<FrameTable, Trouble> {
     let of = |bytes: u64| TableReserve::pages_for(bytes / PAGE_SIZE);
     let live: u64 = config.partitions.iter().map(|p| of(p.memory_bytes)).sum();
     let largest = config.partitions.iter().map(|p| of(p.memory_bytes)).max().unwrap_or(1);
     // One more for memory that is still being taken apart.
-    let pages = live + largest * (disks as u64 + 1);
+    let pages = live + largest * (spaces.min(MOST_IMAGES) as u64 + 1);
     let none = || trouble("machine", format!("no memory for {pages} pages of second-level tables"));
     let range = memory.take(pages * PAGE_SIZE).ok_or_else(none)?;
     FrameTable::new(&[region(&range)]).map_err(|_| none())
@@ -193,7 +196,7 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     let bytes = shared.config.memory_bytes;
     let layout = RamLayout::new(bytes).ok_or_else(|| trouble(&place, format!("memory of {bytes} bytes")))?;
     let largest = node.spaces.largest();
-    let needs_space = node.spaces.count() > 0;
+    let needs_space = node.spaces.has_devices();
     if needs_space && layout.pages() > largest {
         let (memory, largest) = (bytes >> 20, (u64::from(largest) * PAGE_SIZE) >> 20);
         return Err(trouble(
@@ -210,7 +213,7 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
 fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, shared: &Arc<Shared>) -> Result<Runner, Trouble> {
     let layout = check(node, shared)?;
     let place = format!("partition {}", shared.name());
-    let needs_space = node.spaces.count() > 0;
+    let needs_space = node.spaces.has_devices();
     let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
     let rate = TscRate::new(time::tsc_hz());
     let clock = Clock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.unix_ns() };

@@ -102,10 +102,13 @@ fn list(node: &Node, audience: Audience) {
     for space in node.spaces.summaries() {
         let (partition, epoch) = space.owner.as_ref().map_or(("", 0), |(name, epoch)| (name.as_str(), *epoch));
         match audience {
-            Audience::Program(_) => report(&Event::Space { disk: space.disk as u8, state: space.state, partition, epoch }),
-            Audience::People if partition.is_empty() => print_text(format_args!("disk {}  {}\n", space.disk, space.state)),
+            Audience::Program(_) => {
+                let (disk, number) = (space.place.disk as u8, space.place.number);
+                report(&Event::Space { disk, space: number, state: space.state, partition, epoch });
+            }
+            Audience::People if partition.is_empty() => print_text(format_args!("{}  {}\n", space.place, space.state)),
             Audience::People => {
-                print_text(format_args!("disk {}  {}  {partition}, incarnation {epoch}\n", space.disk, space.state));
+                print_text(format_args!("{}  {}  {partition}, incarnation {epoch}\n", space.place, space.state));
             }
         }
     }

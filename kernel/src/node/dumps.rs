@@ -14,7 +14,7 @@
 //! recorded, because the restart waits for frames and not for records.
 
 use super::describe::{self, Fixed, Recovered, put};
-use super::spaces::SpaceId;
+use super::spaces::{Place, SpaceId};
 use super::{Node, report, task};
 use crate::addr::{Gfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu;
@@ -130,7 +130,8 @@ impl Job {
         if let Err(error) = result {
             let message = alloc::format!("{error:?}");
             let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
-            report(&Event::DumpFailed { partition, incarnation, disk: self.space.0 as u8, message: &message });
+            let Place { disk, number, .. } = self.node.spaces.place(self.space);
+            report(&Event::DumpFailed { partition, incarnation, disk: disk as u8, space: number, message: &message });
         }
         // Told first: a partition that starts because the drain has ended starts behind its outcome.
         self.status.ended.store(true, Ordering::Release);
@@ -352,10 +353,12 @@ impl Job {
     }
 
     fn announce(&self, last: &Progress, described: Described, drained_ns: u64) {
+        let Place { disk, number, .. } = self.node.spaces.place(self.space);
         report(&Event::DumpComplete {
             partition: &self.partition,
             incarnation: self.crash.incarnation,
-            disk: self.space.0 as u8,
+            disk: disk as u8,
+            space: number,
             pages_written: last.written,
             pages_clean: last.clean,
             pages_zero: last.zero,

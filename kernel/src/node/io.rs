@@ -6,7 +6,6 @@
 
 use super::NodePager;
 use super::task::until;
-use crate::addr::Hpa;
 use crate::block::{Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
 use crate::paging::cookie::{Class, MAILBOX_DEPTH, Tag};
 use crate::sync::{Ranked, rank};
@@ -72,22 +71,6 @@ impl AsyncIo {
     /// As [`Self::run`].
     pub async fn flush(&self, disk: &impl Disk) -> Result<(), DiskError> {
         self.run(disk, Operation::Flush, SectorRange { first: 0, count: 0 }, &[]).await
-    }
-
-    /// Reads or writes `len` bytes at `buffer` from byte `offset` of the disk.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub async fn transfer(
-        &self,
-        disk: &impl Disk,
-        operation: Operation,
-        offset: u64,
-        buffer: Hpa,
-        len: usize,
-    ) -> Result<(), DiskError> {
-        let sectors = SectorRange { first: offset / 512, count: len as u64 / 512 };
-        self.run(disk, operation, sectors, &[Segment { base: buffer, len: len as u32 }]).await
     }
 
     fn take_slot(&self) -> Option<usize> {

@@ -7,7 +7,7 @@ use super::spaces::SpaceId;
 use super::{Node, report};
 use crate::addr::PAGE_SIZE;
 use crate::arch::time;
-use crate::block::{Disk, DiskError, Operation, SectorRange, Segment};
+use crate::block::{Disk, DiskError, Operation, Segment};
 use crate::console::event::Event;
 use crate::mm::frames::Frame;
 use crate::mm::phys::FrameMemory;
@@ -48,7 +48,7 @@ pub async fn raw_disks(node: &'static Node) {
 }
 
 async fn write(node: &'static Node, id: SpaceId) -> Result<(u64, u64), DiskError> {
-    let disk = node.spaces.disk(id);
+    let (disk, area) = (node.spaces.disk(id), node.spaces.place(id).area);
     let info = disk.info();
     let pages = info.max_segments.min(256);
     let frames: Vec<Frame> = core::iter::from_fn(|| node.frames.alloc()).take(pages).collect();
@@ -56,14 +56,14 @@ async fn write(node: &'static Node, id: SpaceId) -> Result<(u64, u64), DiskError
     let segment = |frame: &Frame| Segment { base: frame.hfn().base(), len: PAGE_SIZE as u32 };
     let segments: Vec<Segment> = frames.iter().map(segment).collect();
     let piece = frames.len() as u64 * PAGE_SIZE;
-    let total = BYTES.min((info.capacity * 512).saturating_sub(2 * START)) / piece.max(1) * piece;
+    let total = BYTES.min(area.bytes().saturating_sub(2 * START)) / piece.max(1) * piece;
 
     let start = time::now_ns();
     let mut at = 0;
     let mut flying: Vec<InFlight<'_>> = Vec::new();
     let result = core::future::poll_fn(|context| {
         while flying.len() < DEPTH && at < total {
-            let sectors = SectorRange { first: (START + at) / 512, count: piece / 512 };
+            let Some(sectors) = area.locate(START + at, piece) else { break };
             flying.push(Box::pin(node.io.run(disk, Operation::Write, sectors, &segments)));
             at += piece;
         }

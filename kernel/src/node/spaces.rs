@@ -1,4 +1,4 @@
-//! The paging spaces of a node: one a disk, from what a start finds to what a release leaves.
+//! The paging spaces of a node: whole disks or GPT partitions of disks, from what a start finds to what a release leaves.
 //!
 //! ```text
 //!   open ──> Unusable (foreign, damaged, dead)      acquire            crash             end of the drain
@@ -12,6 +12,7 @@
 //! that only one can make. What a record claims is durable before the record is.
 
 mod activate;
+mod discover;
 mod open;
 mod record_io;
 mod release;
@@ -19,8 +20,7 @@ mod release;
 use super::disk::NodeDisk;
 use super::io::AsyncIo;
 use super::report;
-use crate::block::dma::DmaRegion;
-use crate::block::{Disk, DiskError};
+use crate::block::DiskError;
 use crate::console::event::Event;
 use crate::paging::Store;
 use crate::paging::blocks::BlockMap;
@@ -32,11 +32,12 @@ use crate::sync::{Ranked, rank};
 use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
+pub use discover::{Device, Place};
 
 /// Bytes of the buffer that a space's task works with.
 pub const BUFFER: usize = 80 << 10;
 
-/// A space, by the number of its disk.
+/// A space, by its number in the order of disks and, on a disk, of GPT entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpaceId(pub usize);
 
@@ -56,17 +57,17 @@ enum Phase {
 struct Inner {
     phase: Phase,
     record: Option<Record>,
-    buffer: Option<DmaRegion>,
 }
 
 /// One space.
 struct Space {
-    disk: &'static NodeDisk,
+    place: Place,
     inner: Ranked<Inner, { rank::SPACE }>,
 }
 
 /// All spaces of a node.
 pub struct Spaces {
+    devices: Vec<Device>,
     spaces: Vec<Space>,
     io: &'static AsyncIo,
     tasks: &'static super::task::Tasks,
@@ -76,8 +77,8 @@ pub struct Spaces {
 /// A line about a space for people.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Its disk.
-    pub disk: usize,
+    /// Where it lies.
+    pub place: Place,
     /// State in words.
     pub state: &'static str,
     /// Its owner's name, and the incarnation.
@@ -85,18 +86,11 @@ pub struct Summary {
 }
 
 impl Spaces {
-    /// Makes the spaces of `disks`, each with a buffer; [`Self::open`] looks at what they hold.
-    pub fn new(
-        disks: impl Iterator<Item = (&'static NodeDisk, DmaRegion)>,
-        io: &'static AsyncIo,
-        tasks: &'static super::task::Tasks,
-        node: Uuid,
-    ) -> Self {
-        let space = |(disk, buffer)| Space {
-            disk,
-            inner: Ranked::new(Inner { phase: Phase::Unusable, record: None, buffer: Some(buffer) }),
-        };
-        Self { spaces: disks.map(space).collect(), io, tasks, node }
+    /// Finds the spaces of `devices`; [`Self::open`] looks at what they hold.
+    pub fn new(devices: Vec<Device>, io: &'static AsyncIo, tasks: &'static super::task::Tasks, node: Uuid) -> Self {
+        let places = discover::places(&devices);
+        let space = |place| Space { place, inner: Ranked::new(Inner { phase: Phase::Unusable, record: None }) };
+        Self { spaces: places.into_iter().map(space).collect(), devices, io, tasks, node }
     }
 
     fn space(&self, id: SpaceId) -> &Space {
@@ -106,13 +100,14 @@ impl Spaces {
     /// Returns whether any space could ever hold `pages` pages, and the largest number that one can.
     pub fn largest(&self) -> u32 {
         let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
-        usable.map(|s| Layout::most_pages(s.disk.info().capacity * 512)).max().unwrap_or(0)
+        usable.map(|s| s.place.area.most_pages()).max().unwrap_or(0)
     }
 
     /// Returns where the pages of an active space go.
     pub fn store(&self, id: SpaceId) -> Option<Store> {
-        let layout = self.layout(id)?;
-        Some(Store { disk: id.0, blocks: BlockMap { data_start: layout.blocks().start / 512, pages: layout.pages() } })
+        let (place, layout) = (self.place(id), self.layout(id)?);
+        let blocks = place.area.locate_extent(layout.blocks())?;
+        Some(Store { disk: place.disk, blocks: BlockMap { data_start: blocks.first, pages: layout.pages() } })
     }
 
     /// Returns the layout of a space that has contents.
@@ -122,7 +117,16 @@ impl Spaces {
 
     /// Returns the disk of a space.
     pub fn disk(&self, id: SpaceId) -> &'static NodeDisk {
-        self.space(id).disk
+        self.device(id).disk()
+    }
+
+    /// Returns where a space lies.
+    pub fn place(&self, id: SpaceId) -> Place {
+        self.space(id).place
+    }
+
+    fn device(&self, id: SpaceId) -> &Device {
+        &self.devices[self.place(id).disk]
     }
 
     /// Returns where I/O of tasks goes through.
@@ -155,24 +159,30 @@ impl Spaces {
         self.spaces.len()
     }
 
+    /// Returns whether there is a paging device, whatever it holds.
+    pub const fn has_devices(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
     /// Describes every space, for `list`.
     pub fn summaries(&self) -> Vec<Summary> {
-        let summary = |(disk, space): (usize, &Space)| {
+        let summary = |space: &Space| {
             let inner = space.inner.lock();
             let record = inner.record.as_ref();
             let state = if inner.phase == Phase::Unusable { "unusable" } else { record.map_or("?", |r| r.state.name()) };
-            Summary { disk, state, owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)) }
+            Summary { place: space.place, state, owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)) }
         };
-        self.spaces.iter().enumerate().map(summary).collect()
+        self.spaces.iter().map(summary).collect()
     }
 
     fn tell(&self, id: SpaceId, record: &Record) {
         let (partition, epoch) = record.owner.as_ref().map_or(("", 0), |o| (&*o.name, o.epoch));
-        report(&Event::Space { disk: id.0 as u8, state: record.state.name(), partition, epoch });
+        let Place { disk, number, .. } = self.place(id);
+        report(&Event::Space { disk: disk as u8, space: number, state: record.state.name(), partition, epoch });
     }
 
-    fn trouble(&self, disk: usize, message: &str) {
-        report(&Event::Error { place: &format!("paging device {disk}"), message });
+    fn trouble(&self, id: SpaceId, message: &str) {
+        report(&Event::Error { place: &format!("{}", self.place(id)), message });
     }
 }
 

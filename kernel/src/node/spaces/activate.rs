@@ -8,10 +8,10 @@
 
 use super::{Phase, Space, SpaceId, Spaces};
 use crate::addr::PAGE_SIZE;
-use crate::block::{Disk, DiskError};
+use crate::block::DiskError;
 use crate::mm::layout::RamLayout;
 use crate::paging::space::record::Contents;
-use crate::paging::space::{Drain, Layout, Owner, Residue, SpaceState, Uuid};
+use crate::paging::space::{Drain, Owner, Residue, SpaceState, Uuid};
 use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
@@ -19,9 +19,9 @@ use arrayvec::ArrayString;
 impl Spaces {
     /// Takes the smallest free space that fits and starts to activate it; `None` if there is none now.
     pub fn acquire(&'static self, owner: &str, ram: &RamLayout, epoch: u64) -> Option<SpaceId> {
-        let fits = |space: &Space| Layout::for_pages(space.disk.info().capacity * 512, ram.pages()).is_ok();
+        let fits = |space: &Space| space.place.area.fits(ram.pages());
         let mut fitting: Vec<_> = (0..self.spaces.len()).filter(|&n| fits(&self.spaces[n])).map(SpaceId).collect();
-        fitting.sort_by_key(|&id| self.disk(id).info().capacity);
+        fitting.sort_by_key(|&id| self.place(id).area.bytes());
         let id = fitting.into_iter().find(|&id| self.claim(id, owner))?;
         self.start_activation(id, owner, ram, epoch);
         Some(id)
@@ -58,14 +58,13 @@ impl Spaces {
             let result = self.activate(id, name, &ram, epoch).await;
             self.space(id).inner.lock().phase = result.map_or_else(Phase::Failed, |()| Phase::Active);
             if let Err(error) = result {
-                self.trouble(id.0, &format!("cannot be made ready: {error:?}"));
+                self.trouble(id, &format!("cannot be made ready: {error:?}"));
             }
         });
     }
 
     async fn activate(&self, id: SpaceId, name: ArrayString<64>, ram: &RamLayout, epoch: u64) -> Result<(), DiskError> {
-        let disk = self.space(id).disk;
-        let contents = Contents::new(disk.info().capacity * 512, ram).map_err(|_| DiskError::Unsupported)?;
+        let contents = Contents::new(self.place(id).area.bytes(), ram).map_err(|_| DiskError::Unsupported)?;
         // No reader may take the old header for that of what comes now.
         self.write(id, 0, &[0; PAGE_SIZE as usize]).await?;
         let owner = Owner { name, partition: Uuid::from_name(&name), node: self.node, epoch };

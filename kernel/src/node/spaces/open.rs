@@ -1,7 +1,7 @@
-//! What a start does with the disks it finds.
+//! What a start does with the spaces it finds.
 
 use super::{Phase, SpaceId, Spaces, next};
-use crate::block::{Disk, DiskError};
+use crate::block::DiskError;
 use crate::node::describe::{self, Recovered};
 use crate::paging::space::classify::HEAD_LEN;
 use crate::paging::space::copies::TAIL_LEN;
@@ -13,20 +13,20 @@ use alloc::format;
 use alloc::vec;
 
 impl Spaces {
-    /// Looks at every disk and does what a start has to do. A task of its own, before the first partition.
+    /// Looks at every space and does what a start has to do. A task of its own, before the first partition.
     pub async fn open(&self) {
         for number in 0..self.spaces.len() {
             if let Err(error) = self.open_one(SpaceId(number)).await {
-                self.trouble(number, &format!("cannot be read: {error:?}"));
+                self.trouble(SpaceId(number), &format!("cannot be read: {error:?}"));
             }
         }
     }
 
     async fn open_one(&self, id: SpaceId) -> Result<(), DiskError> {
         let space = self.space(id);
-        let bytes = space.disk.info().capacity * 512;
+        let bytes = space.place.area.bytes();
         let Some(tail) = usable(bytes).checked_sub(TAIL_LEN as u64) else {
-            self.trouble(id.0, "too small for a paging space");
+            self.trouble(id, "too small for a paging space");
             return Ok(());
         };
         let head_len = (HEAD_LEN as u64).min(usable(bytes)) as usize;
@@ -37,9 +37,9 @@ impl Spaces {
         let class = classify(&head, &tail_bytes, bytes);
         match &class {
             Class::Foreign(what) => {
-                self.trouble(id.0, &format!("holds {what}; `tidepool volume format` would make a paging space of it"))
+                self.trouble(id, &format!("holds {what}; `tidepool volume format` would make a paging space of it"))
             }
-            Class::Damaged(damage) => self.trouble(id.0, &format!("damaged record: A: {}; B: {}", damage.a, damage.b)),
+            Class::Damaged(damage) => self.trouble(id, &format!("damaged record: A: {}; B: {}", damage.a, damage.b)),
             _ => {}
         }
         let (phase, record) = match recovery(&class) {

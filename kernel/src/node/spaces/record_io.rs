@@ -1,8 +1,9 @@
-//! Reading and writing a space outside its blocks, through the space's own buffer; and changes of its record.
+//! Reading and writing a space outside its blocks, through the buffer of its device; and changes of its record.
 
 use super::{BUFFER, SpaceId, Spaces, next};
+use crate::addr::Hpa;
 use crate::block::dma::DmaRegion;
-use crate::block::{DiskError, Operation};
+use crate::block::{DiskError, Operation, Segment};
 use crate::node::task::until;
 use crate::paging::space::{Record, Side};
 
@@ -12,7 +13,7 @@ impl Spaces {
     /// # Errors
     /// The disk's; the old record is valid then.
     pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
-        self.io.flush(self.space(id).disk).await?;
+        self.io.flush(self.disk(id)).await?;
         let old = self.space(id).inner.lock().record.clone().ok_or(DiskError::Dead)?;
         let record = next(old, change);
         self.write_record(id, &record).await?;
@@ -26,30 +27,30 @@ impl Spaces {
         // On the heap: a future keeps it while it waits, and is itself part of larger ones that pass over the stack.
         let bytes = record.encode().to_vec();
         self.write(id, start, &bytes).await?;
-        self.io.flush(self.space(id).disk).await
+        self.io.flush(self.disk(id)).await
     }
 
-    /// Writes `bytes` (whole sectors, at most [`BUFFER`]) through the space's buffer.
+    /// Writes `bytes` (whole sectors, at most [`BUFFER`]) through the device's buffer.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's; [`DiskError::Unsupported`] where a byte lies outside the space.
     pub async fn write(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let buffer = self.take_buffer(id).await;
         bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
         let at = buffer.hpa(0);
-        let result = self.io.transfer(self.space(id).disk, Operation::Write, offset, at, bytes.len()).await;
+        let result = self.transfer(id, Operation::Write, offset, at, bytes.len()).await;
         self.give_buffer(id, buffer);
         result
     }
 
-    /// Reads `bytes` (whole sectors, at most [`BUFFER`]) through the space's buffer.
+    /// Reads `bytes` (whole sectors, at most [`BUFFER`]) through the device's buffer.
     ///
     /// # Errors
-    /// The disk's.
+    /// As [`Self::write`].
     pub async fn read(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         let buffer = self.take_buffer(id).await;
         let at = buffer.hpa(0);
-        let result = self.io.transfer(self.space(id).disk, Operation::Read, offset, at, bytes.len()).await;
+        let result = self.transfer(id, Operation::Read, offset, at, bytes.len()).await;
         bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         self.give_buffer(id, buffer);
         result
@@ -58,7 +59,7 @@ impl Spaces {
     /// As [`Self::read`], of any length.
     ///
     /// # Errors
-    /// The disk's.
+    /// As [`Self::write`].
     pub async fn read_all(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         for (at, piece) in (offset..).step_by(BUFFER).zip(bytes.chunks_mut(BUFFER)) {
             self.read(id, at, piece).await?;
@@ -66,11 +67,16 @@ impl Spaces {
         Ok(())
     }
 
+    async fn transfer(&self, id: SpaceId, operation: Operation, offset: u64, at: Hpa, len: usize) -> Result<(), DiskError> {
+        let sectors = self.place(id).area.locate(offset, len as u64).ok_or(DiskError::Unsupported)?;
+        self.io.run(self.disk(id), operation, sectors, &[Segment { base: at, len: len as u32 }]).await
+    }
+
     async fn take_buffer(&self, id: SpaceId) -> DmaRegion {
-        until(|| self.space(id).inner.lock().buffer.take()).await
+        until(|| self.device(id).take_buffer()).await
     }
 
     fn give_buffer(&self, id: SpaceId, buffer: DmaRegion) {
-        self.space(id).inner.lock().buffer = Some(buffer);
+        self.device(id).give_buffer(buffer);
     }
 }

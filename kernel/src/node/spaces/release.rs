@@ -1,6 +1,6 @@
 //! The way of a space out of use: its owner's pages are wiped in the background, then it is free.
 
-use super::{BUFFER, Phase, Space, SpaceId, Spaces};
+use super::{BUFFER, Phase, Place, Space, SpaceId, Spaces};
 use crate::block::{Disk, DiskError, Operation, SectorRange};
 use crate::console::event::Event;
 use crate::node::report;
@@ -61,7 +61,7 @@ impl Spaces {
             Err(error) => {
                 inner.phase = Phase::Failed(error);
                 drop(inner);
-                self.trouble(id.0, "cannot be scrubbed");
+                self.trouble(id, "cannot be scrubbed");
             }
         }
     }
@@ -85,16 +85,18 @@ impl Spaces {
         })
         .await?;
         if let Some(owner) = owner {
-            report(&Event::Released { disk: id.0 as u8, partition: &owner.name, incarnation: owner.epoch });
+            let Place { disk, number, .. } = self.place(id);
+            report(&Event::Released { disk: disk as u8, space: number, partition: &owner.name, incarnation: owner.epoch });
         }
         Ok(())
     }
 
     /// Makes a range read as zeros, by the device where it can.
     async fn zero(&self, id: SpaceId, range: SectorRange) -> Result<(), DiskError> {
-        let disk = self.space(id).disk;
+        let disk = self.disk(id);
         if disk.info().write_zeroes {
-            return self.io.run(disk, Operation::WriteZeroes, range, &[]).await;
+            let sectors = self.place(id).area.locate(range.first * 512, range.count * 512).ok_or(DiskError::Unsupported)?;
+            return self.io.run(disk, Operation::WriteZeroes, sectors, &[]).await;
         }
         let zeros = vec![0; BUFFER];
         let (mut at, end) = (range.first * 512, (range.first + range.count) * 512);

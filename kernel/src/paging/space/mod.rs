@@ -14,6 +14,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`area`] | where on its disk a space lies: the whole, or a GPT partition |
 //! | [`layout`] | where each part lies, from the capacity and the number of pages |
 //! | [`state`] | the states and the one table of legal transitions |
 //! | [`record`], [`raw`] | the record as a typed value, and its 4,096 bytes; `codec` goes from one to the other and judges |
@@ -25,6 +26,7 @@
 //! All of it is pure and shared with the host command; who reads and writes the bytes is `node::spaces` there and a file here.
 //! `docs/on-disk-format.md` describes every byte.
 
+pub mod area;
 pub mod classify;
 mod codec;
 pub mod content;
@@ -36,6 +38,7 @@ pub mod recovery;
 pub mod state;
 pub mod uuid;
 
+pub use area::Area;
 pub use classify::{Class, Damage, Foreign, classify};
 pub use copies::Side;
 pub use layout::{Layout, LayoutError};

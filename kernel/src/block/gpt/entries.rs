@@ -1,0 +1,40 @@
+//! Judging entries: one that lies outside, or shares sectors with another of any type, is nobody's to write to.
+
+use super::table::Room;
+use super::{Entry, EntryFault};
+use alloc::vec::Vec;
+use gpt_disk_types::GptPartitionEntry;
+
+/// Returns the entries in use with what is wrong with each.
+pub(super) fn judged(all: impl Iterator<Item = (u32, GptPartitionEntry)>, room: &Room) -> Vec<Entry> {
+    let used = all.filter(|(_, entry)| entry.is_used());
+    let mut entries: Vec<Entry> = used.map(|(number, entry)| typed(number, &entry, room)).collect();
+    mark_overlaps(&mut entries);
+    entries
+}
+
+fn typed(number: u32, entry: &GptPartitionEntry, room: &Room) -> Entry {
+    let (first, last) = (entry.starting_lba.to_u64(), entry.ending_lba.to_u64());
+    let inside = room.first <= first && first <= last && last <= room.last;
+    Entry {
+        number,
+        kind: entry.partition_type_guid,
+        guid: entry.unique_partition_guid,
+        first,
+        last,
+        fault: (!inside).then_some(EntryFault::OutOfRange),
+    }
+}
+
+/// Marks both of every two entries that share sectors. One that lies outside already has its fault, but still spoils others: what
+/// its owner writes goes where it says.
+fn mark_overlaps(entries: &mut [Entry]) {
+    for one in 0..entries.len() {
+        for other in 0..entries.len() {
+            let (a, b) = (entries[one], entries[other]);
+            if one != other && a.first <= b.last && b.first <= a.last && a.fault.is_none() {
+                entries[one].fault = Some(EntryFault::Overlaps(b.number));
+            }
+        }
+    }
+}

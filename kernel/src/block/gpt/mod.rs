@@ -1,0 +1,145 @@
+//! GUID partition tables: which parts of a disk are ours, and which of them can be trusted.
+//!
+//! ```text
+//!   sector 0        protective MBR; its boot-code bytes may hold the header of one selected dump
+//!   sector 1        primary header       ─┐
+//!   sectors 2..     its entries           ├─ both have CRCs; the backup counts where the primary is damaged
+//!   ...             partitions            │
+//!   end - 33 ..     the backup's entries  │
+//!   last sector     backup header        ─┘
+//! ```
+//!
+//! Types and CRCs come from `gpt_disk_types`; what is accepted is decided here. Nothing here writes to a disk that has a table:
+//! [`make`] only makes the bytes of a new one. UEFI 2.10 "GUID Partition Table (GPT) Disk Layout".
+//!
+//! Shared by the hypervisor and the host command: the caller brings the sectors.
+
+mod entries;
+pub mod make;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::addr::PAGE_SIZE;
+use crate::block::SectorRange;
+use alloc::vec::Vec;
+use gpt_disk_types::{GptPartitionType, Guid, guid};
+pub use table::{read, read_copy};
+
+/// The partition type of a paging space.
+pub const SPACE_TYPE: GptPartitionType = GptPartitionType(guid!("ab64868d-fb53-4a69-b3c2-43d96540f9a6"));
+/// Boot-code bytes of the MBR.
+pub const BOOT_CODE_LEN: usize = 440;
+/// Most bytes of entries that are read: four times the usual 128 entries of 128 bytes.
+pub const MAX_ENTRY_BYTES: u64 = 16 * PAGE_SIZE;
+
+/// One of the two copies of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Copy {
+    /// At the disk's start.
+    Primary,
+    /// At its end.
+    Backup,
+}
+
+/// What is wrong with a copy of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// No signature.
+    Signature,
+    /// A revision, header size or entry size that nobody uses.
+    Unsupported,
+    /// The header's CRC.
+    HeaderCrc,
+    /// It lies elsewhere than it says.
+    Misplaced,
+    /// Its entries, or the room for partitions, lie outside the disk or overlap the table.
+    Bounds,
+    /// The entries' CRC.
+    EntriesCrc,
+}
+
+impl core::fmt::Display for Fault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Signature => "no signature",
+            Self::Unsupported => "unknown revision or sizes",
+            Self::HeaderCrc => "the header's CRC is wrong",
+            Self::Misplaced => "the header belongs elsewhere",
+            Self::Bounds => "it describes more than the disk has",
+            Self::EntriesCrc => "the entries' CRC is wrong",
+        })
+    }
+}
+
+/// What is wrong with an entry of a table whose CRCs are right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryFault {
+    /// It ends before it begins, or lies outside the room for partitions.
+    OutOfRange,
+    /// It shares sectors with the entry of this number.
+    Overlaps(u32),
+}
+
+impl core::fmt::Display for EntryFault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::OutOfRange => f.write_str("lies outside the disk's room for partitions"),
+            Self::Overlaps(other) => write!(f, "overlaps GPT entry {other}"),
+        }
+    }
+}
+
+/// An entry in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its number, from 1 on, as every tool counts.
+    pub number: u32,
+    /// What it is for.
+    pub kind: GptPartitionType,
+    /// Its name for ever.
+    pub guid: Guid,
+    /// First and last sector, as the table says.
+    pub first: u64,
+    /// The last sector belongs to it.
+    pub last: u64,
+    /// Why it cannot be used.
+    pub fault: Option<EntryFault>,
+}
+
+impl Entry {
+    /// Returns whether it is meant to be a paging space.
+    pub fn is_space(&self) -> bool {
+        self.kind == SPACE_TYPE
+    }
+
+    /// Returns its sectors, if it can be used.
+    pub fn sectors(&self) -> Result<SectorRange, EntryFault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(SectorRange { first: self.first, count: self.last - self.first + 1 }),
+        }
+    }
+}
+
+/// A table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// The disk's name for ever.
+    pub disk: Guid,
+    /// Which copy this is.
+    pub copy: Copy,
+    /// Its entries in use, in the order of their numbers.
+    pub entries: Vec<Entry>,
+}
+
+/// What a disk holds as far as partition tables go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// No sign of a table.
+    None,
+    /// A table. With the backup comes the fault of the primary.
+    Table(Table, Option<Fault>),
+    /// Signs of a table, and both copies are damaged: primary, backup.
+    Damaged(Fault, Fault),
+}

@@ -1,0 +1,121 @@
+//! Reading a table: the primary, else the backup, each only if everything in it is right.
+
+use super::{Copy, Fault, Found, MAX_ENTRY_BYTES, Table, entries};
+use crate::block::request::SECTOR_SIZE;
+use alloc::vec;
+use bytemuck::pod_read_unaligned;
+use gpt_disk_types::{BlockSize, GptHeader, GptHeaderRevision, GptPartitionEntryArray, MasterBootRecord};
+
+const SECTOR: usize = SECTOR_SIZE as usize;
+/// Bytes of a header; others are allowed, but nobody writes them.
+const HEADER_LEN: usize = size_of::<GptHeader>();
+/// The MBR partition type that says: there is a GPT.
+const PROTECTIVE: u8 = 0xee;
+
+/// Looks for a table on a disk of `sectors` sectors; `read` fills a buffer of whole sectors from the one given.
+///
+/// # Errors
+/// What `read` returns.
+pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<Found, E> {
+    if sectors < 3 {
+        return Ok(Found::None);
+    }
+    let mut mbr = [0; SECTOR];
+    read(0, &mut mbr)?;
+    let primary = match read_copy(Copy::Primary, sectors, &mut read)? {
+        Ok(table) => return Ok(Found::Table(table, None)),
+        Err(fault) => fault,
+    };
+    // A backup alone is what a new owner of the disk forgot: it counts only where something at the start still points to a table.
+    if primary == Fault::Signature && !is_protective(&mbr) {
+        return Ok(Found::None);
+    }
+    Ok(match read_copy(Copy::Backup, sectors, &mut read)? {
+        Ok(table) => Found::Table(table, Some(primary)),
+        Err(backup) => Found::Damaged(primary, backup),
+    })
+}
+
+/// Reads one copy of the table.
+///
+/// # Errors
+/// Outside, what `read` returns; inside, what is wrong with the copy.
+pub fn read_copy<E>(
+    copy: Copy,
+    sectors: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+) -> Result<Result<Table, Fault>, E> {
+    let at = match copy {
+        Copy::Primary => 1,
+        Copy::Backup => sectors.saturating_sub(1),
+    };
+    let mut sector = [0; SECTOR];
+    read(at, &mut sector)?;
+    let header: GptHeader = pod_read_unaligned(&sector[..HEADER_LEN]);
+    let room = match judge(&header, copy, at, sectors) {
+        Ok(room) => room,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let mut bytes = vec![0; (room.entry_sectors * SECTOR_SIZE) as usize];
+    read(room.entries_at, &mut bytes)?;
+    Ok(table(&header, copy, &room, &mut bytes))
+}
+
+/// Where things lie according to a header.
+pub(super) struct Room {
+    /// First sector of the entries.
+    entries_at: u64,
+    entry_sectors: u64,
+    /// First sector that a partition may have.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+}
+
+fn judge(header: &GptHeader, copy: Copy, at: u64, sectors: u64) -> Result<Room, Fault> {
+    if !header.is_signature_valid() {
+        return Err(Fault::Signature);
+    }
+    let header_len = header.header_size.to_u32() as usize;
+    if { header.revision } != GptHeaderRevision::VERSION_1_0 || header_len != HEADER_LEN {
+        return Err(Fault::Unsupported);
+    }
+    if header.calculate_header_crc32() != { header.header_crc32 } {
+        return Err(Fault::HeaderCrc);
+    }
+    if header.my_lba.to_u64() != at {
+        return Err(Fault::Misplaced);
+    }
+    let layout = header.get_partition_entry_array_layout().map_err(|_| Fault::Unsupported)?;
+    let bytes = layout.num_bytes_exact().filter(|bytes| *bytes <= MAX_ENTRY_BYTES).ok_or(Fault::Unsupported)?;
+    let (first, last) = (header.first_usable_lba.to_u64(), header.last_usable_lba.to_u64());
+    let room = Room { entries_at: layout.start_lba.to_u64(), entry_sectors: bytes.div_ceil(SECTOR_SIZE), first, last };
+    if room.is_sound(copy, sectors) { Ok(room) } else { Err(Fault::Bounds) }
+}
+
+impl Room {
+    /// Returns whether the entries lie on their side of the partitions, and those between the two headers.
+    fn is_sound(&self, copy: Copy, sectors: u64) -> bool {
+        let Some(end) = self.entries_at.checked_add(self.entry_sectors) else { return false };
+        let entries_are_outside = match copy {
+            Copy::Primary => self.entries_at >= 2 && end <= self.first,
+            Copy::Backup => self.entries_at > self.last && end < sectors,
+        };
+        entries_are_outside && self.first >= 2 && self.first <= self.last && self.last < sectors - 1
+    }
+}
+
+fn table(header: &GptHeader, copy: Copy, room: &Room, bytes: &mut [u8]) -> Result<Table, Fault> {
+    let layout = header.get_partition_entry_array_layout().map_err(|_| Fault::Unsupported)?;
+    let array = GptPartitionEntryArray::new(layout, BlockSize::BS_512, bytes).map_err(|_| Fault::Unsupported)?;
+    if array.calculate_crc32() != { header.partition_entry_array_crc32 } {
+        return Err(Fault::EntriesCrc);
+    }
+    let used = (0..layout.num_entries).filter_map(|n| Some((n + 1, *array.get_partition_entry(n)?)));
+    Ok(Table { disk: header.disk_guid, copy, entries: entries::judged(used, room) })
+}
+
+fn is_protective(sector: &[u8; SECTOR]) -> bool {
+    let mbr: MasterBootRecord = pod_read_unaligned(sector);
+    mbr.signature == [0x55, 0xaa] && mbr.partitions.iter().any(|record| record.os_indicator == PROTECTIVE)
+}

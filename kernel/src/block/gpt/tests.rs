@@ -1,0 +1,171 @@
+use super::make::{NewSpace, NoRoom, place, table};
+use super::*;
+use gpt_disk_types::{GptHeader, U64Le};
+
+const BYTES: u64 = 64 << 20;
+const SECTORS: u64 = BYTES / 512;
+const MIB: u64 = 1 << 20;
+/// Sector and entry offsets in the image's start.
+const HEADER: usize = 512;
+const ENTRIES: usize = 1024;
+
+/// The first and the last sectors of a disk; nothing between is ever read.
+struct Disk(Vec<u8>);
+
+impl Disk {
+    fn with(sizes: &[u64]) -> Self {
+        let spaces: Vec<_> =
+            place(BYTES, sizes).unwrap().into_iter().map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0 }).collect();
+        let mut bytes = vec![0; BYTES as usize];
+        for piece in table(BYTES, SPACE_TYPE.0, &spaces) {
+            bytes[piece.offset as usize..][..piece.bytes.len()].copy_from_slice(&piece.bytes);
+        }
+        Self(bytes)
+    }
+
+    fn read(&self) -> Found {
+        read(SECTORS, |sector, out| {
+            out.copy_from_slice(&self.0[sector as usize * 512..][..out.len()]);
+            Ok::<(), ()>(())
+        })
+        .unwrap()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        match self.read() {
+            Found::Table(table, _) => table.entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Changes the table behind a header's back, then makes its CRCs right again.
+    fn change(&mut self, change: impl FnOnce(&mut [u8])) {
+        change(&mut self.0);
+        let mut header: GptHeader = bytemuck::pod_read_unaligned(&self.0[HEADER..HEADER + 92]);
+        let layout = header.get_partition_entry_array_layout().unwrap();
+        let mut entries = self.0[ENTRIES..ENTRIES + 128 * 128].to_vec();
+        let array = gpt_disk_types::GptPartitionEntryArray::new(layout, gpt_disk_types::BlockSize::BS_512, &mut entries);
+        header.partition_entry_array_crc32 = array.unwrap().calculate_crc32();
+        header.update_header_crc32();
+        self.0[HEADER..HEADER + 92].copy_from_slice(bytemuck::bytes_of(&header));
+    }
+
+    fn set_range(&mut self, number: usize, first: u64, last: u64) {
+        self.change(|bytes| {
+            let at = ENTRIES + (number - 1) * 128 + 32;
+            bytes[at..at + 8].copy_from_slice(&U64Le::from_u64(first).0);
+            bytes[at + 8..at + 16].copy_from_slice(&U64Le::from_u64(last).0);
+        });
+    }
+}
+
+fn faults(entries: &[Entry]) -> Vec<Option<EntryFault>> {
+    entries.iter().map(|entry| entry.fault).collect()
+}
+
+#[test]
+fn what_is_made_reads_back_from_either_copy() {
+    let mut disk = Disk::with(&[8 * MIB, 3 * MIB + 512, 16 * MIB]);
+    let entries = disk.entries();
+    let ranges: Vec<_> = entries.iter().map(|e| (e.number, e.is_space(), e.sectors().unwrap())).collect();
+    let range = |first, count| SectorRange { first, count };
+    assert_eq!(ranges, [(1, true, range(2048, 16384)), (2, true, range(18432, 6145)), (3, true, range(26624, 32768))]);
+    disk.0[HEADER + 60] ^= 1;
+    let Found::Table(backup, Some(Fault::HeaderCrc)) = disk.read() else { panic!("{:?}", disk.read()) };
+    assert_eq!((backup.copy, backup.entries), (Copy::Backup, entries));
+}
+
+#[test]
+fn a_wrong_byte_anywhere_in_the_primary_is_noticed() {
+    for (at, fault) in [
+        (HEADER, Fault::Signature),
+        (HEADER + 8, Fault::Unsupported),
+        (HEADER + 12, Fault::Unsupported),
+        (HEADER + 16, Fault::HeaderCrc),
+        (HEADER + 56, Fault::HeaderCrc),
+        (ENTRIES, Fault::EntriesCrc),
+        (ENTRIES + 128 * 128 - 1, Fault::EntriesCrc),
+    ] {
+        let mut disk = Disk::with(&[8 * MIB]);
+        disk.0[at] ^= 0x10;
+        let Found::Table(table, Some(found)) = disk.read() else { panic!("byte {at}: {:?}", disk.read()) };
+        assert_eq!((table.copy, found), (Copy::Backup, fault), "byte {at}");
+    }
+}
+
+#[test]
+fn two_damaged_copies_are_no_table_and_no_free_disk() {
+    let mut disk = Disk::with(&[8 * MIB]);
+    disk.0[HEADER + 20] ^= 1;
+    let last = disk.0.len() - 512;
+    disk.0[last] = 0;
+    assert_eq!(disk.read(), Found::Damaged(Fault::HeaderCrc, Fault::Signature));
+}
+
+#[test]
+fn a_backup_that_nothing_points_to_is_forgotten_and_with_an_mbr_it_counts() {
+    let mut disk = Disk::with(&[8 * MIB]);
+    disk.0[HEADER..HEADER + 512].fill(0);
+    assert!(matches!(disk.read(), Found::Table(_, Some(Fault::Signature))));
+    disk.0[..512].fill(0);
+    assert_eq!(disk.read(), Found::None);
+    assert_eq!(Disk(vec![0; BYTES as usize]).read(), Found::None);
+}
+
+#[test]
+fn a_header_in_the_wrong_place_or_beyond_the_disk_is_refused() {
+    let mut disk = Disk::with(&[8 * MIB]);
+    disk.change(|bytes| bytes[HEADER + 24] = 2);
+    assert!(matches!(disk.read(), Found::Table(_, Some(Fault::Misplaced))));
+    let mut disk = Disk::with(&[8 * MIB]);
+    disk.change(|bytes| bytes[HEADER + 48..HEADER + 56].copy_from_slice(&(SECTORS - 1).to_le_bytes()));
+    assert!(matches!(disk.read(), Found::Table(_, Some(Fault::Bounds))));
+    // The image of a disk that was cut: the primary describes more than there is.
+    let disk = Disk::with(&[8 * MIB]);
+    let found = read(SECTORS / 2, |sector, out| {
+        out.copy_from_slice(&disk.0[sector as usize * 512..][..out.len()]);
+        Ok::<(), ()>(())
+    });
+    assert_eq!(found, Ok(Found::Damaged(Fault::Bounds, Fault::Signature)));
+}
+
+#[test]
+fn overlapping_entries_are_both_refused_and_others_stay() {
+    let mut disk = Disk::with(&[8 * MIB, 8 * MIB, 8 * MIB]);
+    disk.set_range(2, 2048 + 100, 2048 + 200);
+    assert_eq!(faults(&disk.entries()), [Some(EntryFault::Overlaps(2)), Some(EntryFault::Overlaps(1)), None]);
+    // One shared sector is enough; neighbours share none.
+    disk.set_range(2, 2048 + 16383, 2048 + 16384);
+    assert_eq!(faults(&disk.entries())[0], Some(EntryFault::Overlaps(2)));
+    disk.set_range(2, 2048 + 16384, 2048 + 16384);
+    assert_eq!(faults(&disk.entries()), [None, None, None]);
+}
+
+#[test]
+fn an_entry_outside_the_room_for_partitions_is_refused() {
+    for (first, last) in [(33, 40), (1, 2047), (30000, 29999), (SECTORS - 40, SECTORS - 33), (2048, u64::MAX), (u64::MAX, 0)] {
+        let mut disk = Disk::with(&[8 * MIB]);
+        disk.set_range(1, first, last);
+        assert_eq!(faults(&disk.entries()), [Some(EntryFault::OutOfRange)], "{first}..={last}");
+    }
+}
+
+#[test]
+fn a_foreign_partition_spoils_the_space_that_it_overlaps() {
+    let mut disk = Disk::with(&[8 * MIB, 8 * MIB]);
+    disk.change(|bytes| bytes[ENTRIES + 128] ^= 1);
+    disk.set_range(2, 4000, u64::MAX);
+    let entries = disk.entries();
+    assert_eq!((entries[0].is_space(), entries[1].is_space()), (true, false));
+    assert_eq!(faults(&entries), [Some(EntryFault::Overlaps(2)), Some(EntryFault::OutOfRange)]);
+}
+
+#[test]
+fn sizes_that_do_not_fit_say_what_they_need() {
+    assert_eq!(place(BYTES, &[]), Err(NoRoom::Count));
+    assert_eq!(place(BYTES, &[512; 129]), Err(NoRoom::Count));
+    let needs = MIB + BYTES + 33 * 512;
+    assert_eq!(place(BYTES, &[BYTES]), Err(NoRoom::Needs(needs)));
+    assert!(place(needs, &[BYTES]).is_ok() && place(needs - 1, &[BYTES]).is_err());
+    assert!(place(BYTES, &[u64::MAX, u64::MAX]).is_err());
+}
