@@ -45,14 +45,21 @@ pub struct Verdict {
 }
 
 impl Dump {
-    /// Opens the dump on the image at `path`.
+    /// Opens the dump on the only space of the image at `path`.
     ///
     /// # Errors
-    /// Says what the image holds instead.
+    /// As [`Dump::of`].
     pub fn open(path: &Path, access: Access) -> Result<Self> {
-        let image = Image::open(path, access)?;
+        Self::of(Image::open(path, access)?)
+    }
+
+    /// Opens the dump on a space.
+    ///
+    /// # Errors
+    /// Says what the space holds instead.
+    pub fn of(image: Image) -> Result<Self> {
         let record = image.record()?;
-        ensure!(record.state.holds_dump(), "{}: holds no dump, the space is {}", path.display(), record.state.name());
+        ensure!(record.state.holds_dump(), "{}: holds no dump, the space is {}", image.name(), record.state.name());
         let contents = record.contents.clone().context("a dump's record describes its pages")?;
         let read = |extent: kernel::paging::space::layout::Extent| -> Result<Vec<u8>> {
             let mut bytes = vec![0; usize::try_from(extent.len)?];
@@ -61,6 +68,11 @@ impl Dump {
         };
         let (bitmap, checksums) = (read(contents.layout.bitmap())?, read(contents.layout.checksums())?);
         Ok(Self { image, record, contents, bitmap, checksums })
+    }
+
+    /// Returns the space's name for people.
+    pub fn name(&self) -> String {
+        self.image.name()
     }
 
     /// Returns the space's record.

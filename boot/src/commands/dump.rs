@@ -3,7 +3,7 @@
 use crate::config::format_size;
 use crate::dump::Dump;
 use crate::report::Table;
-use crate::volume::{Access, Image};
+use crate::volume::{Access, Disk};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use kernel::addr::PAGE_SIZE;
@@ -23,16 +23,22 @@ pub enum Action {
     Verify {
         /// The image
         file: PathBuf,
+        /// Number of the space, where the image has several
+        space: Option<u32>,
     },
     /// Bring the ELF header up to date where a power cut ended the drain
     Header {
         /// The image
         file: PathBuf,
+        /// Number of the space, where the image has several
+        space: Option<u32>,
     },
     /// Give a dump back; the space is scrubbed at the hypervisor's next start
     Release {
         /// The image
         file: PathBuf,
+        /// Number of the space, where the image has several
+        space: Option<u32>,
     },
 }
 
@@ -43,53 +49,61 @@ pub enum Action {
 pub fn run(action: &Action) -> Result<ExitCode> {
     match action {
         Action::List { files } => list(files)?,
-        Action::Verify { file } => verify(file)?,
-        Action::Header { file } => {
-            let state = Dump::open(file, Access::Write)?.finish()?;
-            println!("{}: {}", file.display(), state.name());
+        Action::Verify { file, space } => verify(&open(file, *space, Access::Read)?)?,
+        Action::Header { file, space } => {
+            let dump = open(file, *space, Access::Write)?;
+            println!("{}: {}", dump.name(), dump.finish()?.name());
         }
-        Action::Release { file } => {
-            let dump = Dump::open(file, Access::Write)?;
+        Action::Release { file, space } => {
+            let dump = open(file, *space, Access::Write)?;
             dump.release()?;
-            println!("{}: released", file.display());
+            println!("{}: released", dump.name());
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn open(file: &Path, space: Option<u32>, access: Access) -> Result<Dump> {
+    Dump::of(Disk::open(file, access)?.space(space)?)
+}
+
 fn list(files: &[PathBuf]) -> Result<()> {
-    let mut table = Table::new(&["image", "dump", "partition", "incarnation", "memory", "crash"]);
+    let mut table = Table::new(&["image", "space", "dump", "partition", "incarnation", "memory", "crash"]);
     for file in files {
-        let record = Image::open(file, Access::Read)?.record()?;
-        if !record.state.holds_dump() {
-            continue;
+        for image in Disk::open(file, Access::Read)?.usable()? {
+            let number = image.number();
+            if image.record()?.state.holds_dump() {
+                table.row(&row(file, number, &Dump::of(image)?));
+            }
         }
-        let dump = Dump::open(file, Access::Read)?;
-        let owner = record.owner.as_ref();
-        let crash = record.crash.as_ref().map_or("-", |crash| crash.reason.name());
-        table.row(&[
-            file.display().to_string(),
-            record.state.name().to_owned(),
-            owner.map_or_else(|| "-".to_owned(), |owner| owner.name.to_string()),
-            owner.map_or_else(|| "-".to_owned(), |owner| owner.epoch.to_string()),
-            format_size(u64::from(dump.page_count()) * PAGE_SIZE),
-            crash.to_owned(),
-        ]);
     }
     print!("{table}");
     Ok(())
 }
 
-fn verify(file: &Path) -> Result<()> {
-    let dump = Dump::open(file, Access::Read)?;
+fn row(file: &Path, number: u32, dump: &Dump) -> [String; 7] {
+    let record = dump.record();
+    let owner = record.owner.as_ref();
+    [
+        file.display().to_string(),
+        super::volume::number(number),
+        record.state.name().to_owned(),
+        owner.map_or_else(|| "-".to_owned(), |owner| owner.name.to_string()),
+        owner.map_or_else(|| "-".to_owned(), |owner| owner.epoch.to_string()),
+        format_size(u64::from(dump.page_count()) * PAGE_SIZE),
+        record.crash.as_ref().map_or("-", |crash| crash.reason.name()).to_owned(),
+    ]
+}
+
+fn verify(dump: &Dump) -> Result<()> {
     let verdict = dump.verify()?;
-    println!("{}: {}", file.display(), dump.record().state.name());
+    println!("{}: {}", dump.name(), dump.record().state.name());
     println!("  {} pages from their blocks, {} zero, {} missing", verdict.right, verdict.zero, verdict.missing);
     if let Some(first) = verdict.first_wrong {
         bail!("{} blocks have a wrong checksum, first that of page {first}", verdict.wrong);
     }
     if !verdict.header_current {
-        bail!("the ELF header is not up to date: `tidepool dump header {}` makes it so", file.display());
+        bail!("{}: the ELF header is not up to date: `tidepool dump header` makes it so", dump.name());
     }
     Ok(())
 }

@@ -2,29 +2,34 @@
 
 use crate::config::format_size;
 use crate::report::Table;
-use crate::volume::{self, Access, Image, describe};
-use anyhow::{Result, bail};
+use crate::volume::{self, Access, Disk, Image, Slot, describe};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use kernel::addr::PAGE_SIZE;
-use kernel::paging::space::{Class, Layout};
+use kernel::paging::space::Class;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What to do with image files.
 #[derive(Subcommand)]
 pub enum Action {
-    /// Make a new image with a free paging space
+    /// Make a new image that is one free paging space, or has a partition table with several
     Create {
         /// The image; it must not exist
         file: PathBuf,
-        /// Its size, like "288 MiB"
-        #[arg(value_parser = crate::config::parse_size)]
-        size: u64,
+        /// Its size, like "288 MiB"; may be left out where the spaces say what they need
+        #[arg(long, value_parser = crate::config::parse_size)]
+        size: Option<u64>,
+        /// Size of a space; each makes a GPT partition
+        #[arg(long = "space", value_parser = crate::config::parse_size, num_args = 1..)]
+        spaces: Vec<u64>,
     },
-    /// Make a free paging space of an image, whatever it holds
+    /// Make a free paging space of an image or of one of its spaces, whatever it holds
     Format {
         /// The image
         file: PathBuf,
+        /// Number of the space, where the image has a partition table
+        space: Option<u32>,
         /// Also where it holds a dump or somebody's data
         #[arg(long)]
         force: bool,
@@ -35,7 +40,7 @@ pub enum Action {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Check that images hold sound paging spaces; the status says so too
+    /// Check that images hold sound partition tables and paging spaces; the status says so too
     Check {
         /// The images
         #[arg(required = true)]
@@ -49,16 +54,24 @@ pub enum Action {
 /// Names the image.
 pub fn run(action: &Action) -> Result<ExitCode> {
     match action {
-        Action::Create { file, size } => volume::create(file, *size)?,
-        Action::Format { file, force } => format(file, *force)?,
+        Action::Create { file, size, spaces } => create(file, *size, spaces)?,
+        Action::Format { file, space, force } => format(file, *space, *force)?,
         Action::List { files } => list(files)?,
         Action::Check { files } => return check(files),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn format(file: &Path, force: bool) -> Result<()> {
-    let image = Image::open(file, Access::Write)?;
+fn create(file: &Path, size: Option<u64>, spaces: &[u64]) -> Result<()> {
+    if spaces.is_empty() {
+        return volume::create(file, size.context("say how large the image is to be: --size SIZE")?);
+    }
+    let size = size.map_or_else(|| volume::least_size(spaces), Ok)?;
+    volume::create_spaces(file, size, spaces)
+}
+
+fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
+    let image = Disk::open(file, Access::Write)?.space(space)?;
     let class = image.class()?;
     let harmless = match &class {
         Class::Blank => true,
@@ -66,40 +79,90 @@ fn format(file: &Path, force: bool) -> Result<()> {
         Class::Foreign(_) | Class::Damaged(_) => false,
     };
     if !harmless && !force {
-        bail!("{}: {}; --force overwrites it", file.display(), describe(&class));
+        bail!("{}: {}; --force overwrites it", image.name(), describe(&class));
     }
-    println!("{}: space {}", file.display(), image.format()?);
+    println!("{}: space {}", image.name(), image.format()?);
     Ok(())
 }
 
 fn list(files: &[PathBuf]) -> Result<()> {
-    let mut table = Table::new(&["image", "size", "holds at most", "state", "partition", "incarnation"]);
+    let mut table = Table::new(&["image", "space", "size", "holds at most", "state", "partition", "incarnation"]);
     for file in files {
-        let image = Image::open(file, Access::Read)?;
-        let most = u64::from(Layout::most_pages(image.capacity())) * PAGE_SIZE;
-        let class = image.class()?;
-        let owner = if let Class::Space(record) = &class { record.owner.as_ref() } else { None };
-        table.row(&[
-            file.display().to_string(),
-            format_size(image.capacity()),
-            format_size(most),
-            describe(&class),
-            owner.map_or_else(|| "-".to_owned(), |owner| owner.name.to_string()),
-            owner.map_or_else(|| "-".to_owned(), |owner| owner.epoch.to_string()),
-        ]);
+        let disk = Disk::open(file, Access::Read)?;
+        for slot in disk.slots()? {
+            table.row(&row(file, &slot)?);
+        }
     }
     print!("{table}");
     Ok(())
 }
 
+fn row(file: &Path, slot: &Slot) -> Result<Vec<String>> {
+    let mut cells = vec![file.display().to_string(), number(slot.number)];
+    let rest = match &slot.space {
+        Ok(image) => about(image)?,
+        Err(fault) => ["-", "-", &format!("unusable: {fault}"), "-", "-"].map(str::to_owned).to_vec(),
+    };
+    cells.extend(rest);
+    Ok(cells)
+}
+
+fn about(image: &Image) -> Result<Vec<String>> {
+    let class = image.class()?;
+    let owner = if let Class::Space(record) = &class { record.owner.as_ref() } else { None };
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    Ok(vec![
+        format_size(image.capacity()),
+        format_size(u64::from(image.area().most_pages()) * PAGE_SIZE),
+        describe(&class),
+        or_none(owner.map(|owner| owner.name.to_string())),
+        or_none(owner.map(|owner| owner.epoch.to_string())),
+    ])
+}
+
+/// The number of a space for people; a whole image has none.
+pub(super) fn number(number: u32) -> String {
+    if number == 0 { "-".to_owned() } else { number.to_string() }
+}
+
 fn check(files: &[PathBuf]) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for file in files {
-        let class = volume::look(file)?;
-        println!("{}: {}", file.display(), describe(&class));
-        if !matches!(class, Class::Space(_)) {
+        for complaint in complaints(file)? {
+            eprintln!("{complaint}");
             code = ExitCode::FAILURE;
         }
     }
     Ok(code)
+}
+
+/// Says what each space holds; returns what is wrong.
+fn complaints(file: &Path) -> Result<Vec<String>> {
+    let disk = Disk::open(file, Access::Read)?;
+    let mut complaints = Vec::new();
+    let slots = match disk.slots() {
+        Ok(slots) => slots,
+        Err(error) => return Ok(vec![format!("{error:#}")]),
+    };
+    if let Some((table, _)) = disk.table() {
+        println!("{}: GPT {}, {} spaces", file.display(), table.disk, slots.len());
+        let faults = disk.table_faults()?;
+        complaints.extend(faults.iter().map(|(copy, fault)| format!("{}: {copy:?} GPT: {fault}", file.display())));
+        if slots.is_empty() {
+            complaints.push(format!("{}: its partition table has no paging space", file.display()));
+        }
+    }
+    for slot in slots {
+        match slot.space {
+            Ok(image) => {
+                let class = image.class()?;
+                println!("{}: {}", image.name(), describe(&class));
+                if !matches!(class, Class::Space(_)) {
+                    complaints.push(format!("{}: no sound paging space", image.name()));
+                }
+            }
+            Err(fault) => complaints.push(format!("{}: GPT entry {} {fault}", file.display(), slot.number)),
+        }
+    }
+    Ok(complaints)
 }

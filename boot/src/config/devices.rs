@@ -3,7 +3,7 @@
 use super::document::{ConfigError, Section};
 use super::size;
 use crate::bed::Bed;
-use crate::volume;
+use crate::volume::{self, Access, Disk, Image};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
 use kernel::paging::space::{Class, Layout};
@@ -26,6 +26,8 @@ pub struct PagingDevice {
     pub device: Device,
     /// Its size.
     pub bytes: u64,
+    /// Sizes of its spaces, where it has a partition table; else it is one.
+    pub spaces: Vec<u64>,
 }
 
 impl PagingDevice {
@@ -44,7 +46,13 @@ impl PagingDevice {
 
     /// Returns the most logical memory that a space on the device can hold.
     pub fn largest_partition(&self) -> u64 {
-        u64::from(Layout::most_pages(self.bytes)) * PAGE_SIZE
+        let largest = self.spaces.iter().copied().max().unwrap_or(self.bytes);
+        u64::from(Layout::most_pages(largest)) * PAGE_SIZE
+    }
+
+    /// Returns the number of spaces on the device.
+    pub fn space_count(&self) -> usize {
+        self.spaces.len().max(1)
     }
 
     /// Makes the image file if there is none.
@@ -53,8 +61,10 @@ impl PagingDevice {
     /// Names the file.
     pub fn make_if_missing(&self) -> Result<()> {
         match &self.device {
-            Device::Image(path) if !path.exists() => volume::create(path, self.bytes),
-            _ => Ok(()),
+            Device::Image(path) if path.exists() => Ok(()),
+            Device::Image(path) if self.spaces.is_empty() => volume::create(path, self.bytes),
+            Device::Image(path) => volume::create_spaces(path, self.bytes, &self.spaces),
+            Device::Memory => Ok(()),
         }
     }
 }
@@ -73,9 +83,9 @@ pub(super) fn read(root: &Section<'_>, base: &Path, bed: Bed) -> Result<Vec<Pagi
 }
 
 fn one(section: &Section<'_>, base: &Path, bed: Bed) -> Result<PagingDevice, ConfigError> {
-    section.only(&["image", "size", "memory"])?;
+    section.only(&["image", "size", "spaces", "memory"])?;
     match (section.text("image")?, section.pages("memory")?) {
-        (None, Some(bytes)) => Ok(PagingDevice { device: Device::Memory, bytes }),
+        (None, Some(bytes)) => Ok(PagingDevice { device: Device::Memory, bytes, spaces: Vec::new() }),
         (Some(_), None) if bed == Bed::Bochs => {
             Err(section.error("image", "Bochs has no virtio disks: write memory = \"…\" instead"))
         }
@@ -86,7 +96,13 @@ fn one(section: &Section<'_>, base: &Path, bed: Bed) -> Result<PagingDevice, Con
 
 fn image(section: &Section<'_>, base: &Path) -> Result<PagingDevice, ConfigError> {
     let path = base.join(section.required_text("image")?);
-    let wanted = section.pages("size")?;
+    let spaces = spaces(section)?;
+    let wanted = match section.pages("size")? {
+        None if !spaces.is_empty() && !path.exists() => {
+            Some(volume::least_size(&spaces).map_err(|error| section.error("spaces", &format!("{error:#}")))?)
+        }
+        wanted => wanted,
+    };
     let bytes = match (fs::metadata(&path), wanted) {
         (Ok(file), _) if !file.is_file() => Err("is no regular file".to_owned()),
         (Ok(file), Some(bytes)) if file.len() != bytes => {
@@ -94,23 +110,62 @@ fn image(section: &Section<'_>, base: &Path) -> Result<PagingDevice, ConfigError
         }
         (Ok(file), _) => Ok(file.len()),
         (Err(_), Some(bytes)) => Ok(bytes),
-        (Err(e), None) => Err(format!("{}: {e} (with a size = \"…\" beside it, it is made)", path.display())),
+        (Err(e), None) => Err(format!("{}: {e} (with a size = \"…\" or spaces = [\"…\"] beside it, it is made)", path.display())),
     };
     let bytes = bytes.map_err(|message| section.error("image", &message))?;
     if path.exists() {
-        refuse_foreign(section, &path)?;
+        let there = there(section, &path)?;
+        if !spaces.is_empty() && spaces != there {
+            let there: Vec<_> = there.iter().map(|bytes| size::format(*bytes)).collect();
+            let there = if there.is_empty() { "no partition table".to_owned() } else { there.join(", ") };
+            return Err(section.error("spaces", &format!("{} has others already: {there}", path.display())));
+        }
+        return Ok(PagingDevice { device: Device::Image(path), bytes, spaces: there });
     }
-    Ok(PagingDevice { device: Device::Image(path), bytes })
+    if !spaces.is_empty() {
+        volume::fits(bytes, &spaces).map_err(|error| section.error("spaces", &format!("{error:#}")))?;
+    }
+    Ok(PagingDevice { device: Device::Image(path), bytes, spaces })
 }
 
-/// The hypervisor refuses such a device too; said here, it costs no start.
-fn refuse_foreign(section: &Section<'_>, path: &Path) -> Result<(), ConfigError> {
-    let file = path.display();
-    let what = match volume::look(path) {
+/// Reads the sizes of the spaces that are asked for.
+fn spaces(section: &Section<'_>) -> Result<Vec<u64>, ConfigError> {
+    let one = |text: &String| match size::parse(text) {
+        Ok(bytes) if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) => {
+            Err(section.error("spaces", &format!("{text} is no multiple of {}", size::format(PAGE_SIZE))))
+        }
+        other => other.map_err(|message| section.error("spaces", &message)),
+    };
+    section.texts("spaces")?.iter().map(one).collect()
+}
+
+/// Returns the sizes of the spaces behind a partition table, none where the whole image is one. What cannot be used is refused: the
+/// hypervisor would, too, but said here it costs no start.
+fn there(section: &Section<'_>, path: &Path) -> Result<Vec<u64>, ConfigError> {
+    let wrong = |message: String| section.error("image", &message);
+    let disk = Disk::open(path, Access::Read).map_err(|error| wrong(format!("{error:#}")))?;
+    let slots = disk.slots().map_err(|error| wrong(format!("{error:#}; nothing touches it")))?;
+    if slots.is_empty() {
+        let message = format!("{} has a partition table without a paging space; it is somebody else's", path.display());
+        return Err(wrong(message));
+    }
+    let mut sizes = Vec::new();
+    for slot in slots {
+        let fault = |fault| wrong(format!("{}: GPT entry {} {fault}", path.display(), slot.number));
+        let image = slot.space.map_err(fault)?;
+        refuse_foreign(section, &image)?;
+        sizes.extend((image.number() > 0).then_some(image.capacity()));
+    }
+    Ok(sizes)
+}
+
+fn refuse_foreign(section: &Section<'_>, image: &Image) -> Result<(), ConfigError> {
+    let name = image.name();
+    let what = match image.class() {
         Ok(Class::Blank | Class::Space(_)) => return Ok(()),
-        Ok(Class::Foreign(foreign)) => format!("{file} holds {foreign}; `tidepool volume format` would overwrite it"),
-        Ok(Class::Damaged(damage)) => format!("{file} has a damaged space record ({damage}); nothing touches it"),
-        Err(error) => format!("{file}: {error:#}"),
+        Ok(Class::Foreign(foreign)) => format!("{name} holds {foreign}; `tidepool volume format` would overwrite it"),
+        Ok(Class::Damaged(damage)) => format!("{name} has a damaged space record ({damage}); nothing touches it"),
+        Err(error) => format!("{error:#}"),
     };
     Err(section.error("image", &what))
 }

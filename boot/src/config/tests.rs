@@ -149,3 +149,56 @@ fn bochs_has_no_virtio_disks() {
     let error = read("demo.toml", GOOD, &folder.0, Bed::Bochs).unwrap_err().to_string();
     assert!(error.starts_with("demo.toml:5: paging_device.image: Bochs has no virtio disks"), "{error}");
 }
+
+/// [`GOOD`] with its image on a partition table.
+fn with_spaces(spaces: &str) -> String {
+    GOOD.replacen("size = \"288 MiB\"", &format!("spaces = [{spaces}]"), 1)
+}
+
+#[test]
+fn an_image_with_spaces_is_made_once_and_then_has_to_be_as_described() {
+    let folder = Folder::new("spaces");
+    let text = with_spaces("\"272 MiB\", \"8 MiB\"");
+    let plan = folder.read(&text).unwrap();
+    assert_eq!(fs::metadata(&plan.disks[0]).unwrap().len(), 282 << 20);
+    folder.read(&text).unwrap();
+    // What is there needs no description.
+    folder.read(&GOOD.replacen("size = \"288 MiB\"\n", "", 1)).unwrap();
+    let error = folder.read(&with_spaces("\"272 MiB\"")).unwrap_err();
+    assert!(error.starts_with("demo.toml:6: paging_device.spaces: ") && error.ends_with("already: 272 MiB, 8 MiB"), "{error}");
+}
+
+#[test]
+fn spaces_that_cannot_be_are_named_before_anything_is_made() {
+    let folder = Folder::new("no-spaces");
+    let rows = [
+        ("\"272 MB\"", "demo.toml:6: paging_device.spaces: “272 MB” is no size"),
+        ("\"1000 B\"", "demo.toml:6: paging_device.spaces: 1000 B is no multiple of 4 KiB"),
+        ("\"272 MiB\", \"4 KiB\"", "demo.toml:6: paging_device.spaces: a space of 4 KiB is too small for a page"),
+        ("\"272 MiB\"]\nsize = [", "demo.toml:7: paging_device.size: must be a size"),
+        ("\"272 MiB\"]\nsize = \"272 MiB\" #", "demo.toml:6: paging_device.spaces: the spaces need 286278144 bytes"),
+        // Larger than each space, though not than the device.
+        ("\"140 MiB\", \"140 MiB\"", "demo.toml:11: partition.memory: 256 MiB is larger than every paging space"),
+    ];
+    for (spaces, expected) in rows {
+        let error = folder.read(&with_spaces(spaces).replacen("memory = \"64 MiB\"", "memory = \"8 MiB\"", 1));
+        let error = error.err().unwrap_or_else(|| panic!("accepted: {spaces}"));
+        assert!(error.starts_with(expected), "{spaces}\n  gave     {error}\n  expected {expected}");
+        assert!(!folder.0.join("a.img").exists());
+    }
+}
+
+#[test]
+fn a_partition_table_that_is_not_ours_or_damaged_is_refused() {
+    use std::os::unix::fs::FileExt;
+    let folder = Folder::new("tables");
+    folder.read(&with_spaces("\"272 MiB\"")).unwrap();
+    let file = fs::File::options().read(true).write(true).open(folder.0.join("a.img")).unwrap();
+    let text = GOOD.replacen("size = \"288 MiB\"\n", "", 1);
+    // The damaged primary makes the backup count, which is enough to start.
+    file.write_all_at(b"x", 1024).unwrap();
+    folder.read(&text).unwrap();
+    file.write_all_at(b"x", (274 << 20) - 512).unwrap();
+    let error = folder.read(&text).unwrap_err();
+    assert!(error.starts_with("demo.toml:5: paging_device.image: ") && error.contains("damaged partition table"), "{error}");
+}

@@ -3,12 +3,12 @@
 //! What needs a look at the pages, between limbo and the writes, is in [`super::scan`]. A page can be rescued at any time before its last
 //! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
 
+use super::Pager;
 use super::batch::{Batch, Entry, Phase, Purpose, extend_last};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, State};
-use super::Pager;
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};

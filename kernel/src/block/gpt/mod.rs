@@ -23,7 +23,8 @@ mod tests;
 use crate::addr::PAGE_SIZE;
 use crate::block::SectorRange;
 use alloc::vec::Vec;
-use gpt_disk_types::{GptPartitionType, Guid, guid};
+pub use gpt_disk_types::Guid;
+use gpt_disk_types::{GptPartitionType, guid};
 pub use table::{read, read_copy};
 
 /// The partition type of a paging space.

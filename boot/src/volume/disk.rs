@@ -1,0 +1,130 @@
+//! An image file as a disk: which spaces it has.
+
+use super::{Access, Image, lock};
+use anyhow::{Context, Result, bail};
+use kernel::block::gpt::{self, Copy, EntryFault, Fault, Found, Table};
+use kernel::paging::space::Area;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An open image file.
+pub struct Disk {
+    file: Arc<File>,
+    path: PathBuf,
+    bytes: u64,
+    found: Found,
+}
+
+/// A place for a space.
+pub struct Slot {
+    /// Number of its GPT entry, 0 where it is the whole file.
+    pub number: u32,
+    /// The space, or why its entry cannot be trusted.
+    pub space: Result<Image, EntryFault>,
+}
+
+impl Disk {
+    /// Opens the file at `path` and looks for a partition table.
+    ///
+    /// # Errors
+    /// Where it is missing, or to be written while it is in use.
+    pub fn open(path: &Path, access: Access) -> Result<Self> {
+        let options = OpenOptions::new().read(true).write(access == Access::Write).open(path);
+        let file = options.with_context(|| format!("{}", path.display()))?;
+        if access == Access::Write && !lock::try_exclusive(&file)? {
+            bail!("{}: is in use", path.display());
+        }
+        Self::of(file, path)
+    }
+
+    /// Looks for a partition table in an open file.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn of(file: File, path: &Path) -> Result<Self> {
+        let context = || format!("{}", path.display());
+        let bytes = file.metadata().with_context(context)?.len();
+        let found = gpt::read(bytes / 512, reader(&file)).with_context(context)?;
+        Ok(Self { file: Arc::new(file), path: path.to_owned(), bytes, found })
+    }
+
+    /// Returns the file's size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns the partition table, if there is one in force, and what is wrong with the primary where that is the backup.
+    pub fn table(&self) -> Option<(&Table, Option<Fault>)> {
+        if let Found::Table(table, fault) = &self.found { Some((table, *fault)) } else { None }
+    }
+
+    /// Returns what is wrong with each copy of the partition table that is.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn table_faults(&self) -> Result<Vec<(Copy, Fault)>> {
+        let mut faults = Vec::new();
+        for copy in [Copy::Primary, Copy::Backup] {
+            if let Err(fault) = gpt::read_copy(copy, self.bytes / 512, reader(&self.file))? {
+                faults.push((copy, fault));
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Returns the spaces, and the entries that cannot be trusted.
+    ///
+    /// # Errors
+    /// Where both copies of the partition table are damaged.
+    pub fn slots(&self) -> Result<Vec<Slot>> {
+        let image = |number, area| Image::new(self.file.clone(), &self.path, number, area);
+        match &self.found {
+            Found::None => Ok(vec![Slot { number: 0, space: Ok(Image::whole(self.file.clone(), &self.path, self.bytes)) }]),
+            Found::Damaged(primary, backup) => {
+                bail!("{}: damaged partition table: primary: {primary}; backup: {backup}", self.path.display())
+            }
+            Found::Table(table, _) => {
+                let ours = table.entries.iter().filter(|entry| entry.is_space());
+                let area = |entry: &gpt::Entry| Area::part(entry.sectors()?).ok_or(EntryFault::OutOfRange);
+                Ok(ours.map(|e| Slot { number: e.number, space: area(e).map(|area| image(e.number, area)) }).collect())
+            }
+        }
+    }
+
+    /// Returns the spaces that can be used.
+    ///
+    /// # Errors
+    /// As [`Disk::slots`].
+    pub fn usable(&self) -> Result<Vec<Image>> {
+        Ok(self.slots()?.into_iter().filter_map(|slot| slot.space.ok()).collect())
+    }
+
+    /// Returns a space by number, or the only one.
+    ///
+    /// # Errors
+    /// Where there is none such, or no number and several.
+    pub fn space(&self, number: Option<u32>) -> Result<Image> {
+        let mut slots = self.slots()?;
+        let place = match number {
+            Some(number) => slots.iter().position(|slot| slot.number == number),
+            None if slots.len() == 1 => Some(0),
+            None => None,
+        };
+        let Some(place) = place else {
+            let numbers: Vec<_> = slots.iter().map(|slot| slot.number.to_string()).collect();
+            let there = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
+            match number {
+                Some(number) => bail!("{}: has no space {number} (there are: {there})", self.path.display()),
+                None => bail!("{}: say which space (there are: {there})", self.path.display()),
+            }
+        };
+        let slot = slots.swap_remove(place);
+        slot.space.map_err(|fault| anyhow::anyhow!("{}: GPT entry {} {fault}", self.path.display(), slot.number))
+    }
+}
+
+fn reader(file: &File) -> impl FnMut(u64, &mut [u8]) -> std::io::Result<()> {
+    |sector, bytes| file.read_exact_at(bytes, sector * 512)
+}

@@ -1,0 +1,147 @@
+//! One space of an image file: the whole file, or a GPT partition of it. Offsets are the space's own.
+
+use super::{Access, Disk, describe, new_uuid};
+use anyhow::{Context, Result, bail, ensure};
+use kernel::paging::space::classify::HEAD_LEN;
+use kernel::paging::space::copies::TAIL_LEN;
+use kernel::paging::space::layout::usable;
+use kernel::paging::space::{Area, Class, Foreign, Record, Residue, Side, Uuid, classify};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An open space.
+pub struct Image {
+    file: Arc<File>,
+    path: PathBuf,
+    number: u32,
+    area: Area,
+}
+
+impl Image {
+    /// Opens the only space of the image at `path`.
+    ///
+    /// # Errors
+    /// Where it is missing, or to be written while it is in use, or has several spaces.
+    pub fn open(path: &Path, access: Access) -> Result<Self> {
+        Disk::open(path, access)?.space(None)
+    }
+
+    pub(super) fn new(file: Arc<File>, path: &Path, number: u32, area: Area) -> Self {
+        Self { file, path: path.to_owned(), number, area }
+    }
+
+    pub(super) fn whole(file: Arc<File>, path: &Path, bytes: u64) -> Self {
+        Self::new(file, path, 0, Area::whole(bytes / 512))
+    }
+
+    /// Returns the number of the space's GPT entry, 0 where it is the whole file.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Returns where in the file the space lies.
+    pub fn area(&self) -> Area {
+        self.area
+    }
+
+    /// Returns the space's size.
+    pub fn capacity(&self) -> u64 {
+        self.area.bytes()
+    }
+
+    /// Returns the name for people.
+    pub fn name(&self) -> String {
+        match self.number {
+            0 => self.path.display().to_string(),
+            number => format!("{} space {number}", self.path.display()),
+        }
+    }
+
+    /// Returns where in the file `len` bytes from `offset` on begin.
+    fn locate(&self, offset: u64, len: usize) -> Result<u64> {
+        let end = offset.checked_add(len as u64).filter(|end| *end <= self.capacity());
+        ensure!(end.is_some(), "{}: {len} bytes at {offset} are not in the space", self.name());
+        Ok(self.area.start() + offset)
+    }
+
+    /// Reads at `offset`.
+    ///
+    /// # Errors
+    /// Names the image.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let at = self.locate(offset, buffer.len())?;
+        self.file.read_exact_at(buffer, at).with_context(|| format!("{}: reading at {offset}", self.name()))
+    }
+
+    /// Writes at `offset`.
+    ///
+    /// # Errors
+    /// Names the image.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let at = self.locate(offset, bytes.len())?;
+        self.file.write_all_at(bytes, at).with_context(|| format!("{}: writing at {offset}", self.name()))
+    }
+
+    /// Waits until everything written is on the medium.
+    ///
+    /// # Errors
+    /// Names the image.
+    pub fn flush(&self) -> Result<()> {
+        self.file.sync_data().with_context(|| format!("{}: flushing", self.name()))
+    }
+
+    /// Returns what the space holds.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn class(&self) -> Result<Class> {
+        let Some(tail_start) = Side::A.start(self.capacity()) else {
+            return Ok(Class::Foreign(Foreign::TooSmall));
+        };
+        let mut head = vec![0; HEAD_LEN.min(usize::try_from(self.capacity())?)];
+        self.read(0, &mut head)?;
+        let mut tail = [0; TAIL_LEN];
+        self.read(tail_start, &mut tail)?;
+        Ok(classify(&head, &tail, self.capacity()))
+    }
+
+    /// Returns the space's record.
+    ///
+    /// # Errors
+    /// Says what the space holds instead.
+    pub fn record(&self) -> Result<Record> {
+        match self.class()? {
+            Class::Space(record) => Ok(record),
+            other => bail!("{}: {}", self.name(), describe(&other)),
+        }
+    }
+
+    /// Writes a record over the older copy, and waits until it is on the medium.
+    ///
+    /// # Errors
+    /// Names the image.
+    pub fn put_record(&self, record: &Record) -> Result<()> {
+        let start = Side::of(record.sequence).start(self.capacity()).context("the space is too small for a record")?;
+        self.flush()?;
+        self.write(start, &record.encode())?;
+        self.flush()
+    }
+
+    /// Makes a free space, whatever it held. Old blocks stay, known as stale.
+    ///
+    /// # Errors
+    /// Where it is too small, or cannot be written.
+    pub fn format(&self) -> Result<Uuid> {
+        let residue = if self.class()? == Class::Blank { Residue::Clean } else { Residue::Stale };
+        let tail_start = Side::A.start(self.capacity()).context("too small for a space")?;
+        // Both records go first: an interruption leaves something that is nobody's space.
+        self.write(tail_start, &[0; TAIL_LEN])?;
+        self.flush()?;
+        self.write(0, &vec![0; HEAD_LEN.min(usize::try_from(tail_start)?)])?;
+        let name = new_uuid()?;
+        self.put_record(&Record::free(usable(self.capacity()), name, residue))?;
+        Ok(name)
+    }
+}

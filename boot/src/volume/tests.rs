@@ -1,0 +1,128 @@
+use super::*;
+use kernel::block::gpt::EntryFault;
+use kernel::paging::space::{Residue, SpaceState};
+use std::path::PathBuf;
+
+const MIB: u64 = 1 << 20;
+
+/// A file that goes with its test.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("tidepool-volume-{}-{name}", std::process::id())))
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) {
+        File::options().write(true).open(&self.0).unwrap().write_all_at(bytes, offset).unwrap();
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_new_image_is_a_free_clean_space() {
+    let file = Temporary::new("new");
+    create(&file.0, 8 << 20).unwrap();
+    let record = Image::open(&file.0, Access::Read).unwrap().record().unwrap();
+    assert_eq!((record.state, record.residue, record.capacity), (SpaceState::Free, Residue::Clean, 8 << 20));
+    assert!(create(&file.0, 8 << 20).is_err());
+}
+
+#[test]
+fn formatting_takes_foreign_data_away_and_remembers_that_blocks_are_stale() {
+    let file = Temporary::new("foreign");
+    let mut data = vec![7; 8 << 20];
+    data[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(&file.0, data).unwrap();
+    let image = Image::open(&file.0, Access::Write).unwrap();
+    assert!(matches!(image.class().unwrap(), Class::Foreign(_)));
+    image.format().unwrap();
+    assert_eq!(image.record().unwrap().residue, Residue::Stale);
+}
+
+#[test]
+fn an_image_in_use_is_not_opened_for_writing() {
+    let file = Temporary::new("locked");
+    create(&file.0, 8 << 20).unwrap();
+    let first = Image::open(&file.0, Access::Write).unwrap();
+    assert!(Image::open(&file.0, Access::Write).err().unwrap().to_string().contains("in use"));
+    drop(first);
+}
+
+#[test]
+fn an_image_with_spaces_has_each_free_and_its_file_is_sparse() {
+    use std::os::unix::fs::MetadataExt;
+    let file = Temporary::new("spaces");
+    create_spaces(&file.0, 64 * MIB, &[8 * MIB, 24 * MIB, 4 * MIB]).unwrap();
+    let disk = Disk::open(&file.0, Access::Read).unwrap();
+    assert!(disk.table_faults().unwrap().is_empty());
+    let spaces = disk.usable().unwrap();
+    let seen: Vec<_> = spaces.iter().map(|s| (s.number(), s.capacity(), s.record().unwrap().state)).collect();
+    assert_eq!(seen, [(1, 8 * MIB, SpaceState::Free), (2, 24 * MIB, SpaceState::Free), (3, 4 * MIB, SpaceState::Free)]);
+    let [a, b] = [0, 1].map(|n| spaces[n].record().unwrap().space);
+    assert_ne!(a, b);
+    assert!(file.0.metadata().unwrap().blocks() * 512 < MIB);
+    assert!(Image::open(&file.0, Access::Read).err().unwrap().to_string().contains("say which space (there are: 1, 2, 3)"));
+    assert!(disk.space(Some(4)).err().unwrap().to_string().contains("has no space 4"));
+    assert_eq!(disk.space(Some(2)).unwrap().capacity(), 24 * MIB);
+}
+
+#[test]
+fn writing_a_space_changes_nothing_beside_it() {
+    let file = Temporary::new("beside");
+    create_spaces(&file.0, 16 * MIB, &[4 * MIB, 4 * MIB, 4 * MIB]).unwrap();
+    let before = std::fs::read(&file.0).unwrap();
+    let middle = Disk::open(&file.0, Access::Write).unwrap().space(Some(2)).unwrap();
+    middle.write(0, &vec![7; 4 << 20]).unwrap();
+    assert!(middle.write(4 * MIB - 1, &[7; 2]).is_err() && middle.read(u64::MAX, &mut [0; 2]).is_err());
+    let after = std::fs::read(&file.0).unwrap();
+    let (start, end) = (5 << 20, 9 << 20);
+    assert!(before[..start] == after[..start] && before[end..] == after[end..]);
+    assert!(after[start..end].iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn sizes_that_do_not_fit_make_no_file() {
+    let file = Temporary::new("tight");
+    let error = |bytes, sizes: &[u64]| create_spaces(&file.0, bytes, sizes).unwrap_err().to_string();
+    assert!(error(16 * MIB, &[16 * MIB]).contains("the spaces need 17842688 bytes"));
+    assert!(error(16 * MIB, &[MIB]).contains("too small for a page"));
+    assert!(error(16 * MIB, &[]).contains("1 to 128"));
+    assert!(!file.0.exists());
+    assert_eq!(least_size(&[16 * MIB]).unwrap(), 18 * MIB);
+    assert_eq!(least_size(&[3 * MIB + 4096, 8 * MIB]).unwrap(), 14 * MIB);
+    assert!(least_size(&[u64::MAX - 511]).is_err() && least_size(&[]).is_err());
+}
+
+#[test]
+fn a_damaged_table_is_said_and_its_spaces_are_still_found() {
+    let file = Temporary::new("primary");
+    create_spaces(&file.0, 16 * MIB, &[8 * MIB]).unwrap();
+    file.put(512 + 60, b"x");
+    let disk = Disk::open(&file.0, Access::Read).unwrap();
+    assert_eq!(disk.table_faults().unwrap(), [(kernel::block::gpt::Copy::Primary, kernel::block::gpt::Fault::HeaderCrc)]);
+    assert_eq!(disk.usable().unwrap().len(), 1);
+    file.put(16 * MIB - 512, b"x");
+    let error = Disk::open(&file.0, Access::Read).unwrap().slots().err().unwrap().to_string();
+    assert!(error.contains("damaged partition table"), "{error}");
+}
+
+#[test]
+fn overlapping_spaces_cannot_be_opened() {
+    let file = Temporary::new("overlap");
+    let guid = kernel::block::gpt::Guid::from_bytes([1; 16]);
+    let mut placed = placed(16 * MIB, &[4 * MIB, 4 * MIB]).unwrap();
+    placed[1].first = placed[0].first + 8;
+    let spaces: Vec<_> = placed.into_iter().map(|sectors| NewSpace { sectors, guid }).collect();
+    File::create(&file.0).unwrap().set_len(16 * MIB).unwrap();
+    make::table(16 * MIB, guid, &spaces).iter().for_each(|piece| file.put(piece.offset, &piece.bytes));
+    let disk = Disk::open(&file.0, Access::Write).unwrap();
+    let faults: Vec<_> = disk.slots().unwrap().into_iter().map(|slot| slot.space.err()).collect();
+    assert_eq!(faults, [Some(EntryFault::Overlaps(2)), Some(EntryFault::Overlaps(1))]);
+    assert!(disk.space(Some(1)).err().unwrap().to_string().ends_with("GPT entry 1 overlaps GPT entry 2"));
+}
