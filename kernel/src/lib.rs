@@ -29,7 +29,6 @@ pub mod paging;
 pub mod partition;
 pub mod pci;
 pub mod pool;
-#[cfg(target_os = "none")]
 pub mod sched;
 pub mod sync;
 pub mod virt;

@@ -36,6 +36,8 @@ use crate::partition::runner::Runner;
 use crate::partition::shared::Shared;
 use crate::partition::skip::Lengths;
 use crate::pool::Clock as ClockPolicy;
+use crate::sched::Runners;
+use crate::sched::queue::RunQueue;
 use crate::sync::Ranked;
 use crate::virt::Backend;
 use crate::virt::frame::ControlFrame;
@@ -96,6 +98,10 @@ pub fn node(
         Backend::Svm => &Format::NPT,
     };
     let partitions = config.partitions.iter().map(|p| Arc::new(Shared::new(p.clone()))).collect();
+    let mut run_queue = RunQueue::new();
+    config.partitions.iter().for_each(|_| {
+        run_queue.add();
+    });
     Ok(Box::leak(Box::new(Node {
         backend,
         words,
@@ -109,6 +115,7 @@ pub fn node(
         tasks,
         graves: Graves::new(),
         tags: Ranked::new(Tags::new(backend.capabilities().tags)),
+        run_queue: Ranked::new(run_queue),
         partitions,
         archive,
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
@@ -178,13 +185,13 @@ fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
     FrameRegion { first: range.start.number(), count: ((range.end.as_u64() - range.start.as_u64()) / PAGE_SIZE) as u32 }
 }
 
-/// Makes the runners of the partitions that CPU `cpu` has.
+/// Makes the runners of all partitions, on a CPU whose virtualisation is switched on.
 ///
 /// # Errors
 /// [`Trouble`] where a partition cannot be made.
-pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>, cpu: CpuId) -> Result<Vec<Runner>, Trouble> {
-    let mine = node.partitions.iter().enumerate().filter(|(index, _)| node.cpu_of(*index) == cpu);
-    mine.map(|(_, shared)| runner(node, frames, shared)).collect()
+pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Runners, Trouble> {
+    let runners = node.partitions.iter().map(|shared| runner(node, frames, shared)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Runners::new(runners))
 }
 
 /// Checks that a partition can ever run.

@@ -1,7 +1,6 @@
 //! Carrying out what the operator, or a harness, asks for.
 
 use super::{Node, report, stats};
-use crate::arch::interrupts;
 use crate::console::command::{Command, CommandError, HELP, parse_json, parse_text};
 use crate::console::event::Event;
 use crate::console::output::print_text;
@@ -55,8 +54,10 @@ fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> 
         Command::Evict(name, pages) => evict(node, name, pages)?,
         Command::PowerOff => {
             node.ending.store(true, Ordering::Release);
-            node.partitions.iter().for_each(|shared| shared.ask(Request::Stop));
-            node.kick_others();
+            for (index, shared) in node.partitions.iter().enumerate() {
+                shared.ask(Request::Stop);
+                node.poke(index);
+            }
         }
     }
     Ok(())
@@ -75,7 +76,7 @@ fn crash(node: &Node, name: &str) -> Result<(), String> {
         return Err(format!("{name} does not run: it is {}", shared.phase().as_str()));
     }
     shared.ask(Request::Crash);
-    interrupts::kick(node.cpu_of(index));
+    node.poke(index);
     Ok(())
 }
 

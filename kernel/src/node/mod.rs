@@ -25,7 +25,6 @@ pub mod start;
 pub mod stats;
 pub mod task;
 
-use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, percpu, time};
 use crate::archive::BootArchive;
 use crate::console::event::Event;
@@ -36,7 +35,9 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::paging::{Pager, Work};
+use crate::partition::runner::WaitFor;
 use crate::partition::shared::{Phase, Shared};
+use crate::sched::queue::RunQueue;
 use crate::sync::{Ranked, rank};
 use crate::virt::Backend;
 use crate::virt::tag::Tags;
@@ -78,7 +79,9 @@ pub struct Node {
     pub graves: Graves,
     /// Tags of cached translations.
     pub tags: Ranked<Tags, { rank::FRAMES }>,
-    /// The partitions, in the order of the configuration.
+    /// Whose turn it is.
+    pub run_queue: Ranked<RunQueue<WaitFor>, { rank::RUN_QUEUE }>,
+    /// The partitions, in the order of the configuration; the run queue has the same.
     pub partitions: Vec<Arc<Shared>>,
     /// What the machine was started with.
     pub archive: BootArchive,
@@ -103,11 +106,24 @@ impl Node {
     pub fn act_on(&self, work: Work) {
         self.kick(work.kicks);
         if work.woke {
-            self.wake_others();
+            self.wake();
         }
     }
 
-    /// Makes the other CPUs that may wait for something look again: for a page, for frames, for an answer from a disk.
+    /// Something has happened that may be waited for: wakes the vCPUs that it concerns, and the CPUs that may have to go on with it.
+    pub fn wake(&self) {
+        let kicks = self.run_queue.lock().wake(time::now_ns(), WaitFor::is_over);
+        self.kick(kicks);
+        self.wake_others();
+    }
+
+    /// Makes partition number `index` look at what was asked of it.
+    pub fn poke(&self, index: usize) {
+        let kicks = self.run_queue.lock().poke(index, time::now_ns());
+        self.kick(kicks);
+    }
+
+    /// Makes the other CPUs that may wait for something look again: for an answer from a disk, for a task to go on with.
     ///
     /// One in guest mode waits for nothing and is left alone: it stays there until its slice ends, and an exit would cost more than it
     /// finds. Before it idles it looks at everything, and sees what was done before this call.
@@ -118,11 +134,6 @@ impl Node {
     /// Makes CPUs leave guest mode.
     pub fn kick(&self, kicks: Kicks) {
         kicks.cpus().for_each(interrupts::kick);
-    }
-
-    /// Makes all other CPUs look at what they wait for. One that is on its way to idle finds the interrupt pending.
-    pub fn kick_others(&self) {
-        percpu::others().for_each(interrupts::kick);
     }
 
     /// Returns whether nothing runs and nothing is under way any more, and the machine is to stop then.
@@ -137,16 +148,6 @@ impl Node {
     /// Returns the partition with that name.
     pub fn partition(&self, name: &str) -> Option<&Arc<Shared>> {
         self.partitions.iter().find(|shared| shared.name() == name)
-    }
-
-    /// Returns how many partitions run on a CPU.
-    pub fn partitions_of(&self, cpu: CpuId) -> usize {
-        (0..self.partitions.len()).filter(|&index| self.cpu_of(index) == cpu).count()
-    }
-
-    /// Returns the CPU that partition number `index` runs on.
-    pub fn cpu_of(&self, index: usize) -> CpuId {
-        CpuId::new(index % percpu::count())
     }
 }
 

@@ -44,7 +44,7 @@ pub fn turn(node: &'static Node, cpu: CpuId) -> bool {
     node.io.deliver(&node.pager);
     let tasks = node.tasks.poll();
     if tasks.ended {
-        node.wake_others();
+        node.wake();
     }
     let (kicks, graves_busy) = node.graves.poll(&node.pager, node.words, &node.objects, cpu);
     node.kick(kicks);
@@ -58,7 +58,7 @@ fn console(node: &'static Node) -> bool {
             Input::Key(key) => {
                 if let Some(shared) = node.partitions.first() {
                     shared.type_byte(key);
-                    node.kick_others();
+                    node.poke(0);
                 }
             }
             Input::Text(line) => commands::text(node, line),

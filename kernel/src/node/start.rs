@@ -1,8 +1,8 @@
 //! From a machine that is up to partitions that run.
 //!
 //! ```text
-//!   config ─> back end ─> node ─> spaces opened ─┬─> CPU 0: its partitions, until everything has ended
-//!                                                └─> other CPUs: released into the same loop
+//!   config ─> back end ─> node ─> spaces opened ─> CPU 0: runners ─┬─> CPU 0: the loop, until everything has ended
+//!                                                                  └─> other CPUs: released into the same loop
 //! ```
 
 use super::build::{self, Trouble};
@@ -15,9 +15,10 @@ use crate::archive::BootArchive;
 use crate::config::{self, Config};
 use crate::console::event::Event;
 use crate::mm::crc;
-use crate::sched;
+use crate::sched::{self, Runners};
 use crate::sync::{Once, Ranked, rank};
 use crate::virt::Backend;
+use crate::virt::face::EnabledCpu;
 use crate::virt::frame::ControlFrame;
 use alloc::format;
 use alloc::string::String;
@@ -25,13 +26,20 @@ use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::{Context, Waker};
 
-static NODE: Once<&'static Node> = Once::new();
+/// What the other CPUs find when they are released.
+static STARTED: Once<Started> = Once::new();
 /// Frames for the back ends of CPUs and vCPUs.
 static FRAMES: Ranked<Vec<ControlFrame>, { rank::FRAMES }> = Ranked::new(Vec::new());
 
+/// All that a CPU needs for its loop.
+struct Started {
+    node: &'static Node,
+    runners: Runners,
+}
+
 /// Runs what the boot archive says; returns when everything has ended.
 pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
-    let result = start(memory, archive).and_then(|node| on_this_cpu(node, CpuId::BOOT));
+    let result = start(memory, archive).and_then(on_boot_cpu);
     if let Err(trouble) = &result {
         log::error!("{}: {}", trouble.place, trouble.message);
         report(&Event::Error { place: &trouble.place, message: &trouble.message });
@@ -71,8 +79,6 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     for shared in &node.partitions {
         build::check(node, shared)?;
     }
-    NODE.call_once(|| node);
-    smp::release(other_cpu);
     Ok(node)
 }
 
@@ -102,23 +108,33 @@ fn block_on(node: &'static Node, future: impl Future<Output = ()>) {
     }
 }
 
+/// Makes the runners, releases the other CPUs and runs until everything has ended.
+fn on_boot_cpu(node: &'static Node) -> Result<(), Trouble> {
+    let enabled = enable(node, CpuId::BOOT)?;
+    let mut frames = node.partitions.iter().map(|_| frame()).collect::<Result<Vec<_>, _>>()?;
+    let runners = build::runners(node, &mut frames)?;
+    let started = STARTED.call_once(|| Started { node, runners });
+    smp::release(other_cpu);
+    sched::run(node, CpuId::BOOT, &enabled, &started.runners, || node.has_ended());
+    Ok(())
+}
+
+/// A CPU that cannot run guests is reported, and the others go on without it.
 fn other_cpu(cpu: CpuId) -> ! {
-    if let Some(node) = NODE.get()
-        && let Err(trouble) = on_this_cpu(node, cpu)
-    {
-        report(&Event::Error { place: &trouble.place, message: &trouble.message });
+    if let Some(Started { node, runners }) = STARTED.get() {
+        match enable(node, cpu) {
+            Ok(enabled) => sched::run(node, cpu, &enabled, runners, || false),
+            Err(trouble) => report(&Event::Error { place: &trouble.place, message: &trouble.message }),
+        }
     }
     instr::stop()
 }
 
-/// Runs this CPU's share until everything has ended.
-fn on_this_cpu(node: &'static Node, cpu: CpuId) -> Result<(), Trouble> {
-    let take = || FRAMES.lock().pop().ok_or_else(|| trouble("CPU", "no memory for the back end".into()));
-    let (first, second) = (take()?, take()?);
-    let mut mine = (0..node.partitions_of(cpu)).map(|_| take()).collect::<Result<Vec<_>, _>>()?;
-    let enabled = node.backend.enable_cpu([first, second]);
-    let enabled = enabled.map_err(|missing| trouble(&format!("CPU {}", cpu.index()), format!("{missing}")))?;
-    let runners = build::runners(node, &mut mine, cpu)?;
-    sched::run(node, cpu, &enabled, runners, || cpu == CpuId::BOOT && node.has_ended());
-    Ok(())
+fn enable(node: &Node, cpu: CpuId) -> Result<EnabledCpu, Trouble> {
+    let enabled = node.backend.enable_cpu([frame()?, frame()?]);
+    enabled.map_err(|missing| trouble(&format!("CPU {}", cpu.index()), format!("{missing}")))
+}
+
+fn frame() -> Result<ControlFrame, Trouble> {
+    FRAMES.lock().pop().ok_or_else(|| trouble("CPU", "no memory for the back end".into()))
 }

@@ -13,8 +13,8 @@
 //! With `restart = "immediate"` an incarnation does not wait for its space: it begins with memory that cannot leave yet, and the
 //! memory gets its store when the space is ready. So no I/O lies between a crash and the next incarnation's first instruction.
 //!
-//! A runner belongs to the CPU it was given; [`Runner::step`] does a bounded piece of work and says what it waits for. Others
-//! talk to it through [`Shared`]. It does no I/O itself: spaces and dumps are asked for and looked at. A space is given back
+//! A runner belongs to the CPU whose turn it has; [`Runner::step`] does a bounded piece of work and says what it waits for. Others
+//! talk to it through [`Shared`]. vCPU and FPU state stay in that CPU until [`Runner::move_out`], and no other CPU takes a turn before. It does no I/O itself: spaces and dumps are asked for and looked at. A space is given back
 //! only when the memory whose pages went there is gone.
 //!
 //! What is where: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `end` (crash, reset, stop).
@@ -45,20 +45,42 @@ use alloc::sync::Arc;
 const LOOK_NS: u64 = 1_000_000;
 
 /// What a runner wants next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Next {
     /// To be stepped before anybody else has a turn: a restart waits for no work of others. A few times in a row at most.
     Onward,
     /// To be stepped again soon.
     Again,
-    /// Nothing before this time, unless something is completed or asked.
-    Wait(Option<u64>),
+    /// Nothing before this time, unless the wait is over or something is asked.
+    Wait(WaitFor, Option<u64>),
+}
+
+/// What ends a runner's wait, besides time and requests.
+#[derive(Debug)]
+pub enum WaitFor {
+    /// Nothing else.
+    Own,
+    /// Whatever the node gets done: a space, a drain, memory that is taken apart.
+    Anything,
+    /// A page or a frame.
+    Page(Arc<MemoryObject>, WaitTicket),
+}
+
+impl WaitFor {
+    /// Returns whether the wait is over, now that something has happened.
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Own => false,
+            Self::Anything => true,
+            Self::Page(object, ticket) => object.ready(*ticket),
+        }
+    }
 }
 
 impl Next {
-    /// Waits for what goes on in the background and wakes nobody.
+    /// Waits for what goes on in the background, some of which wakes nobody.
     fn look_again() -> Self {
-        Self::Wait(Some(time::now_ns().saturating_add(LOOK_NS)))
+        Self::Wait(WaitFor::Anything, Some(time::now_ns().saturating_add(LOOK_NS)))
     }
 }
 
@@ -133,7 +155,7 @@ enum Backing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Residence {
     Memory,
-    Cpu,
+    Cpu(CpuId),
 }
 
 /// The CPU that a runner is stepped on.
@@ -142,8 +164,6 @@ pub struct Host<'a> {
     pub cpu: CpuId,
     /// Its virtualisation.
     pub enabled: &'a EnabledCpu,
-    /// How many runners it has.
-    pub runners: usize,
 }
 
 impl Runner {
@@ -168,8 +188,8 @@ impl Runner {
         }
     }
 
-    /// Does a bounded piece of work.
-    pub fn step(&mut self, node: &'static Node, host: &Host<'_>) -> Next {
+    /// Does a bounded piece of work; a guest is left at `until` at the latest.
+    pub fn step(&mut self, node: &'static Node, host: &Host<'_>, until: u64) -> Next {
         if self.shared.is_asked()
             && let Some(next) = self.requests(node)
         {
@@ -183,12 +203,12 @@ impl Runner {
             State::Activating => self.activate(node),
             State::NeedsTables => self.begin(node),
             State::Loading(_) => self.load(node),
-            State::Running(_) => self.run(node, host),
+            State::Running(_) => self.run(node, host, until),
             // A space has one task at a time: what was begun for it ends first.
             State::Retiring { gone, then } if gone.is_gone() && self.backing == Backing::Settled => self.retired(node, *then),
             State::Retiring { .. } => Next::look_again(),
             State::Crashed { .. } => self.check_gate(node),
-            State::Stopped => Next::Wait(None),
+            State::Stopped => Next::Wait(WaitFor::Own, None),
         }
     }
 

@@ -5,7 +5,7 @@
 
 /// The operator's monitor and the services' state.
 pub const CONSOLE: u8 = 1;
-/// Run queues.
+/// Lists of what goes on in the background.
 pub const SCHEDULER: u8 = 2;
 /// A partition: state machine, devices, vCPUs that do not run.
 pub const PARTITION: u8 = 3;
@@ -23,13 +23,15 @@ pub const FRAMES: u8 = 8;
 pub const DISK: u8 = 9;
 /// PCI configuration space.
 pub const PCI: u8 = 10;
+/// The run queue: whatever is held, somebody may have to be woken.
+pub const RUN_QUEUE: u8 = 11;
 /// Lines of events that wait for COM2.
-pub const EVENTS: u8 = 11;
+pub const EVENTS: u8 = 12;
 /// A serial line: anything may be logged while anything is held.
-pub const SERIAL: u8 = 12;
+pub const SERIAL: u8 = 13;
 
 /// One more than the highest rank.
-pub const COUNT: usize = 13;
+pub const COUNT: usize = 14;
 
 /// What a CPU holds: locks of each rank.
 pub(super) mod held {

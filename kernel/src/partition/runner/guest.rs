@@ -1,6 +1,7 @@
 //! The guest runs: what it waits for, what its devices want, what ends its stay.
 
-use super::{Host, Next, Parked, Residence, Runner, State};
+use super::{Host, Next, Parked, Residence, Runner, State, WaitFor};
+use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::console::event::Event;
 use crate::node::{Node, report};
@@ -11,40 +12,39 @@ use crate::partition::ending::End;
 use crate::partition::machine::Stop;
 use alloc::format;
 
-/// Longest stay in the guest before services get a look.
-const SLICE_NS: u64 = 10_000_000;
 /// How long a guest that said it panicked may go on, to store its log.
 const LAST_WORDS_NS: u64 = 100_000_000;
 
 impl Runner {
-    pub(super) fn run(&mut self, node: &'static Node, host: &Host<'_>) -> Next {
+    pub(super) fn run(&mut self, node: &'static Node, host: &Host<'_>, until: u64) -> Next {
         let now = time::now_ns();
         if self.last_words.is_some_and(|deadline| now >= deadline) {
             return self.crash(node, Reason::Panic);
         }
-        if let Some(deadline) = self.still_parked() {
-            return Next::Wait(deadline);
+        if let Some((on, deadline)) = self.still_parked() {
+            return Next::Wait(on, deadline);
         }
         let Some(object) = self.object.clone() else { return Next::Again };
         self.announce_entry();
-        let slice_end = Tsc(time::tsc_at(now.saturating_add(SLICE_NS)));
+        let slice_end = Tsc(time::tsc_at(until));
         self.move_in(host);
         let stop = self.machine.run(node, host.cpu, &object, &self.shared, slice_end);
-        self.move_out(host);
         self.drain_console();
         self.stopped(node, stop)
     }
 
     /// Returns until when the guest has nothing to do, if it waits for something that has not come yet.
-    fn still_parked(&mut self) -> Option<Option<u64>> {
+    fn still_parked(&mut self) -> Option<(WaitFor, Option<u64>)> {
         match (&self.state, &self.object) {
-            (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => Some(self.last_words),
+            (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
+                Some((WaitFor::Page(object.clone(), *ticket), self.last_words))
+            }
             (State::Running(Parked::Halted), _) => {
                 let typed = self.shared.take_typed();
                 self.machine.platform.console_input(&typed);
                 let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
                 let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
-                is_asleep.then(|| [timer, self.last_words].into_iter().flatten().min())
+                is_asleep.then(|| (WaitFor::Own, [timer, self.last_words].into_iter().flatten().min()))
             }
             _ => None,
         }
@@ -58,20 +58,33 @@ impl Runner {
         }
     }
 
-    /// Makes vCPU and FPU state resident on the CPU, where they stay unless others need it too.
+    /// Makes vCPU and FPU state resident on the CPU, where they stay until another vCPU takes it.
     fn move_in(&mut self, host: &Host<'_>) {
-        if self.residence == Residence::Memory {
-            self.machine.vcpu.load(host.enabled);
-            self.fpu.load();
-            self.residence = Residence::Cpu;
+        match self.residence {
+            Residence::Memory => {
+                self.machine.vcpu.load(host.enabled);
+                self.fpu.load();
+                self.residence = Residence::Cpu(host.cpu);
+            }
+            Residence::Cpu(cpu) => assert!(cpu == host.cpu, "a vCPU leaves its CPU before it goes to another"),
         }
     }
 
-    fn move_out(&mut self, host: &Host<'_>) {
-        if host.runners > 1 {
+    /// Brings vCPU and FPU state from the CPU, on which this runs, to memory: any CPU can take them from there.
+    pub fn move_out(&mut self, host: &Host<'_>) {
+        if let Residence::Cpu(cpu) = self.residence {
+            assert!(cpu == host.cpu, "a vCPU is taken from its CPU by that CPU");
             self.fpu.save();
             self.machine.vcpu.unload();
             self.residence = Residence::Memory;
+        }
+    }
+
+    /// Returns the CPU that holds the vCPU's state.
+    pub fn resident(&self) -> Option<CpuId> {
+        match self.residence {
+            Residence::Cpu(cpu) => Some(cpu),
+            Residence::Memory => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! From nothing to a kernel in memory: a space, empty memory, devices after reset, the image copied.
 
-use super::{Backing, Next, Parked, Residence, Runner, State};
+use super::{Backing, Next, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::{fpu, instr};
 use crate::config::Restart;
 use crate::console::event::Event;
@@ -41,7 +41,7 @@ impl Runner {
                     *told = true;
                     report(&Event::Waiting { partition: self.shared.name(), what: "a free paging space" });
                 }
-                Next::Wait(None)
+                Next::Wait(WaitFor::Anything, None)
             }
         }
     }
@@ -159,7 +159,7 @@ impl Runner {
                 Next::Onward
             }
             Err(GuestAccess::NotResident(_)) if object.ready(ticket) => Next::Again,
-            Err(GuestAccess::NotResident(_)) => Next::Wait(None),
+            Err(GuestAccess::NotResident(_)) => Next::Wait(WaitFor::Page(object.clone(), ticket), None),
             Err(GuestAccess::Lost(gpa)) => self.crash(node, Reason::PageLost(gpa.as_u64())),
             Err(GuestAccess::NotRam(gpa)) => self.fail(node, &format!("the loader wants to write at {gpa:?}, where no RAM is")),
         }
@@ -167,7 +167,7 @@ impl Runner {
 
     fn reset_fpu(&mut self) {
         self.fpu = fpu::GuestFpu::new();
-        if self.residence == Residence::Cpu {
+        if let Residence::Cpu(_) = self.residence {
             self.fpu.load();
         }
     }

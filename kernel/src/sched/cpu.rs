@@ -1,0 +1,78 @@
+//! A CPU's loop: services, then whoever is next in the run queue, else idle.
+
+use super::queue::{Turn, VcpuId, Wish};
+use crate::arch::percpu::CpuId;
+use crate::arch::{interrupts, time};
+use crate::node::{Node, services};
+use crate::partition::runner::{Host, Next, Runner};
+use crate::sync::{Ranked, RankedGuard, rank};
+use crate::virt::face::EnabledCpu;
+use alloc::vec::Vec;
+
+/// Longest turn while services have more to do: they get a look in between.
+const BUSY_TURN_NS: u64 = 1_000_000;
+
+/// All runners, by the number of their vCPU. Nobody ever waits for one of these locks: the queue gives a vCPU to one CPU.
+pub struct Runners(Vec<Ranked<Runner, { rank::PARTITION }>>);
+
+impl Runners {
+    /// Takes them in the order in which the queue knows them.
+    pub fn new(runners: impl IntoIterator<Item = Runner>) -> Self {
+        Self(runners.into_iter().map(Ranked::new).collect())
+    }
+
+    fn of(&self, vcpu: VcpuId) -> RankedGuard<'_, Runner, { rank::PARTITION }> {
+        self.0[vcpu.index()].try_lock().expect("the run queue gives a vCPU to one CPU")
+    }
+}
+
+/// Runs vCPUs on this CPU until `ended` answers how the machine stops.
+pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, runners: &Runners, ended: impl Fn() -> bool) {
+    let host = Host { cpu, enabled };
+    node.words.leave(cpu);
+    loop {
+        node.words.quiesce(cpu);
+        let busy = services::turn(node, cpu);
+        if ended() {
+            return;
+        }
+        let now = time::now_ns();
+        let next = node.run_queue.lock().next(cpu, now);
+        match next {
+            Some(turn) => {
+                let until = if busy { turn.until.min(now + BUSY_TURN_NS) } else { turn.until };
+                take(node, &host, runners, Turn { until, ..turn });
+            }
+            None if busy => {}
+            None => idle(node, cpu),
+        }
+    }
+}
+
+/// Gives a vCPU its turn.
+fn take(node: &'static Node, host: &Host<'_>, runners: &Runners, turn: Turn) {
+    if let Some(held) = turn.evict {
+        runners.of(held).move_out(host);
+        let kicks = node.run_queue.lock().given_away(held);
+        node.kick(kicks);
+    }
+    let mut runner = runners.of(turn.vcpu);
+    let next = core::iter::repeat_with(|| runner.step(node, host, turn.until)).find(|next| !matches!(next, Next::Onward));
+    let resident = runner.resident();
+    drop(runner);
+    let wish = match next {
+        Some(Next::Wait(on, until)) => Wish::Wait { on, until },
+        _ => Wish::Again,
+    };
+    node.run_queue.lock().put_back(turn.vcpu, time::now_ns(), wish, resident);
+}
+
+/// Waits for an interrupt, unless there is something to do after all.
+fn idle(node: &'static Node, cpu: CpuId) {
+    let now = time::now_ns();
+    let Some(until) = node.run_queue.lock().idle(cpu, now) else { return };
+    let look = now + services::CONSOLE_INTERVAL_NS;
+    node.words.idle(cpu);
+    interrupts::idle(Some(until.map_or(look, |until| until.min(look))));
+    node.words.leave(cpu);
+}

@@ -1,0 +1,198 @@
+use super::*;
+
+const A: CpuId = CpuId::new(0);
+const B: CpuId = CpuId::new(1);
+const MS: u64 = 1_000_000;
+
+fn queue(vcpus: usize) -> RunQueue<u32> {
+    let mut queue = RunQueue::new();
+    (0..vcpus).for_each(|_| {
+        queue.add();
+    });
+    queue
+}
+
+/// Gives `cpu` its next turn, with all that goes with it.
+fn next(queue: &mut RunQueue<u32>, cpu: CpuId, now: u64) -> Option<usize> {
+    let turn = queue.next(cpu, now)?;
+    if let Some(evict) = turn.evict {
+        let _ = queue.given_away(evict);
+    }
+    Some(turn.vcpu.index())
+}
+
+fn again(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: u64) {
+    queue.put_back(VcpuId(vcpu as u16), now, Wish::Again, Some(cpu));
+}
+
+fn wait(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: u64, on: u32, until: Option<u64>) {
+    queue.put_back(VcpuId(vcpu as u16), now, Wish::Wait { on, until }, Some(cpu));
+}
+
+#[test]
+fn one_vcpu_stays_where_it_is_and_is_never_given_away() {
+    let mut queue = queue(1);
+    let turn = queue.next(A, 0).unwrap();
+    assert_eq!((turn.vcpu.index(), turn.evict, turn.until), (0, None, SLICE_NS));
+    again(&mut queue, 0, A, 10 * MS);
+    assert_eq!(queue.next(B, 10 * MS), None);
+    let turn = queue.next(A, 10 * MS).unwrap();
+    assert_eq!((turn.vcpu.index(), turn.evict), (0, None));
+}
+
+#[test]
+fn three_that_never_wait_share_two_cpus_alike() {
+    let mut queue = queue(3);
+    let mut runs = [next(&mut queue, A, 0), next(&mut queue, B, 0)];
+    let mut used = [0_u64; 3];
+    let mut moved = false;
+    for slice in 1..=3000_u64 {
+        let now = slice * SHARED_SLICE_NS;
+        for (cpu, run) in [A, B].into_iter().zip(&mut runs) {
+            let vcpu = run.unwrap();
+            used[vcpu] += SHARED_SLICE_NS;
+            again(&mut queue, vcpu, cpu, now);
+            *run = next(&mut queue, cpu, now);
+            moved |= run.is_some_and(|v| v != vcpu);
+        }
+        assert_ne!(runs[0], runs[1], "one vCPU on two CPUs");
+    }
+    let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
+    assert!(moved && most - least <= 4 * SHARED_SLICE_NS, "{used:?}");
+}
+
+#[test]
+fn a_cpu_takes_only_what_no_other_holds() {
+    let mut queue = queue(2);
+    assert_eq!(next(&mut queue, A, 0), Some(0));
+    again(&mut queue, 0, A, MS);
+    assert_eq!(next(&mut queue, B, MS), Some(1));
+    assert_eq!(queue.next(CpuId::new(2), MS), None, "0 is in A's registers");
+    assert_eq!(next(&mut queue, A, MS), Some(0));
+}
+
+#[test]
+fn who_is_given_away_is_told_to_an_idle_cpu() {
+    let mut queue = queue(2);
+    assert_eq!(next(&mut queue, A, 0), Some(0));
+    // Long enough for the other one to be well behind.
+    again(&mut queue, 0, A, 5 * MS);
+    assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
+    wait(&mut queue, 1, B, 5 * MS, 7, None);
+    assert_eq!(queue.idle(B, 5 * MS), Some(None));
+    assert_eq!(queue.wake(5 * MS, |on| *on == 7), Kicks(bit(B)), "its holder, although A could");
+    assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
+    queue.put_back(VcpuId(1), 6 * MS, Wish::Again, None);
+    assert_eq!(queue.next(A, 6 * MS).map(|turn| (turn.vcpu, turn.evict)), Some((VcpuId(1), Some(VcpuId(0)))));
+    assert_eq!(queue.idle(B, 6 * MS), Some(None), "A still holds 0");
+    assert_eq!(queue.given_away(VcpuId(0)), Kicks(bit(B)));
+    assert_eq!(next(&mut queue, B, 6 * MS), Some(0));
+}
+
+#[test]
+fn what_happens_during_a_turn_ends_the_wait_after_it() {
+    let mut queue = queue(1);
+    next(&mut queue, A, 0);
+    assert_eq!(queue.wake(0, |_| true), Kicks(0), "one that runs is not disturbed");
+    wait(&mut queue, 0, A, MS, 1, None);
+    assert_eq!(next(&mut queue, A, MS), Some(0), "it looks once more");
+    wait(&mut queue, 0, A, MS, 1, None);
+    assert_eq!(queue.next(A, MS), None);
+}
+
+#[test]
+fn a_request_ends_the_stay_or_the_wait() {
+    let mut queue = queue(2);
+    next(&mut queue, A, 0);
+    assert_eq!(queue.poke(0, 0), Kicks(bit(A)));
+    assert_eq!(queue.poke(1, 0), Kicks(0), "a ready one is looked at anyhow");
+    assert_eq!(queue.poke(9, 0), Kicks(0));
+    wait(&mut queue, 0, A, 0, 1, None);
+    assert_eq!(next(&mut queue, A, 0), Some(0));
+    wait(&mut queue, 0, A, 0, 1, None);
+    next(&mut queue, B, 0);
+    assert_eq!(queue.idle(A, 0), Some(None));
+    assert_eq!(queue.poke(0, 0), Kicks(bit(A)));
+}
+
+#[test]
+fn time_ends_a_wait_and_an_idle_cpu_knows_when() {
+    let mut queue = queue(1);
+    next(&mut queue, A, 0);
+    wait(&mut queue, 0, A, 0, 1, Some(3 * MS));
+    assert_eq!(queue.idle(A, MS), Some(Some(3 * MS)));
+    assert_eq!(queue.idle(B, MS), Some(None), "A holds it");
+    assert_eq!(queue.idle(A, 3 * MS), None);
+    assert_eq!(next(&mut queue, A, 3 * MS), Some(0));
+}
+
+#[test]
+fn a_turn_ends_when_a_sleepers_time_comes() {
+    let mut queue = queue(2);
+    next(&mut queue, A, 0);
+    queue.put_back(VcpuId(0), 0, Wish::Wait { on: 1, until: Some(3 * MS) }, None);
+    assert_eq!(queue.next(A, 0).map(|turn| turn.until), Some(3 * MS));
+}
+
+#[test]
+fn who_wakes_drives_out_who_has_used_most_only_when_no_cpu_idles() {
+    let mut queue = queue(3);
+    let sleeper = next(&mut queue, A, 0).unwrap();
+    queue.put_back(VcpuId(sleeper as u16), 0, Wish::Wait { on: 1, until: None }, None);
+    assert_eq!((next(&mut queue, A, 0), next(&mut queue, B, 8 * MS)), (Some(1), Some(2)));
+    assert_eq!(queue.wake(9 * MS, |_| true), Kicks(bit(A)), "A's has run for 9 ms, B's for 1");
+    again(&mut queue, 1, A, 9 * MS);
+    assert_eq!(next(&mut queue, A, 9 * MS), Some(sleeper));
+}
+
+#[test]
+fn who_wakes_too_late_to_be_behind_waits_for_the_end_of_a_turn() {
+    let mut queue = queue(2);
+    next(&mut queue, A, 0);
+    queue.put_back(VcpuId(0), 9 * MS, Wish::Wait { on: 1, until: None }, None);
+    next(&mut queue, A, 9 * MS);
+    assert_eq!(queue.wake(10 * MS, |_| true), Kicks(0), "it has used 9 ms, the other 1");
+}
+
+#[test]
+fn sleeping_saves_nothing_up() {
+    let mut queue = queue(2);
+    next(&mut queue, A, 0);
+    queue.put_back(VcpuId(0), 0, Wish::Wait { on: 1, until: None }, None);
+    for slice in 0..1000 {
+        assert_eq!(next(&mut queue, A, slice * 10 * MS), Some(1));
+        again(&mut queue, 1, A, (slice + 1) * 10 * MS);
+    }
+    let now = 10_000 * MS;
+    let _ = queue.wake(now, |_| true);
+    // Behind by one bonus and the granularity: then it is the other's turn again.
+    let mut turns = 0;
+    let mut at = now;
+    while next(&mut queue, A, at) == Some(0) {
+        at += 4 * MS;
+        again(&mut queue, 0, A, at);
+        turns += 1;
+    }
+    assert!((1..=6).contains(&turns), "{turns} turns in a row");
+}
+
+#[test]
+fn every_vcpu_gets_its_turn_whatever_the_others_do() {
+    // Two that wake each other at every turn, one that only computes, one CPU.
+    let mut queue = queue(3);
+    let mut used = [0_u64; 3];
+    let mut now = 0;
+    for _ in 0..3000 {
+        let vcpu = next(&mut queue, A, now).unwrap();
+        let run = if vcpu == 2 { 4 * MS } else { MS / 4 };
+        now += run;
+        used[vcpu] += run;
+        match vcpu {
+            2 => again(&mut queue, 2, A, now),
+            _ => wait(&mut queue, vcpu, A, now, 1 - vcpu as u32, Some(now + MS)),
+        }
+        let _ = queue.wake(now, |on| *on == vcpu as u32);
+    }
+    let share = now / 8;
+    assert!(used.iter().all(|&used| used > share), "{used:?} of {now}");
+}
