@@ -9,6 +9,7 @@ pub mod core_file;
 mod machine;
 pub mod scenario;
 pub mod scene;
+pub mod several;
 pub mod source;
 pub mod space;
 

@@ -48,7 +48,7 @@ impl Scenario {
     /// What is wrong with the configuration, or missing.
     pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
         let folder = Folder::new(name)?;
-        let machine = plan_machine(bed, name, &self.toml(bed)?, &folder.0)?;
+        let machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
         let disks = machine.disks.clone();
         Ok(Started { running: machine.start()?, disks, folder })
     }
@@ -77,6 +77,10 @@ pub struct Started {
 }
 
 impl Started {
+    pub(crate) fn new(running: Running, disks: Vec<PathBuf>, folder: Folder) -> Self {
+        Self { running, disks, folder }
+    }
+
     /// Returns a path in the scenario's folder, which goes with it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.0.join(name)
@@ -89,10 +93,14 @@ impl Started {
 }
 
 /// A folder that goes with its owner.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Result<Self> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn new(name: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let unique = format!("{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = boot::paths::tidepool().join("scenarios").join(unique);

@@ -12,6 +12,7 @@ mod interrupt;
 mod lacking;
 mod partition;
 mod selftests;
+mod several;
 mod spaces;
 mod start;
 mod story;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             debian::CASES,
             dumps::CASES,
             spaces::CASES,
+            several::CASES,
             flush::CASES,
             hostile::CASES,
         ]

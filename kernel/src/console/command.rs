@@ -11,8 +11,12 @@ pub enum Command<'a> {
     Stats,
     /// Crash a partition, as if it had panicked.
     Crash(&'a str),
+    /// Send the keys to a partition.
+    Console(&'a str),
     /// Give a partition's dumps back.
     Release(&'a str),
+    /// Stop a partition for good.
+    Stop(&'a str),
     /// Evict up to this many pages of a partition now (tests, `bench`).
     Evict(&'a str, u64),
     /// Stop everything and the machine.
@@ -47,6 +51,8 @@ pub const HELP: &str = "\
 list               partitions, paging spaces and dumps
 stats              counters of the pool and of each partition
 crash PARTITION    crash it, as if it had panicked
+console PARTITION  type at its console from now on
+stop PARTITION     stop it for good
 release PARTITION  give its dumps' paging spaces back
 evict PARTITION N  evict up to N of its pages now
 poweroff           stop everything
@@ -67,6 +73,8 @@ fn build<'a>(word: &'a str, name: Option<&'a str>, count: Option<u64>) -> Result
         "list" => Command::List,
         "stats" => Command::Stats,
         "crash" => Command::Crash(name?),
+        "console" => Command::Console(name?),
+        "stop" => Command::Stop(name?),
         "release" => Command::Release(name?),
         "evict" => Command::Evict(name?, count.ok_or(CommandError::MissingArgument("a number of pages"))?),
         "poweroff" => Command::PowerOff,
@@ -104,6 +112,7 @@ mod tests {
             parse_json(br#"{"id":8,"command":"evict","partition":"a","count":64}"#),
             (Some(8), Ok(Command::Evict("a", 64)))
         );
+        assert_eq!(parse_text("console db"), Some(Ok(Command::Console("db"))));
         assert_eq!(parse_text(""), None);
     }
 

@@ -1,7 +1,7 @@
 //! What arrives on the two lines: keys for a partition or the monitor, JSON lines for commands.
 //!
 //! ```text
-//!   COM1 ──┬─ Ctrl-] ──> switches            ┌─ partition: keys go to its console
+//!   COM1 ──┬─ Ctrl-] ──> switches            ┌─ partition: keys go to the console that is chosen
 //!          └─ other ───> where it points ────┴─ monitor: a line with editing, then a command
 //!   COM2 ────> a JSON line, then a command
 //! ```
@@ -35,6 +35,15 @@ pub enum Input<'a> {
     TooLong,
 }
 
+/// Where keys go after a piece of input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// Where they went.
+    Stay,
+    /// To the console.
+    Console,
+}
+
 /// The state of both lines' input.
 pub struct Reader {
     focus: Focus,
@@ -49,8 +58,8 @@ impl Reader {
         Self { focus: Focus::Partition, text: ArrayVec::new_const(), json: ArrayVec::new_const(), overrun: false }
     }
 
-    /// Takes what has arrived, at most `budget` bytes a line, and hands complete pieces to `take`.
-    pub fn poll(&mut self, lines: &mut impl Lines, budget: usize, mut take: impl FnMut(Input<'_>)) {
+    /// Takes what has arrived, at most `budget` bytes a line, and hands complete pieces to `take`, which says where keys go then.
+    pub fn poll(&mut self, lines: &mut impl Lines, budget: usize, mut take: impl FnMut(Input<'_>) -> Then) {
         for _ in 0..budget {
             let Some(byte) = lines.read(Which::People) else { break };
             self.key(byte, &mut take);
@@ -61,7 +70,7 @@ impl Reader {
         }
     }
 
-    fn key(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>)) {
+    fn key(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
         match (self.focus, byte) {
             (Focus::Partition, ESCAPE) => {
                 self.focus = Focus::Monitor;
@@ -73,20 +82,25 @@ impl Reader {
                 self.text.clear();
                 print_text(format_args!("\n[console]\n"));
             }
-            (Focus::Partition, key) => take(Input::Key(key)),
+            (Focus::Partition, key) => {
+                take(Input::Key(key));
+            }
             (Focus::Monitor, key) => self.edit(key, take),
         }
     }
 
     /// Line editing: backspace, Ctrl-U, and what can be printed.
-    fn edit(&mut self, key: u8, take: &mut impl FnMut(Input<'_>)) {
+    fn edit(&mut self, key: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
         match key {
             b'\r' | b'\n' => {
                 print(b"\r\n");
                 // Only printable ASCII gets in, so this is always text.
-                take(Input::Text(core::str::from_utf8(&self.text).unwrap_or_default()));
+                let then = take(Input::Text(core::str::from_utf8(&self.text).unwrap_or_default()));
                 self.text.clear();
-                prompt();
+                match then {
+                    Then::Stay => prompt(),
+                    Then::Console => self.focus = Focus::Partition,
+                }
             }
             0x08 | 0x7f if self.text.pop().is_some() => print(b"\x08 \x08"),
             0x15 => {
@@ -99,7 +113,7 @@ impl Reader {
         }
     }
 
-    fn json_byte(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>)) {
+    fn json_byte(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
         if byte != b'\n' {
             self.overrun |= byte != b'\r' && self.json.try_push(byte).is_err();
             return;
@@ -146,12 +160,14 @@ mod tests {
         let mut lines = Fake { people: people.to_vec(), programs: programs.to_vec() };
         let mut out = Vec::new();
         Reader::new().poll(&mut lines, 4096, |input| {
+            let then = if matches!(input, Input::Text("console b")) { Then::Console } else { Then::Stay };
             out.push(match input {
                 Input::Key(k) => format!("key {}", k as char),
                 Input::Text(t) => format!("text {t}"),
                 Input::Json(j) => format!("json {}", String::from_utf8_lossy(j)),
                 Input::TooLong => "too long".into(),
             });
+            then
         });
         out
     }
@@ -159,6 +175,11 @@ mod tests {
     #[test]
     fn keys_reach_the_partition_until_the_escape_key() {
         assert_eq!(read(b"a\x1dlisx\x7ft\r\x1db", b""), ["key a", "text list", "key b"]);
+    }
+
+    #[test]
+    fn a_command_can_give_the_keys_back_to_a_console() {
+        assert_eq!(read(b"\x1dconsole b\rx", b""), ["text console b", "key x"]);
     }
 
     #[test]

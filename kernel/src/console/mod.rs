@@ -6,6 +6,9 @@
 //!   events              ───> ring  ──> pump ─────┴─ COM2: JSON lines, commands back
 //! ```
 //!
+//! With more than one partition each line of a console stands behind its partition's name ([`tagged`]), and keys go to the
+//! one that the command `console` has chosen.
+//!
 //! Whoever prints only fills a ring; the pump moves bytes when the line takes them. Commands are parsed here and
 //! carried out by the partition layer.
 
@@ -14,3 +17,4 @@ pub mod event;
 pub mod input;
 pub mod output;
 pub mod ring;
+pub mod tagged;

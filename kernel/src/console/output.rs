@@ -5,6 +5,7 @@
 
 use super::event::{self, Event, MAX_LINE};
 use super::ring::Ring;
+use super::tagged::Screen;
 use crate::sync::{Ranked, rank};
 use arrayvec::ArrayString;
 use core::fmt::{self, Write};
@@ -13,11 +14,13 @@ use core::fmt::{self, Write};
 const ROOM: usize = 64 << 10;
 
 struct Outputs {
+    screen: Screen,
     people: Ring<ROOM>,
     events: Ring<ROOM>,
 }
 
-static OUTPUTS: Ranked<Outputs, { rank::EVENTS }> = Ranked::new(Outputs { people: Ring::new(), events: Ring::new() });
+static OUTPUTS: Ranked<Outputs, { rank::EVENTS }> =
+    Ranked::new(Outputs { screen: Screen::new(), people: Ring::new(), events: Ring::new() });
 
 /// Reports an event on the second line, with the time `t_ns` since the start.
 pub fn report(event: &Event<'_>, t_ns: u64) {
@@ -37,6 +40,30 @@ pub fn report(event: &Event<'_>, t_ns: u64) {
 /// Prints bytes on the first line as they are.
 pub fn print(bytes: &[u8]) {
     OUTPUTS.lock().people.push(bytes);
+}
+
+/// Prints a whole line of a partition behind its name.
+pub fn print_line(partition: &str, text: &[u8]) {
+    let Outputs { screen, people, .. } = &mut *OUTPUTS.lock();
+    screen.line(partition, text, |bytes| {
+        people.push(bytes);
+    });
+}
+
+/// Shows an unfinished line of the partition that has the keys.
+pub fn show_unfinished(partition: &str, text: &[u8]) {
+    let Outputs { screen, people, .. } = &mut *OUTPUTS.lock();
+    screen.show(partition, text, |bytes| {
+        people.push(bytes);
+    });
+}
+
+/// Ends an unfinished line, because the keys go elsewhere.
+pub fn leave_unfinished() {
+    let Outputs { screen, people, .. } = &mut *OUTPUTS.lock();
+    screen.leave(|bytes| {
+        people.push(bytes);
+    });
 }
 
 /// Prints formatted text on the first line, with `\r\n` for `\n`.

@@ -47,7 +47,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// Most dump images that tables are set aside for.
 const MOST_IMAGES: usize = 8;
@@ -117,6 +117,7 @@ pub fn node(
         tags: Ranked::new(Tags::new(backend.capabilities().tags)),
         run_queue: Ranked::new(run_queue),
         partitions,
+        console: AtomicUsize::new(0),
         archive,
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
         ending: AtomicBool::new(config.at_end == AtEnd::PowerOff),
@@ -232,7 +233,11 @@ fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, shared: &Arc<Shar
         rate,
     };
     let tag = node.tags.lock().allocate();
-    Ok(Runner::new(shared.clone(), layout, machine, tag, needs_space))
+    let mut runner = Runner::new(shared.clone(), layout, machine, tag, needs_space);
+    if node.partitions.len() > 1 {
+        runner.share_console();
+    }
+    Ok(runner)
 }
 
 /// Takes a control frame for a back end.

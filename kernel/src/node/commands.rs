@@ -3,7 +3,8 @@
 use super::{Node, report, stats};
 use crate::console::command::{Command, CommandError, HELP, parse_json, parse_text};
 use crate::console::event::Event;
-use crate::console::output::print_text;
+use crate::console::input::Then;
+use crate::console::output::{leave_unfinished, print_text};
 use crate::partition::shared::{Phase, Request, Shared};
 use alloc::format;
 use alloc::string::String;
@@ -16,16 +17,21 @@ enum Audience {
     Program(u64),
 }
 
-/// Carries out a line typed at the monitor.
-pub fn text(node: &'static Node, line: &str) {
+/// Carries out a line typed at the monitor; says where keys go then.
+pub fn text(node: &'static Node, line: &str) -> Then {
     let done = match parse_text(line) {
-        None => return,
+        None => return Then::Stay,
+        Some(Ok(Command::Console(name))) => match choose_console(node, name) {
+            Ok(()) => return Then::Console,
+            Err(error) => Err(error),
+        },
         Some(Ok(command)) => carry_out(node, &command, Audience::People),
         Some(Err(error)) => Err(format!("{error}")),
     };
     if let Err(error) = done {
         print_text(format_args!("error: {error}\n"));
     }
+    Then::Stay
 }
 
 /// Carries out a JSON line and answers it.
@@ -50,6 +56,8 @@ fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> 
         Command::List => list(node, audience),
         Command::Stats => show_stats(node, audience),
         Command::Crash(name) => crash(node, name)?,
+        Command::Console(name) => choose_console(node, name)?,
+        Command::Stop(name) => stop(node, name)?,
         Command::Release(name) => release(node, name)?,
         Command::Evict(name, pages) => evict(node, name, pages)?,
         Command::PowerOff => {
@@ -77,6 +85,25 @@ fn crash(node: &Node, name: &str) -> Result<(), String> {
     }
     shared.ask(Request::Crash);
     node.poke(index);
+    Ok(())
+}
+
+fn stop(node: &Node, name: &str) -> Result<(), String> {
+    let (index, shared) = find(node, name)?;
+    if shared.phase() == Phase::Stopped {
+        return Err(format!("{name} has stopped already"));
+    }
+    shared.ask(Request::Stop);
+    node.poke(index);
+    Ok(())
+}
+
+/// Sends the keys to a partition from now on.
+fn choose_console(node: &Node, name: &str) -> Result<(), String> {
+    let (index, shared) = find(node, name)?;
+    leave_unfinished();
+    node.console.store(index, Ordering::Relaxed);
+    print_text(format_args!("\n[console of {}]\n", shared.name()));
     Ok(())
 }
 

@@ -43,7 +43,7 @@ use crate::virt::Backend;
 use crate::virt::tag::Tags;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub use disk::NodeDisk;
 use graves::Graves;
 use io::AsyncIo;
@@ -83,6 +83,8 @@ pub struct Node {
     pub run_queue: Ranked<RunQueue<WaitFor>, { rank::RUN_QUEUE }>,
     /// The partitions, in the order of the configuration; the run queue has the same.
     pub partitions: Vec<Arc<Shared>>,
+    /// Number of the partition that keys go to.
+    pub console: AtomicUsize,
     /// What the machine was started with.
     pub archive: BootArchive,
     /// Time of day at the start: nanoseconds since 1970.

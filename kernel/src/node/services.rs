@@ -4,10 +4,11 @@ use super::Node;
 use super::commands;
 use crate::arch::percpu::CpuId;
 use crate::arch::time;
-use crate::console::input::{Input, Reader};
+use crate::console::input::{Input, Reader, Then};
 use crate::console::output::{self, Lines, Which};
 use crate::log::serial::{self, Line};
 use crate::sync::{Ranked, rank};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes that a turn moves on each serial line.
 const CONSOLE_BUDGET: usize = 256;
@@ -56,14 +57,22 @@ fn console(node: &'static Node) -> bool {
     if let Some(mut reader) = READER.try_lock() {
         reader.poll(&mut Serial, CONSOLE_BUDGET, |input| match input {
             Input::Key(key) => {
-                if let Some(shared) = node.partitions.first() {
+                let chosen = node.console.load(Relaxed);
+                if let Some(shared) = node.partitions.get(chosen) {
                     shared.type_byte(key);
-                    node.poke(0);
+                    node.poke(chosen);
                 }
+                Then::Stay
             }
             Input::Text(line) => commands::text(node, line),
-            Input::Json(line) => commands::json(node, line),
-            Input::TooLong => commands::too_long(),
+            Input::Json(line) => {
+                commands::json(node, line);
+                Then::Stay
+            }
+            Input::TooLong => {
+                commands::too_long();
+                Then::Stay
+            }
         });
         return output::pump(&mut Serial, CONSOLE_BUDGET);
     }

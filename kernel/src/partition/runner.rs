@@ -29,6 +29,7 @@ use super::machine::Machine;
 use super::shared::{Request, Shared};
 use crate::arch::percpu::CpuId;
 use crate::arch::{fpu, time};
+use crate::console::tagged::Lines;
 use crate::dump::gate::Gate;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
@@ -139,6 +140,8 @@ pub struct Runner {
     needs_space: bool,
     backing: Backing,
     fpu: fpu::GuestFpu,
+    /// Where several consoles share the line: what is not a whole line yet.
+    lines: Option<Lines>,
     residence: Residence,
 }
 
@@ -184,8 +187,14 @@ impl Runner {
             needs_space,
             backing: Backing::Settled,
             fpu: fpu::GuestFpu::new(),
+            lines: None,
             residence: Residence::Memory,
         }
+    }
+
+    /// Lets the partition's console share its serial line with others.
+    pub fn share_console(&mut self) {
+        self.lines = Some(Lines::new());
     }
 
     /// Does a bounded piece of work; a guest is left at `until` at the latest.

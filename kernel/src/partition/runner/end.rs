@@ -33,6 +33,7 @@ impl Runner {
         self.shared.publish_phase(Phase::Crashed);
         self.announce_crash(&object, reason);
         self.drain_console();
+        self.end_console_line();
         match (self.shared.config.dump, self.space) {
             (DumpPolicy::Aided, Some(space)) => {
                 let config = &self.shared.config;

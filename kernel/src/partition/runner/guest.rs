@@ -4,6 +4,7 @@ use super::{Host, Next, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::console::event::Event;
+use crate::console::output;
 use crate::node::{Node, report};
 use crate::partition::crash::Reason;
 use crate::partition::devices::clock::Tsc;
@@ -11,6 +12,8 @@ use crate::partition::devices::{Effect, PanicKind};
 use crate::partition::ending::End;
 use crate::partition::machine::Stop;
 use alloc::format;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// How long a guest that said it panicked may go on, to store its log.
 const LAST_WORDS_NS: u64 = 100_000_000;
@@ -29,7 +32,10 @@ impl Runner {
         let slice_end = Tsc(time::tsc_at(until));
         self.move_in(host);
         let stop = self.machine.run(node, host.cpu, &object, &self.shared, slice_end);
-        self.drain_console();
+        let wrote = self.drain_console();
+        if !wrote || stop == Stop::Halted {
+            self.show_prompt(node);
+        }
         self.stopped(node, stop)
     }
 
@@ -119,22 +125,53 @@ impl Runner {
         Next::Again
     }
 
+    /// Ends a line that the guest will not finish any more.
+    pub(super) fn end_console_line(&mut self) {
+        if let Some(lines) = &mut self.lines
+            && !lines.unfinished().is_empty()
+        {
+            output::print_line(self.shared.name(), lines.unfinished());
+            lines.clear();
+        }
+    }
+
+    fn has_keys(&self, node: &Node) -> bool {
+        node.partitions.get(node.console.load(Relaxed)).is_some_and(|chosen| Arc::ptr_eq(chosen, &self.shared))
+    }
+
     fn tell(&self, kind: &str, text: &str) {
         report(&Event::Guest { partition: self.shared.name(), incarnation: self.incarnation, kind, text });
     }
 
     /// Prints what the guest has written to its console, and reports a test kernel's lines.
-    pub(super) fn drain_console(&mut self) {
-        let mut bytes = [0; 256];
+    ///
+    /// With several partitions only whole lines are printed. Returns whether the guest has written anything.
+    pub(super) fn drain_console(&mut self) -> bool {
+        let (mut bytes, mut any) = ([0; 256], false);
         loop {
             let len = self.machine.platform.console_output().take(&mut bytes);
             if len == 0 {
                 break;
             }
-            crate::console::output::print(&bytes[..len]);
+            any = true;
+            match &mut self.lines {
+                None => output::print(&bytes[..len]),
+                Some(lines) => lines.take(&bytes[..len], |line| output::print_line(self.shared.name(), line)),
+            }
         }
         while let Some(line) = self.machine.platform.test_port().take_line() {
             self.tell("log", &line);
+        }
+        any
+    }
+
+    /// Shows a line that the guest leaves unfinished, a prompt say, if this partition has the keys.
+    fn show_prompt(&self, node: &Node) {
+        if let Some(lines) = &self.lines
+            && !lines.unfinished().is_empty()
+            && self.has_keys(node)
+        {
+            output::show_unfinished(self.shared.name(), lines.unfinished());
         }
     }
 }

@@ -1,0 +1,75 @@
+//! A configuration with several partitions of test kernels, in the form that the bed needs.
+
+use crate::scenario::{Folder, Started};
+use crate::{plan_machine, test_kernel};
+use anyhow::Result;
+use boot::bed::Bed;
+
+/// One of the partitions.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// The test kernel.
+    pub kernel: &'static str,
+    /// Its command line.
+    pub cmdline: String,
+    /// MiB of its memory.
+    pub memory_mib: u64,
+    /// Further lines of its section.
+    pub lines: &'static str,
+}
+
+/// What runs, and on what.
+#[derive(Clone, Debug)]
+pub struct Several {
+    /// MiB of the pool.
+    pub pool_mib: u64,
+    /// CPUs of the machine.
+    pub cpus: u32,
+    /// Paging devices, MiB each.
+    pub devices_mib: Vec<u64>,
+    /// Who shares all that.
+    pub members: Vec<Member>,
+}
+
+impl Member {
+    /// A partition without further lines.
+    pub fn new(name: &str, kernel: &'static str, memory_mib: u64, cmdline: &str) -> Self {
+        Self { name: name.to_owned(), kernel, cmdline: cmdline.to_owned(), memory_mib, lines: "" }
+    }
+}
+
+impl Several {
+    /// Starts it, in a folder of its own; the machine stays when nothing runs any more.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or missing.
+    pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
+        let folder = Folder::new(name)?;
+        let machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
+        let disks = machine.disks.clone();
+        Ok(Started::new(machine.start()?, disks, folder))
+    }
+
+    /// Returns the configuration as text.
+    ///
+    /// # Errors
+    /// Where a test kernel is missing.
+    pub fn toml(&self, bed: Bed) -> Result<String> {
+        let mut text = format!("[pool]\nmemory = \"{} MiB\"\n[machine]\ncpus = {}\n", self.pool_mib, self.cpus);
+        for (index, mib) in self.devices_mib.iter().enumerate() {
+            text += &match bed {
+                Bed::Bochs => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
+                Bed::Qemu | Bed::Kvm => format!("[[paging_device]]\nimage = \"{index}.img\"\nsize = \"{mib} MiB\"\n"),
+            };
+        }
+        for Member { name, kernel, cmdline, memory_mib, lines } in &self.members {
+            let kernel = test_kernel(kernel)?;
+            text +=
+                &format!("[[partition]]\nname = \"{name}\"\nmemory = \"{memory_mib} MiB\"\nkernel = \"{}\"\n", kernel.display());
+            text += &format!("cmdline = \"{cmdline}\"\n{lines}\n");
+        }
+        Ok(text)
+    }
+}

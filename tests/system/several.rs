@@ -1,0 +1,88 @@
+//! Several partitions on few CPUs and one pool: neither a busy loop, nor a wait for a page, nor a neighbour's crash stops anybody.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::{Bed, Running};
+use boot::events::Event;
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tests::scenario::Started;
+use tests::several::{Member, Several};
+use tests::{Case, expect_success};
+
+const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
+
+pub const CASES: &[Case] = &[
+    Case { name: "three_on_two_cpus_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 2) },
+    Case { name: "three_on_one_cpu_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 1) },
+];
+
+const LIMIT: Duration = Duration::from_secs(300);
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// One that never waits, one that crashes and comes back, one that works on more pages than it can hold.
+fn three(bed: Bed, cpus: u32) -> Result<()> {
+    let several = Several {
+        pool_mib: 10,
+        cpus,
+        devices_mib: vec![10; 4],
+        members: vec![
+            // Longer than the others need.
+            Member::new("busy", "spin", 8, "turns=100000000 report=20000 hot=32 cold=1000 stride=50"),
+            Member::new("crasher", "fill", 8, "key=0xc0 passes=2 crash=1"),
+            Member::new("worker", "fill", 8, "key=0xa0 passes=6 rewrite=4"),
+        ],
+    };
+    let mut started = several.start(bed, &format!("{}-three-on-{cpus}", bed.name()))?;
+    judge_three(&mut started.running).with_context(|| started.place())?;
+    started.running.events.send(json!({"command": "poweroff"}))?;
+    expect_success(started.running, ANSWER)
+}
+
+fn judge_three(running: &mut Running) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    let mut seen = Seen::default();
+    while !seen.all() {
+        let event = running.events.next(deadline)?.context("the machine stopped")?;
+        seen.take(&event)?;
+    }
+    ensure!(seen.busy_lines > 0, "the busy one has not got on");
+    Ok(())
+}
+
+/// What has happened so far.
+#[derive(Default, Debug)]
+struct Seen {
+    busy_lines: u32,
+    crash: bool,
+    dump: bool,
+    crasher_passed: bool,
+    worker_passed: bool,
+}
+
+impl Seen {
+    fn all(&self) -> bool {
+        self.crash && self.dump && self.crasher_passed && self.worker_passed && self.busy_lines > 0
+    }
+
+    fn take(&mut self, event: &Event) -> Result<()> {
+        let (partition, kind) = (word(event, "partition"), word(event, "kind"));
+        match (event.name(), partition, kind) {
+            ("guest", "busy", "log") => {
+                ensure!(word(event, "text").ends_with("wrong 0"), "{}", event.0);
+                self.busy_lines += 1;
+            }
+            ("guest", _, "log") => ensure!(!word(event, "text").contains("failed"), "{}", event.0),
+            ("guest", "crasher", "pass") => self.crasher_passed = event.0["incarnation"] == 2,
+            ("guest", "worker", "pass") => self.worker_passed = true,
+            ("crash", "crasher", _) if event.0["incarnation"] == 1 => self.crash = true,
+            ("dump_complete", "crasher", _) => self.dump = true,
+            ("guest", _, "fail") | ("crash" | "error" | "panic" | "lost" | "dump_failed", ..) => anyhow::bail!("{}", event.0),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn word<'e>(event: &'e Event, member: &str) -> &'e str {
+    event.0[member].as_str().unwrap_or("")
+}
