@@ -82,6 +82,8 @@ pub struct Machine {
     pub append: String,
     /// Images of virtio-blk disks, in order.
     pub disks: Vec<PathBuf>,
+    /// Bytes a second that each of them can do, if it is to be held to that.
+    pub disk_bandwidth: Option<u64>,
     /// What time follows.
     pub clock: Clock,
     /// The CPU model, where not the bed's usual one.
@@ -102,6 +104,7 @@ impl Machine {
             archive: Archive::default(),
             append: String::new(),
             disks: Vec::new(),
+            disk_bandwidth: None,
             clock: Clock::Host,
             cpu: None,
             echo: Echo::Silent,
@@ -112,6 +115,7 @@ impl Machine {
     pub fn apply(&mut self, plan: Plan) {
         self.archive = plan.archive;
         self.disks = plan.disks;
+        self.disk_bandwidth = plan.disk_bandwidth;
         self.memory_mib = self.memory_mib.max(plan.machine_mib);
         self.cpus = plan.cpus;
     }

@@ -45,7 +45,8 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     }
     for (index, image) in machine.disks.iter().enumerate() {
         // `none`: past the host's page cache, so that the disk's speed is a disk's; a FLUSH is a real fdatasync.
-        let drive = format!("if=none,id=disk{index},format=raw,cache=none,discard=unmap,file={}", escape(image));
+        let limit = machine.disk_bandwidth.map(|bytes| format!("throttling.bps-total={bytes},")).unwrap_or_default();
+        let drive = format!("if=none,id=disk{index},format=raw,cache=none,discard=unmap,{limit}file={}", escape(image));
         let device = format!("virtio-blk-pci,drive=disk{index},serial=disk{index},disable-legacy=on");
         add(&["-drive", &drive, "-device", &device]);
     }
@@ -136,6 +137,12 @@ mod tests {
     fn a_comma_in_an_image_name_is_no_option() {
         let list = arguments(&machine(), Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a.ends_with("file=a,,b.img")), "{list:?}");
+    }
+
+    #[test]
+    fn every_disk_is_held_to_its_bandwidth() {
+        let list = arguments(&Machine { disk_bandwidth: Some(1 << 20), ..machine() }, Path::new("run"), [1, 2]);
+        assert!(list.iter().any(|a| a.contains("throttling.bps-total=1048576,")), "{list:?}");
     }
 
     #[test]

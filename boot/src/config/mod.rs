@@ -44,6 +44,8 @@ pub struct Plan {
     pub machine_mib: u64,
     /// CPUs of the machine.
     pub cpus: u32,
+    /// Bytes a second that each disk of the machine can do, if it is to be held to that.
+    pub disk_bandwidth: Option<u64>,
 }
 
 /// Reads and checks the file at `path` for `bed`, and makes paging devices that it asks for and that are missing.
@@ -79,12 +81,13 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
         self_tests: root.texts("self_tests")?,
     };
     let (machine_mib, cpus) = machine(&root, &config, archive.size()?)?;
+    let disk_bandwidth = root.section("machine")?.map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
     for device in &devices {
         device.make_if_missing()?;
     }
     archive.add(kernel::config::MODULE, Source::Bytes(config.to_module()));
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
-    Ok(Plan { config, archive, disks, machine_mib, cpus })
+    Ok(Plan { config, archive, disks, machine_mib, cpus, disk_bandwidth })
 }
 
 /// Returns the plan of a machine that has nothing to run and so stops at once.
@@ -110,7 +113,7 @@ fn machine(root: &Section<'_>, config: &Config, archive: u64) -> Result<(u64, u3
     let beside = MACHINE_RESERVE + archive + config.memory_disks.iter().sum::<u64>();
     let least = (config.pool_bytes + beside).next_multiple_of(1 << 20);
     let Some(machine) = root.section("machine")? else { return Ok((least >> 20, 2)) };
-    machine.only(&["memory", "cpus"])?;
+    machine.only(&["memory", "cpus", "disk_bandwidth"])?;
     let bytes = machine.pages("memory")?.unwrap_or(least);
     if bytes < least {
         let (pool, beside, bytes) = (size::format(config.pool_bytes), size::format(beside), size::format(bytes));

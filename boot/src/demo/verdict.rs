@@ -92,11 +92,10 @@ impl Verdict {
         match story.raw_speed {
             Some(raw) => {
                 let percent = speed.saturating_mul(100) / raw.max(1);
-                // A figure and no claim yet: the drain waits for its CPU more often than for the disk.
-                let text = format!("{} MB/s, {percent} % of the raw disk's (bar: {DRAIN_PERCENT} %)", speed / 1_000_000);
-                self.facts.add("drain speed", text);
+                let text = format!("{} MB/s, {percent} % of the raw disk's {} MB/s", speed / 1_000_000, raw / 1_000_000);
+                self.claim("drain speed", text, percent >= DRAIN_PERCENT);
             }
-            None => self.facts.add("drain speed", format!("{} MB/s", speed / 1_000_000)),
+            None => self.claim("drain speed", "not measured beside the disk's", false),
         }
     }
 
@@ -131,7 +130,8 @@ mod tests {
         let events = [
             json!({"event": "crash", "reason": "pvpanic"}),
             json!({"event": "restart", "gate": "threshold", "drain_remaining": 5, "freed_from_image": 9, "boot_memory": 9}),
-            json!({"event": "dump_complete", "bytes_written": 4096, "drain_ns": 1000}),
+            json!({"event": "bench", "id": "raw-disk 0", "average": 100}),
+            json!({"event": "dump_complete", "bytes_written": 80, "drain_ns": 1_000_000_000}),
             json!({"event": "stats", "incarnation": 1, "page_ins": 1, "page_outs": 1}),
         ];
         story.line("init: Linux 6 is up, incarnation 1");
@@ -169,6 +169,9 @@ mod tests {
         let mut wrong = story();
         wrong.line("worker: pass 2 pages 7 wrong 1");
         assert_eq!(broken(&wrong, &reading()), ["pages wrong"]);
+        let mut slow = story();
+        slow.raw_speed = Some(101);
+        assert_eq!(broken(&slow, &reading()), ["drain speed"]);
         let mut lost = reading();
         lost.drgn["pages"] = 6.into();
         assert_eq!(broken(&story(), &lost), ["drgn: the worker's pages"]);

@@ -87,7 +87,6 @@ pub fn begin(
         status: status.clone(),
         paged_before: u64::from(counts.paged),
         note_page,
-        started_ns: 0,
         metadata_bytes: AtomicU64::new(0),
     };
     node.tasks.start(job.run());
@@ -103,7 +102,6 @@ struct Job {
     status: Arc<JobStatus>,
     paged_before: u64,
     note_page: Option<PageIndex>,
-    started_ns: u64,
     /// Everything written beside blocks, records included.
     metadata_bytes: AtomicU64,
 }
@@ -116,8 +114,7 @@ struct Described {
 }
 
 impl Job {
-    async fn run(mut self) {
-        self.started_ns = time::now_ns();
+    async fn run(self) {
         let result = match self.take_space().await {
             Ok(contents) => {
                 let result = self.dump(&contents).await;
@@ -154,7 +151,8 @@ impl Job {
         // Before the sweep: until the record says DRAINING, a power cut costs the dump, and on a slow disk the record would
         // wait behind the blocks.
         let first = self.begin(layout, &mut bitmap).await?;
-        let (mut recorded, mut recorded_ns, mut before) = (0, time::now_ns(), None);
+        let started_ns = time::now_ns();
+        let (mut recorded, mut recorded_ns, mut before) = (0, started_ns, None);
         let last = loop {
             let (progress, busy) = self.step();
             if progress.done || progress.failed.is_some() {
@@ -172,13 +170,13 @@ impl Job {
                 task::next_turn().await;
             }
         };
-        let drained_ns = time::now_ns();
+        let drain_ns = time::now_ns().saturating_sub(started_ns);
         if let Some(error) = last.failed {
             self.seal_partial(contents, &mut bitmap, last.cursor.0, first).await?;
             return Err(error);
         }
         let described = self.seal(layout, &mut bitmap).await?;
-        self.announce(&last, described, drained_ns);
+        self.announce(&last, described, drain_ns);
         Ok(())
     }
 
@@ -352,7 +350,7 @@ impl Job {
         Pages { node: self.node, drain: &self.drain, layout }
     }
 
-    fn announce(&self, last: &Progress, described: Described, drained_ns: u64) {
+    fn announce(&self, last: &Progress, described: Described, drain_ns: u64) {
         let Place { disk, number, .. } = self.node.spaces.place(self.space);
         report(&Event::DumpComplete {
             partition: &self.partition,
@@ -367,7 +365,7 @@ impl Job {
             metadata_bytes: self.metadata_bytes.load(Ordering::Relaxed),
             program_headers: described.program_headers,
             vmcoreinfo: described.notes_len as usize > notes::VCPU_NOTES_SIZE,
-            drain_ns: drained_ns.saturating_sub(self.started_ns),
+            drain_ns,
             since_crash_ns: time::now_ns().saturating_sub(self.crash.at_ns),
         });
     }
