@@ -4,6 +4,10 @@
 //! everything else: the ELF header of a dump whose drain was cut off is made from them here exactly as the
 //! hypervisor would at its next start.
 
+mod select;
+
+pub use select::{BootLoader, deselect, select};
+
 use crate::volume::{Access, Image};
 use anyhow::{Context, Result, bail, ensure};
 use kernel::addr::{Gfn, PAGE_SIZE, PageIndex};

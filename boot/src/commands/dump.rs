@@ -1,12 +1,13 @@
 //! `tidepool dump`: dumps on paging devices, with no hypervisor running.
 
 use crate::config::format_size;
-use crate::dump::Dump;
+use crate::dump::{self, BootLoader, Dump};
 use crate::report::Table;
 use crate::volume::{Access, Disk};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use kernel::addr::PAGE_SIZE;
+use kernel::paging::space::Class;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -33,6 +34,16 @@ pub enum Action {
         /// Number of the space, where the image has several
         space: Option<u32>,
     },
+    /// Put the header of one dump into the boot-code bytes of a disk with several spaces, so that tools open the raw image
+    Select {
+        /// The image
+        file: PathBuf,
+        /// Number of the space
+        space: u32,
+        /// Also where a boot loader lies there
+        #[arg(long)]
+        force: bool,
+    },
     /// Give a dump back; the space is scrubbed at the hypervisor's next start
     Release {
         /// The image
@@ -54,13 +65,32 @@ pub fn run(action: &Action) -> Result<ExitCode> {
             let dump = open(file, *space, Access::Write)?;
             println!("{}: {}", dump.name(), dump.finish()?.name());
         }
-        Action::Release { file, space } => {
-            let dump = open(file, *space, Access::Write)?;
-            dump.release()?;
-            println!("{}: released", dump.name());
-        }
+        Action::Select { file, space, force } => select(file, *space, *force)?,
+        Action::Release { file, space } => release(file, *space)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn select(file: &Path, space: u32, force: bool) -> Result<()> {
+    let loader = if force { BootLoader::Replace } else { BootLoader::Keep };
+    let left_out = dump::select(&Disk::open(file, Access::Write)?, space, loader)?;
+    println!("{}: opens as the dump in space {space}", file.display());
+    if left_out > 0 {
+        println!("  without {left_out} pages: the header has room for five runs only; the space itself has all");
+    }
+    Ok(())
+}
+
+fn release(file: &Path, space: Option<u32>) -> Result<()> {
+    let disk = Disk::open(file, Access::Write)?;
+    let image = disk.space(space)?;
+    let number = image.number();
+    let released = Dump::of(image)?;
+    // First: no tool may take blocks that are about to be scrubbed for a dump.
+    dump::deselect(&disk, number)?;
+    released.release()?;
+    println!("{}: released", released.name());
+    Ok(())
 }
 
 fn open(file: &Path, space: Option<u32>, access: Access) -> Result<Dump> {
@@ -68,12 +98,16 @@ fn open(file: &Path, space: Option<u32>, access: Access) -> Result<Dump> {
 }
 
 fn list(files: &[PathBuf]) -> Result<()> {
-    let mut table = Table::new(&["image", "space", "dump", "partition", "incarnation", "memory", "crash"]);
+    let mut table = Table::new(&["image", "space", "dump", "partition", "incarnation", "memory", "crash", "selected"]);
     for file in files {
-        for image in Disk::open(file, Access::Read)?.usable()? {
+        let disk = Disk::open(file, Access::Read)?;
+        let selected = disk.selected()?;
+        for image in disk.usable()? {
             let number = image.number();
-            if image.record()?.state.holds_dump() {
-                table.row(&row(file, number, &Dump::of(image)?));
+            if matches!(image.class()?, Class::Space(record) if record.state.holds_dump()) {
+                let mut cells = row(file, number, &Dump::of(image)?).to_vec();
+                cells.push(if selected == Some(number) { "yes" } else { "-" }.to_owned());
+                table.row(&cells);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `tidepool volume`: image files of paging devices.
 
 use crate::config::format_size;
+use crate::dump;
 use crate::report::Table;
 use crate::volume::{self, Access, Disk, Image, Slot, describe};
 use anyhow::{Context, Result, bail};
@@ -71,7 +72,8 @@ fn create(file: &Path, size: Option<u64>, spaces: &[u64]) -> Result<()> {
 }
 
 fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
-    let image = Disk::open(file, Access::Write)?.space(space)?;
+    let disk = Disk::open(file, Access::Write)?;
+    let image = disk.space(space)?;
     let class = image.class()?;
     let harmless = match &class {
         Class::Blank => true,
@@ -81,6 +83,7 @@ fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
     if !harmless && !force {
         bail!("{}: {}; --force overwrites it", image.name(), describe(&class));
     }
+    dump::deselect(&disk, image.number())?;
     println!("{}: space {}", image.name(), image.format()?);
     Ok(())
 }
@@ -152,13 +155,19 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
             complaints.push(format!("{}: its partition table has no paging space", file.display()));
         }
     }
+    let code = disk.boot_code()?;
     for slot in slots {
         match slot.space {
             Ok(image) => {
                 let class = image.class()?;
                 println!("{}: {}", image.name(), describe(&class));
-                if !matches!(class, Class::Space(_)) {
-                    complaints.push(format!("{}: no sound paging space", image.name()));
+                match class {
+                    Class::Space(record) if record.state.holds_dump() => {}
+                    Class::Space(_) if image.number() > 0 && code.selects(image.area()) => {
+                        complaints.push(format!("{}: the boot-code bytes hold the header of a dump that is gone", image.name()))
+                    }
+                    Class::Space(_) => {}
+                    _ => complaints.push(format!("{}: no sound paging space", image.name())),
                 }
             }
             Err(fault) => complaints.push(format!("{}: GPT entry {} {fault}", file.display(), slot.number)),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::volume::Disk;
 use kernel::mm::layout::RamLayout;
 use kernel::paging::space::content::mark_block;
 use kernel::paging::space::{Drain, Owner, Residue, Uuid};
@@ -74,4 +75,87 @@ fn only_a_finished_dump_is_released() {
     sample.open().release().unwrap();
     let error = Dump::open(&sample.0, Access::Read).err().unwrap().to_string();
     assert!(error.ends_with("holds no dump, the space is releasing"), "{error}");
+}
+
+/// The second of two spaces holds the dump of [`Sample`], behind stale blocks.
+fn on_a_partition(name: &str, state: SpaceState, progress: u32) -> Sample {
+    let sample = Sample::new(name, state, progress);
+    let whole = std::fs::read(&sample.0).unwrap();
+    std::fs::remove_file(&sample.0).unwrap();
+    crate::volume::create_spaces(&sample.0, 32 << 20, &[CAPACITY, CAPACITY]).unwrap();
+    let second = Disk::open(&sample.0, Access::Write).unwrap().space(Some(2)).unwrap();
+    second.write(0, &whole).unwrap();
+    let dump = Dump::of(second).unwrap();
+    let blocks = dump.contents.layout.blocks().start;
+    (1..PAGES).step_by(2).for_each(|n| dump.image.write(blocks + u64::from(n) * PAGE_SIZE, &[0xee; 4096]).unwrap());
+    sample
+}
+
+impl Sample {
+    fn disk(&self) -> Disk {
+        Disk::open(&self.0, Access::Write).unwrap()
+    }
+
+    /// Returns the page at `address` as the header at byte 0 of the whole image tells it: `None` where no segment has it.
+    fn page_by_first_header(&self, index: u64) -> Option<Vec<u8>> {
+        let bytes = std::fs::read(&self.0).unwrap();
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert!(bytes.starts_with(b"\x7fELF\x02\x01\x01") && word(32) == 64);
+        let headers = (1..usize::from(bytes[56])).map(|n| 64 + 56 * n);
+        let address = index * PAGE_SIZE;
+        let at = headers.into_iter().find(|&at| (word(at + 24)..word(at + 24) + word(at + 40)).contains(&address))?;
+        let inside = address - word(at + 24);
+        let start = (word(at + 8) + inside) as usize;
+        Some(if inside < word(at + 32) { bytes[start..start + 4096].to_vec() } else { vec![0; 4096] })
+    }
+}
+
+#[test]
+fn a_selected_dump_opens_at_byte_0_of_its_disk_and_reads_zeros_where_blocks_were_stale() {
+    let sample = on_a_partition("select", SpaceState::Complete, PAGES);
+    assert_eq!(select(&sample.disk(), 2, BootLoader::Keep).unwrap(), 0);
+    for n in 0..u64::from(PAGES) {
+        let expected = if n.is_multiple_of(2) { n as u8 + 1 } else { 0 };
+        assert_eq!(sample.page_by_first_header(n).unwrap(), [expected; 4096], "page {n}");
+    }
+    assert_eq!(sample.page_by_first_header(u64::from(PAGES)), None);
+    let disk = sample.disk();
+    assert!(disk.table_faults().unwrap().is_empty());
+    assert_eq!((disk.selected().unwrap(), disk.usable().unwrap().len()), (Some(2), 2));
+    let verdict = Dump::of(disk.space(Some(2)).unwrap()).unwrap().verify().unwrap();
+    assert_eq!((verdict.right, verdict.zero, verdict.wrong), (32, 32, 0));
+}
+
+#[test]
+fn of_a_partial_dump_the_longest_runs_are_selected_and_the_rest_is_counted() {
+    let sample = on_a_partition("select-partial", SpaceState::Partial, 10);
+    // Pages 0 to 10, then every second: four of these 26 find room.
+    assert_eq!(select(&sample.disk(), 2, BootLoader::Keep).unwrap(), 22);
+    assert_eq!(sample.page_by_first_header(8).unwrap(), [9; 4096]);
+    assert_eq!(sample.page_by_first_header(11), None);
+}
+
+#[test]
+fn what_cannot_be_selected_is_refused_and_a_boot_loader_stays() {
+    let sample = on_a_partition("select-refused", SpaceState::Complete, PAGES);
+    assert!(select(&sample.disk(), 1, BootLoader::Keep).unwrap_err().to_string().contains("holds no dump"));
+    assert!(select(&sample.disk(), 3, BootLoader::Keep).is_err());
+    sample.disk().set_boot_code(&[0xeb; 440]).unwrap();
+    assert!(select(&sample.disk(), 2, BootLoader::Keep).unwrap_err().to_string().contains("boot loader"));
+    deselect(&sample.disk(), 2).unwrap();
+    assert!(std::fs::read(&sample.0).unwrap().starts_with(&[0xeb; 440]));
+    select(&sample.disk(), 2, BootLoader::Replace).unwrap();
+    let whole = Sample::new("select-whole", SpaceState::Complete, PAGES);
+    assert!(select(&whole.disk(), 0, BootLoader::Keep).unwrap_err().to_string().contains("already"));
+}
+
+#[test]
+fn only_the_selected_dump_takes_its_header_with_it() {
+    let sample = on_a_partition("deselect", SpaceState::Complete, PAGES);
+    select(&sample.disk(), 2, BootLoader::Keep).unwrap();
+    deselect(&sample.disk(), 1).unwrap();
+    assert_eq!(sample.disk().selected().unwrap(), Some(2));
+    deselect(&sample.disk(), 2).unwrap();
+    assert_eq!(sample.disk().boot_code().unwrap(), kernel::dump::selected::BootCode::Empty);
+    assert!(sample.disk().table_faults().unwrap().is_empty());
 }

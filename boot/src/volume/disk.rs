@@ -2,7 +2,8 @@
 
 use super::{Access, Image, lock};
 use anyhow::{Context, Result, bail};
-use kernel::block::gpt::{self, Copy, EntryFault, Fault, Found, Table};
+use kernel::block::gpt::{self, BOOT_CODE_LEN, Copy, EntryFault, Fault, Found, Table};
+use kernel::dump::selected::BootCode;
 use kernel::paging::space::Area;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -122,6 +123,42 @@ impl Disk {
         };
         let slot = slots.swap_remove(place);
         slot.space.map_err(|fault| anyhow::anyhow!("{}: GPT entry {} {fault}", self.path.display(), slot.number))
+    }
+}
+
+impl Disk {
+    /// Returns whose the boot-code bytes of a disk with a partition table are.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn boot_code(&self) -> Result<BootCode> {
+        let mut sector = [0; 512];
+        reader(&self.file)(0, &mut sector).with_context(|| format!("{}", self.path.display()))?;
+        Ok(BootCode::of(&sector))
+    }
+
+    /// Returns the space whose dump is selected.
+    ///
+    /// # Errors
+    /// Where the image cannot be read, or both copies of the partition table are damaged.
+    pub fn selected(&self) -> Result<Option<u32>> {
+        let code = self.boot_code()?;
+        let images = self.usable()?;
+        Ok(images.iter().find(|image| image.number() > 0 && code.selects(image.area())).map(Image::number))
+    }
+
+    /// Writes the boot-code bytes, after and before everything else.
+    ///
+    /// # Errors
+    /// Where there is no partition table, or the image cannot be written.
+    pub fn set_boot_code(&self, code: &[u8; BOOT_CODE_LEN]) -> Result<()> {
+        let context = || format!("{}: writing the boot-code bytes", self.path.display());
+        if self.table().is_none() {
+            bail!("{}: has no partition table", self.path.display());
+        }
+        self.file.sync_data().with_context(context)?;
+        self.file.write_all_at(code, 0).with_context(context)?;
+        self.file.sync_data().with_context(context)
     }
 }
 

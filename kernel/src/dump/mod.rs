@@ -8,11 +8,12 @@
 //!                                                     └ power cut before: PARTIAL, described by bitmap and progress
 //! ```
 //!
-//! [`elf`], [`notes`] and [`vmcoreinfo`] are pure formats, shared with the host command. What real tools demand
+//! [`elf`], [`notes`], [`selected`] and [`vmcoreinfo`] are pure formats, shared with the host command. What real tools demand
 //! of the file was measured (`docs/on-disk-format.md`): program headers at 64, the note segment first, `p_align` 0.
 
 pub mod describe;
 pub mod elf;
 pub mod gate;
 pub mod notes;
+pub mod selected;
 pub mod vmcoreinfo;

@@ -16,6 +16,7 @@ mod discover;
 mod open;
 mod record_io;
 mod release;
+mod selected;
 
 use super::disk::NodeDisk;
 use super::io::AsyncIo;

@@ -66,6 +66,7 @@ impl Spaces {
     async fn activate(&self, id: SpaceId, name: ArrayString<64>, ram: &RamLayout, epoch: u64) -> Result<(), DiskError> {
         let contents = Contents::new(self.place(id).area.bytes(), ram).map_err(|_| DiskError::Unsupported)?;
         // No reader may take the old header for that of what comes now.
+        self.deselect(id).await?;
         self.write(id, 0, &[0; PAGE_SIZE as usize]).await?;
         let owner = Owner { name, partition: Uuid::from_name(&name), node: self.node, epoch };
         self.change(id, |record| {

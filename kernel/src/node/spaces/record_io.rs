@@ -72,11 +72,11 @@ impl Spaces {
         self.io.run(self.disk(id), operation, sectors, &[Segment { base: at, len: len as u32 }]).await
     }
 
-    async fn take_buffer(&self, id: SpaceId) -> DmaRegion {
+    pub(super) async fn take_buffer(&self, id: SpaceId) -> DmaRegion {
         until(|| self.device(id).take_buffer()).await
     }
 
-    fn give_buffer(&self, id: SpaceId, buffer: DmaRegion) {
+    pub(super) fn give_buffer(&self, id: SpaceId, buffer: DmaRegion) {
         self.device(id).give_buffer(buffer);
     }
 }

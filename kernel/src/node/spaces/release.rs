@@ -71,6 +71,7 @@ impl Spaces {
         if self.state(id) != Some(SpaceState::Free) && self.state(id) != Some(SpaceState::Releasing) {
             self.change(id, |record| record.state = SpaceState::Releasing).await?;
         }
+        self.deselect(id).await?;
         let end = self.layout(id).map_or(0, |layout| layout.blocks().end() / 512);
         let mut at = 0;
         while at < end {

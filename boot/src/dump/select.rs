@@ -1,0 +1,80 @@
+//! Selecting one dump of a disk: its header goes into the boot-code bytes, so that tools open the raw image.
+
+use super::{Dump, PIECE_PAGES};
+use crate::volume::Disk;
+use anyhow::{Result, bail, ensure};
+use kernel::addr::{PAGE_SIZE, PageIndex};
+use kernel::block::gpt::BOOT_CODE_LEN;
+use kernel::dump::describe::CorePages;
+use kernel::dump::elf::Content;
+use kernel::dump::selected::{BootCode, Selection};
+use kernel::paging::space::SpaceState;
+use std::ops::Range;
+
+/// What to do with a boot loader in the boot-code bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BootLoader {
+    /// Leave it, and refuse.
+    Keep,
+    /// Overwrite it.
+    Replace,
+}
+
+/// Selects the dump in space `number` of `disk`; returns how many of its final pages the header has no room for.
+///
+/// # Errors
+/// Where the image has one space only, the drain was cut off, or the boot-code bytes hold something else.
+pub fn select(disk: &Disk, number: u32, loader: BootLoader) -> Result<u32> {
+    let dump = Dump::of(disk.space(Some(number))?)?;
+    ensure!(dump.image.number() > 0, "{}: the whole image is this dump already", dump.name());
+    if dump.record.state == SpaceState::Draining {
+        bail!("{}: the drain was cut off; `tidepool dump header` makes a partial dump of it", dump.name());
+    }
+    if disk.boot_code()? == BootCode::Foreign && loader == BootLoader::Keep {
+        bail!("{}: the boot-code bytes hold a boot loader; --force overwrites it", dump.name());
+    }
+    let selection = Selection::of(&dump);
+    ensure!(selection.block_ranges().any(|range| !range.is_empty()), "{}: nothing of it is there", dump.name());
+    // A header never describes blocks that are not yet as it says.
+    disk.set_boot_code(&[0; BOOT_CODE_LEN])?;
+    for range in selection.block_ranges() {
+        dump.zero_blocks(range)?;
+    }
+    dump.image.flush()?;
+    let notes_len = dump.record.drain.notes_len;
+    disk.set_boot_code(&selection.encode(&dump.contents.layout, notes_len.into(), dump.image.area()))?;
+    Ok(selection.left_out())
+}
+
+impl Dump {
+    /// Makes the blocks of zero pages in a range read as zeros. Nothing else ever reads them, and those that are zeros stay unwritten, so
+    /// a sparse image stays sparse.
+    fn zero_blocks(&self, range: Range<u32>) -> Result<()> {
+        let zeros = [0; PAGE_SIZE as usize];
+        let mut blocks = vec![0; (PIECE_PAGES as usize) * zeros.len()];
+        for first in range.clone().step_by(PIECE_PAGES as usize) {
+            let count = PIECE_PAGES.min(range.end - first);
+            let start = self.contents.layout.blocks().start + u64::from(first) * PAGE_SIZE;
+            let blocks = &mut blocks[..count as usize * zeros.len()];
+            self.image.read(start, blocks)?;
+            for (n, block) in blocks.chunks_exact(zeros.len()).enumerate() {
+                let is_zero = self.content(PageIndex(first + n as u32)).0 == Content::Zero;
+                if is_zero && block != zeros {
+                    self.image.write(start + n as u64 * PAGE_SIZE, &zeros)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the header of a dump in space `number` out of the boot-code bytes, if that is the selected one.
+///
+/// # Errors
+/// Where the image cannot be read or written.
+pub fn deselect(disk: &Disk, number: u32) -> Result<()> {
+    if disk.selected()? == Some(number) {
+        disk.set_boot_code(&[0; BOOT_CODE_LEN])?;
+    }
+    Ok(())
+}

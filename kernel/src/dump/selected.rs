@@ -1,0 +1,204 @@
+//! The header of one selected dump in the boot-code bytes of its disk: tools then open the raw image of a disk with several spaces.
+//!
+//! The 440 bytes hold an ELF header and six program headers, one of them the notes', so five runs of pages have to do. A dump's own
+//! header describes every run of zeros; this one takes the blocks as they are, and whoever selects makes the blocks of zero pages
+//! read as zeros first. Pages that are missing stay out: the longest five runs without them are taken, which for a whole dump is
+//! everything.
+//!
+//! ```text
+//!   pages   D Z D D Z Z . . D Z . D       D = block, Z = zero, . = missing
+//!   runs    [---data---|zero]               zeros at a run's end need no blocks
+//!                           [D|Z] [D]
+//! ```
+
+use super::describe::CorePages;
+use super::elf::{Content, EHDR_SIZE, Load, PHDR_SIZE, encode_ehdr, encode_note_phdr};
+use crate::addr::PageIndex;
+use crate::block::gpt::BOOT_CODE_LEN;
+use crate::paging::space::{Area, Layout};
+use arrayvec::ArrayVec;
+use core::ops::Range;
+
+/// Runs that fit beside the header and the notes' segment.
+pub const MAX_RUNS: usize = (BOOT_CODE_LEN - EHDR_SIZE) / PHDR_SIZE - 1;
+/// Where the first program header, the notes', has its `p_offset`.
+const NOTE_OFFSET_AT: usize = EHDR_SIZE + 8;
+
+/// What the header of a selected dump describes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Selection {
+    runs: ArrayVec<Load, MAX_RUNS>,
+    left_out: u32,
+}
+
+impl Selection {
+    /// Chooses the runs of a dump's pages.
+    pub fn of(pages: &impl CorePages) -> Self {
+        let mut selection = Self::default();
+        let mut open: Option<Load> = None;
+        for index in (0..pages.pages()).map(PageIndex) {
+            let (gfn, content) = (pages.gfn(index), pages.content(index).0);
+            let goes_on = |run: &Load| {
+                let len = run.data + run.zero;
+                run.index + len == index.0 && run.gfn.checked_add(len.into()) == Some(gfn)
+            };
+            if !open.as_ref().is_some_and(goes_on) || content == Content::Missing {
+                selection.keep(open.take());
+            }
+            let run = open.get_or_insert(Load { gfn, index: index.0, data: 0, zero: 0 });
+            match content {
+                // What was zero up to here now needs its blocks.
+                Content::Block => (run.data, run.zero) = (run.data + run.zero + 1, 0),
+                Content::Zero => run.zero += 1,
+                Content::Missing => open = None,
+            }
+        }
+        selection.keep(open);
+        selection.runs.sort_by_key(|run| run.index);
+        selection
+    }
+
+    /// Takes a run in, in place of the shortest where there are too many.
+    fn keep(&mut self, run: Option<Load>) {
+        let Some(run) = run else { return };
+        let len = |run: &Load| run.data + run.zero;
+        let Err(full) = self.runs.try_push(run) else { return };
+        let run = full.element();
+        let shortest = self.runs.iter_mut().min_by_key(|kept| len(kept));
+        let dropped = match shortest {
+            Some(shortest) if len(shortest) < len(&run) => core::mem::replace(shortest, run),
+            _ => run,
+        };
+        self.left_out += len(&dropped);
+    }
+
+    /// Returns how many final pages are in none of the runs.
+    pub const fn left_out(&self) -> u32 {
+        self.left_out
+    }
+
+    /// Returns the ranges of pages whose blocks are taken as they are: those of zero pages have to read as zeros.
+    pub fn block_ranges(&self) -> impl Iterator<Item = Range<u32>> {
+        self.runs.iter().map(|run| run.index..run.index + run.data)
+    }
+
+    /// Makes the boot-code bytes for a dump in a space at `area`.
+    pub fn encode(&self, layout: &Layout, notes_len: u64, area: Area) -> [u8; BOOT_CODE_LEN] {
+        let mut bytes = [0; BOOT_CODE_LEN];
+        bytes[..EHDR_SIZE].copy_from_slice(&encode_ehdr(self.runs.len() as u32 + 1, 0));
+        let note = encode_note_phdr(area.start() + layout.notes().start, notes_len);
+        let loads = self.runs.iter().map(|run| run.encode(area.start() + layout.blocks().start));
+        let headers = core::iter::once(note).chain(loads);
+        for (header, slot) in headers.zip(bytes[EHDR_SIZE..].chunks_exact_mut(PHDR_SIZE)) {
+            slot.copy_from_slice(&header);
+        }
+        bytes
+    }
+}
+
+/// Whose the boot-code bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BootCode {
+    /// Nobody's: zeros.
+    Empty,
+    /// The header of a selected dump, whose notes lie at this byte of the disk.
+    Selected(u64),
+    /// A boot loader, or whatever else.
+    Foreign,
+}
+
+impl BootCode {
+    /// Looks at the first bytes of a disk.
+    ///
+    /// # Panics
+    /// If there are fewer than [`BOOT_CODE_LEN`].
+    pub fn of(sector: &[u8]) -> Self {
+        let bytes = &sector[..BOOT_CODE_LEN];
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Self::Empty;
+        }
+        let word: [u8; 8] = core::array::from_fn(|n| bytes[NOTE_OFFSET_AT + n]);
+        if bytes.starts_with(b"\x7fELF") { Self::Selected(u64::from_le_bytes(word)) } else { Self::Foreign }
+    }
+
+    /// Returns whether it is the header of a dump in the space at `area`.
+    pub const fn selects(self, area: Area) -> bool {
+        matches!(self, Self::Selected(notes) if area.holds(notes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Gfn;
+    use crate::block::SectorRange;
+
+    struct Fake(&'static str, u64);
+
+    impl CorePages for Fake {
+        fn pages(&self) -> u32 {
+            self.0.len() as u32
+        }
+        /// A hole behind so many pages.
+        fn gfn(&self, index: PageIndex) -> Gfn {
+            Gfn::new(u64::from(index.0) + if u64::from(index.0) < self.1 { 0 } else { 1000 })
+        }
+        fn content(&self, index: PageIndex) -> (Content, u32) {
+            match self.0.as_bytes()[index.0 as usize] {
+                b'D' => (Content::Block, 1),
+                b'Z' => (Content::Zero, 0),
+                _ => (Content::Missing, 0),
+            }
+        }
+    }
+
+    fn runs(pages: &'static str, hole: u64) -> (Vec<(u64, u32, u32, u32)>, u32) {
+        let selection = Selection::of(&Fake(pages, hole));
+        let runs = selection.runs.iter().map(|r| (r.gfn.as_u64(), r.index, r.data, r.zero)).collect();
+        (runs, selection.left_out())
+    }
+
+    #[test]
+    fn a_whole_dump_has_a_run_for_each_range_of_ram() {
+        assert_eq!(runs("ZDZDZZ", 99), (vec![(0, 0, 4, 2)], 0));
+        assert_eq!(runs("ZDZDZZ", 3), (vec![(0, 0, 2, 1), (1003, 3, 1, 2)], 0));
+        assert_eq!(runs("ZZ", 99), (vec![(0, 0, 0, 2)], 0));
+    }
+
+    #[test]
+    fn missing_pages_are_in_no_run_and_the_longest_runs_stay() {
+        assert_eq!(runs("D.DZ..Z.", 99), (vec![(0, 0, 1, 0), (2, 2, 1, 1), (6, 6, 0, 1)], 0));
+        let (found, left_out) = runs("D.DD.DDD.DZZZ.D.DD.DDDDD", 99);
+        assert_eq!(found.iter().map(|run| run.1).collect::<Vec<_>>(), [2, 5, 9, 16, 19]);
+        assert_eq!(left_out, 2);
+        assert_eq!(runs("....", 99), (vec![], 0));
+    }
+
+    #[test]
+    fn the_header_points_into_the_space_and_fits_the_boot_code() {
+        assert_eq!(MAX_RUNS, 5);
+        let area = Area::part(SectorRange { first: 2048, count: 65536 }).unwrap();
+        let layout = Layout::for_pages(area.bytes(), 24).unwrap();
+        let bytes = Selection::of(&Fake("D.DD.DDD.DZZZ.D.DD.DDDDD", 99)).encode(&layout, 700, area);
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert_eq!((word(32), bytes[56]), (64, 6));
+        assert_eq!((word(64 + 8), word(64 + 32)), ((1 << 20) + layout.notes().start, 700));
+        assert_eq!(word(120 + 8), (1 << 20) + layout.blocks().start + 2 * 4096);
+        assert_eq!((word(400 - 56 + 32), word(400 - 56 + 40)), (5 * 4096, 5 * 4096));
+        assert!(bytes[400..].iter().all(|byte| *byte == 0));
+        assert!(BootCode::of(&bytes).selects(area));
+        let before = Area::part(SectorRange { first: 34, count: 2048 - 34 }).unwrap();
+        assert!(!BootCode::of(&bytes).selects(before));
+    }
+
+    #[test]
+    fn a_boot_loader_is_not_taken_for_a_header() {
+        let mut sector = [0; 512];
+        assert_eq!(BootCode::of(&sector), BootCode::Empty);
+        // Disk signature, partitions and the mark at the end are no boot code.
+        sector[440..].fill(7);
+        assert_eq!(BootCode::of(&sector), BootCode::Empty);
+        sector[0] = 0xeb;
+        assert_eq!(BootCode::of(&sector), BootCode::Foreign);
+    }
+}
