@@ -86,7 +86,7 @@ fn verified_pages(running: &mut Running, incarnation: u64) -> Result<u64> {
 
 fn paged(running: &mut Running) -> Result<()> {
     running.events.send(json!({"command": "stats"}))?;
-    let stats = running.events.wait_named(SHORT, "stats")?;
+    let stats = running.events.wait_named(SHORT, "pool")?;
     ensure!(stats.number("page_ins")? > 0 && stats.number("page_outs")? > 0 && stats.number("lost")? == 0, "{}", stats.0);
     Ok(())
 }

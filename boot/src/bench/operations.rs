@@ -211,8 +211,9 @@ fn evict(running: &mut Running, pages: u64) -> Result<()> {
     let mut last = 0;
     loop {
         running.events.command(LIMIT, json!({"command": "stats"}))?;
-        let stats = running.events.all().iter().rev().find(|event| event.name() == "stats").context("no counters")?;
-        let left = stats.number("page_outs")? + stats.number("clean_evictions")? + stats.number("zero_evictions")?;
+        let last_of = |name| running.events.all().iter().rev().find(move |event| event.name() == name).context("no counters");
+        let (stats, pool) = (last_of("stats")?, last_of("pool")?);
+        let left = pool.number("page_outs")? + pool.number("clean_evictions")? + pool.number("zero_evictions")?;
         if stats.number("paged")? + 64 > pages && left == last {
             return Ok(());
         }

@@ -80,7 +80,7 @@ pub enum Event<'a> {
     /// Counters of a partition.
     Stats(PartitionStats<'a>),
     /// Counters of the pool.
-    Pool { id: Option<u64>, pages: u64, free: u64, metadata_bytes: u64, guest_pages: u64, metadata_per_page_milli: u64 },
+    Pool(PoolStats),
     /// One measurement.
     Bench { id: &'a str, minimum: u64, average: u64, count: u64, unit: &'a str },
     /// A self-test's verdict.
@@ -108,6 +108,23 @@ pub struct PartitionStats<'a> {
     pub untouched: u64,
     pub page_ins: u64,
     pub page_outs: u64,
+    pub exits: u64,
+}
+
+/// Counters of the pool and of the pager, since the start.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct PoolStats {
+    pub id: Option<u64>,
+    pub pages: u64,
+    pub free: u64,
+    /// Frames of dump images that still drain.
+    pub image: u64,
+    pub metadata_bytes: u64,
+    pub guest_pages: u64,
+    pub metadata_per_page_milli: u64,
+    pub page_ins: u64,
+    pub page_outs: u64,
     pub read_around: u64,
     pub clean_evictions: u64,
     pub zero_evictions: u64,
@@ -115,7 +132,6 @@ pub struct PartitionStats<'a> {
     pub demand_zero: u64,
     pub waits: u64,
     pub lost: u64,
-    pub exits: u64,
 }
 
 /// Writes `event` as one line into `out`; returns its length.

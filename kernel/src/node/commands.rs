@@ -152,29 +152,31 @@ fn show_stats(node: &Node, audience: Audience) {
     if let Audience::Program(id) = audience {
         return stats::report_all(node, Some(id));
     }
-    if let Event::Pool { pages, free, metadata_bytes, metadata_per_page_milli, .. } = stats::pool(node, None) {
-        print_text(format_args!(
-            "pool {pages} pages, {free} free; metadata {metadata_bytes} bytes, {}.{:03} a guest page\n",
-            metadata_per_page_milli / 1000,
-            metadata_per_page_milli % 1000
-        ));
-    }
+    let pool = stats::pool(node, None);
+    print_text(format_args!(
+        "pool {} pages, {} free, {} of dump images; metadata {} bytes, {}.{:03} a guest page\n",
+        pool.pages,
+        pool.free,
+        pool.image,
+        pool.metadata_bytes,
+        pool.metadata_per_page_milli / 1000,
+        pool.metadata_per_page_milli % 1000
+    ));
+    print_text(format_args!(
+        "  page-ins {} (+{} read around) page-outs {} clean {} zero {} rescued {} demand-zero {} lost {}\n",
+        pool.page_ins,
+        pool.read_around,
+        pool.page_outs,
+        pool.clean_evictions,
+        pool.zero_evictions,
+        pool.rescues,
+        pool.demand_zero,
+        pool.lost
+    ));
     stats::partitions(node, None, |s| {
         print_text(format_args!(
-            "{}  {}: logical {} resident {} paged {} zero {} untouched {}\n",
-            s.partition, s.state, s.logical, s.resident, s.paged, s.zero, s.untouched
-        ));
-        print_text(format_args!(
-            "  page-ins {} (+{} read around) page-outs {} clean {} zero {} rescued {} demand-zero {} lost {} exits {}\n",
-            s.page_ins,
-            s.read_around,
-            s.page_outs,
-            s.clean_evictions,
-            s.zero_evictions,
-            s.rescues,
-            s.demand_zero,
-            s.lost,
-            s.exits
+            "{}  {}: logical {} resident {} paged {} zero {} untouched {}; page-ins {} page-outs {} exits {}\n",
+            s.partition, s.state, s.logical, s.resident, s.paged, s.zero, s.untouched, s.page_ins, s.page_outs, s.exits
         ));
     });
 }

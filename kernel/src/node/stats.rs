@@ -1,7 +1,7 @@
 //! Counters as events and as text.
 
 use super::{Node, report};
-use crate::console::event::{Event, PartitionStats};
+use crate::console::event::{Event, PartitionStats, PoolStats};
 use crate::mm::object::MemoryObject;
 use crate::partition::shared::Shared;
 use alloc::sync::Arc;
@@ -12,12 +12,12 @@ pub fn memory_of(node: &Node, shared: &Shared) -> Option<Arc<MemoryObject>> {
     node.objects.by_number(shared.object()?)
 }
 
-/// Calls `each` with the counters of every partition.
+/// Calls `each` with the counters of every partition's incarnation.
 pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionStats<'_>)) {
-    // The pager counts for the whole node as long as one partition runs on it.
-    let pager = node.pager.counters();
     for shared in &node.partitions {
-        let counts = memory_of(node, shared).map(|object| object.counts()).unwrap_or_default();
+        let object = memory_of(node, shared);
+        let counts = object.as_ref().map(|object| object.counts()).unwrap_or_default();
+        let flow = object.as_ref().map(|object| node.pager.flow(object.id())).unwrap_or_default();
         each(&PartitionStats {
             id,
             partition: shared.name(),
@@ -28,36 +28,40 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
             paged: u64::from(counts.paged + counts.coming_in),
             zero: u64::from(counts.zero),
             untouched: u64::from(counts.untouched),
-            page_ins: pager.page_ins,
-            page_outs: pager.page_outs,
-            read_around: pager.read_around,
-            clean_evictions: pager.clean_evictions,
-            zero_evictions: pager.zero_evictions,
-            rescues: pager.rescues,
-            demand_zero: pager.demand_zero,
-            waits: pager.frame_waits,
-            lost: pager.lost_pages,
+            page_ins: flow.page_ins,
+            page_outs: flow.page_outs,
             exits: shared.exits.load(Relaxed),
         });
     }
 }
 
-/// Returns the counters of the pool.
-pub fn pool(node: &Node, id: Option<u64>) -> Event<'static> {
+/// Returns the counters of the pool and of the pager.
+pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
     let guest_pages: u64 = node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
     let metadata_bytes = node.objects.metadata_bytes();
-    Event::Pool {
+    let pager = node.pager.counters();
+    PoolStats {
         id,
         pages: u64::from(node.frames.total()),
         free: u64::from(node.frames.free_count()),
+        image: node.pager.image_frames(),
         metadata_bytes,
         guest_pages,
         metadata_per_page_milli: metadata_bytes * 1000 / guest_pages.max(1),
+        page_ins: pager.page_ins,
+        page_outs: pager.page_outs,
+        read_around: pager.read_around,
+        clean_evictions: pager.clean_evictions,
+        zero_evictions: pager.zero_evictions,
+        rescues: pager.rescues,
+        demand_zero: pager.demand_zero,
+        waits: pager.frame_waits,
+        lost: pager.lost_pages,
     }
 }
 
 /// Reports all counters.
 pub fn report_all(node: &Node, id: Option<u64>) {
-    report(&pool(node, id));
+    report(&Event::Pool(pool(node, id)));
     partitions(node, id, |stats| report(&Event::Stats(*stats)));
 }

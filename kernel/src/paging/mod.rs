@@ -66,7 +66,7 @@ use state::State;
 pub use drain::{Drain, PageFinal, Progress};
 pub use fault::{Fault, Loss};
 pub use poll::Work;
-pub use slots::{AttachError, LANDMARKS};
+pub use slots::{AttachError, Flow, LANDMARKS};
 pub use state::Notice;
 
 /// Most paging devices.
@@ -202,6 +202,18 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     pub fn landmarks(&self, id: ObjectId) -> ArrayVec<PageIndex, LANDMARKS> {
         let state = self.state.lock();
         state.slots.get(id).map(|slot| slot.landmarks.iter().rev().copied().collect()).unwrap_or_default()
+    }
+
+    /// Returns what has gone in and out of an object.
+    pub fn flow(&self, id: ObjectId) -> Flow {
+        self.state.lock().slots.get(id).map(|slot| slot.flow).unwrap_or_default()
+    }
+
+    /// Returns the frames that dump images hold.
+    pub fn image_frames(&self) -> u64 {
+        let state = self.state.lock();
+        let frames = |slot: &slots::Slot| u64::from(self.ground.frames.owned_by(slot.object.id()));
+        state.slots.iter().filter(|slot| slot.is_image()).map(frames).sum()
     }
 
     /// Returns the disks, in the order of [`Store::disk`].

@@ -158,6 +158,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             transfer.failures += 1;
             return self.fail_transfer(state, tag.slot, Loss::Checksum);
         }
+        slot.flow.page_ins += 1;
         self.counters.note_page_in(now.saturating_sub(transfer.since));
         self.end_transfer(state, tag.slot);
     }

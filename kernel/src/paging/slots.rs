@@ -44,6 +44,15 @@ pub(super) struct StoreState {
     pub not_before: u64,
 }
 
+/// Pages of one object that went to its blocks and came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flow {
+    /// Pages read because they were asked for.
+    pub page_ins: u64,
+    /// Pages written and then freed.
+    pub page_outs: u64,
+}
+
 /// An object and what the pager remembers of it.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -63,6 +72,8 @@ pub(super) struct Slot {
     /// How many bits are set.
     ahead_count: u32,
     lost: ArrayVec<(PageIndex, Loss), LOST_PAGES>,
+    /// What has gone in and out.
+    pub flow: Flow,
     /// Pages that an operator or a test wants to see leave now.
     pub asked: u32,
     /// The last pages on their way to a block that were landmarks, oldest first.
@@ -86,6 +97,7 @@ impl Slot {
             ahead,
             ahead_count: 0,
             lost: ArrayVec::new(),
+            flow: Flow::default(),
             asked: 0,
             landmarks: ArrayVec::new(),
         }

@@ -167,6 +167,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         slot.drain.failures = 0;
         slot.drain.freed += out;
+        slot.flow.page_outs += out;
         slot.drain.written += u64::from(count);
         bump(&self.counters.page_outs, out);
         bump(&self.counters.bytes_written, u64::from(count) * PAGE_SIZE);
