@@ -6,6 +6,7 @@
 mod case;
 pub mod core;
 pub mod core_file;
+pub mod gpt;
 mod machine;
 pub mod scenario;
 pub mod scene;

@@ -7,6 +7,7 @@ mod bench;
 mod debian;
 mod dumps;
 mod flush;
+mod gpt;
 mod hostile;
 mod interrupt;
 mod lacking;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             debian::CASES,
             dumps::CASES,
             spaces::CASES,
+            gpt::CASES,
             several::CASES,
             flush::CASES,
             hostile::CASES,

@@ -1,0 +1,229 @@
+//! Several spaces on one disk: each partition gets its own, and a dump opens through the header of the disk.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::{Bed, Machine};
+use boot::dump::{BootLoader, select};
+use boot::events::Event;
+use boot::volume::{Access, Disk};
+use kernel::paging::space::{Record, SpaceState};
+use serde_json::json;
+use std::hash::{DefaultHasher, Hasher};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use tests::Case;
+use tests::core_file::{CoreFile, PageIn};
+use tests::gpt::{Entry, Gpt};
+use tests::scene::{LIMIT, Play};
+use tests::{plan_machine, test_kernel};
+use worker::Identity;
+
+pub const CASES: &[Case] = &[
+    Case { name: "each_partition_gets_the_smallest_space_that_fits", beds: &[Bed::Qemu], needs: &[], run: best_fit },
+    Case { name: "a_dump_on_a_shared_disk_opens_directly_beside_its_neighbour", beds: &[Bed::Qemu], needs: &[], run: selected },
+    Case { name: "bad_partition_tables_are_named_and_left_alone", beds: &[Bed::Qemu], needs: &[], run: bad_tables },
+];
+
+const PAGE: u64 = 4096;
+const MIB: u64 = 1 << 20;
+/// The test kernel's key.
+const KEY: u64 = 0x5747;
+/// Pages that a partition fills.
+const FILLED: u64 = 600;
+
+/// A folder with a configuration and images, which goes with its test.
+struct Bench {
+    folder: PathBuf,
+    bed: Bed,
+    name: &'static str,
+}
+
+impl Bench {
+    fn new(bed: Bed, name: &'static str) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("tidepool-gpt-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { folder, bed, name })
+    }
+
+    fn image(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("disk{number}.img"))
+    }
+
+    /// Describes a machine with disks of these spaces, in MiB, and partitions `a`, `b` and so on of these sizes.
+    fn machine(&self, disks: &[&[u64]], partitions: &[u64]) -> Result<Machine> {
+        let kernel = test_kernel("states")?;
+        let mut text = "[pool]\nmemory = \"48 MiB\"\n".to_owned();
+        for (n, spaces) in disks.iter().enumerate() {
+            let spaces: Vec<_> = spaces.iter().map(|mib| format!("\"{mib} MiB\"")).collect();
+            text += &format!("[[paging_device]]\nimage = \"disk{n}.img\"\nspaces = [{}]\n", spaces.join(", "));
+        }
+        for (name, mib) in ["a", "b", "c"].iter().zip(partitions) {
+            text += &format!("[[partition]]\nname = \"{name}\"\nmemory = \"{mib} MiB\"\nrestart = \"never\"\n");
+            text += &format!("kernel = \"{}\"\ncmdline = \"paged={FILLED}\"\n", kernel.display());
+        }
+        plan_machine(self.bed, self.name, &text, &self.folder)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Returns the first event by name of which `wanted` holds, whether it came already or not: partitions run side by side.
+fn told(play: &mut Play, name: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
+    let earlier = play.running.events.all().iter().find(|e| e.name() == name && wanted(e)).cloned();
+    earlier.map_or_else(|| play.event_with(name, wanted), Ok)
+}
+
+/// Waits until the guest of a partition logs a line that starts so; returns the rest.
+fn line(play: &mut Play, partition: &str, start: &str) -> Result<String> {
+    let event = told(play, "guest", |e| {
+        e.0["partition"] == partition && e.0["text"].as_str().is_some_and(|text| text.starts_with(start))
+    })?;
+    Ok(event.text("text")?[start.len()..].to_owned())
+}
+
+fn command(play: &mut Play, word: &str, partition: &str) -> Result<()> {
+    let reply = play.running.events.command(LIMIT, json!({"command": word, "partition": partition, "count": 1 << 20}))?;
+    ensure!(reply.0["ok"] == true, "{word} was refused: {}", reply.0);
+    Ok(())
+}
+
+/// Waits until a space is in this state for this partition; returns its number.
+fn space(play: &mut Play, partition: &str, state: &str) -> Result<u32> {
+    let event = told(play, "space", |e| e.0["partition"] == partition && e.0["state"] == state)?;
+    Ok(u32::try_from(event.number("space")?)?)
+}
+
+fn record(path: &Path, number: u32) -> Result<Record> {
+    Disk::open(path, Access::Read)?.space(Some(number))?.record()
+}
+
+fn best_fit(bed: Bed) -> Result<()> {
+    let bench = Bench::new(bed, "best-fit")?;
+    let mut play = Play::of(&bench.machine(&[&[72, 24], &[40]], &[16, 32, 16])?)?;
+    // Asked for at the same time by two: either may get the smallest, the other the next that is left.
+    let mut taken = Vec::new();
+    for name in ["a", "b", "c"] {
+        let event = told(&mut play, "space", |e| e.0["partition"] == name && e.0["state"] == "active")?;
+        taken.push((event.number("disk")?, event.number("space")?));
+        line(&mut play, name, "filled ")?;
+    }
+    let small = |place: &(u64, u64)| *place == (0, 2);
+    ensure!([&taken[0], &taken[2]].into_iter().filter(|place| small(place)).count() == 1, "{taken:?}");
+    ensure!(!small(&taken[1]), "{taken:?}");
+    let mut all = taken.clone();
+    all.sort_unstable();
+    ensure!(all == [(0, 1), (0, 2), (1, 1)], "{taken:?}");
+    play.power_off()
+}
+
+fn selected(bed: Bed) -> Result<()> {
+    let bench = Bench::new(bed, "selected")?;
+    let machine = bench.machine(&[&[24, 24, 24]], &[16, 16])?;
+    let entries = Gpt::open(&bench.image(0))?.check()?;
+    ensure!(entries.len() == 3, "{entries:?}");
+    let mut play = Play::of(&machine)?;
+    let start = u64::from_str_radix(&line(&mut play, "b", "first page at 0x")?, 16)?;
+    line(&mut play, "a", "filled ")?;
+    line(&mut play, "b", "filled ")?;
+    let neighbour = space(&mut play, "a", "active")?;
+    let other = (1..=3).find(|&n| n != neighbour && record(&bench.image(0), n).is_ok_and(|r| r.state == SpaceState::Free));
+    let other = other.context("a third space is free")?;
+    let before = sum(&bench.image(0), &entries[other as usize - 1])?;
+    // Everything of both is on the disk before the crash; what the neighbour gets back afterwards came from there.
+    command(&mut play, "evict", "a")?;
+    command(&mut play, "evict", "b")?;
+    command(&mut play, "crash", "b")?;
+    let complete = play.event("dump_complete")?;
+    let number = u32::try_from(complete.number("space")?)?;
+    ensure!(complete.text("partition")? == "b" && ![neighbour, other].contains(&number), "{}", complete.0);
+    command(&mut play, "evict", "a")?;
+    play.key(b'.')?;
+    line(&mut play, "a", "ready")?;
+    play.key(b'v')?;
+    ensure!(line(&mut play, "a", "wrong ")? == "0");
+    play.power_off()?;
+    ensure!(sum(&bench.image(0), &entries[other as usize - 1])? == before, "a space that nobody had was changed");
+
+    ensure!(select(&Disk::open(&bench.image(0), Access::Write)?, number, BootLoader::Keep)? == 0);
+    ensure!(Gpt::open(&bench.image(0))?.check()? == entries, "the partition table was changed");
+    let core = CoreFile::open(&bench.image(0))?;
+    for index in 0..FILLED {
+        let page = core.page(start + index * PAGE)?;
+        ensure!(matches!(&page, PageIn::Bytes(bytes) if is_page(bytes, index)), "page {index} of the dump is wrong");
+    }
+    ensure!(core.page(16 * MIB - PAGE)? != PageIn::NoSegment && core.page(16 * MIB)? == PageIn::NoSegment);
+    release(&bench, number, &entries)
+}
+
+/// Has the hypervisor give the dump back: its header goes with it.
+fn release(bench: &Bench, number: u32, entries: &[Entry]) -> Result<()> {
+    let mut play = Play::of(&bench.machine(&[&[24, 24, 24]], &[16, 16])?)?;
+    line(&mut play, "b", "filled ")?;
+    ensure!(Gpt::open(&bench.image(0))?.boot_code()?.starts_with(b"\x7fELF"), "a start took the header away");
+    ensure!(record(&bench.image(0), number)?.state == SpaceState::Complete);
+    command(&mut play, "release", "b")?;
+    let released = play.event("released")?;
+    ensure!(released.number("space")? == u64::from(number), "{}", released.0);
+    play.power_off()?;
+    let gpt = Gpt::open(&bench.image(0))?;
+    ensure!(gpt.check()? == entries && gpt.boot_code()?.iter().all(|byte| *byte == 0), "the header of a dump that is gone");
+    ensure!(record(&bench.image(0), number)?.state == SpaceState::Free);
+    Ok(())
+}
+
+fn bad_tables(bed: Bed) -> Result<()> {
+    let bench = Bench::new(bed, "bad-tables")?;
+    let machine = bench.machine(&[&[24, 24, 24], &[24], &[24], &[24]], &[16])?;
+    // After the host command's own look.
+    let gpt = |n| Gpt::open(&bench.image(n));
+    let sector = |mib: u64| (mib * MIB / 512).to_le_bytes();
+    gpt(0)?.change_entry(2, |entry| entry[32..40].copy_from_slice(&sector(20)))?;
+    gpt(1)?.change_entry(1, |entry| entry[0] ^= 1)?;
+    gpt(2)?.spoil(true)?;
+    gpt(2)?.spoil(false)?;
+    gpt(3)?.change_entry(1, |entry| entry[40..48].copy_from_slice(&sector(64)))?;
+    let bad = |n: usize| -> Result<u64> {
+        let first = if n == 0 { 49 * MIB } else { std::fs::metadata(bench.image(n))?.len() };
+        sum(&bench.image(n), &Entry { number: 0, start: 0, len: first })
+    };
+    let before = [bad(0)?, bad(1)?, bad(2)?, bad(3)?];
+    let mut play = Play::of(&machine)?;
+    for (disk, message) in [
+        (0, "GPT entry 1 overlaps GPT entry 2"),
+        (0, "GPT entry 2 overlaps GPT entry 1"),
+        (1, "a GPT without a paging space"),
+        (2, "damaged GPT, nothing touches it: primary: the header's CRC is wrong; backup: the header's CRC is wrong"),
+        (3, "GPT entry 1 lies outside"),
+    ] {
+        let place = format!("paging device {disk}");
+        let says = |e: &Event| e.0["place"] == *place && e.0["message"].as_str().is_some_and(|m| m.contains(message));
+        told(&mut play, "error", says).with_context(|| message.to_owned())?;
+    }
+    let active = told(&mut play, "space", |e| e.0["state"] == "active")?;
+    ensure!((active.number("disk")?, active.number("space")?) == (0, 3), "{}", active.0);
+    line(&mut play, "a", "filled ")?;
+    command(&mut play, "crash", "a")?;
+    play.event("dump_complete")?;
+    play.power_off()?;
+    ensure!(before == [bad(0)?, bad(1)?, bad(2)?, bad(3)?], "something that is not ours was changed");
+    Ok(())
+}
+
+/// Returns a sum of the bytes of an entry.
+fn sum(path: &Path, entry: &Entry) -> Result<u64> {
+    let mut bytes = vec![0; usize::try_from(entry.len)?];
+    std::fs::File::open(path)?.read_exact_at(&mut bytes, entry.start)?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    Ok(hasher.finish())
+}
+
+fn is_page(bytes: &[u8], index: u64) -> bool {
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut page: worker::Page = [0; 512];
+    page.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
+    Identity { key: KEY, index, generation: 0 }.check(&page).is_ok()
+}
