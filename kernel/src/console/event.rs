@@ -49,6 +49,8 @@ pub enum Event<'a> {
         gate: &'a str,
         drain_remaining: u64,
         freed_from_image: u64,
+        freed_from_neighbours: u64,
+        reserved: u64,
         boot_memory: u64,
         since_crash_ns: u64,
     },
@@ -132,6 +134,10 @@ pub struct PoolStats {
     pub demand_zero: u64,
     pub waits: u64,
     pub lost: u64,
+    /// Memory objects, pages of second-level tables and TLB tags in use.
+    pub objects: u64,
+    pub tables: u64,
+    pub tags: u64,
 }
 
 /// Writes `event` as one line into `out`; returns its length.

@@ -88,6 +88,8 @@ pub struct FrameTable {
     entries: Box<[AtomicU64]>,
     checksums: Box<[AtomicU32]>,
     free: Ranked<FreeList, { rank::FRAMES }>,
+    /// The length of the free list, for looks without its lock.
+    free_count: AtomicU32,
     owned: [AtomicU32; ObjectTable::CAPACITY],
 }
 
@@ -119,6 +121,7 @@ impl FrameTable {
             entries: (0..total).map(|n| AtomicU64::new(link(n).0)).collect(),
             checksums: (0..total).map(|_| AtomicU32::new(0)).collect(),
             free: Ranked::new(FreeList { head: Some(0), count: total }),
+            free_count: AtomicU32::new(total),
             owned: [const { AtomicU32::new(0) }; _],
         })
     }
@@ -130,6 +133,7 @@ impl FrameTable {
         let State::Free(next) = self.entry_at(position).state() else { panic!("frames in the free list are free") };
         self.entries[position as usize].store(Entry::HELD.0, Ordering::Relaxed);
         *free = FreeList { head: next, count: free.count - 1 };
+        self.free_count.store(free.count, Ordering::Relaxed);
         Some(Frame { hfn: self.nth(position).expect("positions in the free list are in the table") })
     }
 
@@ -143,6 +147,7 @@ impl FrameTable {
         let mut free = self.free.lock();
         self.entries[position as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
         *free = FreeList { head: Some(position), count: free.count + 1 };
+        self.free_count.store(free.count, Ordering::Relaxed);
     }
 
     /// Gives frames back under one lock: most come free in batches.
@@ -160,6 +165,7 @@ impl FrameTable {
             (head, count) = (Some(position), count + 1);
         }
         *free = FreeList { head, count };
+        self.free_count.store(count, Ordering::Relaxed);
     }
 
     /// Returns how many frames there are.
@@ -168,8 +174,9 @@ impl FrameTable {
     }
 
     /// Returns how many frames are free.
+    #[inline]
     pub fn free_count(&self) -> u32 {
-        self.free.lock().count
+        self.free_count.load(Ordering::Relaxed)
     }
 
     /// Returns how many frames the pages of `object` hold.

@@ -35,7 +35,7 @@ use crate::partition::msr::Msrs;
 use crate::partition::runner::Runner;
 use crate::partition::shared::Shared;
 use crate::partition::skip::Lengths;
-use crate::pool::Clock as ClockPolicy;
+use crate::pool::{Shares, terms};
 use crate::sched::Runners;
 use crate::sched::queue::RunQueue;
 use crate::sync::Ranked;
@@ -92,7 +92,7 @@ pub fn node(
     let leaked: &'static Arc<FrameTable> = Box::leak(Box::new(frames.clone()));
     let landmark = Landmark { first_word: vmcoreinfo::FIRST_WORD, matches: |bytes| vmcoreinfo::text_len(bytes).is_some() };
     let ground = Ground { frames: leaked, memory: map, words, landmark };
-    let pager: NodePager = Pager::new(ground, disks, ClockPolicy);
+    let pager: NodePager = Pager::new(ground, disks, Shares::new());
     let format: &'static Format = match backend {
         Backend::Vmx => &Format::EPT,
         Backend::Svm => &Format::NPT,
@@ -191,7 +191,8 @@ fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
 /// # Errors
 /// [`Trouble`] where a partition cannot be made.
 pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Runners, Trouble> {
-    let runners = node.partitions.iter().map(|shared| runner(node, frames, shared)).collect::<Result<Vec<_>, _>>()?;
+    let partitions = node.partitions.iter().enumerate();
+    let runners = partitions.map(|(index, shared)| runner(node, frames, index, shared)).collect::<Result<Vec<_>, _>>()?;
     Ok(Runners::new(runners))
 }
 
@@ -218,7 +219,44 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     Ok(layout)
 }
 
-fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, shared: &Arc<Shared>) -> Result<Runner, Trouble> {
+/// Checks that all partitions can run at the same time.
+///
+/// # Errors
+/// [`Trouble`] names what there is too little of.
+pub fn check_together(node: &Node) -> Result<(), Trouble> {
+    let partitions = node.partitions.len();
+    let least = terms::least_pool(partitions as u32, node.pager.watermarks().high);
+    if node.frames.total() < least {
+        let (pool, least) = (node.frames.total() / 256, least.div_ceil(256));
+        return Err(trouble(
+            "pool",
+            format!("{pool} MiB are too few for {partitions} partitions: they need {least} MiB to go on at all"),
+        ));
+    }
+    if !node.spaces.has_devices() {
+        return Ok(());
+    }
+    // The largest first: if each fits the space that is as far down the list, they fit together.
+    let mut wanted: Vec<_> = node.partitions.iter().map(|p| (p.config.memory_bytes, p.name())).collect();
+    wanted.sort_unstable_by_key(|&(bytes, _)| core::cmp::Reverse(bytes));
+    let mut spaces = node.spaces.sizes();
+    spaces.sort_unstable_by_key(|&pages| core::cmp::Reverse(pages));
+    if spaces.len() < partitions {
+        let message =
+            format!("{partitions} partitions, but only {} paging spaces that can be used: each needs one", spaces.len());
+        return Err(trouble("paging devices", message));
+    }
+    let fits = |((bytes, _), pages): &(&(u64, &str), &u32)| *bytes <= u64::from(**pages) * PAGE_SIZE;
+    match wanted.iter().zip(&spaces).find(|pair| !fits(pair)) {
+        Some(((bytes, name), _)) => {
+            let message = format!("memory of {} MiB: the spaces that are large enough are needed by others", bytes >> 20);
+            Err(trouble(&format!("partition {name}"), message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, index: usize, shared: &Arc<Shared>) -> Result<Runner, Trouble> {
     let layout = check(node, shared)?;
     let place = format!("partition {}", shared.name());
     let needs_space = node.spaces.has_devices();
@@ -233,7 +271,7 @@ fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, shared: &Arc<Shar
         rate,
     };
     let tag = node.tags.lock().allocate();
-    let mut runner = Runner::new(shared.clone(), layout, machine, tag, needs_space);
+    let mut runner = Runner::new(index, shared.clone(), layout, machine, tag, needs_space);
     if node.partitions.len() > 1 {
         runner.share_console();
     }

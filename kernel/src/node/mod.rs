@@ -25,6 +25,7 @@ pub mod start;
 pub mod stats;
 pub mod task;
 
+use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, percpu, time};
 use crate::archive::BootArchive;
 use crate::console::event::Event;
@@ -37,6 +38,7 @@ use crate::mm::table::TableReserve;
 use crate::paging::{Pager, Work};
 use crate::partition::runner::WaitFor;
 use crate::partition::shared::{Phase, Shared};
+use crate::pool::Shares;
 use crate::sched::queue::RunQueue;
 use crate::sync::{Ranked, rank};
 use crate::virt::Backend;
@@ -51,7 +53,7 @@ use spaces::Spaces;
 use task::Tasks;
 
 /// The pager of a node.
-pub type NodePager = Pager<'static, DirectMap, NodeDisk>;
+pub type NodePager = Pager<'static, DirectMap, NodeDisk, Shares>;
 
 /// A running hypervisor.
 pub struct Node {
@@ -117,6 +119,14 @@ impl Node {
         let kicks = self.run_queue.lock().wake(time::now_ns(), WaitFor::is_over);
         self.kick(kicks);
         self.wake_others();
+    }
+
+    /// Free frames are few: has another CPU take some back that does not run a guest, or does it here.
+    pub fn relieve(&self, me: CpuId, now: u64) {
+        match percpu::others().find(|&cpu| !self.words.is_in_guest(cpu)) {
+            Some(other) => interrupts::kick(other),
+            None => self.act_on(self.pager.poll(me, now)),
+        }
     }
 
     /// Makes partition number `index` look at what was asked of it.

@@ -104,6 +104,12 @@ impl Spaces {
         usable.map(|s| s.place.area.most_pages()).max().unwrap_or(0)
     }
 
+    /// Returns how many pages each space can hold that is not out of use.
+    pub fn sizes(&self) -> Vec<u32> {
+        let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
+        usable.map(|s| s.place.area.most_pages()).collect()
+    }
+
     /// Returns where the pages of an active space go.
     pub fn store(&self, id: SpaceId) -> Option<Store> {
         let (place, layout) = (self.place(id), self.layout(id)?);

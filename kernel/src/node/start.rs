@@ -79,6 +79,7 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     for shared in &node.partitions {
         build::check(node, shared)?;
     }
+    build::check_together(node)?;
     Ok(node)
 }
 

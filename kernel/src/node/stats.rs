@@ -57,6 +57,9 @@ pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
         demand_zero: pager.demand_zero,
         waits: pager.frame_waits,
         lost: pager.lost_pages,
+        objects: node.objects.count() as u64,
+        tables: u64::from(node.tables.used_count()),
+        tags: u64::from(node.tags.lock().used()),
     }
 }
 

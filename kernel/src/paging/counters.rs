@@ -71,6 +71,8 @@ counters! {
     clean_evictions,
     /// Zero pages freed without a write.
     zero_evictions,
+    /// Frames that came free of live memory, by whatever way.
+    freed_from_live,
     /// Pages that were touched again while they were going out.
     rescues,
     /// Pages that came into being zeroed.

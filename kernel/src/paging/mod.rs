@@ -38,7 +38,9 @@ mod fault;
 mod page_in;
 mod poll;
 mod reclaim;
+mod sample;
 mod scan;
+mod share;
 mod slots;
 pub mod space;
 mod state;
@@ -59,7 +61,7 @@ use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use blocks::BlockMap;
 use cookie::Class;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use counters::{Counters, Snapshot, bump};
 use state::State;
 
@@ -70,7 +72,7 @@ pub use slots::{AttachError, Flow, LANDMARKS};
 pub use state::Notice;
 
 /// Most paging devices.
-pub const MAX_DISKS: usize = 8;
+pub const MAX_DISKS: usize = 16;
 
 /// Where an object's pages go: a paging space on one of the pager's disks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +118,8 @@ pub struct Pager<'a, M: FrameMemory, D: Disk, P: Policy = Clock> {
     hungry: AtomicU64,
     /// Sum of all credits; while it is zero a demand-zero fault needs no lock.
     promised: AtomicU32,
+    /// Free frames are few, and somebody has been told.
+    wants_poll: AtomicBool,
     /// Time of the last call that knew it.
     clock: AtomicU64,
     state: Ranked<State<P>, { rank::PAGER }>,
@@ -135,6 +139,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
             counters: Counters::new(),
             hungry: AtomicU64::new(0),
             promised: AtomicU32::new(0),
+            wants_poll: AtomicBool::new(false),
             clock: AtomicU64::new(0),
             state: Ranked::new(State::new(policy)),
         }
@@ -171,7 +176,6 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
             return Err(AttachError::Busy);
         }
         state.slots.remove(id);
-        self.set_credit(state, id, 0);
         self.hungry.fetch_and(!hungry_bit(id), Ordering::Relaxed);
         Ok(())
     }
@@ -179,13 +183,16 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// Promises `frames` more of the free frames to an object: nobody else gets them.
     pub fn credit(&self, id: ObjectId, frames: u32) {
         let mut state = self.state.lock();
-        let credit = state.credits.of(holder(id)).saturating_add(frames);
-        self.set_credit(&mut state, id, credit);
+        let account = state.account(id);
+        let credit = state.credits.of(account).saturating_add(frames);
+        self.set_credit(&mut state, account, credit);
     }
 
     /// Ends the promise to an object.
     pub fn end_credit(&self, id: ObjectId) {
-        self.set_credit(&mut self.state.lock(), id, 0);
+        let mut state = self.state.lock();
+        let account = state.account(id);
+        self.set_credit(&mut state, account, 0);
     }
 
     /// Makes up to `pages` pages of an object leave, however full the pool is: for operators and tests.
@@ -242,18 +249,14 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         self.state.lock().notices.pop()
     }
 
-    fn set_credit(&self, state: &mut State<P>, id: ObjectId, frames: u32) {
-        state.credits.set(holder(id), frames);
-        self.promised.store(state.credits.total(), Ordering::Release);
-    }
-
     /// Takes a frame for an object's page, unless the free ones are promised to others.
     fn take_frame(&self, state: &mut State<P>, id: ObjectId) -> Option<Frame> {
         if state.credits.total() > 0 {
-            if state.credits.available(holder(id), self.ground.frames.free_count()) == 0 {
+            let account = state.account(id);
+            if state.credits.available(account, self.ground.frames.free_count()) == 0 {
                 return None;
             }
-            state.credits.spend(holder(id), 1);
+            state.credits.spend(account, 1);
             self.promised.store(state.credits.total(), Ordering::Release);
         }
         self.ground.frames.alloc()

@@ -58,9 +58,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
         };
         let transfer = state.transfers.start(number, id, page.index(), coming, now);
-        if state.credits.total() == 0 {
-            self.read_around(object, transfer, number, most);
-        }
+        let promised = state.credits.total();
+        self.read_around(object, transfer, number, most, promised);
         self.submit_transfer(state, number);
         Some(Fault::Wait(ticket))
     }
@@ -73,8 +72,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Lets a transfer grow over paged neighbours, upwards first, while frames are plentiful.
-    fn read_around(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32, most: u32) {
-        let room = |t: &Transfer| t.end - t.first < most && self.marks.is_plenty(self.ground.frames.free_count());
+    fn read_around(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32, most: u32, promised: u32) {
+        let free = || self.ground.frames.free_count().saturating_sub(promised);
+        let room = |t: &Transfer| t.end - t.first < most && self.marks.is_plenty(free());
         while transfer.end < WINDOW && room(transfer) && self.add_neighbour(object, transfer, number, transfer.end) {
             transfer.end += 1;
         }

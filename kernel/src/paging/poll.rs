@@ -86,6 +86,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         for disk in 0..self.disks.len().min(MAX_DISKS) {
             self.take_completions(state, disk, now, &mut work);
         }
+        self.sample(state, now);
         self.reclaim(state, me, now, budget, &mut work);
         self.clean(state, me, now, budget, &mut work);
         if state.batches.any() {
@@ -97,7 +98,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let free = self.ground.frames.free_count();
         if free > 0 && self.hungry.load(Relaxed) != 0 {
             state.reclaim.exhausted = false;
-            work.woke |= self.wake_hungry(state, |id| state.credits.available(super::holder(id), free) > 0);
+            work.woke |= self.wake_hungry(state, |id| state.credits.available(state.account(id), free) > 0);
         }
         // Who waits while no disk is at work waits for time to pass (a pause after failed writes): nothing would wake the CPU.
         work.busy |= self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;

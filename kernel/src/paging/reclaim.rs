@@ -41,8 +41,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if state.reclaim.asked {
             self.serve_asked(state, me, now, budget, work);
         }
-        let free = self.ground.frames.free_count();
-        if !state.reclaim.active && !self.marks.is_low(free) && self.hungry.load(Relaxed) == 0 {
+        self.wants_poll.store(false, Relaxed);
+        if !state.reclaim.active && !self.marks.is_low(self.free_for_all(state)) && self.hungry.load(Relaxed) == 0 {
             return;
         }
         state.reclaim.active = true;
@@ -52,7 +52,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         let mut tried = 0_u64;
         while budget.visits > 0 {
-            let wanted = self.marks.shortage(self.ground.frames.free_count(), state.batches.leaving());
+            let wanted = self.marks.shortage(self.free_for_all(state), self.leaving_for_all(state));
             if wanted == 0 {
                 state.reclaim.active = false;
                 break;
@@ -81,20 +81,31 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     fn pick_victim(&self, state: &mut State<P>, tried: u64) -> Option<ObjectId> {
+        let spent = |slot: &Slot| slot.fruitless >= slot.pages().saturating_mul(2);
+        let (candidates, ids) =
+            self.candidates(state, |slot| !slot.closing && !spent(slot) && tried & super::hungry_bit(slot.object.id()) == 0);
+        ids[state.policy.victim(self.ground.frames.total(), self.marks.high, &candidates)?]
+    }
+
+    /// Describes the objects that are `wanted` to the policy; also returns them by number.
+    pub(super) fn candidates(&self, state: &State<P>, wanted: impl Fn(&Slot) -> bool) -> (Candidates, Ids) {
         let mut ids = [None; ObjectTable::CAPACITY];
-        let mut candidates = ArrayVec::<Candidate, { ObjectTable::CAPACITY }>::new();
-        for slot in state.slots.iter() {
+        let mut candidates = Candidates::new();
+        for slot in state.slots.iter().filter(|slot| wanted(slot)) {
             let id = slot.object.id();
-            let spent = slot.fruitless >= slot.pages().saturating_mul(2) || tried & super::hungry_bit(id) != 0;
-            if slot.closing || spent {
-                continue;
-            }
             ids[holder(id)] = Some(id);
             let kind = if slot.is_image() { CandidateKind::Image } else { CandidateKind::Live };
-            let resident = self.ground.frames.owned_by(id);
-            candidates.push(Candidate { holder: holder(id), kind, logical: slot.pages(), resident });
+            candidates.push(Candidate {
+                holder: holder(id),
+                kind,
+                logical: slot.pages(),
+                // What is on its way out is given already.
+                resident: slot.object.counts().resident,
+                minimum: slot.terms.minimum,
+                used: slot.usage.used,
+            });
         }
-        ids[state.policy.victim(self.ground.frames.total(), self.marks.high, &candidates)?]
+        (candidates, ids)
     }
 
     /// Starts one batch of an object's pages; returns how many pages are in it.
@@ -115,8 +126,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let Some(number) = state.batches.vacant_for(id) else { return 0 };
         let State { batches, slots, policy, .. } = state;
         let (batch, slot) = (batches.get(number), slots.busy(id));
+        // One that is asked to leave page by page keeps no minimum: that is an operator's wish.
+        let minimum = if slot.asked > 0 { 0 } else { slot.terms.minimum };
+        let most = wanted.min(slot.object.counts().resident.saturating_sub(minimum));
         let hand = Hand { pager: self, policy, can_write: slot.writable(now).is_some() };
-        hand.go_round(slot, batch, (wanted as usize).min(VICTIMS), budget);
+        hand.go_round(slot, batch, (most as usize).min(VICTIMS), budget);
         let (object, found) = (slot.object.clone(), batch.len());
         work.kick(self.launch(state, number, &object, Purpose::Evict, me));
         found
@@ -124,14 +138,19 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Notices that somebody waits for frames that nobody will ever give.
     fn watch_for_starvation(&self, state: &mut State<P>, now: u64) {
-        let waits = self.hungry.load(Relaxed) != 0 && self.ground.frames.free_count() == 0;
+        let waits = self.hungry.load(Relaxed) != 0 && self.free_for_all(state) == 0;
         if !waits || state.batches.leaving() > 0 || state.transfers.in_use() > 0 {
             state.reclaim.starving_since = None;
             return;
         }
         let since = *state.reclaim.starving_since.get_or_insert(now);
         if now.saturating_sub(since) >= STARVED_NS {
-            state.reclaim.exhausted = true;
+            // Rather no promise than nobody who goes on.
+            if state.credits.total() > 0 {
+                self.end_all_promises(state);
+            } else {
+                state.reclaim.exhausted = true;
+            }
             self.wake_hungry(state, |_| true);
         }
     }
@@ -149,6 +168,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         any
     }
 }
+
+type Candidates = ArrayVec<Candidate, { ObjectTable::CAPACITY }>;
+type Ids = [Option<ObjectId>; ObjectTable::CAPACITY];
 
 /// The clock hand while it moves.
 struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: Policy> {

@@ -136,7 +136,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                     freed.push(frame);
                     bump(&self.counters.zero_evictions, 1);
                     slot.drain.zero += 1;
-                    slot.drain.freed += 1;
+                    slot.note_freed(1);
                 }
             }
             // A page that stays mapped gains nothing by a block of zeros: the clock evicts it for nothing.

@@ -4,9 +4,11 @@ use super::Store;
 use super::batch::BATCH_PAGES;
 use super::drain::DrainState;
 use super::fault::Loss;
+use super::sample::Use;
 use crate::addr::PageIndex;
 use crate::block::DiskInfo;
 use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
+use crate::pool::Terms;
 use alloc::{boxed::Box, sync::Arc, vec};
 use arrayvec::ArrayVec;
 
@@ -60,6 +62,14 @@ pub(super) struct Slot {
     pub store: Option<StoreState>,
     /// Being detached: start nothing new.
     pub closing: bool,
+    /// Its part in the pool.
+    pub terms: Terms,
+    /// How much of it is in use.
+    pub usage: Use,
+    /// Frames that are still to be credited to its account as they come free.
+    pub promise: u32,
+    /// Frames that come free now.
+    pub just_freed: u32,
     /// Next page that the clock looks at.
     pub hand: u32,
     /// Next page that the cleaner looks at.
@@ -86,9 +96,14 @@ pub const LANDMARKS: usize = 4;
 impl Slot {
     fn new(object: Arc<MemoryObject>, store: Option<StoreState>) -> Self {
         let ahead = vec![0; object.layout().pages().div_ceil(64) as usize].into_boxed_slice();
+        let terms = Terms { account: super::holder(object.id()), minimum: 0 };
         Self {
             object,
             store,
+            terms,
+            usage: Use::default(),
+            promise: 0,
+            just_freed: 0,
             closing: false,
             hand: 0,
             cleaning_hand: 0,
@@ -101,6 +116,12 @@ impl Slot {
             asked: 0,
             landmarks: ArrayVec::new(),
         }
+    }
+
+    /// Counts frames that come free.
+    pub fn note_freed(&mut self, count: u32) {
+        self.drain.freed += u64::from(count);
+        self.just_freed += count;
     }
 
     /// Remembers a landmark, for the oldest one if there is no room.

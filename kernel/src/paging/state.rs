@@ -63,6 +63,11 @@ pub(super) struct State<P> {
 }
 
 impl<P> State<P> {
+    /// Returns whose credit an object draws on.
+    pub fn account(&self, id: ObjectId) -> usize {
+        self.slots.get(id).map_or(super::holder(id), |slot| slot.terms.account)
+    }
+
     pub fn new(policy: P) -> Self {
         Self {
             slots: Slots::new(),
@@ -92,6 +97,8 @@ pub(super) struct ReclaimState {
     pub look_again_at: u64,
     /// Faulters get [`Loss::NoFrames`].
     pub exhausted: bool,
+    /// When use is sampled next.
+    pub sample_at: u64,
     /// When the cleaner may go on.
     pub clean_at: u64,
 }

@@ -44,7 +44,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Takes a batch as far as it goes without a look at its pages.
     pub(super) fn advance(&self, state: &mut State<P>, number: usize, now: u64) {
-        let State { batches, slots, freed, segments, notices, .. } = state;
+        let State { batches, slots, credits, freed, segments, notices, .. } = state;
         let batch = batches.get(number);
         let Some(id) = batch.object else { return };
         let slot = slots.busy(id);
@@ -58,12 +58,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             self.write(batch, number, slot, segments, notices, now);
         }
         batches.retire_if_done(number);
-        self.give_back(freed);
+        self.give_back(credits, slots, freed);
     }
 
     /// Frees what was clean, now that the flush has passed.
     fn free_unmapped(&self, batch: &mut Batch, slot: &mut Slot, passed: &Passed, freed: &mut Vec<Frame>) {
-        slot.drain.freed += batch.unmapped.len() as u64;
+        slot.note_freed(batch.unmapped.len() as u32);
         freed.extend(batch.unmapped.drain(..).map(|page| page.reclaim(passed)));
     }
 
@@ -129,7 +129,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Takes a write's answer from the disk.
     pub(super) fn complete_run(&self, state: &mut State<P>, tag: Tag, result: Result<(), DiskError>, now: u64) {
-        let State { batches, slots, freed, notices, .. } = state;
+        let State { batches, slots, credits, freed, notices, .. } = state;
         let number = tag.slot as usize;
         let batch = batches.get(number);
         let id = batch.object.expect("a batch waits for its requests");
@@ -141,7 +141,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             Err(error) => self.fail_run(batch, slot, notices, run, error, now),
         }
         batches.retire_if_done(number);
-        self.give_back(freed);
+        self.give_back(credits, slots, freed);
     }
 
     fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Vec<Frame>) {
@@ -166,10 +166,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
         }
         slot.drain.failures = 0;
-        slot.drain.freed += out;
-        slot.flow.page_outs += out;
+        slot.note_freed(out);
+        slot.flow.page_outs += u64::from(out);
         slot.drain.written += u64::from(count);
-        bump(&self.counters.page_outs, out);
+        bump(&self.counters.page_outs, u64::from(out));
         bump(&self.counters.bytes_written, u64::from(count) * PAGE_SIZE);
     }
 
@@ -195,13 +195,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         slot.back_off(now);
         if error == DiskError::Dead && slot.note_dead() {
             notices.push(Notice::DiskDead { object });
-        }
-    }
-
-    /// Gives collected frames back, under one lock.
-    pub(super) fn give_back(&self, freed: &mut Vec<Frame>) {
-        if !freed.is_empty() {
-            self.ground.frames.free_all(freed.drain(..));
         }
     }
 }

@@ -141,7 +141,12 @@ impl Machine {
     fn fault(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, gpa: Gpa, access: Access) -> Answer {
         let now = time::now_ns();
         match node.pager.fault(object, gpa, access, now) {
-            Fault::Resolved => Answer::Resident,
+            Fault::Resolved => {
+                if node.pager.wants_poll() {
+                    node.relieve(cpu, now);
+                }
+                Answer::Resident
+            }
             Fault::Wait(ticket) if has_come(node, cpu, object, ticket, now) => Answer::Resident,
             Fault::Wait(ticket) => Answer::Stop(Stop::Page(ticket)),
             Fault::NotRam => Answer::Device,

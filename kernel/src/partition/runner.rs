@@ -42,6 +42,8 @@ use crate::virt::tag::TlbTag;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+/// How long frames are kept for a partition that may run again.
+const PROMISE_NS: u64 = 10_000_000_000;
 /// How often a runner looks whether what goes on in the background has got on.
 const LOOK_NS: u64 = 1_000_000;
 
@@ -120,12 +122,16 @@ enum State {
         gate: Gate,
         job: Arc<JobStatus>,
         at_ns: u64,
+        /// Frames that live memory had given until the crash.
+        given_before: u64,
     },
     Stopped,
 }
 
 /// A partition's thread of control.
 pub struct Runner {
+    /// The partition's number, and its account at the pool.
+    index: usize,
     shared: Arc<Shared>,
     layout: RamLayout,
     machine: Machine,
@@ -137,6 +143,8 @@ pub struct Runner {
     /// The guest has said that it panicked; it crashes for good at this time, or when its log is stored.
     last_words: Option<u64>,
     entered: bool,
+    /// Frames of its last image are kept for it until then.
+    promise_ends: Option<u64>,
     needs_space: bool,
     backing: Backing,
     fpu: fpu::GuestFpu,
@@ -171,9 +179,10 @@ pub struct Host<'a> {
 
 impl Runner {
     /// Makes the runner of a partition that starts as soon as there is a space for it.
-    pub fn new(shared: Arc<Shared>, layout: RamLayout, machine: Machine, tag: TlbTag, needs_space: bool) -> Self {
+    pub fn new(index: usize, shared: Arc<Shared>, layout: RamLayout, machine: Machine, tag: TlbTag, needs_space: bool) -> Self {
         let state = State::NeedsSpace { told: false };
         Self {
+            index,
             shared,
             layout,
             machine,
@@ -184,6 +193,7 @@ impl Runner {
             state,
             last_words: None,
             entered: false,
+            promise_ends: None,
             needs_space,
             backing: Backing::Settled,
             fpu: fpu::GuestFpu::new(),
@@ -207,6 +217,7 @@ impl Runner {
         if self.backing == Backing::Awaited {
             self.look_for_store(node);
         }
+        self.look_at_promise(node);
         match &self.state {
             State::NeedsSpace { .. } => self.find_space(node),
             State::Activating => self.activate(node),
@@ -241,6 +252,18 @@ impl Runner {
             State::Retiring { then: Then::Begin, .. } => Stage::Leaving,
             State::Retiring { then: Then::Stop, .. } | State::Stopped => Stage::Stopped,
         }
+    }
+
+    /// Lets go of frames that are kept for this partition and that it has not needed.
+    fn look_at_promise(&mut self, node: &'static Node) {
+        if self.promise_ends.is_some_and(|end| time::now_ns() >= end) {
+            self.end_promise(node);
+        }
+    }
+
+    fn end_promise(&mut self, node: &'static Node) {
+        self.promise_ends = None;
+        node.pager.end_promise(self.index);
     }
 
     const fn said(&self) -> LastWords {

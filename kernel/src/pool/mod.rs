@@ -10,13 +10,18 @@
 //! ```
 //!
 //! * [`watermark`]: when reclaim starts and stops;
-//! * [`policy`]: whose page leaves, and which one (replaceable);
+//! * [`policy`]: whose page leaves, and which one (replaceable); [`shares`]: the one that follows what partitions use;
+//! * [`terms`]: what an object keeps whatever happens, and whose credit it draws on;
 //! * [`credit`]: free frames that are promised to a partition which is about to restart.
 
 pub mod credit;
 pub mod policy;
+pub mod shares;
+pub mod terms;
 pub mod watermark;
 
 pub use credit::Credits;
 pub use policy::{Candidate, Clock, Policy, Verdict};
+pub use shares::Shares;
+pub use terms::Terms;
 pub use watermark::Watermarks;

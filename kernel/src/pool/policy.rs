@@ -25,6 +25,25 @@ pub struct Candidate {
     pub logical: u32,
     /// Frames it holds.
     pub resident: u32,
+    /// Frames it keeps while it lives.
+    pub minimum: u32,
+    /// Part of its frames that is in use, in 256ths.
+    pub used: u16,
+}
+
+impl Candidate {
+    /// Returns how many frames can be taken from it: all of an image, else what is above the minimum.
+    pub const fn may_give(&self) -> u32 {
+        match self.kind {
+            CandidateKind::Image => self.resident,
+            CandidateKind::Live => self.resident.saturating_sub(self.minimum),
+        }
+    }
+
+    /// Returns how many of its pages have no frame.
+    pub const fn given(&self) -> u32 {
+        self.logical.saturating_sub(self.resident)
+    }
 }
 
 /// What kind of object a candidate is.
@@ -59,23 +78,29 @@ pub trait Policy {
     /// Picks the object that gives next; `pool` is the number of frames that all of them share, `high` the high mark.
     fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize>;
 
+    /// Hears how much each candidate uses, about once a second.
+    fn sampled(&mut self, _pool: u32, _high: u32, _candidates: &[Candidate]) {}
+
+    /// Forgets what it knows of a holder: the number belongs to another object from now on.
+    fn forget(&mut self, _holder: usize) {}
+
     /// Judges a resident page that was not touched since the hand's last visit.
     fn judge(&self, page: PageView) -> Verdict;
 }
 
-/// The clock of the published rules.
+/// The clock, with shares by logical size alone: see [`Shares`](super::Shares) for more.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock;
 
 impl Policy for Clock {
     fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize> {
-        let holding = || candidates.iter().filter(|c| c.resident > 0);
-        if let Some(image) = holding().find(|c| c.kind == CandidateKind::Image) {
+        let giving = || candidates.iter().filter(|c| c.may_give() > 0);
+        if let Some(image) = giving().find(|c| c.kind == CandidateKind::Image) {
             return Some(image.holder);
         }
         let logical: u64 = candidates.iter().map(|c| u64::from(c.logical)).sum();
         let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
-        holding().max_by_key(|c| gap(c, overage, logical)).map(|c| c.holder)
+        giving().max_by_key(|c| gap(c, overage, logical)).map(|c| c.holder)
     }
 
     #[inline]
@@ -90,19 +115,18 @@ impl Policy for Clock {
 /// Returns the candidate's donation (its share of the overage by logical size) less what it has given already.
 fn gap(candidate: &Candidate, overage: u64, logical: u64) -> i64 {
     let donation = overage * u64::from(candidate.logical) / logical.max(1);
-    let given = u64::from(candidate.logical.saturating_sub(candidate.resident));
-    donation as i64 - given as i64
+    donation as i64 - i64::from(candidate.given())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIVE: Candidate = Candidate { holder: 0, kind: CandidateKind::Live, logical: 100, resident: 50 };
+    const LIVE: Candidate = Candidate { holder: 0, kind: CandidateKind::Live, logical: 100, resident: 50, minimum: 8, used: 255 };
 
     #[test]
     fn a_dump_image_gives_first() {
-        let image = Candidate { holder: 3, kind: CandidateKind::Image, logical: 10, resident: 1 };
+        let image = Candidate { holder: 3, kind: CandidateKind::Image, logical: 10, resident: 1, minimum: 8, used: 0 };
         assert_eq!(Clock.victim(100, 4, &[LIVE, image]), Some(3));
         assert_eq!(Clock.victim(100, 4, &[LIVE, Candidate { resident: 0, ..image }]), Some(0));
     }
@@ -113,6 +137,12 @@ mod tests {
         assert_eq!(Clock.victim(120, 4, &[LIVE, behind]), Some(1));
         let small = Candidate { holder: 2, logical: 40, resident: 40, ..LIVE };
         assert_eq!(Clock.victim(120, 4, &[LIVE, behind, small]), Some(1));
+    }
+
+    #[test]
+    fn nobody_falls_below_the_minimum() {
+        assert_eq!(Clock.victim(120, 4, &[Candidate { resident: 8, ..LIVE }]), None);
+        assert_eq!(Candidate { resident: 10, ..LIVE }.may_give(), 2);
     }
 
     #[test]

@@ -76,6 +76,11 @@ impl Tags {
         }
     }
 
+    /// Returns how many exclusive tags are handed out.
+    pub fn used(&self) -> u32 {
+        self.used.iter().map(|word| word.count_ones()).sum()
+    }
+
     const fn position(number: u16) -> (usize, u64) {
         (number as usize / 64, 1 << (number % 64))
     }
@@ -93,7 +98,7 @@ mod tests {
         assert_eq!((b.sharing(), c.sharing()), (Sharing::Exclusive, Sharing::Shared));
         tags.release(c);
         tags.release(a);
-        assert_eq!(tags.allocate(), a);
+        assert_eq!((tags.used(), tags.allocate(), tags.used()), (1, a, 2));
     }
 
     #[test]

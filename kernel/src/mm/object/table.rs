@@ -93,6 +93,11 @@ impl ObjectTable {
         slot.object = None;
     }
 
+    /// Returns how many objects there are.
+    pub fn count(&self) -> usize {
+        self.slots.lock().iter().filter(|s| s.object.is_some()).count()
+    }
+
     /// Returns the frames that pages live in.
     pub const fn frames(&self) -> &Arc<FrameTable> {
         &self.frames
@@ -100,7 +105,7 @@ impl ObjectTable {
 
     /// Returns the bytes of metadata of all objects and frames: tables, reverse entries, checksums, the objects themselves.
     pub fn metadata_bytes(&self) -> u64 {
-        let objects = self.slots.lock().iter().filter(|s| s.object.is_some()).count();
+        let objects = self.count();
         let fixed = size_of::<Self>() + objects * size_of::<MemoryObject>() + self.frames.metadata_bytes();
         fixed as u64 + u64::from(self.tables.used_count()) * PAGE_SIZE
     }

@@ -176,3 +176,67 @@ fn pages_under_way_at_the_crash_are_waited_for() {
     assert!(run(&mut rig, &drain).done);
     check_content(&rig, &drain, |n| if n < 100 { u64::from(n) + 1 } else { 0 });
 }
+
+/// A full pool, a crash, and a neighbour that takes every frame it can get.
+#[test]
+fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_goes_on() {
+    const BOOT: u32 = 32;
+    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let store = |first: u64, pages| Some(Store { disk: 0, blocks: BlockMap { data_start: first * 8, pages } });
+    let terms = |account| crate::pool::Terms { account, minimum: 8 };
+    let (crashed, neighbour) = (rig.bare_object(64), rig.bare_object(512));
+    rig.pager.attach_on(crashed.clone(), store(0, 64), terms(0)).unwrap();
+    rig.pager.attach_on(neighbour.clone(), store(512, 512), terms(1)).unwrap();
+    (0..64).for_each(|n| rig.write(&crashed, n, 1));
+    (0..56).for_each(|n| rig.write(&neighbour, n, 2));
+    crashed.become_image();
+    rig.pager.promise(crashed.id(), BOOT);
+    let drain = Drain::new(&rig.pager, crashed.clone());
+    let mut next = 56;
+    while drain.progress(&rig.pager).freed < u64::from(BOOT) {
+        let _ = drain.step(&rig.pager, ME, 8);
+        // Takes all there is.
+        while next < 512 && rig.fault(&neighbour, next) == Fault::Resolved {
+            next += 1;
+        }
+        rig.poll();
+        let free = rig.frames.free_count();
+        assert!(rig.pager.reserved(0) <= free, "{} kept of {free} free", rig.pager.reserved(0));
+    }
+    assert_eq!(rig.pager.reserved(0), BOOT, "all of the image's first frames are kept");
+    let before = next;
+    for _ in 0..200 {
+        while next < 512 && rig.fault(&neighbour, next) == Fault::Resolved {
+            next += 1;
+        }
+        let _ = drain.step(&rig.pager, ME, 64);
+        rig.poll();
+    }
+    assert!(next > before + 64, "the neighbour goes on, by frames of its own: {before} {next}");
+    assert_eq!(rig.pager.reserved(0), BOOT);
+    // The next incarnation has all of them at once, although nothing else is free.
+    let successor = rig.bare_object(64);
+    rig.pager.attach_on(successor.clone(), store(128, 64), terms(0)).unwrap();
+    for n in 0..BOOT {
+        assert_eq!(rig.fault(&successor, n), Fault::Resolved, "frame {n} of the boot memory");
+    }
+    assert_eq!(rig.pager.reserved(0), 0);
+}
+
+#[test]
+fn what_a_partition_does_not_need_is_everybodys_in_the_end() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(64, 0);
+    (0..64).for_each(|n| rig.write(&object, n, 1));
+    object.become_image();
+    let account = usize::from(object.id().as_u16());
+    rig.pager.promise(object.id(), 1000);
+    let drain = Drain::new(&rig.pager, object.clone());
+    for _ in 0..50 {
+        let _ = drain.step(&rig.pager, ME, 64);
+        rig.poll();
+    }
+    assert_eq!(rig.pager.reserved(account), 64, "no more than the image had");
+    rig.pager.end_promise(account);
+    assert_eq!(rig.pager.reserved(account), 0);
+}

@@ -243,3 +243,35 @@ fn a_handlers_copy_makes_the_page_resident_through_the_same_door() {
     rig.settle();
     assert!(Faulter::fault(&rig.pager, &object, page, Access::Read).is_ok());
 }
+
+#[test]
+fn a_partition_at_its_minimum_gives_nothing() {
+    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let (small, large) = (rig.bare_object(40), rig.bare_object(512));
+    let store = |first: u64, pages| Some(Store { disk: 0, blocks: BlockMap { data_start: first * 8, pages } });
+    let terms = |account| crate::pool::Terms { account, minimum: 40 };
+    rig.pager.attach_on(small.clone(), store(0, 40), terms(0)).unwrap();
+    rig.pager.attach_on(large.clone(), store(64, 512), terms(1)).unwrap();
+    (0..40).for_each(|n| rig.write(&small, n, 1));
+    // Long enough for the hand to go round many times, while the small one is never touched.
+    (0..512).for_each(|n| rig.write(&large, n, 2));
+    rig.settle();
+    assert_eq!(small.counts().resident, 40);
+    assert!(large.counts().resident >= 40);
+    rig.pager.ask_evict(small.id(), 10);
+    rig.settle();
+    assert_eq!(small.counts().resident, 30, "an operator may");
+}
+
+#[test]
+fn few_free_frames_are_told_once_before_anybody_waits() {
+    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let object = rig.object(256, 0);
+    let told = (0..128).filter(|&n| {
+        assert_eq!(rig.fault(&object, n), Fault::Resolved, "{n}");
+        rig.pager.wants_poll()
+    });
+    assert_eq!(told.count(), 1);
+    rig.poll();
+    assert!(rig.pager.wants_poll(), "still few");
+}

@@ -1,6 +1,6 @@
 //! The end of an incarnation: a crash with its dump and the restart gate, a reset, or a stop for good.
 
-use super::{Backing, Next, Runner, State, Then};
+use super::{Backing, Next, PROMISE_NS, Runner, State, Then};
 use crate::addr::PageIndex;
 use crate::arch::{instr, time};
 use crate::config::{DumpPolicy, Restart};
@@ -40,9 +40,13 @@ impl Runner {
                 let gate = Gate::new(config.restart, config.memory_bytes, config.boot_memory_bytes);
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
                 let record = CrashRecord { reason, incarnation: self.incarnation, at_ns, regs, state };
+                let given_before = node.pager.counters().freed_from_live;
+                if self.shared.config.restart != Restart::Never {
+                    node.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
+                }
                 let job = dumps::begin(node, self.shared.name(), record, object, space, self.note_page());
                 (self.space, self.backing) = (None, Backing::Settled);
-                self.state = State::Crashed { gate, job, at_ns };
+                self.state = State::Crashed { gate, job, at_ns, given_before };
                 self.check_gate(node)
             }
             _ => {
@@ -77,7 +81,7 @@ impl Runner {
     }
 
     pub(super) fn check_gate(&mut self, node: &'static Node) -> Next {
-        let State::Crashed { gate, job, at_ns } = &self.state else { return Next::Again };
+        let State::Crashed { gate, job, at_ns, given_before } = &self.state else { return Next::Again };
         let (freed, remaining, ended) = job.read();
         let Some(opened) = gate.check(freed, ended) else {
             // A gate that an ended drain does not open stays closed for good.
@@ -89,9 +93,12 @@ impl Runner {
             gate: opened.as_str(),
             drain_remaining: remaining,
             freed_from_image: freed,
+            freed_from_neighbours: node.pager.counters().freed_from_live.saturating_sub(*given_before),
+            reserved: u64::from(node.pager.reserved(self.index)),
             boot_memory: gate.boot_pages(),
             since_crash_ns: time::now_ns().saturating_sub(*at_ns),
         });
+        self.promise_ends = Some(time::now_ns().saturating_add(PROMISE_NS));
         self.state = State::NeedsSpace { told: false };
         self.find_space(node)
     }
@@ -131,6 +138,7 @@ impl Runner {
 
     /// Ends the partition for good.
     pub(super) fn stop(&mut self, node: &'static Node, how: &str, code: u64) -> Next {
+        self.end_promise(node);
         report(&Event::Stopped { partition: self.shared.name(), incarnation: self.incarnation, how, code });
         self.retire(node, Then::Stop)
     }

@@ -1,6 +1,6 @@
 //! The guest runs: what it waits for, what its devices want, what ends its stay.
 
-use super::{Host, Next, Parked, Residence, Runner, State, WaitFor};
+use super::{Host, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::console::event::Event;
@@ -43,22 +43,28 @@ impl Runner {
     fn still_parked(&mut self) -> Option<(WaitFor, Option<u64>)> {
         match (&self.state, &self.object) {
             (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
-                Some((WaitFor::Page(object.clone(), *ticket), self.last_words))
+                Some((WaitFor::Page(object.clone(), *ticket), self.next_duty()))
             }
             (State::Running(Parked::Halted), _) => {
                 let typed = self.shared.take_typed();
                 self.machine.platform.console_input(&typed);
                 let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
                 let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
-                is_asleep.then(|| (WaitFor::Own, [timer, self.last_words].into_iter().flatten().min()))
+                is_asleep.then(|| (WaitFor::Own, [timer, self.next_duty()].into_iter().flatten().min()))
             }
             _ => None,
         }
     }
 
+    /// Returns when the runner has to be stepped whatever the guest waits for.
+    fn next_duty(&self) -> Option<u64> {
+        [self.last_words, self.promise_ends].into_iter().flatten().min()
+    }
+
     fn announce_entry(&mut self) {
         if !self.entered {
             self.entered = true;
+            self.promise_ends = self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
             report(&Event::Entered { partition, incarnation, tsc: instr::rdtsc() });
         }

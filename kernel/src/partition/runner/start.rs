@@ -14,6 +14,7 @@ use crate::partition::loaders::{self, ImageSource, Loading, Progress};
 use crate::partition::msr::Msrs;
 use crate::partition::shared::Phase;
 use crate::partition::skip::Lengths;
+use crate::pool::Terms;
 use alloc::boxed::Box;
 use alloc::format;
 
@@ -41,7 +42,7 @@ impl Runner {
                     *told = true;
                     report(&Event::Waiting { partition: self.shared.name(), what: "a free paging space" });
                 }
-                Next::Wait(WaitFor::Anything, None)
+                Next::Wait(WaitFor::Anything, self.promise_ends)
             }
         }
     }
@@ -103,7 +104,7 @@ impl Runner {
         let ready = self.space.filter(|space| node.spaces.is_ready(*space) == Some(Ok(())));
         let store = ready.and_then(|space| node.spaces.store(space));
         self.backing = if self.needs_space && store.is_none() { Backing::Awaited } else { Backing::Settled };
-        if node.pager.attach(object.clone(), store).is_err() {
+        if node.pager.attach_on(object.clone(), store, Terms::of_partition(self.index)).is_err() {
             return self.fail(node, "the paging space does not fit the partition");
         }
         let plan = match self.plan(node) {

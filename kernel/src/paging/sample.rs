@@ -1,0 +1,81 @@
+//! How much of its resident memory an object uses: a few random pages, looked at twice.
+//!
+//! At each sampling the pages of the last one are asked whether they were touched since, and the next ones are aged, so that the
+//! answer is about one interval. They are runs of neighbours, so that those which the clock then finds idle leave in one request. A page that the clock has passed meanwhile looks less used than it is, which is the same for all.
+
+use super::Pager;
+use super::slots::Slot;
+use super::state::State;
+use crate::addr::PageIndex;
+use crate::block::Disk;
+use crate::mm::page::Age;
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+
+/// Time between two samplings.
+const INTERVAL_NS: u64 = 1_000_000_000;
+/// Runs of pages that are looked at, and pages of a run.
+const RUNS: u32 = 2;
+const RUN: u32 = 32;
+/// Fewer resident pages than this among them tell nothing.
+const LEAST: u32 = 8;
+/// A prime, so that samples begin everywhere.
+const STRIDE: u32 = 7919;
+
+/// What is known of an object's use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Use {
+    /// First page of the sample.
+    offset: u32,
+    /// Part of the resident pages that is touched in an interval, in 256ths, smoothed.
+    pub used: u16,
+}
+
+impl Default for Use {
+    /// New memory is in use.
+    fn default() -> Self {
+        Self { offset: 0, used: 255 }
+    }
+}
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Samples all live objects, once an interval.
+    pub(super) fn sample(&self, state: &mut State<P>, now: u64) {
+        if now < state.reclaim.sample_at {
+            return;
+        }
+        let is_first = state.reclaim.sample_at == 0;
+        state.reclaim.sample_at = now + INTERVAL_NS;
+        // One alone has nobody to be compared with.
+        if is_first || state.slots.iter().filter(|slot| !slot.is_image()).count() < 2 {
+            return;
+        }
+        state.slots.iter_mut().filter(|slot| !slot.closing && !slot.is_image()).for_each(look);
+        let (candidates, _) = self.candidates(state, |_| true);
+        state.policy.sampled(self.ground.frames.total(), self.marks.high, &candidates);
+    }
+}
+
+fn look(slot: &mut Slot) {
+    let (resident, touched) = visit(slot);
+    if resident >= LEAST {
+        let sample = (touched * 255 / resident) as u16;
+        slot.usage.used = ((u32::from(slot.usage.used) * 3 + u32::from(sample)) / 4) as u16;
+    }
+    slot.usage.offset = slot.usage.offset.wrapping_add(STRIDE) % slot.pages().max(1);
+    let _ = visit(slot);
+}
+
+/// Ages the pages of the sample; returns how many are resident, and how many of these were touched.
+fn visit(slot: &Slot) -> (u32, u32) {
+    let pages = slot.pages();
+    let (mut resident, mut touched) = (0, 0);
+    for index in (0..(RUNS * RUN).min(pages)).map(|n| (slot.usage.offset + n / RUN * (pages / RUNS) + n % RUN) % pages) {
+        match slot.object.existing(PageIndex(index)).map(|page| page.age()) {
+            Some(Age::Referenced) => (resident, touched) = (resident + 1, touched + 1),
+            Some(Age::Idle) => resident += 1,
+            Some(Age::Absent) | None => {}
+        }
+    }
+    (resident, touched)
+}

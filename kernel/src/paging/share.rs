@@ -1,0 +1,106 @@
+//! Whose the frames are that come free: promises to partitions that restart.
+//!
+//! ```text
+//!   crash: promise(image, boot memory) ──> frames of the image come free ──> credited to its account, up to the promise
+//!                                                                              │
+//!   the next incarnation has the same account: its faults spend the credit <───┘      end_promise: what is left is everybody's
+//! ```
+//!
+//! A frame is credited under the pager's lock before it is on the free list, so no neighbour ever sees it unpromised.
+
+use super::counters::bump;
+use super::slots::{AttachError, Slots};
+use super::state::State;
+use super::{MAX_DISKS, Pager, Store};
+use crate::block::Disk;
+use crate::mm::frames::Frame;
+use crate::mm::object::{MemoryObject, ObjectId};
+use crate::mm::phys::FrameMemory;
+use crate::pool::{Credits, Policy, Terms};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering::{Relaxed, Release};
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Takes an object under the pager's care on a partition's terms. Without a store only its zero pages can leave.
+    ///
+    /// # Errors
+    /// [`AttachError`]: the store does not fit the object, or it is attached already.
+    pub fn attach_on(&self, object: Arc<MemoryObject>, store: Option<Store>, terms: Terms) -> Result<(), AttachError> {
+        let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
+        let id = object.id();
+        let mut state = self.state.lock();
+        state.slots.attach(object, store, &infos)?;
+        state.slots.busy(id).terms = terms;
+        state.policy.forget(super::holder(id));
+        Ok(())
+    }
+
+    /// Promises the next `frames` frames that come free of a dump image to the image's account.
+    pub fn promise(&self, image: ObjectId, frames: u32) {
+        if let Some(slot) = self.state.lock().slots.get_mut(image) {
+            slot.promise = frames;
+        }
+    }
+
+    /// Returns how many free frames are kept for an account.
+    pub fn reserved(&self, account: usize) -> u32 {
+        self.state.lock().credits.of(account)
+    }
+
+    /// Ends all promises to an account.
+    pub fn end_promise(&self, account: usize) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.slots.iter_mut().filter(|slot| slot.terms.account == account).for_each(|slot| slot.promise = 0);
+        self.set_credit(state, account, 0);
+    }
+
+    pub(super) fn set_credit(&self, state: &mut State<P>, account: usize, frames: u32) {
+        state.credits.set(account, frames);
+        self.promised.store(state.credits.total(), Release);
+    }
+
+    /// Gives collected frames back, under one lock; promised ones are credited first.
+    pub(super) fn give_back(&self, credits: &mut Credits, slots: &mut Slots, freed: &mut Vec<Frame>) {
+        if freed.is_empty() {
+            return;
+        }
+        for slot in slots.iter_mut().filter(|slot| slot.just_freed > 0) {
+            let count = core::mem::take(&mut slot.just_freed);
+            if !slot.is_image() {
+                bump(&self.counters.freed_from_live, u64::from(count));
+            }
+            let kept = count.min(slot.promise);
+            slot.promise -= kept;
+            credits.add(slot.terms.account, kept);
+        }
+        self.promised.store(credits.total(), Release);
+        self.ground.frames.free_all(freed.drain(..));
+    }
+
+    pub(super) fn end_all_promises(&self, state: &mut State<P>) {
+        state.slots.iter_mut().for_each(|slot| slot.promise = 0);
+        state.credits = Credits::new();
+        self.promised.store(0, Release);
+    }
+
+    /// Returns how many frames are on their way to the free list and promised to nobody.
+    pub(super) fn leaving_for_all(&self, state: &State<P>) -> u32 {
+        let promised = state.slots.iter().map(|slot| slot.promise).fold(0, u32::saturating_add);
+        state.batches.leaving().saturating_sub(promised)
+    }
+
+    /// Returns, once, whether free frames have become few since the last poll: somebody should poll before anybody has to wait.
+    #[inline]
+    pub fn wants_poll(&self) -> bool {
+        let free = self.ground.frames.free_count().saturating_sub(self.promised.load(Relaxed));
+        self.marks.is_low(free) && !self.wants_poll.swap(true, Relaxed)
+    }
+
+    /// Returns how many free frames are promised to nobody.
+    pub(super) fn free_for_all(&self, state: &State<P>) -> u32 {
+        self.ground.frames.free_count().saturating_sub(state.credits.total())
+    }
+}

@@ -1,0 +1,168 @@
+//! The policy of the published rules: who is to give how much follows from logical size, then from how much is really used.
+//!
+//! ```text
+//!  overage     = logical memory of all + high mark - pool
+//!  donation(p) = overage * logical(p) / logical of all + shift(p) * logical(p) / 256
+//!  shift(p)      one step up at each sampling if p uses less of its resident pages than the mean, one down if it uses more,
+//!                as long as the donations of all reach the overage
+//! ```
+//!
+//! Use is sampled: the share of a few random resident pages that were touched within the interval. Idle partitions give more
+//! and more, active ones less; all begin alike. The published step is one 256th every few seconds; here
+//! sampling comes once a second and the step is a 64th, so that a partition that falls idle has given half of its share in a minute.
+
+use super::credit::MAX_HOLDERS;
+use super::policy::{Candidate, CandidateKind, Clock, PageView, Policy, Verdict};
+
+/// 256ths of the logical size that a sampling shifts a donation by.
+const STEP: i32 = 4;
+/// Most that a donation is shifted by, either way.
+const MOST: i32 = 128;
+/// Use that counts as equal to the mean: 256ths.
+const DEAD_BAND: u32 = 16;
+
+/// Shares that follow what is used.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    shifts: [i32; MAX_HOLDERS],
+}
+
+impl Shares {
+    /// All alike.
+    pub const fn new() -> Self {
+        Self { shifts: [0; MAX_HOLDERS] }
+    }
+
+    fn donation(&self, candidate: &Candidate, overage: u64, logical: u64) -> i64 {
+        let share = overage * u64::from(candidate.logical) / logical.max(1);
+        share as i64 + i64::from(self.shifts[candidate.holder]) * i64::from(candidate.logical) / 256
+    }
+
+    /// What a candidate should have given and has not.
+    fn gap(&self, candidate: &Candidate, overage: u64, logical: u64) -> i64 {
+        self.donation(candidate, overage, logical) - i64::from(candidate.given())
+    }
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn live(candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> + Clone {
+    candidates.iter().filter(|c| c.kind == CandidateKind::Live)
+}
+
+fn logical(candidates: &[Candidate]) -> u64 {
+    candidates.iter().map(|c| u64::from(c.logical)).sum()
+}
+
+impl Policy for Shares {
+    fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize> {
+        let giving = || candidates.iter().filter(|c| c.may_give() > 0);
+        if let Some(image) = giving().find(|c| c.kind == CandidateKind::Image) {
+            return Some(image.holder);
+        }
+        let logical = logical(candidates);
+        let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
+        giving().max_by_key(|c| self.gap(c, overage, logical)).map(|c| c.holder)
+    }
+
+    fn sampled(&mut self, pool: u32, high: u32, candidates: &[Candidate]) {
+        let (count, sum) = live(candidates).fold((0, 0), |(count, sum), c| (count + 1, sum + u32::from(c.used)));
+        if count < 2 {
+            return;
+        }
+        let (mean, logical) = (sum / count, logical(candidates));
+        let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
+        for c in live(candidates).filter(|c| u32::from(c.used) + DEAD_BAND < mean) {
+            self.shifts[c.holder] = (self.shifts[c.holder] + STEP).min(MOST);
+        }
+        for c in live(candidates).filter(|c| u32::from(c.used) > mean + DEAD_BAND) {
+            let before = self.shifts[c.holder];
+            self.shifts[c.holder] = (before - STEP).max(-MOST);
+            let donated: i64 = live(candidates).map(|c| self.donation(c, overage, logical)).sum();
+            if donated < overage as i64 {
+                self.shifts[c.holder] = before;
+            }
+        }
+    }
+
+    fn forget(&mut self, holder: usize) {
+        self.shifts[holder] = 0;
+    }
+
+    #[inline]
+    fn judge(&self, page: PageView) -> Verdict {
+        Clock.judge(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HIGH: u32 = 10;
+    const POOL: u32 = 200;
+
+    fn partition(holder: usize, resident: u32, used: u16) -> Candidate {
+        Candidate { holder, kind: CandidateKind::Live, logical: 200, resident, minimum: 16, used }
+    }
+
+    #[test]
+    fn equals_give_alike_and_a_larger_one_gives_more() {
+        let mut shares = Shares::new();
+        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 128), partition(1, 100, 128)]), Some(1));
+        let large = Candidate { logical: 400, ..partition(0, 150, 128) };
+        assert_eq!(shares.victim(POOL, HIGH, &[large, partition(1, 60, 128)]), Some(0), "250 given of 273, 140 of 136");
+        let poorer = Candidate { resident: 110, ..large };
+        assert_eq!(shares.victim(POOL, HIGH, &[poorer, partition(1, 60, 128)]), Some(1), "290 given of 273");
+    }
+
+    #[test]
+    fn an_idle_partition_gives_for_an_active_one() {
+        let mut shares = Shares::new();
+        let pair = [partition(0, 100, 10), partition(1, 100, 250)];
+        (0..10).for_each(|_| shares.sampled(POOL, HIGH, &pair));
+        // The active one may be well ahead by now.
+        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 110, 250)]), Some(0));
+        // And back, when they change places.
+        let changed = [partition(0, 100, 250), partition(1, 100, 10)];
+        (0..20).for_each(|_| shares.sampled(POOL, HIGH, &changed));
+        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 110, 250), partition(1, 90, 10)]), Some(1));
+    }
+
+    #[test]
+    fn donations_never_fall_below_the_overage() {
+        let mut shares = Shares::new();
+        let three = [partition(0, 70, 255), partition(1, 70, 255), partition(2, 70, 0)];
+        for _ in 0..200 {
+            shares.sampled(POOL, HIGH, &three);
+            let donated: i64 = three.iter().map(|c| shares.donation(c, 410, 600)).sum();
+            assert!(donated >= 408, "{donated} of 410, but for rounding");
+        }
+    }
+
+    #[test]
+    fn nobody_falls_below_the_minimum() {
+        let mut shares = Shares::new();
+        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 17, 255)]), Some(1));
+        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 12, 255)]), None);
+    }
+
+    #[test]
+    fn a_crashed_image_gives_first_and_all_of_it() {
+        let image = Candidate { kind: CandidateKind::Image, minimum: 16, ..partition(5, 3, 0) };
+        assert_eq!(Shares::new().victim(POOL, HIGH, &[partition(0, 150, 0), image]), Some(5));
+    }
+
+    #[test]
+    fn the_next_object_of_a_number_begins_like_all_others() {
+        let mut shares = Shares::new();
+        (0..10).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 100, 10), partition(1, 100, 250)]));
+        shares.forget(0);
+        shares.forget(1);
+        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 100, 250)]), Some(1));
+    }
+}
