@@ -14,6 +14,7 @@ mod lacking;
 mod partition;
 mod selftests;
 mod several;
+mod soak;
 mod spaces;
 mod start;
 mod story;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             spaces::CASES,
             gpt::CASES,
             several::CASES,
+            soak::CASES,
             flush::CASES,
             hostile::CASES,
         ]

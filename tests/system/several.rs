@@ -5,13 +5,13 @@ use boot::bed::{Bed, Running};
 use boot::events::Event;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use tests::scenario::Started;
 use tests::several::{Member, Several};
 use tests::{Case, expect_success};
 
 const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
 
 pub const CASES: &[Case] = &[
+    Case { name: "a_threshold_restart_in_a_full_pool_lives_off_its_own_frames", beds: BOTH, needs: &[], run: full_pool },
     Case { name: "three_on_two_cpus_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 2) },
     Case { name: "three_on_one_cpu_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 1) },
 ];
@@ -46,6 +46,40 @@ fn judge_three(running: &mut Running) -> Result<()> {
         seen.take(&event)?;
     }
     ensure!(seen.busy_lines > 0, "the busy one has not got on");
+    Ok(())
+}
+
+/// The neighbour has more pages than the pool and never stops asking; the crashed one's boot memory is half of what it held.
+fn full_pool(bed: Bed) -> Result<()> {
+    const BOOT_PAGES: u64 = 512;
+    let crasher = Member {
+        lines: "restart = \"threshold\"\nboot_memory = \"2 MiB\"",
+        ..Member::new("crasher", "fill", 8, "key=0xc0 passes=2 rewrite=1 crash=1")
+    };
+    let neighbour = Member::new("neighbour", "fill", 12, "key=0xa0 passes=1000000 rewrite=2");
+    let several = Several { pool_mib: 8, cpus: 2, devices_mib: vec![14; 3], members: vec![crasher, neighbour] };
+    let mut started = several.start(bed, &format!("{}-full-pool", bed.name()))?;
+    judge_full_pool(&mut started.running, BOOT_PAGES).with_context(|| started.place())?;
+    started.running.events.send(json!({"command": "poweroff"}))?;
+    expect_success(started.running, ANSWER)
+}
+
+fn judge_full_pool(running: &mut Running, boot_pages: u64) -> Result<()> {
+    let crash = running.events.wait_named(LIMIT, "crash")?;
+    ensure!(crash.text("partition")? == "crasher" && crash.number("resident")? > boot_pages, "{}", crash.0);
+    let restart = running.events.wait_named(LIMIT, "restart")?;
+    println!("{}", restart.0);
+    let number = |member| restart.number(member);
+    ensure!(restart.text("gate")? == "threshold" && number("boot_memory")? == boot_pages, "{}", restart.0);
+    ensure!(number("freed_from_image")? >= boot_pages, "too few frames of its own: {}", restart.0);
+    ensure!(number("reserved")? == boot_pages, "the neighbour has taken what was promised: {}", restart.0);
+    running.events.wait_named(LIMIT, "dump_complete")?;
+    let verdict = |e: &Event| e.name() == "guest" && e.0["kind"] != "log" && e.0["partition"] == "crasher";
+    let verdict = running.events.wait_for(LIMIT, "the second incarnation's verdict", verdict)?;
+    ensure!(verdict.text("kind")? == "pass" && verdict.number("incarnation")? == 2, "{}", verdict.0);
+    let neighbours = |e: &Event| e.0["partition"] == "neighbour" && word(e, "text").starts_with("pass");
+    let pass = running.events.wait_for(LIMIT, "the neighbour to go on", neighbours)?;
+    ensure!(pass.text("text")?.ends_with("wrong 0"), "{}", pass.0);
     Ok(())
 }
 

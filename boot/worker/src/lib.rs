@@ -16,6 +16,8 @@
 #![no_std]
 #![warn(missing_docs)]
 
+pub mod turmoil;
+
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 /// First bytes of every page.

@@ -13,8 +13,8 @@ pub enum Command<'a> {
     Crash(&'a str),
     /// Send the keys to a partition.
     Console(&'a str),
-    /// Give a partition's dumps back.
-    Release(&'a str),
+    /// Give a partition's dumps back, or only that of one incarnation.
+    Release(&'a str, Option<u64>),
     /// Stop a partition for good.
     Stop(&'a str),
     /// Evict up to this many pages of a partition now (tests, `bench`).
@@ -53,7 +53,7 @@ stats              counters of the pool and of each partition
 crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
 stop PARTITION     stop it for good
-release PARTITION  give its dumps' paging spaces back
+release PARTITION [N]  give its dumps' paging spaces back, or only that of incarnation N
 evict PARTITION N  evict up to N of its pages now
 poweroff           stop everything
 help               this
@@ -75,7 +75,7 @@ fn build<'a>(word: &'a str, name: Option<&'a str>, count: Option<u64>) -> Result
         "crash" => Command::Crash(name?),
         "console" => Command::Console(name?),
         "stop" => Command::Stop(name?),
-        "release" => Command::Release(name?),
+        "release" => Command::Release(name?, count),
         "evict" => Command::Evict(name?, count.ok_or(CommandError::MissingArgument("a number of pages"))?),
         "poweroff" => Command::PowerOff,
         "help" => Command::Help,

@@ -58,7 +58,7 @@ fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> 
         Command::Crash(name) => crash(node, name)?,
         Command::Console(name) => choose_console(node, name)?,
         Command::Stop(name) => stop(node, name)?,
-        Command::Release(name) => release(node, name)?,
+        Command::Release(name, incarnation) => release(node, name, incarnation)?,
         Command::Evict(name, pages) => evict(node, name, pages)?,
         Command::PowerOff => {
             node.ending.store(true, Ordering::Release);
@@ -107,9 +107,9 @@ fn choose_console(node: &Node, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn release(node: &'static Node, name: &str) -> Result<(), String> {
+fn release(node: &'static Node, name: &str, incarnation: Option<u64>) -> Result<(), String> {
     find(node, name)?;
-    match node.spaces.release_dumps(name) {
+    match node.spaces.release_dumps(name, incarnation) {
         0 if node.spaces.is_draining(name) => Err(format!("the dump of {name} is still being written")),
         0 => Err(format!("{name} has no dump")),
         _ => Ok(()),

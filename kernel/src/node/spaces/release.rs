@@ -24,9 +24,14 @@ impl Spaces {
         true
     }
 
-    /// Releases all dumps of a partition; returns how many.
-    pub fn release_dumps(&'static self, owner: &str) -> usize {
-        self.of(owner, Phase::Dump).into_iter().filter(|&id| self.release(id)).count()
+    /// Releases the dumps of a partition, or only that of one incarnation; returns how many.
+    pub fn release_dumps(&'static self, owner: &str, incarnation: Option<u64>) -> usize {
+        let wanted = |id: &SpaceId| incarnation.is_none_or(|wanted| self.epoch(*id) == Some(wanted));
+        self.of(owner, Phase::Dump).into_iter().filter(wanted).filter(|&id| self.release(id)).count()
+    }
+
+    fn epoch(&self, id: SpaceId) -> Option<u64> {
+        self.space(id).inner.lock().record.as_ref()?.owner.as_ref().map(|owner| owner.epoch)
     }
 
     /// Returns whether a dump of a partition is still being written.
