@@ -44,10 +44,31 @@ impl Scale {
     }
 }
 
+/// How fast a timer counts, beside the counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ratio {
+    /// The timer's ticks a tick of the counter, 32 binary places.
+    per_tick: u64,
+}
+
+impl Ratio {
+    /// Makes the ratio of two frequencies; the counter's is not 0.
+    const fn new(timer_hz: u64, counter_hz: u64) -> Self {
+        let per_tick = ((timer_hz as u128) << 32) / counter_hz as u128;
+        Self { per_tick: if per_tick > u64::MAX as u128 { u64::MAX } else { per_tick as u64 } }
+    }
+
+    /// Returns an initial count for so many ticks of the counter: at least one, at most what the register holds.
+    const fn count(self, ticks: u64) -> u32 {
+        let count = ((ticks as u128 * self.per_tick as u128) >> 32) + 1;
+        if count > u32::MAX as u128 { u32::MAX } else { count as u32 }
+    }
+}
+
 struct Clocks {
     tsc: Scale,
     /// `None`: the timer compares with the time-stamp counter itself.
-    timer: Option<Scale>,
+    timer: Option<Ratio>,
     /// The counter when time began.
     start: u64,
 }
@@ -62,8 +83,9 @@ pub fn calibrate() {
             log::warn!("no interval timer: the clocks are taken to run at 1 GHz");
             (ASSUMED_HZ, ASSUMED_HZ)
         });
-        let timer = (!has_deadline_timer()).then(|| Scale::new(timer));
-        Clocks { tsc: Scale::new(tsc_hz_by_cpuid().unwrap_or(tsc)), timer, start: instr::rdtsc() }
+        let tsc = tsc_hz_by_cpuid().unwrap_or(tsc);
+        let timer = (!has_deadline_timer()).then(|| Ratio::new(timer, tsc));
+        Clocks { tsc: Scale::new(tsc), timer, start: instr::rdtsc() }
     });
 }
 
@@ -165,14 +187,16 @@ pub fn spin_ns(ns: u64) {
 
 /// Sets this CPU's timer to interrupt at `deadline_ns`, or somewhat earlier if that is beyond its range.
 pub fn arm(deadline_ns: u64) {
+    arm_at(tsc_at(deadline_ns));
+}
+
+/// The same, at a value of the counter: the shorter way.
+pub fn arm_at(deadline: u64) {
     let Some(clocks) = CLOCKS.get() else { return };
     match clocks.timer {
-        // SAFETY: there is no timer scale only where the CPU has this mode.
-        None => unsafe { apic::start_deadline_timer(interrupts::TIMER, tsc_at(deadline_ns)) },
-        Some(timer) => {
-            let ticks = timer.ticks(deadline_ns.saturating_sub(now_ns()));
-            apic::start_timer(interrupts::TIMER, ticks.clamp(1, u64::from(u32::MAX)) as u32);
-        }
+        // SAFETY: there is no ratio only where the CPU has this mode. Zero would disarm it.
+        None => unsafe { apic::start_deadline_timer(interrupts::TIMER, deadline.max(1)) },
+        Some(timer) => apic::start_timer(interrupts::TIMER, timer.count(deadline.saturating_sub(instr::rdtsc()))),
     }
 }
 
@@ -201,6 +225,14 @@ mod tests {
     fn a_slow_clock_does_not_lose_years() {
         let (scale, year_ns) = (Scale::new(50_000_000), 365 * 86_400 * 1_000_000_000);
         assert!(scale.ns(scale.ticks(year_ns)).abs_diff(year_ns) < 1_000);
+    }
+
+    #[test]
+    fn a_timer_is_never_set_to_zero_nor_beyond_its_register() {
+        let timer = Ratio::new(1_000_000_000, 3_000_000_000);
+        assert_eq!([0, 2, 3, 3_000_000].map(|ticks| timer.count(ticks)), [1, 1, 1, 1_000_000]);
+        assert_eq!(timer.count(u64::MAX), u32::MAX);
+        assert_eq!(Ratio::new(u64::MAX, 1).count(u64::MAX), u32::MAX);
     }
 
     #[test]
