@@ -251,7 +251,9 @@ impl Bench<'_> {
             let request = Request { operation: Operation::Read, sectors, segments: &segments, cookie: Cookie(n) };
             ensure(self.disk().submit(&request).is_ok(), "submit")?;
             let middle = time::now_ns();
-            while self.disk().poll(middle, &mut out) == 0 {}
+            while self.disk().poll(middle, &mut out) == 0 {
+                interrupts::window();
+            }
             ensure(out[0].result.is_ok(), "a page")?;
             (submit, poll) = (submit.min(middle - start), poll.min(time::now_ns() - middle));
         }
