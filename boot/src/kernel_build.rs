@@ -62,11 +62,23 @@ pub fn test_kernels() -> Result<PathBuf> {
 /// # Errors
 /// Where cargo fails; its own output has said why.
 pub fn worker() -> Result<PathBuf> {
+    Ok(programs()?.join("worker"))
+}
+
+/// Builds the checker, which reads the worker's pages in a dump, likewise.
+///
+/// # Errors
+/// As [`worker`].
+pub fn checker() -> Result<PathBuf> {
+    Ok(programs()?.join("checker"))
+}
+
+fn programs() -> Result<PathBuf> {
     const LINUX: &str = "x86_64-unknown-linux-gnu";
     let flags = format!("target.{LINUX}.rustflags=['-C', 'target-feature=+crt-static', '-C', 'strip=symbols']");
     let folder = paths::tidepool().join("worker");
-    let built = build_for(LINUX, &folder, &["-p", "worker", "--bin", "worker", "--config", &flags]);
-    Ok(built.context("the worker does not build")?.join("worker"))
+    let built = build_for(LINUX, &folder, &["-p", "worker", "--bins", "--config", &flags]);
+    built.context("the worker does not build")
 }
 
 fn build(folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
