@@ -1,20 +1,35 @@
-//! The boot medium of machines without `-kernel`: a GRUB ISO (BIOS) with the hypervisor and the boot archive.
+//! The boot medium of machines without `-kernel`: a GRUB ISO (BIOS) with the hypervisor and the boot archive, or with a Linux.
 
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Makes a bootable ISO at `iso`, using the empty folder `work` on the way.
+/// Makes a bootable ISO of the hypervisor at `iso`, using the empty folder `work` on the way.
 ///
 /// # Errors
 /// Names what `grub-mkrescue` lacks, or the file that cannot be written.
 pub fn make(iso: &Path, work: &Path, hypervisor: &Path, archive: &Path, append: &str) -> Result<()> {
+    let script = format!("multiboot2 /boot/tidepool {append}\nmodule2 /boot/archive archive\n");
+    make_with(iso, work, &[(hypervisor, "tidepool"), (archive, "archive")], &script)
+}
+
+/// Makes one of a Linux and its initramfs.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_linux(iso: &Path, work: &Path, kernel: &Path, initramfs: &Path, append: &str) -> Result<()> {
+    let script = format!("linux /boot/vmlinuz {append}\ninitrd /boot/initramfs\n");
+    make_with(iso, work, &[(kernel, "vmlinuz"), (initramfs, "initramfs")], &script)
+}
+
+fn make_with(iso: &Path, work: &Path, files: &[(&Path, &str)], script: &str) -> Result<()> {
     let boot = work.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
-    copy(hypervisor, &boot.join("tidepool"))?;
-    copy(archive, &boot.join("archive"))?;
-    fs::write(boot.join("grub/grub.cfg"), grub_cfg(append))?;
+    for (from, name) in files {
+        fs::copy(from, boot.join(name)).with_context(|| format!("{}", from.display()))?;
+    }
+    fs::write(boot.join("grub/grub.cfg"), format!("set timeout=0\nterminal_output console\n{script}boot\n"))?;
     let output = Command::new("grub-mkrescue")
         // No fonts, locales or themes: a tenth of the size, and a quicker start in a slow machine.
         .args(["--directory=/usr/lib/grub/i386-pc", "--fonts=", "--locales=", "--themes=", "--compress=no", "-o"])
@@ -28,13 +43,4 @@ pub fn make(iso: &Path, work: &Path, hypervisor: &Path, archive: &Path, append: 
     }
     fs::remove_dir_all(work)?;
     Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).with_context(|| format!("{}", from.display()))?;
-    Ok(())
-}
-
-fn grub_cfg(append: &str) -> String {
-    format!("set timeout=0\nterminal_output console\nmultiboot2 /boot/tidepool {append}\nmodule2 /boot/archive archive\nboot\n")
 }

@@ -62,7 +62,15 @@ impl Listener {
     ///
     /// # Errors
     /// Where the emulator ends first.
-    pub fn accept(self, transcript: &Path, echo: Echo, mut alive: impl FnMut() -> Result<()>) -> Result<Line> {
+    pub fn accept(self, transcript: &Path, echo: Echo, alive: impl FnMut() -> Result<()>) -> Result<Line> {
+        Line::start(self.accept_stream(alive)?, transcript, echo)
+    }
+
+    /// As [`Listener::accept`], for a caller that does the reading.
+    ///
+    /// # Errors
+    /// Where the emulator ends first.
+    pub fn accept_stream(self, mut alive: impl FnMut() -> Result<()>) -> Result<TcpStream> {
         self.0.set_nonblocking(true)?;
         let stream = loop {
             match self.0.accept() {
@@ -74,7 +82,7 @@ impl Listener {
         };
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
-        Line::start(stream, transcript, echo)
+        Ok(stream)
     }
 }
 

@@ -58,7 +58,7 @@ impl Scenario {
         for (index, mib) in self.devices_mib.iter().enumerate() {
             text += &match bed {
                 Bed::Bochs => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
-                Bed::Qemu | Bed::Kvm => format!("[[paging_device]]\nimage = \"{index}.img\"\nsize = \"{mib} MiB\"\n"),
+                _ => format!("[[paging_device]]\nimage = \"{index}.img\"\nsize = \"{mib} MiB\"\n"),
             };
         }
         let (memory, kernel) = (self.memory_mib, test_kernel(self.kernel)?);

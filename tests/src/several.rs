@@ -61,7 +61,7 @@ impl Several {
         for (index, mib) in self.devices_mib.iter().enumerate() {
             text += &match bed {
                 Bed::Bochs => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
-                Bed::Qemu | Bed::Kvm => format!("[[paging_device]]\nimage = \"{index}.img\"\nsize = \"{mib} MiB\"\n"),
+                _ => format!("[[paging_device]]\nimage = \"{index}.img\"\nsize = \"{mib} MiB\"\n"),
             };
         }
         for Member { name, kernel, cmdline, memory_mib, lines } in &self.members {

@@ -28,7 +28,8 @@ pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     let lines = Lines::new()?;
     let iso = folder.join("boot.iso");
     iso::make(&iso, &folder.join("iso"), &machine.hypervisor, &folder.join(super::ARCHIVE), &machine.append)?;
-    fs::write(folder.join("bochsrc"), bochsrc(machine, [lines.console.port()?, lines.events.port()?]))?;
+    let ports = [lines.console.port()?, lines.events.port()?];
+    fs::write(folder.join("bochsrc"), bochsrc(machine.cpu.as_deref(), machine.cpus, machine.memory_mib, &ports))?;
     fs::write(folder.join("debugger"), "c\n")?;
     let mut command = Command::new(PROGRAM);
     // Names relative to the run's folder: Bochs overflows a buffer on an image path of more than some sixty bytes.
@@ -36,9 +37,11 @@ pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     running::start(command, lines, folder, machine.echo)
 }
 
-fn bochsrc(machine: &Machine, ports: [u16; 2]) -> String {
-    let (cpus, mib, [console, events]) = (machine.cpus, machine.memory_mib, ports);
-    let cpu = machine.cpu.as_deref().unwrap_or(USUAL_CPU);
+/// Returns the configuration of a machine that boots the GRUB ISO `boot.iso` as CD and whose serial lines are at `ports`.
+pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, mib: u64, ports: &[u16]) -> String {
+    let cpu = cpu.unwrap_or(USUAL_CPU);
+    let line = |(n, port): (usize, &u16)| format!("com{}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n", n + 1);
+    let lines: String = ports.iter().enumerate().map(line).collect();
     // The sound driver is named because the default one overruns a buffer where there is no sound card.
     format!(
         "config_interface: textconfig\n\
@@ -51,8 +54,7 @@ fn bochsrc(machine: &Machine, ports: [u16; 2]) -> String {
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: type=cdrom, path=boot.iso, status=inserted\n\
          boot: cdrom\n\
-         com1: enabled=1, mode=socket-client, dev=127.0.0.1:{console}\n\
-         com2: enabled=1, mode=socket-client, dev=127.0.0.1:{events}\n\
+         {lines}\
          log: bochs.log\n\
          panic: action=fatal\nerror: action=report\ninfo: action=report\ndebug: action=ignore\n\
          mouse: enabled=0\nspeaker: enabled=0\n\

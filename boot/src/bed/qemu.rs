@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The program to start.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Where a value written stops the emulator.
-const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
+pub(super) const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
 pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     let mut lines = Lines::new()?;

@@ -1,6 +1,8 @@
 //! A machine that runs: its lines, its emulator, and its orderly or sudden end.
 
+use super::nested::Session;
 use super::process::Emulator;
+use super::runner::Runner;
 use crate::events::Events;
 use crate::serial::{Echo, Line, Listener};
 use anyhow::{Context, Result, bail};
@@ -13,9 +15,9 @@ use std::time::Duration;
 /// File names in a transcript folder.
 const CONSOLE: &str = "console.txt";
 const EVENTS: &str = "events.jsonl";
-const EMULATOR: &str = "emulator.txt";
+pub(super) const EMULATOR: &str = "emulator.txt";
 const MONITOR: &str = "monitor.jsonl";
-const COMMAND: &str = "command.txt";
+pub(super) const COMMAND: &str = "command.txt";
 /// For bytes that are on their way already.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -39,7 +41,7 @@ pub struct Running {
     pub(super) monitor: Option<Line>,
     /// The monitor takes commands from the first one on that says so, and only once.
     pub(super) monitor_greeted: bool,
-    emulator: Emulator,
+    pub(super) runner: Runner,
     debugger: Option<std::process::ChildStdin>,
     folder: PathBuf,
 }
@@ -67,13 +69,28 @@ pub(super) fn start(mut command: Command, lines: Lines, folder: PathBuf, echo: E
     command.stdin(if wants_debugger { Stdio::piped() } else { Stdio::null() });
     let mut emulator = Emulator::start(command)?;
     let debugger = emulator.stdin();
-    let console = lines.console.accept(&folder.join(CONSOLE), echo, || alive(&mut emulator, &folder))?;
-    let events = lines.events.accept(&folder.join(EVENTS), Echo::Silent, || alive(&mut emulator, &folder))?;
-    let monitor = match lines.monitor {
-        Some(line) => Some(line.accept(&folder.join(MONITOR), Echo::Silent, || alive(&mut emulator, &folder))?),
-        None => None,
-    };
-    Ok(Running { console, monitor, monitor_greeted: false, events: Events::new(events), emulator, debugger, folder })
+    let (console, events, monitor) = accept(lines, &folder, echo, || alive(&mut emulator, &folder))?;
+    let runner = Runner::Process(emulator);
+    Ok(Running { console, monitor, monitor_greeted: false, events, runner, debugger, folder })
+}
+
+/// Takes over a machine that runs within another one, `session`; its serial lines are connected already.
+pub(super) fn adopt(session: Session, lines: Lines, folder: PathBuf, echo: Echo) -> Result<Running> {
+    let (console, events, monitor) = accept(lines, &folder, echo, || Ok(()))?;
+    let runner = Runner::Nested(session);
+    Ok(Running { console, monitor, monitor_greeted: false, events, runner, debugger: None, folder })
+}
+
+fn accept(
+    lines: Lines,
+    folder: &Path,
+    echo: Echo,
+    mut alive: impl FnMut() -> Result<()>,
+) -> Result<(Line, Events, Option<Line>)> {
+    let console = lines.console.accept(&folder.join(CONSOLE), echo, &mut alive)?;
+    let events = lines.events.accept(&folder.join(EVENTS), Echo::Silent, &mut alive)?;
+    let monitor = lines.monitor.map(|line| line.accept(&folder.join(MONITOR), Echo::Silent, &mut alive)).transpose()?;
+    Ok((console, Events::new(events), monitor))
 }
 
 fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {
@@ -97,7 +114,7 @@ impl Running {
     /// # Errors
     /// Where the system does not tell.
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<Ended> {
-        let status = self.emulator.wait(limit)?;
+        let status = self.runner.wait(limit)?;
         let Some(status) = status else { return Ok(Ended::Not) };
         // What the emulator wrote last may still be on its way through the sockets.
         self.console.wait_for_end(GRACE);
@@ -109,14 +126,38 @@ impl Running {
         Ok(if success { Ended::Success } else { Ended::Failure })
     }
 
+    /// Returns the Linux around a machine of bed C.
+    ///
+    /// # Errors
+    /// Where the machine runs in another bed.
+    pub fn nested(&mut self) -> Result<&mut Session> {
+        self.runner.nested()
+    }
+
+    /// Runs a shell script where the emulator runs; returns what it says.
+    ///
+    /// # Errors
+    /// Where it fails, or does not end within `limit` (looked at in bed C only).
+    pub fn beside(&mut self, script: &str, limit: Duration) -> Result<String> {
+        if let Runner::Nested(session) = &self.runner {
+            return session.beside(script, limit);
+        }
+        let output = Command::new("sh").args(["-c", script]).output().context("no shell")?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if !output.status.success() {
+            bail!("“{script}” ended with {}: {said}", output.status);
+        }
+        Ok(said)
+    }
+
     /// Cuts the power.
     pub fn cut_power(&mut self) {
-        self.emulator.kill();
+        self.runner.kill();
     }
 
     /// Ends the machine and removes its transcript.
     pub fn passed(mut self) {
-        self.emulator.end();
+        self.runner.discard();
         let _ = fs::remove_dir_all(&self.folder);
     }
 
@@ -127,7 +168,7 @@ impl Running {
     pub(super) fn debug(&mut self, commands: &str) -> Result<()> {
         use std::io::Write;
         let debugger = self.debugger.as_mut().context("only Bochs has a debugger")?;
-        self.emulator.interrupt();
+        self.runner.process()?.interrupt();
         debugger.write_all(format!("{commands}\nc\n").as_bytes()).context("Bochs has ended")?;
         Ok(debugger.flush()?)
     }

@@ -42,6 +42,9 @@ pub fn run(common: &Common) -> Result<ExitCode> {
 /// # Errors
 /// As [`run`], and where a claim did not hold.
 pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
+    if bed == Bed::Nested {
+        return demo::nested::demonstrate(bed, permission, name);
+    }
     if bed == Bed::Bochs {
         bail!("the demonstration needs virtio disks, which Bochs has not: use --bed qemu");
     }

@@ -8,6 +8,7 @@
 //! [`story`] follows what the machine says, [`readers`] open the dump with the usual tools, [`verdict`] says what of all
 //! that held. The configuration is an ordinary file, which stays for people to look at.
 
+pub mod nested;
 pub mod readers;
 pub mod story;
 pub mod verdict;
@@ -52,12 +53,12 @@ pub fn write_configuration(folder: &Path, bed: Bed, kernel: &Path, initrd: &Path
         let size = format_size(DEVICE);
         devices += &match bed {
             Bed::Bochs => format!("[[paging_device]]\nmemory = \"{size}\"\n\n"),
-            Bed::Qemu | Bed::Kvm => format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"{size}\"\n\n"),
+            _ => format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"{size}\"\n\n"),
         };
     }
     let machine = match bed {
         Bed::Qemu => format!("[machine]\ndisk_bandwidth = \"{}\"\n\n", format_size(EMULATED_BANDWIDTH)),
-        Bed::Bochs | Bed::Kvm => String::new(),
+        _ => String::new(),
     };
     let (pool, memory) = (format_size(POOL), format_size(MEMORY));
     let text = format!(

@@ -41,7 +41,8 @@ impl Verdict {
         &self.facts
     }
 
-    fn claim(&mut self, name: &str, value: impl Display, holds: bool) {
+    /// Adds a claim with its figure.
+    pub fn claim(&mut self, name: &str, value: impl Display, holds: bool) {
         self.facts.add(name, value);
         if !holds {
             self.broken.push(name.to_owned());

@@ -1,6 +1,9 @@
-//! The initramfs of the demonstration's Debian: busybox, an init script, the worker, the kernel's own modules.
+//! The initramfs of the demonstration's Debian: busybox, an init script, the worker, the kernel's own modules. (Bed C has one of
+//! its own, [`level1`].)
 
 mod cpio;
+pub mod level1;
+mod libraries;
 
 use crate::kernel_build;
 use crate::setup::debian;

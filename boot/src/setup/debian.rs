@@ -16,6 +16,10 @@ const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// Modules that the guest may need, by file name.
 const MODULES: &[&str] = &["pvpanic.ko", "pvpanic-mmio.ko", "qemu_fw_cfg.ko"];
 
+/// Modules with which the kernel runs machines itself: its own disk, KVM. In the order in which they have to be loaded.
+const HOST_MODULES: &[&str] =
+    &["scsi_common.ko", "scsi_mod.ko", "sd_mod.ko", "libata.ko", "ata_piix.ko", "irqbypass.ko", "kvm.ko", "kvm-intel.ko"];
+
 /// The kernel on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kernel {
@@ -35,6 +39,10 @@ impl Kernel {
     /// Returns the modules, in the order in which they have to be loaded.
     pub fn modules(&self) -> Vec<PathBuf> {
         MODULES.iter().map(|name| self.folder.join(name)).filter(|path| path.exists()).collect()
+    }
+
+    fn host_modules(&self) -> Vec<PathBuf> {
+        HOST_MODULES.iter().map(|name| self.folder.join(name)).collect()
     }
 
     /// Returns where the debug symbols are, once they were fetched.
@@ -72,12 +80,31 @@ pub fn kernel(permission: Permission) -> Result<Kernel> {
         kernel.version,
         kernel.folder.display()
     );
-    let file = download::package(&kernel.package, &kernel.version, &kernel.folder.join("downloads"))?;
-    unpack_kernel(&kernel, &file)?;
-    fs::remove_file(&file)?;
+    fetch(&kernel)?;
     // Last, so that its presence says that the rest is whole.
     atomic::write(&kernel.folder.join("version"), |file| Ok(writeln!(file, "{} {}", kernel.package, kernel.version)?))?;
     Ok(kernel)
+}
+
+/// Returns whether kernel and the modules to run machines with were fetched.
+pub fn hosts() -> bool {
+    cached(&folder()).is_some_and(|kernel| kernel.host_modules().iter().all(|path| path.exists()))
+}
+
+/// Returns the modules with which `kernel` runs machines itself, in the order in which they have to be loaded.
+///
+/// # Errors
+/// Where they cannot or may not be fetched.
+pub fn host_modules(kernel: &Kernel, permission: Permission) -> Result<Vec<PathBuf>> {
+    let modules = kernel.host_modules();
+    if !modules.iter().all(|path| path.exists()) {
+        // A folder that was filled before these were wanted.
+        if permission == Permission::Refuse {
+            refuse(&format!("the modules of {}", kernel.package))?;
+        }
+        fetch(kernel)?;
+    }
+    Ok(modules)
 }
 
 /// Makes sure that the debug symbols of `kernel` are there.
@@ -134,15 +161,23 @@ fn versions(package: &str) -> Result<Vec<String>> {
     Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_owned()).collect())
 }
 
+fn fetch(kernel: &Kernel) -> Result<()> {
+    let file = download::package(&kernel.package, &kernel.version, &kernel.folder.join("downloads"))?;
+    unpack_kernel(kernel, &file)?;
+    Ok(fs::remove_file(&file)?)
+}
+
 fn unpack_kernel(kernel: &Kernel, file: &std::path::Path) -> Result<()> {
     let place = |path: &str| {
         let name = path.rsplit('/').next()?;
-        let module = MODULES.contains(&name).then(|| kernel.folder.join(name));
+        let module = MODULES.iter().chain(HOST_MODULES).any(|module| *module == name).then(|| kernel.folder.join(name));
         if path.contains("/boot/vmlinuz-") { Some(kernel.vmlinuz()) } else { module }
     };
     download::unpack(file, place)?;
-    if !kernel.vmlinuz().exists() {
-        bail!("{} holds no /boot/vmlinuz", kernel.package);
+    for path in [&[kernel.vmlinuz()], kernel.host_modules().as_slice()].concat() {
+        if !path.exists() {
+            bail!("{} holds nothing for {}", kernel.package, path.display());
+        }
     }
     Ok(())
 }

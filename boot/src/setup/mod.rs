@@ -16,7 +16,7 @@ mod progress;
 pub mod python;
 mod toolchain;
 
-pub use packages::{Package, missing};
+pub use packages::{Package, missing, program};
 
 use crate::bed::Bed;
 use anyhow::{Result, bail};
@@ -48,6 +48,7 @@ impl Job {
         match self {
             Self::Boot(Bed::Qemu | Bed::Kvm) => QEMU.iter().collect(),
             Self::Boot(Bed::Bochs) => BOCHS.iter().collect(),
+            Self::Boot(Bed::Nested) => [BOCHS, QEMU, GUEST, DUMP].into_iter().flatten().collect(),
             Self::Guest => GUEST.iter().collect(),
             Self::Readers => DUMP.iter().chain(PYTHON).collect(),
         }
@@ -58,6 +59,9 @@ impl Job {
 pub fn lacking(jobs: &[Job]) -> Vec<String> {
     let packages = missing(jobs.iter().flat_map(|job| job.packages()));
     let mut lacking: Vec<_> = packages.iter().map(|package| format!("Debian's {}", package.name)).collect();
+    if jobs.contains(&Job::Boot(Bed::Nested)) && !debian::hosts() {
+        lacking.push("Debian's cloud kernel with KVM".to_owned());
+    }
     if jobs.contains(&Job::Guest) && !debian::is_there() {
         lacking.push("Debian's cloud kernel and its symbols".to_owned());
     }
@@ -82,7 +86,11 @@ pub fn toolchain(permission: Permission) -> Result<()> {
 pub fn prepare(jobs: &[Job], permission: Permission) -> Result<()> {
     toolchain::prepare(permission)?;
     let needed = jobs.iter().flat_map(|job| job.packages());
-    packages::install(&missing(needed), permission)
+    packages::install(&missing(needed), permission)?;
+    if jobs.contains(&Job::Boot(Bed::Nested)) {
+        debian::host_modules(&debian::kernel(permission)?, permission)?;
+    }
+    Ok(())
 }
 
 /// Returns the error for something that is missing and may not be fetched.

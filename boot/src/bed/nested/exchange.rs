@@ -1,0 +1,144 @@
+//! The disk through which files come into and out of the Linux within Bochs.
+//!
+//! ```text
+//!  MiB 0        1                                            2048
+//!      [ script | what a machine needs, one after the other | what is brought out ]
+//! ```
+//!
+//! It carries files only. A machine's paging devices are files in the Linux's memory meanwhile: each access to an ATA disk of
+//! Bochs costs a millisecond of the emulated clock, and waiting there is as slow as working.
+
+use anyhow::{Context, Result, ensure};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The disk's file, in the folder of the Linux.
+pub(super) const NAME: &str = "exchange.img";
+const MIB: u64 = 1 << 20;
+const FILES: u64 = MIB;
+/// Where the Linux puts what is brought out, in MiB.
+pub(super) const OUT_MIB: u64 = 2048;
+const END: u64 = 2 * OUT_MIB * MIB;
+
+/// The disk.
+pub(super) struct Exchange(File);
+
+/// A file on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Extent {
+    /// Where it begins, in MiB.
+    pub mib: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Exchange {
+    /// Makes the disk, blank.
+    pub fn new(folder: &Path) -> Result<Self> {
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(folder.join(NAME))?;
+        file.set_len(END)?;
+        Ok(Self(file))
+    }
+
+    /// Writes a script to the start of the disk.
+    pub fn put_script(&self, script: &str) -> Result<()> {
+        ensure!(script.len() as u64 <= FILES, "the script is too long");
+        Ok(self.0.write_all_at(script.as_bytes(), 0)?)
+    }
+
+    /// Replaces all that is on the disk by `files`; returns where each is.
+    pub fn put(&self, files: &[&Path]) -> Result<Vec<Extent>> {
+        // The blocks read as zeros then, and the file that Bochs has open stays the same.
+        self.0.set_len(0)?;
+        self.0.set_len(END)?;
+        let mut start = FILES;
+        let mut extents = Vec::new();
+        for path in files {
+            let mut file = File::open(path).with_context(|| format!("{}", path.display()))?;
+            let bytes = file.metadata()?.len();
+            ensure!(start + bytes <= OUT_MIB * MIB, "{} does not fit on the exchange disk", path.display());
+            copy(bytes, |piece, _| Ok(file.read_exact(piece)?), |piece, at| Ok(self.0.write_all_at(piece, start + at)?))?;
+            extents.push(Extent { mib: start / MIB, bytes });
+            start += bytes.next_multiple_of(MIB);
+        }
+        Ok(extents)
+    }
+
+    /// Writes `bytes` of what was brought out to `path`.
+    pub fn fetch(&self, bytes: u64, path: &Path) -> Result<()> {
+        ensure!(bytes <= END - OUT_MIB * MIB, "{bytes} bytes do not fit on the exchange disk");
+        crate::atomic::write(path, |file| {
+            file.set_len(bytes)?;
+            let read = |piece: &mut [u8], at| Ok(self.0.read_exact_at(piece, OUT_MIB * MIB + at)?);
+            copy(bytes, read, |piece, at| Ok(file.write_all_at(piece, at)?))
+        })
+    }
+}
+
+/// Copies so many bytes in pieces, zeros left out.
+fn copy(bytes: u64, mut read: impl FnMut(&mut [u8], u64) -> Result<()>, write: impl Fn(&[u8], u64) -> Result<()>) -> Result<()> {
+    const STEP: u64 = 1 << 16;
+    let mut buffer = [0; STEP as usize];
+    for at in (0..bytes).step_by(STEP as usize) {
+        let piece = &mut buffer[..STEP.min(bytes - at) as usize];
+        read(piece, at)?;
+        if piece.iter().any(|&byte| byte != 0) {
+            write(piece, at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a file holds nothing but zeros.
+pub(super) fn is_blank(path: &Path) -> Result<bool> {
+    let mut file = File::open(path).with_context(|| format!("{}", path.display()))?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(true),
+            n if buffer[..n].iter().any(|&byte| byte != 0) => return Ok(false),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn files_lie_one_after_the_other_and_nothing_of_earlier_ones_is_left() {
+        let folder = std::env::temp_dir().join(format!("tidepool-exchange-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let exchange = Exchange::new(&folder).unwrap();
+        let (first, second) = (folder.join("a"), folder.join("b"));
+        fs::write(&first, vec![7; 3 << 20]).unwrap();
+        fs::write(&second, vec![0; 5]).unwrap();
+        exchange.put(&[&first]).unwrap();
+        let extents = exchange.put(&[&second, &first]).unwrap();
+        assert_eq!(extents, [Extent { mib: 1, bytes: 5 }, Extent { mib: 2, bytes: 3 << 20 }]);
+        let byte = |at| {
+            let mut byte = [0];
+            exchange.0.read_exact_at(&mut byte, at).unwrap();
+            byte[0]
+        };
+        assert_eq!((byte(MIB), byte(2 * MIB), byte(5 * MIB - 1)), (0, 7, 7));
+        assert_eq!((is_blank(&first).unwrap(), is_blank(&second).unwrap()), (false, true));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_brought_out_keeps_its_holes_and_its_length() {
+        let folder = std::env::temp_dir().join(format!("tidepool-exchange-out-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let exchange = Exchange::new(&folder).unwrap();
+        exchange.0.write_all_at(&[9], OUT_MIB * MIB + (1 << 16)).unwrap();
+        exchange.fetch(5 << 16, &folder.join("out")).unwrap();
+        let out = fs::read(folder.join("out")).unwrap();
+        assert_eq!((out.len(), out[(1 << 16) - 1], out[1 << 16]), (5 << 16, 0, 9));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

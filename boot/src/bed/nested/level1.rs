@@ -1,0 +1,248 @@
+//! The Linux within Bochs: started once, then one job after the other.
+//!
+//! ```text
+//!  Bochs: com1 ── agent (orders, answers)      com2, com3, com4 ── the emulator it runs: console, events, monitor
+//!         ata  ── exchange disk
+//! ```
+//!
+//! It takes most of a minute to come up and a few seconds to start a machine in it, so all machines of a process share one,
+//! one at a time ([`Turn`]). It ends with the process: the thread that started Bochs lives as long.
+
+use super::exchange::{self, Exchange};
+use super::wire::Wire;
+use crate::bed::bochs;
+use crate::bed::process::Emulator;
+use crate::serial::{Echo, Line, Listener, NoLine};
+use crate::setup::{Permission, debian};
+use crate::{initramfs, iso, paths};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+/// For Linux to come up; usually it takes a minute.
+const BOOT: Duration = Duration::from_secs(400);
+/// For the agent's next word; it says nothing for as long as a machine runs.
+const SILENCE: Duration = Duration::from_secs(3600);
+/// Between two looks at the world while waiting for an answer.
+const ANSWER: Duration = Duration::from_secs(60);
+/// MiB of memory: for Linux, a machine of 512 MiB and its paging devices.
+const MEMORY_MIB: u64 = 1536;
+/// Not mitigating saves a third of the time between two levels, and nothing here is secret.
+const CMDLINE: &str = "console=ttyS0,115200 quiet panic=-1 nokaslr mitigations=off tsc=reliable";
+
+/// A Linux that runs.
+pub struct Level1 {
+    /// Files from and to it.
+    pub(super) exchange: Exchange,
+    /// The serial lines of the machine in it: console, events, monitor.
+    pub(super) wires: [Wire; 3],
+    agent: Mutex<TcpStream>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: BTreeMap<u32, Job>,
+    last: u32,
+    /// Bochs has ended.
+    gone: bool,
+}
+
+/// What is known of a job.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Job {
+    started: bool,
+    /// What it wrote, once it has ended.
+    pub said: String,
+    /// Its exit status, once it has ended.
+    pub status: Option<i32>,
+}
+
+/// The right to use the Linux, held by one machine at a time.
+pub(super) struct Turn(());
+
+static BUSY: Mutex<bool> = Mutex::new(false);
+static FREE: Condvar = Condvar::new();
+
+impl Turn {
+    /// Waits for it.
+    pub fn take() -> Self {
+        let busy = FREE.wait_while(lock(&BUSY), |busy| *busy);
+        *busy.unwrap_or_else(PoisonError::into_inner) = true;
+        Self(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *lock(&BUSY) = false;
+        FREE.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Level1 {
+    /// Returns the one of this process, starting it where there is none.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn of_this_process() -> Result<Arc<Self>> {
+        static CURRENT: Mutex<Option<Arc<Level1>>> = Mutex::new(None);
+        let mut current = lock(&CURRENT);
+        if let Some(level1) = current.as_ref().filter(|level1| !lock(&level1.state).gone) {
+            return Ok(Arc::clone(level1));
+        }
+        let level1 = boot()?;
+        *current = Some(Arc::clone(&level1));
+        Ok(level1)
+    }
+
+    /// Returns the number of a new job.
+    pub(super) fn new_job(&self) -> u32 {
+        let mut state = lock(&self.state);
+        state.last += 1;
+        let id = state.last;
+        state.jobs.insert(id, Job::default());
+        id
+    }
+
+    /// Runs a script as job `id`; `lines` says on which serial lines it speaks. Returns when it runs.
+    pub(super) fn run(&self, id: u32, script: &str, lines: &str) -> Result<()> {
+        self.exchange.put_script(script)?;
+        self.order(&format!("run {id} {} {lines}", script.len()))?;
+        let job = self.wait(id, ANSWER, |job| job.started || job.status.is_some())?;
+        job.map(drop).context("the Linux within Bochs does not answer")
+    }
+
+    /// Sends a signal to all of a job.
+    pub(super) fn signal(&self, id: u32, signal: &str) -> Result<()> {
+        self.order(&format!("stop {id} {signal}"))
+    }
+
+    fn order(&self, order: &str) -> Result<()> {
+        lock(&self.agent).write_all(format!("{order}\n").as_bytes()).context("the Linux within Bochs is gone")
+    }
+
+    /// Waits until job `id` has ended, at most `limit`.
+    pub(super) fn wait_for_end(&self, id: u32, limit: Duration) -> Result<Option<Job>> {
+        self.wait(id, limit, |job| job.status.is_some())
+    }
+
+    fn wait(&self, id: u32, limit: Duration, enough: impl Fn(&Job) -> bool) -> Result<Option<Job>> {
+        let waiting = |state: &mut State| !state.gone && state.jobs.get(&id).is_some_and(|job| !enough(job));
+        let state = self.changed.wait_timeout_while(lock(&self.state), limit, waiting);
+        let (state, _) = state.unwrap_or_else(PoisonError::into_inner);
+        match state.jobs.get(&id) {
+            Some(job) if enough(job) => Ok(Some(job.clone())),
+            _ if state.gone => bail!("Bochs has ended"),
+            _ => Ok(None),
+        }
+    }
+
+    /// Listens to the agent until Bochs ends.
+    fn listen(&self, line: &mut Line) {
+        loop {
+            match line.next_line(Instant::now() + SILENCE) {
+                Ok(line) => self.hear(&line),
+                Err(NoLine::TimeOut) => {}
+                Err(NoLine::Ended) => break,
+            }
+        }
+        lock(&self.state).gone = true;
+        self.changed.notify_all();
+    }
+
+    /// Takes in a line of the agent; Linux speaks on the same line.
+    fn hear(&self, line: &str) {
+        let mut words = line.splitn(3, ' ');
+        let (Some(word), Some(Ok(id))) = (words.next(), words.next().map(str::parse)) else { return };
+        let mut state = lock(&self.state);
+        let Some(job) = state.jobs.get_mut(&id) else { return };
+        let rest = words.next().unwrap_or("");
+        match word {
+            "@start" => job.started = true,
+            "@say" => job.said += &format!("{rest}\n"),
+            "@exit" => job.status = rest.parse().ok(),
+            _ => {}
+        }
+        self.changed.notify_all();
+    }
+}
+
+fn boot() -> Result<Arc<Level1>> {
+    let folder = folder()?;
+    let kernel = debian::kernel(Permission::Refuse)?;
+    initramfs::level1::make(&debian::host_modules(&kernel, Permission::Refuse)?, &folder.join("initramfs"))?;
+    let [vmlinuz, initramfs] = [kernel.vmlinuz(), folder.join("initramfs")];
+    iso::make_linux(&folder.join("boot.iso"), &folder.join("iso"), &vmlinuz, &initramfs, CMDLINE)?;
+    let (told, answer) = mpsc::channel();
+    // Bochs is killed when the thread that started it ends.
+    std::thread::Builder::new().name("level1".into()).spawn(move || match start(&folder) {
+        Ok((level1, mut line, emulator)) => {
+            let _ = told.send(Ok(Arc::clone(&level1)));
+            level1.listen(&mut line);
+            drop(emulator);
+        }
+        Err(error) => drop(told.send(Err(error))),
+    })?;
+    answer.recv().context("the thread of the Linux within Bochs has ended")?
+}
+
+/// Makes a folder for this process's Linux, and removes those whose process has gone.
+fn folder() -> Result<PathBuf> {
+    let all = paths::tidepool().join("nested");
+    fs::create_dir_all(&all)?;
+    for entry in fs::read_dir(&all)?.filter_map(Result::ok) {
+        if !Path::new("/proc").join(entry.file_name()).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let folder = all.join(std::process::id().to_string());
+    // An earlier Linux of this process has ended if another is started.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).with_context(|| format!("{}", folder.display()))?;
+    Ok(folder)
+}
+
+fn start(folder: &Path) -> Result<(Arc<Level1>, Line, Emulator)> {
+    let exchange = Exchange::new(folder)?;
+    let listeners = [Listener::new()?, Listener::new()?, Listener::new()?, Listener::new()?];
+    let mut ports = Vec::new();
+    for listener in &listeners {
+        ports.push(listener.port()?);
+    }
+    let disk = format!("ata0-slave: type=disk, path={}, mode=flat, cylinders=0\n", exchange::NAME);
+    fs::write(folder.join("bochsrc"), bochs::bochsrc(None, 1, MEMORY_MIB, &ports) + &disk)?;
+    fs::write(folder.join("debugger"), "c\n")?;
+    let output = fs::File::create(folder.join("emulator.txt"))?;
+    let mut command = Command::new(bochs::PROGRAM);
+    command.current_dir(folder).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
+    // A debugger at the end of its input would end the machine.
+    command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+    let mut emulator = Emulator::start(command)?;
+    let [agent, lines @ ..] = listeners;
+    let mut alive = || match emulator.ended()? {
+        None => Ok(()),
+        Some(status) => bail!("Bochs ended with {status}; see {}", folder.display()),
+    };
+    let mut line = agent.accept(&folder.join("agent.txt"), Echo::Silent, &mut alive)?;
+    let mut wires = Vec::new();
+    for listener in lines {
+        wires.push(Wire::new(listener.accept_stream(&mut alive)?)?);
+    }
+    line.wait_for(BOOT, "@ready").with_context(|| format!("{}", folder.display()))?;
+    let wires = wires.try_into().map_err(|_| anyhow::anyhow!("three lines make three wires"))?;
+    let agent = Mutex::new(line.typist()?);
+    let level1 = Level1 { exchange, wires, agent, state: Mutex::default(), changed: Condvar::new() };
+    Ok((Arc::new(level1), line, emulator))
+}

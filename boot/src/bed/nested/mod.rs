@@ -1,0 +1,81 @@
+//! Bed C: VMX, nested KVM and virtio disks on any machine.
+//!
+//! ```text
+//!  here ── Bochs ── Linux with kvm_intel ── QEMU ── Tidepool ── its partitions
+//!           one for all machines of a process    │
+//!                                                └─ one at a time, on the same serial lines
+//! ```
+//!
+//! [`level1`] is the Linux, [`session`] a machine in it, [`exchange`] the way for files, [`wire`] that for the serial lines.
+//! Slow: an exit of a partition costs a quarter of a millisecond, a page that comes and goes some five.
+
+mod exchange;
+mod level1;
+mod session;
+mod wire;
+
+pub use session::Session;
+
+use super::Machine;
+use super::running::{self, COMMAND, EMULATOR, Lines, Running};
+use crate::serial::Listener;
+use anyhow::{Context, Result};
+use level1::{Level1, Turn};
+use std::path::PathBuf;
+
+/// The agent's script, the first process of the Linux.
+pub(crate) const AGENT: &[u8] = include_bytes!("agent.sh");
+/// What scripts use to reach the exchange disk.
+pub(crate) const EXCHANGE: &[u8] = include_bytes!("exchange.sh");
+
+pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
+    let turn = Turn::take();
+    let level1 = Level1::of_this_process().context("the Linux within Bochs did not come up")?;
+    let mut lines = Lines::new()?;
+    let monitor = Listener::new()?;
+    let ports = [lines.console.port()?, lines.events.port()?, monitor.port()?];
+    lines.monitor = Some(monitor);
+    let command = command(machine);
+    std::fs::write(folder.join(COMMAND), format!("{command}\n"))?;
+    let archive = folder.join(super::ARCHIVE);
+    let files = [machine.hypervisor.as_path(), &archive];
+    let session = Session::start(&level1, turn, files, &machine.disks, ports, folder.join(EMULATOR), &command)?;
+    running::adopt(session, lines, folder, machine.echo)
+}
+
+/// Returns the emulator's command line, as a shell's.
+fn command(machine: &Machine) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut add = |items: &[&str]| words.extend(items.iter().map(|&item| quote(item)));
+    add(&[super::qemu::PROGRAM, "-L", "/usr/share/qemu", "-machine", "q35", "-accel", "kvm"]);
+    add(&["-cpu", machine.cpu.as_deref().unwrap_or("host"), "-smp", &machine.cpus.to_string()]);
+    add(&["-m", &machine.memory_mib.to_string(), "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
+    add(&["-device", super::qemu::EXIT_PORT, "-kernel", "/tmp/kernel", "-initrd", "/tmp/archive", "-append", &machine.append]);
+    for (number, name) in ["console", "events", "monitor"].iter().enumerate() {
+        add(&["-chardev", &format!("serial,id={name},path=/dev/ttyS{}", number + 1)]);
+    }
+    add(&["-serial", "chardev:console", "-serial", "chardev:events", "-mon", "chardev=monitor,mode=control"]);
+    for number in 0..machine.disks.len() {
+        // In memory, so there is no cache to go past, and nothing to wait for at a FLUSH.
+        add(&["-drive", &format!("if=none,id=disk{number},format=raw,file=/tmp/disk{number}")]);
+        add(&["-device", &format!("virtio-blk-pci,drive=disk{number},serial=disk{number},disable-legacy=on")]);
+    }
+    words.join(" ")
+}
+
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bed::Bed;
+
+    #[test]
+    fn a_word_of_the_command_line_stays_one_word_for_the_shell() {
+        let mut machine = Machine::new(Bed::Nested, "test", "tidepool-kernel".into());
+        machine.append = "log=debug it's".to_owned();
+        assert!(command(&machine).contains(r"'-append' 'log=debug it'\''s' "), "{}", command(&machine));
+    }
+}

@@ -1,0 +1,213 @@
+//! The demonstration in bed C, on VMX in nested KVM: the same story, smaller, of Debian and of a test kernel beside it.
+//!
+//! ```text
+//!  debian   boots ── worker ── panic ─────── dump ── boots again ── worker
+//!  small    fills, verifies ── triple fault ── dump ── fills, verifies, ends
+//! ```
+//!
+//! Both dumps are read where the machine runs, by programs that know nothing of paging spaces (makedumpfile and
+//! `checker`), and then here, block by block against the checksums.
+
+use super::verdict::Verdict;
+use crate::bed::{Bed, Machine, Running};
+use crate::config;
+use crate::dump::Dump;
+use crate::events::{Event, Polled};
+use crate::kernel_build::{self, Variant};
+use crate::setup::{self, Job, Permission, debian};
+use crate::volume::Access;
+use crate::{initramfs, paths};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const DEBIAN: &str = "debian";
+const SMALL: &str = "small";
+/// Of the pages of Debian's worker, and of the test kernel's.
+const DEBIAN_KEY: u64 = 0xdeb1;
+const SMALL_KEY: u64 = 0x7ea5;
+/// MiB of Debian, of the test kernel, of the pool.
+const MIB: [u64; 3] = [96, 6, 64];
+/// MiB that a space needs beside its pages.
+const SPARE: u64 = 8;
+/// For the whole story, on a machine that does something else besides.
+const LIMIT: Duration = Duration::from_secs(900);
+/// For the machine to answer, and for a reader to read.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// Runs it in the folder `name`.
+///
+/// # Errors
+/// What is missing, went wrong, or did not hold.
+pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
+    setup::prepare(&[Job::Boot(bed), Job::Guest, Job::Readers], permission)?;
+    let kernel = debian::kernel(permission)?;
+    let folder = paths::tidepool().join(name);
+    std::fs::create_dir_all(&folder)?;
+    let small = kernel_build::test_kernels()?.join("fill");
+    let text = configuration(&folder, &kernel.vmlinuz(), &initramfs::prepare(&kernel)?, &small)?;
+    let plan = config::read(name, &text, &folder, bed)?;
+    let disks = plan.disks.clone();
+    let mut machine = Machine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
+    machine.apply(plan);
+
+    println!("{} {} and a test kernel in {}", kernel.package, kernel.version, bed.name());
+    let start = Instant::now();
+    let mut running = machine.start()?;
+    println!("{:7.1} s  the machine starts", start.elapsed().as_secs_f64());
+    let place = || format!("transcript in {}", running.folder().display());
+    let place = place();
+    let story = follow(&mut running, start).with_context(|| place.clone())?;
+    let verdict = judge(&mut running, bed, &story, &disks).with_context(|| place.clone())?;
+    println!("\n{}", verdict.facts());
+    if !verdict.broken().is_empty() {
+        bail!("did not hold: {}; {place}", verdict.broken().join(", "));
+    }
+    running.passed();
+    Ok(())
+}
+
+/// Returns the configuration, for new images in `folder`.
+fn configuration(folder: &Path, vmlinuz: &Path, initrd: &Path, small: &Path) -> Result<String> {
+    let [debian_mib, small_mib, pool_mib] = MIB;
+    let mut text = format!("[pool]\nmemory = \"{pool_mib} MiB\"\n[machine]\ncpus = 1\n");
+    for (number, mib) in [debian_mib, debian_mib, small_mib, small_mib].iter().enumerate() {
+        let image = folder.join(format!("{number}.img"));
+        if image.exists() {
+            std::fs::remove_file(&image)?;
+        }
+        text += &format!("[[paging_device]]\nimage = \"{number}.img\"\nsize = \"{} MiB\"\n", mib + SPARE);
+    }
+    let (vmlinuz, initrd, small) = (vmlinuz.display(), initrd.display(), small.display());
+    text += &format!(
+        "[[partition]]\nname = \"{SMALL}\"\nmemory = \"{small_mib} MiB\"\nkernel = \"{small}\"\n\
+         cmdline = \"key={SMALL_KEY} passes=1 rewrite=4 crash=1\"\n\
+         [[partition]]\nname = \"{DEBIAN}\"\nmemory = \"{debian_mib} MiB\"\nkernel = \"{vmlinuz}\"\ninitrd = \"{initrd}\"\n\
+         cmdline = \"console=ttyS0 quiet worker.key={DEBIAN_KEY} worker.mib=16 worker.crash_after=1 worker.dirty_mib=4\"\n\
+         restart = \"threshold\"\nboot_memory = \"16 MiB\"\n"
+    );
+    Ok(text)
+}
+
+/// What happened.
+#[derive(Default)]
+struct Story {
+    events: Vec<Event>,
+    /// Pages that Debian's worker filled, by its own words, in each incarnation.
+    filled: Vec<u64>,
+    wrong: u64,
+}
+
+impl Story {
+    fn find(&self, partition: &str, name: &str) -> Option<&Event> {
+        self.events.iter().find(|event| event.name() == name && event.0["partition"] == partition)
+    }
+
+    /// Whether all has happened that is waited for.
+    fn is_over(&self) -> bool {
+        let dumped = [DEBIAN, SMALL].iter().all(|name| self.find(name, "dump_complete").is_some());
+        dumped && self.filled.len() >= 2 && self.verdict_of_small().is_some()
+    }
+
+    fn verdict_of_small(&self) -> Option<&str> {
+        let of_small = |event: &&Event| event.name() == "guest" && event.0["partition"] == SMALL && event.0["kind"] != "log";
+        self.events.iter().find(of_small).and_then(|event| event.0["kind"].as_str())
+    }
+
+    /// Takes a line of Debian's console in; returns whether it is worth telling.
+    fn line(&mut self, line: &str) -> bool {
+        let number = |behind: &str| -> Option<u64> { line.split(behind).nth(1)?.split(' ').next()?.parse().ok() };
+        self.filled.extend(number("worker: filled pages "));
+        self.wrong += number(" wrong ").unwrap_or(0);
+        line.contains("worker:") || line.contains("init:") || line.contains("Kernel panic")
+    }
+}
+
+fn follow(running: &mut Running, start: Instant) -> Result<Story> {
+    const LOOK: Duration = Duration::from_millis(100);
+    const TOLD: [&str; 6] = ["boot", "start", "crash", "restart", "dump_complete", "guest"];
+    let mut story = Story::default();
+    while !story.is_over() {
+        if start.elapsed() > LIMIT {
+            bail!("the story took more than {} s", LIMIT.as_secs());
+        }
+        let mut told = Vec::new();
+        match running.events.poll(LOOK) {
+            Polled::Event(event) => {
+                if TOLD.contains(&event.name()) {
+                    told.push(event.0.to_string());
+                }
+                story.events.push(event);
+            }
+            Polled::Nothing => {}
+            Polled::Ended => bail!("the machine stopped too early"),
+        }
+        while let Ok(line) = running.console.next_line(Instant::now()) {
+            if story.line(&line) {
+                told.push(line);
+            }
+        }
+        for line in told {
+            println!("{:7.1} s  {line}", start.elapsed().as_secs_f64());
+        }
+    }
+    running.events.command(ANSWER, json!({"command": "stats"}))?;
+    story.events = running.events.all().to_vec();
+    Ok(story)
+}
+
+fn judge(running: &mut Running, bed: Bed, story: &Story, disks: &[PathBuf]) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    for name in [DEBIAN, SMALL] {
+        let reason = story.find(name, "crash").and_then(|crash| crash.0["reason"].as_str()).unwrap_or("none");
+        verdict.claim(&format!("{name}: crash"), reason, reason != "none" && reason != "page lost");
+        let restart = story.find(name, "restart").is_some();
+        verdict.claim(&format!("{name}: restarted"), restart, restart);
+    }
+    let paged = story.events.iter().filter(|event| event.name() == "stats").filter_map(|e| e.0["page_outs"].as_u64()).max();
+    verdict.claim("page-outs", paged.unwrap_or(0), paged.unwrap_or(0) > 0);
+    verdict.claim("debian: pages wrong", story.wrong, story.wrong == 0);
+    let small = story.verdict_of_small().unwrap_or("none");
+    verdict.claim("small: second incarnation", small, small == "pass");
+    for name in [DEBIAN, SMALL] {
+        let complete = story.find(name, "dump_complete").context("the story is over")?;
+        let number = usize::try_from(complete.number("disk")?)?;
+        read_where_it_is(running, bed, name, number, story, disks, &mut verdict)?;
+        let image = disks.get(number).context("such a disk")?;
+        if bed == Bed::Nested {
+            running.nested()?.bring_out(number, image)?;
+        }
+        let blocks = Dump::open(image, Access::Read)?.verify()?;
+        let text = format!("{} right, {} zero, {} wrong, {} missing", blocks.right, blocks.zero, blocks.wrong, blocks.missing);
+        verdict.claim(&format!("{name}: blocks of the dump"), text, blocks.wrong + blocks.missing == 0 && blocks.header_current);
+    }
+    Ok(verdict)
+}
+
+/// Reads a dump beside the emulator.
+fn read_where_it_is(
+    running: &mut Running,
+    bed: Bed,
+    name: &str,
+    number: usize,
+    story: &Story,
+    disks: &[PathBuf],
+    verdict: &mut Verdict,
+) -> Result<()> {
+    let (disk, checker) = match bed {
+        Bed::Nested => (format!("/tmp/disk{number}"), "checker".to_owned()),
+        _ => (disks[number].display().to_string(), kernel_build::checker()?.display().to_string()),
+    };
+    let key = if name == DEBIAN { DEBIAN_KEY } else { SMALL_KEY };
+    let said = running.beside(&format!("{checker} {disk} {key}"), ANSWER)?;
+    let holds = name != DEBIAN || story.filled.first().is_some_and(|pages| said.contains(&format!(" pages {pages} wrong 0 ")));
+    verdict.claim(&format!("{name}: pages in the dump"), said.trim(), holds);
+    if name == DEBIAN {
+        let log = format!("{disk}.log");
+        let script = format!("makedumpfile --dump-dmesg {disk} {log} > /dev/null && grep 'Kernel panic' {log} && rm {log}");
+        let said = running.beside(&script, ANSWER)?;
+        verdict.claim("debian: kernel log, by makedumpfile", said.trim(), said.contains("sysrq triggered crash"));
+    }
+    Ok(())
+}
