@@ -12,7 +12,7 @@ use tests::core::keyed_pages;
 use tests::scenario::{PARTITION, Scenario, Started};
 use tests::{Case, expect_success};
 
-const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs, Bed::Kvm];
+const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs, Bed::Kvm, Bed::Nested];
 const LIMIT: Duration = Duration::from_secs(240);
 const ANSWER: Duration = Duration::from_secs(60);
 const KEY: u64 = 0x5eed;
@@ -42,6 +42,14 @@ fn passes(bed: Bed, scenario: Scenario) -> Result<()> {
     expect_success(started.running, LIMIT)
 }
 
+/// Returns the memory of a partition that pages: in bed C a page that comes and goes takes five milliseconds.
+const fn memory_mib(bed: Bed) -> u64 {
+    match bed {
+        Bed::Nested => 8,
+        _ => 16,
+    }
+}
+
 fn stats(started: &mut Started) -> Result<Event> {
     started.running.events.command(ANSWER, json!({"command": "stats"}))?;
     let last = started.running.events.all().iter().rev().find(|event| event.name() == "stats");
@@ -49,7 +57,9 @@ fn stats(started: &mut Started) -> Result<Event> {
 }
 
 fn overcommit(bed: Bed) -> Result<()> {
-    let scenario = Scenario { pool_mib: 8, at_end: "stay", ..Scenario::new("fill", "passes=2") };
+    let cmdline = if bed == Bed::Nested { "passes=1" } else { "passes=2" };
+    let scenario =
+        Scenario { pool_mib: memory_mib(bed) / 2, memory_mib: memory_mib(bed), at_end: "stay", ..Scenario::new("fill", cmdline) };
     let mut started = scenario.start(bed, &format!("{}-overcommit", bed.name()))?;
     wait_for_pass(&mut started)?;
     let stats = stats(&mut started)?;
@@ -60,7 +70,8 @@ fn overcommit(bed: Bed) -> Result<()> {
 
 fn crash(bed: Bed) -> Result<()> {
     let scenario = Scenario {
-        pool_mib: 8,
+        pool_mib: memory_mib(bed) / 2,
+        memory_mib: memory_mib(bed),
         devices_mib: vec![32, 32],
         at_end: "stay",
         ..Scenario::new("fill", "passes=1 rewrite=4 crash=1")
@@ -86,12 +97,17 @@ fn crash(bed: Bed) -> Result<()> {
 
 /// Returns an image of paging device `disk`: the file itself, or the memory that stands for it.
 fn bring_out(bed: Bed, started: &mut Started, disk: usize) -> Result<PathBuf> {
-    if bed != Bed::Bochs {
-        return Ok(started.disks[disk].clone());
+    let file = started.file("memory.img");
+    match bed {
+        Bed::Qemu | Bed::Kvm => return Ok(started.disks[disk].clone()),
+        Bed::Nested => {
+            started.running.nested()?.bring_out(disk, &file)?;
+            return Ok(file);
+        }
+        Bed::Bochs => {}
     }
     let is_it = |event: &&Event| event.name() == "disk" && event.0["index"].as_u64() == Some(disk as u64);
     let found = started.running.events.all().iter().find(is_it).context("no such disk was announced")?.clone();
-    let file = started.file("memory.img");
     let length = u32::try_from(found.number("bytes")?)?;
     // The partition has stopped, so the hypervisor's own page tables are in force.
     started.running.events.wait_named(LIMIT, "stopped")?;
