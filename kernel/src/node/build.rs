@@ -27,6 +27,7 @@ use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::paging::space::Uuid;
 use crate::paging::{Ground, Landmark, Pager};
+use crate::partition::cpuid::{self, FixedAnswers};
 use crate::partition::devices::Platform;
 use crate::partition::devices::clock::{Clock, Tsc, TscRate};
 use crate::partition::devices::lapic::Mode;
@@ -268,6 +269,7 @@ fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, index: usize, sha
         platform: Platform::new(clock, &layout, Mode::XApic),
         msrs: Msrs::new(),
         lengths: Lengths::new(),
+        cpuid: FixedAnswers::new(&cpuid::host, rate),
         rate,
     };
     let tag = node.tags.lock().allocate();

@@ -1,4 +1,4 @@
-//! What CPUID tells a partition: a policy over the host's values, pure.
+//! What CPUID tells a partition: a policy over the host's values, pure but for [`host`].
 //!
 //! Offered is what works in a guest without the hypervisor's help, and what `devices` and `msr` emulate; everything else is
 //! hidden, unknown leaves are zero. So a new CPU's features stay hidden until somebody has thought about them.
@@ -14,13 +14,17 @@
 //!
 //! The KVM signature with its clock is not optional: without it Debian's kernel finds no TSC frequency and hangs.
 
+mod fixed;
 mod masks;
 mod xsave;
 
 #[cfg(test)]
 mod tests;
 
+pub use fixed::FixedAnswers;
 pub use xsave::{GUEST_XCR0, xcr0_allowed};
+
+use crate::arch::instr;
 
 use super::devices::clock::{NS_PER_S, TscRate};
 use super::devices::map::BOOT_APIC_ID;
@@ -76,9 +80,10 @@ mod kvm {
     pub const CLOCKSOURCE_STABLE: u32 = 1 << 24;
 }
 
-/// Whether [`answer`] looks at the guest's CR4 and XCR0: reading them costs more than most answers.
-pub const fn depends_on_registers(leaf: u32) -> bool {
-    matches!(leaf, 1 | 0xd)
+/// Reads a leaf of the CPU that runs this.
+pub fn host(leaf: u32, subleaf: u32) -> Leaf {
+    let r = instr::cpuid(leaf, subleaf);
+    Leaf::new(r.eax, r.ebx, r.ecx, r.edx)
 }
 
 /// Returns what `leaf`, `subleaf` reads in a guest; `host` reads the host's.

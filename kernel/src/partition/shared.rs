@@ -7,7 +7,7 @@ use crate::config;
 use crate::console::ring::Ring;
 use crate::sync::{Ranked, rank};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// What is asked of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +66,8 @@ pub struct Shared {
     incarnation: AtomicU64,
     object: AtomicU32,
     typed: Ranked<Ring<TYPED>, { rank::EVENTS }>,
+    /// Whether `typed` holds anything; changed under its lock.
+    has_typed: AtomicBool,
 }
 
 impl Shared {
@@ -79,6 +81,7 @@ impl Shared {
             incarnation: AtomicU64::new(0),
             object: AtomicU32::new(NO_OBJECT),
             typed: Ranked::new(Ring::new()),
+            has_typed: AtomicBool::new(false),
         }
     }
 
@@ -104,7 +107,15 @@ impl Shared {
 
     /// Types a byte at the partition's console; what does not fit is lost, as on a real line.
     pub fn type_byte(&self, byte: u8) {
-        self.typed.lock().push(&[byte]);
+        let mut typed = self.typed.lock();
+        typed.push(&[byte]);
+        self.has_typed.store(true, Ordering::Release);
+    }
+
+    /// Returns whether [`Self::take_typed`] may answer anything: cheap enough for every stop.
+    #[inline]
+    pub fn has_typed(&self) -> bool {
+        self.has_typed.load(Ordering::Acquire)
     }
 
     /// Takes up to 16 typed bytes.
@@ -113,6 +124,7 @@ impl Shared {
         let mut typed = self.typed.lock();
         typed.peek_into(&mut bytes);
         typed.discard(bytes.len());
+        self.has_typed.store(!typed.is_empty(), Ordering::Relaxed);
         bytes
     }
 
@@ -166,6 +178,16 @@ mod tests {
         shared.ask(Request::Crash);
         assert!(shared.is_asked() && !shared.take(Request::Stop));
         assert!(shared.take(Request::Crash) && !shared.take(Request::Crash) && !shared.is_asked());
+    }
+
+    #[test]
+    fn typed_bytes_are_announced_until_the_last_is_taken() {
+        let shared = shared();
+        assert!(!shared.has_typed());
+        (0..20).for_each(|byte| shared.type_byte(byte));
+        assert_eq!((shared.has_typed(), shared.take_typed().len()), (true, 16));
+        assert_eq!((shared.has_typed(), shared.take_typed().len()), (true, 4));
+        assert!(!shared.has_typed());
     }
 
     #[test]

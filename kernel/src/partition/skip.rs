@@ -2,15 +2,14 @@
 //!
 //! Decoding needs the instruction's bytes: a walk of the guest's tables and a copy. A guest exits at the same few places
 //! again and again, so lengths are remembered by address, address space and kind of exit. A remembered length is wrong only if a
-//! guest replaces an instruction by one of the same kind with other prefixes at the same address of the same address space;
-//! any change of CR3 and any eviction forgets everything.
+//! guest replaces an instruction by one of the same kind with other prefixes at the same address of the same address space. It
+//! then goes on at a wrong address, which is as far as it can get with that.
 
 use super::decision::Decision;
 use super::fetch::{self, CodeView, FetchError};
 use super::machine::{Bytes, Machine};
 use super::walk::WalkError;
-use crate::mm::object::MemoryObject;
-use crate::virt::{Event, Exit};
+use crate::virt::{Event, Exit, Registers};
 
 /// Remembered lengths: a power of two.
 const ENTRIES: usize = 64;
@@ -19,9 +18,17 @@ const ENTRIES: usize = 64;
 struct Entry {
     rip: u64,
     cr3: u64,
-    generation: u64,
+    /// Of the exit; 0 where nothing is remembered.
     kind: u8,
     length: u8,
+}
+
+impl Entry {
+    /// Makes the entry to look for.
+    #[inline(always)]
+    fn new(vcpu: &impl Registers, exit: Exit) -> Self {
+        Self { rip: vcpu.regs().rip, cr3: vcpu.cr3(), kind: kind_of(exit), length: 0 }
+    }
 }
 
 /// Lengths of instructions that exited.
@@ -33,13 +40,19 @@ pub struct Lengths {
 impl Lengths {
     /// Nothing remembered.
     pub const fn new() -> Self {
-        Self { entries: [Entry { rip: 0, cr3: 0, generation: 0, kind: 0, length: 0 }; ENTRIES] }
+        Self { entries: [Entry { rip: 0, cr3: 0, kind: 0, length: 0 }; ENTRIES] }
     }
 
+    /// Returns the address behind the instruction that exited, if that takes no look at guest memory.
+    #[inline(always)]
+    pub(super) fn next_rip(&self, vcpu: &impl Registers, exit: Exit) -> Option<u64> {
+        vcpu.next_rip(exit).or_else(|| self.find(Entry::new(vcpu, exit)).map(|length| behind(vcpu, length)))
+    }
+
+    #[inline(always)]
     fn find(&self, key: Entry) -> Option<u8> {
         let entry = &self.entries[place(key.rip)];
-        let same = entry.rip == key.rip && entry.cr3 == key.cr3 && entry.generation == key.generation && entry.kind == key.kind;
-        (same && entry.length > 0).then_some(entry.length)
+        (entry.rip == key.rip && entry.cr3 == key.cr3 && entry.kind == key.kind).then_some(entry.length)
     }
 
     fn remember(&mut self, key: Entry, length: u8) {
@@ -54,10 +67,11 @@ impl Default for Lengths {
 }
 
 const fn place(rip: u64) -> usize {
-    (rip ^ (rip >> 6)) as usize % ENTRIES
+    rip as usize % ENTRIES
 }
 
-/// Returns a small number for the kind of instruction that an exit is about.
+/// Returns a small number for the kind of instruction that an exit is about, never 0.
+#[inline(always)]
 const fn kind_of(exit: Exit) -> u8 {
     match exit {
         Exit::Cpuid => 1,
@@ -71,25 +85,20 @@ const fn kind_of(exit: Exit) -> u8 {
     }
 }
 
-impl Machine {
-    /// Returns the address behind the instruction that exited, if that takes no look at guest memory.
-    #[inline]
-    pub(super) fn known_next_rip(&self, exit: Exit, object: &MemoryObject) -> Option<u64> {
-        match self.vcpu.next_rip() {
-            Some(rip) => Some(rip),
-            None => self.lengths.find(self.key(exit, object)).map(|length| self.behind(length)),
-        }
-    }
+#[inline(always)]
+fn behind(vcpu: &impl Registers, length: u8) -> u64 {
+    vcpu.regs().rip.wrapping_add(u64::from(length))
+}
 
+impl Machine {
     /// Returns the address behind the instruction that exited.
     ///
     /// # Errors
     /// What to do instead: its page is not there, or it is no such instruction any more.
-    #[inline]
     pub(super) fn next_rip(&mut self, exit: Exit, memory: &Bytes<'_>) -> Result<u64, Decision> {
-        match self.known_next_rip(exit, memory.object) {
+        match self.lengths.next_rip(&self.vcpu, exit) {
             Some(rip) => Ok(rip),
-            None => self.decode_length(exit, memory).map(|length| self.behind(length)),
+            None => self.decode_length(exit, memory).map(|length| behind(&self.vcpu, length)),
         }
     }
 
@@ -97,22 +106,8 @@ impl Machine {
     fn decode_length(&mut self, exit: Exit, memory: &Bytes<'_>) -> Result<u8, Decision> {
         let code = CodeView::from(&self.vcpu.state());
         let instruction = fetch::instruction(memory, &code, self.vcpu.regs().rip).map_err(|e| self.fetch_failed(e))?;
-        self.lengths.remember(self.key(exit, memory.object), instruction.length);
+        self.lengths.remember(Entry::new(&self.vcpu, exit), instruction.length);
         Ok(instruction.length)
-    }
-
-    fn key(&self, exit: Exit, object: &MemoryObject) -> Entry {
-        Entry {
-            rip: self.vcpu.regs().rip,
-            cr3: self.vcpu.control_registers().cr3,
-            generation: object.generation().current(),
-            kind: kind_of(exit),
-            length: 0,
-        }
-    }
-
-    fn behind(&self, length: u8) -> u64 {
-        self.vcpu.regs().rip.wrapping_add(u64::from(length))
     }
 
     /// Returns what a fetch that failed means for the guest.

@@ -136,6 +136,15 @@ pub enum Exit {
     },
 }
 
+impl Exit {
+    /// Whether an instruction of the guest's exited, to be carried out or refused by the hypervisor.
+    #[inline(always)]
+    pub const fn is_instruction(self) -> bool {
+        use Exit::*;
+        matches!(self, Io(_) | Cpuid | ReadMsr | WriteMsr | Halt | Xsetbv | Hypercall | CacheFlush | Undefined)
+    }
+}
+
 /// Kind of an event that is injected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventKind {

@@ -6,8 +6,10 @@
 //!                         └───── new_vcpu ─> Vcpu
 //!
 //!   set_memory, set_state, regs_mut      (any time the vCPU is not running)
-//!   load(&EnabledCpu) ─> { inject? run ─> Exit ─> handler ─> advance_to? }* ─> unload
+//!   load(&EnabledCpu) ─> { inject? flush? run ─> Exit ─> handler ─> advance_to? }* ─> unload
 //! ```
+//!
+//! Who goes round many times without a decision is generic over [`Runs`] instead, and asks for the back end once.
 //!
 //! Invariants, which the back ends rely on and the scheduler keeps:
 //! * vCPUs are made and touched on enabled CPUs only (VMX: their state is reached by instructions of VMX operation).
@@ -16,7 +18,7 @@
 //! * Interrupts are off around [`Vcpu::run`].
 //! * The frame that is the second-level table's root lives as long as a vCPU points to it.
 
-use super::exit::{Event, Exit};
+use super::exit::{Event, Exit, IoAccess};
 use super::frame::ControlFrame;
 use super::state::{CpuState, Gpr, Regs};
 use super::tag::TlbTag;
@@ -68,15 +70,6 @@ pub enum EnabledCpu {
     Vmx(vmx::EnabledCpu),
     /// EFER.SVME and the save areas.
     Svm(svm::EnabledCpu),
-}
-
-/// Whether cached translations must go before the guest runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flush {
-    /// Nothing that the guest could still reach by an old translation has changed.
-    None,
-    /// Flush this vCPU's translations on this CPU (both levels combined): its object's generation moved on.
-    This,
 }
 
 /// Whether [`Exit::InterruptWindow`] (or [`Exit::NmiWindow`]) is wanted.
@@ -171,6 +164,68 @@ pub enum Vcpu {
     Svm(svm::Vcpu),
 }
 
+/// What an instruction that exited is carried out on; a back end's vCPU, or either.
+pub trait Registers {
+    /// See [`Vcpu::regs`].
+    fn regs(&self) -> &Regs;
+    /// See [`Vcpu::set`].
+    fn set(&mut self, gpr: Gpr, value: u64);
+    /// Returns the guest's CR3.
+    fn cr3(&self) -> u64;
+    /// See [`Vcpu::next_rip`].
+    fn next_rip(&self, exit: Exit) -> Option<u64>;
+    /// See [`Vcpu::advance_to`].
+    fn advance_to(&mut self, rip: u64);
+}
+
+/// Why the guest stopped, in the vendor's number: enough for exits that are answered at once.
+pub type RawReason = u64;
+
+/// A back end's vCPU: [`Vcpu::run`] in two steps.
+pub trait Runs: Registers {
+    /// The reason of [`Exit::Cpuid`].
+    const CPUID: RawReason;
+    /// The reason of [`Exit::Io`].
+    const PORT: RawReason;
+
+    /// Runs the guest until its next exit, which is named by [`Vcpu::exit`] unless it is answered without.
+    fn enter(&mut self) -> RawReason;
+    /// Returns the access of an exit for [`Runs::PORT`].
+    fn port_access(&self) -> Option<IoAccess>;
+}
+
+/// Passes [`Registers`] on to a type's own methods.
+macro_rules! registers {
+    ($vcpu:ty) => {
+        impl Registers for $vcpu {
+            #[inline(always)]
+            fn regs(&self) -> &Regs {
+                self.regs()
+            }
+            #[inline(always)]
+            fn set(&mut self, gpr: Gpr, value: u64) {
+                self.set(gpr, value)
+            }
+            #[inline(always)]
+            fn cr3(&self) -> u64 {
+                self.control_registers().cr3
+            }
+            #[inline(always)]
+            fn next_rip(&self, exit: Exit) -> Option<u64> {
+                self.next_rip(exit)
+            }
+            #[inline(always)]
+            fn advance_to(&mut self, rip: u64) {
+                self.advance_to(rip)
+            }
+        }
+    };
+}
+
+registers!(vmx::Vcpu);
+registers!(svm::Vcpu);
+registers!(Vcpu);
+
 /// Calls the same method of whichever back end it is.
 macro_rules! each {
     ($vcpu:expr, $inner:ident => $call:expr) => {
@@ -204,10 +259,21 @@ impl Vcpu {
         each!(self, v => v.unload())
     }
 
-    /// Runs the guest until its next exit: one world switch. A queued event is delivered first.
+    /// Drops the guest's cached translations on this CPU (both levels combined) before the next run.
     #[inline]
-    pub fn run(&mut self, flush: Flush) -> Exit {
-        each!(self, v => v.run(flush))
+    pub fn flush(&mut self) {
+        each!(self, v => v.flush())
+    }
+
+    /// Runs the guest until its next exit: one world switch. A queued event is delivered first.
+    pub fn run(&mut self) -> Exit {
+        each!(self, v => v.enter());
+        self.exit()
+    }
+
+    /// Names the exit after [`Runs::enter`]: once, and before anything is changed.
+    pub fn exit(&mut self) -> Exit {
+        each!(self, v => v.exit())
     }
 
     /// Returns the general registers, RIP and RFLAGS; current whenever the guest is not running.
@@ -275,10 +341,10 @@ impl Vcpu {
         each!(self, v => v.set_cr8(class))
     }
 
-    /// Returns the address behind the instruction that exited, where the hardware tells; else the caller decodes.
+    /// Returns the address behind the instruction that exited by `exit`, where the hardware tells; else the caller decodes.
     #[inline]
-    pub fn next_rip(&self) -> Option<u64> {
-        each!(self, v => v.next_rip())
+    pub fn next_rip(&self, exit: Exit) -> Option<u64> {
+        each!(self, v => v.next_rip(exit))
     }
 
     /// Continues at `rip`, the emulated instruction being done: the interrupt shadow of an earlier STI or MOV SS ends.

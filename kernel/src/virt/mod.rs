@@ -30,7 +30,10 @@ pub mod tag;
 pub mod vmx;
 
 pub use exit::{Access, Event, EventKind, Exit, IoAccess, IoDirection, Width};
-pub use face::{AccessedDirty, Backend, Capabilities, ControlRegisters, EnabledCpu, Flush, Missing, RawExit, Vcpu, Window};
+pub use face::{
+    AccessedDirty, Backend, Capabilities, ControlRegisters, EnabledCpu, Missing, RawExit, RawReason, Registers, Runs, Vcpu,
+    Window,
+};
 pub use frame::ControlFrame;
 pub use state::{CpuState, Gpr, Regs, Segment};
 pub use tag::{Tags, TlbTag};

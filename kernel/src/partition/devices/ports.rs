@@ -23,7 +23,18 @@ const SHUTDOWN: u8 = 1 << 2;
 
 impl Platform {
     /// Reads a port. What nobody claims reads all ones.
-    pub fn pio_read(&mut self, port: u16, width: Width, now: Tsc) -> u32 {
+    ///
+    /// The time is asked for only where a device needs it: reading the counter waits for all that went before.
+    #[inline(always)]
+    pub fn pio_read(&mut self, port: u16, width: Width, now: impl FnOnce() -> Tsc) -> u32 {
+        match (port, width) {
+            (COM1..=COM1_LAST, Width::Byte) => u32::from(self.read_uart(port - COM1)),
+            (_, Width::Byte) => u32::from(self.read_byte(port, now())),
+            _ => self.read_wide(port, width, now()),
+        }
+    }
+
+    fn read_wide(&mut self, port: u16, width: Width, now: Tsc) -> u32 {
         match (port, width) {
             (FW_CFG_DMA_HIGH, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
             (FW_CFG_DMA_LOW, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
@@ -40,18 +51,37 @@ impl Platform {
     /// # Errors
     /// What guest memory answers; then nothing has happened.
     pub fn pio_write(&mut self, port: u16, width: Width, value: u32, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
-        let value = value & width.mask() as u32;
-        match (port, width) {
-            (PCI_ADDRESS, Width::Dword) => {}
-            (FW_CFG, Width::Word) => self.fw_cfg.select(value as u16),
-            (FW_CFG_DMA_HIGH, Width::Dword) => self.fw_cfg.write_dma(DmaHalf::High, value, memory)?,
-            (FW_CFG_DMA_LOW, Width::Dword) => self.fw_cfg.write_dma(DmaHalf::Low, value, memory)?,
-            (TEST_FAIL, _) => return Ok(Effect::TestFailed(value)),
-            (TEST_PASS, _) => return Ok(Effect::TestPassed),
-            (DEBUG_EXIT, _) => return Ok(Effect::ExitCode(value)),
-            _ => return Ok(self.write_bytes(port, width, value)),
+        if let Some(effect) = self.pio_write_alone(port, width, value) {
+            return Ok(effect);
         }
+        let half = if port == FW_CFG_DMA_HIGH { DmaHalf::High } else { DmaHalf::Low };
+        self.fw_cfg.write_dma(half, value, memory)?;
         Ok(Effect::None)
+    }
+
+    /// Writes a port whose device needs no guest memory for it; `None` for the others, of which nothing has happened.
+    #[inline]
+    pub fn pio_write_alone(&mut self, port: u16, width: Width, value: u32) -> Option<Effect> {
+        match width {
+            Width::Byte => Some(self.write_byte(port, value as u8)),
+            _ => self.write_wide(port, width, value),
+        }
+    }
+
+    fn write_wide(&mut self, port: u16, width: Width, value: u32) -> Option<Effect> {
+        let value = value & width.mask() as u32;
+        Some(match (port, width) {
+            (FW_CFG_DMA_HIGH | FW_CFG_DMA_LOW, Width::Dword) => return None,
+            (PCI_ADDRESS, Width::Dword) => Effect::None,
+            (FW_CFG, Width::Word) => {
+                self.fw_cfg.select(value as u16);
+                Effect::None
+            }
+            (TEST_FAIL, _) => Effect::TestFailed(value),
+            (TEST_PASS, _) => Effect::TestPassed,
+            (DEBUG_EXIT, _) => Effect::ExitCode(value),
+            _ => self.write_bytes(port, width, value),
+        })
     }
 
     /// Writes byte by byte; the first byte that has an effect decides it.
@@ -68,17 +98,23 @@ impl Platform {
 
     fn read_byte(&mut self, port: u16, now: Tsc) -> u8 {
         match port {
-            COM1..=COM1_LAST => {
-                let value = self.uart.read(port - COM1);
-                self.update_uart_line();
-                value
-            }
+            COM1..=COM1_LAST => self.read_uart(port - COM1),
             CMOS_DATA => self.rtc.read(&self.clock, now),
             PVPANIC => PANICKED | CRASH_KERNEL,
             FW_CFG_DATA => self.fw_cfg.read_data(),
             TEST_PRESENT => TEST_PRESENT_VALUE,
             _ => self.power.read(port).unwrap_or(0xff),
         }
+    }
+
+    #[inline(always)]
+    fn read_uart(&mut self, register: u16) -> u8 {
+        if let Some(value) = self.uart.look(register) {
+            return value;
+        }
+        let value = self.uart.read(register);
+        self.update_uart_line();
+        value
     }
 
     fn write_byte(&mut self, port: u16, value: u8) -> Effect {
@@ -98,6 +134,9 @@ impl Platform {
             }
             PVPANIC => panic_effect(value),
             TEST_LOG => self.test_port.log(value),
+            TEST_FAIL => Effect::TestFailed(value.into()),
+            TEST_PASS => Effect::TestPassed,
+            DEBUG_EXIT => Effect::ExitCode(value.into()),
             _ => self.power.write(port, value),
         }
     }

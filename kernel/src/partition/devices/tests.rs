@@ -21,7 +21,7 @@ fn mmio(p: &mut Platform, m: &FakeMemory, gpa: u64, value: u32) {
 fn nobodys_ports_and_memory_read_all_ones_and_swallow_writes() {
     let (mut p, m) = platform();
     for port in [0x20, 0x40, 0xcf8, 0xcfc, 0x2f8, 0x1234, 0xffff] {
-        assert_eq!(p.pio_read(port, Width::Dword, NOW), u32::MAX, "{port:#x}");
+        assert_eq!(p.pio_read(port, Width::Dword, || NOW), u32::MAX, "{port:#x}");
         assert_eq!(p.pio_write(port, Width::Dword, 0, &m), Ok(Effect::None));
     }
     assert_eq!(p.mmio_read(Gpa::new(0xfed0_0000), Width::Qword, NOW), u64::MAX);
@@ -39,7 +39,7 @@ fn a_typed_key_becomes_an_interrupt_through_both_apics() {
     assert_eq!(p.interrupt(), Some(0x31));
     p.acknowledge(0x31);
     assert_eq!(p.interrupt(), None);
-    assert_eq!(p.pio_read(port::COM1, Width::Byte, NOW), u32::from(b'y'));
+    assert_eq!(p.pio_read(port::COM1, Width::Byte, || NOW), u32::from(b'y'));
     mmio(&mut p, &m, LAPIC_BASE + 0xb0, 0);
     p.console_input(b"z");
     assert_eq!(p.interrupt(), Some(0x31));
@@ -69,22 +69,22 @@ fn pvpanic_and_the_test_ports_have_their_effects() {
     }
     assert_eq!(p.pio_write(port::TEST_FAIL, Width::Dword, 0x1234_5678, &m), Ok(Effect::TestFailed(0x1234_5678)));
     assert_eq!(p.pio_write(port::DEBUG_EXIT, Width::Dword, 0x10, &m), Ok(Effect::ExitCode(0x10)));
-    assert_eq!(p.pio_read(port::PVPANIC, Width::Byte, NOW), 3);
+    assert_eq!(p.pio_read(port::PVPANIC, Width::Byte, || NOW), 3);
 }
 
 #[test]
 fn a_pci_probe_does_not_reset_the_machine() {
     let (mut p, m) = platform();
     assert_eq!(p.pio_write(0xcf8, Width::Dword, 0x8000_0600, &m), Ok(Effect::None));
-    assert_eq!(p.pio_read(0xcf8, Width::Dword, NOW), u32::MAX);
+    assert_eq!(p.pio_read(0xcf8, Width::Dword, || NOW), u32::MAX);
 }
 
 #[test]
 fn a_wide_access_to_byte_devices_is_several_accesses() {
     let (mut p, m) = platform();
     assert_eq!(p.pio_write(port::CMOS_INDEX, Width::Word, 0x5a7f, &m), Ok(Effect::None));
-    assert_eq!(p.pio_read(port::CMOS_DATA, Width::Byte, NOW), 0x5a);
-    assert_eq!(p.pio_read(port::CMOS_DATA, Width::Word, NOW), 0xff5a);
+    assert_eq!(p.pio_read(port::CMOS_DATA, Width::Byte, || NOW), 0x5a);
+    assert_eq!(p.pio_read(port::CMOS_DATA, Width::Word, || NOW), 0xff5a);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_guest_that_writes_everything_everywhere_does_not_panic_us() {
         let page = [LAPIC_BASE, IOAPIC_BASE, ERST_BASE, HOLE][(x >> 60) as usize & 3];
         let gpa = Gpa::new(page + ((x >> 40) & 0xfff));
         let _ = p.pio_write(port, width, value as u32, &m);
-        let _ = p.pio_read(port, width, now);
+        let _ = p.pio_read(port, width, || now);
         let _ = p.mmio_write(gpa, width, value, now, &m);
         let _ = p.mmio_read(gpa, width, now);
         p.advance(now);

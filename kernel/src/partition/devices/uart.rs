@@ -91,6 +91,19 @@ impl Uart {
         if wired && self.pending() != ID_NONE { Line::High } else { Line::Low }
     }
 
+    /// Reads register `offset` (0 to 7) if that changes nothing; drivers poll some of those.
+    #[inline(always)]
+    pub fn look(&self, offset: u16) -> Option<u8> {
+        Some(match offset {
+            LINE_STATUS => TRANSMITTER_EMPTY | if self.receive.is_empty() { 0 } else { DATA_READY },
+            LINE_CONTROL => self.line_control,
+            MODEM_CONTROL => self.modem_control,
+            MODEM_STATUS => self.modem_status(),
+            SCRATCH => self.scratch,
+            _ => return None,
+        })
+    }
+
     /// Reads register `offset` (0 to 7).
     pub fn read(&mut self, offset: u16) -> u8 {
         match offset {
@@ -99,12 +112,7 @@ impl Uart {
             INTERRUPT_ENABLE if self.latched() => (self.divisor >> 8) as u8,
             INTERRUPT_ENABLE => self.enabled,
             INTERRUPT_ID_FIFO_CONTROL => self.read_interrupt_id(),
-            LINE_CONTROL => self.line_control,
-            MODEM_CONTROL => self.modem_control,
-            LINE_STATUS => TRANSMITTER_EMPTY | if self.receive.is_empty() { 0 } else { DATA_READY },
-            MODEM_STATUS => self.modem_status(),
-            SCRATCH => self.scratch,
-            _ => 0xff,
+            _ => self.look(offset).unwrap_or(0xff),
         }
     }
 

@@ -24,7 +24,7 @@ pub fn port_string(context: &mut Context<'_>, instruction: &Instruction, port: u
             // A port read cannot be taken back: first make sure that its value can be stored.
             let gpa = context.place(to, width, Access::Write)?;
             context.load(gpa, width)?;
-            let value = context.platform.pio_read(port, width, context.now);
+            let value = context.platform.pio_read(port, width, || context.now);
             let effect = context.store(gpa, width, value.into())?;
             context.step(instruction, Gpr::Rdi);
             Ok(effect)

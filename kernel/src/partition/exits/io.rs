@@ -1,28 +1,39 @@
 //! IN and OUT. The string forms are in `memory`, with everything that touches guest memory.
 
+use crate::arch::instr;
 use crate::partition::decision::Decision;
 use crate::partition::devices::clock::Tsc;
+use crate::partition::devices::{Effect, Platform};
 use crate::partition::machine::{Bytes, Machine};
-use crate::virt::{Gpr, IoAccess, IoDirection, Width};
+use crate::virt::{Gpr, IoAccess, IoDirection, Registers, Width};
 
 impl Machine {
-    pub(super) fn port_io(&mut self, io: IoAccess, next: u64, memory: &Bytes<'_>, now: Tsc) -> Decision {
-        match io.direction {
-            IoDirection::In => {
-                let value = self.platform.pio_read(io.port, io.width, now);
-                let regs = self.vcpu.regs_mut();
-                regs.set(Gpr::Rax, merge(regs.get(Gpr::Rax), u64::from(value), io.width));
-                Decision::SkipTo(next)
-            }
-            IoDirection::Out => {
-                let value = (self.vcpu.regs().get(Gpr::Rax) & io.width.mask()) as u32;
-                match self.platform.pio_write(io.port, io.width, value, memory) {
-                    Ok(effect) => Decision::after(next, effect),
-                    Err(access) => access.into(),
-                }
-            }
+    pub(super) fn port_io(&mut self, io: IoAccess, next: u64, memory: &Bytes<'_>) -> Decision {
+        if let Some(effect) = access_port(&mut self.platform, &mut self.vcpu, io) {
+            return Decision::after(next, effect);
+        }
+        match self.platform.pio_write(io.port, io.width, operand(&self.vcpu, io.width), memory) {
+            Ok(effect) => Decision::after(next, effect),
+            Err(access) => access.into(),
         }
     }
+}
+
+/// Carries an access out, unless it needs guest memory.
+#[inline(always)]
+pub(super) fn access_port(platform: &mut Platform, vcpu: &mut impl Registers, io: IoAccess) -> Option<Effect> {
+    match io.direction {
+        IoDirection::In => {
+            let value = platform.pio_read(io.port, io.width, || Tsc(instr::rdtsc()));
+            vcpu.set(Gpr::Rax, merge(vcpu.regs().get(Gpr::Rax), u64::from(value), io.width));
+            Some(Effect::None)
+        }
+        IoDirection::Out => platform.pio_write_alone(io.port, io.width, operand(vcpu, io.width)),
+    }
+}
+
+fn operand(vcpu: &impl Registers, width: Width) -> u32 {
+    (vcpu.regs().get(Gpr::Rax) & width.mask()) as u32
 }
 
 /// Puts `value` into a register as the CPU does: a byte or word leaves the rest, a dword clears the upper half.

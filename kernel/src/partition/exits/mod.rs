@@ -2,17 +2,21 @@
 //!
 //! An instruction that is emulated needs the address behind it. Where the CPU does not tell (SVM without next RIP) it is
 //! decoded *before* the handler acts, because decoding reads guest memory and may have to wait.
+//!
+//! What needs no look at anything else is answered before it comes here: [`quick`].
 
+mod cpuid;
 mod io;
 mod memory;
 mod msr;
+pub(super) mod quick;
 
+use super::cpuid::xcr0_allowed;
 use super::crash::Reason;
 use super::decision::Decision;
 use super::devices::clock::Tsc;
 use super::machine::{Bytes, Machine};
 use crate::arch::{fpu, instr};
-use crate::partition::cpuid::xcr0_allowed;
 use crate::virt::{Event, Exit, Gpr};
 
 impl Machine {
@@ -41,7 +45,7 @@ impl Machine {
             Err(decision) => return decision,
         };
         match exit {
-            Exit::Io(io) => self.port_io(io, next, memory, now),
+            Exit::Io(io) => self.port_io(io, next, memory),
             Exit::ReadMsr => self.read_msr(next, now),
             Exit::WriteMsr => self.write_msr(next, memory, now),
             Exit::Halt => Decision::Halt(next),
@@ -52,10 +56,7 @@ impl Machine {
                 self.vcpu.regs_mut().set(Gpr::Rax, NO_SUCH_CALL);
                 Decision::SkipTo(next)
             }
-            Exit::Cpuid => {
-                self.cpuid(next);
-                Decision::Resume
-            }
+            Exit::Cpuid => self.cpuid(next),
             // The others were dealt with above.
             _ => Decision::Resume,
         }

@@ -6,7 +6,7 @@ use crate::addr::Gpa;
 use crate::arch::instr::rdtsc;
 use crate::arch::{interrupts, time};
 use crate::virt::exit::{Access, Event, Exit, IoAccess, IoDirection, Width};
-use crate::virt::face::{EnabledCpu, Flush, Window};
+use crate::virt::face::{EnabledCpu, Window};
 use crate::virt::state::Gpr;
 use log::info;
 
@@ -56,7 +56,7 @@ fn ports_exit_with_port_width_and_direction(bench: &mut Bench) {
     let exit = bench.run();
     let out = IoAccess { port: 0x3f8, width: Width::Byte, direction: IoDirection::Out, string: false };
     bench.check("OUT DX, AL", (exit == Exit::Io(out)).into(), exit);
-    let next = bench.vcpu.next_rip();
+    let next = bench.vcpu.next_rip(exit);
     bench.check("the hardware tells where a port instruction ends", (next == Some(CODE + 6)).into(), exit);
     bench.skip(1);
     let exit = bench.run();
@@ -114,7 +114,7 @@ fn an_unmapped_page_faults_again_after_a_flush(bench: &mut Bench) {
     bench.check("a mapped page does not exit", (exit == Exit::Cpuid).into(), exit);
     bench.memory.unmap(Gpa::new(0x6004));
     bench.skip(2);
-    let exit = bench.run_with(Flush::This);
+    let exit = bench.flush_and_run();
     bench.check("it faults once it is unmapped and flushed", fault(0x6004, Access::Read)(exit).into(), exit);
     bench.memory.unmap(Gpa::new(0x7000));
     bench.memory.unmap(Gpa::new(0x8000));
@@ -175,7 +175,7 @@ fn an_interrupted_delivery_is_repeated(bench: &mut Bench) {
     let stack = Gpa::new(STACK_TOP - 4);
     bench.memory.unmap(stack);
     bench.vcpu.inject(Event::interrupt(0x41));
-    let exit = if exit == Exit::Halt { bench.run_with(Flush::This) } else { exit };
+    let exit = if exit == Exit::Halt { bench.flush_and_run() } else { exit };
     let held = matches!(exit, Exit::SecondLevelFault { access: Access::Write, .. }) && bench.vcpu.event_pending();
     bench.check("a delivery that faults stays pending", held.into(), exit);
     bench.memory.map(stack);
@@ -245,7 +245,7 @@ fn the_timer_ends_a_guest_that_spins(bench: &mut Bench) {
     time::arm(start + SLICE_NS);
     // Whatever else comes in between is taken too; the guest itself never exits.
     let exit = loop {
-        let exit = bench.vcpu.run(Flush::None);
+        let exit = bench.vcpu.run();
         interrupts::window();
         if exit != Exit::HostInterrupt || interrupts::take(interrupts::TIMER) > 0 {
             break exit;
@@ -255,7 +255,7 @@ fn the_timer_ends_a_guest_that_spins(bench: &mut Bench) {
     bench.check("the timer ends the stay of a guest that spins with IF clear", held.into(), exit);
     time::arm(time::now_ns());
     let exit = loop {
-        let exit = bench.vcpu.run(Flush::None);
+        let exit = bench.vcpu.run();
         if exit != Exit::Handled {
             break exit;
         }
@@ -285,7 +285,7 @@ fn cpuid_round_trip_is_measured(bench: &mut Bench) {
     let (mut least, mut total) = (u64::MAX, 0);
     for round in 0..WARM_UPS + ROUNDS {
         let start = rdtsc();
-        let exit = bench.vcpu.run(Flush::None);
+        let exit = bench.vcpu.run();
         let rip = bench.vcpu.regs().rip + 2;
         bench.vcpu.advance_to(rip);
         let spent = (rdtsc() - start).saturating_sub(clock);

@@ -9,7 +9,7 @@ mod modes;
 mod other_cpu;
 
 use super::exit::Exit;
-use super::face::{Backend, Flush, Missing, Vcpu};
+use super::face::{Backend, Missing, Vcpu};
 use super::frame::ControlFrame;
 use super::state::{Gpr, Regs};
 use super::tag::{Tags, TlbTag};
@@ -83,16 +83,18 @@ impl Bench {
 
     /// Runs until an exit that is not the back end's own or a host interrupt, which is taken.
     fn run(&mut self) -> Exit {
-        self.run_with(Flush::None)
-    }
-
-    fn run_with(&mut self, flush: Flush) -> Exit {
-        let mut exit = self.vcpu.run(flush);
+        let mut exit = self.vcpu.run();
         while matches!(exit, Exit::Handled | Exit::HostInterrupt) {
             interrupts::window();
-            exit = self.vcpu.run(Flush::None);
+            exit = self.vcpu.run();
         }
         exit
+    }
+
+    /// The same after a flush.
+    fn flush_and_run(&mut self) -> Exit {
+        self.vcpu.flush();
+        self.run()
     }
 
     /// Steps over `bytes` of the instruction that exited.

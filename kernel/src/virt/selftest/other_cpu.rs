@@ -9,7 +9,7 @@ use super::{Bench, Outcome, Score, checks};
 use crate::arch::percpu::{self, CpuId};
 use crate::arch::{instr, interrupts, smp, time};
 use crate::virt::exit::Exit;
-use crate::virt::face::{Backend, Flush, Missing};
+use crate::virt::face::{Backend, Missing};
 use crate::virt::frame::ControlFrame;
 use core::sync::atomic::{AtomicU8, Ordering};
 use log::info;
@@ -89,7 +89,7 @@ fn a_kick_ends_a_guest_that_spins(bench: &mut Bench) {
     bench.start(&[0xeb, 0xfe]); // jmp here
     STAGE.store(SPINNING, Ordering::Release);
     let exit = loop {
-        let exit = bench.vcpu.run(Flush::None);
+        let exit = bench.vcpu.run();
         interrupts::window();
         if exit != Exit::HostInterrupt || interrupts::take(interrupts::KICK) > 0 {
             break exit;

@@ -46,7 +46,6 @@ pub struct RawExit {
 }
 
 /// Names the exit.
-#[inline(always)] // into the one place that runs the guest
 pub fn decode(raw: RawExit) -> Exit {
     match raw.code {
         code::CPUID => Exit::Cpuid,
@@ -89,7 +88,8 @@ fn second_level_fault(raw: RawExit) -> Exit {
 }
 
 /// EXITINFO1 of IOIO: port 31:16, size 6:4 one-hot, string 2, direction 0 (1 = IN).
-fn io_access(info: u64) -> Option<IoAccess> {
+#[inline(always)]
+pub fn io_access(info: u64) -> Option<IoAccess> {
     let width = match (info >> 4) & 7 {
         1 => Width::Byte,
         2 => Width::Word,

@@ -103,6 +103,7 @@ unsafe extern "C" {
 /// 2. `guest` is a VMCB whose nested page table maps only what the guest may touch.
 /// 3. `host` is a page that VMSAVE has filled on this CPU, and GS, TR and the syscall MSRs are as they were then.
 /// 4. No reference to the guest's VMCB is live.
+#[inline(always)]
 pub unsafe fn run(regs: &mut Regs, guest: Hpa, host: Hpa) {
     // SAFETY: the caller's four promises; the switch restores what the C calling convention wants kept.
     unsafe { tidepool_svm_run(regs, guest.as_u64(), host.as_u64()) }

@@ -11,7 +11,6 @@ use super::decode::code;
 use super::vcpu::Vcpu;
 use super::vmcb::{INTERRUPT_SHADOW, V_IRQ};
 use super::{controls, event};
-use crate::addr::Hpa;
 use crate::virt::exit::{Event, EventKind, Exit};
 use crate::virt::face::Window;
 
@@ -22,6 +21,8 @@ pub(super) struct Events {
     nmi_window: Window,
     nmi: NmiBlocking,
     shadow_at_entry: ShadowAtEntry,
+    /// Where the guest was when it was entered last with the window asked for, if in a shadow.
+    shadowed_at: Option<u64>,
 }
 
 impl Events {
@@ -31,6 +32,7 @@ impl Events {
             nmi_window: Window::None,
             nmi: NmiBlocking::Off,
             shadow_at_entry: ShadowAtEntry::Honoured,
+            shadowed_at: None,
         }
     }
 }
@@ -53,32 +55,25 @@ enum NmiBlocking {
 }
 
 impl Vcpu {
-    /// Runs with the window asked for. Apart from [`Self::run`], which is kept short.
+    /// Raises the virtual interrupt that opens the window, unless that must wait. Before each run with the window asked for.
     #[cold]
-    pub(super) fn run_to_window(&mut self, host: Hpa) -> Exit {
-        let shadowed = self.open_window();
-        let entered_at = self.regs.rip;
-        self.enter(host);
-        match self.leave() {
-            Exit::InterruptWindow if shadowed && self.regs.rip == entered_at => self.restore_shadow(),
-            exit => exit,
-        }
-    }
-
-    /// Raises the virtual interrupt that opens the window, unless that must wait; returns whether the guest is in a shadow.
-    fn open_window(&mut self) -> bool {
+    pub(super) fn open_window(&mut self) {
         let shadowed = self.in_shadow();
+        self.events.shadowed_at = shadowed.then_some(self.regs.rip);
         let control = &mut self.vmcb_mut().control;
         control.interrupt_control |= V_IRQ;
         if shadowed && self.events.shadow_at_entry == ShadowAtEntry::Forgotten {
             // The guest executes the shadowed instruction first; the window is asked for again after the next exit.
             self.vmcb_mut().control.interrupt_control &= !V_IRQ;
         }
-        shadowed
     }
 
-    /// Puts back the shadow that the CPU has forgotten, and knows it from now on.
-    fn restore_shadow(&mut self) -> Exit {
+    /// The window has opened; if at the very instruction that was in a shadow, puts back the shadow that the CPU has
+    /// forgotten, and knows it from now on.
+    pub(super) fn window_opened(&mut self) -> Exit {
+        if self.events.shadowed_at != Some(self.regs.rip) {
+            return Exit::InterruptWindow;
+        }
         self.events.shadow_at_entry = ShadowAtEntry::Forgotten;
         self.vmcb_mut().control.interrupt_state |= INTERRUPT_SHADOW;
         Exit::Handled

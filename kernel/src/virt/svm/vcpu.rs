@@ -15,8 +15,8 @@ use super::{controls, efer, entry, event, guest, permission};
 use crate::addr::{Hpa, Hva};
 use crate::arch::direct_map::image_hpa;
 use crate::virt::debug::DebugAddresses;
-use crate::virt::exit::{Event, Exit};
-use crate::virt::face::{ControlRegisters, Flush, RawExit, Window};
+use crate::virt::exit::{Event, Exit, IoAccess};
+use crate::virt::face::{ControlRegisters, RawExit, RawReason, Runs, Window};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::{CpuState, Gpr, Regs};
 use crate::virt::tag::{Sharing, TlbTag};
@@ -33,7 +33,7 @@ pub struct Vcpu {
     last_host: Option<Hpa>,
     debug_addresses: DebugAddresses,
     sharing: Sharing,
-    flush: TlbControl,
+    how_to_flush: TlbControl,
     pub(super) events: Events,
 }
 
@@ -47,7 +47,7 @@ impl Vcpu {
             last_host: None,
             debug_addresses: DebugAddresses::default(),
             sharing: Sharing::Shared,
-            flush: if host::flushes_by_asid() { TlbControl::ThisAsid } else { TlbControl::All },
+            how_to_flush: if host::flushes_by_asid() { TlbControl::ThisAsid } else { TlbControl::All },
             events: Events::new(),
         };
         let io_map = image_hpa(Hva::new(&raw const permission::IO_MAP as u64));
@@ -56,11 +56,13 @@ impl Vcpu {
         vcpu
     }
 
+    #[inline(always)]
     pub(super) fn vmcb(&self) -> &Vmcb {
         // SAFETY: the frame is ours, a page, initialised (zeroed at first); the CPU writes it only inside `entry::run`.
         unsafe { &*(self.frame.hva().as_u64() as *const Vmcb) }
     }
 
+    #[inline(always)]
     pub(super) fn vmcb_mut(&mut self) -> &mut Vmcb {
         // SAFETY: as above, and `&mut self` makes the reference the only one.
         unsafe { &mut *(self.frame.hva().as_u64() as *mut Vmcb) }
@@ -71,14 +73,15 @@ impl Vcpu {
         self.sharing = tag.sharing();
         // Whichever CPU loads it next takes it for a stranger and flushes.
         self.last_host = None;
-        self.request_flush();
+        self.flush();
         let control = &mut self.vmcb_mut().control;
         control.nested_cr3 = root.as_u64();
         control.asid = u32::from(tag.number());
     }
 
-    fn request_flush(&mut self) {
-        self.vmcb_mut().control.tlb_control = self.flush as u32;
+    /// See [`crate::virt::Vcpu::flush`].
+    pub fn flush(&mut self) {
+        self.vmcb_mut().control.tlb_control = self.how_to_flush as u32;
     }
 
     /// See [`crate::virt::Vcpu::load`].
@@ -86,7 +89,7 @@ impl Vcpu {
         assert!(self.host.is_none(), "a vCPU is loaded on one CPU at a time");
         let host = cpu.note_host_state();
         if self.last_host != Some(host) || self.sharing == Sharing::Shared {
-            self.request_flush();
+            self.flush();
         }
         self.host = Some(host);
         self.last_host = Some(host);
@@ -99,25 +102,9 @@ impl Vcpu {
         self.debug_addresses = DebugAddresses::read();
     }
 
-    /// See [`crate::virt::Vcpu::run`].
-    ///
-    /// # Panics
-    /// If it is not loaded.
-    pub fn run(&mut self, flush: Flush) -> Exit {
-        let host = self.host.expect("a vCPU is loaded before it runs");
-        if flush == Flush::This {
-            self.request_flush();
-        }
-        if self.events.interrupt_window == Window::Open {
-            return self.run_to_window(host);
-        }
-        self.enter(host);
-        self.leave()
-    }
-
     /// Switches to the guest and back.
     #[inline(always)]
-    pub(super) fn enter(&mut self, host: Hpa) {
+    fn switch(&mut self, host: Hpa) {
         let Regs { gpr, rip, rflags } = self.regs;
         let save = &mut self.vmcb_mut().save;
         save.rax = gpr[Gpr::Rax as usize];
@@ -129,32 +116,43 @@ impl Vcpu {
         unsafe { entry::run(&mut self.regs, self.frame.hpa(), host) };
     }
 
-    /// Takes over what the exit left, and names it.
+    /// Takes over what the exit left.
     #[inline(always)]
-    pub(super) fn leave(&mut self) -> Exit {
+    fn take_over(&mut self) -> RawReason {
         let Vmcb { control, save } = self.vmcb_mut();
         let (rax, rsp, rip, rflags) = (save.rax, save.rsp, save.rip, save.rflags);
         control.tlb_control = TlbControl::Nothing as u32;
         if control.exit_interrupt_info & event::VALID != 0 {
             control.event_injection = event::reinjection(control.exit_interrupt_info);
         }
-        let raw = decode::RawExit { code: control.exit_code, info_1: control.exit_info_1, info_2: control.exit_info_2 };
+        let code = control.exit_code;
         self.regs.set(Gpr::Rax, rax);
         self.regs.set(Gpr::Rsp, rsp);
         self.regs.rip = rip;
         self.regs.rflags = rflags;
+        code
+    }
+
+    /// See [`crate::virt::Vcpu::exit`].
+    #[inline(never)]
+    pub fn exit(&mut self) -> Exit {
+        let control = &self.vmcb().control;
+        let raw = decode::RawExit { code: control.exit_code, info_1: control.exit_info_1, info_2: control.exit_info_2 };
         match decode::decode(raw) {
             Exit::Handled => self.settle(),
+            Exit::InterruptWindow => self.window_opened(),
             exit => exit,
         }
     }
 
     /// See [`crate::virt::Vcpu::regs`].
+    #[inline(always)]
     pub fn regs(&self) -> &Regs {
         &self.regs
     }
 
     /// See [`crate::virt::Vcpu::set`].
+    #[inline(always)]
     pub fn set(&mut self, gpr: Gpr, value: u64) {
         self.regs.set(gpr, value);
     }
@@ -176,6 +174,7 @@ impl Vcpu {
     }
 
     /// See [`crate::virt::Vcpu::control_registers`].
+    #[inline(always)]
     pub fn control_registers(&self) -> ControlRegisters {
         let save = &self.vmcb().save;
         ControlRegisters { cr0: save.cr0, cr3: save.cr3, cr4: save.cr4, efer: efer::to_guest(save.efer) }
@@ -208,16 +207,18 @@ impl Vcpu {
     }
 
     /// See [`crate::virt::Vcpu::next_rip`].
-    pub fn next_rip(&self) -> Option<u64> {
+    #[inline(always)]
+    pub fn next_rip(&self, exit: Exit) -> Option<u64> {
         let control = &self.vmcb().control;
-        match (control.exit_code, control.next_rip) {
-            (code::IOIO, _) => Some(control.exit_info_2),
+        match (exit, control.next_rip) {
+            (Exit::Io(_), _) => Some(control.exit_info_2),
             (_, 0) => None,
             (_, rip) => Some(rip),
         }
     }
 
     /// See [`crate::virt::Vcpu::advance_to`].
+    #[inline(always)]
     pub fn advance_to(&mut self, rip: u64) {
         self.regs.rip = rip;
         self.regs.rflags &= !RFLAGS_RESUME;
@@ -241,5 +242,27 @@ impl Vcpu {
     pub fn into_frame(self) -> ControlFrame {
         assert!(self.host.is_none(), "a vCPU is unloaded before it goes");
         self.frame
+    }
+}
+
+impl Runs for Vcpu {
+    const CPUID: RawReason = code::CPUID;
+    const PORT: RawReason = code::IOIO;
+
+    /// # Panics
+    /// If it is not loaded.
+    #[inline(always)]
+    fn enter(&mut self) -> RawReason {
+        let host = self.host.expect("a vCPU is loaded before it runs");
+        if self.events.interrupt_window == Window::Open {
+            self.open_window();
+        }
+        self.switch(host);
+        self.take_over()
+    }
+
+    #[inline(always)]
+    fn port_access(&self) -> Option<IoAccess> {
+        decode::io_access(self.vmcb().control.exit_info_1)
     }
 }

@@ -93,32 +93,6 @@ impl Reason {
         use reason::*;
         self.is_in(set([EXCEPTION_OR_NMI, TASK_SWITCH, EPT_VIOLATION, EPT_MISCONFIGURATION]))
     }
-
-    /// Whether the CPU reports the length of the instruction that exited.
-    /// SDM 3C "Information for VM Exits Due to Instruction Execution".
-    pub const fn has_instruction_length(self) -> bool {
-        use reason::*;
-        const VMX_INSTRUCTIONS: u64 = ((1 << (VMXON + 1)) - 1) & !((1 << VMCLEAR) - 1);
-        const OTHERS: u64 = set([
-            CPUID,
-            GETSEC,
-            HLT,
-            INVD,
-            RDPMC,
-            VMCALL,
-            CONTROL_REGISTER,
-            IO_INSTRUCTION,
-            RDMSR,
-            WRMSR,
-            MWAIT,
-            MONITOR,
-            INVEPT,
-            INVVPID,
-            WBINVD,
-            XSETBV,
-        ]);
-        self.is_in(VMX_INSTRUCTIONS | OTHERS)
-    }
 }
 
 /// A control-register access that exits.
@@ -151,7 +125,6 @@ pub enum Decoded {
 }
 
 /// Decodes an exit whose reason tells everything: the shortest way, and the commonest exits'.
-#[inline(always)]
 pub const fn plain(raw: Reason) -> Option<Exit> {
     use reason::*;
     /// An entry failure, and the modifier bits of SGX and SMM, make the word larger.
@@ -184,7 +157,7 @@ pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
     }
     match raw.basic() {
         reason::EPT_VIOLATION => Decoded::Exit(ept_violation(info)),
-        reason::IO_INSTRUCTION => Decoded::Exit(io(info.qualification())),
+        reason::IO_INSTRUCTION => Decoded::Exit(Exit::Io(port_access(info.qualification()))),
         reason::RDPMC => Decoded::GeneralProtection,
         reason::EXCEPTION_OR_NMI => exception(raw, info.interruption()),
         reason::CONTROL_REGISTER => control(raw, info.qualification()),
@@ -223,7 +196,8 @@ pub const fn nmi_unblocked_by_iret(qualification: u64) -> bool {
 }
 
 /// SDM 3C "Exit Qualification for I/O Instructions".
-const fn io(q: u64) -> Exit {
+#[inline(always)]
+pub const fn port_access(q: u64) -> IoAccess {
     let width = match q & 7 {
         0 => Width::Byte,
         1 => Width::Word,
@@ -231,7 +205,7 @@ const fn io(q: u64) -> Exit {
         _ => Width::Dword,
     };
     let direction = if q & (1 << 3) != 0 { IoDirection::In } else { IoDirection::Out };
-    Exit::Io(IoAccess { port: (q >> 16) as u16, width, direction, string: q & (1 << 4) != 0 })
+    IoAccess { port: (q >> 16) as u16, width, direction, string: q & (1 << 4) != 0 }
 }
 
 /// Only #DB, #AC and #MC are asked for, see `vcpu::EXCEPTIONS`. A machine check of the host's while the guest ran is

@@ -1,7 +1,7 @@
 //! The world switch.
 //!
 //! ```text
-//!  switch(context, launched):  callee-saved, context ─> stack ─> guest's registers ─> VMLAUNCH | VMRESUME
+//!  switch(context):            callee-saved, context ─> stack ─> guest's registers ─> VMLAUNCH | VMRESUME
 //!  exit:                       guest's registers ─> context ─> RSP, RIP, RFLAGS, reason ─> callee-saved <─ stack
 //! ```
 //!
@@ -24,9 +24,14 @@ pub struct Context {
     pub regs: Regs,
     /// What HOST_RSP of the VMCS holds.
     host_rsp: u64,
-    /// The exit reason, 32 bits.
+    /// The exit reason, 32 bits; or [`REFUSED`].
     pub reason: u64,
+    /// What comes next; an exit makes it [`Launch::Launched`].
+    pub launch: Launch,
 }
+
+/// Stands for the exit reason where there was no exit: VMfail, the error is in the VMCS.
+pub const REFUSED: u64 = u64::MAX;
 
 const _: () = {
     assert!(offset_of!(Context, regs) == 0);
@@ -37,24 +42,15 @@ const _: () = {
 };
 
 /// Whether the VMCS has been launched since it was cleared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u32)]
+#[allow(dead_code)] // the assembly makes the other
 pub enum Launch {
     /// VMLAUNCH is next.
+    #[default]
     Clear = 0,
     /// VMRESUME is next.
     Launched = 1,
-}
-
-/// How a switch ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-#[allow(dead_code)] // the assembly makes them
-pub enum Outcome {
-    /// By an exit (of an entry that failed late, too).
-    Exited = 0,
-    /// VMfail: the entry instruction was refused, the error is in the VMCS.
-    Failed = 1,
 }
 
 core::arch::global_asm!(
@@ -75,7 +71,7 @@ core::arch::global_asm!(
     "vmwrite rax, rsp",
     "jbe 4f",
     "2:",
-    "test esi, esi",
+    "cmp dword ptr [rdi + {launch}], 0",
     "mov rax, [rdi]",
     "mov rcx, [rdi + 8]",
     "mov rdx, [rdi + 16]",
@@ -98,8 +94,8 @@ core::arch::global_asm!(
     "vmresume",
     // VMfail: RSP is as it was, the context on top of the stack is not needed.
     "4:",
-    "mov eax, 1",
     "pop rdi",
+    "mov qword ptr [rdi + {reason}], -1",
     "jmp 5f",
     "tidepool_vmx_exit:",
     "push rdi",
@@ -128,7 +124,7 @@ core::arch::global_asm!(
     "vmread [rdi + {rflags}], rax",
     "mov eax, {REASON}",
     "vmread [rdi + {reason}], rax",
-    "xor eax, eax",
+    "mov dword ptr [rdi + {launch}], 1",
     "pop rdi",
     "5:",
     "pop r15",
@@ -142,6 +138,7 @@ core::arch::global_asm!(
     rflags = const offset_of!(Regs, rflags),
     host_rsp = const offset_of!(Context, host_rsp),
     reason = const offset_of!(Context, reason),
+    launch = const offset_of!(Context, launch),
     HOST_RSP = const host::RSP.encoding(),
     GUEST_RSP = const guest::RSP.encoding(),
     GUEST_RIP = const guest::RIP.encoding(),
@@ -150,7 +147,7 @@ core::arch::global_asm!(
 );
 
 unsafe extern "sysv64" {
-    fn tidepool_vmx_switch(context: *mut Context, launch: Launch) -> Outcome;
+    fn tidepool_vmx_switch(context: *mut Context);
     fn tidepool_vmx_exit();
 }
 
@@ -162,11 +159,11 @@ pub fn exit_address() -> u64 {
 /// Runs the guest of the current VMCS until its next exit.
 ///
 /// # Safety
-/// 1. The current VMCS is set up whole, its host state is this CPU's, and `launch` is its launch state.
-/// 2. `context` belongs to it: what it says of HOST_RSP is so.
+/// 1. The current VMCS is set up whole, its host state is this CPU's, and it is loaded on this CPU.
+/// 2. `context` belongs to it: what it says of HOST_RSP and of its launch state is so.
 /// 3. The second-level table lets the guest reach nothing but its own memory.
 #[inline(always)]
-pub unsafe fn switch(context: &mut Context, launch: Launch) -> Outcome {
+pub unsafe fn switch(context: &mut Context) {
     // SAFETY: the caller's promises.
-    unsafe { tidepool_vmx_switch(context, launch) }
+    unsafe { tidepool_vmx_switch(context) }
 }

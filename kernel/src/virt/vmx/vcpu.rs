@@ -20,8 +20,8 @@ mod registers;
 use super::capability::Settings;
 use super::control::{CpuTag, CurrentVmcs, EnabledCpu, Vmcs};
 use super::controls::Primary;
-use super::decode::{Reason, plain};
-use super::entry::{Context, Launch, Outcome, switch};
+use super::decode::{Reason, plain, port_access, reason};
+use super::entry::{Context, Launch, REFUSED, switch};
 use super::event::EntryEvent;
 use super::field::{control, guest, info};
 use super::flush::{self, Eptp};
@@ -30,8 +30,8 @@ use super::setup;
 use crate::addr::Hpa;
 use crate::arch::instr::vmx::{read_cr2, read_dr6, write_cr2, write_dr6};
 use crate::virt::debug::DebugAddresses;
-use crate::virt::exit::Exit;
-use crate::virt::face::Flush;
+use crate::virt::exit::{Exit, IoAccess};
+use crate::virt::face::{RawReason, Runs};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::Gpr;
 use crate::virt::tag::{Sharing, TlbTag};
@@ -108,7 +108,6 @@ pub struct Vcpu {
     residency: Residency,
     cached: Cached,
     pointers: Pointers,
-    launch: Launch,
     /// For the next entry: injected, or interrupted in its delivery by the last exit.
     queued: Option<EntryEvent>,
     memory: Option<Memory>,
@@ -136,7 +135,6 @@ impl Vcpu {
             residency: Residency::Unloaded,
             cached: Cached::Unknown,
             pointers: Pointers::Changed,
-            launch: Launch::Clear,
             queued: None,
             memory: None,
             vmcs,
@@ -187,31 +185,16 @@ impl Vcpu {
         assert!(self.residency == Residency::Loaded, "only a loaded vCPU is unloaded");
         self.live.save();
         self.vmcs.clear();
-        self.launch = Launch::Clear;
+        self.context.launch = Launch::Clear;
         self.residency = Residency::Unloaded;
     }
 
-    /// Runs the guest until its next exit.
-    ///
-    /// # Panics
-    /// If the vCPU is not loaded.
-    #[inline]
-    pub fn run(&mut self, flush: Flush) -> Exit {
-        assert!(self.residency == Residency::Loaded, "a vCPU is loaded before it runs");
-        self.flush(flush);
-        if self.queued.is_some() {
-            self.write_queued_event();
-        }
-        self.write_pointers();
-        // SAFETY: 1. `new` and `load` wrote controls and host state, `launch` is reset where the VMCS is cleared.
-        // 2. The context was made with the VMCS. 3. The owner of the table sees to it, as `set_memory` asks.
-        let outcome = unsafe { switch(&mut self.context, self.launch) };
-        if outcome == Outcome::Failed {
-            return self.refused();
-        }
-        self.launch = Launch::Launched;
+    /// See [`crate::virt::Vcpu::exit`].
+    #[inline(never)]
+    pub fn exit(&mut self) -> Exit {
         match plain(self.reason()) {
             Some(exit) => exit,
+            None if self.context.reason == REFUSED => self.refused(),
             None => self.look_closer(),
         }
     }
@@ -225,21 +208,18 @@ impl Vcpu {
         self.vmcs.into_frame()
     }
 
-    #[inline(always)]
-    fn flush(&mut self, flush: Flush) {
-        if flush == Flush::This || self.cached == Cached::Unknown {
-            self.flush_now();
-        }
+    /// Drops the guest's cached translations on this CPU; the vCPU is loaded there.
+    #[cold]
+    pub fn flush(&mut self) {
+        flush::table(self.memory.expect("a loaded vCPU has memory").eptp);
     }
 
     #[cold]
-    fn flush_now(&mut self) {
+    fn flush_all(&mut self) {
         let memory = self.memory.expect("a loaded vCPU has memory");
         flush::table(memory.eptp);
-        if self.cached == Cached::Unknown {
-            flush::tag(memory.tag);
-            self.cached = Cached::Current;
-        }
+        flush::tag(memory.tag);
+        self.cached = Cached::Current;
     }
 
     #[inline(always)]
@@ -265,7 +245,7 @@ impl Vcpu {
     }
 
     fn reason(&self) -> Reason {
-        // The field has 32 bits, the switch stores 64.
+        // The field has 32 bits, the switch stores 64: zero but where it was refused.
         Reason::from_raw(self.context.reason as u32)
     }
 
@@ -283,5 +263,33 @@ impl Vcpu {
             Residency::Loaded => access(&mut self.current()),
             Residency::Unloaded => self.vmcs.with_current(access),
         }
+    }
+}
+
+impl Runs for Vcpu {
+    const CPUID: RawReason = reason::CPUID as RawReason;
+    const PORT: RawReason = reason::IO_INSTRUCTION as RawReason;
+
+    /// # Panics
+    /// If the vCPU is not loaded.
+    #[inline(always)]
+    fn enter(&mut self) -> RawReason {
+        assert!(self.residency == Residency::Loaded, "a vCPU is loaded before it runs");
+        if self.cached == Cached::Unknown {
+            self.flush_all();
+        }
+        if self.queued.is_some() {
+            self.write_queued_event();
+        }
+        self.write_pointers();
+        // SAFETY: 1. `new` and `load` wrote controls and host state; the launch state is reset where the VMCS is cleared.
+        // 2. The context was made with the VMCS. 3. The owner of the table sees to it, as `set_memory` asks.
+        unsafe { switch(&mut self.context) };
+        self.context.reason
+    }
+
+    #[inline(always)]
+    fn port_access(&self) -> Option<IoAccess> {
+        Some(port_access(self.current().info(info::QUALIFICATION)))
     }
 }

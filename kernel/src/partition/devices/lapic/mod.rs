@@ -120,6 +120,8 @@ pub struct LocalApic {
     /// Vectors that were accepted as level.
     tmr: Vectors,
     nmi_pending: bool,
+    /// A message came since somebody looked at what is to be delivered.
+    news: bool,
     tpr: u8,
     svr: u32,
     logical: u32,
@@ -141,6 +143,7 @@ impl LocalApic {
             isr: Vectors::default(),
             tmr: Vectors::default(),
             nmi_pending: false,
+            news: false,
             tpr: 0,
             svr: 0xff,
             logical: 0,
@@ -199,6 +202,7 @@ impl LocalApic {
 
     /// Takes a message in.
     pub fn accept(&mut self, message: Message) {
+        self.news = true;
         match message.delivery {
             Delivery::Nmi => self.nmi_pending = true,
             Delivery::Other => {}
@@ -230,6 +234,17 @@ impl LocalApic {
             return None;
         }
         self.irr.highest().filter(|vector| vector >> 4 > self.processor_priority() >> 4)
+    }
+
+    /// Returns whether a message came since [`Self::forget_news`]: then [`Self::interrupt`] may answer something else.
+    #[inline]
+    pub const fn has_news(&self) -> bool {
+        self.news
+    }
+
+    /// Notes that somebody looks at what is to be delivered.
+    pub const fn forget_news(&mut self) {
+        self.news = false;
     }
 
     /// Moves `vector` from requested to in service: the CPU takes it.

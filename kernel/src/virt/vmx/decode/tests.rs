@@ -160,13 +160,14 @@ fn what_may_interrupt_a_delivery_is_never_plain() {
 }
 
 #[test]
-fn lengths_exist_for_instructions_and_deliveries_break_only_at_faults() {
-    let length = |raw| Reason::from_raw(raw).has_instruction_length();
-    for raw in [10, 12, 18, 19, 27, 28, 30, 31, 32, 50, 54, 55] {
-        assert!(length(raw) && !Reason::from_raw(raw).may_interrupt_delivery(), "reason {raw}");
+fn exits_by_instructions_are_known_and_deliveries_break_only_at_faults() {
+    // SDM 3C "Information for VM Exits Due to Instruction Execution": the CPU reports the length.
+    for raw in [10, 11, 12, 13, 18, 19, 27, 31, 32, 36, 39, 50, 53, 54, 55] {
+        assert!(plain(Reason::from_raw(raw)).is_some_and(Exit::is_instruction), "reason {raw}");
+        assert!(!Reason::from_raw(raw).may_interrupt_delivery(), "reason {raw}");
     }
-    for raw in [0, 1, 2, 7, 9, 48, 49, 64, 1 << 31 | 10] {
-        assert!(!length(raw), "reason {raw}");
+    for raw in [1, 2, 7, 8, 52] {
+        assert!(!plain(Reason::from_raw(raw)).is_some_and(Exit::is_instruction), "reason {raw}");
     }
     for raw in [0, 9, 48, 49] {
         assert!(Reason::from_raw(raw).may_interrupt_delivery(), "reason {raw}");

@@ -61,7 +61,7 @@ impl Vcpu {
     fn entry_failed(&mut self, reason: u16) -> Exit {
         self.vmcs.clear();
         self.vmcs.make_current();
-        self.launch = Launch::Clear;
+        self.context.launch = Launch::Clear;
         Exit::EntryFailed { code: u64::from(reason) }
     }
 
@@ -96,8 +96,7 @@ impl Vcpu {
     }
 
     fn step_over(&mut self) {
-        let next = self.next_rip().expect("a control-register access has a length");
-        self.advance_to(next);
+        self.advance_to(self.behind_instruction());
     }
 
     /// Gives #DB or #AC to the guest. An event that was being delivered is lost to it, as on the bare CPU, where a benign
@@ -140,14 +139,16 @@ impl Vcpu {
     }
 
     /// Returns the address behind the instruction that exited, where VMX tells.
-    #[inline]
-    pub fn next_rip(&self) -> Option<u64> {
-        if !self.reason().has_instruction_length() {
-            return None;
-        }
+    #[inline(always)]
+    pub fn next_rip(&self, exit: Exit) -> Option<u64> {
+        exit.is_instruction().then(|| self.behind_instruction())
+    }
+
+    #[inline(always)]
+    fn behind_instruction(&self) -> u64 {
         let rip = self.context.regs.rip;
         let next = rip.wrapping_add(u64::from(self.current().info(info::INSTRUCTION_LENGTH)));
-        if next >> 32 == rip >> 32 { Some(next) } else { Some(self.wrapped(next)) }
+        if next >> 32 == rip >> 32 { next } else { self.wrapped(next) }
     }
 
     /// RIP wraps at 4 GiB outside 64-bit mode.
@@ -157,7 +158,7 @@ impl Vcpu {
     }
 
     /// Continues at `rip`, the emulated instruction being done.
-    #[inline]
+    #[inline(always)]
     pub fn advance_to(&mut self, rip: u64) {
         self.context.regs.rip = rip;
         if self.pointers == Pointers::Same {

@@ -11,13 +11,13 @@ use crate::virt::vmx::guest_state;
 
 impl Vcpu {
     /// Returns the general registers, RIP and RFLAGS.
-    #[inline]
+    #[inline(always)]
     pub fn regs(&self) -> &Regs {
         &self.context.regs
     }
 
     /// Sets one register.
-    #[inline]
+    #[inline(always)]
     pub fn set(&mut self, gpr: Gpr, value: u64) {
         if gpr == Gpr::Rsp {
             self.pointers = Pointers::Changed;

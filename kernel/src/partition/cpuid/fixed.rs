@@ -1,0 +1,75 @@
+//! The answers that never change, computed once: guests ask for the vendor or the feature bits again and again to make the CPU
+//! wait (CPUID serialises), and the host's own CPUID is slow, under another hypervisor an exit.
+
+use super::{EXTENDED, GuestView, LAST_BASIC, LAST_EXTENDED, Leaf, TscRate, answer};
+
+const BASIC: usize = LAST_BASIC as usize + 1;
+const EXTENSIONS: usize = (LAST_EXTENDED - EXTENDED) as usize + 1;
+
+/// Answers by leaf; `None` where an answer depends on more.
+#[derive(Clone, Debug)]
+pub struct FixedAnswers {
+    basic: [Option<Leaf>; BASIC],
+    extended: [Option<Leaf>; EXTENSIONS],
+}
+
+impl FixedAnswers {
+    /// Asks `host` for all of them.
+    pub fn new(host: &dyn Fn(u32, u32) -> Leaf, rate: TscRate) -> Self {
+        let nothing = GuestView { cr4: 0, xcr0: 0, rate };
+        let fixed = |leaf| is_fixed(leaf).then(|| answer(leaf, 0, host, &nothing));
+        Self {
+            basic: core::array::from_fn(|index| fixed(index as u32)),
+            extended: core::array::from_fn(|index| fixed(EXTENDED + index as u32)),
+        }
+    }
+
+    /// Returns the answer to `leaf`, whatever the subleaf, if it is one that never changes.
+    #[inline(always)]
+    pub fn get(&self, leaf: u32) -> Option<&Leaf> {
+        match leaf {
+            0..=LAST_BASIC => self.basic[leaf as usize].as_ref(),
+            EXTENDED..=LAST_EXTENDED => self.extended[(leaf - EXTENDED) as usize].as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Whether [`answer`] looks neither at the subleaf nor at the guest's registers.
+const fn is_fixed(leaf: u32) -> bool {
+    !matches!(leaf, 1 | 4 | 7 | 0xb | 0xd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host of which every leaf and subleaf reads differently.
+    fn host(leaf: u32, subleaf: u32) -> Leaf {
+        let word = |n: u32| (leaf ^ n).wrapping_mul(0x9e37_79b9) ^ subleaf.wrapping_mul(0x85eb_ca6b);
+        Leaf::new(word(1) | 0xff, word(2), word(3), word(4))
+    }
+
+    #[test]
+    fn a_fixed_answer_is_the_answer_to_every_subleaf_in_every_state_of_the_guest() {
+        let rate = TscRate::new(2_000_000_000);
+        let answers = FixedAnswers::new(&host, rate);
+        let mut found = 0;
+        for leaf in (0..0x20).chain(0x4000_0000..0x4000_0020).chain(0x8000_0000..0x8000_0020) {
+            let Some(fixed) = answers.get(leaf) else { continue };
+            found += 1;
+            for (subleaf, cr4, xcr0) in [(0, 0, 1), (1, u64::MAX, 7), (u32::MAX, 1 << 18, 3)] {
+                assert_eq!(*fixed, answer(leaf, subleaf, &host, &GuestView { cr4, xcr0, rate }), "leaf {leaf:#x}");
+            }
+        }
+        assert_eq!(found, BASIC - 5 + EXTENSIONS);
+    }
+
+    #[test]
+    fn what_depends_on_more_than_the_leaf_is_not_fixed() {
+        let answers = FixedAnswers::new(&host, TscRate::new(2_000_000_000));
+        for leaf in [1, 4, 7, 0xb, 0xd, 0xe, 0x4000_0000, 0x8000_0009, u32::MAX] {
+            assert_eq!(answers.get(leaf), None, "leaf {leaf:#x}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! CPUID.
+
+use crate::arch::fpu;
+use crate::partition::cpuid::{self, GuestView, Leaf};
+use crate::partition::decision::Decision;
+use crate::partition::machine::Machine;
+use crate::virt::Gpr;
+
+impl Machine {
+    /// Answers a leaf whatever it depends on.
+    pub(super) fn cpuid(&mut self, next: u64) -> Decision {
+        let regs = self.vcpu.regs();
+        let (leaf, subleaf) = (regs.get(Gpr::Rax) as u32, regs.get(Gpr::Rcx) as u32);
+        let view = GuestView { cr4: self.vcpu.cr4(), xcr0: fpu::live_xcr0(), rate: self.rate };
+        let answer = cpuid::answer(leaf, subleaf, &cpuid::host, &view);
+        answer.load(|gpr, value| self.vcpu.set(gpr, value));
+        Decision::SkipTo(next)
+    }
+}
+
+impl Leaf {
+    /// Puts the answer into registers, the upper halves cleared.
+    #[inline(always)]
+    pub(super) fn load(&self, mut set: impl FnMut(Gpr, u64)) {
+        for (gpr, value) in [(Gpr::Rax, self.eax), (Gpr::Rbx, self.ebx), (Gpr::Rcx, self.ecx), (Gpr::Rdx, self.edx)] {
+            set(gpr, u64::from(value));
+        }
+    }
+}
