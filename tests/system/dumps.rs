@@ -96,8 +96,10 @@ fn cost(bed: Bed) -> Result<()> {
 
     let (written, metadata) = (complete.number("pages_written")?, complete.number("metadata_bytes")?);
     ensure!((pages.dirty..=pages.dirty + KERNELS_OWN).contains(&written), "{}", complete.0);
+    // Beside the dump only the space's claim is written, a sector now and then.
+    let beats = (after.bytes_written - before.bytes_written).checked_sub(written * PAGE + metadata);
     ensure!(
-        after.bytes_written - before.bytes_written == written * PAGE + metadata,
+        beats.is_some_and(|bytes| bytes.is_multiple_of(512) && bytes <= 64 * 512),
         "QEMU counts {before:?} to {after:?}, {}",
         complete.0
     );

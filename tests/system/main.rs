@@ -14,6 +14,7 @@ mod lacking;
 mod partition;
 mod selftests;
 mod several;
+mod sharing;
 mod soak;
 mod spaces;
 mod start;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             dumps::CASES,
             spaces::CASES,
             gpt::CASES,
+            sharing::CASES,
             several::CASES,
             soak::CASES,
             flush::CASES,

@@ -161,6 +161,9 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
             Ok(image) => {
                 let class = image.class()?;
                 println!("{}: {}", image.name(), describe(&class));
+                if let Some(claim) = image.claim()? {
+                    println!("  claimed by node {}: it runs, or was cut off", claim.node);
+                }
                 match class {
                     Class::Space(record) if record.state.holds_dump() => {}
                     Class::Space(_) if image.number() > 0 && code.selects(image.area()) => {

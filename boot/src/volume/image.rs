@@ -2,6 +2,7 @@
 
 use super::{Access, Disk, describe, new_uuid};
 use anyhow::{Context, Result, bail, ensure};
+use kernel::paging::space::claim::{CLAIM_LEN, Claim};
 use kernel::paging::space::classify::HEAD_LEN;
 use kernel::paging::space::copies::TAIL_LEN;
 use kernel::paging::space::layout::usable;
@@ -118,6 +119,17 @@ impl Image {
         }
     }
 
+    /// Returns the claim on the space: somebody runs on it, or was cut off.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn claim(&self) -> Result<Option<Claim>> {
+        let Some(start) = Claim::start(self.capacity()) else { return Ok(None) };
+        let mut bytes = [0; CLAIM_LEN];
+        self.read(start, &mut bytes)?;
+        Ok(Claim::decode(&bytes))
+    }
+
     /// Writes a record over the older copy, and waits until it is on the medium.
     ///
     /// # Errors
@@ -138,6 +150,9 @@ impl Image {
         let tail_start = Side::A.start(self.capacity()).context("too small for a space")?;
         // Both records go first: an interruption leaves something that is nobody's space.
         self.write(tail_start, &[0; TAIL_LEN])?;
+        if let Some(claim) = Claim::start(self.capacity()) {
+            self.write(claim, &[0; CLAIM_LEN])?;
+        }
         self.flush()?;
         self.write(0, &vec![0; HEAD_LEN.min(usize::try_from(tail_start)?)])?;
         let name = new_uuid()?;

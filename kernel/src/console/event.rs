@@ -22,6 +22,8 @@ pub enum Event<'a> {
     Disk { index: u8, bytes: u64, base: Option<u64>, serial: &'a str },
     /// A paging space was looked at or changed its state.
     Space { disk: u8, space: u32, state: &'a str, partition: &'a str, epoch: u64 },
+    /// A space is claimed by another node, and watched before it is used.
+    Watching { disk: u8, space: u32, node: &'a str },
     /// A partition starts an incarnation.
     Start { partition: &'a str, incarnation: u64 },
     /// The incarnation's first entry into the guest.

@@ -84,7 +84,7 @@ pub fn node(
     for disk in &disks {
         devices.push(Device::new(disk, buffer(memory)?));
     }
-    let node_uuid = Uuid::from_entropy(instr::rdtsc(), disks.len() as u64);
+    let node_uuid = Uuid::from_entropy(instr::rdtsc(), crate::arch::rtc::unix_ns());
     let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(devices, io, tasks, node_uuid)));
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces.count())?, *map));

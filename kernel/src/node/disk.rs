@@ -5,17 +5,25 @@
 use crate::addr::Hpa;
 use crate::block::discover::Found;
 use crate::block::{Completion, Disk, DiskInfo, Request, SubmitError};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A paging device.
 pub struct NodeDisk {
     found: Found,
     info: DiskInfo,
+    /// Another node has taken it.
+    is_given_up: AtomicBool,
 }
 
 impl NodeDisk {
     /// Wraps what start-up has found.
     pub fn new(found: Found) -> Self {
-        Self { found, info: found.disk.info() }
+        Self { found, info: found.disk.info(), is_given_up: AtomicBool::new(false) }
+    }
+
+    /// Lets nothing through any more: another node has taken the disk.
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
     }
 
     /// Returns where the disk's first byte is, if it is memory-backed.
@@ -30,6 +38,9 @@ impl Disk for NodeDisk {
     }
 
     fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        if self.is_given_up.load(Ordering::Acquire) {
+            return Err(SubmitError::Failed);
+        }
         self.found.disk.submit(request)
     }
 

@@ -43,6 +43,7 @@ pub fn turn(node: &'static Node, cpu: CpuId) -> bool {
     let work = node.pager.poll(cpu, time::now_ns());
     node.act_on(work);
     node.io.deliver(&node.pager);
+    node.spaces.beat(time::now_ns());
     let tasks = node.tasks.poll();
     if tasks.ended {
         node.wake();

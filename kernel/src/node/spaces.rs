@@ -10,8 +10,10 @@
 //!
 //! Records are written by tasks; a space has one task at a time, because every one of them begins with a change of phase
 //! that only one can make. What a record claims is durable before the record is.
+//! Nothing is written to a space before it is claimed.
 
 mod activate;
+mod claims;
 mod discover;
 mod open;
 mod record_io;
@@ -58,6 +60,10 @@ enum Phase {
 struct Inner {
     phase: Phase,
     record: Option<Record>,
+    /// The claim on it is ours.
+    is_claimed: bool,
+    /// Another node is at it.
+    is_refused: bool,
 }
 
 /// One space.
@@ -73,6 +79,7 @@ pub struct Spaces {
     io: &'static AsyncIo,
     tasks: &'static super::task::Tasks,
     node: Uuid,
+    beats: claims::Beats,
 }
 
 /// A line about a space for people.
@@ -90,8 +97,11 @@ impl Spaces {
     /// Finds the spaces of `devices`; [`Self::open`] looks at what they hold.
     pub fn new(devices: Vec<Device>, io: &'static AsyncIo, tasks: &'static super::task::Tasks, node: Uuid) -> Self {
         let places = discover::places(&devices);
-        let space = |place| Space { place, inner: Ranked::new(Inner { phase: Phase::Unusable, record: None }) };
-        Self { spaces: places.into_iter().map(space).collect(), devices, io, tasks, node }
+        let space = |place| Space {
+            place,
+            inner: Ranked::new(Inner { phase: Phase::Unusable, record: None, is_claimed: false, is_refused: false }),
+        };
+        Self { spaces: places.into_iter().map(space).collect(), devices, io, tasks, node, beats: claims::Beats::new() }
     }
 
     fn space(&self, id: SpaceId) -> &Space {

@@ -39,7 +39,11 @@ struct Started {
 
 /// Runs what the boot archive says; returns when everything has ended.
 pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
-    let result = start(memory, archive).and_then(on_boot_cpu);
+    let result = start(memory, archive).and_then(|node| {
+        let result = on_boot_cpu(node);
+        leave(node);
+        result
+    });
     if let Err(trouble) = &result {
         log::error!("{}: {}", trouble.place, trouble.message);
         report(&Event::Error { place: &trouble.place, message: &trouble.message });
@@ -75,12 +79,25 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     build::report_disks(node);
     block_on(node, node.spaces.open());
     node.spaces.resume();
-    measure(node, &config)?;
-    for shared in &node.partitions {
-        build::check(node, shared)?;
+    match prepare(node, &config) {
+        Ok(()) => Ok(node),
+        Err(trouble) => {
+            leave(node);
+            Err(trouble)
+        }
     }
-    build::check_together(node)?;
-    Ok(node)
+}
+
+/// Measures, and checks that every partition can run, and all of them together.
+fn prepare(node: &'static Node, config: &Config) -> Result<(), Trouble> {
+    measure(node, config)?;
+    node.partitions.iter().try_for_each(|shared| build::check(node, shared).map(|_| ()))?;
+    build::check_together(node)
+}
+
+/// Leaves the disks to others.
+fn leave(node: &'static Node) {
+    block_on(node, node.spaces.give_up_claims());
 }
 
 /// Runs the measurements that the configuration asks for.

@@ -11,30 +11,49 @@ use crate::paging::space::{Class, Record, Residue, SpaceState, Uuid, classify};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec;
+use alloc::vec::Vec;
 
 impl Spaces {
     /// Looks at every space and does what a start has to do. A task of its own, before the first partition.
     pub async fn open(&self) {
-        for number in 0..self.spaces.len() {
-            if let Err(error) = self.open_one(SpaceId(number)).await {
-                self.trouble(SpaceId(number), &format!("cannot be read: {error:?}"));
+        let all = || (0..self.spaces.len()).map(SpaceId);
+        let mut ours = Vec::new();
+        for id in all().filter(|&id| self.disk(id).base().is_none()) {
+            if matches!(self.class(id).await, Ok(Some(Class::Blank | Class::Space(_)))) {
+                ours.push(id);
+            }
+        }
+        self.claim_all(ours).await;
+        for id in all() {
+            if self.space(id).inner.lock().is_refused {
+                continue;
+            }
+            // Looked at again: somebody may have been at it until it was claimed.
+            if let Err(error) = self.open_one(id).await {
+                self.trouble(id, &format!("cannot be read: {error:?}"));
             }
         }
     }
 
-    async fn open_one(&self, id: SpaceId) -> Result<(), DiskError> {
-        let space = self.space(id);
-        let bytes = space.place.area.bytes();
-        let Some(tail) = usable(bytes).checked_sub(TAIL_LEN as u64) else {
-            self.trouble(id, "too small for a paging space");
-            return Ok(());
-        };
+    /// Reads what a space holds; `None` where it is too small for one.
+    async fn class(&self, id: SpaceId) -> Result<Option<Class>, DiskError> {
+        let bytes = self.place(id).area.bytes();
+        let Some(tail) = usable(bytes).checked_sub(TAIL_LEN as u64) else { return Ok(None) };
         let head_len = (HEAD_LEN as u64).min(usable(bytes)) as usize;
         let mut head = vec![0; head_len];
         self.read(id, 0, &mut head).await?;
         let mut tail_bytes = Box::new([0; TAIL_LEN]);
         self.read(id, tail, &mut tail_bytes[..]).await?;
-        let class = classify(&head, &tail_bytes, bytes);
+        Ok(Some(classify(&head, &tail_bytes, bytes)))
+    }
+
+    async fn open_one(&self, id: SpaceId) -> Result<(), DiskError> {
+        let space = self.space(id);
+        let bytes = space.place.area.bytes();
+        let Some(class) = self.class(id).await? else {
+            self.trouble(id, "too small for a paging space");
+            return Ok(());
+        };
         match &class {
             Class::Foreign(what) => {
                 self.trouble(id, &format!("holds {what}; `tidepool volume format` would make a paging space of it"))

@@ -1,7 +1,7 @@
 //! Where each part of a space lies: fixed by the capacity of the device and the number of pages.
 //!
 //! Invariants: the parts follow each other without overlap, each aligned to 4 KiB, the blocks to 1 MiB; the last
-//! block ends before the records. All offsets are bytes from the start of the device.
+//! block ends before the claim and the records. All offsets are bytes from the start of the device.
 
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::block::SectorRange;
@@ -9,6 +9,8 @@ use crate::block::request::SECTOR_SIZE;
 
 /// Bytes of one copy of the record.
 pub const RECORD_SIZE: u64 = 4096;
+/// Bytes behind the last block that belong to the claim and the two records.
+pub const TAIL: u64 = 3 * RECORD_SIZE;
 /// Alignment of the first block.
 pub const DATA_ALIGN: u64 = 1 << 20;
 /// Least room for ELF header and program headers.
@@ -81,7 +83,7 @@ impl Layout {
             return Err(LayoutError::Empty);
         }
         let layout = Self::of(pages);
-        let needed = layout.blocks().end() + 2 * RECORD_SIZE;
+        let needed = layout.blocks().end() + TAIL;
         if needed > usable(capacity) {
             return Err(LayoutError::TooSmall { needed });
         }
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_follow_each_other_and_end_before_the_records() {
+    fn parts_follow_each_other_and_end_before_claim_and_records() {
         for pages in [1, 2, 2339, 2340, 65536, 1 << 20, u32::MAX] {
             let l = Layout::of(pages);
             let n = u64::from(pages);
@@ -182,7 +184,7 @@ mod tests {
             assert!(l.header().len >= n * 28 + 64 + 64 + 3 * 56 && l.header().len >= 64 << 10);
             assert!(l.bitmap().len * 8 >= n && l.checksums().len >= n * 4);
             assert!(l.blocks().start.is_multiple_of(MIB));
-            let least = l.blocks().end() + 8192;
+            let least = l.blocks().end() + 12288;
             assert_eq!(Layout::for_pages(least, pages), Ok(l));
             assert_eq!(Layout::for_pages(least + 4095, pages), Ok(l));
             assert_eq!(Layout::for_pages(least - 1, pages), Err(LayoutError::TooSmall { needed: least }));
@@ -202,8 +204,8 @@ mod tests {
     #[test]
     fn most_pages_is_the_last_that_fits() {
         assert_eq!(Layout::most_pages(0), 0);
-        assert_eq!(Layout::most_pages(MIB + 8192), 0);
-        assert_eq!(Layout::most_pages(MIB + 4096 + 8192), 1);
+        assert_eq!(Layout::most_pages(MIB + 12288), 0);
+        assert_eq!(Layout::most_pages(MIB + 4096 + 12288), 1);
         let most = Layout::most_pages(256 * MIB);
         assert!(Layout::for_pages(256 * MIB, most).is_ok() && Layout::for_pages(256 * MIB, most + 1).is_err());
         assert_eq!(Layout::for_pages(256 * MIB, 0), Err(LayoutError::Empty));

@@ -9,6 +9,7 @@
 //!               bitmap: one bit a page                 "the block holds the final content"
 //!               checksums: CRC32C of each block        4 bytes a page
 //!  data_start   blocks                                 aligned to 1 MiB
+//!  end - 12 KiB claim                                 one sector, renewed while somebody runs on the space
 //!  end - 8 KiB  record A, record B                     4 KiB each, written in turn
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! | [`state`] | the states and the one table of legal transitions |
 //! | [`record`], [`raw`] | the record as a typed value, and its 4,096 bytes; `codec` goes from one to the other and judges |
 //! | [`copies`] | copies A and B: the newest valid one, and where the next goes |
+//! | [`claim`] | who runs on a space now |
 //! | [`mod@classify`] | what a device holds, from the bytes at both ends |
 //! | [`content`] | which pages of a dump are final, from bitmap and drain progress |
 //! | [`recovery`] | what to do with each space that a start finds |
@@ -27,6 +29,7 @@
 //! `docs/on-disk-format.md` describes every byte.
 
 pub mod area;
+pub mod claim;
 pub mod classify;
 mod codec;
 pub mod content;

@@ -1,0 +1,108 @@
+//! One disk and two hypervisors: a claim says who is at a space, and nobody writes to it beside its owner.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::{Bed, Ended};
+use boot::volume::{Access, Image};
+use kernel::paging::space::Uuid;
+use kernel::paging::space::claim::{CLAIM_LEN, Claim};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tests::Case;
+use tests::scene::{LIMIT, Play, Scene, Setting};
+
+pub const CASES: &[Case] = &[
+    Case { name: "a_second_hypervisor_leaves_a_running_ones_disk_alone", beds: &[Bed::Qemu], needs: &[], run: second },
+    Case { name: "a_claim_that_a_power_cut_left_is_watched_and_then_taken", beds: &[Bed::Qemu], needs: &[], run: left_behind },
+    Case { name: "a_node_whose_claim_was_taken_gives_the_disk_up", beds: &[Bed::Qemu], needs: &[], run: taken },
+];
+
+const SMALL: Setting = Setting { memory_mib: 16, pool_mib: 24, devices_mib: &[24], cmdline: "paged=200", partition: "" };
+
+/// Returns the image for an emulator that does not ask who else has it.
+fn unlocked(image: &Path) -> PathBuf {
+    let file = format!("{{\"driver\":\"file\",\"filename\":\"{}\",\"locking\":\"off\"}}", image.display());
+    format!("json:{{\"driver\":\"raw\",\"file\":{file}}}").into()
+}
+
+fn claim(image: &Path) -> Result<Option<Claim>> {
+    let mut bytes = [0; CLAIM_LEN];
+    let start = Claim::start(std::fs::metadata(image)?.len()).context("room for a claim")?;
+    File::open(image)?.read_exact_at(&mut bytes, start)?;
+    Ok(Claim::decode(&bytes))
+}
+
+fn second(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "shared", SMALL)?;
+    let mut machine = scene.machine()?;
+    machine.disks[0] = unlocked(&scene.image(0));
+    let mut first = Play::of(&machine)?;
+    first.get_ready()?;
+    let owner = claim(&scene.image(0))?.context("the first has claimed its space")?.node;
+
+    let mut other = Play::of(&machine)?;
+    let watching = other.event("watching")?;
+    ensure!(watching.text("node")? == owner.to_string() && watching.number("disk")? == 0, "{}", watching.0);
+    let error = other.event_with("error", |e| e.0["place"] == "paging device 0")?;
+    ensure!(error.text("message")?.contains("in use: node"), "{}", error.0);
+    ensure!(other.event("error")?.text("message")?.contains("larger than every paging space"));
+    ensure!(other.running.wait_for_end(LIMIT)? == Ended::Failure, "it started without a space");
+    other.running.passed();
+
+    first.key(b'v')?;
+    ensure!(first.line("wrong ")? == "0");
+    let record = Image::open(&scene.image(0), Access::Read)?.record()?;
+    ensure!(record.owner.is_some_and(|of| of.node == owner), "the space changed hands");
+    first.power_off()
+}
+
+fn left_behind(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "left-behind", SMALL)?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    play.cut_power();
+    ensure!(claim(&scene.image(0))?.is_some(), "a power cut took the claim away");
+    let mut play = scene.start()?;
+    play.event("watching")?;
+    play.space(0, "active")?;
+    play.get_ready()?;
+    play.power_off()?;
+    ensure!(claim(&scene.image(0))?.is_none(), "an orderly stop left its claim");
+    let mut play = scene.start()?;
+    play.space(0, "active")?;
+    ensure!(!play.running.events.all().iter().any(|e| e.name() == "watching"), "a space without a claim was watched");
+    play.power_off()
+}
+
+fn taken(bed: Bed) -> Result<()> {
+    let scene = Scene::new(bed, "taken", SMALL)?;
+    let mut play = scene.start()?;
+    play.get_ready()?;
+    let file = File::options().write(true).open(scene.image(0))?;
+    let start = Claim::start(file.metadata()?.len()).context("room for a claim")?;
+    let thief = Uuid([9; 16]);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        // Again and again: a beat that was on its way writes over it.
+        file.write_all_at(&Claim { node: thief, beat: 1 }.encode(), start)?;
+        file.sync_data()?;
+        play.running.events.poll(Duration::from_millis(50));
+        let tells = |e: &&boot::events::Event| e.name() == "error" && e.0["place"] == "paging device 0";
+        if let Some(error) = play.running.events.all().iter().find(tells) {
+            ensure!(error.text("message")?.contains(&format!("was taken by node {thief}")), "{}", error.0);
+            break;
+        }
+        ensure!(Instant::now() < deadline, "nobody noticed");
+    }
+    // From now on nothing of the first may reach the disk.
+    let before = play.running.disk_counters()?[0];
+    play.running.events.send(serde_json::json!({"command": "evict", "partition": tests::scene::PARTITION, "count": 4096}))?;
+    play.event("reply")?;
+    play.stats()?;
+    let after = play.running.disk_counters()?[0];
+    ensure!(before.bytes_written == after.bytes_written, "{before:?} {after:?}");
+    play.cut_power();
+    ensure!(claim(&scene.image(0))?.is_some_and(|claim| claim.node == thief));
+    Ok(())
+}
