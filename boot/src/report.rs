@@ -20,6 +20,11 @@ impl Table {
         self.rows.push(cells.iter().take(self.head.len()).cloned().collect());
     }
 
+    /// Returns its text, each line two columns further right.
+    pub fn indented(&self) -> String {
+        self.to_string().lines().map(|line| format!("  {line}\n")).collect()
+    }
+
     fn width(&self, column: usize) -> usize {
         let cells = self.rows.iter().filter_map(|row| row.get(column)).chain(self.head.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)

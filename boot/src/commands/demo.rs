@@ -6,7 +6,7 @@ use crate::config;
 use crate::demo::readers::Readers;
 use crate::demo::story::Story;
 use crate::demo::verdict::{Reading, Verdict};
-use crate::demo::{self, PARTITION};
+use crate::demo::{self, Scale};
 use crate::dump::Dump;
 use crate::events::Polled;
 use crate::kernel_build::{self, Variant};
@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The machine's time, from its start to the end of the story.
-const LIMIT: Duration = Duration::from_secs(420);
 /// How long one look at the events lasts, and so how stale a line of the console can be.
-const LOOK: Duration = Duration::from_millis(50);
-/// Time between two requests for counters.
-const STATS: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
+/// Time between two requests for counters, and so between two points of the picture.
+const STATS: Duration = Duration::from_millis(500);
+/// The same while a dump drains.
+const STATS_OF_DRAIN: Duration = Duration::from_millis(40);
 /// For the machine's orderly end.
 const END: Duration = Duration::from_secs(20);
 
@@ -45,9 +45,6 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     if bed == Bed::Nested {
         return demo::nested::demonstrate(bed, permission, name);
     }
-    if bed == Bed::Bochs {
-        bail!("the demonstration needs virtio disks, which Bochs has not: use --bed qemu");
-    }
     setup::prepare(&[Job::Boot(bed), Job::Guest, Job::Readers], permission)?;
     let kernel = debian::kernel(permission)?;
     let readers = Readers { vmlinux: debian::debug_symbols(&kernel, permission)?, python: python::drgn(permission)? };
@@ -60,54 +57,75 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
 
     println!("{} {} in {}, configuration {}", kernel.package, kernel.version, bed.name(), file.display());
     let mut running = machine.start()?;
-    let story = follow(&mut running)?;
-    let end = finish(&mut running);
+    let place = format!("transcript in {}", running.folder().display());
+    let story = follow(&mut running, Scale::of(bed)).with_context(|| place.clone())?;
+    draw(&story, &folder)?;
     if let Some(failure) = &story.failure {
-        bail!("{failure}; transcript in {}", running.folder().display());
+        bail!("{failure}; {place}");
     }
-    end?;
+    let disks = if disks.is_empty() { bring_out(&mut running, &story, &folder)? } else { disks };
+    finish(&mut running).with_context(|| place.clone())?;
     let verdict = judge(&story, &disks, &readers)?;
     if !verdict.broken().is_empty() {
-        bail!("did not hold: {}; transcript in {}", verdict.broken().join(", "), running.folder().display());
+        bail!("did not hold: {}; {place}", verdict.broken().join(", "));
     }
     running.passed();
     Ok(())
 }
 
 /// Tells the story as it happens.
-fn follow(running: &mut Running) -> Result<Story> {
-    let (start, mut story) = (Instant::now(), Story::default());
+fn follow(running: &mut Running, scale: Scale) -> Result<Story> {
+    let (start, mut story) = (Instant::now(), Story::new(scale));
     let mut next_stats = start + STATS;
     while !story.is_over() {
-        if start.elapsed() > LIMIT {
-            bail!("the demonstration took more than {} s; transcript in {}", LIMIT.as_secs(), running.folder().display());
+        let at = start.elapsed();
+        if at.as_secs() > scale.limit_s {
+            bail!("the demonstration took more than {} s", scale.limit_s);
         }
+        let at = at.as_secs_f64();
         let said = match running.events.poll(LOOK) {
-            Polled::Event(event) => story.event(&event),
+            Polled::Event(event) => story.event(at, &event),
             Polled::Nothing => None,
-            Polled::Ended => bail!("the machine stopped too early; transcript in {}", running.folder().display()),
+            Polled::Ended => bail!("the machine stopped too early"),
         };
         let mut lines: Vec<_> = said.into_iter().collect();
         while let Ok(line) = running.console.next_line(Instant::now()) {
-            lines.extend(story.line(&line));
+            lines.extend(story.line(at, &line));
         }
         for line in lines {
-            println!("{:7.1} s  {line}", start.elapsed().as_secs_f64());
+            println!("{at:7.1} s  {line}");
         }
         if Instant::now() >= next_stats {
             running.events.send(json!({"command": "stats"}))?;
-            next_stats = Instant::now() + STATS;
+            next_stats = Instant::now() + if story.drains() { STATS_OF_DRAIN } else { STATS };
         }
     }
-    take_last_stats(running, &mut story);
     Ok(story)
 }
 
-fn take_last_stats(running: &mut Running, story: &mut Story) {
-    if running.events.command(END, json!({"command": "stats"})).is_ok() {
-        let all = running.events.all().to_vec();
-        all.iter().filter(|event| event.name() == "stats").for_each(|event| drop(story.event(event)));
+/// Draws the pool over time.
+fn draw(story: &Story, folder: &Path) -> Result<()> {
+    if let Some(svg) = story.series.svg() {
+        let file = folder.join("pool.svg");
+        std::fs::write(&file, svg).with_context(|| format!("{}", file.display()))?;
+        println!("\n  the pool over time: {}", file.display());
     }
+    Ok(())
+}
+
+/// Stops the partitions and writes the memory-backed disk that holds the dump to a file.
+fn bring_out(running: &mut Running, story: &Story, folder: &Path) -> Result<Vec<PathBuf>> {
+    for name in story.workers.keys() {
+        running.events.command(END, json!({"command": "stop", "partition": name}))?;
+        running
+            .events
+            .wait_for(END, "a partition to stop", |event| event.name() == "stopped" && event.0["partition"] == **name)?;
+    }
+    let (_, complete) = story.complete.as_ref().context("no dump is complete")?;
+    let place = story.disks.get(&complete.number("disk")?).context("the dump's disk was never reported")?;
+    let file = folder.join("dump.img");
+    running.bring_out(place.0, u32::try_from(place.1)?, &file, END)?;
+    Ok(vec![file])
 }
 
 fn finish(running: &mut Running) -> Result<()> {
@@ -116,7 +134,7 @@ fn finish(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// Reads the dump and prints the table.
+/// Reads the dump and prints the tables.
 fn judge(story: &Story, disks: &[PathBuf], readers: &Readers) -> Result<Verdict> {
     let image = dump_of(disks)?;
     let mut verdict = Verdict::default();
@@ -128,7 +146,7 @@ fn judge(story: &Story, disks: &[PathBuf], readers: &Readers) -> Result<Verdict>
         drgn: readers.inspect(image)?,
     };
     verdict.of_reading(story, &reading);
-    println!("\n{}", verdict.facts());
+    println!("\n{}\n{}", verdict.table().indented(), verdict.facts());
     println!("  the dump is the paging device itself: {}", image.display());
     for command in readers.commands(image) {
         println!("    {command}");
@@ -136,11 +154,12 @@ fn judge(story: &Story, disks: &[PathBuf], readers: &Readers) -> Result<Verdict>
     Ok(verdict)
 }
 
-/// Returns the image that holds the partition's dump.
+/// Returns the image that holds the first partition's dump.
 fn dump_of(disks: &[PathBuf]) -> Result<&Path> {
+    let first = Scale::name(0);
     for disk in disks {
         let record = Image::open(disk, Access::Read)?.record()?;
-        if record.state.holds_dump() && record.owner.is_some_and(|owner| owner.name.as_str() == PARTITION) {
+        if record.state.holds_dump() && record.owner.is_some_and(|owner| owner.name.as_str() == first) {
             return Ok(disk);
         }
     }

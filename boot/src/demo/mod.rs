@@ -1,42 +1,28 @@
-//! The demonstration: one Debian, promised twice the memory there is, from its first page-out to its dump.
+//! The demonstration: Debians that were promised twice the memory there is, from their first page-out to a dump.
 //!
 //! ```text
-//!  boot ──> the worker fills memory, verifies it, pass after pass ──> panic
-//!       ──> restart while the drain goes on ──> works again ──> dump complete ──> the dump is read ──> table
+//!  boot ──> workers fill memory, verify it, pass after pass ──> one panics
+//!       ──> it restarts while its drain goes on, the others work on ──> it works again ──> the dump is read ──> table, picture
 //! ```
 //!
-//! [`story`] follows what the machine says, [`readers`] open the dump with the usual tools, [`verdict`] says what of all
-//! that held. The configuration is an ordinary file, which stays for people to look at.
+//! [`scale`] says how large it is in each bed, [`story`] follows what the machine says, [`readers`] open the dump with the
+//! usual tools, [`verdict`] says what of all that held, [`picture`] draws the pool over time. The configuration is an ordinary
+//! file, which stays for people to look at.
 
 pub mod nested;
+pub mod picture;
 pub mod readers;
+pub mod scale;
 pub mod story;
 pub mod verdict;
+pub mod worker;
 
 use crate::bed::Bed;
 use crate::config::format_size;
 use anyhow::Result;
+pub use scale::Scale;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Pool of the demonstration.
-pub const POOL: u64 = 128 << 20;
-/// What the partition is promised.
-pub const MEMORY: u64 = 256 << 20;
-/// Size of each paging device: the memory, what describes it, and the records.
-const DEVICE: u64 = 272 << 20;
-/// Passes of the worker before the panic.
-pub const PASSES: u64 = 4;
-/// MiB that the worker writes anew right before the panic: what the drain has to write.
-pub const DIRTY_MIB: u64 = 80;
-/// Bytes a second that each disk of an emulated machine can do.
-///
-/// Under TCG a CPU takes 20 to 50 times as long as a real one for its part of a page's way to the disk, while the disk's part costs
-/// the emulator next to nothing. This disk is as much slower than an NVMe drive of 2 to 5 GB/s, so that the two stand to each other
-/// as in a real machine, and the drain's share of the disk's speed says whether the disk or the hypervisor holds it up.
-const EMULATED_BANDWIDTH: u64 = 100 << 20;
-/// The partition's name.
-pub const PARTITION: &str = "debian";
 
 /// Writes the configuration file and removes the last demonstration's images; returns the file.
 ///
@@ -44,34 +30,53 @@ pub const PARTITION: &str = "debian";
 /// Where the folder cannot be written.
 pub fn write_configuration(folder: &Path, bed: Bed, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
-    let mut devices = String::new();
-    for name in ["a.img", "b.img"] {
-        match fs::remove_file(folder.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        let size = format_size(DEVICE);
-        devices += &match bed {
-            Bed::Bochs => format!("[[paging_device]]\nmemory = \"{size}\"\n\n"),
-            _ => format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"{size}\"\n\n"),
-        };
-    }
-    let machine = match bed {
-        Bed::Qemu => format!("[machine]\ndisk_bandwidth = \"{}\"\n\n", format_size(EMULATED_BANDWIDTH)),
-        _ => String::new(),
-    };
-    let (pool, memory) = (format_size(POOL), format_size(MEMORY));
-    let text = format!(
+    let scale = Scale::of(bed);
+    let mut text = format!(
         "# The demonstration's configuration; `tidepool boot` takes such a file.\n\
          self_tests = [\"raw-disk\"]\n\n\
-         [pool]\nmemory = \"{pool}\"\n\n{machine}\
-         {devices}\
-         [[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory}\"\nkernel = \"{}\"\ninitrd = \"{}\"\n\
-         cmdline = \"console=ttyS0 quiet worker.crash_after={PASSES} worker.dirty_mib={DIRTY_MIB}\"\ndump = \"aided\"\nrestart = \"threshold\"\n",
-        kernel.display(),
-        initrd.display(),
+         [pool]\nmemory = \"{}\"\n\n",
+        format_size(scale.pool)
     );
+    if let Some(bandwidth) = scale.disk_bandwidth {
+        text += &format!("[machine]\ndisk_bandwidth = \"{}\"\n\n", format_size(bandwidth));
+    }
+    for index in 0..scale.devices() {
+        text += &device(folder, bed, &scale, index)?;
+    }
+    for index in 0..scale.partitions {
+        text += &partition(&scale, index, kernel, initrd);
+    }
     let file = folder.join("demo.toml");
     crate::atomic::write(&file, |out| Ok(std::io::Write::write_all(out, text.as_bytes())?))?;
     Ok(file)
+}
+
+fn device(folder: &Path, bed: Bed, scale: &Scale, index: u64) -> Result<String> {
+    let (name, size) = (format!("{index}.img"), format_size(scale.device()));
+    match fs::remove_file(folder.join(&name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    Ok(match bed {
+        Bed::Bochs => format!("[[paging_device]]\nmemory = \"{size}\"\n\n"),
+        _ => format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"{size}\"\n\n"),
+    })
+}
+
+fn partition(scale: &Scale, index: u64, kernel: &Path, initrd: &Path) -> String {
+    let mut cmdline = "console=ttyS0 quiet".to_owned();
+    if let Some(mib) = scale.worker_mib {
+        cmdline += &format!(" worker.mib={mib}");
+    }
+    if index == 0 {
+        cmdline += &format!(" worker.crash_after={} worker.dirty_mib={}", scale.passes, scale.dirty_mib);
+    }
+    format!(
+        "[[partition]]\nname = \"{}\"\nmemory = \"{}\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"{cmdline}\"\n\
+         dump = \"aided\"\nrestart = \"threshold\"\n\n",
+        Scale::name(index),
+        format_size(scale.memory),
+        kernel.display(),
+        initrd.display(),
+    )
 }

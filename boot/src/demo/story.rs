@@ -1,85 +1,123 @@
-//! What happened so far, told by events and by the partition's console.
+//! What happened so far, told by events and by the partitions' consoles.
+//!
+//! Times are seconds of the host since the machine started.
 
-use super::PARTITION;
+use super::Scale;
+use super::picture::Series;
+use super::worker::Worker;
 use crate::events::Event;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What the worker of one incarnation has said.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Worker {
-    /// Passes that ended.
-    pub passes: u64,
-    /// Pages of a pass.
-    pub pages: u64,
-    /// Pages verified, all passes together.
-    pub verified: u64,
-    /// Pages found wrong.
-    pub wrong: u64,
-}
+/// An event, and when it came.
+pub type At = (f64, Event);
 
-/// The story of one partition.
-#[derive(Clone, PartialEq, Debug, Default)]
+/// The story of all partitions.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Story {
-    /// What each incarnation's worker has said.
-    pub workers: BTreeMap<u64, Worker>,
-    /// The event of the crash.
-    pub crash: Option<Event>,
-    /// The event of the restart behind it.
-    pub restart: Option<Event>,
-    /// Whether the dump was complete before the restart.
+    scale: Scale,
+    /// What each partition's worker has said.
+    pub workers: BTreeMap<String, Worker>,
+    /// The crash of the first partition.
+    pub crash: Option<At>,
+    /// The restart behind it.
+    pub restart: Option<At>,
+    /// The complete dump.
+    pub complete: Option<At>,
+    /// Whether that came before the restart.
     pub complete_before_restart: bool,
-    /// The event of the complete dump.
-    pub complete: Option<Event>,
-    /// The last counters of each incarnation.
-    pub stats: BTreeMap<u64, Value>,
-    /// Speed of the raw disk in bytes a second, where it was measured.
-    pub raw_speed: Option<u64>,
+    /// The last counters of each incarnation of each partition.
+    pub stats: BTreeMap<(String, u64), Value>,
+    /// The pool over time.
+    pub series: Series,
+    /// Speed of each raw disk in bytes a second, where it was measured.
+    pub raw_speed: BTreeMap<u64, u64>,
+    /// Where memory-backed disks are: their physical address and their size.
+    pub disks: BTreeMap<u64, (u64, u64)>,
     /// What ends the story early.
     pub failure: Option<String>,
-    incarnation: u64,
+    /// Pages that each worker had verified when the dump was complete.
+    verified_then: BTreeMap<String, u64>,
 }
 
 impl Story {
-    /// Takes an event in; returns what to tell people.
-    pub fn event(&mut self, event: &Event) -> Option<String> {
-        if event.0.get("partition").is_some_and(|name| name != PARTITION) {
-            return None;
+    /// Nothing has happened.
+    pub fn new(scale: Scale) -> Self {
+        let workers = (0..scale.partitions).map(|index| (Scale::name(index), Worker::default())).collect();
+        Self {
+            scale,
+            workers,
+            crash: None,
+            restart: None,
+            complete: None,
+            complete_before_restart: false,
+            stats: BTreeMap::new(),
+            series: Series::default(),
+            raw_speed: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            failure: None,
+            verified_then: BTreeMap::new(),
         }
+    }
+
+    /// Returns how large it is.
+    pub fn scale(&self) -> &Scale {
+        &self.scale
+    }
+
+    /// Takes an event in; returns what to tell people.
+    pub fn event(&mut self, at: f64, event: &Event) -> Option<String> {
         let number = |member: &str| event.0[member].as_u64().unwrap_or(0);
         let text = |member: &str| event.0[member].as_str().unwrap_or("").to_owned();
-        match event.name() {
+        let told = match event.name() {
             "boot" => Some(format!("the hypervisor runs: {}, {} CPUs", text("backend"), number("cpus"))),
+            "disk" => {
+                self.disks.insert(number("index"), (number("base"), number("bytes")));
+                None
+            }
             "start" => Some(format!("incarnation {} starts", number("incarnation"))),
             "waiting" => Some(format!("waiting: {}", text("what"))),
-            "bench" if text("id").starts_with("raw-disk") => {
-                // The first disk is the one that the dump goes to.
-                self.raw_speed.get_or_insert(number("average"));
-                Some(format!("{} writes {} MB/s", text("id"), number("average") / 1_000_000))
-            }
-            "crash" => {
-                self.crash = Some(event.clone());
-                Some(format!("crashed ({}): {} pages resident, {} paged", text("reason"), number("resident"), number("paged")))
-            }
+            "bench" => self.measured(&text("id"), number("average")),
+            "crash" => self.crashed(at, event),
             "restart" => {
-                self.restart = Some(event.clone());
+                self.restart = Some((at, event.clone()));
                 self.complete_before_restart = self.complete.is_some();
                 Some(format!("restarting, with {} pages still to drain", number("drain_remaining")))
             }
             "dump_complete" => {
-                self.complete = Some(event.clone());
+                self.complete = Some((at, event.clone()));
+                self.verified_then = self.workers.iter().map(|(name, w)| (name.clone(), w.verified)).collect();
                 Some(format!("the dump is complete: {} bytes written", number("bytes_written")))
             }
             "stats" => {
-                self.stats.insert(number("incarnation"), event.0.clone());
+                self.stats.insert((text("partition"), number("incarnation")), event.0.clone());
                 None
             }
             "dump_failed" => self.fail(format!("the dump failed: {}", text("message"))),
             "error" => self.fail(format!("{}: {}", text("place"), text("message"))),
             "panic" => self.fail(format!("the hypervisor panicked: {}", text("message"))),
+            "stopped" => self.fail(format!("stopped: {}", text("how"))),
             "end" if number("status") != 0 => self.fail("the hypervisor ended with an error".to_owned()),
             _ => None,
+        };
+        self.series.event(event);
+        let who = text("partition");
+        told.map(|told| if who.is_empty() { told } else { format!("{who}: {told}") })
+    }
+
+    fn measured(&mut self, id: &str, speed: u64) -> Option<String> {
+        let disk = id.strip_prefix("raw-disk ")?;
+        self.raw_speed.insert(disk.parse().ok()?, speed);
+        Some(format!("raw disk {disk} writes {} MB/s", speed / 1_000_000))
+    }
+
+    fn crashed(&mut self, at: f64, event: &Event) -> Option<String> {
+        let (reason, who) = (event.0["reason"].as_str()?, event.0["partition"].as_str()?);
+        if who != Scale::name(0) || self.crash.is_some() {
+            return self.fail(format!("crashed ({reason}), which nobody asked for"));
         }
+        self.crash = Some((at, event.clone()));
+        Some(format!("crashed ({reason}): {} pages resident, {} paged", event.0["resident"], event.0["paged"]))
     }
 
     fn fail(&mut self, what: String) -> Option<String> {
@@ -87,33 +125,44 @@ impl Story {
         Some(what)
     }
 
-    /// Takes a line of the partition's console in; returns what to tell people.
-    pub fn line(&mut self, line: &str) -> Option<String> {
-        if let Some(text) = behind(line, "init: Linux ") {
-            self.incarnation = text.rsplit(' ').next()?.parse().ok()?;
-            return Some(format!("Linux {text}"));
-        }
-        let text = behind(line, "worker: ")?;
-        let words: Vec<_> = text.split(' ').collect();
-        if let ["pass", pass, "pages", pages, "wrong", wrong] = words.as_slice() {
-            let worker = self.workers.entry(self.incarnation).or_default();
-            worker.passes = pass.parse().ok()?;
-            worker.pages = pages.parse().ok()?;
-            worker.verified += worker.pages;
-            worker.wrong += wrong.parse::<u64>().ok()?;
-        }
-        Some(format!("worker: {text}"))
+    /// Takes a line of the consoles in; returns what to tell people.
+    pub fn line(&mut self, at: f64, line: &str) -> Option<String> {
+        let (name, line) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", line));
+        let only = self.scale.partitions == 1;
+        let worker = if only { self.workers.values_mut().next() } else { self.workers.get_mut(name) }?;
+        let told = if let Some(text) = behind(line, "init: Linux ") {
+            worker.begin(text.rsplit(' ').next()?.parse().ok()?);
+            format!("Linux {text}")
+        } else {
+            let text = behind(line, "worker: ")?;
+            if !worker.said(at, text) {
+                return None;
+            }
+            format!("worker: {text}")
+        };
+        Some(if only { told } else { format!("{name}: {told}") })
     }
 
-    /// Returns whether everything has happened that the demonstration waits for.
+    /// Returns whether everything has happened that the demonstration waits for: the dump is complete, the successor works, and so
+    /// do the others.
     pub fn is_over(&self) -> bool {
-        let works_again = self.workers.iter().any(|(&incarnation, worker)| incarnation > 1 && worker.passes >= 2);
-        self.failure.is_some() || (self.complete.is_some() && self.restart.is_some() && works_again)
+        let first = Scale::name(0);
+        let works = |(name, worker): (&String, &Worker)| match *name == first {
+            true => worker.incarnation > 1 && worker.passes >= 2,
+            false => self.verified_then.get(name).is_some_and(|&then| worker.verified > then),
+        };
+        self.failure.is_some() || (self.complete.is_some() && self.restart.is_some() && self.workers.iter().all(works))
     }
 
-    /// Returns the largest value of a counter over the incarnations.
-    pub fn counter(&self, name: &str) -> u64 {
-        self.stats.values().filter_map(|stats| stats[name].as_u64()).max().unwrap_or(0)
+    /// Returns whether the dump is on its way.
+    pub fn drains(&self) -> bool {
+        self.crash.is_some() && self.complete.is_none()
+    }
+
+    /// Returns a counter's sum over all incarnations of a partition.
+    pub fn counter(&self, partition: &str, name: &str) -> u64 {
+        let of = self.stats.iter().filter(|((who, _), _)| who == partition);
+        of.filter_map(|(_, stats)| stats[name].as_u64()).sum()
     }
 }
 
@@ -125,39 +174,50 @@ fn behind<'a>(line: &'a str, what: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bed::Bed;
     use serde_json::json;
 
-    #[test]
-    fn passes_count_for_the_incarnation_that_made_them() {
-        let mut story = Story::default();
-        story.line("[debian] init: Linux 6.1.0 is up, incarnation 1");
-        story.line("worker: pass 1 pages 100 wrong 0");
-        story.line("worker: pass 2 pages 100 wrong 3");
-        story.line("init: Linux 6.1.0 is up, incarnation 2");
-        story.line("worker: pass 1 pages 90 wrong 0\r");
-        assert_eq!(story.workers[&1], Worker { passes: 2, pages: 100, verified: 200, wrong: 3 });
-        assert_eq!(story.workers[&2], Worker { passes: 1, pages: 90, verified: 90, wrong: 0 });
+    fn story() -> Story {
+        Story::new(Scale { partitions: 2, ..Scale::of(Bed::Qemu) })
     }
 
     #[test]
-    fn the_story_is_over_when_the_dump_is_complete_and_the_successor_works() {
-        let mut story = Story::default();
-        for event in [json!({"event": "crash"}), json!({"event": "restart"}), json!({"event": "dump_complete"})] {
-            story.event(&Event(event));
+    fn the_story_is_over_when_the_dump_is_complete_and_all_work() {
+        let mut story = story();
+        for event in ["crash", "restart", "dump_complete"] {
+            story.event(1.0, &Event(json!({"event": event, "partition": "debian-1", "reason": "panic"})));
         }
         assert!(!story.is_over() && !story.complete_before_restart);
-        story.line("init: Linux 6.1.0 is up, incarnation 2");
-        story.line("worker: pass 1 pages 90 wrong 0");
+        story.line(2.0, "[debian-1] init: Linux 6.1.0 is up, incarnation 2");
+        story.line(3.0, "[debian-1] worker: pass 1 pages 90 wrong 0");
+        story.line(3.0, "[debian-1] worker: pass 2 pages 90 wrong 0");
         assert!(!story.is_over());
-        story.line("worker: pass 2 pages 90 wrong 0");
+        story.line(4.0, "[debian-2] [   12.3] worker: pass 7 pages 90 wrong 0\r");
         assert!(story.is_over());
+    }
+
+    #[test]
+    fn a_crash_that_nobody_asked_for_ends_it() {
+        let mut story = story();
+        story.event(1.0, &Event(json!({"event": "crash", "partition": "debian-2", "reason": "triple fault"})));
+        assert!(story.is_over() && story.crash.is_none());
     }
 
     #[test]
     fn a_panic_ends_it() {
-        let mut story = Story::default();
-        story.event(&Event(json!({"event": "panic", "message": "why"})));
+        let mut story = story();
+        story.event(1.0, &Event(json!({"event": "panic", "message": "why"})));
         assert_eq!(story.failure.as_deref(), Some("the hypervisor panicked: why"));
         assert!(story.is_over());
+    }
+
+    #[test]
+    fn counters_are_summed_over_incarnations() {
+        let mut story = story();
+        for (incarnation, page_ins) in [(1, 5), (1, 7), (2, 3)] {
+            let stats = json!({"event": "stats", "partition": "debian-1", "incarnation": incarnation, "page_ins": page_ins});
+            story.event(1.0, &Event(stats));
+        }
+        assert_eq!(story.counter("debian-1", "page_ins"), 10);
     }
 }

@@ -1,14 +1,20 @@
 //! What of the demonstration held: each claim with its figure, and one verdict.
 
+use super::Scale;
 use super::story::Story;
-use super::{MEMORY, POOL};
 use crate::dump::Verdict as BlockVerdict;
-use crate::report::{Facts, time};
+use crate::report::{Facts, Table, time};
 use serde_json::Value;
 use std::fmt::Display;
 
 /// Share of the raw disk's speed that a drain shall reach, in percent.
 const DRAIN_PERCENT: u64 = 80;
+/// Seconds that a neighbour may say nothing around the drain; it speaks several times a second otherwise.
+const RECOVERY_S: f64 = 10.0;
+/// Seconds before the crash with which the time of the drain is compared.
+const BEFORE_S: f64 = 10.0;
+/// Longest usual time between two words of a worker about how far it is, in seconds.
+const MARK_S: f64 = 0.5;
 
 /// What the readers found in the dump.
 #[derive(Clone, PartialEq, Debug)]
@@ -27,6 +33,7 @@ pub struct Reading {
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
     facts: Facts,
+    table: Vec<Vec<String>>,
     broken: Vec<String>,
 }
 
@@ -41,34 +48,68 @@ impl Verdict {
         &self.facts
     }
 
+    /// Returns one row for each partition.
+    pub fn table(&self) -> Table {
+        let head = ["partition", "incarnations", "page-ins", "page-outs", "pages verified", "wrong", "slower in the drain"];
+        let mut table = Table::new(&head);
+        self.table.iter().for_each(|row| table.row(row));
+        table
+    }
+
     /// Adds a claim with its figure.
     pub fn claim(&mut self, name: &str, value: impl Display, holds: bool) {
         self.facts.add(name, value);
+        self.hold(name, holds);
+    }
+
+    fn hold(&mut self, name: &str, holds: bool) {
         if !holds {
             self.broken.push(name.to_owned());
         }
     }
 
-    /// Judges the paging and the crash.
+    /// Judges the paging, the crash and what the neighbours felt of it.
     pub fn of_story(&mut self, story: &Story) {
-        let overcommit = MEMORY * 100 / POOL;
+        let overcommit = story.scale().overcommit_percent();
         self.claim("overcommit", format!("{}.{:02}", overcommit / 100, overcommit % 100), overcommit >= 200);
-        for (name, counter) in [("page-ins", "page_ins"), ("page-outs", "page_outs")] {
-            let count = story.counter(counter);
-            self.claim(name, count, count > 0);
+        for name in story.workers.keys() {
+            self.of_partition(story, name);
         }
-        let verified: u64 = story.workers.values().map(|worker| worker.verified).sum();
-        let wrong: u64 = story.workers.values().map(|worker| worker.wrong).sum();
-        self.claim("pages verified", verified, verified > 0);
-        self.claim("pages wrong", wrong, wrong == 0);
         self.of_restart(story);
         self.of_drain(story);
     }
 
+    fn of_partition(&mut self, story: &Story, name: &str) {
+        let worker = &story.workers[name];
+        let (ins, outs) = (story.counter(name, "page_ins"), story.counter(name, "page_outs"));
+        self.table.push(vec![
+            name.to_owned(),
+            worker.incarnation.to_string(),
+            ins.to_string(),
+            outs.to_string(),
+            worker.verified.to_string(),
+            worker.wrong.to_string(),
+            slowdown(story, name).unwrap_or_else(|| "-".to_owned()),
+        ]);
+        self.hold(&format!("{name}: pages go out and come back"), ins > 0 && outs > 0);
+        self.hold(&format!("{name}: every page right"), worker.verified > 0 && worker.wrong == 0);
+        if *name != Scale::name(0) {
+            self.of_neighbour(story, name);
+        }
+    }
+
+    /// A neighbour works on while the other one crashes, drains and starts again.
+    fn of_neighbour(&mut self, story: &Story, name: &str) {
+        let (Some((crash, _)), Some((complete, _))) = (&story.crash, &story.complete) else { return };
+        let worker = &story.workers[name];
+        let pause = worker.longest_pause(*crash, *complete + RECOVERY_S);
+        self.hold(&format!("{name}: works on through the drain"), worker.incarnation == 1 && pause < RECOVERY_S);
+    }
+
     fn of_restart(&mut self, story: &Story) {
-        let reason = story.crash.as_ref().and_then(|event| event.0["reason"].as_str()).unwrap_or("none");
+        let reason = story.crash.as_ref().and_then(|(_, event)| event.0["reason"].as_str()).unwrap_or("none");
         self.claim("crash reason", reason, story.crash.is_some());
-        let Some(restart) = &story.restart else {
+        let Some((_, restart)) = &story.restart else {
             return self.claim("restart", "none", false);
         };
         let number = |member: &str| restart.0[member].as_u64().unwrap_or(0);
@@ -81,17 +122,17 @@ impl Verdict {
     }
 
     fn of_drain(&mut self, story: &Story) {
-        let Some(complete) = &story.complete else {
+        let Some((_, complete)) = &story.complete else {
             return self.claim("dump", "not complete", false);
         };
         let number = |member: &str| complete.0[member].as_u64().unwrap_or(0);
         self.facts.add("from crash to complete dump", time(number("since_crash_ns")));
-        let written = number("bytes_written");
-        let share = format!("{} MiB of {} MiB of RAM", written >> 20, MEMORY >> 20);
-        self.claim("written for the dump", share, written < MEMORY);
+        let (written, memory) = (number("bytes_written"), story.scale().memory);
+        let share = format!("{} MiB of {} MiB of RAM", written >> 20, memory >> 20);
+        self.claim("written for the dump", share, written < memory);
         let speed = written.saturating_mul(1_000_000_000) / number("drain_ns").max(1);
-        match story.raw_speed {
-            Some(raw) => {
+        match story.raw_speed.get(&number("disk")) {
+            Some(&raw) => {
                 let percent = speed.saturating_mul(100) / raw.max(1);
                 let text = format!("{} MB/s, {percent} % of the raw disk's {} MB/s", speed / 1_000_000, raw / 1_000_000);
                 self.claim("drain speed", text, percent >= DRAIN_PERCENT);
@@ -113,31 +154,55 @@ impl Verdict {
         let frames = drgn["backtrace"].as_array().map_or(&[][..], Vec::as_slice);
         let crashed = frames.iter().any(|frame| frame == "sysrq_handle_crash");
         self.claim("drgn: tasks, panicking task", format!("{}, {}", drgn["tasks"], drgn["panicked"]), crashed);
-        let expected = story.workers.get(&1).map_or(0, |worker| worker.pages);
+        let expected = story.workers.get(&Scale::name(0)).map_or(0, |worker| worker.first_pages);
         let (pages, wrong, missing) = (&drgn["pages"], &drgn["wrong"], &drgn["missing"]);
         let text = format!("{pages} of {expected} found, {wrong} wrong");
         self.claim("drgn: the worker's pages", text, expected > 0 && *pages == expected && *wrong == 0 && *missing == 0);
     }
 }
 
+/// Returns how much slower a neighbour was between the crash and the complete dump than before.
+fn slowdown(story: &Story, name: &str) -> Option<String> {
+    let (crash, complete) = (story.crash.as_ref()?.0, story.complete.as_ref()?.0);
+    if name == Scale::name(0) {
+        return None;
+    }
+    let worker = &story.workers[name];
+    // A mark comes several times a second: one more on each side, or a short drain has none.
+    let during = worker.pace(crash - MARK_S, complete + MARK_S)?;
+    let before = worker.pace(crash - MARK_S - BEFORE_S, crash - MARK_S)?;
+    Some(format!("{:.0} %", (1.0 - during / before.max(1.0)) * 100.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bed::Bed;
     use crate::events::Event;
     use serde_json::json;
 
     fn story() -> Story {
-        let mut story = Story::default();
+        let mut story = Story::new(Scale { partitions: 2, memory: 256 << 20, pool: 256 << 20, ..Scale::of(Bed::Qemu) });
+        let (one, two) = ("debian-1", "debian-2");
         let events = [
-            json!({"event": "crash", "reason": "pvpanic"}),
-            json!({"event": "restart", "gate": "threshold", "drain_remaining": 5, "freed_from_image": 9, "boot_memory": 9}),
             json!({"event": "bench", "id": "raw-disk 0", "average": 100}),
-            json!({"event": "dump_complete", "bytes_written": 80, "drain_ns": 1_000_000_000}),
-            json!({"event": "stats", "incarnation": 1, "page_ins": 1, "page_outs": 1}),
+            json!({"event": "crash", "partition": one, "reason": "pvpanic"}),
+            json!({"event": "restart", "gate": "threshold", "drain_remaining": 5, "freed_from_image": 9, "boot_memory": 9}),
+            json!({"event": "dump_complete", "disk": 0, "bytes_written": 80, "drain_ns": 1_000_000_000}),
+            json!({"event": "stats", "partition": one, "incarnation": 1, "page_ins": 1, "page_outs": 1}),
+            json!({"event": "stats", "partition": two, "incarnation": 1, "page_ins": 1, "page_outs": 1}),
         ];
-        story.line("init: Linux 6 is up, incarnation 1");
-        story.line("worker: pass 1 pages 7 wrong 0");
-        events.into_iter().for_each(|event| drop(story.event(&Event(event))));
+        for name in [one, two] {
+            story.line(1.0, &format!("[{name}] init: Linux 6 is up, incarnation 1"));
+            story.line(2.0, &format!("[{name}] worker: pass 1 pages 7 wrong 0"));
+        }
+        for second in 20..60_u64 {
+            // Half as fast while the other one drains.
+            let seen = if second < 40 { second * 100 } else { 2000 + second * 50 };
+            story.line(second as f64, &format!("[{two}] worker: at {seen}"));
+        }
+        events.into_iter().for_each(|event| drop(story.event(40.0, &Event(event))));
+        story.complete.as_mut().unwrap().0 = 50.0;
         story
     }
 
@@ -150,16 +215,23 @@ mod tests {
         }
     }
 
-    fn broken(story: &Story, reading: &Reading) -> Vec<String> {
+    fn verdict(story: &Story, reading: &Reading) -> Verdict {
         let mut verdict = Verdict::default();
         verdict.of_story(story);
         verdict.of_reading(story, reading);
-        verdict.broken().to_vec()
+        verdict
+    }
+
+    fn broken(story: &Story, reading: &Reading) -> Vec<String> {
+        verdict(story, reading).broken().to_vec()
     }
 
     #[test]
     fn a_good_run_breaks_no_claim() {
-        assert_eq!(broken(&story(), &reading()), Vec::<String>::new());
+        let verdict = verdict(&story(), &reading());
+        assert_eq!(verdict.broken(), Vec::<String>::new());
+        let table = verdict.table().to_string();
+        assert!(table.lines().count() == 3 && table.contains("50 %"), "{table}");
     }
 
     #[test]
@@ -168,14 +240,17 @@ mod tests {
         late.complete_before_restart = true;
         assert_eq!(broken(&late, &reading()), ["pages still to drain at the restart"]);
         let mut wrong = story();
-        wrong.line("worker: pass 2 pages 7 wrong 1");
-        assert_eq!(broken(&wrong, &reading()), ["pages wrong"]);
+        wrong.line(70.0, "[debian-2] worker: pass 2 pages 7 wrong 1");
+        assert_eq!(broken(&wrong, &reading()), ["debian-2: every page right"]);
         let mut slow = story();
-        slow.raw_speed = Some(101);
+        slow.raw_speed.insert(0, 101);
         assert_eq!(broken(&slow, &reading()), ["drain speed"]);
+        let mut stopped = story();
+        stopped.complete.as_mut().unwrap().0 = 65.0;
+        assert_eq!(broken(&stopped, &reading()), ["debian-2: works on through the drain"]);
         let mut lost = reading();
         lost.drgn["pages"] = 6.into();
         assert_eq!(broken(&story(), &lost), ["drgn: the worker's pages"]);
-        assert_eq!(broken(&Story::default(), &reading()).len(), 7);
+        assert!(broken(&Story::new(Scale::of(Bed::Qemu)), &reading()).len() > 7);
     }
 }

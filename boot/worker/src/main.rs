@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! worker: filled pages 45056 key 0x5eed
+//! worker: at 46080
 //! worker: pass 3 pages 45056 wrong 0
 //! ```
 //!
@@ -16,6 +17,8 @@ const DEFAULT_KEY: u64 = 0x5eed;
 const PAGE_WORDS: usize = PAGE_BYTES / 8;
 /// Left to the rest of the system where no size is given.
 const RESERVE_MIB: u64 = 32;
+/// Pages after which it says how many it has looked at since the start.
+const REPORT: u64 = 1024;
 /// One page in so many is written anew in a pass.
 const REWRITE: usize = 8;
 
@@ -25,6 +28,8 @@ struct Pages {
     /// Words before the first whole page of the system.
     skip: usize,
     generations: Vec<u32>,
+    /// Pages looked at since the start.
+    seen: u64,
 }
 
 fn main() -> ! {
@@ -58,7 +63,7 @@ impl Pages {
         // Zeroed memory comes from the kernel untouched; each page is then touched once, in order.
         let words = vec![0; (count + 1) * PAGE_WORDS];
         let skip = words.as_ptr().align_offset(PAGE_BYTES);
-        let mut pages = Self { key, words, skip, generations: vec![0; count] };
+        let mut pages = Self { key, words, skip, generations: vec![0; count], seen: 0 };
         for index in 0..count {
             pages.identity(index).fill(pages.page(index));
         }
@@ -99,6 +104,10 @@ impl Pages {
             if (index as u64 + pass).is_multiple_of(REWRITE as u64) {
                 self.generations[index] += 1;
                 self.identity(index).fill(self.page(index));
+            }
+            self.seen += 1;
+            if self.seen.is_multiple_of(REPORT) {
+                println!("worker: at {}", self.seen);
             }
         }
         wrong

@@ -1,0 +1,249 @@
+//! The pool over time, drawn: who holds its frames, and when the crash, the restart and the complete dump were.
+
+use crate::events::Event;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+const WIDTH: f64 = 1080.0;
+const HEIGHT: f64 = 420.0;
+const TOP: f64 = 56.0;
+const BASE: f64 = 372.0;
+/// Left and right edge of the whole run, and of the piece around the crash.
+const WHOLE: (f64, f64) = (64.0, 600.0);
+const PIECE: (f64, f64) = (680.0, 1056.0);
+/// Seconds of the piece before the first mark and behind the last one.
+const AROUND: f64 = 1.0;
+/// Colours of partitions, in turn; free frames and those of dump images have their own.
+const COLOURS: [&str; 6] = ["#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#bbbbbb"];
+const FREE: &str = "#f2f2f2";
+const IMAGE: &str = "#ee6677";
+const PAGES_PER_MIB: f64 = 256.0;
+
+/// The pool at one moment, in pages.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Sample {
+    seconds: f64,
+    total: u64,
+    free: u64,
+    image: u64,
+    resident: BTreeMap<String, u64>,
+}
+
+/// The pool over time.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Series {
+    samples: Vec<Sample>,
+    marks: Vec<(f64, String)>,
+}
+
+impl Series {
+    /// Takes an event in: counters become a sample, what one looks for becomes a mark.
+    pub fn event(&mut self, event: &Event) {
+        let number = |member: &str| event.0[member].as_u64().unwrap_or(0);
+        let seconds = number("t") as f64 / 1e9;
+        match event.name() {
+            "pool" => {
+                let (total, free, image) = (number("pages"), number("free"), number("image"));
+                self.samples.push(Sample { seconds, total, free, image, resident: BTreeMap::new() });
+            }
+            "stats" => {
+                if let (Some(sample), Some(name)) = (self.samples.last_mut(), event.0["partition"].as_str()) {
+                    sample.resident.insert(name.to_owned(), number("resident"));
+                }
+            }
+            "crash" => self.marks.push((seconds, "crash".to_owned())),
+            "restart" => self.marks.push((seconds, "restart".to_owned())),
+            "dump_complete" => self.marks.push((seconds, "dump complete".to_owned())),
+            _ => {}
+        }
+    }
+
+    /// Draws it as SVG, the whole and what lies around the marks; none where there is nothing to draw.
+    pub fn svg(&self) -> Option<String> {
+        let (first, last) = (self.samples.first()?.seconds, self.samples.last()?.seconds);
+        let layers = self.layers();
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
+        );
+        svg += &self.panel(Panel::of(WHOLE, (first, last), &self.samples)?, &layers, Names::Left);
+        let times = || self.marks.iter().map(|mark| mark.0);
+        let (start, end) = (times().fold(last, f64::min) - AROUND, times().fold(first, f64::max) + AROUND);
+        if let Some(panel) = Panel::of(PIECE, (start.max(first), end.min(last)), &self.samples) {
+            svg += &self.panel(panel, &layers, Names::Right);
+        }
+        svg += &legend(&layers);
+        svg += "</svg>\n";
+        Some(svg)
+    }
+
+    fn panel(&self, panel: Panel, layers: &[Layer], names: Names) -> String {
+        let mut below = vec![0.0; self.samples.len()];
+        let mut svg = panel.clip();
+        for (_, colour, pages) in layers {
+            let above: Vec<f64> = below.iter().zip(pages).map(|(below, pages)| below + pages).collect();
+            svg += &panel.area(&self.samples, &below, &above, colour);
+            below = above;
+        }
+        svg + &panel.axes() + &panel.marks(&self.marks, names)
+    }
+
+    /// Names, colours and pages over time of what is stacked, from the bottom.
+    fn layers(&self) -> Vec<Layer> {
+        let of = |pages: fn(&Sample) -> u64| self.samples.iter().map(|sample| pages(sample) as f64).collect();
+        let mut names: Vec<&String> = self.samples.iter().flat_map(|sample| sample.resident.keys()).collect();
+        names.sort();
+        names.dedup();
+        let resident = |name: &String| self.samples.iter().map(|s| s.resident.get(name).copied().unwrap_or(0) as f64).collect();
+        let colours = COLOURS.iter().cycle();
+        let mut layers: Vec<_> =
+            names.iter().zip(colours).map(|(name, colour)| ((*name).clone(), *colour, resident(name))).collect();
+        layers.push(("dump image".to_owned(), IMAGE, of(|sample| sample.image)));
+        layers.push(("free".to_owned(), FREE, of(|sample| sample.free)));
+        layers
+    }
+}
+
+/// A name, a colour, pages over time.
+type Layer = (String, &'static str, Vec<f64>);
+
+/// Whether marks say what they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// No: the piece beside it does.
+    Left,
+    /// Yes.
+    Right,
+}
+
+/// Where values come to lie.
+struct Panel {
+    edges: (f64, f64),
+    time: (f64, f64),
+    pages: f64,
+}
+
+impl Panel {
+    fn of(edges: (f64, f64), time: (f64, f64), samples: &[Sample]) -> Option<Self> {
+        let pages = samples.iter().map(|sample| sample.total).max()?;
+        (time.1 > time.0 && pages > 0).then_some(Self { edges, time, pages: pages as f64 })
+    }
+
+    fn x(&self, seconds: f64) -> f64 {
+        self.edges.0 + (seconds - self.time.0) / (self.time.1 - self.time.0) * (self.edges.1 - self.edges.0)
+    }
+
+    fn y(&self, pages: f64) -> f64 {
+        BASE - (pages / self.pages).min(1.0) * (BASE - TOP)
+    }
+
+    /// What lies outside is cut off at the edges.
+    fn clip(&self) -> String {
+        let (left, right) = self.edges;
+        format!(
+            "<clipPath id=\"c{left}\"><rect x=\"{left}\" y=\"{TOP}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
+            right - left,
+            BASE - TOP
+        )
+    }
+
+    fn area(&self, samples: &[Sample], below: &[f64], above: &[f64], colour: &str) -> String {
+        let point = |(sample, pages): (&Sample, &f64)| format!("{:.1},{:.1}", self.x(sample.seconds), self.y(*pages));
+        let upper = samples.iter().zip(above).map(point);
+        let lower = samples.iter().zip(below).rev().map(point);
+        let points: Vec<String> = upper.chain(lower).collect();
+        let clip = format!("clip-path=\"url(#c{})\"", self.edges.0);
+        format!("<polygon points=\"{}\" fill=\"{colour}\" stroke=\"white\" stroke-width=\"0.4\" {clip}/>\n", points.join(" "))
+    }
+
+    fn axes(&self) -> String {
+        let ((left, right), mut text) = (self.edges, String::new());
+        for quarter in 0..=4 {
+            let pages = self.pages * f64::from(quarter) / 4.0;
+            let (y, mib) = (self.y(pages), pages / PAGES_PER_MIB);
+            let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{mib:.0}</text>", left - 8.0, y + 4.0);
+            let _ = writeln!(text, "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#00000022\"/>");
+        }
+        let step = nice_step(self.time.1 - self.time.0);
+        let digits = usize::from(step < 1.0);
+        let mut at = (self.time.0 / step).ceil() * step;
+        while at <= self.time.1 {
+            let x = self.x(at);
+            let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at:.digits$}</text>", BASE + 18.0);
+            at += step;
+        }
+        let _ = writeln!(text, "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">seconds</text>", HEIGHT - 12.0);
+        let _ = writeln!(text, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">MiB</text>", left - 8.0, TOP - 14.0);
+        text
+    }
+
+    fn marks(&self, marks: &[(f64, String)], names: Names) -> String {
+        let mut text = String::new();
+        for (row, (seconds, name)) in marks.iter().enumerate() {
+            // Marks lie close to each other: their names stand on steps.
+            let (x, y) = (self.x(*seconds), TOP + 16.0 + 16.0 * (row % 3) as f64);
+            let _ = writeln!(text, "<path d=\"M{x:.1} {TOP}V{BASE}\" stroke=\"black\" stroke-dasharray=\"4 3\"/>");
+            if names == Names::Right {
+                let style = "font-weight=\"bold\" paint-order=\"stroke\" stroke=\"white\" stroke-width=\"3\"";
+                let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{y:.1}\" {style}>{name} {seconds:.1} s</text>", x + 4.0);
+            }
+        }
+        text
+    }
+}
+
+fn legend(layers: &[Layer]) -> String {
+    let (mut text, mut x) = (String::new(), WHOLE.0);
+    let _ = writeln!(text, "<text x=\"{x}\" y=\"18\" font-weight=\"bold\">Frames of the pool</text>");
+    x += 150.0;
+    for (name, colour, _) in layers {
+        let _ = writeln!(text, "<rect x=\"{x:.0}\" y=\"8\" width=\"12\" height=\"12\" fill=\"{colour}\" stroke=\"#00000044\"/>");
+        let _ = writeln!(text, "<text x=\"{:.0}\" y=\"18\">{name}</text>", x + 17.0);
+        x += 34.0 + 7.0 * name.len() as f64;
+    }
+    text
+}
+
+/// Returns the distance of labels, about eight of them for the whole, in 1, 2 or 5 of some power of ten.
+fn nice_step(span: f64) -> f64 {
+    let rough = span / 8.0;
+    let power = 10_f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0].into_iter().map(|n| n * power).find(|step| *step >= rough);
+    step.unwrap_or(10.0 * power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn series() -> Series {
+        let mut series = Series::default();
+        for t in 0..3_u64 {
+            series.event(&Event(
+                json!({"event": "pool", "t": t * 1_000_000_000, "pages": 1024, "free": 256, "image": 256 * t / 2}),
+            ));
+            series.event(&Event(json!({"event": "stats", "partition": "a", "resident": 512})));
+        }
+        series.event(&Event(json!({"event": "crash", "t": 1_500_000_000})));
+        series
+    }
+
+    #[test]
+    fn every_holder_has_an_area_and_every_mark_a_line() {
+        let svg = series().svg().unwrap();
+        // Each is there twice, in the whole and in the piece around the crash.
+        assert_eq!((svg.matches("<polygon").count(), svg.matches("crash 1.5 s").count()), (6, 1));
+        assert!(svg.contains(">a</text>") && svg.contains(">free</text>") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn without_samples_there_is_no_picture() {
+        assert_eq!(Series::default().svg(), None);
+    }
+
+    #[test]
+    fn labels_stand_at_round_numbers() {
+        assert_eq!([7.0, 60.0, 300.0].map(nice_step), [1.0, 10.0, 50.0]);
+    }
+}
