@@ -7,6 +7,7 @@ mod bench;
 mod debian;
 mod dumps;
 mod flush;
+mod fpu;
 mod gpt;
 mod hostile;
 mod interrupt;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
             gpt::CASES,
             sharing::CASES,
             several::CASES,
+            fpu::CASES,
             soak::CASES,
             flush::CASES,
             hostile::CASES,

@@ -159,3 +159,51 @@ pub fn control_registers() -> (u64, u64, u64) {
     unsafe { asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags)) }
     (cr0, cr3, cr4)
 }
+
+/// Switches XSAVE on with the components `xcr0`.
+///
+/// # Safety
+/// The CPU has XSAVE and these components; what Rust compiles to uses none of their registers.
+pub unsafe fn enable_xsave(xcr0: u64) {
+    const MONITOR_COPROCESSOR: u64 = 1 << 1;
+    const EMULATION_AND_TASK_SWITCHED: u64 = 1 << 2 | 1 << 3;
+    const OSFXSR_OSXMMEXCPT_OSXSAVE: u64 = 1 << 9 | 1 << 10 | 1 << 18;
+    let (cr0, _, cr4) = control_registers();
+    let cr0 = (cr0 | MONITOR_COPROCESSOR) & !EMULATION_AND_TASK_SWITCHED;
+    // SAFETY: the caller's promise.
+    unsafe { asm!("mov cr0, {}", in(reg) cr0, options(nostack, preserves_flags)) }
+    // SAFETY: as above.
+    unsafe { asm!("mov cr4, {}", in(reg) cr4 | OSFXSR_OSXMMEXCPT_OSXSAVE, options(nostack, preserves_flags)) }
+    // SAFETY: as above.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32, options(nostack, preserves_flags))
+    }
+}
+
+/// Reads XCR0, after [`enable_xsave`].
+pub fn xcr0() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: reads a register.
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Loads all components that are on, after [`enable_xsave`].
+///
+/// # Safety
+/// `area` is a legal XSAVE area, and what Rust compiles to uses none of the registers.
+pub unsafe fn xrstor(area: *const u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(readonly, nostack, preserves_flags))
+    }
+}
+
+/// Saves all components that are on, after [`enable_xsave`].
+///
+/// # Safety
+/// `area` is aligned to 64 bytes and large enough.
+pub unsafe fn xsave(area: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags)) }
+}

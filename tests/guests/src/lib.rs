@@ -21,6 +21,8 @@
 #[cfg(target_os = "none")]
 pub mod attempt;
 #[cfg(target_os = "none")]
+pub mod fpu;
+#[cfg(target_os = "none")]
 pub mod instr;
 #[cfg(target_os = "none")]
 mod machine;

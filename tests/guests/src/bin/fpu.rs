@@ -1,0 +1,53 @@
+//! x87, SSE and AVX registers, MXCSR and XCR0 are the guest's own: through exits that are answered at once and exits that are
+//! not, through faults that wait for a page, and while others with other contents have the CPU. `rounds=`, `key=`, `states=` (the
+//! components to switch on, 7 for all), `pages=` looked at in each round.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+guests::kernel!(run);
+
+#[cfg(target_os = "none")]
+use guests::{
+    fpu::{self, Area},
+    instr,
+    pages::Pages,
+};
+
+#[cfg(target_os = "none")]
+fn run(machine: &guests::Machine) -> guests::Verdict {
+    let option = |name, default| machine.option(name).unwrap_or(default);
+    let (rounds, key, each) = (option("rounds", 1000), option("key", 0x5eed), option("pages", 8));
+    let Some(xcr0) = fpu::enable(option("states", 7)) else { return guests::fail("no XSAVE") };
+    guests::log!("XCR0 {xcr0:#x}");
+    let mut pages = Pages::take(machine, u64::MAX);
+    let count = pages.count();
+    (0..count).for_each(|index| pages.fill(key, index, 0));
+
+    let mut found = Area::new();
+    for round in 0..rounds {
+        let expected = Area::of(key ^ round << 16, xcr0);
+        expected.load();
+        exits();
+        for index in (0..each).map(|n| (round * each + n) % count) {
+            guests::check!(pages.check(key, index, 0).is_ok(), "page {index}");
+        }
+        found.save();
+        if let Err(difference) = found.expect(&expected, xcr0) {
+            guests::log!("round {round}: {difference}");
+            return guests::fail("the extended state has changed");
+        }
+        guests::check!(instr::xcr0() == xcr0, "XCR0 is {:#x}", instr::xcr0());
+    }
+    guests::log!("rounds {rounds} pages {count} wrong 0");
+    guests::pass()
+}
+
+/// Exits that the hypervisor answers at once, and such as it handles with a look at everything.
+#[cfg(target_os = "none")]
+fn exits() {
+    const LINE_STATUS: u16 = 0x3fd;
+    const APIC_BASE: u32 = 0x1b;
+    instr::cpuid(0, 0);
+    instr::cpuid(1, 0);
+    instr::inb(LINE_STATUS);
+    instr::rdmsr(APIC_BASE);
+}

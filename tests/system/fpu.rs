@@ -1,0 +1,52 @@
+//! x87, SSE and AVX registers belong to the vCPU, however often its CPU goes to others.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::{Bed, Running};
+use serde_json::json;
+use std::time::Duration;
+use tests::several::{Member, Several};
+use tests::{Case, expect_success};
+
+pub const CASES: &[Case] = &[Case {
+    name: "partitions_on_one_cpu_keep_their_extended_state",
+    beds: &[Bed::Qemu, Bed::Bochs],
+    needs: &[],
+    run: extended_state,
+}];
+
+const LIMIT: Duration = Duration::from_secs(300);
+const ANSWER: Duration = Duration::from_secs(60);
+const NAMES: [&str; 3] = ["avx", "sse", "x87"];
+
+/// Three with other contents and another XCR0 each, in a pool that holds half of their memory.
+fn extended_state(bed: Bed) -> Result<()> {
+    let member = |(name, states): (&str, u32)| {
+        Member::new(name, "fpu", 4, &format!("key={:#x} states={states} rounds=400 pages=16", 0xa0 + states))
+    };
+    let several = Several {
+        pool_mib: 6,
+        cpus: 1,
+        devices_mib: vec![6; 3],
+        members: NAMES.into_iter().zip([7, 3, 1]).map(member).collect(),
+    };
+    let mut started = several.start(bed, &format!("{}-fpu", bed.name()))?;
+    judge(&mut started.running).with_context(|| started.place())?;
+    started.running.events.send(json!({"command": "poweroff"}))?;
+    expect_success(started.running, ANSWER)
+}
+
+fn judge(running: &mut Running) -> Result<()> {
+    let mut passed = Vec::new();
+    while passed.len() < NAMES.len() {
+        let verdict = |e: &boot::events::Event| {
+            matches!(e.name(), "crash" | "error" | "panic") || e.name() == "guest" && e.0["kind"] != "log"
+        };
+        let verdict = running.events.wait_for(LIMIT, "a verdict", verdict)?;
+        ensure!(verdict.name() == "guest" && verdict.text("kind")? == "pass", "{}", verdict.0);
+        passed.push(verdict.text("partition")?.to_owned());
+    }
+    running.events.command(ANSWER, json!({"command": "stats"}))?;
+    let pool = running.events.all().iter().rev().find(|e| e.name() == "pool").context("no counters")?;
+    ensure!(pool.number("page_ins")? > 1000, "too few page-ins: {}", pool.0);
+    Ok(())
+}
