@@ -184,7 +184,7 @@ impl Play {
         self.event("stats")
     }
 
-    /// Gives a command about the partition.
+    /// Gives a command about the partition, with a number unless that is 0.
     ///
     /// # Errors
     /// Where it is refused.
@@ -205,7 +205,11 @@ impl Play {
     }
 
     fn ask(&mut self, word: &str, count: u64) -> Result<Event> {
-        self.running.events.command(LIMIT, json!({"command": word, "partition": PARTITION, "count": count}))
+        let mut command = json!({"command": word, "partition": PARTITION});
+        if count > 0 {
+            command["count"] = count.into();
+        }
+        self.running.events.command(LIMIT, command)
     }
 
     /// Cuts the power: what the host's kernel has is on the disk, what is in the machine is not.

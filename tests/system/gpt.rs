@@ -85,9 +85,11 @@ fn line(play: &mut Play, partition: &str, start: &str) -> Result<String> {
 }
 
 fn command(play: &mut Play, word: &str, partition: &str) -> Result<()> {
-    // More pages than there are; other commands take it for something else.
-    let count = if word == "evict" { 1 << 20 } else { 0 };
-    let reply = play.running.events.command(LIMIT, json!({"command": word, "partition": partition, "count": count}))?;
+    let mut command = json!({"command": word, "partition": partition});
+    if word == "evict" {
+        command["count"] = (1 << 20).into();
+    }
+    let reply = play.running.events.command(LIMIT, command)?;
     ensure!(reply.0["ok"] == true, "{word} was refused: {}", reply.0);
     Ok(())
 }
