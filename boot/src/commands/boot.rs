@@ -21,6 +21,7 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     setup::prepare(&[Job::Boot(bed)], common.permission())?;
     // The configuration first: its mistakes cost no build.
     let plan = arguments.file.as_deref().map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
+    plan.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let hypervisor = match &arguments.hypervisor {
         Some(file) => file.clone(),
         None => kernel_build::hypervisor(Variant::Ordinary)?,

@@ -50,6 +50,12 @@ impl PagingDevice {
         u64::from(Layout::most_pages(largest)) * PAGE_SIZE
     }
 
+    /// Returns the most logical memory that each space on the device can hold.
+    pub fn partition_sizes(&self) -> Vec<u64> {
+        let spaces = if self.spaces.is_empty() { std::slice::from_ref(&self.bytes) } else { &self.spaces };
+        spaces.iter().map(|&bytes| u64::from(Layout::most_pages(bytes)) * PAGE_SIZE).collect()
+    }
+
     /// Returns the number of spaces on the device.
     pub fn space_count(&self) -> usize {
         self.spaces.len().max(1)

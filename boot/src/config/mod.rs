@@ -46,6 +46,8 @@ pub struct Plan {
     pub cpus: u32,
     /// Bytes a second that each disk of the machine can do, if it is to be held to that.
     pub disk_bandwidth: Option<u64>,
+    /// What keeps some partitions from starting, though not all.
+    pub warnings: Vec<String>,
 }
 
 /// Reads and checks the file at `path` for `bed`, and makes paging devices that it asks for and that are missing.
@@ -68,7 +70,7 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
     root.only(&["pool", "machine", "paging_device", "partition", "at_end", "self_tests"])?;
     let devices = devices::read(&root, base, bed)?;
     let mut archive = Archive::default();
-    let partitions = partition::read(&root, base, &devices, &mut archive)?;
+    let partition::Partitions { all: partitions, warnings } = partition::read(&root, base, &devices, &mut archive)?;
     if let Some(first) = partitions.first().filter(|_| devices.is_empty()) {
         return Err(root.error("paging_device", &format!("none, but partition “{}” needs one", first.name)).into());
     }
@@ -87,7 +89,8 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
     }
     archive.add(kernel::config::MODULE, Source::Bytes(config.to_module()));
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
-    Ok(Plan { config, archive, disks, machine_mib, cpus, disk_bandwidth })
+    let warnings = warnings.iter().map(ToString::to_string).collect();
+    Ok(Plan { config, archive, disks, machine_mib, cpus, disk_bandwidth, warnings })
 }
 
 /// Returns the plan of a machine that has nothing to run and so stops at once.

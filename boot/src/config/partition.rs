@@ -9,34 +9,87 @@ use std::path::{Path, PathBuf};
 
 const KEYS: &[&str] = &["name", "memory", "kernel", "initrd", "cmdline", "vcpus", "dump", "restart", "boot_memory"];
 
+/// Module of an image that cannot be used: no archive has it.
+const ABSENT: &str = "absent";
+
+/// What `[[partition]]` ask for.
+#[derive(Debug)]
+pub(super) struct Partitions {
+    pub all: Vec<Partition>,
+    /// What keeps some of them, not all, from starting.
+    pub warnings: Vec<ConfigError>,
+}
+
 /// Reads all `[[partition]]`, and puts their images into `archive`.
+///
+/// A kernel or initrd that is missing, or is none, keeps its own partition from starting and no other: the hypervisor reports that
+/// partition and runs the rest. Where nothing could run it is an error.
 pub(super) fn read(
     root: &Section<'_>,
     base: &Path,
     devices: &[PagingDevice],
     archive: &mut Archive,
-) -> Result<Vec<Partition>, ConfigError> {
-    let mut partitions: Vec<Partition> = Vec::new();
-    for section in root.sections("partition")? {
+) -> Result<Partitions, ConfigError> {
+    let (mut partitions, mut warnings) = (Vec::<Partition>::new(), Vec::new());
+    let sections = root.sections("partition")?;
+    for section in &sections {
         section.only(KEYS)?;
-        let partition = one(&section, base, archive)?;
+        let partition = one(section, base, archive, &mut warnings)?;
         if partitions.iter().any(|p| p.name == partition.name) {
             return Err(section.error("name", &format!("“{}” is another partition already", partition.name)));
         }
-        fits(&section, &partition, devices)?;
+        fits(section, &partition, devices)?;
         partitions.push(partition);
     }
-    Ok(partitions)
+    if warnings.len() == partitions.len()
+        && let Some(error) = warnings.first()
+    {
+        return Err(error.clone());
+    }
+    fit_together(&sections, &partitions, devices)?;
+    Ok(Partitions { all: partitions, warnings })
 }
 
-fn one(section: &Section<'_>, base: &Path, archive: &mut Archive) -> Result<Partition, ConfigError> {
-    let file = |key| section.required_text(key).map(|name| base.join(name));
-    let kernel = file("kernel")?;
-    image::check_kernel(&kernel).map_err(|message| section.error("kernel", &message))?;
-    let initrd = section.text("initrd")?.map(|name| base.join(name));
-    if let Some(initrd) = &initrd {
-        image::check_initrd(initrd).map_err(|message| section.error("initrd", &message))?;
+/// Every partition needs a space of its own while it runs. The largest first: if each fits the space that is as far down the list,
+/// they fit together.
+fn fit_together(sections: &[Section<'_>], partitions: &[Partition], devices: &[PagingDevice]) -> Result<(), ConfigError> {
+    if devices.is_empty() {
+        return Ok(());
     }
+    let mut spaces: Vec<_> = devices.iter().flat_map(PagingDevice::partition_sizes).collect();
+    spaces.sort_unstable_by_key(|&bytes| std::cmp::Reverse(bytes));
+    let mut wanted: Vec<_> = partitions.iter().zip(sections).collect();
+    wanted.sort_by_key(|(partition, _)| std::cmp::Reverse(partition.memory_bytes));
+    for (place, (partition, section)) in wanted.iter().enumerate() {
+        match spaces.get(place) {
+            None => {
+                let (count, spaces) = (partitions.len(), spaces.len());
+                return Err(section.error("name", &format!("{count} partitions, but only {spaces} paging spaces: each needs one")));
+            }
+            Some(&space) if partition.memory_bytes > space => {
+                return Err(section.error("memory", "the paging spaces that are large enough are needed by other partitions"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn one(
+    section: &Section<'_>,
+    base: &Path,
+    archive: &mut Archive,
+    warnings: &mut Vec<ConfigError>,
+) -> Result<Partition, ConfigError> {
+    let kernel = base.join(section.required_text("kernel")?);
+    let initrd = section.text("initrd")?.map(|name| base.join(name));
+    let checked = image::check_kernel(&kernel).map_err(|message| section.error("kernel", &message)).and_then(|()| {
+        let initrd = initrd.as_deref().map_or(Ok(()), image::check_initrd);
+        initrd.map_err(|message| section.error("initrd", &message))
+    });
+    let mut add = |path: PathBuf| if checked.is_ok() { module(archive, path) } else { ABSENT.to_owned() };
+    let kernel = Kernel { image: add(kernel), initrd: initrd.map(add) };
+    warnings.extend(checked.err());
     if section.number("vcpus")?.unwrap_or(1) != 1 {
         return Err(section.error("vcpus", "only one vCPU a partition: more are not supported yet"));
     }
@@ -45,7 +98,7 @@ fn one(section: &Section<'_>, base: &Path, archive: &mut Archive) -> Result<Part
     Ok(Partition {
         name: name(section)?,
         memory_bytes: section.required_pages("memory")?,
-        kernel: Kernel { image: module(archive, kernel), initrd: initrd.map(|path| module(archive, path)) },
+        kernel,
         cmdline: section.text("cmdline")?.unwrap_or("").to_owned(),
         dump: dump.unwrap_or(DumpPolicy::Aided),
         restart: section.choice("restart", &restarts)?.unwrap_or(Restart::Threshold),

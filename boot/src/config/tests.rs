@@ -202,3 +202,32 @@ fn a_partition_table_that_is_not_ours_or_damaged_is_refused() {
     let error = folder.read(&text).unwrap_err();
     assert!(error.starts_with("demo.toml:5: paging_device.image: ") && error.contains("damaged partition table"), "{error}");
 }
+
+/// `GOOD` with a second partition, and room for both.
+fn two(second: &str) -> String {
+    GOOD.replace("\"64 MiB\"", "\"288 MiB\"") + second
+}
+
+#[test]
+fn a_kernel_that_is_missing_keeps_only_its_own_partition_from_starting() {
+    let folder = Folder::new("one-missing");
+    let text = two("[[partition]]\nname = \"other\"\nmemory = \"64 MiB\"\nkernel = \"missing\"\n");
+    let plan = folder.read(&text).unwrap();
+    assert_eq!(plan.config.partitions.len(), 2);
+    assert!(plan.warnings.len() == 1 && plan.warnings[0].starts_with("demo.toml:20: partition.kernel: "), "{:?}", plan.warnings);
+    let error = folder.read(&text.replace("\"vmlinuz\"", "\"text\"")).unwrap_err();
+    assert!(error.starts_with("demo.toml:12: partition.kernel: "), "where nothing could run it is an error: {error}");
+}
+
+#[test]
+fn more_partitions_than_spaces_are_refused_before_anything_starts() {
+    let folder = Folder::new("spaces");
+    let more = |name| format!("[[partition]]\nname = \"{name}\"\nmemory = \"32 MiB\"\nkernel = \"vmlinuz\"\n");
+    let text = two(&(more("b") + &more("c")));
+    let error = folder.read(&text).unwrap_err();
+    assert!(error.contains("partition.name: 3 partitions, but only 2 paging spaces"), "{error}");
+    assert!(!folder.0.join("a.img").exists());
+    let large = two(&more("b").replace("32 MiB", "256 MiB")).replace("\"288 MiB\"\n[[partition]]", "\"64 MiB\"\n[[partition]]");
+    let error = folder.read(&large).unwrap_err();
+    assert!(error.contains("partition.memory: the paging spaces that are large enough"), "{error}");
+}

@@ -122,6 +122,8 @@ impl Node {
     }
 
     /// Free frames are few: has another CPU take some back that does not run a guest, or does it here.
+    #[cold]
+    #[inline(never)]
     pub fn relieve(&self, me: CpuId, now: u64) {
         match percpu::others().find(|&cpu| !self.words.is_in_guest(cpu)) {
             Some(other) => interrupts::kick(other),
