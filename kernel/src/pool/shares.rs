@@ -4,12 +4,16 @@
 //!  overage     = logical memory of all + high mark - pool
 //!  donation(p) = overage * logical(p) / logical of all + shift(p) * logical(p) / 256
 //!  shift(p)      one step up at each sampling if p uses less of its resident pages than the mean, one down if it uses more,
-//!                as long as the donations of all reach the overage
+//!                as long as the donations of all reach the overage; one step back to nothing if it uses about the mean
 //! ```
 //!
 //! Use is sampled: the share of a few random resident pages that were touched within the interval. Idle partitions give more
 //! and more, active ones less; all begin alike. The published step is one 256th every few seconds; here
 //! sampling comes once a second and the step is a 64th, so that a partition that falls idle has given half of its share in a minute.
+//!
+//! What counts is whether a partition is at work, not how hard: beyond [`ACTIVE`] all use is alike. Who has many frames gets on
+//! faster and touches more of them, and who gives loses accessed bits to the clock; without the bound a small difference
+//! between two equals would grow until one has all.
 
 use super::credit::MAX_HOLDERS;
 use super::policy::{Candidate, CandidateKind, Clock, PageView, Policy, Verdict};
@@ -19,7 +23,9 @@ const STEP: i32 = 4;
 /// Most that a donation is shifted by, either way.
 const MOST: i32 = 128;
 /// Use that counts as equal to the mean: 256ths.
-const DEAD_BAND: u32 = 16;
+const DEAD_BAND: u32 = 8;
+/// Use beyond which a partition is at work: 256ths.
+const ACTIVE: u32 = 32;
 
 /// Shares that follow what is used.
 #[derive(Clone, Debug)]
@@ -70,16 +76,21 @@ impl Policy for Shares {
     }
 
     fn sampled(&mut self, pool: u32, high: u32, candidates: &[Candidate]) {
-        let (count, sum) = live(candidates).fold((0, 0), |(count, sum), c| (count + 1, sum + u32::from(c.used)));
+        let use_of = |c: &Candidate| u32::from(c.used).min(ACTIVE);
+        let (count, sum) = live(candidates).fold((0, 0), |(count, sum), c| (count + 1, sum + use_of(c)));
         if count < 2 {
             return;
         }
         let (mean, logical) = (sum / count, logical(candidates));
         let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
-        for c in live(candidates).filter(|c| u32::from(c.used) + DEAD_BAND < mean) {
-            self.shifts[c.holder] = (self.shifts[c.holder] + STEP).min(MOST);
+        for c in live(candidates).filter(|c| use_of(c) <= mean + DEAD_BAND) {
+            let shift = &mut self.shifts[c.holder];
+            *shift = match use_of(c) + DEAD_BAND < mean {
+                true => (*shift + STEP).min(MOST),
+                false => *shift - shift.signum() * STEP,
+            };
         }
-        for c in live(candidates).filter(|c| u32::from(c.used) > mean + DEAD_BAND) {
+        for c in live(candidates).filter(|c| use_of(c) > mean + DEAD_BAND) {
             let before = self.shifts[c.holder];
             self.shifts[c.holder] = (before - STEP).max(-MOST);
             let donated: i64 = live(candidates).map(|c| self.donation(c, overage, logical)).sum();
@@ -131,6 +142,21 @@ mod tests {
         let changed = [partition(0, 100, 250), partition(1, 100, 10)];
         (0..20).for_each(|_| shares.sampled(POOL, HIGH, &changed));
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 110, 250), partition(1, 90, 10)]), Some(1));
+    }
+
+    #[test]
+    fn of_two_at_work_neither_gives_for_the_other() {
+        let mut shares = Shares::new();
+        (0..50).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 120, 250), partition(1, 80, 40)]));
+        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 101, 250), partition(1, 100, 40)]), Some(0));
+    }
+
+    #[test]
+    fn who_works_again_takes_its_share_back() {
+        let mut shares = Shares::new();
+        (0..10).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 100, 0), partition(1, 100, 250)]));
+        (0..20).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 60, 250), partition(1, 140, 250)]));
+        assert_eq!(shares.shifts[..2], [0, 0]);
     }
 
     #[test]
