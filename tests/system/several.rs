@@ -11,12 +11,14 @@ use tests::{Case, expect_success};
 const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
 
 pub const CASES: &[Case] = &[
+    Case { name: "each_console_line_names_its_partition_and_keys_go_where_they_are_sent", beds: BOTH, needs: &[], run: consoles },
+    Case { name: "one_kernel_that_is_missing_stops_only_its_own_partition", beds: &[Bed::Qemu], needs: &[], run: missing },
     Case { name: "a_threshold_restart_in_a_full_pool_lives_off_its_own_frames", beds: BOTH, needs: &[], run: full_pool },
     Case { name: "three_on_two_cpus_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 2) },
     Case { name: "three_on_one_cpu_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 1) },
 ];
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(240);
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// One that never waits, one that crashes and comes back, one that works on more pages than it can hold.
@@ -47,6 +49,63 @@ fn judge_three(running: &mut Running) -> Result<()> {
     }
     ensure!(seen.busy_lines > 0, "the busy one has not got on");
     Ok(())
+}
+
+fn consoles(bed: Bed) -> Result<()> {
+    let member = |number: u32| Member::new(&format!("e{number}"), "echo", 4, &format!("name={number}"));
+    let several = Several { pool_mib: 12, cpus: 2, devices_mib: vec![6; 3], members: (0..3).map(member).collect() };
+    let mut started = several.start(bed, &format!("{}-consoles", bed.name()))?;
+    talk(&mut started.running).with_context(|| started.place())?;
+    started.running.events.send(json!({"command": "poweroff"}))?;
+    expect_success(started.running, ANSWER)
+}
+
+fn talk(running: &mut Running) -> Result<()> {
+    for _ in 0..3 {
+        running.events.wait_named(LIMIT, "entered")?;
+    }
+    running.console.send(b"one\r")?;
+    running.console.wait_for(LIMIT, "[e0] #0> one")?;
+    running.console.wait_for(LIMIT, "[e0] heard one")?;
+    let chosen = running.events.command(ANSWER, json!({"command": "console", "partition": "e2"}))?;
+    ensure!(chosen.0["ok"] == true, "{}", chosen.0);
+    running.console.send(b"two\r")?;
+    running.console.wait_for(LIMIT, "[e2] #2> two")?;
+    running.console.wait_for(LIMIT, "[e2] heard two")?;
+    // At the monitor.
+    running.console.send(b"\x1dconsole e1\rthree\r")?;
+    running.console.wait_for(LIMIT, "[e1] heard three")?;
+    // The prompt of the one with the keys is shown although it is no whole line.
+    let deadline = Instant::now() + LIMIT;
+    while !running.console.text().ends_with("[e1] #1> ") {
+        let refused = running.events.command(ANSWER, json!({"command": "console", "partition": "nobody"}))?;
+        ensure!(refused.0["ok"] == false && Instant::now() < deadline, "{}", refused.0);
+    }
+    let heard =
+        |event: &Event| Some((word(event, "partition").to_owned(), word(event, "text").strip_prefix("heard ")?.to_owned()));
+    let heard: Vec<_> = running.events.all().iter().filter_map(heard).collect();
+    let expected = [("e0", "one"), ("e2", "two"), ("e1", "three")].map(|(who, what)| (who.to_owned(), what.to_owned()));
+    ensure!(heard == expected, "{heard:?}");
+    Ok(())
+}
+
+fn missing(bed: Bed) -> Result<()> {
+    let mut broken = Member::new("broken", "hello", 8, "");
+    broken.lines = "initrd = \"nowhere\"";
+    let several = Several {
+        pool_mib: 16,
+        cpus: 2,
+        devices_mib: vec![10; 2],
+        members: vec![broken, Member::new("fine", "fill", 8, "passes=1")],
+    };
+    let mut started = several.start(bed, "qemu-missing")?;
+    let events = &mut started.running.events;
+    let error = events.wait_named(LIMIT, "error")?;
+    ensure!(error.text("place")? == "broken" && error.text("message")?.contains("boot archive"), "{}", error.0);
+    let verdict = events.wait_for(LIMIT, "the other one's verdict", |e| e.name() == "guest" && e.0["kind"] != "log")?;
+    ensure!(verdict.text("partition")? == "fine" && verdict.text("kind")? == "pass", "{}", verdict.0);
+    events.send(json!({"command": "poweroff"}))?;
+    expect_success(started.running, ANSWER)
 }
 
 /// The neighbour has more pages than the pool and never stops asking; the crashed one's boot memory is half of what it held.

@@ -64,7 +64,9 @@ fn fit_together(sections: &[Section<'_>], partitions: &[Partition], devices: &[P
         match spaces.get(place) {
             None => {
                 let (count, spaces) = (partitions.len(), spaces.len());
-                return Err(section.error("name", &format!("{count} partitions, but only {spaces} paging spaces: each needs one")));
+                return Err(
+                    section.error("name", &format!("{count} partitions, but only {spaces} paging spaces: each needs one"))
+                );
             }
             Some(&space) if partition.memory_bytes > space => {
                 return Err(section.error("memory", "the paging spaces that are large enough are needed by other partitions"));
