@@ -87,7 +87,7 @@ fn judge(header: &GptHeader, copy: Copy, at: u64, sectors: u64) -> Result<Room, 
         return Err(Fault::Misplaced);
     }
     let layout = header.get_partition_entry_array_layout().map_err(|_| Fault::Unsupported)?;
-    let bytes = layout.num_bytes_exact().filter(|bytes| *bytes <= MAX_ENTRY_BYTES).ok_or(Fault::Unsupported)?;
+    let bytes = layout.num_bytes_exact().filter(|bytes| (1..=MAX_ENTRY_BYTES).contains(bytes)).ok_or(Fault::Unsupported)?;
     let (first, last) = (header.first_usable_lba.to_u64(), header.last_usable_lba.to_u64());
     let room = Room { entries_at: layout.start_lba.to_u64(), entry_sectors: bytes.div_ceil(SECTOR_SIZE), first, last };
     if room.is_sound(copy, sectors) { Ok(room) } else { Err(Fault::Bounds) }

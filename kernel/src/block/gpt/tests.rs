@@ -169,3 +169,56 @@ fn sizes_that_do_not_fit_say_what_they_need() {
     assert!(place(needs, &[BYTES]).is_ok() && place(needs - 1, &[BYTES]).is_err());
     assert!(place(BYTES, &[u64::MAX, u64::MAX]).is_err());
 }
+
+/// Numbers that look random, the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// Edges and neighbours more often than chance would have it.
+    fn number(&mut self) -> u64 {
+        match self.next() % 6 {
+            0 => self.next(),
+            1 => u64::MAX - self.next() % 4,
+            2 => SECTORS - self.next() % 70,
+            3 => self.next() % 70,
+            _ => self.next() % SECTORS,
+        }
+    }
+}
+
+#[test]
+fn whatever_a_table_with_right_crcs_says_its_spaces_lie_apart_and_on_the_disk() {
+    let (mut random, mut tables) = (Random(0x7469_6465), 0);
+    for _ in 0..400 {
+        let mut disk = Disk::with(&[8 * MIB, 8 * MIB, 8 * MIB]);
+        for _ in 0..random.next() % 4 {
+            let (number, first, last) = (random.next() % 5 + 1, random.number(), random.number());
+            disk.set_range(number as usize, first, last);
+        }
+        if random.next().is_multiple_of(3) {
+            // One of the header's numbers: where things lie, how many entries, how large.
+            let (field, value) = ([24, 40, 48, 72, 80][random.next() as usize % 5], random.number());
+            disk.0[HEADER + field..HEADER + field + 8].copy_from_slice(&value.to_le_bytes());
+            let mut header: GptHeader = bytemuck::pod_read_unaligned(&disk.0[HEADER..HEADER + 92]);
+            header.update_header_crc32();
+            disk.0[HEADER..HEADER + 92].copy_from_slice(bytemuck::bytes_of(&header));
+        }
+        let Found::Table(table, _) = disk.read() else { continue };
+        let good: Vec<_> = table.entries.iter().filter_map(|entry| entry.sectors().ok()).collect();
+        for (n, a) in good.iter().enumerate() {
+            assert!(a.first >= 34 && a.count > 0 && a.first + a.count <= SECTORS - 33, "{a:?}");
+            for b in &good[n + 1..] {
+                assert!(a.first + a.count <= b.first || b.first + b.count <= a.first, "{a:?} {b:?}");
+            }
+        }
+        tables += usize::from(!good.is_empty());
+    }
+    assert!(tables > 100, "the test has looked at {tables} tables only");
+}
