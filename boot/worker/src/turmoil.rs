@@ -30,7 +30,7 @@ impl Iterator for Turmoil {
     fn next(&mut self) -> Option<u64> {
         self.left = self.left.checked_sub(1)?;
         let random = self.stream.next() >> 16;
-        let range = if random % 4 == 0 { self.pages } else { self.pages / 8 };
+        let range = if random.is_multiple_of(4) { self.pages } else { self.pages / 8 };
         Some((random >> 2) % range.max(1))
     }
 }

@@ -275,3 +275,21 @@ fn few_free_frames_are_told_once_before_anybody_waits() {
     rig.poll();
     assert!(rig.pager.wants_poll(), "still few");
 }
+
+#[test]
+fn sampling_tells_memory_in_use_from_memory_that_is_not() {
+    let mut rig = Machine { frames: 512, ..Machine::default() }.start();
+    let (busy, idle) = (rig.object(128, 0), rig.object(128, 128));
+    for object in [&busy, &idle] {
+        (0..128).for_each(|n| rig.write(object, n, 1));
+    }
+    for _ in 0..20 {
+        for n in 0..128 {
+            rig.touch(&busy, n, Access::Read);
+        }
+        rig.now += 1_000 * MS;
+        rig.poll();
+    }
+    let used = |object: &MemoryObject| rig.pager.state.lock().slots.get(object.id()).unwrap().usage.used;
+    assert!(used(&busy) > 230 && used(&idle) < 40, "{} {}", used(&busy), used(&idle));
+}

@@ -41,6 +41,8 @@ impl Runner {
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
                 let record = CrashRecord { reason, incarnation: self.incarnation, at_ns, regs, state };
                 let given_before = node.pager.counters().freed_from_live;
+                // What the last crash has left over is not this one's.
+                self.end_promise(node);
                 if self.shared.config.restart != Restart::Never {
                     node.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
                 }
