@@ -88,7 +88,7 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
             if now >= end {
                 return Err(BlockingError::Stuck);
             }
-            core::hint::spin_loop();
+            crate::arch::instr::pause();
         }
     }
 }

@@ -40,7 +40,7 @@ impl<P: Port> VirtioDisk<P> {
         }
         // Ends: the core times the request out.
         while core.poll(clock(), &mut out, &self.stats) == 0 {
-            ::core::hint::spin_loop();
+            crate::arch::instr::pause();
         }
         if out[0].result.is_ok() { core.identity() } else { [0; 20] }
     }
