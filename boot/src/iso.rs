@@ -14,7 +14,7 @@ pub fn make(iso: &Path, work: &Path, hypervisor: &Path, archive: &Path, append: 
     make_with(iso, work, &[(hypervisor, "tidepool"), (archive, "archive")], &script)
 }
 
-/// Makes one of a Linux and its initramfs.
+/// Makes one of a Linux and its initramfs, beside what `work` holds already.
 ///
 /// # Errors
 /// As [`make`].

@@ -19,7 +19,7 @@ pub const PROGRAM: &str = "bochs-bin";
 /// VMX with EPT, unrestricted guest, VPID and A/D bits: the ordinary case.
 const USUAL_CPU: &str = "corei7_haswell_4770";
 /// Emulated instructions a second of emulated time.
-const IPS: u32 = 50_000_000;
+pub(super) const IPS: u32 = 50_000_000;
 
 pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     if !machine.disks.is_empty() {

@@ -35,6 +35,8 @@ const SPARE: u64 = 8;
 const LIMIT: Duration = Duration::from_secs(900);
 /// For the machine to answer, and for a reader to read.
 const ANSWER: Duration = Duration::from_secs(120);
+/// Between two requests for counters.
+const STATS: Duration = Duration::from_secs(10);
 
 /// Runs it in the folder `name`.
 ///
@@ -127,8 +129,12 @@ impl Story {
 fn follow(running: &mut Running, start: Instant) -> Result<Story> {
     const LOOK: Duration = Duration::from_millis(100);
     const TOLD: [&str; 6] = ["boot", "start", "crash", "restart", "dump_complete", "guest"];
-    let mut story = Story::default();
+    let (mut story, mut next_stats) = (Story::default(), start.elapsed());
     while !story.is_over() {
+        if start.elapsed() > next_stats {
+            running.events.send(json!({"command": "stats"}))?;
+            next_stats = start.elapsed() + STATS;
+        }
         if start.elapsed() > LIMIT {
             bail!("the story took more than {} s", LIMIT.as_secs());
         }

@@ -16,9 +16,20 @@ const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// Modules that the guest may need, by file name.
 const MODULES: &[&str] = &["pvpanic.ko", "pvpanic-mmio.ko", "qemu_fw_cfg.ko"];
 
-/// Modules with which the kernel runs machines itself: its own disk, KVM. In the order in which they have to be loaded.
-const HOST_MODULES: &[&str] =
-    &["scsi_common.ko", "scsi_mod.ko", "sd_mod.ko", "libata.ko", "ata_piix.ko", "irqbypass.ko", "kvm.ko", "kvm-intel.ko"];
+/// Modules with which the kernel runs machines itself: its own disks, KVM. In the order in which they have to be loaded.
+const HOST_MODULES: &[&str] = &[
+    "scsi_common.ko",
+    "scsi_mod.ko",
+    "sd_mod.ko",
+    "libata.ko",
+    "ata_piix.ko",
+    "cdrom.ko",
+    "sr_mod.ko",
+    "isofs.ko",
+    "irqbypass.ko",
+    "kvm.ko",
+    "kvm-intel.ko",
+];
 
 /// The kernel on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -12,9 +12,15 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs -o size=90% tmp /tmp
+mkdir -p /cd
 for module in /lib/modules/*.ko; do
     insmod "$module"
 done
+# What is large stays on the medium: from an initramfs it would be read and unpacked before anything runs.
+mount -t iso9660 -o ro /dev/sr0 /cd
+ln -s /cd/usr /usr
+ln -s /cd/lib64 /lib64
+ln -s /cd/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu
 stty -F /dev/ttyS0 -echo
 for line in 1 2 3; do
     # Not echoing: what arrives while nobody reads must not come back. Local: an open must not wait for a carrier.
