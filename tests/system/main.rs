@@ -12,6 +12,7 @@ mod gpt;
 mod hostile;
 mod interrupt;
 mod lacking;
+mod nested;
 mod partition;
 mod selftests;
 mod several;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             soak::CASES,
             flush::CASES,
             hostile::CASES,
+            nested::CASES,
         ]
         .concat(),
     )

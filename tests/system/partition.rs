@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
     Case { name: "exceptions_arrive_in_the_guest", beds: BOTH, needs: &[], run: |bed| passes(bed, Scenario::new("traps", "")) },
     Case { name: "twice_the_memory_keeps_every_page", beds: BOTH, needs: &[], run: overcommit },
     Case { name: "a_crash_becomes_a_dump_while_the_partition_runs_again", beds: BOTH, needs: &[], run: crash },
-    Case { name: "a_dump_costs_no_write_for_what_is_there_or_zero", beds: &[Bed::Qemu], needs: &[], run: writes },
+    Case { name: "a_dump_costs_no_write_for_what_is_there_or_zero", beds: &[Bed::Qemu, Bed::Nested], needs: &[], run: writes },
     Case { name: "an_unreleased_dump_is_kept_and_the_partition_waits", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: waits },
 ];
 
@@ -148,7 +148,7 @@ fn writes(bed: Bed) -> Result<()> {
         at_end: "stay",
         ..Scenario::new("fill", &format!("passes=0 limit={FILLED} spin=1"))
     };
-    let mut started = scenario.start(bed, "qemu-writes")?;
+    let mut started = scenario.start(bed, &format!("{}-writes", bed.name()))?;
     let events = &mut started.running.events;
     events.wait_for(LIMIT, "the kernel to spin", |e| is_guest(e, "log") && e.0["text"] == "spinning")?;
     events.command(ANSWER, json!({"command": "evict", "partition": PARTITION, "count": EVICTED}))?;

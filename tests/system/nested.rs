@@ -1,0 +1,16 @@
+//! Debian and a test kernel beside it, through the whole story, on VMX in nested KVM with virtio-blk.
+//!
+//! This is bed C's demonstration, whose claims are the assertions: nobody found a page wrong, both crashed, were dumped and are
+//! back, and both dumps read right where the machine runs, by makedumpfile and by a reader of the pages.
+
+use boot::bed::Bed;
+use boot::demo::nested::demonstrate;
+use boot::setup::{Job, Permission};
+use tests::Case;
+
+pub const CASES: &[Case] = &[Case {
+    name: "debian_and_a_test_kernel_crash_and_come_back_and_their_dumps_are_read",
+    beds: &[Bed::Nested, Bed::Kvm],
+    needs: &[Job::Guest, Job::Readers],
+    run: |bed| demonstrate(bed, Permission::Refuse, &format!("story-{}", bed.name())),
+}];
