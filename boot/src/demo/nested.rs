@@ -58,8 +58,7 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     let start = Instant::now();
     let mut running = machine.start()?;
     println!("{:7.1} s  the machine starts", start.elapsed().as_secs_f64());
-    let place = || format!("transcript in {}", running.folder().display());
-    let place = place();
+    let place = format!("transcript in {}", running.folder().display());
     let story = follow(&mut running, start).with_context(|| place.clone())?;
     let verdict = judge(&mut running, bed, &story, &disks).with_context(|| place.clone())?;
     println!("\n{}", verdict.facts());
@@ -160,6 +159,9 @@ fn follow(running: &mut Running, start: Instant) -> Result<Story> {
     }
     running.events.command(ANSWER, json!({"command": "stats"}))?;
     story.events = running.events.all().to_vec();
+    // The readers shall not wait for a worker that never ends.
+    running.events.send(json!({"command": "poweroff"}))?;
+    running.wait_for_end(ANSWER)?;
     Ok(story)
 }
 
