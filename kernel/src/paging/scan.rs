@@ -102,7 +102,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Frees zero pages, keeps the checksums of the others, and gives the batch back for its next piece, or for its writes.
     fn file(&self, state: &mut State<P>, piece: &Piece, seen: &[Seen], now: u64) {
-        let State { batches, slots, freed, .. } = state;
+        let State { batches, slots, credits, freed, .. } = state;
         let batch = batches.get(piece.batch);
         let slot = slots.busy(batch.object.expect("a batch has an object until it is free"));
         let writable = slot.writable(now).is_some();
@@ -126,6 +126,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         } else {
             (batch.cursor, batch.phase) = (0, Phase::Write);
         }
+        self.give_back(credits, slot, freed);
     }
 
     fn end_zero(&self, slot: &mut Slot, index: PageIndex, entry: Entry, freed: &mut Vec<Frame>) {
@@ -136,7 +137,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                     freed.push(frame);
                     bump(&self.counters.zero_evictions, 1);
                     slot.drain.zero += 1;
-                    slot.note_freed(1);
                 }
             }
             // A page that stays mapped gains nothing by a block of zeros: the clock evicts it for nothing.

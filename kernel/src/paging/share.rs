@@ -9,7 +9,7 @@
 //! A frame is credited under the pager's lock before it is on the free list, so no neighbour ever sees it unpromised.
 
 use super::counters::bump;
-use super::slots::{AttachError, Slots};
+use super::slots::{AttachError, Slot};
 use super::state::State;
 use super::{MAX_DISKS, Pager, Store};
 use crate::block::Disk;
@@ -62,21 +62,22 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.promised.store(state.credits.total(), Release);
     }
 
-    /// Gives collected frames back, under one lock; promised ones are credited first.
-    pub(super) fn give_back(&self, credits: &mut Credits, slots: &mut Slots, freed: &mut Vec<Frame>) {
+    /// Gives an object's collected frames back, under one lock; promised ones are credited first.
+    pub(super) fn give_back(&self, credits: &mut Credits, slot: &mut Slot, freed: &mut Vec<Frame>) {
         if freed.is_empty() {
             return;
         }
-        for slot in slots.iter_mut().filter(|slot| slot.just_freed > 0) {
-            let count = core::mem::take(&mut slot.just_freed);
-            if !slot.is_image() {
-                bump(&self.counters.freed_from_live, u64::from(count));
-            }
-            let kept = count.min(slot.promise);
+        let count = freed.len() as u32;
+        slot.drain.freed += u64::from(count);
+        if !slot.is_image() {
+            bump(&self.counters.freed_from_live, u64::from(count));
+        }
+        let kept = count.min(slot.promise);
+        if kept > 0 {
             slot.promise -= kept;
             credits.add(slot.terms.account, kept);
+            self.promised.store(credits.total(), Release);
         }
-        self.promised.store(credits.total(), Release);
         self.ground.frames.free_all(freed.drain(..));
     }
 

@@ -68,8 +68,6 @@ pub(super) struct Slot {
     pub usage: Use,
     /// Frames that are still to be credited to its account as they come free.
     pub promise: u32,
-    /// Frames that come free now.
-    pub just_freed: u32,
     /// Next page that the clock looks at.
     pub hand: u32,
     /// Next page that the cleaner looks at.
@@ -103,7 +101,6 @@ impl Slot {
             terms,
             usage: Use::default(),
             promise: 0,
-            just_freed: 0,
             closing: false,
             hand: 0,
             cleaning_hand: 0,
@@ -116,12 +113,6 @@ impl Slot {
             asked: 0,
             landmarks: ArrayVec::new(),
         }
-    }
-
-    /// Counts frames that come free.
-    pub fn note_freed(&mut self, count: u32) {
-        self.drain.freed += u64::from(count);
-        self.just_freed += count;
     }
 
     /// Remembers a landmark, for the oldest one if there is no room.

@@ -51,19 +51,18 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if batch.phase == Phase::Limbo {
             batch.passed = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words));
             let Some(passed) = batch.passed else { return };
-            self.free_unmapped(batch, slot, &passed, freed);
+            Self::free_unmapped(batch, &passed, freed);
             (batch.ticket, batch.cursor, batch.phase) = (None, 0, Phase::Scan);
         }
         if batch.phase == Phase::Write {
             self.write(batch, number, slot, segments, notices, now);
         }
         batches.retire_if_done(number);
-        self.give_back(credits, slots, freed);
+        self.give_back(credits, slot, freed);
     }
 
     /// Frees what was clean, now that the flush has passed.
-    fn free_unmapped(&self, batch: &mut Batch, slot: &mut Slot, passed: &Passed, freed: &mut Vec<Frame>) {
-        slot.note_freed(batch.unmapped.len() as u32);
+    fn free_unmapped(batch: &mut Batch, passed: &Passed, freed: &mut Vec<Frame>) {
         freed.extend(batch.unmapped.drain(..).map(|page| page.reclaim(passed)));
     }
 
@@ -141,13 +140,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             Err(error) => self.fail_run(batch, slot, notices, run, error, now),
         }
         batches.retire_if_done(number);
-        self.give_back(credits, slots, freed);
+        self.give_back(credits, slot, freed);
     }
 
     fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Vec<Frame>) {
         let (first, _) = batch.lines[run.start].ready().expect("a run is ready until its answer comes");
         let count = run.len() as u32;
-        let mut out = 0;
+        let mut out = 0_u64;
         for (page, line) in slot.object.pages(first.0..first.0 + count).zip(run) {
             let crc = batch.lines[line].crc;
             match batch.take(line) {
@@ -166,10 +165,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
         }
         slot.drain.failures = 0;
-        slot.note_freed(out);
-        slot.flow.page_outs += u64::from(out);
+        slot.flow.page_outs += out;
         slot.drain.written += u64::from(count);
-        bump(&self.counters.page_outs, u64::from(out));
+        bump(&self.counters.page_outs, out);
         bump(&self.counters.bytes_written, u64::from(count) * PAGE_SIZE);
     }
 
