@@ -104,7 +104,7 @@ struct Measurement {
 /// show that.
 fn measure_well() -> Option<(u64, u64)> {
     const WINDOW_TICKS: u16 = 11_932;
-    const ATTEMPTS: usize = 10;
+    const ATTEMPTS: usize = 50;
     const GOOD_ENOUGH: u64 = 2_000;
     let mut best: Option<Measurement> = None;
     for _ in 0..ATTEMPTS {

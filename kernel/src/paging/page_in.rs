@@ -179,6 +179,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
             let page = slot.object.existing(index).expect("a page that is coming in has a table");
             page.finish_page_in(TransferIndex(number), coming.frame, coming.crc, reason);
+            slot.usage.fetched = slot.usage.fetched.saturating_add(1);
         }
         self.drop_neighbours(&slot.object, transfer, number);
     }

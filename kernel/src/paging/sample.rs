@@ -1,7 +1,10 @@
-//! How much of its resident memory an object uses: a few random pages, looked at twice.
+//! How much of its resident memory an object uses: a few random pages, looked at twice, and what it has fetched.
 //!
 //! At each sampling the pages of the last one are asked whether they were touched since, and the next ones are aged, so that the
-//! answer is about one interval. They are runs of neighbours, so that those which the clock then finds idle leave in one request. A page that the clock has passed meanwhile looks less used than it is, which is the same for all.
+//! answer is about one interval. They are runs of neighbours, so that those which the clock then finds idle leave in one request.
+//!
+//! A page that the clock has passed meanwhile looks less used than it is, and the clock passes most often where it takes most. So pages
+//! that were fetched from the disk in the interval are added: who fetches is at work, however little of it stays.
 
 use super::Pager;
 use super::slots::Slot;
@@ -29,12 +32,14 @@ pub(super) struct Use {
     offset: u32,
     /// Part of the resident pages that is touched in an interval, in 256ths, smoothed.
     pub used: u16,
+    /// Pages that came in since the last sampling.
+    pub fetched: u32,
 }
 
 impl Default for Use {
     /// New memory is in use.
     fn default() -> Self {
-        Self { offset: 0, used: 255 }
+        Self { offset: 0, used: 255, fetched: 0 }
     }
 }
 
@@ -59,9 +64,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 fn look(slot: &mut Slot) {
     let (resident, touched) = visit(slot);
     if resident >= LEAST {
-        let sample = (touched * 255 / resident) as u16;
-        slot.usage.used = ((u32::from(slot.usage.used) * 3 + u32::from(sample)) / 4) as u16;
+        let all = u64::from(slot.object.counts().resident).max(1);
+        let fetched = u64::from(slot.usage.fetched) * 255 / all;
+        let sample = (u64::from(touched * 255 / resident) + fetched).min(255);
+        slot.usage.used = ((u32::from(slot.usage.used) * 3 + sample as u32) / 4) as u16;
     }
+    slot.usage.fetched = 0;
     slot.usage.offset = slot.usage.offset.wrapping_add(STRIDE) % slot.pages().max(1);
     let _ = visit(slot);
 }
