@@ -185,7 +185,13 @@ impl Panel {
             let _ = writeln!(text, "<path d=\"M{x:.1} {TOP}V{BASE}\" stroke=\"black\" stroke-dasharray=\"4 3\"/>");
             if names == Names::Right {
                 let style = "font-weight=\"bold\" paint-order=\"stroke\" stroke=\"white\" stroke-width=\"3\"";
-                let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{y:.1}\" {style}>{name} {seconds:.1} s</text>", x + 4.0);
+                // To the side where there is room.
+                let middle = (self.edges.0 + self.edges.1) / 2.0;
+                let (x, anchor) = if x > middle { (x - 4.0, "end") } else { (x + 4.0, "start") };
+                let _ = writeln!(
+                    text,
+                    "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {style}>{name} {seconds:.1} s</text>"
+                );
             }
         }
         text
