@@ -40,8 +40,12 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
             ended => break ended,
         }
     };
-    running.passed();
-    Ok(if ended == Ended::Success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if ended == Ended::Success {
+        running.passed();
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("tidepool: the hypervisor stopped with a failure; transcript in {}", running.folder().display());
+    Ok(ExitCode::FAILURE)
 }
 
 /// Passes our standard input to the console; the thread ends with the input or the process.
