@@ -16,6 +16,7 @@ use super::poll::{Budget, Work};
 use super::slots::Slot;
 use super::state::State;
 use super::{Pager, holder};
+use crate::addr::PageIndex;
 use crate::arch::percpu::CpuId;
 use crate::block::Disk;
 use crate::mm::leaf::{Leaf, Mapping};
@@ -203,8 +204,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
             match page.age() {
                 Age::Absent => {}
                 Age::Referenced => {
-                    aged += 1;
-                    self.note_used(slot, page);
+                    // Never more than there are pages.
+                    aged = aged.wrapping_add(1);
+                    self.note_used(slot, page.index());
                 }
                 Age::Idle => {
                     if self.collect(batch, page) {
@@ -226,8 +228,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     }
 
     #[inline]
-    fn note_used(&self, slot: &mut Slot, page: Page<'_>) {
-        if slot.take_ahead(page.index()) {
+    fn note_used(&self, slot: &mut Slot, page: PageIndex) {
+        if slot.take_ahead(page) {
             bump(&self.pager.counters.read_around_used, 1);
         }
     }

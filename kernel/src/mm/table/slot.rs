@@ -45,18 +45,30 @@ impl<E: Entry> Slot<E> {
     /// The shortest path there is: one turn of the clock is one of these for every resident page.
     #[inline]
     pub fn take_accessed(&self) -> Option<bool> {
-        let accessed = self.format.accessed;
-        let mut word = self.entry.load();
-        while is_present(word) {
-            if word & accessed == 0 {
-                return Some(false);
-            }
-            match self.entry.compare_exchange(word, word & !accessed) {
-                Ok(()) => return Some(true),
-                Err(now) => word = now,
+        self.try_take_accessed().unwrap_or_else(|_| self.insist_on_accessed())
+    }
+
+    /// The same for a leaf that the CPU or another changed meanwhile: out of line, which leaves the other without a loop.
+    #[cold]
+    #[inline(never)]
+    fn insist_on_accessed(&self) -> Option<bool> {
+        loop {
+            if let Ok(accessed) = self.try_take_accessed() {
+                return accessed;
             }
         }
-        None
+    }
+
+    #[inline]
+    fn try_take_accessed(&self) -> Result<Option<bool>, u64> {
+        let (word, accessed) = (self.entry.load(), self.format.accessed);
+        if !is_present(word) {
+            return Ok(None);
+        }
+        if word & accessed == 0 {
+            return Ok(Some(false));
+        }
+        self.entry.compare_exchange(word, word & !accessed).map(|()| Some(true))
     }
 
     #[inline]

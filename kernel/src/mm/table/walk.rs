@@ -80,9 +80,10 @@ impl<'a, M: TableMemory> Slots<'a, M> {
     #[inline]
     pub fn visit<B>(&mut self, mut f: impl FnMut(Gfn, Slot<EntryOf<'a, M>>) -> ControlFlow<B>) -> ControlFlow<B> {
         while self.next < self.run_end || self.find() {
-            let (table, page) = (self.table, self.page);
+            let (format, page) = (self.table.format, self.page);
             for gfn in self.next..self.run_end {
-                if let ControlFlow::Break(value) = f(Gfn::new(gfn), table.slot_at(page, Gfn::new(gfn))) {
+                let slot = Slot { entry: page.entry(index_at(Gfn::new(gfn), 0)), format };
+                if let ControlFlow::Break(value) = f(Gfn::new(gfn), slot) {
                     self.next = gfn + 1;
                     return ControlFlow::Break(value);
                 }
