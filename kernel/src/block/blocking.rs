@@ -88,7 +88,7 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
             if now >= end {
                 return Err(BlockingError::Stuck);
             }
-            crate::arch::instr::pause();
+            crate::arch::interrupts::spin();
         }
     }
 }

@@ -252,7 +252,7 @@ impl Bench<'_> {
             ensure(self.disk().submit(&request).is_ok(), "submit")?;
             let middle = time::now_ns();
             while self.disk().poll(middle, &mut out) == 0 {
-                crate::arch::instr::pause();
+                interrupts::spin();
             }
             ensure(out[0].result.is_ok(), "a page")?;
             (submit, poll) = (submit.min(middle - start), poll.min(time::now_ns() - middle));

@@ -37,13 +37,8 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
 }
 
 /// Tells the core that this is a spin loop.
-///
-/// The flags are loaded as they are. Bochs, on a VM entry with IF clear, masks external interrupts for the hypervisor around us
-/// too, until we load our flags: without it, a loop that waits for that hypervisor would keep it from running.
 pub fn pause() {
     core::hint::spin_loop();
-    // SAFETY: puts back what it took; the stack is ours.
-    unsafe { asm!("pushfq", "popfq") };
 }
 
 /// Masks external interrupts on this CPU.

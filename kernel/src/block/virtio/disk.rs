@@ -40,7 +40,7 @@ impl<P: Port> VirtioDisk<P> {
         }
         // Ends: the core times the request out.
         while core.poll(clock(), &mut out, &self.stats) == 0 {
-            crate::arch::instr::pause();
+            crate::arch::interrupts::spin();
         }
         if out[0].result.is_ok() { core.identity() } else { [0; 20] }
     }
