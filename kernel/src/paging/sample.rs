@@ -62,11 +62,17 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 }
 
 fn look(slot: &mut Slot) {
-    let (resident, touched) = visit(slot);
-    if resident >= LEAST {
-        let all = u64::from(slot.object.counts().resident).max(1);
-        let fetched = u64::from(slot.usage.fetched) * 255 / all;
-        let sample = (u64::from(touched * 255 / resident) + fetched).min(255);
+    let ((resident, touched), counts) = (visit(slot), slot.object.counts());
+    // Where hardly a page of the sample is resident: most are on the disk, and what was fetched is all that is known; or
+    // untouched, and it has only begun.
+    let touched = match resident {
+        LEAST.. => Some(touched * 255 / resident),
+        _ if counts.paged > counts.resident => Some(0),
+        _ => None,
+    };
+    if let Some(touched) = touched {
+        let fetched = u64::from(slot.usage.fetched) * 255 / u64::from(counts.resident).max(1);
+        let sample = (u64::from(touched) + fetched).min(255);
         slot.usage.used = ((u32::from(slot.usage.used) * 3 + sample as u32) / 4) as u16;
     }
     slot.usage.fetched = 0;

@@ -293,3 +293,19 @@ fn sampling_tells_memory_in_use_from_memory_that_is_not() {
     let used = |object: &MemoryObject| rig.pager.state.lock().slots.get(object.id()).unwrap().usage.used;
     assert!(used(&busy) > 230 && used(&idle) < 40, "{} {}", used(&busy), used(&idle));
 }
+
+#[test]
+fn who_fetches_all_the_time_counts_as_one_who_uses_all_it_has() {
+    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let (thrashing, idle) = (rig.object(512, 0), rig.object(32, 512));
+    (0..32).for_each(|n| rig.write(&idle, n, 1));
+    (0..512).for_each(|n| rig.write(&thrashing, n, 1));
+    // Goes through four times what it can hold; whatever the hand has just aged looks idle.
+    for n in 0..8000 {
+        rig.touch(&thrashing, n % 512, Access::Read);
+        rig.now += 5 * MS;
+    }
+    assert!(rig.pager.counters().page_ins > 1000, "it does not thrash");
+    let used = |object: &MemoryObject| rig.pager.state.lock().slots.get(object.id()).unwrap().usage.used;
+    assert!(used(&thrashing) > 200 && used(&thrashing) > used(&idle) + 100, "{} {}", used(&thrashing), used(&idle));
+}
