@@ -5,7 +5,7 @@
 //! so they are in place until the completion.
 
 use super::NodePager;
-use super::task::until;
+use super::task::{until, yield_now};
 use crate::block::{Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
 use crate::paging::cookie::{Class, MAILBOX_DEPTH, Tag};
 use crate::sync::{Ranked, rank};
@@ -62,6 +62,8 @@ impl AsyncIo {
             self.slots.lock()[slot] = Slot::Free;
             return Err(DiskError::Dead);
         }
+        // A disk without interrupts has answered already: nobody would look before the guest's turn is over.
+        yield_now().await;
         until(|| self.take_result(slot)).await
     }
 

@@ -95,7 +95,7 @@ impl Machine {
                 armed = Some(deadline);
             }
             // Taken before the page is looked at: what happens after the look makes it ready.
-            let (ticket, answer) = self.stay(node, cpu, object, shared);
+            let (ticket, answer) = self.stay(node, cpu, object, shared, slice_end);
             let stop = match answer {
                 Answer::Handle(exit) => {
                     // The task priority that handlers see and write back: the guest changes it without an exit.
@@ -113,7 +113,7 @@ impl Machine {
     }
 
     /// Runs the guest until an exit needs more than the short way and a page.
-    fn stay(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, shared: &Shared) -> (WaitTicket, Answer) {
+    fn stay(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> (WaitTicket, Answer) {
         let mut exits = 0;
         let (ticket, answer) = loop {
             if node.words.enter(cpu, object.id(), object.generation()).is_some() {
@@ -126,7 +126,7 @@ impl Machine {
             let answer = match left {
                 Left::Exit => match self.vcpu.exit() {
                     exit @ Exit::SecondLevelFault { gpa, access, .. } => {
-                        self.fault(node, cpu, object, gpa, access).unwrap_or(Answer::Handle(exit))
+                        self.fault(node, cpu, object, (gpa, access), slice_end).unwrap_or(Answer::Handle(exit))
                     }
                     exit => Answer::Handle(exit),
                 },
@@ -142,7 +142,14 @@ impl Machine {
     }
 
     /// Makes a page resident; `None` if it is none.
-    fn fault(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, gpa: Gpa, access: Access) -> Option<Answer> {
+    fn fault(
+        &mut self,
+        node: &Node,
+        cpu: CpuId,
+        object: &MemoryObject,
+        (gpa, access): (Gpa, Access),
+        slice_end: Tsc,
+    ) -> Option<Answer> {
         let now = time::now_ns();
         Some(match node.pager.fault(object, gpa, access, now) {
             Fault::Resolved => {
@@ -151,7 +158,14 @@ impl Machine {
                 }
                 Answer::Resident
             }
-            Fault::Wait(ticket) if has_come(node, cpu, object, ticket, now) => Answer::Resident,
+            // A disk's work takes time, of which an emulator that takes no interrupt from a guest with IF clear tells nobody.
+            Fault::Wait(ticket) if has_come(node, cpu, object, ticket, now) => {
+                if Tsc(instr::rdtsc()) < slice_end {
+                    Answer::Resident
+                } else {
+                    Answer::Look
+                }
+            }
             Fault::Wait(ticket) => Answer::Stop(Stop::Page(ticket)),
             Fault::NotRam => return None,
             Fault::Lost(_) => Answer::Stop(Stop::Crash(Reason::PageLost(gpa.as_u64()))),

@@ -1,6 +1,6 @@
 //! The guest runs: what it waits for, what its devices want, what ends its stay.
 
-use super::{Host, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
+use super::{Backing, Host, LOOK_NS, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::console::event::Event;
@@ -58,7 +58,9 @@ impl Runner {
 
     /// Returns when the runner has to be stepped whatever the guest waits for.
     fn next_duty(&self) -> Option<u64> {
-        [self.last_words, self.promise_ends].into_iter().flatten().min()
+        // Memory that waits for its store cannot give a frame, so that its own faults could wait for ever.
+        let store = (self.backing == Backing::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
+        [self.last_words, self.promise_ends, store].into_iter().flatten().min()
     }
 
     fn announce_entry(&mut self) {
