@@ -5,6 +5,7 @@
 
 use boot::bed::Bed;
 use boot::commands::demo::demonstrate;
+use boot::demo::Scale;
 use boot::setup::{Job, Permission};
 use tests::Case;
 
@@ -12,5 +13,5 @@ pub const CASES: &[Case] = &[Case {
     name: "debian_pages_panics_restarts_and_its_dump_is_read",
     beds: &[Bed::Qemu, Bed::Kvm],
     needs: &[Job::Guest, Job::Readers],
-    run: |bed| demonstrate(bed, Permission::Refuse, &format!("demo-test-{}", bed.name())),
+    run: |bed| demonstrate(bed, Permission::Refuse, &format!("demo-test-{}", bed.name()), Scale::of(bed).untimed()),
 }];

@@ -33,7 +33,8 @@ const END: Duration = Duration::from_secs(20);
 /// # Errors
 /// What is missing, went wrong, or did not hold.
 pub fn run(common: &Common) -> Result<ExitCode> {
-    demonstrate(common.bed(), common.permission(), "demo")?;
+    let bed = common.bed();
+    demonstrate(bed, common.permission(), "demo", Scale::of(bed))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -41,7 +42,7 @@ pub fn run(common: &Common) -> Result<ExitCode> {
 ///
 /// # Errors
 /// As [`run`], and where a claim did not hold.
-pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
+pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -> Result<()> {
     if bed == Bed::Nested {
         return demo::nested::demonstrate(bed, permission, name);
     }
@@ -49,7 +50,7 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     let kernel = debian::kernel(permission)?;
     let readers = Readers { vmlinux: debian::debug_symbols(&kernel, permission)?, python: python::drgn(permission)? };
     let folder = paths::tidepool().join(name);
-    let file = demo::write_configuration(&folder, bed, &kernel.vmlinuz(), &initramfs::prepare(&kernel)?)?;
+    let file = demo::write_configuration(&folder, bed, &scale, &kernel.vmlinuz(), &initramfs::prepare(&kernel)?)?;
     let plan = config::load(&file, bed)?;
     let disks = plan.disks.clone();
     let mut machine = Machine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
@@ -58,7 +59,7 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     println!("{} {} in {}, configuration {}", kernel.package, kernel.version, bed.name(), file.display());
     let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
-    let story = follow(&mut running, Scale::of(bed)).with_context(|| place.clone())?;
+    let story = follow(&mut running, scale).with_context(|| place.clone())?;
     draw(&story, &folder)?;
     if let Some(failure) = &story.failure {
         bail!("{failure}; {place}");

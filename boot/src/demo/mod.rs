@@ -28,9 +28,8 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Where the folder cannot be written.
-pub fn write_configuration(folder: &Path, bed: Bed, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
+pub fn write_configuration(folder: &Path, bed: Bed, scale: &Scale, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
-    let scale = Scale::of(bed);
     let mut text = format!(
         "# The demonstration's configuration; `tidepool boot` takes such a file.\n\
          self_tests = [\"raw-disk\"]\n\n\
@@ -41,10 +40,10 @@ pub fn write_configuration(folder: &Path, bed: Bed, kernel: &Path, initrd: &Path
         text += &format!("[machine]\ndisk_bandwidth = \"{}\"\n\n", format_size(bandwidth));
     }
     for index in 0..scale.devices() {
-        text += &device(folder, bed, &scale, index)?;
+        text += &device(folder, bed, scale, index)?;
     }
     for index in 0..scale.partitions {
-        text += &partition(&scale, index, kernel, initrd);
+        text += &partition(scale, index, kernel, initrd);
     }
     let file = folder.join("demo.toml");
     crate::atomic::write(&file, |out| Ok(std::io::Write::write_all(out, text.as_bytes())?))?;

@@ -2,6 +2,9 @@
 
 use crate::bed::Bed;
 
+/// Share of the raw disk's speed that a drain reaches where nothing but the disk holds it up, in percent.
+const DRAIN_PERCENT: u64 = 80;
+
 /// The size of a demonstration. The first partition is the one that crashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scale {
@@ -23,6 +26,8 @@ pub struct Scale {
     /// the emulator next to nothing. This disk is as much slower than an NVMe drive of 2 to 5 GB/s, so that the two stand to each other
     /// as in a real machine, and the drain's share of the disk's speed says whether the disk or the hypervisor holds it up.
     pub disk_bandwidth: Option<u64>,
+    /// Share of the raw disk's speed that the drain has to reach, in percent; none where that is only looked at.
+    pub drain_percent: Option<u64>,
     /// The machine's time in seconds, from its start to the end of the story.
     pub limit_s: u64,
 }
@@ -38,6 +43,7 @@ impl Scale {
             passes: 3,
             dirty_mib: 80,
             disk_bandwidth: None,
+            drain_percent: Some(DRAIN_PERCENT),
             limit_s: 420,
         };
         match bed {
@@ -51,10 +57,16 @@ impl Scale {
                 worker_mib: Some(40),
                 passes: 1,
                 dirty_mib: 16,
+                drain_percent: None,
                 limit_s: 560,
                 ..full
             },
         }
+    }
+
+    /// The same story for a test, which times nothing: who runs beside it is none of its business.
+    pub fn untimed(self) -> Self {
+        Self { drain_percent: None, ..self }
     }
 
     /// Size of each paging device: the memory, what describes it, and the records.

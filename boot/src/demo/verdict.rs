@@ -7,8 +7,6 @@ use crate::report::{Facts, Table, time};
 use serde_json::Value;
 use std::fmt::Display;
 
-/// Share of the raw disk's speed that a drain shall reach, in percent.
-const DRAIN_PERCENT: u64 = 80;
 /// Seconds that a neighbour may say nothing around the drain; it speaks several times a second otherwise.
 const RECOVERY_S: f64 = 10.0;
 /// Seconds before the crash with which the time of the drain is compared.
@@ -131,13 +129,14 @@ impl Verdict {
         let share = format!("{} MiB of {} MiB of RAM", written >> 20, memory >> 20);
         self.claim("written for the dump", share, written < memory);
         let speed = written.saturating_mul(1_000_000_000) / number("drain_ns").max(1);
+        let needed = story.scale().drain_percent;
         match story.raw_speed.get(&number("disk")) {
             Some(&raw) => {
                 let percent = speed.saturating_mul(100) / raw.max(1);
                 let text = format!("{} MB/s, {percent} % of the raw disk's {} MB/s", speed / 1_000_000, raw / 1_000_000);
-                self.claim("drain speed", text, percent >= DRAIN_PERCENT);
+                self.claim("drain speed", text, needed.is_none_or(|needed| percent >= needed));
             }
-            None => self.claim("drain speed", "not measured beside the disk's", false),
+            None => self.claim("drain speed", "not measured beside the disk's", needed.is_none()),
         }
     }
 

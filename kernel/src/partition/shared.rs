@@ -1,6 +1,6 @@
 //! What others may know of a partition and ask of it while its vCPU runs.
 //!
-//! The [`Runner`](super::runner::Runner) belongs to the CPU that runs it; everybody else talks to the partition through this:
+//! The runner (`partition::runner`) belongs to the CPU that runs it; everybody else talks to the partition through this:
 //! requests are bits that the runner takes at its next stop (the CPU is kicked), its state is published here.
 
 use crate::config;

@@ -11,7 +11,7 @@
 //! and more, active ones less; all begin alike. The published step is one 256th every few seconds; here
 //! sampling comes once a second and the step is a 64th, so that a partition that falls idle has given half of its share in a minute.
 //!
-//! What counts is whether a partition is at work, not how hard: beyond [`ACTIVE`] all use is alike. Who has many frames gets on
+//! What counts is whether a partition is at work, not how hard: beyond `ACTIVE` all use is alike. Who has many frames gets on
 //! faster and touches more of them, and who gives loses accessed bits to the clock; without the bound a small difference
 //! between two equals would grow until one has all.
 

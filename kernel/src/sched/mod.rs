@@ -11,7 +11,7 @@
 //! * `cpu`: what a CPU does with the answer.
 //!
 //! A vCPU is bound to no CPU. The run queue's lock ([`rank::RUN_QUEUE`](crate::sync::rank::RUN_QUEUE)) is held for a look only; a
-//! [`Runner`](crate::partition::runner::Runner) is reached by the CPU whose turn it has, which the queue sees to.
+//! runner (`partition::runner`) is reached by the CPU whose turn it has, which the queue sees to.
 
 #[cfg(target_os = "none")]
 mod cpu;
