@@ -250,6 +250,6 @@ mod tests {
         let mut lost = reading();
         lost.drgn["pages"] = 6.into();
         assert_eq!(broken(&story(), &lost), ["drgn: the worker's pages"]);
-        assert!(broken(&Story::new(Scale::of(Bed::Qemu)), &reading()).len() > 7);
+        assert!(broken(&Story::new(Scale::of(Bed::Kvm)), &reading()).len() > 7);
     }
 }
