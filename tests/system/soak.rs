@@ -31,7 +31,7 @@ const PAGES: u64 = 1100;
 /// Least number of rewrites between a start and the crash.
 const WRITES: u64 = 2500;
 /// Seconds by the hypervisor's clock.
-const SHORT_S: u64 = 30;
+const SHORT_S: u64 = 15;
 /// More spaces than partitions: those with a dump that is not checked yet.
 const SPACES: usize = 12;
 
