@@ -53,7 +53,8 @@ fn soak(bed: Bed) -> Result<()> {
     };
     let several = Several {
         pool_mib: POOL_MIB,
-        cpus: 2,
+        // One, until guests on two CPUs of the emulator are reliable (docs/testing.md, "Known of the emulators").
+        cpus: 1,
         devices_mib: vec![MEMORY_MIB + 2; SPACES],
         members: (0..PARTITIONS).map(member).collect(),
     };
