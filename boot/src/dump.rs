@@ -125,7 +125,7 @@ impl Dump {
         let mut blocks = vec![0; count as usize * PAGE_SIZE as usize];
         let start = self.contents.layout.blocks().start + u64::from(first) * PAGE_SIZE;
         self.image.read(start, &mut blocks)?;
-        for (n, block) in (first..).zip(blocks.chunks_exact(PAGE_SIZE as usize)) {
+        for (n, block) in (first..).zip(blocks.as_chunks::<{ PAGE_SIZE as usize }>().0) {
             match self.content(PageIndex(n)) {
                 (Content::Block, crc) if crc32c(block).0 == crc => verdict.right += 1,
                 (Content::Block, _) => {

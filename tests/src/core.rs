@@ -31,7 +31,7 @@ pub fn keyed_pages(image: &[u8], key: u64) -> Result<KeyedPages> {
     for segment in segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD) {
         let (offset, size) = (segment.p_offset(endian) as usize, segment.p_filesz(endian) as usize);
         let Some(bytes) = image.get(offset..offset + size) else { bail!("a segment lies outside the image") };
-        bytes.chunks_exact(PAGE_BYTES).for_each(|page| pages.take(page, key));
+        bytes.as_chunks::<PAGE_BYTES>().0.iter().for_each(|page| pages.take(page, key));
     }
     Ok(pages)
 }
@@ -39,8 +39,8 @@ pub fn keyed_pages(image: &[u8], key: u64) -> Result<KeyedPages> {
 impl KeyedPages {
     fn take(&mut self, bytes: &[u8], key: u64) {
         let mut page: Page = [0; PAGE_BYTES / 8];
-        for (word, bytes) in page.iter_mut().zip(bytes.chunks_exact(8)) {
-            *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        for (word, bytes) in page.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
         }
         let Some(identity) = Identity::of(&page).filter(|identity| identity.key == key) else { return };
         let doubled = self.generations.contains_key(&identity.index);

@@ -50,7 +50,7 @@ impl CoreFile {
         let (start, count) = (u64_at(&head, 32), usize::from(u16_at(&head, 56)));
         let mut table = vec![0; count * 56];
         file.read_exact_at(&mut table, start)?;
-        let segments: Vec<_> = table.chunks_exact(56).map(segment).collect();
+        let segments: Vec<_> = table.as_chunks::<56>().0.iter().map(|header| segment(header)).collect();
         ensure!(segments.first().is_some_and(|s| s.kind == PT_NOTE), "{}: no notes", path.display());
         Ok(Self { file, segments })
     }

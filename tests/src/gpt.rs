@@ -84,7 +84,7 @@ impl Gpt {
         ensure!((u32_at(&header, 80), u32_at(&header, 84)) == (128, 128), "other entries than usual");
         let bytes = self.bytes(entries, ENTRIES * ENTRY)?;
         ensure!(crc32(&bytes) == u32_at(&header, 88), "the CRC of the entries at {entries} is wrong");
-        let used = bytes.chunks_exact(ENTRY).enumerate().filter(|(_, entry)| entry[..16].iter().any(|byte| *byte != 0));
+        let used = bytes.as_chunks::<ENTRY>().0.iter().enumerate().filter(|(_, entry)| entry[..16].iter().any(|byte| *byte != 0));
         let mut found = Vec::new();
         for (n, entry) in used {
             let (start, end) = (u64_at(entry, 32), u64_at(entry, 40));

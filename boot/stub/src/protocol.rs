@@ -52,7 +52,7 @@ pub fn parse_pvh<'a>(memory: &'a impl Physical, address: u64, mut entry: impl Fn
         let tail = memory.bytes(address + 40, 12)?;
         let (table, count) = (u64_at(tail, 0)?, u32_at(tail, 8)?);
         let table = memory.bytes(table, u64::from(count).checked_mul(24)?)?;
-        for e in table.chunks_exact(24) {
+        for e in table.as_chunks::<24>().0 {
             entry(u64_at(e, 0)?, u64_at(e, 8)?, u32_at(e, 16)?);
         }
     }

@@ -60,7 +60,7 @@ fn loads(file: &File) -> Result<Vec<(u64, u64)>, Failure> {
     }
     let mut table = vec![0; PROGRAM_HEADER * usize::try_from(number(&head, 56, 2))?];
     file.read_exact_at(&mut table, number(&head, 32, 8))?;
-    let loads = table.chunks_exact(PROGRAM_HEADER).filter(|header| number(header, 0, 4) == PT_LOAD);
+    let loads = table.as_chunks::<PROGRAM_HEADER>().0.iter().filter(|header| number(*header, 0, 4) == PT_LOAD);
     Ok(loads.map(|header| (number(header, 8, 8), number(header, 32, 8))).collect())
 }
 

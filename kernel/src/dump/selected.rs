@@ -89,8 +89,8 @@ impl Selection {
         let note = encode_note_phdr(area.start() + layout.notes().start, notes_len);
         let loads = self.runs.iter().map(|run| run.encode(area.start() + layout.blocks().start));
         let headers = core::iter::once(note).chain(loads);
-        for (header, slot) in headers.zip(bytes[EHDR_SIZE..].chunks_exact_mut(PHDR_SIZE)) {
-            slot.copy_from_slice(&header);
+        for (header, slot) in headers.zip(bytes[EHDR_SIZE..].as_chunks_mut::<PHDR_SIZE>().0) {
+            *slot = header;
         }
         bytes
     }

@@ -113,13 +113,13 @@ pub fn from_elf(elf: &[u8]) -> Option<Vec<u8>> {
     let table = (0..sections).filter_map(section).find(|header| u32_at(header, 4) == Some(SYMBOL_TABLE))?;
     let names = contents(section(u32_at(table, 40)? as usize)?)?;
     let code = |index: usize| section(index).and_then(|header| u64_at(header, 8)).is_some_and(|flags| flags & EXECUTABLE != 0);
-    let symbols = contents(table)?.chunks_exact(24).filter_map(|symbol| code_symbol(symbol, names, code));
+    let symbols = contents(table)?.as_chunks().0.iter().filter_map(|symbol| code_symbol(symbol, names, code));
     Some(build(symbols.collect()))
 }
 
 const EXECUTABLE: u64 = 4;
 
-fn code_symbol(symbol: &[u8], names: &[u8], is_code: impl Fn(usize) -> bool) -> Option<(u64, String)> {
+fn code_symbol(symbol: &[u8; 24], names: &[u8], is_code: impl Fn(usize) -> bool) -> Option<(u64, String)> {
     const HIGHER_HALF: u64 = 1 << 63;
     const NO_TYPE_OR_FUNCTION: [u8; 2] = [0, 2];
     let section = usize::from(u16::from_le_bytes([symbol[6], symbol[7]]));

@@ -236,7 +236,7 @@ impl FrameTable {
     fn update(&self, hfn: Hfn, change: impl Fn(Entry) -> Option<Entry>) -> Result<(), Busy> {
         let word = &self.entries[self.position(hfn) as usize];
         let step = |old| change(Entry(old)).map(|new| new.0);
-        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).map(|_| ()).map_err(|_| Busy)
+        word.try_update(Ordering::AcqRel, Ordering::Acquire, step).map(|_| ()).map_err(|_| Busy)
     }
 }
 

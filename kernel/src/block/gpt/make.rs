@@ -112,7 +112,7 @@ fn layout(start: u64) -> GptPartitionEntryArrayLayout {
 
 fn entries(spaces: &[NewSpace]) -> Vec<u8> {
     let mut bytes = vec![0; (ENTRIES * ENTRY_SIZE) as usize];
-    for (space, slot) in spaces.iter().zip(bytes.chunks_exact_mut(ENTRY_SIZE as usize)) {
+    for (space, slot) in spaces.iter().zip(bytes.as_chunks_mut::<{ ENTRY_SIZE as usize }>().0) {
         let entry = GptPartitionEntry {
             partition_type_guid: SPACE_TYPE,
             unique_partition_guid: space.guid,

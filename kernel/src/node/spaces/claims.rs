@@ -107,7 +107,7 @@ impl Spaces {
             let _ = self
                 .beats
                 .due_ns
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |due| (due != u64::MAX).then(|| time::now_ns() + BEAT_NS));
+                .try_update(Ordering::AcqRel, Ordering::Acquire, |due| (due != u64::MAX).then(|| time::now_ns() + BEAT_NS));
             self.beats.beating.store(false, Ordering::Release);
         });
     }
