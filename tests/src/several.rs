@@ -3,7 +3,7 @@
 use crate::scenario::{Folder, Started};
 use crate::{plan_machine, test_kernel};
 use anyhow::Result;
-use boot::bed::Bed;
+use boot::bed::{Bed, Clock};
 
 /// One of the partitions.
 #[derive(Clone, Debug)]
@@ -46,8 +46,17 @@ impl Several {
     /// # Errors
     /// What is wrong with the configuration, or missing.
     pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
+        self.start_by(Clock::Host, bed, name)
+    }
+
+    /// Starts it as [`Several::start`] does, on a machine whose time follows `clock`.
+    ///
+    /// # Errors
+    /// As [`Several::start`].
+    pub fn start_by(&self, clock: Clock, bed: Bed, name: &str) -> Result<Started> {
         let folder = Folder::new(name)?;
-        let machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
+        let mut machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
+        machine.clock = clock;
         let disks = machine.disks.clone();
         Ok(Started::new(machine.start()?, disks, folder))
     }

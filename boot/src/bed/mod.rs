@@ -64,8 +64,8 @@ pub enum Clock {
     /// The host's time.
     #[default]
     Host,
-    /// Retired instructions, one a nanosecond: two runs without disks are equal. (Bochs always counts instructions.)
-    Instructions,
+    /// Retired instructions, 2 to this power nanoseconds each: two runs without disks are equal. (Bochs always counts instructions.)
+    Instructions(u8),
 }
 
 /// A machine to start.

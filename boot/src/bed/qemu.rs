@@ -50,8 +50,8 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
         let device = format!("virtio-blk-pci,drive=disk{index},serial=disk{index},disable-legacy=on");
         add(&["-drive", &drive, "-device", &device]);
     }
-    if machine.clock == Clock::Instructions {
-        add(&["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+    if let Clock::Instructions(shift) = machine.clock {
+        add(&["-icount", &format!("shift={shift},sleep=off"), "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
     }
     list
 }
@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn counting_instructions_excludes_threads() {
-        let list = arguments(&Machine { clock: Clock::Instructions, ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(&Machine { clock: Clock::Instructions(3), ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a == "tcg") && !list.iter().any(|a| a.contains("thread=multi")));
+        assert!(list.iter().any(|a| a == "shift=3,sleep=off"), "{list:?}");
     }
 }

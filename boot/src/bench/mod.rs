@@ -31,7 +31,7 @@ impl Images<'_> {
         let plan = config::read(name, toml, Path::new(""), bed)?;
         let mut machine = Machine::new(bed, name, self.hypervisor.to_owned());
         machine.apply(plan);
-        machine.clock = Clock::Instructions;
+        machine.clock = Clock::Instructions(0);
         Ok(machine)
     }
 }
