@@ -14,13 +14,7 @@ pub const CASES: &[Case] = &[
     Case { name: "each_console_line_names_its_partition_and_keys_go_where_they_are_sent", beds: BOTH, needs: &[], run: consoles },
     Case { name: "one_kernel_that_is_missing_stops_only_its_own_partition", beds: &[Bed::Qemu], needs: &[], run: missing },
     Case { name: "a_threshold_restart_in_a_full_pool_lives_off_its_own_frames", beds: BOTH, needs: &[], run: full_pool },
-    // Not on QEMU, until guests on two of its CPUs are reliable (docs/testing.md, "Known of the emulators").
-    Case {
-        name: "three_on_two_cpus_neither_stop_nor_disturb_each_other",
-        beds: &[Bed::Bochs],
-        needs: &[],
-        run: |bed| three(bed, 2),
-    },
+    Case { name: "three_on_two_cpus_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 2) },
     Case { name: "three_on_one_cpu_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 1) },
 ];
 

@@ -56,8 +56,7 @@ fn soak(bed: Bed) -> Result<()> {
     };
     let several = Several {
         pool_mib: POOL_MIB,
-        // One, until guests on two CPUs of the emulator are reliable (docs/testing.md, "Known of the emulators").
-        cpus: 1,
+        cpus: 2,
         devices_mib: vec![MEMORY_MIB + 2; SPACES],
         members: (0..PARTITIONS).map(member).collect(),
     };

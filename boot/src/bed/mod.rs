@@ -75,7 +75,7 @@ pub struct Machine {
     pub bed: Bed,
     /// Names the folder of its transcript.
     pub name: String,
-    /// CPUs of the host machine.
+    /// CPUs of the host machine that run guests.
     pub cpus: u32,
     /// MiB of memory of the host machine.
     pub memory_mib: u64,

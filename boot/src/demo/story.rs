@@ -70,7 +70,7 @@ impl Story {
         let number = |member: &str| event.0[member].as_u64().unwrap_or(0);
         let text = |member: &str| event.0[member].as_str().unwrap_or("").to_owned();
         let told = match event.name() {
-            "boot" => Some(format!("the hypervisor runs: {}, {} CPUs", text("backend"), number("cpus"))),
+            "boot" => Some(format!("the hypervisor runs: {}, {} CPUs", text("backend"), number("guest_cpus"))),
             "disk" => {
                 self.disks.insert(number("index"), (number("base"), number("bytes")));
                 None

@@ -14,6 +14,7 @@ pub mod instr;
 pub mod interrupts;
 pub mod percpu;
 pub mod pit;
+pub mod quirks;
 pub mod rtc;
 pub mod time;
 

@@ -14,8 +14,8 @@ pub const MAX_LINE: usize = 2048;
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Event<'a> {
-    /// The hypervisor runs.
-    Boot { version: &'a str, backend: &'a str, cpus: u32, memory_bytes: u64, pool_pages: u64, tsc_hz: u64 },
+    /// The hypervisor runs; `guest_cpus` of its `cpus` run guests.
+    Boot { version: &'a str, backend: &'a str, cpus: u32, guest_cpus: u32, memory_bytes: u64, pool_pages: u64, tsc_hz: u64 },
     /// Something the operator has to mend; `place` names file, key or device.
     Error { place: &'a str, message: &'a str },
     /// A disk was found.

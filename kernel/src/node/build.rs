@@ -11,7 +11,7 @@ use super::{Node, NodeDisk, NodePager};
 use crate::addr::{Hpa, PAGE_SIZE};
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
-use crate::arch::{direct_map, instr, interrupts, percpu, time};
+use crate::arch::{direct_map, instr, interrupts, percpu, quirks, time};
 use crate::archive::BootArchive;
 use crate::block::Disk;
 use crate::block::discover::Discovery;
@@ -103,6 +103,9 @@ pub fn node(
     config.partitions.iter().for_each(|_| {
         run_queue.add();
     });
+    if backend == Backend::Svm && percpu::count() > 1 && quirks::boot_cpu_loses_flags() {
+        run_queue.reserve(CpuId::BOOT);
+    }
     Ok(Box::leak(Box::new(Node {
         backend,
         words,

@@ -72,6 +72,7 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
         version: env!("CARGO_PKG_VERSION"),
         backend: backend.name(),
         cpus: percpu::count() as u32,
+        guest_cpus: node.run_queue.lock().cpus_of(percpu::count() as u32),
         memory_bytes: memory.usable_total(),
         pool_pages: u64::from(node.frames.total()),
         tsc_hz: time::tsc_hz(),

@@ -123,6 +123,8 @@ pub struct RunQueue<W> {
     entries: Vec<Entry<W>>,
     /// CPUs that idle, or are just about to: one bit each.
     idle: u32,
+    /// CPUs that take no vCPU: one bit each.
+    reserved: u32,
     /// What the active ones have used at least.
     floor_ns: u64,
 }
@@ -130,7 +132,7 @@ pub struct RunQueue<W> {
 impl<W> RunQueue<W> {
     /// Makes an empty queue.
     pub const fn new() -> Self {
-        Self { entries: Vec::new(), idle: 0, floor_ns: 0 }
+        Self { entries: Vec::new(), idle: 0, reserved: 0, floor_ns: 0 }
     }
 
     /// Adds a vCPU, ready.
@@ -138,6 +140,16 @@ impl<W> RunQueue<W> {
         let id = VcpuId(u16::try_from(self.entries.len()).expect("fewer vCPUs than memory objects"));
         self.entries.push(Entry { state: State::Ready, used_ns: self.floor_ns, resident: None });
         id
+    }
+
+    /// Keeps a CPU for services: it never gets a vCPU, and nobody waits for it to take one. Before its first turn.
+    pub fn reserve(&mut self, cpu: CpuId) {
+        self.reserved |= bit(cpu);
+    }
+
+    /// Returns how many of the first `cpus` CPUs take vCPUs.
+    pub const fn cpus_of(&self, cpus: u32) -> u32 {
+        cpus - self.reserved.count_ones()
     }
 
     /// Returns how much time a vCPU has used, a sleeper's share included.
@@ -181,6 +193,9 @@ impl<W> RunQueue<W> {
 
     /// Marks `cpu` as idle and returns until when; `None` if there is something for it after all.
     pub fn idle(&mut self, cpu: CpuId, now: u64) -> Option<Option<u64>> {
+        if self.is_reserved(cpu) {
+            return Some(None);
+        }
         self.wake_by_time(now);
         if self.choose(cpu).is_some() {
             return None;
@@ -216,6 +231,9 @@ impl<W> RunQueue<W> {
 
     /// Returns which ready vCPU is next on `cpu`.
     fn choose(&self, cpu: CpuId) -> Option<usize> {
+        if self.is_reserved(cpu) {
+            return None;
+        }
         let may = |entry: &Entry<W>| entry.is_ready() && !entry.is_held_from(cpu);
         let candidates = || self.entries.iter().enumerate().filter(|(_, entry)| may(entry));
         let (best, least) = candidates().map(|(index, entry)| (index, entry.used_ns)).min_by_key(|&(_, used)| used)?;
@@ -224,6 +242,10 @@ impl<W> RunQueue<W> {
             Some((index, entry)) if entry.used_ns <= least.saturating_add(GRANULARITY_NS) => Some(index),
             _ => Some(best),
         }
+    }
+
+    const fn is_reserved(&self, cpu: CpuId) -> bool {
+        self.reserved & bit(cpu) != 0
     }
 
     fn turn_end(&self, cpu: CpuId, now: u64) -> u64 {

@@ -72,6 +72,20 @@ fn a_cpu_takes_only_what_no_other_holds() {
 }
 
 #[test]
+fn a_reserved_cpu_takes_nothing_and_nobody_counts_on_it() {
+    let mut queue = queue(1);
+    queue.reserve(A);
+    assert_eq!(queue.cpus_of(2), 1);
+    assert_eq!(queue.next(A, 0), None, "although one is ready");
+    assert_eq!(queue.idle(A, 0), Some(None));
+    assert_eq!(next(&mut queue, B, 0), Some(0));
+    queue.put_back(VcpuId(0), MS, Wish::Wait { on: 1, until: Some(2 * MS) }, None);
+    assert_eq!(queue.idle(A, MS), Some(None), "the wait's end is none of its business");
+    assert_eq!(queue.idle(B, MS), Some(Some(2 * MS)));
+    assert_eq!(queue.wake(MS, |_| true), Kicks(bit(B)));
+}
+
+#[test]
 fn who_is_given_away_is_told_to_an_idle_cpu() {
     let mut queue = queue(2);
     assert_eq!(next(&mut queue, A, 0), Some(0));
