@@ -3,6 +3,7 @@
 use crate::bed::{Bed, Machine, Running};
 use crate::cli::Common;
 use crate::config;
+use crate::demo::counters::Counters;
 use crate::demo::readers::Readers;
 use crate::demo::story::Story;
 use crate::demo::verdict::{Reading, Verdict};
@@ -26,7 +27,7 @@ const STATS: Duration = Duration::from_millis(500);
 /// The same while a dump drains.
 const STATS_OF_DRAIN: Duration = Duration::from_millis(40);
 /// For the machine's orderly end.
-const END: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(60);
 
 /// Runs the demonstration; the status is 0 only where every claim held.
 ///
@@ -60,7 +61,7 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -
     let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
     let story = follow(&mut running, scale).with_context(|| place.clone())?;
-    draw(&story, &folder)?;
+    story.series.draw(&folder, &Scale::name(0))?;
     if let Some(failure) = &story.failure {
         bail!("{failure}; {place}");
     }
@@ -76,42 +77,31 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -
 
 /// Tells the story as it happens.
 fn follow(running: &mut Running, scale: Scale) -> Result<Story> {
-    let (start, mut story) = (Instant::now(), Story::new(scale));
-    let mut next_stats = start + STATS;
+    let (start, mut story, mut counters) = (Instant::now(), Story::new(scale), Counters::new());
     while !story.is_over() {
         let at = start.elapsed();
         if at.as_secs() > scale.limit_s {
             bail!("the demonstration took more than {} s", scale.limit_s);
         }
         let at = at.as_secs_f64();
-        let said = match running.events.poll(LOOK) {
-            Polled::Event(event) => story.event(at, &event),
-            Polled::Nothing => None,
+        let mut lines = Vec::new();
+        match running.events.poll(LOOK) {
+            Polled::Event(event) => {
+                counters.event(&event);
+                lines.extend(story.event(at, &event));
+            }
+            Polled::Nothing => {}
             Polled::Ended => bail!("the machine stopped too early"),
-        };
-        let mut lines: Vec<_> = said.into_iter().collect();
+        }
         while let Ok(line) = running.console.next_line(Instant::now()) {
             lines.extend(story.line(at, &line));
         }
         for line in lines {
             println!("{at:7.1} s  {line}");
         }
-        if Instant::now() >= next_stats {
-            running.events.send(json!({"command": "stats"}))?;
-            next_stats = Instant::now() + if story.drains() { STATS_OF_DRAIN } else { STATS };
-        }
+        counters.ask(&mut running.events, if story.drains() { STATS_OF_DRAIN } else { STATS })?;
     }
     Ok(story)
-}
-
-/// Draws the pool over time.
-fn draw(story: &Story, folder: &Path) -> Result<()> {
-    if let Some(svg) = story.series.svg() {
-        let file = folder.join("pool.svg");
-        std::fs::write(&file, svg).with_context(|| format!("{}", file.display()))?;
-        println!("\n  the pool over time: {}", file.display());
-    }
-    Ok(())
 }
 
 /// Stops the partitions and writes the memory-backed disk that holds the dump to a file.

@@ -9,6 +9,7 @@
 //! usual tools, [`verdict`] says what of all that held, [`picture`] draws the pool over time. The configuration is an ordinary
 //! file, which stays for people to look at.
 
+pub mod counters;
 pub mod nested;
 pub mod picture;
 pub mod readers;
@@ -30,15 +31,17 @@ use std::path::{Path, PathBuf};
 /// Where the folder cannot be written.
 pub fn write_configuration(folder: &Path, bed: Bed, scale: &Scale, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
-    let mut text = format!(
-        "# The demonstration's configuration; `tidepool boot` takes such a file.\n\
-         self_tests = [\"raw-disk\"]\n\n\
-         [pool]\nmemory = \"{}\"\n\n",
-        format_size(scale.pool)
-    );
-    if let Some(bandwidth) = scale.disk_bandwidth {
-        text += &format!("[machine]\ndisk_bandwidth = \"{}\"\n\n", format_size(bandwidth));
+    let mut text = "# The demonstration's configuration; `tidepool boot` takes such a file.\n".to_owned();
+    if bed != Bed::Bochs {
+        // What a memory-backed disk would do says nothing.
+        text += "self_tests = [\"raw-disk\"]\n";
     }
+    text += &format!("\n[pool]\nmemory = \"{}\"\n\n", format_size(scale.pool));
+    text += &format!("[machine]\ncpus = {}\n", scale.cpus);
+    if let Some(bandwidth) = scale.disk_bandwidth {
+        text += &format!("disk_bandwidth = \"{}\"\n", format_size(bandwidth));
+    }
+    text += "\n";
     for index in 0..scale.devices() {
         text += &device(folder, bed, scale, index)?;
     }

@@ -1,8 +1,10 @@
 //! The pool over time, drawn: who holds its frames, and when the crash, the restart and the complete dump were.
 
 use crate::events::Event;
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
 const WIDTH: f64 = 1080.0;
 const HEIGHT: f64 = 420.0;
@@ -33,7 +35,15 @@ struct Sample {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Series {
     samples: Vec<Sample>,
-    marks: Vec<(f64, String)>,
+    marks: Vec<Mark>,
+}
+
+/// When something happened to a partition.
+#[derive(Clone, PartialEq, Debug)]
+struct Mark {
+    seconds: f64,
+    partition: String,
+    what: &'static str,
 }
 
 impl Series {
@@ -48,36 +58,88 @@ impl Series {
             }
             "stats" => {
                 if let (Some(sample), Some(name)) = (self.samples.last_mut(), event.0["partition"].as_str()) {
-                    sample.resident.insert(name.to_owned(), number("resident"));
+                    // Between crash and restart it has nothing but what the image has.
+                    let between = ["crashed", "waiting"].map(|state| event.0["state"] == state).contains(&true);
+                    sample.resident.insert(name.to_owned(), if between { 0 } else { number("resident") });
                 }
             }
-            "crash" => self.marks.push((seconds, "crash".to_owned())),
-            "restart" => self.marks.push((seconds, "restart".to_owned())),
-            "dump_complete" => self.marks.push((seconds, "dump complete".to_owned())),
+            "crash" => {
+                self.hand_over(event, seconds);
+                self.mark(event, seconds, "crash");
+            }
+            "restart" => self.mark(event, seconds, "restart"),
+            "dump_complete" => self.mark(event, seconds, "dump complete"),
             _ => {}
         }
     }
 
-    /// Draws it as SVG, the whole and what lies around the marks; none where there is nothing to draw.
-    pub fn svg(&self) -> Option<String> {
+    /// At a crash all frames of the partition become the dump image's, at once: a step, however far the next counters are.
+    fn hand_over(&mut self, event: &Event, seconds: f64) {
+        let (Some(last), Some(name)) = (self.samples.last(), event.0["partition"].as_str()) else { return };
+        let resident = event.0["resident"].as_u64().unwrap_or(0);
+        let mut sample = Sample { seconds, ..last.clone() };
+        sample.resident.insert(name.to_owned(), resident);
+        self.samples.push(sample.clone());
+        sample.resident.insert(name.to_owned(), 0);
+        sample.image += resident;
+        self.samples.push(sample);
+    }
+
+    fn mark(&mut self, event: &Event, seconds: f64, what: &'static str) {
+        let partition = event.0["partition"].as_str().unwrap_or("").to_owned();
+        self.marks.push(Mark { seconds, partition, what });
+    }
+
+    /// Writes it to `pool.svg` in a folder, as [`Series::svg`] draws it, and says so.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn draw(&self, folder: &Path, focus: &str) -> Result<()> {
+        if let Some(svg) = self.svg(focus) {
+            let file = folder.join("pool.svg");
+            std::fs::write(&file, svg).with_context(|| format!("{}", file.display()))?;
+            println!("\n  the pool over time: {}", file.display());
+        }
+        Ok(())
+    }
+
+    /// Draws it as SVG, the whole and what lies around the marks of partition `focus`; none where there is nothing to draw.
+    pub fn svg(&self, focus: &str) -> Option<String> {
         let (first, last) = (self.samples.first()?.seconds, self.samples.last()?.seconds);
         let layers = self.layers();
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
              <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
         );
-        svg += &self.panel(Panel::of(WHOLE, (first, last), &self.samples)?, &layers, Names::Left);
-        let times = || self.marks.iter().map(|mark| mark.0);
+        let times = || self.marks.iter().filter(|mark| mark.partition == focus).map(|mark| mark.seconds);
         let (start, end) = (times().fold(last, f64::min) - AROUND, times().fold(first, f64::max) + AROUND);
-        if let Some(panel) = Panel::of(PIECE, (start.max(first), end.min(last)), &self.samples) {
-            svg += &self.panel(panel, &layers, Names::Right);
+        let piece = (start.max(first), end.min(last));
+        // A mark says in one of the two what it is: where there is most room for it.
+        let (inside, outside): (Vec<&Mark>, Vec<&Mark>) =
+            self.marks.iter().partition(|mark| (piece.0..=piece.1).contains(&mark.seconds));
+        let names = |marks: &[&Mark]| marks.iter().map(|mark| self.name(mark)).collect::<Vec<_>>();
+        let whole = Panel::of(WHOLE, (first, last), &self.samples)?;
+        let nameless: Vec<_> = inside.iter().map(|mark| (mark.seconds, String::new())).collect();
+        svg += &self.panel(&whole, &layers, &[nameless, names(&outside)].concat());
+        if let Some(panel) = Panel::of(PIECE, piece, &self.samples) {
+            svg += &self.panel(&panel, &layers, &names(&inside));
         }
         svg += &legend(&layers);
         svg += "</svg>\n";
         Some(svg)
     }
 
-    fn panel(&self, panel: Panel, layers: &[Layer], names: Names) -> String {
+    /// Returns when a mark is and what it says; whose it is only where that is not clear.
+    fn name(&self, mark: &Mark) -> (f64, String) {
+        let whose = if self.marks.iter().all(|other| other.partition == mark.partition) {
+            String::new()
+        } else {
+            format!("{}: ", mark.partition)
+        };
+        (mark.seconds, format!("{whose}{} {:.1} s", mark.what, mark.seconds))
+    }
+
+    fn panel(&self, panel: &Panel, layers: &[Layer], marks: &[(f64, String)]) -> String {
         let mut below = vec![0.0; self.samples.len()];
         let mut svg = panel.clip();
         for (_, colour, pages) in layers {
@@ -85,7 +147,7 @@ impl Series {
             svg += &panel.area(&self.samples, &below, &above, colour);
             below = above;
         }
-        svg + &panel.axes() + &panel.marks(&self.marks, names)
+        svg + &panel.axes() + &panel.marks(marks)
     }
 
     /// Names, colours and pages over time of what is stacked, from the bottom.
@@ -106,15 +168,6 @@ impl Series {
 
 /// A name, a colour, pages over time.
 type Layer = (String, &'static str, Vec<f64>);
-
-/// Whether marks say what they are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    /// No: the piece beside it does.
-    Left,
-    /// Yes.
-    Right,
-}
 
 /// Where values come to lie.
 struct Panel {
@@ -177,21 +230,19 @@ impl Panel {
         text
     }
 
-    fn marks(&self, marks: &[(f64, String)], names: Names) -> String {
+    /// Draws lines with their names, if they have one.
+    fn marks(&self, marks: &[(f64, String)]) -> String {
         let mut text = String::new();
         for (row, (seconds, name)) in marks.iter().enumerate() {
             // Marks lie close to each other: their names stand on steps.
-            let (x, y) = (self.x(*seconds), TOP + 16.0 + 16.0 * (row % 3) as f64);
+            let (x, y) = (self.x(*seconds), TOP + 16.0 + 16.0 * (row % 6) as f64);
             let _ = writeln!(text, "<path d=\"M{x:.1} {TOP}V{BASE}\" stroke=\"black\" stroke-dasharray=\"4 3\"/>");
-            if names == Names::Right {
+            if !name.is_empty() {
                 let style = "font-weight=\"bold\" paint-order=\"stroke\" stroke=\"white\" stroke-width=\"3\"";
                 // To the side where there is room.
                 let middle = (self.edges.0 + self.edges.1) / 2.0;
                 let (x, anchor) = if x > middle { (x - 4.0, "end") } else { (x + 4.0, "start") };
-                let _ = writeln!(
-                    text,
-                    "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {style}>{name} {seconds:.1} s</text>"
-                );
+                let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {style}>{name}</text>");
             }
         }
         text
@@ -231,21 +282,40 @@ mod tests {
             ));
             series.event(&Event(json!({"event": "stats", "partition": "a", "resident": 512})));
         }
-        series.event(&Event(json!({"event": "crash", "t": 1_500_000_000})));
+        series.event(&Event(json!({"event": "crash", "partition": "a", "t": 1_500_000_000})));
         series
     }
 
     #[test]
     fn every_holder_has_an_area_and_every_mark_a_line() {
-        let svg = series().svg().unwrap();
+        let svg = series().svg("a").unwrap();
         // Each is there twice, in the whole and in the piece around the crash.
         assert_eq!((svg.matches("<polygon").count(), svg.matches("crash 1.5 s").count()), (6, 1));
         assert!(svg.contains(">a</text>") && svg.contains(">free</text>") && svg.ends_with("</svg>\n"));
     }
 
     #[test]
+    fn a_crash_hands_the_frames_over_at_once() {
+        let mut series = series();
+        series.event(&Event(json!({"event": "crash", "partition": "a", "t": 3_000_000_000_u64, "resident": 500})));
+        series.event(&Event(json!({"event": "pool", "t": 4_000_000_000_u64, "pages": 1024, "image": 400})));
+        series.event(&Event(json!({"event": "stats", "partition": "a", "state": "crashed", "resident": 400})));
+        let held = |sample: &Sample| (sample.seconds, sample.resident["a"], sample.image);
+        let held: Vec<_> = series.samples.iter().rev().take(3).map(held).collect();
+        assert_eq!(held, [(4.0, 0, 400), (3.0, 0, 756), (3.0, 500, 256)]);
+    }
+
+    #[test]
+    fn marks_of_several_say_whose_they_are() {
+        let mut series = series();
+        series.event(&Event(json!({"event": "restart", "partition": "b", "t": 100_000_000})));
+        let svg = series.svg("a").unwrap();
+        assert!(svg.contains(">a: crash 1.5 s<") && svg.contains(">b: restart 0.1 s<"), "{svg}");
+    }
+
+    #[test]
     fn without_samples_there_is_no_picture() {
-        assert_eq!(Series::default().svg(), None);
+        assert_eq!(Series::default().svg("a"), None);
     }
 
     #[test]

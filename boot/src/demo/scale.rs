@@ -5,11 +5,22 @@ use crate::bed::Bed;
 /// Share of the raw disk's speed that a drain reaches where nothing but the disk holds it up, in percent.
 const DRAIN_PERCENT: u64 = 80;
 
+/// The clock by which a worker's pace is judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clock {
+    /// The host's.
+    Host,
+    /// The machine's own, as its events tell it: where that counts instructions, it is no matter who else uses the host.
+    Machine,
+}
+
 /// The size of a demonstration. The first partition is the one that crashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scale {
     /// How many partitions share the pool.
     pub partitions: u64,
+    /// CPUs of the machine.
+    pub cpus: u64,
     /// What each of them is promised.
     pub memory: u64,
     /// What they share.
@@ -28,7 +39,11 @@ pub struct Scale {
     pub disk_bandwidth: Option<u64>,
     /// Share of the raw disk's speed that the drain has to reach, in percent; none where that is only looked at.
     pub drain_percent: Option<u64>,
-    /// The machine's time in seconds, from its start to the end of the story.
+    /// Passes of the first worker behind the restart before the story is over; none where nobody waits for its kernel to boot.
+    pub successor_passes: u64,
+    /// What the workers' pace is measured with.
+    pub clock: Clock,
+    /// Seconds of the host, from the machine's start to the end of the story.
     pub limit_s: u64,
 }
 
@@ -37,6 +52,7 @@ impl Scale {
     pub fn of(bed: Bed) -> Self {
         let full = Self {
             partitions: 3,
+            cpus: 2,
             memory: 256 << 20,
             pool: 384 << 20,
             worker_mib: None,
@@ -44,22 +60,27 @@ impl Scale {
             dirty_mib: 80,
             disk_bandwidth: None,
             drain_percent: Some(DRAIN_PERCENT),
+            successor_passes: 2,
+            clock: Clock::Host,
             limit_s: 420,
         };
         match bed {
             Bed::Kvm | Bed::Nested => full,
             // One: with several the emulated bed is not reliable yet (docs/testing.md, "Known of the emulators").
             Bed::Qemu => Self { partitions: 1, pool: 128 << 20, passes: 4, disk_bandwidth: Some(100 << 20), ..full },
-            // A Debian takes a minute to its prompt there, and its disks are memory.
+            // Its disks are memory. One CPU: Bochs does two in turn, a few instructions each, and both together then get through half
+            // of what one does.
             Bed::Bochs => Self {
                 partitions: 2,
+                cpus: 1,
                 memory: 128 << 20,
                 pool: 128 << 20,
-                worker_mib: Some(40),
+                worker_mib: Some(32),
                 passes: 1,
-                dirty_mib: 16,
+                dirty_mib: 12,
                 drain_percent: None,
-                limit_s: 560,
+                clock: Clock::Machine,
+                limit_s: 1500,
                 ..full
             },
         }
@@ -68,6 +89,11 @@ impl Scale {
     /// The same story for a test, which times nothing: who runs beside it is none of its business.
     pub fn untimed(self) -> Self {
         Self { drain_percent: None, ..self }
+    }
+
+    /// The story up to the complete dump, with the successor about to boot: where a boot takes minutes.
+    pub fn to_the_dump(self) -> Self {
+        Self { successor_passes: 0, ..self }
     }
 
     /// Size of each paging device: the memory, what describes it, and the records.

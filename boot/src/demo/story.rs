@@ -1,9 +1,11 @@
 //! What happened so far, told by events and by the partitions' consoles.
 //!
-//! Times are seconds of the host since the machine started.
+//! Times are seconds since the machine started, of the clock that [`Scale`] names.
 
 use super::Scale;
 use super::picture::Series;
+use super::scale::Clock;
+use super::verdict::RECOVERY_S;
 use super::worker::Worker;
 use crate::events::Event;
 use serde_json::Value;
@@ -36,6 +38,9 @@ pub struct Story {
     pub disks: BTreeMap<u64, (u64, u64)>,
     /// What ends the story early.
     pub failure: Option<String>,
+    /// The last event's time by the machine's own clock, and the last moment by the clock that judges, in seconds.
+    machine_s: f64,
+    now: f64,
     /// Pages that each worker had verified when the dump was complete.
     verified_then: BTreeMap<String, u64>,
 }
@@ -56,6 +61,8 @@ impl Story {
             raw_speed: BTreeMap::new(),
             disks: BTreeMap::new(),
             failure: None,
+            machine_s: 0.0,
+            now: 0.0,
             verified_then: BTreeMap::new(),
         }
     }
@@ -65,8 +72,10 @@ impl Story {
         &self.scale
     }
 
-    /// Takes an event in; returns what to tell people.
-    pub fn event(&mut self, at: f64, event: &Event) -> Option<String> {
+    /// Takes an event in that came at `host_s`; returns what to tell people.
+    pub fn event(&mut self, host_s: f64, event: &Event) -> Option<String> {
+        self.machine_s = event.0["t"].as_u64().map_or(self.machine_s, |ns| ns as f64 / 1e9);
+        let at = self.moment(host_s);
         let number = |member: &str| event.0[member].as_u64().unwrap_or(0);
         let text = |member: &str| event.0[member].as_str().unwrap_or("").to_owned();
         let told = match event.name() {
@@ -105,6 +114,15 @@ impl Story {
         told.map(|told| if who.is_empty() { told } else { format!("{who}: {told}") })
     }
 
+    /// Returns what the clock says that judges.
+    fn moment(&mut self, host_s: f64) -> f64 {
+        self.now = match self.scale.clock {
+            Clock::Host => host_s,
+            Clock::Machine => self.machine_s,
+        };
+        self.now
+    }
+
     fn measured(&mut self, id: &str, speed: u64) -> Option<String> {
         let disk = id.strip_prefix("raw-disk ")?;
         self.raw_speed.insert(disk.parse().ok()?, speed);
@@ -125,8 +143,9 @@ impl Story {
         Some(what)
     }
 
-    /// Takes a line of the consoles in; returns what to tell people.
-    pub fn line(&mut self, at: f64, line: &str) -> Option<String> {
+    /// Takes a line of the consoles in that came at `host_s`; returns what to tell people.
+    pub fn line(&mut self, host_s: f64, line: &str) -> Option<String> {
+        let at = self.moment(host_s);
         let (name, line) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", line));
         let only = self.scale.partitions == 1;
         let worker = if only { self.workers.values_mut().next() } else { self.workers.get_mut(name) }?;
@@ -143,15 +162,16 @@ impl Story {
         Some(if only { told } else { format!("{name}: {told}") })
     }
 
-    /// Returns whether everything has happened that the demonstration waits for: the dump is complete, the successor works, and so
-    /// do the others.
+    /// Returns whether everything has happened that the demonstration waits for: the dump has been complete for a while, the
+    /// successor works, and so do the others.
     pub fn is_over(&self) -> bool {
-        let first = Scale::name(0);
+        let (first, needed) = (Scale::name(0), self.scale.successor_passes);
         let works = |(name, worker): (&String, &Worker)| match *name == first {
-            true => worker.incarnation > 1 && worker.passes >= 2,
+            true => needed == 0 || worker.incarnation > 1 && worker.passes >= needed,
             false => self.verified_then.get(name).is_some_and(|&then| worker.verified > then),
         };
-        self.failure.is_some() || (self.complete.is_some() && self.restart.is_some() && self.workers.iter().all(works))
+        let recovered = self.complete.as_ref().is_some_and(|(at, _)| self.now >= at + RECOVERY_S);
+        self.failure.is_some() || (recovered && self.restart.is_some() && self.workers.iter().all(works))
     }
 
     /// Returns whether the dump is on its way.
@@ -193,6 +213,20 @@ mod tests {
         story.line(3.0, "[debian-1] worker: pass 2 pages 90 wrong 0");
         assert!(!story.is_over());
         story.line(4.0, "[debian-2] [   12.3] worker: pass 7 pages 90 wrong 0\r");
+        assert!(!story.is_over());
+        story.line(1.0 + RECOVERY_S, "[debian-2] worker: at 8000");
+        assert!(story.is_over());
+    }
+
+    #[test]
+    fn up_to_the_dump_nobody_waits_for_a_boot() {
+        let mut story = Story::new(Scale { partitions: 1, clock: Clock::Machine, ..Scale::of(Bed::Qemu) }.to_the_dump());
+        for (event, t) in [("crash", 1_u64), ("restart", 2), ("dump_complete", 3), ("pool", 12)] {
+            let event = json!({"event": event, "partition": "debian-1", "reason": "panic", "t": t * 1_000_000_000});
+            story.event(500.0, &Event(event));
+            assert!(!story.is_over());
+        }
+        story.event(500.0, &Event(json!({"event": "pool", "t": 13_000_000_000_u64})));
         assert!(story.is_over());
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fmt::Display;
 
 /// Seconds that a neighbour may say nothing around the drain; it speaks several times a second otherwise.
-const RECOVERY_S: f64 = 10.0;
+pub(super) const RECOVERY_S: f64 = 10.0;
 /// Seconds before the crash with which the time of the drain is compared.
 const BEFORE_S: f64 = 10.0;
 /// Longest usual time between two words of a worker about how far it is, in seconds.
@@ -54,13 +54,22 @@ impl Verdict {
         table
     }
 
+    /// Adds a row: incarnations, page-ins, page-outs, pages verified and wrong of a partition, and how much slower it was while
+    /// another one drained.
+    pub fn row(&mut self, partition: &str, counts: [u64; 5], slower: Option<String>) {
+        let counts = counts.iter().map(u64::to_string);
+        let row = [partition.to_owned()].into_iter().chain(counts).chain([slower.unwrap_or_else(|| "-".to_owned())]);
+        self.table.push(row.collect());
+    }
+
     /// Adds a claim with its figure.
     pub fn claim(&mut self, name: &str, value: impl Display, holds: bool) {
         self.facts.add(name, value);
         self.hold(name, holds);
     }
 
-    fn hold(&mut self, name: &str, holds: bool) {
+    /// Adds a claim that the table shows.
+    pub fn hold(&mut self, name: &str, holds: bool) {
         if !holds {
             self.broken.push(name.to_owned());
         }
@@ -80,15 +89,7 @@ impl Verdict {
     fn of_partition(&mut self, story: &Story, name: &str) {
         let worker = &story.workers[name];
         let (ins, outs) = (story.counter(name, "page_ins"), story.counter(name, "page_outs"));
-        self.table.push(vec![
-            name.to_owned(),
-            worker.incarnation.to_string(),
-            ins.to_string(),
-            outs.to_string(),
-            worker.verified.to_string(),
-            worker.wrong.to_string(),
-            slowdown(story, name).unwrap_or_else(|| "-".to_owned()),
-        ]);
+        self.row(name, [worker.incarnation, ins, outs, worker.verified, worker.wrong], slowdown(story, name));
         self.hold(&format!("{name}: pages go out and come back"), ins > 0 && outs > 0);
         self.hold(&format!("{name}: every page right"), worker.verified > 0 && worker.wrong == 0);
         if *name != Scale::name(0) {
@@ -136,7 +137,7 @@ impl Verdict {
                 let text = format!("{} MB/s, {percent} % of the raw disk's {} MB/s", speed / 1_000_000, raw / 1_000_000);
                 self.claim("drain speed", text, needed.is_none_or(|needed| percent >= needed));
             }
-            None => self.claim("drain speed", "not measured beside the disk's", needed.is_none()),
+            None => self.claim("drain speed", format!("{} MB/s", speed / 1_000_000), needed.is_none()),
         }
     }
 
