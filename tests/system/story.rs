@@ -20,23 +20,32 @@ const TRIPLE_FAULT: u32 = 1;
 pub const CASES: &[Case] = &[
     Case { name: "a_partition_is_back_at_once_on_one_cpu", beds: &[Bed::Bochs], needs: &[], run: one_cpu },
     Case { name: "a_partition_is_back_when_its_dump_freed_enough", beds: &[Bed::Bochs], needs: &[], run: two_cpus },
+    Case { name: "a_cpu_without_dirty_bits_pages_crashes_and_dumps", beds: &[Bed::Bochs], needs: &[], run: without_dirty_bits },
 ];
 
 fn one_cpu(bed: Bed) -> Result<()> {
-    let restart = story(bed, "restart = \"immediate\"\n[machine]\ncpus = 1", "immediate")?;
+    let restart = story(bed, "restart = \"immediate\"\n[machine]\ncpus = 1", "immediate", "cpu")?;
     ensure!(restart.number("freed_from_image")? == 0, "it waited for frames: {}", restart.0);
     Ok(())
 }
 
+fn without_dirty_bits(bed: Bed) -> Result<()> {
+    const LINES: &str =
+        "restart = \"threshold\"\nboot_memory = \"1 MiB\"\n[machine]\ncpus = 2\ncpu = \"corei7_ivy_bridge_3770k\"";
+    let restart = story(bed, LINES, "threshold", "software")?;
+    ensure!(restart.number("freed_from_image")? >= 256, "{}", restart.0);
+    Ok(())
+}
+
 fn two_cpus(bed: Bed) -> Result<()> {
-    let restart = story(bed, "restart = \"threshold\"\nboot_memory = \"1 MiB\"\n[machine]\ncpus = 2", "threshold")?;
+    let restart = story(bed, "restart = \"threshold\"\nboot_memory = \"1 MiB\"\n[machine]\ncpus = 2", "threshold", "cpu")?;
     let (freed, needed) = (restart.number("freed_from_image")?, restart.number("boot_memory")?);
     ensure!(freed >= needed && needed == 256, "{freed} frames were freed, {needed} are needed");
     Ok(())
 }
 
 /// Twice as much logical memory as pool, much of it dirty when incarnation 1 crashes. Returns what was said of its restart.
-fn story(bed: Bed, lines: &'static str, gate: &str) -> Result<Event> {
+fn story(bed: Bed, lines: &'static str, gate: &str, accessed_dirty: &str) -> Result<Event> {
     let scenario = Scenario {
         pool_mib: 4,
         memory_mib: 8,
@@ -45,7 +54,9 @@ fn story(bed: Bed, lines: &'static str, gate: &str) -> Result<Event> {
         at_end: "stay",
         ..Scenario::new("fill", &format!("key={KEY} passes=1 rewrite=2 crash=1"))
     };
-    let mut started = scenario.start(bed, &format!("story-{gate}"))?;
+    let mut started = scenario.start(bed, &format!("story-{gate}-{accessed_dirty}"))?;
+    let boot = started.running.events.wait_named(SHORT, "boot")?;
+    ensure!(boot.text("accessed_dirty")? == accessed_dirty, "{}", boot.0);
     let restart = tell(&mut started, gate).with_context(|| started.place())?;
     started.running.events.send(json!({"command": "poweroff"}))?;
     expect_success(started.running, SHORT)?;
@@ -88,6 +99,9 @@ fn paged(running: &mut Running) -> Result<()> {
     running.events.send(json!({"command": "stats"}))?;
     let stats = running.events.wait_named(SHORT, "pool")?;
     ensure!(stats.number("page_ins")? > 0 && stats.number("page_outs")? > 0 && stats.number("lost")? == 0, "{}", stats.0);
+    let boot = running.events.all().iter().find(|event| event.name() == "boot").context("no boot was reported")?;
+    let by_faults = boot.text("accessed_dirty")? == "software";
+    ensure!(!by_faults || stats.number("resident_faults")? > 0, "no access was noted by a fault: {}", stats.0);
     Ok(())
 }
 

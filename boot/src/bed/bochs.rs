@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub const PROGRAM: &str = "bochs-bin";
 /// VMX with EPT, unrestricted guest, VPID and A/D bits: the ordinary case.
 const USUAL_CPU: &str = "corei7_haswell_4770";
+/// The same without A/D bits.
+pub const CPU_WITHOUT_AD: &str = "corei7_ivy_bridge_3770k";
 /// Emulated instructions a second of emulated time.
 pub(super) const IPS: u32 = 50_000_000;
 

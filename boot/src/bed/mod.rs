@@ -123,6 +123,7 @@ impl Machine {
         self.disks = plan.disks;
         self.disk_bandwidth = plan.disk_bandwidth;
         self.memory_mib = self.memory_mib.max(plan.machine_mib);
+        self.cpu = plan.cpu.or(self.cpu.take());
         self.cpus = if self.bed == Bed::Nested { self.cpus } else { plan.cpus };
     }
 

@@ -44,6 +44,8 @@ pub struct Plan {
     pub machine_mib: u64,
     /// CPUs of the machine.
     pub cpus: u32,
+    /// The CPU model of the machine, where not the bed's usual one.
+    pub cpu: Option<String>,
     /// Bytes a second that each disk of the machine can do, if it is to be held to that.
     pub disk_bandwidth: Option<u64>,
     /// What keeps some partitions from starting, though not all.
@@ -84,13 +86,14 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
     };
     let (machine_mib, cpus) = machine(&root, &config, archive.size()?)?;
     let disk_bandwidth = root.section("machine")?.map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
+    let cpu = cpu(&root)?;
     for device in &devices {
         device.make_if_missing()?;
     }
     archive.add(kernel::config::MODULE, Source::Bytes(config.to_module()));
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok(Plan { config, archive, disks, machine_mib, cpus, disk_bandwidth, warnings })
+    Ok(Plan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings })
 }
 
 /// Returns the plan of a machine that has nothing to run and so stops at once.
@@ -116,7 +119,7 @@ fn machine(root: &Section<'_>, config: &Config, archive: u64) -> Result<(u64, u3
     let beside = MACHINE_RESERVE + archive + config.memory_disks.iter().sum::<u64>();
     let least = (config.pool_bytes + beside).next_multiple_of(1 << 20);
     let Some(machine) = root.section("machine")? else { return Ok((least >> 20, 2)) };
-    machine.only(&["memory", "cpus", "disk_bandwidth"])?;
+    machine.only(&["memory", "cpus", "cpu", "disk_bandwidth"])?;
     let bytes = machine.pages("memory")?.unwrap_or(least);
     if bytes < least {
         let (pool, beside, bytes) = (size::format(config.pool_bytes), size::format(beside), size::format(bytes));
@@ -126,4 +129,15 @@ fn machine(root: &Section<'_>, config: &Config, archive: u64) -> Result<(u64, u3
     let cpus = machine.number("cpus")?.unwrap_or(2);
     let cpus = u32::try_from(cpus).ok().filter(|n| (1..=8).contains(n));
     Ok((bytes >> 20, cpus.ok_or_else(|| machine.error("cpus", "must be 1 to 8"))?))
+}
+
+/// Returns the CPU model that the emulator shall show. Which there are is the emulator's business; a name has no blanks, which could be more
+/// than a name in its settings.
+fn cpu(root: &Section<'_>) -> Result<Option<String>, ConfigError> {
+    let Some(machine) = root.section("machine")? else { return Ok(None) };
+    let Some(model) = machine.text("cpu")? else { return Ok(None) };
+    if model.is_empty() || !model.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(machine.error("cpu", "must be the emulator's name of a CPU model"));
+    }
+    Ok(Some(model.to_owned()))
 }

@@ -57,7 +57,14 @@ fn a_good_file_becomes_a_plan_and_its_image_is_made() {
     assert_eq!(plan.config.memory_disks, [64 << 20]);
     assert_eq!(plan.disks, [folder.0.join("a.img")]);
     assert_eq!(fs::metadata(&plan.disks[0]).unwrap().len(), 288 << 20);
-    assert!(plan.machine_mib >= 128 + 64 + 64 && plan.cpus == 2);
+    assert!(plan.machine_mib >= 128 + 64 + 64 && plan.cpus == 2 && plan.cpu.is_none());
+}
+
+#[test]
+fn a_machine_shows_the_cpu_that_is_asked_for() {
+    let folder = Folder::new("model");
+    let plan = folder.read(&GOOD.replacen("[pool]", "[machine]\ncpu = \"corei7_ivy_bridge_3770k\"\n[pool]", 1)).unwrap();
+    assert_eq!(plan.cpu.as_deref(), Some("corei7_ivy_bridge_3770k"));
 }
 
 #[test]
@@ -96,6 +103,7 @@ fn every_mistake_names_file_line_and_key() {
         ("memory = \"64 MiB\"", "image = \"a.img\"", "demo.toml:8: paging_device.image: is another paging device already"),
         ("memory = \"64 MiB\"", "", "demo.toml:7: paging_device.image: say either image"),
         ("[pool]", "[machine]\nmemory = \"100 MiB\"\n[pool]", "demo.toml:5: pool.memory: 128 MiB does not fit into a machine"),
+        ("[pool]", "[machine]\ncpu = \"max, count=8\"\n[pool]", "demo.toml:3: machine.cpu: must be the emulator's name"),
         ("[pool]\n", "[pool\n", "demo.toml:2: "),
     ];
     // The image exists, so that each row fails for its own reason only.

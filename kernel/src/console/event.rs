@@ -14,8 +14,19 @@ pub const MAX_LINE: usize = 2048;
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Event<'a> {
-    /// The hypervisor runs; `guest_cpus` of its `cpus` run guests.
-    Boot { version: &'a str, backend: &'a str, cpus: u32, guest_cpus: u32, memory_bytes: u64, pool_pages: u64, tsc_hz: u64 },
+    /// The hypervisor runs.
+    Boot {
+        version: &'a str,
+        backend: &'a str,
+        /// Who keeps A and D bits of guests' pages.
+        accessed_dirty: &'a str,
+        cpus: u32,
+        /// How many of them run guests.
+        guest_cpus: u32,
+        memory_bytes: u64,
+        pool_pages: u64,
+        tsc_hz: u64,
+    },
     /// Something the operator has to mend; `place` names file, key or device.
     Error { place: &'a str, message: &'a str },
     /// A disk was found.
@@ -134,6 +145,7 @@ pub struct PoolStats {
     pub zero_evictions: u64,
     pub rescues: u64,
     pub demand_zero: u64,
+    pub resident_faults: u64,
     pub waits: u64,
     pub lost: u64,
     /// Memory objects, pages of second-level tables and TLB tags in use.

@@ -57,24 +57,32 @@ pub enum Leaf {
     Loaned,
 }
 
-/// The bits in which the two table formats differ.
+/// The bits in which the table formats differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Format {
-    /// Bits of a present 4 KiB leaf beside address, A, D and software bits.
+    /// Bits that every present 4 KiB leaf has beside address, A, D and *has block*.
     pub leaf: u64,
     /// Bits of an entry that points to a table.
     pub table: u64,
-    /// The A bit.
+    /// The A bit; without one, the permissions, which stand for it: all are cleared with A, and A is set if any is.
     pub accessed: u64,
+    /// Bits of which a leaf has all if it is present and A is set, and only then.
+    pub referenced: u64,
     /// The D bit.
     pub dirty: u64,
+    /// Without A and D bits, the permission to write: there while A and D are both set. Else 0.
+    pub write: u64,
 }
 
 /// Read, write, execute of EPT; present, write, user of NPT.
 const ACCESS_BITS: u64 = 0b111;
+/// Without A and D bits, what a clean page permits.
+const READ_EXECUTE: u64 = 0b101;
 const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
 /// Software bit of a present leaf: block and checksum are current while D is clear.
 pub(super) const HAS_BLOCK: u64 = 1 << 52;
+/// Software bit of every present leaf, and of no other entry.
+pub(super) const RESIDENT: u64 = 1 << 53;
 const GUARD: u64 = ((1 << 52) - 1) & !((1 << 39) - 1);
 const PAYLOAD_SHIFT: u32 = 3;
 const TAG_SHIFT: u32 = 35;
@@ -98,9 +106,33 @@ impl Format {
     ///
     /// Leaves are write-back and ignore the guest's PAT: a guest that could make its view of a frame uncached would read stale
     /// bytes after a page-in, and could leave the hypervisor to read stale ones.
-    pub const EPT: Self = Self { leaf: ACCESS_BITS | 6 << 3 | 1 << 6, table: ACCESS_BITS, accessed: 1 << 8, dirty: 1 << 9 };
+    pub const EPT: Self = Self {
+        leaf: RESIDENT | ACCESS_BITS | Self::EPT_WRITE_BACK,
+        table: ACCESS_BITS,
+        accessed: 1 << 8,
+        referenced: 1 << 8 | ACCESS_BITS,
+        dirty: 1 << 9,
+        write: 0,
+    };
+    /// The same for a CPU without A and D bits, or with these switched off in the EPTP: it ignores bits 8 and 9.
+    pub const EPT_WITHOUT_AD: Self = Self {
+        leaf: RESIDENT | Self::EPT_WRITE_BACK,
+        accessed: ACCESS_BITS,
+        referenced: READ_EXECUTE,
+        write: 1 << 1,
+        ..Self::EPT
+    };
     /// AMD's nested page tables: ordinary long-mode entries, always walked as user accesses.
-    pub const NPT: Self = Self { leaf: ACCESS_BITS, table: ACCESS_BITS, accessed: 1 << 5, dirty: 1 << 6 };
+    pub const NPT: Self = Self {
+        leaf: RESIDENT | ACCESS_BITS,
+        table: ACCESS_BITS,
+        accessed: 1 << 5,
+        referenced: 1 << 5 | ACCESS_BITS,
+        dirty: 1 << 6,
+        write: 0,
+    };
+
+    const EPT_WRITE_BACK: u64 = 6 << 3 | 1 << 6;
 
     /// Returns the word for `leaf`.
     ///
@@ -128,7 +160,7 @@ impl Format {
     /// On a tag that [`Format::encode`] never makes (our bug: nobody else writes leaves).
     #[inline]
     pub const fn decode(&self, word: u64) -> Leaf {
-        if is_present(word) {
+        if is_resident(word) {
             return Leaf::Present(self.decode_mapping(word));
         }
         let payload = (word >> PAYLOAD_SHIFT) as u32;
@@ -152,15 +184,55 @@ impl Format {
     const fn encode_mapping(&self, mapping: Mapping) -> u64 {
         let mut word = mapping.hfn.base().as_u64() | self.leaf;
         if mapping.accessed {
-            word |= self.accessed;
+            word = self.with_accessed(word);
         }
         if mapping.dirty {
-            word |= self.dirty;
+            word = self.with_dirty(word);
         }
         if mapping.has_block {
             word |= HAS_BLOCK;
         }
         word
+    }
+
+    /// Sets A in a present leaf.
+    #[inline]
+    pub(super) const fn with_accessed(&self, word: u64) -> u64 {
+        let word = word | (self.accessed & !self.write);
+        if word & self.dirty != 0 { word | self.write } else { word }
+    }
+
+    /// Sets D in a present leaf.
+    #[inline]
+    pub(super) const fn with_dirty(&self, word: u64) -> u64 {
+        let word = word | self.dirty;
+        if word & self.accessed != 0 { word | self.write } else { word }
+    }
+
+    /// Clears D in a present leaf whose page begins to be cleaned, and *has block* until the new one is written. Where nobody but us keeps D,
+    /// clears A too: see [`Format::is_touched`].
+    #[inline]
+    pub(super) const fn cleaned(&self, word: u64) -> u64 {
+        word & !(self.touched() | HAS_BLOCK)
+    }
+
+    /// Returns whether a page may have been written since it began to be [`cleaned`](Format::cleaned).
+    ///
+    /// That is D. Where D is ours, any access counts: an emulator of such a CPU that sets bits in the guest's own page tables without asking for
+    /// the permission to write (Bochs does) has asked for the one to read.
+    #[inline]
+    pub(super) const fn is_touched(&self, word: u64) -> bool {
+        word & self.touched() != 0
+    }
+
+    const fn touched(&self) -> u64 {
+        if self.write == 0 { self.dirty } else { self.dirty | self.accessed }
+    }
+
+    /// Returns whether the CPU keeps A and D itself.
+    #[inline]
+    pub const fn is_kept_by_cpu(&self) -> bool {
+        self.write == 0
     }
 
     #[inline]
@@ -174,10 +246,16 @@ impl Format {
     }
 }
 
-/// Returns whether the hardware uses this entry, at any level.
+/// Returns whether an entry above the leaves points to a table.
 #[inline]
-pub const fn is_present(word: u64) -> bool {
+pub const fn is_table(word: u64) -> bool {
     word & ACCESS_BITS != 0
+}
+
+/// Returns whether a leaf has a frame, whatever it permits at present.
+#[inline]
+pub const fn is_resident(word: u64) -> bool {
+    word & RESIDENT != 0
 }
 
 /// Returns the frame or table that a present entry points to.
@@ -189,7 +267,7 @@ pub const fn frame_of(word: u64) -> Hfn {
 /// Returns the number of the state that a leaf's word is in: its tag, or one more than the last tag.
 #[inline]
 pub(super) const fn state_of(word: u64) -> usize {
-    let tag = if is_present(word) { tag::PRESENT } else { word >> TAG_SHIFT };
+    let tag = if is_resident(word) { tag::PRESENT } else { word >> TAG_SHIFT };
     (tag & 7) as usize
 }
 
@@ -202,7 +280,7 @@ const fn absent(tag: u64, payload: u32) -> u64 {
 mod tests {
     use super::*;
 
-    const FORMATS: [Format; 2] = [Format::EPT, Format::NPT];
+    const FORMATS: [Format; 3] = [Format::EPT, Format::EPT_WITHOUT_AD, Format::NPT];
     const PAYLOADS: [u32; 8] = [0, 1, 2, 0x1234_5678, 0x7fff_ffff, 0x8000_0000, 0xaaaa_aaaa, u32::MAX];
 
     fn absent_leaves() -> impl Iterator<Item = Leaf> {
@@ -220,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn every_leaf_survives_the_round_trip_in_both_formats() {
+    fn every_leaf_survives_the_round_trip_in_every_format() {
         for format in FORMATS {
             for leaf in absent_leaves().chain(present_leaves()) {
                 assert_eq!(format.decode(format.encode(leaf)), leaf, "{format:x?}");
@@ -246,11 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_leaf_is_absent_in_both_formats_and_points_at_no_memory() {
+    fn an_absent_leaf_is_absent_in_every_format_and_points_at_no_memory() {
         for leaf in absent_leaves() {
             let word = Format::EPT.encode(leaf);
-            assert_eq!(word, Format::NPT.encode(leaf), "absent leaves are the same in both formats");
-            assert!(!is_present(word), "{leaf:?}");
+            assert!(FORMATS.iter().all(|format| format.encode(leaf) == word), "absent leaves are the same in all formats");
+            assert!(!is_resident(word) && word & ACCESS_BITS == 0, "{leaf:?}");
             assert_eq!(word & GUARD, GUARD, "{leaf:?}");
             assert_eq!(word >> 52, 0, "{leaf:?}: bit 63 would suppress #VE, the others are ours in present leaves only");
             assert!(frame_of(word).as_u64() >= 0x1fff << 27, "{leaf:?}");
@@ -260,17 +338,61 @@ mod tests {
     #[test]
     fn a_present_leaf_is_present_and_its_attributes_are_the_manuals() {
         let mapping = Mapping { hfn: Hfn::new(0x1234), accessed: false, dirty: false, has_block: false };
-        assert_eq!(Format::EPT.encode(Leaf::Present(mapping)), 0x123_4077, "RWX, write-back, ignore PAT");
-        assert_eq!(Format::NPT.encode(Leaf::Present(mapping)), 0x123_4007, "P, RW, US");
+        let resident = |word: u64| 1 << 53 | word;
+        assert_eq!(Format::EPT.encode(Leaf::Present(mapping)), resident(0x123_4077), "RWX, write-back, ignore PAT");
+        assert_eq!(Format::NPT.encode(Leaf::Present(mapping)), resident(0x123_4007), "P, RW, US");
         let touched = Mapping { accessed: true, dirty: true, has_block: true, ..mapping };
-        assert_eq!(Format::EPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4377);
-        assert_eq!(Format::NPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4067);
+        assert_eq!(Format::EPT.encode(Leaf::Present(touched)), resident(1 << 52 | 0x123_4377));
+        assert_eq!(Format::NPT.encode(Leaf::Present(touched)), resident(1 << 52 | 0x123_4067));
+    }
+
+    /// Read, write, execute; write without read would be a misconfiguration (SDM 3C "EPT Misconfigurations").
+    #[test]
+    fn without_a_and_d_bits_a_leaf_permits_what_is_noted_in_it() {
+        let (none, read_execute, all) = (0b000, 0b101, 0b111);
+        for (accessed, dirty, permitted) in
+            [(false, false, none), (false, true, none), (true, false, read_execute), (true, true, all)]
+        {
+            let mapping = Mapping { hfn: Hfn::new(0x1234), accessed, dirty, has_block: false };
+            let word = Format::EPT_WITHOUT_AD.encode(Leaf::Present(mapping));
+            let attributes = 1 << 53 | 0x123_4070 | if dirty { 1 << 9 } else { 0 };
+            assert_eq!(word, attributes | permitted, "{mapping:?}");
+        }
+    }
+
+    /// The permissions follow A and D whichever way these change, and in the other formats nothing but A and D changes.
+    #[test]
+    fn a_changed_leaf_is_the_word_of_its_mapping() {
+        for format in FORMATS {
+            for leaf in present_leaves() {
+                let Leaf::Present(mapping) = leaf else { unreachable!() };
+                let word = format.encode(leaf);
+                let is = |word, mapping| assert_eq!(word, format.encode(Leaf::Present(mapping)), "{format:x?} {mapping:?}");
+                is(format.with_accessed(word), Mapping { accessed: true, ..mapping });
+                is(format.with_dirty(word), Mapping { dirty: true, ..mapping });
+                is(word & !format.accessed, Mapping { accessed: false, ..mapping });
+                let accessed = mapping.accessed && format.is_kept_by_cpu();
+                is(format.cleaned(word), Mapping { dirty: false, has_block: false, accessed, ..mapping });
+                assert!(!format.is_touched(format.cleaned(word)), "{format:x?} {mapping:?}");
+                assert!(format.is_touched(format.with_dirty(format.cleaned(word))), "{format:x?} {mapping:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_referenced_if_it_is_present_and_accessed() {
+        for format in FORMATS {
+            for leaf in absent_leaves().chain(present_leaves()) {
+                let expected = matches!(leaf, Leaf::Present(Mapping { accessed: true, .. }));
+                assert_eq!(format.encode(leaf) & format.referenced == format.referenced, expected, "{format:x?} {leaf:?}");
+            }
+        }
     }
 
     #[test]
     fn a_new_table_is_untouched() {
         assert_eq!(Format::EPT.decode(EMPTY), Leaf::Untouched);
-        assert!(!is_present(EMPTY));
+        assert!(!is_resident(EMPTY) && !is_table(EMPTY));
     }
 
     #[test]

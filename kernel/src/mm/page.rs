@@ -35,6 +35,8 @@ mod clean;
 mod evict;
 mod fill;
 #[cfg(test)]
+mod hardware;
+#[cfg(test)]
 mod tests;
 mod token;
 
@@ -49,6 +51,8 @@ use crate::addr::{Hfn, PageIndex};
 use crate::virt::Access;
 use core::sync::atomic::AtomicU64;
 pub use fill::Reason;
+#[cfg(test)]
+pub use hardware::Translation;
 pub use token::{Cleaning, Ended, Settled, SettledClean, Unmapped, WriteOut};
 
 /// Why a transition was not made; the leaf is as it was.
@@ -104,7 +108,8 @@ impl<'a> Page<'a> {
     ///
     /// Needs no flush of its own, and gives none: a CPU that has the translation in its TLB sets A again only
     /// when it has lost it. A page in constant use can look idle until the next flush of its object; it is then rescued or paged in again as
-    /// referenced. Victims are taken in batches with one flush each, so that this lasts a batch at most under pressure.
+    /// referenced. Victims are taken in batches with one flush each, so that this lasts a batch at most under pressure. Where the CPU keeps
+    /// no A bit the page loses its permissions with it, and the same holds: a translation that was loaded before goes on without a fault.
     #[inline]
     pub fn age(&self) -> Age {
         match self.slot.take_accessed() {
@@ -124,6 +129,21 @@ impl<'a> Page<'a> {
     pub fn touch(&self, access: Access) -> Result<Hfn, Refused> {
         let touched = |old: Seen| if access == Access::Write { old.accessed().dirtied() } else { old.accessed() };
         self.remap(|old| Ok(touched(old)))
+    }
+
+    /// Lets the guest into a resident page: notes its access where the CPU does not, which is what makes the leaf permit it.
+    ///
+    /// No flush: nothing is taken away, and the fault has dropped the CPU's own translation (SDM 3C "Operations that Invalidate Cached
+    /// Mappings"); another CPU's stale one costs that CPU a fault that ends here too.
+    ///
+    /// # Errors
+    /// [`Refused::State`]: the page is not resident.
+    #[inline]
+    pub fn admit(&self, access: Access) -> Result<(), Refused> {
+        if self.slot.is_kept_by_cpu() {
+            return Ok(());
+        }
+        self.touch(access).map(|_| ())
     }
 
     /// Pins a resident page for a device's or an I/O's use: it stays where it is until [`FrameTable::unpin`].

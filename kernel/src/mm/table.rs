@@ -24,7 +24,7 @@ mod slot;
 mod tests;
 mod walk;
 
-use super::leaf::{EMPTY, Format, frame_of, is_present};
+use super::leaf::{EMPTY, Format, frame_of, is_table};
 use crate::addr::{Gfn, Hfn};
 use alloc::sync::Arc;
 pub use reserve::TableReserve;
@@ -167,7 +167,7 @@ impl<M: TableMemory> Table<M> {
     #[inline]
     fn child(&self, page: Hfn, index: usize) -> Option<Hfn> {
         let word = self.memory.page(page).entry(index).load();
-        is_present(word).then(|| frame_of(word))
+        is_table(word).then(|| frame_of(word))
     }
 
     /// Links a new table; where another CPU was faster, takes that one's.
@@ -176,7 +176,7 @@ impl<M: TableMemory> Table<M> {
         match self.memory.page(page).entry(index).compare_exchange(EMPTY, self.format.table_entry(new)) {
             Ok(()) => Ok(new),
             Err(word) => {
-                assert!(is_present(word), "an entry above the leaves is empty or a table");
+                assert!(is_table(word), "an entry above the leaves is empty or a table");
                 self.memory.free(new);
                 Ok(frame_of(word))
             }

@@ -32,12 +32,16 @@ impl Bed {
     pub const TABLES: u32 = 24;
 
     pub fn new() -> Self {
+        Self::with(&Format::EPT)
+    }
+
+    pub fn with(format: &'static Format) -> Self {
         let ram = FakeRam::new(Hfn::new(0x100), Self::FRAMES + Self::TABLES);
         let pool = FrameRegion { first: Hfn::new(0x100), count: Self::FRAMES };
         let tables = FrameRegion { first: Hfn::new(0x100 + u64::from(Self::FRAMES)), count: Self::TABLES };
         let frames = Arc::new(FrameTable::new(&[pool]).unwrap());
         let tables = Arc::new(TableReserve::new(FrameTable::new(&[tables]).unwrap(), ram.map()));
-        let objects = ObjectTable::new(frames.clone(), tables.clone(), &Format::EPT);
+        let objects = ObjectTable::new(frames.clone(), tables.clone(), format);
         let object = objects.create(Self::layout()).unwrap();
         Self { map: ram.map(), words: CpuWords::new(2), frames, tables, objects, object }
     }

@@ -40,9 +40,9 @@ use crate::pool::{Shares, terms};
 use crate::sched::Runners;
 use crate::sched::queue::RunQueue;
 use crate::sync::Ranked;
-use crate::virt::Backend;
 use crate::virt::frame::ControlFrame;
 use crate::virt::tag::Tags;
+use crate::virt::{AccessedDirty, Backend};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -94,9 +94,10 @@ pub fn node(
     let landmark = Landmark { first_word: vmcoreinfo::FIRST_WORD, matches: |bytes| vmcoreinfo::text_len(bytes).is_some() };
     let ground = Ground { frames: leaked, memory: map, words, landmark };
     let pager: NodePager = Pager::new(ground, disks, Shares::new());
-    let format: &'static Format = match backend {
-        Backend::Vmx => &Format::EPT,
-        Backend::Svm => &Format::NPT,
+    let format: &'static Format = match (backend, backend.capabilities().accessed_dirty) {
+        (Backend::Vmx, AccessedDirty::Hardware) => &Format::EPT,
+        (Backend::Vmx, AccessedDirty::Absent) => &Format::EPT_WITHOUT_AD,
+        (Backend::Svm, _) => &Format::NPT,
     };
     let partitions = config.partitions.iter().map(|p| Arc::new(Shared::new(p.clone()))).collect();
     let mut run_queue = RunQueue::new();

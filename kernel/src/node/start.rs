@@ -17,9 +17,9 @@ use crate::console::event::Event;
 use crate::mm::crc;
 use crate::sched::{self, Runners};
 use crate::sync::{Once, Ranked, rank};
-use crate::virt::Backend;
 use crate::virt::face::EnabledCpu;
 use crate::virt::frame::ControlFrame;
+use crate::virt::{AccessedDirty, Backend};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -61,6 +61,9 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     let module = archive.module(config::MODULE).ok_or_else(|| trouble("boot archive", "has no configuration".into()))?;
     let config = Config::from_module(module).map_err(|error| trouble("configuration", format!("{error:?}")))?;
     let backend = Backend::detect().map_err(|missing| trouble("CPU", format!("{missing}")))?;
+    if backend.capabilities().accessed_dirty == AccessedDirty::Absent {
+        log::info!("this CPU keeps no accessed and dirty bits of guests' pages: faults show accesses and writes instead");
+    }
     let frames = percpu::count() * Backend::FRAMES_PER_CPU + config.partitions.len();
     for _ in 0..frames {
         let frame = build::control_frame(memory).ok_or_else(|| trouble("machine", "no memory for the back end".into()))?;
@@ -71,6 +74,7 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     report(&Event::Boot {
         version: env!("CARGO_PKG_VERSION"),
         backend: backend.name(),
+        accessed_dirty: backend.capabilities().accessed_dirty.name(),
         cpus: percpu::count() as u32,
         guest_cpus: node.run_queue.lock().cpus_of(percpu::count() as u32),
         memory_bytes: memory.usable_total(),

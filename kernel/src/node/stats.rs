@@ -55,6 +55,7 @@ pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
         zero_evictions: pager.zero_evictions,
         rescues: pager.rescues,
         demand_zero: pager.demand_zero,
+        resident_faults: pager.resident_faults,
         waits: pager.frame_waits,
         lost: pager.lost_pages,
         objects: node.objects.count() as u64,

@@ -77,6 +77,8 @@ counters! {
     rescues,
     /// Pages that came into being zeroed.
     demand_zero,
+    /// Faults on a page that is there: accesses to be noted where the CPU has no A and D bits; else another CPU was faster.
+    resident_faults,
     /// Faults on a page whose transfer was under way.
     joined_waits,
     /// Faults that found no free frame, or no free transfer.

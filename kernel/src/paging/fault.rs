@@ -45,16 +45,16 @@ pub enum Loss {
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Makes the page of `gpa` resident, or starts to.
     ///
-    /// All kinds of access are served alike: a leaf gives all rights, and the CPU notes a write in D.
-    pub fn fault(&self, object: &MemoryObject, gpa: Gpa, _access: Access, now: u64) -> Fault {
+    /// All kinds of access are served alike, but where the CPU does not note them in A and D: there it is done here.
+    pub fn fault(&self, object: &MemoryObject, gpa: Gpa, access: Access, now: u64) -> Fault {
         match object.layout().index_of(gpa.number()) {
-            Some(index) => self.fault_page(object, index, now),
+            Some(index) => self.fault_page(object, index, access, now),
             None => Fault::NotRam,
         }
     }
 
-    /// Makes a page resident, or starts to.
-    pub fn fault_page(&self, object: &MemoryObject, index: PageIndex, now: u64) -> Fault {
+    /// Makes a page resident and open to `access`, or starts to.
+    pub fn fault_page(&self, object: &MemoryObject, index: PageIndex, access: Access, now: u64) -> Fault {
         // Taken before the first look: whatever happens after the look makes it ready.
         let ticket = object.wait_ticket();
         let Ok(page) = object.page(index) else {
@@ -62,14 +62,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         };
         for _ in 0..LOOKS {
             let answer = match page.leaf() {
-                Leaf::Present(_) => Some(Fault::Resolved),
-                Leaf::Untouched | Leaf::Zero | Leaf::Loaned => self.demand_zero(object, page, ticket),
+                Leaf::Present(_) => self.admit(page, access),
+                Leaf::Untouched | Leaf::Zero | Leaf::Loaned => self.demand_zero(object, page, access, ticket),
                 Leaf::GoingOut(_) => self.rescue(page),
                 Leaf::ComingIn(_) => {
                     bump(&self.counters.joined_waits, 1);
                     Some(Fault::Wait(ticket))
                 }
-                Leaf::Paged(_) => self.begin_page_in(object, page, ticket, now),
+                Leaf::Paged(_) => self.begin_page_in(object, page, access, ticket, now),
             };
             if let Some(answer) = answer {
                 return answer;
@@ -78,8 +78,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Fault::Resolved
     }
 
+    fn admit(&self, page: Page<'_>, access: Access) -> Option<Fault> {
+        page.admit(access).ok()?;
+        bump(&self.counters.resident_faults, 1);
+        Some(Fault::Resolved)
+    }
+
     /// Maps a zeroed frame; `None` if the page is in another state by now.
-    fn demand_zero(&self, object: &MemoryObject, page: Page<'_>, ticket: WaitTicket) -> Option<Fault> {
+    fn demand_zero(&self, object: &MemoryObject, page: Page<'_>, access: Access, ticket: WaitTicket) -> Option<Fault> {
         let frame = match self.promised.load(Relaxed) {
             0 => self.ground.frames.alloc(),
             _ => self.take_frame(&mut self.state.lock(), object.id()),
@@ -90,6 +96,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.ground.memory.zero(frame.hfn());
         match page.install_zero(frame) {
             Ok(()) => {
+                // Where it has left already, the access faults again.
+                let _ = page.admit(access);
                 bump(&self.counters.demand_zero, 1);
                 Some(Fault::Resolved)
             }
@@ -128,8 +136,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy + Send> Faulter for Pager<'_, M, D, P> {
-    fn fault(&self, object: &MemoryObject, index: PageIndex, _access: Access) -> Result<(), NotNow> {
-        match self.fault_page(object, index, self.clock.load(Relaxed)) {
+    fn fault(&self, object: &MemoryObject, index: PageIndex, access: Access) -> Result<(), NotNow> {
+        match self.fault_page(object, index, access, self.clock.load(Relaxed)) {
             Fault::Resolved => Ok(()),
             Fault::Wait(_) => Err(NotNow::Wait),
             Fault::NotRam | Fault::Lost(_) => Err(NotNow::Lost),

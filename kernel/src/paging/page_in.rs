@@ -24,6 +24,7 @@ use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::page::{Page, Reason};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
+use crate::virt::Access;
 use arrayvec::ArrayVec;
 
 /// Reads of a demanded page that may fail before it is lost.
@@ -31,7 +32,14 @@ const READS: u8 = 2;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts to read a paged page; `None` if it is in another state by now.
-    pub(super) fn begin_page_in(&self, object: &MemoryObject, page: Page<'_>, ticket: WaitTicket, now: u64) -> Option<Fault> {
+    pub(super) fn begin_page_in(
+        &self,
+        object: &MemoryObject,
+        page: Page<'_>,
+        access: Access,
+        ticket: WaitTicket,
+        now: u64,
+    ) -> Option<Fault> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let id = object.id();
@@ -57,7 +65,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 return None;
             }
         };
-        let transfer = state.transfers.start(number, id, page.index(), coming, now);
+        let transfer = state.transfers.start(number, (id, page.index()), access, coming, now);
         let promised = state.credits.total();
         self.read_around(object, transfer, number, most, promised);
         self.submit_transfer(state, number);
@@ -179,6 +187,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
             let page = slot.object.existing(index).expect("a page that is coming in has a table");
             page.finish_page_in(TransferIndex(number), coming.frame, coming.crc, reason);
+            if reason == Reason::Demand {
+                // Where it has left already, the access faults again.
+                let _ = page.admit(transfer.access);
+            }
             slot.usage.fetched = slot.usage.fetched.saturating_add(1);
         }
         self.drop_neighbours(&slot.object, transfer, number);

@@ -13,6 +13,7 @@ use crate::addr::PageIndex;
 use crate::mm::crc::Crc32c;
 use crate::mm::frames::Frame;
 use crate::mm::object::ObjectId;
+use crate::virt::Access;
 use alloc::boxed::Box;
 
 /// Pages in a window.
@@ -45,6 +46,8 @@ pub(super) struct Transfer {
     pub base: u32,
     /// Place of the page that was asked for.
     pub demand: u32,
+    /// What for.
+    pub access: Access,
     /// Places in use.
     pub first: u32,
     /// One beyond the last.
@@ -96,7 +99,14 @@ impl Transfers {
     }
 
     /// Starts a transfer of one page at a vacant number.
-    pub fn start(&mut self, number: u32, object: ObjectId, index: PageIndex, coming: Coming, since: u64) -> &mut Transfer {
+    pub fn start(
+        &mut self,
+        number: u32,
+        (object, index): (ObjectId, PageIndex),
+        access: Access,
+        coming: Coming,
+        since: u64,
+    ) -> &mut Transfer {
         self.lives = (self.lives + 1) & LIFE_MASK;
         self.in_use += 1;
         self.queued += 1;
@@ -108,6 +118,7 @@ impl Transfers {
             object,
             base: index.0 - demand,
             demand,
+            access,
             first: demand,
             end: demand + 1,
             pages,

@@ -50,8 +50,18 @@ pub struct Capabilities {
 pub enum AccessedDirty {
     /// The CPU sets bits in the leaf.
     Hardware,
-    /// Nobody: unmap to see an access, map read-only to see a write.
+    /// Nobody: pages are unmapped to see an access and mapped read-only to see a write.
     Absent,
+}
+
+impl AccessedDirty {
+    /// Returns a word for who it is.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hardware => "cpu",
+            Self::Absent => "software",
+        }
+    }
 }
 
 /// Which virtualisation this machine uses; chosen once at start.

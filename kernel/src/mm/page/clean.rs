@@ -15,15 +15,20 @@ impl Page<'_> {
         Ok(Cleaning::new(self.object, self.index, hfn))
     }
 
-    /// Sets *has block* after the write, if D is still clear; returns whether it was.
+    /// Sets *has block* after the write, if D is still clear (and A, where the CPU keeps neither); returns whether it was.
     ///
     /// D clear means that nobody has written the frame since the flush passed, so that `crc` and the block are of one content,
     /// the one that the frame still has.
     pub fn finish_clean(&self, cleaning: SettledClean, crc: Crc32c) -> bool {
         let hfn = cleaning.into_hfn(self.object, self.index);
         self.frames().set_checksum(hfn, crc);
-        let with_block = |old: Seen| if old.is_dirty() { Err(Refused::Dirty) } else { Ok(old.with_block()) };
+        let with_block = |old: Seen| if old.is_touched() { Err(Refused::Dirty) } else { Ok(old.with_block()) };
         let done = self.remap(with_block).is_ok();
+        if !done {
+            // Only touched, perhaps: but a clean page without a block would be one of zeros.
+            let dirtied = self.remap(|old| Ok(old.dirtied()));
+            assert!(dirtied.is_ok(), "a claimed page stays in its leaf");
+        }
         self.frames().unclaim(hfn);
         done
     }

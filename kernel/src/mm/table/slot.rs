@@ -2,7 +2,7 @@
 
 use super::Entry;
 use crate::addr::Hfn;
-use crate::mm::leaf::{self, Format, Leaf, frame_of, is_present};
+use crate::mm::leaf::{self, Format, Leaf, frame_of, is_resident};
 
 /// One leaf of a table.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,12 @@ impl<E: Entry> Slot<E> {
     #[inline]
     pub fn load(&self) -> Seen {
         self.seen(self.entry.load())
+    }
+
+    /// Returns whether the CPU keeps A and D of its leaves itself.
+    #[inline]
+    pub fn is_kept_by_cpu(&self) -> bool {
+        self.format.is_kept_by_cpu()
     }
 
     /// Returns the word for `leaf`.
@@ -61,14 +67,12 @@ impl<E: Entry> Slot<E> {
 
     #[inline]
     fn try_take_accessed(&self) -> Result<Option<bool>, u64> {
-        let (word, accessed) = (self.entry.load(), self.format.accessed);
-        if !is_present(word) {
-            return Ok(None);
+        let (word, format) = (self.entry.load(), self.format);
+        // One test for both: most leaves that the clock comes by are one or the other.
+        if word & format.referenced != format.referenced {
+            return Ok(is_resident(word).then_some(false));
         }
-        if word & accessed == 0 {
-            return Ok(Some(false));
-        }
-        self.entry.compare_exchange(word, word & !accessed).map(|()| Some(true))
+        self.entry.compare_exchange(word, word & !format.accessed).map(|()| Some(true))
     }
 
     #[inline]
@@ -87,7 +91,7 @@ impl Seen {
     /// Returns the frame of a present leaf.
     #[inline]
     pub fn frame(self) -> Option<Hfn> {
-        is_present(self.word).then(|| frame_of(self.word))
+        is_resident(self.word).then(|| frame_of(self.word))
     }
 
     /// Returns a number below 8 for the state, the same for all leaves of one state.
@@ -111,28 +115,43 @@ impl Seen {
     /// The same present leaf, accessed.
     #[inline]
     pub const fn accessed(self) -> Self {
-        self.with(self.format.accessed)
+        Self { word: self.format.with_accessed(self.word), ..self }
     }
 
     /// The same present leaf, dirty.
     #[inline]
     pub const fn dirtied(self) -> Self {
-        self.with(self.format.dirty)
+        Self { word: self.format.with_dirty(self.word), ..self }
     }
 
     /// The same present leaf with a current block, if D is clear.
     #[inline]
     pub const fn with_block(self) -> Self {
-        self.with(leaf::HAS_BLOCK)
+        Self { word: self.word | leaf::HAS_BLOCK, ..self }
     }
 
     /// The same present leaf with D clear, and without a block until the new one is written.
     #[inline]
     pub const fn cleaned(self) -> Self {
-        Self { word: self.word & !(self.format.dirty | leaf::HAS_BLOCK), ..self }
+        Self { word: self.format.cleaned(self.word), ..self }
     }
 
-    const fn with(self, bits: u64) -> Self {
-        Self { word: self.word | bits, ..self }
+    /// Returns whether the page may have been written since it began to be [`cleaned`](Seen::cleaned); of a present leaf.
+    #[inline]
+    pub const fn is_touched(self) -> bool {
+        self.format.is_touched(self.word)
+    }
+
+    /// Returns whether the leaf lets a CPU make this access.
+    #[cfg(test)]
+    pub fn permits(self, access: crate::virt::Access) -> bool {
+        use crate::virt::Access;
+        let bit = match access {
+            Access::Read => 1 << 0,
+            Access::Write => 1 << 1,
+            // No leaf of ours forbids it alone: EPT has a bit of its own, NPT the first one and the absence of bit 63.
+            Access::Execute => 1 << 0,
+        };
+        self.word & bit != 0
     }
 }

@@ -19,7 +19,7 @@ fn report(what: &str, count: u64) {
 }
 
 fn machine() -> (Rig, Arc<MemoryObject>) {
-    let mut rig = Machine { frames: 8192, blocks: 8192, max_segments: 126, seed: 1 }.start();
+    let mut rig = Machine { frames: 8192, blocks: 8192, max_segments: 126, ..Machine::default() }.start();
     let object = rig.object(PAGES, 0);
     rig.now = MS;
     (rig, object)

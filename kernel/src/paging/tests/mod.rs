@@ -3,6 +3,7 @@
 mod clean;
 mod disk;
 mod drains;
+mod fallback;
 mod faults;
 mod lengths;
 mod model;
@@ -37,11 +38,12 @@ struct Machine {
     blocks: usize,
     max_segments: usize,
     seed: u64,
+    format: &'static Format,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { frames: 128, blocks: 2048, max_segments: 64, seed: 1 }
+        Self { frames: 128, blocks: 2048, max_segments: 64, seed: 1, format: &Format::EPT }
     }
 }
 
@@ -62,7 +64,7 @@ impl Machine {
         let tables = FakeRam::new(Hfn::new(0x10_0000), 64);
         let frames = Arc::new(FrameTable::new(&[ram.region()]).unwrap());
         let reserve = Arc::new(TableReserve::new(FrameTable::new(&[tables.region()]).unwrap(), tables.map()));
-        let objects = ObjectTable::new(frames.clone(), reserve, &Format::EPT);
+        let objects = ObjectTable::new(frames.clone(), reserve, self.format);
         let words: &'static _ = Box::leak(Box::new(CpuWords::new(2)));
         let disk: &'static _ = Box::leak(Box::new(FakeDisk::new(ram.map(), self.blocks, self.max_segments, self.seed)));
         let memory: &'static _ = Box::leak(Box::new(ram.map()));
@@ -99,8 +101,12 @@ impl Rig {
     }
 
     fn fault(&self, object: &MemoryObject, index: u32) -> Fault {
+        self.fault_for(object, index, Access::Write)
+    }
+
+    fn fault_for(&self, object: &MemoryObject, index: u32, access: Access) -> Fault {
         let gpa = object.layout().gfn_of(PageIndex(index)).unwrap().base();
-        self.pager.fault(object, gpa, Access::Write, self.now)
+        self.pager.fault(object, gpa, access, self.now)
     }
 
     /// Accesses a page as a guest does that polls while it waits; returns its frame.
@@ -109,7 +115,7 @@ impl Rig {
             if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
                 return hfn;
             }
-            match self.fault(object, index) {
+            match self.fault_for(object, index, access) {
                 Fault::Resolved => {}
                 Fault::Wait(ticket) => {
                     while !object.ready(ticket) {

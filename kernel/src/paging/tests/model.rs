@@ -7,6 +7,8 @@
 use super::disk::Rng;
 use super::*;
 use crate::mm::object::Progress as Teardown;
+use crate::mm::page::Translation;
+use crate::paging::counters::Snapshot;
 use crate::paging::{Drain, PageFinal};
 use std::collections::HashMap;
 
@@ -27,18 +29,11 @@ impl Memory {
     }
 }
 
-/// A cached translation; writes go through it only if D was set when it was made.
-#[derive(Clone, Copy)]
-struct Cached {
-    hfn: Hfn,
-    dirty: bool,
-}
-
 #[derive(Default)]
 struct OtherCpu {
     in_guest: bool,
     kicked: bool,
-    tlb: HashMap<u32, Cached>,
+    tlb: HashMap<u32, Translation>,
 }
 
 struct Model {
@@ -52,10 +47,10 @@ struct Model {
 }
 
 impl Model {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, format: &'static Format) -> Self {
         // Every third pool is large enough to read around, until images fill it.
         let frames = if seed.is_multiple_of(3) { 256 } else { 96 };
-        let rig = Machine { frames, blocks: (PAGES * AREAS) as usize, max_segments: 8, seed }.start();
+        let rig = Machine { frames, blocks: (PAGES * AREAS) as usize, max_segments: 8, seed, format }.start();
         rig.set_pace(Pace::Random);
         let mut areas: Vec<_> = (0..AREAS).collect();
         let live = Self::incarnation(&rig, areas.pop().unwrap());
@@ -124,7 +119,7 @@ impl Model {
             if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
                 return hfn;
             }
-            match self.rig.fault(&object, index) {
+            match self.rig.fault_for(&object, index, access) {
                 Fault::Resolved => {}
                 Fault::Wait(_) => self.poll(),
                 other => panic!("page {index}: {other:?}"),
@@ -170,7 +165,7 @@ impl Model {
         let access = if self.rng.one_in(2) { Access::Write } else { Access::Read };
         let Some(hfn) = self.translate_other(index, access) else {
             self.leave_other();
-            let _ = self.rig.fault(&self.live.object, index);
+            let _ = self.rig.fault_for(&self.live.object, index, access);
             return;
         };
         match access {
@@ -179,15 +174,15 @@ impl Model {
         }
     }
 
-    /// Translates as hardware does: by the TLB, else by the leaf, setting A and D.
+    /// Translates as hardware does: by the TLB, else by the leaf. A fault drops the translation that it came by.
     fn translate_other(&mut self, index: u32, access: Access) -> Option<Hfn> {
-        let writes = access == Access::Write;
-        if let Some(cached) = self.other.tlb.get(&index).filter(|c| c.dirty || !writes) {
+        if let Some(cached) = self.other.tlb.get(&index).filter(|cached| cached.writes || access != Access::Write) {
             return Some(cached.hfn);
         }
-        let hfn = self.live.object.existing(PageIndex(index))?.touch(access).ok()?;
-        self.other.tlb.insert(index, Cached { hfn, dirty: writes });
-        Some(hfn)
+        self.other.tlb.remove(&index);
+        let found = self.live.object.existing(PageIndex(index))?.walk(access)?;
+        self.other.tlb.insert(index, found);
+        Some(found.hfn)
     }
 
     fn age_some(&mut self) {
@@ -279,9 +274,9 @@ impl Model {
     }
 }
 
-fn run(seed: u64) -> crate::paging::counters::Snapshot {
+fn run(seed: u64, format: &'static Format) -> Snapshot {
     std::println!("seed {seed}");
-    let mut model = Model::new(seed);
+    let mut model = Model::new(seed, format);
     for _ in 0..ACTIONS {
         model.act();
     }
@@ -293,13 +288,23 @@ fn run(seed: u64) -> crate::paging::counters::Snapshot {
 #[test]
 #[cfg_attr(feature = "mutant-no-flush", ignore = "without the flush it must fail: see the next test")]
 fn contents_are_right_and_frames_accounted_for_whatever_happens() {
+    run_all(&Format::EPT);
+}
+
+#[test]
+#[cfg_attr(feature = "mutant-no-flush", ignore = "without the flush it must fail: see the next test")]
+fn and_without_accessed_and_dirty_bits_as_well() {
+    let all = run_all(&Format::EPT_WITHOUT_AD);
+    assert!(all.iter().map(|c| c.resident_faults).sum::<u64>() > 0, "faults are all that shows an access");
+}
+
+fn run_all(format: &'static Format) -> Vec<Snapshot> {
     if let Some(seed) = std::env::var("TIDEPOOL_SEED").ok().and_then(|s| s.parse().ok()) {
-        let _ = run(seed);
-        return;
+        return [run(seed, format)].into();
     }
-    let all: Vec<_> = (1..=24).map(run).collect();
+    let all: Vec<_> = (1..=24).map(|seed| run(seed, format)).collect();
     // The runs have been everywhere.
-    let sum = |f: fn(&crate::paging::counters::Snapshot) -> u64| all.iter().map(f).sum::<u64>();
+    let sum = |f: fn(&Snapshot) -> u64| all.iter().map(f).sum::<u64>();
     for (name, n) in [
         ("page-ins", sum(|c| c.page_ins)),
         ("pages read around", sum(|c| c.read_around)),
@@ -316,6 +321,7 @@ fn contents_are_right_and_frames_accounted_for_whatever_happens() {
         std::println!("{name}: {n}");
         assert!(n > 0, "the runs never came to {name}");
     }
+    all
 }
 
 #[test]
@@ -323,6 +329,15 @@ fn contents_are_right_and_frames_accounted_for_whatever_happens() {
 #[should_panic]
 fn without_the_flush_contents_go_wrong() {
     for seed in 1..=24 {
-        let _ = run(seed);
+        let _ = run(seed, &Format::EPT);
+    }
+}
+
+#[test]
+#[cfg(feature = "mutant-no-flush")]
+#[should_panic]
+fn and_so_they_do_without_accessed_and_dirty_bits() {
+    for seed in 1..=24 {
+        let _ = run(seed, &Format::EPT_WITHOUT_AD);
     }
 }

@@ -9,7 +9,7 @@
 //! set-up of a VMCS needs; a CPU that cannot give it is refused with the name of what it lacks.
 
 use super::controls::{Allowed, ControlError, Group, Pin, Primary, Secondary, adjust, requests};
-use crate::virt::face::Missing;
+use crate::virt::face::{AccessedDirty, Missing};
 
 /// Numbers of the capability MSRs (SDM 3D "VMX Capability Reporting Facility").
 mod msr {
@@ -79,15 +79,28 @@ impl EptVpid {
     const INVVPID_SINGLE: u64 = 1 << 41;
 
     /// In the order in which they are looked for; the first that lacks is named.
-    const NEEDED: [(u64, &'static str); 7] = [
+    const NEEDED: [(u64, &'static str); 6] = [
         (Self::WALK_4, "VT-x: EPT with 4 levels (IA32_VMX_EPT_VPID_CAP bit 6)"),
         (Self::WRITE_BACK, "VT-x: write-back memory type for EPT (IA32_VMX_EPT_VPID_CAP bit 14)"),
-        (Self::ACCESSED_DIRTY, "VT-x: accessed and dirty bits in EPT (IA32_VMX_EPT_VPID_CAP bit 21)"),
         (Self::INVEPT, "VT-x: INVEPT (IA32_VMX_EPT_VPID_CAP bit 20)"),
         (Self::INVEPT_SINGLE, "VT-x: single-context INVEPT (IA32_VMX_EPT_VPID_CAP bit 25)"),
         (Self::INVVPID, "VT-x: INVVPID (IA32_VMX_EPT_VPID_CAP bit 32)"),
         (Self::INVVPID_SINGLE, "VT-x: single-context INVVPID (IA32_VMX_EPT_VPID_CAP bit 41)"),
     ];
+}
+
+impl EptVpid {
+    /// Returns it, if all is there that we cannot do without.
+    fn checked(self) -> Result<Self, Missing> {
+        match Self::NEEDED.iter().find(|(bit, _)| self.0 & bit == 0) {
+            Some((_, text)) => Err(Missing(text)),
+            None => Ok(self),
+        }
+    }
+
+    const fn accessed_dirty(self) -> AccessedDirty {
+        if self.0 & Self::ACCESSED_DIRTY != 0 { AccessedDirty::Hardware } else { AccessedDirty::Absent }
+    }
 }
 
 /// All that a VMCS of ours needs to know about the CPU.
@@ -111,6 +124,8 @@ pub struct Settings {
     pub exit: u32,
     /// Value of the VM-entry controls, the guest not in IA-32e mode.
     pub entry: u32,
+    /// Whether EPT has accessed and dirty bits.
+    pub accessed_dirty: AccessedDirty,
 }
 
 impl Settings {
@@ -132,7 +147,7 @@ impl Settings {
         };
         let fixed = |zero: u32, one: u32| Fixed { ones: read_msr(zero), permitted: read_msr(one) };
         // The secondary ones first: what an old CPU lacks is there, and the message should name that.
-        let settings = Self {
+        Ok(Self {
             secondary: adjust(Group::Secondary, secondary, requests::SECONDARY).map_err(missing)?,
             pin: adjust(Group::PinBased, group(msr::PIN), requests::PIN).map_err(missing)?,
             primary: adjust(Group::Primary, primary, requests::PRIMARY).map_err(missing)?,
@@ -141,10 +156,9 @@ impl Settings {
             preemption_shift: read_msr(msr::MISC) as u32 & 0x1f,
             cr0: fixed(msr::CR0_FIXED0, msr::CR0_FIXED1),
             cr4: fixed(msr::CR4_FIXED0, msr::CR4_FIXED1),
+            accessed_dirty: EptVpid(read_msr(msr::EPT_VPID)).checked()?.accessed_dirty(),
             basic,
-        };
-        check_ept(EptVpid(read_msr(msr::EPT_VPID)))?;
-        Ok(settings)
+        })
     }
 
     /// Returns the preemption timer's value for a stay of `ticks` of the time-stamp counter; `None` without the timer.
@@ -156,13 +170,6 @@ impl Settings {
     /// Whether RDTSCP runs in the guest, so that IA32_TSC_AUX is the guest's.
     pub const fn rdtscp(&self) -> bool {
         self.secondary & Secondary::ENABLE_RDTSCP.bits() != 0
-    }
-}
-
-fn check_ept(ept: EptVpid) -> Result<(), Missing> {
-    match EptVpid::NEEDED.iter().find(|(bit, _)| ept.0 & bit == 0) {
-        Some((_, text)) => Err(Missing(text)),
-        None => Ok(()),
     }
 }
 
@@ -224,13 +231,19 @@ mod tests {
         assert_eq!(settings.cr0.apply(0x10), 0x8000_0031);
     }
 
+    /// The value is Bochs' corei7_ivy_bridge_3770k's.
+    #[test]
+    fn a_cpu_without_accessed_and_dirty_bits_is_taken_as_it_is() {
+        assert_eq!(Settings::read(haswell).unwrap().accessed_dirty, AccessedDirty::Hardware);
+        assert_eq!(with(0x48c, 0x0000_0f01_0611_4141).unwrap().accessed_dirty, AccessedDirty::Absent);
+    }
+
     #[test]
     fn what_lacks_is_named() {
         let text = |result: Result<Settings, Missing>| result.unwrap_err().0;
         assert!(text(with(0x48b, 0x7f << 32)).contains("unrestricted guest"));
         assert!(text(with(0x48b, 0x80 << 32)).contains("EPT"));
         assert!(text(with(0x48b, 0xdf << 32)).contains("VPID"));
-        assert!(text(with(0x48c, 0x0000_0f01_0613_4141)).contains("accessed and dirty"));
         assert!(text(with(0x48c, 0x0000_0f01_0433_4141)).contains("single-context INVEPT"));
         assert!(text(with(0x48d, 0x0000_005f_0000_0016)).contains("virtual NMIs"));
     }

@@ -170,22 +170,24 @@ const fn unknown(raw: Reason) -> Exit {
     Exit::Unknown { code: raw.0 as u64 }
 }
 
-/// SDM 3C "Exit Qualification for EPT Violations". A guest page-table access counts as a write where A/D bits are on.
+/// SDM 3C "Exit Qualification for EPT Violations". An access to the guest's page tables counts as a write where A/D bits are on, and here in
+/// any case: the CPU's next one mostly sets a bit there, and Bochs sets it without asking for more than the read.
 fn ept_violation(info: &impl Information) -> Exit {
     const WRITE: u64 = 1 << 1;
     const FETCH: u64 = 1 << 2;
     const LINEAR_VALID: u64 = 1 << 7;
     const TRANSLATED: u64 = 1 << 8;
     let q = info.qualification();
+    let during_walk = q & LINEAR_VALID != 0 && q & TRANSLATED == 0;
     let access = match q {
-        _ if q & WRITE != 0 => Access::Write,
+        _ if q & WRITE != 0 || during_walk => Access::Write,
         _ if q & FETCH != 0 => Access::Execute,
         _ => Access::Read,
     };
     Exit::SecondLevelFault {
         gpa: info.guest_physical(),
         access,
-        during_walk: q & LINEAR_VALID != 0 && q & TRANSLATED == 0,
+        during_walk,
         gva: (q & LINEAR_VALID != 0).then(|| info.guest_linear()),
     }
 }

@@ -13,9 +13,10 @@
 
 use crate::addr::Hpa;
 use crate::arch::instr::vmx;
+use crate::virt::face::AccessedDirty;
 use crate::virt::tag::TlbTag;
 
-/// The EPT pointer: a table of 4 levels, walked through write-back memory, with accessed and dirty bits.
+/// The EPT pointer: a table of 4 levels, walked through write-back memory, with accessed and dirty bits where the CPU has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Eptp(u64);
 
@@ -28,9 +29,13 @@ impl Eptp {
     ///
     /// # Panics
     /// If that is not the start of a frame.
-    pub const fn new(root: Hpa) -> Self {
+    pub const fn new(root: Hpa, accessed_dirty: AccessedDirty) -> Self {
         assert!(root.page_offset() == 0, "a table's root is a frame");
-        Self(root.as_u64() | Self::WRITE_BACK | Self::WALK_4 | Self::ACCESSED_DIRTY)
+        let kept = match accessed_dirty {
+            AccessedDirty::Hardware => Self::ACCESSED_DIRTY,
+            AccessedDirty::Absent => 0,
+        };
+        Self(root.as_u64() | Self::WRITE_BACK | Self::WALK_4 | kept)
     }
 
     /// Returns the field's value.
@@ -57,6 +62,8 @@ mod tests {
 
     #[test]
     fn the_pointer_has_the_manuals_bits() {
-        assert_eq!(Eptp::new(Hpa::new(0x1234_5000)).as_u64(), 0x1234_505e);
+        let root = Hpa::new(0x1234_5000);
+        assert_eq!(Eptp::new(root, AccessedDirty::Hardware).as_u64(), 0x1234_505e);
+        assert_eq!(Eptp::new(root, AccessedDirty::Absent).as_u64(), 0x1234_501e);
     }
 }

@@ -10,7 +10,7 @@
 //!  msrs ─ msr_bitmap ─ flush
 //! ```
 //!
-//! Required beyond VMX itself, and named if it lacks: EPT with 4 levels, write-back and A/D bits, unrestricted guest,
+//! Required beyond VMX itself, and named if it lacks: EPT with 4 levels and write-back, unrestricted guest,
 //! VPID, virtual NMIs, MSR bitmaps, EFER and PAT switched at entry and exit, INVEPT and INVVPID of a single context.
 //!
 //! What a guest reaches without an exit: its control registers but for a few bits, CR3, INVLPG, its debug registers, time
@@ -35,7 +35,7 @@ mod vcpu;
 pub use control::EnabledCpu;
 pub use vcpu::Vcpu;
 
-use super::face::{AccessedDirty, Capabilities, Missing};
+use super::face::{Capabilities, Missing};
 use capability::Settings;
 use spin::Once;
 
@@ -53,11 +53,10 @@ pub fn detect() -> Result<(), Missing> {
 }
 
 /// Returns what the back end offers.
-pub const fn capabilities() -> Capabilities {
+pub fn capabilities() -> Capabilities {
     /// VPIDs have 16 bits on every CPU.
     const VPIDS: u32 = 1 << 16;
-    // Without A/D bits `detect` refuses the CPU.
-    Capabilities { tags: VPIDS, accessed_dirty: AccessedDirty::Hardware }
+    Capabilities { tags: VPIDS, accessed_dirty: settings().accessed_dirty }
 }
 
 fn settings() -> &'static Settings {

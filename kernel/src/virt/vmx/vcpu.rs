@@ -148,7 +148,7 @@ impl Vcpu {
 
     /// Points the vCPU to a second-level table.
     pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
-        let eptp = Eptp::new(root);
+        let eptp = Eptp::new(root, self.settings.accessed_dirty);
         self.with_vmcs(|vmcs| {
             vmcs.write(control::EPT_POINTER, eptp.as_u64());
             vmcs.write(control::VPID, tag.number());

@@ -107,8 +107,9 @@ fn ept_violations() {
     // Read-modify-write; a write to a read-only page has the permission bits too.
     assert_eq!(fault(0x183), expect(Access::Write, false, Some(0xffff_8000)));
     assert_eq!(fault(0x1aa), expect(Access::Write, false, Some(0xffff_8000)));
-    // The guest's own tables, whose walk counts as a write with A/D bits.
+    // The guest's own tables, with A/D bits and without.
     assert_eq!(fault(0x083), expect(Access::Write, true, Some(0xffff_8000)));
+    assert_eq!(fault(0x081), expect(Access::Write, true, Some(0xffff_8000)));
     // MOV to CR3 in PAE mode: no linear address; bit 8 then means nothing.
     assert_eq!(fault(0x001), expect(Access::Read, false, None));
     assert!(nmi_unblocked_by_iret(0x1181) && !nmi_unblocked_by_iret(0x181));
