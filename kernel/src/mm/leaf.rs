@@ -4,17 +4,33 @@
 //!  present   63........57 56..53  52        51.........12  11..10  9..0
 //!                 0         0     HAS_BLOCK   frame          0     A, D, attributes: see Format
 //!
-//!  absent    63........52 51....39  38..35  34...........3  2..0
-//!                 0        all 1     tag       payload       0
+//!  absent    63  62....52  51....39  38..35  34...........3  2..0
+//!             1      0       all 1     tag       payload       0
 //! ```
 //!
-//! An absent leaf is one whose three lowest bits are clear; then both formats ignore the rest
-//! (SDM 3C "EPT Translation Mechanism", APM 2 "Nested Paging"). The guard bits 39 to 51
+//! In an absent leaf the three lowest bits are clear; then both formats ignore the rest
+//! (SDM 3C "EPT Translation Mechanism", APM 2 "Nested Paging"). The sign says *absent* to us. The guard bits 39 to 51
 //! make the address in an absent leaf one that no memory answers, so that a CPU that speculates past the missing present bit (L1 terminal
 //! fault) loads nothing. An entry of a table that was never filled is the guard pattern with tag 0: *untouched*,
 //! at every level.
 //!
-//! The two formats are two values of [`Format`], not two types: they differ in three constants.
+//! The formats are values of [`Format`], not types: they differ in a few constants.
+//!
+//! # Without A and D bits
+//!
+//! Where the CPU does not keep A and D ([`Format::EPT_WITHOUT_AD`]) a leaf permits only what is noted in it already, so that
+//! everything else faults and is noted then ([`Page::admit`](super::page::Page::admit)):
+//!
+//! ```text
+//!   A D   read, execute   write     next fault
+//!   0 -        no           no      access: sets A
+//!   1 0        yes          no      write: sets D
+//!   1 1        yes          yes     none
+//! ```
+//!
+//! So *present* means resident here, whatever is permitted. A CPU's stale translation permits at most what the leaf permitted
+//! when it was loaded; a CPU with A and D bits does the same with one, so one rule for the flush serves both. A leaf without
+//! permissions holds the address of the guest's own frame: speculation past it shows the guest nothing new.
 //!
 //! Neighbours: [`super::table`] finds the word, [`super::page`] knows which change is allowed.
 
@@ -66,8 +82,6 @@ pub struct Format {
     pub table: u64,
     /// The A bit; without one, the permissions, which stand for it: all are cleared with A, and A is set if any is.
     pub accessed: u64,
-    /// Bits of which a leaf has all if it is present and A is set, and only then.
-    pub referenced: u64,
     /// The D bit.
     pub dirty: u64,
     /// Without A and D bits, the permission to write: there while A and D are both set. Else 0.
@@ -76,14 +90,11 @@ pub struct Format {
 
 /// Read, write, execute of EPT; present, write, user of NPT.
 const ACCESS_BITS: u64 = 0b111;
-/// Without A and D bits, what a clean page permits.
-const READ_EXECUTE: u64 = 0b101;
 const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
 /// Software bit of a present leaf: block and checksum are current while D is clear.
 pub(super) const HAS_BLOCK: u64 = 1 << 52;
-/// Software bit of every present leaf, and of no other entry.
-pub(super) const RESIDENT: u64 = 1 << 53;
-const GUARD: u64 = ((1 << 52) - 1) & !((1 << 39) - 1);
+/// Of every absent leaf: the sign, which no present one has, and the guard.
+const GUARD: u64 = 1 << 63 | ((1 << 52) - 1) & !((1 << 39) - 1);
 const PAYLOAD_SHIFT: u32 = 3;
 const TAG_SHIFT: u32 = 35;
 
@@ -106,31 +117,12 @@ impl Format {
     ///
     /// Leaves are write-back and ignore the guest's PAT: a guest that could make its view of a frame uncached would read stale
     /// bytes after a page-in, and could leave the hypervisor to read stale ones.
-    pub const EPT: Self = Self {
-        leaf: RESIDENT | ACCESS_BITS | Self::EPT_WRITE_BACK,
-        table: ACCESS_BITS,
-        accessed: 1 << 8,
-        referenced: 1 << 8 | ACCESS_BITS,
-        dirty: 1 << 9,
-        write: 0,
-    };
+    pub const EPT: Self =
+        Self { leaf: ACCESS_BITS | Self::EPT_WRITE_BACK, table: ACCESS_BITS, accessed: 1 << 8, dirty: 1 << 9, write: 0 };
     /// The same for a CPU without A and D bits, or with these switched off in the EPTP: it ignores bits 8 and 9.
-    pub const EPT_WITHOUT_AD: Self = Self {
-        leaf: RESIDENT | Self::EPT_WRITE_BACK,
-        accessed: ACCESS_BITS,
-        referenced: READ_EXECUTE,
-        write: 1 << 1,
-        ..Self::EPT
-    };
+    pub const EPT_WITHOUT_AD: Self = Self { leaf: Self::EPT_WRITE_BACK, accessed: ACCESS_BITS, write: 1 << 1, ..Self::EPT };
     /// AMD's nested page tables: ordinary long-mode entries, always walked as user accesses.
-    pub const NPT: Self = Self {
-        leaf: RESIDENT | ACCESS_BITS,
-        table: ACCESS_BITS,
-        accessed: 1 << 5,
-        referenced: 1 << 5 | ACCESS_BITS,
-        dirty: 1 << 6,
-        write: 0,
-    };
+    pub const NPT: Self = Self { leaf: ACCESS_BITS, table: ACCESS_BITS, accessed: 1 << 5, dirty: 1 << 6, write: 0 };
 
     const EPT_WRITE_BACK: u64 = 6 << 3 | 1 << 6;
 
@@ -255,7 +247,7 @@ pub const fn is_table(word: u64) -> bool {
 /// Returns whether a leaf has a frame, whatever it permits at present.
 #[inline]
 pub const fn is_resident(word: u64) -> bool {
-    word & RESIDENT != 0
+    (word as i64) >= 0
 }
 
 /// Returns the frame or table that a present entry points to.
@@ -330,7 +322,7 @@ mod tests {
             assert!(FORMATS.iter().all(|format| format.encode(leaf) == word), "absent leaves are the same in all formats");
             assert!(!is_resident(word) && word & ACCESS_BITS == 0, "{leaf:?}");
             assert_eq!(word & GUARD, GUARD, "{leaf:?}");
-            assert_eq!(word >> 52, 0, "{leaf:?}: bit 63 would suppress #VE, the others are ours in present leaves only");
+            assert_eq!(word >> 52, 1 << 11, "{leaf:?}: bit 63 may suppress #VE, the others are ours in present leaves only");
             assert!(frame_of(word).as_u64() >= 0x1fff << 27, "{leaf:?}");
         }
     }
@@ -338,12 +330,11 @@ mod tests {
     #[test]
     fn a_present_leaf_is_present_and_its_attributes_are_the_manuals() {
         let mapping = Mapping { hfn: Hfn::new(0x1234), accessed: false, dirty: false, has_block: false };
-        let resident = |word: u64| 1 << 53 | word;
-        assert_eq!(Format::EPT.encode(Leaf::Present(mapping)), resident(0x123_4077), "RWX, write-back, ignore PAT");
-        assert_eq!(Format::NPT.encode(Leaf::Present(mapping)), resident(0x123_4007), "P, RW, US");
+        assert_eq!(Format::EPT.encode(Leaf::Present(mapping)), 0x123_4077, "RWX, write-back, ignore PAT");
+        assert_eq!(Format::NPT.encode(Leaf::Present(mapping)), 0x123_4007, "P, RW, US");
         let touched = Mapping { accessed: true, dirty: true, has_block: true, ..mapping };
-        assert_eq!(Format::EPT.encode(Leaf::Present(touched)), resident(1 << 52 | 0x123_4377));
-        assert_eq!(Format::NPT.encode(Leaf::Present(touched)), resident(1 << 52 | 0x123_4067));
+        assert_eq!(Format::EPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4377);
+        assert_eq!(Format::NPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4067);
     }
 
     /// Read, write, execute; write without read would be a misconfiguration (SDM 3C "EPT Misconfigurations").
@@ -355,7 +346,7 @@ mod tests {
         {
             let mapping = Mapping { hfn: Hfn::new(0x1234), accessed, dirty, has_block: false };
             let word = Format::EPT_WITHOUT_AD.encode(Leaf::Present(mapping));
-            let attributes = 1 << 53 | 0x123_4070 | if dirty { 1 << 9 } else { 0 };
+            let attributes = 0x123_4070 | if dirty { 1 << 9 } else { 0 };
             assert_eq!(word, attributes | permitted, "{mapping:?}");
         }
     }
@@ -375,16 +366,6 @@ mod tests {
                 is(format.cleaned(word), Mapping { dirty: false, has_block: false, accessed, ..mapping });
                 assert!(!format.is_touched(format.cleaned(word)), "{format:x?} {mapping:?}");
                 assert!(format.is_touched(format.with_dirty(format.cleaned(word))), "{format:x?} {mapping:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_leaf_is_referenced_if_it_is_present_and_accessed() {
-        for format in FORMATS {
-            for leaf in absent_leaves().chain(present_leaves()) {
-                let expected = matches!(leaf, Leaf::Present(Mapping { accessed: true, .. }));
-                assert_eq!(format.encode(leaf) & format.referenced == format.referenced, expected, "{format:x?} {leaf:?}");
             }
         }
     }

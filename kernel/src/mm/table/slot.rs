@@ -67,12 +67,14 @@ impl<E: Entry> Slot<E> {
 
     #[inline]
     fn try_take_accessed(&self) -> Result<Option<bool>, u64> {
-        let (word, format) = (self.entry.load(), self.format);
-        // One test for both: most leaves that the clock comes by are one or the other.
-        if word & format.referenced != format.referenced {
-            return Ok(is_resident(word).then_some(false));
+        let (word, accessed) = (self.entry.load(), self.format.accessed);
+        if !is_resident(word) {
+            return Ok(None);
         }
-        self.entry.compare_exchange(word, word & !format.accessed).map(|()| Some(true))
+        if word & accessed == 0 {
+            return Ok(Some(false));
+        }
+        self.entry.compare_exchange(word, word & !accessed).map(|()| Some(true))
     }
 
     #[inline]
