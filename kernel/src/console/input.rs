@@ -6,7 +6,7 @@
 //!   COM2 ────> a JSON line, then a command
 //! ```
 
-use super::output::{Lines, Which, print, print_text};
+use super::output::{Lines, Which, print, print_switch};
 use arrayvec::ArrayVec;
 
 /// Switches between the partition's console and the monitor: Ctrl-].
@@ -74,13 +74,13 @@ impl Reader {
         match (self.focus, byte) {
             (Focus::Partition, ESCAPE) => {
                 self.focus = Focus::Monitor;
-                print_text(format_args!("\n[monitor: 'help' lists the commands, Ctrl-] goes back]\n"));
+                print_switch(format_args!("\n[monitor: 'help' lists the commands, Ctrl-] goes back]\n"));
                 prompt();
             }
             (Focus::Monitor, ESCAPE) => {
                 self.focus = Focus::Partition;
                 self.text.clear();
-                print_text(format_args!("\n[console]\n"));
+                print_switch(format_args!("\n[console]\n"));
             }
             (Focus::Partition, key) => {
                 take(Input::Key(key));

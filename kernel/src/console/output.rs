@@ -58,20 +58,27 @@ pub fn show_unfinished(partition: &str, text: &[u8]) {
     });
 }
 
-/// Ends an unfinished line, because the keys go elsewhere.
-pub fn leave_unfinished() {
+/// Says that the keys go elsewhere now: ends an unfinished line and prints formatted text, with nobody's output in between, so that
+/// whatever stands unfinished afterwards stands behind it.
+pub fn print_switch(args: fmt::Arguments<'_>) {
+    let text = formatted(args);
     let Outputs { screen, people, .. } = &mut *OUTPUTS.lock();
     screen.leave(|bytes| {
         people.push(bytes);
     });
+    people.push(text.as_bytes());
 }
 
 /// Prints formatted text on the first line, with `\r\n` for `\n`.
 pub fn print_text(args: fmt::Arguments<'_>) {
-    let mut text = ArrayString::<1024>::new();
+    print(formatted(args).as_bytes());
+}
+
+fn formatted(args: fmt::Arguments<'_>) -> ArrayString<1024> {
+    let mut text = ArrayString::new();
     // Longer text is cut: this is for lines.
     let _ = write!(CrLf(&mut text), "{args}");
-    print(text.as_bytes());
+    text
 }
 
 struct CrLf<'a>(&'a mut ArrayString<1024>);

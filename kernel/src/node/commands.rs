@@ -4,7 +4,7 @@ use super::{Node, report, stats};
 use crate::console::command::{Command, CommandError, HELP, parse_json, parse_text};
 use crate::console::event::Event;
 use crate::console::input::Then;
-use crate::console::output::{leave_unfinished, print_text};
+use crate::console::output::{print_switch, print_text};
 use crate::partition::shared::{Phase, Request, Shared};
 use alloc::format;
 use alloc::string::String;
@@ -101,9 +101,9 @@ fn stop(node: &Node, name: &str) -> Result<(), String> {
 /// Sends the keys to a partition from now on.
 fn choose_console(node: &Node, name: &str) -> Result<(), String> {
     let (index, shared) = find(node, name)?;
-    leave_unfinished();
     node.console.store(index, Ordering::Relaxed);
-    print_text(format_args!("\n[console of {}]\n", shared.name()));
+    // Its prompt may be out already: what is typed then stands behind a new one.
+    print_switch(format_args!("\n[console of {}]\n", shared.name()));
     Ok(())
 }
 
