@@ -66,8 +66,7 @@ impl Scale {
         };
         match bed {
             Bed::Kvm | Bed::Nested => full,
-            // One: with several the emulated bed is not reliable yet (docs/testing.md, "Known of the emulators").
-            Bed::Qemu => Self { partitions: 1, pool: 128 << 20, passes: 4, disk_bandwidth: Some(100 << 20), ..full },
+            Bed::Qemu => Self { disk_bandwidth: Some(100 << 20), ..full },
             // Its disks are memory. One CPU: Bochs does two in turn, a few instructions each, and both together then get through half
             // of what one does.
             Bed::Bochs => Self {
