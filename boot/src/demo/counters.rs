@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// An answer that has not come after that long was lost, and one asks again.
+/// An answer that has not come after that long was lost, and the next request is due.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// When to ask next.
@@ -14,18 +14,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// events and drops some.
 #[derive(Debug)]
 pub struct Counters {
+    /// Whether a partition has started: before that the line is the firmware's, and a request is lost.
+    started: bool,
     last: Instant,
     unanswered: Option<u64>,
 }
 
 impl Counters {
-    /// The first time to ask is one `period` from now.
+    /// The first time to ask is when a partition has started.
     pub fn new() -> Self {
-        Self { last: Instant::now(), unanswered: None }
+        Self { started: false, last: Instant::now(), unanswered: None }
     }
 
     /// Looks whether an event is the answer.
     pub fn event(&mut self, event: &Event) {
+        self.started |= event.name() == "start";
         if event.name() == "reply" && event.0["id"].as_u64() == self.unanswered {
             self.unanswered = None;
         }
@@ -37,7 +40,7 @@ impl Counters {
     /// Where the machine is gone.
     pub fn ask(&mut self, events: &mut Events, period: Duration) -> Result<()> {
         let since = self.last.elapsed();
-        if since >= period && (self.unanswered.is_none() || since >= PATIENCE) {
+        if self.started && since >= period && (self.unanswered.is_none() || since >= PATIENCE) {
             self.unanswered = Some(events.send(json!({"command": "stats"}))?);
             self.last = Instant::now();
         }

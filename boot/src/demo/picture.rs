@@ -106,6 +106,8 @@ impl Series {
     /// Draws it as SVG, the whole and what lies around the marks of partition `focus`; none where there is nothing to draw.
     pub fn svg(&self, focus: &str) -> Option<String> {
         let (first, last) = (self.samples.first()?.seconds, self.samples.last()?.seconds);
+        // A mark may be before the first counters.
+        let first = self.marks.iter().map(|mark| mark.seconds).fold(first, f64::min);
         let layers = self.layers();
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
