@@ -8,7 +8,10 @@
 //! Both dumps are read where the machine runs, by programs that know nothing of paging spaces (makedumpfile and
 //! `checker`), and then here, block by block against the checksums.
 
+use super::counters::Counters;
+use super::picture::Series;
 use super::verdict::Verdict;
+use super::worker::Worker;
 use crate::bed::{Bed, Machine, Running};
 use crate::config;
 use crate::dump::Dump;
@@ -19,6 +22,7 @@ use crate::volume::Access;
 use crate::{initramfs, paths};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,11 +36,13 @@ const MIB: [u64; 3] = [96, 6, 64];
 /// MiB that a space needs beside its pages.
 const SPARE: u64 = 8;
 /// For the whole story, on a machine that does something else besides.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1800);
 /// For the machine to answer, and for a reader to read.
 const ANSWER: Duration = Duration::from_secs(120);
-/// Between two requests for counters.
-const STATS: Duration = Duration::from_secs(10);
+/// Between two requests for counters: each answer costs a second there.
+const STATS: Duration = Duration::from_secs(8);
+/// The same while Debian's dump drains.
+const STATS_OF_DRAIN: Duration = Duration::from_millis(500);
 
 /// Runs it in the folder `name`.
 ///
@@ -60,8 +66,9 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     println!("{:7.1} s  the machine starts", start.elapsed().as_secs_f64());
     let place = format!("transcript in {}", running.folder().display());
     let story = follow(&mut running, start).with_context(|| place.clone())?;
+    story.series.draw(&folder, DEBIAN)?;
     let verdict = judge(&mut running, bed, &story, &disks).with_context(|| place.clone())?;
-    println!("\n{}", verdict.facts());
+    println!("\n{}\n{}", verdict.table().indented(), verdict.facts());
     if !verdict.broken().is_empty() {
         bail!("did not hold: {}; {place}", verdict.broken().join(", "));
     }
@@ -95,9 +102,13 @@ fn configuration(folder: &Path, vmlinuz: &Path, initrd: &Path, small: &Path) -> 
 #[derive(Default)]
 struct Story {
     events: Vec<Event>,
+    /// The pool over time.
+    series: Series,
     /// Pages that Debian's worker filled, by its own words, in each incarnation.
     filled: Vec<u64>,
-    wrong: u64,
+    /// What Debian's worker said, and what the test kernel did.
+    debian: Worker,
+    small: Worker,
 }
 
 impl Story {
@@ -116,24 +127,51 @@ impl Story {
         self.events.iter().find(of_small).and_then(|event| event.0["kind"].as_str())
     }
 
+    /// Whether Debian's dump is on its way.
+    fn drains(&self) -> bool {
+        self.find(DEBIAN, "crash").is_some() && self.find(DEBIAN, "dump_complete").is_none()
+    }
+
+    /// Takes an event in.
+    fn event(&mut self, at: f64, event: &Event) {
+        self.series.event(event);
+        let of_small = event.0["partition"] == SMALL;
+        match event.0["text"].as_str() {
+            Some(text) if of_small && event.name() == "guest" => drop(self.small.said(at, text)),
+            _ if of_small && event.name() == "start" => self.small.begin(event.0["incarnation"].as_u64().unwrap_or(0)),
+            _ => {}
+        }
+    }
+
     /// Takes a line of Debian's console in; returns whether it is worth telling.
-    fn line(&mut self, line: &str) -> bool {
-        let number = |behind: &str| -> Option<u64> { line.split(behind).nth(1)?.split(' ').next()?.parse().ok() };
-        self.filled.extend(number("worker: filled pages "));
-        self.wrong += number(" wrong ").unwrap_or(0);
-        line.contains("worker:") || line.contains("init:") || line.contains("Kernel panic")
+    fn line(&mut self, at: f64, line: &str) -> bool {
+        let behind = |what: &str| line.split_once(what).map(|(_, rest)| rest.trim_end());
+        if let Some(text) = behind("worker: ") {
+            let filled: Option<u64> = text.strip_prefix("filled pages ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+            self.filled.extend(filled);
+            return self.debian.said(at, text);
+        }
+        if let Some(incarnation) = behind("is up, incarnation ") {
+            self.debian.begin(incarnation.parse().unwrap_or(0));
+        }
+        line.contains("init:") || line.contains("Kernel panic")
+    }
+
+    /// Returns a counter's sum over all incarnations of a partition.
+    fn counter(&self, partition: &str, name: &str) -> u64 {
+        let stats = self.events.iter().filter(|event| event.name() == "stats" && event.0["partition"] == partition);
+        let last: BTreeMap<_, _> = stats.map(|event| (event.0["incarnation"].as_u64(), event.0[name].as_u64())).collect();
+        last.values().flatten().sum()
     }
 }
 
 fn follow(running: &mut Running, start: Instant) -> Result<Story> {
     const LOOK: Duration = Duration::from_millis(100);
     const TOLD: [&str; 6] = ["boot", "start", "crash", "restart", "dump_complete", "guest"];
-    let (mut story, mut next_stats) = (Story::default(), start.elapsed());
+    let (mut story, mut counters) = (Story::default(), Counters::new());
     while !story.is_over() {
-        if start.elapsed() > next_stats {
-            running.events.send(json!({"command": "stats"}))?;
-            next_stats = start.elapsed() + STATS;
-        }
+        counters.ask(&mut running.events, if story.drains() { STATS_OF_DRAIN } else { STATS })?;
+        let at = start.elapsed().as_secs_f64();
         if start.elapsed() > LIMIT {
             bail!("the story took more than {} s", LIMIT.as_secs());
         }
@@ -143,18 +181,20 @@ fn follow(running: &mut Running, start: Instant) -> Result<Story> {
                 if TOLD.contains(&event.name()) {
                     told.push(event.0.to_string());
                 }
+                counters.event(&event);
+                story.event(at, &event);
                 story.events.push(event);
             }
             Polled::Nothing => {}
             Polled::Ended => bail!("the machine stopped too early"),
         }
         while let Ok(line) = running.console.next_line(Instant::now()) {
-            if story.line(&line) {
+            if story.line(at, &line) {
                 told.push(line);
             }
         }
         for line in told {
-            println!("{:7.1} s  {line}", start.elapsed().as_secs_f64());
+            println!("{at:7.1} s  {line}");
         }
     }
     running.events.command(ANSWER, json!({"command": "stats"}))?;
@@ -173,9 +213,12 @@ fn judge(running: &mut Running, bed: Bed, story: &Story, disks: &[PathBuf]) -> R
         let restart = story.find(name, "restart").is_some();
         verdict.claim(&format!("{name}: restarted"), restart, restart);
     }
-    let paged = story.events.iter().filter(|event| event.name() == "stats").filter_map(|e| e.0["page_outs"].as_u64()).max();
-    verdict.claim("page-outs", paged.unwrap_or(0), paged.unwrap_or(0) > 0);
-    verdict.claim("debian: pages wrong", story.wrong, story.wrong == 0);
+    for (name, worker) in [(DEBIAN, &story.debian), (SMALL, &story.small)] {
+        let (ins, outs) = (story.counter(name, "page_ins"), story.counter(name, "page_outs"));
+        verdict.row(name, [worker.incarnation, ins, outs, worker.verified, worker.wrong], None);
+        verdict.hold(&format!("{name}: every page right"), worker.verified > 0 && worker.wrong == 0);
+    }
+    verdict.hold("debian: pages go out", story.counter(DEBIAN, "page_outs") > 0);
     let small = story.verdict_of_small().unwrap_or("none");
     verdict.claim("small: second incarnation", small, small == "pass");
     for name in [DEBIAN, SMALL] {
