@@ -16,7 +16,7 @@ pub use crate::pci::window::Word;
 
 /// Copies buffers in physical memory.
 pub trait DmaMemory: Sync {
-    /// Copies `len` bytes; the ranges do not overlap.
+    /// Copies `len` bytes, a multiple of eight; the ranges do not overlap.
     fn copy(&self, from: Hpa, to: Hpa, len: u64);
     /// Fills `len` bytes with zeros.
     fn fill_zero(&self, at: Hpa, len: u64);
@@ -46,7 +46,7 @@ impl DmaMemory for DirectMemory {
     fn copy(&self, from: Hpa, to: Hpa, len: u64) {
         let (from, to) = (crate::arch::direct_map::pointer::<u8>(from), crate::arch::direct_map::pointer::<u8>(to));
         // SAFETY: both ranges are RAM in the direct map that their users own (promise to `new`).
-        unsafe { core::ptr::copy_nonoverlapping(from, to, len as usize) }
+        unsafe { crate::arch::instr::copy_words(from, to, len / 8) }
     }
 
     fn fill_zero(&self, at: Hpa, len: u64) {

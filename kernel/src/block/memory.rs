@@ -6,6 +6,7 @@
 //! Invariant: the region belongs to the disk alone, so the only other memory it touches are the submitters' buffers.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 
 use super::dma::DmaMemory;
 use super::request::SECTOR_SIZE;
@@ -42,38 +43,31 @@ impl Pending {
     }
 }
 
-/// First in, first out, in place.
+/// Requests, first in, first out. They are filled and carried out where they are and change hands by their address.
 struct Fifo {
-    slots: Box<[Pending]>,
-    head: usize,
-    len: usize,
+    waiting: VecDeque<Box<Pending>>,
+    free: ArrayVec<Box<Pending>, DEPTH>,
 }
 
 impl Fifo {
     fn new() -> Self {
-        Self { slots: (0..DEPTH).map(|_| Pending::empty()).collect(), head: 0, len: 0 }
+        Self { waiting: VecDeque::with_capacity(DEPTH), free: (0..DEPTH).map(|_| Box::new(Pending::empty())).collect() }
     }
 
     fn push(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
-        if self.len == DEPTH {
-            return Err(SubmitError::Full);
-        }
-        self.slots[(self.head + self.len) % DEPTH].fill(request)?;
-        self.len += 1;
+        let slot = self.free.last_mut().ok_or(SubmitError::Full)?;
+        slot.fill(request)?;
+        self.waiting.extend(self.free.pop());
         Ok(())
     }
 
-    /// Copies the oldest request into `oldest`; false if there is none.
-    fn pop(&mut self, oldest: &mut Pending) -> bool {
-        if self.len == 0 {
-            return false;
-        }
-        let Pending { operation, sectors, ref segments, cookie } = self.slots[self.head];
-        let filled = oldest.fill(&Request { operation, sectors, segments, cookie });
-        debug_assert_eq!(filled, Ok(()), "a slot is as large as another");
-        self.head = (self.head + 1) % DEPTH;
-        self.len -= 1;
-        true
+    /// Takes the oldest request, to be given back when it has been carried out.
+    fn pop(&mut self) -> Option<Box<Pending>> {
+        self.waiting.pop_front()
+    }
+
+    fn give_back(&mut self, done: Box<Pending>) {
+        self.free.push(done);
     }
 }
 
@@ -144,14 +138,15 @@ impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
     }
 
     fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
-        let (mut done, mut pending) = (0, Pending::empty());
-        while let Some(slot) = out.get_mut(done) {
-            if !self.fifo.lock().pop(&mut pending) {
-                break;
-            }
+        let mut done = 0;
+        let mut next = if out.is_empty() { None } else { self.fifo.lock().pop() };
+        while let Some(pending) = next {
             self.carry_out(&pending);
-            *slot = Completion { cookie: pending.cookie, result: Ok(()) };
+            out[done] = Completion { cookie: pending.cookie, result: Ok(()) };
             done += 1;
+            let mut fifo = self.fifo.lock();
+            fifo.give_back(pending);
+            next = if done < out.len() { fifo.pop() } else { None };
         }
         done
     }

@@ -142,10 +142,11 @@ impl Request<'_> {
                 && u64::from(s.len).is_multiple_of(SECTOR_SIZE)
                 && s.base.checked_add(u64::from(s.len)).is_some()
         };
-        let sum: u64 = self.segments.iter().map(|s| u64::from(s.len)).sum();
+        // One pass: of 32-bit lengths no disk takes so many that their sum would not fit.
+        let add = |sum: u64, s: &Segment| whole(s).then(|| sum + u64::from(s.len));
+        let sum = || self.segments.iter().try_fold(0, add);
         self.segments.len() <= info.max_segments
-            && self.segments.iter().all(whole)
-            && self.sectors.count.checked_mul(SECTOR_SIZE) == Some(sum)
+            && self.sectors.count.checked_mul(SECTOR_SIZE).is_some_and(|bytes| sum() == Some(bytes))
     }
 }
 

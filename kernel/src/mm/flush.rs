@@ -49,8 +49,14 @@ pub struct Kicks(pub u32);
 
 impl Kicks {
     /// Goes over the CPUs to kick.
+    #[inline]
     pub fn cpus(self) -> impl Iterator<Item = CpuId> {
-        (0..MAX_CPUS).filter(move |n| self.0 & 1 << n != 0).map(CpuId::new)
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let lowest = (left != 0).then(|| CpuId::new(left.trailing_zeros() as usize));
+            left &= left.wrapping_sub(1);
+            lowest
+        })
     }
 }
 

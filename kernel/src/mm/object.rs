@@ -27,7 +27,7 @@ use super::{
     frames::FrameTable,
     layout::RamLayout,
     page::Page,
-    table::{OutOfTables, Table, TableReserve},
+    table::{Leaves, OutOfTables, Table, TableReserve},
 };
 use crate::addr::{Hfn, PageIndex};
 use crate::arch::percpu::CpuId;
@@ -45,6 +45,9 @@ pub use teardown::Progress;
 pub struct ObjectId(pub(super) u16);
 
 impl ObjectId {
+    /// No object's: where a table keeps numbers and has none yet.
+    pub const NONE: Self = Self(u16::MAX);
+
     /// Returns the raw number, below [`ObjectTable::CAPACITY`].
     pub const fn as_u16(self) -> u16 {
         self.0
@@ -157,6 +160,12 @@ impl MemoryObject {
         Some(Page::new(self, slot, index))
     }
 
+    /// Returns the surroundings of a page: its neighbours are found without another walk. `None` as for [`MemoryObject::existing`].
+    #[inline]
+    pub fn near(&self, index: PageIndex) -> Option<Near<'_>> {
+        Some(Near { object: self, leaves: self.table.leaves(self.layout.gfn_of(index)?)? })
+    }
+
     #[cold]
     fn build(&self, index: PageIndex) -> Result<Page<'_>, OutOfTables> {
         let gfn = self.layout.gfn_of(index).expect("a page index comes from the object's layout");
@@ -187,6 +196,21 @@ impl MemoryObject {
     #[inline]
     pub(super) const fn counters(&self) -> &Counts {
         &self.counts
+    }
+}
+
+/// The pages that share a leaf table.
+pub struct Near<'a> {
+    object: &'a MemoryObject,
+    leaves: Leaves<'a, Arc<TableReserve>>,
+}
+
+impl<'a> Near<'a> {
+    /// Returns page `index`, or `None` if its leaf is in another table or it is no page of the object.
+    #[inline]
+    pub fn page(&self, index: PageIndex) -> Option<Page<'a>> {
+        let slot = self.leaves.slot(self.object.layout.gfn_of(index)?)?;
+        Some(Page::new(self.object, slot, index))
     }
 }
 

@@ -129,7 +129,7 @@ impl<M: TableMemory> Table<M> {
     /// Returns the leaf of a page, or `None` where its path is not built (the page is untouched) or there is no such page.
     #[inline]
     pub fn slot(&self, gfn: Gfn) -> Option<Slot<EntryOf<'_, M>>> {
-        self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTables)).ok()?
+        self.leaves(gfn)?.slot(gfn)
     }
 
     /// Returns the leaf of a page and builds its path from the reserve; `None` if there is no such page.
@@ -137,10 +137,11 @@ impl<M: TableMemory> Table<M> {
     /// # Errors
     /// [`OutOfTables`]: the reserve is empty. What was built of the path stays and is used the next time.
     pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<Slot<EntryOf<'_, M>>>, OutOfTables> {
-        self.leaf_table(gfn, |page, index| match self.child(page, index) {
+        let page = self.leaf_table(gfn, |page, index| match self.child(page, index) {
             Some(child) => Ok(child),
             None => self.build_child(page, index),
-        })
+        })?;
+        Ok(page.map(|page| self.slot_at(page, gfn)))
     }
 
     #[inline]
@@ -148,7 +149,7 @@ impl<M: TableMemory> Table<M> {
         &self,
         gfn: Gfn,
         step: impl Fn(Hfn, usize) -> Result<Hfn, OutOfTables>,
-    ) -> Result<Option<Slot<EntryOf<'_, M>>>, OutOfTables> {
+    ) -> Result<Option<M::Page<'_>>, OutOfTables> {
         if gfn.as_u64() >= GFN_LIMIT {
             return Ok(None);
         }
@@ -156,7 +157,14 @@ impl<M: TableMemory> Table<M> {
         for level in (1..=ROOT).rev() {
             page = step(page, index_at(gfn, level))?;
         }
-        Ok(Some(self.slot_at(self.memory.page(page), gfn)))
+        Ok(Some(self.memory.page(page)))
+    }
+
+    /// Returns the leaf table of a page, or `None` as for [`Table::slot`].
+    #[inline]
+    pub fn leaves(&self, gfn: Gfn) -> Option<Leaves<'_, M>> {
+        let page = self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTables)).ok()??;
+        Some(Leaves { table: self, page, number: gfn.as_u64() >> 9 })
     }
 
     #[inline]
@@ -181,6 +189,22 @@ impl<M: TableMemory> Table<M> {
                 Ok(frame_of(word))
             }
         }
+    }
+}
+
+/// One leaf table.
+pub struct Leaves<'a, M: TableMemory> {
+    table: &'a Table<M>,
+    page: M::Page<'a>,
+    /// Which of all possible ones.
+    number: u64,
+}
+
+impl<'a, M: TableMemory> Leaves<'a, M> {
+    /// Returns the leaf of a page, or `None` if it is in another table.
+    #[inline]
+    pub fn slot(&self, gfn: Gfn) -> Option<Slot<EntryOf<'a, M>>> {
+        (gfn.as_u64() >> 9 == self.number).then(|| self.table.slot_at(self.page, gfn))
     }
 }
 

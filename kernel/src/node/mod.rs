@@ -116,7 +116,7 @@ impl Node {
 
     /// Something has happened that may be waited for: wakes the vCPUs that it concerns, and the CPUs that may have to go on with it.
     pub fn wake(&self) {
-        let kicks = self.run_queue.lock().wake(time::now_ns(), WaitFor::is_over);
+        let kicks = self.run_queue.lock().wake(time::now_ns, WaitFor::is_over);
         self.kick(kicks);
         self.wake_others();
     }

@@ -202,6 +202,9 @@ impl Batches {
 
     /// Returns the oldest batch of which a piece may be claimed.
     pub fn to_scan(&self) -> Option<usize> {
+        if self.in_use == 0 {
+            return None;
+        }
         let waits = self.all.iter().enumerate().filter(|(_, batch)| batch.phase == Phase::Scan);
         waits.min_by_key(|(_, batch)| batch.turn).map(|(number, _)| number)
     }

@@ -28,7 +28,7 @@ const PAUSE_NS: u64 = 5_000_000;
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts one batch of cleaning, if the disks idle and frames are getting scarce.
     pub(super) fn clean(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
-        let scarce = self.ground.frames.free_count() < self.marks.high.saturating_mul(2);
+        let scarce = self.marks.is_scarce(self.ground.frames.free_count());
         let idle = !state.batches.any() && state.transfers.in_use() == 0;
         if !scarce || !idle || state.reclaim.active || now < state.reclaim.clean_at {
             return;

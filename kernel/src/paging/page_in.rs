@@ -25,7 +25,7 @@ use crate::mm::page::{Page, Reason};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use crate::virt::Access;
-use arrayvec::ArrayVec;
+use alloc::vec::Vec;
 
 /// Reads of a demanded page that may fail before it is lost.
 const READS: u8 = 2;
@@ -81,22 +81,29 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Lets a transfer grow over paged neighbours, upwards first, while frames are plentiful.
     fn read_around(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32, most: u32, promised: u32) {
+        let Some(near) = object.near(transfer.page(transfer.demand)) else { return };
+        let is_paged = |page: Page<'_>| matches!(page.leaf(), Leaf::Paged(_));
+        let neighbour = |transfer: &Transfer, place| near.page(transfer.page(place)).filter(|&page| is_paged(page));
         let free = || self.ground.frames.free_count().saturating_sub(promised);
         let room = |t: &Transfer| t.end - t.first < most && self.marks.is_plenty(free());
-        while transfer.end < WINDOW && room(transfer) && self.add_neighbour(object, transfer, number, transfer.end) {
+        while transfer.end < WINDOW
+            && let Some(page) = neighbour(transfer, transfer.end)
+            && room(transfer)
+            && self.bring_along(page, transfer, number, transfer.end)
+        {
             transfer.end += 1;
         }
-        while transfer.first > 0 && room(transfer) && self.add_neighbour(object, transfer, number, transfer.first - 1) {
+        while transfer.first > 0
+            && let Some(page) = neighbour(transfer, transfer.first - 1)
+            && room(transfer)
+            && self.bring_along(page, transfer, number, transfer.first - 1)
+        {
             transfer.first -= 1;
         }
         bump(&self.counters.read_around, u64::from(transfer.end - transfer.first - 1));
     }
 
-    fn add_neighbour(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32, place: u32) -> bool {
-        let Some(page) = object.existing(transfer.page(place)) else { return false };
-        if !matches!(page.leaf(), Leaf::Paged(_)) {
-            return false;
-        }
+    fn bring_along(&self, page: Page<'_>, transfer: &mut Transfer, number: u32, place: u32) -> bool {
         let Some(frame) = self.ground.frames.alloc() else { return false };
         match self.coming(page, number, frame) {
             Ok(coming) => {
@@ -112,15 +119,16 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Hands a queued transfer to the disk, or leaves it queued where the disk is full.
     pub(super) fn submit_transfer(&self, state: &mut State<P>, number: u32) -> Submitted {
-        let transfer = state.transfers.get(number).expect("a queued transfer is in use");
-        let slot = state.slots.get(transfer.object).expect("an object with work under way stays attached");
+        let State { transfers, slots, segments, .. } = &mut *state;
+        let transfer = transfers.get(number).expect("a queued transfer is in use");
+        let slot = slots.get(transfer.object).expect("an object with work under way stays attached");
         let store = slot.store.as_ref().expect("an object with paged pages has a store");
-        let segments = self.segments_of(transfer, store);
+        self.gather(transfer, store, segments);
         let range = transfer.range();
         let request = Request {
             operation: Operation::Read,
             sectors: store.store.blocks.sectors(PageIndex(range.start), range.len() as u32),
-            segments: &segments,
+            segments,
             cookie: Tag { class: Class::Transfer, detail: transfer.life, slot: number }.cookie(),
         };
         let answer = self.disks[store.store.disk].submit(&request);
@@ -138,15 +146,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Submitted::Yes
     }
 
-    fn segments_of(&self, transfer: &Transfer, store: &StoreState) -> ArrayVec<Segment, { WINDOW as usize }> {
-        let mut segments = ArrayVec::new();
-        for coming in transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten() {
+    fn gather(&self, transfer: &Transfer, store: &StoreState, segments: &mut Vec<Segment>) {
+        segments.clear();
+        for place in &transfer.pages[transfer.first as usize..transfer.end as usize] {
+            let Some(coming) = place else { continue };
             let base = self.ground.memory.hpa(coming.frame.hfn());
             if !super::batch::extend_last(segments.last_mut(), base, store.max_segment_len) {
                 segments.push(Segment { base, len: PAGE_SIZE as u32 });
             }
         }
-        segments
     }
 
     /// Takes a transfer's answer from the disk.
@@ -173,10 +181,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Installs every page whose block is right. What is left in the transfer was wrong.
     fn install_all(&self, slot: &mut Slot, transfer: &mut Transfer, number: u32) {
+        let mut all_right = true;
         for place in transfer.first..transfer.end {
             let right = |c: &Coming| self.ground.memory.checksum(c.frame.hfn()) == c.crc;
             let Some(coming) = transfer.pages[place as usize].take_if(|c| right(c)) else {
                 bump(&self.counters.checksum_errors, 1);
+                all_right = false;
                 continue;
             };
             let index = transfer.page(place);
@@ -193,7 +203,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
             slot.usage.fetched = slot.usage.fetched.saturating_add(1);
         }
-        self.drop_neighbours(&slot.object, transfer, number);
+        if !all_right {
+            self.drop_neighbours(&slot.object, transfer, number);
+        }
     }
 
     /// Lets go of the neighbours that are still in the transfer: they are paged again, and read when somebody wants them.

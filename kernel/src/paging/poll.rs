@@ -5,14 +5,14 @@ use super::cookie::{Class, Tag};
 use super::state::State;
 use super::{MAX_DISKS, Pager};
 use crate::arch::percpu::CpuId;
-use crate::block::{Completion, Cookie, Disk};
+use crate::block::{Completion, Disk};
 use crate::mm::flush::Kicks;
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Completions taken from a disk at a time.
-const AT_A_TIME: usize = 8;
+pub(super) const AT_A_TIME: usize = 8;
 /// Rounds of completions of one disk in a poll.
 const ROUNDS: usize = 8;
 
@@ -83,8 +83,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     fn turn(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget) -> Work {
         let mut work = Work::default();
+        self.wants_poll.store(false, Relaxed);
         for disk in 0..self.disks.len().min(MAX_DISKS) {
             self.take_completions(state, disk, now, &mut work);
+        }
+        if self.is_quiet(state, now) {
+            return work;
         }
         self.sample(state, now);
         self.reclaim(state, me, now, budget, &mut work);
@@ -106,12 +110,21 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         work
     }
 
+    /// Returns whether nothing is to be done beside taking answers: as often as not a faulter polls for its own page.
+    #[inline]
+    fn is_quiet(&self, state: &State<P>, now: u64) -> bool {
+        !state.batches.any()
+            && !state.transfers.any_queued()
+            && !state.reclaim.is_due(now)
+            && self.hungry.load(Relaxed) == 0
+            && !self.marks.is_scarce(self.free_for_all(state))
+    }
+
     fn take_completions(&self, state: &mut State<P>, disk: usize, now: u64, work: &mut Work) {
-        let mut done = [Completion { cookie: Cookie(0), result: Ok(()) }; AT_A_TIME];
         for _ in 0..ROUNDS {
-            let count = self.disks[disk].poll(now, &mut done);
-            for completion in &done[..count] {
-                self.route(state, *completion, now);
+            let count = self.disks[disk].poll(now, &mut state.answers);
+            for n in 0..count {
+                self.route(state, state.answers[n], now);
             }
             work.woke |= count > 0;
             if count < AT_A_TIME {

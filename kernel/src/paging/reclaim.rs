@@ -42,7 +42,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if state.reclaim.asked {
             self.serve_asked(state, me, now, budget, work);
         }
-        self.wants_poll.store(false, Relaxed);
         if !state.reclaim.active && !self.marks.is_low(self.free_for_all(state)) && self.hungry.load(Relaxed) == 0 {
             return;
         }

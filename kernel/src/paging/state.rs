@@ -3,10 +3,11 @@
 use super::batch::Batches;
 use super::cookie::{Class, MAILBOX_DEPTH};
 use super::fault::Loss;
+use super::poll::AT_A_TIME;
 use super::slots::Slots;
 use super::transfer::Transfers;
 use crate::addr::PageIndex;
-use crate::block::{Completion, DiskError, Segment};
+use crate::block::{Completion, Cookie, DiskError, Segment};
 use crate::mm::frames::Frame;
 use crate::mm::object::ObjectId;
 use crate::pool::Credits;
@@ -60,6 +61,8 @@ pub(super) struct State<P> {
     pub freed: Vec<Frame>,
     /// The segments of the request that is being built.
     pub segments: Vec<Segment>,
+    /// What a disk has just answered.
+    pub answers: [Completion; AT_A_TIME],
 }
 
 impl<P> State<P> {
@@ -80,6 +83,7 @@ impl<P> State<P> {
             notices: Notices { queue: VecDeque::with_capacity(NOTICES) },
             freed: Vec::with_capacity(super::batch::BATCH_PAGES),
             segments: Vec::with_capacity(super::batch::BATCH_PAGES),
+            answers: [Completion { cookie: Cookie(0), result: Ok(()) }; AT_A_TIME],
         }
     }
 }
@@ -101,6 +105,14 @@ pub(super) struct ReclaimState {
     pub sample_at: u64,
     /// When the cleaner may go on.
     pub clean_at: u64,
+}
+
+impl ReclaimState {
+    /// Returns whether reclaim or sampling has something to do, however many frames are free.
+    #[inline]
+    pub fn is_due(&self, now: u64) -> bool {
+        self.asked || self.active || now >= self.sample_at
+    }
 }
 
 /// Completions that wait for their owners.

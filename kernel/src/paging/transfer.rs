@@ -31,6 +31,8 @@ pub(super) struct Coming {
 /// Where a transfer is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
+    /// Nothing is read by it.
+    Vacant,
     /// The disk has not taken it yet.
     Queued,
     /// The disk has it.
@@ -62,6 +64,22 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
+    fn vacant() -> Self {
+        Self {
+            phase: Phase::Vacant,
+            object: ObjectId::NONE,
+            base: 0,
+            demand: 0,
+            access: Access::Read,
+            first: 0,
+            end: 0,
+            pages: [const { None }; WINDOW as usize],
+            since: 0,
+            failures: 0,
+            life: 0,
+        }
+    }
+
     /// Returns the page at a place.
     pub fn page(&self, place: u32) -> PageIndex {
         PageIndex(self.base + place)
@@ -73,10 +91,10 @@ impl Transfer {
     }
 }
 
-/// All transfers.
+/// All transfers; the places of those that are vacant are empty.
 #[derive(Debug)]
 pub(super) struct Transfers {
-    all: Box<[Option<Transfer>]>,
+    all: Box<[Transfer]>,
     lives: u32,
     /// How many are [`Phase::Queued`].
     queued: u32,
@@ -85,7 +103,7 @@ pub(super) struct Transfers {
 
 impl Transfers {
     pub fn new() -> Self {
-        Self { all: (0..TRANSFERS).map(|_| None).collect(), lives: 0, queued: 0, in_use: 0 }
+        Self { all: (0..TRANSFERS).map(|_| Transfer::vacant()).collect(), lives: 0, queued: 0, in_use: 0 }
     }
 
     /// Returns how many are under way.
@@ -95,10 +113,10 @@ impl Transfers {
 
     /// Returns a free number.
     pub fn vacant(&self) -> Option<u32> {
-        self.all.iter().position(Option::is_none).map(|n| n as u32)
+        self.all.iter().position(|transfer| transfer.phase == Phase::Vacant).map(|n| n as u32)
     }
 
-    /// Starts a transfer of one page at a vacant number.
+    /// Starts a transfer of one page at a vacant number. In place: what is not used is not written.
     pub fn start(
         &mut self,
         number: u32,
@@ -110,26 +128,18 @@ impl Transfers {
         self.lives = (self.lives + 1) & LIFE_MASK;
         self.in_use += 1;
         self.queued += 1;
+        let transfer = &mut self.all[number as usize];
         let demand = index.0 % WINDOW;
-        let mut pages = [const { None }; WINDOW as usize];
-        pages[demand as usize] = Some(coming);
-        self.all[number as usize].insert(Transfer {
-            phase: Phase::Queued,
-            object,
-            base: index.0 - demand,
-            demand,
-            access,
-            first: demand,
-            end: demand + 1,
-            pages,
-            since,
-            failures: 0,
-            life: self.lives,
-        })
+        (transfer.phase, transfer.object, transfer.life) = (Phase::Queued, object, self.lives);
+        (transfer.base, transfer.demand, transfer.access) = (index.0 - demand, demand, access);
+        (transfer.first, transfer.end) = (demand, demand + 1);
+        (transfer.since, transfer.failures) = (since, 0);
+        transfer.pages[demand as usize] = Some(coming);
+        transfer
     }
 
     pub fn get(&mut self, number: u32) -> Option<&mut Transfer> {
-        self.all.get_mut(number as usize)?.as_mut()
+        self.all.get_mut(number as usize).filter(|transfer| transfer.phase != Phase::Vacant)
     }
 
     /// Returns whether some transfer waits for its disk.
@@ -140,7 +150,8 @@ impl Transfers {
     /// Notes that the disk has taken a queued transfer, or never will.
     pub fn leave_queue(&mut self, number: u32) -> &mut Transfer {
         self.queued -= 1;
-        let transfer = self.all[number as usize].as_mut().expect("a queued transfer is in use");
+        let transfer = &mut self.all[number as usize];
+        assert!(transfer.phase == Phase::Queued, "only a queued transfer leaves the queue");
         transfer.phase = Phase::Reading;
         transfer
     }
@@ -148,24 +159,25 @@ impl Transfers {
     /// Puts a transfer back in line for the disk.
     pub fn requeue(&mut self, number: u32) {
         self.queued += 1;
-        self.all[number as usize].as_mut().expect("a failed transfer is in use").phase = Phase::Queued;
+        self.all[number as usize].phase = Phase::Queued;
     }
 
     /// Ends a transfer all of whose pages have been dealt with.
     pub fn finish(&mut self, number: u32) {
-        let transfer = self.all[number as usize].take().expect("a transfer ends once");
+        let transfer = &mut self.all[number as usize];
+        transfer.phase = Phase::Vacant;
         debug_assert!(transfer.pages.iter().all(Option::is_none), "a transfer ends when its frames are elsewhere");
         self.in_use -= 1;
     }
 
     pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &Transfer> {
-        self.all.iter().flatten().filter(move |transfer| transfer.object == object)
+        self.all.iter().filter(move |transfer| transfer.phase != Phase::Vacant && transfer.object == object)
     }
 
     /// Returns the first number from `from` on that waits for the disk.
     pub fn next_queued(&self, from: u32) -> Option<u32> {
-        let waits = |t: &Option<Transfer>| t.as_ref().is_some_and(|t| t.phase == Phase::Queued);
-        self.all.iter().enumerate().skip(from as usize).find(|(_, t)| waits(t)).map(|(n, _)| n as u32)
+        let mut rest = self.all.iter().enumerate().skip(from as usize);
+        rest.find(|(_, transfer)| transfer.phase == Phase::Queued).map(|(n, _)| n as u32)
     }
 }
 

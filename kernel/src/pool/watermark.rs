@@ -35,6 +35,12 @@ impl Watermarks {
         self.high.saturating_sub(free.saturating_add(coming))
     }
 
+    /// Returns whether free frames are so few that old dirty pages are worth cleaning.
+    #[inline]
+    pub const fn is_scarce(&self, free: u32) -> bool {
+        free < self.high.saturating_mul(2)
+    }
+
     /// Returns whether frames may be spent on pages that nobody has asked for yet.
     pub const fn is_plenty(&self, free: u32) -> bool {
         free >= self.low + PLENTY

@@ -204,12 +204,12 @@ impl<W> RunQueue<W> {
         Some(self.earliest(cpu))
     }
 
-    /// Ends the waits that are over; returns whom to kick.
-    pub fn wake(&mut self, now: u64, is_over: impl Fn(&W) -> bool) -> Kicks {
+    /// Ends the waits that are over; returns whom to kick. `now` is asked only where somebody wakes up.
+    pub fn wake(&mut self, now: impl Fn() -> u64, is_over: impl Fn(&W) -> bool) -> Kicks {
         let mut kicks = Kicks(0);
         for index in 0..self.entries.len() {
             match &mut self.entries[index].state {
-                State::Waiting { on, .. } if is_over(on) => kicks.0 |= self.make_ready(index, now).0,
+                State::Waiting { on, .. } if is_over(on) => kicks.0 |= self.make_ready(index, now()).0,
                 State::Running { poked, .. } => *poked = true,
                 State::Waiting { .. } | State::Ready => {}
             }

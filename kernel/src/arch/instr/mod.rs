@@ -111,6 +111,17 @@ pub unsafe fn zero_page(page: *mut u8) {
     unsafe { asm!("rep stosq", inout("rcx") 512 => _, inout("rdi") page => _, in("rax") 0, options(nostack, preserves_flags)) };
 }
 
+/// Copies `words` words of eight bytes.
+///
+/// # Safety
+/// `from` is mapped readable and `to` writable for as much, the ranges do not overlap, and nothing else writes either.
+pub unsafe fn copy_words(from: *const u8, to: *mut u8, words: u64) {
+    // SAFETY: the caller's promise; the direction flag is clear by the ABI.
+    unsafe {
+        asm!("rep movsq", inout("rcx") words => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
+    }
+}
+
 /// Returns whether a page is all zeros, by `repe scasq`: it stops at the first other word.
 ///
 /// # Safety

@@ -82,7 +82,7 @@ fn a_reserved_cpu_takes_nothing_and_nobody_counts_on_it() {
     queue.put_back(VcpuId(0), MS, Wish::Wait { on: 1, until: Some(2 * MS) }, None);
     assert_eq!(queue.idle(A, MS), Some(None), "the wait's end is none of its business");
     assert_eq!(queue.idle(B, MS), Some(Some(2 * MS)));
-    assert_eq!(queue.wake(MS, |_| true), Kicks(bit(B)));
+    assert_eq!(queue.wake(|| MS, |_| true), Kicks(bit(B)));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn who_is_given_away_is_told_to_an_idle_cpu() {
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
     wait(&mut queue, 1, B, 5 * MS, 7, None);
     assert_eq!(queue.idle(B, 5 * MS), Some(None));
-    assert_eq!(queue.wake(5 * MS, |on| *on == 7), Kicks(bit(B)), "its holder, although A could");
+    assert_eq!(queue.wake(|| 5 * MS, |on| *on == 7), Kicks(bit(B)), "its holder, although A could");
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
     queue.put_back(VcpuId(1), 6 * MS, Wish::Again, None);
     assert_eq!(queue.next(A, 6 * MS).map(|turn| (turn.vcpu, turn.evict)), Some((VcpuId(1), Some(VcpuId(0)))));
@@ -107,7 +107,7 @@ fn who_is_given_away_is_told_to_an_idle_cpu() {
 fn what_happens_during_a_turn_ends_the_wait_after_it() {
     let mut queue = queue(1);
     next(&mut queue, A, 0);
-    assert_eq!(queue.wake(0, |_| true), Kicks(0), "one that runs is not disturbed");
+    assert_eq!(queue.wake(|| 0, |_| true), Kicks(0), "one that runs is not disturbed");
     wait(&mut queue, 0, A, MS, 1, None);
     assert_eq!(next(&mut queue, A, MS), Some(0), "it looks once more");
     wait(&mut queue, 0, A, MS, 1, None);
@@ -154,7 +154,7 @@ fn who_wakes_drives_out_who_has_used_most_only_when_no_cpu_idles() {
     let sleeper = next(&mut queue, A, 0).unwrap();
     queue.put_back(VcpuId(sleeper as u16), 0, Wish::Wait { on: 1, until: None }, None);
     assert_eq!((next(&mut queue, A, 0), next(&mut queue, B, 8 * MS)), (Some(1), Some(2)));
-    assert_eq!(queue.wake(9 * MS, |_| true), Kicks(bit(A)), "A's has run for 9 ms, B's for 1");
+    assert_eq!(queue.wake(|| 9 * MS, |_| true), Kicks(bit(A)), "A's has run for 9 ms, B's for 1");
     again(&mut queue, 1, A, 9 * MS);
     assert_eq!(next(&mut queue, A, 9 * MS), Some(sleeper));
 }
@@ -165,7 +165,7 @@ fn who_wakes_too_late_to_be_behind_waits_for_the_end_of_a_turn() {
     next(&mut queue, A, 0);
     queue.put_back(VcpuId(0), 9 * MS, Wish::Wait { on: 1, until: None }, None);
     next(&mut queue, A, 9 * MS);
-    assert_eq!(queue.wake(10 * MS, |_| true), Kicks(0), "it has used 9 ms, the other 1");
+    assert_eq!(queue.wake(|| 10 * MS, |_| true), Kicks(0), "it has used 9 ms, the other 1");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn sleeping_saves_nothing_up() {
         again(&mut queue, 1, A, (slice + 1) * 10 * MS);
     }
     let now = 10_000 * MS;
-    let _ = queue.wake(now, |_| true);
+    let _ = queue.wake(|| now, |_| true);
     // Behind by one bonus and the granularity: then it is the other's turn again.
     let mut turns = 0;
     let mut at = now;
@@ -205,7 +205,7 @@ fn every_vcpu_gets_its_turn_whatever_the_others_do() {
             2 => again(&mut queue, 2, A, now),
             _ => wait(&mut queue, vcpu, A, now, 1 - vcpu as u32, Some(now + MS)),
         }
-        let _ = queue.wake(now, |on| *on == vcpu as u32);
+        let _ = queue.wake(|| now, |on| *on == vcpu as u32);
     }
     let share = now / 8;
     assert!(used.iter().all(|&used| used > share), "{used:?} of {now}");
