@@ -32,7 +32,7 @@ use core::{
     fmt,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
-use entry::{Entry, State};
+use entry::{Entry, LAST, State};
 use regions::Regions;
 pub use regions::{FrameRegion, RegionError};
 
@@ -40,18 +40,56 @@ pub use regions::{FrameRegion, RegionError};
 #[must_use = "a frame that is dropped is lost: free it or install it"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
-    hfn: Hfn,
+    /// Its number, which has 32 bits: [`RegionError::Range`].
+    hfn: u32,
+    /// Where it is in the table that it is from.
+    position: u32,
 }
 
 impl Frame {
     /// Returns its number.
+    #[inline]
     pub const fn hfn(&self) -> Hfn {
-        self.hfn
+        Hfn::new(self.hfn as u64)
     }
 
-    /// Names a table page again: between `alloc` and `free` the table above it is what owns it.
-    pub(super) const fn of_table(hfn: Hfn) -> Self {
-        Self { hfn }
+    #[inline]
+    const fn new(hfn: Hfn, position: u32) -> Self {
+        Self { hfn: hfn.as_u64() as u32, position }
+    }
+}
+
+/// Frames that go to the free list together, linked up already: most come free in batches.
+#[must_use = "frames in a chain that is dropped are lost"]
+#[derive(Debug)]
+pub struct Chain {
+    /// Position of the frame that was linked last, or [`LAST`].
+    head: u32,
+    /// Of the one that was linked first.
+    tail: u32,
+    count: u32,
+}
+
+impl Chain {
+    /// Makes an empty one.
+    pub const fn new() -> Self {
+        Self { head: LAST, tail: LAST, count: 0 }
+    }
+
+    /// Returns how many frames are in it.
+    pub const fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Returns whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -134,7 +172,7 @@ impl FrameTable {
         self.entries[position as usize].store(Entry::HELD.0, Ordering::Relaxed);
         *free = FreeList { head: next, count: free.count - 1 };
         self.free_count.store(free.count, Ordering::Relaxed);
-        Some(Frame { hfn: self.nth(position).expect("positions in the free list are in the table") })
+        Some(Frame::new(self.nth(position).expect("positions in the free list are in the table"), position))
     }
 
     /// Gives a frame back.
@@ -142,7 +180,7 @@ impl FrameTable {
     /// # Panics
     /// If the frame is free already or in a leaf (our bug).
     pub fn free(&self, frame: Frame) {
-        let position = self.position(frame.hfn);
+        let position = frame.position;
         assert!(self.entry_at(position) == Entry::HELD, "a frame that is freed is neither free nor in a leaf");
         let mut free = self.free.lock();
         self.entries[position as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
@@ -150,22 +188,30 @@ impl FrameTable {
         self.free_count.store(free.count, Ordering::Relaxed);
     }
 
-    /// Gives frames back under one lock: most come free in batches.
+    /// Puts a frame into a chain.
     ///
     /// # Panics
     /// As [`FrameTable::free`].
-    pub fn free_all(&self, frames: impl IntoIterator<Item = Frame>) {
-        let mut free = self.free.lock();
-        let FreeList { mut head, mut count } = *free;
-        for frame in frames {
-            let position = self.position(frame.hfn);
-            let entry = &self.entries[position as usize];
-            assert!(entry.load(Ordering::Acquire) == Entry::HELD.0, "a frame that is freed is neither free nor in a leaf");
-            entry.store(Entry::free(head).0, Ordering::Relaxed);
-            (head, count) = (Some(position), count + 1);
+    #[inline(always)]
+    pub fn link(&self, chain: &mut Chain, frame: Frame) {
+        let entry = &self.entries[frame.position as usize];
+        assert!(entry.load(Ordering::Acquire) == Entry::HELD.0, "a frame that is freed is neither free nor in a leaf");
+        entry.store(Entry::before(chain.head).0, Ordering::Relaxed);
+        if chain.count == 0 {
+            chain.tail = frame.position;
         }
-        *free = FreeList { head, count };
-        self.free_count.store(count, Ordering::Relaxed);
+        (chain.head, chain.count) = (frame.position, chain.count + 1);
+    }
+
+    /// Gives the frames of a chain back.
+    pub fn free_chain(&self, chain: Chain) {
+        if chain.is_empty() {
+            return;
+        }
+        let mut free = self.free.lock();
+        self.entries[chain.tail as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
+        *free = FreeList { head: Some(chain.head), count: free.count + chain.count };
+        self.free_count.store(free.count, Ordering::Relaxed);
     }
 
     /// Returns how many frames there are.
@@ -245,25 +291,25 @@ impl FrameTable {
     /// Puts a frame behind a leaf.
     #[inline]
     pub(super) fn map(&self, frame: Frame, owner: Owner) -> Hfn {
-        let position = self.position(frame.hfn) as usize;
+        let position = frame.position as usize;
         let before = self.entries[position].swap(Entry::mapped(owner).0, Ordering::AcqRel);
         assert!(Entry(before) == Entry::HELD, "a frame goes into one leaf");
         self.owned[usize::from(owner.object.as_u16())].fetch_add(1, Ordering::Relaxed);
-        frame.hfn
+        frame.hfn()
     }
 
     /// Takes a frame from behind a leaf that does not name it any more (or never did).
-    #[inline]
+    #[inline(always)]
     pub(super) fn unmap(&self, hfn: Hfn, owner: Owner) -> Frame {
-        let position = self.position(hfn) as usize;
-        let before = Entry(self.entries[position].swap(Entry::HELD.0, Ordering::AcqRel));
-        assert!(before.state() == State::Mapped(owner) && before.pins() == 0, "an unpinned frame leaves its own page");
+        let position = self.position(hfn);
+        let before = Entry(self.entries[position as usize].swap(Entry::HELD.0, Ordering::AcqRel));
+        assert!(before.is_unpinned(owner), "an unpinned frame leaves its own page");
         self.owned[usize::from(owner.object.as_u16())].fetch_sub(1, Ordering::Relaxed);
-        Frame { hfn }
+        Frame::new(hfn, position)
     }
 
     /// Claims a frame for moving it out or cleaning it, if it still holds `owner`'s page.
-    #[inline]
+    #[inline(always)]
     pub(super) fn claim(&self, hfn: Hfn, owner: Owner) -> Result<(), Busy> {
         let unclaimed = Entry::mapped(owner);
         let word = &self.entries[self.position(hfn) as usize];
@@ -286,7 +332,19 @@ impl FrameTable {
     }
 
     /// Keeps the checksum of the frame's block; before the leaf says *has block*.
+    #[inline]
     pub(super) fn set_checksum(&self, hfn: Hfn, crc: Crc32c) {
         self.checksums[self.position(hfn) as usize].store(crc.0, Ordering::Relaxed);
+    }
+
+    /// The same for a frame that is in no leaf yet.
+    #[inline]
+    pub(super) fn set_checksum_of(&self, frame: &Frame, crc: Crc32c) {
+        self.checksums[frame.position as usize].store(crc.0, Ordering::Relaxed);
+    }
+
+    /// Names a table page again: between `alloc` and `free` the table above it is what owns it.
+    pub(super) fn of_table(&self, hfn: Hfn) -> Frame {
+        Frame::new(hfn, self.position(hfn))
     }
 }

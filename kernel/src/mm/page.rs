@@ -34,6 +34,7 @@
 mod clean;
 mod evict;
 mod fill;
+mod group;
 #[cfg(test)]
 mod hardware;
 #[cfg(test)]
@@ -51,6 +52,7 @@ use crate::addr::{Hfn, PageIndex};
 use crate::virt::Access;
 use core::sync::atomic::AtomicU64;
 pub use fill::Reason;
+pub use group::{Group, Ready};
 #[cfg(test)]
 pub use hardware::Translation;
 pub use token::{Cleaning, Ended, Settled, SettledClean, Unmapped, WriteOut};

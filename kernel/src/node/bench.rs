@@ -212,7 +212,7 @@ impl Bench {
             Ok(())
         };
         let measured = measure();
-        self.node.frames.free_all(frames);
+        frames.into_iter().for_each(|frame| self.node.frames.free(frame));
         figure.report("device");
         measured
     }

@@ -13,12 +13,11 @@
 //! A batch's pages ascend (a clock's wrap starts a second ascent), so neighbours stand beside each other and one
 //! request takes a whole run of them. Its lines are made at the start and never grow.
 
-use crate::addr::{Hfn, Hpa, PAGE_SIZE, PageIndex};
+use crate::addr::{Hpa, PAGE_SIZE};
 use crate::block::Segment;
-use crate::mm::crc::Crc32c;
-use crate::mm::flush::{Passed, Ticket};
+use crate::mm::flush::Ticket;
 use crate::mm::object::ObjectId;
-use crate::mm::page::{Cleaning, Settled, SettledClean, Unmapped, WriteOut};
+use crate::mm::page::{Group, Unmapped};
 use alloc::vec::Vec;
 
 /// Most pages in a batch.
@@ -48,49 +47,6 @@ pub(super) enum Phase {
     Write,
 }
 
-/// A page of a batch.
-#[derive(Debug)]
-pub(super) enum Entry {
-    /// Going out, waits for the flush.
-    Limbo(WriteOut),
-    /// Going out, to be scanned and written.
-    Ready(Settled),
-    /// Stays mapped, waits for the flush.
-    CleanLimbo(Cleaning),
-    /// Stays mapped, to be scanned and written.
-    CleanReady(SettledClean),
-    /// Dealt with.
-    Gone,
-}
-
-/// An entry and the checksum of what is written.
-#[derive(Debug)]
-pub(super) struct Line {
-    pub entry: Entry,
-    pub crc: Crc32c,
-}
-
-impl Line {
-    /// Returns page and frame of an entry that may be read and written.
-    #[inline]
-    pub fn ready(&self) -> Option<(PageIndex, Hfn)> {
-        match &self.entry {
-            Entry::Ready(settled) => Some((settled.index(), settled.hfn())),
-            Entry::CleanReady(settled) => Some((settled.index(), settled.hfn())),
-            _ => None,
-        }
-    }
-
-    /// Returns which page this is, unless it has been dealt with.
-    pub fn index(&self) -> Option<PageIndex> {
-        match &self.entry {
-            Entry::Limbo(out) => Some(out.index()),
-            Entry::CleanLimbo(cleaning) => Some(cleaning.index()),
-            _ => self.ready().map(|(index, _)| index),
-        }
-    }
-}
-
 /// Pages that leave or are cleaned together.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -101,15 +57,12 @@ pub(super) struct Batch {
     /// Launched before all with a higher one.
     pub turn: u64,
     pub ticket: Option<Ticket>,
-    /// The flush has passed.
-    pub passed: Option<Passed>,
-    pub lines: Vec<Line>,
+    /// The pages to be scanned and written.
+    pub lines: Group,
     /// Clean pages out of their leaves; they need the flush and no more.
     pub unmapped: Vec<Unmapped>,
     /// Next line to scan or to write.
     pub cursor: usize,
-    /// Lines that are not gone.
-    pub live: usize,
     /// Requests at the disk.
     pub outstanding: usize,
 }
@@ -122,11 +75,9 @@ impl Batch {
             object: None,
             turn: 0,
             ticket: None,
-            passed: None,
-            lines: Vec::with_capacity(BATCH_PAGES),
+            lines: Group::with_capacity(BATCH_PAGES),
             unmapped: Vec::with_capacity(BATCH_PAGES),
             cursor: 0,
-            live: 0,
             outstanding: 0,
         }
     }
@@ -134,37 +85,6 @@ impl Batch {
     /// Returns how many pages it holds.
     pub fn len(&self) -> usize {
         self.lines.len() + self.unmapped.len()
-    }
-
-    #[inline]
-    pub fn push(&mut self, entry: Entry) {
-        debug_assert!(self.lines.len() < BATCH_PAGES, "a batch never grows");
-        self.lines.push(Line { entry, crc: Crc32c::default() });
-        self.live += 1;
-    }
-
-    /// Makes a line readable, now that the flush has passed; returns its page and frame.
-    #[inline]
-    pub fn settle(&mut self, line: usize, passed: &Passed) -> Option<(PageIndex, Hfn)> {
-        let entry = &mut self.lines[line].entry;
-        *entry = match core::mem::replace(entry, Entry::Gone) {
-            Entry::Limbo(out) => Entry::Ready(out.settle(passed)),
-            Entry::CleanLimbo(cleaning) => Entry::CleanReady(cleaning.settle(passed)),
-            other => other,
-        };
-        self.lines[line].ready()
-    }
-
-    /// Takes an entry out to deal with it.
-    #[inline]
-    pub fn take(&mut self, line: usize) -> Entry {
-        self.live -= 1;
-        core::mem::replace(&mut self.lines[line].entry, Entry::Gone)
-    }
-
-    /// Returns the lowest page that has not been dealt with.
-    pub fn lowest(&self) -> Option<PageIndex> {
-        self.lines.iter().find_map(Line::index)
     }
 
     /// Returns whether it goes on without an answer from a disk.
@@ -238,7 +158,7 @@ impl Batches {
     /// Makes a batch free once everything in it has been dealt with.
     pub fn retire_if_done(&mut self, number: usize) {
         let batch = &mut self.all[number];
-        if batch.phase == Phase::Write && batch.live == 0 && batch.outstanding == 0 {
+        if batch.phase == Phase::Write && batch.lines.left() == 0 && batch.outstanding == 0 {
             batch.lines.clear();
             (batch.phase, batch.object, batch.cursor) = (Phase::Free, None, 0);
             self.in_use -= 1;
@@ -248,18 +168,30 @@ impl Batches {
     /// Returns how many pages are on their way to the free list.
     pub fn leaving(&self) -> u32 {
         let evicting = self.iter().filter(|batch| batch.purpose == Purpose::Evict);
-        evicting.map(|batch| batch.live + batch.unmapped.len()).sum::<usize>() as u32
+        evicting.map(|batch| batch.lines.left() + batch.unmapped.len()).sum::<usize>() as u32
     }
 }
 
-/// Lets the last segment reach over one more page that follows it in memory; returns whether it could.
-pub(super) fn extend_last(last: Option<&mut Segment>, base: Hpa, max_len: u32) -> bool {
+/// Describes pages as the segments of a request, each over as many as follow each other in memory; returns how many pages there were.
+#[inline]
+pub(super) fn gather(segments: &mut Vec<Segment>, pages: impl Iterator<Item = Hpa>, max_len: u32) -> usize {
     let page = PAGE_SIZE as u32;
-    match last {
-        Some(last) if last.base.checked_add(u64::from(last.len)) == Some(base) && last.len + page <= max_len => {
+    segments.clear();
+    let (mut last, mut count) = (Segment { base: Hpa::new(0), len: 0 }, 0);
+    for base in pages {
+        count += 1;
+        let follows = base.as_u64().wrapping_sub(last.base.as_u64()) == u64::from(last.len);
+        if follows && last.len + page <= max_len {
             last.len += page;
-            true
+        } else {
+            if last.len > 0 {
+                segments.push(last);
+            }
+            last = Segment { base, len: page };
         }
-        _ => false,
     }
+    if last.len > 0 {
+        segments.push(last);
+    }
+    count
 }

@@ -7,7 +7,7 @@
 //! when reclaim has been at work; before that, writing would be for nothing.
 
 use super::Pager;
-use super::batch::{Batch, Entry, Purpose};
+use super::batch::{Batch, Purpose};
 use super::poll::{Budget, Work};
 use super::slots::Slot;
 use super::state::State;
@@ -57,9 +57,8 @@ fn pick(slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
     budget.visits -= at - start;
     for page in slot.object.pages(start..at) {
         let Leaf::Present(Mapping { accessed: false, dirty: true, .. }) = page.leaf() else { continue };
-        if let Ok(cleaning) = page.begin_clean() {
-            batch.push(Entry::CleanLimbo(cleaning));
-        }
+        // One that is claimed or pinned has its turn another time.
+        let _ = batch.lines.clean(page);
         if batch.len() >= PAGES {
             at = page.index().0 + 1;
             break;

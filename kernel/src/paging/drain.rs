@@ -13,7 +13,7 @@
 //! The same sweep serves reclaim: a dump image's pages are the pool's preferred victims.
 
 use super::Pager;
-use super::batch::{BATCH_PAGES, Batch, Entry, Purpose};
+use super::batch::{BATCH_PAGES, Batch, Purpose};
 use super::counters::bump;
 use super::poll::{Budget, Work};
 use super::slots::Slot;
@@ -186,7 +186,7 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
     let slot = state.slots.get(id).expect("a dump image that drains is attached");
     let counts = slot.object.counts();
     let remaining = counts.resident + counts.going_out + counts.coming_in;
-    let lowest = state.batches.of(id).filter_map(Batch::lowest).map(|index| index.0).min();
+    let lowest = state.batches.of(id).filter_map(|batch| batch.lines.lowest()).map(|index| index.0).min();
     let cursor = lowest.unwrap_or(slot.drain.next).min(slot.drain.next).max(slot.drain.floor);
     let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
     let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
@@ -263,11 +263,8 @@ struct WithoutIo {
 #[inline]
 fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step {
     // Most pages of an image are dirty; what else they are is asked only where this is refused.
-    match page.begin_write_out() {
-        Ok(out) => {
-            batch.push(Entry::Limbo(out));
-            Step::Next
-        }
+    match batch.lines.write_out(page) {
+        Ok(()) => Step::Next,
         Err(Refused::Clean) => leave_clean(page, batch, without_io),
         Err(Refused::State(Leaf::ComingIn(_)) | Refused::Pinned | Refused::Dirty) => Step::Wait,
         Err(Refused::State(_)) => Step::Next,

@@ -10,14 +10,15 @@
 //! A page that is lost keeps its state: the block and the checksum that it should have stay as evidence.
 
 use super::Pager;
+use super::batch::gather;
 use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::fault::{Fault, Loss};
-use super::slots::{Slot, StoreState};
+use super::slots::Slot;
 use super::state::State;
 use super::transfer::{Coming, Phase, Transfer, WINDOW};
 use crate::addr::{PAGE_SIZE, PageIndex};
-use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
+use crate::block::{Disk, DiskError, Operation, Request, SubmitError};
 use crate::mm::frames::Frame;
 use crate::mm::leaf::{Leaf, TransferIndex};
 use crate::mm::object::{MemoryObject, WaitTicket};
@@ -25,7 +26,6 @@ use crate::mm::page::{Page, Reason};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use crate::virt::Access;
-use alloc::vec::Vec;
 
 /// Reads of a demanded page that may fail before it is lost.
 const READS: u8 = 2;
@@ -123,7 +123,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let transfer = transfers.get(number).expect("a queued transfer is in use");
         let slot = slots.get(transfer.object).expect("an object with work under way stays attached");
         let store = slot.store.as_ref().expect("an object with paged pages has a store");
-        self.gather(transfer, store, segments);
+        let coming = transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten();
+        gather(segments, coming.map(|coming| self.ground.memory.hpa(coming.frame.hfn())), store.max_segment_len);
         let range = transfer.range();
         let request = Request {
             operation: Operation::Read,
@@ -144,17 +145,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             self.fail_transfer(state, number, Loss::Io(DiskError::Dead));
         }
         Submitted::Yes
-    }
-
-    fn gather(&self, transfer: &Transfer, store: &StoreState, segments: &mut Vec<Segment>) {
-        segments.clear();
-        for place in &transfer.pages[transfer.first as usize..transfer.end as usize] {
-            let Some(coming) = place else { continue };
-            let base = self.ground.memory.hpa(coming.frame.hfn());
-            if !super::batch::extend_last(segments.last_mut(), base, store.max_segment_len) {
-                segments.push(Segment { base, len: PAGE_SIZE as u32 });
-            }
-        }
     }
 
     /// Takes a transfer's answer from the disk.

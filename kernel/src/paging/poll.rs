@@ -55,11 +55,11 @@ impl Budget {
         Self { visits: 4096, scans: 128 }
     }
 
-    /// Takes one scan, if one is left.
-    pub fn take_scan(&mut self) -> bool {
-        let some = self.scans > 0;
-        self.scans -= u32::from(some);
-        some
+    /// Takes up to `most` scans; returns how many there were.
+    pub fn take_scans(&mut self, most: usize) -> usize {
+        let taken = most.min(self.scans as usize);
+        self.scans -= taken as u32;
+        taken
     }
 }
 

@@ -10,7 +10,7 @@
 //! Objects that give nothing although the hand has been round twice are left out for a while. Where all are and somebody still waits after
 //! a second, nothing will ever come, and waiting would be a hang: the faulter gets [`Loss::NoFrames`](super::Loss::NoFrames).
 
-use super::batch::{Batch, Entry, Purpose};
+use super::batch::{Batch, Purpose};
 use super::counters::bump;
 use super::poll::{Budget, Work};
 use super::slots::Slot;
@@ -234,6 +234,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     }
 
     /// Takes a page that was not touched out of its leaf and into the batch, if the policy says so and nothing is in the way.
+    ///
+    /// Kept apart, so that the visits, most of which only age a page, have all of the CPU's registers for themselves.
+    #[inline(never)]
     fn collect(&self, batch: &mut Batch, page: Page<'_>) -> bool {
         let Leaf::Present(mapping) = page.leaf() else { return false };
         match self.policy.judge(PageView { clean: !mapping.dirty }) {
@@ -257,8 +260,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         if !self.can_write && !self.pager.ground.memory.is_zero(mapping.hfn) {
             return false;
         }
-        let Ok(out) = page.begin_write_out() else { return false };
-        batch.push(Entry::Limbo(out));
-        true
+        batch.lines.write_out(page).is_ok()
     }
 }

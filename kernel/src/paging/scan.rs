@@ -9,7 +9,7 @@
 //! of a batch that nobody looks at. The batch keeps its pages' tokens meanwhile, so their frames stay where they are, and
 //! nothing else is done with a batch until what was seen in its piece is filed.
 
-use super::batch::{Entry, Phase};
+use super::batch::Phase;
 use super::counters::bump;
 use super::poll::Budget;
 use super::slots::Slot;
@@ -19,30 +19,34 @@ use super::{LANDMARK_BYTES, Landmark, Pager};
 use crate::addr::{Hfn, PageIndex};
 use crate::block::Disk;
 use crate::mm::crc::Crc32c;
-use crate::mm::frames::Frame;
-use crate::mm::page::Ended;
+use crate::mm::frames::Chain;
+use crate::mm::page::{Ended, Ready};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
 /// Pages that are looked at between two holds of the lock.
 const PIECE: usize = 32;
 
-/// What one page turned out to be.
-#[derive(Clone, Copy, Debug)]
-enum Seen {
-    Zero,
-    Data(Crc32c),
-    /// As `Data`, and it may hold what the dump's notes take from the kernel.
-    Landmark(Crc32c),
-}
-
-/// Pages of a batch that one CPU looks at: their lines, and their frames.
+/// Pages of a batch that one CPU looks at: lines from `first` on, and their frames.
 pub(super) struct Piece {
     batch: usize,
-    pages: ArrayVec<(u32, Hfn), PIECE>,
+    first: usize,
+    frames: ArrayVec<Hfn, PIECE>,
 }
+
+/// What the pages of a piece turned out to be; bit `n` and checksum `n` are of the `n`-th.
+#[derive(Default)]
+struct Seen {
+    /// Nothing but zeros.
+    zero: u32,
+    /// It may hold what the dump's notes take from the kernel.
+    landmark: u32,
+    /// Of those that are not zero.
+    checksums: [Crc32c; PIECE],
+}
+
+const _: () = assert!(PIECE == 32, "one bit a page");
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Looks at pages of batches until the budget is spent or nothing is left that this CPU could look at.
@@ -63,28 +67,26 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     fn claim(&self, state: &mut State<P>, budget: &mut Budget) -> Option<Piece> {
         let number = if budget.scans > 0 { state.batches.to_scan()? } else { return None };
         let batch = state.batches.get(number);
-        let passed = batch.passed.expect("a batch is scanned after its flush");
-        let mut pages = ArrayVec::new();
-        while batch.cursor < batch.lines.len() && !pages.is_full() && budget.take_scan() {
-            if let Some((_, hfn)) = batch.settle(batch.cursor, &passed) {
-                pages.push((batch.cursor as u32, hfn));
-            }
-            batch.cursor += 1;
-        }
+        let first = batch.cursor;
+        let count = budget.take_scans(PIECE.min(batch.lines.len() - first));
+        batch.cursor = first + count;
         batch.phase = Phase::Inspected;
-        Some(Piece { batch: number, pages })
+        Some(Piece { batch: number, first, frames: batch.lines.frames(first..first + count).collect() })
     }
 
-    fn inspect(&self, piece: &Piece) -> ArrayVec<Seen, PIECE> {
-        piece.pages.iter().map(|&(_, hfn)| self.look_at(hfn)).collect()
-    }
-
-    fn look_at(&self, hfn: Hfn) -> Seen {
-        if self.ground.memory.is_zero(hfn) {
-            return Seen::Zero;
+    fn inspect(&self, piece: &Piece) -> Seen {
+        let mut seen = Seen::default();
+        let mut bit = 1_u32;
+        for (&hfn, checksum) in piece.frames.iter().zip(&mut seen.checksums) {
+            if self.ground.memory.is_zero(hfn) {
+                seen.zero |= bit;
+            } else {
+                *checksum = self.ground.memory.checksum(hfn);
+                seen.landmark |= if self.is_landmark(hfn) { bit } else { 0 };
+            }
+            bit = bit.wrapping_shl(1);
         }
-        let crc = self.ground.memory.checksum(hfn);
-        if self.is_landmark(hfn) { Seen::Landmark(crc) } else { Seen::Data(crc) }
+        seen
     }
 
     /// Every page that has a block has passed here, so no page is ever read back only to be searched.
@@ -101,24 +103,27 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Frees zero pages, keeps the checksums of the others, and gives the batch back for its next piece, or for its writes.
-    fn file(&self, state: &mut State<P>, piece: &Piece, seen: &[Seen], now: u64) {
+    fn file(&self, state: &mut State<P>, piece: &Piece, seen: &Seen, now: u64) {
         let State { batches, slots, credits, freed, .. } = state;
         let batch = batches.get(piece.batch);
         let slot = slots.busy(batch.object.expect("a batch has an object until it is free"));
         let writable = slot.writable(now).is_some();
-        for (&(line, _), &seen) in piece.pages.iter().zip(seen) {
-            let line = line as usize;
-            let (index, _) = batch.lines[line].ready().expect("nobody else deals with a claimed page");
-            if let Seen::Landmark(_) = seen {
+        batch.lines.keep_checksums(piece.first, &seen.checksums[..piece.frames.len()]);
+        let all = u32::MAX.checked_shr((PIECE - piece.frames.len()) as u32).unwrap_or(0);
+        let mut special = if writable { seen.zero | seen.landmark } else { all };
+        while special != 0 {
+            let n = special.trailing_zeros();
+            special &= special - 1;
+            let line = piece.first + n as usize;
+            let index = batch.lines.index(line).expect("nobody else deals with a claimed page");
+            if seen.landmark & 1 << n != 0 {
                 slot.note_landmark(index);
             }
-            match seen {
-                Seen::Zero => self.end_zero(slot, index, batch.take(line), freed),
-                Seen::Data(crc) | Seen::Landmark(crc) if writable => batch.lines[line].crc = crc,
-                _ => {
-                    abort(leaf_of(&slot.object, index), batch.take(line));
-                    slot.drain.pull_back(index);
-                }
+            if seen.zero & 1 << n != 0 {
+                self.end_zero(slot, index, batch.lines.take(line), freed);
+            } else if !writable {
+                abort(leaf_of(&slot.object, index), batch.lines.take(line));
+                slot.drain.pull_back(index);
             }
         }
         if batch.cursor < batch.lines.len() {
@@ -129,12 +134,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.give_back(credits, slot, freed);
     }
 
-    fn end_zero(&self, slot: &mut Slot, index: PageIndex, entry: Entry, freed: &mut Vec<Frame>) {
+    fn end_zero(&self, slot: &mut Slot, index: PageIndex, ready: Ready, freed: &mut Chain) {
         let page = leaf_of(&slot.object, index);
-        match entry {
-            Entry::Ready(settled) => {
+        match ready {
+            Ready::Out(settled) => {
                 if let Ended::Out(frame) = page.evict_zero(settled) {
-                    freed.push(frame);
+                    self.ground.frames.link(freed, frame);
                     bump(&self.counters.zero_evictions, 1);
                     slot.drain.zero += 1;
                 }

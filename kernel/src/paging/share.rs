@@ -13,12 +13,11 @@ use super::slots::{AttachError, Slot};
 use super::state::State;
 use super::{MAX_DISKS, Pager, Store};
 use crate::block::Disk;
-use crate::mm::frames::Frame;
+use crate::mm::frames::Chain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
 use crate::pool::{Credits, Policy, Terms};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -63,11 +62,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Gives an object's collected frames back, under one lock; promised ones are credited first.
-    pub(super) fn give_back(&self, credits: &mut Credits, slot: &mut Slot, freed: &mut Vec<Frame>) {
+    pub(super) fn give_back(&self, credits: &mut Credits, slot: &mut Slot, freed: &mut Chain) {
         if freed.is_empty() {
             return;
         }
-        let count = freed.len() as u32;
+        let count = freed.len();
         slot.drain.freed += u64::from(count);
         if !slot.is_image() {
             bump(&self.counters.freed_from_live, u64::from(count));
@@ -78,7 +77,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             credits.add(slot.terms.account, kept);
             self.promised.store(credits.total(), Release);
         }
-        self.ground.frames.free_all(freed.drain(..));
+        self.ground.frames.free_chain(core::mem::take(freed));
     }
 
     pub(super) fn end_all_promises(&self, state: &mut State<P>) {

@@ -8,7 +8,7 @@ use super::slots::Slots;
 use super::transfer::Transfers;
 use crate::addr::PageIndex;
 use crate::block::{Completion, Cookie, DiskError, Segment};
-use crate::mm::frames::Frame;
+use crate::mm::frames::Chain;
 use crate::mm::object::ObjectId;
 use crate::pool::Credits;
 use alloc::{collections::VecDeque, vec::Vec};
@@ -58,7 +58,7 @@ pub(super) struct State<P> {
     pub mail: Mail,
     pub notices: Notices,
     /// Frames on their way to the free list, so that its lock is taken once for many.
-    pub freed: Vec<Frame>,
+    pub freed: Chain,
     /// The segments of the request that is being built.
     pub segments: Vec<Segment>,
     /// What a disk has just answered.
@@ -81,7 +81,7 @@ impl<P> State<P> {
             reclaim: ReclaimState::default(),
             mail: Mail::new(),
             notices: Notices { queue: VecDeque::with_capacity(NOTICES) },
-            freed: Vec::with_capacity(super::batch::BATCH_PAGES),
+            freed: Chain::new(),
             segments: Vec::with_capacity(super::batch::BATCH_PAGES),
             answers: [Completion { cookie: Cookie(0), result: Ok(()) }; AT_A_TIME],
         }

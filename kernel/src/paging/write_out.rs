@@ -4,7 +4,7 @@
 //! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
 
 use super::Pager;
-use super::batch::{Batch, Entry, Phase, Purpose, extend_last};
+use super::batch::{Batch, Phase, Purpose, gather};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::slots::{Slot, StoreState};
@@ -12,14 +12,15 @@ use super::state::{Notice, State};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
+use crate::mm::crc::Crc32c;
 use crate::mm::flush::{Kicks, Passed};
-use crate::mm::frames::Frame;
+use crate::mm::frames::Chain;
 use crate::mm::object::MemoryObject;
-use crate::mm::page::{Ended, Page};
+use crate::mm::page::{Ended, Page, Ready};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use alloc::vec::Vec;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 /// Width of the count and of the first line in a cookie's detail.
 const COUNT_BITS: u32 = 14;
@@ -49,9 +50,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let Some(id) = batch.object else { return };
         let slot = slots.busy(id);
         if batch.phase == Phase::Limbo {
-            batch.passed = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words));
-            let Some(passed) = batch.passed else { return };
-            Self::free_unmapped(batch, &passed, freed);
+            let Some(passed) = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words)) else { return };
+            self.free_unmapped(batch, &passed, freed);
+            batch.lines.settle(&passed);
             (batch.ticket, batch.cursor, batch.phase) = (None, 0, Phase::Scan);
         }
         if batch.phase == Phase::Write {
@@ -62,8 +63,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Frees what was clean, now that the flush has passed.
-    fn free_unmapped(batch: &mut Batch, passed: &Passed, freed: &mut Vec<Frame>) {
-        freed.extend(batch.unmapped.drain(..).map(|page| page.reclaim(passed)));
+    fn free_unmapped(&self, batch: &mut Batch, passed: &Passed, freed: &mut Chain) {
+        batch.unmapped.drain(..).for_each(|page| self.ground.frames.link(freed, page.reclaim(passed)));
     }
 
     /// Queues one request for each run of neighbours, until the disk is full.
@@ -77,7 +78,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         now: u64,
     ) {
         while batch.cursor < batch.lines.len() {
-            let Some((first, _)) = batch.lines[batch.cursor].ready() else {
+            let Some(first) = batch.lines.index(batch.cursor) else {
                 batch.cursor += 1;
                 continue;
             };
@@ -108,22 +109,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Collects the segments of the run of neighbours that starts at the cursor; returns its lines.
     fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut Vec<Segment>) -> Range<usize> {
-        segments.clear();
-        let mut end = batch.cursor;
-        let mut expected = None;
-        while end < batch.lines.len() && end - batch.cursor < store.max_pages {
-            let Some((index, hfn)) = batch.lines[end].ready() else { break };
-            if expected.is_some_and(|expected| expected != index.0) {
-                break;
-            }
-            let base = self.ground.memory.hpa(hfn);
-            if !extend_last(segments.last_mut(), base, store.max_segment_len) {
-                segments.push(Segment { base, len: PAGE_SIZE as u32 });
-            }
-            expected = index.0.checked_add(1);
-            end += 1;
-        }
-        batch.cursor..end
+        let frames = batch.lines.run(batch.cursor).take(store.max_pages);
+        let count = gather(segments, frames.map(|hfn| self.ground.memory.hpa(hfn)), store.max_segment_len);
+        batch.cursor..batch.cursor + count
     }
 
     /// Takes a write's answer from the disk.
@@ -143,27 +131,19 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.give_back(credits, slot, freed);
     }
 
-    fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Vec<Frame>) {
-        let (first, _) = batch.lines[run.start].ready().expect("a run is ready until its answer comes");
+    fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Chain) {
         let count = run.len() as u32;
-        let mut out = 0_u64;
-        for (page, line) in slot.object.pages(first.0..first.0 + count).zip(run) {
-            let crc = batch.lines[line].crc;
-            match batch.take(line) {
-                Entry::Ready(settled) => {
-                    if let Ended::Out(frame) = page.finish_write_out(settled, crc) {
-                        freed.push(frame);
-                        out += 1;
-                    }
+        let (mut out, mut cleaned) = (0_u64, 0_u64);
+        for_each_page(batch, slot, run, |page, ready, crc| match ready {
+            Ready::Out(settled) => {
+                if let Ended::Out(frame) = page.finish_write_out(settled, crc) {
+                    self.ground.frames.link(freed, frame);
+                    out += 1;
                 }
-                Entry::CleanReady(settled) => {
-                    if page.finish_clean(settled, crc) {
-                        bump(&self.counters.cleaned, 1);
-                    }
-                }
-                _ => unreachable!("a run is ready until its answer comes"),
             }
-        }
+            Ready::Clean(settled) => cleaned += u64::from(page.finish_clean(settled, crc)),
+        });
+        bump(&self.counters.cleaned, cleaned);
         slot.drain.failures = 0;
         slot.flow.page_outs += out;
         slot.drain.written += u64::from(count);
@@ -181,11 +161,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         error: DiskError,
         now: u64,
     ) {
-        let (first, _) = batch.lines[run.start].ready().expect("a run is ready until its answer comes");
         let count = run.len() as u32;
-        for (page, line) in slot.object.pages(first.0..first.0 + count).zip(run) {
-            abort(page, batch.take(line));
-        }
+        let first = for_each_page(batch, slot, run, |page, ready, _| abort(page, ready));
         bump(&self.counters.write_errors, 1);
         let object = slot.object.id();
         notices.push(Notice::WriteFailed { object, first, count, error });
@@ -197,12 +174,27 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 }
 
+/// Takes the pages of a run out of their batch, each with its leaf; returns the first.
+#[inline(always)]
+fn for_each_page(batch: &mut Batch, slot: &Slot, run: Range<usize>, mut deal: impl FnMut(Page<'_>, Ready, Crc32c)) -> PageIndex {
+    let first = batch.lines.index(run.start).expect("a run is ready until its answer comes");
+    let mut lines = batch.lines.take_run(run.clone());
+    let all = slot.object.pages(first.0..first.0 + run.len() as u32).visit(|page| match lines.next() {
+        Some((ready, crc)) => {
+            deal(page, ready, crc);
+            ControlFlow::Continue(())
+        }
+        None => ControlFlow::Break(()),
+    });
+    assert!(all.is_continue() && lines.next().is_none(), "a page that is under way has a table");
+    first
+}
+
 /// Maps a page again that was under way.
-pub(super) fn abort(page: Page<'_>, entry: Entry) {
-    match entry {
-        Entry::Ready(settled) => page.abort_write_out(settled),
-        Entry::CleanReady(settled) => page.abort_clean(settled),
-        _ => unreachable!("only what has settled is given up"),
+pub(super) fn abort(page: Page<'_>, ready: Ready) {
+    match ready {
+        Ready::Out(settled) => page.abort_write_out(settled),
+        Ready::Clean(settled) => page.abort_clean(settled),
     }
 }
 

@@ -37,17 +37,23 @@ const STATE_SHIFT: u32 = 62;
 const FREE: u64 = 0;
 const HELD: u64 = 1;
 const MAPPED: u64 = 2;
-const LAST: u32 = u32::MAX;
+/// What follows the last free frame.
+pub(super) const LAST: u32 = u32::MAX;
 
 impl Entry {
     pub(super) const HELD: Self = Self(HELD << STATE_SHIFT);
 
     #[inline]
     pub(super) const fn free(next: Option<u32>) -> Self {
-        let next = match next {
-            Some(position) => position,
-            None => LAST,
-        };
+        match next {
+            Some(position) => Self::before(position),
+            None => Self::before(LAST),
+        }
+    }
+
+    /// Free, with `next` behind it, which may be [`LAST`].
+    #[inline]
+    pub(super) const fn before(next: u32) -> Self {
         Self(FREE << STATE_SHIFT | (next as u64) << INDEX_SHIFT)
     }
 
@@ -75,6 +81,12 @@ impl Entry {
     #[inline]
     pub(super) const fn is_claimed(self) -> bool {
         self.0 & CLAIMED != 0
+    }
+
+    /// Returns whether this is `owner`'s and has no pins, claimed or not.
+    #[inline]
+    pub(super) const fn is_unpinned(self, owner: Owner) -> bool {
+        self.0 & !CLAIMED == Self::mapped(owner).0
     }
 
     /// One pin more; `None` where it is claimed or has as many as it can have.

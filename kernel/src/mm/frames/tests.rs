@@ -37,7 +37,7 @@ fn a_frame_goes_round() {
 fn a_frame_that_is_freed_twice_is_our_bug() {
     let table = FrameTable::new(&[region(0, 2)]).unwrap();
     let frame = table.alloc().unwrap();
-    let forged = Frame { hfn: frame.hfn };
+    let forged = Frame { ..frame };
     table.free(frame);
     table.free(forged);
 }
@@ -47,7 +47,7 @@ fn a_frame_that_is_freed_twice_is_our_bug() {
 fn a_frame_in_two_leaves_is_our_bug() {
     let table = FrameTable::new(&[region(0, 2)]).unwrap();
     let frame = table.alloc().unwrap();
-    let forged = Frame { hfn: frame.hfn };
+    let forged = Frame { ..frame };
     table.map(frame, owner(0));
     table.map(forged, owner(1));
 }
@@ -104,4 +104,28 @@ fn two_threads_never_get_the_same_frame() {
         scope.spawn(turn);
     });
     assert_eq!((table.free_count(), table.owned_by(ObjectId(3))), (64, 0));
+}
+
+#[test]
+fn a_chain_comes_free_at_once_and_its_frames_go_out_before_the_others() {
+    let table = FrameTable::new(&[region(0, 4)]).unwrap();
+    let frames: Vec<Frame> = (0..3).filter_map(|_| table.alloc()).collect();
+    let mut chain = Chain::new();
+    frames.into_iter().for_each(|frame| table.link(&mut chain, frame));
+    assert_eq!((chain.len(), table.free_count()), (3, 1));
+    table.free_chain(chain);
+    table.free_chain(Chain::new());
+    assert_eq!(table.free_count(), 4);
+    let numbers: Vec<u64> = core::iter::from_fn(|| table.alloc()).map(|frame| frame.hfn().as_u64()).collect();
+    assert_eq!(numbers, [2, 1, 0, 3]);
+}
+
+#[test]
+#[should_panic(expected = "neither free nor in a leaf")]
+fn a_frame_in_two_chains_is_our_bug() {
+    let table = FrameTable::new(&[region(0, 2)]).unwrap();
+    let frame = table.alloc().unwrap();
+    let forged = Frame { ..frame };
+    table.link(&mut Chain::new(), frame);
+    table.link(&mut Chain::new(), forged);
 }

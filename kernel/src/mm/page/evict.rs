@@ -13,15 +13,29 @@ impl Page<'_> {
     ///
     /// # Errors
     /// [`Refused`] says what stands in the way; [`Refused::Clean`] calls for [`Page::evict_clean`].
+    #[inline(always)]
     pub fn begin_write_out(&self) -> Result<WriteOut, Refused> {
-        let hfn = self.claim()?;
+        let (seen, hfn) = self.present()?;
+        if !seen.is_dirty() {
+            return Err(Refused::Clean);
+        }
+        self.frames().claim(hfn, self.owner()).map_err(|_| Refused::Pinned)?;
         let out = self.slot.encode(Leaf::GoingOut(hfn));
-        let dirty = |old: Seen| if old.is_dirty() { Ok(out) } else { Err(Refused::Clean) };
-        self.remap_claimed(hfn, dirty)?;
+        if self.replace(seen, out).is_err() {
+            self.insist_on_write_out(hfn, out)?;
+        }
         Ok(WriteOut::new(self.object, self.index, hfn))
     }
 
+    /// The same for a leaf that changed between the look and the claim.
+    #[cold]
+    fn insist_on_write_out(&self, hfn: Hfn, out: Seen) -> Result<(), Refused> {
+        let dirty = |old: Seen| if old.is_dirty() { Ok(out) } else { Err(Refused::Clean) };
+        self.remap_claimed(hfn, dirty)
+    }
+
     /// GoingOut -> Paged(crc): the block holds what the settled frame held, `crc` is its checksum.
+    #[inline(always)]
     pub fn finish_write_out(&self, out: Settled, crc: Crc32c) -> Ended {
         self.end(out, Leaf::Paged(crc))
     }
@@ -108,6 +122,7 @@ impl Page<'_> {
         self.remap(change).map(|_| ()).inspect_err(|_| self.frames().unclaim(hfn))
     }
 
+    #[inline(always)]
     fn end(&self, out: Settled, to: Leaf) -> Ended {
         let hfn = out.into_hfn(self.object, self.index);
         match self.exchange(Leaf::GoingOut(hfn), to) {

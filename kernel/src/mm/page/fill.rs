@@ -34,7 +34,7 @@ impl Page<'_> {
     /// # Errors
     /// The frame comes back if the page is in another state by now, or has another checksum.
     pub fn install_page(&self, frame: Frame, crc: Crc32c) -> Result<(), Frame> {
-        self.frames().set_checksum(frame.hfn(), crc);
+        self.frames().set_checksum_of(&frame, crc);
         self.install(Leaf::Paged(crc), frame, Flags { accessed: true, has_block: true })
     }
 
@@ -53,7 +53,7 @@ impl Page<'_> {
     /// # Panics
     /// If the page is not coming in by this transfer (our bug: only the transfer ends that state).
     pub fn finish_page_in(&self, transfer: TransferIndex, frame: Frame, crc: Crc32c, reason: Reason) {
-        self.frames().set_checksum(frame.hfn(), crc);
+        self.frames().set_checksum_of(&frame, crc);
         let flags = Flags { accessed: reason == Reason::Demand, has_block: true };
         let installed = self.install(Leaf::ComingIn(transfer), frame, flags);
         assert!(installed.is_ok(), "a page that comes in waits for its transfer");

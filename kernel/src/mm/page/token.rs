@@ -13,13 +13,14 @@ use crate::mm::object::{MemoryObject, ObjectId};
 
 /// A translation that was taken away, and when.
 #[derive(Debug)]
-struct Taken {
-    object: ObjectId,
+pub(super) struct Taken {
+    pub(super) object: ObjectId,
     /// Read after the leaf had changed; a ticket of a later generation was opened after that.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl Taken {
+    #[inline]
     fn from(object: &MemoryObject) -> Self {
         Self { object: object.id(), generation: object.generation().current() }
     }
@@ -54,9 +55,9 @@ impl Unmapped {
 
 /// Which page and which frame.
 #[derive(Debug)]
-struct Place {
-    index: PageIndex,
-    hfn: Hfn,
+pub(super) struct Place {
+    pub(super) index: PageIndex,
+    pub(super) hfn: Hfn,
 }
 
 macro_rules! waiting {
@@ -65,11 +66,12 @@ macro_rules! waiting {
         #[must_use = "the page stays claimed until this is settled and finished"]
         #[derive(Debug)]
         pub struct $name {
-            taken: Taken,
-            place: Place,
+            pub(super) taken: Taken,
+            pub(super) place: Place,
         }
 
         impl $name {
+            #[inline]
             pub(super) fn new(object: &MemoryObject, index: PageIndex, hfn: Hfn) -> Self {
                 Self { taken: Taken::from(object), place: Place { index, hfn } }
             }
@@ -97,8 +99,8 @@ macro_rules! settled {
         #[must_use = "the page stays claimed until this is finished or aborted"]
         #[derive(Debug)]
         pub struct $name {
-            object: ObjectId,
-            place: Place,
+            pub(super) object: ObjectId,
+            pub(super) place: Place,
         }
 
         impl $name {
@@ -113,6 +115,7 @@ macro_rules! settled {
             }
 
             /// Gives the frame's number to whoever finishes this on the right page.
+            #[inline]
             pub(super) fn into_hfn(self, object: &MemoryObject, index: PageIndex) -> Hfn {
                 assert!(self.object == object.id() && self.place.index == index, "a token is finished on its own page");
                 self.place.hfn

@@ -2,10 +2,7 @@
 
 use super::{EMPTY, ENTRIES, Entry, TableMemory, TablePage};
 use crate::addr::Hfn;
-use crate::mm::{
-    frames::{Frame, FrameTable},
-    phys::DirectMap,
-};
+use crate::mm::{frames::FrameTable, phys::DirectMap};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Frames set apart for table pages, so that a fault needs no allocator.
@@ -53,7 +50,7 @@ impl TableMemory for TableReserve {
     }
 
     fn free(&self, table: Hfn) {
-        self.frames.free(Frame::of_table(table));
+        self.frames.free(self.frames.of_table(table));
     }
 
     #[inline]

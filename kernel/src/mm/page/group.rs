@@ -1,0 +1,323 @@
+//! Pages of one object that go out together, or are cleaned together.
+//!
+//! ```text
+//!  empty ──write_out, clean──> waiting ──settle(proof)──> settled ──take, page by page; clear──> empty
+//! ```
+//!
+//! The same order as that of the single tokens, kept for all pages at once: one generation, read after the last leaf had changed,
+//! and one proof for it. A page is twelve bytes, its checksum included, and the step from waiting to settled costs nothing a page.
+//!
+//! Invariants:
+//! * All pages of a group are of one object, and all go out or all are cleaned.
+//! * A frame's number is told, and a page handed out, only of a settled group; each page is handed out once.
+
+use super::token::{Place, Taken};
+use super::{Cleaning, Hfn, Page, PageIndex, Passed, Refused, Settled, SettledClean, WriteOut};
+use crate::mm::crc::Crc32c;
+use crate::mm::object::ObjectId;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// What becomes of a group's pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Out,
+    Clean,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Empty,
+    Waiting(Kind),
+    Settled(Kind),
+}
+
+/// A page of a settled group, to be finished or given up.
+#[must_use = "the page stays claimed until this is finished or aborted"]
+#[derive(Debug)]
+pub enum Ready {
+    /// It goes out.
+    Out(Settled),
+    /// It stays mapped.
+    Clean(SettledClean),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    index: PageIndex,
+    /// All ones, which no frame of the pool has, once the page has been taken.
+    frame: u32,
+    crc: Crc32c,
+}
+
+const TAKEN: u32 = u32::MAX;
+
+/// Pages that go out, or are cleaned, together. A page is named by its line, in the order in which they came.
+#[derive(Debug)]
+pub struct Group {
+    stage: Stage,
+    /// Whose pages.
+    object: ObjectId,
+    /// Read after the last leaf had changed.
+    generation: u64,
+    lines: Vec<Line>,
+    /// How many pages have been taken.
+    taken: usize,
+}
+
+impl Group {
+    /// Makes an empty group that holds up to `most` pages without allocating.
+    pub fn with_capacity(most: usize) -> Self {
+        Self { stage: Stage::Empty, object: ObjectId::NONE, generation: 0, lines: Vec::with_capacity(most), taken: 0 }
+    }
+
+    /// Returns how many lines there are, those of taken pages included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Returns whether there is no line.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Returns how many pages have not been taken.
+    pub fn left(&self) -> usize {
+        self.lines.len() - self.taken
+    }
+
+    /// Lets a page go out with this group.
+    ///
+    /// # Errors
+    /// As [`Page::begin_write_out`].
+    #[inline(always)]
+    pub fn write_out(&mut self, page: Page<'_>) -> Result<(), Refused> {
+        let WriteOut { taken, place } = page.begin_write_out()?;
+        self.add(Kind::Out, &taken, &place);
+        Ok(())
+    }
+
+    /// Lets a page be cleaned with this group.
+    ///
+    /// # Errors
+    /// As [`Page::begin_clean`].
+    pub fn clean(&mut self, page: Page<'_>) -> Result<(), Refused> {
+        let Cleaning { taken, place } = page.begin_clean()?;
+        self.add(Kind::Clean, &taken, &place);
+        Ok(())
+    }
+
+    /// Generations never go back, so that of the last page is the highest.
+    #[inline(always)]
+    fn add(&mut self, kind: Kind, taken: &Taken, place: &Place) {
+        if self.stage == Stage::Empty {
+            (self.stage, self.object) = (Stage::Waiting(kind), taken.object);
+        }
+        assert!(self.stage == Stage::Waiting(kind) && self.object == taken.object, "a group's pages wait for one flush");
+        self.generation = taken.generation;
+        self.lines.push(Line { index: place.index, frame: place.hfn.as_u64() as u32, crc: Crc32c::default() });
+    }
+
+    /// Makes the frames readable, once the flush has passed.
+    ///
+    /// # Panics
+    /// If the proof is of another object or of a ticket opened before the last page came (our bug).
+    pub fn settle(&mut self, passed: &Passed) {
+        if let Stage::Waiting(kind) = self.stage {
+            passed.covers(self.object, self.generation);
+            self.stage = Stage::Settled(kind);
+        }
+    }
+
+    /// Returns which page a line is, until it is taken.
+    #[inline]
+    pub fn index(&self, line: usize) -> Option<PageIndex> {
+        let Line { index, frame, .. } = self.lines[line];
+        (frame != TAKEN).then_some(index)
+    }
+
+    /// Returns the lowest page that has not been taken.
+    pub fn lowest(&self) -> Option<PageIndex> {
+        self.lines.iter().find(|line| line.frame != TAKEN).map(|line| line.index)
+    }
+
+    /// Returns the frames of the run of neighbours that begins with a line; nothing if that is taken.
+    ///
+    /// # Panics
+    /// If the flush has not passed (our bug).
+    #[inline]
+    pub fn run(&self, from: usize) -> impl Iterator<Item = Hfn> {
+        self.check_settled();
+        let lines = &self.lines[from..];
+        let mut expected = lines.first().map_or(0, |line| line.index.0);
+        let follows = move |line: &&Line| {
+            let next = line.frame != TAKEN && line.index.0 == expected;
+            expected = expected.wrapping_add(1);
+            next
+        };
+        lines.iter().take_while(follows).map(|line| Hfn::new(u64::from(line.frame)))
+    }
+
+    /// Returns the frames of lines of which none has been taken.
+    ///
+    /// # Panics
+    /// If the flush has not passed (our bug).
+    #[inline]
+    pub fn frames(&self, lines: Range<usize>) -> impl Iterator<Item = Hfn> {
+        self.check_settled();
+        let number = |line: &Line| {
+            debug_assert!(line.frame != TAKEN, "nobody has taken these pages");
+            Hfn::new(u64::from(line.frame))
+        };
+        self.lines[lines].iter().map(number)
+    }
+
+    /// Keeps the checksums of lines from `from` on.
+    pub fn keep_checksums(&mut self, from: usize, checksums: &[Crc32c]) {
+        self.lines[from..].iter_mut().zip(checksums).for_each(|(line, crc)| line.crc = *crc);
+    }
+
+    /// Takes a page out, to deal with it.
+    ///
+    /// # Panics
+    /// If the flush has not passed, or the page has been taken (our bug).
+    pub fn take(&mut self, line: usize) -> Ready {
+        let mut run = self.take_run(line..line + 1);
+        run.next().expect("a line is a page").0
+    }
+
+    /// Takes the pages of a run out, each with its checksum, to deal with all of them.
+    ///
+    /// # Panics
+    /// If the flush has not passed, or a page has been taken (our bug).
+    #[inline(always)]
+    pub fn take_run(&mut self, run: Range<usize>) -> impl Iterator<Item = (Ready, Crc32c)> {
+        let Stage::Settled(kind) = self.stage else { panic!("nobody touches a page before its flush") };
+        self.taken += run.len();
+        let object = self.object;
+        self.lines[run].iter_mut().map(move |line| {
+            let Line { index, frame, crc } = *line;
+            assert!(frame != TAKEN, "a page is taken once");
+            line.frame = TAKEN;
+            let place = Place { index, hfn: Hfn::new(u64::from(frame)) };
+            match kind {
+                Kind::Out => (Ready::Out(Settled { object, place }), crc),
+                Kind::Clean => (Ready::Clean(SettledClean { object, place }), crc),
+            }
+        })
+    }
+
+    /// Empties the group.
+    ///
+    /// # Panics
+    /// If a page has not been taken: it would stay claimed for ever (our bug).
+    pub fn clear(&mut self) {
+        assert!(self.left() == 0, "all pages of a group are dealt with");
+        self.lines.clear();
+        (self.stage, self.taken) = (Stage::Empty, 0);
+    }
+
+    #[inline]
+    fn check_settled(&self) {
+        assert!(!matches!(self.stage, Stage::Waiting(_)), "nobody reads a frame before its flush");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::{leaf::Leaf, page::Ended, test_bed::Bed};
+    use crate::virt::Access;
+
+    const CRC: Crc32c = Crc32c(7);
+
+    /// A group of dirty pages that wait for their flush.
+    fn leaving(bed: &Bed, pages: &[u32]) -> Group {
+        let mut group = Group::with_capacity(pages.len());
+        for page in pages.iter().map(|&n| bed.object.page(PageIndex(n)).unwrap()) {
+            page.install_zero(bed.frames.alloc().unwrap()).unwrap();
+            assert_eq!(group.write_out(page), Err(Refused::Clean));
+            page.touch(Access::Write).unwrap();
+            group.write_out(page).unwrap();
+        }
+        group
+    }
+
+    #[test]
+    fn one_proof_settles_all_pages_and_runs_end_at_gaps_and_at_taken_pages() {
+        let bed = Bed::new();
+        let mut group = leaving(&bed, &[3, 4, 5, 7]);
+        group.settle(&bed.passed());
+        let lengths = |group: &Group| [0, 1, 3].map(|line| group.run(line).count());
+        assert_eq!((lengths(&group), group.frames(0..4).count()), ([3, 2, 1], 4));
+        let Ready::Out(settled) = group.take(1) else { panic!("it goes out") };
+        bed.object.page(PageIndex(4)).unwrap().abort_write_out(settled);
+        assert_eq!((lengths(&group), group.lowest(), group.left()), ([1, 0, 1], Some(PageIndex(3)), 3));
+        assert_eq!((group.index(0), group.index(1)), (Some(PageIndex(3)), None));
+    }
+
+    #[test]
+    fn a_run_is_taken_with_its_checksums_and_the_group_used_again() {
+        let bed = Bed::new();
+        let mut group = leaving(&bed, &[0, 1]);
+        group.settle(&bed.passed());
+        group.keep_checksums(1, &[CRC]);
+        for (n, (ready, crc)) in (0..).zip(group.take_run(0..2)) {
+            let (page, Ready::Out(settled)) = (bed.object.page(PageIndex(n)).unwrap(), ready) else { panic!("it goes out") };
+            let Ended::Out(frame) = page.finish_write_out(settled, crc) else { panic!("nobody rescued it") };
+            bed.frames.free(frame);
+            assert_eq!(page.leaf(), Leaf::Paged(if n == 1 { CRC } else { Crc32c::default() }));
+        }
+        group.clear();
+        let page = bed.object.page(PageIndex(2)).unwrap();
+        page.install_zero(bed.frames.alloc().unwrap()).unwrap();
+        page.touch(Access::Write).unwrap();
+        group.clean(page).unwrap();
+        group.settle(&bed.passed());
+        let Ready::Clean(cleaning) = group.take(0) else { panic!("it is cleaned") };
+        assert!(page.finish_clean(cleaning, CRC));
+    }
+
+    #[test]
+    #[should_panic(expected = "before its flush")]
+    fn a_frame_that_is_asked_for_before_the_flush_is_our_bug() {
+        let bed = Bed::new();
+        let _ = leaving(&bed, &[0]).frames(0..1).count();
+    }
+
+    #[test]
+    #[should_panic(expected = "taken away before it was opened")]
+    fn a_proof_of_a_ticket_before_the_last_page_is_our_bug() {
+        let bed = Bed::new();
+        let mut group = leaving(&bed, &[0]);
+        let early = bed.passed();
+        let page = bed.object.page(PageIndex(1)).unwrap();
+        page.install_zero(bed.frames.alloc().unwrap()).unwrap();
+        page.touch(Access::Write).unwrap();
+        group.write_out(page).unwrap();
+        group.settle(&early);
+    }
+
+    #[test]
+    #[should_panic(expected = "wait for one flush")]
+    fn a_page_that_goes_out_among_pages_that_are_cleaned_is_our_bug() {
+        let bed = Bed::new();
+        let mut group = leaving(&bed, &[0]);
+        let page = bed.object.page(PageIndex(1)).unwrap();
+        page.install_zero(bed.frames.alloc().unwrap()).unwrap();
+        page.touch(Access::Write).unwrap();
+        let _ = group.clean(page);
+    }
+
+    #[test]
+    #[should_panic(expected = "taken once")]
+    fn a_page_that_is_taken_twice_is_our_bug() {
+        let bed = Bed::new();
+        let mut group = leaving(&bed, &[0]);
+        group.settle(&bed.passed());
+        let Ready::Out(settled) = group.take(0) else { panic!("it goes out") };
+        bed.object.page(PageIndex(0)).unwrap().abort_write_out(settled);
+        let _ = group.take(0);
+    }
+}
