@@ -6,7 +6,6 @@
 //! Invariant: the region belongs to the disk alone, so the only other memory it touches are the submitters' buffers.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 
 use super::dma::DmaMemory;
 use super::request::SECTOR_SIZE;
@@ -37,7 +36,11 @@ impl Pending {
 
     fn fill(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
         self.segments.clear();
-        self.segments.try_extend_from_slice(request.segments).map_err(|_| SubmitError::Invalid)?;
+        match request.segments {
+            // A page that somebody waits for.
+            [segment] => self.segments.push(*segment),
+            segments => self.segments.try_extend_from_slice(segments).map_err(|_| SubmitError::Invalid)?,
+        }
         (self.operation, self.sectors, self.cookie) = (request.operation, request.sectors, request.cookie);
         Ok(())
     }
@@ -45,25 +48,33 @@ impl Pending {
 
 /// Requests, first in, first out. They are filled and carried out where they are and change hands by their address.
 struct Fifo {
-    waiting: VecDeque<Box<Pending>>,
+    /// A ring: `len` of them from `head` on.
+    waiting: [Option<Box<Pending>>; DEPTH],
+    head: usize,
+    len: usize,
     free: ArrayVec<Box<Pending>, DEPTH>,
 }
 
 impl Fifo {
     fn new() -> Self {
-        Self { waiting: VecDeque::with_capacity(DEPTH), free: (0..DEPTH).map(|_| Box::new(Pending::empty())).collect() }
+        let free = (0..DEPTH).map(|_| Box::new(Pending::empty())).collect();
+        Self { waiting: [const { None }; DEPTH], head: 0, len: 0, free }
     }
 
     fn push(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
         let slot = self.free.last_mut().ok_or(SubmitError::Full)?;
         slot.fill(request)?;
-        self.waiting.extend(self.free.pop());
+        self.waiting[(self.head + self.len) % DEPTH] = self.free.pop();
+        self.len += 1;
         Ok(())
     }
 
     /// Takes the oldest request, to be given back when it has been carried out.
     fn pop(&mut self) -> Option<Box<Pending>> {
-        self.waiting.pop_front()
+        let oldest = self.waiting[self.head].take()?;
+        self.head = (self.head + 1) % DEPTH;
+        self.len -= 1;
+        Some(oldest)
     }
 
     fn give_back(&mut self, done: Box<Pending>) {

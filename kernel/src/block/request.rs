@@ -119,6 +119,7 @@ impl Request<'_> {
     ///
     /// # Errors
     /// [`SubmitError::Invalid`] where the range or the segments do not fit.
+    #[inline]
     pub fn check(&self, info: &DiskInfo) -> Result<(), SubmitError> {
         let sound = match self.operation {
             Operation::Flush => self.segments.is_empty(),

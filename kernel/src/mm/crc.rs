@@ -1,6 +1,6 @@
 //! CRC32C (Castagnoli), the checksum of a block.
 //!
-//! By the `crc32` instruction: no FPU register, and 530 instructions a page. Three streams at a time would be faster on real cores (the instruction
+//! By the `crc32` instruction: no FPU register, and 521 instructions a page. Three streams at a time would be faster on real cores (the instruction
 //! has a latency of three) but need a combination step of some 40 instructions and a table; path length is what is measured for now.
 //!
 //! An emulator may compute the instruction bit by bit: under QEMU's TCG a page then takes 27 us, and by tables 7 us. So

@@ -132,7 +132,8 @@ pub struct FrameTable {
 }
 
 struct FreeList {
-    head: Option<u32>,
+    /// A position, or [`LAST`].
+    head: u32,
     count: u32,
 }
 
@@ -153,23 +154,28 @@ impl FrameTable {
     pub fn new(regions: &[FrameRegion]) -> Result<Self, RegionError> {
         let regions = Regions::place(regions)?;
         let total = regions.total();
-        let link = |n| Entry::free(if n + 1 < total { Some(n + 1) } else { None });
+        let link = |n| Entry::free(if n + 1 < total { n + 1 } else { LAST });
         Ok(Self {
             regions,
             entries: (0..total).map(|n| AtomicU64::new(link(n).0)).collect(),
             checksums: (0..total).map(|_| AtomicU32::new(0)).collect(),
-            free: Ranked::new(FreeList { head: Some(0), count: total }),
+            free: Ranked::new(FreeList { head: 0, count: total }),
             free_count: AtomicU32::new(total),
             owned: [const { AtomicU32::new(0) }; _],
         })
     }
 
     /// Takes a frame off the free list; its content is whatever its last owner left.
+    #[inline(always)]
     pub fn alloc(&self) -> Option<Frame> {
         let mut free = self.free.lock();
-        let position = free.head?;
-        let State::Free(next) = self.entry_at(position).state() else { panic!("frames in the free list are free") };
-        self.entries[position as usize].store(Entry::HELD.0, Ordering::Relaxed);
+        let position = free.head;
+        if position == LAST {
+            return None;
+        }
+        let entry = &self.entries[position as usize];
+        let next = Entry(entry.load(Ordering::Acquire)).next_free().expect("frames in the free list are free");
+        entry.store(Entry::HELD.0, Ordering::Relaxed);
         *free = FreeList { head: next, count: free.count - 1 };
         self.free_count.store(free.count, Ordering::Relaxed);
         Some(Frame::new(self.nth(position).expect("positions in the free list are in the table"), position))
@@ -184,7 +190,7 @@ impl FrameTable {
         assert!(self.entry_at(position) == Entry::HELD, "a frame that is freed is neither free nor in a leaf");
         let mut free = self.free.lock();
         self.entries[position as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
-        *free = FreeList { head: Some(position), count: free.count + 1 };
+        *free = FreeList { head: position, count: free.count + 1 };
         self.free_count.store(free.count, Ordering::Relaxed);
     }
 
@@ -196,7 +202,7 @@ impl FrameTable {
     pub fn link(&self, chain: &mut Chain, frame: Frame) {
         let entry = &self.entries[frame.position as usize];
         assert!(entry.load(Ordering::Acquire) == Entry::HELD.0, "a frame that is freed is neither free nor in a leaf");
-        entry.store(Entry::before(chain.head).0, Ordering::Relaxed);
+        entry.store(Entry::free(chain.head).0, Ordering::Relaxed);
         if chain.count == 0 {
             chain.tail = frame.position;
         }
@@ -210,7 +216,7 @@ impl FrameTable {
         }
         let mut free = self.free.lock();
         self.entries[chain.tail as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
-        *free = FreeList { head: Some(chain.head), count: free.count + chain.count };
+        *free = FreeList { head: chain.head, count: free.count + chain.count };
         self.free_count.store(free.count, Ordering::Relaxed);
     }
 
@@ -234,7 +240,7 @@ impl FrameTable {
     pub fn owner(&self, hfn: Hfn) -> Option<Owner> {
         match self.entry_at(self.position(hfn)).state() {
             State::Mapped(owner) => Some(owner),
-            State::Free(_) | State::Held => None,
+            State::Free | State::Held => None,
         }
     }
 

@@ -141,6 +141,7 @@ impl Node {
     ///
     /// One in guest mode waits for nothing and is left alone: it stays there until its slice ends, and an exit would cost more than it
     /// finds. Before it idles it looks at everything, and sees what was done before this call.
+    #[inline]
     pub fn wake_others(&self) {
         percpu::others().filter(|&cpu| !self.words.is_in_guest(cpu)).for_each(interrupts::kick);
     }

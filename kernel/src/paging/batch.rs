@@ -13,8 +13,6 @@
 //! A batch's pages ascend (a clock's wrap starts a second ascent), so neighbours stand beside each other and one
 //! request takes a whole run of them. Its lines are made at the start and never grow.
 
-use crate::addr::{Hpa, PAGE_SIZE};
-use crate::block::Segment;
 use crate::mm::flush::Ticket;
 use crate::mm::object::ObjectId;
 use crate::mm::page::{Group, Unmapped};
@@ -170,28 +168,4 @@ impl Batches {
         let evicting = self.iter().filter(|batch| batch.purpose == Purpose::Evict);
         evicting.map(|batch| batch.lines.left() + batch.unmapped.len()).sum::<usize>() as u32
     }
-}
-
-/// Describes pages as the segments of a request, each over as many as follow each other in memory; returns how many pages there were.
-#[inline]
-pub(super) fn gather(segments: &mut Vec<Segment>, pages: impl Iterator<Item = Hpa>, max_len: u32) -> usize {
-    let page = PAGE_SIZE as u32;
-    segments.clear();
-    let (mut last, mut count) = (Segment { base: Hpa::new(0), len: 0 }, 0);
-    for base in pages {
-        count += 1;
-        let follows = base.as_u64().wrapping_sub(last.base.as_u64()) == u64::from(last.len);
-        if follows && last.len + page <= max_len {
-            last.len += page;
-        } else {
-            if last.len > 0 {
-                segments.push(last);
-            }
-            last = Segment { base, len: page };
-        }
-    }
-    if last.len > 0 {
-        segments.push(last);
-    }
-    count
 }

@@ -208,7 +208,7 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
 enum Step {
     /// Nothing (more) to do with this page.
     Next,
-    /// The page is busy; come back to it.
+    /// The page is busy, or the batch is full; come back to it.
     Wait,
 }
 
@@ -236,8 +236,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let (start, end) = (slot.drain.next, slot.pages().min(slot.drain.next.saturating_add(budget.visits)));
         let mut without_io = WithoutIo::default();
         let stopped = slot.object.pages(start..end).visit(|page| {
-            let full = batch.lines.len() >= most || batch.unmapped.len() >= BATCH_PAGES;
-            if full || leave(page, batch, &mut without_io) == Step::Wait {
+            if batch.lines.len() >= most || leave(page, batch, &mut without_io) == Step::Wait {
                 return ControlFlow::Break(page.index().0);
             }
             ControlFlow::Continue(())
@@ -272,6 +271,9 @@ fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step 
 }
 
 fn leave_clean(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step {
+    if batch.unmapped.len() >= BATCH_PAGES {
+        return Step::Wait;
+    }
     let Leaf::Present(Mapping { has_block, .. }) = page.leaf() else { return Step::Wait };
     let Ok(unmapped) = page.evict_clean() else { return Step::Wait };
     batch.unmapped.push(unmapped);

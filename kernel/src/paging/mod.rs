@@ -40,6 +40,7 @@ mod poll;
 mod reclaim;
 mod sample;
 mod scan;
+mod segments;
 mod share;
 mod slots;
 pub mod space;
@@ -250,6 +251,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     }
 
     /// Takes a frame for an object's page, unless the free ones are promised to others.
+    #[inline]
     fn take_frame(&self, state: &mut State<P>, id: ObjectId) -> Option<Frame> {
         if state.credits.total() > 0 {
             let account = state.account(id);

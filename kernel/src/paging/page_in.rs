@@ -10,18 +10,18 @@
 //! A page that is lost keeps its state: the block and the checksum that it should have stay as evidence.
 
 use super::Pager;
-use super::batch::gather;
 use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::fault::{Fault, Loss};
-use super::slots::Slot;
+use super::segments::Segments;
+use super::slots::{Slot, Slots, StoreState};
 use super::state::State;
 use super::transfer::{Coming, Phase, Transfer, WINDOW};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::block::{Disk, DiskError, Operation, Request, SubmitError};
 use crate::mm::frames::Frame;
 use crate::mm::leaf::{Leaf, TransferIndex};
-use crate::mm::object::{MemoryObject, WaitTicket};
+use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
 use crate::mm::page::{Page, Reason};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
@@ -65,10 +65,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 return None;
             }
         };
-        let transfer = state.transfers.start(number, (id, page.index()), access, coming, now);
-        let promised = state.credits.total();
-        self.read_around(object, transfer, number, most, promised);
-        self.submit_transfer(state, number);
+        let State { transfers, slots, segments, credits, .. } = &mut *state;
+        let transfer = transfers.start(number, (id, page.index()), access, coming, now);
+        self.read_around(object, transfer, number, most, credits.total());
+        let answer = self.hand_over(transfer, number, store_of(slots, id), segments);
+        self.note_handed_over(state, number, answer);
         Some(Fault::Wait(ticket))
     }
 
@@ -100,7 +101,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         {
             transfer.first -= 1;
         }
-        bump(&self.counters.read_around, u64::from(transfer.end - transfer.first - 1));
+        let along = transfer.end - transfer.first - 1;
+        if along > 0 {
+            bump(&self.counters.read_around, u64::from(along));
+        }
     }
 
     fn bring_along(&self, page: Page<'_>, transfer: &mut Transfer, number: u32, place: u32) -> bool {
@@ -118,29 +122,43 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Hands a queued transfer to the disk, or leaves it queued where the disk is full.
-    pub(super) fn submit_transfer(&self, state: &mut State<P>, number: u32) -> Submitted {
+    fn submit_transfer(&self, state: &mut State<P>, number: u32) -> Submitted {
         let State { transfers, slots, segments, .. } = &mut *state;
         let transfer = transfers.get(number).expect("a queued transfer is in use");
-        let slot = slots.get(transfer.object).expect("an object with work under way stays attached");
-        let store = slot.store.as_ref().expect("an object with paged pages has a store");
+        let answer = self.hand_over(transfer, number, store_of(slots, transfer.object), segments);
+        self.note_handed_over(state, number, answer)
+    }
+
+    #[inline(always)]
+    fn hand_over(
+        &self,
+        transfer: &Transfer,
+        number: u32,
+        store: &StoreState,
+        segments: &mut Segments,
+    ) -> Result<(), SubmitError> {
         let coming = transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten();
-        gather(segments, coming.map(|coming| self.ground.memory.hpa(coming.frame.hfn())), store.max_segment_len);
-        let range = transfer.range();
+        let count =
+            segments.gather(coming.map(|coming| self.ground.memory.hpa(coming.frame.hfn())), store.max_segment_len) as u32;
         let request = Request {
             operation: Operation::Read,
-            sectors: store.store.blocks.sectors(PageIndex(range.start), range.len() as u32),
-            segments,
+            sectors: store.store.blocks.sectors(transfer.page(transfer.first), count),
+            segments: segments.as_slice(),
             cookie: Tag { class: Class::Transfer, detail: transfer.life, slot: number }.cookie(),
         };
-        let answer = self.disks[store.store.disk].submit(&request);
+        self.disks[store.store.disk].submit(&request)?;
+        bump(&self.counters.read_requests, 1);
+        bump(&self.counters.bytes_read, u64::from(count) * PAGE_SIZE);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn note_handed_over(&self, state: &mut State<P>, number: u32, answer: Result<(), SubmitError>) -> Submitted {
         if answer == Err(SubmitError::Full) {
             return Submitted::Full;
         }
         let transfer = state.transfers.leave_queue(number);
-        if answer.is_ok() {
-            bump(&self.counters.read_requests, 1);
-            bump(&self.counters.bytes_read, u64::from(range.len() as u32) * PAGE_SIZE);
-        } else {
+        if answer.is_err() {
             transfer.failures = READS;
             self.fail_transfer(state, number, Loss::Io(DiskError::Dead));
         }
@@ -166,7 +184,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         slot.flow.page_ins += 1;
         self.counters.note_page_in(now.saturating_sub(transfer.since));
-        self.end_transfer(state, tag.slot);
+        slot.object.wake();
+        state.transfers.finish(tag.slot);
     }
 
     /// Installs every page whose block is right. What is left in the transfer was wrong.
@@ -199,6 +218,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Lets go of the neighbours that are still in the transfer: they are paged again, and read when somebody wants them.
+    #[cold]
+    #[inline(never)]
     fn drop_neighbours(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32) {
         for place in (transfer.first..transfer.end).filter(|place| *place != transfer.demand) {
             if let Some(coming) = transfer.pages[place as usize].take() {
@@ -216,6 +237,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// The demanded page is not there: reads it again, alone, or gives it up.
+    #[cold]
+    #[inline(never)]
     fn fail_transfer(&self, state: &mut State<P>, number: u32, loss: Loss) {
         let transfer = state.transfers.get(number).expect("a failing transfer is in use");
         let id = transfer.object;
@@ -233,13 +256,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             self.drop_page(&object, index, coming, number);
         }
         self.lose(state, id, index, loss);
-        self.end_transfer(state, number);
-    }
-
-    fn end_transfer(&self, state: &mut State<P>, number: u32) {
-        let id = state.transfers.get(number).expect("a transfer ends once").object;
         state.transfers.finish(number);
-        state.slots.busy(id).object.wake();
+        object.wake();
     }
 
     /// Hands queued transfers to their disks.
@@ -255,9 +273,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 }
 
+#[inline]
+fn store_of(slots: &Slots, id: ObjectId) -> &StoreState {
+    let slot = slots.get(id).expect("an object with work under way stays attached");
+    slot.store.as_ref().expect("an object with paged pages has a store")
+}
+
 /// Whether a disk took a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Submitted {
+enum Submitted {
     /// It did (or answered at once that it never will).
     Yes,
     /// Later.

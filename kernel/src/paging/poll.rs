@@ -70,9 +70,17 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// past what has just happened, so there is more to do.
     pub fn poll(&self, me: CpuId, now: u64) -> Work {
         self.clock.store(now, Relaxed);
-        let mut budget = Budget::for_poll();
         let Some(mut state) = self.state.try_lock() else { return Work { busy: true, ..Work::default() } };
-        let work = self.turn(&mut state, me, now, &mut budget);
+        let mut work = Work::default();
+        self.wants_poll.store(false, Relaxed);
+        for disk in 0..self.disks.len().min(MAX_DISKS) {
+            self.take_completions(&mut state, disk, now, &mut work);
+        }
+        if self.is_quiet(&state, now) {
+            return work;
+        }
+        let mut budget = Budget::for_poll();
+        self.turn(&mut state, me, now, &mut budget, &mut work);
         let to_scan = state.batches.to_scan().is_some();
         drop(state);
         if to_scan {
@@ -81,18 +89,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         work
     }
 
-    fn turn(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget) -> Work {
-        let mut work = Work::default();
-        self.wants_poll.store(false, Relaxed);
-        for disk in 0..self.disks.len().min(MAX_DISKS) {
-            self.take_completions(state, disk, now, &mut work);
-        }
-        if self.is_quiet(state, now) {
-            return work;
-        }
+    /// Does what is to be done besides taking answers.
+    #[inline(never)]
+    fn turn(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         self.sample(state, now);
-        self.reclaim(state, me, now, budget, &mut work);
-        self.clean(state, me, now, budget, &mut work);
+        self.reclaim(state, me, now, budget, work);
+        self.clean(state, me, now, budget, work);
         if state.batches.any() {
             for number in 0..BATCHES {
                 self.advance(state, number, now);
@@ -107,7 +109,6 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         // Who waits while no disk is at work waits for time to pass (a pause after failed writes): nothing would wake the CPU.
         work.busy |= self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         work.busy |= budget.visits == 0 || state.batches.any() && state.batches.iter().any(Batch::needs_no_disk);
-        work
     }
 
     /// Returns whether nothing is to be done beside taking answers: as often as not a faulter polls for its own page.

@@ -53,19 +53,23 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     ///
     /// The caller does not hold the pager's lock.
     pub(super) fn scan(&self, budget: &mut Budget, now: u64) {
-        let mut next = self.claim(&mut self.state.lock(), budget);
+        let mut next = self.claim(&mut self.state.lock(), None, budget);
         while let Some(piece) = next {
             let seen = self.inspect(&piece);
             let mut state = self.state.lock();
             self.file(&mut state, &piece, &seen, now);
             self.advance(&mut state, piece.batch, now);
-            next = self.claim(&mut state, budget);
+            next = self.claim(&mut state, Some(piece.batch), budget);
         }
     }
 
-    /// Claims a piece of a batch that waits to be looked at.
-    fn claim(&self, state: &mut State<P>, budget: &mut Budget) -> Option<Piece> {
-        let number = if budget.scans > 0 { state.batches.to_scan()? } else { return None };
+    /// Claims a piece of a batch that waits to be looked at: of the `last` one, which was the oldest, until it is through.
+    fn claim(&self, state: &mut State<P>, last: Option<usize>, budget: &mut Budget) -> Option<Piece> {
+        if budget.scans == 0 {
+            return None;
+        }
+        let goes_on = |number: &usize| state.batches.get(*number).phase == Phase::Scan;
+        let number = last.filter(goes_on).or_else(|| state.batches.to_scan())?;
         let batch = state.batches.get(number);
         let first = batch.cursor;
         let count = budget.take_scans(PIECE.min(batch.lines.len() - first));

@@ -4,14 +4,15 @@ use super::batch::Batches;
 use super::cookie::{Class, MAILBOX_DEPTH};
 use super::fault::Loss;
 use super::poll::AT_A_TIME;
+use super::segments::Segments;
 use super::slots::Slots;
 use super::transfer::Transfers;
 use crate::addr::PageIndex;
-use crate::block::{Completion, Cookie, DiskError, Segment};
+use crate::block::{Completion, Cookie, DiskError};
 use crate::mm::frames::Chain;
 use crate::mm::object::ObjectId;
 use crate::pool::Credits;
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::collections::VecDeque;
 
 /// Notices that are kept until somebody asks.
 const NOTICES: usize = 32;
@@ -60,7 +61,7 @@ pub(super) struct State<P> {
     /// Frames on their way to the free list, so that its lock is taken once for many.
     pub freed: Chain,
     /// The segments of the request that is being built.
-    pub segments: Vec<Segment>,
+    pub segments: Segments,
     /// What a disk has just answered.
     pub answers: [Completion; AT_A_TIME],
 }
@@ -82,7 +83,7 @@ impl<P> State<P> {
             mail: Mail::new(),
             notices: Notices { queue: VecDeque::with_capacity(NOTICES) },
             freed: Chain::new(),
-            segments: Vec::with_capacity(super::batch::BATCH_PAGES),
+            segments: Segments::new(),
             answers: [Completion { cookie: Cookie(0), result: Ok(()) }; AT_A_TIME],
         }
     }

@@ -84,11 +84,6 @@ impl Transfer {
     pub fn page(&self, place: u32) -> PageIndex {
         PageIndex(self.base + place)
     }
-
-    /// Returns the range of pages in use.
-    pub fn range(&self) -> core::ops::Range<u32> {
-        self.base + self.first..self.base + self.end
-    }
 }
 
 /// All transfers; the places of those that are vacant are empty.
@@ -148,6 +143,7 @@ impl Transfers {
     }
 
     /// Notes that the disk has taken a queued transfer, or never will.
+    #[inline(always)]
     pub fn leave_queue(&mut self, number: u32) -> &mut Transfer {
         self.queued -= 1;
         let transfer = &mut self.all[number as usize];

@@ -4,14 +4,15 @@
 //! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
 
 use super::Pager;
-use super::batch::{Batch, Phase, Purpose, gather};
+use super::batch::{Batch, Phase, Purpose};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
+use super::segments::Segments;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, State};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
-use crate::block::{Disk, DiskError, Operation, Request, Segment, SubmitError};
+use crate::block::{Disk, DiskError, Operation, Request, SubmitError};
 use crate::mm::crc::Crc32c;
 use crate::mm::flush::{Kicks, Passed};
 use crate::mm::frames::Chain;
@@ -19,7 +20,6 @@ use crate::mm::object::MemoryObject;
 use crate::mm::page::{Ended, Page, Ready};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
-use alloc::vec::Vec;
 use core::ops::{ControlFlow, Range};
 
 /// Width of the count and of the first line in a cookie's detail.
@@ -73,7 +73,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         batch: &mut Batch,
         number: usize,
         slot: &mut Slot,
-        segments: &mut Vec<Segment>,
+        segments: &mut Segments,
         notices: &mut super::state::Notices,
         now: u64,
     ) {
@@ -87,7 +87,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             let request = Request {
                 operation: Operation::Write,
                 sectors: store.store.blocks.sectors(first, run.len() as u32),
-                segments,
+                segments: segments.as_slice(),
                 cookie: run_tag(number, &run).cookie(),
             };
             let error = match self.disks[store.store.disk].submit(&request) {
@@ -108,13 +108,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Collects the segments of the run of neighbours that starts at the cursor; returns its lines.
-    fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut Vec<Segment>) -> Range<usize> {
-        let frames = batch.lines.run(batch.cursor).take(store.max_pages);
-        let count = gather(segments, frames.map(|hfn| self.ground.memory.hpa(hfn)), store.max_segment_len);
+    fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut Segments) -> Range<usize> {
+        let frames = batch.lines.run(batch.cursor, store.max_pages);
+        let count = segments.gather(frames.map(|hfn| self.ground.memory.hpa(hfn)), store.max_segment_len);
         batch.cursor..batch.cursor + count
     }
 
-    /// Takes a write's answer from the disk.
+    /// Takes a write's answer from the disk. Kept apart: the answers that somebody waits for are those of reads.
+    #[inline(never)]
     pub(super) fn complete_run(&self, state: &mut State<P>, tag: Tag, result: Result<(), DiskError>, now: u64) {
         let State { batches, slots, credits, freed, notices, .. } = state;
         let number = tag.slot as usize;
@@ -133,16 +134,19 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Chain) {
         let count = run.len() as u32;
-        let (mut out, mut cleaned) = (0_u64, 0_u64);
+        // In hand while it grows.
+        let mut chain = core::mem::take(freed);
+        let (before, mut cleaned) = (chain.len(), 0_u64);
         for_each_page(batch, slot, run, |page, ready, crc| match ready {
             Ready::Out(settled) => {
                 if let Ended::Out(frame) = page.finish_write_out(settled, crc) {
-                    self.ground.frames.link(freed, frame);
-                    out += 1;
+                    self.ground.frames.link(&mut chain, frame);
                 }
             }
             Ready::Clean(settled) => cleaned += u64::from(page.finish_clean(settled, crc)),
         });
+        let out = u64::from(chain.len() - before);
+        *freed = chain;
         bump(&self.counters.cleaned, cleaned);
         slot.drain.failures = 0;
         slot.flow.page_outs += out;

@@ -16,8 +16,8 @@ use crate::mm::object::ObjectId;
 /// Who has a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// The free list; with the position of the next.
-    Free(Option<u32>),
+    /// The free list.
+    Free,
     /// A `Frame` token, or one that waits for a flush.
     Held,
     /// A leaf: present, or going out.
@@ -43,18 +43,16 @@ pub(super) const LAST: u32 = u32::MAX;
 impl Entry {
     pub(super) const HELD: Self = Self(HELD << STATE_SHIFT);
 
-    #[inline]
-    pub(super) const fn free(next: Option<u32>) -> Self {
-        match next {
-            Some(position) => Self::before(position),
-            None => Self::before(LAST),
-        }
-    }
-
     /// Free, with `next` behind it, which may be [`LAST`].
     #[inline]
-    pub(super) const fn before(next: u32) -> Self {
+    pub(super) const fn free(next: u32) -> Self {
         Self(FREE << STATE_SHIFT | (next as u64) << INDEX_SHIFT)
+    }
+
+    /// Returns what is behind this in the free list, which may be [`LAST`], if this is in it.
+    #[inline]
+    pub(super) const fn next_free(self) -> Option<u32> {
+        if self.0 >> STATE_SHIFT == FREE { Some((self.0 >> INDEX_SHIFT) as u32) } else { None }
     }
 
     #[inline]
@@ -66,8 +64,7 @@ impl Entry {
     pub(super) const fn state(self) -> State {
         let field = (self.0 >> INDEX_SHIFT) as u32;
         match self.0 >> STATE_SHIFT {
-            FREE if field == LAST => State::Free(None),
-            FREE => State::Free(Some(field)),
+            FREE => State::Free,
             MAPPED => State::Mapped(Owner { object: ObjectId((self.0 & OBJECT_MASK) as u16), index: PageIndex(field) }),
             _ => State::Held,
         }
@@ -152,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_free_entry_names_its_successor() {
-        assert_eq!(Entry::free(Some(7)).state(), State::Free(Some(7)));
-        assert_eq!(Entry::free(None).state(), State::Free(None));
+        assert_eq!((Entry::free(7).state(), Entry::free(7).next_free()), (State::Free, Some(7)));
+        assert_eq!((Entry::free(LAST).next_free(), Entry::HELD.next_free()), (Some(LAST), None));
     }
 }

@@ -30,7 +30,11 @@ struct Placed {
 }
 
 /// Regions in ascending order, each with the positions of its frames.
-pub(super) struct Regions(ArrayVec<Placed, { Self::MAX }>);
+pub(super) struct Regions {
+    /// Most machines have only this one.
+    first: Placed,
+    all: ArrayVec<Placed, { Self::MAX }>,
+}
 
 impl Regions {
     pub(super) const MAX: usize = 8;
@@ -41,7 +45,7 @@ impl Regions {
         if sorted.is_empty() || sorted.len() > Self::MAX {
             return Err(RegionError::Count);
         }
-        let mut placed = ArrayVec::new();
+        let mut all = ArrayVec::new();
         let (mut position, mut end) = (0_u32, 0);
         for region in sorted {
             let first = region.first.as_u64();
@@ -50,39 +54,47 @@ impl Regions {
             if first < end || next > u64::from(u32::MAX) {
                 return Err(RegionError::Range);
             }
-            placed.push(Placed { region, position });
+            all.push(Placed { region, position });
             position = position.checked_add(region.count).ok_or(RegionError::Range)?;
             end = next;
         }
-        Ok(Self(placed))
+        Ok(Self { first: all[0], all })
     }
 
     pub(super) fn total(&self) -> u32 {
-        self.0.iter().map(|placed| placed.region.count).sum()
+        self.all.iter().map(|placed| placed.region.count).sum()
     }
 
     /// Returns the frame at a position.
     #[inline]
     pub(super) fn nth(&self, n: u32) -> Option<Hfn> {
-        let holds = |placed: &&Placed| n >= placed.position && n - placed.position < placed.region.count;
-        let placed = self.0.iter().find(holds)?;
-        placed.region.first.checked_add(u64::from(n - placed.position))
+        self.first.nth(n).or_else(|| self.nth_behind(n))
     }
 
     /// Returns the position of a frame, or `None` if it is in no region.
     #[inline]
     pub(super) fn position(&self, hfn: Hfn) -> Option<u32> {
-        // Most machines have one region.
-        self.0.first()?.position(hfn).or_else(|| self.position_behind(hfn))
+        self.first.position(hfn).or_else(|| self.position_behind(hfn))
+    }
+
+    #[cold]
+    fn nth_behind(&self, n: u32) -> Option<Hfn> {
+        self.all.iter().find_map(|placed| placed.nth(n))
     }
 
     #[cold]
     fn position_behind(&self, hfn: Hfn) -> Option<u32> {
-        self.0.iter().find_map(|placed| placed.position(hfn))
+        self.all.iter().find_map(|placed| placed.position(hfn))
     }
 }
 
 impl Placed {
+    #[inline]
+    fn nth(&self, n: u32) -> Option<Hfn> {
+        let offset = n.wrapping_sub(self.position);
+        if offset < self.region.count { self.region.first.checked_add(u64::from(offset)) } else { None }
+    }
+
     #[inline]
     fn position(&self, hfn: Hfn) -> Option<u32> {
         let offset = hfn.as_u64().wrapping_sub(self.region.first.as_u64());

@@ -42,6 +42,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// [`Refused::State`]: the page is not paged; where it is coming in, the leaf names the transfer to join.
+    #[inline(always)]
     pub fn begin_page_in(&self, transfer: TransferIndex) -> Result<Crc32c, Refused> {
         let Leaf::Paged(crc) = self.leaf() else { return Err(Refused::State(self.leaf())) };
         self.exchange(Leaf::Paged(crc), Leaf::ComingIn(transfer))?;

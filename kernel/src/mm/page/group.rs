@@ -18,18 +18,17 @@ use crate::mm::object::ObjectId;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// What becomes of a group's pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Out,
-    Clean,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Empty,
-    Waiting(Kind),
-    Settled(Kind),
+    /// Pages go out, and wait for the flush.
+    GoingOut,
+    /// Pages are cleaned, and wait for the flush.
+    Cleaning,
+    /// Pages go out.
+    Out,
+    /// Pages are cleaned.
+    Clean,
 }
 
 /// A page of a settled group, to be finished or given up.
@@ -94,7 +93,7 @@ impl Group {
     #[inline(always)]
     pub fn write_out(&mut self, page: Page<'_>) -> Result<(), Refused> {
         let WriteOut { taken, place } = page.begin_write_out()?;
-        self.add(Kind::Out, &taken, &place);
+        self.add(Stage::GoingOut, &taken, &place);
         Ok(())
     }
 
@@ -104,17 +103,17 @@ impl Group {
     /// As [`Page::begin_clean`].
     pub fn clean(&mut self, page: Page<'_>) -> Result<(), Refused> {
         let Cleaning { taken, place } = page.begin_clean()?;
-        self.add(Kind::Clean, &taken, &place);
+        self.add(Stage::Cleaning, &taken, &place);
         Ok(())
     }
 
     /// Generations never go back, so that of the last page is the highest.
     #[inline(always)]
-    fn add(&mut self, kind: Kind, taken: &Taken, place: &Place) {
+    fn add(&mut self, stage: Stage, taken: &Taken, place: &Place) {
         if self.stage == Stage::Empty {
-            (self.stage, self.object) = (Stage::Waiting(kind), taken.object);
+            (self.stage, self.object) = (stage, taken.object);
         }
-        assert!(self.stage == Stage::Waiting(kind) && self.object == taken.object, "a group's pages wait for one flush");
+        assert!(self.stage == stage && self.object == taken.object, "a group's pages wait for one flush");
         self.generation = taken.generation;
         self.lines.push(Line { index: place.index, frame: place.hfn.as_u64() as u32, crc: Crc32c::default() });
     }
@@ -124,10 +123,13 @@ impl Group {
     /// # Panics
     /// If the proof is of another object or of a ticket opened before the last page came (our bug).
     pub fn settle(&mut self, passed: &Passed) {
-        if let Stage::Waiting(kind) = self.stage {
-            passed.covers(self.object, self.generation);
-            self.stage = Stage::Settled(kind);
-        }
+        let settled = match self.stage {
+            Stage::GoingOut => Stage::Out,
+            Stage::Cleaning => Stage::Clean,
+            _ => return,
+        };
+        passed.covers(self.object, self.generation);
+        self.stage = settled;
     }
 
     /// Returns which page a line is, until it is taken.
@@ -142,14 +144,14 @@ impl Group {
         self.lines.iter().find(|line| line.frame != TAKEN).map(|line| line.index)
     }
 
-    /// Returns the frames of the run of neighbours that begins with a line; nothing if that is taken.
+    /// Returns the frames of the run of up to `most` neighbours that begins with a line; nothing if that is taken.
     ///
     /// # Panics
     /// If the flush has not passed (our bug).
     #[inline]
-    pub fn run(&self, from: usize) -> impl Iterator<Item = Hfn> {
+    pub fn run(&self, from: usize, most: usize) -> impl Iterator<Item = Hfn> {
         self.check_settled();
-        let lines = &self.lines[from..];
+        let lines = &self.lines[from..self.lines.len().min(from + most)];
         let mut expected = lines.first().map_or(0, |line| line.index.0);
         let follows = move |line: &&Line| {
             let next = line.frame != TAKEN && line.index.0 == expected;
@@ -193,7 +195,8 @@ impl Group {
     /// If the flush has not passed, or a page has been taken (our bug).
     #[inline(always)]
     pub fn take_run(&mut self, run: Range<usize>) -> impl Iterator<Item = (Ready, Crc32c)> {
-        let Stage::Settled(kind) = self.stage else { panic!("nobody touches a page before its flush") };
+        self.check_settled();
+        let stage = self.stage;
         self.taken += run.len();
         let object = self.object;
         self.lines[run].iter_mut().map(move |line| {
@@ -201,9 +204,9 @@ impl Group {
             assert!(frame != TAKEN, "a page is taken once");
             line.frame = TAKEN;
             let place = Place { index, hfn: Hfn::new(u64::from(frame)) };
-            match kind {
-                Kind::Out => (Ready::Out(Settled { object, place }), crc),
-                Kind::Clean => (Ready::Clean(SettledClean { object, place }), crc),
+            match stage {
+                Stage::Out => (Ready::Out(Settled { object, place }), crc),
+                _ => (Ready::Clean(SettledClean { object, place }), crc),
             }
         })
     }
@@ -220,7 +223,7 @@ impl Group {
 
     #[inline]
     fn check_settled(&self) {
-        assert!(!matches!(self.stage, Stage::Waiting(_)), "nobody reads a frame before its flush");
+        assert!(!matches!(self.stage, Stage::GoingOut | Stage::Cleaning), "nobody reads a frame before its flush");
     }
 }
 
@@ -249,8 +252,8 @@ mod tests {
         let bed = Bed::new();
         let mut group = leaving(&bed, &[3, 4, 5, 7]);
         group.settle(&bed.passed());
-        let lengths = |group: &Group| [0, 1, 3].map(|line| group.run(line).count());
-        assert_eq!((lengths(&group), group.frames(0..4).count()), ([3, 2, 1], 4));
+        let lengths = |group: &Group| [0, 1, 3].map(|line| group.run(line, 9).count());
+        assert_eq!((lengths(&group), group.run(0, 2).count(), group.frames(0..4).count()), ([3, 2, 1], 2, 4));
         let Ready::Out(settled) = group.take(1) else { panic!("it goes out") };
         bed.object.page(PageIndex(4)).unwrap().abort_write_out(settled);
         assert_eq!((lengths(&group), group.lowest(), group.left()), ([1, 0, 1], Some(PageIndex(3)), 3));
