@@ -82,6 +82,10 @@ impl Reason {
     pub const fn entry_failed(self) -> bool {
         self.0 & (1 << 31) != 0
     }
+    /// Whether the guest ran, and touched a page that the EPT does not give it.
+    pub const fn is_ept_violation(self) -> bool {
+        self.0 == reason::EPT_VIOLATION as u32
+    }
     const fn is_in(self, set: u64) -> bool {
         // An entry failure and the modifier bits of SGX and SMM make the word large: in no set.
         self.0 < 64 && set >> self.0 & 1 != 0
@@ -172,7 +176,8 @@ const fn unknown(raw: Reason) -> Exit {
 
 /// SDM 3C "Exit Qualification for EPT Violations". An access to the guest's page tables counts as a write where A/D bits are on, and here in
 /// any case: the CPU's next one mostly sets a bit there, and Bochs sets it without asking for more than the read.
-fn ept_violation(info: &impl Information) -> Exit {
+#[inline]
+pub fn ept_violation(info: &impl Information) -> Exit {
     const WRITE: u64 = 1 << 1;
     const FETCH: u64 = 1 << 2;
     const LINEAR_VALID: u64 = 1 << 7;

@@ -192,6 +192,9 @@ impl Vcpu {
     /// See [`crate::virt::Vcpu::exit`].
     #[inline(never)]
     pub fn exit(&mut self) -> Exit {
+        if self.reason().is_ept_violation() {
+            return self.second_level_fault();
+        }
         match plain(self.reason()) {
             Some(exit) => exit,
             None if self.context.reason == REFUSED => self.refused(),

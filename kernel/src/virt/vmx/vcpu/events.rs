@@ -90,7 +90,7 @@ impl Vcpu {
     /// Queues again what the exit interrupted. SDM 3C "Information for VM Exits During Event Delivery", and for NMIs "Resuming
     /// Guest Software after Handling an Exception": blocking ends for one that is delivered once more, and comes back
     /// where an IRET faulted after it had ended it.
-    #[cold]
+    #[inline(always)]
     pub(super) fn take_up_interrupted_delivery(&mut self) {
         let mut vmcs = self.current();
         let vectoring = Interruption::from_raw(vmcs.info(info::IDT_VECTORING));

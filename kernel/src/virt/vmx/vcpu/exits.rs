@@ -10,7 +10,7 @@ use crate::virt::exit::{Event, Exit};
 use crate::virt::state::Gpr;
 use crate::virt::vmx::control::CurrentVmcs;
 use crate::virt::vmx::control_register::{Write, write_cr0, write_cr4};
-use crate::virt::vmx::decode::{ControlAccess, Decoded, Information, decode};
+use crate::virt::vmx::decode::{ControlAccess, Decoded, Information, decode, ept_violation};
 use crate::virt::vmx::event::{EntryEvent, Interruption};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::guest_state::in_64_bit_mode;
@@ -36,6 +36,13 @@ impl Information for CurrentVmcs<'_> {
 }
 
 impl Vcpu {
+    /// Takes up the commonest exit whose reason alone does not tell everything, apart from the others: a page that is not there.
+    #[inline(never)]
+    pub(super) fn second_level_fault(&mut self) -> Exit {
+        self.take_up_interrupted_delivery();
+        ept_violation(&self.current())
+    }
+
     /// Takes up an exit whose reason alone does not tell everything.
     #[inline(never)]
     pub(super) fn look_closer(&mut self) -> Exit {
