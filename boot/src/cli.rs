@@ -71,7 +71,7 @@ pub struct BootArguments {
     /// An ELF file to boot instead of the hypervisor built from this tree
     #[arg(long)]
     pub hypervisor: Option<PathBuf>,
-    /// CPUs of the machine [default: as configured, else 2]
+    /// CPUs of the machine that run guests [default: as configured, else 2]
     #[arg(long)]
     pub cpus: Option<u32>,
 }

@@ -104,10 +104,7 @@ fn live_through(running: &mut boot::bed::Running, image: &Path) -> Result<u64> {
 
     running.events.command(SHORT, json!({"command": "stop", "partition": "debian"}))?;
     running.events.wait_named(SHORT, "stopped")?;
-    let index = complete.number("disk")?;
-    let disk = running.events.all().iter().find(|e| e.name() == "disk" && e.0["index"] == index).cloned();
-    let disk = disk.context("the dump's disk was never reported")?;
-    running.bring_out(disk.number("base")?, u32::try_from(disk.number("bytes")?)?, image, SHORT)?;
+    running.bring_out(complete.number("disk")?, image, SHORT)?;
     Ok(pages)
 }
 

@@ -33,7 +33,7 @@ const PAGES: u64 = 1100;
 const WRITES: u64 = 2500;
 /// Seconds by the hypervisor's clock.
 const SHORT_S: u64 = 15;
-/// Of a long run: 32 ns an instruction, as on a CPU of 31 MIPS. An hour takes some twenty minutes so.
+/// Of a long run: 32 ns an instruction, as on a CPU of 31 MIPS. An hour takes some ten minutes so.
 const LONG: Clock = Clock::Instructions(5);
 /// More spaces than partitions: those with a dump that is not checked yet.
 const SPACES: usize = 12;

@@ -108,10 +108,7 @@ fn paged(running: &mut Running) -> Result<()> {
 fn check_dump(started: &mut Started, crash: &Event, dump: &Event, filled: u64) -> Result<()> {
     let file = started.file("space.img");
     let running = &mut started.running;
-    let index = dump.number("disk")?;
-    let disk = running.events.all().iter().find(|e| e.name() == "disk" && e.0["index"] == index).cloned();
-    let disk = disk.context("the dump's disk was never reported")?;
-    running.bring_out(disk.number("base")?, u32::try_from(disk.number("bytes")?)?, &file, SHORT)?;
+    running.bring_out(dump.number("disk")?, &file, SHORT)?;
 
     let space = Space::open(&file)?;
     let record = space.record()?;

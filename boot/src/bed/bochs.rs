@@ -65,14 +65,20 @@ pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, mib: u64, ports: &[u16]) -> 
 }
 
 impl Running {
-    /// Writes `length` bytes of a Bochs machine's physical memory from `physical` on to `file`; the machine stands still
-    /// meanwhile.
+    /// Writes memory-backed disk `index` of a Bochs machine to `file`; the machine stands still meanwhile.
     ///
     /// Bochs reads through the page tables in force, so no partition may run: then the hypervisor's direct map is there.
     ///
     /// # Errors
-    /// Where the machine runs in another bed, or the file does not come within `limit`.
-    pub fn bring_out(&mut self, physical: u64, length: u32, file: &Path, limit: Duration) -> Result<()> {
+    /// Where the machine runs in another bed or has not told of the disk, or the file does not come within `limit`.
+    pub fn bring_out(&mut self, index: u64, file: &Path, limit: Duration) -> Result<()> {
+        let told = self.events.all().iter().find(|event| event.name() == "disk" && event.0["index"] == index);
+        let told = told.with_context(|| format!("disk {index} was never reported"))?;
+        let (base, bytes) = (told.number("base")?, told.number("bytes")?);
+        self.bring_out_memory(base, u32::try_from(bytes)?, file, limit)
+    }
+
+    fn bring_out_memory(&mut self, physical: u64, length: u32, file: &Path, limit: Duration) -> Result<()> {
         let linear = direct_map::BASE + physical;
         let part = crate::atomic::beside(file);
         self.debug(&format!("writemem \"{}\" {linear:#x} {length}", part.display()))?;

@@ -113,9 +113,8 @@ fn bring_out(running: &mut Running, story: &Story, folder: &Path) -> Result<Vec<
             .wait_for(END, "a partition to stop", |event| event.name() == "stopped" && event.0["partition"] == **name)?;
     }
     let (_, complete) = story.complete.as_ref().context("no dump is complete")?;
-    let place = story.disks.get(&complete.number("disk")?).context("the dump's disk was never reported")?;
     let file = folder.join("dump.img");
-    running.bring_out(place.0, u32::try_from(place.1)?, &file, END)?;
+    running.bring_out(complete.number("disk")?, &file, END)?;
     Ok(vec![file])
 }
 

@@ -34,8 +34,6 @@ pub struct Story {
     pub series: Series,
     /// Speed of each raw disk in bytes a second, where it was measured.
     pub raw_speed: BTreeMap<u64, u64>,
-    /// Where memory-backed disks are: their physical address and their size.
-    pub disks: BTreeMap<u64, (u64, u64)>,
     /// What ends the story early.
     pub failure: Option<String>,
     /// The last event's time by the machine's own clock, and the last moment by the clock that judges, in seconds.
@@ -59,7 +57,6 @@ impl Story {
             stats: BTreeMap::new(),
             series: Series::default(),
             raw_speed: BTreeMap::new(),
-            disks: BTreeMap::new(),
             failure: None,
             machine_s: 0.0,
             now: 0.0,
@@ -80,10 +77,6 @@ impl Story {
         let text = |member: &str| event.0[member].as_str().unwrap_or("").to_owned();
         let told = match event.name() {
             "boot" => Some(format!("the hypervisor runs: {}, {} CPUs", text("backend"), number("guest_cpus"))),
-            "disk" => {
-                self.disks.insert(number("index"), (number("base"), number("bytes")));
-                None
-            }
             "start" => Some(format!("incarnation {} starts", number("incarnation"))),
             "waiting" => Some(format!("waiting: {}", text("what"))),
             "bench" => self.measured(&text("id"), number("average")),

@@ -114,7 +114,8 @@ pub unsafe fn zero_page(page: *mut u8) {
 /// Copies `words` words of eight bytes.
 ///
 /// # Safety
-/// `from` is mapped readable and `to` writable for as much, the ranges do not overlap, and nothing else writes either.
+/// `from` is mapped readable and `to` writable for as much, and the ranges do not overlap. Of what somebody writes to `from` meanwhile (a page
+/// that is being cleaned stays its guest's) some is copied and some is not.
 pub unsafe fn copy_words(from: *const u8, to: *mut u8, words: u64) {
     // SAFETY: the caller's promise; the direction flag is clear by the ABI.
     unsafe {
