@@ -168,9 +168,11 @@ impl Play {
         const WORKING_SET: u64 = 32;
         for _ in 0..10_000 {
             if self.stats()?.number("resident")? <= WORKING_SET {
+                // What was asked for last may not be served yet; a new wish takes its place.
+                self.command("evict", Some(0))?;
                 return Ok(());
             }
-            self.command("evict", 1 << 20)?;
+            self.command("evict", Some(1 << 20))?;
         }
         bail!("eviction does not end: {}", self.stats()?.0)
     }
@@ -184,11 +186,11 @@ impl Play {
         self.event("stats")
     }
 
-    /// Gives a command about the partition, with a number unless that is 0.
+    /// Gives a command about the partition, with a number where it takes one.
     ///
     /// # Errors
     /// Where it is refused.
-    pub fn command(&mut self, word: &str, count: u64) -> Result<()> {
+    pub fn command(&mut self, word: &str, count: Option<u64>) -> Result<()> {
         let reply = self.ask(word, count)?;
         ensure!(reply.0["ok"] == true, "{word} was refused: {}", reply.0);
         Ok(())
@@ -199,14 +201,14 @@ impl Play {
     /// # Errors
     /// Where it is carried out.
     pub fn refused(&mut self, word: &str) -> Result<String> {
-        let reply = self.ask(word, 0)?;
+        let reply = self.ask(word, None)?;
         ensure!(reply.0["ok"] == false, "{word} was not refused");
         Ok(reply.text("error")?.to_owned())
     }
 
-    fn ask(&mut self, word: &str, count: u64) -> Result<Event> {
+    fn ask(&mut self, word: &str, count: Option<u64>) -> Result<Event> {
         let mut command = json!({"command": word, "partition": PARTITION});
-        if count > 0 {
+        if let Some(count) = count {
             command["count"] = count.into();
         }
         self.running.events.command(LIMIT, command)

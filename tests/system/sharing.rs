@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Ended};
+use boot::events::Event;
 use boot::volume::{Access, Image};
 use kernel::paging::space::Uuid;
 use kernel::paging::space::claim::{CLAIM_LEN, Claim};
@@ -80,6 +81,9 @@ fn taken(bed: Bed) -> Result<()> {
     let scene = Scene::new(bed, "taken", SMALL)?;
     let mut play = scene.start()?;
     play.get_ready()?;
+    // All that the guest lives on comes back from the disk.
+    play.key(b'v')?;
+    ensure!(play.line("wrong ")? == "0");
     let file = File::options().write(true).open(scene.image(0))?;
     let start = Claim::start(file.metadata()?.len()).context("room for a claim")?;
     let thief = Uuid([9; 16]);
@@ -89,19 +93,24 @@ fn taken(bed: Bed) -> Result<()> {
         file.write_all_at(&Claim { node: thief, beat: 1 }.encode(), start)?;
         file.sync_data()?;
         play.running.events.poll(Duration::from_millis(50));
-        let tells = |e: &&boot::events::Event| e.name() == "error" && e.0["place"] == "paging device 0";
+        let tells = |e: &&Event| e.name() == "error" && e.0["place"] == "paging device 0";
         if let Some(error) = play.running.events.all().iter().find(tells) {
             ensure!(error.text("message")?.contains(&format!("was taken by node {thief}")), "{}", error.0);
             break;
         }
         ensure!(Instant::now() < deadline, "nobody noticed");
     }
-    // From now on nothing of the first may reach the disk.
+    // From now on nothing of the first may reach the disk, and what is in its memory stays: it is the only copy.
     let before = play.running.disk_counters()?[0];
     for _ in 0..50 {
-        play.command("evict", 4096)?;
+        play.command("evict", Some(4096))?;
         play.stats()?;
     }
+    let is_told =
+        |e: &Event| e.0["place"] == "partition p on paging device 0" && e.0["message"].to_string().contains("takes no requests");
+    ensure!(play.running.events.all().iter().any(is_told), "nobody told that nothing leaves any more");
+    play.key(b'v')?;
+    ensure!(play.line("wrong ")? == "0");
     let after = play.running.disk_counters()?[0];
     ensure!(before.bytes_written == after.bytes_written, "{before:?} {after:?}");
     play.cut_power();

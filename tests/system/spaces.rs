@@ -46,7 +46,7 @@ fn waits(bed: Bed) -> Result<()> {
     play.event("waiting")?;
     ensure!(play.refused("crash")?.contains("waiting"));
     ensure!(epoch(&scene.image(0))? == 1);
-    play.command("release", 0)?;
+    play.command("release", None)?;
     play.event("released")?;
     play.event_with("start", |e| e.0["incarnation"] == 2)?;
     play.get_ready()?;
@@ -60,7 +60,7 @@ fn scrubs(bed: Bed) -> Result<()> {
     play.key(b'c')?;
     play.event("dump_complete")?;
     play.event("stopped")?;
-    play.command("release", 0)?;
+    play.command("release", None)?;
     play.event("released")?;
     play.power_off()?;
     let free = record(&scene.image(0))?;
@@ -82,7 +82,7 @@ fn two_dumps(bed: Bed) -> Result<()> {
     play.event("waiting")?;
     let epochs = [epoch(&scene.image(0))?, epoch(&scene.image(1))?];
     ensure!(epochs == [1, 2] || epochs == [2, 1], "{epochs:?}");
-    play.command("release", 0)?;
+    play.command("release", None)?;
     play.event_with("start", |e| e.0["incarnation"] == 3)?;
     play.get_ready()?;
     play.power_off()

@@ -38,6 +38,13 @@ impl Disk for AnyDisk {
         }
     }
 
+    fn is_dead(&self) -> bool {
+        match self {
+            Self::Virtio(disk) => disk.is_dead(),
+            Self::Memory(disk) => disk.is_dead(),
+        }
+    }
+
     fn counters(&self) -> DiskCounters {
         match self {
             Self::Virtio(disk) => disk.counters(),

@@ -157,6 +157,10 @@ impl<D: Disk> Disk for FaultDisk<D> {
         Ok(())
     }
 
+    fn is_dead(&self) -> bool {
+        self.inner.is_dead()
+    }
+
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
         let found = self.inner.poll(now_ns, out);
         let mut faults = self.faults.lock();

@@ -53,6 +53,11 @@ pub trait Disk: Sync {
     /// Collects what is finished (and what has timed out at `now_ns`), at most `out`'s room; returns how many.
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize;
 
+    /// Returns whether the disk will take no request any more: what is on it cannot be read again.
+    fn is_dead(&self) -> bool {
+        false
+    }
+
     /// Returns what the disk has done so far.
     fn counters(&self) -> DiskCounters {
         DiskCounters::default()
@@ -68,6 +73,9 @@ impl<D: Disk + ?Sized> Disk for &D {
     }
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
         (**self).poll(now_ns, out)
+    }
+    fn is_dead(&self) -> bool {
+        (**self).is_dead()
     }
     fn counters(&self) -> DiskCounters {
         (**self).counters()

@@ -39,6 +39,7 @@ impl Disk for NodeDisk {
 
     fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
         if self.is_given_up.load(Ordering::Acquire) {
+            // Nothing of the node's is read from it either: whoever has it now may have written anything.
             return Err(SubmitError::Failed);
         }
         self.found.disk.submit(request)
@@ -46,5 +47,9 @@ impl Disk for NodeDisk {
 
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
         self.found.disk.poll(now_ns, out)
+    }
+
+    fn is_dead(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire) || self.found.disk.is_dead()
     }
 }

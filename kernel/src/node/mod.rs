@@ -19,6 +19,7 @@ pub mod dumps;
 pub mod graves;
 pub mod io;
 pub mod measure;
+pub mod notices;
 pub mod services;
 pub mod spaces;
 pub mod start;

@@ -42,6 +42,9 @@ const fn line_of(which: Which) -> Line {
 pub fn turn(node: &'static Node, cpu: CpuId) -> bool {
     let work = node.pager.poll(cpu, time::now_ns());
     node.act_on(work);
+    if work.told {
+        super::notices::report_all(node);
+    }
     node.io.deliver(&node.pager);
     node.spaces.beat(time::now_ns());
     let tasks = node.tasks.poll();

@@ -89,11 +89,12 @@ impl DrainState {
         self.floor = self.floor.min(first.0);
     }
 
-    /// Notes that a page could not be written.
-    pub fn note_failure(&mut self, first: PageIndex, error: DiskError) {
+    /// Notes that a page could not be written; returns whether the write before went well.
+    pub fn note_failure(&mut self, first: PageIndex, error: DiskError) -> bool {
         self.pull_back(first);
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.error = Some(error);
+        self.failures == 1
     }
 
     /// Starts over, because somebody read a final page back behind the sweep: its frame has to go too.
@@ -190,7 +191,7 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
     let cursor = lowest.unwrap_or(slot.drain.next).min(slot.drain.next).max(slot.drain.floor);
     let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
     let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
-    let dead = slot.store.is_some_and(|store| store.dead).then_some(DiskError::Dead);
+    let dead = slot.is_dead().then_some(DiskError::Dead);
     Progress {
         cursor: PageIndex(cursor),
         remaining,
@@ -217,8 +218,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     pub(super) fn sweep(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) -> usize {
         let Some(number) = state.batches.vacant_for(id) else { return 0 };
         let alone = state.batches.of(id).next().is_none();
-        let State { batches, slots, .. } = state;
+        let State { batches, slots, notices, .. } = state;
         let (batch, slot) = (batches.get(number), slots.busy(id));
+        self.look_at_disk(slot, notices);
         if slot.drain.stands_still() || slot.closing || slot.writable(self.clock.load(Relaxed)).is_none() {
             return 0;
         }

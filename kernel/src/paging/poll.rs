@@ -26,11 +26,13 @@ pub struct Work {
     pub woke: bool,
     /// There is more to do at once: do not idle.
     pub busy: bool,
+    /// [`Pager::take_notice`] has something.
+    pub told: bool,
 }
 
 impl Default for Work {
     fn default() -> Self {
-        Self { kicks: Kicks(0), woke: false, busy: false }
+        Self { kicks: Kicks(0), woke: false, busy: false, told: false }
     }
 }
 
@@ -76,6 +78,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         for disk in 0..self.disks.len().min(MAX_DISKS) {
             self.take_completions(&mut state, disk, now, &mut work);
         }
+        work.told = !state.notices.is_empty();
         if self.is_quiet(&state, now) {
             return work;
         }

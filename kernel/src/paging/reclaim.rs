@@ -9,12 +9,14 @@
 //!
 //! Objects that give nothing although the hand has been round twice are left out for a while. Where all are and somebody still waits after
 //! a second, nothing will ever come, and waiting would be a hang: the faulter gets [`Loss::NoFrames`](super::Loss::NoFrames).
+//!
+//! Where a disk is dead, a clean page has become the only copy of itself, and stays.
 
 use super::batch::{Batch, Purpose};
 use super::counters::bump;
 use super::poll::{Budget, Work};
 use super::slots::Slot;
-use super::state::State;
+use super::state::{Notice, Notices, State};
 use super::{Pager, holder};
 use crate::addr::PageIndex;
 use crate::arch::percpu::CpuId;
@@ -124,16 +126,25 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             return self.sweep(state, id, me, budget, work);
         }
         let Some(number) = state.batches.vacant_for(id) else { return 0 };
-        let State { batches, slots, policy, .. } = state;
+        let State { batches, slots, policy, notices, .. } = state;
         let (batch, slot) = (batches.get(number), slots.busy(id));
+        self.look_at_disk(slot, notices);
         // One that is asked to leave page by page keeps no minimum: that is an operator's wish.
         let minimum = if slot.asked > 0 { 0 } else { slot.terms.minimum };
         let most = wanted.min(slot.object.counts().resident.saturating_sub(minimum));
-        let hand = Hand { pager: self, policy, can_write: slot.writable(now).is_some() };
+        let hand = Hand { pager: self, policy, can_write: slot.writable(now).is_some(), can_read: !slot.is_dead() };
         hand.go_round(slot, batch, (most as usize).min(VICTIMS), budget);
         let (object, found) = (slot.object.clone(), batch.len());
         work.kick(self.launch(state, number, &object, Purpose::Evict, me));
         found
+    }
+
+    /// Notes, before pages leave for a disk, that it is dead.
+    pub(super) fn look_at_disk(&self, slot: &mut Slot, notices: &mut Notices) {
+        let is_dead = slot.store.is_some_and(|store| self.disks[store.store.disk].is_dead());
+        if is_dead && slot.note_dead() {
+            notices.push(Notice::DiskDead { object: slot.object.id() });
+        }
     }
 
     /// Notices that somebody waits for frames that nobody will ever give.
@@ -178,6 +189,8 @@ struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: Policy> {
     policy: &'p P,
     /// Whether dirty pages have a place to go now.
     can_write: bool,
+    /// Whether a page that leaves without a write could come back from its block.
+    can_read: bool,
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
@@ -247,6 +260,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     }
 
     fn collect_clean(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping) -> bool {
+        // The only copy that is left.
+        if mapping.has_block && !self.can_read {
+            return false;
+        }
         let Ok(unmapped) = page.evict_clean() else { return false };
         batch.unmapped.push(unmapped);
         let counters = &self.pager.counters;

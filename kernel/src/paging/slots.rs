@@ -159,6 +159,11 @@ impl Slot {
         BATCH_PAGES / request * request
     }
 
+    /// Returns whether the disk is gone.
+    pub fn is_dead(&self) -> bool {
+        self.store.is_some_and(|store| store.dead)
+    }
+
     /// Notes that the disk is gone; returns whether that is news.
     pub fn note_dead(&mut self) -> bool {
         self.store.as_mut().is_some_and(|store| !core::mem::replace(&mut store.dead, true))

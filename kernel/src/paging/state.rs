@@ -20,7 +20,7 @@ const NOTICES: usize = 32;
 /// Something that an operator should hear of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Notice {
-    /// Pages could not be written; they are mapped again and dirty.
+    /// Pages could not be written; they are mapped again and dirty. Only the first such after a write that went well.
     WriteFailed {
         /// Whose.
         object: ObjectId,
@@ -153,6 +153,10 @@ impl Notices {
             self.queue.pop_front();
         }
         self.queue.push_back(notice);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     pub fn pop(&mut self) -> Option<Notice> {

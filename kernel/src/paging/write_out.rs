@@ -9,7 +9,7 @@ use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::segments::Segments;
 use super::slots::{Slot, StoreState};
-use super::state::{Notice, State};
+use super::state::{Notice, Notices, State};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError, Operation, Request, SubmitError};
@@ -68,15 +68,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Queues one request for each run of neighbours, until the disk is full.
-    fn write(
-        &self,
-        batch: &mut Batch,
-        number: usize,
-        slot: &mut Slot,
-        segments: &mut Segments,
-        notices: &mut super::state::Notices,
-        now: u64,
-    ) {
+    fn write(&self, batch: &mut Batch, number: usize, slot: &mut Slot, segments: &mut Segments, notices: &mut Notices, now: u64) {
         while batch.cursor < batch.lines.len() {
             let Some(first) = batch.lines.index(batch.cursor) else {
                 batch.cursor += 1;
@@ -156,21 +148,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Maps the pages of a run again: they are dirty, and written later.
-    fn fail_run(
-        &self,
-        batch: &mut Batch,
-        slot: &mut Slot,
-        notices: &mut super::state::Notices,
-        run: Range<usize>,
-        error: DiskError,
-        now: u64,
-    ) {
+    fn fail_run(&self, batch: &mut Batch, slot: &mut Slot, notices: &mut Notices, run: Range<usize>, error: DiskError, now: u64) {
         let count = run.len() as u32;
         let first = for_each_page(batch, slot, run, |page, ready, _| abort(page, ready));
         bump(&self.counters.write_errors, 1);
         let object = slot.object.id();
-        notices.push(Notice::WriteFailed { object, first, count, error });
-        slot.drain.note_failure(first, error);
+        if slot.drain.note_failure(first, error) {
+            notices.push(Notice::WriteFailed { object, first, count, error });
+        }
         slot.back_off(now);
         if error == DiskError::Dead && slot.note_dead() {
             notices.push(Notice::DiskDead { object });

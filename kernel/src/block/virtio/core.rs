@@ -145,6 +145,11 @@ impl<P: Port> Core<P> {
         core::array::from_fn(|n| self.region.read(self.plan.identity() + n))
     }
 
+    /// Returns whether the device takes no request any more.
+    pub fn is_dead(&self) -> bool {
+        self.phase == Phase::Dead
+    }
+
     fn free_slot(&self) -> Result<u16, SubmitError> {
         match self.phase {
             Phase::Ready => self.slots.next_free().ok_or(SubmitError::Full),

@@ -82,6 +82,10 @@ impl<P: Port> Disk for VirtioDisk<P> {
         self.core.lock().poll(now_ns, out, &self.stats)
     }
 
+    fn is_dead(&self) -> bool {
+        self.core.lock().is_dead()
+    }
+
     fn counters(&self) -> DiskCounters {
         self.stats.snapshot()
     }

@@ -150,6 +150,10 @@ impl Disk for FakeDisk {
         Ok(())
     }
 
+    fn is_dead(&self) -> bool {
+        self.inner().dead
+    }
+
     fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
         let mut inner = self.inner();
         let mut count = 0;

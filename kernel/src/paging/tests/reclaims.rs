@@ -143,6 +143,35 @@ fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
 }
 
 #[test]
+fn of_failures_in_a_row_only_the_first_is_news() {
+    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let object = rig.object(64, 0);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    rig.disk.inner().fail_writes = 3;
+    (0..1000).for_each(|_| rig.poll());
+    assert_eq!(rig.pager.counters().write_errors, 3);
+    assert!(matches!(rig.pager.take_notice(), Some(Notice::WriteFailed { .. })));
+    assert_eq!(rig.pager.take_notice(), None);
+}
+
+#[test]
+fn with_a_dead_disk_a_clean_page_stays_because_it_is_the_only_copy() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(256, 0);
+    rig.fill(&object, 0..256);
+    let clean: Vec<_> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), Leaf::Paged(_))).take(16).collect();
+    clean.iter().for_each(|&n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
+    rig.disk.inner().dead = true;
+    rig.pager.ask_evict(object.id(), 256);
+    (0..200).for_each(|_| rig.poll());
+    assert_eq!(rig.pager.take_notice(), Some(Notice::DiskDead { object: object.id() }));
+    for n in clean {
+        assert_eq!(rig.fault(&object, n), Fault::Resolved, "page {n} has left");
+        assert_eq!(rig.read(&object, n), u64::from(n) + 1);
+    }
+}
+
+#[test]
 fn a_cpu_does_not_idle_while_a_faulter_waits_for_a_pause_to_end() {
     let mut rig = Machine { frames: 32, ..Machine::default() }.start();
     let object = rig.object(64, 0);

@@ -1,0 +1,46 @@
+//! What the pager has met that an operator should hear of, as `error` events that name partition and paging device.
+//!
+//! Only live memory speaks here. A dump that cannot be written has its own event (`dump_failed`), which says what became of it.
+
+use super::{Node, report};
+use crate::console::event::Event;
+use crate::mm::object::ObjectId;
+use crate::paging::Notice;
+use crate::partition::shared::Shared;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+/// Reports everything that waits.
+#[cold]
+pub fn report_all(node: &Node) {
+    while let Some(notice) = node.pager.take_notice() {
+        let (object, message) = match notice {
+            Notice::WriteFailed { object, first, count, error } => {
+                let last = first.0.saturating_add(count.saturating_sub(1));
+                let what = format!("pages {} to {last} could not be written ({error:?})", first.0);
+                (object, format!("{what}: they stay in memory, and are tried again"))
+            }
+            Notice::PageLost { object, index, loss } => (object, format!("page {} cannot be read back ({loss:?})", index.0)),
+            Notice::DiskDead { object } => {
+                (object, "the disk takes no requests any more: what is in memory stays there".to_string())
+            }
+        };
+        if let Some(shared) = owner(node, object) {
+            report(&Event::Error { place: &place(node, shared), message: &message });
+        }
+    }
+}
+
+/// Returns whose live memory an object is.
+fn owner(node: &Node, object: ObjectId) -> Option<&Shared> {
+    let is_owner = |shared: &&Shared| super::stats::memory_of(node, shared).is_some_and(|memory| memory.id() == object);
+    node.partitions.iter().map(|shared| &**shared).find(is_owner)
+}
+
+/// Names a partition and where its pages go.
+fn place(node: &Node, shared: &Shared) -> String {
+    let (name, incarnation) = (shared.name(), shared.incarnation());
+    let mut spaces = node.spaces.summaries().into_iter();
+    let space = spaces.find(|space| space.owner.as_ref().is_some_and(|(of, epoch)| of == name && *epoch == incarnation));
+    space.map_or_else(|| format!("partition {name}"), |space| format!("partition {name} on {}", space.place))
+}
