@@ -55,7 +55,7 @@ fn soak(bed: Bed) -> Result<()> {
         ..Member::new(&name(index), "turmoil", MEMORY_MIB, &cmdline(seed, index))
     };
     let seconds = number_from("TIDEPOOL_SOAK_SECONDS");
-    // Counting instructions, QEMU has one thread for all CPUs: more than one would only wait for each other.
+    // Counting instructions, QEMU runs its CPUs in turn, and 7.2 gives every turn to the first that has something to do.
     let (clock, cpus) = if seconds.is_some() && bed == Bed::Qemu { (LONG, 1) } else { (Clock::Host, 2) };
     let several = Several {
         pool_mib: POOL_MIB,
