@@ -3,6 +3,7 @@
 use super::Scale;
 use super::story::Story;
 use crate::dump::Verdict as BlockVerdict;
+use crate::events::Event;
 use crate::report::{Facts, Table, time};
 use serde_json::Value;
 use std::fmt::Display;
@@ -75,10 +76,26 @@ impl Verdict {
         }
     }
 
+    /// Judges what is promised, in percent of what there is.
+    pub fn overcommit(&mut self, percent: u64) {
+        self.claim("overcommit", format!("{}.{:02}", percent / 100, percent % 100), percent >= 200);
+    }
+
+    /// Judges a restart behind the threshold; `early` if it came before the dump was complete.
+    pub fn restart(&mut self, whose: &str, restart: &Event, early: bool) {
+        let number = |member: &str| restart.0[member].as_u64().unwrap_or(0);
+        let remaining = number("drain_remaining");
+        self.claim(&format!("{whose}pages still to drain at the restart"), remaining, remaining > 0 && early);
+        let (freed, needed) = (number("freed_from_image"), number("boot_memory"));
+        let gate = restart.0["gate"].as_str().unwrap_or("");
+        let text = format!("{gate}: {freed} of {needed} pages freed");
+        self.claim(&format!("{whose}restart gate"), text, gate == "threshold" && freed >= needed);
+        self.facts.add(&format!("{whose}from crash to restart"), time(number("since_crash_ns")));
+    }
+
     /// Judges the paging, the crash and what the neighbours felt of it.
     pub fn of_story(&mut self, story: &Story) {
-        let overcommit = story.scale().overcommit_percent();
-        self.claim("overcommit", format!("{}.{:02}", overcommit / 100, overcommit % 100), overcommit >= 200);
+        self.overcommit(story.scale().overcommit_percent());
         for name in story.workers.keys() {
             self.of_partition(story, name);
         }
@@ -111,13 +128,7 @@ impl Verdict {
         let Some((_, restart)) = &story.restart else {
             return self.claim("restart", "none", false);
         };
-        let number = |member: &str| restart.0[member].as_u64().unwrap_or(0);
-        let remaining = number("drain_remaining");
-        self.claim("pages still to drain at the restart", remaining, remaining > 0 && !story.complete_before_restart);
-        let (freed, needed) = (number("freed_from_image"), number("boot_memory"));
-        let gate = restart.0["gate"].as_str().unwrap_or("");
-        self.claim("restart gate", format!("{gate}: {freed} of {needed} pages freed"), gate == "threshold" && freed >= needed);
-        self.facts.add("from crash to restart", time(number("since_crash_ns")));
+        self.restart("", restart, !story.complete_before_restart);
     }
 
     fn of_drain(&mut self, story: &Story) {
