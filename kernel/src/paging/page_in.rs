@@ -43,21 +43,19 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let id = object.id();
-        let slot = state.slots.get(id).expect("an object with paged pages is attached");
-        let store = slot.store.as_ref().expect("an object with paged pages has a store");
-        let (dead, most) = (store.dead, store.max_pages as u32);
+        let number = state.transfers.vacant();
+        let Some((number, frame)) = number.and_then(|number| Some((number, self.take_frame(state, id)?))) else {
+            let lost = state.slots.get(id).and_then(|slot| slot.loss_of(page.index())).map(Fault::Lost);
+            return Some(lost.unwrap_or_else(|| self.wait_for_frames_locked(state, id, ticket)));
+        };
+        let State { transfers, slots, segments, credits, .. } = &mut *state;
+        // Looked up once for everything: this is the path that somebody waits for.
+        let slot = slots.get(id).expect("an object with paged pages is attached");
         if let Some(loss) = slot.loss_of(page.index()) {
+            self.ground.frames.free(frame);
             return Some(Fault::Lost(loss));
         }
-        if dead {
-            return Some(Fault::Lost(Loss::Io(DiskError::Dead)));
-        }
-        let Some(number) = state.transfers.vacant() else {
-            return Some(self.wait_for_frames_locked(state, id, ticket));
-        };
-        let Some(frame) = self.take_frame(state, id) else {
-            return Some(self.wait_for_frames_locked(state, id, ticket));
-        };
+        let store = slot.store.as_ref().expect("an object with paged pages has a store");
         let coming = match self.coming(page, number, frame) {
             Ok(coming) => coming,
             Err(frame) => {
@@ -65,10 +63,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 return None;
             }
         };
-        let State { transfers, slots, segments, credits, .. } = &mut *state;
         let transfer = transfers.start(number, (id, page.index()), access, coming, now);
-        self.read_around(object, transfer, number, most, credits.total());
-        let answer = self.hand_over(transfer, number, store_of(slots, id), segments);
+        self.read_around(object, transfer, number, store.max_pages as u32, credits.total());
+        let answer = self.hand_over(transfer, number, store, segments);
         self.note_handed_over(state, number, answer);
         Some(Fault::Wait(ticket))
     }

@@ -6,7 +6,7 @@ use super::drain::DrainState;
 use super::fault::Loss;
 use super::sample::Use;
 use crate::addr::PageIndex;
-use crate::block::DiskInfo;
+use crate::block::{DiskError, DiskInfo};
 use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
 use crate::pool::Terms;
 use alloc::{boxed::Box, sync::Arc, vec};
@@ -189,9 +189,10 @@ impl Slot {
         was
     }
 
-    /// Returns why the page cannot be read back, if that is known.
+    /// Returns why the page cannot be read back, if that is known: of it, or of its disk.
     pub fn loss_of(&self, index: PageIndex) -> Option<Loss> {
-        self.lost.iter().find(|(lost, _)| *lost == index).map(|(_, loss)| *loss)
+        let known = self.lost.iter().find(|(lost, _)| *lost == index).map(|(_, loss)| *loss);
+        known.or_else(|| self.is_dead().then_some(Loss::Io(DiskError::Dead)))
     }
 
     /// Remembers that the page cannot be read back; the oldest memory makes room.

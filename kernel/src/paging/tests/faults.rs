@@ -217,6 +217,20 @@ fn a_dead_disk_loses_pages_instead_of_hanging() {
 }
 
 #[test]
+fn a_lost_page_is_told_as_such_though_no_frame_is_free() {
+    let (mut rig, object) = paged();
+    rig.disk.inner().dead = true;
+    let index = first_paged(&rig, &object);
+    assert!(matches!(rig.fault(&object, index), Fault::Wait(_)));
+    rig.poll();
+    let hog = rig.bare_object(256);
+    rig.pager.attach(hog.clone(), None).unwrap();
+    let full = (0..256).any(|n| matches!(rig.fault(&hog, n), Fault::Wait(_)));
+    assert!(full, "frames are left");
+    assert_eq!(rig.fault(&object, index), Fault::Lost(Loss::Io(DiskError::Dead)));
+}
+
+#[test]
 fn memory_that_cannot_leave_ends_in_a_reason_instead_of_a_hang() {
     let mut rig = Machine { frames: 32, ..Machine::default() }.start();
     let object = rig.bare_object(64);
