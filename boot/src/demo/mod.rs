@@ -11,6 +11,7 @@
 
 pub mod counters;
 pub mod nested;
+mod panel;
 pub mod picture;
 pub mod readers;
 pub mod scale;

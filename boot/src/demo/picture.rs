@@ -1,5 +1,6 @@
 //! The pool over time, drawn: who holds its frames, and when the crash, the restart and the complete dump were.
 
+use super::panel::{HEIGHT, Panel};
 use crate::events::Event;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -7,9 +8,6 @@ use std::fmt::Write;
 use std::path::Path;
 
 const WIDTH: f64 = 1080.0;
-const HEIGHT: f64 = 420.0;
-const TOP: f64 = 56.0;
-const BASE: f64 = 372.0;
 /// Left and right edge of the whole run, and of the piece around the crash.
 const WHOLE: (f64, f64) = (64.0, 600.0);
 const PIECE: (f64, f64) = (680.0, 1056.0);
@@ -19,7 +17,6 @@ const AROUND: f64 = 1.0;
 const COLOURS: [&str; 6] = ["#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#bbbbbb"];
 const FREE: &str = "#f2f2f2";
 const IMAGE: &str = "#ee6677";
-const PAGES_PER_MIB: f64 = 256.0;
 
 /// The pool at one moment, in pages.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -120,10 +117,11 @@ impl Series {
         let (inside, outside): (Vec<&Mark>, Vec<&Mark>) =
             self.marks.iter().partition(|mark| (piece.0..=piece.1).contains(&mark.seconds));
         let names = |marks: &[&Mark]| marks.iter().map(|mark| self.name(mark)).collect::<Vec<_>>();
-        let whole = Panel::of(WHOLE, (first, last), &self.samples)?;
+        let pages = self.samples.iter().map(|sample| sample.total).max()?;
+        let whole = Panel::of(WHOLE, (first, last), pages)?;
         let nameless: Vec<_> = inside.iter().map(|mark| (mark.seconds, String::new())).collect();
         svg += &self.panel(&whole, &layers, &[nameless, names(&outside)].concat());
-        if let Some(panel) = Panel::of(PIECE, piece, &self.samples) {
+        if let Some(panel) = Panel::of(PIECE, piece, pages) {
             svg += &self.panel(&panel, &layers, &names(&inside));
         }
         svg += &legend(&layers);
@@ -142,11 +140,12 @@ impl Series {
     }
 
     fn panel(&self, panel: &Panel, layers: &[Layer], marks: &[(f64, String)]) -> String {
-        let mut below = vec![0.0; self.samples.len()];
+        let times: Vec<f64> = self.samples.iter().map(|sample| sample.seconds).collect();
+        let mut below = vec![0.0; times.len()];
         let mut svg = panel.clip();
         for (_, colour, pages) in layers {
             let above: Vec<f64> = below.iter().zip(pages).map(|(below, pages)| below + pages).collect();
-            svg += &panel.area(&self.samples, &below, &above, colour);
+            svg += &panel.area(&times, &below, &above, colour);
             below = above;
         }
         svg + &panel.axes() + &panel.marks(marks)
@@ -171,86 +170,6 @@ impl Series {
 /// A name, a colour, pages over time.
 type Layer = (String, &'static str, Vec<f64>);
 
-/// Where values come to lie.
-struct Panel {
-    edges: (f64, f64),
-    time: (f64, f64),
-    pages: f64,
-}
-
-impl Panel {
-    fn of(edges: (f64, f64), time: (f64, f64), samples: &[Sample]) -> Option<Self> {
-        let pages = samples.iter().map(|sample| sample.total).max()?;
-        (time.1 > time.0 && pages > 0).then_some(Self { edges, time, pages: pages as f64 })
-    }
-
-    fn x(&self, seconds: f64) -> f64 {
-        self.edges.0 + (seconds - self.time.0) / (self.time.1 - self.time.0) * (self.edges.1 - self.edges.0)
-    }
-
-    fn y(&self, pages: f64) -> f64 {
-        BASE - (pages / self.pages).min(1.0) * (BASE - TOP)
-    }
-
-    /// What lies outside is cut off at the edges.
-    fn clip(&self) -> String {
-        let (left, right) = self.edges;
-        format!(
-            "<clipPath id=\"c{left}\"><rect x=\"{left}\" y=\"{TOP}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
-            right - left,
-            BASE - TOP
-        )
-    }
-
-    fn area(&self, samples: &[Sample], below: &[f64], above: &[f64], colour: &str) -> String {
-        let point = |(sample, pages): (&Sample, &f64)| format!("{:.1},{:.1}", self.x(sample.seconds), self.y(*pages));
-        let upper = samples.iter().zip(above).map(point);
-        let lower = samples.iter().zip(below).rev().map(point);
-        let points: Vec<String> = upper.chain(lower).collect();
-        let clip = format!("clip-path=\"url(#c{})\"", self.edges.0);
-        format!("<polygon points=\"{}\" fill=\"{colour}\" stroke=\"white\" stroke-width=\"0.4\" {clip}/>\n", points.join(" "))
-    }
-
-    fn axes(&self) -> String {
-        let ((left, right), mut text) = (self.edges, String::new());
-        for quarter in 0..=4 {
-            let pages = self.pages * f64::from(quarter) / 4.0;
-            let (y, mib) = (self.y(pages), pages / PAGES_PER_MIB);
-            let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{mib:.0}</text>", left - 8.0, y + 4.0);
-            let _ = writeln!(text, "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#00000022\"/>");
-        }
-        let step = nice_step(self.time.1 - self.time.0);
-        let digits = usize::from(step < 1.0);
-        let mut at = (self.time.0 / step).ceil() * step;
-        while at <= self.time.1 {
-            let x = self.x(at);
-            let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at:.digits$}</text>", BASE + 18.0);
-            at += step;
-        }
-        let _ = writeln!(text, "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">seconds</text>", HEIGHT - 12.0);
-        let _ = writeln!(text, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">MiB</text>", left - 8.0, TOP - 14.0);
-        text
-    }
-
-    /// Draws lines with their names, if they have one.
-    fn marks(&self, marks: &[(f64, String)]) -> String {
-        let mut text = String::new();
-        for (row, (seconds, name)) in marks.iter().enumerate() {
-            // Marks lie close to each other: their names stand on steps.
-            let (x, y) = (self.x(*seconds), TOP + 16.0 + 16.0 * (row % 6) as f64);
-            let _ = writeln!(text, "<path d=\"M{x:.1} {TOP}V{BASE}\" stroke=\"black\" stroke-dasharray=\"4 3\"/>");
-            if !name.is_empty() {
-                let style = "font-weight=\"bold\" paint-order=\"stroke\" stroke=\"white\" stroke-width=\"3\"";
-                // To the side where there is room.
-                let middle = (self.edges.0 + self.edges.1) / 2.0;
-                let (x, anchor) = if x > middle { (x - 4.0, "end") } else { (x + 4.0, "start") };
-                let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {style}>{name}</text>");
-            }
-        }
-        text
-    }
-}
-
 fn legend(layers: &[Layer]) -> String {
     let (mut text, mut x) = (String::new(), WHOLE.0);
     let _ = writeln!(text, "<text x=\"{x}\" y=\"18\" font-weight=\"bold\">Frames of the pool</text>");
@@ -261,14 +180,6 @@ fn legend(layers: &[Layer]) -> String {
         x += 34.0 + 7.0 * name.len() as f64;
     }
     text
-}
-
-/// Returns the distance of labels, about eight of them for the whole, in 1, 2 or 5 of some power of ten.
-fn nice_step(span: f64) -> f64 {
-    let rough = span / 8.0;
-    let power = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0].into_iter().map(|n| n * power).find(|step| *step >= rough);
-    step.unwrap_or(10.0 * power)
 }
 
 #[cfg(test)]
@@ -318,10 +229,5 @@ mod tests {
     #[test]
     fn without_samples_there_is_no_picture() {
         assert_eq!(Series::default().svg("a"), None);
-    }
-
-    #[test]
-    fn labels_stand_at_round_numbers() {
-        assert_eq!([7.0, 60.0, 300.0].map(nice_step), [1.0, 10.0, 50.0]);
     }
 }
