@@ -142,8 +142,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Notes, before pages leave for a disk, that it is dead.
     pub(super) fn look_at_disk(&self, slot: &mut Slot, notices: &mut Notices) {
         let is_dead = slot.store.is_some_and(|store| self.disks[store.store.disk].is_dead());
-        if is_dead && slot.note_dead() {
-            notices.push(Notice::DiskDead { object: slot.object.id() });
+        if is_dead {
+            note_dead(slot, notices);
         }
     }
 
@@ -177,6 +177,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             any = true;
         }
         any
+    }
+}
+
+/// Notes that an object's disk is dead, and says so once.
+pub(super) fn note_dead(slot: &mut Slot, notices: &mut Notices) {
+    if slot.note_dead() {
+        notices.push(Notice::DiskDead { object: slot.object.id() });
     }
 }
 

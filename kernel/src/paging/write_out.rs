@@ -7,6 +7,7 @@ use super::Pager;
 use super::batch::{Batch, Phase, Purpose};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
+use super::reclaim::note_dead;
 use super::segments::Segments;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, Notices, State};
@@ -157,8 +158,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             notices.push(Notice::WriteFailed { object, first, count, error });
         }
         slot.back_off(now);
-        if error == DiskError::Dead && slot.note_dead() {
-            notices.push(Notice::DiskDead { object });
+        if error == DiskError::Dead {
+            note_dead(slot, notices);
         }
     }
 }

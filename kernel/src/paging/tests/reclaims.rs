@@ -125,11 +125,17 @@ fn a_frame_in_limbo_is_not_read_before_the_other_cpu_has_passed() {
     assert_eq!(rig.read(&object, going[0]), 99);
 }
 
-#[test]
-fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
+/// A machine whose frames all hold pages of one object that were written.
+fn full() -> (Rig, Arc<MemoryObject>) {
     let mut rig = Machine { frames: 64, ..Machine::default() }.start();
     let object = rig.object(64, 0);
     (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    (rig, object)
+}
+
+#[test]
+fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
+    let (mut rig, object) = full();
     rig.disk.inner().fail_writes = 1;
     rig.settle();
     assert_eq!(rig.pager.counters().write_errors, 1);
@@ -144,14 +150,13 @@ fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
 
 #[test]
 fn of_failures_in_a_row_only_the_first_is_news() {
-    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
-    let object = rig.object(64, 0);
-    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    let (mut rig, object) = full();
     rig.disk.inner().fail_writes = 3;
     (0..1000).for_each(|_| rig.poll());
     assert_eq!(rig.pager.counters().write_errors, 3);
     assert!(matches!(rig.pager.take_notice(), Some(Notice::WriteFailed { .. })));
     assert_eq!(rig.pager.take_notice(), None);
+    (0..64).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
 }
 
 #[test]
