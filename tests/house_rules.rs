@@ -1,5 +1,6 @@
 //! The house rules that a machine can check. Each test lists every violation as `file:line: text`.
 
+use tests::modules::{ROOTS, unseen_tests};
 use tests::source::{Source, files};
 
 /// Lines above a place in which its note is looked for.
@@ -134,4 +135,33 @@ fn modules_begin_with_their_purpose() {
     let lacking = |source: &Source| !source.is_test() && !source.text.lines().take(8).any(|line| line.starts_with("//!"));
     let found: Vec<_> = sources.filter(lacking).map(|source| source.path).collect();
     none(&found, "a module begins with a //! comment");
+}
+
+#[test]
+fn the_readme_shows_the_example_that_it_names() {
+    let text = |path: &str| std::fs::read_to_string(boot::paths::workspace().join(path)).expect("the file is there");
+    let (readme, example) = (text("README.md"), text("examples/two.toml"));
+    let shown = &example[example.find("[pool]").expect("a pool")..];
+    assert!(readme.contains(&format!("```toml\n{shown}```")), "README.md shows another examples/two.toml");
+    boot::demo::record::replace(&readme, "").expect("the README has room for a run");
+}
+
+#[test]
+fn every_test_is_compiled_and_run_somewhere() {
+    // The module names some in the texts of its own tests.
+    let sources: Vec<_> = rust();
+    none(&unseen_tests(&sources, ROOTS), "tests that `cargo test` never compiles");
+}
+
+#[test]
+fn messages_are_no_debug_text() {
+    let found = violations(&files(&[".rs"]), |source, _, line| {
+        let shown = ["kernel/src/node/", "kernel/src/partition/", "kernel/src/paging/", "boot/src/"];
+        let debug = line.contains(":?}") || line.contains(":#?}") || line.contains(":x?}");
+        // An assertion is for us.
+        // So is the transcript's copy of an emulator's command.
+        let ours = ["assert", "panic!", "expect(", "unreachable!", "join(COMMAND)"].iter().any(|word| line.contains(word));
+        debug && !ours && !is_comment(line) && !source.is_test() && shown.iter().any(|folder| source.path.starts_with(folder))
+    });
+    none(&found, "what people read is written for them: Display, not Debug");
 }

@@ -17,6 +17,9 @@ pub enum Source {
     Bytes(Vec<u8>),
 }
 
+/// Characters of a file's path that its module's name shows; with the number they stay below the 100 of a tar header.
+const READABLE: usize = 80;
+
 /// The modules of a boot archive, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Archive {
@@ -24,11 +27,34 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Adds a module unless one of that name is there already.
+    /// Adds a module of ours.
+    ///
+    /// # Panics
+    /// Where one of that name is there already (our bug: names of files have a number in front).
     pub fn add(&mut self, name: &str, source: Source) {
-        if self.modules.iter().all(|(n, _)| n != name) {
-            self.modules.push((name.to_owned(), source));
+        assert!(self.modules.iter().all(|(n, _)| n != name), "a module's name is given once: {name}");
+        self.modules.push((name.to_owned(), source));
+    }
+
+    /// Adds a file, once; returns its module's name.
+    ///
+    /// The end of the path is for people; the number in front is what tells modules apart, whatever was cut or replaced behind it.
+    pub fn add_file(&mut self, path: PathBuf) -> String {
+        let is_it = |source: &Source| matches!(source, Source::File(there) if *there == path);
+        if let Some((name, _)) = self.modules.iter().find(|(_, source)| is_it(source)) {
+            return name.clone();
         }
+        let text: Vec<_> = path.display().to_string().chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+        let tail: String = text[text.len().saturating_sub(READABLE)..].iter().collect();
+        let name = format!("{}/{}", self.modules.len(), tail.trim_start_matches('/'));
+        self.add(&name, Source::File(path));
+        name
+    }
+
+    /// Puts other bytes in place of a module's.
+    pub fn replace(&mut self, name: &str, source: Source) {
+        self.modules.retain(|(other, _)| other != name);
+        self.add(name, source);
     }
 
     /// Returns the bytes of memory that the archive will take.
@@ -85,10 +111,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_size_told_is_the_size_written_and_names_are_unique() {
+    #[should_panic(expected = "given once")]
+    fn a_name_that_is_given_twice_is_our_bug() {
+        let mut archive = Archive::default();
+        archive.add("config", Source::Bytes(vec![1]));
+        archive.add("config", Source::Bytes(vec![2]));
+    }
+
+    #[test]
+    fn files_whose_names_look_alike_are_different_modules() {
+        let long = |start: char| PathBuf::from(format!("/{start}/{}/vmlinuz", "x".repeat(90)));
+        let files = [long('a'), long('b'), "/a b".into(), "/a_b".into(), "/ä".into(), "/ö".into(), "/config".into()];
+        let mut archive = Archive::default();
+        let names: Vec<_> = files.iter().map(|file| archive.add_file(file.clone())).collect();
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), files.len(), "{names:?}");
+        assert!(names.iter().all(|name| name.len() < 100 && name != "config"));
+        assert_eq!(archive.add_file(files[1].clone()), names[1], "one file is one module");
+        assert_eq!(archive.modules.len(), files.len());
+    }
+
+    #[test]
+    fn the_size_told_is_the_size_written() {
         let mut archive = Archive::default();
         archive.add("config", Source::Bytes(vec![1; 700]));
-        archive.add("config", Source::Bytes(vec![2; 3]));
         archive.add("kernel", Source::Bytes(vec![3; 512]));
         let path = std::env::temp_dir().join(format!("tidepool-archive-{}.tar", std::process::id()));
         archive.write(&path).unwrap();

@@ -47,7 +47,7 @@ impl Common {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Boot a configuration and give its console; Ctrl-C ends it
+    /// Boot a configuration and give its console; Ctrl-] is the way out: `quit` ends the machine
     Boot(BootArguments),
     /// Make and look at the image files of paging devices
     #[command(subcommand)]
@@ -55,8 +55,14 @@ pub enum Command {
     /// List, verify and release crash dumps on paging devices
     #[command(subcommand)]
     Dump(commands::dump::Action),
+    /// Write the image of a stick that starts a configuration on BIOS and on UEFI machines
+    Image(commands::image::Arguments),
     /// Count the instructions that exits, faults, page-ins and dumps take
-    Bench,
+    Bench(commands::bench::Arguments),
+    /// Say what this machine offers, run one partition on its best bed, and print what to send with a report
+    Doctor,
+    /// Put the last demonstration's figures and picture into this tree's README
+    Readme,
     /// Install and fetch everything that the demonstration and the tests need
     Setup,
 }
@@ -72,8 +78,25 @@ pub struct BootArguments {
     #[arg(long)]
     pub hypervisor: Option<PathBuf>,
     /// CPUs of the machine that run guests [default: as configured, else 2]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub cpus: Option<u32>,
+    /// A Unix socket to make: events for programs, and commands from them, a JSON object a line (docs/events.md)
+    #[arg(long, value_name = "PATH")]
+    pub events: Option<PathBuf>,
+    /// A Unix socket to make: the console of a partition, byte for byte
+    #[arg(long, value_name = "NAME=PATH", value_parser = console_path)]
+    pub console: Vec<(String, PathBuf)>,
+    /// Show the console only, no lines about crashes, dumps and errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Reads `NAME=PATH`.
+fn console_path(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.to_owned(), path.into())),
+        _ => Err("must be NAME=PATH, a partition's name and where its socket is made".to_owned()),
+    }
 }
 
 /// Runs the process's command line.
@@ -84,7 +107,9 @@ pub fn main() -> ExitCode {
 /// Runs a command line, the program's name included; errors go to standard error, the status is 0 only where everything held.
 pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
-    match run(&cli) {
+    let result = run(&cli);
+    interrupt::yield_to_end();
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tidepool: {error:#}");
@@ -99,7 +124,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Some(Command::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
         Some(Command::Volume(action)) => commands::volume::run(action),
         Some(Command::Dump(action)) => commands::dump::run(action),
-        Some(Command::Bench) => commands::bench::run(&cli.common),
+        Some(Command::Image(arguments)) => commands::image::run(&cli.common, arguments),
+        Some(Command::Bench(arguments)) => commands::bench::run(&cli.common, arguments),
+        Some(Command::Doctor) => commands::doctor::run(&cli.common),
+        Some(Command::Readme) => commands::readme::run(),
         Some(Command::Setup) => commands::setup::run(&cli.common),
         None => commands::demo::run(&cli.common),
     }

@@ -4,31 +4,40 @@
 //! everything else: the ELF header of a dump whose drain was cut off is made from them here exactly as the
 //! hypervisor would at its next start.
 
+mod choice;
+pub mod gdb;
 mod select;
+mod windows;
 
+pub use choice::DumpChoice;
 pub use select::{BootLoader, deselect, select};
 
 use crate::volume::{Access, Image};
 use anyhow::{Context, Result, bail, ensure};
 use kernel::addr::{Gfn, PAGE_SIZE, PageIndex};
 use kernel::dump::describe::{CorePages, Count, Headers, Stream};
-use kernel::dump::elf::Content;
+use kernel::dump::elf::{Content, CorePage};
 use kernel::mm::crc::crc32c;
-use kernel::paging::space::content::content_of;
+use kernel::paging::space::content::{alike_bits, content_of_bit, has_bit};
+use kernel::paging::space::layout::Extent;
 use kernel::paging::space::record::Contents;
 use kernel::paging::space::{Record, SpaceState};
 use std::path::Path;
+use windows::Window;
 
 /// Bytes of blocks that are read at a time.
 const PIECE_PAGES: u32 = 256;
+
+/// Bytes of the header that are made at a time.
+const HEADER_PIECE: usize = 1 << 16;
 
 /// A dump and what describes its pages.
 pub struct Dump {
     image: Image,
     record: Record,
     contents: Contents,
-    bitmap: Vec<u8>,
-    checksums: Vec<u8>,
+    bitmap: Window,
+    checksums: Window,
 }
 
 /// What a verification found.
@@ -65,18 +74,26 @@ impl Dump {
         let record = image.record()?;
         ensure!(record.state.holds_dump(), "{}: holds no dump, the space is {}", image.name(), record.state.name());
         let contents = record.contents.clone().context("a dump's record describes its pages")?;
-        let read = |extent: kernel::paging::space::layout::Extent| -> Result<Vec<u8>> {
-            let mut bytes = vec![0; usize::try_from(extent.len)?];
-            image.read(extent.start, &mut bytes)?;
-            Ok(bytes)
+        let window = |extent: Extent| match record.state.describes_pages() {
+            true => Window::new(extent),
+            // What lies there is an earlier incarnation's.
+            false => Window::new(Extent { len: 0, ..extent }),
         };
-        let (bitmap, checksums) = (read(contents.layout.bitmap())?, read(contents.layout.checksums())?);
+        let (bitmap, checksums) = (window(contents.layout.bitmap()), window(contents.layout.checksums()));
         Ok(Self { image, record, contents, bitmap, checksums })
     }
 
     /// Returns the space's name for people.
     pub fn name(&self) -> String {
         self.image.name()
+    }
+
+    /// Returns what a command line has to name for this dump.
+    pub fn place(&self) -> String {
+        match self.image.number() {
+            0 => self.image.path().display().to_string(),
+            number => format!("{} {number}", self.image.path().display()),
+        }
     }
 
     /// Returns the space's record.
@@ -89,21 +106,33 @@ impl Dump {
         self.contents.layout.pages()
     }
 
-    /// Returns the ELF header and program headers that describe what is final.
-    pub fn header(&self) -> Result<Vec<u8>> {
+    /// Hands out, piece by piece with the offset of each, the ELF header and program headers that describe what is final.
+    fn describe(&self, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut count = Count::default();
         let program_headers = count.step(self, u32::MAX).context("all pages are counted in one step")?;
         let mut stream = Headers::new(&self.contents.layout, program_headers, self.record.drain.notes_len.into());
-        let mut bytes = vec![0; usize::try_from(stream.total_bytes())?];
-        let mut at = 0;
-        // A stream wants some room for a piece; the last piece may end exactly at the end.
-        let mut piece = vec![0; 1 << 16];
-        while let n @ 1.. = stream.fill(self, &mut piece) {
-            bytes.get_mut(at..at + n).context("the stream is as long as it says")?.copy_from_slice(&piece[..n]);
-            at += n;
+        let (total, mut at) = (stream.total_bytes(), 0);
+        let mut piece = vec![0; HEADER_PIECE];
+        while stream.next().is_some() {
+            let n = stream.fill(self, &mut piece);
+            take(at, &piece[..n])?;
+            at += n as u64;
         }
-        ensure!(at == bytes.len(), "the header has {at} bytes instead of {}", bytes.len());
-        Ok(bytes)
+        self.bitmap.check()?;
+        ensure!(at == total, "the header has {at} bytes instead of {total}");
+        Ok(())
+    }
+
+    /// Returns whether the image begins with the header that describes what is final.
+    fn has_current_header(&self) -> Result<bool> {
+        let (mut found, mut is_current) = (vec![0; HEADER_PIECE], true);
+        self.describe(|at, expected| {
+            let found = &mut found[..expected.len()];
+            self.image.read(at, found)?;
+            is_current &= found == expected;
+            Ok(())
+        })?;
+        Ok(is_current)
     }
 
     /// Checks every block against its checksum, and the ELF header against bitmap and progress.
@@ -111,13 +140,23 @@ impl Dump {
     /// # Errors
     /// Where the image cannot be read.
     pub fn verify(&self) -> Result<Verdict> {
-        let expected = self.header()?;
-        let mut found = vec![0; expected.len()];
-        self.image.read(0, &mut found)?;
-        let mut verdict = Verdict { header_current: found == expected, ..Verdict::default() };
-        for first in (0..self.page_count()).step_by(PIECE_PAGES as usize) {
-            self.verify_piece(first, PIECE_PAGES.min(self.page_count() - first), &mut verdict)?;
+        let mut verdict = Verdict { header_current: self.has_current_header()?, ..Verdict::default() };
+        let mut next = 0;
+        while next < self.page_count() {
+            let run = self.run(PageIndex(next));
+            let count = match run.content {
+                Content::Block => PIECE_PAGES.min(self.page_count() - next),
+                Content::Zero | Content::Missing => run.pages,
+            };
+            match run.content {
+                Content::Block => self.verify_piece(next, count, &mut verdict)?,
+                Content::Zero => verdict.zero += count,
+                Content::Missing => verdict.missing += count,
+            }
+            next += count;
         }
+        self.bitmap.check()?;
+        self.checksums.check()?;
         Ok(verdict)
     }
 
@@ -139,15 +178,21 @@ impl Dump {
         Ok(())
     }
 
-    /// Brings the ELF header of a dump whose drain was cut off up to date, and its state to PARTIAL.
+    /// Brings the ELF header up to date, and the state of a dump whose drain was cut off to PARTIAL.
     ///
     /// # Errors
     /// Where the image cannot be written.
     pub fn finish(&self) -> Result<SpaceState> {
-        if self.record.state != SpaceState::Draining {
+        if !self.record.state.describes_pages() {
             return Ok(self.record.state);
         }
-        self.image.write(0, &self.header()?)?;
+        // The record is written only behind a header that was made of tables that could be read.
+        self.describe(|_, _| Ok(()))?;
+        self.describe(|at, piece| self.image.write(at, piece))?;
+        if self.record.state != SpaceState::Draining {
+            self.image.flush()?;
+            return Ok(self.record.state);
+        }
         self.move_to(SpaceState::Partial)?;
         Ok(SpaceState::Partial)
     }
@@ -158,6 +203,26 @@ impl Dump {
     /// Where the drain was cut off and [`Dump::finish`] has not run, or the image cannot be written.
     pub fn release(&self) -> Result<()> {
         self.move_to(SpaceState::Releasing)
+    }
+
+    /// Looks at page `index` in the piece of the bitmap that has it.
+    fn bits<T>(&self, index: PageIndex, look: impl FnOnce(&[u8], PageIndex) -> T) -> T {
+        self.bitmap.around(&self.image, u64::from(index.0 / 8), |bytes, at| look(bytes, PageIndex(8 * at as u32 + index.0 % 8)))
+    }
+
+    fn content_alone(&self, index: PageIndex) -> Content {
+        let bit = self.bits(index, has_bit);
+        content_of_bit(bit, self.record.drain.progress, &self.record.missing, index)
+    }
+
+    /// Returns what is known of page `index`.
+    ///
+    /// # Errors
+    /// Where the image cannot be read.
+    fn known_content(&self, index: PageIndex) -> Result<Content> {
+        let content = self.content_alone(index);
+        self.bitmap.check()?;
+        Ok(content)
     }
 
     fn move_to(&self, state: SpaceState) -> Result<()> {
@@ -178,9 +243,20 @@ impl CorePages for Dump {
     }
 
     fn content(&self, index: PageIndex) -> (Content, u32) {
-        let at = 4 * index.0 as usize;
-        let crc = self.checksums.get(at..at + 4).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
-        (content_of(&self.bitmap, self.record.drain.progress, index), crc)
+        let crc = self.checksums.around(&self.image, 4 * u64::from(index.0), |bytes, at| {
+            let crc = bytes.get(at as usize..).and_then(|rest| rest.first_chunk());
+            crc.map_or(0, |crc| u32::from_le_bytes(*crc))
+        });
+        (self.content_alone(index), crc)
+    }
+
+    fn run(&self, index: PageIndex) -> CorePage {
+        let (gfn, left) = self.contents.place_of(index).expect("the record's ranges add up to its pages");
+        let (progress, missing) = (self.record.drain.progress, &self.record.missing);
+        let below = if index.0 < progress { progress - index.0 } else { left };
+        let alike = self.bits(index, alike_bits);
+        let pages = alike.min(missing.alike(index)).min(below).min(left);
+        CorePage { gfn, index: index.0, pages, content: self.content_alone(index) }
     }
 }
 

@@ -50,16 +50,41 @@ pub enum Polled {
 pub struct Events {
     line: Line,
     all: Vec<Event>,
+    kept: usize,
     next_id: u64,
 }
+
+/// Bytes of the stream that are kept for a reader that has only the last events.
+const STREAM_KEPT: usize = 4 << 20;
 
 impl Events {
     /// Reads events from `line`.
     pub fn new(line: Line) -> Self {
-        Self { line, all: Vec::new(), next_id: 1 }
+        Self { line, all: Vec::new(), kept: usize::MAX, next_id: 1 }
     }
 
-    /// Returns all events read so far.
+    /// Keeps only the last events from now on, at least `count` of them: a machine may run for months.
+    pub fn keep_last(&mut self, count: usize) {
+        self.kept = count;
+        self.line.keep_last(STREAM_KEPT);
+    }
+
+    fn keep(&mut self, event: &Event) {
+        self.all.push(event.clone());
+        if self.all.len() / 2 > self.kept {
+            self.all.drain(..self.all.len() - self.kept);
+        }
+    }
+
+    /// Returns a second handle to send through.
+    ///
+    /// # Errors
+    /// Where the system refuses one.
+    pub fn typist(&self) -> Result<std::net::TcpStream> {
+        self.line.typist()
+    }
+
+    /// Returns all events read so far, or those that are kept.
     pub fn all(&self) -> &[Event] {
         &self.all
     }
@@ -82,7 +107,7 @@ impl Events {
         loop {
             match self.line.next_line(deadline).map(|line| parse(&line)) {
                 Ok(Some(event)) => {
-                    self.all.push(event.clone());
+                    self.keep(&event);
                     return Polled::Event(event);
                 }
                 Ok(None) => {}

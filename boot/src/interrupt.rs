@@ -1,39 +1,65 @@
-//! Ctrl-C and its kin: whatever must not outlive the command is ended first.
+//! Signals: whatever must not outlive the command is ended first, and the terminal is put back before the command stops.
 //!
-//! Emulators run in process groups of their own, so the terminal's Ctrl-C does not reach them; this module ends
+//! Emulators run in process groups of their own, so no signal of the terminal reaches them; this module ends
 //! them in order (they then write back what they hold of the disk images) and puts the terminal back.
+//!
+//! ```text
+//!   SIGINT SIGTERM SIGHUP SIGQUIT ──> End actions, the latest first ──> exit 128 + signal
+//!   SIGTSTP ──> Stop actions ──> the process stops
+//!   SIGCONT ──> Continue actions
+//! ```
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once};
 
-type Cleanup = Box<dyn FnMut() + Send>;
+/// What a signal asks of the command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signalled {
+    /// To end.
+    End,
+    /// To stop until it is told to continue.
+    Stop,
+    /// To continue.
+    Continue,
+}
+
+type Action = Box<dyn FnMut() + Send>;
 
 struct Registry {
     next: u64,
-    cleanups: BTreeMap<u64, Cleanup>,
+    actions: BTreeMap<u64, (Signalled, Action)>,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry { next: 0, cleanups: BTreeMap::new() });
+impl Registry {
+    fn run(&mut self, signalled: Signalled) {
+        self.actions.values_mut().rev().filter(|(when, _)| *when == signalled).for_each(|(_, action)| action());
+    }
+}
 
-/// Something to do before an interrupted command ends; dropping it takes it back.
-pub struct OnInterrupt(u64);
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { next: 0, actions: BTreeMap::new() });
+static ENDING: AtomicBool = AtomicBool::new(false);
 
-impl OnInterrupt {
-    /// Registers `cleanup`; the latest runs first.
-    pub fn new(cleanup: impl FnMut() + Send + 'static) -> Self {
+/// Something to do at a signal; dropping it takes it back.
+pub struct OnSignal(u64);
+
+impl OnSignal {
+    /// Registers `action`; the latest runs first.
+    pub fn new(when: Signalled, action: impl FnMut() + Send + 'static) -> Self {
         let mut registry = registry();
         let id = registry.next;
         registry.next += 1;
-        registry.cleanups.insert(id, Box::new(cleanup));
+        registry.actions.insert(id, (when, Box::new(action)));
         Self(id)
     }
 }
 
-impl Drop for OnInterrupt {
+impl Drop for OnSignal {
     fn drop(&mut self) {
-        registry().cleanups.remove(&self.0);
+        registry().actions.remove(&self.0);
     }
 }
 
@@ -41,7 +67,20 @@ fn registry() -> std::sync::MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Takes over SIGINT, SIGTERM and SIGHUP for the rest of the process.
+/// Stays where it is if a signal ends the command: what its end breaks here is no failure, and the signal has the last word.
+pub fn yield_to_end() {
+    while ENDING.load(Ordering::Acquire) {
+        std::thread::park();
+    }
+}
+
+/// Ends the command as Ctrl-C would.
+pub fn end() {
+    // Without a handler the process ends here, which is what was asked for.
+    let _ = low_level::raise(SIGINT);
+}
+
+/// Takes over the signals for the rest of the process.
 ///
 /// # Errors
 /// Where the system refuses the handlers.
@@ -53,16 +92,29 @@ pub fn install() -> std::io::Result<()> {
 }
 
 fn start() -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])?;
     std::thread::Builder::new().name("interrupt".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            // The lock stays held: no new emulator registers itself while the old ones are ended.
-            let mut registry = registry();
-            for cleanup in registry.cleanups.values_mut().rev() {
-                cleanup();
+        for signal in signals.forever() {
+            match signal {
+                SIGTSTP => {
+                    registry().run(Signalled::Stop);
+                    let _ = low_level::emulate_default_handler(SIGTSTP);
+                }
+                SIGCONT => registry().run(Signalled::Continue),
+                _ => end_by(signal),
             }
-            std::process::exit(128 + signal);
         }
     })?;
     Ok(())
+}
+
+fn end_by(signal: i32) {
+    ENDING.store(true, Ordering::Release);
+    // The lock stays held: no new emulator registers itself while the old ones are ended.
+    let mut registry = registry();
+    registry.run(Signalled::End);
+    let name = low_level::signal_name(signal).unwrap_or("a signal");
+    // Standard error may be gone with its terminal.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("tidepool: ended by {name}\n").as_bytes());
+    std::process::exit(128 + signal);
 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "x86_64-unknown-none";
+/// The hypervisor's ELF file.
+const HYPERVISOR: &str = "tidepool-kernel";
 
 /// Which hypervisor to build.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,12 +43,39 @@ impl Variant {
 /// # Errors
 /// Where cargo fails; its own output has said why.
 pub fn hypervisor(variant: Variant) -> Result<PathBuf> {
+    if builder().is_none()
+        && let Some(built) = built(variant)
+    {
+        eprintln!("tidepool: no cargo here, so {} is taken as it is", built.display());
+        return Ok(built);
+    }
     let folder = paths::tidepool().join(variant.folder());
     let mut arguments = vec!["-p", "kernel"];
     if let Some(features) = variant.features() {
         arguments.extend(["--features", features]);
     }
-    Ok(build(&folder, &arguments).context("the hypervisor does not build")?.join("tidepool-kernel"))
+    Ok(build(&folder, &arguments).context("the hypervisor does not build")?.join(HYPERVISOR))
+}
+
+/// Returns the cargo that can build here: the tree is there, and so is the program.
+pub fn builder() -> Option<PathBuf> {
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
+    let starts = |program: &Path| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    (paths::has_tree() && starts(&cargo) && starts(&rustc)).then_some(cargo)
+}
+
+/// Returns whether a hypervisor is there already.
+pub fn is_built() -> bool {
+    built(Variant::Ordinary).is_some()
+}
+
+/// Returns a hypervisor that was built earlier: in the tree, or copied beside this program.
+fn built(variant: Variant) -> Option<PathBuf> {
+    let tree = paths::tidepool().join(variant.folder()).join(TARGET).join("release").join(HYPERVISOR);
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(HYPERVISOR));
+    let beside = beside.filter(|_| variant == Variant::Ordinary);
+    [Some(tree), beside].into_iter().flatten().find(|file| file.is_file())
 }
 
 /// Builds all test kernels; returns the folder of their ELF files, named like the binaries of the package `guests`.
@@ -54,7 +83,12 @@ pub fn hypervisor(variant: Variant) -> Result<PathBuf> {
 /// # Errors
 /// Where cargo fails; its own output has said why.
 pub fn test_kernels() -> Result<PathBuf> {
-    build(&paths::tidepool().join("guests"), &["-p", "guests"]).context("the test kernels do not build")
+    let folder = paths::tidepool().join("guests");
+    let built = folder.join(TARGET).join("release");
+    if builder().is_none() && built.is_dir() {
+        return Ok(built);
+    }
+    build(&folder, &["-p", "guests"]).context("the test kernels do not build")
 }
 
 /// Builds the worker, a program for Linux that needs no shared library; returns its file.
@@ -86,8 +120,8 @@ fn build(folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
 }
 
 fn build_for(target: &str, folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let lacking = "nothing can be built here: that takes Rust (https://rustup.rs) and the tree that this program comes from";
+    let mut command = Command::new(builder().with_context(|| format!("{lacking}; beside the program, {HYPERVISOR} serves too"))?);
     command.current_dir(paths::workspace()).args(["build", "--release", "--quiet", "--target", target]);
     command.args(arguments).arg("--target-dir").arg(folder);
     // The host's flags would replace the target's in .cargo/config.toml, and with them the static relocation model.

@@ -3,6 +3,7 @@
 //! Both emulators connect to a TCP port that we listen on before they start, so nothing they say is lost. A thread
 //! reads; everything is kept in memory and in the run's transcript.
 
+use crate::screen::HostScreen;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -11,19 +12,43 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long an emulator may take to connect a line, which it does before anything else.
+const CONNECTED: Duration = Duration::from_secs(120);
+
 /// Where the bytes go besides memory and transcript.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Echo {
     /// Nowhere.
     Silent,
-    /// To our standard output.
-    Stdout,
+    /// To the screen.
+    Screen(HostScreen),
 }
 
-#[derive(Default)]
 struct Heard {
     bytes: Vec<u8>,
+    /// Bytes that came before them and were forgotten.
+    forgotten: usize,
+    /// Bytes that are kept at least.
+    kept: usize,
     ended: bool,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), forgotten: 0, kept: usize::MAX, ended: false }
+    }
+}
+
+impl Heard {
+    fn take(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        // Twice as many, so that the move is paid by as many bytes that came.
+        if self.bytes.len() / 2 > self.kept {
+            let surplus = self.bytes.len() - self.kept;
+            self.bytes.drain(..surplus);
+            self.forgotten += surplus;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -58,10 +83,10 @@ impl Listener {
         Ok(self.0.local_addr()?.port())
     }
 
-    /// Waits for the emulator, at most as long as `alive` says that it runs.
+    /// Waits for the emulator, at most as long as `alive` says that it runs, and two minutes.
     ///
     /// # Errors
-    /// Where the emulator ends first.
+    /// Where the emulator ends first, or does not connect.
     pub fn accept(self, transcript: &Path, echo: Echo, alive: impl FnMut() -> Result<()>) -> Result<Line> {
         Line::start(self.accept_stream(alive)?, transcript, echo)
     }
@@ -69,14 +94,18 @@ impl Listener {
     /// As [`Listener::accept`], for a caller that does the reading.
     ///
     /// # Errors
-    /// Where the emulator ends first.
+    /// As [`Listener::accept`].
     pub fn accept_stream(self, mut alive: impl FnMut() -> Result<()>) -> Result<TcpStream> {
         self.0.set_nonblocking(true)?;
+        let deadline = Instant::now() + CONNECTED;
         let stream = loop {
             match self.0.accept() {
                 Ok((stream, _)) => break stream,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => alive()?,
                 Err(e) => return Err(e).context("a serial line failed"),
+            }
+            if Instant::now() >= deadline {
+                bail!("the emulator has not connected a serial line within {} s", CONNECTED.as_secs());
             }
             std::thread::sleep(Duration::from_millis(2));
         };
@@ -98,7 +127,7 @@ impl Line {
         let shared = Arc::new(Shared::default());
         let file = File::create(transcript).with_context(|| format!("{}", transcript.display()))?;
         let (reader, theirs) = (stream.try_clone()?, Arc::clone(&shared));
-        std::thread::Builder::new().name("serial".into()).spawn(move || listen(reader, file, echo, &theirs))?;
+        std::thread::Builder::new().name("serial".into()).spawn(move || listen(reader, file, &echo, &theirs))?;
         Ok(Self { shared, stream, cursor: 0 })
     }
 
@@ -118,7 +147,12 @@ impl Line {
         Ok(self.stream.try_clone()?)
     }
 
-    /// Returns everything heard so far.
+    /// Keeps only the last bytes from now on, at least `bytes` of them: a machine may run for months.
+    pub fn keep_last(&self, bytes: usize) {
+        self.shared.lock().kept = bytes;
+    }
+
+    /// Returns everything heard so far, or what is kept of it.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.shared.lock().bytes).into_owned()
     }
@@ -138,7 +172,8 @@ impl Line {
     pub fn next_line(&mut self, deadline: Instant) -> Result<String, NoLine> {
         let mut heard = self.shared.lock();
         loop {
-            let rest = &heard.bytes[self.cursor..];
+            self.cursor = self.cursor.max(heard.forgotten);
+            let rest = &heard.bytes[self.cursor - heard.forgotten..];
             if let Some(length) = rest.iter().position(|&b| b == b'\n') {
                 let line = String::from_utf8_lossy(&rest[..length]).trim_end_matches('\r').to_owned();
                 self.cursor += length + 1;
@@ -178,7 +213,7 @@ pub enum NoLine {
     Ended,
 }
 
-fn listen(mut reader: TcpStream, mut transcript: File, echo: Echo, shared: &Shared) {
+fn listen(mut reader: TcpStream, mut transcript: File, echo: &Echo, shared: &Shared) {
     let mut buffer = [0; 4096];
     loop {
         match reader.read(&mut buffer) {
@@ -191,13 +226,32 @@ fn listen(mut reader: TcpStream, mut transcript: File, echo: Echo, shared: &Shar
     shared.more.notify_all();
 }
 
-fn hear(bytes: &[u8], transcript: &mut File, echo: Echo, shared: &Shared) {
+fn hear(bytes: &[u8], transcript: &mut File, echo: &Echo, shared: &Shared) {
     // A full disk or a closed pipe must not stop the machine: what is heard stays in memory.
     let _ = transcript.write_all(bytes);
-    if echo == Echo::Stdout {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    if let Echo::Screen(screen) = echo {
+        screen.output(bytes);
     }
-    shared.lock().bytes.extend_from_slice(bytes);
+    shared.lock().take(bytes);
     shared.more.notify_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_bytes_are_forgotten_and_lines_go_on_behind_them() {
+        let (listener, shared) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), Arc::new(Shared::default()));
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut line = Line { shared: Arc::clone(&shared), stream, cursor: 0 };
+        line.keep_last(8);
+        shared.lock().take(b"one\n");
+        assert_eq!(line.next_line(Instant::now()).unwrap(), "one");
+        (0..10).for_each(|n| shared.lock().take(format!("two {n}\n").as_bytes()));
+        assert!(shared.lock().bytes.len() <= 17, "{}", line.text());
+        let rest: Vec<_> = std::iter::from_fn(|| line.next_line(Instant::now()).ok()).collect();
+        assert_eq!(rest.last().map(String::as_str), Some("two 9"));
+        assert_eq!(line.next_line(Instant::now()), Err(NoLine::TimeOut));
+    }
 }

@@ -1,15 +1,19 @@
-//! The terminal while it is a partition's console: each key goes out at once, and what comes back is the only echo.
+//! The terminal while it is a partition's console: every key goes to the guest as it is typed, Ctrl-C, Ctrl-Z and Ctrl-S
+//! among them, and what comes back is the only echo.
 //!
-//! Ctrl-C stays what it is, so that it ends the command. `stty` does the work: it is everywhere, and knows all terminals.
+//! `stty` does the work: it is everywhere, and knows all terminals.
 
-use crate::interrupt::OnInterrupt;
+use crate::interrupt::{OnSignal, Signalled};
 use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 
-/// The terminal in console mode; dropping it puts it back, and so does an interrupt.
+/// `raw` leaves what concerns the echo and the keys that quote others.
+const CONSOLE: [&str; 3] = ["raw", "-echo", "-iexten"];
+
+/// The terminal in console mode; dropping it puts it back, and so do signals that end or stop the command.
 pub struct Terminal {
     before: String,
-    _on_interrupt: OnInterrupt,
+    _on_signals: [OnSignal; 3],
 }
 
 impl Terminal {
@@ -20,10 +24,15 @@ impl Terminal {
         }
         let output = Command::new("stty").arg("-g").stdin(Stdio::inherit()).output().ok()?;
         let before = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-        let theirs = before.clone();
-        let on_interrupt = OnInterrupt::new(move || stty(&[&theirs]));
-        stty(&["-icanon", "-echo", "-icrnl"]);
-        Some(Self { before, _on_interrupt: on_interrupt })
+        let restore = |when| {
+            let before = before.clone();
+            OnSignal::new(when, move || stty(&[&before]))
+        };
+        let again = OnSignal::new(Signalled::Continue, || stty(&CONSOLE));
+        let on_signals = [restore(Signalled::End), restore(Signalled::Stop), again];
+        restore_at_panic(before.clone());
+        stty(&CONSOLE);
+        Some(Self { before, _on_signals: on_signals })
     }
 }
 
@@ -33,7 +42,27 @@ impl Drop for Terminal {
     }
 }
 
+/// A panic ends the process without dropping anything.
+fn restore_at_panic(before: String) {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        stty(&[&before]);
+        hook(info);
+    }));
+}
+
+/// Changes the terminal, where it is ours: a command in the background would be stopped for that, or take the shell's.
 fn stty(arguments: &[&str]) {
-    // A terminal that is gone needs no restoring.
-    let _ = Command::new("stty").args(arguments).status();
+    if in_foreground() {
+        // A terminal that is gone needs no restoring.
+        let _ = Command::new("stty").args(arguments).stderr(Stdio::null()).status();
+    }
+}
+
+/// `proc(5)`, `/proc/PID/stat`: the fields behind the name in parentheses are state, parent, process group, session,
+/// terminal, and the terminal's foreground process group.
+fn in_foreground() -> bool {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    matches!((fields.get(2), fields.get(5)), (Some(own), Some(foreground)) if own == foreground)
 }

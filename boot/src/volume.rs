@@ -11,14 +11,17 @@
 mod disk;
 mod image;
 pub mod lock;
+mod resized;
 #[cfg(test)]
 mod tests;
 
 pub use disk::{Disk, Slot};
 pub use image::Image;
+pub use resized::Resized;
 
 use anyhow::{Context, Result, bail};
 use kernel::block::gpt::make::{self, NewSpace, NoRoom};
+use kernel::console::size::ReadableSize;
 use kernel::paging::space::{Class, Layout, Uuid};
 use std::fs::File;
 use std::io::Read;
@@ -35,12 +38,18 @@ pub enum Access {
     Write,
 }
 
-/// Makes a new image of `bytes`, which takes room on the host's disk only as it is used, and formats it.
+/// Images have whole blocks of so many bytes: an emulator that goes around the host's cache, as ours do, can write to no other on a
+/// file system with blocks of this size, as tmpfs has.
+const HOST_BLOCK: u64 = 4096;
+
+/// Makes a new image of `bytes`, rounded up to whole blocks of 4 KiB, which takes room on the host's disk only as it is used, and
+/// formats it.
 ///
 /// # Errors
 /// Where there is a file already, or it is too small.
 pub fn create(path: &Path, bytes: u64) -> Result<()> {
     refuse_existing(path)?;
+    let bytes = whole_blocks(bytes)?;
     crate::atomic::write(path, |file| {
         file.set_len(bytes)?;
         Image::whole(Arc::new(file.try_clone()?), path, bytes).format().map(|_| ())
@@ -53,6 +62,7 @@ pub fn create(path: &Path, bytes: u64) -> Result<()> {
 /// As [`create`], or where the spaces do not fit or one is too small.
 pub fn create_spaces(path: &Path, bytes: u64, sizes: &[u64]) -> Result<()> {
     refuse_existing(path)?;
+    let bytes = whole_blocks(bytes)?;
     let placed = placed(bytes, sizes)?;
     let guid = || Ok::<_, anyhow::Error>(gpt_guid(new_uuid()?));
     let spaces = placed.into_iter().map(|sectors| Ok(NewSpace { sectors, guid: guid()? })).collect::<Result<Vec<_>>>()?;
@@ -65,6 +75,10 @@ pub fn create_spaces(path: &Path, bytes: u64, sizes: &[u64]) -> Result<()> {
         let disk = Disk::of(file.try_clone()?, path)?;
         disk.usable()?.iter().try_for_each(|image| image.format().map(|_| ()))
     })
+}
+
+fn whole_blocks(bytes: u64) -> Result<u64> {
+    bytes.checked_next_multiple_of(HOST_BLOCK).context("no image is that large")
 }
 
 /// Checks that spaces of these sizes fit on a disk of `bytes`.
@@ -82,7 +96,9 @@ fn placed(bytes: u64, sizes: &[u64]) -> Result<Vec<kernel::block::SectorRange>> 
     match make::place(bytes, sizes) {
         Ok(placed) => Ok(placed),
         Err(NoRoom::Count) => bail!("a partition table has room for 1 to 128 spaces, not for {}", sizes.len()),
-        Err(NoRoom::Needs(least)) => bail!("the spaces need {least} bytes, the image has {bytes}"),
+        Err(NoRoom::Needs(least)) => {
+            bail!("the spaces need {}, the image has {}", crate::config::in_mib(least), ReadableSize(bytes))
+        }
     }
 }
 
@@ -101,6 +117,10 @@ fn refuse_existing(path: &Path) -> Result<()> {
     if path.exists() {
         bail!("{}: exists already; `tidepool volume format` changes it", path.display());
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        bail!("{}: there is no folder {}", path.display(), folder.display());
+    }
     Ok(())
 }
 
@@ -109,15 +129,24 @@ pub fn describe(class: &Class) -> String {
     match class {
         Class::Blank => "blank".to_owned(),
         Class::Foreign(foreign) => format!("no paging space: {foreign}"),
+        Class::Newer(error) => format!("a newer program's paging space: {error}"),
         Class::Damaged(damage) => format!("damaged space record: {damage}"),
         Class::Space(record) => record.state.name().to_owned(),
     }
 }
 
-fn new_uuid() -> Result<Uuid> {
-    let mut bytes = [0; 16];
+/// Returns unpredictable bytes.
+///
+/// # Errors
+/// Where the system has none.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let number = u128::from_le_bytes(bytes);
+    Ok(bytes)
+}
+
+fn new_uuid() -> Result<Uuid> {
+    let number = u128::from_le_bytes(random_bytes()?);
     Ok(Uuid::from_entropy((number >> 64) as u64, number as u64))
 }
 

@@ -22,6 +22,9 @@ impl fmt::Display for ArchiveError {
 }
 
 impl BootArchive {
+    /// Name of the module that holds the host command's word: bytes that no other start is given.
+    pub const WORD: &'static str = "word";
+
     /// Checks the archive's structure.
     ///
     /// # Errors

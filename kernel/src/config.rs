@@ -14,6 +14,12 @@ pub const VERSION: u32 = 1;
 /// Name of the module in the boot archive.
 pub const MODULE: &str = "config";
 
+/// Bytes of a partition's name at most.
+pub const MAX_NAME: usize = 31;
+
+/// Names of the measurements that can stand in [`Config::self_tests`].
+pub const SELF_TESTS: &[&str] = &["pager", "raw-disk"];
+
 /// Everything the hypervisor is told at its start.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Config {
@@ -23,6 +29,8 @@ pub struct Config {
     pub pool_bytes: u64,
     /// Memory-backed paging devices to make (machines without virtio-blk), bytes each.
     pub memory_disks: Vec<u64>,
+    /// How long a disk may take for an answer before it is written off, nanoseconds.
+    pub disk_timeout_ns: u64,
     /// What to run.
     pub partitions: Vec<Partition>,
     /// What to do after the last partition has stopped.
@@ -30,6 +38,9 @@ pub struct Config {
     /// Names and arguments of built-in measurements to run instead of partitions (`tidepool bench`, tests).
     pub self_tests: Vec<String>,
 }
+
+/// How long a disk may take for an answer where the configuration says nothing, nanoseconds.
+pub const DISK_TIMEOUT_NS: u64 = 30_000_000_000;
 
 /// What the machine does when nothing runs any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -53,10 +64,28 @@ pub struct Partition {
     pub cmdline: String,
     /// The indication: whether a crash leads to the hypervisor-aided dump.
     pub dump: DumpPolicy,
+    /// How many of its dumps are kept; `None`: as many as there are spaces for.
+    pub dump_bound: Option<DumpBound>,
     /// When a crashed partition restarts.
     pub restart: Restart,
+    /// Nanoseconds after which a guest without a sign of life is taken for hung; `None`: never.
+    pub hang_timeout_ns: Option<u64>,
+    /// How often it restarts after crashes; `None`: every time.
+    pub restart_limit: Option<RestartLimit>,
     /// Bytes that must be free before a threshold restart; `None`: the smaller of 64 MiB and a quarter of the memory.
     pub boot_memory_bytes: Option<u64>,
+    /// Where its console's output goes besides the first serial line.
+    pub console: ConsoleRoute,
+}
+
+/// Where a partition's console goes besides the first serial line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum ConsoleRoute {
+    /// Nowhere.
+    #[default]
+    Screen,
+    /// Into the event stream as well, byte for byte.
+    Programs,
 }
 
 /// Modules of the boot archive that make a bootable kernel; the format is recognised by its content.
@@ -77,6 +106,24 @@ pub enum DumpPolicy {
     Off,
 }
 
+/// How many dumps of a partition are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DumpBound {
+    /// Dumps, at least one.
+    pub most: u32,
+    /// What a crash leads to where so many are kept.
+    pub when_full: WhenFull,
+}
+
+/// What a crash leads to where as many dumps are kept as may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WhenFull {
+    /// The partition restarts without a dump.
+    Skip,
+    /// The oldest dump goes when the new one is promised.
+    DropOldest,
+}
+
 /// When a crashed partition runs again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Restart {
@@ -86,6 +133,18 @@ pub enum Restart {
     Immediate,
     /// Not at all: the partition stays stopped.
     Never,
+}
+
+/// Restarts that a [`RestartLimit`] can count at most.
+pub const MAX_RESTARTS: usize = 64;
+
+/// How often a partition restarts after crashes before it stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RestartLimit {
+    /// Restarts, at most [`MAX_RESTARTS`].
+    pub restarts: u32,
+    /// In how many nanoseconds.
+    pub time_ns: u64,
 }
 
 /// Why a configuration module cannot be read.
@@ -99,6 +158,20 @@ pub enum ConfigError {
     Encoding,
     /// Another [`VERSION`].
     Version(u32),
+    /// A partition's name is empty, longer than [`MAX_NAME`], or another partition's too.
+    Name,
+}
+
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Magic => f.write_str("is no compiled configuration"),
+            Self::Truncated => f.write_str("is cut off"),
+            Self::Encoding => f.write_str("cannot be decoded"),
+            Self::Name => f.write_str("has a partition without a name of its own"),
+            Self::Version(version) => write!(f, "has version {version}, this hypervisor knows {VERSION}"),
+        }
+    }
 }
 
 impl Config {
@@ -127,7 +200,15 @@ impl Config {
         if version != VERSION {
             return Err(ConfigError::Version(version));
         }
-        postcard::from_bytes(body).map_err(|_| ConfigError::Encoding)
+        let config: Self = postcard::from_bytes(body).map_err(|_| ConfigError::Encoding)?;
+        if config.has_own_names() { Ok(config) } else { Err(ConfigError::Name) }
+    }
+
+    /// Returns whether each partition can be told from the others by its name, in events, commands and records.
+    fn has_own_names(&self) -> bool {
+        let names = self.partitions.iter().map(|partition| partition.name.as_str());
+        let fits = |name: &str| (1..=MAX_NAME).contains(&name.len());
+        names.clone().enumerate().all(|(n, name)| fits(name) && names.clone().take(n).all(|earlier| earlier != name))
     }
 }
 
@@ -143,6 +224,7 @@ mod tests {
             memory_disks: vec![1 << 20],
             partitions: vec![],
             at_end: AtEnd::Stay,
+            disk_timeout_ns: DISK_TIMEOUT_NS,
             self_tests: vec![],
         }
     }
@@ -157,6 +239,31 @@ mod tests {
         let module = sample().to_module();
         for len in 0..module.len() {
             assert!(Config::from_module(&module[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn partitions_that_cannot_be_told_apart_are_refused() {
+        let named = |names: &[&str]| {
+            let partition = |name: &&str| Partition {
+                name: (*name).into(),
+                memory_bytes: 4096,
+                kernel: Kernel { image: "k".into(), initrd: None },
+                cmdline: String::new(),
+                dump: DumpPolicy::Aided,
+                dump_bound: None,
+                restart: Restart::Never,
+                boot_memory_bytes: None,
+                hang_timeout_ns: None,
+                restart_limit: None,
+                console: ConsoleRoute::Screen,
+            };
+            Config::from_module(&Config { partitions: names.iter().map(partition).collect(), ..sample() }.to_module()).map(|_| ())
+        };
+        let (longest, longer) = ("x".repeat(MAX_NAME), "x".repeat(MAX_NAME + 1));
+        assert_eq!(named(&["a", "b", &longest]), Ok(()));
+        for names in [&["a", "b", "a"][..], &[""], &[&longer]] {
+            assert_eq!(named(names), Err(ConfigError::Name), "{names:?}");
         }
     }
 

@@ -18,9 +18,6 @@ use bootloader_api::BootInfo;
 use log::{error, info, warn};
 use stub::Handover;
 
-/// Bytes of the hypervisor's own heap: configuration, names, tables of partitions. Never guest memory.
-const HEAP_BYTES: u64 = 8 << 20;
-
 /// Takes the machine over from the boot stub.
 pub fn kmain(handover: Handover) -> ! {
     percpu::init(CpuId::BOOT);
@@ -35,7 +32,7 @@ pub fn kmain(handover: Handover) -> ! {
     }
     // SAFETY: the stub maps all usable regions and keeps what is in use out of them; this is the only call.
     let mut memory = unsafe { PhysicalMemory::new(&handover.boot_info.memory_regions) };
-    memory.make_heap(HEAP_BYTES);
+    memory.make_heap();
     info!("memory: {} MiB usable, command line `{}`", memory.usable_total() >> 20, handover.command_line);
 
     let archive = boot_archive(&handover.boot_info);

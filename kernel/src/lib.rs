@@ -23,7 +23,6 @@ pub mod dump;
 pub mod init;
 pub mod log;
 pub mod mm;
-#[cfg(target_os = "none")]
 pub mod node;
 pub mod paging;
 pub mod partition;

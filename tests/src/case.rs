@@ -1,9 +1,20 @@
-//! Cases become trials of libtest-mimic: one for each bed, ignored with its reason where the bed is not there.
+//! Cases become trials of libtest-mimic: one for each bed. What they need is brought first; only KVM can be missing, and is ignored then.
+//!
+//! A case that does not end fails, with the place where it stands; the others go on.
 
-use anyhow::Result;
+use crate::hung;
+use anyhow::{Context, Result, bail};
 use boot::bed::{Bed, kvm};
 use boot::setup::{self, Job, Permission};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+/// The longest case takes four minutes on a machine of its own. Each wait within a case has a limit of its own: this one is for
+/// waits that lack theirs.
+const CASE_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// Variables of ours that make no run longer. Any other one asks for a run as long as a person wants.
+const USUAL: [&str; 2] = ["TIDEPOOL_SEED", "TIDEPOOL_NO_INSTALL"];
 
 /// A system test.
 #[derive(Clone, Copy)]
@@ -18,50 +29,131 @@ pub struct Case {
     pub run: fn(Bed) -> Result<()>,
 }
 
-/// Runs `cases` as the command line says.
-pub fn run(cases: &[Case]) -> Conclusion {
+/// Runs `cases` as the command line says, and brings what they need before.
+///
+/// # Errors
+/// What is missing and cannot be had here: the command that brings it.
+pub fn run(cases: &[Case]) -> Result<Conclusion> {
     // Ctrl-C ends what the tests started.
     boot::interrupt::install().expect("signal handlers can be installed");
     let mut arguments = Arguments::from_args();
-    if !arguments.list {
-        // As cargo would, if it knew that a test needs another target.
-        setup::toolchain(Permission::Install).expect("the Rust target can be added");
-    }
     // Each machine keeps two CPUs busy: more than two machines at a time only make each other late.
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(2));
     let mut all: Vec<_> = cases.iter().flat_map(|case| case.beds.iter().map(move |&bed| (case, bed))).collect();
     // Those in bed C share one Linux and wait for each other; in the middle they would keep others from running.
     all.sort_by_key(|(_, bed)| *bed == Bed::Nested);
+    if !arguments.list {
+        let wanted = all.iter().filter(|(case, bed)| is_chosen(&arguments, &name(case, *bed)) && !is_machines(*bed));
+        setup::bring(&jobs(wanted.copied()), permission()).context("the tests need what is not here")?;
+    }
     let trials = all.into_iter().map(|(case, bed)| trial(case, bed)).collect();
-    libtest_mimic::run(&arguments, trials)
+    Ok(libtest_mimic::run(&arguments, trials))
+}
+
+/// Whether missing things may be fetched: not where `TIDEPOOL_NO_INSTALL` is set.
+fn permission() -> Permission {
+    if std::env::var_os("TIDEPOOL_NO_INSTALL").is_some() { Permission::Refuse } else { Permission::Install }
+}
+
+fn name(case: &Case, bed: Bed) -> String {
+    format!("{}::{}", bed.name(), case.name)
+}
+
+/// Returns whether the command line chooses a case, as libtest-mimic will.
+fn is_chosen(arguments: &Arguments, name: &str) -> bool {
+    let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };
+    arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+}
+
+/// Returns what all these cases need, each once.
+fn jobs<'c>(cases: impl Iterator<Item = (&'c Case, Bed)>) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for (case, bed) in cases {
+        for job in [&[Job::Boot(bed)], case.needs].concat() {
+            if !jobs.contains(&job) {
+                jobs.push(job);
+            }
+        }
+    }
+    jobs
+}
+
+/// Returns whether a bed is the machine's own business, and is not there: no set-up can bring it.
+fn is_machines(bed: Bed) -> bool {
+    bed == Bed::Kvm && !kvm::offers_virtualisation()
 }
 
 fn trial(case: &Case, bed: Bed) -> Trial {
-    let (name, test) = (format!("{}::{}", bed.name(), case.name), case.run);
-    match obstacle(bed, case.needs) {
-        None => Trial::test(name, move || test(bed).map_err(|error| Failed::from(format!("{error:#}")))),
-        Some(Obstacle::SetUp(reason)) if std::env::var_os("CI").is_some() => Trial::test(name, move || Err(Failed::from(reason))),
-        // The reason stands in front of the name in the list.
-        Some(Obstacle::SetUp(reason) | Obstacle::Machine(reason)) => {
-            Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true)
+    let (name, test) = (name(case, bed), case.run);
+    if is_machines(bed) {
+        // The reason stands in front of the name in the list. The same cases run on the other beds, so nothing goes untested for it.
+        return Trial::test(name, || Ok(())).with_kind("KVM offers no VMX or SVM here").with_ignored_flag(true);
+    }
+    let limit = limit(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
+    Trial::test(name, move || within(limit, move || test(bed)).map_err(|error| Failed::from(format!("{error:#}"))))
+}
+
+/// Returns the limit of a case in a run with these variables.
+fn limit(mut variables: impl Iterator<Item = String>) -> Option<Duration> {
+    let is_longer = |name: String| name.starts_with("TIDEPOOL_") && !USUAL.contains(&name.as_str());
+    (!variables.any(is_longer)).then_some(CASE_LIMIT)
+}
+
+/// Runs `test` in a thread of its own, which is left behind where it does not end within `limit`.
+fn within(limit: Option<Duration>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let (teller, outcome) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("case".to_owned()).spawn(move || _ = teller.send(test()))?;
+    let told = match limit {
+        Some(limit) => outcome.recv_timeout(limit),
+        None => outcome.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    };
+    match (told, limit) {
+        (Ok(outcome), _) => outcome,
+        (Err(RecvTimeoutError::Timeout), Some(limit)) => bail!("no end within {limit:?}\n{}", hung::describe()),
+        (Err(_), _) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => bail!("the case has no outcome"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASE: Case = Case { name: "a_case", beds: &[Bed::Qemu], needs: &[Job::Guest, Job::Readers], run: |_| Ok(()) };
+
+    fn chosen(words: &[&str]) -> bool {
+        is_chosen(&Arguments::from_iter([&["system"], words].concat()), &name(&CASE, Bed::Qemu))
+    }
+
+    #[test]
+    fn only_what_is_chosen_has_to_be_there() {
+        assert!(chosen(&[]) && chosen(&["qemu::"]) && chosen(&["--exact", "qemu::a_case"]));
+        assert!(!chosen(&["bochs::"]) && !chosen(&["--exact", "a_case"]) && !chosen(&["--skip", "a_"]));
+    }
+
+    #[test]
+    fn a_case_that_does_not_end_fails_and_names_its_place() {
+        let (_held, never) = mpsc::channel::<()>();
+        let error = within(Some(Duration::from_millis(200)), move || Ok(never.recv()?)).unwrap_err().to_string();
+        assert!(error.starts_with("no end within 200ms\nprocesses:"), "{error}");
+        assert!(within(Some(Duration::from_secs(60)), || Ok(())).is_ok() && within(None, || bail!("wrong")).is_err());
+        assert!(std::panic::catch_unwind(|| within(None, || panic!("as asked"))).is_err());
+    }
+
+    #[test]
+    fn a_run_that_a_person_makes_longer_has_no_limit() {
+        let of = |names: &[&str]| limit(names.iter().map(|name| (*name).to_owned()));
+        assert_eq!(of(&["PATH", "CI", "TIDEPOOL_SEED", "TIDEPOOL_NO_INSTALL"]), Some(CASE_LIMIT));
+        for longer in ["TIDEPOOL_FAULTS", "TIDEPOOL_KILLS", "TIDEPOOL_SERVER_SECONDS", "TIDEPOOL_WAYS"] {
+            assert_eq!(of(&["TIDEPOOL_SEED", longer]), None, "{longer}");
         }
     }
-}
 
-/// Why nothing can run on a bed here.
-enum Obstacle {
-    /// The set-up would bring what is missing: a failure where CI is set.
-    SetUp(String),
-    /// No set-up can bring it. The same cases run on the other beds, so nothing goes untested for it.
-    Machine(String),
-}
-
-/// Returns why nothing can run on `bed` here, if so.
-fn obstacle(bed: Bed, needs: &[Job]) -> Option<Obstacle> {
-    if bed == Bed::Kvm && !kvm::offers_virtualisation() {
-        return Some(Obstacle::Machine("KVM offers no VMX or SVM here".to_owned()));
+    #[test]
+    fn each_job_is_done_once() {
+        let jobs = jobs([(&CASE, Bed::Qemu), (&CASE, Bed::Bochs)].into_iter());
+        assert_eq!(jobs, [Job::Boot(Bed::Qemu), Job::Guest, Job::Readers, Job::Boot(Bed::Bochs)]);
     }
-    let jobs = [&[Job::Boot(bed)], needs].concat();
-    let lacking = setup::lacking(&jobs);
-    (!lacking.is_empty()).then(|| Obstacle::SetUp(format!("`tidepool setup` brings {}", lacking.join(", "))))
 }

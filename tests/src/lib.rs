@@ -6,13 +6,22 @@
 mod case;
 pub mod core;
 pub mod core_file;
+pub mod cuts;
+pub mod faulty;
 pub mod gpt;
+mod hung;
 mod machine;
+pub mod modules;
+pub mod nbd;
+pub mod pace;
 pub mod scenario;
 pub mod scene;
+pub mod seeded_runs;
+pub mod seeds;
 pub mod several;
 pub mod source;
 pub mod space;
+pub mod twin;
 
 pub use case::{Case, run};
 pub use machine::{expect_success, machine, plan_machine, test_kernel};

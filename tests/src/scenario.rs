@@ -93,14 +93,19 @@ impl Started {
 }
 
 /// A folder that goes with its owner.
-pub(crate) struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    pub(crate) fn path(&self) -> &Path {
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(crate) fn new(name: &str) -> Result<Self> {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let unique = format!("{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = boot::paths::tidepool().join("scenarios").join(unique);

@@ -10,7 +10,7 @@ use boot::bed::{Bed, Machine, Running};
 use boot::events::Event;
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// For whatever the machine has to do next.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -186,6 +186,21 @@ impl Play {
         self.event("stats")
     }
 
+    /// Asks for the partition's counters until `holds` is true of them.
+    ///
+    /// # Errors
+    /// Where that is not so within [`LIMIT`], or as [`Play::stats`].
+    pub fn until(&mut self, what: &str, holds: impl Fn(&Event) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let stats = self.stats()?;
+            if holds(&stats)? {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{what} did not come within {} s: {}", LIMIT.as_secs(), stats.0);
+        }
+    }
+
     /// Gives a command about the partition, with a number where it takes one.
     ///
     /// # Errors
@@ -196,6 +211,15 @@ impl Play {
         Ok(())
     }
 
+    /// Crashes the partition as an operator; returns the event, which may come before the command's reply.
+    ///
+    /// # Errors
+    /// As [`Play::event`].
+    pub fn crash(&mut self) -> Result<Event> {
+        self.running.events.send(json!({"command": "crash", "partition": PARTITION}))?;
+        self.event("crash")
+    }
+
     /// Gives a command about the partition that has to be refused; returns why it was.
     ///
     /// # Errors
@@ -204,6 +228,15 @@ impl Play {
         let reply = self.ask(word, None)?;
         ensure!(reply.0["ok"] == false, "{word} was not refused");
         Ok(reply.text("error")?.to_owned())
+    }
+
+    /// Gives a command of any form; returns why it was refused, or `None` where it was carried out.
+    ///
+    /// # Errors
+    /// Where the machine does not answer.
+    pub fn asked(&mut self, command: serde_json::Value) -> Result<Option<String>> {
+        let reply = self.running.events.command(LIMIT, command)?;
+        Ok(if reply.0["ok"] == true { None } else { Some(reply.text("error")?.to_owned()) })
     }
 
     fn ask(&mut self, word: &str, count: Option<u64>) -> Result<Event> {

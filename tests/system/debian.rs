@@ -23,6 +23,8 @@ use tests::{Case, expect_success, plan_machine};
 /// For whatever a Debian does next in an emulator that does fifty million instructions a second.
 const LIMIT: Duration = Duration::from_secs(420);
 const SHORT: Duration = Duration::from_secs(60);
+/// The kernel's own word for its panic, without level and time.
+const PANIC: &str = "Kernel panic - not syncing: sysrq triggered crash";
 
 pub const CASES: &[Case] = &[
     Case {
@@ -63,7 +65,10 @@ fn without_dirty_bits(bed: Bed) -> Result<()> {
     running.events.send(json!({"command": "poweroff"}))?;
     expect_success(running, SHORT)?;
 
-    let verdict = Dump::open(&image, Access::Read)?.verify()?;
+    let dump = Dump::open(&image, Access::Read)?;
+    let recorded = dump.record().crash.as_ref().context("the record says nothing of the crash")?;
+    ensure!(&*recorded.text == PANIC && recorded.time_ns > 0, "{recorded:?}");
+    let verdict = dump.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");
     ensure!(readers.kernel_log(&image)?.contains("sysrq triggered crash"), "another panic is in the log");
     let found = readers.inspect(&image)?;
@@ -89,6 +94,7 @@ fn live_through(running: &mut boot::bed::Running, image: &Path) -> Result<u64> {
     ensure!(boot.text("accessed_dirty")? == "software", "{}", boot.0);
     let pages = verified(running)?;
     let crash = running.events.wait_named(LIMIT, "crash")?;
+    ensure!(crash.text("text")? == PANIC, "not the guest's own word: {}", crash.0);
     ensure!(crash.number("paged")? > 0, "nothing was paged out before: {}", crash.0);
     let restart = running.events.wait_named(LIMIT, "restart")?;
     ensure!(restart.number("drain_remaining")? > 0, "it waited for its whole dump: {}", restart.0);

@@ -2,15 +2,19 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::Bed;
+use boot::bounded;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tests::{Case, test_kernel};
 
 /// First argument of this program when it is to be the command itself.
 pub const AS_TIDEPOOL: &str = "as-tidepool";
 const LIMIT: Duration = Duration::from_secs(60);
+/// The command may build the hypervisor first.
+const BUILT_AND_STARTED: Duration = Duration::from_secs(600);
 
 pub const CASES: &[Case] = &[
     Case {
@@ -31,7 +35,7 @@ fn ends_with(bed: Bed, signal: &str, status: Option<i32>) -> Result<()> {
     let mut command = start(bed)?;
     let emulator = child_of(command.id()).context("the command has no emulator")?;
     ensure!(Command::new("kill").arg(format!("-{signal}")).arg(command.id().to_string()).status()?.success());
-    let ended = command.wait()?;
+    let ended = bounded::finish(&mut command, LIMIT)?;
     ensure!(ended.code() == status, "the command ended with {ended}");
     let deadline = Instant::now() + LIMIT;
     while is_running(emulator) {
@@ -53,12 +57,18 @@ fn start(bed: Bed) -> Result<Child> {
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().context("the output is piped")?;
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        if line.contains("idle") || line.contains("Tidepool") {
-            return Ok(child);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let is_there = |line: &String| line.contains("idle") || line.contains("Tidepool");
+        // The end of the output ends the channel.
+        if BufReader::new(output).lines().map_while(Result::ok).any(|line| is_there(&line)) {
+            let _ = sender.send(());
         }
+    });
+    if receiver.recv_timeout(BUILT_AND_STARTED).is_ok() {
+        return Ok(child);
     }
+    child.kill()?;
     child.wait()?;
     bail!("the kernel did not say that it is there")
 }

@@ -3,24 +3,39 @@
 //! `cargo test --test system -- qemu::` runs one bed's cases; the transcript of a failed one is kept under
 //! `target/tidepool/transcripts`.
 
+mod bad_disk;
 mod bench;
+mod bounds;
+mod console;
+mod cpu;
+mod cuts;
 mod debian;
 mod dumps;
+mod faults;
+mod firmware;
 mod flush;
 mod fpu;
 mod gpt;
+mod hang;
 mod hostile;
 mod interrupt;
 mod lacking;
+mod leave;
 mod nested;
 mod partition;
+mod prefixes;
+mod reach;
+mod readers;
 mod selftests;
+mod server;
 mod several;
 mod sharing;
+mod sizes;
 mod soak;
 mod spaces;
 mod start;
 mod story;
+mod two_nodes;
 
 use std::process::ExitCode;
 
@@ -29,28 +44,49 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(interrupt::AS_TIDEPOOL) {
         return boot::cli::main_from(std::env::args_os().skip(1));
     }
-    tests::run(
+    let conclusion = tests::run(
         &[
             bench::CASES,
             interrupt::CASES,
+            reach::CASES,
             start::CASES,
             selftests::CASES,
             partition::CASES,
+            cpu::CASES,
+            cuts::CASES,
+            prefixes::CASES,
             lacking::CASES,
+            leave::CASES,
             story::CASES,
+            two_nodes::CASES,
+            console::CASES,
             debian::CASES,
             dumps::CASES,
+            readers::CASES,
             spaces::CASES,
+            bounds::CASES,
             gpt::CASES,
             sharing::CASES,
             several::CASES,
+            server::cases(),
             fpu::CASES,
+            sizes::CASES,
             soak::CASES,
+            bad_disk::CASES,
+            faults::CASES,
+            firmware::CASES,
             flush::CASES,
+            hang::CASES,
             hostile::CASES,
             nested::CASES,
         ]
         .concat(),
-    )
-    .exit_code()
+    );
+    match conclusion {
+        Ok(conclusion) => conclusion.exit_code(),
+        Err(error) => {
+            eprintln!("tests: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

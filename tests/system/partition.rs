@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     Case { name: "exceptions_arrive_in_the_guest", beds: BOTH, needs: &[], run: |bed| passes(bed, Scenario::new("traps", "")) },
     Case { name: "twice_the_memory_keeps_every_page", beds: BOTH, needs: &[], run: overcommit },
     Case { name: "a_crash_becomes_a_dump_while_the_partition_runs_again", beds: BOTH, needs: &[], run: crash },
+    Case { name: "every_way_to_reset_is_a_reset_and_no_crash", beds: BOTH, needs: &[], run: resets },
     Case { name: "a_dump_costs_no_write_for_what_is_there_or_zero", beds: &[Bed::Qemu, Bed::Nested], needs: &[], run: writes },
     Case { name: "an_unreleased_dump_is_kept_and_the_partition_waits", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: waits },
 ];
@@ -39,6 +40,20 @@ fn wait_for_pass(started: &mut Started) -> Result<()> {
 fn passes(bed: Bed, scenario: Scenario) -> Result<()> {
     let mut started = scenario.start(bed, &format!("{}-{}", bed.name(), scenario.kernel))?;
     wait_for_pass(&mut started)?;
+    expect_success(started.running, LIMIT)
+}
+
+/// Ways of `leave` to have the machine reset.
+const WAYS: u64 = 7;
+
+fn resets(bed: Bed) -> Result<()> {
+    let mut started = Scenario::new("leave", "").start(bed, &format!("{}-resets", bed.name()))?;
+    wait_for_pass(&mut started)?;
+    let events = started.running.events.all();
+    let resets = events.iter().filter(|event| event.name() == "stopped" && event.0["how"] == "reset");
+    let ended: Vec<_> = resets.filter_map(|event| event.0["incarnation"].as_u64()).collect();
+    ensure!(ended == (1..=WAYS).collect::<Vec<_>>(), "{ended:?}; {}", started.place());
+    ensure!(!events.iter().any(|event| event.name() == "crash"), "a crash; {}", started.place());
     expect_success(started.running, LIMIT)
 }
 

@@ -13,9 +13,10 @@ use kernel::paging::space::SpaceState;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tests::core::keyed_pages;
 use tests::scenario::Started;
+use tests::seeds;
 use tests::several::{Member, Several};
 use tests::{Case, expect_success};
 use worker::turmoil::Turmoil;
@@ -38,23 +39,17 @@ const LONG: Clock = Clock::Instructions(5);
 /// More spaces than partitions: those with a dump that is not checked yet.
 const SPACES: usize = 12;
 
-fn number_from(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
-}
-
 fn name(index: usize) -> String {
     format!("p{index}")
 }
 
 fn soak(bed: Bed) -> Result<()> {
-    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| u64::from(since.subsec_nanos()));
-    let seed = number_from("TIDEPOOL_SEED").unwrap_or_else(clock);
-    println!("TIDEPOOL_SEED={seed}");
+    let seed = seeds::announced();
     let member = |index| Member {
         lines: if index % 2 == 0 { "restart = \"threshold\"" } else { "restart = \"immediate\"" },
         ..Member::new(&name(index), "turmoil", MEMORY_MIB, &cmdline(seed, index))
     };
-    let seconds = number_from("TIDEPOOL_SOAK_SECONDS");
+    let seconds = seeds::number_from("TIDEPOOL_SOAK_SECONDS");
     // Counting instructions, QEMU runs its CPUs in turn, and 7.2 gives every turn to the first that has something to do.
     let (clock, cpus) = if seconds.is_some() && bed == Bed::Qemu { (LONG, 1) } else { (Clock::Host, 2) };
     let several = Several {

@@ -6,7 +6,7 @@ use boot::volume::{Access, Image};
 use kernel::paging::space::{Record, Residue, SpaceState};
 use serde_json::json;
 use std::hash::{DefaultHasher, Hasher};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use tests::Case;
 use tests::scene::{LIMIT, PARTITION, Play, Scene, Setting};
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     Case { name: "a_partition_waits_until_the_only_dump_is_released", beds: &[Bed::Qemu], needs: &[], run: waits },
     Case { name: "a_released_space_is_free_and_reads_as_zeros", beds: &[Bed::Qemu], needs: &[], run: scrubs },
     Case { name: "a_second_crash_leaves_the_first_dump_alone", beds: &[Bed::Qemu], needs: &[], run: two_dumps },
+    Case { name: "two_dumps_of_one_number_are_told_apart_by_their_names", beds: &[Bed::Qemu], needs: &[], run: same_number },
     Case { name: "a_reset_starts_the_next_incarnation_on_the_same_space", beds: &[Bed::Qemu], needs: &[], run: reset },
     Case { name: "a_space_whose_owner_went_with_the_power_is_free_again", beds: &[Bed::Qemu], needs: &[], run: power_cut },
     Case { name: "without_the_indication_a_crash_is_a_plain_restart", beds: &[Bed::Qemu], needs: &[], run: dump_off },
@@ -60,13 +61,16 @@ fn scrubs(bed: Bed) -> Result<()> {
     play.key(b'c')?;
     play.event("dump_complete")?;
     play.event("stopped")?;
+    let allocated = || -> Result<u64> { Ok(std::fs::metadata(scene.image(0))?.blocks() * 512) };
+    let before = allocated()?;
     play.command("release", None)?;
     play.event("released")?;
     play.power_off()?;
+    ensure!(allocated()? <= before, "a scrub allocated: {} bytes, {before} before", allocated()?);
     let free = record(&scene.image(0))?;
     ensure!((free.state, free.residue, free.owner.is_none()) == (SpaceState::Free, Residue::Clean, true), "{free:?}");
     let bytes = std::fs::read(scene.image(0))?;
-    ensure!(bytes[..bytes.len() - 8192].iter().all(|byte| *byte == 0), "a block was not scrubbed");
+    ensure!(bytes[..bytes.len() - 12288].iter().all(|byte| *byte == 0), "a block was not scrubbed");
     Ok(())
 }
 
@@ -86,6 +90,36 @@ fn two_dumps(bed: Bed) -> Result<()> {
     play.event_with("start", |e| e.0["incarnation"] == 3)?;
     play.get_ready()?;
     play.power_off()
+}
+
+/// Incarnations begin at 1 at every start: so does the second dump's.
+fn same_number(bed: Bed) -> Result<()> {
+    let setting = Setting { devices_mib: &[24, 24], partition: "restart = \"never\"", ..SMALL };
+    let scene = Scene::new(bed, "same-number", setting)?;
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let mut play = scene.start()?;
+        play.get_ready()?;
+        play.key(b'c')?;
+        names.push(play.event("dump_complete")?.text("dump")?.to_owned());
+        play.event("stopped")?;
+        play.power_off()?;
+    }
+    let mut play = scene.start()?;
+    play.event("waiting")?;
+    let refusal = play.asked(json!({"command": "release", "partition": PARTITION, "count": 1}))?;
+    ensure!(refusal.is_some_and(|why| names.iter().all(|name| why.contains(name))), "the number did for a name");
+    play.running.events.send(json!({"command": "list"}))?;
+    let listed = play.event_with("dump", |e| e.0["dump"] == names[0].as_str())?;
+    ensure!(listed.text("reason")? == "triple fault" && listed.text("state")? == "complete", "{}", listed.0);
+    ensure!(listed.number("incarnation")? == 1 && listed.number("unix_ns")? > 0, "{}", listed.0);
+    ensure!(play.asked(json!({"command": "release", "dump": names[0][..8]}))?.is_none(), "the name was refused");
+    ensure!(play.event("released")?.text("dump")? == names[0]);
+    play.event("start")?;
+    play.power_off()?;
+    let kept = [0, 1].map(|n| record(&scene.image(n)).ok()?.crash.map(|crash| crash.name.to_string()));
+    ensure!(kept.contains(&Some(names[1].clone())) && !kept.contains(&Some(names[0].clone())), "{kept:?}");
+    Ok(())
 }
 
 fn reset(bed: Bed) -> Result<()> {
@@ -143,7 +177,7 @@ fn immediate(bed: Bed) -> Result<()> {
 }
 
 fn strangers(bed: Bed) -> Result<()> {
-    let scene = Scene::new(bed, "strangers", Setting { devices_mib: &[24, 24, 24], ..SMALL })?;
+    let scene = Scene::new(bed, "strangers", Setting { devices_mib: &[24, 24, 24, 24, 24], ..SMALL })?;
     let machine = scene.machine()?;
     // After the host command's own look.
     let file = |n| std::fs::File::options().write(true).open(scene.image(n));
@@ -151,19 +185,28 @@ fn strangers(bed: Bed) -> Result<()> {
     let size = std::fs::metadata(scene.image(1))?.len();
     file(1)?.write_all_at(b"x", size - 8192 + 300)?;
     file(1)?.write_all_at(b"x", size - 4096 + 300)?;
-    let before = [sum(&scene.image(0))?, sum(&scene.image(1))?];
+    // Both ends are zeros, the data lies between them.
+    file(3)?.write_all_at(&[0; 12288], size - 12288)?;
+    file(3)?.write_all_at(&[0x5a; 1 << 20], 12 << 20)?;
+    // A first format that the power cut: of the record only the first sector is there.
+    let whole = record(&scene.image(4)).map(|record| Record { sequence: 2, ..record }.encode())?;
+    file(4)?.write_all_at(&[0; 12288], size - 12288)?;
+    file(4)?.write_all_at(&whole[..512], size - 8192)?;
+    let before = [0, 1, 3].map(|n| sum(&scene.image(n)).ok());
     let mut play = Play::of(&machine)?;
     let foreign = play.event_with("error", |e| e.0["place"] == "paging device 0")?;
     ensure!(foreign.text("message")?.contains("ext4"), "{}", foreign.0);
     let damaged = play.event_with("error", |e| e.0["place"] == "paging device 1")?;
     ensure!(damaged.text("message")?.contains("CRC32C"), "{}", damaged.0);
+    let between = play.event_with("error", |e| e.0["place"] == "paging device 3")?;
+    ensure!(between.text("message")?.contains("data of unknown format at byte "), "{}", between.0);
+    play.space(4, "free")?;
     play.space(2, "active")?;
     play.get_ready()?;
     play.key(b'c')?;
     play.event("dump_complete")?;
-    play.event("waiting")?;
     play.power_off()?;
-    ensure!(before == [sum(&scene.image(0))?, sum(&scene.image(1))?], "a device that is not ours was changed");
+    ensure!(before == [0, 1, 3].map(|n| sum(&scene.image(n)).ok()), "a device that is not ours was changed");
     Ok(())
 }
 
@@ -182,7 +225,7 @@ fn too_small(bed: Bed) -> Result<()> {
     let large = Scene::new(bed, "small-machine", Setting { pool_mib: 256, ..SMALL })?;
     let mut machine = large.machine()?;
     machine.memory_mib = 128;
-    refuses(&machine, "pool", "256 MiB are more than the")?;
+    refuses(&machine, "pool", "256 MiB and 1 MiB for their frame table are more than the")?;
 
     let mut machine = scene.machine()?;
     let small = scene.image(1);

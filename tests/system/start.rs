@@ -1,15 +1,23 @@
 //! From power-on to the first lines, and the end that nobody wants.
 
-use anyhow::{Result, ensure};
-use boot::bed::{Bed, Ended};
+use anyhow::{Context, Result, ensure};
+use boot::bed::{Bed, Ended, qemu};
+use boot::bounded;
 use boot::config;
+use boot::setup::{Job, Permission, debian, program};
+use boot::{initramfs, paths};
+use std::process::Command;
 use std::time::Duration;
 use tests::{Case, expect_success, machine};
 
 const LIMIT: Duration = Duration::from_secs(90);
+/// A whole run of the command, on a busy machine.
+const COPY: Duration = Duration::from_secs(300);
 
 pub const CASES: &[Case] = &[
     Case { name: "two_cpus_for_guests_come_up", beds: &[Bed::Qemu, Bed::Bochs, Bed::Kvm], needs: &[], run: two_cpus_come_up },
+    Case { name: "a_copy_of_the_command_runs_without_a_compiler", beds: &[Bed::Qemu], needs: &[], run: copied },
+    Case { name: "the_examples_are_right", beds: &[Bed::Qemu], needs: &[Job::Guest], run: examples },
     Case { name: "a_panic_shows_a_symbolised_backtrace", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: panic_backtrace },
 ];
 
@@ -21,6 +29,48 @@ fn two_cpus_come_up(bed: Bed) -> Result<()> {
     // One more where the boot CPU runs no guests.
     running.console.wait_for(LIMIT, if bed == Bed::Qemu { "3 CPUs" } else { "2 CPUs" })?;
     expect_success(running, LIMIT)
+}
+
+/// The command in a folder of its own, with no program in the search path but the emulator.
+fn copied(bed: Bed) -> Result<()> {
+    // Builds the hypervisor, if that has not been done.
+    machine(bed, "copied")?;
+    let folder = std::env::temp_dir().join(format!("tidepool-copied-{}", std::process::id()));
+    let search = folder.join("bin");
+    std::fs::create_dir_all(&search)?;
+    let (emulator, command) = (program(qemu::PROGRAM).context("the emulator")?, folder.join("tidepool"));
+    std::os::unix::fs::symlink(emulator, search.join(qemu::PROGRAM))?;
+    std::fs::copy(std::env::current_exe()?, &command)?;
+    let cargos = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("CARGO"));
+    let mut copy = Command::new(&command);
+    cargos.for_each(|name| _ = copy.env_remove(name));
+    copy.env("PATH", &search).env("RUSTC", folder.join("none")).current_dir(&folder);
+    copy.args([crate::interrupt::AS_TIDEPOOL, "boot", "--bed", bed.name(), "--no-install"]);
+    let output = bounded::output(&mut copy, COPY);
+    let output =
+        output.map(|output| (output.status, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()));
+    std::fs::remove_dir_all(&folder)?;
+    let (status, said) = output?;
+    ensure!(status.success(), "it ended with {status}: {said}");
+    ensure!(said.contains("no cargo here, so "), "it was built all the same: {said}");
+    Ok(())
+}
+
+/// Each example with what the set-up brings; nothing is started.
+fn examples(bed: Bed) -> Result<()> {
+    initramfs::prepare(&debian::kernel(Permission::Refuse)?)?;
+    let folder = paths::workspace().join("examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|ending| ending == "toml") {
+            let plan = config::check(&file, bed).with_context(|| format!("{}", file.display()))?;
+            ensure!(plan.warnings.is_empty(), "{}: {:?}", file.display(), plan.warnings);
+            count += 1;
+        }
+    }
+    ensure!(count >= 2, "{count} examples");
+    Ok(())
 }
 
 fn panic_backtrace(bed: Bed) -> Result<()> {

@@ -4,13 +4,14 @@
 //! Later an interrupt stops it for a moment, so that memory can be written to a file: that is how a
 //! memory-backed paging space gets out ([`Running::bring_out`]).
 
-use super::Machine;
 use super::running::{self, Lines, Running};
+use super::transcript::RunFolder;
+use super::{Clock, Machine};
 use crate::iso;
 use anyhow::{Context, Result, bail};
 use kernel::arch::direct_map;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,24 +24,34 @@ pub const CPU_WITHOUT_AD: &str = "corei7_ivy_bridge_3770k";
 /// Emulated instructions a second of emulated time.
 pub(super) const IPS: u32 = 50_000_000;
 
-pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
+pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
     if !machine.disks.is_empty() {
         bail!("Bochs has no virtio disks: use memory-backed paging devices there");
     }
     let lines = Lines::new()?;
-    let iso = folder.join("boot.iso");
-    iso::make(&iso, &folder.join("iso"), &machine.hypervisor, &folder.join(super::ARCHIVE), &machine.append)?;
+    let run = folder.path();
+    let iso = run.join("boot.iso");
+    iso::make(&iso, &run.join("iso"), &machine.hypervisor, &run.join(super::ARCHIVE), &machine.append)?;
     let ports = [lines.console.port()?, lines.events.port()?];
-    fs::write(folder.join("bochsrc"), bochsrc(machine.cpu.as_deref(), machine.cpus, machine.memory_mib, &ports))?;
-    fs::write(folder.join("debugger"), "c\n")?;
+    let settings = bochsrc(machine.cpu.as_deref(), machine.cpus, ips(machine.clock), machine.memory_mib, &ports);
+    fs::write(run.join("bochsrc"), settings)?;
+    fs::write(run.join("debugger"), "c\n")?;
     let mut command = Command::new(PROGRAM);
     // Names relative to the run's folder: Bochs overflows a buffer on an image path of more than some sixty bytes.
-    command.current_dir(&folder).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
-    running::start(command, lines, folder, machine.echo)
+    command.current_dir(run).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
+    running::start(command, lines, folder, &machine.echo)
+}
+
+/// Returns the emulated instructions in a second of the machine's.
+const fn ips(clock: Clock) -> u32 {
+    match clock {
+        Clock::Host => IPS,
+        Clock::Instructions(shift) | Clock::Paced(shift) => 1_000_000_000 >> shift,
+    }
 }
 
 /// Returns the configuration of a machine that boots the GRUB ISO `boot.iso` as CD and whose serial lines are at `ports`.
-pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, mib: u64, ports: &[u16]) -> String {
+pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, ips: u32, mib: u64, ports: &[u16]) -> String {
     let cpu = cpu.unwrap_or(USUAL_CPU);
     let line = |(n, port): (usize, &u16)| format!("com{}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n", n + 1);
     let lines: String = ports.iter().enumerate().map(line).collect();
@@ -51,7 +62,7 @@ pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, mib: u64, ports: &[u16]) -> 
          romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
          vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
          memory: guest={mib}, host={mib}\n\
-         cpu: model={cpu}, count={cpus}, ips={IPS}, reset_on_triple_fault=0\n\
+         cpu: model={cpu}, count={cpus}, ips={ips}, reset_on_triple_fault=0\n\
          clock: sync=none, time0=1700000000\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          ata0-master: type=cdrom, path=boot.iso, status=inserted\n\

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 const KVM_GET_SUPPORTED_CPUID: libc::c_ulong = 0xc008_ae05;
+const KVM_GET_MSRS: libc::c_ulong = 0xc008_ae88;
 const ENTRIES: usize = 256;
 /// CPUID.1:ECX bit 5: VMX.
 const VMX: u32 = 1 << 5;
@@ -34,14 +35,58 @@ struct Table {
 
 const _: () = assert!(size_of::<Entry>() == 40 && size_of::<Table>() == 8 + 40 * ENTRIES);
 
-/// Returns whether a guest of KVM would see VMX or SVM.
-pub fn offers_virtualisation() -> bool {
-    supported_cpuid().is_ok_and(|table| nested(&table))
+/// What KVM offers its guests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offer {
+    /// VMX.
+    Vmx,
+    /// SVM, with these features (EDX of CPUID 8000000Ah).
+    Svm(u32),
 }
 
-fn nested(table: &[Entry]) -> bool {
-    let ecx = |leaf| table.iter().find(|e| e.function == leaf).map_or(0, |e| e.registers[2]);
-    ecx(1) & VMX != 0 || ecx(0x8000_0001) & SVM != 0
+/// Returns what a guest of KVM would see.
+pub fn offered() -> Option<Offer> {
+    offer(&supported_cpuid().ok()?)
+}
+
+fn offer(table: &[Entry]) -> Option<Offer> {
+    let register = |leaf, n: usize| table.iter().find(|e| e.function == leaf).map_or(0, |e| e.registers[n]);
+    if register(1, 2) & VMX != 0 {
+        return Some(Offer::Vmx);
+    }
+    (register(0x8000_0001, 2) & SVM != 0).then(|| Offer::Svm(register(0x8000_000a, 3)))
+}
+
+/// Returns the state of `/dev/kvm`, for people.
+pub fn state() -> String {
+    match File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => "is there".to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "is not there".to_owned(),
+        Err(error) => format!("cannot be opened: {error} (is this user in the group kvm?)"),
+    }
+}
+
+#[repr(C)]
+struct OneMsr {
+    count: u32,
+    padding: u32,
+    index: u32,
+    reserved: u32,
+    data: u64,
+}
+
+/// Returns a feature MSR as KVM's guests would see it; `None` where KVM has none of that number.
+pub fn feature_msr(number: u32) -> Option<u64> {
+    let kvm = File::options().read(true).write(true).open("/dev/kvm").ok()?;
+    let mut msr = OneMsr { count: 1, padding: 0, index: number, reserved: 0, data: 0 };
+    // SAFETY: the kernel reads and writes one `kvm_msrs` with `count` entries behind it, which `msr` is.
+    let read = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_GET_MSRS, &raw mut msr) };
+    (read == 1).then_some(msr.data)
+}
+
+/// Returns whether a guest of KVM would see VMX or SVM.
+pub fn offers_virtualisation() -> bool {
+    offered().is_some()
 }
 
 fn supported_cpuid() -> std::io::Result<Vec<Entry>> {
@@ -65,10 +110,11 @@ mod tests {
 
     #[test]
     fn only_vmx_or_svm_in_their_own_leaves_count() {
-        assert!(nested(&[leaf(0, 0), leaf(1, VMX)]));
-        assert!(nested(&[leaf(1, 0), leaf(0x8000_0001, SVM)]));
-        assert!(!nested(&[leaf(1, !VMX), leaf(0x8000_0001, !SVM)]));
-        assert!(!nested(&[leaf(0x8000_0001, VMX)]));
-        assert!(!nested(&[]));
+        let features = Entry { function: 0x8000_000a, registers: [0, 0, 0, 9], ..Entry::default() };
+        assert_eq!(offer(&[leaf(0, 0), leaf(1, VMX)]), Some(Offer::Vmx));
+        assert_eq!(offer(&[leaf(1, 0), leaf(0x8000_0001, SVM), features]), Some(Offer::Svm(9)));
+        assert_eq!(offer(&[leaf(1, !VMX), leaf(0x8000_0001, !SVM)]), None);
+        assert_eq!(offer(&[leaf(0x8000_0001, VMX)]), None);
+        assert_eq!(offer(&[]), None);
     }
 }

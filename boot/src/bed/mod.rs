@@ -4,29 +4,33 @@
 //!  Machine ──start──> Running { console: Line, events: Events, the emulator } ──finish──> Ended
 //! ```
 //!
-//! A run keeps its console, events and emulator output in a folder of its own, which is removed when the run is
-//! [passed](Running::passed) and kept otherwise.
+//! A run keeps its console, events and emulator output in a folder of its own ([`transcript`]), which is removed when the
+//! run is [passed](Running::passed) and kept otherwise, as one of the newest few.
 
 pub mod bochs;
+pub mod features;
 pub mod kvm;
 pub mod nested;
 pub mod process;
 pub mod qemu;
 mod runner;
 mod running;
+mod transcript;
 
 pub use running::{Ended, Running};
+pub use transcript::KEPT;
+use transcript::RunFolder;
 
 use crate::archive::{Archive, Source};
 use crate::config::Plan;
 use crate::serial::Echo;
 use anyhow::{Context, Result};
+use kernel::archive::BootArchive;
 use kernel::log::symbols;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The boot archive's name in the run's folder.
-const ARCHIVE: &str = "archive.tar";
+pub(crate) const ARCHIVE: &str = "archive.tar";
 
 /// An emulator, or a machine under KVM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -64,8 +68,31 @@ pub enum Clock {
     /// The host's time.
     #[default]
     Host,
-    /// Retired instructions, 2 to this power nanoseconds each: two runs without disks are equal. (Bochs always counts instructions.)
+    /// Retired instructions, 2 to this power nanoseconds each: two runs without disks are equal. (Bochs always counts
+    /// instructions: as `Host`, 20 ns each.)
     Instructions(u8),
+    /// As [`Clock::Instructions`]; while no CPU has work, time passes as the host's does and does not leap to the next timer.
+    /// So a disk's answer does not come too late for a CPU that only waits for it.
+    Paced(u8),
+}
+
+/// How the hypervisor gets into the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Medium {
+    /// As the bed does it: QEMU hands it over itself, Bochs boots a CD.
+    #[default]
+    Usual,
+    /// From a stick's image, by this firmware (QEMU and KVM only).
+    Stick(Firmware),
+}
+
+/// What starts a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Firmware {
+    /// A PC's BIOS.
+    Bios,
+    /// UEFI: Debian's OVMF.
+    Uefi,
 }
 
 /// A machine to start.
@@ -89,12 +116,18 @@ pub struct Machine {
     pub disks: Vec<PathBuf>,
     /// Bytes a second that each of them can do, if it is to be held to that.
     pub disk_bandwidth: Option<u64>,
+    /// How the hypervisor is started.
+    pub medium: Medium,
     /// What time follows.
     pub clock: Clock,
     /// The CPU model, where not the bed's usual one.
     pub cpu: Option<String>,
     /// Whether the console appears on our standard output.
     pub echo: Echo,
+    /// The only core of this machine that the emulator may run on (QEMU only).
+    pub host_core: Option<u32>,
+    /// A plugin that QEMU loads, with its arguments (QEMU's own emulation only).
+    pub plugin: Option<String>,
 }
 
 impl Machine {
@@ -111,9 +144,12 @@ impl Machine {
             append: String::new(),
             disks: Vec::new(),
             disk_bandwidth: None,
+            medium: Medium::Usual,
             clock: Clock::Host,
             cpu: None,
             echo: Echo::Silent,
+            host_core: None,
+            plugin: None,
         }
     }
 
@@ -132,8 +168,8 @@ impl Machine {
     /// # Errors
     /// Where the emulator is missing or refuses; its own words are part of the error.
     pub fn start(&self) -> Result<Running> {
-        let folder = self.folder()?;
-        self.write_archive(&folder)?;
+        let folder = RunFolder::new(&self.name)?;
+        self.write_archive(folder.path())?;
         match self.bed {
             Bed::Qemu | Bed::Kvm => qemu::start(self, folder),
             Bed::Bochs => bochs::start(self, folder),
@@ -141,23 +177,14 @@ impl Machine {
         }
     }
 
-    fn write_archive(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn write_archive(&self, folder: &Path) -> Result<()> {
         let elf = std::fs::read(&self.hypervisor).with_context(|| format!("{}", self.hypervisor.display()))?;
         let mut archive = self.archive.clone();
         // Without symbols a backtrace has addresses only: no reason not to start.
         if let Some(symbols) = symbols::from_elf(&elf) {
             archive.add(symbols::MODULE, Source::Bytes(symbols));
         }
+        archive.add(BootArchive::WORD, Source::Bytes(crate::volume::random_bytes::<32>()?.to_vec()));
         archive.write(&folder.join(ARCHIVE))
-    }
-
-    /// Makes the folder of this run's transcript, a new one each time.
-    fn folder(&self) -> Result<PathBuf> {
-        static RUN: AtomicU32 = AtomicU32::new(0);
-        let run = RUN.fetch_add(1, Ordering::Relaxed);
-        let name = self.name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "-");
-        let folder = crate::paths::transcripts().join(format!("{name}.{}.{run}", std::process::id()));
-        std::fs::create_dir_all(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-        Ok(folder)
     }
 }

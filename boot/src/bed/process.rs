@@ -7,7 +7,7 @@
 // UNSAFETY: fork-time set-up and signals to a process group exist only as system calls.
 #![allow(unsafe_code)]
 
-use crate::interrupt::OnInterrupt;
+use crate::interrupt::{OnSignal, Signalled};
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus};
@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// A running emulator.
 pub struct Emulator {
     child: Arc<Mutex<Child>>,
-    _on_interrupt: OnInterrupt,
+    _on_signal: OnSignal,
 }
 
 impl Emulator {
@@ -37,10 +37,10 @@ impl Emulator {
         let child = command.spawn().with_context(|| format!("{program} cannot be started"))?;
         let child = Arc::new(Mutex::new(child));
         let theirs = Arc::clone(&child);
-        let on_interrupt = OnInterrupt::new(move || {
+        let on_signal = OnSignal::new(Signalled::End, move || {
             end(&mut lock(&theirs));
         });
-        Ok(Self { child, _on_interrupt: on_interrupt })
+        Ok(Self { child, _on_signal: on_signal })
     }
 
     /// Takes the write end of the emulator's standard input, where it was piped.
@@ -82,6 +82,16 @@ impl Emulator {
         let mut child = lock(&self.child);
         signal(&mut child, libc::SIGKILL);
         let _ = child.wait();
+    }
+
+    /// Lets the emulator stand still, all of its threads: no time passes for it, but for the world.
+    pub fn freeze(&mut self) {
+        signal(&mut lock(&self.child), libc::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) {
+        signal(&mut lock(&self.child), libc::SIGCONT);
     }
 
     /// Sends the terminal's interrupt, which stops Bochs in its debugger.

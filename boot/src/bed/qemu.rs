@@ -1,11 +1,13 @@
 //! QEMU: `q35` with the hypervisor as PVH kernel, the boot archive as its initrd, disks as modern virtio-blk.
 
 use super::running::{self, Lines, Running};
-use super::{Bed, Clock, Machine};
+use super::transcript::RunFolder;
+use super::{Bed, Clock, Firmware, Machine, Medium};
+use crate::iso;
 use crate::serial::Listener;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,19 +15,39 @@ use std::time::{Duration, Instant};
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// What the hypervisor uses at most.
 const MAX_CPUS: u32 = kernel::arch::percpu::MAX_CPUS as u32;
+/// UEFI firmware of Debian's package ovmf.
+pub const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+/// The stick's name in the run's folder.
+pub(super) const STICK: &str = "stick.img";
 /// Where a value written stops the emulator.
 pub(super) const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
-pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
+pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
+    if machine.medium != Medium::Usual {
+        let (work, archive) = (folder.path().join("stick"), folder.path().join(super::ARCHIVE));
+        iso::make_stick(&folder.path().join(STICK), &work, &machine.hypervisor, &archive, &machine.append)?;
+    }
     let mut lines = Lines::new()?;
     let monitor = Listener::new()?;
-    let mut command = Command::new(PROGRAM);
+    let mut command = program(machine.host_core);
     let line = format!("socket,id=monitor,host=127.0.0.1,port={},server=off", monitor.port()?);
     command.args(["-chardev", &line, "-mon", "chardev=monitor,mode=control"]);
     lines.monitor = Some(monitor);
-    command.args(arguments(machine, &folder, [lines.console.port()?, lines.events.port()?]));
-    running::start(command, lines, folder, machine.echo)
+    command.args(arguments(machine, folder.path(), [lines.console.port()?, lines.events.port()?]));
+    running::start(command, lines, folder, &machine.echo)
 }
+
+/// Returns QEMU, held to one core of this machine where that is asked for.
+fn program(host_core: Option<u32>) -> Command {
+    let Some(core) = host_core else { return Command::new(PROGRAM) };
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &core.to_string(), PROGRAM]);
+    command
+}
+
+/// All that QEMU emulates, less what the hypervisor hides from guests and cannot intercept there: RDTSCP, and the registers of MPX
+/// and protection keys, which QEMU's XSETBV gives to any guest and no vCPU switch moves.
+const EMULATED_CPU: &str = "max,-rdtscp,-mpx,-pku,-pks";
 
 fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     let mut list = Vec::new();
@@ -33,14 +55,25 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     let (accelerator, usual_cpu) = match machine.bed {
         Bed::Kvm => ("kvm", "host"),
         // One thread a CPU, so that the CPUs really run side by side; instruction counting allows one thread only.
-        _ if machine.clock == Clock::Host => ("tcg,thread=multi", "max"),
-        _ => ("tcg", "max"),
+        _ if machine.clock == Clock::Host => ("tcg,thread=multi", EMULATED_CPU),
+        _ => ("tcg", EMULATED_CPU),
     };
     add(&["-machine", "q35", "-accel", accelerator, "-cpu", machine.cpu.as_deref().unwrap_or(usual_cpu)]);
     add(&["-smp", &emulated_cpus(machine).to_string(), "-m", &machine.memory_mib.to_string()]);
     add(&["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-device", EXIT_PORT]);
-    add(&["-kernel", &text(&machine.hypervisor), "-append", &machine.append]);
-    add(&["-initrd", &text(&folder.join(super::ARCHIVE))]);
+    match machine.medium {
+        Medium::Usual => {
+            add(&["-kernel", &text(&machine.hypervisor), "-append", &machine.append]);
+            add(&["-initrd", &text(&folder.join(super::ARCHIVE))]);
+        }
+        Medium::Stick(firmware) => {
+            let drive = format!("if=none,id=stick,format=raw,snapshot=on,file={}", escape(&folder.join(STICK)));
+            add(&["-drive", &drive, "-device", "ide-hd,drive=stick,bootindex=0"]);
+            if firmware == Firmware::Uefi {
+                add(&["-bios", OVMF]);
+            }
+        }
+    }
     for (name, port) in ["console", "events"].iter().zip(ports) {
         let line = format!("socket,id={name},host=127.0.0.1,port={port},server=off,nodelay=on");
         add(&["-chardev", &line, "-serial", &format!("chardev:{name}")]);
@@ -49,13 +82,32 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
         // `none`: past the host's page cache, so that the disk's speed is a disk's; a FLUSH is a real fdatasync.
         let limit = machine.disk_bandwidth.map(|bytes| format!("throttling.bps-total={bytes},")).unwrap_or_default();
         let drive = format!("if=none,id=disk{index},format=raw,cache=none,discard=unmap,{limit}file={}", escape(image));
-        let device = format!("virtio-blk-pci,drive=disk{index},serial=disk{index},disable-legacy=on");
-        add(&["-drive", &drive, "-device", &device]);
+        add(&["-drive", &drive, "-device", &disk_device(index)]);
     }
-    if let Clock::Instructions(shift) = machine.clock {
-        add(&["-icount", &format!("shift={shift},sleep=off"), "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+    if let Some(count) = instruction_count(machine.clock) {
+        add(&["-icount", &count, "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+    }
+    if let Some(plugin) = &machine.plugin {
+        add(&["-plugin", plugin]);
     }
     list
+}
+
+/// Returns how time follows instructions, where it does.
+fn instruction_count(clock: Clock) -> Option<String> {
+    match clock {
+        Clock::Host => None,
+        Clock::Instructions(shift) => Some(format!("shift={shift},sleep=off")),
+        Clock::Paced(shift) => Some(format!("shift={shift},sleep=on")),
+    }
+}
+
+/// Returns the device of disk `index`.
+///
+/// A failed request is reported to the hypervisor. The emulator's own choice would stop the whole machine where the host's disk
+/// is full, and would repeat the write at any later time.
+pub(super) fn disk_device(index: usize) -> String {
+    format!("virtio-blk-pci,drive=disk{index},serial=disk{index},disable-legacy=on,werror=report,rerror=report")
 }
 
 /// One more than are to run guests, where the boot CPU cannot be trusted with them (docs/testing.md, "Known of the emulators").
@@ -90,6 +142,19 @@ impl Running {
         disks.filter(|disk| disk["device"].as_str().is_some_and(|name| name.starts_with("disk"))).map(counters).collect()
     }
 
+    /// Stops the emulator in order, so that its plugins write what they have.
+    ///
+    /// # Errors
+    /// As [`Running::disk_counters`], and where it does not end.
+    pub fn quit(&mut self) -> Result<()> {
+        self.greet_monitor()?;
+        let monitor = self.monitor.as_mut().context("only QEMU has such a monitor")?;
+        // The answer may go down with the emulator.
+        monitor.send(format!("{}\n", json!({"execute": "quit"})).as_bytes())?;
+        let status = self.runner.wait(Duration::from_secs(30))?;
+        status.map(|_| ()).context("the emulator does not quit")
+    }
+
     /// Lets virtio-blk disk `number` write no more than this from now on; 0 lifts the limit.
     ///
     /// # Errors
@@ -102,11 +167,24 @@ impl Running {
         self.monitor_command(&json!({"execute": "block_set_io_throttle", "arguments": arguments})).map(|_| ())
     }
 
-    fn monitor_command(&mut self, command: &Value) -> Result<Value> {
-        if !self.monitor_greeted {
-            self.monitor_greeted = true;
+    /// Returns what the emulator's monitor answers to a command for people, as `info registers`.
+    ///
+    /// # Errors
+    /// As [`Running::disk_counters`].
+    pub fn emulator_says(&mut self, line: &str) -> Result<String> {
+        let answer = self.monitor_command(&json!({"execute": "human-monitor-command", "arguments": {"command-line": line}}))?;
+        Ok(answer.as_str().context("text")?.to_owned())
+    }
+
+    fn greet_monitor(&mut self) -> Result<()> {
+        if !core::mem::replace(&mut self.monitor_greeted, true) {
             self.monitor_command(&json!({"execute": "qmp_capabilities"}))?;
         }
+        Ok(())
+    }
+
+    fn monitor_command(&mut self, command: &Value) -> Result<Value> {
+        self.greet_monitor()?;
         let monitor = self.monitor.as_mut().context("only QEMU has such a monitor")?;
         monitor.send(format!("{command}\n").as_bytes())?;
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -147,6 +225,13 @@ mod tests {
     }
 
     #[test]
+    fn every_disk_reports_its_errors() {
+        let list = arguments(&Machine { disks: vec!["a".into(), "b".into()], ..machine() }, Path::new("run"), [1, 2]);
+        let disks: Vec<_> = list.iter().filter(|a| a.starts_with("virtio-blk-pci")).collect();
+        assert!(disks.len() == 2 && disks.iter().all(|a| a.ends_with(",werror=report,rerror=report")), "{disks:?}");
+    }
+
+    #[test]
     fn every_disk_is_held_to_its_bandwidth() {
         let list = arguments(&Machine { disk_bandwidth: Some(1 << 20), ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a.contains("throttling.bps-total=1048576,")), "{list:?}");
@@ -167,5 +252,7 @@ mod tests {
         let list = arguments(&Machine { clock: Clock::Instructions(3), ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a == "tcg") && !list.iter().any(|a| a.contains("thread=multi")));
         assert!(list.iter().any(|a| a == "shift=3,sleep=off"), "{list:?}");
+        let list = arguments(&Machine { clock: Clock::Paced(5), ..machine() }, Path::new("run"), [1, 2]);
+        assert!(list.iter().any(|a| a == "shift=5,sleep=on"), "{list:?}");
     }
 }

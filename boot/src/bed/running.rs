@@ -3,12 +3,14 @@
 use super::nested::Session;
 use super::process::Emulator;
 use super::runner::Runner;
-use crate::events::Events;
+use super::transcript::RunFolder;
+use crate::bounded;
+use crate::events::{Event, Events};
 use crate::serial::{Echo, Line, Listener};
 use anyhow::{Context, Result, bail};
 use kernel::arch::exit::ExitCode;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -16,8 +18,11 @@ use std::time::Duration;
 const CONSOLE: &str = "console.txt";
 const EVENTS: &str = "events.jsonl";
 pub(super) const EMULATOR: &str = "emulator.txt";
+const BOCHS_LOG: &str = "bochs.log";
 const MONITOR: &str = "monitor.jsonl";
 pub(super) const COMMAND: &str = "command.txt";
+/// Lines of an emulator's words that an error repeats.
+const LAST_LINES: usize = 10;
 /// For bytes that are on their way already.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -43,7 +48,7 @@ pub struct Running {
     pub(super) monitor_greeted: bool,
     pub(super) runner: Runner,
     debugger: Option<std::process::ChildStdin>,
-    folder: PathBuf,
+    folder: RunFolder,
 }
 
 /// The serial lines of a machine that is about to start.
@@ -61,22 +66,22 @@ impl Lines {
 }
 
 /// Starts `command` in `folder` and waits for its serial lines.
-pub(super) fn start(mut command: Command, lines: Lines, folder: PathBuf, echo: Echo) -> Result<Running> {
-    fs::write(folder.join(COMMAND), format!("{command:?}\n"))?;
-    let output = fs::File::create(folder.join(EMULATOR))?;
+pub(super) fn start(mut command: Command, lines: Lines, folder: RunFolder, echo: &Echo) -> Result<Running> {
+    fs::write(folder.path().join(COMMAND), format!("{command:?}\n"))?;
+    let output = fs::File::create(folder.path().join(EMULATOR))?;
     command.stdout(output.try_clone()?).stderr(output);
     let wants_debugger = command.get_program() == super::bochs::PROGRAM;
     command.stdin(if wants_debugger { Stdio::piped() } else { Stdio::null() });
     let mut emulator = Emulator::start(command)?;
     let debugger = emulator.stdin();
-    let (console, events, monitor) = accept(lines, &folder, echo, || alive(&mut emulator, &folder))?;
+    let (console, events, monitor) = accept(lines, folder.path(), echo, || alive(&mut emulator, folder.path()))?;
     let runner = Runner::Process(emulator);
     Ok(Running { console, monitor, monitor_greeted: false, events, runner, debugger, folder })
 }
 
 /// Takes over a machine that runs within another one, `session`; its serial lines are connected already.
-pub(super) fn adopt(session: Session, lines: Lines, folder: PathBuf, echo: Echo) -> Result<Running> {
-    let (console, events, monitor) = accept(lines, &folder, echo, || Ok(()))?;
+pub(super) fn adopt(session: Session, lines: Lines, folder: RunFolder, echo: &Echo) -> Result<Running> {
+    let (console, events, monitor) = accept(lines, folder.path(), echo, || Ok(()))?;
     let runner = Runner::Nested(session);
     Ok(Running { console, monitor, monitor_greeted: false, events, runner, debugger: None, folder })
 }
@@ -84,10 +89,10 @@ pub(super) fn adopt(session: Session, lines: Lines, folder: PathBuf, echo: Echo)
 fn accept(
     lines: Lines,
     folder: &Path,
-    echo: Echo,
+    echo: &Echo,
     mut alive: impl FnMut() -> Result<()>,
 ) -> Result<(Line, Events, Option<Line>)> {
-    let console = lines.console.accept(&folder.join(CONSOLE), echo, &mut alive)?;
+    let console = lines.console.accept(&folder.join(CONSOLE), echo.clone(), &mut alive)?;
     let events = lines.events.accept(&folder.join(EVENTS), Echo::Silent, &mut alive)?;
     let monitor = lines.monitor.map(|line| line.accept(&folder.join(MONITOR), Echo::Silent, &mut alive)).transpose()?;
     Ok((console, Events::new(events), monitor))
@@ -96,17 +101,50 @@ fn accept(
 fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {
     match emulator.ended()? {
         None => Ok(()),
-        Some(status) => {
-            let words = fs::read_to_string(folder.join(EMULATOR)).unwrap_or_default();
-            bail!("the emulator ended with {status}: {}", words.trim())
-        }
+        Some(status) => bail!("the emulator ended with {status}{}", said(folder)),
     }
+}
+
+/// Returns what the emulator said, to stand behind a sentence. Bochs keeps what ends it in a log of its own.
+fn said(folder: &Path) -> String {
+    let read = |name: &str| String::from_utf8_lossy(&fs::read(folder.join(name)).unwrap_or_default()).into_owned();
+    let fatal: String =
+        read(BOCHS_LOG).lines().filter(|line| line.contains(">>PANIC<<")).map(|line| format!("{line}\n")).collect();
+    let words = read(EMULATOR);
+    let lines: Vec<_> =
+        words.lines().chain(fatal.lines()).map(str::trim).filter(|line| line.contains(char::is_alphanumeric)).collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    if last.is_empty() { ", and said nothing".to_owned() } else { format!(": {}", last.join("; ")) }
 }
 
 impl Running {
     /// Returns the folder of the transcript.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
+    }
+
+    /// Returns why a machine that ended with [`Ended::Failure`] did so: the emulator's own words where it was the emulator that
+    /// failed, else what the hypervisor blamed last.
+    pub fn failure(&mut self) -> String {
+        let status = self.runner.wait(Duration::ZERO).ok().flatten();
+        let blamed = |event: &Event| match event.name() {
+            "error" => Some(format!("{}: {}", event.text("place").ok()?, event.text("message").ok()?)),
+            "panic" => Some(format!("it panicked: {}", event.text("message").ok()?)),
+            _ => None,
+        };
+        let last = self.events.all().iter().rev().find_map(blamed);
+        match (status, last) {
+            (Some(status), last) if exit_value(status).is_none() && !self.has_told_its_end() => {
+                let last = last.map(|last| format!("; before that: {last}")).unwrap_or_default();
+                format!("the emulator ended with {status}{}{last}", said(self.folder()))
+            }
+            (_, Some(last)) => format!("the hypervisor stopped with a failure: {last}"),
+            (_, None) => "the hypervisor stopped with a failure".to_owned(),
+        }
+    }
+
+    fn has_told_its_end(&self) -> bool {
+        self.events.all().iter().any(|event| matches!(event.name(), "end" | "panic"))
     }
 
     /// Waits until the machine has stopped by itself, at most `limit`.
@@ -137,12 +175,12 @@ impl Running {
     /// Runs a shell script where the emulator runs; returns what it says.
     ///
     /// # Errors
-    /// Where it fails, or does not end within `limit` (looked at in bed C only).
+    /// Where it fails, or does not end within `limit`.
     pub fn beside(&mut self, script: &str, limit: Duration) -> Result<String> {
         if let Runner::Nested(session) = &self.runner {
             return session.beside(script, limit);
         }
-        let output = Command::new("sh").args(["-c", script]).output().context("no shell")?;
+        let output = bounded::output(Command::new("sh").args(["-c", script]), limit)?;
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         if !output.status.success() {
             bail!("“{script}” ended with {}: {said}", output.status);
@@ -155,10 +193,28 @@ impl Running {
         self.runner.kill();
     }
 
+    /// Lets the emulator stand still: no time passes for it, but for the world.
+    ///
+    /// # Errors
+    /// Where it is no process of this machine.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.runner.process()?.freeze();
+        Ok(())
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// As [`Running::freeze`].
+    pub fn thaw(&mut self) -> Result<()> {
+        self.runner.process()?.thaw();
+        Ok(())
+    }
+
     /// Ends the machine and removes its transcript.
     pub fn passed(mut self) {
         self.runner.discard();
-        let _ = fs::remove_dir_all(&self.folder);
+        self.folder.discard();
     }
 
     /// Stops Bochs in its debugger for as long as it takes to run `commands`, then lets it go on.

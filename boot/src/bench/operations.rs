@@ -32,10 +32,22 @@ const OPERATIONS: &[Operation] = &[
     operation("E1", "CPUID", [Some(1073), Some(2876)], Some(150)),
     operation("E1-prefixed", "CPUID with prefixes", [None, None], Some(150)),
     operation("E4", "IN from an emulated device", [Some(1300), Some(1430)], Some(200)),
+    operation("E3", "RDMSR of the APIC's base", [None, Some(2800)], Some(200)),
+    operation("E3-TPR", "WRMSR to the task priority", [None, Some(77_463)], Some(200)),
+    operation("E3-EOI", "WRMSR to the end of interrupt", [None, Some(2861)], Some(200)),
+    operation("E5", "MMIO write to an emulated device", [None, Some(3607)], Some(600)),
+    operation("E6", "interrupt to oneself, with IF set", [Some(5532), Some(7665)], Some(900)),
+    operation("E6-STI", "interrupt to oneself, then STI", [None, Some(9356)], Some(900)),
+    operation("E7", "lateness of a deadline, spinning", [None, Some(272)], Some(300)),
+    operation("E7-HLT", "lateness of a deadline, halted", [None, Some(216)], Some(300)),
+    operation("E8", "interrupt to oneself that ends HLT", [Some(6695), Some(12_242)], Some(1500)),
+    operation("F3", "first read of a page", [None, Some(4886)], Some(500)),
     operation("F1", "first write to a page", [Some(6870), Some(10_159)], Some(1200)),
     operation("P1", "page-in of one page", [Some(10_657), Some(13_823)], Some(2600)),
     operation("P1-around", "page-in, each of sixteen neighbours", [None, None], None),
     operation("P3", "page-out, in batches of 64", [Some(16_250), Some(19_420)], Some(1500)),
+    operation("P4", "eviction of a page whose block is current", [None, None], Some(300)),
+    operation("P5", "eviction of a page of zeros", [None, None], Some(900)),
     operation("A1", "ageing a mapped page", [Some(4357), Some(4370)], Some(30)),
     operation("D1", "dump of a dirty page", [Some(3134), Some(3065)], None),
     operation("D1-device", "the same without the disk's copy", [None, None], Some(790)),
@@ -139,10 +151,10 @@ pub fn measure(bed: Bed, images: &Images<'_>) -> Result<Figures> {
 fn configuration(images: &Images<'_>) -> String {
     format!(
         "self_tests = [\"pager\"]\n\
-         [pool]\nmemory = \"72 MiB\"\n\
+         [pool]\nmemory = \"88 MiB\"\n\
          [machine]\ncpus = 1\n\
-         [[paging_device]]\nmemory = \"96 MiB\"\n\
-         [[partition]]\nname = \"bench\"\nmemory = \"80 MiB\"\nkernel = \"{}\"\ncmdline = \"count={COUNT}\"\n\
+         [[paging_device]]\nmemory = \"112 MiB\"\n\
+         [[partition]]\nname = \"bench\"\nmemory = \"96 MiB\"\nkernel = \"{}\"\ncmdline = \"count={COUNT}\"\n\
          dump = \"off\"\nrestart = \"never\"\n",
         images.kernel.display()
     )

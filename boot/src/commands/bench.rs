@@ -1,18 +1,57 @@
 //! `tidepool bench`: path lengths in instructions, beside the reference and the bar.
 
 use crate::bed::Bed;
-use crate::bench::{Images, operations, restart};
+use crate::bench::{Images, operations, restart, scale, traces};
 use crate::cli::Common;
 use crate::kernel_build::{self, Variant};
 use crate::setup::{self, Job};
 use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// What is measured.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Compare one, two and four CPUs at paging: instructions, page-ins, work per tick (a quarter of an hour and more)
+    Scale {
+        /// Runs of which the median counts
+        #[arg(long, default_value_t = scale::ROUNDS, value_parser = clap::value_parser!(u32).range(1..=99))]
+        rounds: u32,
+    },
+    /// Replay the traces M1 to M4 in a guest whose memory does not fit (ten minutes)
+    Traces {
+        /// Page to image files of 100 MiB/s and measure times, instead of memory and instructions
+        #[arg(long)]
+        virtio: bool,
+        /// Another hypervisor's ELF file, to compare with
+        #[arg(long)]
+        hypervisor: Option<PathBuf>,
+    },
+}
 
 /// Measures on the chosen bed; the status is 0 only where every figure is within its bar.
 ///
 /// # Errors
 /// What is missing, or did not happen.
-pub fn run(common: &Common) -> Result<ExitCode> {
+pub fn run(common: &Common, arguments: &Arguments) -> Result<ExitCode> {
+    match &arguments.what {
+        None => operations_and_restarts(common),
+        Some(What::Scale { rounds }) => scale(common, *rounds),
+        Some(What::Traces { virtio, hypervisor }) => {
+            let disks = if *virtio { scale::Disks::Virtio } else { scale::Disks::Memory };
+            replay(common, disks, hypervisor.as_deref())
+        }
+    }
+}
+
+fn operations_and_restarts(common: &Common) -> Result<ExitCode> {
     let bed = common.bed.unwrap_or(Bed::Qemu);
     if bed == Bed::Kvm {
         bail!("KVM cannot count instructions: use --bed qemu or --bed bochs");
@@ -41,4 +80,87 @@ pub fn run(common: &Common) -> Result<ExitCode> {
         println!("above the bar: {id}");
     }
     Ok(if within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Compares one, two and four CPUs, on both beds unless one is chosen.
+fn scale(common: &Common, rounds: u32) -> Result<ExitCode> {
+    let beds = common.bed.map_or_else(|| vec![Bed::Qemu, Bed::Bochs], |bed| vec![bed]);
+    if beds.iter().any(|bed| !matches!(bed, Bed::Qemu | Bed::Bochs)) {
+        bail!("instructions and ticks are counted by the emulators: use --bed qemu or --bed bochs");
+    }
+    let jobs: Vec<_> = beds.iter().map(|bed| Job::Boot(*bed)).collect();
+    setup::prepare(&jobs, common.permission())?;
+    let hypervisor = kernel_build::hypervisor(Variant::Ordinary)?;
+    let kernel = kernel_build::test_kernels()?.join("fill");
+    let images = Images { hypervisor: &hypervisor, kernel: &kernel };
+    let mut within = true;
+    if beds.contains(&Bed::Qemu) {
+        within &= scale_on_qemu(&images, rounds)?;
+    }
+    if beds.contains(&Bed::Bochs) {
+        within &= scale_on_bochs(&images)?;
+    }
+    Ok(if within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn scale_on_qemu(images: &Images<'_>, rounds: u32) -> Result<bool> {
+    let mut within = true;
+    for disks in scale::Disks::ALL {
+        println!("\nqemu, {} disks: instructions and pages, median of {rounds}", disks.name());
+        let mut rows = Vec::new();
+        for cpus in scale::CPUS {
+            let costs = (0..rounds).map(|_| scale::count(images, cpus, disks)).collect::<Result<Vec<_>>>()?;
+            print_functions(cpus, &costs);
+            rows.push((cpus, scale::medians(&costs)));
+        }
+        let (table, is_within) = scale::judge(&rows);
+        println!("{table}");
+        within &= is_within;
+        for cpus in &scale::CPUS[1..] {
+            let cost = scale::on_one_core(images, *cpus, disks)?;
+            println!("{cpus} CPUs on one host core: through, {} page-ins", cost.page_ins);
+        }
+    }
+    Ok(within)
+}
+
+/// Prints where the hypervisor's instructions of the first run went.
+fn print_functions(cpus: u32, costs: &[scale::Cost]) {
+    let Some(first) = costs.first() else { return };
+    let mut functions: Vec<_> = first.instructions.functions.iter().collect();
+    functions.sort_by_key(|(_, count)| core::cmp::Reverse(**count));
+    println!("  {cpus} CPUs, first run: guests {}, hypervisor by function", first.instructions.guests);
+    for (name, count) in functions.into_iter().take(8) {
+        println!("    {count:>12}  {name}");
+    }
+}
+
+fn scale_on_bochs(images: &Images<'_>) -> Result<bool> {
+    println!("\nbochs, memory disks: nanoseconds of its clock, of which each CPU has as many as the machine");
+    let (one, two) = (scale::ticks(images, 1)?, scale::ticks(images, 2)?);
+    let ratio = one.ns as f64 / two.ns as f64;
+    println!("one CPU {}, two CPUs {}: work per tick {ratio:.2} of one's (bar {})", one.ns, two.ns, scale::BAR_WORK);
+    println!("page-ins {} and {}", one.page_ins, two.page_ins);
+    Ok(ratio >= scale::BAR_WORK)
+}
+
+/// Replays the traces.
+fn replay(common: &Common, disks: scale::Disks, hypervisor: Option<&Path>) -> Result<ExitCode> {
+    if common.bed.is_some_and(|bed| bed != Bed::Qemu) {
+        bail!("the traces are replayed on QEMU: use --bed qemu");
+    }
+    setup::prepare(&[Job::Boot(Bed::Qemu)], common.permission())?;
+    let built = hypervisor.map_or_else(|| kernel_build::hypervisor(Variant::Ordinary), |file| Ok(file.to_owned()))?;
+    let kernel = kernel_build::test_kernels()?.join("trace");
+    let images = Images { hypervisor: &built, kernel: &kernel };
+    let mut costs = Vec::new();
+    for job in traces::JOBS {
+        let cost = traces::measure(&images, &job, disks)?;
+        eprintln!("{}: {} pages read for {} faults", job.id, cost.read, cost.page_ins);
+        costs.push((job, cost));
+    }
+    let (table, above) = traces::judge(&costs, disks);
+    println!("{table}");
+    above.iter().for_each(|what| println!("above the bar: {what}"));
+    Ok(if above.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,16 +1,26 @@
-//! `tidepool boot FILE.toml`: a configuration and its console.
+//! `tidepool boot FILE.toml`: a configuration, its console, and what happens to its partitions.
 
-use crate::bed::{Ended, Machine};
+use crate::bed::{Ended, Machine, Running};
 use crate::cli::{BootArguments, Common};
-use crate::config;
+use crate::config::{self, Plan};
+use crate::events::Polled;
+use crate::interrupt::{self, OnSignal, Signalled};
 use crate::kernel_build::{self, Variant};
+use crate::keyboard;
+use crate::screen::{HostScreen, LineEnds, NoticeWriter};
 use crate::serial::Echo;
 use crate::setup::{self, Job};
+use crate::sockets::{SocketHub, Sockets};
 use crate::terminal::Terminal;
 use anyhow::Result;
-use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
+
+/// How long a look at the event stream waits for one.
+const LOOK: Duration = Duration::from_millis(250);
+/// What is kept of a machine's lines in memory: it may run for months.
+const EVENTS_KEPT: usize = 64;
+const CONSOLE_KEPT: usize = 64 << 10;
 
 /// Boots and stays until the machine stops.
 ///
@@ -20,44 +30,82 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let bed = common.bed();
     setup::prepare(&[Job::Boot(bed)], common.permission())?;
     // The configuration first: its mistakes cost no build.
-    let plan = arguments.file.as_deref().map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
+    let mut plan = arguments.file.as_deref().map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
     plan.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    plan.route_consoles(arguments.console.iter().map(|(name, _)| name.as_str()))?;
+    let sockets = Sockets::bind(arguments.events.as_deref(), &arguments.console)?;
     let hypervisor = match &arguments.hypervisor {
         Some(file) => file.clone(),
         None => kernel_build::hypervisor(Variant::Ordinary)?,
     };
+    let screen = HostScreen::start(std::io::stdout())?;
     let mut machine = Machine::new(bed, "boot", hypervisor);
     machine.append = arguments.append.clone();
-    machine.echo = Echo::Stdout;
+    machine.echo = Echo::Screen(screen.clone());
+    let notices = NoticeWriter::new(&plan.disks, only_partition(&plan));
     machine.apply(plan);
     machine.cpus = arguments.cpus.unwrap_or(machine.cpus);
-    let mut running = machine.start()?;
-    let _terminal = Terminal::console();
-    type_through(running.console.typist()?)?;
-    let ended = loop {
-        match running.wait_for_end(Duration::from_secs(3600))? {
-            Ended::Not => {}
-            ended => break ended,
-        }
-    };
+    let running = machine.start()?;
+    let hub = sockets.start(running.events.typist()?)?;
+    let notices = (!arguments.quiet).then_some(notices);
+    watch(running, &screen, &hub, notices)
+}
+
+/// With one partition its console has the screen to itself.
+fn only_partition(plan: &Plan) -> Option<String> {
+    match plan.config.partitions.as_slice() {
+        [only] => Some(only.name.clone()),
+        _ => None,
+    }
+}
+
+fn watch(mut running: Running, screen: &HostScreen, hub: &SocketHub, mut notices: Option<NoticeWriter>) -> Result<ExitCode> {
+    let terminal = Terminal::console();
+    if terminal.is_some() {
+        screen.set_line_ends(LineEnds::Return);
+    }
+    let theirs = screen.clone();
+    let _last_line = OnSignal::new(Signalled::End, move || theirs.finish());
+    running.events.keep_last(EVENTS_KEPT);
+    running.console.keep_last(CONSOLE_KEPT);
+    keyboard::type_through(running.console.typist()?, screen.clone())?;
+    let ended = wait(&mut running, |event| {
+        hub.event(&event.0);
+        let notice = notices.as_mut().and_then(|notices| notices.event(event));
+        notice.into_iter().for_each(|notice| screen.notice(notice));
+    })?;
+    hub.finish();
+    screen.finish();
+    drop(terminal);
+    interrupt::yield_to_end();
     if ended == Ended::Success {
         running.passed();
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("tidepool: the hypervisor stopped with a failure; transcript in {}", running.folder().display());
+    eprintln!("tidepool: {}; transcript in {}", running.failure(), running.folder().display());
     Ok(ExitCode::FAILURE)
 }
 
-/// Passes our standard input to the console; the thread ends with the input or the process.
-fn type_through(mut console: std::net::TcpStream) -> Result<()> {
-    std::thread::Builder::new().name("keyboard".into()).spawn(move || {
-        let mut bytes = [0; 256];
-        let mut input = std::io::stdin().lock();
-        while let Ok(n @ 1..) = input.read(&mut bytes) {
-            if console.write_all(&bytes[..n]).is_err() {
-                break;
+/// Hands every event to `take` until the machine has ended.
+fn wait(running: &mut Running, mut take: impl FnMut(&crate::events::Event)) -> Result<Ended> {
+    loop {
+        let limit = match running.events.poll(LOOK) {
+            Polled::Event(event) => {
+                take(&event);
+                continue;
+            }
+            Polled::Nothing => Duration::ZERO,
+            Polled::Ended => LOOK,
+        };
+        match running.wait_for_end(limit)? {
+            Ended::Not => {}
+            ended => {
+                // What was on its way when the emulator ended.
+                while let Polled::Event(event) = running.events.poll(Duration::ZERO) {
+                    take(&event);
+                }
+                return Ok(ended);
             }
         }
-    })?;
-    Ok(())
+    }
 }

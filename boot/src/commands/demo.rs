@@ -5,6 +5,7 @@ use crate::cli::Common;
 use crate::config;
 use crate::demo::counters::Counters;
 use crate::demo::readers::Readers;
+use crate::demo::record::RunRecord;
 use crate::demo::story::Story;
 use crate::demo::verdict::{Reading, Verdict};
 use crate::demo::{self, Scale};
@@ -60,23 +61,26 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -
     println!("{} {} in {}, configuration {}", kernel.package, kernel.version, bed.name(), file.display());
     let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
-    let story = follow(&mut running, scale).with_context(|| place.clone())?;
+    let mut record = RunRecord::default();
+    let story = follow(&mut running, scale, &mut record).with_context(|| place.clone())?;
     story.series.draw(&folder, &Scale::name(0))?;
     if let Some(failure) = &story.failure {
         bail!("{failure}; {place}");
     }
     let disks = if disks.is_empty() { bring_out(&mut running, &story, &folder)? } else { disks };
     finish(&mut running).with_context(|| place.clone())?;
-    let verdict = judge(&story, &disks, &readers)?;
+    let verdict = judge(&story, &disks, &readers, &mut record)?;
     if !verdict.broken().is_empty() {
         bail!("did not hold: {}; {place}", verdict.broken().join(", "));
     }
+    // Only what held is worth showing.
+    record.write(&folder)?;
     running.passed();
     Ok(())
 }
 
 /// Tells the story as it happens.
-fn follow(running: &mut Running, scale: Scale) -> Result<Story> {
+fn follow(running: &mut Running, scale: Scale, record: &mut RunRecord) -> Result<Story> {
     let (start, mut story, mut counters) = (Instant::now(), Story::new(scale), Counters::new());
     while !story.is_over() {
         let at = start.elapsed();
@@ -97,7 +101,7 @@ fn follow(running: &mut Running, scale: Scale) -> Result<Story> {
             lines.extend(story.line(at, &line));
         }
         for line in lines {
-            println!("{at:7.1} s  {line}");
+            record.line(format!("{at:7.1} s  {line}"));
         }
         counters.ask(&mut running.events, if story.drains() { STATS_OF_DRAIN } else { STATS })?;
     }
@@ -125,7 +129,7 @@ fn finish(running: &mut Running) -> Result<()> {
 }
 
 /// Reads the dump and prints the tables.
-fn judge(story: &Story, disks: &[PathBuf], readers: &Readers) -> Result<Verdict> {
+fn judge(story: &Story, disks: &[PathBuf], readers: &Readers, record: &mut RunRecord) -> Result<Verdict> {
     let image = dump_of(disks)?;
     let mut verdict = Verdict::default();
     verdict.of_story(story);
@@ -133,10 +137,11 @@ fn judge(story: &Story, disks: &[PathBuf], readers: &Readers) -> Result<Verdict>
         blocks: Dump::open(image, Access::Read)?.verify()?,
         log: readers.kernel_log(image)?,
         compressed: readers.compressed_size(image)?,
+        crash: readers.crash(image, "bt\n")?,
         drgn: readers.inspect(image)?,
     };
     verdict.of_reading(story, &reading);
-    println!("\n{}\n{}", verdict.table().indented(), verdict.facts());
+    record.tables(&format!("{}\n{}", verdict.table().indented(), verdict.facts()));
     println!("  the dump is the paging device itself: {}", image.display());
     for command in readers.commands(image) {
         println!("    {command}");

@@ -1,13 +1,11 @@
 //! `tidepool dump`: dumps on paging devices, with no hypervisor running.
 
-use crate::config::format_size;
-use crate::dump::{self, BootLoader, Dump};
-use crate::report::Table;
+mod list;
+
+use crate::dump::{self, BootLoader, Dump, DumpChoice};
 use crate::volume::{Access, Disk};
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use kernel::addr::PAGE_SIZE;
-use kernel::paging::space::Class;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,32 +22,48 @@ pub enum Action {
     Verify {
         /// The image
         file: PathBuf,
-        /// Number of the space, where the image has several
-        space: Option<u32>,
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        dump: Option<DumpChoice>,
     },
     /// Bring the ELF header up to date where a power cut ended the drain
     Header {
         /// The image
         file: PathBuf,
-        /// Number of the space, where the image has several
-        space: Option<u32>,
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        dump: Option<DumpChoice>,
     },
     /// Put the header of one dump into the boot-code bytes of a disk with several spaces, so that tools open the raw image
     Select {
         /// The image
         file: PathBuf,
-        /// Number of the space
-        space: u32,
+        /// The dump's name, or its first eight digits, or the number of its space
+        dump: DumpChoice,
         /// Also where a boot loader lies there
         #[arg(long)]
         force: bool,
+    },
+    /// Look at a dump with gdb by the guest's virtual addresses
+    Gdb {
+        /// The image
+        file: PathBuf,
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        dump: Option<DumpChoice>,
+        /// The crashed kernel with its symbols; they are moved as the kernel was
+        #[arg(long)]
+        symbols: Option<PathBuf>,
+        /// Answer a gdb on standard input and output instead of starting one
+        #[arg(long)]
+        serve: bool,
+        /// Further arguments for gdb
+        #[arg(last = true)]
+        gdb: Vec<String>,
     },
     /// Give a dump back; the space is scrubbed at the hypervisor's next start
     Release {
         /// The image
         file: PathBuf,
-        /// Number of the space, where the image has several
-        space: Option<u32>,
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        dump: Option<DumpChoice>,
     },
 }
 
@@ -59,21 +73,27 @@ pub enum Action {
 /// Names the image.
 pub fn run(action: &Action) -> Result<ExitCode> {
     match action {
-        Action::List { files } => list(files)?,
-        Action::Verify { file, space } => verify(&open(file, *space, Access::Read)?)?,
-        Action::Header { file, space } => {
-            let dump = open(file, *space, Access::Write)?;
+        Action::List { files } => return list::run(files),
+        Action::Verify { file, dump } => verify(&open(file, *dump, Access::Read)?)?,
+        Action::Header { file, dump } => {
+            let dump = open(file, *dump, Access::Write)?;
             println!("{}: {}", dump.name(), dump.finish()?.name());
         }
-        Action::Select { file, space, force } => select(file, *space, *force)?,
-        Action::Release { file, space } => release(file, *space)?,
+        Action::Select { file, dump, force } => select(file, *dump, *force)?,
+        Action::Gdb { file, dump, serve: true, .. } => dump::gdb::serve(&open(file, *dump, Access::Read)?)?,
+        Action::Gdb { file, dump, symbols, gdb, .. } => {
+            dump::gdb::start(&open(file, *dump, Access::Read)?, symbols.as_deref(), gdb)?;
+        }
+        Action::Release { file, dump } => release(file, *dump)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn select(file: &Path, space: u32, force: bool) -> Result<()> {
+fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
     let loader = if force { BootLoader::Replace } else { BootLoader::Keep };
-    let left_out = dump::select(&Disk::open(file, Access::Write)?, space, loader)?;
+    let disk = Disk::open(file, Access::Write)?;
+    let space = DumpChoice::find(Some(choice), &disk)?.number();
+    let left_out = dump::select(&disk, space, loader)?;
     println!("{}: opens as the dump in space {space}", file.display());
     if left_out > 0 {
         println!("  without {left_out} pages: the header has room for five runs only; the space itself has all");
@@ -81,9 +101,9 @@ fn select(file: &Path, space: u32, force: bool) -> Result<()> {
     Ok(())
 }
 
-fn release(file: &Path, space: Option<u32>) -> Result<()> {
+fn release(file: &Path, choice: Option<DumpChoice>) -> Result<()> {
     let disk = Disk::open(file, Access::Write)?;
-    let image = disk.space(space)?;
+    let image = DumpChoice::find(choice, &disk)?;
     let number = image.number();
     let released = Dump::of(image)?;
     // First: no tool may take blocks that are about to be scrubbed for a dump.
@@ -93,43 +113,14 @@ fn release(file: &Path, space: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn open(file: &Path, space: Option<u32>, access: Access) -> Result<Dump> {
-    Dump::of(Disk::open(file, access)?.space(space)?)
-}
-
-fn list(files: &[PathBuf]) -> Result<()> {
-    let mut table = Table::new(&["image", "space", "dump", "partition", "incarnation", "memory", "crash", "selected"]);
-    for file in files {
-        let disk = Disk::open(file, Access::Read)?;
-        let selected = disk.selected()?;
-        for image in disk.usable()? {
-            let number = image.number();
-            if matches!(image.class()?, Class::Space(record) if record.state.holds_dump()) {
-                let mut cells = row(file, number, &Dump::of(image)?).to_vec();
-                cells.push(if selected == Some(number) { "yes" } else { "-" }.to_owned());
-                table.row(&cells);
-            }
-        }
-    }
-    print!("{table}");
-    Ok(())
-}
-
-fn row(file: &Path, number: u32, dump: &Dump) -> [String; 7] {
-    let record = dump.record();
-    let owner = record.owner.as_ref();
-    [
-        file.display().to_string(),
-        super::volume::number(number),
-        record.state.name().to_owned(),
-        owner.map_or_else(|| "-".to_owned(), |owner| owner.name.to_string()),
-        owner.map_or_else(|| "-".to_owned(), |owner| owner.epoch.to_string()),
-        format_size(u64::from(dump.page_count()) * PAGE_SIZE),
-        record.crash.as_ref().map_or("-", |crash| crash.reason.name()).to_owned(),
-    ]
+fn open(file: &Path, choice: Option<DumpChoice>, access: Access) -> Result<Dump> {
+    Dump::of(DumpChoice::find(choice, &Disk::open(file, access)?)?)
 }
 
 fn verify(dump: &Dump) -> Result<()> {
+    if !dump.record().state.describes_pages() {
+        bail!("{}: the power went before anything was written of its pages; the crash's record is all there is", dump.name());
+    }
     let verdict = dump.verify()?;
     println!("{}: {}", dump.name(), dump.record().state.name());
     println!("  {} pages from their blocks, {} zero, {} missing", verdict.right, verdict.zero, verdict.missing);
@@ -137,7 +128,7 @@ fn verify(dump: &Dump) -> Result<()> {
         bail!("{} blocks have a wrong checksum, first that of page {first}", verdict.wrong);
     }
     if !verdict.header_current {
-        bail!("{}: the ELF header is not up to date: `tidepool dump header` makes it so", dump.name());
+        bail!("{}: the ELF header is not up to date: `tidepool dump header {}` makes it so", dump.name(), dump.place());
     }
     Ok(())
 }

@@ -13,7 +13,10 @@ use std::process::ExitCode;
 /// What is missing and may not or cannot be had.
 pub fn run(common: &Common) -> Result<ExitCode> {
     let permission = common.permission();
-    setup::prepare(&[Job::Boot(Bed::Qemu), Job::Boot(Bed::Bochs), Job::Boot(Bed::Nested), Job::Guest, Job::Readers], permission)?;
+    setup::prepare(
+        &[Job::Boot(Bed::Qemu), Job::Boot(Bed::Bochs), Job::Boot(Bed::Nested), Job::Guest, Job::Kexec, Job::Readers, Job::Uefi],
+        permission,
+    )?;
     let kernel = debian::kernel(permission)?;
     println!("kernel   {} {}: {}", kernel.package, kernel.version, kernel.vmlinuz().display());
     println!("initrd   {}", initramfs::prepare(&kernel)?.display());

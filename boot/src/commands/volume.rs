@@ -1,9 +1,9 @@
 //! `tidepool volume`: image files of paging devices.
 
-use crate::config::format_size;
+use crate::config::readable_size;
 use crate::dump;
 use crate::report::Table;
-use crate::volume::{self, Access, Disk, Image, Slot, describe};
+use crate::volume::{self, Access, Disk, Image, Slot};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use kernel::addr::PAGE_SIZE;
@@ -75,13 +75,15 @@ fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
     let disk = Disk::open(file, Access::Write)?;
     let image = disk.space(space)?;
     let class = image.class()?;
-    let harmless = match &class {
-        Class::Blank => true,
-        Class::Space(record) => !record.state.holds_dump(),
-        Class::Foreign(_) | Class::Damaged(_) => false,
-    };
+    let resized = image.resized(&class)?;
+    let harmless = resized.is_none()
+        && match &class {
+            Class::Blank => true,
+            Class::Space(record) => !record.state.holds_dump(),
+            Class::Foreign(_) | Class::Damaged(_) | Class::Newer(_) => false,
+        };
     if !harmless && !force {
-        bail!("{}: {}; --force overwrites it", image.name(), describe(&class));
+        bail!("{}: {}; --force overwrites it", image.name(), image.describe()?);
     }
     dump::deselect(&disk, image.number())?;
     println!("{}: space {}", image.name(), image.format()?);
@@ -115,9 +117,9 @@ fn about(image: &Image) -> Result<Vec<String>> {
     let owner = if let Class::Space(record) = &class { record.owner.as_ref() } else { None };
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     Ok(vec![
-        format_size(image.capacity()),
-        format_size(u64::from(image.area().most_pages()) * PAGE_SIZE),
-        describe(&class),
+        readable_size(image.capacity()),
+        readable_size(u64::from(image.area().most_pages()) * PAGE_SIZE),
+        image.describe()?,
         or_none(owner.map(|owner| owner.name.to_string())),
         or_none(owner.map(|owner| owner.epoch.to_string())),
     ])
@@ -150,7 +152,7 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
     if let Some((table, _)) = disk.table() {
         println!("{}: GPT {}, {} spaces", file.display(), table.disk, slots.len());
         let faults = disk.table_faults()?;
-        complaints.extend(faults.iter().map(|(copy, fault)| format!("{}: {copy:?} GPT: {fault}", file.display())));
+        complaints.extend(faults.iter().map(|(copy, fault)| format!("{}: {copy} GPT: {fault}", file.display())));
         if slots.is_empty() {
             complaints.push(format!("{}: its partition table has no paging space", file.display()));
         }
@@ -160,7 +162,12 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
         match slot.space {
             Ok(image) => {
                 let class = image.class()?;
-                println!("{}: {}", image.name(), describe(&class));
+                println!("{}: {}", image.name(), image.describe()?);
+                if let Some((side, fault)) = image.damaged_copy()? {
+                    println!(
+                        "  copy {side} of its record is damaged ({fault}); the other counts, and the next change writes this one anew"
+                    );
+                }
                 if let Some(claim) = image.claim()? {
                     println!("  claimed by node {}: it runs, or was cut off", claim.node);
                 }

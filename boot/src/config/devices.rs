@@ -1,13 +1,14 @@
 //! Paging devices: image files for virtio-blk, or memory where a bed has no virtio.
 
 use super::document::{ConfigError, Section};
-use super::size;
+use super::{limits, size};
 use crate::bed::Bed;
 use crate::volume::{self, Access, Disk, Image};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
 use kernel::paging::space::{Class, Layout};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What a paging device is made of.
@@ -78,14 +79,37 @@ impl PagingDevice {
 /// Reads all `[[paging_device]]`.
 pub(super) fn read(root: &Section<'_>, base: &Path, bed: Bed) -> Result<Vec<PagingDevice>, ConfigError> {
     let mut devices: Vec<PagingDevice> = Vec::new();
-    for section in root.sections("paging_device")? {
-        let device = one(&section, base, bed)?;
-        if device.image().is_some() && devices.iter().any(|d| d.device == device.device) {
+    let sections = root.sections("paging_device")?;
+    for section in &sections {
+        let device = one(section, base, bed)?;
+        let is_it =
+            |other: &PagingDevice| device.image().zip(other.image()).is_some_and(|(one, other)| is_same_file(&one, &other));
+        if devices.iter().any(is_it) {
             return Err(section.error("image", "is another paging device already"));
         }
         devices.push(device);
     }
+    limits::devices(&sections, &devices)?;
     Ok(devices)
+}
+
+/// Returns whether two names are one file, by whatever way: a link, another way through the folders.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let numbers = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
+    match (numbers(one), numbers(other)) {
+        (Some(one), Some(other)) => one == other,
+        (None, None) => {
+            // Neither is there yet: the folder's number and the name.
+            let place = |path: &Path| {
+                Some((
+                    numbers(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?,
+                    path.file_name()?.to_owned(),
+                ))
+            };
+            one == other || place(one).zip(place(other)).is_some_and(|(one, other)| one == other)
+        }
+        _ => false,
+    }
 }
 
 fn one(section: &Section<'_>, base: &Path, bed: Bed) -> Result<PagingDevice, ConfigError> {
@@ -110,7 +134,7 @@ fn image(section: &Section<'_>, base: &Path) -> Result<PagingDevice, ConfigError
         wanted => wanted,
     };
     let bytes = match (fs::metadata(&path), wanted) {
-        (Ok(file), _) if !file.is_file() => Err("is no regular file".to_owned()),
+        (Ok(file), _) if !file.is_file() => Err(format!("{}: is no regular file", path.display())),
         (Ok(file), Some(bytes)) if file.len() != bytes => {
             Err(format!("{} has {} already, not {}", path.display(), size::format(file.len()), size::format(bytes)))
         }
@@ -170,6 +194,7 @@ fn refuse_foreign(section: &Section<'_>, image: &Image) -> Result<(), ConfigErro
     let what = match image.class() {
         Ok(Class::Blank | Class::Space(_)) => return Ok(()),
         Ok(Class::Foreign(foreign)) => format!("{name} holds {foreign}; `tidepool volume format` would overwrite it"),
+        Ok(Class::Newer(error)) => format!("{name} is used by a newer version of this program ({error}); nothing touches it"),
         Ok(Class::Damaged(damage)) => format!("{name} has a damaged space record ({damage}); nothing touches it"),
         Err(error) => format!("{error:#}"),
     };

@@ -1,10 +1,11 @@
 //! A TOML document whose values know their place: `Section` reads them by key and says file, line and key when one is wrong.
 
-use super::size;
+use super::{duration, size};
 use kernel::addr::PAGE_SIZE;
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
+use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -21,6 +22,11 @@ impl ConfigError {
     /// Blames the file as a whole.
     pub fn file(path: &Path, message: &str) -> Self {
         Self { file: path.display().to_string(), line: None, key: None, message: message.to_owned() }
+    }
+
+    /// Blames a line of the file, whatever its keys.
+    pub fn line(path: &Path, line: usize, message: &str) -> Self {
+        Self { file: path.display().to_string(), line: Some(line), key: None, message: message.to_owned() }
     }
 }
 
@@ -169,10 +175,29 @@ impl<'d> Section<'d> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let text = value.as_str().ok_or_else(|| self.wrong_type(key, value, "a size like \"256 MiB\""))?;
         let bytes = size::parse(text).map_err(|message| self.error(key, &message))?;
-        if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) {
+        if bytes == 0 {
+            return Err(self.error(key, &format!("{text} is nothing: the least is {}", size::format(PAGE_SIZE))));
+        }
+        if !bytes.is_multiple_of(PAGE_SIZE) {
             return Err(self.error(key, &format!("{text} is no multiple of {}", size::format(PAGE_SIZE))));
         }
         Ok(Some(bytes))
+    }
+
+    /// Returns a time within `bounds`, in nanoseconds.
+    ///
+    /// # Errors
+    /// Where it is something else.
+    pub fn duration(&self, key: &str, bounds: RangeInclusive<Duration>) -> Result<Option<u64>, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let text = value.as_str().ok_or_else(|| self.wrong_type(key, value, "a time like \"2 s\""))?;
+        let time = duration::parse(text).map_err(|message| self.error(key, &message))?;
+        if !bounds.contains(&time) {
+            let (least, most) = (duration::format(*bounds.start()), duration::format(*bounds.end()));
+            return Err(self.error(key, &format!("“{text}” is not within {least} and {most}")));
+        }
+        // Ten minutes and more fit by far.
+        Ok(u64::try_from(time.as_nanos()).ok())
     }
 
     /// As [`Section::pages`], but it has to be there.

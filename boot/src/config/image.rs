@@ -1,7 +1,8 @@
 //! Kernels and initrds are recognised by their content before they travel anywhere.
 
-use object::elf::{NoteType, PT_NOTE};
-use object::read::elf::{ElfFile64, ProgramHeader};
+use object::Endianness;
+use object::elf::{FileHeader32, FileHeader64, NoteType, PT_NOTE};
+use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,43 +10,71 @@ use std::path::Path;
 /// Xen's `public/elfnote.h`: where a PVH kernel is entered.
 const XEN_ELFNOTE_PHYS32_ENTRY: NoteType = NoteType(18);
 
-/// First bytes of what Linux accepts as initrd.
-const INITRDS: &[&[u8]] = &[
-    b"070701",
-    b"070702",
-    b"\x1f\x8b",
-    b"\xfd7zXZ\0",
-    b"\x28\xb5\x2f\xfd",
-    b"BZh",
-    b"\x5d\0\0",
-    b"\x89LZO",
-    b"\x02\x21\x4c\x18",
+/// What Linux accepts as initrd: where it looks, and for what. Archives and what they are compressed with
+/// (`init/initramfs.c`, `lib/decompress.c`), file systems of a RAM disk (`init/do_mounts_rd.c`).
+const INITRDS: &[(usize, &[u8])] = &[
+    (0, b"070701"),
+    (0, b"070702"),
+    (0, b"\x1f\x8b"),
+    (0, b"\x1f\x9e"),
+    (0, b"\xfd7zXZ\0"),
+    (0, b"\x28\xb5\x2f\xfd"),
+    (0, b"BZh"),
+    (0, b"\x5d\0\0"),
+    (0, b"\x89LZO"),
+    (0, b"\x02\x21\x4c\x18"),
+    (0, b"\x04\x22\x4d\x18"),
+    (0, b"hsqs"),
+    (0, b"-rom1fs-"),
+    (0, b"\x45\x3d\xcd\x28"),
+    (0x200, b"\x45\x3d\xcd\x28"),
+    // ext2 and later; Minix.
+    (0x438, b"\x53\xef"),
+    (0x410, b"\x7f\x13"),
+    (0x410, b"\x8f\x13"),
 ];
+/// Bytes in which all of that is found.
+const INITRD_HEAD: u64 = 0x440;
 
-/// Checks that `path` is a kernel that a partition can start.
-///
-/// # Errors
-/// What is wrong, to stand behind the key.
-pub fn check_kernel(path: &Path) -> Result<(), String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    if is_bzimage(&bytes) || has_pvh_note(&bytes) {
-        return Ok(());
-    }
-    Err(format!("{}: neither a bzImage nor an ELF64 with a PVH note", path.display()))
+/// The formats of kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelFormat {
+    /// Linux's boot protocol.
+    BzImage,
+    /// An ELF file with a PVH note.
+    Pvh,
 }
 
-/// Checks that `path` is an initrd that Linux can unpack.
+/// Checks that `path` is a kernel that a partition can start; returns its format.
 ///
 /// # Errors
 /// What is wrong, to stand behind the key.
-pub fn check_initrd(path: &Path) -> Result<(), String> {
+pub fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
+    crate::regular::check(path).map_err(|e| format!("{e:#}"))?;
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    if is_bzimage(&bytes) {
+        return Ok(KernelFormat::BzImage);
+    }
+    if has_pvh_note::<FileHeader64<Endianness>>(&bytes) || has_pvh_note::<FileHeader32<Endianness>>(&bytes) {
+        return Ok(KernelFormat::Pvh);
+    }
+    Err(format!("{}: neither a bzImage nor an ELF file with a PVH note", path.display()))
+}
+
+/// Checks that `path` is an initrd that Linux takes; to an ELF kernel it is a module, whose content only that kernel knows.
+///
+/// # Errors
+/// What is wrong, to stand behind the key.
+pub fn check_initrd(path: &Path, kernel: KernelFormat) -> Result<(), String> {
+    crate::regular::check(path).map_err(|e| format!("{e:#}"))?;
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+    let read = File::open(path).and_then(|file| file.take(INITRD_HEAD).read_to_end(&mut head));
     read.map_err(|e| format!("{}: {e}", path.display()))?;
-    if INITRDS.iter().any(|magic| head.starts_with(magic)) {
+    let is_known = || INITRDS.iter().any(|(at, magic)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+    if kernel == KernelFormat::Pvh || is_known() {
         return Ok(());
     }
-    Err(format!("{}: neither a cpio archive nor a compressed one", path.display()))
+    Err(format!("{}: neither a cpio archive, a compressed one, nor a file system that Linux takes as initrd", path.display()))
 }
 
 /// Linux's `Documentation/arch/x86/boot.rst`: boot flag at 0x1fe, header magic at 0x202.
@@ -53,8 +82,8 @@ fn is_bzimage(bytes: &[u8]) -> bool {
     bytes.get(0x1fe..0x200) == Some(&[0x55, 0xaa]) && bytes.get(0x202..0x206) == Some(b"HdrS")
 }
 
-fn has_pvh_note(bytes: &[u8]) -> bool {
-    let Ok(elf) = ElfFile64::<object::Endianness>::parse(bytes) else { return false };
+fn has_pvh_note<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> bool {
+    let Ok(elf) = ElfFile::<H>::parse(bytes) else { return false };
     let endian = elf.endian();
     let segments = elf.elf_program_headers().iter().filter(|segment| segment.p_type(endian) == PT_NOTE);
     let mut notes = segments.filter_map(|segment| segment.notes(endian, bytes).ok().flatten());

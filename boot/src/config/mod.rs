@@ -7,9 +7,12 @@
 //! Every error names file, line and key, and comes before anything is started, made or overwritten. The format is
 //! described in `docs/configuration.md`.
 
+mod bounds;
 mod devices;
 mod document;
+mod duration;
 mod image;
+mod limits;
 mod partition;
 mod size;
 #[cfg(test)]
@@ -17,18 +20,25 @@ mod tests;
 
 pub use devices::{Device, PagingDevice};
 pub use document::ConfigError;
-pub use size::{format as format_size, parse as parse_size};
+pub use size::{format as format_size, in_mib, parse as parse_size, readable as readable_size};
 
 use crate::archive::{Archive, Source};
 use crate::bed::Bed;
 use anyhow::Result;
 use document::{Document, Section};
-use kernel::config::{AtEnd, Config, VERSION};
+use kernel::arch::heap;
+use kernel::config::{AtEnd, Config, DISK_TIMEOUT_NS, VERSION};
+use kernel::pool::MemoryNeeds;
+use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Least pool that is accepted: below it, the hypervisor's reserves leave nothing to share.
 const LEAST_POOL: u64 = 4 << 20;
-/// Memory of the machine beside pool, archive and memory-backed devices: the hypervisor, its heap and tables, firmware.
+/// What `disk_timeout` may be: shorter would write healthy disks off under load, longer would keep a partition hanging for it.
+const DISK_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
+/// Memory of the machine beside what is computed: the hypervisor, the least heap, disks' buffers, firmware.
 const MACHINE_RESERVE: u64 = 64 << 20;
 
 /// What a configuration asks for, ready to start.
@@ -52,14 +62,46 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+impl Plan {
+    /// Lets the consoles of these partitions go to programs as well.
+    ///
+    /// # Errors
+    /// Names a partition that there is not, and those that there are.
+    pub fn route_consoles<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<()> {
+        for name in names {
+            let known: Vec<_> = self.config.partitions.iter().map(|partition| partition.name.clone()).collect();
+            let found = self.config.partitions.iter_mut().find(|partition| partition.name == name);
+            let Some(partition) = found else {
+                anyhow::bail!("--console {name}: no such partition (there are: {})", known.join(", "));
+            };
+            partition.console = kernel::config::ConsoleRoute::Programs;
+        }
+        self.archive.replace(kernel::config::MODULE, Source::Bytes(self.config.to_module()));
+        Ok(())
+    }
+}
+
+/// Bytes of a configuration at most: far more than anybody writes by hand.
+const LARGEST_TEXT: u64 = 1 << 20;
+
 /// Reads and checks the file at `path` for `bed`, and makes paging devices that it asks for and that are missing.
 ///
 /// # Errors
 /// [`ConfigError`], or why an image file cannot be made.
 pub fn load(path: &Path, bed: Bed) -> Result<Plan> {
-    let text = std::fs::read_to_string(path).map_err(|e| ConfigError::file(path, &format!("cannot be read: {e}")))?;
+    let text = text_of(path)?;
     let base = path.parent().unwrap_or(Path::new(""));
     read(&path.display().to_string(), &text, base, bed)
+}
+
+/// Reads and checks the file at `path` as [`load`] does, for a machine whose disks are not here: makes no paging device.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn check(path: &Path, bed: Bed) -> Result<Plan> {
+    let text = text_of(path)?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    Ok(plan(&path.display().to_string(), &text, base, bed)?.0)
 }
 
 /// As [`load`], from text; `name` stands for the file in errors, file names are relative to `base`.
@@ -67,9 +109,33 @@ pub fn load(path: &Path, bed: Bed) -> Result<Plan> {
 /// # Errors
 /// As [`load`].
 pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
+    let (plan, devices) = plan(name, text, base, bed)?;
+    let document = Document::parse(name, text)?;
+    for (device, section) in devices.iter().zip(document.root().sections("paging_device")?) {
+        device.make_if_missing().map_err(|error| section.error("image", &format!("{error:#}")))?;
+    }
+    Ok(plan)
+}
+
+/// Reads the text of a configuration, from a pipe too, but not for ever.
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |error| ConfigError::file(path, &format!("cannot be read: {error}"));
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(LARGEST_TEXT + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST_TEXT {
+        return Err(ConfigError::file(path, &format!("is no configuration: more than {}", size::format(LARGEST_TEXT))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
+        ConfigError::line(path, line, &format!("is no text: byte {:#04x} is not UTF-8", error.as_bytes()[good]))
+    })
+}
+
+fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(Plan, Vec<PagingDevice>)> {
     let document = Document::parse(name, text)?;
     let root = document.root();
-    root.only(&["pool", "machine", "paging_device", "partition", "at_end", "self_tests"])?;
+    root.only(&["pool", "machine", "paging_device", "partition", "at_end", "disk_timeout", "self_tests"])?;
     let devices = devices::read(&root, base, bed)?;
     let mut archive = Archive::default();
     let partition::Partitions { all: partitions, warnings } = partition::read(&root, base, &devices, &mut archive)?;
@@ -80,20 +146,21 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
         version: VERSION,
         pool_bytes: pool(&root)?,
         memory_disks: devices.iter().filter_map(PagingDevice::memory).collect(),
+        disk_timeout_ns: root.duration("disk_timeout", DISK_TIMEOUTS)?.unwrap_or(DISK_TIMEOUT_NS),
         partitions,
         at_end: root.choice("at_end", &[("stay", AtEnd::Stay), ("power-off", AtEnd::PowerOff)])?.unwrap_or(AtEnd::Stay),
         self_tests: root.texts("self_tests")?,
     };
-    let (machine_mib, cpus) = machine(&root, &config, archive.size()?)?;
+    let archived = archive.size()?;
+    let (machine_mib, cpus) = machine(&root, &config, &devices, archived)?;
+    limits::machine(&root, bed, machine_mib << 20, cpus, archived)?;
+    limits::self_tests(&root, &config.self_tests)?;
     let disk_bandwidth = root.section("machine")?.map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
     let cpu = cpu(&root)?;
-    for device in &devices {
-        device.make_if_missing()?;
-    }
     archive.add(kernel::config::MODULE, Source::Bytes(config.to_module()));
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok(Plan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings })
+    Ok((Plan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings }, devices))
 }
 
 /// Returns the plan of a machine that has nothing to run and so stops at once.
@@ -115,20 +182,39 @@ fn pool(root: &Section<'_>) -> Result<u64, ConfigError> {
 }
 
 /// Returns the machine's MiB and CPUs: as told, if it can hold the rest, or just enough.
-fn machine(root: &Section<'_>, config: &Config, archive: u64) -> Result<(u64, u32), ConfigError> {
-    let beside = MACHINE_RESERVE + archive + config.memory_disks.iter().sum::<u64>();
-    let least = (config.pool_bytes + beside).next_multiple_of(1 << 20);
+fn machine(root: &Section<'_>, config: &Config, devices: &[PagingDevice], archive: u64) -> Result<(u64, u32), ConfigError> {
+    let needs = needs(config, devices);
+    let beside = beside(config, &needs, archive);
+    let least = config.pool_bytes.saturating_add(beside).checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX);
     let Some(machine) = root.section("machine")? else { return Ok((least >> 20, 2)) };
     machine.only(&["memory", "cpus", "cpu", "disk_bandwidth"])?;
     let bytes = machine.pages("memory")?.unwrap_or(least);
     if bytes < least {
-        let (pool, beside, bytes) = (size::format(config.pool_bytes), size::format(beside), size::format(bytes));
-        let message = format!("{pool} does not fit into a machine of {bytes} (the rest needs {beside})");
+        let [pool, beside, tables, bytes] = [config.pool_bytes, beside, needs.total(), bytes].map(size::in_mib);
+        let message = format!(
+            "{pool} does not fit into a machine of {bytes}: the rest needs {beside}, {tables} of it for the tables of frames and \
+             of partitions' pages"
+        );
         return Err(root.section("pool")?.map_or_else(|| root.error("pool", &message), |p| p.error("memory", &message)));
     }
     let cpus = machine.number("cpus")?.unwrap_or(2);
     let cpus = u32::try_from(cpus).ok().filter(|n| (1..=8).contains(n));
     Ok((bytes >> 20, cpus.ok_or_else(|| machine.error("cpus", "must be 1 to 8"))?))
+}
+
+/// Returns what the hypervisor takes for tables at its start.
+fn needs(config: &Config, devices: &[PagingDevice]) -> MemoryNeeds {
+    let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
+    let spaces: Vec<u64> = devices.iter().flat_map(PagingDevice::partition_sizes).collect();
+    MemoryNeeds::of(config.pool_bytes, &partitions, &spaces)
+}
+
+/// Returns the machine's memory beside the pool. The heap is a part of the whole, so it grows with the rest.
+fn beside(config: &Config, needs: &MemoryNeeds, archive: u64) -> u64 {
+    let disks = config.memory_disks.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+    let fixed = MACHINE_RESERVE.saturating_add(archive).saturating_add(disks).saturating_add(needs.total());
+    let all = config.pool_bytes.saturating_add(fixed);
+    fixed.saturating_add(heap::bytes_for(all.saturating_add(all / 16)) - heap::bytes_for(0))
 }
 
 /// Returns the CPU model that the emulator shall show. Which there are is the emulator's business; a name has no blanks, which could be more

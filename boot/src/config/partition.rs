@@ -2,12 +2,33 @@
 
 use super::devices::PagingDevice;
 use super::document::{ConfigError, Section};
-use super::{image, size};
-use crate::archive::{Archive, Source};
-use kernel::config::{DumpPolicy, Kernel, Partition, Restart};
+use super::{bounds, image, limits, size};
+use crate::archive::Archive;
+use kernel::addr::PAGE_SIZE;
+use kernel::config::{ConsoleRoute, DumpPolicy, Kernel, Partition, Restart};
+use kernel::paging::space::reserve::{SpaceNeed, own_spaces, shortfall};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-const KEYS: &[&str] = &["name", "memory", "kernel", "initrd", "cmdline", "vcpus", "dump", "restart", "boot_memory"];
+const KEYS: &[&str] = &[
+    "name",
+    "memory",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "vcpus",
+    "dump",
+    "dumps",
+    "when_full",
+    "restart",
+    "boot_memory",
+    "hang_timeout",
+    "restart_limit",
+];
+
+/// What `hang_timeout` may be: shorter is a guest's own long critical section, longer than a day nobody waits for.
+const HANG_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// Module of an image that cannot be used: no archive has it.
 const ABSENT: &str = "absent";
@@ -16,7 +37,7 @@ const ABSENT: &str = "absent";
 #[derive(Debug)]
 pub(super) struct Partitions {
     pub all: Vec<Partition>,
-    /// What keeps some of them, not all, from starting.
+    /// What keeps some of them, not all, from starting, or from starting again.
     pub warnings: Vec<ConfigError>,
 }
 
@@ -32,6 +53,7 @@ pub(super) fn read(
 ) -> Result<Partitions, ConfigError> {
     let (mut partitions, mut warnings) = (Vec::<Partition>::new(), Vec::new());
     let sections = root.sections("partition")?;
+    limits::partitions(&sections)?;
     for section in &sections {
         section.only(KEYS)?;
         let partition = one(section, base, archive, &mut warnings)?;
@@ -47,6 +69,7 @@ pub(super) fn read(
         return Err(error.clone());
     }
     fit_together(&sections, &partitions, devices)?;
+    warnings.extend(too_few_to_keep(&sections, &partitions, devices));
     Ok(Partitions { all: partitions, warnings })
 }
 
@@ -77,6 +100,23 @@ fn fit_together(sections: &[Section<'_>], partitions: &[Partition], devices: &[P
     Ok(())
 }
 
+/// Warns where no space can be kept for each partition's next incarnation.
+fn too_few_to_keep(sections: &[Section<'_>], partitions: &[Partition], devices: &[PagingDevice]) -> Option<ConfigError> {
+    let pages = |bytes: u64| u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
+    let spaces: Vec<_> = devices.iter().flat_map(PagingDevice::partition_sizes).map(pages).collect();
+    let need = |partition: &Partition| SpaceNeed { pages: pages(partition.memory_bytes), count: own_spaces(partition) };
+    let needs: Vec<_> = partitions.iter().map(need).collect();
+    let least = shortfall(&needs, &spaces)?;
+    let (section, partition) = sections.iter().zip(partitions).find(|(_, partition)| pages(partition.memory_bytes) == least)?;
+    let (wanted, there) = (needs.iter().map(|need| need.count).sum::<usize>(), spaces.len());
+    let message = format!(
+        "“{}” may have to wait after a crash: to keep one for each partition's next incarnation takes {wanted} paging spaces that \
+         fit, and there are {there}",
+        partition.name
+    );
+    Some(section.error("memory", &message))
+}
+
 fn one(
     section: &Section<'_>,
     base: &Path,
@@ -85,10 +125,12 @@ fn one(
 ) -> Result<Partition, ConfigError> {
     let kernel = base.join(section.required_text("kernel")?);
     let initrd = section.text("initrd")?.map(|name| base.join(name));
-    let checked = image::check_kernel(&kernel).map_err(|message| section.error("kernel", &message)).and_then(|()| {
-        let initrd = initrd.as_deref().map_or(Ok(()), image::check_initrd);
+    let checked = image::check_kernel(&kernel).map_err(|message| section.error("kernel", &message)).and_then(|format| {
+        let initrd = initrd.as_deref().map_or(Ok(()), |path| image::check_initrd(path, format));
         initrd.map_err(|message| section.error("initrd", &message))
     });
+    let cmdline = limits::command_line(section)?;
+    let checked = checked.and_then(|()| limits::start(section, &kernel, initrd.as_deref(), cmdline));
     let mut add = |path: PathBuf| if checked.is_ok() { module(archive, path) } else { ABSENT.to_owned() };
     let kernel = Kernel { image: add(kernel), initrd: initrd.map(add) };
     warnings.extend(checked.err());
@@ -101,10 +143,14 @@ fn one(
         name: name(section)?,
         memory_bytes: section.required_pages("memory")?,
         kernel,
-        cmdline: section.text("cmdline")?.unwrap_or("").to_owned(),
+        cmdline: cmdline.to_owned(),
         dump: dump.unwrap_or(DumpPolicy::Aided),
+        dump_bound: bounds::dumps(section)?,
         restart: section.choice("restart", &restarts)?.unwrap_or(Restart::Threshold),
         boot_memory_bytes: section.pages("boot_memory")?,
+        hang_timeout_ns: section.duration("hang_timeout", HANG_TIMEOUT)?,
+        restart_limit: bounds::restart_limit(section)?,
+        console: ConsoleRoute::Screen,
     })
 }
 
@@ -112,17 +158,17 @@ fn one(
 fn name(section: &Section<'_>) -> Result<String, ConfigError> {
     let name = section.required_text("name")?;
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if plain && name.len() <= 31 {
+    if plain && (1..=kernel::config::MAX_NAME).contains(&name.len()) {
         return Ok(name.to_owned());
     }
-    Err(section.error("name", "must be at most 31 letters, digits, - and _"))
+    Err(section.error("name", "must be at most 31 letters, digits, - and _, and not empty"))
 }
 
 fn fits(section: &Section<'_>, partition: &Partition, devices: &[PagingDevice]) -> Result<(), ConfigError> {
     let memory = partition.memory_bytes;
     let largest = devices.iter().map(PagingDevice::largest_partition).max().unwrap_or(memory);
     if memory > largest {
-        let (memory, largest) = (size::format(memory), size::format(largest));
+        let (memory, largest) = (size::format(memory), size::readable(largest));
         return Err(section.error("memory", &format!("{memory} is larger than every paging space (largest: {largest})")));
     }
     match partition.boot_memory_bytes {
@@ -133,13 +179,7 @@ fn fits(section: &Section<'_>, partition: &Partition, devices: &[PagingDevice]) 
     }
 }
 
-/// Adds the file to the archive under a name that says where it came from; one file is one module.
+/// Adds the file to the archive; one file is one module, however the configuration names it.
 fn module(archive: &mut Archive, path: PathBuf) -> String {
-    // An archive has no way up, so `..` has to go; the file was just read, so it has a canonical name.
-    let path = path.canonicalize().unwrap_or(path);
-    let name: String = path.display().to_string().chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
-    let tail = name.len().saturating_sub(80);
-    let name = name[tail..].trim_start_matches('/').to_owned();
-    archive.add(&name, Source::File(path));
-    name
+    archive.add_file(path.canonicalize().unwrap_or(path))
 }

@@ -23,6 +23,16 @@ pub fn format(bytes: u64) -> String {
     format!("{} {unit}", bytes >> shift)
 }
 
+/// Writes `bytes` as people read it, rounded down where the largest unit needs a fraction.
+pub fn readable(bytes: u64) -> String {
+    kernel::console::size::ReadableSize(bytes).to_string()
+}
+
+/// Writes `bytes` in MiB, rounded up: for sums that no unit fits.
+pub fn in_mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

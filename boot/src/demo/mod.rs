@@ -14,6 +14,7 @@ pub mod nested;
 mod panel;
 pub mod picture;
 pub mod readers;
+pub mod record;
 pub mod scale;
 pub mod story;
 pub mod verdict;

@@ -1,6 +1,6 @@
 //! The pool over time, drawn: who holds its frames, and when the crash, the restart and the complete dump were.
 
-use super::panel::{HEIGHT, Panel};
+use super::panel::{Edges, Panel, ROW};
 use crate::events::Event;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -8,9 +8,17 @@ use std::fmt::Write;
 use std::path::Path;
 
 const WIDTH: f64 = 1080.0;
-/// Left and right edge of the whole run, and of the piece around the crash.
-const WHOLE: (f64, f64) = (64.0, 600.0);
-const PIECE: (f64, f64) = (680.0, 1056.0);
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 1056.0;
+/// Upper edge of the whole run's panel, under the legend, and the height of its frame.
+const TOP: f64 = 46.0;
+const WHOLE: f64 = 210.0;
+/// From the whole to what joins it with the piece around the crash, the height of that, and the height of the piece's frame.
+const GAP: f64 = 26.0;
+const JOINT: f64 = 34.0;
+const PIECE: f64 = 270.0;
+/// Room for times and unit under a frame.
+const FOOT: f64 = 30.0;
 /// Seconds of the piece before the first mark and behind the last one.
 const AROUND: f64 = 1.0;
 /// Colours of partitions, in turn; free frames and those of dump images have their own.
@@ -26,6 +34,22 @@ struct Sample {
     free: u64,
     image: u64,
     resident: BTreeMap<String, u64>,
+    /// A partition is between its crash and its restart.
+    is_between: bool,
+}
+
+impl Sample {
+    /// Returns the frames of dump images. Right after a crash the counters know of none yet: then it is what nobody else has.
+    fn image(&self) -> f64 {
+        let others = self.free + self.resident.values().sum::<u64>();
+        let rest = if self.is_between { self.total.saturating_sub(others) } else { 0 };
+        self.image.max(rest) as f64
+    }
+
+    /// Adds up what is resident, for the stack of layers.
+    fn of(&self, name: &str) -> f64 {
+        self.resident.get(name).copied().unwrap_or(0) as f64
+    }
 }
 
 /// The pool over time.
@@ -33,6 +57,8 @@ struct Sample {
 pub struct Series {
     samples: Vec<Sample>,
     marks: Vec<Mark>,
+    /// Pages that each partition was promised.
+    promised: BTreeMap<String, u64>,
 }
 
 /// When something happened to a partition.
@@ -51,13 +77,17 @@ impl Series {
         match event.name() {
             "pool" => {
                 let (total, free, image) = (number("pages"), number("free"), number("image"));
-                self.samples.push(Sample { seconds, total, free, image, resident: BTreeMap::new() });
+                self.samples.push(Sample { seconds, total, free, image, resident: BTreeMap::new(), is_between: false });
             }
             "stats" => {
                 if let (Some(sample), Some(name)) = (self.samples.last_mut(), event.0["partition"].as_str()) {
                     // Between crash and restart it has nothing but what the image has.
                     let between = ["crashed", "waiting"].map(|state| event.0["state"] == state).contains(&true);
+                    sample.is_between |= between;
                     sample.resident.insert(name.to_owned(), if between { 0 } else { number("resident") });
+                    let pages: u64 = ["resident", "paged", "zero", "untouched"].map(number).iter().sum();
+                    let promised = self.promised.entry(name.to_owned()).or_default();
+                    *promised = pages.max(*promised);
                 }
             }
             "crash" => {
@@ -100,33 +130,40 @@ impl Series {
         Ok(())
     }
 
-    /// Draws it as SVG, the whole and what lies around the marks of partition `focus`; none where there is nothing to draw.
+    /// Draws it as SVG: the whole, and below it what lies around the marks of partition `focus`; none where there is nothing to draw.
     pub fn svg(&self, focus: &str) -> Option<String> {
         let (first, last) = (self.samples.first()?.seconds, self.samples.last()?.seconds);
         // A mark may be before the first counters.
         let first = self.marks.iter().map(|mark| mark.seconds).fold(first, f64::min);
-        let layers = self.layers();
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
-        );
         let times = || self.marks.iter().filter(|mark| mark.partition == focus).map(|mark| mark.seconds);
         let (start, end) = (times().fold(last, f64::min) - AROUND, times().fold(first, f64::max) + AROUND);
-        let piece = (start.max(first), end.min(last));
+        let span = (start.max(first), end.min(last));
         // A mark says in one of the two what it is: where there is most room for it.
         let (inside, outside): (Vec<&Mark>, Vec<&Mark>) =
-            self.marks.iter().partition(|mark| (piece.0..=piece.1).contains(&mark.seconds));
-        let names = |marks: &[&Mark]| marks.iter().map(|mark| self.name(mark)).collect::<Vec<_>>();
-        let pages = self.samples.iter().map(|sample| sample.total).max()?;
-        let whole = Panel::of(WHOLE, (first, last), pages)?;
+            self.marks.iter().partition(|mark| (span.0..=span.1).contains(&mark.seconds));
+        let pool = self.samples.iter().map(|sample| sample.total).max()?;
+        let pages = pool.max(self.promised.values().sum());
+
+        let top = TOP + ROW * outside.len() as f64;
+        let whole = Panel::of(Edges { left: LEFT, right: RIGHT, top, base: top + WHOLE }, (first, last), pages)?;
+        let joint = whole.edges.base + GAP;
+        let top = joint + JOINT + ROW * inside.len() as f64;
+        let piece = Panel::of(Edges { left: LEFT, right: RIGHT, top, base: top + PIECE }, span, pages);
+        let height = piece.as_ref().map_or(whole.edges.base, |piece| piece.edges.base) + FOOT;
+        let layers = self.layers(focus);
+        let mut svg = head(height) + &legend(&layers);
         let nameless: Vec<_> = inside.iter().map(|mark| (mark.seconds, String::new())).collect();
-        svg += &self.panel(&whole, &layers, &[nameless, names(&outside)].concat());
-        if let Some(panel) = Panel::of(PIECE, piece, pages) {
-            svg += &self.panel(&panel, &layers, &names(&inside));
+        svg += &self.panel(&whole, pool, &layers, &[nameless, self.names(&outside)].concat());
+        if let Some(piece) = piece {
+            svg += &join(&whole, span, joint);
+            svg += &self.panel(&piece, pool, &layers, &self.names(&inside));
         }
-        svg += &legend(&layers);
         svg += "</svg>\n";
         Some(svg)
+    }
+
+    fn names(&self, marks: &[&Mark]) -> Vec<(f64, String)> {
+        marks.iter().map(|mark| self.name(mark)).collect()
     }
 
     /// Returns when a mark is and what it says; whose it is only where that is not clear.
@@ -139,7 +176,7 @@ impl Series {
         (mark.seconds, format!("{whose}{} {:.1} s", mark.what, mark.seconds))
     }
 
-    fn panel(&self, panel: &Panel, layers: &[Layer], marks: &[(f64, String)]) -> String {
+    fn panel(&self, panel: &Panel, pool: u64, layers: &[Layer], marks: &[(f64, String)]) -> String {
         let times: Vec<f64> = self.samples.iter().map(|sample| sample.seconds).collect();
         let mut below = vec![0.0; times.len()];
         let mut svg = panel.clip();
@@ -148,21 +185,24 @@ impl Series {
             svg += &panel.area(&times, &below, &above, colour);
             below = above;
         }
-        svg + &panel.axes() + &panel.marks(marks)
+        let promised: u64 = self.promised.values().sum();
+        let name = format!("promised to {} partitions: {} MiB", self.promised.len(), promised / 256);
+        svg + &panel.axes() + &panel.marks(marks) + &panel.promise(pool, &name)
     }
 
-    /// Names, colours and pages over time of what is stacked, from the bottom.
-    fn layers(&self) -> Vec<Layer> {
-        let of = |pages: fn(&Sample) -> u64| self.samples.iter().map(|sample| pages(sample) as f64).collect();
+    /// Names, colours and pages over time of what is stacked, from the bottom. The partition in focus stands on its own dump image, so
+    /// that a crash turns its colour into the image's where it is.
+    fn layers(&self, focus: &str) -> Vec<Layer> {
+        let of = |pages: &dyn Fn(&Sample) -> f64| self.samples.iter().map(pages).collect();
         let mut names: Vec<&String> = self.samples.iter().flat_map(|sample| sample.resident.keys()).collect();
         names.sort();
         names.dedup();
-        let resident = |name: &String| self.samples.iter().map(|s| s.resident.get(name).copied().unwrap_or(0) as f64).collect();
-        let colours = COLOURS.iter().cycle();
-        let mut layers: Vec<_> =
-            names.iter().zip(colours).map(|(name, colour)| ((*name).clone(), *colour, resident(name))).collect();
-        layers.push(("dump image".to_owned(), IMAGE, of(|sample| sample.image)));
-        layers.push(("free".to_owned(), FREE, of(|sample| sample.free)));
+        let layer = |(name, colour): (&&String, &&'static str)| ((*name).clone(), *colour, of(&|sample| sample.of(name)));
+        let (mut layers, top): (Vec<_>, Vec<_>) =
+            names.iter().zip(COLOURS.iter().cycle()).map(layer).partition(|(name, ..)| name != focus);
+        layers.push(("dump image".to_owned(), IMAGE, of(&Sample::image)));
+        layers.extend(top);
+        layers.push(("free".to_owned(), FREE, of(&|sample| sample.free as f64)));
         layers
     }
 }
@@ -170,8 +210,28 @@ impl Series {
 /// A name, a colour, pages over time.
 type Layer = (String, &'static str, Vec<f64>);
 
+fn head(height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <pattern id=\"promised\" width=\"8\" height=\"8\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
+         <path d=\"M0 0V8\" stroke=\"#00000018\" stroke-width=\"3\"/></pattern>\n\
+         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
+    )
+}
+
+/// Shows which part of the whole the piece below is.
+fn join(whole: &Panel, span: (f64, f64), top: f64) -> String {
+    let (start, end) = (whole.x(span.0), whole.x(span.1));
+    let Edges { top: upper, base, .. } = whole.edges;
+    let (width, height, bottom) = (end - start, base - upper, top + JOINT - 8.0);
+    format!(
+        "<rect x=\"{start:.1}\" y=\"{upper}\" width=\"{width:.1}\" height=\"{height}\" fill=\"none\" stroke=\"black\"/>\n\
+         <path d=\"M{start:.1} {base}L{start:.1} {top}L{LEFT} {bottom}H{RIGHT}L{end:.1} {top}V{base}\" fill=\"#00000010\" stroke=\"#00000066\"/>\n"
+    )
+}
+
 fn legend(layers: &[Layer]) -> String {
-    let (mut text, mut x) = (String::new(), WHOLE.0);
+    let (mut text, mut x) = (String::new(), LEFT);
     let _ = writeln!(text, "<text x=\"{x}\" y=\"18\" font-weight=\"bold\">Frames of the pool</text>");
     x += 150.0;
     for (name, colour, _) in layers {
@@ -193,7 +253,7 @@ mod tests {
             series.event(&Event(
                 json!({"event": "pool", "t": t * 1_000_000_000, "pages": 1024, "free": 256, "image": 256 * t / 2}),
             ));
-            series.event(&Event(json!({"event": "stats", "partition": "a", "resident": 512})));
+            series.event(&Event(json!({"event": "stats", "partition": "a", "resident": 512, "paged": 1536})));
         }
         series.event(&Event(json!({"event": "crash", "partition": "a", "t": 1_500_000_000})));
         series
@@ -216,6 +276,56 @@ mod tests {
         let held = |sample: &Sample| (sample.seconds, sample.resident["a"], sample.image);
         let held: Vec<_> = series.samples.iter().rev().take(3).map(held).collect();
         assert_eq!(held, [(4.0, 0, 400), (3.0, 0, 756), (3.0, 500, 256)]);
+    }
+
+    /// Points of the polygons of a colour, the whole's first.
+    fn points(svg: &str, colour: &str) -> Vec<Vec<(f64, f64)>> {
+        let fill = format!("fill=\"{colour}\"");
+        let polygons = svg.lines().filter(|line| line.starts_with("<polygon") && line.contains(&fill));
+        let parse = |point: &str| point.split_once(',').map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()));
+        polygons.map(|line| line.split('"').nth(1).unwrap().split(' ').filter_map(parse).collect()).collect()
+    }
+
+    #[test]
+    fn the_partition_that_crashes_changes_its_colour_in_place() {
+        let mut series = Series::default();
+        let stats = |name: &str, resident: u64| json!({"event": "stats", "partition": name, "resident": resident});
+        for (t, a, image) in [(0, 500, 0), (1, 500, 0), (3, 0, 500), (4, 0, 0)] {
+            series.event(&Event(json!({"event": "pool", "t": t * 1_000_000_000_u64, "pages": 1000, "image": image})));
+            for (name, pages) in [("a", a), ("b", 300)] {
+                series.event(&Event(stats(name, pages)));
+            }
+            if t == 1 {
+                series.event(&Event(json!({"event": "crash", "partition": "a", "t": 2_000_000_000_u64, "resident": 500})));
+            }
+        }
+        let svg = series.svg("a").unwrap();
+        let at = |colour: &str, x: f64| -> (f64, f64) {
+            let heights = points(&svg, colour)[0].iter().filter(|(px, _)| (px - x).abs() < 0.2).map(|p| p.1).collect::<Vec<_>>();
+            (heights.iter().copied().fold(f64::MAX, f64::min), heights.iter().copied().fold(f64::MIN, f64::max))
+        };
+        let crash = LEFT + (RIGHT - LEFT) / 2.0;
+        assert_eq!(at(COLOURS[0], crash), at(IMAGE, crash), "both reach from the neighbour's top to the stack's");
+        assert_eq!(at(COLOURS[1], crash).0, at(IMAGE, crash).1);
+    }
+
+    #[test]
+    fn frames_that_no_counter_knows_after_a_crash_are_the_images() {
+        let mut series = Series::default();
+        series.event(&Event(json!({"event": "pool", "t": 1_000_000_000_u64, "pages": 1000, "free": 100, "image": 0})));
+        series.event(&Event(json!({"event": "stats", "partition": "b", "resident": 300})));
+        assert_eq!(series.samples[0].image(), 0.0);
+        series.event(&Event(json!({"event": "stats", "partition": "a", "state": "crashed", "resident": 0})));
+        assert_eq!(series.samples[0].image(), 600.0);
+    }
+
+    #[test]
+    fn the_promised_memory_and_the_joint_are_drawn() {
+        let svg = series().svg("a").unwrap();
+        assert_eq!(svg.matches(">promised to 1 partitions: 8 MiB<").count(), 2);
+        assert_eq!(svg.matches("fill=\"#00000010\"").count(), 1);
+        // The scale is that of the promise: 2048 pages.
+        assert!(svg.contains(">8</text>"));
     }
 
     #[test]

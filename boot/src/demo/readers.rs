@@ -1,12 +1,32 @@
-//! The dump, opened by the tools that people use: makedumpfile and drgn.
+//! The dump, opened by the tools that people use: makedumpfile, drgn, crash(8), gdb, readelf and elfutils.
 
-use anyhow::{Context, Result, bail};
+use crate::bounded;
+use crate::dump::Dump;
+use crate::volume::{Access, Disk};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// Opens the dump with drgn and answers in JSON.
 const READER: &str = "tests/readers/worker.py";
+
+/// Which dump of an image gdb is to look at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Selection {
+    /// The image is one dump.
+    Whole,
+    /// The one in this space.
+    Space(u32),
+}
+
+impl Selection {
+    /// Returns the selection of a space by its number, 0 where the image is one space.
+    pub const fn of(space: u32) -> Self {
+        if space == 0 { Self::Whole } else { Self::Space(space) }
+    }
+}
 
 /// What it takes to read a dump of the demonstration.
 #[derive(Clone, Debug)]
@@ -23,6 +43,8 @@ impl Readers {
         let (image, vmlinux) = (image.display(), self.vmlinux.display());
         vec![
             format!("makedumpfile --dump-dmesg {image} dmesg.txt"),
+            format!("crash {vmlinux} {image}"),
+            format!("cargo run -- dump gdb {image} --symbols {vmlinux}"),
             format!("{} -m drgn -c {image} -s {vmlinux}", self.python.display()),
         ]
     }
@@ -53,6 +75,47 @@ impl Readers {
         Ok(size)
     }
 
+    /// Returns what crash(8) answers to `commands`, one a line.
+    ///
+    /// # Errors
+    /// What crash says.
+    pub fn crash(&self, image: &Path, commands: &str) -> Result<String> {
+        let script = scratch(image, "crash");
+        std::fs::write(&script, format!("{commands}quit\n"))?;
+        let output =
+            run(Command::new("crash").arg("-s").arg("-i").arg(&script).arg(&self.vmlinux).arg(image).stdin(Stdio::null()));
+        let _ = std::fs::remove_file(&script);
+        Ok(text(&output?))
+    }
+
+    /// Returns what gdb answers to `commands`; it reads memory by the guest's virtual addresses, through the host command `tidepool`.
+    ///
+    /// # Errors
+    /// What gdb says.
+    pub fn gdb(&self, image: &Path, selection: Selection, tidepool: &str, commands: &[&str]) -> Result<String> {
+        let dump = Dump::of(Disk::open(image, Access::Read)?.space(match selection {
+            Selection::Whole => None,
+            Selection::Space(number) => Some(number),
+        })?)?;
+        let mut gdb = crate::dump::gdb::command(&dump, Some(&self.vmlinux), tidepool)?;
+        gdb.args(["-nx", "-batch"]);
+        commands.iter().for_each(|command| _ = gdb.args(["-ex", command]));
+        Ok(text(&run(&mut gdb)?))
+    }
+
+    /// Returns headers and notes as binutils and elfutils print them.
+    ///
+    /// # Errors
+    /// What they say, warnings too.
+    pub fn elf(&self, image: &Path) -> Result<String> {
+        let headers = run(Command::new("readelf").arg("-hlW").arg(image))?;
+        let notes = run(Command::new("eu-readelf").arg("-n").arg(image))?;
+        for output in [&headers, &notes] {
+            ensure!(output.stderr.is_empty(), "{}", text(output));
+        }
+        Ok(text(&headers) + &text(&notes))
+    }
+
     /// Returns what drgn finds: tasks, the panicking task's backtrace, the worker's pages.
     ///
     /// # Errors
@@ -68,11 +131,19 @@ fn scratch(image: &Path, ending: &str) -> PathBuf {
     image.with_extension(format!("{}.{ending}", std::process::id()))
 }
 
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
+}
+
+/// How long a reader may take for a dump.
+const READ: Duration = Duration::from_secs(600);
+
 fn run(command: &mut Command) -> Result<Output> {
-    let output = command.output().with_context(|| format!("{command:?} cannot be started"))?;
+    let program = command.get_program().display().to_string();
+    let output = bounded::output(command, READ)?;
     if !output.status.success() {
         let words = [output.stdout, output.stderr].concat();
-        bail!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&words).trim());
+        bail!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&words).trim());
     }
     Ok(output)
 }

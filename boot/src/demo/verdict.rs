@@ -24,6 +24,8 @@ pub struct Reading {
     pub log: String,
     /// Bytes of makedumpfile's compressed copy without free and zero pages.
     pub compressed: u64,
+    /// The panicking task and its backtrace, by crash(8).
+    pub crash: String,
     /// Tasks, backtrace and pages, by drgn.
     pub drgn: Value,
 }
@@ -161,6 +163,9 @@ impl Verdict {
         self.claim("makedumpfile: kernel log", panic.unwrap_or("no panic").trim(), reading.log.contains("sysrq triggered crash"));
         let compressed = reading.compressed;
         self.claim("makedumpfile: compressed copy", format!("{} KiB", compressed >> 10), compressed > 0);
+        let task = reading.crash.lines().find_map(|line| Some(line.split_once("COMMAND: ")?.1.trim()));
+        let is_there = reading.crash.contains("sysrq_handle_crash");
+        self.claim("crash(8): panicking task", task.unwrap_or("none"), is_there && task.is_some());
         let drgn = &reading.drgn;
         let frames = drgn["backtrace"].as_array().map_or(&[][..], Vec::as_slice);
         let crashed = frames.iter().any(|frame| frame == "sysrq_handle_crash");
@@ -222,6 +227,8 @@ mod tests {
             blocks: BlockVerdict { right: 1, header_current: true, ..BlockVerdict::default() },
             log: "Kernel panic - not syncing: sysrq triggered crash".to_owned(),
             compressed: 1,
+            crash: "PID: 1  TASK: ffff8a2bc11e0000  CPU: 0  COMMAND: \"init\"\n #1 [ffff] sysrq_handle_crash at ffff\n"
+                .to_owned(),
             drgn: json!({"tasks": 40, "panicked": "init", "backtrace": ["panic", "sysrq_handle_crash"], "pages": 7, "wrong": 0, "missing": 0}),
         }
     }
@@ -253,6 +260,8 @@ mod tests {
         let mut wrong = story();
         wrong.line(70.0, "[debian-2] worker: pass 2 pages 7 wrong 1");
         assert_eq!(broken(&wrong, &reading()), ["debian-2: every page right"]);
+        let unread = Reading { crash: "crash: cannot read".to_owned(), ..reading() };
+        assert_eq!(broken(&story(), &unread), ["crash(8): panicking task"]);
         let mut slow = story();
         slow.raw_speed.insert(0, 101);
         assert_eq!(broken(&slow, &reading()), ["drain speed"]);

@@ -5,7 +5,6 @@ use crate::volume::Disk;
 use anyhow::{Result, bail, ensure};
 use kernel::addr::{PAGE_SIZE, PageIndex};
 use kernel::block::gpt::BOOT_CODE_LEN;
-use kernel::dump::describe::CorePages;
 use kernel::dump::elf::Content;
 use kernel::dump::selected::{BootCode, Selection};
 use kernel::paging::space::SpaceState;
@@ -34,6 +33,7 @@ pub fn select(disk: &Disk, number: u32, loader: BootLoader) -> Result<u32> {
         bail!("{}: the boot-code bytes hold a boot loader; --force overwrites it", dump.name());
     }
     let selection = Selection::of(&dump);
+    dump.bitmap.check()?;
     ensure!(selection.block_ranges().any(|range| !range.is_empty()), "{}: nothing of it is there", dump.name());
     // A header never describes blocks that are not yet as it says.
     disk.set_boot_code(&[0; BOOT_CODE_LEN])?;
@@ -58,7 +58,7 @@ impl Dump {
             let blocks = &mut blocks[..count as usize * zeros.len()];
             self.image.read(start, blocks)?;
             for (n, block) in blocks.chunks_exact(zeros.len()).enumerate() {
-                let is_zero = self.content(PageIndex(first + n as u32)).0 == Content::Zero;
+                let is_zero = self.known_content(PageIndex(first + n as u32))? == Content::Zero;
                 if is_zero && block != zeros {
                     self.image.write(start + n as u64 * PAGE_SIZE, &zeros)?;
                 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::volume::Disk;
 use kernel::mm::layout::RamLayout;
 use kernel::paging::space::content::mark_block;
-use kernel::paging::space::{Drain, Owner, Residue, Uuid};
+use kernel::paging::space::{Crash, CrashReason, Drain, Owner, RecordFormat, Residue, Uuid};
 use std::path::PathBuf;
 
 const CAPACITY: u64 = 8 << 20;
@@ -28,8 +28,17 @@ impl Sample {
         let owner = Owner { name: "test".try_into().unwrap(), partition: Uuid::from_name("test"), node: Uuid::NIL, epoch: 3 };
         let drain = Drain { progress, program_headers: 1, notes_len: 336 };
         let free = Record::free(CAPACITY, Uuid::from_name("space"), Residue::Clean);
-        let record =
-            Record { state, owner: Some(owner), contents: Some(contents), drain, residue: Residue::Stale, sequence: 8, ..free };
+        let crash = Some(crash_of(name));
+        let record = Record {
+            crash,
+            state,
+            owner: Some(owner),
+            contents: Some(contents),
+            drain,
+            residue: Residue::Stale,
+            sequence: 8,
+            ..free
+        };
         image.put_record(&record).unwrap();
         Self(path)
     }
@@ -37,6 +46,28 @@ impl Sample {
     fn open(&self) -> Dump {
         Dump::open(&self.0, Access::Write).unwrap()
     }
+}
+
+fn crash_of(name: &str) -> Crash {
+    Crash {
+        name: Uuid::from_name(name),
+        reason: CrashReason::PVPANIC,
+        detail: 0,
+        time_ns: 1_700_000_000_000_000_000,
+        text: "panic".try_into().unwrap(),
+        registers: Default::default(),
+    }
+}
+
+fn header_of(dump: &Dump) -> Vec<u8> {
+    let mut header = Vec::new();
+    dump.describe(|at, piece| {
+        assert_eq!(at, header.len() as u64);
+        header.extend_from_slice(piece);
+        Ok(())
+    })
+    .unwrap();
+    header
 }
 
 impl Drop for Sample {
@@ -53,7 +84,7 @@ fn a_drain_that_was_cut_off_becomes_a_partial_dump_with_a_current_header() {
     let verdict = sample.open().verify().unwrap();
     assert_eq!(verdict, Verdict { right: 32, wrong: 0, first_wrong: None, zero: 5, missing: 27, header_current: true });
     // One segment each for pages 0 to 9, taken together in pairs of a block and a zero page, then one for each block.
-    let header = sample.open().header().unwrap();
+    let header = header_of(&sample.open());
     assert_eq!(u16::from_le_bytes(header[56..58].try_into().unwrap()), 1 + 32);
 }
 
@@ -65,6 +96,16 @@ fn one_wrong_byte_in_a_block_is_found_and_named() {
     dump.image.write(start + 6 * PAGE_SIZE + 17, &[0]).unwrap();
     let verdict = dump.verify().unwrap();
     assert_eq!((verdict.wrong, verdict.first_wrong, verdict.zero, verdict.missing), (1, Some(6), 32, 0));
+}
+
+#[test]
+fn a_damaged_header_of_a_whole_dump_is_made_anew() {
+    let sample = Sample::new("header", SpaceState::Complete, PAGES);
+    sample.open().finish().unwrap();
+    sample.open().image.write(64, &[0xff; 56]).unwrap();
+    assert!(!sample.open().verify().unwrap().header_current);
+    assert_eq!(sample.open().finish().unwrap(), SpaceState::Complete);
+    assert!(sample.open().verify().unwrap().header_current);
 }
 
 #[test]
@@ -158,4 +199,117 @@ fn only_the_selected_dump_takes_its_header_with_it() {
     deselect(&sample.disk(), 2).unwrap();
     assert_eq!(sample.disk().boot_code().unwrap(), kernel::dump::selected::BootCode::Empty);
     assert!(sample.disk().table_faults().unwrap().is_empty());
+}
+
+/// Makes an image of the first release's record in this state, with the blocks, bitmap and checksums of [`Sample`].
+fn of_first_release(state: &str) -> Sample {
+    let lines = include_str!("../../../kernel/src/paging/space/first_release.txt").lines();
+    let hex = lines.filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == state).unwrap().1;
+    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect();
+    let sample = Sample::new(&format!("first-{state}"), SpaceState::Draining, 10);
+    let image = Image::open(&sample.0, Access::Write).unwrap();
+    image.write(CAPACITY - 8192, &[0; 8192]).unwrap();
+    // All have sequence number 8, which belongs to copy A.
+    image.write(CAPACITY - 8192, &bytes[..508]).unwrap();
+    image.write(CAPACITY - 4096 - 4, &bytes[508..]).unwrap();
+    sample
+}
+
+#[test]
+fn a_dump_of_the_first_release_is_finished_verified_and_released_in_its_own_format() {
+    let sample = of_first_release("draining");
+    assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
+    let verdict = sample.open().verify().unwrap();
+    assert_eq!((verdict.right, verdict.zero, verdict.missing, verdict.header_current), (32, 5, 27, true));
+    let format = || Image::open(&sample.0, Access::Read).unwrap().record().unwrap().format;
+    assert_eq!(format(), RecordFormat::Original);
+    sample.open().release().unwrap();
+    assert_eq!(format(), RecordFormat::Original, "it is upgraded by its next activation");
+    for state in ["complete", "partial"] {
+        let sample = of_first_release(state);
+        assert_eq!(sample.open().record().state.name(), state);
+        sample.open().release().unwrap();
+    }
+}
+
+#[test]
+fn a_crash_whose_pages_were_not_yet_described_has_none() {
+    let sample = Sample::new("crashed", SpaceState::Crashed, 0);
+    let verdict = sample.open().verify().unwrap();
+    assert_eq!((verdict.right, verdict.zero, verdict.missing), (0, 0, PAGES), "the bitmap there is an earlier one");
+    sample.open().release().unwrap();
+}
+
+/// A table larger than a window: blocks in front of and behind its edge are found and checked.
+#[test]
+fn tables_of_many_gib_are_looked_at_in_pieces() {
+    const MANY: u32 = (8 << 20) + 4096;
+    let path = std::env::temp_dir().join(format!("tidepool-dump-{}-windows", std::process::id()));
+    let contents = |capacity| Contents::new(capacity, &RamLayout::new(u64::from(MANY) * PAGE_SIZE).unwrap());
+    let capacity = 36 << 30;
+    std::fs::File::create(&path).unwrap().set_len(capacity).unwrap();
+    let sample = Sample(path);
+    let image = Image::open(&sample.0, Access::Write).unwrap();
+    let contents = contents(capacity).unwrap();
+    let layout = contents.layout;
+    for n in [7, (8 << 20) - 1, 8 << 20, MANY - 1] {
+        image.write(layout.bitmap().start + u64::from(n / 8), &[1 << (n % 8)]).unwrap();
+        image.write(layout.blocks().start + u64::from(n) * PAGE_SIZE, &[n as u8 | 1; 4096]).unwrap();
+        image.write(layout.checksums().start + 4 * u64::from(n), &crc32c(&[n as u8 | 1; 4096]).0.to_le_bytes()).unwrap();
+    }
+    let record = Record {
+        state: SpaceState::Draining,
+        owner: Some(Owner { name: "big".try_into().unwrap(), partition: Uuid::from_name("b"), node: Uuid::NIL, epoch: 1 }),
+        contents: Some(contents),
+        drain: Drain { progress: MANY, program_headers: 1, notes_len: 336 },
+        residue: Residue::Stale,
+        sequence: 8,
+        crash: Some(crash_of("windows")),
+        ..Record::free(capacity, Uuid::from_name("space"), Residue::Clean)
+    };
+    image.put_record(&record).unwrap();
+    drop(image);
+    assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
+    let verdict = sample.open().verify().unwrap();
+    assert_eq!((verdict.right, verdict.wrong, verdict.missing, verdict.header_current), (4, 0, 0, true));
+    sample.open().image.write(layout.checksums().start + 4 * (8 << 20), &[0]).unwrap();
+    assert_eq!(sample.open().verify().unwrap().first_wrong, Some(8 << 20));
+}
+
+#[test]
+fn a_dump_is_found_by_its_name_or_the_beginning_of_it() {
+    let sample = on_a_partition("by-name", SpaceState::Complete, PAGES);
+    let name = Uuid::from_name("by-name").to_string();
+    for text in [&name[..], &name[..8], "2"] {
+        let choice: DumpChoice = text.parse().unwrap();
+        assert_eq!(DumpChoice::find(Some(choice), &sample.disk()).unwrap().number(), 2, "{text}");
+    }
+    let other = if name.starts_with('0') { "11111111" } else { "00000000" };
+    let error = DumpChoice::find(other.parse().ok(), &sample.disk()).err().unwrap().to_string();
+    assert!(error.contains("no dump of this name") && error.contains(&name), "{error}");
+    assert!(DumpChoice::find(None, &sample.disk()).err().unwrap().to_string().contains("say which space"));
+    let whole = Sample::new("by-name-whole", SpaceState::Partial, 10);
+    let name = Uuid::from_name("by-name-whole").to_string();
+    assert_eq!(DumpChoice::find(name[..13].parse().ok(), &whole.disk()).unwrap().number(), 0);
+    whole.open().release().unwrap();
+    assert!(DumpChoice::find(name.parse().ok(), &whole.disk()).err().unwrap().to_string().contains("holds no dump"));
+}
+
+#[test]
+fn a_dump_that_was_cut_or_grown_says_so() {
+    let sample = Sample::new("resized", SpaceState::Complete, PAGES);
+    sample.open().finish().unwrap();
+    let described = |bytes: u64| {
+        std::fs::File::options().write(true).open(&sample.0).unwrap().set_len(bytes).unwrap();
+        Image::open(&sample.0, Access::Read).unwrap().describe().unwrap()
+    };
+    let grown = described(CAPACITY + (1 << 20));
+    assert!(grown.contains("was 8 MiB") && grown.contains("complete, made for test incarnation 3"), "{grown}");
+    let restored = described(CAPACITY);
+    assert_eq!(restored, "complete");
+    let blocks = sample.open().contents.layout.blocks().start;
+    let cut = described(blocks + 10 * PAGE_SIZE);
+    assert!(cut.starts_with("a dump that was cut: was ") && cut.contains("its record is gone"), "{cut}");
+    std::fs::write(&sample.0, [b"\x7fELF\x02\x01\x01".as_slice(), &[1; 9000]].concat()).unwrap();
+    assert_eq!(Image::open(&sample.0, Access::Read).unwrap().describe().unwrap(), "no paging space: an ELF file");
 }

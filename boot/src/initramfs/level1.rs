@@ -1,9 +1,9 @@
 //! What bed C's Linux consists of: an initramfs with busybox, an agent and kvm_intel, and on the medium that it is started from
 //! QEMU and readers for dumps.
 
-use super::busybox;
 use super::cpio::Archive;
 use super::libraries::Libraries;
+use super::{BUSYBOX_PLACE, busybox};
 use crate::bed::{nested, qemu};
 use crate::kernel_build;
 use crate::setup;
@@ -28,7 +28,7 @@ pub fn make(modules: &[PathBuf], path: &Path) -> Result<()> {
         let mut archive = Archive::new(std::io::BufWriter::new(file));
         ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
         archive.character_device("dev/console", 5, 1)?;
-        archive.program("bin/busybox", &busybox)?;
+        archive.program(BUSYBOX_PLACE, &busybox)?;
         archive.program("init", nested::AGENT)?;
         archive.file("exchange.sh", nested::EXCHANGE)?;
         for (index, module) in modules.iter().enumerate() {

@@ -1,11 +1,16 @@
 //! The shared libraries that a program needs, found as the dynamic linker would (System V ABI, "Dynamic Linking").
 
+use super::cpio::Archive;
 use anyhow::{Context, Result};
 use object::elf::{DT_NEEDED, DT_NULL, PT_INTERP};
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// The folders of [`FOLDERS`] and of the dynamic linker, without what is only another name.
+const MERGED: &[&str] = &["lib64", "lib/x86_64-linux-gnu"];
 
 /// Where Debian keeps libraries; the dynamic linker looks there without being told.
 const FOLDERS: &[&str] = &["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
@@ -30,6 +35,19 @@ impl Libraries {
                 let library = vacant.insert(library).clone();
                 self.add_for(&library)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Adds all of them to an archive that has the folder `lib`.
+    ///
+    /// # Errors
+    /// Where the archive cannot be written.
+    pub fn put<W: Write>(&self, archive: &mut Archive<W>) -> Result<()> {
+        MERGED.iter().try_for_each(|name| archive.folder(name))?;
+        for (path, bytes) in self.files() {
+            let name = path.strip_prefix("/").unwrap_or(path).to_string_lossy();
+            archive.program(name.trim_start_matches("usr/"), bytes)?;
         }
         Ok(())
     }

@@ -2,8 +2,10 @@
 //! its own, [`level1`].)
 
 mod cpio;
+pub mod leave;
 pub mod level1;
 mod libraries;
+pub mod server;
 
 use crate::kernel_build;
 use crate::setup::debian;
@@ -16,6 +18,8 @@ use std::path::{Path, PathBuf};
 /// What runs as the first process.
 const INIT: &[u8] = include_bytes!("init.sh");
 const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
+/// Its name in an archive.
+const BUSYBOX_PLACE: &str = "bin/busybox";
 
 /// Makes the initramfs for `kernel` in its usual place, which is returned.
 ///
@@ -44,7 +48,7 @@ pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
         ["bin", "dev", "proc", "sys", "lib"].iter().try_for_each(|name| archive.folder(name))?;
         // The first process finds its standard streams here, before it can mount anything.
         archive.character_device("dev/console", 5, 1)?;
-        archive.program("bin/busybox", &busybox)?;
+        archive.program(BUSYBOX_PLACE, &busybox)?;
         archive.program("bin/worker", &worker)?;
         archive.program("init", INIT)?;
         // Numbered, because the script loads them in the order of their names.

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 /// The package that always depends on the newest cloud kernel.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// The bzImage's name in our folder.
+const VMLINUZ: &str = "vmlinuz";
 /// Modules that the guest may need, by file name.
 const MODULES: &[&str] = &["pvpanic.ko", "pvpanic-mmio.ko", "qemu_fw_cfg.ko"];
 
@@ -44,7 +46,7 @@ pub struct Kernel {
 impl Kernel {
     /// Returns the bzImage.
     pub fn vmlinuz(&self) -> PathBuf {
-        self.folder.join("vmlinuz")
+        self.folder.join(VMLINUZ)
     }
 
     /// Returns the modules, in the order in which they have to be loaded.
@@ -178,6 +180,32 @@ fn fetch(kernel: &Kernel) -> Result<()> {
     Ok(fs::remove_file(&file)?)
 }
 
+/// Unpacks another kernel's `packages`, files, into `folder`: its bzImage, and the modules that a guest may need, compressed or not.
+///
+/// # Errors
+/// Where they hold no kernel.
+pub fn unpack_other(packages: &[PathBuf], folder: &std::path::Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+    for package in packages {
+        download::unpack(package, |path| name_of_other(path).map(|name| folder.join(name)))?;
+    }
+    let vmlinuz = folder.join(VMLINUZ);
+    if !vmlinuz.exists() {
+        let names: Vec<_> = packages.iter().map(|package| package.display().to_string()).collect();
+        bail!("no kernel in {}", names.join(" and "));
+    }
+    let named = |name: &str| [folder.join(name), folder.join(format!("{name}.xz"))].into_iter().find(|path| path.exists());
+    Ok((vmlinuz, MODULES.iter().filter_map(|name| named(name)).collect()))
+}
+
+/// Returns as what a file of another kernel's package is kept. Linux 7.3's bzImage lies beside its modules, in a package of its own.
+fn name_of_other(path: &str) -> Option<&str> {
+    let name = path.rsplit('/').next()?;
+    if name == VMLINUZ || path.contains("/boot/vmlinuz-") {
+        return Some(VMLINUZ);
+    }
+    MODULES.iter().any(|module| name.strip_prefix(module).is_some_and(|rest| matches!(rest, "" | ".xz"))).then_some(name)
+}
+
 fn unpack_kernel(kernel: &Kernel, file: &std::path::Path) -> Result<()> {
     let place = |path: &str| {
         let name = path.rsplit('/').next()?;
@@ -191,4 +219,23 @@ fn unpack_kernel(kernel: &Kernel, file: &std::path::Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_and_modules_are_found_where_each_debian_has_them() {
+        let paths = [
+            "./boot/vmlinuz-5.10.0-46-cloud-amd64",
+            "./usr/lib/modules/7.3.4+deb13-cloud-amd64/vmlinuz",
+            "./lib/modules/5.10.0-46-cloud-amd64/kernel/drivers/misc/pvpanic.ko",
+            "./usr/lib/modules/7.3.4/kernel/drivers/firmware/qemu_fw_cfg.ko.xz",
+            "./usr/lib/modules/7.3.4/kernel/drivers/misc/pvpanic/pvpanic-pci.ko.xz",
+            "./usr/share/doc/vmlinuz/copyright",
+        ];
+        let names = paths.map(name_of_other);
+        assert_eq!(names, [Some(VMLINUZ), Some(VMLINUZ), Some("pvpanic.ko"), Some("qemu_fw_cfg.ko.xz"), None, None]);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! | what | from | where to |
 //! |---|---|---|
-//! | emulators, GRUB, busybox, makedumpfile | Debian packages | the system, by `apt-get` |
+//! | emulators, GRUB, busybox, makedumpfile, crash, gdb, elfutils | Debian packages | the system, by `apt-get` |
 //! | the bare machine's Rust target | rustup | the toolchain |
 //! | Debian's cloud kernel, its debug symbols | Debian packages, unpacked, never installed | `target/tidepool/debian` |
 //! | drgn | PyPI | a virtual environment, `target/tidepool/python` |
@@ -20,7 +20,7 @@ pub use packages::{Package, missing, program};
 
 use crate::bed::Bed;
 use anyhow::{Result, bail};
-use packages::{BOCHS, DUMP, GUEST, PYTHON, QEMU};
+use packages::{BOCHS, DEBUGGERS, DUMP, GUEST, KEXEC, PYTHON, QEMU, SERVER, STICK, UEFI};
 
 /// Whether missing things may be installed and downloaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +38,16 @@ pub enum Job {
     Boot(Bed),
     /// Build Debian's initramfs.
     Guest,
+    /// Build the initramfs of a Linux that starts other kernels.
+    Kexec,
+    /// Build the initramfs of a Linux that serves.
+    Server,
     /// Read dumps with the usual tools.
     Readers,
+    /// Write the image of a stick.
+    Stick,
+    /// Start one as UEFI machines do.
+    Uefi,
 }
 
 impl Job {
@@ -50,7 +58,11 @@ impl Job {
             Self::Boot(Bed::Bochs) => BOCHS.iter().collect(),
             Self::Boot(Bed::Nested) => [BOCHS, QEMU, GUEST, DUMP].into_iter().flatten().collect(),
             Self::Guest => GUEST.iter().collect(),
-            Self::Readers => DUMP.iter().chain(PYTHON).collect(),
+            Self::Kexec => KEXEC.iter().collect(),
+            Self::Server => SERVER.iter().collect(),
+            Self::Stick => STICK.iter().collect(),
+            Self::Uefi => STICK.iter().chain(UEFI).collect(),
+            Self::Readers => DUMP.iter().chain(DEBUGGERS).chain(PYTHON).collect(),
         }
     }
 }
@@ -71,14 +83,6 @@ pub fn lacking(jobs: &[Job]) -> Vec<String> {
     lacking
 }
 
-/// Makes sure that the active toolchain can build for the bare machine.
-///
-/// # Errors
-/// Where the target is missing and may not or cannot be added.
-pub fn toolchain(permission: Permission) -> Result<()> {
-    toolchain::prepare(permission)
-}
-
 /// Makes sure that the packages and the Rust target for `jobs` are there.
 ///
 /// # Errors
@@ -89,6 +93,21 @@ pub fn prepare(jobs: &[Job], permission: Permission) -> Result<()> {
     packages::install(&missing(needed), permission)?;
     if jobs.contains(&Job::Boot(Bed::Nested)) {
         debian::host_modules(&debian::kernel(permission)?, permission)?;
+    }
+    Ok(())
+}
+
+/// Brings everything for `jobs`: packages, the Rust target, Debian's kernel with its symbols, drgn.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn bring(jobs: &[Job], permission: Permission) -> Result<()> {
+    prepare(jobs, permission)?;
+    if jobs.contains(&Job::Guest) {
+        debian::debug_symbols(&debian::kernel(permission)?, permission)?;
+    }
+    if jobs.contains(&Job::Readers) {
+        python::drgn(permission)?;
     }
     Ok(())
 }

@@ -28,15 +28,32 @@ pub(super) const BOCHS: &[Package] = &[
     package("xorriso", "xorriso"),
     package("mtools", "mformat"),
 ];
+/// What makes and starts sticks for BIOS and UEFI.
+pub(super) const STICK: &[Package] = &[
+    package("grub-common", "grub-mkrescue"),
+    package("grub-pc-bin", "/usr/lib/grub/i386-pc/multiboot2.mod"),
+    package("grub-efi-amd64-bin", "/usr/lib/grub/x86_64-efi/multiboot2.mod"),
+    package("xorriso", "xorriso"),
+    package("mtools", "mformat"),
+];
+pub(super) const UEFI: &[Package] = &[package("ovmf", crate::bed::qemu::OVMF)];
 pub(super) const GUEST: &[Package] = &[package("busybox-static", "busybox"), package("dpkg", "dpkg-deb")];
+pub(super) const KEXEC: &[Package] = &[package("kexec-tools", "kexec")];
+/// A server, its client and its load; the package starts nothing.
+pub(super) const SERVER: &[Package] = &[package("redis-tools", "redis-benchmark")];
 pub(super) const DUMP: &[Package] = &[package("makedumpfile", "makedumpfile")];
+/// Further readers of dumps.
+pub(super) const DEBUGGERS: &[Package] =
+    &[package("crash", "crash"), package("gdb", "gdb"), package("binutils", "readelf"), package("elfutils", "eu-readelf")];
 pub(super) const PYTHON: &[Package] =
     &[package("python3", "/usr/bin/python3"), package("python3-venv", "/usr/share/doc/python3-venv")];
 
 /// Returns those of `packages` that are not there.
 pub fn missing(packages: impl IntoIterator<Item = &'static Package>) -> Vec<&'static Package> {
     let mut missing: Vec<_> = packages.into_iter().filter(|package| !is_there(package.proof)).collect();
-    missing.dedup();
+    // Several jobs may need one.
+    let mut seen = std::collections::BTreeSet::new();
+    missing.retain(|package| seen.insert(package.name));
     missing
 }
 
@@ -65,7 +82,7 @@ pub(super) fn install(packages: &[&Package], permission: Permission) -> Result<(
         bail!("missing: what Debian packages as {list}; install it with your system's own tools");
     }
     if !is_root()? {
-        bail!("missing packages; install them with\n\n    sudo apt-get install --no-install-recommends {list}\n");
+        bail!("missing packages; install them with\n\n    sudo apt-get install --yes --no-install-recommends {list}\n");
     }
     eprintln!("tidepool: installing the Debian packages {list}");
     apt_get(&["update"])?;
@@ -93,7 +110,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_refused() {
         const NOWHERE: &[Package] = &[package("shell", "sh"), package("nothing", "no-such-program"), package("none", "/no/file")];
-        let missing = missing(NOWHERE);
+        let missing = missing(NOWHERE.iter().chain(NOWHERE));
         assert_eq!(missing.iter().map(|p| p.name).collect::<Vec<_>>(), ["nothing", "none"]);
         let error = install(&missing, Permission::Refuse).unwrap_err().to_string();
         assert_eq!(error, "missing: the Debian packages nothing none; --no-install forbids fetching it");

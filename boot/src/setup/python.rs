@@ -42,9 +42,10 @@ fn imports_drgn(python: &Path) -> bool {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?} cannot be started"))?;
+    let program = command.get_program().display().to_string();
+    let status = command.status().with_context(|| format!("{program} cannot be started"))?;
     if !status.success() {
-        bail!("{command:?} ended with {status}");
+        bail!("{program} ended with {status}");
     }
     Ok(())
 }

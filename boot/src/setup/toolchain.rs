@@ -1,13 +1,17 @@
 //! The bare machine's standard library for the active toolchain.
 
 use super::{Permission, refuse};
-use crate::paths;
+use crate::{kernel_build, paths};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 
 /// Makes sure that the target of `rust-toolchain.toml` is there.
 pub(super) fn prepare(permission: Permission) -> Result<()> {
+    if kernel_build::builder().is_none() && kernel_build::is_built() {
+        // What is built runs without a compiler, too.
+        return Ok(());
+    }
     if has_target()? {
         return Ok(());
     }

@@ -32,6 +32,7 @@ impl Disk {
     /// # Errors
     /// Where it is missing, or to be written while it is in use.
     pub fn open(path: &Path, access: Access) -> Result<Self> {
+        crate::regular::check(path)?;
         let options = OpenOptions::new().read(true).write(access == Access::Write).open(path);
         let file = options.with_context(|| format!("{}", path.display()))?;
         if access == Access::Write && !lock::try_exclusive(&file)? {
@@ -49,6 +50,11 @@ impl Disk {
         let bytes = file.metadata().with_context(context)?.len();
         let found = gpt::read(bytes / 512, reader(&file)).with_context(context)?;
         Ok(Self { file: Arc::new(file), path: path.to_owned(), bytes, found })
+    }
+
+    /// Returns the file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the file's size.

@@ -1,11 +1,13 @@
 //! One space of an image file: the whole file, or a GPT partition of it. Offsets are the space's own.
 
-use super::{Access, Disk, describe, new_uuid};
+use super::{Access, Disk, Resized, describe, new_uuid};
 use anyhow::{Context, Result, bail, ensure};
-use kernel::paging::space::claim::{CLAIM_LEN, Claim};
+use kernel::paging::space::RecordError;
+use kernel::paging::space::claim::{Claim, Claims, PAGE_LEN};
 use kernel::paging::space::classify::HEAD_LEN;
-use kernel::paging::space::copies::TAIL_LEN;
+use kernel::paging::space::copies::{TAIL_LEN, damaged_copy};
 use kernel::paging::space::layout::usable;
+use kernel::paging::space::places::{first_foreign, places};
 use kernel::paging::space::{Area, Class, Foreign, Record, Residue, Side, Uuid, classify};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -35,6 +37,11 @@ impl Image {
 
     pub(super) fn whole(file: Arc<File>, path: &Path, bytes: u64) -> Self {
         Self::new(file, path, 0, Area::whole(bytes / 512))
+    }
+
+    /// Returns the image file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the number of the space's GPT entry, 0 where it is the whole file.
@@ -105,7 +112,74 @@ impl Image {
         self.read(0, &mut head)?;
         let mut tail = [0; TAIL_LEN];
         self.read(tail_start, &mut tail)?;
-        Ok(classify(&head, &tail, self.capacity()))
+        let class = classify(&head, &tail, self.capacity());
+        if class != Class::Blank {
+            return Ok(class);
+        }
+        Ok(self.foreign_byte()?.map_or(Class::Blank, |at| Class::Foreign(Foreign::At(at))))
+    }
+
+    /// Looks for foreign data on a space whose ends are zeros, where the hypervisor looks before it formats one.
+    fn foreign_byte(&self) -> Result<Option<u64>> {
+        for place in places(self.capacity()) {
+            let mut bytes = vec![0; usize::try_from(place.len)?];
+            self.read(place.start, &mut bytes)?;
+            if let Some(at) = first_foreign(place.start, &bytes, self.capacity()) {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns which copy of the record is damaged where the other is sound, and how.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn damaged_copy(&self) -> Result<Option<(Side, RecordError)>> {
+        let Some(tail_start) = Side::A.start(self.capacity()) else { return Ok(None) };
+        let mut tail = [0; TAIL_LEN];
+        self.read(tail_start, &mut tail)?;
+        Ok(damaged_copy(&tail, self.capacity()))
+    }
+
+    /// Says in words what the space holds; one whose image was cut or grown is recognised.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn describe(&self) -> Result<String> {
+        let class = self.class()?;
+        let Some(resized) = self.resized(&class)? else { return Ok(describe(&class)) };
+        let advice = match &resized {
+            Resized::Grown { record, .. } if self.number == 0 && self.ends_in_zeros(record.capacity)? => {
+                format!("; `truncate --size={} {}` makes it whole", record.capacity, self.path.display())
+            }
+            Resized::Grown { .. } | Resized::Cut { .. } => String::new(),
+        };
+        Ok(format!("{resized}{advice}"))
+    }
+
+    /// Returns the space of another size that is found where none is at its place.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn resized(&self, class: &Class) -> Result<Option<Resized>> {
+        match class {
+            Class::Blank | Class::Foreign(_) => Resized::find(self),
+            Class::Space(_) | Class::Newer(_) | Class::Damaged(_) => Ok(None),
+        }
+    }
+
+    /// Returns whether nothing but zeros lies from `start` on; more than 4 GiB are not looked at.
+    fn ends_in_zeros(&self, start: u64) -> Result<bool> {
+        let mut piece = vec![0; 1 << 20];
+        for at in (start..self.capacity()).step_by(piece.len()) {
+            let piece = &mut piece[..(self.capacity() - at).min(1 << 20) as usize];
+            self.read(at, piece)?;
+            if at - start >= 4 << 30 || piece.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns the space's record.
@@ -115,19 +189,19 @@ impl Image {
     pub fn record(&self) -> Result<Record> {
         match self.class()? {
             Class::Space(record) => Ok(record),
-            other => bail!("{}: {}", self.name(), describe(&other)),
+            _ => bail!("{}: {}", self.name(), self.describe()?),
         }
     }
 
-    /// Returns the claim on the space: somebody runs on it, or was cut off.
+    /// Returns the claim on the space: a node runs on it, or was cut off.
     ///
     /// # Errors
     /// Where it cannot be read.
     pub fn claim(&self) -> Result<Option<Claim>> {
         let Some(start) = Claim::start(self.capacity()) else { return Ok(None) };
-        let mut bytes = [0; CLAIM_LEN];
-        self.read(start, &mut bytes)?;
-        Ok(Claim::decode(&bytes))
+        let mut page = [0; PAGE_LEN];
+        self.read(start, &mut page)?;
+        Ok(Claims::decode(&page).owner())
     }
 
     /// Writes a record over the older copy, and waits until it is on the medium.
@@ -151,7 +225,7 @@ impl Image {
         // Both records go first: an interruption leaves something that is nobody's space.
         self.write(tail_start, &[0; TAIL_LEN])?;
         if let Some(claim) = Claim::start(self.capacity()) {
-            self.write(claim, &[0; CLAIM_LEN])?;
+            self.write(claim, &[0; PAGE_LEN])?;
         }
         self.flush()?;
         self.write(0, &vec![0; HEAD_LEN.min(usize::try_from(tail_start)?)])?;

@@ -25,12 +25,47 @@ impl Drop for Temporary {
 }
 
 #[test]
+fn a_new_image_has_whole_blocks_of_4_kib() {
+    for (name, spaces) in [("whole", None), ("whole-spaces", Some([4 * MIB]))] {
+        let file = Temporary::new(name);
+        match spaces {
+            None => create(&file.0, 8 * MIB + 512).unwrap(),
+            Some(sizes) => create_spaces(&file.0, 8 * MIB + 512, &sizes).unwrap(),
+        }
+        assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 8 * MIB + 4096, "{name}");
+    }
+    let file = Temporary::new("too-large");
+    assert!(create(&file.0, u64::MAX).is_err() && !file.0.exists());
+}
+
+#[test]
 fn a_new_image_is_a_free_clean_space() {
     let file = Temporary::new("new");
     create(&file.0, 8 << 20).unwrap();
     let record = Image::open(&file.0, Access::Read).unwrap().record().unwrap();
     assert_eq!((record.state, record.residue, record.capacity), (SpaceState::Free, Residue::Clean, 8 << 20));
     assert!(create(&file.0, 8 << 20).is_err());
+}
+
+#[test]
+fn a_missing_folder_is_an_error_and_is_not_made() {
+    let folder = std::env::temp_dir().join(format!("tidepool-no-folder-{}", std::process::id()));
+    let error = create(&folder.join("a.img"), 8 << 20).unwrap_err().to_string();
+    assert!(error.contains("there is no folder") && !folder.exists(), "{error}");
+    assert!(create_spaces(&folder.join("a.img"), 16 * MIB, &[8 * MIB]).is_err() && !folder.exists());
+}
+
+#[test]
+fn a_damaged_copy_of_the_record_is_told_beside_a_sound_one() {
+    let file = Temporary::new("copy");
+    create(&file.0, 8 << 20).unwrap();
+    let image = Image::open(&file.0, Access::Write).unwrap();
+    let record = image.record().unwrap();
+    image.put_record(&kernel::paging::space::Record { sequence: record.sequence + 1, ..record }).unwrap();
+    assert_eq!(image.damaged_copy().unwrap(), None);
+    file.put((8 << 20) - 4096 + 100, b"x");
+    let (side, _) = image.damaged_copy().unwrap().unwrap();
+    assert_eq!(side, kernel::paging::space::Side::B);
 }
 
 #[test]
@@ -90,7 +125,7 @@ fn writing_a_space_changes_nothing_beside_it() {
 fn sizes_that_do_not_fit_make_no_file() {
     let file = Temporary::new("tight");
     let error = |bytes, sizes: &[u64]| create_spaces(&file.0, bytes, sizes).unwrap_err().to_string();
-    assert!(error(16 * MIB, &[16 * MIB]).contains("the spaces need 17842688 bytes"));
+    assert!(error(16 * MIB, &[16 * MIB]).contains("the spaces need 18 MiB, the image has 16 MiB"));
     assert!(error(16 * MIB, &[MIB]).contains("too small for a page"));
     assert!(error(16 * MIB, &[]).contains("1 to 128"));
     assert!(!file.0.exists());
@@ -127,4 +162,36 @@ fn overlapping_spaces_cannot_be_opened() {
     let faults: Vec<_> = disk.slots().unwrap().into_iter().map(|slot| slot.space.err()).collect();
     assert_eq!(faults, [Some(EntryFault::Overlaps(2)), Some(EntryFault::Overlaps(1))]);
     assert!(disk.space(Some(1)).err().unwrap().to_string().ends_with("GPT entry 1 overlaps GPT entry 2"));
+}
+
+#[test]
+fn a_space_that_was_grown_is_recognised_and_what_makes_it_whole_does() {
+    let file = Temporary::new("grown");
+    create(&file.0, 8 * MIB).unwrap();
+    File::options().write(true).open(&file.0).unwrap().set_len(40 * MIB + 4096).unwrap();
+    let image = Image::open(&file.0, Access::Read).unwrap();
+    let told = image.describe().unwrap();
+    assert!(told.starts_with("grown: was 8 MiB (8388608 bytes), is 40.00 MiB (41947136 bytes); free; `truncate"), "{told}");
+    assert!(image.record().unwrap_err().to_string().contains("grown: was 8 MiB"));
+    let command = told.split('`').nth(1).unwrap();
+    assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success());
+    assert_eq!(Image::open(&file.0, Access::Read).unwrap().describe().unwrap(), "free");
+    // What was written behind it since is somebody's: no advice to cut it off.
+    File::options().write(true).open(&file.0).unwrap().set_len(9 * MIB).unwrap();
+    file.put(9 * MIB - 1, b"x");
+    let told = Image::open(&file.0, Access::Read).unwrap().describe().unwrap();
+    assert!(told.starts_with("grown: was 8 MiB") && !told.contains("truncate"), "{told}");
+}
+
+#[test]
+fn other_bytes_that_look_like_a_record_are_none() {
+    let file = Temporary::new("grown-not");
+    create(&file.0, 8 * MIB).unwrap();
+    let bytes = std::fs::read(&file.0).unwrap();
+    File::options().write(true).open(&file.0).unwrap().set_len(9 * MIB).unwrap();
+    let record = bytes[8 * MIB as usize - 8192..].to_vec();
+    file.put(8 * MIB - 8192, &[0; 8192]);
+    // A whole copy of a record at a place that is not its own: a file system that holds an image, say.
+    file.put(4 * MIB, &record);
+    assert!(!Image::open(&file.0, Access::Read).unwrap().describe().unwrap().contains("grown"));
 }

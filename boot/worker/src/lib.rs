@@ -16,6 +16,7 @@
 #![no_std]
 #![warn(missing_docs)]
 
+pub mod trace;
 pub mod turmoil;
 
 /// Bytes of a page.

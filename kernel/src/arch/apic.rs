@@ -37,6 +37,7 @@ enum Register {
 
 const MASKED: u32 = 1 << 16;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
+const TIMER_PERIODIC: u32 = 1 << 17;
 const TIMER_TSC_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
 
@@ -99,10 +100,23 @@ pub fn send_nmi_to_others() {
     command(0, ASSERT | DELIVER_NMI | ALL_BUT_SELF);
 }
 
-/// Sets the timer to send `vector` once after `count` ticks; 0 stops it.
-pub fn start_timer(vector: u8, count: u32) {
+/// What the timer does when its count has run down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Countdown {
+    /// It stops.
+    Once,
+    /// It begins again.
+    Repeated,
+}
+
+/// Sets the timer to send `vector` after `count` ticks; 0 stops it.
+pub fn start_timer(vector: u8, count: u32, countdown: Countdown) {
+    let mode = match countdown {
+        Countdown::Once => 0,
+        Countdown::Repeated => TIMER_PERIODIC,
+    };
     write(Register::Divide, DIVIDE_BY_1);
-    write(Register::Timer, u32::from(vector));
+    write(Register::Timer, mode | u32::from(vector));
     write(Register::InitialCount, count);
 }
 
@@ -111,6 +125,11 @@ pub fn start_silent_timer() {
     write(Register::Divide, DIVIDE_BY_1);
     write(Register::Timer, MASKED);
     write(Register::InitialCount, u32::MAX);
+}
+
+/// Returns the count that the timer was last started with.
+pub fn timer_initial_count() -> u32 {
+    read(Register::InitialCount)
 }
 
 /// Returns what is left of the timer's count.

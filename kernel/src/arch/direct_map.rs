@@ -1,7 +1,7 @@
 //! The direct map: all of physical memory at one virtual base.
 //!
-//! Built by the boot stub; writable, never executable. Everything that has a physical address is reached here,
-//! devices' registers included: the firmware's MTRRs make those uncached.
+//! Built by the boot stub; writable, never executable. All memory is reached here, and devices' registers below 4 GiB, which
+//! the firmware's MTRRs make uncached; those above are reached through [`device_map`](super::device_map).
 
 use crate::addr::{Hpa, Hva};
 
@@ -9,6 +9,9 @@ use crate::addr::{Hpa, Hva};
 pub const BASE: u64 = 0xffff_8000_0000_0000;
 /// The map covers this many bytes at most.
 pub const LIMIT: u64 = 512 << 30;
+
+/// End of the addresses where the map reaches devices.
+pub const DEVICES_END: u64 = 4 << 30;
 
 /// Returns where the hypervisor sees a physical address.
 ///

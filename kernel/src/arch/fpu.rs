@@ -92,10 +92,11 @@ impl GuestFpu {
 
     /// Moves the state from the CPU's registers to memory.
     pub fn save(&mut self) {
-        // Read back, not remembered: not every emulator lets us intercept XSETBV.
+        // Read back, not remembered: not every emulator lets us intercept XSETBV, so a guest may have chosen more than is offered.
         // SAFETY: XSAVE is on since `init`.
-        self.xcr0 = unsafe { instr::xgetbv(0) };
-        // SAFETY: the value `init` set. The guest cannot have chosen more, but may have left state in what it closed.
+        let chosen = unsafe { instr::xgetbv(0) };
+        self.xcr0 = consistent_part(chosen & offered_xcr0()) | X87;
+        // SAFETY: the value `init` set. The guest may have left state in what it closed.
         unsafe { instr::xsetbv(0, offered_xcr0()) };
         // SAFETY: aligned by its type, and large enough, which `init` has checked.
         unsafe { instr::xsave(self.area.0.as_mut_ptr()) };

@@ -77,6 +77,8 @@ pub fn window() {
 /// A window besides the pause: Bochs, on a VM entry with IF clear, masks external interrupts for the hypervisor around us too,
 /// until IF was set once. Without it, a loop that waits for that hypervisor's devices keeps it from running.
 pub fn spin() {
+    #[cfg(test)]
+    super::time::test_clock::pass();
     instr::pause();
     // On the host this is a test, whose interrupts are not ours.
     #[cfg(target_os = "none")]

@@ -5,16 +5,20 @@
 
 pub mod acpi;
 pub mod apic;
+mod calibrate;
+pub mod device_map;
 pub mod direct_map;
 pub mod exit;
 pub mod features;
 pub mod fpu;
 pub mod frame;
+pub mod heap;
 pub mod instr;
 pub mod interrupts;
 pub mod percpu;
 pub mod pit;
 pub mod quirks;
+pub mod repeats;
 pub mod rtc;
 pub mod time;
 

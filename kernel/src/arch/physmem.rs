@@ -5,16 +5,12 @@
 // UNSAFETY: zeroes physical memory and makes it the heap.
 #![allow(unsafe_code)]
 
-use super::direct_map;
+use super::{direct_map, heap};
 use crate::addr::{Hpa, PAGE_SIZE};
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 use core::ops::Range;
-use linked_list_allocator::LockedHeap;
 
-#[global_allocator]
-static HEAP: LockedHeap = LockedHeap::empty();
-
-/// Usable memory that nobody has yet. Not `Clone`: two owners would hand out the same memory.
+/// Usable memory that nothing has yet. Not `Clone`: two owners would hand out the same memory.
 pub struct PhysicalMemory {
     regions: arrayvec::ArrayVec<Range<u64>, 64>,
     total: u64,
@@ -71,19 +67,48 @@ impl PhysicalMemory {
         Some(Hpa::new(start)..Hpa::new(start + bytes))
     }
 
+    /// Takes memory that is not cleared in up to `N` pieces, from the largest piece down; nothing where that is not enough.
+    pub fn take_pieces<const N: usize>(&mut self, bytes: u64) -> Option<arrayvec::ArrayVec<Range<Hpa>, N>> {
+        let before = self.regions.clone();
+        let (mut pieces, mut left) = (arrayvec::ArrayVec::new(), bytes);
+        while left > 0 && !pieces.is_full() && self.largest_piece() >= PAGE_SIZE {
+            let Some(range) = self.take_uncleared(left.min(self.largest_piece() / PAGE_SIZE * PAGE_SIZE)) else { break };
+            left = left.saturating_sub(range.end.as_u64() - range.start.as_u64());
+            pieces.push(range);
+        }
+        if left > 0 {
+            self.regions = before;
+            return None;
+        }
+        Some(pieces)
+    }
+
+    /// Takes memory for `count` values that live as long as the machine runs, and fills it.
+    pub fn take_slice<T>(&mut self, count: u32, value: impl Fn(u32) -> T) -> Option<&'static [T]> {
+        const { assert!(align_of::<T>() <= PAGE_SIZE as usize, "a page's alignment is enough") };
+        let range = self.take_uncleared(u64::from(count) * size_of::<T>() as u64)?;
+        let first: *mut T = direct_map::pointer(range.start);
+        for n in 0..count {
+            // SAFETY: within the range, which is in the direct map and ours alone; aligned as its first page is.
+            unsafe { first.add(n as usize).write(value(n)) };
+        }
+        // SAFETY: the values were just written, and the range is never given back.
+        Some(unsafe { core::slice::from_raw_parts(first, count as usize) })
+    }
+
     /// Takes one zeroed page.
     pub fn take_page(&mut self) -> Option<Hpa> {
         self.take(PAGE_SIZE).map(|range| range.start)
     }
 
-    /// Makes `bytes` of it the heap; once.
+    /// Makes a part of it the heap that fits the machine; once.
     ///
     /// # Panics
     /// If the machine has not that much in one piece: nothing works then.
-    pub fn make_heap(&mut self, bytes: u64) {
-        let range = self.take(bytes).expect("the machine has memory for the heap");
+    pub fn make_heap(&mut self) {
+        let range = self.take_uncleared(heap::bytes_for(self.total)).expect("the machine has memory for the heap");
         let len = (range.end.as_u64() - range.start.as_u64()) as usize;
-        // SAFETY: the range is ours alone and stays so.
-        unsafe { HEAP.lock().init(direct_map::pointer(range.start), len) };
+        // SAFETY: the range is in the direct map, ours alone, and stays so.
+        unsafe { heap::init(direct_map::pointer(range.start), len) };
     }
 }

@@ -1,7 +1,7 @@
 //! The programmable interval timer as a yardstick, and the old interrupt controllers' end.
 //!
-//! Channel 2 counts down from a known number at 1.193182 MHz while its gate in port 61h is open; bit 5 there says
-//! that it is done. The CPU's own clocks are measured meanwhile. Every wait is bounded, so a machine without the timer
+//! Channel 2 counts down from a known number at 1.193182 MHz, from the write of its upper byte on, while its gate in port 61h is open;
+//! bit 5 there says that it is done. The CPU's own clocks are measured meanwhile. Every wait is bounded, so a machine without the timer
 //! is found out, not hung on.
 // UNSAFETY: programs legacy devices by port I/O.
 #![allow(unsafe_code)]
@@ -20,18 +20,19 @@ const OUTPUT: u8 = 1 << 5;
 /// hundred times the longest window.
 pub const PATIENCE: u32 = 50_000_000;
 
-/// Loads a window of `ticks` ticks, which [`open_window`] begins.
-pub fn load_window(ticks: u16) {
+/// Prepares a window of `ticks` ticks, all but the byte that begins it.
+///
+/// The gate is open from here on: QEMU counts from the load whatever the gate is, and other timers wait for both.
+pub fn prepare_window(ticks: u16) {
     const CHANNEL_2_ONE_SHOT: u8 = 0b1011_0000;
-    write(GATE, read(GATE) & !(SPEAKER | GATE_OPEN));
+    write(GATE, read(GATE) & !SPEAKER | GATE_OPEN);
     write(MODE, CHANNEL_2_ONE_SHOT);
     write(CHANNEL_2, ticks as u8);
-    write(CHANNEL_2, (ticks >> 8) as u8);
 }
 
 /// Begins the window.
-pub fn open_window() {
-    write(GATE, read(GATE) | GATE_OPEN);
+pub fn begin_window(ticks: u16) {
+    write(CHANNEL_2, (ticks >> 8) as u8);
 }
 
 /// Returns whether the window is over.

@@ -5,7 +5,9 @@
 // UNSAFETY: arms the timer in TSC-deadline mode, for CPUs that have it.
 #![allow(unsafe_code)]
 
-use super::{apic, instr, interrupts, pit};
+use super::apic::Countdown;
+use super::calibrate::{Frequencies, Yardstick, frequencies};
+use super::{apic, instr, interrupts, pit, quirks, repeats};
 use spin::Once;
 
 /// A clock's frequency, ready for conversions without division.
@@ -63,78 +65,82 @@ impl Ratio {
         let count = ((ticks as u128 * self.per_tick as u128) >> 32) + 1;
         if count > u32::MAX as u128 { u32::MAX } else { count as u32 }
     }
+
+    /// Returns how many ticks of the counter a count takes.
+    const fn ticks(self, count: u32) -> u64 {
+        (((count as u128) << 32) / if self.per_tick == 0 { 1 } else { self.per_tick as u128 }) as u64
+    }
 }
 
 struct Clocks {
     tsc: Scale,
     /// `None`: the timer compares with the time-stamp counter itself.
     timer: Option<Ratio>,
+    /// Whether its interrupt can get lost, so that a count is repeated.
+    losses: Losses,
     /// The counter when time began.
     start: u64,
+}
+
+/// Whether a timer's interrupt can get lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Losses {
+    Never,
+    Possible,
+}
+
+impl Losses {
+    /// Returns what to program for a count. Where an interrupt can get lost the count is repeated, else a guest that never exits for
+    /// another reason would stay for good; so it is no shorter than an emulator can follow.
+    fn program(self, count: u32) -> (u32, Countdown) {
+        const LEAST: u32 = 2_000;
+        match self {
+            Losses::Possible => (count.max(LEAST), Countdown::Repeated),
+            Losses::Never => (count, Countdown::Once),
+        }
+    }
 }
 
 static CLOCKS: Once<Clocks> = Once::new();
 
 /// Measures the clocks; once, on the boot CPU, with its APIC enabled.
 pub fn calibrate() {
-    const ASSUMED_HZ: u64 = 1_000_000_000;
+    const ASSUMED: Frequencies = Frequencies { counter: 1_000_000_000, timer: 1_000_000_000 };
     CLOCKS.call_once(|| {
-        let (tsc, timer) = measure_well().unwrap_or_else(|| {
+        let Frequencies { counter, timer } = frequencies(&mut IntervalTimer, pit::PATIENCE).unwrap_or_else(|| {
             log::warn!("no interval timer: the clocks are taken to run at 1 GHz");
-            (ASSUMED_HZ, ASSUMED_HZ)
+            ASSUMED
         });
-        let tsc = tsc_hz_by_cpuid().unwrap_or(tsc);
+        let tsc = tsc_hz_by_cpuid().unwrap_or(counter);
         let timer = (!has_deadline_timer()).then(|| Ratio::new(timer, tsc));
-        Clocks { tsc: Scale::new(tsc), timer, start: instr::rdtsc() }
+        let losses = if quirks::requests_get_lost() { Losses::Possible } else { Losses::Never };
+        Clocks { tsc: Scale::new(tsc), timer, losses, start: instr::rdtsc() }
     });
 }
 
-/// One comparison with the interval timer.
-#[derive(Clone, Copy)]
-struct Measurement {
-    tsc: u64,
-    timer: u64,
-    /// Ticks of the counter within which beginning and end of the window are unknown.
-    unknown: u64,
-}
+/// The interval timer's window, beside the clocks of this CPU.
+struct IntervalTimer;
 
-/// Returns the frequencies of the counter and the APIC's timer by the best of some measurements.
-///
-/// An emulator's CPU may be held up just when the window ends, for a good part of its length; the polls around the end
-/// show that.
-fn measure_well() -> Option<(u64, u64)> {
-    const WINDOW_TICKS: u16 = 11_932;
-    const ATTEMPTS: usize = 50;
-    const GOOD_ENOUGH: u64 = 2_000;
-    let mut best: Option<Measurement> = None;
-    for _ in 0..ATTEMPTS {
-        let new = measure(WINDOW_TICKS)?;
-        best = best.filter(|best| best.unknown <= new.unknown).or(Some(new));
-        if new.unknown < new.tsc / GOOD_ENOUGH {
-            break;
-        }
+impl Yardstick for IntervalTimer {
+    fn prepare(&mut self, ticks: u16) {
+        pit::prepare_window(ticks);
     }
-    let ns = u128::from(pit::window_ns(WINDOW_TICKS));
-    let hz = |ticks: u64| u64::try_from(u128::from(ticks) * 1_000_000_000 / ns).ok().filter(|&hz| hz > 0);
-    best.and_then(|best| hz(best.tsc).zip(hz(best.timer)))
-}
-
-fn measure(ticks: u16) -> Option<Measurement> {
-    pit::load_window(ticks);
-    let before = instr::rdtsc();
-    pit::open_window();
-    apic::start_silent_timer();
-    let begin = instr::rdtsc();
-    let mut end = begin;
-    for _ in 0..pit::PATIENCE {
-        let over = pit::window_is_over();
-        let last = core::mem::replace(&mut end, instr::rdtsc());
-        if over {
-            let timer = u64::from(u32::MAX - apic::timer_count());
-            return Some(Measurement { tsc: end - begin, timer, unknown: (begin - before) + (end - last) });
-        }
+    fn begin(&mut self, ticks: u16) {
+        pit::begin_window(ticks);
+        apic::start_silent_timer();
     }
-    None
+    fn is_over(&mut self) -> bool {
+        pit::window_is_over()
+    }
+    fn counter(&mut self) -> u64 {
+        instr::rdtsc()
+    }
+    fn timer(&mut self) -> u64 {
+        u64::from(u32::MAX - apic::timer_count())
+    }
+    fn window_ns(&self, ticks: u16) -> u64 {
+        pit::window_ns(ticks)
+    }
 }
 
 /// SDM 2A "CPUID": leaf 15h, counter frequency = crystal * EBX / EAX.
@@ -164,6 +170,10 @@ pub fn tsc_scale() -> Scale {
 
 /// Returns nanoseconds since [`calibrate`]; 0 before.
 pub fn now_ns() -> u64 {
+    #[cfg(test)]
+    if let Some(ns) = test_clock::read() {
+        return ns;
+    }
     CLOCKS.get().map_or(0, |clocks| clocks.tsc.ns(instr::rdtsc().saturating_sub(clocks.start)))
 }
 
@@ -196,8 +206,29 @@ pub fn arm_at(deadline: u64) {
     match clocks.timer {
         // SAFETY: there is no ratio only where the CPU has this mode. Zero would disarm it.
         None => unsafe { apic::start_deadline_timer(interrupts::TIMER, deadline.max(1)) },
-        Some(timer) => apic::start_timer(interrupts::TIMER, timer.count(deadline.saturating_sub(instr::rdtsc()))),
+        Some(timer) => {
+            let count = timer.count(deadline.saturating_sub(instr::rdtsc()));
+            let (count, countdown) = clocks.losses.program(count);
+            apic::start_timer(interrupts::TIMER, count, countdown);
+        }
     }
+}
+
+/// Notes when the CPU saw the end of a count that this CPU's timer has been armed with: [`repeats::counts`] tells of the late ones.
+#[inline]
+pub fn note_end(deadline: u64, now: u64) {
+    /// Shorter than that nothing is told from the way to here.
+    const LATE_TICKS: u64 = 50_000;
+    if now.saturating_sub(deadline) > LATE_TICKS {
+        note_late(now - deadline);
+    }
+}
+
+#[cold]
+fn note_late(late: u64) {
+    let Some(Clocks { timer: Some(timer), losses: Losses::Possible, .. }) = CLOCKS.get() else { return };
+    let (count, left) = (apic::timer_initial_count(), apic::timer_count());
+    repeats::note(timer.ticks(count), late, timer.ticks(count.saturating_sub(left)));
 }
 
 /// Stops this CPU's timer. An interrupt that is pending already still comes.
@@ -206,7 +237,31 @@ pub fn disarm() {
         None => {}
         // SAFETY: as in `arm`.
         Some(None) => unsafe { apic::start_deadline_timer(interrupts::TIMER, 0) },
-        Some(Some(_)) => apic::start_timer(interrupts::TIMER, 0),
+        Some(Some(_)) => apic::start_timer(interrupts::TIMER, 0, Countdown::Once),
+    }
+}
+
+/// A clock that a test sets, for its own thread.
+#[cfg(test)]
+pub mod test_clock {
+    use core::cell::Cell;
+
+    std::thread_local! {
+        static NOW_NS: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// Makes it `ns` since the start, until it is set again.
+    pub fn set(ns: u64) {
+        NOW_NS.set(Some(ns));
+    }
+
+    /// Lets a millisecond pass where the clock is set: a loop that waits for the time looks at it in vain else.
+    pub fn pass() {
+        NOW_NS.set(NOW_NS.get().map(|ns| ns + 1_000_000));
+    }
+
+    pub(super) fn read() -> Option<u64> {
+        NOW_NS.get()
     }
 }
 
@@ -233,6 +288,23 @@ mod tests {
         assert_eq!([0, 2, 3, 3_000_000].map(|ticks| timer.count(ticks)), [1, 1, 1, 1_000_000]);
         assert_eq!(timer.count(u64::MAX), u32::MAX);
         assert_eq!(Ratio::new(u64::MAX, 1).count(u64::MAX), u32::MAX);
+        assert_eq!([0, 1, 1_000_000].map(|count| timer.ticks(count)), [0, 3, 3_000_000]);
+        assert_eq!(Ratio::new(0, 1).ticks(1), 1 << 32, "no division by zero");
+    }
+
+    #[test]
+    fn a_count_whose_end_can_get_lost_is_repeated_however_short_it_is() {
+        assert_eq!(Losses::Never.program(3), (3, Countdown::Once));
+        assert_eq!(Losses::Never.program(1 << 30), (1 << 30, Countdown::Once));
+        assert_eq!(
+            [1, 1_999, 2_000, 1 << 30].map(|count| Losses::Possible.program(count)),
+            [
+                (2_000, Countdown::Repeated),
+                (2_000, Countdown::Repeated),
+                (2_000, Countdown::Repeated),
+                (1 << 30, Countdown::Repeated),
+            ]
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! One request at a time with a bound, for start-up only: nothing else may use the disk meanwhile.
 //!
 //! Completions of others would be lost here, so this is over before the first partition runs. The driver's own
-//! time-out comes first and gives the buffers back; the bound here only ends a wait for a driver that is broken.
+//! time-out comes first; the bound here only ends a wait for a driver that is broken.
 
 use super::request::SECTOR_SIZE;
-use super::{Completion, Cookie, Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
+use super::{Completion, Cookie, Disk, DiskError, Lane, Operation, Request, SectorRange, Segment, SubmitError};
 use crate::addr::Hpa;
 
 /// The cookie of blocking requests.
@@ -17,7 +17,7 @@ pub enum BlockingError {
     Refused(SubmitError),
     /// The disk took it and failed.
     Failed(DiskError),
-    /// The driver has not answered in time. The device may still own the buffer: it must never be used again.
+    /// No answer in time. The device may still own the buffer: it must never be used again.
     Stuck,
 }
 
@@ -59,6 +59,7 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
             operation: Operation::Flush,
             sectors: SectorRange { first: 0, count: 0 },
             segments: &[],
+            lane: Lane::Common,
             cookie: COOKIE,
         })
     }
@@ -68,7 +69,7 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
             return Err(BlockingError::Refused(SubmitError::Invalid));
         }
         let sectors = SectorRange { first: offset / SECTOR_SIZE, count: u64::from(len) / SECTOR_SIZE };
-        self.run(&Request { operation, sectors, segments: &[Segment { base, len }], cookie: COOKIE })
+        self.run(&Request { operation, sectors, segments: &[Segment { base, len }], lane: Lane::Common, cookie: COOKIE })
     }
 
     /// Carries out one request.
@@ -83,7 +84,10 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
         loop {
             let now = (self.clock)();
             if self.disk.poll(now, &mut out) == 1 && out[0].cookie == COOKIE {
-                return out[0].result.map_err(BlockingError::Failed);
+                return match out[0].result {
+                    Err(DiskError::TimedOut) => Err(BlockingError::Stuck),
+                    result => result.map_err(BlockingError::Failed),
+                };
             }
             if now >= end {
                 return Err(BlockingError::Stuck);
@@ -139,8 +143,8 @@ mod tests {
         });
         with(50, |_, disk, clock| {
             disk.inject(rule(Effect::Drop));
-            let timed_out = Err(BlockingError::Failed(DiskError::TimedOut));
-            assert_eq!(Blocking::new(disk, clock, 100).flush(), timed_out);
+            let stuck = Err(BlockingError::Stuck);
+            assert_eq!(Blocking::new(disk, clock, 100).flush(), stuck, "the disk still has the buffer");
         });
     }
 }

@@ -11,12 +11,11 @@ use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use virtio_drivers::transport::pci::VIRTIO_VENDOR_ID;
 
-use super::any::AnyDisk;
+use super::any::{AnyDisk, Found};
 use super::dma::{DirectMemory, DmaRegion};
 use super::memory::MemoryDisk;
 use super::virtio::pci::{FunctionError, PciPort};
 use super::virtio::{InitError, Limits, REGION_BYTES, VirtioDisk};
-use crate::addr::Hpa;
 use crate::arch::physmem::PhysicalMemory;
 use crate::pci::DeviceFunction;
 use crate::pci::access::Ports;
@@ -43,13 +42,15 @@ pub enum Refusal {
     TooMany,
 }
 
-/// A disk that was found.
-#[derive(Clone, Copy)]
-pub struct Found {
-    /// The disk.
-    pub disk: &'static AnyDisk,
-    /// Its first byte, if it is memory-backed.
-    pub base: Option<Hpa>,
+impl core::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Function(error) => write!(f, "{error}"),
+            Self::Device(error) => write!(f, "{error}"),
+            Self::Memory => f.write_str("the machine has not enough memory in one piece"),
+            Self::TooMany => write!(f, "there are {MAX_DISKS} disks already, and more are not used"),
+        }
+    }
 }
 
 /// What start-up gives to disks.

@@ -188,9 +188,9 @@ impl<D: Disk> Disk for FaultDisk<D> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Segment;
     use super::super::dma::fake::FakeMemory;
     use super::super::memory::MemoryDisk;
+    use super::super::{Lane, Segment};
     use super::*;
     use crate::addr::Hpa;
 
@@ -198,7 +198,7 @@ mod tests {
 
     fn write(first: u64) -> Request<'static> {
         let sectors = SectorRange { first, count: 1 };
-        Request { operation: Operation::Write, sectors, segments: &SEGMENTS, cookie: Cookie(first) }
+        Request { operation: Operation::Write, sectors, segments: &SEGMENTS, lane: Lane::Common, cookie: Cookie(first) }
     }
 
     fn poll(disk: &impl Disk, now_ns: u64) -> Vec<(u64, Result<(), DiskError>)> {

@@ -162,6 +162,10 @@ impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
         done
     }
 
+    fn has_answers(&self) -> bool {
+        self.fifo.lock().len > 0
+    }
+
     fn counters(&self) -> DiskCounters {
         self.stats.snapshot()
     }
@@ -169,6 +173,7 @@ impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Lane;
     use super::super::dma::fake::FakeMemory;
     use super::*;
 
@@ -177,7 +182,7 @@ mod tests {
 
     fn ask<'a>(operation: Operation, first: u64, segments: &'a [Segment], cookie: u64) -> Request<'a> {
         let count = segments.iter().map(|s| u64::from(s.len) / 512).sum();
-        Request { operation, sectors: SectorRange { first, count }, segments, cookie: Cookie(cookie) }
+        Request { operation, sectors: SectorRange { first, count }, segments, lane: Lane::Common, cookie: Cookie(cookie) }
     }
 
     fn poll<M: DmaMemory + Send>(disk: &MemoryDisk<M>, room: usize) -> Vec<u64> {
@@ -194,7 +199,9 @@ mod tests {
         let swapped = [Segment { base: Hpa::new(0x1200), len: 1024 }, Segment { base: BUFFER, len: 512 }];
         disk.submit(&ask(Operation::Write, 4, &swapped, 1)).unwrap();
         assert_eq!(memory.read(Hpa::new(0x10800), 1), [0], "nothing moves before the poll");
+        assert!(disk.has_answers());
         assert_eq!(poll(&disk, 8), [1]);
+        assert!(!disk.has_answers());
         assert_eq!(memory.read(Hpa::new(0x10800), 1536), [[2u8; 512], [3; 512], [1; 512]].concat());
         disk.submit(&ask(Operation::Read, 5, &[Segment { base: Hpa::new(0x3000), len: 512 }], 2)).unwrap();
         assert_eq!(poll(&disk, 8), [2]);
@@ -207,7 +214,14 @@ mod tests {
         let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
         memory.write(BASE, &[7; 2048]);
         let sectors = SectorRange { first: 1, count: 2 };
-        disk.submit(&Request { operation: Operation::WriteZeroes, sectors, segments: &[], cookie: Cookie(1) }).unwrap();
+        disk.submit(&Request {
+            operation: Operation::WriteZeroes,
+            sectors,
+            segments: &[],
+            lane: Lane::Common,
+            cookie: Cookie(1),
+        })
+        .unwrap();
         poll(&disk, 1);
         assert_eq!(memory.read(BASE, 2048), [[7u8; 512], [0; 512], [0; 512], [7; 512]].concat());
     }

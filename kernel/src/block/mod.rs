@@ -1,8 +1,9 @@
 //! Disks: requests with scatter-gather lists, completions by polling, never a wait without a bound.
 //!
 //! `block` names buffers by host physical address, never guest pages. Whoever submits a request owns its
-//! buffers and keeps them in place until the completion with the same [`Cookie`] comes back; after
-//! a time-out the driver resets its device before it completes the request, so a frame can be reused then.
+//! buffers and keeps them in place until the completion with the same [`Cookie`] comes back. A completion with
+//! [`DiskError::TimedOut`] does not end that: the disk is written off, still has the buffers, and a second completion, the late
+//! answer, gives them back.
 //!
 //! | module | what |
 //! |---|---|
@@ -10,6 +11,8 @@
 //! | [`virtio`] | virtio-blk on PCI |
 //! | [`memory`] | a disk in physical memory, for machines without virtio |
 //! | [`fault`] | a wrapper that fails, delays and drops on command and counts (tests) |
+//! | [`pace`] | how many bytes of writes may be in flight |
+//! | [`gate`] | whether a disk that other nodes see takes requests now |
 //! | [`blocking`] | one request at a time with a bound, for start-up |
 //! | `any` | the kinds of disk of a running machine, behind one type |
 //! | `discover` | finding disks at start-up |
@@ -17,22 +20,26 @@
 //! | [`dma`] | how drivers reach physical memory |
 //! | [`stats`] | counters by operation |
 
-#[cfg(target_os = "none")]
 pub mod any;
 pub mod blocking;
 #[cfg(target_os = "none")]
 pub mod discover;
 pub mod dma;
 pub mod fault;
+pub mod gate;
 pub mod gpt;
 pub mod memory;
+pub mod pace;
+pub mod patience;
 pub mod request;
 #[cfg(target_os = "none")]
 pub mod selftest;
 pub mod stats;
 pub mod virtio;
 
-pub use request::{Completion, Cookie, DiskError, DiskInfo, Operation, Request, SectorRange, Segment, SubmitError};
+pub use request::{
+    Completion, Cookie, DiskError, DiskInfo, Incident, Lane, Operation, Request, SectorRange, Segment, SubmitError,
+};
 pub use stats::DiskCounters;
 
 /// A disk that takes requests and answers later.
@@ -53,8 +60,31 @@ pub trait Disk: Sync {
     /// Collects what is finished (and what has timed out at `now_ns`), at most `out`'s room; returns how many.
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize;
 
-    /// Returns whether the disk will take no request any more: what is on it cannot be read again.
+    /// Returns whether a poll would bring answers at once although no interrupt will tell so. A device that interrupts says no.
+    fn has_answers(&self) -> bool {
+        false
+    }
+
+    /// Returns whether the disk takes no request now: it is dead, or written off until its late answers have come.
     fn is_dead(&self) -> bool {
+        false
+    }
+
+    /// Takes the oldest thing that happened to the disk and was not told yet.
+    fn take_incident(&self) -> Option<Incident> {
+        None
+    }
+
+    /// Waits no longer than this for an answer from now on: the machine ends.
+    fn hurry(&self, _request_ns: u64) {}
+
+    /// Returns the bytes that one write should have at most, so that no other request waits long behind it.
+    fn write_room(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Returns whether it is not known now whose the disk is: what it answers meanwhile proves nothing, and is asked again later.
+    fn is_suspended(&self) -> bool {
         false
     }
 
@@ -74,8 +104,23 @@ impl<D: Disk + ?Sized> Disk for &D {
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
         (**self).poll(now_ns, out)
     }
+    fn has_answers(&self) -> bool {
+        (**self).has_answers()
+    }
     fn is_dead(&self) -> bool {
         (**self).is_dead()
+    }
+    fn take_incident(&self) -> Option<Incident> {
+        (**self).take_incident()
+    }
+    fn hurry(&self, request_ns: u64) {
+        (**self).hurry(request_ns);
+    }
+    fn write_room(&self) -> u64 {
+        (**self).write_room()
+    }
+    fn is_suspended(&self) -> bool {
+        (**self).is_suspended()
     }
     fn counters(&self) -> DiskCounters {
         (**self).counters()

@@ -1,6 +1,7 @@
 //! What a disk is asked and what it answers.
 
 use crate::addr::Hpa;
+use crate::arch::heap::HeapError;
 
 /// Bytes of a sector, the unit of addresses on a disk (VIRTIO 1.2 §5.2 "Block Device").
 pub const SECTOR_SIZE: u64 = 512;
@@ -45,6 +46,16 @@ pub enum Operation {
     WriteZeroes,
 }
 
+/// Which part of a disk's queue a request may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lane {
+    /// What is left beside the reserved slot.
+    #[default]
+    Common,
+    /// The reserved slot too: a full queue does not keep the request waiting. For the beat of a claim, one at a time.
+    Beat,
+}
+
 /// One request. For read and write the segments' lengths sum up to the range; else there are none.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -54,6 +65,8 @@ pub struct Request<'a> {
     pub sectors: SectorRange,
     /// Where in memory.
     pub segments: &'a [Segment],
+    /// Which slots it may take.
+    pub lane: Lane,
     /// Comes back in the completion.
     pub cookie: Cookie,
 }
@@ -74,9 +87,56 @@ pub enum DiskError {
     Io,
     /// The device does not support the operation.
     Unsupported,
-    /// No answer in time; the device has been reset and no longer owns the buffers.
+    /// No answer in time. The device still has the buffers: they are the submitter's again after a second completion with the same
+    /// cookie, the late answer, which may never come.
     TimedOut,
     /// The device is gone or broken.
+    Dead,
+    /// The hypervisor has no memory for what the request needs; the device knows nothing of it.
+    NoMemory,
+}
+
+impl From<HeapError> for DiskError {
+    fn from(HeapError: HeapError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl core::fmt::Display for DiskError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Io => f.write_str("the disk reports an I/O error"),
+            Self::Unsupported => f.write_str("the disk does not support the operation"),
+            Self::TimedOut => f.write_str("the disk did not answer in time"),
+            Self::Dead => f.write_str("the disk takes no requests any more"),
+            Self::NoMemory => f.write_str("the hypervisor has no memory left for it"),
+        }
+    }
+}
+
+/// Something that happened to a disk outside its answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Incident {
+    /// A request got no answer in time: the disk takes none until all in flight are answered.
+    WrittenOff {
+        /// Requests in flight.
+        unanswered: u16,
+    },
+    /// All answers have come: the disk takes requests again.
+    Back {
+        /// Since it was written off.
+        away_ns: u64,
+    },
+    /// The device broke its protocol or asked for a reset: it gets one when nothing is in flight.
+    Broken,
+    /// The capacity has changed; sectors. What is on the disk stays where it is.
+    Resized {
+        /// Before.
+        from: u64,
+        /// Now.
+        to: u64,
+    },
+    /// The device does not obey a reset, or is another one after it: it is not used any more.
     Dead,
 }
 
@@ -102,7 +162,7 @@ pub struct DiskInfo {
     pub max_segments: usize,
     /// Most bytes in a segment.
     pub max_segment_len: u32,
-    /// Requests that fit in flight.
+    /// Requests of [`Lane::Common`] that fit in flight.
     pub depth: usize,
     /// Writes are volatile until flushed.
     pub write_cache: bool,
@@ -169,7 +229,8 @@ mod tests {
 
     fn check(operation: Operation, first: u64, count: u64, lens: &[u32]) -> Result<(), SubmitError> {
         let segments: Vec<_> = lens.iter().map(|len| Segment { base: Hpa::new(0x1000), len: *len }).collect();
-        Request { operation, sectors: SectorRange { first, count }, segments: &segments, cookie: Cookie(0) }.check(&INFO)
+        Request { operation, sectors: SectorRange { first, count }, segments: &segments, lane: Lane::Common, cookie: Cookie(0) }
+            .check(&INFO)
     }
 
     #[test]

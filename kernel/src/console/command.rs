@@ -1,5 +1,6 @@
 //! What an operator or a harness asks for: one parser for the monitor's text and one for JSON lines.
 
+use crate::paging::space::DumpSelector;
 use serde::Deserialize;
 
 /// A request. Names are borrowed from the line.
@@ -13,16 +14,31 @@ pub enum Command<'a> {
     Crash(&'a str),
     /// Send the keys to a partition.
     Console(&'a str),
-    /// Give a partition's dumps back, or only that of one incarnation.
-    Release(&'a str, Option<u64>),
+    /// The same, and give it the first line as it is.
+    Raw(&'a str),
+    /// Give a dump back, or all of a partition.
+    Release(DumpChoice<'a>),
     /// Stop a partition for good.
     Stop(&'a str),
+    /// Type bytes at a partition's console: two hexadecimal digits each.
+    Type(&'a str, &'a str),
     /// Evict up to this many pages of a partition now (tests, `bench`).
     Evict(&'a str, u64),
     /// Stop everything and the machine.
     PowerOff,
     /// What there is.
     Help,
+}
+
+/// Which dumps a command is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DumpChoice<'a> {
+    /// All of a partition.
+    All(&'a str),
+    /// That of a partition which the selector means.
+    One(&'a str, DumpSelector),
+    /// That whose name the selector means, of whatever partition.
+    Named(DumpSelector),
 }
 
 /// Why a line is no command.
@@ -34,6 +50,8 @@ pub enum CommandError<'a> {
     Unknown(&'a str),
     /// The command needs a partition's name or a number behind it.
     MissingArgument(&'static str),
+    /// Neither a dump's name, at least its first eight digits, nor an incarnation.
+    NoDump(&'a str),
 }
 
 impl core::fmt::Display for CommandError<'_> {
@@ -42,6 +60,9 @@ impl core::fmt::Display for CommandError<'_> {
             Self::Malformed => f.write_str("not a command: {\"id\":N,\"command\":\"...\",\"partition\":\"...\"}"),
             Self::Unknown(word) => write!(f, "unknown command '{word}'; 'help' lists them"),
             Self::MissingArgument(what) => write!(f, "needs {what}"),
+            Self::NoDump(word) => {
+                write!(f, "'{word}' is no dump: give eight digits or more of its name, or an incarnation")
+            }
         }
     }
 }
@@ -52,10 +73,12 @@ list               partitions, paging spaces and dumps
 stats              counters of the pool and of each partition
 crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
+raw PARTITION      the same for programs that use the whole screen: others' lines are held back until Ctrl-]
 stop PARTITION     stop it for good
-release PARTITION [N]  give its dumps' paging spaces back, or only that of incarnation N
+release DUMP       give a dump's paging space back: the first eight digits of its name, or more
+release PARTITION [N]  give all its dumps' paging spaces back, or only that of incarnation N
 evict PARTITION N  evict up to N of its pages now
-poweroff           stop everything
+quit, poweroff     stop everything, finish dumps, end the machine
 help               this
 ";
 
@@ -65,19 +88,51 @@ struct Line<'a> {
     command: &'a str,
     partition: Option<&'a str>,
     count: Option<u64>,
+    dump: Option<&'a str>,
+    bytes: Option<&'a str>,
 }
 
-fn build<'a>(word: &'a str, name: Option<&'a str>, count: Option<u64>) -> Result<Command<'a>, CommandError<'a>> {
+/// What stands behind a command's word.
+#[derive(Clone, Copy, Default)]
+struct Arguments<'a> {
+    name: Option<&'a str>,
+    count: Option<u64>,
+    dump: Option<&'a str>,
+    bytes: Option<&'a str>,
+}
+
+fn release<'a>(arguments: Arguments<'a>) -> Result<Command<'a>, CommandError<'a>> {
+    let selector = |text| DumpSelector::parse(text).ok_or(CommandError::NoDump(text));
+    let choice = match (arguments.name, arguments.dump, arguments.count) {
+        (Some(name), Some(dump), _) => DumpChoice::One(name, selector(dump)?),
+        (Some(name), None, Some(count)) => DumpChoice::One(name, DumpSelector::Incarnation(count)),
+        (Some(name), None, None) => DumpChoice::All(name),
+        (None, Some(dump), _) => match selector(dump)? {
+            DumpSelector::Incarnation(_) => return Err(CommandError::MissingArgument("a partition's name")),
+            name => DumpChoice::Named(name),
+        },
+        (None, None, _) => return Err(CommandError::MissingArgument("a dump's or a partition's name")),
+    };
+    Ok(Command::Release(choice))
+}
+
+fn build<'a>(word: &'a str, arguments: Arguments<'a>) -> Result<Command<'a>, CommandError<'a>> {
+    let Arguments { name, count, .. } = arguments;
     let name = name.ok_or(CommandError::MissingArgument("a partition's name"));
     Ok(match word {
         "list" => Command::List,
         "stats" => Command::Stats,
         "crash" => Command::Crash(name?),
         "console" => Command::Console(name?),
+        "raw" => Command::Raw(name?),
         "stop" => Command::Stop(name?),
-        "release" => Command::Release(name?, count),
+        "release" => release(arguments)?,
+        "type" => {
+            let bytes = arguments.bytes.ok_or(CommandError::MissingArgument("bytes in hexadecimal"))?;
+            Command::Type(name?, bytes)
+        }
         "evict" => Command::Evict(name?, count.ok_or(CommandError::MissingArgument("a number of pages"))?),
-        "poweroff" => Command::PowerOff,
+        "poweroff" | "quit" => Command::PowerOff,
         "help" => Command::Help,
         other => return Err(CommandError::Unknown(other)),
     })
@@ -88,16 +143,42 @@ pub fn parse_text(line: &str) -> Option<Result<Command<'_>, CommandError<'_>>> {
     let mut words = line.split_ascii_whitespace();
     let word = words.next()?;
     let name = words.next();
-    let count = words.next().and_then(|w| w.parse().ok());
-    Some(build(word, name, count))
+    let last = words.next();
+    let mut arguments = Arguments { name, count: last.and_then(|w| w.parse().ok()), dump: None, bytes: last };
+    if word == "release" {
+        arguments = release_words(name, last);
+    }
+    Some(build(word, arguments))
+}
+
+/// A word that can only be a dump's name is one, unless a dump stands behind it.
+fn release_words<'a>(first: Option<&'a str>, second: Option<&'a str>) -> Arguments<'a> {
+    let is_name = |text| matches!(DumpSelector::parse(text), Some(DumpSelector::Name { .. }));
+    match (first, second) {
+        (Some(dump), None) if is_name(dump) => Arguments { dump: Some(dump), ..Default::default() },
+        (name, dump) => Arguments { name, dump, ..Default::default() },
+    }
 }
 
 /// Parses a JSON line; the id comes back even with an error, where there is one.
 pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<Command<'_>, CommandError<'_>>) {
     match serde_json_core::from_slice::<Line<'_>>(line) {
-        Ok((line, _)) => (Some(line.id), build(line.command, line.partition, line.count)),
-        Err(_) => (None, Err(CommandError::Malformed)),
+        Ok((line, _)) => {
+            let Line { partition, count, dump, bytes, .. } = line;
+            let arguments = Arguments { name: partition, count, dump, bytes };
+            (Some(line.id), build(line.command, arguments))
+        }
+        Err(_) => (id_of(line), Err(CommandError::Malformed)),
     }
+}
+
+/// Returns the id of a line whose other members are wrong: its sender waits for an answer.
+fn id_of(line: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Id {
+        id: u64,
+    }
+    serde_json_core::from_slice::<Id>(line).ok().map(|(line, _)| line.id)
 }
 
 #[cfg(test)]
@@ -113,7 +194,25 @@ mod tests {
             (Some(8), Ok(Command::Evict("a", 64)))
         );
         assert_eq!(parse_text("console db"), Some(Ok(Command::Console("db"))));
+        assert_eq!(parse_text("quit"), Some(Ok(Command::PowerOff)));
         assert_eq!(parse_text(""), None);
+    }
+
+    #[test]
+    fn a_dump_is_released_by_its_name_or_with_its_partition() {
+        let release = |choice| Ok(Command::Release(choice));
+        let name = DumpSelector::parse("3f2a90c1").unwrap();
+        assert_eq!(parse_text("release web"), Some(release(DumpChoice::All("web"))));
+        assert_eq!(parse_text("release web 2"), Some(release(DumpChoice::One("web", DumpSelector::Incarnation(2)))));
+        assert_eq!(parse_text("release web 3f2a90c1"), Some(release(DumpChoice::One("web", name))));
+        assert_eq!(parse_text("release 3f2a90c1"), Some(release(DumpChoice::Named(name))));
+        assert_eq!(parse_text("release web x"), Some(Err(CommandError::NoDump("x"))));
+        let json = |rest: &str| format!(r#"{{"id":1,"command":"release",{rest}}}"#);
+        let of = |text: &str, wanted| assert_eq!(parse_json(json(text).as_bytes()).1, wanted);
+        of(r#""partition":"web""#, release(DumpChoice::All("web")));
+        of(r#""partition":"web","count":2"#, release(DumpChoice::One("web", DumpSelector::Incarnation(2))));
+        of(r#""dump":"3f2a90c1""#, release(DumpChoice::Named(name)));
+        of(r#""dump":"2""#, Err(CommandError::MissingArgument("a partition's name")));
     }
 
     #[test]
@@ -121,6 +220,9 @@ mod tests {
         assert_eq!(parse_text("fly"), Some(Err(CommandError::Unknown("fly"))));
         assert_eq!(parse_text("crash"), Some(Err(CommandError::MissingArgument("a partition's name"))));
         assert_eq!(parse_json(b"crash web"), (None, Err(CommandError::Malformed)));
+        let negative = br#"{"id":4,"command":"evict","partition":"a","count":-1}"#;
+        assert_eq!(parse_json(negative), (Some(4), Err(CommandError::Malformed)));
+        assert_eq!(parse_json(br#"{"id":5,"command":7}"#), (Some(5), Err(CommandError::Malformed)));
         assert_eq!(parse_json(br#"{"id":3,"command":"fly"}"#), (Some(3), Err(CommandError::Unknown("fly"))));
     }
 }

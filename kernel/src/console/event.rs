@@ -4,6 +4,8 @@
 //! start, and `event`, the kind in snake case; `docs/events.md` lists the fields. Counts are pages of 4 KiB, sizes bytes,
 //! times nanoseconds. Nothing here allocates: a crash is reported from where it happens.
 
+use crate::paging::space::Uuid;
+use crate::partition::exit_counts::ExitTally;
 use serde::Serialize;
 
 /// Longest line; longer text inside an event is cut by its maker.
@@ -33,6 +35,21 @@ pub enum Event<'a> {
     Disk { index: u8, bytes: u64, base: Option<u64>, serial: &'a str },
     /// A paging space was looked at or changed its state.
     Space { disk: u8, space: u32, state: &'a str, partition: &'a str, epoch: u64 },
+    /// Answer to `list`: a dump, or the record of a crash whose dump was cut off before it began.
+    Dump {
+        dump: Uuid,
+        partition: &'a str,
+        incarnation: u64,
+        disk: u8,
+        space: u32,
+        state: &'a str,
+        reason: &'a str,
+        detail: u64,
+        text: &'a str,
+        unix_ns: u64,
+        /// Why it is not whole.
+        cause: Option<&'a str>,
+    },
     /// A space is claimed by another node, and watched before it is used.
     Watching { disk: u8, space: u32, node: &'a str },
     /// A partition starts an incarnation.
@@ -49,12 +66,15 @@ pub enum Event<'a> {
         incarnation: u64,
         reason: &'a str,
         detail: u64,
+        text: &'a str,
         rip: u64,
         resident: u64,
         paged: u64,
         zero: u64,
         tsc: u64,
     },
+    /// A guest shows no sign of life: an NMI is sent, and a crash follows if that does not help.
+    Hang { partition: &'a str, incarnation: u64, rip: u64 },
     /// A crashed partition may run again.
     Restart {
         partition: &'a str,
@@ -67,12 +87,15 @@ pub enum Event<'a> {
         boot_memory: u64,
         since_crash_ns: u64,
     },
+    /// A crashed partition has restarted as often as it may: it stops when its dump is sealed.
+    RestartLimit { partition: &'a str, incarnation: u64, restarts: u32, time_ns: u64 },
     /// The drain of a dump goes on.
     Drain { partition: &'a str, incarnation: u64, done: u64, remaining: u64, freed: u64 },
     /// A dump is sealed.
     DumpComplete {
         partition: &'a str,
         incarnation: u64,
+        dump: Uuid,
         disk: u8,
         space: u32,
         pages_written: u64,
@@ -84,14 +107,25 @@ pub enum Event<'a> {
         program_headers: u32,
         vmcoreinfo: bool,
         drain_ns: u64,
+        /// From the crash until its record was durable, and from there until the dump's description was.
+        crashed_ns: u64,
+        described_ns: u64,
         since_crash_ns: u64,
     },
     /// A dump could not be finished; what was written remains as a partial dump.
-    DumpFailed { partition: &'a str, incarnation: u64, disk: u8, space: u32, message: &'a str },
+    DumpFailed { partition: &'a str, incarnation: u64, dump: Uuid, disk: u8, space: u32, message: &'a str },
+    /// A crash leaves no dump: as many are kept as may be.
+    DumpSkipped { partition: &'a str, incarnation: u64, kept: u32, bound: u32 },
+    /// The oldest dump goes, because a newer one is promised and no more may be kept.
+    DumpDropped { partition: &'a str, incarnation: u64, dump: Uuid, disk: u8, space: u32, newer: Uuid },
     /// A dump was given back.
-    Released { disk: u8, space: u32, partition: &'a str, incarnation: u64 },
+    Released { disk: u8, space: u32, partition: &'a str, incarnation: u64, dump: Option<Uuid> },
     /// A guest asked for power off or reset, or was stopped.
     Stopped { partition: &'a str, incarnation: u64, how: &'a str, code: u64 },
+    /// A piece of the console's output of a partition whose console goes to programs: two hexadecimal digits a byte.
+    Output { partition: &'a str, bytes: &'a str },
+    /// The keys of the first line go to another partition, or its console is shown in another way.
+    Console { partition: &'a str, mode: &'a str },
     /// Counters of a partition.
     Stats(PartitionStats<'a>),
     /// Counters of the pool.
@@ -124,6 +158,10 @@ pub struct PartitionStats<'a> {
     pub page_ins: u64,
     pub page_outs: u64,
     pub exits: u64,
+    /// The same by kind.
+    pub exits_by: ExitTally,
+    /// Crashes that left no dump because as many were kept as may be, since the start.
+    pub dumps_skipped: u64,
 }
 
 /// Counters of the pool and of the pager, since the start.
@@ -141,17 +179,37 @@ pub struct PoolStats {
     pub page_ins: u64,
     pub page_outs: u64,
     pub read_around: u64,
+    /// Pages written while they stayed mapped; bytes that the pager has read and written.
+    pub cleaned: u64,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
     pub clean_evictions: u64,
     pub zero_evictions: u64,
     pub rescues: u64,
     pub demand_zero: u64,
+    pub zeros_shown: u64,
     pub resident_faults: u64,
     pub waits: u64,
     pub lost: u64,
+    /// Times that the pager's lock was taken, and that a CPU waited for it; the longest hold.
+    pub lock_taken: u64,
+    pub lock_waits: u64,
+    pub lock_longest_ns: u64,
+    /// Turns of the pager, those of them that found nothing to do, and polls that another CPU did meanwhile.
+    pub turns: u64,
+    pub turns_without_work: u64,
+    pub polls_left: u64,
+    /// Ends of the host's timer that a CPU saw later by a whole count and more, and those of them of which a repeat told.
+    pub timers_late: u64,
+    pub timers_repeated: u64,
     /// Memory objects, pages of second-level tables and TLB tags in use.
     pub objects: u64,
     pub tables: u64,
     pub tags: u64,
+    /// Bytes of the hypervisor's own heap: all, in use, most in use at a time since the start.
+    pub heap_size: u64,
+    pub heap_used: u64,
+    pub heap_peak: u64,
 }
 
 /// Writes `event` as one line into `out`; returns its length.
@@ -199,6 +257,49 @@ mod tests {
             line(&Event::Stats(PartitionStats::default()))
                 .starts_with("{\"t\":5,\"event\":\"stats\",\"id\":null,\"partition\":\"\"")
         );
+    }
+
+    #[test]
+    fn the_largest_counters_fit_into_a_line() {
+        let most = u64::MAX;
+        let pool = PoolStats {
+            id: Some(most),
+            pages: most,
+            free: most,
+            image: most,
+            metadata_bytes: most,
+            guest_pages: most,
+            metadata_per_page_milli: most,
+            page_ins: most,
+            page_outs: most,
+            read_around: most,
+            cleaned: most,
+            bytes_read: most,
+            bytes_written: most,
+            clean_evictions: most,
+            zero_evictions: most,
+            rescues: most,
+            demand_zero: most,
+            zeros_shown: most,
+            resident_faults: most,
+            waits: most,
+            lost: most,
+            lock_taken: most,
+            lock_waits: most,
+            lock_longest_ns: most,
+            turns: most,
+            turns_without_work: most,
+            polls_left: most,
+            timers_late: most,
+            timers_repeated: most,
+            objects: most,
+            tables: most,
+            tags: most,
+            heap_size: most,
+            heap_used: most,
+            heap_peak: most,
+        };
+        assert!(line(&Event::Pool(pool)).ends_with("}\n"));
     }
 
     #[test]

@@ -6,13 +6,13 @@
 //!   COM2 ────> a JSON line, then a command
 //! ```
 
-use super::output::{Lines, Which, print, print_switch};
+use super::editor::{LineEditor, PROMPT};
+use super::keys::KeyDecoder;
+use super::output::{self, Lines, Which, print, print_switch};
 use arrayvec::ArrayVec;
 
 /// Switches between the partition's console and the monitor: Ctrl-].
 const ESCAPE: u8 = 0x1d;
-/// Longest line at the monitor.
-const TEXT_LINE: usize = 128;
 /// Longest JSON line.
 const JSON_LINE: usize = 512;
 
@@ -35,19 +35,41 @@ pub enum Input<'a> {
     TooLong,
 }
 
+/// How the console of the partition with the keys is shown where there are several.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConsoleMode {
+    /// Lines of all partitions, each behind its partition's name.
+    Lines,
+    /// Its output as it is, for programs that use the whole screen; the others' lines are held back.
+    Raw,
+}
+
+impl ConsoleMode {
+    /// Returns the word for events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ConsoleMode::Lines => "lines",
+            ConsoleMode::Raw => "raw",
+        }
+    }
+}
+
 /// Where keys go after a piece of input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Then {
     /// Where they went.
     Stay,
-    /// To the console.
-    Console,
+    /// To a console that was chosen, shown like this.
+    Console(ConsoleMode),
 }
 
 /// The state of both lines' input.
 pub struct Reader {
     focus: Focus,
-    text: ArrayVec<u8, TEXT_LINE>,
+    mode: ConsoleMode,
+    keys: KeyDecoder,
+    editor: LineEditor,
+    has_switched: bool,
     json: ArrayVec<u8, JSON_LINE>,
     overrun: bool,
 }
@@ -55,12 +77,23 @@ pub struct Reader {
 impl Reader {
     /// Starts with the keys going to the partition.
     pub const fn new() -> Self {
-        Self { focus: Focus::Partition, text: ArrayVec::new_const(), json: ArrayVec::new_const(), overrun: false }
+        Self {
+            focus: Focus::Partition,
+            mode: ConsoleMode::Lines,
+            keys: KeyDecoder::new(),
+            editor: LineEditor::new(),
+            has_switched: false,
+            json: ArrayVec::new_const(),
+            overrun: false,
+        }
     }
 
     /// Takes what has arrived, at most `budget` bytes a line, and hands complete pieces to `take`, which says where keys go then.
     pub fn poll(&mut self, lines: &mut impl Lines, budget: usize, mut take: impl FnMut(Input<'_>) -> Then) {
         for _ in 0..budget {
+            if self.focus == Focus::Partition && !lines.takes_keys() {
+                break;
+            }
             let Some(byte) = lines.read(Which::People) else { break };
             self.key(byte, &mut take);
         }
@@ -74,13 +107,15 @@ impl Reader {
         match (self.focus, byte) {
             (Focus::Partition, ESCAPE) => {
                 self.focus = Focus::Monitor;
+                self.keys = KeyDecoder::new();
+                output::leave_raw();
                 print_switch(format_args!("\n[monitor: 'help' lists the commands, Ctrl-] goes back]\n"));
-                prompt();
+                self.prompt();
             }
             (Focus::Monitor, ESCAPE) => {
-                self.focus = Focus::Partition;
-                self.text.clear();
+                self.editor.clear();
                 print_switch(format_args!("\n[console]\n"));
+                self.enter_console(self.mode);
             }
             (Focus::Partition, key) => {
                 take(Input::Key(key));
@@ -89,28 +124,37 @@ impl Reader {
         }
     }
 
-    /// Line editing: backspace, Ctrl-U, and what can be printed.
-    fn edit(&mut self, key: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
-        match key {
-            b'\r' | b'\n' => {
-                print(b"\r\n");
-                // Only printable ASCII gets in, so this is always text.
-                let then = take(Input::Text(core::str::from_utf8(&self.text).unwrap_or_default()));
-                self.text.clear();
-                match then {
-                    Then::Stay => prompt(),
-                    Then::Console => self.focus = Focus::Partition,
-                }
-            }
-            0x08 | 0x7f if self.text.pop().is_some() => print(b"\x08 \x08"),
-            0x15 => {
-                self.text.clear();
-                print(b"\r\x1b[K");
-                prompt();
-            }
-            0x20..=0x7e if self.text.try_push(key).is_ok() => print(&[key]),
-            _ => {}
+    fn enter_console(&mut self, mode: ConsoleMode) {
+        (self.focus, self.mode, self.has_switched) = (Focus::Partition, mode, true);
+        output::leave_monitor();
+        match mode {
+            ConsoleMode::Lines => output::leave_raw(),
+            ConsoleMode::Raw => output::enter_raw(),
         }
+    }
+
+    fn edit(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
+        let Some(key) = self.keys.feed(byte) else { return };
+        let Some(line) = self.editor.take(key, &mut print) else {
+            return output::enter_monitor(&self.editor.shown());
+        };
+        // What the command says, and partitions meanwhile, stands for itself.
+        output::enter_monitor(&[]);
+        // Only printable ASCII gets in, so this is always text.
+        match take(Input::Text(core::str::from_utf8(&line).unwrap_or_default())) {
+            Then::Stay => self.prompt(),
+            Then::Console(mode) => self.enter_console(mode),
+        }
+    }
+
+    fn prompt(&mut self) {
+        print(PROMPT);
+        output::enter_monitor(&self.editor.shown());
+    }
+
+    /// Returns whether the keys have gone to a console since the last call, whose prompt is to be shown then.
+    pub fn take_switched(&mut self) -> bool {
+        core::mem::take(&mut self.has_switched)
     }
 
     fn json_byte(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
@@ -121,7 +165,12 @@ impl Reader {
         if core::mem::take(&mut self.overrun) {
             take(Input::TooLong);
         } else if !self.json.is_empty() {
-            take(Input::Json(&self.json));
+            // A program chooses a console; who is at the monitor stays there.
+            match (take(Input::Json(&self.json)), self.focus) {
+                (Then::Console(mode), Focus::Partition) => self.enter_console(mode),
+                (Then::Console(mode), Focus::Monitor) => self.mode = mode,
+                (Then::Stay, _) => {}
+            }
         }
         self.json.clear();
     }
@@ -131,10 +180,6 @@ impl Default for Reader {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn prompt() {
-    print(b"tidepool> ");
 }
 
 #[cfg(test)]
@@ -160,7 +205,7 @@ mod tests {
         let mut lines = Fake { people: people.to_vec(), programs: programs.to_vec() };
         let mut out = Vec::new();
         Reader::new().poll(&mut lines, 4096, |input| {
-            let then = if matches!(input, Input::Text("console b")) { Then::Console } else { Then::Stay };
+            let then = if matches!(input, Input::Text("console b")) { Then::Console(ConsoleMode::Lines) } else { Then::Stay };
             out.push(match input {
                 Input::Key(k) => format!("key {}", k as char),
                 Input::Text(t) => format!("text {t}"),
@@ -180,6 +225,16 @@ mod tests {
     #[test]
     fn a_command_can_give_the_keys_back_to_a_console() {
         assert_eq!(read(b"\x1dconsole b\rx", b""), ["text console b", "key x"]);
+    }
+
+    #[test]
+    fn what_a_terminal_answers_is_no_part_of_a_command() {
+        assert_eq!(read(b"\x1dli\x1b[24;80Rst\x1b[D\x1b[D\x1b[C\r\x1b[A\r", b""), ["text list", "text list"]);
+    }
+
+    #[test]
+    fn an_answer_cut_by_the_escape_key_does_not_reach_the_next_command() {
+        assert_eq!(read(b"\x1dx\x1b[2\x1d\x1d4list\r", b""), ["text 4list"]);
     }
 
     #[test]

@@ -13,8 +13,14 @@
 //! carried out by the partition layer.
 
 pub mod command;
+pub mod editor;
 pub mod event;
+pub mod held;
+pub mod hex;
 pub mod input;
+pub mod keys;
 pub mod output;
 pub mod ring;
+pub mod size;
 pub mod tagged;
+pub mod utc;

@@ -4,23 +4,31 @@
 //! [`pump`] is called. Nothing here waits.
 
 use super::event::{self, Event, MAX_LINE};
+use super::held::HeldLines;
 use super::ring::Ring;
-use super::tagged::Screen;
+use super::tagged::{self, Screen};
 use crate::sync::{Ranked, rank};
 use arrayvec::ArrayString;
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes kept of each line's output while nobody takes it.
 const ROOM: usize = 64 << 10;
 
 struct Outputs {
     screen: Screen,
+    held: HeldLines,
     people: Ring<ROOM>,
     events: Ring<ROOM>,
 }
 
 static OUTPUTS: Ranked<Outputs, { rank::EVENTS }> =
-    Ranked::new(Outputs { screen: Screen::new(), people: Ring::new(), events: Ring::new() });
+    Ranked::new(Outputs { screen: Screen::new(), held: HeldLines::new(), people: Ring::new(), events: Ring::new() });
+
+/// Whether the monitor has the keys; changed with `OUTPUTS` locked.
+static IS_MONITOR: AtomicBool = AtomicBool::new(false);
+/// Whether the partition with the keys has the first line as it is; changed with `OUTPUTS` locked.
+static IS_RAW: AtomicBool = AtomicBool::new(false);
 
 /// Reports an event on the second line, with the time `t_ns` since the start.
 pub fn report(event: &Event<'_>, t_ns: u64) {
@@ -37,22 +45,80 @@ pub fn report(event: &Event<'_>, t_ns: u64) {
     outputs.events.push(&line[..len]);
 }
 
+/// Bytes that guests leave to the monitor and to messages.
+const RESERVED: usize = 8 << 10;
+
+/// Returns how many bytes of guests' output fit now.
+pub fn guest_room() -> usize {
+    OUTPUTS.lock().people.room().saturating_sub(RESERVED)
+}
+
+/// Returns whether the second line has room for a few more events of the longest kind.
+pub fn has_event_room() -> bool {
+    OUTPUTS.lock().events.room() > 4 * MAX_LINE
+}
+
 /// Prints bytes on the first line as they are.
 pub fn print(bytes: &[u8]) {
     OUTPUTS.lock().people.push(bytes);
 }
 
-/// Prints a whole line of a partition behind its name.
+/// Prints a whole line of a partition behind its name, or holds it back while another one has the line as it is.
 pub fn print_line(partition: &str, text: &[u8]) {
-    let Outputs { screen, people, .. } = &mut *OUTPUTS.lock();
+    let Outputs { screen, held, people, .. } = &mut *OUTPUTS.lock();
+    if is_raw() {
+        return held.push(&tagged::whole_line(partition, text));
+    }
     screen.line(partition, text, |bytes| {
         people.push(bytes);
     });
 }
 
+/// The monitor has the keys, and its line shows `text`: it is shown again behind a partition's line.
+pub fn enter_monitor(text: &[u8]) {
+    OUTPUTS.lock().screen.set_open(text);
+    IS_MONITOR.store(true, Ordering::Relaxed);
+}
+
+/// The keys go to a partition again.
+pub fn leave_monitor() {
+    OUTPUTS.lock().screen.set_open(&[]);
+    IS_MONITOR.store(false, Ordering::Relaxed);
+}
+
+/// Returns whether the partition with the keys has the first line as it is.
+pub fn is_raw() -> bool {
+    IS_RAW.load(Ordering::Relaxed)
+}
+
+/// Gives the first line, as it is, to the partition with the keys.
+pub fn enter_raw() {
+    let _outputs = OUTPUTS.lock();
+    IS_RAW.store(true, Ordering::Relaxed);
+}
+
+/// Takes the first line back for all partitions, and shows the lines that were held back.
+pub fn leave_raw() {
+    let Outputs { held, people, .. } = &mut *OUTPUTS.lock();
+    if !IS_RAW.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    // Attributes off: the program that was cut off may have set some.
+    people.push(b"\x1b[m\r\n");
+    let lost = held.take(|bytes| {
+        people.push(bytes);
+    });
+    if lost > 0 {
+        people.push(formatted(format_args!("[{lost} lines of other partitions were lost]\n")).as_bytes());
+    }
+}
+
 /// Shows an unfinished line of the partition that has the keys.
 pub fn show_unfinished(partition: &str, text: &[u8]) {
     let Outputs { screen, people, .. } = &mut *OUTPUTS.lock();
+    if is_raw() || IS_MONITOR.load(Ordering::Relaxed) {
+        return;
+    }
     screen.show(partition, text, |bytes| {
         people.push(bytes);
     });
@@ -95,6 +161,10 @@ pub trait Lines {
     fn write(&mut self, line: Which, bytes: &[u8]) -> usize;
     /// Reads a byte that has arrived.
     fn read(&mut self, line: Which) -> Option<u8>;
+    /// Returns whether a key for the partition's console finds room; else it stays on the line.
+    fn takes_keys(&mut self) -> bool {
+        true
+    }
 }
 
 /// One of the two lines.

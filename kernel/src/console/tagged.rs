@@ -10,6 +10,7 @@
 //! [`Lines`] belongs to a partition and cuts what it writes; [`Screen`] belongs to the serial line and knows what stands
 //! unfinished there.
 
+use super::editor::PROMPT;
 use arrayvec::ArrayVec;
 
 /// Longest line that is kept whole.
@@ -17,6 +18,8 @@ const LINE: usize = 512;
 /// The same with a name in front of it.
 const TAGGED: usize = LINE + 40;
 const END: &[u8] = b"\r\n";
+/// To the start of the line, and erases it (ECMA-48 EL).
+const ERASE: &[u8] = b"\r\x1b[K";
 
 /// Cuts a partition's output into lines.
 #[derive(Debug, Default)]
@@ -75,7 +78,7 @@ impl Screen {
             // Also where nothing is open.
             Some(rest) => put(rest),
             None => {
-                put(END);
+                put(self.gap());
                 put(&line);
             }
         }
@@ -99,6 +102,16 @@ impl Screen {
         self.open = line;
     }
 
+    /// Returns what makes room for another line: the monitor's line comes back and so is erased, a partition's stays.
+    fn gap(&self) -> &'static [u8] {
+        if self.open.starts_with(PROMPT) { ERASE } else { END }
+    }
+
+    /// Notes the monitor's line, which stands there already.
+    pub fn set_open(&mut self, text: &[u8]) {
+        self.open = text.iter().copied().take(TAGGED).collect();
+    }
+
     /// Ends an unfinished line: what comes next stands for itself.
     pub fn leave(&mut self, mut put: impl FnMut(&[u8])) {
         if !self.open.is_empty() {
@@ -106,6 +119,11 @@ impl Screen {
             self.open.clear();
         }
     }
+}
+
+/// Returns a line behind its partition's name, with its end.
+pub fn whole_line(name: &str, text: &[u8]) -> ArrayVec<u8, { TAGGED + END.len() }> {
+    tagged(name, text).iter().chain(END).copied().collect()
 }
 
 fn tagged(name: &str, text: &[u8]) -> ArrayVec<u8, TAGGED> {
@@ -190,6 +208,14 @@ mod tests {
         terminal.0.leave(|bytes| terminal.1.extend_from_slice(bytes));
         terminal.line("db", "x");
         assert_eq!(terminal.text(), "[web] $ \r\n[db] x\r\n");
+    }
+
+    #[test]
+    fn the_monitors_line_is_shown_again_behind_a_partitions() {
+        let mut terminal = Terminal::new();
+        terminal.0.set_open(b"tidepool> li");
+        terminal.line("web", "one");
+        assert_eq!(terminal.text(), "\r\x1b[K[web] one\r\ntidepool> li");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! | stream | goes to | made from |
 //! |---|---|---|
 //! | [`Headers`] | byte 0 | ELF header, note segment, one PT_LOAD a run, section header 0 if there are many |
-//! | [`Bitmap`] | `Layout::bitmap` | one bit a page whose block is final |
 //! | [`Checksums`] | `Layout::checksums` | CRC32C of each final block, 0 elsewhere |
 //!
+//! The bitmap is written a window at a time ([`super::window`]).
+//!
 //! A stream keeps only a cursor, so describing a dump of any size takes a buffer of a few KiB and can stop at
-//! any point to let something else run. Pure: the pages come through [`CorePages`].
+//! any point to let something else run. Pages without a table are one look together, so a dump costs what the guest has
+//! touched and not what it was promised. Pure: the pages come through [`CorePages`].
 
 use super::elf::{
     self, Content, CorePage, LoadBuilder, PHDR_OFFSET, PHDR_SIZE, SHDR_SIZE, encode_count_shdr, encode_ehdr, encode_note_phdr,
@@ -23,16 +25,31 @@ pub trait CorePages {
     fn gfn(&self, index: PageIndex) -> Gfn;
     /// What is known of it, and its block's checksum where there is one.
     fn content(&self, index: PageIndex) -> (Content, u32);
+
+    /// Returns page `index` and the pages behind it that are seen at the same look to have the same content.
+    fn run(&self, index: PageIndex) -> CorePage {
+        CorePage { gfn: self.gfn(index), index: index.0, pages: 1, content: self.content(index).0 }
+    }
+
+    /// Returns the first page that cannot be looked at yet, where a stream has to stop: its bits are still on the disk.
+    fn known(&self) -> u32 {
+        self.pages()
+    }
 }
 
 /// Bytes that are produced one after the other.
 pub trait Stream {
-    /// Fills a part of `out` from its start; 0 when there is nothing left. `out` has at least [`MIN_PIECE`] bytes.
+    /// Fills a part of `out` from its start, after a bounded number of looks at pages; 0 also where no byte has come of these.
+    /// `out` has at least [`MIN_PIECE`] bytes.
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize;
+    /// Returns the page that the stream goes on with, or `None` at its end.
+    fn next(&self) -> Option<u32>;
 }
 
 /// Least room that a stream wants for a piece.
 pub const MIN_PIECE: usize = 512;
+/// Looks at pages that filling a piece takes at most, beside those that give bytes.
+const LOOKS: u32 = 4096;
 
 /// Counts program headers, so that the ELF header can be written first.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,12 +60,15 @@ pub struct Count {
 }
 
 impl Count {
-    /// Looks at up to `budget` pages; returns the number of program headers, the note's included, once all are seen.
+    /// Takes up to `budget` looks at pages; returns the number of program headers, the note's included, once all are seen.
     pub fn step(&mut self, pages: &impl CorePages, budget: u32) -> Option<u32> {
-        let end = pages.pages().min(self.next.saturating_add(budget));
-        while self.next < end {
-            self.loads += u32::from(self.builder.push(core_page(pages, self.next)).is_some());
-            self.next += 1;
+        for _ in 0..budget {
+            if self.next >= pages.known() {
+                break;
+            }
+            let run = pages.run(PageIndex(self.next));
+            self.loads += u32::from(self.builder.push(run).is_some());
+            self.next += run.pages;
         }
         if self.next < pages.pages() {
             return None;
@@ -56,11 +76,11 @@ impl Count {
         self.loads += u32::from(self.builder.finish().is_some());
         Some(self.loads + 1)
     }
-}
 
-fn core_page(pages: &impl CorePages, n: u32) -> CorePage {
-    let index = PageIndex(n);
-    CorePage { gfn: pages.gfn(index), index: n, content: pages.content(index).0 }
+    /// Returns the page that the count goes on with.
+    pub const fn next(&self) -> u32 {
+        self.next
+    }
 }
 
 /// The ELF header and the program headers.
@@ -110,21 +130,32 @@ impl Headers {
 
     /// Returns the next PT_LOAD: always as many as were counted. In a dump that is still draining more pages may have become
     /// final since; then the last ones stay undescribed, or runs have grown together and empty headers (PT_NULL) fill up.
-    fn next_load(&mut self, pages: &impl CorePages) -> Option<[u8; PHDR_SIZE]> {
-        self.left = self.left.checked_sub(1)?;
-        Some(self.next_run(pages).unwrap_or([0; PHDR_SIZE]))
-    }
-
-    fn next_run(&mut self, pages: &impl CorePages) -> Option<[u8; PHDR_SIZE]> {
-        while self.next < pages.pages() {
-            let page = core_page(pages, self.next);
-            self.next += 1;
-            if let Some(load) = self.builder.push(page) {
-                return Some(load.encode(self.data_offset));
-            }
+    fn next_load(&mut self, pages: &impl CorePages, looks: &mut u32) -> NextLoad {
+        if self.left == 0 {
+            return NextLoad::End;
         }
-        self.builder.finish().map(|load| load.encode(self.data_offset))
+        let mut ended = None;
+        while ended.is_none() && self.next < pages.pages() {
+            if *looks == 0 || self.next >= pages.known() {
+                return NextLoad::Later;
+            }
+            *looks -= 1;
+            let run = pages.run(PageIndex(self.next));
+            ended = self.builder.push(run);
+            self.next += run.pages;
+        }
+        self.left -= 1;
+        let load = ended.or_else(|| self.builder.finish());
+        NextLoad::Header(load.map_or([0; PHDR_SIZE], |load| load.encode(self.data_offset)))
     }
+}
+
+/// Whether there is a further PT_LOAD.
+enum NextLoad {
+    Header([u8; PHDR_SIZE]),
+    /// It is not known before further pages are looked at.
+    Later,
+    End,
 }
 
 impl Stream for Headers {
@@ -140,11 +171,12 @@ impl Stream for Headers {
             put(&encode_note_phdr(self.notes.0, self.notes.1));
             self.at = Part::Loads;
         }
-        let mut room = put(&[]);
+        let (mut room, mut looks) = (put(&[]), LOOKS);
         while self.at == Part::Loads && room >= PHDR_SIZE {
-            match self.next_load(pages) {
-                Some(load) => room = put(&load),
-                None => self.at = Part::SectionHeader,
+            match self.next_load(pages, &mut looks) {
+                NextLoad::Header(load) => room = put(&load),
+                NextLoad::Later => break,
+                NextLoad::End => self.at = Part::SectionHeader,
             }
         }
         if self.at == Part::SectionHeader && room >= SHDR_SIZE {
@@ -155,25 +187,9 @@ impl Stream for Headers {
         }
         at
     }
-}
 
-/// Bits of the pages whose blocks are final.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bitmap {
-    next: u32,
-}
-
-impl Stream for Bitmap {
-    fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize {
-        let mut at = 0;
-        while at < out.len() && self.next < pages.pages() {
-            let end = (self.next + 8).min(pages.pages());
-            let bit = |n: u32| u8::from(pages.content(PageIndex(n)).0 == Content::Block) << (n % 8);
-            out[at] = (self.next..end).fold(0, |byte, n| byte | bit(n));
-            self.next = end;
-            at += 1;
-        }
-        at
+    fn next(&self) -> Option<u32> {
+        (self.at != Part::End).then_some(self.next)
     }
 }
 
@@ -185,7 +201,7 @@ pub struct Checksums {
 }
 
 impl Checksums {
-    /// Of the pages from `first` up to `end`, as far as there are any.
+    /// Of the pages from `first` up to `end`, which is at most their number.
     pub const fn of(first: u32, end: u32) -> Self {
         Self { next: first, end }
     }
@@ -194,7 +210,7 @@ impl Checksums {
 impl Stream for Checksums {
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize {
         let mut at = 0;
-        while at + 4 <= out.len() && self.next < self.end.min(pages.pages()) {
+        while at + 4 <= out.len() && self.next < self.end {
             let (content, crc) = pages.content(PageIndex(self.next));
             let value = if content == Content::Block { crc } else { 0 };
             out[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -203,14 +219,19 @@ impl Stream for Checksums {
         }
         at
     }
+
+    fn next(&self) -> Option<u32> {
+        (self.next < self.end).then_some(self.next)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paging::space::content::content_of;
+    use crate::mm::layout::RamLayout;
 
-    struct Fake(Vec<Content>);
+    /// Pages, and how many of them are seen at one look where they are alike.
+    struct Fake(Vec<Content>, u32);
 
     impl CorePages for Fake {
         fn pages(&self) -> u32 {
@@ -222,34 +243,30 @@ mod tests {
         fn content(&self, index: PageIndex) -> (Content, u32) {
             (self.0[index.0 as usize], 100 + index.0)
         }
+        fn run(&self, index: PageIndex) -> CorePage {
+            let (first, content) = (index.0 as usize, self.0[index.0 as usize]);
+            let alike = self.0[first..].iter().take(self.1 as usize).take_while(|other| **other == content).count();
+            CorePage { gfn: self.gfn(index), index: index.0, pages: alike as u32, content }
+        }
     }
 
     fn fake(kinds: &str) -> Fake {
-        Fake(
-            kinds
-                .chars()
-                .map(|c| {
-                    if c == 'D' {
-                        Content::Block
-                    } else if c == 'Z' {
-                        Content::Zero
-                    } else {
-                        Content::Missing
-                    }
-                })
-                .collect(),
-        )
+        let content = |kind| match kind {
+            'D' => Content::Block,
+            'Z' => Content::Zero,
+            _ => Content::Missing,
+        };
+        Fake(kinds.chars().map(content).collect(), 1)
     }
 
     fn all(mut stream: impl Stream, pages: &Fake, piece: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut out = vec![0xee; piece];
-        loop {
-            match stream.fill(pages, &mut out) {
-                0 => return bytes,
-                n => bytes.extend_from_slice(&out[..n]),
-            }
+        while stream.next().is_some() {
+            let n = stream.fill(pages, &mut out);
+            bytes.extend_from_slice(&out[..n]);
         }
+        bytes
     }
 
     fn headers(pages: &Fake, piece: usize) -> (u32, Vec<u8>) {
@@ -265,6 +282,60 @@ mod tests {
         let bytes = all(stream, pages, piece);
         assert_eq!(bytes.len() as u64, len);
         (phnum, bytes)
+    }
+
+    /// Offset, address, bytes in the file and in memory of each PT_LOAD.
+    fn loads(headers: &[u8]) -> Vec<[u64; 4]> {
+        let word = |header: &[u8], at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
+        let load = |header: &[u8]| (header[0] == 1).then(|| [8, 24, 32, 40].map(|at| word(header, at)));
+        headers[64..].as_chunks::<PHDR_SIZE>().0.iter().filter_map(|header| load(header)).collect()
+    }
+
+    #[test]
+    fn every_segment_lies_behind_the_headers_at_the_place_of_its_blocks() {
+        for kinds in ["ZDZ.DZ", "ZZZZ", "D", ".ZZD", "Z.Z.Z"] {
+            let pages = fake(kinds);
+            let (_, bytes) = headers(&pages, 4096);
+            let data = Layout::for_pages(1 << 34, pages.pages()).unwrap().blocks().start;
+            assert!(!loads(&bytes).is_empty());
+            for [offset, address, ..] in loads(&bytes) {
+                assert_eq!(offset, data + address, "{kinds}");
+            }
+        }
+    }
+
+    /// A machine's memory of which the first page of each range has a block, and the others are zero.
+    struct Sparse(RamLayout);
+
+    impl CorePages for Sparse {
+        fn pages(&self) -> u32 {
+            self.0.pages()
+        }
+        fn gfn(&self, index: PageIndex) -> Gfn {
+            self.0.gfn_of(index).unwrap()
+        }
+        fn content(&self, index: PageIndex) -> (Content, u32) {
+            let first = self.0.ranges().any(|range| range.index == index.0);
+            (if first { Content::Block } else { Content::Zero }, 1)
+        }
+        fn run(&self, index: PageIndex) -> CorePage {
+            let content = self.content(index).0;
+            let pages = if content == Content::Block { 1 } else { self.0.left_in_range(index) };
+            CorePage { gfn: self.gfn(index), index: index.0, pages, content }
+        }
+    }
+
+    #[test]
+    fn memory_around_the_hole_and_above_4_gib_has_segments_of_its_own() {
+        const GIB: u64 = 1 << 30;
+        let pages = Sparse(RamLayout::new(6 * GIB).unwrap());
+        let layout = Layout::for_pages(8 * GIB, pages.pages()).unwrap();
+        let phnum = Count::default().step(&pages, u32::MAX).unwrap();
+        let mut bytes = vec![0; 4096];
+        let len = Headers::new(&layout, phnum, 8).fill(&pages, &mut bytes);
+        let data = layout.blocks().start;
+        let [low, high] = [[data, 0, 4096, 3 * GIB], [data + 3 * GIB, 4 * GIB, 4096, 3 * GIB]];
+        assert_eq!(loads(&bytes[..len]), [low, high]);
     }
 
     #[test]
@@ -298,13 +369,29 @@ mod tests {
     }
 
     #[test]
-    fn bitmap_and_checksums_agree_with_the_pages() {
-        let pages = fake("DZD.DDDDDZ.");
-        let bitmap = all(Bitmap::default(), &pages, 512);
-        for n in 0..11 {
-            assert_eq!(content_of(&bitmap, 11, PageIndex(n)) == Content::Block, pages.0[n as usize] == Content::Block, "{n}");
+    fn pages_seen_together_make_the_same_headers() {
+        let mut pages = fake(&"DDZ.DZZZZZ...DDDDDDDD".repeat(40));
+        let one_by_one = headers(&pages, 4096);
+        for looks in [2, 3, 8, 1000] {
+            pages.1 = looks;
+            assert_eq!(headers(&pages, 4096), one_by_one, "{looks}");
         }
-        let sums = all(Checksums::of(0, u32::MAX), &pages, 512);
+    }
+
+    #[test]
+    fn a_piece_takes_a_bounded_number_of_looks() {
+        let pages = fake(&"D".repeat(3 * LOOKS as usize));
+        let mut stream = Headers::new(&Layout::for_pages(1 << 34, pages.pages()).unwrap(), 2, 8);
+        let mut out = [0; 4096];
+        assert_eq!((stream.fill(&pages, &mut out), stream.next()), (120, Some(LOOKS)));
+        assert_eq!((stream.fill(&pages, &mut out), stream.next()), (0, Some(2 * LOOKS)));
+        assert_eq!((stream.fill(&pages, &mut out), stream.next()), (56, None));
+    }
+
+    #[test]
+    fn checksums_are_those_of_final_blocks() {
+        let pages = fake("DZD.DDDDDZ.");
+        let sums = all(Checksums::of(0, 11), &pages, 512);
         let at = |n: usize| u32::from_le_bytes(sums[n * 4..n * 4 + 4].try_into().unwrap());
         assert_eq!((sums.len(), at(0), at(1), at(2), at(3)), (44, 100, 0, 102, 0));
         assert_eq!(all(Checksums::of(4, 6), &pages, 512), sums[16..24]);

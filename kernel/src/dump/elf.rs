@@ -31,14 +31,16 @@ const PT_NOTE: u32 = 4;
 /// R, W and X: a core says nothing about protection.
 const PF_RWX: u32 = 7;
 
-/// A page as the program headers see it.
+/// Pages as the program headers see them: neighbours in the guest and in the space, all with the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CorePage {
-    /// Guest page number.
+    /// Guest page number of the first.
     pub gfn: Gfn,
-    /// Page index: block number in the space.
+    /// Page index of the first: block number in the space.
     pub index: u32,
-    /// Its content.
+    /// Number of pages, at least 1.
+    pub pages: u32,
+    /// Their content.
     pub content: Content,
 }
 
@@ -58,28 +60,31 @@ pub struct Load {
 impl Load {
     fn start(page: CorePage) -> Option<Self> {
         let (data, zero) = match page.content {
-            Content::Block => (1, 0),
-            Content::Zero => (0, 1),
+            Content::Block => (page.pages, 0),
+            Content::Zero => (0, page.pages),
             Content::Missing => return None,
         };
         Some(Self { gfn: page.gfn, index: page.index, data, zero })
     }
 
-    /// Takes `page` in, if it continues this segment.
+    /// Takes `page`'s pages in, if they continue this segment.
     fn extend(&mut self, page: CorePage) -> bool {
         let len = self.data + self.zero;
         let next = self.gfn.checked_add(u64::from(len)) == Some(page.gfn) && self.index + len == page.index;
         match page.content {
-            Content::Block if next && self.zero == 0 => self.data += 1,
-            Content::Zero if next => self.zero += 1,
+            Content::Block if next && self.zero == 0 => self.data += page.pages,
+            Content::Zero if next => self.zero += page.pages,
             _ => return false,
         }
         true
     }
 
     /// Encodes the program header; blocks start at byte `data_offset` of the space.
+    ///
+    /// `p_offset` is where the first page's block lies, also where no page of the segment has one: crash(8) takes the offset of
+    /// the first PT_LOAD for the size of the headers, so 0 there makes it refuse the file.
     pub fn encode(&self, data_offset: u64) -> [u8; PHDR_SIZE] {
-        let offset = if self.data == 0 { 0 } else { data_offset + u64::from(self.index) * PAGE_SIZE };
+        let offset = data_offset + u64::from(self.index) * PAGE_SIZE;
         let filesz = u64::from(self.data) * PAGE_SIZE;
         let memsz = filesz + u64::from(self.zero) * PAGE_SIZE;
         encode_phdr(PT_LOAD, PF_RWX, offset, self.gfn.base().as_u64(), filesz, memsz)
@@ -93,7 +98,7 @@ pub struct LoadBuilder {
 }
 
 impl LoadBuilder {
-    /// Takes the next page; returns a segment that it ended, if any.
+    /// Takes the next pages; returns a segment that they ended, if any.
     pub fn push(&mut self, page: CorePage) -> Option<Load> {
         if let Some(open) = &mut self.open
             && open.extend(page)
@@ -199,7 +204,7 @@ mod tests {
                 'Z' => Content::Zero,
                 _ => Content::Missing,
             };
-            out.extend(builder.push(CorePage { gfn: Gfn::new(n as u64), index: n as u32, content }));
+            out.extend(builder.push(CorePage { gfn: Gfn::new(n as u64), index: n as u32, pages: 1, content }));
         }
         out.extend(builder.finish());
         out
@@ -217,9 +222,26 @@ mod tests {
     }
 
     #[test]
+    fn pages_that_come_together_make_the_same_segments_as_one_by_one() {
+        let mut builder = LoadBuilder::default();
+        let mut next = 0;
+        let mut push = |content, pages| {
+            let page = CorePage { gfn: Gfn::new(next), index: next as u32, pages, content };
+            next += u64::from(pages);
+            builder.push(page)
+        };
+        assert_eq!(push(Content::Block, 3), None);
+        assert_eq!(push(Content::Zero, 1 << 25), None);
+        assert_eq!(push(Content::Zero, 7), None);
+        assert_eq!(push(Content::Missing, 2), Some(load(0, 3, (1 << 25) + 7)));
+        assert_eq!(push(Content::Block, 1), None);
+        assert_eq!(builder.finish(), Some(load((1 << 25) + 12, 1, 0)));
+    }
+
+    #[test]
     fn a_hole_in_guest_memory_ends_a_segment_even_where_blocks_go_on() {
         let mut b = LoadBuilder::default();
-        let page = |gfn, index| CorePage { gfn: Gfn::new(gfn), index, content: Content::Block };
+        let page = |gfn, index| CorePage { gfn: Gfn::new(gfn), index, pages: 1, content: Content::Block };
         assert_eq!(b.push(page(10, 10)), None);
         assert_eq!(b.push(page(100, 11)), Some(load(10, 1, 0)));
         assert_eq!(b.finish(), Some(Load { gfn: Gfn::new(100), index: 11, data: 1, zero: 0 }));
@@ -237,6 +259,15 @@ mod tests {
         assert_eq!(u64::from_le_bytes(p[32..40].try_into().unwrap()), 0x1000);
         assert_eq!(u64::from_le_bytes(p[40..48].try_into().unwrap()), 0x3000);
         assert_eq!(u64::from_le_bytes(p[48..56].try_into().unwrap()), 0);
+    }
+
+    #[test]
+    fn a_segment_of_zeros_has_the_offset_of_its_blocks() {
+        for (first, data, zero) in [(0, 0, 2), (7, 0, 1), (7, 1, 1)] {
+            let header = load(first, data, zero).encode(0x10_0000);
+            let offset = u64::from_le_bytes(header[8..16].try_into().unwrap());
+            assert_eq!(offset, 0x10_0000 + u64::from(first) * PAGE_SIZE, "{first} {data} {zero}");
+        }
     }
 
     #[test]

@@ -11,9 +11,12 @@
 //! [`elf`], [`notes`], [`selected`] and [`vmcoreinfo`] are pure formats, shared with the host command. What real tools demand
 //! of the file was measured (`docs/on-disk-format.md`): program headers at 64, the note segment first, `p_align` 0.
 
+pub mod bound;
 pub mod describe;
 pub mod elf;
 pub mod gate;
+pub mod kernel_note;
 pub mod notes;
 pub mod selected;
 pub mod vmcoreinfo;
+pub mod window;

@@ -10,7 +10,7 @@ use super::phys::DirectMap;
 use crate::addr::{Hfn, PAGE_SIZE};
 use alloc::alloc::{Layout, alloc, handle_alloc_error};
 
-/// Frames of host memory, filled with a pattern that is not zero.
+/// Frames of host memory, filled with a pattern that is not zero, and one of zeros behind them.
 #[derive(Clone, Copy, Debug)]
 pub struct FakeRam {
     map: DirectMap,
@@ -25,13 +25,16 @@ impl FakeRam {
     pub fn new(first: Hfn, frames: u32) -> Self {
         assert!(frames > 0, "no memory is no stand-in for memory");
         let bytes = frames as usize * PAGE_SIZE as usize;
-        let layout = Layout::from_size_align(bytes, PAGE_SIZE as usize).expect("a page is a power of two");
+        let with_zeros = bytes + PAGE_SIZE as usize;
+        let layout = Layout::from_size_align(with_zeros, PAGE_SIZE as usize).expect("a page is a power of two");
         // SAFETY: the size is not zero.
         let base = unsafe { alloc(layout) };
         if base.is_null() {
             handle_alloc_error(layout);
         }
         // SAFETY: as long as the allocation.
+        unsafe { base.write_bytes(0, with_zeros) };
+        // SAFETY: shorter than that.
         unsafe { base.write_bytes(0xa5, bytes) };
         let offset = (base.expose_provenance() as u64).wrapping_sub(first.base().as_u64());
         // SAFETY: the frames of the region are in the allocation, which is leaked and nobody else's.
@@ -41,6 +44,11 @@ impl FakeRam {
     /// Returns the map that sees the frames.
     pub const fn map(&self) -> DirectMap {
         self.map
+    }
+
+    /// Returns the frame of zeros, which is none of the region's.
+    pub const fn zeros(&self) -> Hfn {
+        Hfn::new(self.region.first.as_u64() + self.region.count as u64)
     }
 
     /// Returns the frames.

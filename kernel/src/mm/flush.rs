@@ -2,7 +2,8 @@
 //!
 //! A CPU can hold a translation in two places: in its TLB while it runs the guest, and in the hypervisor's own hands
 //! between an exit and the next entry (a copy of guest bytes that has found its frame). A stay in the
-//! hypervisor is therefore a *read section*; there is no lock around a copy.
+//! hypervisor is therefore a *read section*; there is no lock around a copy. A CPU whose word says that it is in the guest may read
+//! a resident page between two runs of that guest ([`super::resident`]): to the protocol this is one more translation in its TLB.
 //!
 //! ```text
 //!            leave                    enter(object)
@@ -83,7 +84,8 @@ impl<W: Word> Generation<W> {
         self.0.load(Ordering::SeqCst)
     }
 
-    fn bump(&self) -> u64 {
+    /// Makes every CPU flush before it enters the guest again; returns the new generation.
+    pub(super) fn bump(&self) -> u64 {
         self.0.add_one() + 1
     }
 }
@@ -115,6 +117,11 @@ impl CpuWords {
 }
 
 impl<W: Word> CpuWords<W> {
+    /// Returns how many CPUs there are.
+    pub const fn online(&self) -> usize {
+        self.online
+    }
+
     fn of(cpus: usize) -> Self {
         assert!(cpus <= MAX_CPUS, "start-up leaves CPUs beyond the limit off");
         let per_cpu = |_| PerCpu { word: W::new(CpuWord::FIRST.0), seen: [const { AtomicU64::new(0) }; _] };
@@ -155,6 +162,13 @@ impl<W: Word> CpuWords<W> {
     pub fn is_in_guest(&self, cpu: CpuId) -> bool {
         W::fence();
         matches!(self.look(cpu.index()).mode(), Mode::Guest(_))
+    }
+
+    /// Returns whether some CPU is in guest mode with `object`. One that enters after a call that
+    /// says no sees all that the caller has done before.
+    pub fn is_any_in(&self, object: ObjectId) -> bool {
+        W::fence();
+        (0..self.online).any(|cpu| self.look(cpu).mode() == Mode::Guest(object))
     }
 
     /// Stores the CPU's next word; what it did before is seen by who reads the word, what it reads later is read after the store.

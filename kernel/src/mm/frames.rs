@@ -12,9 +12,10 @@
 //! * A [`Frame`] is the only right to a frame that is neither free nor in a leaf; it cannot be copied, so a frame cannot be freed
 //!   twice or put into two leaves by safe code of this crate. The word is checked all the same.
 //! * What comes from [`FrameTable::alloc`] holds its last owner's bytes: who installs it has zeroed or filled it.
-//! * A mapped frame leaves its leaf only by the thread that holds its claim; a claim and pins exclude each other.
+//! * A mapped frame leaves its leaf only by the thread that holds its claim or has taken it; a claim and pins exclude each other.
 //!
-//! Lock: the free list's ([`rank::FRAMES`]), held for a few words only. Nothing here allocates after [`FrameTable::new`].
+//! Lock: the free list's ([`rank::FRAMES`]), held for a few words only. Nothing here allocates: the table lies in memory that was set
+//! aside for it ([`FrameStore`]), which grows with the pool.
 
 mod entry;
 mod regions;
@@ -27,7 +28,6 @@ use super::{
 };
 use crate::addr::{Hfn, PageIndex};
 use crate::sync::{Ranked, rank};
-use alloc::boxed::Box;
 use core::{
     fmt,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -120,11 +120,37 @@ pub struct Owner {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Busy;
 
+/// The memory that a frame table lies in: twelve bytes a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameStore {
+    entries: &'static [AtomicU64],
+    checksums: &'static [AtomicU32],
+}
+
+impl FrameStore {
+    /// Takes memory that is filled with [`Self::entry`] and [`Self::checksum`] of every position.
+    pub const fn new(entries: &'static [AtomicU64], checksums: &'static [AtomicU32]) -> Self {
+        Self { entries, checksums }
+    }
+
+    /// Returns the first word of position `n` of `total`: free, and the next one behind it.
+    #[inline]
+    pub const fn entry(n: u32, total: u32) -> AtomicU64 {
+        AtomicU64::new(Entry::free(if n + 1 < total { n + 1 } else { LAST }).0)
+    }
+
+    /// Returns the first checksum of a position.
+    #[inline]
+    pub const fn checksum(_: u32) -> AtomicU32 {
+        AtomicU32::new(0)
+    }
+}
+
 /// All frames of the pool: free list, reverse entries, pins, checksums.
 pub struct FrameTable {
     regions: Regions,
-    entries: Box<[AtomicU64]>,
-    checksums: Box<[AtomicU32]>,
+    entries: &'static [AtomicU64],
+    checksums: &'static [AtomicU32],
     free: Ranked<FreeList, { rank::FRAMES }>,
     /// The length of the free list, for looks without its lock.
     free_count: AtomicU32,
@@ -151,18 +177,33 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`RegionError`] says what is wrong with the regions.
-    pub fn new(regions: &[FrameRegion]) -> Result<Self, RegionError> {
+    ///
+    /// # Panics
+    /// If the memory is for another number of frames (our bug).
+    pub fn within(store: FrameStore, regions: &[FrameRegion]) -> Result<Self, RegionError> {
         let regions = Regions::place(regions)?;
         let total = regions.total();
-        let link = |n| Entry::free(if n + 1 < total { n + 1 } else { LAST });
+        assert!(store.entries.len() == total as usize && store.checksums.len() == total as usize, "twelve bytes a frame");
         Ok(Self {
             regions,
-            entries: (0..total).map(|n| AtomicU64::new(link(n).0)).collect(),
-            checksums: (0..total).map(|_| AtomicU32::new(0)).collect(),
+            entries: store.entries,
+            checksums: store.checksums,
             free: Ranked::new(FreeList { head: 0, count: total }),
             free_count: AtomicU32::new(total),
             owned: [const { AtomicU32::new(0) }; _],
         })
+    }
+
+    /// The same in memory of the host's heap, which is never given back.
+    ///
+    /// # Errors
+    /// As [`Self::within`].
+    #[cfg(test)]
+    pub fn new(regions: &[FrameRegion]) -> Result<Self, RegionError> {
+        let total = Regions::place(regions)?.total();
+        let entries = (0..total).map(|n| FrameStore::entry(n, total)).collect::<alloc::vec::Vec<_>>();
+        let checksums = (0..total).map(FrameStore::checksum).collect::<alloc::vec::Vec<_>>();
+        Self::within(FrameStore::new(entries.leak(), checksums.leak()), regions)
     }
 
     /// Takes a frame off the free list; its content is whatever its last owner left.
@@ -206,7 +247,8 @@ impl FrameTable {
         if chain.count == 0 {
             chain.tail = frame.position;
         }
-        (chain.head, chain.count) = (frame.position, chain.count + 1);
+        // No more than the table has entries, whose number is one of 32 bits.
+        (chain.head, chain.count) = (frame.position, chain.count.wrapping_add(1));
     }
 
     /// Gives the frames of a chain back.
@@ -257,7 +299,12 @@ impl FrameTable {
 
     /// Gives back a pin.
     pub fn unpin(&self, pin: Pin) {
-        self.update(pin.hfn, |entry| Some(entry.unpinned())).expect("a pinned frame can be unpinned");
+        self.unpin_frame(pin.hfn);
+    }
+
+    /// The same for a pin that is known by its page.
+    pub(super) fn unpin_frame(&self, hfn: Hfn) {
+        self.update(hfn, |entry| Some(entry.unpinned())).expect("a pinned frame can be unpinned");
     }
 
     /// Returns how many pins a frame has.
@@ -314,6 +361,24 @@ impl FrameTable {
         Frame::new(hfn, position)
     }
 
+    /// Takes a frame from behind a leaf that is about to let go of it, if it still holds `owner`'s
+    /// page and is neither pinned nor claimed. As a claim this excludes pins and claims of others.
+    #[inline(always)]
+    pub(super) fn take(&self, hfn: Hfn, owner: Owner) -> Result<Frame, Busy> {
+        let position = self.position(hfn);
+        let word = &self.entries[position as usize];
+        let mapped = Entry::mapped(owner).0;
+        word.compare_exchange(mapped, Entry::HELD.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| Busy)?;
+        self.owned[usize::from(owner.object.as_u16())].fetch_sub(1, Ordering::Relaxed);
+        Ok(Frame::new(hfn, position))
+    }
+
+    /// Puts a frame that was [taken](Self::take) back behind its leaf, which has changed meanwhile.
+    #[cold]
+    pub(super) fn put_back(&self, frame: Frame, owner: Owner) {
+        self.map(frame, owner);
+    }
+
     /// Claims a frame for moving it out or cleaning it, if it still holds `owner`'s page.
     #[inline(always)]
     pub(super) fn claim(&self, hfn: Hfn, owner: Owner) -> Result<(), Busy> {
@@ -335,6 +400,12 @@ impl FrameTable {
     pub(super) fn pin(&self, hfn: Hfn, owner: Owner) -> Result<Pin, Busy> {
         self.update(hfn, |entry| entry.pinned().filter(|_| entry.state() == State::Mapped(owner)))?;
         Ok(Pin { hfn })
+    }
+
+    /// Returns the checksum of the block of a frame that is in hand.
+    #[inline]
+    pub(super) fn checksum_of(&self, frame: &Frame) -> Crc32c {
+        Crc32c(self.checksums[frame.position as usize].load(Ordering::Relaxed))
     }
 
     /// Keeps the checksum of the frame's block; before the leaf says *has block*.

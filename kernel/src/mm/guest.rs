@@ -14,6 +14,8 @@ pub enum GuestAccess {
     NotRam(Gpa),
     /// The page cannot be read back; the partition crashes with that reason.
     Lost(Gpa),
+    /// No frame will come free for the page, because pages cannot be written; the partition crashes with that reason.
+    Unwritable(Gpa),
 }
 
 /// Copies from and to a partition's logical memory. May cross pages; sets A, and D for writes.

@@ -26,6 +26,8 @@ pub enum NotNow {
     Wait,
     /// It cannot be read back.
     Lost,
+    /// No frame will come free for it, because pages cannot be written.
+    Unwritable,
 }
 
 /// Makes pages resident; the pager is one.
@@ -65,6 +67,7 @@ impl<M: FrameMemory, F: Faulter> GuestBytes<'_, M, F> {
             self.faulter.fault(self.object, index, access).map_err(|not_now| match not_now {
                 NotNow::Wait => GuestAccess::NotResident(gpa),
                 NotNow::Lost => GuestAccess::Lost(gpa),
+                NotNow::Unwritable => GuestAccess::Unwritable(gpa),
             })?;
         }
         Err(GuestAccess::NotResident(gpa))

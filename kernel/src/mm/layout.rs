@@ -15,6 +15,14 @@ pub const HOLE_BASE: u64 = 0xc000_0000;
 /// End of the device hole.
 pub const HOLE_END: u64 = 0x1_0000_0000;
 
+/// Returns whether an address lies in the device hole.
+#[inline(always)]
+pub const fn is_in_hole(gpa: Gpa) -> bool {
+    const SHIFT: u32 = HOLE_BASE.trailing_zeros();
+    const _: () = assert!(HOLE_END - HOLE_BASE == 1 << SHIFT);
+    gpa.as_u64() >> SHIFT == HOLE_BASE >> SHIFT
+}
+
 /// One contiguous range of RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RamRange {
@@ -70,6 +78,13 @@ impl RamLayout {
         } else {
             None
         }
+    }
+
+    /// Returns how many pages there are from `index` to the end of its range; 0 beyond the last.
+    pub const fn left_in_range(&self, index: PageIndex) -> u32 {
+        let n = index.0 as u64;
+        let end = if n < self.low { self.low } else { self.low + self.high };
+        end.saturating_sub(n) as u32
     }
 
     /// Returns the guest page of RAM page `index`.

@@ -6,6 +6,9 @@
 //!
 //!  absent    63  62....52  51....39  38..35  34...........3  2..0
 //!             1      0       all 1     tag       payload       0
+//!
+//!  zeros     63  62....52  51....35  34......12  11...0
+//!             1      0         0     the frame   A, attributes: read only
 //! ```
 //!
 //! In an absent leaf the three lowest bits are clear; then both formats ignore the rest
@@ -15,6 +18,14 @@
 //! at every level.
 //!
 //! The formats are values of [`Format`], not types: they differ in a few constants.
+//!
+//! # The shared frame of zeros
+//!
+//! An untouched page that the guest has read shows it one frame of zeros, which all such pages
+//! share, read-only. To the CPU this leaf is present. To us it is absent, and *untouched*: it has
+//! the sign, its tag is 0, and no frame of the pool is in it. A write or an instruction fetch faults.
+//! EPT ignores the sign unless #VE is in use (SDM 3C "Format of an EPT Page-Table Entry that Maps a
+//! 4-KByte Page"); in NPT it is NX.
 //!
 //! # Without A and D bits
 //!
@@ -57,7 +68,7 @@ pub struct Mapping {
 /// The state of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leaf {
-    /// Never touched: reads as zeros, has no frame.
+    /// Reads as zeros, has no frame: never touched, or only read since, by the shared frame of zeros.
     Untouched,
     /// Known to be zero, has no frame.
     Zero,
@@ -86,15 +97,20 @@ pub struct Format {
     pub dirty: u64,
     /// Without A and D bits, the permission to write: there while A and D are both set. Else 0.
     pub write: u64,
+    /// Bits that a leaf which permits reading alone has beside the address; A is among them.
+    pub read_only: u64,
 }
 
 /// Read, write, execute of EPT; present, write, user of NPT.
 const ACCESS_BITS: u64 = 0b111;
+const EPT_READ: u64 = 0b001;
+const NPT_PRESENT_USER: u64 = 0b101;
 const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
 /// Software bit of a present leaf: block and checksum are current while D is clear.
 pub(super) const HAS_BLOCK: u64 = 1 << 52;
+const SIGN: u64 = 1 << 63;
 /// Of every absent leaf: the sign, which no present one has, and the guard.
-const GUARD: u64 = 1 << 63 | ((1 << 52) - 1) & !((1 << 39) - 1);
+const GUARD: u64 = SIGN | ((1 << 52) - 1) & !((1 << 39) - 1);
 const PAYLOAD_SHIFT: u32 = 3;
 const TAG_SHIFT: u32 = 35;
 
@@ -117,12 +133,31 @@ impl Format {
     ///
     /// Leaves are write-back and ignore the guest's PAT: a guest that could make its view of a frame uncached would read stale
     /// bytes after a page-in, and could leave the hypervisor to read stale ones.
-    pub const EPT: Self =
-        Self { leaf: ACCESS_BITS | Self::EPT_WRITE_BACK, table: ACCESS_BITS, accessed: 1 << 8, dirty: 1 << 9, write: 0 };
+    pub const EPT: Self = Self {
+        leaf: ACCESS_BITS | Self::EPT_WRITE_BACK,
+        table: ACCESS_BITS,
+        accessed: 1 << 8,
+        dirty: 1 << 9,
+        write: 0,
+        read_only: EPT_READ | Self::EPT_WRITE_BACK | 1 << 8,
+    };
     /// The same for a CPU without A and D bits, or with these switched off in the EPTP: it ignores bits 8 and 9.
-    pub const EPT_WITHOUT_AD: Self = Self { leaf: Self::EPT_WRITE_BACK, accessed: ACCESS_BITS, write: 1 << 1, ..Self::EPT };
+    pub const EPT_WITHOUT_AD: Self = Self {
+        leaf: Self::EPT_WRITE_BACK,
+        accessed: ACCESS_BITS,
+        write: 1 << 1,
+        read_only: EPT_READ | Self::EPT_WRITE_BACK,
+        ..Self::EPT
+    };
     /// AMD's nested page tables: ordinary long-mode entries, always walked as user accesses.
-    pub const NPT: Self = Self { leaf: ACCESS_BITS, table: ACCESS_BITS, accessed: 1 << 5, dirty: 1 << 6, write: 0 };
+    pub const NPT: Self = Self {
+        leaf: ACCESS_BITS,
+        table: ACCESS_BITS,
+        accessed: 1 << 5,
+        dirty: 1 << 6,
+        write: 0,
+        read_only: NPT_PRESENT_USER | 1 << 5,
+    };
 
     const EPT_WRITE_BACK: u64 = 6 << 3 | 1 << 6;
 
@@ -165,6 +200,16 @@ impl Format {
             tag::LOANED => Leaf::Loaned,
             _ => panic!("an absent leaf has one of six tags"),
         }
+    }
+
+    /// Returns the word of an untouched page that shows the guest `zeros`, the shared frame.
+    ///
+    /// # Panics
+    /// If the address would reach into the tag (our bug: the frame is in the kernel's image).
+    pub const fn showing_zeros(&self, zeros: Hfn) -> u64 {
+        let base = zeros.base().as_u64();
+        assert!(base < 1 << TAG_SHIFT, "the frame of zeros lies below 32 GiB");
+        SIGN | base | self.read_only
     }
 
     /// Returns the entry that points to a table.
@@ -248,6 +293,19 @@ pub const fn is_table(word: u64) -> bool {
 #[inline]
 pub const fn is_resident(word: u64) -> bool {
     (word as i64) >= 0
+}
+
+/// Returns whether a page has no frame and no content.
+#[inline]
+pub(super) const fn reads_as_zeros(word: u64) -> bool {
+    const STATES: u64 = 1 << tag::UNTOUCHED | 1 << tag::ZERO | 1 << tag::LOANED;
+    STATES >> state_of(word) & 1 != 0
+}
+
+/// Returns whether a leaf shows the guest the shared frame of zeros.
+#[inline]
+pub const fn shows_zeros(word: u64) -> bool {
+    !is_resident(word) && word & ACCESS_BITS != 0
 }
 
 /// Returns the frame or table that a present entry points to.
@@ -368,6 +426,37 @@ mod tests {
                 assert!(format.is_touched(format.with_dirty(format.cleaned(word))), "{format:x?} {mapping:?}");
             }
         }
+    }
+
+    /// SDM 3C "Format of an EPT Page-Table Entry that Maps a 4-KByte Page"; APM 2 "4-Kbyte Page Translation".
+    #[test]
+    fn a_leaf_of_the_shared_zeros_permits_reading_alone_and_is_untouched() {
+        let zeros = Hfn::new(0x1234);
+        for (format, word) in [
+            (Format::EPT, 1 << 63 | 0x123_4171),
+            (Format::EPT_WITHOUT_AD, 1 << 63 | 0x123_4071),
+            (Format::NPT, 1 << 63 | 0x123_4025),
+        ] {
+            let shown = format.showing_zeros(zeros);
+            assert_eq!(shown, word, "{format:x?}");
+            assert_eq!((format.decode(shown), state_of(shown)), (Leaf::Untouched, state_of(EMPTY)));
+            assert!(shows_zeros(shown) && !is_resident(shown) && frame_of(shown) == zeros);
+            for leaf in absent_leaves().chain(present_leaves()) {
+                assert!(!shows_zeros(format.encode(leaf)), "{leaf:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_shared_zeros_may_lie_below_32_gib() {
+        let last = Format::NPT.showing_zeros(Hfn::new((1 << 23) - 1));
+        assert_eq!((Format::NPT.decode(last), state_of(last)), (Leaf::Untouched, state_of(EMPTY)));
+    }
+
+    #[test]
+    #[should_panic(expected = "below 32 GiB")]
+    fn higher_up_they_would_look_like_another_state() {
+        Format::NPT.showing_zeros(Hfn::new(1 << 23));
     }
 
     #[test]

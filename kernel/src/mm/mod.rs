@@ -6,6 +6,7 @@
 //!     ├── table ─────> TableReserve           paths to leaves; table pages
 //!     └── flush ─────> CpuWords               when a frame that left its leaf may be used again
 //!   guest_bytes ──> page, phys                copies, under the read section of `flush`
+//!   resident ─────> table, phys               the same of what is there, and nothing else
 //! ```
 //!
 //! Mechanism only: which page leaves, when, and what is read and written is the pager's business (`paging`); how much a
@@ -23,6 +24,9 @@ pub mod leaf;
 pub mod object;
 pub mod page;
 pub mod phys;
+pub mod resident;
 pub mod table;
 #[cfg(test)]
 mod test_bed;
+#[cfg(target_os = "none")]
+pub mod zeros;

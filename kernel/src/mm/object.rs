@@ -27,9 +27,9 @@ use super::{
     frames::FrameTable,
     layout::RamLayout,
     page::Page,
-    table::{Leaves, OutOfTables, Table, TableReserve},
+    table::{LeafTable, Leaves, OutOfTables, Table, TableReserve},
 };
-use crate::addr::{Hfn, PageIndex};
+use crate::addr::{Gfn, Hfn, PageIndex};
 use crate::arch::percpu::CpuId;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -39,6 +39,9 @@ pub use pages::Pages;
 pub use table::{ObjectError, ObjectTable};
 use teardown::Cursor;
 pub use teardown::Progress;
+
+/// Gaps that one look for the next touched page passes over: each is 2 MiB of guest memory or more.
+const GAPS: u32 = 64;
 
 /// Number of a memory object, unique among those that live.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -160,10 +163,47 @@ impl MemoryObject {
         Some(Page::new(self, slot, index))
     }
 
-    /// Returns the surroundings of a page: its neighbours are found without another walk. `None` as for [`MemoryObject::existing`].
+    /// Returns the frame of a page that is resident and marked as accessed; the page is looked for in the table alone.
+    #[inline(always)]
+    pub fn accessed_frame(&self, gfn: Gfn) -> Option<Hfn> {
+        self.table.slot(gfn)?.load().accessed_frame()
+    }
+
+    /// Returns how many pages from `index` on have no table, up to the end of their RAM range at most: they are untouched. 0 if
+    /// page `index` has one or is no page of this object.
+    pub fn without_table(&self, index: PageIndex) -> u32 {
+        let Some(gfn) = self.layout.gfn_of(index) else { return 0 };
+        let gap = self.table.gap(gfn).min(u64::from(self.layout.left_in_range(index)));
+        gap as u32
+    }
+
+    /// Returns the first page from `from` on that has a table, as far as a bounded number of looks over gaps tells; a page further
+    /// on is not passed by. All between are untouched.
+    pub fn skip_untouched(&self, from: u32) -> u32 {
+        let mut next = from;
+        for _ in 0..GAPS {
+            match self.without_table(PageIndex(next)) {
+                0 => break,
+                gap => next = next.saturating_add(gap),
+            }
+        }
+        next
+    }
+
+    /// Returns page `index` and its surroundings, in which its neighbours are found without another walk. `None` as for
+    /// [`MemoryObject::existing`].
     #[inline]
-    pub fn near(&self, index: PageIndex) -> Option<Near<'_>> {
-        Some(Near { object: self, leaves: self.table.leaves(self.layout.gfn_of(index)?)? })
+    pub fn locate(&self, index: PageIndex) -> Option<(Near<'_>, Page<'_>)> {
+        let gfn = self.layout.gfn_of(index)?;
+        let leaves = self.table.leaves(gfn)?;
+        let page = Page::new(self, leaves.slot_of(gfn), index);
+        Some((Near { object: self, leaves }, page))
+    }
+
+    /// Returns surroundings that were found before, without a walk: for work under way, as long as which an object keeps its tables.
+    #[inline]
+    pub fn near_at(&self, at: LeafTable) -> Near<'_> {
+        Near { object: self, leaves: self.table.leaves_at(at) }
     }
 
     #[cold]
@@ -176,6 +216,16 @@ impl MemoryObject {
     /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds none.
     pub fn flush(&self, words: &CpuWords, me: CpuId) -> (Ticket, Kicks) {
         Ticket::open(words, me, self.id, &self.generation)
+    }
+
+    /// Makes every CPU that has seen the shared frame of zeros in a leaf flush before it enters the
+    /// guest again: the leaf has changed.
+    ///
+    /// No ticket, because that frame is never reused. No kick, because no CPU is in the guest: an
+    /// incarnation has one vCPU, and the CPU that runs it is the one that makes the change.
+    #[cold]
+    pub(super) fn forget_zeros(&self) {
+        self.generation.bump();
     }
 
     /// Takes a ticket *before* a look at a page's state, to park on if the look is disappointing.
@@ -199,13 +249,50 @@ impl MemoryObject {
     }
 }
 
+/// Finds pages one after another: those that share a leaf table with the last one without a walk.
+pub struct PageFinder<'a> {
+    object: &'a MemoryObject,
+    near: Option<Near<'a>>,
+}
+
+impl<'a> PageFinder<'a> {
+    /// Finds pages of an object.
+    pub const fn new(object: &'a MemoryObject) -> Self {
+        Self { object, near: None }
+    }
+
+    /// Returns page `index`, or `None` as for [`MemoryObject::existing`].
+    #[inline]
+    pub fn find(&mut self, index: PageIndex) -> Option<Page<'a>> {
+        if let Some(page) = self.near.and_then(|near| near.page(index)) {
+            return Some(page);
+        }
+        let (near, page) = self.object.locate(index)?;
+        self.near = Some(near);
+        Some(page)
+    }
+}
+
 /// The pages that share a leaf table.
+#[derive(Clone, Copy)]
 pub struct Near<'a> {
     object: &'a MemoryObject,
     leaves: Leaves<'a, Arc<TableReserve>>,
 }
 
 impl<'a> Near<'a> {
+    /// Returns the object.
+    #[inline]
+    pub const fn object(&self) -> &'a MemoryObject {
+        self.object
+    }
+
+    /// Returns where this is, for [`MemoryObject::near_at`].
+    #[inline]
+    pub fn at(&self) -> LeafTable {
+        self.leaves.at()
+    }
+
     /// Returns page `index`, or `None` if its leaf is in another table or it is no page of the object.
     #[inline]
     pub fn page(&self, index: PageIndex) -> Option<Page<'a>> {

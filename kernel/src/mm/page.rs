@@ -81,6 +81,15 @@ pub enum Age {
     Absent,
 }
 
+/// What the guest could see of a page before it got a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Before {
+    /// Nothing: each access faulted.
+    Absent,
+    /// The shared frame of zeros.
+    SharedZeros,
+}
+
 /// A page with its leaf.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
@@ -122,15 +131,19 @@ impl<'a> Page<'a> {
     }
 
     /// Marks a resident page as accessed, for a write also as dirty, and returns its frame; the bytes are copied after that.
+    /// A read of a page that shows the shared zeros gets that frame.
     ///
     /// The frame stays this page's until the calling CPU enters a guest or idles ([`super::flush`]).
     ///
     /// # Errors
-    /// [`Refused::State`]: the page is not resident.
+    /// [`Refused::State`]: the page is not resident, and shows no zeros to be read.
     #[inline]
     pub fn touch(&self, access: Access) -> Result<Hfn, Refused> {
         let touched = |old: Seen| if access == Access::Write { old.accessed().dirtied() } else { old.accessed() };
-        self.remap(|old| Ok(touched(old)))
+        self.remap(|old| Ok(touched(old))).or_else(|refused| match access {
+            Access::Read => self.slot.load().shown_zeros().ok_or(refused),
+            Access::Write | Access::Execute => Err(refused),
+        })
     }
 
     /// Lets the guest into a resident page: notes its access where the CPU does not, which is what makes the leaf permit it.
@@ -157,6 +170,15 @@ impl<'a> Page<'a> {
     pub fn pin(&self) -> Result<Pin, Refused> {
         let (_, hfn) = self.present()?;
         self.frames().pin(hfn, self.owner()).map_err(|_| Refused::Pinned)
+    }
+
+    /// Gives back a pin of a page that was pinned by [`Page::pin`] and is known by its page: the pin has kept it in its frame.
+    ///
+    /// # Panics
+    /// If the page is not resident or not pinned (our bug).
+    pub fn unpin(&self) {
+        let (_, hfn) = self.present().expect("a pinned page stays in its leaf");
+        self.frames().unpin_frame(hfn);
     }
 
     #[inline]
@@ -204,17 +226,23 @@ impl<'a> Page<'a> {
         self.replace(from, to).map_err(|now| Refused::State(now.leaf()))
     }
 
-    /// Changes a page that is in one of the states that `from` accepts.
+    /// Changes a page that is in one of the states that `from` accepts. Every CPU that may have seen
+    /// the shared frame of zeros there flushes.
     #[inline]
-    fn transition(&self, from: impl Fn(Leaf) -> bool, to: Leaf) -> Result<(), Refused> {
+    fn transition(&self, from: impl Fn(Seen) -> bool, to: Seen) -> Result<Before, Refused> {
         loop {
             let seen = self.slot.load();
-            if !from(seen.leaf()) {
+            if !from(seen) {
                 return Err(Refused::State(seen.leaf()));
             }
-            if self.replace(seen, self.slot.encode(to)).is_ok() {
-                return Ok(());
+            if self.replace(seen, to).is_err() {
+                continue;
             }
+            if seen.shown_zeros().is_none() {
+                return Ok(Before::Absent);
+            }
+            self.object.forget_zeros();
+            return Ok(Before::SharedZeros);
         }
     }
 

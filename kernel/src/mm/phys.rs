@@ -76,9 +76,10 @@ fn check_range(offset: usize, len: usize) {
 }
 
 impl FrameMemory for DirectMap {
+    #[inline]
     fn zero(&self, hfn: Hfn) {
         // SAFETY: one frame, mapped by the contract of `new`.
-        unsafe { self.pointer(hfn).write_bytes(0, PAGE_SIZE as usize) };
+        unsafe { instr::zero_page(self.pointer(hfn)) };
     }
 
     fn copy_in(&self, hfn: Hfn, offset: usize, bytes: &[u8]) {

@@ -137,19 +137,15 @@ impl<M: TableMemory> Table<M> {
     /// # Errors
     /// [`OutOfTables`]: the reserve is empty. What was built of the path stays and is used the next time.
     pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<Slot<EntryOf<'_, M>>>, OutOfTables> {
-        let page = self.leaf_table(gfn, |page, index| match self.child(page, index) {
+        let table = self.leaf_table(gfn, |page, index| match self.child(page, index) {
             Some(child) => Ok(child),
             None => self.build_child(page, index),
         })?;
-        Ok(page.map(|page| self.slot_at(page, gfn)))
+        Ok(table.map(|table| self.slot_at(self.memory.page(table), gfn)))
     }
 
     #[inline]
-    fn leaf_table(
-        &self,
-        gfn: Gfn,
-        step: impl Fn(Hfn, usize) -> Result<Hfn, OutOfTables>,
-    ) -> Result<Option<M::Page<'_>>, OutOfTables> {
+    fn leaf_table(&self, gfn: Gfn, step: impl Fn(Hfn, usize) -> Result<Hfn, OutOfTables>) -> Result<Option<Hfn>, OutOfTables> {
         if gfn.as_u64() >= GFN_LIMIT {
             return Ok(None);
         }
@@ -157,14 +153,21 @@ impl<M: TableMemory> Table<M> {
         for level in (1..=ROOT).rev() {
             page = step(page, index_at(gfn, level))?;
         }
-        Ok(Some(self.memory.page(page)))
+        Ok(Some(page))
     }
 
     /// Returns the leaf table of a page, or `None` as for [`Table::slot`].
     #[inline]
     pub fn leaves(&self, gfn: Gfn) -> Option<Leaves<'_, M>> {
-        let page = self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTables)).ok()??;
-        Some(Leaves { table: self, page, number: gfn.as_u64() >> 9 })
+        let hfn = self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTables)).ok()??;
+        Some(self.leaves_at(LeafTable { hfn, number: gfn.as_u64() >> 9 }))
+    }
+
+    /// Returns a leaf table of this table that was found before, without a walk. It is not given back while the object has work
+    /// under way.
+    #[inline]
+    pub fn leaves_at(&self, at: LeafTable) -> Leaves<'_, M> {
+        Leaves { table: self, page: self.memory.page(at.hfn), at }
     }
 
     #[inline]
@@ -192,19 +195,52 @@ impl<M: TableMemory> Table<M> {
     }
 }
 
+/// Where a leaf table is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeafTable {
+    hfn: Hfn,
+    /// Which of all possible ones.
+    number: u64,
+}
+
+impl LeafTable {
+    /// Holds the leaf of no page.
+    pub const NONE: Self = Self { hfn: Hfn::new(0), number: u64::MAX };
+}
+
 /// One leaf table.
 pub struct Leaves<'a, M: TableMemory> {
     table: &'a Table<M>,
     page: M::Page<'a>,
-    /// Which of all possible ones.
-    number: u64,
+    at: LeafTable,
 }
+
+impl<M: TableMemory> Clone for Leaves<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: TableMemory> Copy for Leaves<'_, M> {}
 
 impl<'a, M: TableMemory> Leaves<'a, M> {
     /// Returns the leaf of a page, or `None` if it is in another table.
     #[inline]
     pub fn slot(&self, gfn: Gfn) -> Option<Slot<EntryOf<'a, M>>> {
-        (gfn.as_u64() >> 9 == self.number).then(|| self.table.slot_at(self.page, gfn))
+        (gfn.as_u64() >> 9 == self.at.number).then(|| self.table.slot_at(self.page, gfn))
+    }
+
+    /// Returns the leaf of the page that this table was found for.
+    #[inline]
+    pub fn slot_of(&self, gfn: Gfn) -> Slot<EntryOf<'a, M>> {
+        debug_assert!(gfn.as_u64() >> 9 == self.at.number, "a table is asked for the page that it was found for");
+        self.table.slot_at(self.page, gfn)
+    }
+
+    /// Returns where the table is, for [`Table::leaves_at`].
+    #[inline]
+    pub fn at(&self) -> LeafTable {
+        self.at
     }
 }
 

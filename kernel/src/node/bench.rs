@@ -5,22 +5,24 @@
 //! does in between is included: flush tickets, scans, checksums, requests, completions, and what the disk itself takes; of a
 //! memory-backed disk that is a copy, measured beside as `device`, in whose place a virtio disk would do DMA.
 
-use super::{Node, report, services};
+use super::{Node, NodePager, report, services};
 use crate::addr::{Gpa, PAGE_SIZE};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
-use crate::block::{Completion, Cookie, Disk, Operation, Request, SectorRange, Segment};
+use crate::block::{Completion, Cookie, Disk, Lane, Operation, Request, SectorRange, Segment};
 use crate::console::event::Event;
 use crate::mm::guest::{GuestAccess, GuestMemory};
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::MemoryObject;
+use crate::mm::phys::DirectMap;
+use crate::paging::counters::Snapshot;
 use crate::paging::{Drain, Store};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// What the configuration calls these measurements.
-pub const NAME: &str = "pager";
+pub const NAME: &str = crate::config::SELF_TESTS[0];
 /// Owner of the space while it is measured.
 const OWNER: &str = "self-test";
 /// Pages of the object: the poll looks at half as many leaves at a time.
@@ -32,6 +34,9 @@ const RUN: u64 = 64;
 /// Turns within which everything must have happened.
 const TURNS: u32 = 1_000_000;
 
+/// The object's bytes, as a vCPU's emulated accesses reach them.
+type NodeBytes<'a> = GuestBytes<'a, DirectMap, NodePager>;
+
 /// Why there are no figures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unmeasured {
@@ -39,6 +44,18 @@ pub enum Unmeasured {
     NoRoom,
     /// Something did not end.
     Stuck,
+    /// A page that leaves without a write was written.
+    Written,
+}
+
+impl core::fmt::Display for Unmeasured {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NoRoom => "no free paging space of 32 MiB, or no frames for as much",
+            Self::Stuck => "something did not end",
+            Self::Written => "a page that leaves without a write was written",
+        })
+    }
 }
 
 /// Measures, and reports a `bench` event for each figure.
@@ -127,31 +144,69 @@ impl Bench {
         self.until(|| gone.is_gone())
     }
 
-    /// A1, then P3: the clock's first visit ages a page, the second one takes it.
+    /// A1, then P3: the clock's first visit ages a page, the second one takes it. Then the pages that leave without a write.
     fn age_and_write_out(&self, layout: RamLayout, store: Store) -> Result<(), Unmeasured> {
         let object = self.object(layout, store)?;
-        let counters = || self.node.pager.counters();
-        let (mut age, mut out) = (Figure::default(), Figure::default());
+        let age = self.age(&object)?;
+        let out = self.evict(&object, |counters| counters.page_outs)?;
+        age.report("A1");
+        out.report("P3");
+        self.leave_unwritten(&object, "P4", |bytes, at| bytes.read(at, &mut [0; 8]).is_ok())?;
+        self.leave_unwritten(&object, "P5", |bytes, at| bytes.write(at, &[0; PAGE_SIZE as usize]).is_ok())?;
+        self.bury(object)
+    }
+
+    /// Lets the clock visit every page once, all of them referenced, and take the first one.
+    fn age(&self, object: &MemoryObject) -> Result<Figure, Unmeasured> {
+        let mut figure = Figure::default();
         self.node.pager.ask_evict(object.id(), 1);
-        while age.pages < u64::from(PAGES) {
-            let before = counters().aged;
+        while figure.pages < u64::from(PAGES) {
+            let before = self.node.pager.counters().aged;
             let ticks = self.turn();
-            let aged = counters().aged - before;
+            let aged = self.node.pager.counters().aged - before;
             if aged == 0 {
                 return Err(Unmeasured::Stuck);
             }
-            age.add(ticks, aged);
+            figure.add(ticks, aged);
         }
-        self.settle(&object, PAGES - 1)?;
+        self.settle(object, PAGES - 1)?;
+        Ok(figure)
+    }
+
+    /// Has pages leave that the clock has aged, all but the last of them; `left` counts those that have left.
+    fn evict(&self, object: &MemoryObject, left: impl Fn(&Snapshot) -> u64) -> Result<Figure, Unmeasured> {
+        let mut figure = Figure::default();
         for chunk in 1..PAGES / CHUNK {
-            let before = counters().page_outs;
+            let before = left(&self.node.pager.counters());
             self.node.pager.ask_evict(object.id(), CHUNK);
-            let ticks = self.settle(&object, PAGES - 1 - chunk * CHUNK)?;
-            out.add(ticks, counters().page_outs - before);
+            let ticks = self.settle(object, PAGES - 1 - chunk * CHUNK)?;
+            figure.add(ticks, left(&self.node.pager.counters()) - before);
         }
-        age.report("A1");
-        out.report("P3");
-        self.bury(object)
+        Ok(figure)
+    }
+
+    /// P4 and P5: pages leave without a write, because their blocks are current or because they hold zeros. `touch` makes
+    /// them so, which is not measured.
+    fn leave_unwritten(
+        &self,
+        object: &MemoryObject,
+        id: &str,
+        touch: impl Fn(&NodeBytes<'_>, Gpa) -> bool,
+    ) -> Result<(), Unmeasured> {
+        self.node.pager.ask_evict(object.id(), PAGES);
+        self.settle(object, 0)?;
+        let bytes = NodeBytes { object, memory: self.node.memory, faulter: &self.node.pager };
+        for page in 0..u64::from(PAGES) {
+            self.until(|| touch(&bytes, Gpa::new(page * PAGE_SIZE)))?;
+        }
+        let written = self.node.pager.counters().bytes_written;
+        self.age(object)?;
+        let figure = self.evict(object, |counters| counters.clean_evictions + counters.zero_evictions)?;
+        if self.node.pager.counters().bytes_written != written {
+            return Err(Unmeasured::Written);
+        }
+        figure.report(id);
+        Ok(())
     }
 
     /// Gives the pager turns until no more than `pages` hold frames and nothing is under way; returns the ticks.
@@ -196,7 +251,8 @@ impl Bench {
         let frames: Vec<_> = (0..run).filter_map(|_| self.node.frames.alloc()).collect();
         let segments: Vec<_> = frames.iter().map(|frame| Segment { base: frame.hfn().base(), len: PAGE_SIZE as u32 }).collect();
         let sectors = SectorRange { first: store.blocks.data_start, count: run * (PAGE_SIZE / 512) };
-        let request = Request { operation: Operation::Write, sectors, segments: &segments, cookie: Cookie(0) };
+        let request =
+            Request { operation: Operation::Write, sectors, segments: &segments, lane: Lane::Common, cookie: Cookie(0) };
         let mut figure = Figure::default();
         let mut measure = || {
             while figure.pages < u64::from(PAGES / 2) {

@@ -5,10 +5,11 @@
 
 use super::graves::Graves;
 use super::io::AsyncIo;
-use super::spaces::{BUFFER, Device, Spaces};
+use super::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
 use super::task::Tasks;
 use super::{Node, NodeDisk, NodePager};
 use crate::addr::{Hpa, PAGE_SIZE};
+use crate::arch::heap::{self, HeapUse};
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{direct_map, instr, interrupts, percpu, quirks, time};
@@ -16,26 +17,32 @@ use crate::archive::BootArchive;
 use crate::block::Disk;
 use crate::block::discover::Discovery;
 use crate::block::dma::DmaRegion;
+use crate::block::virtio::Limits;
 use crate::config::{AtEnd, Config};
 use crate::dump::vmcoreinfo;
 use crate::mm::flush::CpuWords;
-use crate::mm::frames::{FrameRegion, FrameTable};
+use crate::mm::frames::{FrameRegion, FrameStore, FrameTable};
 use crate::mm::layout::RamLayout;
 use crate::mm::leaf::Format;
 use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
+use crate::mm::zeros;
+use crate::node::spaces::SpaceTenant;
 use crate::paging::space::Uuid;
+use crate::paging::space::reserve::{SpaceNeed, own_spaces};
 use crate::paging::{Ground, Landmark, Pager};
-use crate::partition::cpuid::{self, FixedAnswers};
+use crate::partition::cpuid::{self, FixedAnswers, Vendor};
 use crate::partition::devices::Platform;
 use crate::partition::devices::clock::{Clock, Tsc, TscRate};
 use crate::partition::devices::lapic::Mode;
-use crate::partition::machine::Machine;
+use crate::partition::lead::Lead;
+use crate::partition::machine::{Machine, ShortWay};
 use crate::partition::msr::Msrs;
 use crate::partition::runner::Runner;
 use crate::partition::shared::Shared;
 use crate::partition::skip::Lengths;
+use crate::pool::needs::{FRAME_BYTES, dump_buffers, table_pages};
 use crate::pool::{Shares, terms};
 use crate::sched::Runners;
 use crate::sched::queue::RunQueue;
@@ -48,12 +55,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicUsize};
-
-/// Most dump images that tables are set aside for.
-const MOST_IMAGES: usize = 8;
-/// Most pieces of memory that the pool is made of.
-const POOL_REGIONS: usize = 8;
 
 /// Why there is no node: which part of the configuration, and what is the matter.
 pub struct Trouble {
@@ -82,17 +85,17 @@ pub fn node(
     let tasks: &'static Tasks = Box::leak(Box::default());
     let mut devices = Vec::new();
     for disk in &disks {
-        devices.push(Device::new(disk, buffer(memory)?));
+        devices.push(Device::new(disk, buffer(memory, BUFFER)?, buffer(memory, BEAT_BUFFER)?));
     }
-    let node_uuid = Uuid::from_entropy(instr::rdtsc(), crate::arch::rtc::unix_ns());
+    let node_uuid = name_of_start(&archive);
     let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(devices, io, tasks, node_uuid)));
     let map = direct_map();
-    let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces.count())?, *map));
+    let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);
     let words: &'static CpuWords = Box::leak(Box::new(CpuWords::new(percpu::count())));
     let leaked: &'static Arc<FrameTable> = Box::leak(Box::new(frames.clone()));
     let landmark = Landmark { first_word: vmcoreinfo::FIRST_WORD, matches: |bytes| vmcoreinfo::text_len(bytes).is_some() };
-    let ground = Ground { frames: leaked, memory: map, words, landmark };
+    let ground = Ground { frames: leaked, memory: map, words, zeros: zeros::frame(), landmark };
     let pager: NodePager = Pager::new(ground, disks, Shares::new());
     let format: &'static Format = match (backend, backend.capabilities().accessed_dirty) {
         (Backend::Vmx, AccessedDirty::Hardware) => &Format::EPT,
@@ -129,6 +132,14 @@ pub fn node(
     })))
 }
 
+/// Two starts never have the same name, be they clones or on clocks that count instructions: the host command put a word of its own
+/// into the archive; a machine that starts again from the same archive has its CPU's random numbers, or at least another time.
+fn name_of_start(archive: &BootArchive) -> Uuid {
+    let word = archive.module(BootArchive::WORD).unwrap_or_default();
+    let random = || instr::random().unwrap_or(0);
+    Uuid::of_start(word, &[random(), random(), instr::rdtsc(), crate::arch::rtc::unix_ns()])
+}
+
 fn direct_map() -> &'static DirectMap {
     // SAFETY: the stub maps all of physical memory there for good; frames of the pool and of the tables hold no Rust objects.
     Box::leak(Box::new(unsafe { DirectMap::new(direct_map::BASE) }))
@@ -137,54 +148,63 @@ fn direct_map() -> &'static DirectMap {
 fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static NodeDisk>, Trouble> {
     // The last CPU takes the disks' interrupts: the first ones have guests.
     let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
-    let mut discovery = Discovery::new(memory, interrupts::DISK, apic_id);
+    let limits = Limits { request_ns: config.disk_timeout_ns, ..Limits::default() };
+    let mut discovery = Discovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
     let mut refused = Vec::new();
     // SAFETY: the node is made once, and nobody else drives disks.
-    unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why:?}"))) };
+    unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why}"))) };
     for why in refused {
         super::report(&crate::console::event::Event::Error { place: "paging device", message: &why });
     }
     for (number, bytes) in config.memory_disks.iter().enumerate() {
-        let refused = |why| trouble(&format!("memory disk {number}"), format!("{} MiB: {why:?}", bytes >> 20));
+        let refused = |why| trouble(&format!("memory disk {number}"), format!("{} MiB: {why}", bytes >> 20));
         discovery.memory_backed(*bytes).map_err(refused)?;
     }
     let disks = discovery.finish().into_iter();
     Ok(disks.map(|found| &*Box::leak(Box::new(NodeDisk::new(found)))).take(crate::paging::MAX_DISKS).collect())
 }
 
-fn buffer(memory: &mut PhysicalMemory) -> Result<DmaRegion, Trouble> {
-    let range = memory.take(BUFFER as u64).ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
+fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, Trouble> {
+    let range = memory.take(bytes as u64).ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
     // SAFETY: `take` gives memory away for ever.
     Ok(unsafe { DmaRegion::of_taken(range) })
 }
 
-/// Frames for second-level tables: for every partition's live memory, and for as many dump images as there are spaces, within
-/// reason: a partition waits where there are more.
-fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: usize) -> Result<FrameTable, Trouble> {
-    let of = |bytes: u64| TableReserve::pages_for(bytes / PAGE_SIZE);
-    let live: u64 = config.partitions.iter().map(|p| of(p.memory_bytes)).sum();
-    let largest = config.partitions.iter().map(|p| of(p.memory_bytes)).max().unwrap_or(1);
-    // One more for memory that is still being taken apart.
-    let pages = live + largest * (spaces.min(MOST_IMAGES) as u64 + 1);
-    let none = || trouble("machine", format!("no memory for {pages} pages of second-level tables"));
-    let range = memory.take(pages * PAGE_SIZE).ok_or_else(none)?;
-    FrameTable::new(&[region(&range)]).map_err(|_| none())
+/// Frames for second-level tables: a partition waits where there are more dump images than they are for.
+fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: &Spaces) -> Result<FrameTable, Trouble> {
+    let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
+    let pages = table_pages(&partitions, &spaces.rooms());
+    let there = memory.usable_left() >> 20;
+    let none = || {
+        let needed = (pages * PAGE_SIZE) >> 20;
+        let message = format!("{needed} MiB of second-level tables for these partitions are more than the {there} MiB left");
+        trouble("machine", message)
+    };
+    frame_table(memory, pages).ok_or_else(none)
 }
 
 fn pool(memory: &mut PhysicalMemory, config: &Config) -> Result<FrameTable, Trouble> {
-    let mut left = config.pool_bytes / PAGE_SIZE * PAGE_SIZE;
-    let mut regions = arrayvec::ArrayVec::<FrameRegion, POOL_REGIONS>::new();
-    let all = memory.usable_left();
-    while left > 0 && !regions.is_full() {
-        let Some(range) = memory.take(left.min(memory.largest_piece())) else { break };
-        left -= range.end.as_u64() - range.start.as_u64();
-        regions.push(region(&range));
-    }
-    let (wanted, there) = (config.pool_bytes >> 20, all >> 20);
-    if left > 0 {
-        return Err(trouble("pool", format!("{wanted} MiB are more than the {there} MiB that this machine has left")));
-    }
-    FrameTable::new(&regions).map_err(|error| trouble("pool", format!("{error:?}")))
+    let there = memory.usable_left() >> 20;
+    let none = || {
+        let (wanted, table) = (config.pool_bytes >> 20, (config.pool_bytes / PAGE_SIZE * FRAME_BYTES).div_ceil(1 << 20));
+        let message = format!(
+            "{wanted} MiB and {table} MiB for their frame table are more than the {there} MiB that this machine has left"
+        );
+        trouble("pool", message)
+    };
+    frame_table(memory, config.pool_bytes / PAGE_SIZE).ok_or_else(none)
+}
+
+/// Takes `frames` frames and the memory of their table; `None` where the machine has not that much.
+///
+/// Nothing is cleared: a frame holds what the firmware left until it is zeroed or filled for its first owner.
+fn frame_table(memory: &mut PhysicalMemory, frames: u64) -> Option<FrameTable> {
+    let total = u32::try_from(frames).ok()?;
+    let entries = memory.take_slice(total, |n| FrameStore::entry(n, total))?;
+    let checksums = memory.take_slice(total, FrameStore::checksum)?;
+    let pieces = memory.take_pieces::<{ FrameTable::MAX_REGIONS }>(frames * PAGE_SIZE)?;
+    let regions: ArrayVec<FrameRegion, { FrameTable::MAX_REGIONS }> = pieces.iter().map(region).collect();
+    FrameTable::within(FrameStore::new(entries, checksums), &regions).ok()
 }
 
 fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
@@ -209,6 +229,10 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     let place = format!("partition {}", shared.name());
     let bytes = shared.config.memory_bytes;
     let layout = RamLayout::new(bytes).ok_or_else(|| trouble(&place, format!("memory of {bytes} bytes")))?;
+    let bits = cpuid::physical_bits(&cpuid::host);
+    if layout.ranges().any(|ram| (ram.first.as_u64() + ram.count) > (1 << bits) / PAGE_SIZE) {
+        return Err(trouble(&place, format!("memory of {} MiB ends beyond the {bits} address bits of this CPU", bytes >> 20)));
+    }
     let largest = node.spaces.largest();
     let needs_space = node.spaces.has_devices();
     if needs_space && layout.pages() > largest {
@@ -222,6 +246,26 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
         return Err(trouble(&place, "memory is larger than the pool, and there is no paging device".into()));
     }
     Ok(layout)
+}
+
+/// Checks that the heap has room for a dump in every space at the same time, so that no dump ever waits or ends for want of memory.
+///
+/// # Errors
+/// [`Trouble`] says how full the heap is.
+pub fn check_heap(node: &Node) -> Result<(), Trouble> {
+    let needed = dump_buffers(node.spaces.count());
+    if heap::has_room(needed) {
+        return Ok(());
+    }
+    let (HeapUse { size, used, .. }, spaces) = (heap::usage(), node.spaces.count());
+    let message = format!(
+        "the hypervisor's heap of {} KiB, {} of it in use, has no room for {} KiB of buffers for dumps in {spaces} spaces: give the \
+         machine more memory, or fewer partitions and spaces",
+        size >> 10,
+        used >> 10,
+        needed >> 10
+    );
+    Err(trouble("machine", message))
 }
 
 /// Checks that all partitions can run at the same time.
@@ -252,12 +296,25 @@ pub fn check_together(node: &Node) -> Result<(), Trouble> {
         return Err(trouble("paging devices", message));
     }
     let fits = |((bytes, _), pages): &(&(u64, &str), &u32)| *bytes <= u64::from(**pages) * PAGE_SIZE;
+    reserve(node);
     match wanted.iter().zip(&spaces).find(|pair| !fits(pair)) {
         Some(((bytes, name), _)) => {
             let message = format!("memory of {} MiB: the spaces that are large enough are needed by others", bytes >> 20);
             Err(trouble(&format!("partition {name}"), message))
         }
         None => Ok(()),
+    }
+}
+
+/// Keeps a space for each partition's next incarnation, where there are enough.
+fn reserve(node: &Node) {
+    let tenant = |shared: &Arc<Shared>| {
+        let (config, pages) = (&shared.config, shared.config.memory_bytes / PAGE_SIZE);
+        let need = SpaceNeed { pages: u32::try_from(pages).unwrap_or(u32::MAX), count: own_spaces(config) };
+        SpaceTenant::new(shared.name(), need)
+    };
+    if !node.spaces.reserve(node.partitions.iter().map(tenant).collect()) {
+        log::warn!("too few paging spaces to keep one for each partition's next incarnation: one that crashes may wait");
     }
 }
 
@@ -268,13 +325,17 @@ fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, index: usize, sha
     let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
     let rate = TscRate::new(time::tsc_hz());
     let clock = Clock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.unix_ns() };
+    let mut vcpu = node.backend.new_vcpu(frame);
+    vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
     let machine = Machine {
-        vcpu: node.backend.new_vcpu(frame),
+        vcpu,
         platform: Platform::new(clock, &layout, Mode::XApic),
-        msrs: Msrs::new(),
+        msrs: Msrs::new(Vendor::of(&cpuid::host), cpuid::physical_bits(&cpuid::host)),
         lengths: Lengths::new(),
         cpuid: FixedAnswers::new(&cpuid::host, rate),
         rate,
+        lead: Lead::new(),
+        short_way: ShortWay::Closed,
     };
     let tag = node.tags.lock().allocate();
     let mut runner = Runner::new(index, shared.clone(), layout, machine, tag, needs_space);

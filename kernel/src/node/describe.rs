@@ -1,30 +1,59 @@
 //! Writing what surrounds the blocks of a dump: byte streams to their part of a space, a buffer at a time.
 //!
 //! A dump that ends early, by a disk's error or by a power cut, is described from the same two things in both cases: the bitmap
-//! and the progress ([`Recovered`]). So a reader of the ELF header and one of the bitmap see the same pages.
+//! and the progress ([`Recovered`]), the bitmap a window at a time. So a reader of the ELF header and one of the bitmap see the
+//! same pages, and a dump of any size takes the same memory.
 
 use super::spaces::{BUFFER, SpaceId, Spaces};
 use super::task::yield_now;
 use crate::addr::{Gfn, PageIndex};
+use crate::arch::heap;
 use crate::block::DiskError;
 use crate::dump::describe::{CorePages, Count, Headers, Stream};
-use crate::dump::elf::Content;
-use crate::paging::space::content::content_of;
+use crate::dump::elf::{Content, CorePage};
+use crate::dump::window::BitmapWindow;
+use crate::paging::space::MissingPages;
+use crate::paging::space::content::content_of_bit;
 use crate::paging::space::layout::Extent;
 use crate::paging::space::record::Contents;
-use alloc::vec;
+use core::future::Future;
 
-/// Pages that the count of program headers looks at in a turn.
+/// Looks at pages that the count of program headers takes in a turn.
 const COUNT_BUDGET: u32 = 4096;
+
+/// Pages that a stream is made of, and that may have to come from a disk.
+pub trait PageSource: CorePages + Send {
+    /// Makes page `next` and some behind it known.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn load(&mut self, next: u32) -> impl Future<Output = Result<(), DiskError>> + Send;
+}
 
 /// The pages of a dump as bitmap and progress tell them.
 pub struct Recovered<'a> {
-    /// Layout and ranges.
-    pub contents: &'a Contents,
-    /// One bit a page.
-    pub bitmap: &'a [u8],
-    /// Every page below is final.
-    pub progress: u32,
+    spaces: &'a Spaces,
+    id: SpaceId,
+    contents: &'a Contents,
+    progress: u32,
+    missing: &'a MissingPages,
+    window: BitmapWindow,
+}
+
+impl<'a> Recovered<'a> {
+    /// Describes the dump in space `id`, of which every page below `progress` is final or one of `missing`.
+    ///
+    /// # Errors
+    /// [`DiskError::NoMemory`].
+    pub fn new(
+        spaces: &'a Spaces,
+        id: SpaceId,
+        contents: &'a Contents,
+        progress: u32,
+        missing: &'a MissingPages,
+    ) -> Result<Self, DiskError> {
+        Ok(Self { spaces, id, contents, progress, missing, window: BitmapWindow::new(&contents.layout)? })
+    }
 }
 
 impl CorePages for Recovered<'_> {
@@ -37,30 +66,66 @@ impl CorePages for Recovered<'_> {
     }
 
     fn content(&self, index: PageIndex) -> (Content, u32) {
-        (content_of(self.bitmap, self.progress, index), 0)
+        (content_of_bit(self.window.has_block(index), self.progress, self.missing, index), 0)
+    }
+
+    fn run(&self, index: PageIndex) -> CorePage {
+        let (gfn, left) = self.contents.place_of(index).unwrap_or((Gfn::default(), 1));
+        let below = if index.0 < self.progress { self.progress - index.0 } else { left };
+        let pages = self.window.alike(index).min(self.missing.alike(index)).min(below).min(left);
+        CorePage { gfn, index: index.0, pages, content: self.content(index).0 }
+    }
+
+    fn known(&self) -> u32 {
+        self.window.pages().end
     }
 }
 
+impl PageSource for Recovered<'_> {
+    async fn load(&mut self, next: u32) -> Result<(), DiskError> {
+        let all = self.pages();
+        let Some(piece) = BitmapWindow::pieces(next..all, all).next() else { return Ok(()) };
+        self.window.open(piece);
+        let start = self.window.extent(&self.contents.layout).start;
+        self.spaces.read(self.id, start, self.window.bytes_mut()).await
+    }
+}
+
+/// How a stream gets to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PutMode {
+    /// All of it is written.
+    Write,
+    /// It is compared with what lies there, and written where that is different.
+    Repair,
+}
+
 /// Returns how many program headers describe `pages`, the note's included.
-pub async fn count(pages: &impl CorePages) -> u32 {
+///
+/// # Errors
+/// The disk's.
+pub async fn count(pages: &mut impl PageSource) -> Result<u32, DiskError> {
     let mut count = Count::default();
     loop {
         match count.step(pages, COUNT_BUDGET) {
-            Some(number) => return number,
+            Some(number) => return Ok(number),
+            None if count.next() >= pages.known() => pages.load(count.next()).await?,
             None => yield_now().await,
         }
     }
 }
 
-/// Writes the ELF header of a dump that ended early; returns the number of program headers and the bytes.
+/// Writes the ELF header of a dump that ended early; returns the number of program headers and the bytes that were written.
 ///
 /// # Errors
 /// The disk's.
-pub async fn headers(spaces: &Spaces, id: SpaceId, pages: &Recovered<'_>, notes_len: u32) -> Result<(u32, u64), DiskError> {
-    let layout = &pages.contents.layout;
-    let number = count(pages).await;
-    let stream = Headers::new(layout, number, u64::from(notes_len));
-    let bytes = put(spaces, id, layout.header(), stream, pages).await?;
+pub async fn headers(pages: &mut Recovered<'_>, notes_len: u32, mode: PutMode) -> Result<(u32, u64), DiskError> {
+    let (spaces, id, layout) = (pages.spaces, pages.id, pages.contents.layout);
+    pages.load(0).await?;
+    let number = count(pages).await?;
+    pages.load(0).await?;
+    let stream = Headers::new(&layout, number, u64::from(notes_len));
+    let bytes = put((spaces, id), mode, layout.header(), stream, pages).await?;
     Ok((number, bytes))
 }
 
@@ -69,27 +134,33 @@ pub async fn headers(spaces: &Spaces, id: SpaceId, pages: &Recovered<'_>, notes_
 /// # Errors
 /// The disk's.
 pub async fn put(
-    spaces: &Spaces,
-    id: SpaceId,
+    (spaces, id): (&Spaces, SpaceId),
+    mode: PutMode,
     extent: Extent,
     mut stream: impl Stream,
-    pages: &impl CorePages,
+    pages: &mut impl PageSource,
 ) -> Result<u64, DiskError> {
-    let mut buffer = vec![0; BUFFER];
-    let (mut at, mut held) = (0, 0);
+    let mut buffer = heap::zeroed(BUFFER)?;
+    let (mut at, mut held, mut written) = (0, 0, 0);
     loop {
-        let len = stream.fill(pages, &mut buffer[held..]);
-        held += len;
+        held += stream.fill(pages, &mut buffer[held..]);
+        let next = stream.next();
         // Streams are cut anywhere; the disk wants whole sectors, and only the end is padded.
-        let whole = if len == 0 { held.next_multiple_of(512) } else { held / 512 * 512 };
+        let whole = if next.is_none() { held.next_multiple_of(512) } else { held / 512 * 512 };
         buffer[held..whole.max(held)].fill(0);
         if whole > 0 {
             extent.sectors(at, whole as u64).ok_or(DiskError::Unsupported)?;
-            spaces.write(id, extent.start + at, &buffer[..whole]).await?;
+            let place = extent.start + at;
+            if mode == PutMode::Write || !spaces.is_there(id, place, &buffer[..whole]).await? {
+                spaces.write(id, place, &buffer[..whole]).await?;
+                written += whole as u64;
+            }
             at += whole as u64;
         }
-        if len == 0 {
-            return Ok(at);
+        match next {
+            None => return Ok(written),
+            Some(page) if page >= pages.known() && page < pages.pages() => pages.load(page).await?,
+            Some(_) => yield_now().await,
         }
         buffer.copy_within(whole..held, 0);
         held -= whole;
@@ -116,5 +187,9 @@ impl Stream for Fixed<'_> {
         out[..len].copy_from_slice(&rest[..len]);
         self.at += len;
         len
+    }
+
+    fn next(&self) -> Option<u32> {
+        (self.at < self.bytes.len()).then_some(0)
     }
 }

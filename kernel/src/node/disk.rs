@@ -1,29 +1,166 @@
-//! A disk of the node, of whatever kind, as one type for the pager.
+//! A disk of the node, of whatever kind, as one type for the pager; every request passes its gate.
+//!
+//! Writes in flight are bounded, and pages are the last to be let in: not before a task's request that was refused, for the bound or for
+//! a full queue (there is always a further page, so it would wait for ever), and not while a crash is being described. On a slow disk each of its
+//! tables would wait behind pages, and until all of them are there a power cut costs the dump. Both waits end: a refusal is old
+//! after [`REFUSED_NS`], and each request of a description ends.
 //!
 //! One call through a table a request, which carries many pages: not worth an enum of drivers.
 
 use crate::addr::Hpa;
-use crate::block::discover::Found;
-use crate::block::{Completion, Disk, DiskInfo, Request, SubmitError};
-use core::sync::atomic::{AtomicBool, Ordering};
+use crate::arch::time;
+use crate::block::any::Found;
+use crate::block::gate::SubmitGate;
+use crate::block::pace::WritePace;
+use crate::block::request::SECTOR_SIZE;
+use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Incident, Lane, Operation, Request, SubmitError};
+use crate::paging::cookie::{Class, Tag};
+use crate::sync::{Ranked, rank};
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Time between two reports of failed requests.
+const REPORT_NS: u64 = 1_000_000_000;
+/// How long pages wait for a task's request that was refused, and that its task submits again at its next turn.
+const REFUSED_NS: u64 = 50_000_000;
+/// Most writes in flight on a disk.
+const MOST_WRITES: usize = 72;
 
 /// A paging device.
 pub struct NodeDisk {
     found: Found,
     info: DiskInfo,
-    /// Another node has taken it.
-    is_given_up: AtomicBool,
+    gate: SubmitGate,
+    /// Requests that ended in an error and were not reported yet.
+    failed: AtomicU32,
+    /// When they may be reported, so that a bad disk does not fill the event stream.
+    report_at: AtomicU64,
+    writes: Ranked<Writes, { rank::DISK }>,
+}
+
+/// A crash that is being described on a disk, from this value's making to its drop.
+pub struct Describing<'d>(&'d NodeDisk);
+
+impl Drop for Describing<'_> {
+    fn drop(&mut self) {
+        self.0.writes.lock().describing -= 1;
+    }
+}
+
+/// The writes in flight on a disk that others can be slower than.
+#[derive(Default)]
+struct Writes {
+    pace: WritePace,
+    /// Cookie, bytes, when it was submitted.
+    in_flight: ArrayVec<(Cookie, u64, u64), MOST_WRITES>,
+    /// A task's request that was refused, and until when pages wait for it.
+    refused: Option<(Cookie, u64)>,
+    /// Crashes that are being described on the disk.
+    describing: u32,
+}
+
+impl Writes {
+    fn admit(&mut self, cookie: Cookie, bytes: u64, now_ns: u64) -> bool {
+        if class_of(cookie) == Some(Class::WriteOut)
+            && (self.describing > 0 || self.refused.is_some_and(|(_, until_ns)| now_ns < until_ns))
+        {
+            return false;
+        }
+        let is_free = !self.in_flight.is_full() && self.pace.admit(bytes);
+        if is_free {
+            self.in_flight.push((cookie, bytes, now_ns));
+        }
+        is_free
+    }
+
+    /// Takes note of a task's request that was submitted, or was refused because there is no room now.
+    fn note(&mut self, cookie: Cookie, result: Result<(), SubmitError>, now_ns: u64) {
+        if result == Err(SubmitError::Full) {
+            self.refused = Some((cookie, now_ns.saturating_add(REFUSED_NS)));
+        } else if self.refused.is_some_and(|(refused, _)| refused == cookie) {
+            self.refused = None;
+        }
+    }
+
+    fn take(&mut self, cookie: Cookie) -> Option<(u64, u64)> {
+        let n = self.in_flight.iter().position(|write| write.0 == cookie)?;
+        let (_, bytes, submitted_ns) = self.in_flight.swap_remove(n);
+        Some((bytes, submitted_ns))
+    }
+
+    fn answered(&mut self, cookie: Cookie, now_ns: u64) {
+        if let Some((bytes, submitted_ns)) = self.take(cookie) {
+            self.pace.answered(bytes, now_ns.saturating_sub(submitted_ns));
+        }
+    }
+
+    fn withdraw(&mut self, cookie: Cookie) {
+        if let Some((bytes, _)) = self.take(cookie) {
+            self.pace.withdraw(bytes);
+        }
+    }
+}
+
+fn class_of(cookie: Cookie) -> Option<Class> {
+    Tag::of(cookie).map(|tag| tag.class)
+}
+
+/// Returns whether a request counts among the writes that others wait behind.
+fn is_paced(request: &Request<'_>) -> bool {
+    matches!(request.operation, Operation::Write | Operation::WriteZeroes) && request.lane == Lane::Common
+}
+
+/// Returns whether a request is a task's: about records, claims, a dump's tables.
+fn is_tasks(cookie: Cookie) -> bool {
+    matches!(class_of(cookie), Some(Class::Metadata | Class::Dump))
 }
 
 impl NodeDisk {
     /// Wraps what start-up has found.
     pub fn new(found: Found) -> Self {
-        Self { found, info: found.disk.info(), is_given_up: AtomicBool::new(false) }
+        let gate = if found.base.is_some() { SubmitGate::unshared() } else { SubmitGate::unclaimed() };
+        Self {
+            info: found.disk.info(),
+            found,
+            gate,
+            failed: AtomicU32::new(0),
+            report_at: AtomicU64::new(0),
+            writes: Ranked::default(),
+        }
+    }
+
+    /// Lets no further page be written as long as the result lives.
+    pub fn describe_crash(&self) -> Describing<'_> {
+        self.writes.lock().describing += 1;
+        Describing(self)
     }
 
     /// Lets nothing through any more: another node has taken the disk.
     pub fn give_up(&self) {
-        self.is_given_up.store(true, Ordering::Release);
+        self.gate.give_up();
+    }
+
+    /// Lets requests through until the lease on the disk's claims ends.
+    pub fn open_until(&self, lease_end_ns: u64) {
+        self.gate.open_until(lease_end_ns);
+    }
+
+    /// Takes all writes for answered: for a pager that polls the disk under another name.
+    #[cfg(test)]
+    pub fn take_writes_for_answered(&self, now_ns: u64) {
+        let mut writes = self.writes.lock();
+        while let Some((cookie, ..)) = writes.in_flight.last().copied() {
+            writes.answered(cookie, now_ns);
+        }
+    }
+
+    /// Returns how many requests have failed since the last answer of this kind, once a second at most.
+    pub fn take_failed(&self, now_ns: u64) -> Option<u32> {
+        if self.failed.load(Ordering::Relaxed) == 0 || now_ns < self.report_at.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.report_at.store(now_ns.saturating_add(REPORT_NS), Ordering::Relaxed);
+        Some(self.failed.swap(0, Ordering::Relaxed))
     }
 
     /// Returns where the disk's first byte is, if it is memory-backed.
@@ -32,24 +169,137 @@ impl NodeDisk {
     }
 }
 
+impl NodeDisk {
+    fn submit_write(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        let bytes = request.sectors.count * SECTOR_SIZE;
+        if !self.writes.lock().admit(request.cookie, bytes, time::now_ns()) {
+            return Err(SubmitError::Full);
+        }
+        let result = self.found.disk.submit(request);
+        if result.is_err() {
+            self.writes.lock().withdraw(request.cookie);
+        }
+        result
+    }
+
+    /// Submits a task's request to a disk that others can be slower than; pages wait for it where it is refused.
+    #[cold]
+    fn submit_tasks(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        let result = if is_paced(request) { self.submit_write(request) } else { self.found.disk.submit(request) };
+        self.writes.lock().note(request.cookie, result, time::now_ns());
+        result
+    }
+}
+
 impl Disk for NodeDisk {
     fn info(&self) -> DiskInfo {
         self.info
     }
 
+    #[inline(always)]
     fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
-        if self.is_given_up.load(Ordering::Acquire) {
-            // Nothing of the node's is read from it either: whoever has it now may have written anything.
-            return Err(SubmitError::Failed);
+        match self.gate.check(request.lane, request.operation, time::now_ns) {
+            // Memory is never slower than the CPU.
+            Ok(()) if self.gate.is_unshared() => self.found.disk.submit(request),
+            Ok(()) if is_tasks(request.cookie) => self.submit_tasks(request),
+            Ok(()) if is_paced(request) => self.submit_write(request),
+            Ok(()) => self.found.disk.submit(request),
+            // A lease on a dead disk never goes on.
+            Err(SubmitError::Full) if self.found.disk.is_dead() => Err(SubmitError::Failed),
+            Err(error) => Err(error),
         }
-        self.found.disk.submit(request)
     }
 
+    #[inline(always)]
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
-        self.found.disk.poll(now_ns, out)
+        let count = self.found.disk.poll(now_ns, out);
+        // The machine's own memory neither fails nor is slower than the CPU.
+        if self.gate.is_unshared() {
+            return count;
+        }
+        // Lateness is an incident of its own.
+        let is_error = |completion: &&Completion| matches!(completion.result, Err(DiskError::Io | DiskError::Unsupported));
+        let failed = out[..count].iter().filter(is_error).count();
+        if failed > 0 {
+            self.failed.fetch_add(failed as u32, Ordering::Relaxed);
+        }
+        if count > 0 {
+            let mut writes = self.writes.lock();
+            out[..count].iter().for_each(|completion| writes.answered(completion.cookie, now_ns));
+        }
+        count
     }
 
+    fn has_answers(&self) -> bool {
+        self.found.disk.has_answers()
+    }
+
+    fn write_room(&self) -> u64 {
+        if self.gate.is_unshared() { u64::MAX } else { self.writes.lock().pace.room() }
+    }
+
+    fn take_incident(&self) -> Option<Incident> {
+        self.found.disk.take_incident()
+    }
+
+    fn hurry(&self, request_ns: u64) {
+        self.found.disk.hurry(request_ns);
+    }
+
+    #[inline(always)]
     fn is_dead(&self) -> bool {
-        self.is_given_up.load(Ordering::Acquire) || self.found.disk.is_dead()
+        !self.gate.is_unshared() && (self.gate.is_given_up() || self.found.disk.is_dead())
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.gate.is_suspended(time::now_ns) && !self.found.disk.is_dead()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = crate::block::pace::FIRST;
+
+    fn cookie(class: Class, slot: u32) -> Cookie {
+        Tag { class, detail: 0, slot }.cookie()
+    }
+
+    #[test]
+    fn pages_wait_for_a_tasks_request_that_was_refused_but_not_for_ever() {
+        let mut writes = Writes::default();
+        let full = Err(SubmitError::Full);
+        assert!(writes.admit(cookie(Class::WriteOut, 1), BYTES, 0));
+        assert!(!writes.admit(cookie(Class::Dump, 1), BYTES, 10), "the bound is reached");
+        writes.note(cookie(Class::Dump, 1), full, 10);
+        writes.answered(cookie(Class::WriteOut, 1), 20);
+        assert!(!writes.admit(cookie(Class::WriteOut, 2), BYTES, 30), "it would go before the task's");
+        assert!(writes.admit(cookie(Class::Dump, 1), BYTES, 40));
+        writes.note(cookie(Class::Dump, 1), Ok(()), 40);
+        writes.answered(cookie(Class::Dump, 1), 50);
+        assert!(writes.admit(cookie(Class::WriteOut, 2), BYTES, 60));
+        assert!(!writes.admit(cookie(Class::Dump, 2), 1 << 30, 70));
+        writes.note(cookie(Class::Dump, 2), full, 70);
+        writes.answered(cookie(Class::WriteOut, 2), 80);
+        assert!(writes.admit(cookie(Class::WriteOut, 3), BYTES, 70 + REFUSED_NS), "the task has gone");
+    }
+
+    #[test]
+    fn what_another_task_gets_does_not_end_the_wait() {
+        let mut writes = Writes::default();
+        writes.note(cookie(Class::Dump, 1), Err(SubmitError::Full), 10);
+        writes.note(cookie(Class::Dump, 2), Ok(()), 11);
+        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 12));
+        writes.note(cookie(Class::Dump, 1), Ok(()), 13);
+        assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 14));
+    }
+
+    #[test]
+    fn pages_wait_while_a_crash_is_described_and_tables_do_not() {
+        let mut writes = Writes { describing: 1, ..Writes::default() };
+        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 0) && writes.admit(cookie(Class::Dump, 1), 512, 0));
+        writes.describing = 0;
+        assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 0));
     }
 }

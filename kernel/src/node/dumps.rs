@@ -1,47 +1,55 @@
 //! Dumps on their way: from a crashed incarnation's memory to a sealed space.
 //!
 //! ```text
-//!   begin (O(1)) ─> describe what is final, record DRAINING ─> sweep ──────────> describe all ─> COMPLETE ─> memory gone
-//!                                                          │  ^      │
-//!                                                          │  └──────┘ every second: checksums, flush, bitmap, flush, progress
-//!                                                          └ a write fails for good ─> describe what is final ─> PARTIAL
+//!   begin (O(1)) ─> CRASHED ─> describe what is final, DRAINING ─> sweep ──────────> describe all ─> COMPLETE ─> memory gone
+//!                                                              │  ^      │
+//!                                                              │  └──────┘ every second: checksums, flush, bitmap, flush, progress
+//!                                                              └ a write fails for good ─> describe what is final ─> PARTIAL
 //! ```
 //!
 //! A bit of the bitmap counts from the moment it is on the medium, also beyond the progress: so its block and its checksum are
-//! made durable before it, and it is written from a copy that no page joins meanwhile.
+//! made durable before it, and it is written from a copy that no page joins meanwhile. The copy is a window of bounded size: a large
+//! dump's bitmap is written in pieces, each after its checksums.
+//!
+//! Where an earlier owner of the space did not stop in order, the task stays for some time after the seal, and writes over what lands late.
+//!
+//! A disk that refuses a write is asked again; what it refuses for good is missing from the dump, which is sealed as partial.
 //!
 //! Each dump is a task. Once the record says DRAINING, the sweep is stepped at every turn of it, also while progress is being
 //! recorded, because the restart waits for frames and not for records.
 
-use super::describe::{self, Fixed, Recovered, put};
+mod late;
+mod missing;
+mod pages;
+mod writer;
+
+use super::note_search::NoteSearch;
 use super::spaces::{Place, SpaceId};
 use super::{Node, report, task};
-use crate::addr::{Gfn, PAGE_SIZE, PageIndex};
-use crate::arch::percpu;
-use crate::arch::time;
+use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::arch::{heap, percpu, time};
 use crate::block::DiskError;
 use crate::console::event::Event;
-use crate::dump::describe::{Checksums, CorePages, Headers, Stream};
-use crate::dump::elf::Content;
-use crate::dump::{notes, vmcoreinfo};
+use crate::dump::notes;
 use crate::mm::object::MemoryObject;
-use crate::paging::space::content::mark_block;
-use crate::paging::space::layout::{Extent, RECORD_SIZE};
 use crate::paging::space::record::Contents;
-use crate::paging::space::{Crash, CrashReason, Drain as DrainRecord, Layout, SpaceState};
-use crate::paging::{Drain, PageFinal, Progress};
-use crate::partition::crash::{CrashRecord, Reason};
+use crate::paging::space::{Crash, Layout, PartialCause, Uuid};
+use crate::paging::{Drain, Progress};
+use crate::partition::crash::CrashRecord;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::future::Future;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use writer::DumpWriter;
 
+/// Times that a drain goes on after its disk has refused writes again and again.
+const PAUSES: u32 = 3;
+/// How long it waits before.
+const PAUSE_NS: u64 = 1_000_000_000;
 /// Leaves that a turn of the sweep looks at.
 const VISITS: u32 = 4096;
-/// Pages that the bitmap takes in between two turns of the sweep.
+/// Looks at pages that the bitmap takes between two turns of the sweep.
 const MARK_BUDGET: u32 = 4096;
 /// Time between two records of progress. Each takes flushes, which on many disks cost as much as tens of MiB of writes, so this
 /// bounds both: what a power cut loses, and what recording costs.
@@ -64,6 +72,15 @@ impl JobStatus {
     }
 }
 
+/// What the partition knows of a dump that begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DumpOrder {
+    /// The page in which the guest says its VMCOREINFO note is.
+    pub note_page: Option<PageIndex>,
+    /// Older dumps of the partition are dropped beyond so many when this one is promised; `None`: none is.
+    pub drop_beyond: Option<u32>,
+}
+
 /// Begins the dump of a crashed incarnation, in O(1): its memory becomes an image, everything else happens in a task.
 pub fn begin(
     node: &'static Node,
@@ -71,7 +88,7 @@ pub fn begin(
     crash: CrashRecord,
     object: Arc<MemoryObject>,
     space: SpaceId,
-    note_page: Option<PageIndex>,
+    order: DumpOrder,
 ) -> Arc<JobStatus> {
     let counts = object.counts();
     object.become_image();
@@ -86,7 +103,8 @@ pub fn begin(
         drain,
         status: status.clone(),
         paged_before: u64::from(counts.paged),
-        note_page,
+        order,
+        name: node.spaces.name_dump(space, node.unix_ns_at(crash.at_ns)),
         metadata_bytes: AtomicU64::new(0),
     };
     node.tasks.start(job.run());
@@ -101,7 +119,9 @@ struct Job {
     drain: Drain,
     status: Arc<JobStatus>,
     paged_before: u64,
-    note_page: Option<PageIndex>,
+    order: DumpOrder,
+    /// The dump's.
+    name: Uuid,
     /// Everything written beside blocks, records included.
     metadata_bytes: AtomicU64,
 }
@@ -113,25 +133,65 @@ struct Described {
     notes_len: u32,
 }
 
+/// When a dump came how far: nanoseconds since the start, but for the last.
+#[derive(Clone, Copy)]
+struct DumpTimes {
+    /// The record said CRASHED.
+    crashed_ns: u64,
+    /// It said DRAINING.
+    started_ns: u64,
+    /// How long the sweep took.
+    drain_ns: u64,
+}
+
+/// Why a dump is not whole.
+enum DumpTrouble {
+    /// It is sealed as partial, without so many pages, of which this is the first.
+    Sealed(DiskError, u32, u32),
+    /// It could not be sealed.
+    Unsealed(DiskError),
+}
+
+impl From<DiskError> for DumpTrouble {
+    fn from(error: DiskError) -> Self {
+        Self::Unsealed(error)
+    }
+}
+
+impl core::fmt::Display for DumpTrouble {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Sealed(error, count, first) => {
+                write!(f, "{error}: the dump is partial, {count} pages are missing, the first is page {first}")
+            }
+            Self::Unsealed(error) => write!(f, "{error}: the dump is not sealed; it is tried again later"),
+        }
+    }
+}
+
 impl Job {
     async fn run(self) {
+        let mut writer = None;
         let result = match self.take_space().await {
             Ok(contents) => {
-                let result = self.dump(&contents).await;
-                // Whatever was written is a dump, or a part of one, from which a start can go on.
-                self.node.spaces.keep(self.space);
+                let result = self.dump(contents, &mut writer).await;
+                match &result {
+                    // What was written is a part of a dump, which is sealed when the disk is tried again.
+                    Err(DumpTrouble::Unsealed(error)) => self.node.spaces.set_aside(self.space, *error),
+                    Ok(()) | Err(DumpTrouble::Sealed(..)) => self.node.spaces.keep(self.space),
+                }
                 result
             }
-            Err(error) => Err(error),
+            Err(error) => Err(DumpTrouble::Unsealed(error)),
         };
-        if let Err(error) = result {
-            let message = alloc::format!("{error:?}");
-            let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
-            let Place { disk, number, .. } = self.node.spaces.place(self.space);
-            report(&Event::DumpFailed { partition, incarnation, disk: disk as u8, space: number, message: &message });
+        if let Err(trouble) = result {
+            self.announce_trouble(&trouble);
         }
         // Told first: a partition that starts because the drain has ended starts behind its outcome.
         self.status.ended.store(true, Ordering::Release);
+        if let Some(writer) = &mut writer {
+            self.look_for_late_writes(writer).await;
+        }
         let _ = self.node.graves.bury(self.drain.image().clone());
     }
 
@@ -145,23 +205,55 @@ impl Job {
         node.spaces.contents(space).ok_or(DiskError::Dead)
     }
 
-    async fn dump(&self, contents: &Contents) -> Result<(), DiskError> {
-        let layout = &contents.layout;
-        let mut bitmap = vec![0; layout.bitmap_bytes()];
-        // Before the sweep: until the record says DRAINING, a power cut costs the dump, and on a slow disk the record would
-        // wait behind the blocks.
-        let first = self.begin(layout, &mut bitmap).await?;
+    async fn dump<'j>(&'j self, contents: Contents, kept: &mut Option<DumpWriter<'j>>) -> Result<(), DumpTrouble> {
+        let writer = kept.insert(DumpWriter::new(self, contents)?);
+        // At once: until the record says CRASHED, a power cut costs all that is known of the crash, and until it says DRAINING
+        // the dump. On a slow disk the records would wait behind the blocks, so these come before the sweep.
+        let describing = self.node.spaces.disk(self.space).describe_crash();
+        writer.crashed().await?;
+        let crashed_ns = time::now_ns();
+        writer.begin().await?;
+        drop(describing);
         let started_ns = time::now_ns();
-        let (mut recorded, mut recorded_ns, mut before) = (0, started_ns, None);
-        let last = loop {
+        if let Some(most) = self.order.drop_beyond {
+            // Beside the sweep, which waits for no other space.
+            self.node.tasks.start(self.node.spaces.drop_oldest(self.partition, self.name, most));
+        }
+        let last = self.sweep(writer).await?;
+        let drain_ns = time::now_ns().saturating_sub(started_ns);
+        let cause = if last.failed.is_some() { PartialCause::WRITE_FAILED } else { PartialCause::NONE };
+        let (described, missing) = writer.seal(cause).await?;
+        let times = DumpTimes { crashed_ns, started_ns, drain_ns };
+        let first = missing.ranges().first().map_or(0, |range| range.first);
+        if last.failed.is_some() || !missing.is_empty() {
+            return Err(DumpTrouble::Sealed(last.failed.unwrap_or(DiskError::Io), missing.count(), first));
+        }
+        self.announce(&last, described, times);
+        Ok(())
+    }
+
+    /// Drains the image, and records progress meanwhile, until everything is final or the disk refuses writes for good.
+    async fn sweep(&self, writer: &mut DumpWriter<'_>) -> Result<Progress, DiskError> {
+        let (mut recorded_ns, mut before, mut pauses) = (time::now_ns(), None, 0);
+        loop {
             let (progress, busy) = self.step();
-            if progress.done || progress.failed.is_some() {
-                break progress;
+            if progress.done {
+                return Ok(progress);
+            }
+            if progress.failed.is_some() {
+                if progress.failed == Some(DiskError::Dead) || pauses == PAUSES {
+                    return Ok(progress);
+                }
+                // Perhaps the disk only had a bad moment: it gets another as long as that.
+                pauses += 1;
+                super::spaces::sleep(PAUSE_NS).await;
+                self.drain.retry(&self.node.pager);
             }
             let whole = progress.cursor.0 / PAGES_PER_SECTOR * PAGES_PER_SECTOR;
-            if whole > recorded && time::now_ns() >= recorded_ns + PROGRESS_NS {
-                self.sweeping(self.write_progress(layout, &mut bitmap, recorded..whole, first)).await?;
-                (recorded, recorded_ns) = (whole, time::now_ns());
+            if whole > writer.recorded() && time::now_ns() >= recorded_ns + PROGRESS_NS {
+                self.sweeping(writer.progress(whole)).await?;
+                self.announce_progress(whole);
+                recorded_ns = time::now_ns();
             }
             // A sweep that got on, or has a batch that waits for no disk, gets on again at once; else the disk has to answer first.
             if busy || before.replace(progress) != Some(progress) {
@@ -169,15 +261,7 @@ impl Job {
             } else {
                 task::next_turn().await;
             }
-        };
-        let drain_ns = time::now_ns().saturating_sub(started_ns);
-        if let Some(error) = last.failed {
-            self.seal_partial(contents, &mut bitmap, last.cursor.0, first).await?;
-            return Err(error);
         }
-        let described = self.seal(layout, &mut bitmap).await?;
-        self.announce(&last, described, drain_ns);
-        Ok(())
     }
 
     /// Does a turn of the sweep and publishes how it stands; also returns whether it has more to do before any disk answers.
@@ -201,160 +285,60 @@ impl Job {
         .await
     }
 
-    /// Describes what is final before anything is written, by a valid header, and says DRAINING.
-    async fn begin(&self, layout: &Layout, bitmap: &mut [u8]) -> Result<Described, DiskError> {
-        let described = self.describe(layout, &self.notes()).await?;
-        self.mark(0..layout.pages(), bitmap).await;
-        self.put(layout.checksums(), Checksums::of(0, layout.pages()), layout).await?;
-        self.put(layout.bitmap(), Fixed::new(bitmap), layout).await?;
-        self.claim(SpaceState::Draining, 0, described).await?;
-        Ok(described)
-    }
-
-    /// Brings bitmap and record up to the end of `pages`, below which all is final; each after what it claims is durable.
-    async fn write_progress(
-        &self,
-        layout: &Layout,
-        bitmap: &mut [u8],
-        pages: Range<u32>,
-        described: Described,
-    ) -> Result<(), DiskError> {
-        self.write_bits(layout, bitmap, pages.clone()).await?;
-        self.claim(SpaceState::Draining, pages.end, described).await?;
-        let (freed, remaining, _) = self.status.read();
-        let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
-        report(&Event::Drain { partition, incarnation, done: u64::from(pages.end), remaining, freed });
-        Ok(())
-    }
-
-    /// Adds what is final among `pages`, whose first is the first of a sector of checksums, to the bitmap.
-    async fn write_bits(&self, layout: &Layout, bitmap: &mut [u8], pages: Range<u32>) -> Result<(), DiskError> {
-        self.mark(pages.clone(), bitmap).await;
-        let checksums = layout.checksums();
-        let skipped = u64::from(pages.start) * 4;
-        let window = Extent { start: checksums.start + skipped, len: checksums.len - skipped };
-        self.put(window, Checksums::of(pages.start, pages.end), layout).await?;
-        self.flush().await?;
-        self.put(layout.bitmap(), Fixed::new(bitmap), layout).await?;
-        Ok(())
-    }
-
-    /// Sets the bits of the final ones among `pages` that have blocks.
-    async fn mark(&self, pages: Range<u32>, bitmap: &mut [u8]) {
-        for first in pages.clone().step_by(MARK_BUDGET as usize) {
-            for index in (first..pages.end.min(first + MARK_BUDGET)).map(PageIndex) {
-                if let Some(PageFinal::Block(_)) = self.drain.final_kind(&self.node.pager, index) {
-                    mark_block(bitmap, index);
-                }
-            }
-            task::yield_now().await;
+    fn crash_of_record(&self) -> Crash {
+        let reason = self.crash.reason;
+        let mut registers = [0; notes::VCPU_NOTES_SIZE];
+        notes::write_vcpu(&mut registers, 0, &self.crash.regs, &self.crash.state);
+        Crash {
+            name: self.name,
+            reason: reason.recorded(),
+            detail: reason.detail(),
+            time_ns: self.node.unix_ns_at(self.crash.at_ns),
+            text: self.crash.text,
+            registers: registers.into_iter().collect(),
         }
     }
 
-    /// Seals a drain that has reached its end.
-    async fn seal(&self, layout: &Layout, bitmap: &mut [u8]) -> Result<Described, DiskError> {
-        self.write_bits(layout, bitmap, 0..layout.pages()).await?;
-        let described = self.describe(layout, &self.notes_with_kernels_own(layout).await?).await?;
-        self.claim(SpaceState::Complete, layout.pages(), described).await?;
-        Ok(described)
-    }
-
-    /// Seals a drain that cannot go on: what is final is described, the rest is missing.
-    async fn seal_partial(
-        &self,
-        contents: &Contents,
-        bitmap: &mut [u8],
-        progress: u32,
-        first: Described,
-    ) -> Result<(), DiskError> {
-        let layout = &contents.layout;
-        self.write_bits(layout, bitmap, 0..layout.pages()).await?;
-        let pages = Recovered { contents, bitmap, progress };
-        let (program_headers, _) = describe::headers(self.node.spaces, self.space, &pages, first.notes_len).await?;
-        self.claim(SpaceState::Partial, progress, Described { program_headers, ..first }).await
-    }
-
-    /// Writes notes, ELF header and program headers for what is final.
-    async fn describe(&self, layout: &Layout, notes: &[u8]) -> Result<Described, DiskError> {
-        let program_headers = describe::count(&self.pages(layout)).await;
-        self.put(layout.notes(), Fixed::new(notes), layout).await?;
-        self.put(layout.header(), Headers::new(layout, program_headers, notes.len() as u64), layout).await?;
-        Ok(Described { program_headers, notes_len: notes.len() as u32 })
-    }
-
-    async fn claim(&self, state: SpaceState, progress: u32, described: Described) -> Result<(), DiskError> {
-        let crash = self.crash_of_record();
-        let Described { program_headers, notes_len } = described;
-        self.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);
-        self.node
-            .spaces
-            .change(self.space, |record| {
-                record.state = state;
-                record.drain = DrainRecord { progress, program_headers, notes_len };
-                record.crash = Some(crash);
-            })
-            .await
-    }
-
-    async fn flush(&self) -> Result<(), DiskError> {
-        self.node.spaces.io().flush(self.node.spaces.disk(self.space)).await
-    }
-
-    fn crash_of_record(&self) -> Crash {
-        let reason = match self.crash.reason {
-            Reason::TripleFault => CrashReason::TRIPLE_FAULT,
-            Reason::Panic => CrashReason::PVPANIC,
-            Reason::PanicRecord => CrashReason::ERST,
-            Reason::Operator => CrashReason::OPERATOR,
-            Reason::PageLost(_) => CrashReason::LOST_PAGE,
-            Reason::EntryFailed(_) => CrashReason::ENTRY_FAILED,
-            _ => CrashReason(0),
-        };
-        let time_ns = self.node.unix_ns_at(self.crash.at_ns);
-        let text = ArrayString::from(self.crash.reason.as_str()).unwrap_or_default();
-        Crash { reason, detail: self.crash.reason.detail() as u32, time_ns, text }
-    }
-
     /// Makes the vCPU's notes.
-    fn notes(&self) -> Vec<u8> {
-        let mut notes = vec![0; notes::VCPU_NOTES_SIZE];
+    fn notes(&self) -> Result<Vec<u8>, DiskError> {
+        let mut notes = heap::zeroed(notes::VCPU_NOTES_SIZE)?;
         notes::write_vcpu(&mut notes, 0, &self.crash.regs, &self.crash.state);
-        notes
+        Ok(notes)
     }
 
-    /// Makes all notes; the kernel's own is read back from its page's block.
+    /// Makes all notes; the kernel's own is found in the blocks.
     async fn notes_with_kernels_own(&self, layout: &Layout) -> Result<Vec<u8>, DiskError> {
-        let mut notes = self.notes();
-        for index in self.note_page.into_iter().chain(self.node.pager.landmarks(self.drain.image().id())) {
-            let mut page = vec![0; PAGE_SIZE as usize];
-            let Some(sectors) = layout.block_sectors(index, 1) else { continue };
-            self.node.spaces.read(self.space, sectors.first * 512, &mut page).await?;
-            if let Some(len) = vmcoreinfo::text_len(&page) {
-                let at = notes.len();
-                notes.resize(at + notes::vmcoreinfo_note_size(len), 0);
-                notes::write_vmcoreinfo(&mut notes[at..], &page[vmcoreinfo::TEXT_OFFSET..][..len]);
-                break;
-            }
+        let (node, space, drain, crash) = (self.node, self.space, &self.drain, &self.crash);
+        let candidates = self.order.note_page.into_iter().chain(node.pager.landmarks(drain.image().id()));
+        let mut notes = self.notes()?;
+        if let Some(text) = (NoteSearch { node, space, layout, drain, crash }).text(candidates).await? {
+            let at = notes.len();
+            notes.resize(at + notes::vmcoreinfo_note_size(text.len()), 0);
+            notes::write_vmcoreinfo(&mut notes[at..], &text);
         }
         Ok(notes)
     }
 
-    /// Writes a stream about the image's pages to a part of the space.
-    async fn put(&self, extent: Extent, stream: impl Stream, layout: &Layout) -> Result<(), DiskError> {
-        let bytes = put(self.node.spaces, self.space, extent, stream, &self.pages(layout)).await?;
-        self.metadata_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
+    fn announce_progress(&self, done: u32) {
+        let (freed, remaining, _) = self.status.read();
+        let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
+        report(&Event::Drain { partition, incarnation, done: u64::from(done), remaining, freed });
     }
 
-    fn pages<'a>(&'a self, layout: &'a Layout) -> Pages<'a> {
-        Pages { node: self.node, drain: &self.drain, layout }
+    fn announce_trouble(&self, trouble: &DumpTrouble) {
+        let message = alloc::format!("{trouble}");
+        let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
+        let Place { disk, number, .. } = self.node.spaces.place(self.space);
+        let (dump, disk, space) = (self.name, disk as u8, number);
+        report(&Event::DumpFailed { partition, incarnation, dump, disk, space, message: &message });
     }
 
-    fn announce(&self, last: &Progress, described: Described, drain_ns: u64) {
+    fn announce(&self, last: &Progress, described: Described, times: DumpTimes) {
         let Place { disk, number, .. } = self.node.spaces.place(self.space);
         report(&Event::DumpComplete {
             partition: &self.partition,
             incarnation: self.crash.incarnation,
+            dump: self.name,
             disk: disk as u8,
             space: number,
             pages_written: last.written,
@@ -365,33 +349,10 @@ impl Job {
             metadata_bytes: self.metadata_bytes.load(Ordering::Relaxed),
             program_headers: described.program_headers,
             vmcoreinfo: described.notes_len as usize > notes::VCPU_NOTES_SIZE,
-            drain_ns,
+            drain_ns: times.drain_ns,
+            crashed_ns: times.crashed_ns.saturating_sub(self.crash.at_ns),
+            described_ns: times.started_ns.saturating_sub(times.crashed_ns),
             since_crash_ns: time::now_ns().saturating_sub(self.crash.at_ns),
         });
-    }
-}
-
-/// The image's pages as far as they are final.
-struct Pages<'a> {
-    node: &'static Node,
-    drain: &'a Drain,
-    layout: &'a Layout,
-}
-
-impl CorePages for Pages<'_> {
-    fn pages(&self) -> u32 {
-        self.layout.pages()
-    }
-
-    fn gfn(&self, index: PageIndex) -> Gfn {
-        self.drain.image().layout().gfn_of(index).unwrap_or_default()
-    }
-
-    fn content(&self, index: PageIndex) -> (Content, u32) {
-        match self.drain.final_kind(&self.node.pager, index) {
-            Some(PageFinal::Block(crc)) => (Content::Block, crc.0),
-            Some(PageFinal::Zero) => (Content::Zero, 0),
-            None => (Content::Missing, 0),
-        }
     }
 }

@@ -35,6 +35,8 @@ pub struct Graves {
     list: Ranked<Vec<Grave>, { rank::SCHEDULER }>,
     /// Buried and not gone.
     count: AtomicUsize,
+    /// Of these, how many wait for disks that do not answer.
+    held: AtomicUsize,
 }
 
 /// Tells whether an object is gone, its frames and numbers with it.
@@ -51,7 +53,12 @@ impl Gone {
 impl Graves {
     /// Nothing to take apart.
     pub const fn new() -> Self {
-        Self { inbox: Ranked::new(Vec::new()), list: Ranked::new(Vec::new()), count: AtomicUsize::new(0) }
+        Self {
+            inbox: Ranked::new(Vec::new()),
+            list: Ranked::new(Vec::new()),
+            count: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+        }
     }
 
     /// Takes an object that no vCPU runs on; it goes in the background.
@@ -67,6 +74,11 @@ impl Graves {
         self.count.load(Ordering::Acquire) == 0
     }
 
+    /// Returns whether nothing is left but what disks that do not answer still have.
+    pub fn is_quiet(&self) -> bool {
+        self.count.load(Ordering::Acquire) == self.held.load(Ordering::Acquire)
+    }
+
     /// Does a piece of work; returns the CPUs to kick and whether there is more to do at once.
     pub fn poll(&self, pager: &NodePager, words: &CpuWords, objects: &ObjectTable, me: CpuId) -> (Kicks, bool) {
         if self.is_empty() {
@@ -74,11 +86,12 @@ impl Graves {
         }
         let Some(mut list) = self.list.try_lock() else { return (Kicks(0), true) };
         list.append(&mut self.inbox.lock());
-        let (mut kicks, mut busy) = (Kicks(0), false);
+        let (mut kicks, mut busy, mut held) = (Kicks(0), false, 0);
         list.retain_mut(|grave| {
             let (more, kick) = grave.dig(pager, words, me);
             kicks.0 |= kick.0;
             busy |= more == Some(true);
+            held += usize::from(more == Some(false) && pager.is_held_by_disk(grave.object.id()));
             if more.is_none() {
                 objects.remove(grave.object.clone());
                 grave.done.store(true, Ordering::Release);
@@ -86,6 +99,7 @@ impl Graves {
             }
             more.is_some()
         });
+        self.held.store(held, Ordering::Release);
         (kicks, busy)
     }
 }

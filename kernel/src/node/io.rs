@@ -1,45 +1,137 @@
 //! Disk I/O for tasks: a request is awaited.
 //!
 //! Completions come by way of the pager, which polls every disk, into the mailbox of class `Dump`; [`AsyncIo::deliver`] puts each
-//! into the slot that its cookie names. The buffers of a request live in the task that awaits it, and a task runs to its end,
-//! so they are in place until the completion.
+//! into the slot that its cookie names. Every disk has slots of its own, so a disk that answers slowly or not at all keeps no
+//! request for another disk waiting; the last slot of each is for the beat of a claim.
+//!
+//! The buffer of [`AsyncIo::transfer`] belongs to the request until its answer comes, whatever becomes of the task that awaits it.
+//!
+//! ```text
+//!   Free ──take──> Pending ──answer──> Done ──task looks──> Free
+//!                     │ no answer in time          late answer, the buffer waits to be taken
+//!                     └──────────> Overdue ──task looks──> Abandoned ──────> Free
+//! ```
 
 use super::NodePager;
 use super::task::{until, yield_now};
-use crate::block::{Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
-use crate::paging::cookie::{Class, MAILBOX_DEPTH, Tag};
+use crate::block::dma::DmaRegion;
+use crate::block::{Disk, DiskError, Lane, Operation, Request, SectorRange, Segment, SubmitError};
+use crate::paging::MAX_DISKS;
+use crate::paging::cookie::{Class, PER_DISK, Tag};
 use crate::sync::{Ranked, rank};
+use arrayvec::ArrayVec;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The slot that only [`Lane::Beat`] takes.
+const BEAT_SLOT: usize = PER_DISK - 1;
+
+#[derive(Debug, Default)]
 enum Slot {
+    #[default]
     Free,
-    Pending,
-    Done(Result<(), DiskError>),
+    Pending(Option<DmaRegion>),
+    /// No answer came in time: the disk still has the buffer.
+    Overdue(Option<DmaRegion>),
+    /// The same, and the task knows.
+    Abandoned(Option<DmaRegion>),
+    Done(Answer),
 }
 
-/// Requests of tasks in flight.
+/// How a request has ended, and the buffer that it gives back.
+type Answer = (Result<(), DiskError>, Option<DmaRegion>);
+
+/// The requests of one disk.
+#[derive(Debug)]
+struct DiskSlots {
+    slots: [Slot; PER_DISK],
+    /// Buffers that late answers have given back.
+    returned: ArrayVec<(Lane, DmaRegion), PER_DISK>,
+}
+
+impl DiskSlots {
+    const fn new() -> Self {
+        Self { slots: [const { Slot::Free }; PER_DISK], returned: ArrayVec::new_const() }
+    }
+
+    /// Takes a slot of the lane; the beat has its own and asks for no other.
+    fn take(&mut self, lane: Lane) -> Option<usize> {
+        let mut range = match lane {
+            Lane::Common => 0..BEAT_SLOT,
+            Lane::Beat => BEAT_SLOT..PER_DISK,
+        };
+        let free = range.find(|&n| matches!(self.slots[n], Slot::Free))?;
+        self.slots[free] = Slot::Pending(None);
+        Some(free)
+    }
+
+    /// Gives a pending request its buffer to keep.
+    fn keep(&mut self, slot: usize, buffer: Option<DmaRegion>) {
+        self.slots[slot] = Slot::Pending(buffer);
+    }
+
+    fn complete(&mut self, slot: usize, result: Result<(), DiskError>) {
+        let Some(place) = self.slots.get_mut(slot) else { return };
+        *place = match core::mem::take(place) {
+            Slot::Pending(buffer) if result == Err(DiskError::TimedOut) => Slot::Overdue(buffer),
+            Slot::Pending(buffer) => Slot::Done((result, buffer)),
+            Slot::Overdue(buffer) => Slot::Done((Err(DiskError::TimedOut), buffer)),
+            Slot::Abandoned(buffer) => {
+                let lane = if slot == BEAT_SLOT { Lane::Beat } else { Lane::Common };
+                self.returned.extend(buffer.map(|buffer| (lane, buffer)));
+                Slot::Free
+            }
+            other => other,
+        };
+    }
+
+    fn take_answer(&mut self, slot: usize) -> Option<Answer> {
+        let place = &mut self.slots[slot];
+        match core::mem::take(place) {
+            Slot::Done(answer) => Some(answer),
+            Slot::Overdue(buffer) => {
+                *place = Slot::Abandoned(buffer);
+                Some((Err(DiskError::TimedOut), None))
+            }
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    fn take_returned(&mut self, lane: Lane) -> Option<DmaRegion> {
+        let at = self.returned.iter().position(|(of, _)| *of == lane)?;
+        Some(self.returned.swap_remove(at).1)
+    }
+}
+
+/// Requests of tasks in flight, by disk.
 pub struct AsyncIo {
-    slots: Ranked<[Slot; MAILBOX_DEPTH], { rank::SPACE }>,
+    disks: [Ranked<DiskSlots, { rank::SPACE }>; MAX_DISKS],
 }
 
 impl AsyncIo {
     /// Nothing in flight.
     pub const fn new() -> Self {
-        Self { slots: Ranked::new([Slot::Free; MAILBOX_DEPTH]) }
+        Self { disks: [const { Ranked::new(DiskSlots::new()) }; MAX_DISKS] }
     }
 
-    /// Hands completions to those who await them.
+    /// Hands completions to the tasks that await them.
     pub fn deliver(&self, pager: &NodePager) {
         while let Some(completion) = pager.take_completion(Class::Dump) {
             if let Some(tag) = Tag::of(completion.cookie)
-                && let Some(slot) = self.slots.lock().get_mut(tag.slot as usize)
+                && let Some(disk) = self.disks.get(tag.detail as usize)
             {
-                *slot = Slot::Done(completion.result);
+                disk.lock().complete(tag.slot as usize, completion.result);
             }
         }
     }
 
-    /// Carries out one request.
+    /// Returns a buffer of a lane that a request has kept beyond its task's wait, and that the late answer has given back.
+    pub fn take_returned(&self, disk: &impl Disk, lane: Lane) -> Option<DmaRegion> {
+        self.disks[usize::from(disk.info().index)].lock().take_returned(lane)
+    }
+
+    /// Carries out one request on memory that is never given back.
     ///
     /// # Errors
     /// The disk's, after its own retries and time-outs.
@@ -50,21 +142,26 @@ impl AsyncIo {
         sectors: SectorRange,
         segments: &[Segment],
     ) -> Result<(), DiskError> {
-        let slot = until(|| self.take_slot()).await;
-        let cookie = Tag { class: Class::Dump, detail: 0, slot: slot as u32 }.cookie();
-        let request = Request { operation, sectors, segments, cookie };
-        let submitted = until(|| match disk.submit(&request) {
-            Err(SubmitError::Full) => None,
-            result => Some(result),
-        })
-        .await;
-        if submitted.is_err() {
-            self.slots.lock()[slot] = Slot::Free;
-            return Err(DiskError::Dead);
-        }
-        // A disk without interrupts has answered already: nobody would look before the guest's turn is over.
-        yield_now().await;
-        until(|| self.take_result(slot)).await
+        let request = Request { operation, sectors, segments, lane: Lane::Common, cookie: Default::default() };
+        self.carry_out(disk, &request, None).await.0
+    }
+
+    /// Carries out one request on the first bytes of `buffer`, as many as the sectors have; the buffer comes back with the answer.
+    /// Where none comes in time ([`DiskError::TimedOut`]) it comes back with the late one: [`Self::take_returned`].
+    ///
+    /// [`Lane::Beat`] waits for no request but an earlier beat of the same disk.
+    pub async fn transfer(
+        &self,
+        disk: &impl Disk,
+        lane: Lane,
+        operation: Operation,
+        sectors: SectorRange,
+        buffer: DmaRegion,
+    ) -> (Result<(), DiskError>, Option<DmaRegion>) {
+        let bytes = sectors.count * crate::block::request::SECTOR_SIZE;
+        let segments = [Segment { base: buffer.hpa(0), len: bytes as u32 }];
+        let request = Request { operation, sectors, segments: &segments, lane, cookie: Default::default() };
+        self.carry_out(disk, &request, Some(buffer)).await
     }
 
     /// Makes everything that was completed before durable.
@@ -72,21 +169,60 @@ impl AsyncIo {
     /// # Errors
     /// As [`Self::run`].
     pub async fn flush(&self, disk: &impl Disk) -> Result<(), DiskError> {
-        self.run(disk, Operation::Flush, SectorRange { first: 0, count: 0 }, &[]).await
+        self.flush_in(disk, Lane::Common).await
     }
 
-    fn take_slot(&self) -> Option<usize> {
-        let mut slots = self.slots.lock();
-        let free = slots.iter().position(|slot| *slot == Slot::Free)?;
-        slots[free] = Slot::Pending;
-        Some(free)
+    /// As [`Self::flush`], in a lane.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn flush_in(&self, disk: &impl Disk, lane: Lane) -> Result<(), DiskError> {
+        let sectors = SectorRange { first: 0, count: 0 };
+        let request = Request { operation: Operation::Flush, sectors, segments: &[], lane, cookie: Default::default() };
+        self.carry_out(disk, &request, None).await.0
     }
 
-    fn take_result(&self, slot: usize) -> Option<Result<(), DiskError>> {
-        let mut slots = self.slots.lock();
-        let Slot::Done(result) = slots[slot] else { return None };
-        slots[slot] = Slot::Free;
-        Some(result)
+    /// Carries a request out, again if it fails while it is not known whose the disk is: it waits until that is known, and then counts.
+    async fn carry_out(&self, disk: &impl Disk, request: &Request<'_>, mut buffer: Option<DmaRegion>) -> Answer {
+        let had_buffer = buffer.is_some();
+        loop {
+            let (result, back) = self.try_once(disk, request, buffer).await;
+            let is_doubtful = result.is_err() && request.lane == Lane::Common && disk.is_suspended();
+            if !is_doubtful || back.is_some() != had_buffer {
+                return (result, back);
+            }
+            buffer = back;
+        }
+    }
+
+    async fn try_once(&self, disk: &impl Disk, request: &Request<'_>, buffer: Option<DmaRegion>) -> Answer {
+        let number = usize::from(disk.info().index);
+        let slots = &self.disks[number];
+        let Some(slot) = until(|| match slots.lock().take(request.lane) {
+            // What a disk has that does not answer may never come free.
+            None if disk.is_dead() => Some(None),
+            slot => slot.map(Some),
+        })
+        .await
+        else {
+            return (Err(DiskError::Dead), buffer);
+        };
+        let cookie = Tag { class: Class::Dump, detail: number as u32, slot: slot as u32 }.cookie();
+        // In its place before the disk may answer.
+        slots.lock().keep(slot, buffer);
+        let request = Request { cookie, ..*request };
+        let submitted = until(|| match disk.submit(&request) {
+            Err(SubmitError::Full) => None,
+            result => Some(result),
+        })
+        .await;
+        if submitted.is_err() {
+            slots.lock().complete(slot, Err(DiskError::Dead));
+        } else {
+            // A disk without interrupts has answered already: no CPU would look before the guest's turn is over.
+            yield_now().await;
+        }
+        until(|| slots.lock().take_answer(slot)).await
     }
 }
 

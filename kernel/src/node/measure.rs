@@ -20,7 +20,7 @@ use core::pin::Pin;
 use core::task::Poll;
 
 /// Name of the measurement in the configuration's `self_tests`, and of its event.
-pub const RAW_DISK: &str = "raw-disk";
+pub const RAW_DISK: &str = crate::config::SELF_TESTS[1];
 /// Bytes written before the clock starts.
 const WARM_UP: u64 = 16 << 20;
 /// Bytes timed.
@@ -45,7 +45,7 @@ pub async fn raw_disks(node: &'static Node) {
                 let speed = bytes.saturating_mul(1_000_000_000) / ns.max(1);
                 report(&Event::Bench { id: &name, minimum: speed, average: speed, count: bytes, unit: "bytes/s" });
             }
-            Err(error) => report(&Event::Error { place: &name, message: &format!("{error:?}") }),
+            Err(error) => report(&Event::Error { place: &name, message: &format!("{error}") }),
         }
     }
 }

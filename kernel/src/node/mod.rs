@@ -11,6 +11,7 @@
 //! Everything here lives as long as the machine runs, so references are `'static`.
 
 pub mod bench;
+#[cfg(target_os = "none")]
 pub mod build;
 pub mod commands;
 pub mod describe;
@@ -19,16 +20,20 @@ pub mod dumps;
 pub mod graves;
 pub mod io;
 pub mod measure;
+pub mod note_search;
 pub mod notices;
 pub mod services;
 pub mod spaces;
+#[cfg(target_os = "none")]
 pub mod start;
 pub mod stats;
-pub mod task;
+#[cfg(test)]
+mod tests;
 
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, percpu, time};
 use crate::archive::BootArchive;
+use crate::block::Disk;
 use crate::console::event::Event;
 use crate::console::output;
 use crate::mm::flush::{CpuWords, Kicks};
@@ -37,10 +42,11 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::paging::{Pager, Work};
-use crate::partition::runner::WaitFor;
 use crate::partition::shared::{Phase, Shared};
+use crate::partition::wait::WaitFor;
 use crate::pool::Shares;
 use crate::sched::queue::RunQueue;
+pub use crate::sched::task;
 use crate::sync::{Ranked, rank};
 use crate::virt::Backend;
 use crate::virt::tag::Tags;
@@ -52,6 +58,9 @@ use graves::Graves;
 use io::AsyncIo;
 use spaces::Spaces;
 use task::Tasks;
+
+/// How long a disk may take for an answer when the machine ends: about what a slow one needs for a flush of its cache.
+const LAST_ANSWER_NS: u64 = 5_000_000_000;
 
 /// The pager of a node.
 pub type NodePager = Pager<'static, DirectMap, NodeDisk, Shares>;
@@ -152,13 +161,23 @@ impl Node {
         kicks.cpus().for_each(interrupts::kick);
     }
 
+    /// The machine ends: a disk that does not answer is not waited for as long as usual.
+    pub fn hurry_disks(&self) {
+        self.pager.disks().iter().for_each(|disk| disk.hurry(LAST_ANSWER_NS));
+    }
+
     /// Returns whether nothing runs and nothing is under way any more, and the machine is to stop then.
     pub fn has_ended(&self) -> bool {
         let stopped = |shared: &Arc<Shared>| shared.phase() == Phase::Stopped;
         self.ending.load(Ordering::Acquire)
             && self.partitions.iter().all(stopped)
             && self.tasks.is_empty()
-            && self.graves.is_empty()
+            && self.graves.is_quiet()
+    }
+
+    /// Returns whether the machine ends, and of all memory only that is left which disks that do not answer still have.
+    pub fn ends_without_disks(&self) -> bool {
+        self.ending.load(Ordering::Acquire) && self.graves.is_quiet()
     }
 
     /// Returns the partition with that name.
@@ -169,5 +188,7 @@ impl Node {
 
 /// Reports an event, now.
 pub fn report(event: &Event<'_>) {
+    #[cfg(test)]
+    tests::events::note(event);
     output::report(event, time::now_ns());
 }

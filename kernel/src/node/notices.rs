@@ -3,10 +3,12 @@
 //! Only live memory speaks here. A dump that cannot be written has its own event (`dump_failed`), which says what became of it.
 
 use super::{Node, report};
+use crate::arch::time;
+use crate::block::{Disk, Incident};
 use crate::console::event::Event;
 use crate::mm::object::ObjectId;
 use crate::paging::Notice;
-use crate::partition::shared::Shared;
+use crate::partition::shared::{Request, Shared};
 use alloc::format;
 use alloc::string::{String, ToString};
 
@@ -17,16 +19,55 @@ pub fn report_all(node: &Node) {
         let (object, message) = match notice {
             Notice::WriteFailed { object, first, count, error } => {
                 let last = first.0.saturating_add(count.saturating_sub(1));
-                let what = format!("pages {} to {last} could not be written ({error:?})", first.0);
+                let what = format!("pages {} to {last} could not be written ({error})", first.0);
                 (object, format!("{what}: they stay in memory, and are tried again"))
             }
-            Notice::PageLost { object, index, loss } => (object, format!("page {} cannot be read back ({loss:?})", index.0)),
+            Notice::PageLost { object, index, loss } => (object, format!("page {} cannot be read back ({loss})", index.0)),
+            Notice::Unwritable { object, error } => {
+                let message = format!("the disk takes no pages ({error}), and others starve for the frames");
+                (object, message)
+            }
             Notice::DiskDead { object } => {
                 (object, "the disk takes no requests any more: what is in memory stays there".to_string())
             }
         };
         if let Some(shared) = owner(node, object) {
+            if let Notice::Unwritable { .. } = notice {
+                shared.ask(Request::GiveUp);
+                node.wake();
+            }
             report(&Event::Error { place: &place(node, shared), message: &message });
+        }
+    }
+}
+
+/// Reports what has happened to disks outside their answers.
+pub fn report_disks(node: &Node) {
+    for (number, disk) in node.pager.disks().iter().enumerate() {
+        if let Some(failed) = disk.take_failed(time::now_ns()) {
+            let requests = if failed == 1 { "a request".to_string() } else { format!("{failed} requests") };
+            let message = format!("the disk reports an error for {requests}");
+            report(&Event::Error { place: &format!("paging device {number}"), message: &message });
+        }
+        while let Some(incident) = disk.take_incident() {
+            let message = match incident {
+                Incident::WrittenOff { unanswered } => {
+                    format!("no answer in time to {unanswered} requests: the disk is written off until they are answered")
+                }
+                Incident::Back { away_ns } => {
+                    format!("the disk has answered everything and is used again, after {} ms", away_ns / 1_000_000)
+                }
+                Incident::Broken => {
+                    "the device broke its protocol or needs a reset: it is reset when nothing is in flight".to_string()
+                }
+                Incident::Resized { from, to } => {
+                    format!("the disk has {to} sectors now, {from} before: its spaces stay where they are")
+                }
+                Incident::Dead => {
+                    "the device came back from its reset as another one, or not at all: it is not used any more".to_string()
+                }
+            };
+            report(&Event::Error { place: &format!("paging device {number}"), message: &message });
         }
     }
 }

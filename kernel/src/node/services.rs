@@ -8,19 +8,43 @@ use crate::console::input::{Input, Reader, Then};
 use crate::console::output::{self, Lines, Which};
 use crate::log::serial::{self, Line};
 use crate::sync::{Ranked, rank};
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes that a turn moves on each serial line.
 const CONSOLE_BUDGET: usize = 256;
 /// How often the serial lines' input is looked at by a CPU that idles.
 pub const CONSOLE_INTERVAL_NS: u64 = 20_000_000;
+/// How long a CPU idles that waits for a flush.
+pub const FLUSH_INTERVAL_NS: u64 = 20_000;
 /// How long a line may take nothing at the end; a full FIFO takes 1.4 ms to leave.
 const LAST_PATIENCE_NS: u64 = 20_000_000;
+
+/// How often the disks are asked what has happened to them.
+const INCIDENTS_INTERVAL_NS: u64 = 5_000_000;
+
+/// When they are asked next.
+static INCIDENTS_DUE_NS: AtomicU64 = AtomicU64::new(0);
 
 static READER: Ranked<Reader, { rank::CONSOLE }> = Ranked::new(Reader::new());
 
 /// The machine's serial lines.
 struct Serial;
+
+/// The same, with the partition that keys go to.
+struct Keyed(&'static Node);
+
+impl Lines for Keyed {
+    fn write(&mut self, line: Which, bytes: &[u8]) -> usize {
+        Serial.write(line, bytes)
+    }
+    fn read(&mut self, line: Which) -> Option<u8> {
+        Serial.read(line)
+    }
+    fn takes_keys(&mut self) -> bool {
+        let chosen = self.0.partitions.get(self.0.console.load(Relaxed));
+        chosen.is_none_or(|shared| shared.takes_keys(time::now_ns()))
+    }
+}
 
 impl Lines for Serial {
     fn write(&mut self, line: Which, bytes: &[u8]) -> usize {
@@ -38,28 +62,54 @@ const fn line_of(which: Which) -> Line {
     }
 }
 
-/// Gives everything a turn; returns whether there is more to do at once.
-pub fn turn(node: &'static Node, cpu: CpuId) -> bool {
-    let work = node.pager.poll(cpu, time::now_ns());
+/// How long a CPU may do something else, or nothing, before the services' next turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rest {
+    /// There is more to do at once.
+    None,
+    /// A flush is awaited, which passes in microseconds.
+    Short,
+    /// Until an interrupt, or the next look at the console.
+    Long,
+}
+
+/// Gives everything a turn; returns when the next one is due.
+pub fn turn(node: &'static Node, cpu: CpuId) -> Rest {
+    let rest = background(node, cpu);
+    if console(node) { Rest::None } else { rest }
+}
+
+/// Gives everything a turn but the console.
+pub fn background(node: &'static Node, cpu: CpuId) -> Rest {
+    let now = time::now_ns();
+    let work = node.pager.poll(cpu, now);
     node.act_on(work);
     if work.told {
         super::notices::report_all(node);
     }
+    if now >= INCIDENTS_DUE_NS.load(Relaxed) {
+        INCIDENTS_DUE_NS.store(now + INCIDENTS_INTERVAL_NS, Relaxed);
+        super::notices::report_disks(node);
+    }
     node.io.deliver(&node.pager);
-    node.spaces.beat(time::now_ns());
+    node.spaces.beat(now);
+    node.spaces.mend(now);
     let tasks = node.tasks.poll();
     if tasks.ended {
         node.wake();
     }
     let (kicks, graves_busy) = node.graves.poll(&node.pager, node.words, &node.objects, cpu);
     node.kick(kicks);
-    work.busy | tasks.busy | graves_busy | console(node)
+    if work.busy | tasks.busy | graves_busy {
+        return Rest::None;
+    }
+    if work.soon { Rest::Short } else { Rest::Long }
 }
 
 /// Takes input, carries out commands, moves output.
 fn console(node: &'static Node) -> bool {
     if let Some(mut reader) = READER.try_lock() {
-        reader.poll(&mut Serial, CONSOLE_BUDGET, |input| match input {
+        reader.poll(&mut Keyed(node), CONSOLE_BUDGET, |input| match input {
             Input::Key(key) => {
                 let chosen = node.console.load(Relaxed);
                 if let Some(shared) = node.partitions.get(chosen) {
@@ -69,15 +119,15 @@ fn console(node: &'static Node) -> bool {
                 Then::Stay
             }
             Input::Text(line) => commands::text(node, line),
-            Input::Json(line) => {
-                commands::json(node, line);
-                Then::Stay
-            }
+            Input::Json(line) => commands::json(node, line),
             Input::TooLong => {
                 commands::too_long();
                 Then::Stay
             }
         });
+        if reader.take_switched() {
+            node.poke(node.console.load(Relaxed));
+        }
         return output::pump(&mut Serial, CONSOLE_BUDGET);
     }
     false

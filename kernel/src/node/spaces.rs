@@ -13,32 +13,51 @@
 //! Nothing is written to a space before it is claimed.
 
 mod activate;
+mod beats;
+mod bounds;
 mod claims;
 mod discover;
+mod drop;
+mod founding;
+mod kept;
+mod late;
+mod mend;
 mod open;
 mod record_io;
 mod release;
+mod reserve;
+mod retry;
 mod selected;
 
 use super::disk::NodeDisk;
 use super::io::AsyncIo;
 use super::report;
+use crate::addr::PAGE_SIZE;
 use crate::block::DiskError;
 use crate::console::event::Event;
 use crate::paging::Store;
 use crate::paging::blocks::BlockMap;
 use crate::paging::space::classify::HEAD_LEN;
+use crate::paging::space::holding::Holding;
 use crate::paging::space::layout::RECORD_SIZE;
 use crate::paging::space::record::Contents;
+use crate::paging::space::succession::Succession;
 use crate::paging::space::{Layout, Record, Uuid};
-use crate::sync::{Ranked, rank};
+use crate::pool::needs::SPACE_BUFFER;
+use crate::sync::{Once, Ranked, rank};
 use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
+pub use claims::sleep;
+use core::sync::atomic::AtomicU64;
 pub use discover::{Device, Place};
+pub use kept::{DumpError, KeptDump};
+pub use reserve::SpaceTenant;
 
 /// Bytes of the buffer that a space's task works with.
-pub const BUFFER: usize = 80 << 10;
+pub const BUFFER: usize = SPACE_BUFFER;
+/// Bytes of the buffer that the beat of a disk's claims works with, so that it waits for no task: claims and both records.
+pub const BEAT_BUFFER: usize = 12 << 10;
 
 /// A space, by its number in the order of disks and, on a disk, of GPT entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,10 +79,26 @@ enum Phase {
 struct Inner {
     phase: Phase,
     record: Option<Record>,
-    /// The claim on it is ours.
-    is_claimed: bool,
+    /// The partition that acquired it, last.
+    user: Option<Uuid>,
+    /// Its dump is the selected one of its disk, as seen when the space was opened: it is not dropped, and a bound of dumps counts on that.
+    is_selected: bool,
+    /// The claim on it, while it is this node's.
+    holding: Option<Holding>,
+    /// How this node came by it.
+    succession: Succession,
+    /// It was made a partial dump at this start, by what an earlier owner left.
+    was_cut_off: bool,
+    /// A task writes a record, or compares the one that is there.
+    is_record_busy: bool,
     /// Another node is at it.
     is_refused: bool,
+    /// Times in a row that it had to be put out of use.
+    failures: u32,
+    /// When late writes of an earlier owner are looked for again.
+    late_ns: u64,
+    /// When it is looked at again, where it is out of use.
+    again_ns: u64,
 }
 
 /// One space.
@@ -79,7 +114,13 @@ pub struct Spaces {
     io: &'static AsyncIo,
     tasks: &'static super::task::Tasks,
     node: Uuid,
-    beats: claims::Beats,
+    /// Whose spaces are kept for them, where that is done.
+    tenants: Once<Vec<SpaceTenant>>,
+    /// Held while a free space is chosen: two partitions do not take what only one may.
+    choosing: Ranked<(), { rank::OBJECT }>,
+    beats: beats::Beats,
+    /// When the next space is looked at again: one that is out of use, or one that late writes may land on.
+    mend_due_ns: AtomicU64,
 }
 
 /// A line about a space for people.
@@ -99,9 +140,32 @@ impl Spaces {
         let places = discover::places(&devices);
         let space = |place| Space {
             place,
-            inner: Ranked::new(Inner { phase: Phase::Unusable, record: None, is_claimed: false, is_refused: false }),
+            inner: Ranked::new(Inner {
+                phase: Phase::Unusable,
+                record: None,
+                user: None,
+                is_selected: false,
+                holding: None,
+                succession: Succession::Orderly,
+                was_cut_off: false,
+                late_ns: 0,
+                is_record_busy: false,
+                is_refused: false,
+                failures: 0,
+                again_ns: 0,
+            }),
         };
-        Self { spaces: places.into_iter().map(space).collect(), devices, io, tasks, node, beats: claims::Beats::new() }
+        Self {
+            spaces: places.into_iter().map(space).collect(),
+            devices,
+            io,
+            tasks,
+            node,
+            tenants: Once::new(),
+            choosing: Ranked::new(()),
+            beats: beats::Beats::new(),
+            mend_due_ns: AtomicU64::new(u64::MAX),
+        }
     }
 
     fn space(&self, id: SpaceId) -> &Space {
@@ -112,6 +176,11 @@ impl Spaces {
     pub fn largest(&self) -> u32 {
         let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
         usable.map(|s| s.place.area.most_pages()).max().unwrap_or(0)
+    }
+
+    /// Returns the bytes of the largest memory that each space could hold, whatever it holds now.
+    pub fn rooms(&self) -> Vec<u64> {
+        self.spaces.iter().map(|s| u64::from(s.place.area.most_pages()) * PAGE_SIZE).collect()
     }
 
     /// Returns how many pages each space can hold that is not out of use.
@@ -154,6 +223,15 @@ impl Spaces {
     /// Returns what the record of a space says of its contents.
     pub fn contents(&self, id: SpaceId) -> Option<Contents> {
         self.space(id).inner.lock().record.as_ref()?.contents.clone()
+    }
+
+    /// Makes the name of the dump of a crash at `time_ns`: no sequence number of a space is ever used twice, and a copy of
+    /// the space on another node differs by node and time.
+    pub fn name_dump(&self, id: SpaceId, time_ns: u64) -> Uuid {
+        let inner = self.space(id).inner.lock();
+        let (space, sequence) = inner.record.as_ref().map_or((Uuid::NIL, 0), |r| (r.space, r.sequence));
+        let (high, low) = self.node.halves();
+        Uuid::of_dump(space, [sequence, time_ns, high, low])
     }
 
     /// Hands an active space to the drain of a dump; nobody else touches it until [`Self::keep`].

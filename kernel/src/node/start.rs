@@ -41,6 +41,7 @@ struct Started {
 pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
     let result = start(memory, archive).and_then(|node| {
         let result = on_boot_cpu(node);
+        assert!(node.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
         leave(node);
         result
     });
@@ -59,7 +60,7 @@ fn trouble(place: &str, message: String) -> Trouble {
 
 fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static Node, Trouble> {
     let module = archive.module(config::MODULE).ok_or_else(|| trouble("boot archive", "has no configuration".into()))?;
-    let config = Config::from_module(module).map_err(|error| trouble("configuration", format!("{error:?}")))?;
+    let config = Config::from_module(module).map_err(|error| trouble("configuration", format!("{error}")))?;
     let backend = Backend::detect().map_err(|missing| trouble("CPU", format!("{missing}")))?;
     if backend.capabilities().accessed_dirty == AccessedDirty::Absent {
         log::info!("this CPU keeps no accessed and dirty bits of guests' pages: faults show accesses and writes instead");
@@ -82,6 +83,7 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
         tsc_hz: time::tsc_hz(),
     });
     build::report_disks(node);
+    build::check_heap(node)?;
     block_on(node, node.spaces.open());
     node.spaces.resume();
     match prepare(node, &config) {
@@ -102,6 +104,7 @@ fn prepare(node: &'static Node, config: &Config) -> Result<(), Trouble> {
 
 /// Leaves the disks to others.
 fn leave(node: &'static Node) {
+    node.hurry_disks();
     block_on(node, node.spaces.give_up_claims());
 }
 
@@ -111,7 +114,7 @@ fn measure(node: &'static Node, config: &Config) -> Result<(), Trouble> {
         match name.as_str() {
             measure::RAW_DISK => block_on(node, measure::raw_disks(node)),
             bench::NAME => {
-                bench::pager(node, CpuId::BOOT).map_err(|why| trouble("self_tests", format!("{name}: {why:?}")))?;
+                bench::pager(node, CpuId::BOOT).map_err(|why| trouble("self_tests", format!("{name}: {why}")))?;
             }
             _ => {
                 let known = format!("unknown: {name} (known: {}, {})", bench::NAME, measure::RAW_DISK);

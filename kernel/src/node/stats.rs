@@ -1,6 +1,7 @@
 //! Counters as events and as text.
 
 use super::{Node, report};
+use crate::arch::{heap, repeats, time};
 use crate::console::event::{Event, PartitionStats, PoolStats};
 use crate::mm::object::MemoryObject;
 use crate::partition::shared::Shared;
@@ -30,7 +31,9 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
             untouched: u64::from(counts.untouched),
             page_ins: flow.page_ins,
             page_outs: flow.page_outs,
-            exits: shared.exits.load(Relaxed),
+            exits: shared.exits.all(),
+            exits_by: shared.exits.tally(),
+            dumps_skipped: shared.dumps_skipped.load(Relaxed),
         });
     }
 }
@@ -39,7 +42,8 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
 pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
     let guest_pages: u64 = node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
     let metadata_bytes = node.objects.metadata_bytes();
-    let pager = node.pager.counters();
+    let (pager, lock, heap) = (node.pager.counters(), node.pager.lock_use(), heap::usage());
+    let timers = repeats::counts();
     PoolStats {
         id,
         pages: u64::from(node.frames.total()),
@@ -51,16 +55,31 @@ pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
         page_ins: pager.page_ins,
         page_outs: pager.page_outs,
         read_around: pager.read_around,
+        cleaned: pager.cleaned,
+        bytes_read: pager.bytes_read,
+        bytes_written: pager.bytes_written,
         clean_evictions: pager.clean_evictions,
         zero_evictions: pager.zero_evictions,
         rescues: pager.rescues,
         demand_zero: pager.demand_zero,
+        zeros_shown: pager.zeros_shown,
         resident_faults: pager.resident_faults,
         waits: pager.frame_waits,
         lost: pager.lost_pages,
+        lock_taken: lock.taken,
+        lock_waits: lock.waits,
+        lock_longest_ns: time::tsc_scale().ns(lock.longest_ticks),
+        turns: lock.turns,
+        turns_without_work: lock.turns_without_work,
+        polls_left: pager.polls_left_to_others,
+        timers_late: timers.late,
+        timers_repeated: timers.repeated,
         objects: node.objects.count() as u64,
         tables: u64::from(node.tables.used_count()),
         tags: u64::from(node.tags.lock().used()),
+        heap_size: heap.size,
+        heap_used: heap.used,
+        heap_peak: heap.peak,
     }
 }
 

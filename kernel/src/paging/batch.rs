@@ -21,9 +21,13 @@ use alloc::vec::Vec;
 /// Most pages in a batch.
 pub(super) const BATCH_PAGES: usize = 256;
 /// Batches at a time.
-pub(super) const BATCHES: usize = 16;
-/// Batches at a time of one object: one object's disk must not keep the others from giving.
+const LEAST_BATCHES: usize = 16;
+/// Batches at a time of one object, and of one disk where there are several: one that does not answer must not keep the others from
+/// giving.
 pub(super) const BATCHES_OF_ONE: usize = 8;
+
+/// How long a disk may answer nothing before frames are taken from elsewhere.
+const STUCK_NS: u64 = 500_000_000;
 
 /// What a batch is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +36,15 @@ pub(super) enum Purpose {
     Evict,
     /// The pages stay mapped.
     Clean,
+}
+
+/// Whether a batch's pages will leave, as far as is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Prospect {
+    /// The disk has taken the object's pages so far.
+    Good,
+    /// The disk did not take the last ones.
+    Doubtful,
 }
 
 /// Where a batch is in its life.
@@ -63,6 +76,12 @@ pub(super) struct Batch {
     pub cursor: usize,
     /// Requests at the disk.
     pub outstanding: usize,
+    /// When the disk last took the first of them or answered one.
+    pub answered_at: u64,
+    /// Where its pages go, if they go to a disk.
+    pub disk: Option<usize>,
+    /// Whether the pages are counted on to leave.
+    pub prospect: Prospect,
 }
 
 impl Batch {
@@ -77,6 +96,9 @@ impl Batch {
             unmapped: Vec::with_capacity(BATCH_PAGES),
             cursor: 0,
             outstanding: 0,
+            answered_at: 0,
+            disk: None,
+            prospect: Prospect::Good,
         }
     }
 
@@ -85,15 +107,39 @@ impl Batch {
         self.lines.len() + self.unmapped.len()
     }
 
-    /// Returns whether it goes on without an answer from a disk.
-    pub fn needs_no_disk(&self) -> bool {
+    /// Returns whether its disk has answered nothing for so long that the pages are not counted on.
+    pub fn is_stuck(&self, now: u64) -> bool {
+        self.is_silent_for(STUCK_NS, now)
+    }
+
+    /// Returns whether its disk has answered nothing for so long.
+    pub fn is_silent_for(&self, ns: u64, now: u64) -> bool {
+        self.outstanding > 0 && now.saturating_sub(self.answered_at) >= ns
+    }
+
+    /// Returns whether a CPU could go on with it at once.
+    pub fn needs_a_cpu(&self) -> bool {
         match self.phase {
-            Phase::Limbo | Phase::Scan => true,
+            Phase::Scan => true,
             Phase::Write => self.cursor < self.lines.len() && self.outstanding == 0,
-            // Who inspects it goes on with it.
-            Phase::Inspected | Phase::Free => false,
+            // The CPU that inspects it goes on with it.
+            Phase::Limbo | Phase::Inspected | Phase::Free => false,
         }
     }
+
+    /// Returns whether it goes on when other CPUs have passed its flush.
+    pub fn awaits_flush(&self) -> bool {
+        self.phase == Phase::Limbo
+    }
+}
+
+/// What batches wait for beside their disks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Wants {
+    /// A CPU that goes on with one at once.
+    pub a_cpu: bool,
+    /// Other CPUs that pass a flush.
+    pub a_flush: bool,
 }
 
 /// All batches.
@@ -103,16 +149,25 @@ pub(super) struct Batches {
     in_use: usize,
     /// Launched so far.
     launched: u64,
+    /// How many disks share them.
+    disks: usize,
 }
 
 impl Batches {
-    pub fn new() -> Self {
-        Self { all: (0..BATCHES).map(|_| Batch::new()).collect(), in_use: 0, launched: 0 }
+    pub fn new(disks: usize) -> Self {
+        let count = LEAST_BATCHES.max(BATCHES_OF_ONE * disks);
+        Self { all: (0..count).map(|_| Batch::new()).collect(), in_use: 0, launched: 0, disks }
     }
 
-    /// Returns a free batch for an object that has not too many already.
-    pub fn vacant_for(&self, object: ObjectId) -> Option<usize> {
-        if self.of(object).count() >= BATCHES_OF_ONE {
+    /// Returns how many there are.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Returns a free batch for an object that has not too many already, nor its disk.
+    pub fn vacant_for(&self, object: ObjectId, disk: Option<usize>) -> Option<usize> {
+        let of_disk = || self.iter().filter(|batch| batch.disk == disk).count();
+        if self.of(object).count() >= BATCHES_OF_ONE || self.disks > 1 && of_disk() >= BATCHES_OF_ONE {
             return None;
         }
         self.all.iter().position(|batch| batch.phase == Phase::Free)
@@ -145,12 +200,21 @@ impl Batches {
     }
 
     /// Sends a filled batch into limbo.
-    pub fn launch(&mut self, number: usize, object: ObjectId, purpose: Purpose, ticket: Ticket) {
+    pub fn launch(
+        &mut self,
+        number: usize,
+        (object, disk): (ObjectId, Option<usize>),
+        purpose: Purpose,
+        ticket: Ticket,
+    ) -> &mut Batch {
         let batch = &mut self.all[number];
+        batch.disk = disk;
         (batch.phase, batch.purpose) = (Phase::Limbo, purpose);
         (batch.object, batch.ticket, batch.turn) = (Some(object), Some(ticket), self.launched);
         self.launched += 1;
         self.in_use += 1;
+        batch.prospect = Prospect::Good;
+        batch
     }
 
     /// Makes a batch free once everything in it has been dealt with.
@@ -163,9 +227,23 @@ impl Batches {
         }
     }
 
-    /// Returns how many pages are on their way to the free list.
-    pub fn leaving(&self) -> u32 {
-        let evicting = self.iter().filter(|batch| batch.purpose == Purpose::Evict);
+    /// Returns what goes on without a disk's answer, in one pass.
+    pub fn wants(&self) -> Wants {
+        let mut wants = Wants::default();
+        if self.any() {
+            for batch in &self.all {
+                wants.a_cpu |= batch.needs_a_cpu();
+                wants.a_flush |= batch.awaits_flush();
+            }
+        }
+        wants
+    }
+
+    /// Returns how many pages are on their way to the free list: those that a disk has kept for too long, or will hardly
+    /// take, do not count.
+    pub fn leaving(&self, now: u64) -> u32 {
+        let counts = |batch: &&Batch| batch.prospect == Prospect::Good && !batch.is_stuck(now);
+        let evicting = self.iter().filter(|batch| batch.purpose == Purpose::Evict).filter(counts);
         evicting.map(|batch| batch.lines.left() + batch.unmapped.len()).sum::<usize>() as u32
     }
 }

@@ -3,8 +3,15 @@
 //! The second write-out order of the design: the page stays mapped. D is cleared, the flush makes a later write set it again, the frame is
 //! checksummed and written, and *has block* is committed only if D is still clear.
 //!
-//! A page is old if the clock hand has cleared its A bit and nobody has touched it since, so cleaning begins only
-//! when reclaim has been at work; before that, writing would be for nothing.
+//! A page is old if the clock hand has cleared its A bit and the guest has not touched it since, so cleaning begins only
+//! when reclaim has been at work. The pages a little ahead of the hand have had a whole round for that, and they leave next; a page that
+//! the hand has just passed may be written again at once. So only the stretch ahead of the hand is cleaned.
+//!
+//! ```text
+//!   pages:  0 ....... hand ───── reach ─────> ................ n
+//!                     leave next, cleaned      │ aged at the hand's next visit
+//!                     └─ cleaning hand ──────> ┘ waits here for the clock hand
+//! ```
 
 use super::Pager;
 use super::batch::{Batch, Purpose};
@@ -17,11 +24,15 @@ use crate::mm::leaf::{Leaf, Mapping};
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
+use core::ops::RangeInclusive;
 
 /// Most pages in one batch: a fault that needs the disk waits behind no more than this.
 const PAGES: usize = 32;
 /// Pages looked at in one go.
 const VISITS: u32 = 512;
+/// The part of an object's pages that is cleaned ahead of the clock hand: one in so many, and the bounds.
+const REACH_PART: u32 = 16;
+const REACH: RangeInclusive<u32> = 64..=4096;
 /// Time between two goes.
 const PAUSE_NS: u64 = 5_000_000;
 
@@ -41,7 +52,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     fn clean_some(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) {
-        let Some(number) = state.batches.vacant_for(id) else { return };
+        let Some(number) = state.vacant_batch_for(id) else { return };
         let State { batches, slots, .. } = state;
         let slot = slots.busy(id);
         pick(slot, batches.get(number), budget);
@@ -52,12 +63,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
 /// Fills a batch with old dirty pages from the cleaning hand on.
 fn pick(slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
-    let (start, pages) = (slot.cleaning_hand, slot.pages());
-    let mut at = pages.min(start.saturating_add(VISITS.min(budget.visits)));
+    let pages = slot.pages();
+    let (start, length) = stretch(slot.hand, slot.cleaning_hand, pages);
+    let mut at = pages.min(start.saturating_add(length.min(VISITS).min(budget.visits)));
     budget.visits -= at - start;
     for page in slot.object.pages(start..at) {
         let Leaf::Present(Mapping { accessed: false, dirty: true, .. }) = page.leaf() else { continue };
-        // One that is claimed or pinned has its turn another time.
+        // A page that is claimed or pinned has its turn another time.
         let _ = batch.lines.clean(page);
         if batch.len() >= PAGES {
             at = page.index().0 + 1;
@@ -65,4 +77,41 @@ fn pick(slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
         }
     }
     slot.cleaning_hand = if at >= pages { 0 } else { at };
+}
+
+/// Returns where to look next and how many pages the stretch ahead of the clock hand still has from there.
+fn stretch(hand: u32, cleaning_hand: u32, pages: u32) -> (u32, u32) {
+    let reach = (pages / REACH_PART).clamp(*REACH.start(), *REACH.end()).min(pages);
+    let ahead = ((u64::from(cleaning_hand) + u64::from(pages) - u64::from(hand)) % u64::from(pages)) as u32;
+    match ahead {
+        _ if ahead < reach => (cleaning_hand, reach - ahead),
+        // It has come to the end of the stretch, and waits for the clock hand.
+        _ if ahead < reach.saturating_add(VISITS) && reach < pages => (cleaning_hand, 0),
+        // The clock hand has overtaken it.
+        _ => (hand, reach),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stretch_begins_at_the_clock_hand_and_ends_a_sixteenth_ahead() {
+        assert_eq!(stretch(0, 0, 32768), (0, 2048));
+        assert_eq!(stretch(1000, 1500, 32768), (1500, 1548));
+        assert_eq!(stretch(1000, 3048, 32768), (3048, 0), "at its end");
+        assert_eq!(stretch(3000, 1500, 32768), (3000, 2048), "overtaken");
+        assert_eq!(stretch(32_000, 100, 32768), (100, 1180), "over the end of the object");
+    }
+
+    #[test]
+    fn a_small_object_is_a_stretch_as_a_whole() {
+        for hand in 0..40 {
+            for cleaning in 0..40 {
+                let (start, length) = stretch(hand, cleaning, 40);
+                assert!(start == cleaning && (1..=40).contains(&length), "{hand} {cleaning}");
+            }
+        }
+    }
 }

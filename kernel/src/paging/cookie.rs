@@ -10,12 +10,15 @@
 //! The pager polls every paging device, so all completions pass through it. Those of its own classes it handles; the
 //! others wait in a mailbox (`Pager::take_completion`) until their owner asks. To add a class, add a variant:
 //! the number of variants is the number of mailboxes, and each owner keeps at most
-//! [`MAILBOX_DEPTH`] requests in flight.
+//! [`PER_DISK`] requests in flight on each disk.
 
+use super::MAX_DISKS;
 use crate::block::Cookie;
 
-/// Most requests that the owner of a foreign class may have in flight.
-pub const MAILBOX_DEPTH: usize = 32;
+/// Most requests that the owner of a foreign class may have in flight on one disk, the beat's included.
+pub const PER_DISK: usize = 33;
+/// Completions that a mailbox holds: one for each request on each disk, and the late answer to it.
+pub const MAILBOX_DEPTH: usize = 2 * PER_DISK * MAX_DISKS;
 
 const CLASS_SHIFT: u32 = 60;
 const DETAIL_SHIFT: u32 = 32;

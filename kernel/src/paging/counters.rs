@@ -77,6 +77,8 @@ counters! {
     rescues,
     /// Pages that came into being zeroed.
     demand_zero,
+    /// Pages without a frame that were read, and show the shared zeros since.
+    zeros_shown,
     /// Faults on a page that is there: accesses to be noted where the CPU has no A and D bits; else another CPU was faster.
     resident_faults,
     /// Faults on a page whose transfer was under way.
@@ -101,6 +103,8 @@ counters! {
     write_requests,
     /// Read requests to the paging space.
     read_requests,
+    /// Polls that another CPU did meanwhile.
+    polls_left_to_others,
     /// Nanoseconds from the fault to the installed page, summed over page-ins.
     page_in_ns,
 }

@@ -8,11 +8,12 @@
 //! The sweep takes pages in ascending order into batches of as many whole requests as fit: dirty ones are written straight from
 //! their frames, clean ones just freed, zero ones described by their leaves, paged ones left alone. It waits at a page that is still coming
 //! in or being cleaned from before the crash. A page whose write fails pulls the sweep back; after
-//! [`MAX_FAILURES`] failures without a success the drain stands still and says why.
+//! [`MAX_FAILURES`] failures without a success the drain stands still and says why, until [`Drain::retry`].
 //!
 //! The same sweep serves reclaim: a dump image's pages are the pool's preferred victims.
 
 use super::Pager;
+use super::bad_pages::BadPages;
 use super::batch::{BATCH_PAGES, Batch, Purpose};
 use super::counters::bump;
 use super::poll::{Budget, Work};
@@ -33,8 +34,6 @@ use core::sync::atomic::Ordering::Relaxed;
 
 /// Failed writes in a row after which a drain stands still until it is told to go on.
 pub const MAX_FAILURES: u32 = 8;
-/// Batches of one drain in flight: enough to keep a disk busy while the next pages are checksummed.
-const BATCHES_IN_FLIGHT: usize = 8;
 
 /// How far a drain is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +118,7 @@ impl Drain {
     /// # Panics
     /// If the object is not attached, or is no dump image (our bug).
     pub fn new<M: FrameMemory, D: Disk, P: Policy>(pager: &Pager<'_, M, D, P>, image: Arc<MemoryObject>) -> Self {
-        let mut state = pager.state.lock();
+        let mut state = pager.locked();
         let slot = state.slots.get_mut(image.id()).expect("a dump image that drains is attached");
         assert!(slot.is_image(), "only a dump image drains");
         slot.drain = DrainState::default();
@@ -141,28 +140,33 @@ impl Drain {
     ) -> (Progress, Work) {
         let mut work = Work::default();
         let mut budget = Budget { visits, ..Budget::for_poll() };
-        let mut state = pager.state.lock();
-        while state.batches.of(self.image.id()).count() < BATCHES_IN_FLIGHT {
-            if pager.sweep(&mut state, self.image.id(), me, &mut budget, &mut work) == 0 {
-                break;
-            }
-        }
+        let mut state = pager.locked();
+        // As many batches as one object may have.
+        while pager.sweep(&mut state, self.image.id(), me, &mut budget, &mut work) > 0 {}
         // A batch in limbo, or not yet scanned, waits for the next poll and for no disk.
-        work.busy |= state.batches.iter().any(Batch::needs_no_disk);
+        if !work.busy {
+            let wants = state.batches.wants();
+            work.busy = wants.a_cpu || wants.a_flush;
+        }
         (progress(&state, self.image.id()), work)
     }
 
     /// Reports without doing anything.
     pub fn progress<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> Progress {
-        progress(&pager.state.lock(), self.image.id())
+        progress(&pager.locked(), self.image.id())
     }
 
     /// Goes on after failures.
     pub fn retry<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) {
-        if let Some(slot) = pager.state.lock().slots.get_mut(self.image.id()) {
+        if let Some(slot) = pager.locked().slots.get_mut(self.image.id()) {
             slot.drain.failures = 0;
             slot.revive();
         }
+    }
+
+    /// Returns the pages whose blocks were found unreadable or wrong, before the crash or since; they may include some that are right.
+    pub fn suspects<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> BadPages {
+        pager.locked().slots.get(self.image.id()).map(|slot| slot.bad.clone()).unwrap_or_default()
     }
 
     /// Returns what page `index` is in the dump, or `None` while it is not final.
@@ -171,7 +175,22 @@ impl Drain {
         pager: &Pager<'_, M, D, P>,
         index: PageIndex,
     ) -> Option<PageFinal> {
-        let leaf = self.image.existing(index).map_or(Leaf::Untouched, |page| page.leaf());
+        self.final_run(pager, index).0
+    }
+
+    /// As [`Self::final_kind`]; also returns how many pages from `index` on are seen to be the same at one look, at least 1.
+    pub fn final_run<M: FrameMemory, D: Disk, P: Policy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+        index: PageIndex,
+    ) -> (Option<PageFinal>, u32) {
+        match self.image.existing(index) {
+            Some(page) => (Self::kind_of(pager, page.leaf()), 1),
+            None => (Some(PageFinal::Zero), self.image.without_table(index).max(1)),
+        }
+    }
+
+    fn kind_of<M: FrameMemory, D: Disk, P: Policy>(pager: &Pager<'_, M, D, P>, leaf: Leaf) -> Option<PageFinal> {
         match leaf {
             Leaf::Paged(crc) => Some(PageFinal::Block(crc)),
             Leaf::Untouched | Leaf::Zero | Leaf::Loaned => Some(PageFinal::Zero),
@@ -200,7 +219,8 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
         zero,
         clean,
         done: cursor == slot.pages() && remaining == 0 && !busy,
-        failed: error.filter(|_| slot.drain.stands_still()).or(dead.filter(|_| remaining > 0 && !busy)),
+        // Not before the last answer: what is still at the disk may be written yet.
+        failed: error.filter(|_| slot.drain.stands_still()).or(dead.filter(|_| remaining > 0)).filter(|_| !busy),
     }
 }
 
@@ -216,15 +236,16 @@ enum Step {
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts one batch of an image's pages; returns how many are in it.
     pub(super) fn sweep(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) -> usize {
-        let Some(number) = state.batches.vacant_for(id) else { return 0 };
-        let alone = state.batches.of(id).next().is_none();
+        let Some(number) = state.vacant_batch_for(id) else { return 0 };
         let State { batches, slots, notices, .. } = state;
-        let (batch, slot) = (batches.get(number), slots.busy(id));
+        let slot = slots.busy(id);
+        let is_through = slot.drain.next >= slot.pages() && batches.of(id).next().is_none();
+        let batch = batches.get(number);
         self.look_at_disk(slot, notices);
         if slot.drain.stands_still() || slot.closing || slot.writable(self.clock.load(Relaxed)).is_none() {
             return 0;
         }
-        if alone && slot.drain.next >= slot.pages() && slot.object.counts().resident > 0 {
+        if is_through && slot.object.counts().resident > 0 {
             slot.drain.sweep_again();
         }
         self.fill(slot, batch, budget);
@@ -235,7 +256,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     fn fill(&self, slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
         let most = slot.pages_in_batch();
-        let (start, end) = (slot.drain.next, slot.pages().min(slot.drain.next.saturating_add(budget.visits)));
+        let start = slot.object.skip_untouched(slot.drain.next);
+        let end = slot.pages().min(start.saturating_add(budget.visits));
         let mut without_io = WithoutIo::default();
         let stopped = slot.object.pages(start..end).visit(|page| {
             if batch.lines.len() >= most || leave(page, batch, &mut without_io) == Step::Wait {

@@ -28,6 +28,11 @@
 //!
 //! Lock: one, of rank [`PAGER`](crate::sync::rank::PAGER), above those of `mm` and `block`, below every partition's.
 
+mod ahead_map;
+mod along;
+mod around;
+mod asking;
+mod bad_pages;
 mod batch;
 pub mod blocks;
 mod clean;
@@ -35,6 +40,9 @@ pub mod cookie;
 pub mod counters;
 pub mod drain;
 mod fault;
+mod guard;
+mod late;
+mod lock_use;
 mod page_in;
 mod poll;
 mod reclaim;
@@ -48,9 +56,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod turns;
+mod verify;
 mod write_out;
 
-use crate::addr::PageIndex;
+use crate::addr::{Hfn, PageIndex};
 use crate::block::{Completion, Disk};
 use crate::mm::flush::CpuWords;
 use crate::mm::frames::{Frame, FrameTable};
@@ -65,13 +75,18 @@ use cookie::Class;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use counters::{Counters, Snapshot, bump};
 use state::State;
+use turns::PollTurns;
 
+pub use bad_pages::BadPages;
 pub use drain::{Drain, PageFinal, Progress};
 pub use fault::{Fault, Loss};
+pub use lock_use::LockUse;
 pub use poll::Work;
 pub use slots::{AttachError, Flow, LANDMARKS};
 pub use state::Notice;
 
+/// Most paging spaces of a node; memory for them is set aside at start.
+pub const MAX_SPACES: usize = 64;
 /// Most paging devices.
 pub const MAX_DISKS: usize = 16;
 
@@ -93,6 +108,8 @@ pub struct Ground<'a, M> {
     pub memory: &'a M,
     /// Where the CPUs are.
     pub words: &'a CpuWords,
+    /// The shared frame of zeros: outside the pool, below 32 GiB, and never written.
+    pub zeros: Hfn,
     /// Which pages somebody wants to find again.
     pub landmark: Landmark,
 }
@@ -117,12 +134,15 @@ pub struct Pager<'a, M: FrameMemory, D: Disk, P: Policy = Clock> {
     counters: Counters,
     /// One bit an object: a faulter waits for a frame.
     hungry: AtomicU64,
-    /// Sum of all credits; while it is zero a demand-zero fault needs no lock.
+    /// Sum of all credits.
     promised: AtomicU32,
+    /// A frame needs a look under the lock before it is taken: some are promised, or an object's pages cannot be written.
+    gate: AtomicBool,
     /// Free frames are few, and somebody has been told.
     wants_poll: AtomicBool,
     /// Time of the last call that knew it.
     clock: AtomicU64,
+    turns: PollTurns,
     state: Ranked<State<P>, { rank::PAGER }>,
 }
 
@@ -133,16 +153,23 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// If there are more than [`MAX_DISKS`] disks.
     pub fn new(ground: Ground<'a, M>, disks: impl IntoIterator<Item = &'a D>, policy: P) -> Self {
         let marks = Watermarks::for_pool(ground.frames.total());
+        let disks: ArrayVec<&'a D, MAX_DISKS> = disks.into_iter().collect();
+        // One more a disk than its depth says: the beat's.
+        let requests = disks.iter().map(|disk| disk.info().depth + 1).sum();
+        let state = Ranked::new(State::new(policy, requests, disks.len()));
+        let turns = PollTurns::new(ground.words.online());
         Self {
             ground,
-            disks: disks.into_iter().collect(),
+            disks,
             marks,
             counters: Counters::new(),
             hungry: AtomicU64::new(0),
             promised: AtomicU32::new(0),
+            gate: AtomicBool::new(false),
             wants_poll: AtomicBool::new(false),
             clock: AtomicU64::new(0),
-            state: Ranked::new(State::new(policy)),
+            turns,
+            state,
         }
     }
 
@@ -152,7 +179,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// [`AttachError`]: the store does not fit the object, or it is attached already.
     pub fn attach(&self, object: Arc<MemoryObject>, store: Option<Store>) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
-        self.state.lock().slots.attach(object, store, &infos)
+        self.locked().slots.attach(object, store, &infos)
     }
 
     /// Gives an attached object its store, where it was attached without one. One that has a store keeps it.
@@ -161,7 +188,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// [`AttachError`]: the store does not fit the object, or the object is not attached.
     pub fn give_store(&self, id: ObjectId, store: Store) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
-        self.state.lock().slots.give_store(id, store, &infos)
+        self.locked().slots.give_store(id, store, &infos)
     }
 
     /// Lets go of an object. Starts nothing new for it from the first call on.
@@ -169,7 +196,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// # Errors
     /// [`AttachError::Busy`]: I/O is still under way; poll and call again.
     pub fn detach(&self, id: ObjectId) -> Result<(), AttachError> {
-        let mut state = self.state.lock();
+        let mut state = self.locked();
         let state = &mut *state;
         let slot = state.slots.get_mut(id).ok_or(AttachError::Unknown)?;
         slot.closing = true;
@@ -177,13 +204,14 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
             return Err(AttachError::Busy);
         }
         state.slots.remove(id);
+        self.count_guarded(state);
         self.hungry.fetch_and(!hungry_bit(id), Ordering::Relaxed);
         Ok(())
     }
 
     /// Promises `frames` more of the free frames to an object: nobody else gets them.
     pub fn credit(&self, id: ObjectId, frames: u32) {
-        let mut state = self.state.lock();
+        let mut state = self.locked();
         let account = state.account(id);
         let credit = state.credits.of(account).saturating_add(frames);
         self.set_credit(&mut state, account, credit);
@@ -191,35 +219,37 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
 
     /// Ends the promise to an object.
     pub fn end_credit(&self, id: ObjectId) {
-        let mut state = self.state.lock();
+        let mut state = self.locked();
         let account = state.account(id);
         self.set_credit(&mut state, account, 0);
     }
 
     /// Makes up to `pages` pages of an object leave, however full the pool is: for operators and tests.
     pub fn ask_evict(&self, id: ObjectId, pages: u32) {
-        let mut state = self.state.lock();
+        let mut state = self.locked();
         let state = &mut *state;
         if let Some(slot) = state.slots.get_mut(id) {
             slot.asked = pages.min(slot.pages());
+            // What an earlier round found in vain says nothing of pages that have changed since.
+            slot.fruitless = 0;
             state.reclaim.asked = true;
         }
     }
 
     /// Returns the pages of an object that looked like landmarks when they went to their blocks, newest first.
     pub fn landmarks(&self, id: ObjectId) -> ArrayVec<PageIndex, LANDMARKS> {
-        let state = self.state.lock();
+        let state = self.locked();
         state.slots.get(id).map(|slot| slot.landmarks.iter().rev().copied().collect()).unwrap_or_default()
     }
 
     /// Returns what has gone in and out of an object.
     pub fn flow(&self, id: ObjectId) -> Flow {
-        self.state.lock().slots.get(id).map(|slot| slot.flow).unwrap_or_default()
+        self.locked().slots.get(id).map(|slot| slot.flow).unwrap_or_default()
     }
 
     /// Returns the frames that dump images hold.
     pub fn image_frames(&self) -> u64 {
-        let state = self.state.lock();
+        let state = self.locked();
         let frames = |slot: &slots::Slot| u64::from(self.ground.frames.owned_by(slot.object.id()));
         state.slots.iter().filter(|slot| slot.is_image()).map(frames).sum()
     }
@@ -227,6 +257,11 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// Returns the disks, in the order of [`Store::disk`].
     pub fn disks(&self) -> &[&'a D] {
         &self.disks
+    }
+
+    /// Returns whether the shared frame still holds zeros.
+    pub fn are_zeros_intact(&self) -> bool {
+        self.ground.memory.is_zero(self.ground.zeros)
     }
 
     /// Returns the pool's marks.
@@ -242,17 +277,28 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// Takes the oldest completion of a foreign class. None while another CPU polls: that one looks itself afterwards, and waiting
     /// for it here would only be in its way.
     pub fn take_completion(&self, class: Class) -> Option<Completion> {
-        self.state.try_lock()?.mail.take(class)
+        self.try_locked()?.mail.take(class)
     }
 
     /// Takes the oldest thing that an operator should hear of.
     pub fn take_notice(&self) -> Option<Notice> {
-        self.state.lock().notices.pop()
+        self.locked().notices.pop()
     }
 
     /// Takes a frame for an object's page, unless the free ones are promised to others.
-    #[inline]
+    #[inline(always)]
     fn take_frame(&self, state: &mut State<P>, id: ObjectId) -> Option<Frame> {
+        if state.guarded > 0 || state.credits.total() > 0 {
+            return self.take_limited_frame(state, id);
+        }
+        self.ground.frames.alloc()
+    }
+
+    #[inline(never)]
+    fn take_limited_frame(&self, state: &mut State<P>, id: ObjectId) -> Option<Frame> {
+        if state.guarded > 0 && self.is_blocked(state, id) {
+            return None;
+        }
         if state.credits.total() > 0 {
             let account = state.account(id);
             if state.credits.available(account, self.ground.frames.free_count()) == 0 {
@@ -260,6 +306,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
             }
             state.credits.spend(account, 1);
             self.promised.store(state.credits.total(), Ordering::Release);
+            self.set_gate(state);
         }
         self.ground.frames.alloc()
     }

@@ -10,18 +10,22 @@
 //! A page that is lost keeps its state: the block and the checksum that it should have stay as evidence.
 
 use super::Pager;
+use super::along::{Ahead, Room};
+use super::around::Reach;
 use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::fault::{Fault, Loss};
+use super::late::Held;
 use super::segments::Segments;
 use super::slots::{Slot, Slots, StoreState};
 use super::state::State;
-use super::transfer::{Coming, Phase, Transfer, WINDOW};
+use super::transfer::{Coming, Phase, Transfer};
+use super::verify::Arrived;
 use crate::addr::{PAGE_SIZE, PageIndex};
-use crate::block::{Disk, DiskError, Operation, Request, SubmitError};
-use crate::mm::frames::Frame;
-use crate::mm::leaf::{Leaf, TransferIndex};
-use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
+use crate::block::{Disk, DiskError, Lane, Operation, Request, SubmitError};
+use crate::mm::frames::{Chain, Frame};
+use crate::mm::leaf::TransferIndex;
+use crate::mm::object::{MemoryObject, Near, ObjectId, WaitTicket};
 use crate::mm::page::{Page, Reason};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
@@ -34,13 +38,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts to read a paged page; `None` if it is in another state by now.
     pub(super) fn begin_page_in(
         &self,
-        object: &MemoryObject,
-        page: Page<'_>,
+        (near, page): (Near<'_>, Page<'_>),
         access: Access,
         ticket: WaitTicket,
         now: u64,
     ) -> Option<Fault> {
-        let mut state = self.state.lock();
+        let object = near.object();
+        let mut state = self.locked();
         let state = &mut *state;
         let id = object.id();
         let number = state.transfers.vacant();
@@ -50,7 +54,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         };
         let State { transfers, slots, segments, credits, .. } = &mut *state;
         // Looked up once for everything: this is the path that somebody waits for.
-        let slot = slots.get(id).expect("an object with paged pages is attached");
+        let slot = slots.get_mut(id).expect("an object with paged pages is attached");
         if let Some(loss) = slot.loss_of(page.index()) {
             self.ground.frames.free(frame);
             return Some(Fault::Lost(loss));
@@ -63,58 +67,26 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 return None;
             }
         };
-        let transfer = transfers.start(number, (id, page.index()), access, coming, now);
-        self.read_around(object, transfer, number, store.max_pages as u32, credits.total());
+        let transfer = transfers.start(number, (id, page.index(), near.at()), access, coming, now);
+        let reach = slot.around.reach(page.index().0);
+        // An object at the limit of its share brings nothing along.
+        let promised = if slot.guard.is_some() { u32::MAX } else { credits.total() };
+        let room = Room { pages: store.max_pages as u32, promised };
+        if self.grow(&near, transfer, number, reach, room) {
+            slot.around.note_along(reach, transfer.base + transfer.first, transfer.base + transfer.end);
+        }
         let answer = self.hand_over(transfer, number, store, segments);
         self.note_handed_over(state, number, answer);
+        if let Reach::Along { heading, windows: windows @ 1.. } = reach {
+            self.read_ahead(state, object, Ahead { page: page.index(), heading, windows, room, now });
+        }
         Some(Fault::Wait(ticket))
     }
 
-    fn coming(&self, page: Page<'_>, number: u32, frame: Frame) -> Result<Coming, Frame> {
+    pub(super) fn coming(&self, page: Page<'_>, number: u32, frame: Frame) -> Result<Coming, Frame> {
         match page.begin_page_in(TransferIndex(number)) {
             Ok(crc) => Ok(Coming { frame, crc }),
             Err(_) => Err(frame),
-        }
-    }
-
-    /// Lets a transfer grow over paged neighbours, upwards first, while frames are plentiful.
-    fn read_around(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32, most: u32, promised: u32) {
-        let Some(near) = object.near(transfer.page(transfer.demand)) else { return };
-        let is_paged = |page: Page<'_>| matches!(page.leaf(), Leaf::Paged(_));
-        let neighbour = |transfer: &Transfer, place| near.page(transfer.page(place)).filter(|&page| is_paged(page));
-        let free = || self.ground.frames.free_count().saturating_sub(promised);
-        let room = |t: &Transfer| t.end - t.first < most && self.marks.is_plenty(free());
-        while transfer.end < WINDOW
-            && let Some(page) = neighbour(transfer, transfer.end)
-            && room(transfer)
-            && self.bring_along(page, transfer, number, transfer.end)
-        {
-            transfer.end += 1;
-        }
-        while transfer.first > 0
-            && let Some(page) = neighbour(transfer, transfer.first - 1)
-            && room(transfer)
-            && self.bring_along(page, transfer, number, transfer.first - 1)
-        {
-            transfer.first -= 1;
-        }
-        let along = transfer.end - transfer.first - 1;
-        if along > 0 {
-            bump(&self.counters.read_around, u64::from(along));
-        }
-    }
-
-    fn bring_along(&self, page: Page<'_>, transfer: &mut Transfer, number: u32, place: u32) -> bool {
-        let Some(frame) = self.ground.frames.alloc() else { return false };
-        match self.coming(page, number, frame) {
-            Ok(coming) => {
-                transfer.pages[place as usize] = Some(coming);
-                true
-            }
-            Err(frame) => {
-                self.ground.frames.free(frame);
-                false
-            }
         }
     }
 
@@ -127,20 +99,27 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     #[inline(always)]
-    fn hand_over(
+    pub(super) fn hand_over(
         &self,
         transfer: &Transfer,
         number: u32,
         store: &StoreState,
         segments: &mut Segments,
     ) -> Result<(), SubmitError> {
-        let coming = transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten();
-        let count =
-            segments.gather(coming.map(|coming| self.ground.memory.hpa(coming.frame.hfn())), store.max_segment_len) as u32;
+        let hpa = |coming: &Coming| self.ground.memory.hpa(coming.frame.hfn());
+        let coming = &transfer.pages[transfer.first as usize..transfer.end as usize];
+        let count = match coming {
+            [Some(alone)] => {
+                segments.single(hpa(alone));
+                1
+            }
+            several => segments.gather(several.iter().flatten().map(hpa), store.max_segment_len) as u32,
+        };
         let request = Request {
             operation: Operation::Read,
             sectors: store.store.blocks.sectors(transfer.page(transfer.first), count),
             segments: segments.as_slice(),
+            lane: Lane::Common,
             cookie: Tag { class: Class::Transfer, detail: transfer.life, slot: number }.cookie(),
         };
         self.disks[store.store.disk].submit(&request)?;
@@ -150,7 +129,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     #[inline(always)]
-    fn note_handed_over(&self, state: &mut State<P>, number: u32, answer: Result<(), SubmitError>) -> Submitted {
+    pub(super) fn note_handed_over(&self, state: &mut State<P>, number: u32, answer: Result<(), SubmitError>) -> Submitted {
         if answer == Err(SubmitError::Full) {
             return Submitted::Full;
         }
@@ -162,46 +141,108 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Submitted::Yes
     }
 
-    /// Takes a transfer's answer from the disk.
-    pub(super) fn complete_transfer(&self, state: &mut State<P>, tag: Tag, result: Result<(), DiskError>, now: u64) {
+    /// Takes a transfer's answer from the disk. Several pages have `arrived`, to be verified without the lock.
+    pub(super) fn complete_transfer(
+        &self,
+        state: &mut State<P>,
+        tag: Tag,
+        (result, now): (Result<(), DiskError>, u64),
+        arrived: &mut Arrived,
+    ) {
         let Some(transfer) = state.transfers.get(tag.slot) else { return };
         if transfer.life != tag.detail || transfer.phase != Phase::Reading {
             return;
         }
         if let Err(error) = result {
             bump(&self.counters.read_errors, 1);
-            transfer.failures += 1;
+            if error == DiskError::TimedOut {
+                return self.strand_transfer(state, tag);
+            }
+            transfer.failures += self.weight_of_failure(&state.slots, transfer.object);
             return self.fail_transfer(state, tag.slot, Loss::Io(error));
         }
-        let slot = state.slots.busy(transfer.object);
-        self.install_all(slot, transfer, tag.slot);
-        if transfer.pages[transfer.demand as usize].is_some() {
-            transfer.failures += 1;
-            return self.fail_transfer(state, tag.slot, Loss::Checksum);
+        if !self.turns.is_alone() && transfer.end.wrapping_sub(transfer.first) > 1 {
+            transfer.phase = Phase::Verifying;
+            arrived.push(tag.slot);
+            return;
         }
-        slot.flow.page_ins += 1;
-        self.counters.note_page_in(now.saturating_sub(transfer.since));
-        slot.object.wake();
-        state.transfers.finish(tag.slot);
+        let slot = state.slots.busy(transfer.object);
+        let right = |_, coming: &Coming| self.ground.memory.checksum(coming.frame.hfn()) == coming.crc;
+        if self.finish_transfer(slot, transfer, tag.slot, right, now) {
+            state.transfers.finish(tag.slot);
+        } else {
+            self.fail_checksum(state, tag.slot);
+        }
     }
 
-    /// Installs every page whose block is right. What is left in the transfer was wrong.
-    fn install_all(&self, slot: &mut Slot, transfer: &mut Transfer, number: u32) {
+    /// Ends a transfer whose pages were verified: a bit is set for each place that is right.
+    pub(super) fn finish_verified(&self, state: &mut State<P>, number: u32, places: u32, now: u64) {
+        let transfer = state.transfers.get(number).expect("a transfer that is verified is in use");
+        let slot = state.slots.busy(transfer.object);
+        if self.finish_transfer(slot, transfer, number, |place, _: &Coming| places & 1 << place != 0, now) {
+            state.transfers.finish(number);
+        } else {
+            self.fail_checksum(state, number);
+        }
+    }
+
+    /// Installs the pages of a transfer that are `right`, by their places, and wakes the faulters; returns whether the page that
+    /// was asked for is among them.
+    #[inline(always)]
+    fn finish_transfer(
+        &self,
+        slot: &mut Slot,
+        transfer: &mut Transfer,
+        number: u32,
+        right: impl Fn(u32, &Coming) -> bool,
+        now: u64,
+    ) -> bool {
+        self.install_all(slot, transfer, number, right);
+        if transfer.pages[transfer.demand as usize].is_some() {
+            return false;
+        }
+        if transfer.reason == Reason::Demand {
+            slot.flow.page_ins += 1;
+            self.counters.note_page_in(now.saturating_sub(transfer.since));
+        }
+        slot.object.wake();
+        true
+    }
+
+    /// A demanded page has arrived and is wrong.
+    #[cold]
+    #[inline(never)]
+    fn fail_checksum(&self, state: &mut State<P>, number: u32) {
+        let transfer = state.transfers.get(number).expect("a transfer that is answered is in use");
+        transfer.failures += self.weight_of_failure(&state.slots, transfer.object);
+        self.fail_transfer(state, number, Loss::Checksum);
+    }
+
+    /// Returns how much a failed read counts: nothing while the disk may be another node's. It is read again when that is known.
+    #[cold]
+    fn weight_of_failure(&self, slots: &Slots, id: ObjectId) -> u8 {
+        u8::from(!self.disks[store_of(slots, id).store.disk].is_suspended())
+    }
+
+    /// Installs every page whose block is `right`. What is left in the transfer was wrong.
+    #[inline(always)]
+    fn install_all(&self, slot: &mut Slot, transfer: &mut Transfer, number: u32, right: impl Fn(u32, &Coming) -> bool) {
         let mut all_right = true;
+        let near = slot.object.near_at(transfer.leaves);
         for place in transfer.first..transfer.end {
-            let right = |c: &Coming| self.ground.memory.checksum(c.frame.hfn()) == c.crc;
-            let Some(coming) = transfer.pages[place as usize].take_if(|c| right(c)) else {
+            let Some(coming) = transfer.pages[place as usize].take_if(|coming| right(place, coming)) else {
                 bump(&self.counters.checksum_errors, 1);
+                slot.bad.note(transfer.page(place));
                 all_right = false;
                 continue;
             };
             let index = transfer.page(place);
-            let mut reason = Reason::Demand;
-            if place != transfer.demand {
-                slot.note_ahead(index);
+            let mut reason = transfer.reason;
+            if place != transfer.demand || reason == Reason::ReadAround {
+                slot.ahead.note(index);
                 reason = Reason::ReadAround;
             }
-            let page = slot.object.existing(index).expect("a page that is coming in has a table");
+            let page = near.page(index).expect("a window's leaves are in one table");
             page.finish_page_in(TransferIndex(number), coming.frame, coming.crc, reason);
             if reason == Reason::Demand {
                 // Where it has left already, the access faults again.
@@ -242,7 +283,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let slot = state.slots.busy(id);
         let object = slot.object.clone();
         self.drop_neighbours(&object, transfer, number);
-        if transfer.failures < READS {
+        let is_demanded = transfer.reason == Reason::Demand;
+        if is_demanded && transfer.failures < READS {
             state.transfers.requeue(number);
             object.wake();
             self.submit_transfer(state, number);
@@ -252,7 +294,37 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if let Some(coming) = transfer.pages[transfer.demand as usize].take() {
             self.drop_page(&object, index, coming, number);
         }
-        self.lose(state, id, index, loss);
+        // A page that was only read ahead is read again when the guest wants it.
+        if is_demanded {
+            self.lose(state, id, index, loss);
+        }
+        state.transfers.finish(number);
+        object.wake();
+    }
+
+    /// Gives a page up whose read got no answer in time; the frames stay out of use until the disk has given them back.
+    #[cold]
+    #[inline(never)]
+    fn strand_transfer(&self, state: &mut State<P>, tag: Tag) {
+        let number = tag.slot;
+        let State { transfers, slots, late, .. } = &mut *state;
+        let transfer = transfers.get(number).expect("a transfer that is answered is in use");
+        let (id, index) = (transfer.object, transfer.page(transfer.demand));
+        let is_demanded = transfer.reason == Reason::Demand;
+        let slot = slots.busy(id);
+        let mut chain = Chain::new();
+        for place in transfer.first..transfer.end {
+            let Some(coming) = transfer.pages[place as usize].take() else { continue };
+            let page = slot.object.existing(transfer.page(place)).expect("a page that is coming in has a table");
+            page.abort_page_in(TransferIndex(number), coming.crc);
+            self.ground.frames.link(&mut chain, coming.frame);
+        }
+        let disk = slot.store.as_ref().expect("an object with paged pages has a store").store.disk;
+        late.keep(disk, tag.cookie(), Held::Frames(chain));
+        let object = slot.object.clone();
+        if is_demanded {
+            self.lose(state, id, index, Loss::Io(DiskError::TimedOut));
+        }
         state.transfers.finish(number);
         object.wake();
     }
@@ -262,8 +334,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let mut from = 0;
         while state.transfers.any_queued() {
             let Some(number) = state.transfers.next_queued(from) else { return };
-            if self.submit_transfer(state, number) == Submitted::Full {
-                return;
+            // A full disk keeps none of another disk waiting.
+            if self.submit_transfer(state, number) == Submitted::Yes {
+                state.note_move();
             }
             from = number + 1;
         }
@@ -278,7 +351,7 @@ fn store_of(slots: &Slots, id: ObjectId) -> &StoreState {
 
 /// Whether a disk took a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Submitted {
+pub(super) enum Submitted {
     /// It did (or answered at once that it never will).
     Yes,
     /// Later.

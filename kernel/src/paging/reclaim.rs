@@ -44,7 +44,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if state.reclaim.asked {
             self.serve_asked(state, me, now, budget, work);
         }
-        if !state.reclaim.active && !self.marks.is_low(self.free_for_all(state)) && self.hungry.load(Relaxed) == 0 {
+        if !state.reclaim.active && !self.marks_now(state).is_low(self.free_for_all(state)) && self.hungry.load(Relaxed) == 0 {
             return;
         }
         state.reclaim.active = true;
@@ -54,7 +54,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         let mut tried = 0_u64;
         while budget.visits > 0 {
-            let wanted = self.marks.shortage(self.free_for_all(state), self.leaving_for_all(state));
+            let wanted = self.marks_now(state).shortage(self.free_for_all(state), self.leaving_for_all(state, now));
             if wanted == 0 {
                 state.reclaim.active = false;
                 break;
@@ -125,7 +125,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if state.slots.busy(id).is_image() {
             return self.sweep(state, id, me, budget, work);
         }
-        let Some(number) = state.batches.vacant_for(id) else { return 0 };
+        let Some(number) = state.vacant_batch_for(id) else { return 0 };
         let State { batches, slots, policy, notices, .. } = state;
         let (batch, slot) = (batches.get(number), slots.busy(id));
         self.look_at_disk(slot, notices);
@@ -150,7 +150,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Notices that somebody waits for frames that nobody will ever give.
     fn watch_for_starvation(&self, state: &mut State<P>, now: u64) {
         let waits = self.hungry.load(Relaxed) != 0 && self.free_for_all(state) == 0;
-        if !waits || state.batches.leaving() > 0 || state.transfers.in_use() > 0 {
+        if !waits || state.batches.leaving(now) > 0 || state.transfers.in_use() > 0 {
             state.reclaim.starving_since = None;
             return;
         }
@@ -159,6 +159,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             // Rather no promise than nobody who goes on.
             if state.credits.total() > 0 {
                 self.end_all_promises(state);
+            } else if self.end_unwritable(state) || self.waits_for_time_out(state) {
+                // Its frames come free when it has crashed.
+                state.reclaim.starving_since = None;
+                return;
             } else {
                 state.reclaim.exhausted = true;
             }
@@ -204,18 +208,20 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     /// Moves on, over the end at most once, until the batch has `most` pages or the budget is used up.
     fn go_round(&self, slot: &mut Slot, batch: &mut Batch, most: usize, budget: &mut Budget) {
         let pages = slot.pages();
-        let mut left = pages.min(budget.visits);
-        while left > 0 && batch.len() < most {
-            let end = pages.min(slot.hand.saturating_add(left));
-            let passed = self.go(slot, batch, end, most);
-            left -= passed;
-            budget.visits -= passed;
+        let (mut left, mut ends) = (pages.min(budget.visits), 0);
+        while left > 0 && batch.len() < most && ends < 2 {
+            let before = slot.hand;
+            let visited = self.go(slot, batch, left, most);
+            left = left.saturating_sub(visited.max(1));
+            budget.visits = budget.visits.saturating_sub(visited);
+            ends += u32::from(slot.hand <= before);
         }
     }
 
-    /// Moves to `end` at most; returns how many pages the hand has passed.
-    fn go(&self, slot: &mut Slot, batch: &mut Batch, end: u32, most: usize) -> u32 {
-        let start = slot.hand;
+    /// Visits `left` pages at most, behind memory that is not touched; returns how many it has visited.
+    fn go(&self, slot: &mut Slot, batch: &mut Batch, left: u32, most: usize) -> u32 {
+        let (hand, start) = (slot.hand, slot.object.skip_untouched(slot.hand));
+        let end = slot.pages().min(start.saturating_add(left));
         let object = slot.object.clone();
         let before = batch.len();
         let mut aged = 0_u32;
@@ -229,7 +235,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
                 }
                 Age::Idle => {
                     if self.collect(batch, page) {
-                        slot.take_ahead(page.index());
+                        slot.ahead.take(page.index());
                         if batch.len() >= most {
                             return ControlFlow::Break(page.index().0 + 1);
                         }
@@ -240,15 +246,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         });
         let at = stopped.break_value().unwrap_or(end);
         bump(&self.pager.counters.aged, u64::from(aged));
-        let passed = at - start;
-        slot.fruitless = if batch.len() > before { 0 } else { slot.fruitless.saturating_add(passed) };
+        slot.fruitless = if batch.len() > before { 0 } else { slot.fruitless.saturating_add(at.saturating_sub(hand)) };
         slot.hand = if at >= slot.pages() { 0 } else { at };
-        passed
+        at.saturating_sub(start)
     }
 
     #[inline]
     fn note_used(&self, slot: &mut Slot, page: PageIndex) {
-        if slot.take_ahead(page) {
+        if slot.ahead.take(page) {
+            slot.around.note_used(page.0);
             bump(&self.pager.counters.read_around_used, 1);
         }
     }

@@ -9,21 +9,21 @@
 //! of a batch that nobody looks at. The batch keeps its pages' tokens meanwhile, so their frames stay where they are, and
 //! nothing else is done with a batch until what was seen in its piece is filed.
 
-use super::batch::Phase;
+use super::batch::{Batch, Phase};
 use super::counters::bump;
 use super::poll::Budget;
 use super::slots::Slot;
 use super::state::State;
-use super::write_out::{abort, leaf_of};
+use super::write_out::abort;
 use super::{LANDMARK_BYTES, Landmark, Pager};
-use crate::addr::{Hfn, PageIndex};
+use crate::addr::Hfn;
 use crate::block::Disk;
 use crate::mm::crc::Crc32c;
 use crate::mm::frames::Chain;
-use crate::mm::page::{Ended, Ready};
+use crate::mm::object::PageFinder;
+use crate::mm::page::{Ended, Page, Ready};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
-use arrayvec::ArrayVec;
 
 /// Pages that are looked at between two holds of the lock.
 const PIECE: usize = 32;
@@ -32,7 +32,14 @@ const PIECE: usize = 32;
 pub(super) struct Piece {
     batch: usize,
     first: usize,
-    frames: ArrayVec<Hfn, PIECE>,
+    count: usize,
+    frames: [u32; PIECE],
+}
+
+impl Piece {
+    fn frames(&self) -> impl Iterator<Item = Hfn> {
+        self.frames[..self.count].iter().map(|frame| Hfn::new(u64::from(*frame)))
+    }
 }
 
 /// What the pages of a piece turned out to be; bit `n` and checksum `n` are of the `n`-th.
@@ -53,10 +60,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     ///
     /// The caller does not hold the pager's lock.
     pub(super) fn scan(&self, budget: &mut Budget, now: u64) {
-        let mut next = self.claim(&mut self.state.lock(), None, budget);
+        let mut next = self.claim(&mut self.locked(), None, budget);
         while let Some(piece) = next {
             let seen = self.inspect(&piece);
-            let mut state = self.state.lock();
+            let mut state = self.locked();
             self.file(&mut state, &piece, &seen, now);
             self.advance(&mut state, piece.batch, now);
             next = self.claim(&mut state, Some(piece.batch), budget);
@@ -75,13 +82,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let count = budget.take_scans(PIECE.min(batch.lines.len() - first));
         batch.cursor = first + count;
         batch.phase = Phase::Inspected;
-        Some(Piece { batch: number, first, frames: batch.lines.frames(first..first + count).collect() })
+        let mut frames = [0; PIECE];
+        batch.lines.tell_frames(first, &mut frames[..count]);
+        Some(Piece { batch: number, first, count, frames })
     }
 
     fn inspect(&self, piece: &Piece) -> Seen {
         let mut seen = Seen::default();
         let mut bit = 1_u32;
-        for (&hfn, checksum) in piece.frames.iter().zip(&mut seen.checksums) {
+        for (hfn, checksum) in piece.frames().zip(&mut seen.checksums) {
             if self.ground.memory.is_zero(hfn) {
                 seen.zero |= bit;
             } else {
@@ -112,23 +121,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let batch = batches.get(piece.batch);
         let slot = slots.busy(batch.object.expect("a batch has an object until it is free"));
         let writable = slot.writable(now).is_some();
-        batch.lines.keep_checksums(piece.first, &seen.checksums[..piece.frames.len()]);
-        let all = u32::MAX.checked_shr((PIECE - piece.frames.len()) as u32).unwrap_or(0);
-        let mut special = if writable { seen.zero | seen.landmark } else { all };
-        while special != 0 {
-            let n = special.trailing_zeros();
-            special &= special - 1;
-            let line = piece.first + n as usize;
-            let index = batch.lines.index(line).expect("nobody else deals with a claimed page");
-            if seen.landmark & 1 << n != 0 {
-                slot.note_landmark(index);
-            }
-            if seen.zero & 1 << n != 0 {
-                self.end_zero(slot, index, batch.lines.take(line), freed);
-            } else if !writable {
-                abort(leaf_of(&slot.object, index), batch.lines.take(line));
-                slot.drain.pull_back(index);
-            }
+        batch.lines.keep_checksums(piece.first, &seen.checksums[..piece.count]);
+        let all = u32::MAX.checked_shr((PIECE - piece.count) as u32).unwrap_or(0);
+        let back = if writable { 0 } else { all & !seen.zero };
+        if seen.zero | seen.landmark | back != 0 {
+            self.file_special((slot, batch, freed), piece, seen, back);
         }
         if batch.cursor < batch.lines.len() {
             batch.phase = Phase::Scan;
@@ -138,14 +135,44 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.give_back(credits, slot, freed);
     }
 
-    fn end_zero(&self, slot: &mut Slot, index: PageIndex, ready: Ready, freed: &mut Chain) {
-        let page = leaf_of(&slot.object, index);
+    /// Frees zero pages, notes landmarks, and maps the pages of the bits in `back` again.
+    #[inline(never)]
+    fn file_special(&self, (slot, batch, freed): (&mut Slot, &mut Batch, &mut Chain), piece: &Piece, seen: &Seen, back: u32) {
+        let mut special = seen.zero | seen.landmark | back;
+        let object = slot.object.clone();
+        let mut pages = PageFinder::new(&object);
+        let before = freed.len();
+        while special != 0 {
+            let bit = special & special.wrapping_neg();
+            let line = piece.first + special.trailing_zeros() as usize;
+            special ^= bit;
+            if seen.landmark & bit != 0 {
+                slot.note_landmark(batch.lines.index(line).expect("nobody else deals with a claimed page"));
+            }
+            if (seen.zero | back) & bit == 0 {
+                continue;
+            }
+            let ready = batch.lines.take(line);
+            let index = ready.index();
+            let page = pages.find(index).expect("a page that is under way has a table");
+            if seen.zero & bit != 0 {
+                self.end_zero(page, ready, freed);
+            } else {
+                abort(page, ready);
+                slot.drain.pull_back(index);
+            }
+        }
+        let zero = u64::from(freed.len() - before);
+        bump(&self.counters.zero_evictions, zero);
+        slot.drain.zero += zero;
+    }
+
+    #[inline(always)]
+    fn end_zero(&self, page: Page<'_>, ready: Ready, freed: &mut Chain) {
         match ready {
             Ready::Out(settled) => {
                 if let Ended::Out(frame) = page.evict_zero(settled) {
                     self.ground.frames.link(freed, frame);
-                    bump(&self.counters.zero_evictions, 1);
-                    slot.drain.zero += 1;
                 }
             }
             // A page that stays mapped gains nothing by a block of zeros: the clock evicts it for nothing.

@@ -23,23 +23,34 @@ impl Segments {
     /// If a request has more pages than a batch (our bug).
     #[inline(always)]
     pub fn gather(&mut self, pages: impl Iterator<Item = Hpa>, max_len: u32) -> usize {
+        // For each page of a request: no sum here exceeds a request's bytes, so none is checked.
         let page = PAGE_SIZE as u32;
-        let (mut len, mut count) = (0, 0);
-        // Where the last segment ends; no page begins there yet.
-        let mut end = u64::MAX;
+        let (mut len, mut count) = (0_usize, 0_usize);
+        // Where the last segment ends, and how much more it may have; no page begins there yet.
+        let (mut end, mut room) = (u64::MAX, 0);
         for base in pages {
-            let follows = base.as_u64() == end;
+            let follows = base.as_u64() == end && room >= page;
             end = base.as_u64().wrapping_add(PAGE_SIZE);
-            count += 1;
-            if follows && self.all[len - 1].len + page <= max_len {
-                self.all[len - 1].len += page;
+            count = count.wrapping_add(1);
+            if follows {
+                let last = &mut self.all[len.wrapping_sub(1)];
+                last.len = last.len.wrapping_add(page);
+                room = room.wrapping_sub(page);
             } else {
                 self.all[len] = Segment { base, len: page };
-                len += 1;
+                len = len.wrapping_add(1);
+                room = max_len.saturating_sub(page);
             }
         }
         self.len = len;
         count
+    }
+
+    /// Describes one page: what most page-ins read.
+    #[inline(always)]
+    pub fn single(&mut self, base: Hpa) {
+        self.all[0] = Segment { base, len: PAGE_SIZE as u32 };
+        self.len = 1;
     }
 
     /// Returns what was gathered last.
@@ -63,5 +74,13 @@ mod tests {
         assert_eq!(gathered(&[0, 1, 2, 4, 3], 1 << 20), [(0, 3), (4, 1), (3, 1)]);
         assert_eq!(gathered(&[5, 6, 7, 8, 9], 2 << 12), [(5, 2), (7, 2), (9, 1)]);
         assert_eq!(gathered(&[], 4096), []);
+    }
+
+    #[test]
+    fn one_page_is_one_segment_whatever_was_gathered_before() {
+        let mut segments = Segments::new();
+        segments.gather([1, 3, 5].map(|n| Hpa::new(n * PAGE_SIZE)).into_iter(), 1 << 20);
+        segments.single(Hpa::new(7 * PAGE_SIZE));
+        assert_eq!(segments.as_slice(), [Segment { base: Hpa::new(7 * PAGE_SIZE), len: 4096 }]);
     }
 }

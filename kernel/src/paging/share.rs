@@ -16,6 +16,7 @@ use crate::block::Disk;
 use crate::mm::frames::Chain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
+use crate::pool::Watermarks;
 use crate::pool::{Credits, Policy, Terms};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -29,7 +30,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     pub fn attach_on(&self, object: Arc<MemoryObject>, store: Option<Store>, terms: Terms) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         let id = object.id();
-        let mut state = self.state.lock();
+        let mut state = self.locked();
         state.slots.attach(object, store, &infos)?;
         state.slots.busy(id).terms = terms;
         state.policy.forget(super::holder(id));
@@ -38,19 +39,19 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Promises the next `frames` frames that come free of a dump image to the image's account.
     pub fn promise(&self, image: ObjectId, frames: u32) {
-        if let Some(slot) = self.state.lock().slots.get_mut(image) {
+        if let Some(slot) = self.locked().slots.get_mut(image) {
             slot.promise = frames;
         }
     }
 
     /// Returns how many free frames are kept for an account.
     pub fn reserved(&self, account: usize) -> u32 {
-        self.state.lock().credits.of(account)
+        self.locked().credits.of(account)
     }
 
     /// Ends all promises to an account.
     pub fn end_promise(&self, account: usize) {
-        let mut state = self.state.lock();
+        let mut state = self.locked();
         let state = &mut *state;
         state.slots.iter_mut().filter(|slot| slot.terms.account == account).for_each(|slot| slot.promise = 0);
         self.set_credit(state, account, 0);
@@ -59,6 +60,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     pub(super) fn set_credit(&self, state: &mut State<P>, account: usize, frames: u32) {
         state.credits.set(account, frames);
         self.promised.store(state.credits.total(), Release);
+        self.set_gate(state);
     }
 
     /// Gives an object's collected frames back, under one lock; promised ones are credited first.
@@ -76,6 +78,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             slot.promise -= kept;
             credits.add(slot.terms.account, kept);
             self.promised.store(credits.total(), Release);
+            self.gate.store(true, Release);
         }
         self.ground.frames.free_chain(core::mem::take(freed));
     }
@@ -84,12 +87,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         state.slots.iter_mut().for_each(|slot| slot.promise = 0);
         state.credits = Credits::new();
         self.promised.store(0, Release);
+        self.set_gate(state);
     }
 
     /// Returns how many frames are on their way to the free list and promised to nobody.
-    pub(super) fn leaving_for_all(&self, state: &State<P>) -> u32 {
+    pub(super) fn leaving_for_all(&self, state: &State<P>, now: u64) -> u32 {
         let promised = state.slots.iter().map(|slot| slot.promise).fold(0, u32::saturating_add);
-        state.batches.leaving().saturating_sub(promised)
+        state.batches.leaving(now).saturating_sub(promised)
     }
 
     /// Returns, once, whether free frames have become few since the last poll: somebody should poll before anybody has to wait.
@@ -102,5 +106,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Returns how many free frames are promised to nobody.
     pub(super) fn free_for_all(&self, state: &State<P>) -> u32 {
         self.ground.frames.free_count().saturating_sub(state.credits.total())
+    }
+
+    /// Returns the pool's marks, raised by what walks want to find.
+    #[inline]
+    pub(super) fn marks_now(&self, state: &State<P>) -> Watermarks {
+        self.marks.raised_by(state.reclaim.for_walks)
     }
 }

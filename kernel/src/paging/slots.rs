@@ -1,15 +1,19 @@
 //! The objects under the pager's care, and what it remembers of each.
 
 use super::Store;
+use super::ahead_map::AheadMap;
+use super::around::ReadAround;
+use super::bad_pages::BadPages;
 use super::batch::BATCH_PAGES;
 use super::drain::DrainState;
 use super::fault::Loss;
+use super::guard::Guard;
 use super::sample::Use;
 use crate::addr::PageIndex;
 use crate::block::{DiskError, DiskInfo};
 use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
 use crate::pool::Terms;
-use alloc::{boxed::Box, sync::Arc, vec};
+use alloc::{boxed::Box, sync::Arc};
 use arrayvec::ArrayVec;
 
 /// Most lost pages that are remembered by number; one is enough to crash a partition.
@@ -75,11 +79,19 @@ pub(super) struct Slot {
     /// Pages that the clock has passed since it last found a victim.
     pub fruitless: u32,
     pub drain: DrainState,
-    /// One bit a page: read along with a neighbour and not yet seen to be used.
-    ahead: Box<[u64]>,
-    /// How many bits are set.
-    ahead_count: u32,
+    /// Why its pages cannot be written now.
+    pub guard: Option<Guard>,
+    /// Since when it has asked in vain for more frames than its share.
+    pub blocked_since: Option<u64>,
+    /// Pages read along with a neighbour and not yet seen to be used.
+    pub ahead: AheadMap,
+    /// What its faults have taught about reading further than was asked for.
+    pub around: ReadAround,
+    /// Next word of pages that were read along to be looked at.
+    pub asking_hand: u32,
     lost: ArrayVec<(PageIndex, Loss), LOST_PAGES>,
+    /// Pages whose blocks were found unreadable or wrong.
+    pub bad: BadPages,
     /// What has gone in and out.
     pub flow: Flow,
     /// Pages that an operator or a test wants to see leave now.
@@ -93,7 +105,8 @@ pub const LANDMARKS: usize = 4;
 
 impl Slot {
     fn new(object: Arc<MemoryObject>, store: Option<StoreState>) -> Self {
-        let ahead = vec![0; object.layout().pages().div_ceil(64) as usize].into_boxed_slice();
+        let ahead = AheadMap::new(object.layout().pages());
+        let around = ReadAround::new(object.layout().pages());
         let terms = Terms { account: super::holder(object.id()), minimum: 0 };
         Self {
             object,
@@ -106,9 +119,13 @@ impl Slot {
             cleaning_hand: 0,
             fruitless: 0,
             drain: DrainState::default(),
+            guard: None,
+            blocked_since: None,
             ahead,
-            ahead_count: 0,
+            around,
+            asking_hand: 0,
             lost: ArrayVec::new(),
+            bad: BadPages::default(),
             flow: Flow::default(),
             asked: 0,
             landmarks: ArrayVec::new(),
@@ -164,29 +181,17 @@ impl Slot {
         self.store.is_some_and(|store| store.dead)
     }
 
+    /// Notes that the disk takes requests again: what could not be read for its sake may be asked for again.
+    pub fn come_back(&mut self) {
+        self.revive();
+        self.guard = None;
+        self.lost.retain(|(_, loss)| !matches!(loss, Loss::Io(DiskError::Dead | DiskError::TimedOut)));
+    }
+
     /// Notes that the disk is gone; returns whether that is news.
     pub fn note_dead(&mut self) -> bool {
+        self.guard = Some(Guard::Failing(DiskError::Dead));
         self.store.as_mut().is_some_and(|store| !core::mem::replace(&mut store.dead, true))
-    }
-
-    /// Notes that the page came along with a neighbour.
-    pub fn note_ahead(&mut self, index: PageIndex) {
-        self.take_ahead(index);
-        self.ahead[index.0 as usize / 64] |= 1 << (index.0 % 64);
-        self.ahead_count += 1;
-    }
-
-    /// Forgets that the page came along with a neighbour; returns whether it did.
-    #[inline]
-    pub fn take_ahead(&mut self, index: PageIndex) -> bool {
-        if self.ahead_count == 0 {
-            return false;
-        }
-        let (word, bit) = (&mut self.ahead[index.0 as usize / 64], 1 << (index.0 % 64));
-        let was = *word & bit != 0;
-        *word &= !bit;
-        self.ahead_count -= u32::from(was);
-        was
     }
 
     /// Returns why the page cannot be read back, if that is known: of it, or of its disk.
@@ -197,6 +202,9 @@ impl Slot {
 
     /// Remembers that the page cannot be read back; the oldest memory makes room.
     pub fn note_loss(&mut self, index: PageIndex, loss: Loss) {
+        if loss != Loss::NoFrames {
+            self.bad.note(index);
+        }
         if self.lost.is_full() {
             self.lost.remove(0);
         }

@@ -1,12 +1,15 @@
 //! What the pager's lock guards: tables of fixed size, all made at the start.
 
+use super::MAX_DISKS;
 use super::batch::Batches;
 use super::cookie::{Class, MAILBOX_DEPTH};
 use super::fault::Loss;
+use super::late::LateRequests;
+use super::lock_use::LockUse;
 use super::poll::AT_A_TIME;
 use super::segments::Segments;
 use super::slots::Slots;
-use super::transfer::Transfers;
+use super::transfer::{Transfers, WINDOW};
 use crate::addr::PageIndex;
 use crate::block::{Completion, Cookie, DiskError};
 use crate::mm::frames::Chain;
@@ -45,6 +48,13 @@ pub enum Notice {
         /// Whose store is on it.
         object: ObjectId,
     },
+    /// An object whose pages cannot be written keeps more frames than its share while others have none: its partition has to go.
+    Unwritable {
+        /// Whose.
+        object: ObjectId,
+        /// Why.
+        error: DiskError,
+    },
 }
 
 /// The pager's tables.
@@ -57,6 +67,12 @@ pub(super) struct State<P> {
     pub policy: P,
     pub reclaim: ReclaimState,
     pub mail: Mail,
+    /// What disks that did not answer still have.
+    pub late: LateRequests,
+    /// Disks that take no requests, as far as their objects have been told.
+    pub down: [bool; MAX_DISKS],
+    /// Objects whose pages cannot be written now.
+    pub guarded: u32,
     pub notices: Notices,
     /// Frames on their way to the free list, so that its lock is taken once for many.
     pub freed: Chain,
@@ -64,27 +80,62 @@ pub(super) struct State<P> {
     pub segments: Segments,
     /// What a disk has just answered.
     pub answers: [Completion; AT_A_TIME],
+    pub lock_use: LockUse,
+    /// Things done so far, by which a turn is told from one without work.
+    moves: u64,
 }
 
 impl<P> State<P> {
+    /// Notes that something was done: an answer taken, a batch moved on.
+    #[inline(always)]
+    pub fn note_move(&mut self) {
+        self.moves = self.moves.wrapping_add(1);
+    }
+
+    /// Counts a turn; returns what [`State::note_turn_without_work_since`] is to be told at its end.
+    #[inline(always)]
+    pub fn begin_turn(&mut self) -> u64 {
+        self.lock_use.turns = self.lock_use.turns.wrapping_add(1);
+        self.moves
+    }
+
+    /// Counts the turn that began with so many moves, if nothing was done in it.
+    #[inline(always)]
+    pub fn note_turn_without_work_since(&mut self, moves: u64) {
+        let is_idle = u64::from(self.moves == moves);
+        self.lock_use.turns_without_work = self.lock_use.turns_without_work.wrapping_add(is_idle);
+    }
+
     /// Returns whose credit an object draws on.
     pub fn account(&self, id: ObjectId) -> usize {
         self.slots.get(id).map_or(super::holder(id), |slot| slot.terms.account)
     }
 
-    pub fn new(policy: P) -> Self {
+    /// Returns a free batch for an object, if it may have another.
+    pub fn vacant_batch_for(&self, id: ObjectId) -> Option<usize> {
+        let store = self.slots.get(id).and_then(|slot| slot.store);
+        self.batches.vacant_for(id, store.map(|store| store.store.disk))
+    }
+
+    /// Makes the tables for `disks` disks that take `requests` requests at a time, all together.
+    pub fn new(policy: P, requests: usize, disks: usize) -> Self {
         Self {
             slots: Slots::new(),
             transfers: Transfers::new(),
-            batches: Batches::new(),
+            batches: Batches::new(disks),
             credits: Credits::new(),
             policy,
             reclaim: ReclaimState::default(),
             mail: Mail::new(),
+            late: LateRequests::with_capacity(requests),
+            down: [false; MAX_DISKS],
+            guarded: 0,
             notices: Notices { queue: VecDeque::with_capacity(NOTICES) },
             freed: Chain::new(),
             segments: Segments::new(),
             answers: [Completion { cookie: Cookie(0), result: Ok(()) }; AT_A_TIME],
+            lock_use: LockUse::default(),
+            moves: 0,
         }
     }
 }
@@ -104,11 +155,25 @@ pub(super) struct ReclaimState {
     pub exhausted: bool,
     /// When use is sampled next.
     pub sample_at: u64,
+    /// When pages that were read along are asked next.
+    pub ask_at: u64,
     /// When the cleaner may go on.
     pub clean_at: u64,
+    /// Frames that are kept free beyond the marks, because walks have found too few.
+    pub for_walks: u32,
 }
 
 impl ReclaimState {
+    /// A walk has found too few frames for its next window: keeps a window more free from now on, at most a sixteenth of the pool.
+    pub fn want_for_walks(&mut self, frames_of_pool: u32) {
+        self.for_walks = (self.for_walks + WINDOW).min(frames_of_pool / 16);
+    }
+
+    /// Lets a 64th of them go, so that half are gone after 45 calls.
+    pub fn forget_walks(&mut self) {
+        self.for_walks -= self.for_walks.div_ceil(64);
+    }
+
     /// Returns whether reclaim or sampling has something to do, however many frames are free.
     #[inline]
     pub fn is_due(&self, now: u64) -> bool {
@@ -132,7 +197,7 @@ impl Mail {
     /// # Panics
     /// If the owner has more requests in flight than it may (our bug).
     pub fn keep(&mut self, mailbox: usize, completion: Completion) {
-        assert!(self.boxes[mailbox].len() < MAILBOX_DEPTH, "an owner keeps at most MAILBOX_DEPTH requests in flight");
+        assert!(self.boxes[mailbox].len() < MAILBOX_DEPTH, "an owner keeps at most PER_DISK requests in flight on a disk");
         self.boxes[mailbox].push_back(completion);
     }
 
@@ -161,5 +226,21 @@ impl Notices {
 
     pub fn pop(&mut self) -> Option<Notice> {
         self.queue.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_for_walks_are_bounded_and_are_let_go() {
+        let mut reclaim = ReclaimState::default();
+        (0..1000).for_each(|_| reclaim.want_for_walks(16384));
+        assert_eq!(reclaim.for_walks, 1024);
+        (0..45).for_each(|_| reclaim.forget_walks());
+        assert!((400..=512).contains(&reclaim.for_walks), "{}", reclaim.for_walks);
+        (0..1000).for_each(|_| reclaim.forget_walks());
+        assert_eq!(reclaim.for_walks, 0);
     }
 }

@@ -5,14 +5,17 @@
 //!
 //! ```text
 //!  vacant ──start──> Queued ──submit──> Reading ──completion──> vacant
-//!                      ^                 │ failed, first time
-//!                      └──── narrow to the demanded page
+//!                      ^                 │     └─ several pages ─> Verifying ──> vacant
+//!                      │                 │ failed, first time            │
+//!                      └──── narrow to the demanded page <───────────────┘
 //! ```
 
 use crate::addr::PageIndex;
 use crate::mm::crc::Crc32c;
 use crate::mm::frames::Frame;
 use crate::mm::object::ObjectId;
+use crate::mm::page::Reason;
+use crate::mm::table::LeafTable;
 use crate::virt::Access;
 use alloc::boxed::Box;
 
@@ -37,6 +40,8 @@ pub(super) enum Phase {
     Queued,
     /// The disk has it.
     Reading,
+    /// The disk has answered, and a CPU verifies it without the pager's lock.
+    Verifying,
 }
 
 /// One page-in.
@@ -44,12 +49,16 @@ pub(super) enum Phase {
 pub(super) struct Transfer {
     pub phase: Phase,
     pub object: ObjectId,
+    /// The table that holds all leaves of the window.
+    pub leaves: LeafTable,
     /// First page of the window.
     pub base: u32,
     /// Place of the page that was asked for.
     pub demand: u32,
     /// What for.
     pub access: Access,
+    /// Whether the guest has asked for that page, or it is read ahead of a walk.
+    pub reason: Reason,
     /// Places in use.
     pub first: u32,
     /// One beyond the last.
@@ -68,9 +77,11 @@ impl Transfer {
         Self {
             phase: Phase::Vacant,
             object: ObjectId::NONE,
+            leaves: LeafTable::NONE,
             base: 0,
             demand: 0,
             access: Access::Read,
+            reason: Reason::Demand,
             first: 0,
             end: 0,
             pages: [const { None }; WINDOW as usize],
@@ -111,11 +122,17 @@ impl Transfers {
         self.all.iter().position(|transfer| transfer.phase == Phase::Vacant).map(|n| n as u32)
     }
 
+    /// Returns a free number for a transfer that nobody waits for: half of them are kept for faults.
+    pub fn vacant_for_ahead(&self) -> Option<u32> {
+        if self.in_use as usize >= TRANSFERS / 2 { None } else { self.vacant() }
+    }
+
     /// Starts a transfer of one page at a vacant number. In place: what is not used is not written.
+    #[inline(always)]
     pub fn start(
         &mut self,
         number: u32,
-        (object, index): (ObjectId, PageIndex),
+        (object, index, leaves): (ObjectId, PageIndex, LeafTable),
         access: Access,
         coming: Coming,
         since: u64,
@@ -127,8 +144,8 @@ impl Transfers {
         let demand = index.0 % WINDOW;
         (transfer.phase, transfer.object, transfer.life) = (Phase::Queued, object, self.lives);
         (transfer.base, transfer.demand, transfer.access) = (index.0 - demand, demand, access);
-        (transfer.first, transfer.end) = (demand, demand + 1);
-        (transfer.since, transfer.failures) = (since, 0);
+        (transfer.first, transfer.end, transfer.leaves) = (demand, demand + 1, leaves);
+        (transfer.since, transfer.failures, transfer.reason) = (since, 0, Reason::Demand);
         transfer.pages[demand as usize] = Some(coming);
         transfer
     }

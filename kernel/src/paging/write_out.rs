@@ -4,16 +4,18 @@
 //! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
 
 use super::Pager;
-use super::batch::{Batch, Phase, Purpose};
+use super::batch::{Batch, Phase, Prospect, Purpose};
 use super::cookie::{Class, Tag};
 use super::counters::bump;
+use super::guard::Guard;
+use super::late::{Held, range_of};
 use super::reclaim::note_dead;
 use super::segments::Segments;
 use super::slots::{Slot, StoreState};
 use super::state::{Notice, Notices, State};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
-use crate::block::{Disk, DiskError, Operation, Request, SubmitError};
+use crate::block::{Disk, DiskError, Lane, Operation, Request, SubmitError};
 use crate::mm::crc::Crc32c;
 use crate::mm::flush::{Kicks, Passed};
 use crate::mm::frames::Chain;
@@ -21,6 +23,7 @@ use crate::mm::object::MemoryObject;
 use crate::mm::page::{Ended, Page, Ready};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
+use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
 
 /// Width of the count and of the first line in a cookie's detail.
@@ -40,7 +43,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             return Kicks(0);
         }
         let (ticket, kicks) = object.flush(self.ground.words, me);
-        state.batches.launch(number, object.id(), purpose, ticket);
+        let slot = state.slots.get(object.id());
+        let disk = slot.and_then(|slot| slot.store).map(|store| store.store.disk);
+        let is_guarded = slot.is_some_and(|slot| slot.guard.is_some());
+        let batch = state.batches.launch(number, (object.id(), disk), purpose, ticket);
+        if is_guarded {
+            batch.prospect = Prospect::Doubtful;
+        }
+        state.note_move();
         kicks
     }
 
@@ -50,6 +60,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let batch = batches.get(number);
         let Some(id) = batch.object else { return };
         let slot = slots.busy(id);
+        let before = (batch.phase, batch.cursor);
         if batch.phase == Phase::Limbo {
             let Some(passed) = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words)) else { return };
             self.free_unmapped(batch, &passed, freed);
@@ -59,8 +70,16 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if batch.phase == Phase::Write {
             self.write(batch, number, slot, segments, notices, now);
         }
+        let has_moved = before != (batch.phase, batch.cursor);
+        let is_guarded = slot.guard.is_some();
         batches.retire_if_done(number);
         self.give_back(credits, slot, freed);
+        if has_moved {
+            state.note_move();
+        }
+        if is_guarded {
+            self.count_guarded(state);
+        }
     }
 
     /// Frees what was clean, now that the flush has passed.
@@ -75,16 +94,27 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 batch.cursor += 1;
                 continue;
             };
-            let store = *slot.store.as_ref().expect("only an object with a store writes");
+            let mut store = *slot.store.as_ref().expect("only an object with a store writes");
+            if slot.drain.failures > 0 {
+                // Page by page, each after the last one's answer, so that a block at fault keeps none of its neighbours back:
+                // QEMU makes one of neighbouring requests that it finds in the queue together.
+                if batch.outstanding > 0 {
+                    return;
+                }
+                store.max_pages = 1;
+            }
             let run = self.gather_run(batch, &store, segments);
             let request = Request {
                 operation: Operation::Write,
                 sectors: store.store.blocks.sectors(first, run.len() as u32),
                 segments: segments.as_slice(),
+                lane: Lane::Common,
                 cookie: run_tag(number, &run).cookie(),
             };
             let error = match self.disks[store.store.disk].submit(&request) {
                 Ok(()) => None,
+                // The lease of a disk that fails may stay over for long: memory that is to go does not wait for it.
+                Err(SubmitError::Full) if slot.closing && self.disks[store.store.disk].is_suspended() => Some(DiskError::Io),
                 Err(SubmitError::Full) => return,
                 Err(SubmitError::Invalid) => Some(DiskError::Io),
                 Err(SubmitError::Failed) => Some(DiskError::Dead),
@@ -92,6 +122,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             batch.cursor = run.end;
             match error {
                 None => {
+                    if batch.outstanding == 0 {
+                        batch.answered_at = now;
+                    }
                     batch.outstanding += 1;
                     bump(&self.counters.write_requests, 1);
                 }
@@ -102,27 +135,41 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Collects the segments of the run of neighbours that starts at the cursor; returns its lines.
     fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut Segments) -> Range<usize> {
-        let frames = batch.lines.run(batch.cursor, store.max_pages);
+        // A disk that is slow gets smaller requests, so that others need not wait long behind one.
+        let room = (self.disks[store.store.disk].write_room() / PAGE_SIZE).max(1);
+        let most = store.max_pages.min(usize::try_from(room).unwrap_or(usize::MAX));
+        let frames = batch.lines.run(batch.cursor, most);
         let count = segments.gather(frames.map(|hfn| self.ground.memory.hpa(hfn)), store.max_segment_len);
         batch.cursor..batch.cursor + count
     }
 
     /// Takes a write's answer from the disk. Kept apart: the answers that somebody waits for are those of reads.
     #[inline(never)]
-    pub(super) fn complete_run(&self, state: &mut State<P>, tag: Tag, result: Result<(), DiskError>, now: u64) {
-        let State { batches, slots, credits, freed, notices, .. } = state;
+    pub(super) fn complete_run(&self, state: &mut State<P>, disk: usize, tag: Tag, result: Result<(), DiskError>, now: u64) {
+        let State { batches, slots, credits, freed, notices, late, .. } = state;
         let number = tag.slot as usize;
         let batch = batches.get(number);
         let id = batch.object.expect("a batch waits for its requests");
         let slot = slots.busy(id);
         let run = run_of(tag);
         batch.outstanding -= 1;
+        batch.answered_at = now;
         match result {
             Ok(()) => self.finish_run(batch, slot, run, freed),
-            Err(error) => self.fail_run(batch, slot, notices, run, error, now),
+            Err(error) => {
+                let pages = range_of(batch.lines.index(run.start).expect("a run is ready until its answer comes"), run.len());
+                self.fail_run(batch, slot, notices, run, error, now);
+                if error == DiskError::TimedOut {
+                    late.keep(disk, tag.cookie(), pin(&slot.object, pages));
+                }
+            }
         }
+        let is_guarded = slot.guard.is_some();
         batches.retire_if_done(number);
         self.give_back(credits, slot, freed);
+        if is_guarded || state.guarded > 0 {
+            self.count_guarded(state);
+        }
     }
 
     fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Chain) {
@@ -142,6 +189,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         *freed = chain;
         bump(&self.counters.cleaned, cleaned);
         slot.drain.failures = 0;
+        slot.guard = None;
         slot.flow.page_outs += out;
         slot.drain.written += u64::from(count);
         bump(&self.counters.page_outs, out);
@@ -158,6 +206,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             notices.push(Notice::WriteFailed { object, first, count, error });
         }
         slot.back_off(now);
+        slot.guard = Some(Guard::Failing(error));
         if error == DiskError::Dead {
             note_dead(slot, notices);
         }
@@ -180,16 +229,22 @@ fn for_each_page(batch: &mut Batch, slot: &Slot, run: Range<usize>, mut deal: im
     first
 }
 
+/// Pins the pages of a run that are mapped again, because the disk may still read their frames.
+#[cold]
+fn pin(object: &Arc<MemoryObject>, pages: Range<u32>) -> Held {
+    for page in object.pages(pages.clone()) {
+        // The pin is known by its page from here on.
+        let _ = page.pin().expect("a page whose write was given up is mapped and unclaimed");
+    }
+    Held::Pages(object.clone(), pages)
+}
+
 /// Maps a page again that was under way.
 pub(super) fn abort(page: Page<'_>, ready: Ready) {
     match ready {
         Ready::Out(settled) => page.abort_write_out(settled),
         Ready::Clean(settled) => page.abort_clean(settled),
     }
-}
-
-pub(super) fn leaf_of(object: &MemoryObject, index: PageIndex) -> Page<'_> {
-    object.existing(index).expect("a page that is under way has a table")
 }
 
 fn run_tag(batch: usize, run: &Range<usize>) -> Tag {

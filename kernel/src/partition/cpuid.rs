@@ -10,23 +10,31 @@
 //! | PCID, INVPCID, LA57, PKU, XSAVES and all XSS states | not switched, or of no use to one small vCPU |
 //! | AVX-512, AMX | the FPU image that a vCPU switch saves has x87, SSE and AVX |
 //! | speculation controls and ARCH_CAPABILITIES | their MSRs are not virtualised |
-//! | TSC_ADJUST | the guest's TSC cannot be moved |
+//! | FFXSR | EFER has no such bit here |
+//!
+//! Hidden is refused, too: CR4's bits ([`offered_cr4`]), XCR0's, EFER's, and instructions as far as the CPU can intercept them.
+//! TSC_ADJUST, x2APIC and the deadline timer are emulated, so they are there whatever the host has.
 //!
 //! The KVM signature with its clock is not optional: without it Debian's kernel finds no TSC frequency and hangs.
 
+mod control;
 mod fixed;
 mod masks;
+mod vendor;
 mod xsave;
 
 #[cfg(test)]
 mod tests;
 
+pub use control::offered_cr4;
 pub use fixed::FixedAnswers;
+pub use vendor::Vendor;
 pub use xsave::{GUEST_XCR0, xcr0_allowed};
 
 use crate::arch::instr;
 
 use super::devices::clock::{NS_PER_S, TscRate};
+use super::devices::lapic::Mode;
 use super::devices::map::BOOT_APIC_ID;
 
 /// The four registers of a leaf.
@@ -57,6 +65,8 @@ pub struct GuestView {
     pub cr4: u64,
     /// The guest's XCR0.
     pub xcr0: u64,
+    /// Whether its APIC is on: CPUID says that there is none while it is not. SDM 3A "Enabling or Disabling the Local APIC".
+    pub apic: Mode,
     /// How fast its TSC runs.
     pub rate: TscRate,
 }
@@ -96,14 +106,14 @@ pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &
         4 => one_core(host(4, subleaf)),
         // Only that the APIC timer goes on in deep sleep: it is emulated.
         6 => Leaf::new(1 << 2, 0, 0, 0),
-        7 if subleaf == 0 => host(7, 0).masked(masks::STRUCTURED),
+        7 if subleaf == 0 => structured(host(7, 0)),
         0xb => topology(subleaf),
         0xd => xsave::answer(subleaf, host, guest.xcr0),
         HYPERVISOR => signature(),
         HYPERVISOR_FEATURES => Leaf::new(kvm::NOP_IO_DELAY | kvm::CLOCKSOURCE2 | kvm::CLOCKSOURCE_STABLE, 0, 0, 0),
         HYPERVISOR_FREQUENCIES => Leaf::new((guest.rate.hz() / 1000) as u32, (NS_PER_S / 1000) as u32, 0, 0),
         EXTENDED => up_to(LAST_EXTENDED, host(EXTENDED, 0)),
-        0x8000_0001 => host(leaf, 0).masked(masks::EXTENDED),
+        0x8000_0001 => without_apic(host(leaf, 0).masked(masks::EXTENDED), guest.apic),
         // Brand string, first and second level caches.
         0x8000_0002..=0x8000_0006 => host(leaf, 0),
         // Invariant TSC.
@@ -124,11 +134,26 @@ fn features(host: Leaf, guest: &GuestView) -> Leaf {
     let xsave = if host.ecx & masks::XSAVE != 0 { osxsave } else { 0 };
     let brand_and_clflush = host.ebx & 0xffff;
     let allowed = host.masked(masks::FEATURES);
+    let allowed = without_apic(allowed, guest.apic);
     Leaf {
         ebx: (u32::from(BOOT_APIC_ID) << 24) | (1 << 16) | brand_and_clflush,
         ecx: allowed.ecx | masks::EMULATED | xsave,
         ..allowed
     }
+}
+
+/// Clears EDX's bit for the local APIC while that is off.
+const fn without_apic(leaf: Leaf, apic: Mode) -> Leaf {
+    match apic {
+        Mode::Disabled => Leaf { edx: leaf.edx & !masks::APIC, ..leaf },
+        Mode::XApic | Mode::X2Apic => leaf,
+    }
+}
+
+/// Leaf 7: masks, and what the hypervisor adds.
+const fn structured(host: Leaf) -> Leaf {
+    let allowed = host.masked(masks::STRUCTURED);
+    Leaf { ebx: allowed.ebx | masks::TSC_ADJUST, ..allowed }
 }
 
 /// Leaf 4: takes out how many cores share a cache and a package.
@@ -150,6 +175,11 @@ fn topology(subleaf: u32) -> Leaf {
 fn signature() -> Leaf {
     let word = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes);
     Leaf::new(HYPERVISOR_FREQUENCIES, word(b"KVMK"), word(b"VMKV"), word(b"M\0\0\0"))
+}
+
+/// Returns how many bits a guest's physical addresses have: no more than four levels of tables translate.
+pub fn physical_bits(host: &dyn Fn(u32, u32) -> Leaf) -> u32 {
+    (host(LAST_EXTENDED, 0).eax & 0xff).min(48)
 }
 
 /// Leaf 0x80000008: no more physical bits than four levels of tables translate; one core.

@@ -1,6 +1,8 @@
 //! Why a partition crashed, and what is kept of its vCPU at that moment.
 
-use crate::virt::{CpuState, Regs};
+use crate::paging::space::{CrashReason, CrashText};
+use crate::virt::{CpuState, Regs, TaskSource, TaskSwitch};
+use core::fmt::Write;
 
 /// Why a partition cannot go on. The guest's fault, its disk's, or the operator's wish; never ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,16 +15,24 @@ pub enum Reason {
     PanicRecord,
     /// The operator asked for it.
     Operator,
-    /// A test kernel wrote its debug-exit or failure port and asked for a crash.
+    /// The guest hangs, and an NMI has not helped.
+    Watchdog,
+    /// The CPU refused to enter the guest.
     EntryFailed(u64),
     /// An exit that nobody asked for.
     UnknownExit(u64),
     /// A page could not be read back from the paging device.
     PageLost(u64),
+    /// The paging device takes no pages, so that no frame came free for this address.
+    Unwritable(u64),
     /// An instruction at a device that the hypervisor does not emulate.
     NotEmulated(u64),
     /// Instructions are fetched from where there is no memory.
     ExecutedNothing(u64),
+    /// The guest switches tasks by the hardware, which is not offered.
+    TaskSwitch(TaskSwitch),
+    /// The host's CPU has reported an error of the machine while the guest ran; whose memory it has hit is not known.
+    MachineCheck,
     /// The CPU itself, not an instruction, needs memory where there is none: page tables, the stack of an exception.
     NoMemory(u64),
 }
@@ -35,22 +45,71 @@ impl Reason {
             Reason::Panic => "panic",
             Reason::PanicRecord => "panic record",
             Reason::Operator => "operator",
+            Reason::Watchdog => "watchdog",
             Reason::EntryFailed(_) => "entry failed",
             Reason::UnknownExit(_) => "unknown exit",
             Reason::PageLost(_) => "page lost",
+            Reason::Unwritable(_) => "pages cannot be written",
             Reason::NotEmulated(_) => "instruction not emulated",
             Reason::ExecutedNothing(_) => "execution outside memory",
             Reason::NoMemory(_) => "tables or stack outside memory",
+            Reason::TaskSwitch(_) => "task switch",
+            Reason::MachineCheck => "machine check",
         }
+    }
+
+    /// Returns its number in the space record.
+    pub const fn recorded(self) -> CrashReason {
+        match self {
+            Reason::TripleFault => CrashReason::TRIPLE_FAULT,
+            Reason::Panic => CrashReason::PVPANIC,
+            Reason::PanicRecord => CrashReason::ERST,
+            Reason::Operator => CrashReason::OPERATOR,
+            Reason::Watchdog => CrashReason::WATCHDOG,
+            Reason::EntryFailed(_) => CrashReason::ENTRY_FAILED,
+            Reason::UnknownExit(_) => CrashReason::UNKNOWN_EXIT,
+            Reason::PageLost(_) => CrashReason::LOST_PAGE,
+            Reason::Unwritable(_) => CrashReason::UNWRITABLE,
+            Reason::NotEmulated(_) => CrashReason::NOT_EMULATED,
+            Reason::ExecutedNothing(_) => CrashReason::EXECUTED_NOTHING,
+            Reason::NoMemory(_) => CrashReason::NO_MEMORY,
+            Reason::TaskSwitch(_) => CrashReason::TASK_SWITCH,
+            Reason::MachineCheck => CrashReason::MACHINE_CHECK,
+        }
+    }
+
+    /// Returns the crash in words: the guest's own where the guest itself ended, the reason's where it did not.
+    pub fn in_words(self, guests_own: Option<CrashText>) -> CrashText {
+        let own = match self {
+            Reason::TripleFault | Reason::Panic | Reason::PanicRecord | Reason::Watchdog => guests_own,
+            Reason::TaskSwitch(switch) => Some(task_switch(switch)),
+            Reason::Operator
+            | Reason::MachineCheck
+            | Reason::EntryFailed(_)
+            | Reason::UnknownExit(_)
+            | Reason::PageLost(_)
+            | Reason::Unwritable(_)
+            | Reason::NotEmulated(_)
+            | Reason::ExecutedNothing(_)
+            | Reason::NoMemory(_) => None,
+        };
+        own.unwrap_or_else(|| CrashText::from(self.as_str()).unwrap_or_default())
     }
 
     /// Returns the number that goes with it: a code or an address.
     pub const fn detail(self) -> u64 {
         match self {
-            Reason::TripleFault | Reason::Panic | Reason::PanicRecord | Reason::Operator => 0,
+            Reason::TripleFault
+            | Reason::Panic
+            | Reason::PanicRecord
+            | Reason::Operator
+            | Reason::Watchdog
+            | Reason::MachineCheck => 0,
+            Reason::TaskSwitch(switch) => switch.selector as u64,
             Reason::EntryFailed(n)
             | Reason::UnknownExit(n)
             | Reason::PageLost(n)
+            | Reason::Unwritable(n)
             | Reason::NotEmulated(n)
             | Reason::ExecutedNothing(n)
             | Reason::NoMemory(n) => n,
@@ -58,11 +117,27 @@ impl Reason {
     }
 }
 
+/// Tells what a guest did that has no task switches to do it with.
+fn task_switch(TaskSwitch { source, selector }: TaskSwitch) -> CrashText {
+    let by = match source {
+        TaskSource::Call => "a far CALL",
+        TaskSource::Iret => "IRET with NT set",
+        TaskSource::Jump => "a far JMP",
+        TaskSource::Gate => "a task gate in the IDT",
+    };
+    let mut text = CrashText::new();
+    // The longest of these is half of what fits.
+    let _ = write!(text, "hardware task switch by {by} to TSS {selector:#x}, which is not offered");
+    text
+}
+
 /// What is known of a crash at its moment; the dump's notes are made from it.
 #[derive(Clone, Copy, Debug)]
 pub struct CrashRecord {
     /// Why.
     pub reason: Reason,
+    /// The same in words.
+    pub text: CrashText,
     /// The incarnation that crashed.
     pub incarnation: u64,
     /// Nanoseconds since the hypervisor's start.
@@ -71,4 +146,67 @@ pub struct CrashRecord {
     pub regs: Regs,
     /// The rest of its state.
     pub state: CpuState,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: u64 = 0x1234_5678_9abc_def0;
+
+    /// One of each.
+    const ALL: [Reason; 14] = [
+        Reason::TripleFault,
+        Reason::Panic,
+        Reason::PanicRecord,
+        Reason::Operator,
+        Reason::Watchdog,
+        Reason::MachineCheck,
+        Reason::TaskSwitch(TaskSwitch { source: TaskSource::Jump, selector: 0x18 }),
+        Reason::EntryFailed(ADDRESS),
+        Reason::UnknownExit(ADDRESS),
+        Reason::PageLost(ADDRESS),
+        Reason::NotEmulated(ADDRESS),
+        Reason::ExecutedNothing(ADDRESS),
+        Reason::NoMemory(ADDRESS),
+        Reason::Unwritable(ADDRESS),
+    ];
+
+    #[test]
+    fn every_reason_has_a_number_of_its_own_on_disk() {
+        let mut numbers = ALL.map(|reason| reason.recorded().0);
+        numbers.sort_unstable();
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+        assert!(ALL.iter().all(|reason| reason.recorded().name() != "other"));
+    }
+
+    #[test]
+    fn a_guest_is_heard_only_where_it_ended_by_itself() {
+        let said = CrashText::from("Kernel panic - not syncing: x").ok();
+        for reason in ALL.into_iter().filter(|reason| !matches!(reason, Reason::TaskSwitch(_))) {
+            let by_itself = matches!(reason.recorded().0, 1 | 2 | 3 | 7);
+            let expected = if by_itself { "Kernel panic - not syncing: x" } else { reason.as_str() };
+            assert_eq!(&*reason.in_words(said), expected);
+            assert_eq!(&*reason.in_words(None), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn a_task_switch_is_told_by_what_asked_for_it() {
+        for (source, by) in [
+            (TaskSource::Call, "a far CALL"),
+            (TaskSource::Iret, "IRET with NT set"),
+            (TaskSource::Jump, "a far JMP"),
+            (TaskSource::Gate, "a task gate in the IDT"),
+        ] {
+            let reason = Reason::TaskSwitch(TaskSwitch { source, selector: 0xfff8 });
+            let told = format!("hardware task switch by {by} to TSS 0xfff8, which is not offered");
+            assert_eq!((&*reason.in_words(None), reason.detail()), (&*told, 0xfff8));
+        }
+    }
+
+    #[test]
+    fn addresses_stay_whole() {
+        assert!(ALL[7..].iter().all(|reason| reason.detail() == ADDRESS));
+    }
 }

@@ -48,6 +48,7 @@ impl From<GuestAccess> for Decision {
             GuestAccess::NotResident(gpa) => Decision::Park(gpa),
             GuestAccess::NotRam(_) => Decision::Inject(Event::general_protection()),
             GuestAccess::Lost(gpa) => Decision::Crash(Reason::PageLost(gpa.as_u64())),
+            GuestAccess::Unwritable(gpa) => Decision::Crash(Reason::Unwritable(gpa.as_u64())),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod modrm;
 mod opcode;
+pub mod plain;
 mod prefix;
 mod reader;
 
@@ -131,6 +132,62 @@ pub enum Unary {
     Dec,
 }
 
+/// What a bit instruction does to the bit, in encoding order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum BitOp {
+    Test,
+    Set,
+    Reset,
+    Complement,
+}
+
+/// The other factor of a signed multiplication.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Factor {
+    /// The register that takes the product.
+    Itself,
+    /// A constant, sign-extended.
+    Constant(u64),
+}
+
+/// Shifts and rotations, in encoding order; the seventh encoding is the fifth once more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Shift {
+    RotateLeft,
+    RotateRight,
+    RotateCarryLeft,
+    RotateCarryRight,
+    Left,
+    Right,
+    ArithmeticRight,
+}
+
+/// By how many bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShiftCount {
+    /// A constant.
+    Constant(u8),
+    /// CL.
+    Cl,
+}
+
+/// What is looked for in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scan {
+    /// BSF: the lowest bit that is set.
+    Forward,
+    /// BSR: the highest bit that is set.
+    Reverse,
+    /// POPCNT: how many bits are set.
+    Count,
+}
+
+/// A condition, by the low four bits of its opcode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Condition(pub u8);
+
 /// What an instruction does. "Memory" is its one memory operand, as wide as [`Instruction::width`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -155,6 +212,38 @@ pub enum Kind {
     Exchange(Register),
     /// Memory = op memory.
     Unary(Unary),
+    /// Carry = a bit of memory, which then changes. A bit offset beyond the operand has moved the access already.
+    Bit(BitOp, Source),
+    /// Accumulator compared with memory; memory = register where they are equal, else accumulator = memory.
+    CompareExchange(Register),
+    /// Memory = memory + register, register = memory, and flags.
+    ExchangeAdd(Register),
+    /// Register = memory * the other factor, signed.
+    Multiply(Register, Factor),
+    /// rDX:rAX = rAX * memory.
+    MultiplyWide(Extend),
+    /// Memory = memory shifted or rotated, and flags.
+    Shift(Shift, ShiftCount),
+    /// Register = memory where the condition holds.
+    ConditionalLoad(Condition, Register),
+    /// Memory = 1 where the condition holds, else 0.
+    SetByte(Condition),
+    /// Register = what is found in memory, and flags.
+    Scan(Scan, Register),
+    /// Register = memory with its bytes swapped.
+    LoadSwapped(Register),
+    /// Memory = register with its bytes swapped.
+    StoreSwapped(Register),
+    /// The stack takes memory.
+    Push,
+    /// Memory takes the stack's top.
+    Pop,
+    /// CMPS.
+    CompareStrings,
+    /// SCAS.
+    ScanString,
+    /// LODS.
+    LoadString,
     /// MOVS.
     MoveString,
     /// STOS.
@@ -163,6 +252,12 @@ pub enum Kind {
     InString,
     /// OUTS.
     OutString,
+    /// MOV from a control or debug register to this general one, or from this one to a debug register.
+    System(Gpr),
+    /// MOV to the control register of this number.
+    ToControl(u8, Gpr),
+    /// LMSW of this register.
+    LoadStatusWord(Gpr),
     /// Only its length matters.
     Other,
 }
@@ -172,8 +267,34 @@ pub enum Kind {
 pub enum Repeat {
     /// Once.
     Once,
-    /// As often as rCX says.
-    Counted,
+    /// F3: as often as rCX says; comparing instructions only while ZF is set.
+    WhileEqual,
+    /// F2: likewise, while ZF is clear.
+    WhileNotEqual,
+}
+
+/// What an address is counted from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddressBase {
+    /// Zero.
+    None,
+    /// A register.
+    Register(Gpr),
+    /// The address of the next instruction.
+    Next,
+}
+
+/// Of what the address of a memory operand is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryOperand {
+    /// What it is counted from.
+    pub base: AddressBase,
+    /// A register, and by how many bits it is shifted.
+    pub index: Option<(Gpr, u8)>,
+    /// A constant, sign-extended.
+    pub displacement: u64,
+    /// The segment, unless it is overridden.
+    pub segment: SegmentName,
 }
 
 /// A decoded instruction.
@@ -191,6 +312,8 @@ pub struct Instruction {
     pub repeat: Repeat,
     /// Segment override.
     pub segment: Option<SegmentName>,
+    /// Its memory operand, if ModRM or an offset names one.
+    pub operand: Option<MemoryOperand>,
 }
 
 /// Decodes the instruction that `bytes` begins with.
@@ -208,5 +331,6 @@ pub fn decode(bytes: &[u8], size: CodeSize) -> Result<Instruction, DecodeError> 
         address: prefixes.address(),
         repeat: prefixes.repeat,
         segment: prefixes.segment,
+        operand: reader.operand,
     })
 }

@@ -1,8 +1,8 @@
 //! Carrying out an instruction at a device in the guest's place.
 //!
 //! ```text
-//!   second-level fault in the device hole ──> mmio()         mov, and/or/..., test, xchg at one device register
-//!                                                            movs, stos: element by element
+//!   second-level fault in the device hole ──> mmio()         mov, arithmetic, bits, push at one device register
+//!                                                            movs, cmps, ...: element by element
 //!   exit for INS or OUTS ──────────────────> port_string()   element by element
 //! ```
 //!
@@ -11,19 +11,24 @@
 //! Segment limits are not checked: flat segments are all that kernels have used for decades.
 
 mod alu;
+mod bits;
+mod plain;
 mod string;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
-use super::decode::{Alu, Extend, Instruction, Kind, Part, Register, Source};
+use super::decode::{Alu, BitOp, Extend, Factor, Instruction, Kind, Part, Register, ShiftCount, Source};
 use super::devices::clock::Tsc;
 use super::devices::{Effect, Platform};
 use super::walk::WalkError;
 use crate::addr::{Gpa, Gva};
 use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::virt::{CpuState, Event, Regs, Width};
+use crate::virt::{CpuState, Event, Gpr, Regs, Width};
+pub use plain::plain_mmio;
 pub use string::port_string;
+pub use watch::Watch;
 
 /// Elements of a string instruction that one call carries out.
 pub const MAX_ELEMENTS: usize = 128;
@@ -40,6 +45,8 @@ pub struct Context<'a> {
     pub memory: &'a dyn GuestMemory,
     /// Now.
     pub now: Tsc,
+    /// The guest's breakpoints.
+    pub watch: Watch,
 }
 
 /// Why an instruction is not carried out.
@@ -106,6 +113,13 @@ impl Done {
 /// # Errors
 /// [`EmulateError`].
 pub fn mmio(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Done, EmulateError> {
+    context.watch_operand(instruction);
+    let done = carry_out(context, instruction, gpa)?;
+    context.watch.commit();
+    Ok(done)
+}
+
+fn carry_out(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Done, EmulateError> {
     let width = instruction.width;
     let effect = match instruction.kind {
         Kind::Store(source) => {
@@ -145,8 +159,42 @@ pub fn mmio(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> R
             context.regs.rflags = rflags;
             Effect::None
         }
+        Kind::Bit(op, number) => context.bit(op, number, gpa, width)?,
+        Kind::Shift(op, count) => {
+            let old = context.device_read(gpa, width);
+            let count = context.shift_count(count);
+            let (value, rflags) = bits::shift(op, old, count, width, context.regs.rflags);
+            context.write_back(gpa, width, value, rflags)?
+        }
+        Kind::CompareExchange(register) => context.compare_exchange(gpa, width, register)?,
+        Kind::ExchangeAdd(register) => {
+            let (old, operand) = (context.device_read(gpa, width), context.register(register, width));
+            let (value, rflags) = alu::binary(Alu::Add, old, operand, width, context.regs.rflags);
+            let effect = context.write_back(gpa, width, value, rflags)?;
+            context.set_register(register, width, old);
+            effect
+        }
+        Kind::SetByte(condition) => {
+            let value = u64::from(bits::holds(condition, context.regs.rflags));
+            context.device_write(gpa, Width::Byte, value)?
+        }
+        Kind::StoreSwapped(register) => {
+            let value = swapped(context.register(register, width), width);
+            context.device_write(gpa, width, value)?
+        }
+        Kind::Multiply(..) | Kind::MultiplyWide(_) | Kind::ConditionalLoad(..) | Kind::Scan(..) | Kind::LoadSwapped(_) => {
+            let value = context.device_read(gpa, width);
+            context.compute(instruction.kind, value, width);
+            Effect::None
+        }
+        Kind::Push => string::push(context, instruction, gpa)?,
+        Kind::Pop => string::pop(context, instruction, gpa)?,
         Kind::MoveString => return string::move_string(context, instruction),
         Kind::StoreString => return string::store_string(context, instruction),
+        Kind::CompareStrings => return string::compare_strings(context, instruction),
+        Kind::ScanString => return string::scan_string(context, instruction),
+        Kind::LoadString => return string::load_string(context, instruction),
+        Kind::System(_) | Kind::ToControl(..) | Kind::LoadStatusWord(_) => return Err(EmulateError::NotEmulated),
         Kind::InString | Kind::OutString | Kind::Other => return Err(EmulateError::NotEmulated),
     };
     Ok(Done::advance(effect))
@@ -173,6 +221,78 @@ impl Context<'_> {
         Effect::None
     }
 
+    fn bit(&mut self, op: BitOp, number: Source, gpa: Gpa, width: Width) -> Result<Effect, GuestAccess> {
+        let (old, number) = (self.device_read(gpa, width), self.source(number, width));
+        let (value, rflags) = bits::bit(op, old, number, width, self.regs.rflags);
+        if op == BitOp::Test {
+            self.regs.rflags = rflags;
+            return Ok(Effect::None);
+        }
+        self.write_back(gpa, width, value, rflags)
+    }
+
+    /// CMPXCHG: the CPU writes in any case, the old value where they differ.
+    fn compare_exchange(&mut self, gpa: Gpa, width: Width, register: Register) -> Result<Effect, GuestAccess> {
+        let accumulator = Register { gpr: Gpr::Rax, part: Part::Low };
+        let (old, expected) = (self.device_read(gpa, width), self.register(accumulator, width));
+        let (_, rflags) = alu::binary(Alu::Cmp, expected, old, width, self.regs.rflags);
+        let equal = old == expected;
+        let effect = self.write_back(gpa, width, if equal { self.register(register, width) } else { old }, rflags)?;
+        if !equal {
+            self.set_register(accumulator, width, old);
+        }
+        Ok(effect)
+    }
+
+    /// Carries out what only registers and flags show, `value` being what memory has.
+    fn compute(&mut self, kind: Kind, value: u64, width: Width) {
+        let rflags = self.regs.rflags;
+        match kind {
+            Kind::Multiply(register, factor) => {
+                let factor = match factor {
+                    Factor::Itself => self.register(register, width),
+                    Factor::Constant(constant) => constant,
+                };
+                let (product, rflags) = alu::multiply(value, factor, width, rflags);
+                self.set_register(register, width, product);
+                self.regs.rflags = rflags;
+            }
+            Kind::MultiplyWide(extend) => self.multiply_wide(value, extend, width),
+            Kind::ConditionalLoad(condition, register) => {
+                // A dword register loses its upper half in any case.
+                let kept = self.register(register, width);
+                self.set_register(register, width, if bits::holds(condition, rflags) { value } else { kept });
+            }
+            Kind::Scan(scan, register) => {
+                let (found, rflags) = bits::scan(scan, value, self.register(register, width), rflags);
+                self.set_register(register, width, found);
+                self.regs.rflags = rflags;
+            }
+            Kind::LoadSwapped(register) => self.set_register(register, width, swapped(value, width)),
+            _ => {}
+        }
+    }
+
+    fn multiply_wide(&mut self, value: u64, extend: Extend, width: Width) {
+        let low = Register { gpr: Gpr::Rax, part: Part::Low };
+        let high = match width {
+            Width::Byte => Register { gpr: Gpr::Rax, part: Part::HighByte },
+            _ => Register { gpr: Gpr::Rdx, part: Part::Low },
+        };
+        let factor = self.register(low, width);
+        let (halves, rflags) = alu::multiply_wide(value, factor, extend, width, self.regs.rflags);
+        self.set_register(low, width, halves.0);
+        self.set_register(high, width, halves.1);
+        self.regs.rflags = rflags;
+    }
+
+    fn shift_count(&self, count: ShiftCount) -> u8 {
+        match count {
+            ShiftCount::Constant(count) => count,
+            ShiftCount::Cl => self.regs.get(Gpr::Rcx) as u8,
+        }
+    }
+
     fn source(&self, source: Source, width: Width) -> u64 {
         match source {
             Source::Register(register) => self.register(register, width),
@@ -193,11 +313,14 @@ impl Context<'_> {
         let old = self.regs.get(register.gpr);
         let new = match (register.part, width) {
             (Part::HighByte, _) => (old & !0xff00) | ((value & 0xff) << 8),
-            (Part::Low, Width::Byte | Width::Word) => (old & !width.mask()) | (value & width.mask()),
-            (Part::Low, Width::Dword | Width::Qword) => value & width.mask(),
+            (Part::Low, _) => width.merge(old, value),
         };
         self.regs.set(register.gpr, new);
     }
+}
+
+const fn swapped(value: u64, width: Width) -> u64 {
+    value.swap_bytes() >> (64 - 8 * width.bytes() as u32)
 }
 
 const fn sign_extend(value: u64, width: Width) -> u64 {

@@ -7,6 +7,7 @@
 //! ```
 
 use super::crash::Reason;
+use super::last_words::Signal;
 use super::shared::Request;
 
 /// Where a partition is, as far as requests are concerned.
@@ -38,21 +39,14 @@ pub enum Answer {
 /// Decides on a request.
 pub const fn answer(request: Request, stage: Stage) -> Answer {
     match (request, stage) {
-        (Request::Stop, Stage::Waiting | Stage::Alive | Stage::Leaving) | (Request::Crash, Stage::Alive) => Answer::Now,
+        (Request::Stop, Stage::Waiting | Stage::Alive | Stage::Leaving) | (Request::Crash | Request::GiveUp, Stage::Alive) => {
+            Answer::Now
+        }
         (Request::Stop, Stage::Activating) => Answer::Later,
         (Request::Stop, Stage::Stopped) => Answer::Never,
         // The next incarnation is not the one that was meant.
-        (Request::Crash, _) => Answer::Never,
+        (Request::Crash | Request::GiveUp, _) => Answer::Never,
     }
-}
-
-/// Whether the guest has said that it panics.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LastWords {
-    /// It has, and may go on to store its log.
-    Spoken,
-    /// It has not.
-    None,
 }
 
 /// How a guest ends by its own doing.
@@ -67,11 +61,9 @@ pub enum End {
 }
 
 /// Returns what an end is after what the guest has said: a kernel that panics may halt, reset or triple fault as its way out.
-pub const fn true_end(end: End, said: LastWords) -> End {
+pub const fn true_end(end: End, said: Option<Signal>) -> End {
     match (said, end) {
-        (LastWords::Spoken, End::Reset | End::Stop(..) | End::Crash(Reason::TripleFault | Reason::PanicRecord)) => {
-            End::Crash(Reason::Panic)
-        }
+        (Some(signal), End::Reset | End::Stop(..) | End::Crash(Reason::TripleFault)) => End::Crash(signal.reason()),
         (_, end) => end,
     }
 }
@@ -99,13 +91,12 @@ mod tests {
 
     #[test]
     fn whatever_ends_a_guest_after_its_panic_is_the_panic() {
-        let ways_out =
-            [End::Reset, End::Stop("halted for good", 0), End::Crash(Reason::TripleFault), End::Crash(Reason::PanicRecord)];
-        for end in ways_out {
-            assert_eq!(true_end(end, LastWords::Spoken), End::Crash(Reason::Panic));
-            assert_eq!(true_end(end, LastWords::None), end);
+        for end in [End::Reset, End::Stop("halted for good", 0), End::Crash(Reason::TripleFault)] {
+            assert_eq!(true_end(end, Some(Signal::Panicked)), End::Crash(Reason::Panic));
+            assert_eq!(true_end(end, Some(Signal::Recorded)), End::Crash(Reason::PanicRecord));
+            assert_eq!(true_end(end, None), end);
         }
         let lost = End::Crash(Reason::PageLost(1));
-        assert_eq!(true_end(lost, LastWords::Spoken), lost);
+        assert_eq!(true_end(lost, Some(Signal::Panicked)), lost);
     }
 }

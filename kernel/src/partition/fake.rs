@@ -1,10 +1,11 @@
-//! Guest memory for tests: bytes in a vector, pages that can be made absent.
+//! Guest memory for tests: bytes in a vector, pages that can be made absent. And a vCPU.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::virt::{Event, EventSink, Exit, Gpr, Registers, Regs, Window};
 
 /// Guest memory from address zero on.
 pub struct FakeMemory {
@@ -57,5 +58,85 @@ impl GuestMemory for FakeMemory {
         self.check(gpa, bytes.len())?;
         self.poke(gpa.as_u64(), bytes);
         Ok(())
+    }
+}
+
+/// A vCPU for tests: registers, and what is queued for it.
+pub struct FakeVcpu {
+    pub regs: Regs,
+    /// CR8.
+    pub class: u8,
+    /// IF is set, and nothing is in the way.
+    pub takes_interrupts: bool,
+    /// NMIs are not blocked.
+    pub takes_nmis: bool,
+    /// The event for the next run.
+    pub queued: Option<Event>,
+    pub interrupt_window: Window,
+    pub nmi_window: Window,
+}
+
+impl Default for FakeVcpu {
+    /// Takes NMIs only.
+    fn default() -> Self {
+        Self {
+            regs: Regs::default(),
+            class: 0,
+            takes_interrupts: false,
+            takes_nmis: true,
+            queued: None,
+            interrupt_window: Window::None,
+            nmi_window: Window::None,
+        }
+    }
+}
+
+impl FakeVcpu {
+    /// Takes everything.
+    pub fn ready() -> Self {
+        Self { takes_interrupts: true, ..Self::default() }
+    }
+}
+
+impl Registers for FakeVcpu {
+    fn regs(&self) -> &Regs {
+        &self.regs
+    }
+    fn set(&mut self, gpr: Gpr, value: u64) {
+        self.regs.set(gpr, value);
+    }
+    fn cr3(&self) -> u64 {
+        0
+    }
+    fn next_rip(&self, _: Exit) -> Option<u64> {
+        None
+    }
+    fn advance_to(&mut self, rip: u64) {
+        self.regs.rip = rip;
+    }
+}
+
+impl EventSink for FakeVcpu {
+    fn cr8(&self) -> u8 {
+        self.class
+    }
+    fn set_cr8(&mut self, class: u8) {
+        self.class = class;
+    }
+    fn can_take_interrupt(&self) -> bool {
+        self.takes_interrupts && self.queued.is_none()
+    }
+    fn can_take_nmi(&self) -> bool {
+        self.takes_nmis && self.queued.is_none()
+    }
+    fn inject(&mut self, event: Event) {
+        assert!(self.queued.is_none(), "one event is queued at a time");
+        self.queued = Some(event);
+    }
+    fn request_interrupt_window(&mut self, window: Window) {
+        self.interrupt_window = window;
+    }
+    fn request_nmi_window(&mut self, window: Window) {
+        self.nmi_window = window;
     }
 }

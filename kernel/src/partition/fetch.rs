@@ -54,6 +54,16 @@ pub fn instruction(memory: &dyn GuestMemory, view: &CodeView, rip: u64) -> Resul
     }
 }
 
+/// Fetches the first byte of the instruction at `rip`, whatever it is.
+///
+/// # Errors
+/// [`FetchError::Walk`].
+pub fn opcode(memory: &dyn GuestMemory, view: &CodeView, rip: u64) -> Result<u8, FetchError> {
+    let mut byte = [0];
+    view.copy(memory, view.linear(rip), &mut byte)?;
+    Ok(byte[0])
+}
+
 impl CodeView {
     fn linear(&self, rip: u64) -> Gva {
         Gva::new(match self.size {

@@ -18,8 +18,11 @@ use super::crash::Reason;
 use super::decision::Decision;
 use super::devices::clock::{Tsc, TscRate};
 use super::devices::{Effect, Platform};
+use super::exit_counts::ExitKind;
 use super::exits::quick::Left;
+use super::lead::Lead;
 use super::msr::Msrs;
+use super::offer::offer_events;
 use super::shared::Shared;
 use super::skip::Lengths;
 use crate::addr::Gpa;
@@ -28,11 +31,10 @@ use crate::arch::{instr, interrupts, time};
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::DirectMap;
+use crate::mm::resident::ResidentBytes;
 use crate::node::{Node, NodePager};
-use crate::paging::Fault;
-use crate::virt::face::Window;
-use crate::virt::{Access, Event, Exit, Vcpu};
-use core::sync::atomic::Ordering::Relaxed;
+use crate::paging::{Fault, Loss};
+use crate::virt::{Access, Exit, Vcpu};
 
 /// Guest memory of a running incarnation.
 pub type Bytes<'a> = GuestBytes<'a, DirectMap, NodePager>;
@@ -54,6 +56,15 @@ pub enum Stop {
     Crash(Reason),
 }
 
+/// Whether exits are answered at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShortWay {
+    /// As far as they can be.
+    Open,
+    /// None, because only the longer way looks for the guest's breakpoints.
+    Closed,
+}
+
 /// A vCPU and the devices around it.
 pub struct Machine {
     /// The vCPU.
@@ -68,6 +79,10 @@ pub struct Machine {
     pub cpuid: FixedAnswers,
     /// How fast the guest's TSC runs.
     pub rate: TscRate,
+    /// How far ahead of a guest's deadline the host's timer is set.
+    pub lead: Lead,
+    /// Closed while a breakpoint may be enabled.
+    pub short_way: ShortWay,
 }
 
 impl Machine {
@@ -80,20 +95,25 @@ impl Machine {
                 return Stop::Asked;
             }
             if shared.has_typed() {
-                self.platform.console_input(&shared.take_typed());
+                self.platform.console_input(&shared.take_typed(self.platform.console_room()));
             }
             let now = Tsc(instr::rdtsc());
             if now >= slice_end {
+                armed.iter().for_each(|armed: &Tsc| time::note_end(armed.0, now.0));
                 return Stop::Slice;
             }
-            self.platform.advance(now);
-            self.offer_events();
-            let deadline = self.platform.next_deadline().map_or(slice_end, |deadline| deadline.min(slice_end));
+            self.advance(now);
+            offer_events(&mut self.platform, &mut self.vcpu);
+            let deadline = self.wake_up().map_or(slice_end, |deadline| deadline.min(slice_end));
             // Once it has come, this stay is over.
             if armed != Some(deadline) {
+                armed.iter().for_each(|armed| time::note_end(armed.0, now.0));
                 time::arm_at(deadline.0);
                 armed = Some(deadline);
             }
+            // To enable a breakpoint is an exit that ends a stay.
+            self.short_way = if self.vcpu.may_break() { ShortWay::Closed } else { ShortWay::Open };
+            self.lead.wait(|| Tsc(instr::rdtsc()));
             // Taken before the page is looked at: what happens after the look makes it ready.
             let (ticket, answer) = self.stay(node, cpu, object, shared, slice_end);
             let stop = match answer {
@@ -119,25 +139,35 @@ impl Machine {
             if node.words.enter(cpu, object.id(), object.generation()).is_some() {
                 self.vcpu.flush();
             }
-            let (left, quick) = self.run_quick();
+            let (left, quick) = self.run_quick(ResidentBytes { object, memory: node.memory });
             exits += quick;
             node.words.leave(cpu);
             let ticket = object.wait_ticket();
             let answer = match left {
                 Left::Exit => match self.vcpu.exit() {
                     exit @ Exit::SecondLevelFault { gpa, access, .. } => {
-                        self.fault(node, cpu, object, (gpa, access), slice_end).unwrap_or(Answer::Handle(exit))
+                        match self.fault(node, cpu, object, (gpa, access), slice_end) {
+                            Some(answer) => {
+                                shared.exits.note(ExitKind::Page);
+                                answer
+                            }
+                            None => leave_to_handler(exit, shared),
+                        }
                     }
-                    exit => Answer::Handle(exit),
+                    exit => leave_to_handler(exit, shared),
                 },
                 Left::Effect(effect) => Answer::Stop(Stop::Device(effect)),
+                Left::Halted => {
+                    shared.exits.note(ExitKind::Halt);
+                    Answer::Stop(Stop::Halted)
+                }
                 Left::News => Answer::Look,
             };
             if answer != Answer::Resident {
                 break (ticket, answer);
             }
         };
-        shared.exits.fetch_add(exits, Relaxed);
+        shared.exits.add(exits);
         (ticket, answer)
     }
 
@@ -168,44 +198,37 @@ impl Machine {
             }
             Fault::Wait(ticket) => Answer::Stop(Stop::Page(ticket)),
             Fault::NotRam => return None,
+            Fault::Lost(Loss::Unwritable(_) | Loss::NoFrames) => Answer::Stop(Stop::Crash(Reason::Unwritable(gpa.as_u64()))),
             Fault::Lost(_) => Answer::Stop(Stop::Crash(Reason::PageLost(gpa.as_u64()))),
         })
     }
 
-    /// Gives the guest the event that it is due, or asks to be told when it can take one.
-    fn offer_events(&mut self) {
-        let lapic = self.platform.lapic_mut();
-        lapic.forget_news();
-        lapic.set_cr8(self.vcpu.cr8());
-        if lapic.nmi_pending() {
-            if self.vcpu.can_take_nmi() {
-                lapic.take_nmi();
-                self.vcpu.inject(Event::nmi());
-            } else {
-                self.vcpu.request_nmi_window(Window::Open);
-            }
-        }
-        let mut interrupt = self.platform.interrupt();
-        if let Some(vector) = interrupt
-            && self.vcpu.can_take_interrupt()
-        {
-            self.vcpu.inject(Event::interrupt(vector));
-            self.platform.acknowledge(vector);
-            interrupt = self.platform.interrupt();
-        }
-        // One that is still pending goes in as soon as the guest can take it.
-        self.vcpu.request_interrupt_window(if interrupt.is_some() { Window::Open } else { Window::None });
+    /// Lets timers expire that are due, or will be by the time the guest is entered.
+    fn advance(&mut self, now: Tsc) {
+        let at = self.lead.look(now, self.platform.next_deadline());
+        self.platform.advance(at);
+    }
+
+    /// Returns when the next timer wants the CPU.
+    pub fn wake_up(&self) -> Option<Tsc> {
+        self.platform.next_deadline().map(|deadline| self.lead.ahead_of(deadline))
     }
 
     /// Returns whether a halted guest would go on now.
     pub fn is_awake(&mut self, now: Tsc) -> bool {
-        self.platform.advance(now);
+        self.advance(now);
+        self.is_woken()
+    }
+
+    /// Returns whether an event waits that ends a halt.
+    fn is_woken(&self) -> bool {
         self.platform.lapic().nmi_pending() || (self.platform.interrupt().is_some() && self.vcpu.regs().interrupts_enabled())
     }
 
     /// Returns whether a halted guest can ever go on.
     pub fn can_wake(&self) -> bool {
-        self.vcpu.regs().interrupts_enabled() || self.platform.lapic().nmi_pending()
+        let can_interrupt = self.vcpu.regs().interrupts_enabled() && self.platform.can_interrupt();
+        can_interrupt || self.platform.lapic().nmi_pending()
     }
 
     /// Carries a decision out; `Some` if the stay ends.
@@ -229,9 +252,10 @@ impl Machine {
                 self.vcpu.inject(event);
                 None
             }
+            // A single step's exception is due at once behind HLT, and ends the wait for an interrupt; so does one that has come.
             Decision::Halt(rip) => {
                 self.vcpu.advance_to(rip);
-                Some(Stop::Halted)
+                (!self.vcpu.regs().single_steps() && !self.is_woken()).then_some(Stop::Halted)
             }
             Decision::Park(_) => Some(Stop::Page(ticket)),
             // It is for the hypervisor: a disk has finished, another CPU has work for this one, the time is up.
@@ -254,6 +278,12 @@ enum Answer {
     /// There may be an event for the guest.
     Look,
     Stop(Stop),
+}
+
+/// Leaves an exit to a handler, and counts it by its reason.
+fn leave_to_handler(exit: Exit, shared: &Shared) -> Answer {
+    shared.exits.note(ExitKind::of(exit));
+    Answer::Handle(exit)
 }
 
 /// Gives the pager one turn at once: a fast disk has answered by then, and the guest need not park.

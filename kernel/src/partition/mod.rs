@@ -1,6 +1,7 @@
 //! Partitions: the guests, their vCPUs and their devices.
 
 pub mod acpi;
+pub mod command_line;
 pub mod cpuid;
 pub mod crash;
 pub mod decision;
@@ -8,18 +9,28 @@ pub mod decode;
 pub mod devices;
 pub mod emulate;
 pub mod ending;
+pub mod exit_counts;
 #[cfg(target_os = "none")]
 mod exits;
 pub mod fetch;
+pub mod hang;
+pub mod last_words;
+pub mod lead;
 pub mod loaders;
 #[cfg(target_os = "none")]
 pub mod machine;
 pub mod msr;
+pub mod offer;
+pub mod restarts;
 #[cfg(target_os = "none")]
 pub mod runner;
+pub mod shadow;
 pub mod shared;
+pub mod shutdown;
 #[cfg(target_os = "none")]
 pub mod skip;
+pub mod stall;
+pub mod wait;
 pub mod walk;
 
 #[cfg(test)]

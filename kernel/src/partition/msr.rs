@@ -6,25 +6,33 @@
 //! | `devices::lapic` | APIC base, x2APIC range, TSC deadline |
 //! | [`kvmclock`] | KVM's system time and wall clock |
 //! | `mtrr` | memory types: kept, without effect |
-//! | nobody | a constant that kernels read at boot, or #GP |
+//! | `tsc` | the guest's time-stamp counter and IA32_TSC_ADJUST |
+//! | `quiet` | nothing: a constant that kernels read at boot |
+//!
+//! All others are #GP.
 //!
 //! Unknown registers are #GP, as on hardware: kernels probe with that. Invariant: a write that answers an error has changed
 //! nothing.
 
 pub mod kvmclock;
 mod mtrr;
+mod quiet;
+mod tsc;
 
 #[cfg(test)]
 mod tests;
 
+use super::cpuid::Vendor;
 use super::devices::Platform;
 use super::devices::clock::Tsc;
 use super::devices::lapic::Refused;
-use super::devices::lapic::register::{X2APIC_BASE, X2APIC_LAST};
+use super::devices::lapic::register::{COMMAND, END_OF_INTERRUPT, SELF_IPI, TASK_PRIORITY, X2APIC_BASE, X2APIC_LAST};
 use crate::mm::guest::{GuestAccess, GuestMemory};
 use crate::virt::{Event, Vcpu};
 use kvmclock::KvmClock;
 use mtrr::Mtrrs;
+use quiet::Writes;
+use tsc::TscShift;
 
 /// Why an access is not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +64,8 @@ pub trait CpuMsrs {
     fn pat(&self) -> u64;
     /// Writes the page attribute table, whose types have been checked.
     fn set_pat(&mut self, value: u64);
+    /// Sets what is added to the machine's time-stamp counter.
+    fn set_tsc_offset(&mut self, offset: u64);
 }
 
 impl CpuMsrs for Vcpu {
@@ -66,12 +76,13 @@ impl CpuMsrs for Vcpu {
         self.write_efer(value)
     }
     fn pat(&self) -> u64 {
-        self.state().pat
+        self.pat()
     }
     fn set_pat(&mut self, value: u64) {
-        let mut state = self.state();
-        state.pat = value;
-        self.set_state(&state);
+        self.set_pat(value);
+    }
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.set_tsc_offset(offset);
     }
 }
 
@@ -79,55 +90,100 @@ impl CpuMsrs for Vcpu {
 #[allow(missing_docs)]
 pub mod number {
     pub const TSC: u32 = 0x10;
-    pub const PLATFORM_ID: u32 = 0x17;
     pub const APIC_BASE: u32 = 0x1b;
-    pub const MICROCODE_UPDATE: u32 = 0x79;
-    pub const MICROCODE_REVISION: u32 = 0x8b;
+    pub const TSC_ADJUST: u32 = 0x3b;
     pub const MTRR_CAP: u32 = 0xfe;
-    pub const MCG_CAP: u32 = 0x179;
-    pub const MCG_STATUS: u32 = 0x17a;
     pub const MISC_ENABLE: u32 = 0x1a0;
     pub const PAT: u32 = 0x277;
     pub const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub const TSC_DEADLINE: u32 = 0x6e0;
     pub const EFER: u32 = 0xc000_0080;
-    pub const AMD_SYSCFG: u32 = 0xc001_0010;
-    pub const AMD_HWCR: u32 = 0xc001_0015;
-    pub const AMD_NB_CFG: u32 = 0xc001_001f;
-    pub const AMD_INTERRUPT_PENDING: u32 = 0xc001_0055;
-    pub const AMD_OSVW_LENGTH: u32 = 0xc001_0140;
-    pub const AMD_OSVW_STATUS: u32 = 0xc001_0141;
-    pub const AMD_LS_CFG: u32 = 0xc001_1020;
-    pub const AMD_IC_CFG: u32 = 0xc001_1021;
-    pub const AMD_DC_CFG: u32 = 0xc001_1022;
-    pub const AMD_FP_CFG: u32 = 0xc001_1028;
-    pub const AMD_DE_CFG: u32 = 0xc001_1029;
-    pub const AMD_BU_CFG2: u32 = 0xc001_102a;
 }
 use number::*;
 
 /// Fast strings on; performance monitoring and branch trace storage not available.
-const MISC_ENABLE_VALUE: u64 = (1 << 0) | (1 << 11) | (1 << 12);
-/// A revision in the upper half, high enough that no kernel asks for an update.
-const MICROCODE_VALUE: u64 = 0xffff_fffe << 32;
-/// The TSC counts at the P0 frequency.
-const HWCR_VALUE: u64 = 1 << 24;
-/// LFENCE serialises.
-const DE_CFG_VALUE: u64 = 1 << 1;
+const MISC_ENABLE_RESET: u64 = (1 << 0) | MISC_ENABLE_FIXED;
+/// Bits that say what is not available: read-only.
+const MISC_ENABLE_FIXED: u64 = (1 << 11) | (1 << 12);
 /// Types that PAT takes: all but 2 and 3.
 const PAT_TYPES: u64 = 0b1111_0011;
 
 /// What the registers hold that live nowhere else.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Msrs {
+    vendor: Vendor,
+    /// Bits of a physical address, as CPUID tells them.
+    physical_bits: u32,
     mtrrs: Mtrrs,
     kvmclock: KvmClock,
+    misc_enable: u64,
+    tsc: TscShift,
+    /// IA32_TSC_DEADLINE as the guest wrote it last.
+    deadline: u64,
 }
 
 impl Msrs {
-    /// Makes the registers as they are after reset.
-    pub fn new() -> Self {
-        Self::default()
+    /// Makes the registers as they are after reset on a CPU of `vendor` with so many bits of physical address.
+    pub fn new(vendor: Vendor, physical_bits: u32) -> Self {
+        Self {
+            vendor,
+            physical_bits,
+            mtrrs: Mtrrs::default(),
+            kvmclock: KvmClock::default(),
+            misc_enable: MISC_ENABLE_RESET,
+            tsc: TscShift::default(),
+            deadline: 0,
+        }
+    }
+
+    /// Returns the registers after a reset of the same CPU.
+    pub fn after_reset(&self) -> Self {
+        Self::new(self.vendor, self.physical_bits)
+    }
+
+    /// Returns whose registers they are.
+    pub const fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
+    /// Returns KVM's clock.
+    pub const fn kvmclock(&self) -> &KvmClock {
+        &self.kvmclock
+    }
+
+    /// Carries out RDMSR of a register that is read without the CPU and without a fault; `None` for all others.
+    #[inline]
+    pub fn read_alone(&self, msr: u32, platform: &Platform, now: impl FnOnce() -> Tsc) -> Option<u64> {
+        match msr {
+            X2APIC_BASE..=X2APIC_LAST => platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now()).ok(),
+            APIC_BASE => Some(platform.lapic().base_msr()),
+            TSC => Some(self.tsc.guest(now())),
+            TSC_ADJUST => Some(self.tsc.adjust()),
+            MISC_ENABLE => Some(self.misc_enable),
+            _ => None,
+        }
+    }
+
+    /// Carries out WRMSR to a register of the local APIC that is written as interrupts come and go; `None` for all others, and for
+    /// values that are refused.
+    #[inline(always)]
+    pub fn write_alone(&mut self, msr: u32, value: u64, platform: &mut Platform) -> Option<()> {
+        const FIRST: u32 = X2APIC_BASE + TASK_PRIORITY as u32;
+        const EOI: u32 = X2APIC_BASE + END_OF_INTERRUPT as u32;
+        const ICR: u32 = X2APIC_BASE + COMMAND as u32;
+        const SELF: u32 = X2APIC_BASE + SELF_IPI as u32;
+        match msr {
+            TSC_DEADLINE => {
+                self.set_deadline(value, platform);
+                Some(())
+            }
+            FIRST => platform.lapic_mut().write_task_priority(value).ok(),
+            EOI => platform.end_of_interrupt(value).ok(),
+            SELF => platform.lapic_mut().write_self_ipi(value).ok(),
+            // It does not look at the time.
+            ICR => platform.x2apic_write((msr - X2APIC_BASE) as u8, value, Tsc(0)).ok(),
+            _ => None,
+        }
     }
 
     /// Carries out RDMSR.
@@ -138,18 +194,17 @@ impl Msrs {
         Ok(match msr {
             X2APIC_BASE..=X2APIC_LAST => platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now)?,
             APIC_BASE => platform.lapic().base_msr(),
-            TSC_DEADLINE => platform.lapic().tsc_deadline(),
+            TSC_DEADLINE if platform.lapic().tsc_deadline() == 0 => 0,
+            TSC_DEADLINE => self.deadline,
             EFER => cpu.efer(),
             PAT => cpu.pat(),
-            TSC => now.0,
-            MISC_ENABLE => MISC_ENABLE_VALUE,
-            MICROCODE_REVISION => MICROCODE_VALUE,
-            AMD_HWCR => HWCR_VALUE,
-            AMD_DE_CFG => DE_CFG_VALUE,
-            // No machine check banks, no errata, no platform features.
-            PLATFORM_ID | MCG_CAP | MCG_STATUS | AMD_SYSCFG | AMD_NB_CFG | AMD_INTERRUPT_PENDING => 0,
-            AMD_OSVW_LENGTH | AMD_OSVW_STATUS | AMD_LS_CFG | AMD_IC_CFG | AMD_DC_CFG | AMD_FP_CFG | AMD_BU_CFG2 => 0,
-            _ => self.mtrrs.read(msr).or_else(|| self.kvmclock.read(msr)).ok_or(FAULT)?,
+            TSC => self.tsc.guest(now),
+            TSC_ADJUST => self.tsc.adjust(),
+            MISC_ENABLE => self.misc_enable,
+            _ => {
+                let kept = self.mtrrs.read(msr).or_else(|| self.kvmclock.read(msr));
+                kept.or_else(|| quiet::read(msr, self.vendor)).ok_or(FAULT)?
+            }
         })
     }
 
@@ -169,19 +224,46 @@ impl Msrs {
     ) -> Result<(), MsrFault> {
         match msr {
             X2APIC_BASE..=X2APIC_LAST => platform.x2apic_write((msr - X2APIC_BASE) as u8, value, now)?,
-            APIC_BASE => platform.lapic_mut().set_base_msr(value)?,
-            TSC_DEADLINE => platform.lapic_mut().set_tsc_deadline(value),
+            APIC_BASE if value >> self.physical_bits != 0 => return Err(FAULT),
+            APIC_BASE => platform.set_apic_base(value, memory)?,
+            TSC_DEADLINE => self.set_deadline(value, platform),
             EFER => cpu.set_efer(value).map_err(MsrFault::Exception)?,
             PAT if !pat_is_valid(value) => return Err(FAULT),
             PAT => cpu.set_pat(value),
-            // The time belongs to the hypervisor; the others have no effect that a guest could see.
-            TSC | MISC_ENABLE | MICROCODE_UPDATE | MICROCODE_REVISION | MCG_STATUS => {}
-            AMD_SYSCFG | AMD_HWCR | AMD_NB_CFG | AMD_INTERRUPT_PENDING | AMD_LS_CFG | AMD_IC_CFG | AMD_DC_CFG => {}
-            AMD_FP_CFG | AMD_DE_CFG | AMD_BU_CFG2 => {}
+            TSC => self.shift(self.tsc.set_counter(value, now), cpu, platform, memory, now)?,
+            TSC_ADJUST => self.shift(self.tsc.set_adjust(value), cpu, platform, memory, now)?,
+            MISC_ENABLE => self.misc_enable = value | MISC_ENABLE_FIXED,
             _ if self.mtrrs.owns(msr) => self.mtrrs.write(msr, value)?,
-            _ => self.kvmclock.write(msr, value, platform.clock(), memory, now)?,
+            _ => match quiet::write(msr, self.vendor) {
+                Some(Writes::Dropped) => {}
+                Some(Writes::Refused) => return Err(FAULT),
+                None => self.kvmclock.write(msr, value, platform.clock(), memory, self.tsc.moment(now))?,
+            },
         }
         Ok(())
+    }
+
+    /// Moves the guest's counter, and with it what was told or promised in its terms: the clock's page, and the deadline.
+    fn shift(
+        &mut self,
+        shift: TscShift,
+        cpu: &mut dyn CpuMsrs,
+        platform: &mut Platform,
+        memory: &dyn GuestMemory,
+        now: Tsc,
+    ) -> Result<(), MsrFault> {
+        self.kvmclock.publish_again(platform.clock(), memory, shift.moment(now))?;
+        self.tsc = shift;
+        cpu.set_tsc_offset(shift.offset());
+        if platform.lapic().tsc_deadline() != 0 {
+            self.set_deadline(self.deadline, platform);
+        }
+        Ok(())
+    }
+
+    fn set_deadline(&mut self, value: u64, platform: &mut Platform) {
+        self.deadline = value;
+        platform.lapic_mut().set_tsc_deadline(if value == 0 { 0 } else { self.tsc.machine(value) });
     }
 }
 

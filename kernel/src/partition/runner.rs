@@ -17,16 +17,22 @@
 //! talk to it through [`Shared`]. vCPU and FPU state stay in that CPU until [`Runner::move_out`], and no other CPU takes a turn before. It does no I/O itself: spaces and dumps are asked for and looked at. A space is given back
 //! only when the memory whose pages went there is gone.
 //!
-//! What is where: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `end` (crash, reset, stop).
+//! What is where: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (what is made of its stays), `end` (crash, reset, stop).
 
 mod end;
 mod guest;
+mod life;
 mod start;
 
-use super::ending::{Answer, LastWords, Stage, answer};
+use super::ending::{Answer, Stage, answer};
+use super::hang::HangWatch;
+use super::last_words::LastWords;
 use super::loaders::Loading;
 use super::machine::Machine;
+use super::restarts::RestartCounter;
 use super::shared::{Request, Shared};
+use super::stall::StallWatch;
+pub use super::wait::WaitFor;
 use crate::arch::percpu::CpuId;
 use crate::arch::{fpu, time};
 use crate::console::tagged::Lines;
@@ -58,28 +64,6 @@ pub enum Next {
     Wait(WaitFor, Option<u64>),
 }
 
-/// What ends a runner's wait, besides time and requests.
-#[derive(Debug)]
-pub enum WaitFor {
-    /// Nothing else.
-    Own,
-    /// Whatever the node gets done: a space, a drain, memory that is taken apart.
-    Anything,
-    /// A page or a frame.
-    Page(Arc<MemoryObject>, WaitTicket),
-}
-
-impl WaitFor {
-    /// Returns whether the wait is over, now that something has happened.
-    pub fn is_over(&self) -> bool {
-        match self {
-            Self::Own => false,
-            Self::Anything => true,
-            Self::Page(object, ticket) => object.ready(*ticket),
-        }
-    }
-}
-
 impl Next {
     /// Waits for what goes on in the background, some of which wakes nobody.
     fn look_again() -> Self {
@@ -93,6 +77,8 @@ enum Parked {
     No,
     Page(WaitTicket),
     Halted,
+    /// Its console has no room.
+    Console,
 }
 
 /// What follows when the old memory is gone.
@@ -120,6 +106,8 @@ enum State {
     },
     Crashed {
         gate: Gate,
+        /// How the partition has stopped where the gate stays closed.
+        how: &'static str,
         job: Arc<JobStatus>,
         at_ns: u64,
         /// Frames that live memory had given until the crash.
@@ -140,8 +128,16 @@ pub struct Runner {
     space: Option<SpaceId>,
     incarnation: u64,
     state: State,
-    /// The guest has said that it panicked; it crashes for good at this time, or when its log is stored.
-    last_words: Option<u64>,
+    /// What the guest has said of its panic.
+    last_words: LastWords,
+    /// Until when the time of a guest that halts is counted.
+    halted_ns: u64,
+    /// Watches it where a time-out was asked for.
+    hang: Option<HangWatch>,
+    stall: StallWatch,
+    restarts: RestartCounter,
+    /// When the console last took output of a partition that stops.
+    taken_ns: u64,
     entered: bool,
     /// Frames of its last image are kept for it until then.
     promise_ends: Option<u64>,
@@ -150,6 +146,8 @@ pub struct Runner {
     fpu: fpu::GuestFpu,
     /// Where several consoles share the line: what is not a whole line yet.
     lines: Option<Lines>,
+    /// Whether the partition has the serial line as it is, and its unfinished line is shown there.
+    has_shown_line: bool,
     residence: Residence,
 }
 
@@ -181,6 +179,7 @@ impl Runner {
     /// Makes the runner of a partition that starts as soon as there is a space for it.
     pub fn new(index: usize, shared: Arc<Shared>, layout: RamLayout, machine: Machine, tag: TlbTag, needs_space: bool) -> Self {
         let state = State::NeedsSpace { told: false };
+        let restarts = RestartCounter::new(shared.config.restart_limit);
         Self {
             index,
             shared,
@@ -191,13 +190,19 @@ impl Runner {
             space: None,
             incarnation: 0,
             state,
-            last_words: None,
+            last_words: LastWords::None,
+            halted_ns: 0,
+            hang: None,
+            stall: StallWatch::new(),
+            restarts,
+            taken_ns: 0,
             entered: false,
             promise_ends: None,
             needs_space,
             backing: Backing::Settled,
             fpu: fpu::GuestFpu::new(),
             lines: None,
+            has_shown_line: false,
             residence: Residence::Memory,
         }
     }
@@ -225,7 +230,11 @@ impl Runner {
             State::Loading(_) => self.load(node),
             State::Running(_) => self.run(node, host, until),
             // A space has one task at a time: what was begun for it ends first.
-            State::Retiring { gone, then } if gone.is_gone() && self.backing == Backing::Settled => self.retired(node, *then),
+            State::Retiring { gone, then } if gone.is_gone() && self.backing == Backing::Settled => {
+                let then = *then;
+                self.retired(node, then)
+            }
+            State::Retiring { then: Then::Stop, .. } if node.ends_without_disks() => self.leave_behind(node),
             State::Retiring { .. } => Next::look_again(),
             State::Crashed { .. } => self.check_gate(node),
             State::Stopped => Next::Wait(WaitFor::Own, None),
@@ -237,8 +246,12 @@ impl Runner {
         let is_taken = |request| answer(request, stage) != Answer::Later && self.shared.take(request);
         let stop = is_taken(Request::Stop);
         let crash = is_taken(Request::Crash);
+        let give_up = is_taken(Request::GiveUp);
         if stop && answer(Request::Stop, stage) == Answer::Now {
             return Some(self.stop(node, "operator", 0));
+        }
+        if give_up && answer(Request::GiveUp, stage) == Answer::Now {
+            return Some(self.crash(node, super::crash::Reason::Unwritable(0)));
         }
         (crash && answer(Request::Crash, stage) == Answer::Now).then(|| self.crash(node, super::crash::Reason::Operator))
     }
@@ -264,9 +277,5 @@ impl Runner {
     fn end_promise(&mut self, node: &'static Node) {
         self.promise_ends = None;
         node.pager.end_promise(self.index);
-    }
-
-    const fn said(&self) -> LastWords {
-        if self.last_words.is_some() { LastWords::Spoken } else { LastWords::None }
     }
 }

@@ -3,6 +3,7 @@
 //! The runner (`partition::runner`) belongs to the CPU that runs it; everybody else talks to the partition through this:
 //! requests are bits that the runner takes at its next stop (the CPU is kicked), its state is published here.
 
+use super::exit_counts::ExitCounts;
 use crate::config;
 use crate::console::ring::Ring;
 use crate::sync::{Ranked, rank};
@@ -17,6 +18,8 @@ pub enum Request {
     Crash = 1 << 0,
     /// Stop for good.
     Stop = 1 << 1,
+    /// Crash, because its pages cannot be written and others starve for its frames.
+    GiveUp = 1 << 2,
 }
 
 /// The life of a partition as others see it.
@@ -51,7 +54,9 @@ impl Phase {
 }
 
 /// Bytes typed at a console that the guest has not taken yet.
-const TYPED: usize = 256;
+const TYPED: usize = 1024;
+/// How long keys are held back for a guest that takes none.
+const HOLD_NS: u64 = 5_000_000_000;
 /// No memory object: the partition has never started.
 const NO_OBJECT: u32 = u32::MAX;
 
@@ -59,8 +64,10 @@ const NO_OBJECT: u32 = u32::MAX;
 pub struct Shared {
     /// What it was configured as.
     pub config: config::Partition,
-    /// Exits of its vCPU so far.
-    pub exits: AtomicU64,
+    /// Exits of its vCPU so far, counted by the CPU that runs it.
+    pub exits: ExitCounts,
+    /// Crashes so far that left no dump because as many were kept as may be.
+    pub dumps_skipped: AtomicU64,
     requests: AtomicU32,
     phase: AtomicU8,
     incarnation: AtomicU64,
@@ -68,6 +75,8 @@ pub struct Shared {
     typed: Ranked<Ring<TYPED>, { rank::EVENTS }>,
     /// Whether `typed` holds anything; changed under its lock.
     has_typed: AtomicBool,
+    /// Since when keys are held back; 0 where they are not.
+    held_ns: AtomicU64,
 }
 
 impl Shared {
@@ -75,13 +84,15 @@ impl Shared {
     pub fn new(config: config::Partition) -> Self {
         Self {
             config,
-            exits: AtomicU64::new(0),
+            exits: ExitCounts::default(),
+            dumps_skipped: AtomicU64::new(0),
             requests: AtomicU32::new(0),
             phase: AtomicU8::new(Phase::Waiting as u8),
             incarnation: AtomicU64::new(0),
             object: AtomicU32::new(NO_OBJECT),
             typed: Ranked::new(Ring::new()),
             has_typed: AtomicBool::new(false),
+            held_ns: AtomicU64::new(0),
         }
     }
 
@@ -105,11 +116,34 @@ impl Shared {
         self.requests.fetch_and(!(request as u32), Ordering::AcqRel) & request as u32 != 0
     }
 
-    /// Types a byte at the partition's console; what does not fit is lost, as on a real line.
+    /// Types a byte at the partition's console; one that does not fit is lost, so whoever types asks first
+    /// ([`Self::takes_keys`]).
     pub fn type_byte(&self, byte: u8) {
         let mut typed = self.typed.lock();
         typed.push(&[byte]);
         self.has_typed.store(true, Ordering::Release);
+    }
+
+    /// Returns whether a typed byte is taken at `now_ns`: there is room, or the guest has taken nothing for so long that keys
+    /// are not held back for it any more, because behind them the escape key would be held back too.
+    pub fn takes_keys(&self, now_ns: u64) -> bool {
+        if self.typed.lock().room() > 0 {
+            self.held_ns.store(0, Ordering::Relaxed);
+            return true;
+        }
+        match self.held_ns.load(Ordering::Relaxed) {
+            0 => self.held_ns.store(now_ns.max(1), Ordering::Relaxed),
+            since => return now_ns.saturating_sub(since) >= HOLD_NS,
+        }
+        false
+    }
+
+    /// Types all of `bytes`, or none of them where there is no room; returns whether it did.
+    pub fn type_all(&self, bytes: &[u8]) -> bool {
+        let mut typed = self.typed.lock();
+        let fits = typed.push(bytes);
+        self.has_typed.store(!typed.is_empty(), Ordering::Release);
+        fits
     }
 
     /// Returns whether [`Self::take_typed`] may answer anything: cheap enough for every stop.
@@ -118,11 +152,12 @@ impl Shared {
         self.has_typed.load(Ordering::Acquire)
     }
 
-    /// Takes up to 16 typed bytes.
-    pub fn take_typed(&self) -> ArrayVec<u8, 16> {
+    /// Takes up to 16 typed bytes, and no more than `room`.
+    pub fn take_typed(&self, room: usize) -> ArrayVec<u8, 16> {
         let mut bytes = ArrayVec::new();
         let mut typed = self.typed.lock();
         typed.peek_into(&mut bytes);
+        bytes.truncate(room);
         typed.discard(bytes.len());
         self.has_typed.store(!typed.is_empty(), Ordering::Relaxed);
         bytes
@@ -167,8 +202,12 @@ mod tests {
             kernel: Kernel { image: "k".into(), initrd: None },
             cmdline: "".into(),
             dump: DumpPolicy::Aided,
+            dump_bound: None,
             restart: Restart::Immediate,
             boot_memory_bytes: None,
+            hang_timeout_ns: None,
+            restart_limit: None,
+            console: config::ConsoleRoute::Screen,
         })
     }
 
@@ -185,9 +224,34 @@ mod tests {
         let shared = shared();
         assert!(!shared.has_typed());
         (0..20).for_each(|byte| shared.type_byte(byte));
-        assert_eq!((shared.has_typed(), shared.take_typed().len()), (true, 16));
-        assert_eq!((shared.has_typed(), shared.take_typed().len()), (true, 4));
+        assert_eq!((shared.has_typed(), shared.take_typed(99).len()), (true, 16));
+        assert_eq!((shared.has_typed(), shared.take_typed(0).len()), (true, 0));
+        assert_eq!((shared.has_typed(), shared.take_typed(3).len()), (true, 3));
+        assert_eq!((shared.has_typed(), shared.take_typed(99).len()), (true, 1));
         assert!(!shared.has_typed());
+    }
+
+    #[test]
+    fn keys_are_held_back_while_there_is_no_room_but_not_for_ever() {
+        let shared = shared();
+        (0..TYPED).for_each(|_| {
+            assert!(shared.takes_keys(7));
+            shared.type_byte(b'x');
+        });
+        assert!(!shared.takes_keys(10) && !shared.takes_keys(10 + HOLD_NS - 1) && shared.takes_keys(10 + HOLD_NS));
+        shared.take_typed(1);
+        assert!(shared.takes_keys(11 + HOLD_NS));
+        shared.type_byte(b'x');
+        assert!(!shared.takes_keys(12 + HOLD_NS), "held back anew");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_typed_in_part() {
+        let shared = shared();
+        assert!(shared.type_all(&[1; TYPED - 1]) && !shared.type_all(&[2, 3]) && shared.type_all(&[4]));
+        let typed: Vec<u8> =
+            std::iter::from_fn(|| Some(shared.take_typed(16)).filter(|bytes| !bytes.is_empty())).flatten().collect();
+        assert_eq!((typed.len(), typed[TYPED - 1]), (TYPED, 4));
     }
 
     #[test]

@@ -14,20 +14,22 @@ use crate::virt::{Event, Exit, Registers};
 /// Remembered lengths: a power of two.
 const ENTRIES: usize = 64;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
-    rip: u64,
+    /// RIP plus the kind of exit. Addresses that share a place differ by multiples of [`ENTRIES`], kinds by less: no two are mixed up.
+    tag: u64,
     cr3: u64,
-    /// Of the exit; 0 where nothing is remembered.
-    kind: u8,
     length: u8,
 }
 
 impl Entry {
+    /// Nothing: no CR3 is this.
+    const EMPTY: Self = Self { tag: 0, cr3: u64::MAX, length: 0 };
+
     /// Makes the entry to look for.
     #[inline(always)]
     fn new(vcpu: &impl Registers, exit: Exit) -> Self {
-        Self { rip: vcpu.regs().rip, cr3: vcpu.cr3(), kind: kind_of(exit), length: 0 }
+        Self { tag: vcpu.regs().rip.wrapping_add(kind_of(exit)), cr3: vcpu.cr3(), length: 0 }
     }
 }
 
@@ -40,23 +42,23 @@ pub struct Lengths {
 impl Lengths {
     /// Nothing remembered.
     pub const fn new() -> Self {
-        Self { entries: [Entry { rip: 0, cr3: 0, kind: 0, length: 0 }; ENTRIES] }
+        Self { entries: [Entry::EMPTY; ENTRIES] }
     }
 
     /// Returns the address behind the instruction that exited, if that takes no look at guest memory.
     #[inline(always)]
     pub(super) fn next_rip(&self, vcpu: &impl Registers, exit: Exit) -> Option<u64> {
-        vcpu.next_rip(exit).or_else(|| self.find(Entry::new(vcpu, exit)).map(|length| behind(vcpu, length)))
+        vcpu.next_rip(exit).or_else(|| self.find(vcpu.regs().rip, Entry::new(vcpu, exit)).map(|length| behind(vcpu, length)))
     }
 
     #[inline(always)]
-    fn find(&self, key: Entry) -> Option<u8> {
-        let entry = &self.entries[place(key.rip)];
-        (entry.rip == key.rip && entry.cr3 == key.cr3 && entry.kind == key.kind).then_some(entry.length)
+    fn find(&self, rip: u64, key: Entry) -> Option<u8> {
+        let entry = &self.entries[place(rip)];
+        (entry.tag == key.tag && entry.cr3 == key.cr3).then_some(entry.length)
     }
 
-    fn remember(&mut self, key: Entry, length: u8) {
-        self.entries[place(key.rip)] = Entry { length, ..key };
+    fn remember(&mut self, rip: u64, key: Entry, length: u8) {
+        self.entries[place(rip)] = Entry { length, ..key };
     }
 }
 
@@ -72,7 +74,7 @@ const fn place(rip: u64) -> usize {
 
 /// Returns a small number for the kind of instruction that an exit is about, never 0.
 #[inline(always)]
-const fn kind_of(exit: Exit) -> u8 {
+const fn kind_of(exit: Exit) -> u64 {
     match exit {
         Exit::Cpuid => 1,
         Exit::ReadMsr => 2,
@@ -106,7 +108,7 @@ impl Machine {
     fn decode_length(&mut self, exit: Exit, memory: &Bytes<'_>) -> Result<u8, Decision> {
         let code = CodeView::from(&self.vcpu.state());
         let instruction = fetch::instruction(memory, &code, self.vcpu.regs().rip).map_err(|e| self.fetch_failed(e))?;
-        self.lengths.remember(Entry::new(&self.vcpu, exit), instruction.length);
+        self.lengths.remember(self.vcpu.regs().rip, Entry::new(&self.vcpu, exit), instruction.length);
         Ok(instruction.length)
     }
 

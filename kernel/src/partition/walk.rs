@@ -13,6 +13,7 @@
 //!
 //! Invariant: nothing is written before the whole walk is known to succeed.
 
+pub mod long;
 #[cfg(test)]
 mod tests;
 

@@ -12,15 +12,18 @@
 //! * [`watermark`]: when reclaim starts and stops;
 //! * [`policy`]: whose page leaves, and which one (replaceable); [`shares`]: the one that follows what partitions use;
 //! * [`terms`]: what an object keeps whatever happens, and whose credit it draws on;
-//! * [`credit`]: free frames that are promised to a partition which is about to restart.
+//! * [`credit`]: free frames that are promised to a partition which is about to restart;
+//! * [`needs`]: what a configuration takes of the machine's memory beside the pool.
 
 pub mod credit;
+pub mod needs;
 pub mod policy;
 pub mod shares;
 pub mod terms;
 pub mod watermark;
 
 pub use credit::Credits;
+pub use needs::MemoryNeeds;
 pub use policy::{Candidate, Clock, Policy, Verdict};
 pub use shares::Shares;
 pub use terms::Terms;

@@ -25,6 +25,13 @@ impl Watermarks {
         Self { low, high: low * 2 }
     }
 
+    /// Returns the marks with so many frames more to be kept free.
+    #[inline]
+    #[must_use]
+    pub const fn raised_by(&self, frames: u32) -> Self {
+        Self { low: self.low.saturating_add(frames), high: self.high.saturating_add(frames) }
+    }
+
     /// Returns whether reclaim has to start.
     pub const fn is_low(&self, free: u32) -> bool {
         free < self.low
@@ -45,6 +52,11 @@ impl Watermarks {
     pub const fn is_plenty(&self, free: u32) -> bool {
         free >= self.low + PLENTY
     }
+
+    /// Returns whether frames may be spent on the next pages of a walk, which are used soon: reclaim is at work, and a reserve is left.
+    pub const fn is_enough_to_walk(&self, free: u32) -> bool {
+        free >= self.low / 2 + PLENTY
+    }
 }
 
 #[cfg(test)]
@@ -63,5 +75,7 @@ mod tests {
         let marks = Watermarks { low: 10, high: 20 };
         assert_eq!((marks.shortage(5, 0), marks.shortage(5, 10), marks.shortage(25, u32::MAX)), (15, 5, 0));
         assert!(marks.is_low(9) && !marks.is_low(10));
+        // Also where fewer are free than the marks are raised by.
+        assert_eq!((marks.raised_by(100).shortage(5, 30), marks.raised_by(u32::MAX).high), (85, u32::MAX));
     }
 }

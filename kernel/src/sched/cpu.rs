@@ -3,7 +3,8 @@
 use super::queue::{Turn, VcpuId, Wish};
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, time};
-use crate::node::{Node, services};
+use crate::node::Node;
+use crate::node::services::{self, Rest};
 use crate::partition::runner::{Host, Next, Runner};
 use crate::sync::{Ranked, RankedGuard, rank};
 use crate::virt::face::EnabledCpu;
@@ -32,7 +33,7 @@ pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, runners: &Runn
     node.words.leave(cpu);
     loop {
         node.words.quiesce(cpu);
-        let busy = services::turn(node, cpu);
+        let rest = services::turn(node, cpu);
         if ended() {
             return;
         }
@@ -40,11 +41,17 @@ pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, runners: &Runn
         let next = node.run_queue.lock().next(cpu, now);
         match next {
             Some(turn) => {
-                let until = if busy { turn.until.min(now + BUSY_TURN_NS) } else { turn.until };
+                let until = match rest {
+                    Rest::None | Rest::Short => turn.until.min(now + BUSY_TURN_NS),
+                    Rest::Long => turn.until,
+                };
                 take(node, &host, runners, Turn { until, ..turn });
             }
-            None if busy => {}
-            None => idle(node, cpu),
+            None => match rest {
+                Rest::None => {}
+                Rest::Short => idle(node, cpu, services::FLUSH_INTERVAL_NS),
+                Rest::Long => idle(node, cpu, services::CONSOLE_INTERVAL_NS),
+            },
         }
     }
 }
@@ -67,11 +74,11 @@ fn take(node: &'static Node, host: &Host<'_>, runners: &Runners, turn: Turn) {
     node.run_queue.lock().put_back(turn.vcpu, time::now_ns(), wish, resident);
 }
 
-/// Waits for an interrupt, unless there is something to do after all.
-fn idle(node: &'static Node, cpu: CpuId) {
+/// Waits for an interrupt, at most `most_ns`, unless there is something to do after all.
+fn idle(node: &'static Node, cpu: CpuId, most_ns: u64) {
     let now = time::now_ns();
     let Some(until) = node.run_queue.lock().idle(cpu, now) else { return };
-    let look = now + services::CONSOLE_INTERVAL_NS;
+    let look = now + most_ns;
     node.words.idle(cpu);
     interrupts::idle(Some(until.map_or(look, |until| until.min(look))));
     node.words.leave(cpu);

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! * [`queue`]: who is next, without a machine;
+//! * [`task`]: work that waits for disks, without a machine;
 //! * `cpu`: what a CPU does with the answer.
 //!
 //! A vCPU is bound to no CPU. The run queue's lock ([`rank::RUN_QUEUE`](crate::sync::rank::RUN_QUEUE)) is held for a look only; a
@@ -16,6 +17,7 @@
 #[cfg(target_os = "none")]
 mod cpu;
 pub mod queue;
+pub mod task;
 
 #[cfg(target_os = "none")]
 pub use cpu::{Runners, run};

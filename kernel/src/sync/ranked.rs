@@ -23,7 +23,14 @@ impl<T, const RANK: u8> Ranked<T, RANK> {
     /// In debug builds if this CPU holds a lock of the same or a higher rank (our bug: it could wait for ever).
     pub fn lock(&self) -> RankedGuard<'_, T, RANK> {
         held::check(RANK);
-        RankedGuard::new(self.lock.lock())
+        RankedGuard::new(self.lock.try_lock().unwrap_or_else(|| self.wait()))
+    }
+
+    /// Waits for a lock that another CPU holds: a function of its own, so that a profile tells waiting from work.
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) -> SpinMutexGuard<'_, T> {
+        self.lock.lock()
     }
 
     /// Takes the lock if it is free. Any rank will do: who does not wait blocks nobody.

@@ -14,6 +14,11 @@ impl DebugAddresses {
         Self([Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()])
     }
 
+    /// Returns DR0 to DR3 in their order.
+    pub const fn as_array(self) -> [u64; 4] {
+        self.0
+    }
+
     /// Writes them into the CPU.
     pub fn load(&self) {
         let [dr0, dr1, dr2, dr3] = self.0;

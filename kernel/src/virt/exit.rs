@@ -47,6 +47,15 @@ impl Width {
             Width::Qword => u64::MAX,
         }
     }
+    /// Puts `value` into a register as the CPU does: a byte or word leaves the rest of `old`, a dword clears the upper half.
+    #[inline(always)]
+    pub const fn merge(self, old: u64, value: u64) -> u64 {
+        match self {
+            Width::Byte | Width::Word => (old & !self.mask()) | (value & self.mask()),
+            Width::Dword | Width::Qword => value & self.mask(),
+        }
+    }
+
     /// Returns the width of `bytes` bytes.
     pub const fn from_bytes(bytes: usize) -> Option<Self> {
         match bytes {
@@ -81,6 +90,54 @@ pub struct IoAccess {
     pub string: bool,
 }
 
+/// A MOV to or from a control or debug register that the hypervisor carries out; the register is a general one's partner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SystemMove {
+    /// MOV to CR0.
+    ToCr0,
+    /// LMSW, which an exit does not tell from MOV to CR0.
+    StatusWord,
+    /// MOV to CR4: only what CPUID announces can be set.
+    ToCr4,
+    /// MOV to CR8.
+    ToCr8,
+    /// MOV to DR7 by its number, or by DR5's.
+    ToDr7(DebugNumber),
+    /// MOV from DR7 by its number, or by DR5's.
+    FromDr7(DebugNumber),
+}
+
+/// How an instruction names DR7.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DebugNumber {
+    /// As DR7.
+    Own,
+    /// As DR5, which is another name for it until CR4.DE is set.
+    Alias,
+}
+
+/// What made the CPU switch to another task of 32-bit protected mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TaskSource {
+    /// A far CALL of a TSS or a task gate.
+    Call,
+    /// IRET with NT set: the task before this one.
+    Iret,
+    /// A far JMP to a TSS or a task gate.
+    Jump,
+    /// An interrupt or exception whose entry in the IDT is a task gate.
+    Gate,
+}
+
+/// A task switch that the guest has asked for. Neither vendor's CPUs carry one out in a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TaskSwitch {
+    /// What asked for it.
+    pub source: TaskSource,
+    /// The selector of the new task's TSS.
+    pub selector: u16,
+}
+
 /// Why a guest stopped running. Closed: what a back end cannot name is [`Exit::Unknown`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -111,7 +168,11 @@ pub enum Exit {
     Hypercall,
     /// INVD or WBINVD: nothing to do but skip it.
     CacheFlush,
-    /// An instruction that the guest was not offered (VMX and SVM instructions, MONITOR, RDPMC ...): #UD or #GP.
+    /// A MOV to or from a system register; which general register takes part must be decoded.
+    System(SystemMove),
+    /// RDPMC of the counter in ECX.
+    ReadCounter,
+    /// An instruction that CPUID hides (VMX and SVM instructions, MONITOR, INVPCID ...): #UD.
     Undefined,
     /// A host interrupt is pending (or a back end's longest stay is over, which is an occasion to look); it is taken when the
     /// hypervisor opens interrupts.
@@ -120,8 +181,17 @@ pub enum Exit {
     InterruptWindow,
     /// The guest can take an NMI now.
     NmiWindow,
+    /// SVM under an emulator that forgets shadows: the guest would take an interrupt but for the shadow in which it is entered, and has
+    /// not been entered.
+    ShadowedWindow,
     /// Triple fault, or SVM's shutdown.
     TripleFault,
+    /// A switch to another task of 32-bit protected mode.
+    TaskSwitch(TaskSwitch),
+    /// The host's CPU has reported an error of the machine while the guest ran.
+    MachineCheck,
+    /// SVM: with CR0.NE clear the CPU waits at an x87 instruction for the interrupt that a PC's board makes of an error.
+    FloatingPointFrozen,
     /// The back end has dealt with the exit itself; run again.
     Handled,
     /// The CPU refused the guest's state at entry: the guest's fault if a guest can cause it; `code` is the vendor's.
@@ -141,8 +211,17 @@ impl Exit {
     #[inline(always)]
     pub const fn is_instruction(self) -> bool {
         use Exit::*;
-        matches!(self, Io(_) | Cpuid | ReadMsr | WriteMsr | Halt | Xsetbv | Hypercall | CacheFlush | Undefined)
+        matches!(self, Io(_) | Cpuid | ReadMsr | WriteMsr | Halt | Xsetbv | Hypercall | CacheFlush | ReadCounter | Undefined)
     }
+}
+
+/// What has made an interrupt shadow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShadowSource {
+    /// STI, the byte in front of the instruction that is in the shadow.
+    Sti,
+    /// MOV SS or POP SS, or what cannot be told.
+    Other,
 }
 
 /// Kind of an event that is injected.
@@ -188,9 +267,21 @@ impl Event {
     pub const fn general_protection() -> Self {
         Self { kind: EventKind::Exception, vector: 13, error_code: Some(0) }
     }
+    /// #MF: an x87 instruction finds the error of an earlier one.
+    pub const fn floating_point() -> Self {
+        Self { kind: EventKind::Exception, vector: 16, error_code: None }
+    }
     /// #PF with `error_code`; the caller sets CR2.
     pub const fn page_fault(error_code: u32) -> Self {
         Self { kind: EventKind::Exception, vector: 14, error_code: Some(error_code) }
+    }
+    /// Whether the event is a fault: the pushed RFLAGS then has RF set, so that the repeated instruction meets no
+    /// instruction breakpoint again. SDM 3B "Instruction-Breakpoint Exception Condition".
+    pub const fn is_fault(&self) -> bool {
+        const DEBUG_NMI_BREAKPOINT_OVERFLOW: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4;
+        const DOUBLE_FAULT_AND_MACHINE_CHECK: u32 = 1 << 8 | 1 << 18;
+        let others = DEBUG_NMI_BREAKPOINT_OVERFLOW | DOUBLE_FAULT_AND_MACHINE_CHECK;
+        matches!(self.kind, EventKind::Exception) && self.vector < 32 && others >> self.vector & 1 == 0
     }
     /// #AC(0).
     pub const fn alignment_check() -> Self {

@@ -18,12 +18,14 @@
 //! * Interrupts are off around [`Vcpu::run`].
 //! * The frame that is the second-level table's root lives as long as a vCPU points to it.
 
-use super::exit::{Event, Exit, IoAccess};
+use super::breakpoints::Breakpoints;
+use super::exit::{Event, Exit, IoAccess, ShadowSource, SystemMove};
 use super::frame::ControlFrame;
+use super::sink::EventSink;
 use super::state::{CpuState, Gpr, Regs};
 use super::tag::TlbTag;
 use super::{svm, vmx};
-use crate::addr::Hpa;
+use crate::addr::{Gpa, Hpa};
 use core::fmt;
 
 /// What the CPU lacks, as text for the operator: "AMD-V: nested paging (CPUID 8000000A EDX bit 0)".
@@ -191,17 +193,52 @@ pub trait Registers {
 /// Why the guest stopped, in the vendor's number: enough for exits that are answered at once.
 pub type RawReason = u64;
 
+/// RDMSR or WRMSR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum MsrAccess {
+    Read,
+    Write,
+}
+
+/// What a fetch of 64-bit code depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct LongCode {
+    pub cr3: u64,
+    pub cr4: u64,
+    pub cpl: u8,
+}
+
 /// A back end's vCPU: [`Vcpu::run`] in two steps.
-pub trait Runs: Registers {
+pub trait Runs: EventSink {
     /// The reason of [`Exit::Cpuid`].
     const CPUID: RawReason;
     /// The reason of [`Exit::Io`].
     const PORT: RawReason;
+    /// The reason of [`Exit::Halt`].
+    const HALT: RawReason;
+    /// The reason of [`Exit::SecondLevelFault`].
+    const FAULT: RawReason;
+    /// The reason of [`Exit::InterruptWindow`].
+    const WINDOW: RawReason;
+
+    /// Tells whether an exit for `reason` is for RDMSR or WRMSR.
+    fn msr_access(&self, reason: RawReason) -> Option<MsrAccess>;
 
     /// Runs the guest until its next exit, which is named by [`Vcpu::exit`] unless it is answered without.
     fn enter(&mut self) -> RawReason;
     /// Returns the access of an exit for [`Runs::PORT`].
     fn port_access(&self) -> Option<IoAccess>;
+    /// Returns where the access of an exit for [`Runs::FAULT`] went.
+    fn fault_address(&self) -> Gpa;
+    /// Returns whether that access is an instruction's own, to data: no fetch, no walk of the guest's tables, no part of an
+    /// event's delivery or of the return from an NMI.
+    fn is_data_access(&self) -> bool;
+    /// Returns what a fetch depends on where the guest runs 64-bit code.
+    fn long_code(&self) -> Option<LongCode>;
+    /// Takes up an exit for [`Runs::WINDOW`] in [`Vcpu::exit`]'s stead.
+    fn take_up_window(&mut self);
 }
 
 /// Passes [`Registers`] on to a type's own methods.
@@ -250,6 +287,30 @@ impl Vcpu {
     /// Points the vCPU to a second-level table; its first run on each CPU flushes `tag` there.
     pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
         each!(self, v => v.set_memory(root, tag))
+    }
+
+    /// Says which bits of CR4 the guest may set: those that its CPUID announces. All others are reserved, as on a CPU without them.
+    pub fn offer_cr4(&mut self, bits: u64) {
+        each!(self, v => v.offer_cr4(bits))
+    }
+
+    /// Sets what is added to the time-stamp counter where the guest reads it.
+    pub fn set_tsc_offset(&mut self, offset: u64) {
+        each!(self, v => v.set_tsc_offset(offset))
+    }
+
+    /// Carries out a MOV between a system register and `gpr`; the caller advances.
+    ///
+    /// # Errors
+    /// The exception that the guest gets instead.
+    ///
+    /// # Panics
+    /// On VMX, whose exits name the general register: the back end carries such a MOV out alone.
+    pub fn move_system(&mut self, access: SystemMove, gpr: Gpr) -> Result<(), Event> {
+        match self {
+            Self::Vmx(_) => panic!("VMX names the registers of such a MOV"),
+            Self::Svm(vcpu) => vcpu.move_system(access, gpr),
+        }
     }
 
     /// Makes the vCPU resident on the calling CPU. Flushes its linear translations where it last ran elsewhere.
@@ -326,12 +387,40 @@ impl Vcpu {
         each!(self, v => v.control_registers().cr4)
     }
 
+    /// Returns whether a breakpoint of the guest's may be enabled at the next entry, so that an access which is carried out in its place
+    /// may meet it. Where none is, the guest's next MOV to DR7 exits.
+    #[inline(always)]
+    pub fn may_break(&mut self) -> bool {
+        each!(self, v => v.may_break())
+    }
+
+    /// Returns the guest's breakpoints, if any is enabled; for an access that is carried out in its place. The vCPU is loaded.
+    pub fn breakpoints(&self) -> Option<Breakpoints> {
+        each!(self, v => v.breakpoints())
+    }
+
+    /// Queues the debug exception of breakpoints that an emulated access has met, `hits` being their bits in DR6. To be called before
+    /// [`Self::advance_to`], which adds a single step's bit: one exception tells of both. The vCPU is loaded.
+    pub fn raise_debug(&mut self, hits: u64) {
+        each!(self, v => v.raise_debug(hits))
+    }
+
     /// Emulates WRMSR to EFER.
     ///
     /// # Errors
     /// The exception that the guest gets instead: reserved bits, or LME changed while paging is on.
     pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
         each!(self, v => v.write_efer(value))
+    }
+
+    /// Returns the guest's page attribute table.
+    pub fn pat(&self) -> u64 {
+        each!(self, v => v.pat())
+    }
+
+    /// Sets the page attribute table, whose types the caller has checked.
+    pub fn set_pat(&mut self, value: u64) {
+        each!(self, v => v.set_pat(value))
     }
 
     /// Sets CR2, before a page fault is injected.
@@ -357,7 +446,8 @@ impl Vcpu {
         each!(self, v => v.next_rip(exit))
     }
 
-    /// Continues at `rip`, the emulated instruction being done: the interrupt shadow of an earlier STI or MOV SS ends.
+    /// Continues at `rip`, the emulated instruction being done: the interrupt shadow of an earlier STI or MOV SS ends, RF is
+    /// cleared, and where the guest single-steps (TF) its debug exception is due.
     #[inline]
     pub fn advance_to(&mut self, rip: u64) {
         each!(self, v => v.advance_to(rip))
@@ -396,6 +486,17 @@ impl Vcpu {
     /// Asks for, or calls off, an exit when the guest can take an NMI.
     pub fn request_nmi_window(&mut self, window: Window) {
         each!(self, v => v.request_nmi_window(window))
+    }
+
+    /// Answers [`Exit::ShadowedWindow`]: the guest executes STI again, or the window waits for the next exit.
+    ///
+    /// # Panics
+    /// On VMX, which enters a guest in a shadow as it is.
+    pub fn leave_shadow(&mut self, source: ShadowSource) {
+        match self {
+            Self::Vmx(_) => panic!("VMX keeps shadows"),
+            Self::Svm(vcpu) => vcpu.leave_shadow(source),
+        }
     }
 
     /// Returns the raw words about the last exit.

@@ -17,6 +17,9 @@
 //! * A `Vcpu` belongs to the CPU that runs it; moving it needs [`Vcpu::unload`] on the old CPU first.
 //! * The kernel is soft-float: guest FPU state stays in the registers across exits.
 
+pub mod breakpoints;
+mod cr0;
+mod cr4;
 mod debug;
 mod efer;
 pub mod exit;
@@ -24,16 +27,18 @@ pub mod face;
 pub mod frame;
 #[cfg(target_os = "none")]
 pub mod selftest;
+pub mod sink;
 pub mod state;
 pub mod svm;
 pub mod tag;
 pub mod vmx;
 
-pub use exit::{Access, Event, EventKind, Exit, IoAccess, IoDirection, Width};
+pub use exit::{Access, Event, EventKind, Exit, IoAccess, IoDirection, ShadowSource, SystemMove, TaskSource, TaskSwitch, Width};
 pub use face::{
-    AccessedDirty, Backend, Capabilities, ControlRegisters, EnabledCpu, Missing, RawExit, RawReason, Registers, Runs, Vcpu,
-    Window,
+    AccessedDirty, Backend, Capabilities, ControlRegisters, EnabledCpu, LongCode, Missing, MsrAccess, RawExit, RawReason,
+    Registers, Runs, Vcpu, Window,
 };
 pub use frame::ControlFrame;
-pub use state::{CpuState, Gpr, Regs, Segment};
+pub use sink::EventSink;
+pub use state::{CpuState, DescriptorTable, Gpr, Regs, Segment};
 pub use tag::{Tags, TlbTag};

@@ -50,6 +50,15 @@ pub struct Regs {
     pub rflags: u64,
 }
 
+/// RFLAGS.IF: interrupts are taken.
+pub const RFLAGS_INTERRUPT: u64 = 1 << 9;
+/// RFLAGS.TF: a debug exception behind every instruction.
+pub const RFLAGS_TRAP: u64 = 1 << 8;
+/// RFLAGS.RF: the next instruction meets no instruction breakpoint.
+pub const RFLAGS_RESUME: u64 = 1 << 16;
+/// DR6.BS: the debug exception is a single step's.
+pub const DR6_SINGLE_STEP: u64 = 1 << 14;
+
 impl Regs {
     /// Reads one register.
     pub const fn get(&self, gpr: Gpr) -> u64 {
@@ -68,9 +77,13 @@ impl Regs {
         self.set(Gpr::Rax, value & 0xffff_ffff);
         self.set(Gpr::Rdx, value >> 32);
     }
+    /// RFLAGS.TF.
+    pub const fn single_steps(&self) -> bool {
+        self.rflags & RFLAGS_TRAP != 0
+    }
     /// RFLAGS.IF.
     pub const fn interrupts_enabled(&self) -> bool {
-        self.rflags & (1 << 9) != 0
+        self.rflags & RFLAGS_INTERRUPT != 0
     }
 }
 
@@ -141,6 +154,9 @@ impl CpuState {
         let none = Segment { selector: 0, attributes: 1 << 16, limit: 0, base: 0 };
         let tss = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
         let table = DescriptorTable { base: 0, limit: 0 };
+        // As after reset (SDM 3A "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"): a limit of 0 in the
+        // IDTR is always the guest's own doing.
+        let idtr = DescriptorTable { base: 0, limit: 0xffff };
         Self {
             cs: code,
             ds: data,
@@ -151,7 +167,7 @@ impl CpuState {
             ldtr: none,
             tr: tss,
             gdtr: table,
-            idtr: table,
+            idtr,
             cr0: 0x11,
             cr2: 0,
             cr3: 0,

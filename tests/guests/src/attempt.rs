@@ -6,8 +6,8 @@
 #![allow(unsafe_code)]
 
 use crate::instr;
-use crate::trap::{self, Frame, Handled};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::trap::{self, Frame, Handled, Handler};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 core::arch::global_asm!(include_str!("attempt.s"), options(att_syntax));
 
@@ -16,8 +16,10 @@ unsafe extern "C" {
     static attempt_recover: u8;
 }
 
-/// Longest code.
+/// Longest code of a random attempt.
 pub const CODE_BYTES: usize = 32;
+/// Longest code of all.
+pub const LONGEST_CODE: usize = 128;
 /// RAX, RBX, RCX, RDX, RBP, RSI, RDI, R8 to R15.
 pub const REGISTERS: usize = 15;
 /// The first vector of interrupts: the local APIC's timer, which ends code that does not end.
@@ -32,31 +34,68 @@ const END: u8 = 0xcc;
 const ENDS: usize = 64;
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
-static VECTOR: AtomicU64 = AtomicU64::new(0);
+static OBSERVER: AtomicUsize = AtomicUsize::new(0);
+static LAST: [AtomicU64; FIGURES] = [const { AtomicU64::new(0) }; FIGURES];
+
+/// Numbers of an [`Outcome`].
+const FIGURES: usize = 9;
+
+/// What ended a piece of code, and the registers then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Outcome {
+    /// #BP if the code got to its end.
+    pub vector: u64,
+    pub error: u64,
+    /// Bytes from the code's beginning.
+    pub at: u64,
+    /// As pushed.
+    pub rflags: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+}
 
 #[repr(C, align(64))]
-struct Code([u8; CODE_BYTES + ENDS]);
+struct Code([u8; LONGEST_CODE + ENDS]);
 
-static mut CODE: Code = Code([END; CODE_BYTES + ENDS]);
+static mut CODE: Code = Code([END; LONGEST_CODE + ENDS]);
 
 /// Runs `code` with `registers` and interrupts on; returns the vector that ended it: #BP if it got to its end.
 ///
 /// # Panics
-/// If the code is longer than [`CODE_BYTES`].
+/// If the code is longer than [`LONGEST_CODE`].
 pub fn attempt(registers: &[u64; REGISTERS], code: &[u8]) -> u64 {
-    assert!(code.len() <= CODE_BYTES, "the code fits its place");
+    set_timer();
+    observe(registers, code, |_| Handled::No).vector
+}
+
+/// Returns the address of the code that [`observe`] runs.
+pub fn place() -> u64 {
+    (&raw const CODE) as u64
+}
+
+/// Runs `code` likewise, without a limit of its time, and tells more. Each trap goes to `observer` first: the code goes on where that answers so.
+///
+/// # Panics
+/// If the code is longer than [`LONGEST_CODE`].
+pub fn observe(registers: &[u64; REGISTERS], code: &[u8], observer: Handler) -> Outcome {
+    assert!(code.len() <= LONGEST_CODE, "the code fits its place");
+    OBSERVER.store(observer as usize, Ordering::SeqCst);
     trap::handle(handler);
     let place = &raw mut CODE;
     // SAFETY: one CPU, and no code runs there now.
     let bytes = unsafe { &mut (*place).0 };
     bytes[..code.len()].copy_from_slice(code);
     bytes[code.len()..].fill(END);
-    set_timer();
     RUNNING.store(true, Ordering::SeqCst);
     // SAFETY: what the code does to this machine is the purpose of the test; it ends in a trap, whose handler comes back here.
     unsafe { attempt_run(registers.as_ptr(), place.cast()) };
     RUNNING.store(false, Ordering::SeqCst);
-    VECTOR.load(Ordering::SeqCst)
+    let [vector, error, at, rflags, rax, rcx, rdx, rsi, rdi] = core::array::from_fn(|n| LAST[n].load(Ordering::SeqCst));
+    Outcome { vector, error, at, rflags, rax, rcx, rdx, rsi, rdi }
 }
 
 /// Sets the local APIC's timer, as far as the last code has left it there.
@@ -74,7 +113,14 @@ fn handler(frame: &mut Frame) -> Handled {
     if !RUNNING.load(Ordering::SeqCst) {
         return Handled::No;
     }
-    VECTOR.store(frame.vector, Ordering::SeqCst);
+    // SAFETY: `observe` stored a function of this type, and nobody else stores there.
+    let observer = unsafe { core::mem::transmute::<usize, Handler>(OBSERVER.load(Ordering::SeqCst)) };
+    if observer(frame) == Handled::Yes {
+        return Handled::Yes;
+    }
+    let at = frame.rip.wrapping_sub(place());
+    let figures = [frame.vector, frame.error, at, frame.rflags, frame.rax, frame.rcx, frame.rdx, frame.rsi, frame.rdi];
+    LAST.iter().zip(figures).for_each(|(last, figure)| last.store(figure, Ordering::SeqCst));
     if frame.vector >= u64::from(TIMER) {
         instr::write_apic_eoi();
     }

@@ -1,4 +1,5 @@
-# From PVH's 32-bit entry to `start(information)` in long mode: the first 4 GiB are mapped at themselves by 2 MiB pages.
+# From PVH's 32-bit entry to `start(information)` in long mode: the first 4 GiB are mapped at themselves by 2 MiB pages, the rest of
+# the first 512 GiB by pages of 1 GiB, which a CPU without these must not touch.
 
 .section .note.pvh, "a", @note
 .balign 4
@@ -29,6 +30,18 @@ pvh_entry:
     add $4096, %eax
     add $8, %ebx
     loop 2b
+    mov $4, %ecx                        # GiB number n is at n << 30: the low word and the rest of the address
+3:  mov %ecx, %eax
+    shl $30, %eax
+    or $0x83, %eax                      # present, writable, large
+    mov %eax, (%ebx)
+    mov %ecx, %eax
+    shr $2, %eax
+    mov %eax, 4(%ebx)
+    add $8, %ebx
+    inc %ecx
+    cmp $512, %ecx
+    jb 3b
     movl $boot_pdpt + 3, boot_pml4
 
     mov $boot_pml4, %eax

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::sync::atomic::AtomicU64;
 
 /// Writes a byte to a port.
 pub fn outb(port: u16, value: u8) {
@@ -88,10 +89,56 @@ pub fn cli() {
     unsafe { asm!("cli", options(nostack)) }
 }
 
+/// Lets interrupts in for two instructions.
+pub fn interrupt_window() {
+    // SAFETY: as for `sti`.
+    unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) }
+}
+
+/// Sets the class of interrupts that wait.
+pub fn set_cr8(class: u64) {
+    // SAFETY: the task priority only defers interrupts.
+    unsafe { asm!("mov cr8, {}", in(reg) class, options(nomem, nostack, preserves_flags)) }
+}
+
+/// Reads the class of interrupts that wait.
+pub fn cr8() -> u64 {
+    let value;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr8", out(reg) value, options(nomem, nostack, preserves_flags)) }
+    value
+}
+
+/// Reads DR6, the cause of a debug exception, and clears it.
+pub fn take_dr6() -> u64 {
+    const CLEARED: u64 = 0xffff_0ff0;
+    let value;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, dr6", out(reg) value, options(nomem, nostack, preserves_flags)) }
+    // SAFETY: clears what an exception has set.
+    unsafe { asm!("mov dr6, {}", in(reg) CLEARED, options(nomem, nostack, preserves_flags)) }
+    value
+}
+
 /// Waits for an interrupt, which it lets in.
 pub fn sti_hlt() {
     // SAFETY: as for `sti`; the pair leaves no gap in which a wake-up is lost.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
+}
+
+/// Lets interrupts in behind a write to `place`, and spins until `taken` is not 0, `limit` times at most; returns how often it was 0.
+pub fn sti_write_spin(place: *mut u8, taken: &AtomicU64, limit: u64) -> u64 {
+    let mut left = limit;
+    // SAFETY: as for `sti`; the caller owns the place.
+    unsafe {
+        asm!(
+            "sti", "mov byte ptr [{place}], 1",
+            "2: cmp qword ptr [{taken}], 0", "jne 3f", "dec {left}", "jnz 2b",
+            "3: cli",
+            place = in(reg) place, taken = in(reg) taken.as_ptr(), left = inout(reg) left
+        )
+    };
+    limit - left
 }
 
 /// Stops for good.
@@ -100,6 +147,12 @@ pub fn stop() -> ! {
         // SAFETY: nothing follows.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
     }
+}
+
+/// Does nothing else any more, with interrupts off.
+pub fn jump_to_itself() -> ! {
+    // SAFETY: nothing follows.
+    unsafe { asm!("cli", "2: jmp 2b", options(nomem, nostack, noreturn)) }
 }
 
 /// Says that this is a busy wait.
@@ -112,6 +165,13 @@ pub fn triple_fault() -> ! {
     let empty = [0_u16; 5];
     // SAFETY: ends this machine, on purpose; the descriptor lives until the fault.
     unsafe { asm!("lidt [{}]", "ud2", in(reg) &empty, options(noreturn)) }
+}
+
+/// Resets the machine as kernels do that ask for it by a triple fault: a breakpoint without a descriptor table.
+pub fn reset_by_triple_fault() -> ! {
+    let empty = [0_u16; 5];
+    // SAFETY: ends this machine, on purpose; the descriptor lives until the fault.
+    unsafe { asm!("lidt [{}]", "int3", "ud2", in(reg) &empty, options(noreturn)) }
 }
 
 /// Loads the interrupt descriptor table.
@@ -140,6 +200,19 @@ pub fn write_apic(register: u64, value: u32) {
     const BASE: u64 = 0xfee0_0000;
     // SAFETY: a test kernel owns its machine; the page is no memory of Rust's.
     unsafe { ((BASE + register) as *mut u32).write_volatile(value) }
+}
+
+/// Selects a register of the I/O APIC.
+pub fn write_io_apic(register: u32) {
+    const SELECT: u64 = 0xfec0_0000;
+    // SAFETY: as in `write_apic`.
+    unsafe { (SELECT as *mut u32).write_volatile(register) }
+}
+
+/// Writes a register of the local APIC that is an MSR: in x2APIC mode, or its base or deadline.
+pub fn write_x2apic(register: u32, value: u64) {
+    // SAFETY: the local APIC changes nothing about how Rust's code runs.
+    unsafe { wrmsr(register, value) }
 }
 
 /// Ends the interrupt in service.

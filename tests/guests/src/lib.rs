@@ -29,7 +29,11 @@ mod machine;
 #[cfg(target_os = "none")]
 pub mod pages;
 #[cfg(target_os = "none")]
+pub mod real_mode;
+#[cfg(target_os = "none")]
 pub mod report;
+#[cfg(target_os = "none")]
+pub mod tasks;
 #[cfg(target_os = "none")]
 pub mod trap;
 

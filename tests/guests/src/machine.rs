@@ -67,6 +67,11 @@ impl Machine {
         Range { start: start.min(end), end }
     }
 
+    /// Returns the RAM above 4 GiB, empty where there is none; a CPU with pages of 1 GiB reaches it.
+    pub fn high(&self) -> Range {
+        self.ram().find(|range| range.start >= 1 << 32).unwrap_or(Range { start: 0, end: 0 })
+    }
+
     /// Returns the command line.
     pub fn cmdline(&self) -> &'static str {
         if self.cmdline == 0 {

@@ -10,13 +10,33 @@ use worker::{Identity, PAGE_BYTES, Page, Wrong};
 pub struct Pages {
     start: u64,
     count: u64,
+    /// Bytes from one to the next.
+    stride: u64,
 }
 
 impl Pages {
     /// Takes at most `limit` pages of the free memory; call it once.
     pub fn take(machine: &Machine, limit: u64) -> Self {
         let free = machine.free();
-        Self { start: free.start, count: limit.min((free.end - free.start) / PAGE_BYTES as u64) }
+        let stride = PAGE_BYTES as u64;
+        Self { start: free.start, count: limit.min((free.end - free.start) / stride), stride }
+    }
+
+    /// Takes `count` pages, evenly spread over the RAM above 4 GiB; call it once. None where there is no such RAM.
+    pub fn far(machine: &Machine, count: u64) -> Self {
+        let high = machine.high();
+        let stride = (high.end - high.start) / count.max(1) / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+        Self { start: high.start, count: if stride == 0 { 0 } else { count }, stride }
+    }
+
+    /// Takes the last pages away and returns them as so many words, all zero.
+    pub fn take_words(&mut self, words: usize) -> &'static mut [u64] {
+        let taken = (words as u64 * 8).div_ceil(PAGE_BYTES as u64);
+        assert!(taken <= self.count && self.stride == PAGE_BYTES as u64, "{taken} of {} pages", self.count);
+        self.count -= taken;
+        let start = self.start + self.count * self.stride;
+        // SAFETY: RAM that nothing else uses, mapped at itself; these pages are no longer among those that `page` reaches.
+        unsafe { core::slice::from_raw_parts_mut(start as *mut u64, words) }
     }
 
     /// Returns how many pages there are.
@@ -27,7 +47,7 @@ impl Pages {
     /// Returns the physical address of a page.
     pub fn address(&self, index: u64) -> u64 {
         assert!(index < self.count, "page {index} of {}", self.count);
-        self.start + index * PAGE_BYTES as u64
+        self.start + index * self.stride
     }
 
     /// Returns a page.
@@ -47,5 +67,18 @@ impl Pages {
     /// What is [`Wrong`].
     pub fn check(&mut self, key: u64, index: u64, generation: u64) -> Result<(), Wrong> {
         Identity { key, index, generation }.check(self.page(index))
+    }
+
+    /// Fills page `n` as the page of another index.
+    pub fn fill_as(&mut self, key: u64, n: u64, index: u64) {
+        Identity { key, index, generation: 0 }.fill(self.page(n));
+    }
+
+    /// Checks page `n` as the page of another index.
+    ///
+    /// # Errors
+    /// What is [`Wrong`].
+    pub fn check_as(&mut self, key: u64, n: u64, index: u64) -> Result<(), Wrong> {
+        Identity { key, index, generation: 0 }.check(self.page(n))
     }
 }

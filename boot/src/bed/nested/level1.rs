@@ -227,8 +227,7 @@ fn start(folder: &Path) -> Result<(Arc<Level1>, Line, Emulator)> {
     }
     let disk = format!("ata0-slave: type=disk, path={}, mode=flat, cylinders=0\n", exchange::NAME);
     // KVM reads an MSR at each exit that Bochs has not: nobody needs to know a million times.
-    let settings = bochs::bochsrc(None, 1, MEMORY_MIB, &ports).replace("error: action=report", "error: action=ignore");
-    let settings = settings.replace(&format!("ips={}", bochs::IPS), &format!("ips={IPS}"));
+    let settings = bochs::bochsrc(None, 1, IPS, MEMORY_MIB, &ports).replace("error: action=report", "error: action=ignore");
     fs::write(folder.join("bochsrc"), settings + &disk)?;
     fs::write(folder.join("debugger"), "c\n")?;
     let output = fs::File::create(folder.join("emulator.txt"))?;

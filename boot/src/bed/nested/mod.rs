@@ -18,17 +18,17 @@ pub use session::Session;
 
 use super::Machine;
 use super::running::{self, COMMAND, EMULATOR, Lines, Running};
+use super::transcript::RunFolder;
 use crate::serial::Listener;
 use anyhow::{Context, Result};
 use level1::{Level1, Turn};
-use std::path::PathBuf;
 
 /// The agent's script, the first process of the Linux.
 pub(crate) const AGENT: &[u8] = include_bytes!("agent.sh");
 /// What scripts use to reach the exchange disk.
 pub(crate) const EXCHANGE: &[u8] = include_bytes!("exchange.sh");
 
-pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
+pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
     let turn = Turn::take();
     let level1 = Level1::of_this_process().context("the Linux within Bochs did not come up")?;
     let mut lines = Lines::new()?;
@@ -36,11 +36,11 @@ pub(super) fn start(machine: &Machine, folder: PathBuf) -> Result<Running> {
     let ports = [lines.console.port()?, lines.events.port()?, monitor.port()?];
     lines.monitor = Some(monitor);
     let command = command(machine);
-    std::fs::write(folder.join(COMMAND), format!("{command}\n"))?;
-    let archive = folder.join(super::ARCHIVE);
+    std::fs::write(folder.path().join(COMMAND), format!("{command}\n"))?;
+    let archive = folder.path().join(super::ARCHIVE);
     let files = [machine.hypervisor.as_path(), &archive];
-    let session = Session::start(&level1, turn, files, &machine.disks, ports, folder.join(EMULATOR), &command)?;
-    running::adopt(session, lines, folder, machine.echo)
+    let session = Session::start(&level1, turn, files, &machine.disks, ports, folder.path().join(EMULATOR), &command)?;
+    running::adopt(session, lines, folder, &machine.echo)
 }
 
 /// Returns the emulator's command line, as a shell's.
@@ -58,7 +58,7 @@ fn command(machine: &Machine) -> String {
     for number in 0..machine.disks.len() {
         // In memory, so there is no cache to go past, and nothing to wait for at a FLUSH.
         add(&["-drive", &format!("if=none,id=disk{number},format=raw,file=/tmp/disk{number}")]);
-        add(&["-device", &format!("virtio-blk-pci,drive=disk{number},serial=disk{number},disable-legacy=on")]);
+        add(&["-device", &super::qemu::disk_device(number)]);
     }
     words.join(" ")
 }

@@ -112,7 +112,8 @@ impl Session {
         let id = self.level1.new_job();
         self.level1.run(id, script, "")?;
         let job = self.level1.wait_for_end(id, limit)?.with_context(|| format!("“{script}” did not end in time"))?;
-        ensure!(job.status == Some(0), "“{script}” ended with {:?}: {}", job.status, job.said);
+        let status = job.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
+        ensure!(job.status == Some(0), "“{script}” ended with {status}: {}", job.said);
         Ok(job.said)
     }
 

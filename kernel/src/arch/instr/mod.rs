@@ -7,6 +7,7 @@
 
 mod checksum;
 mod port;
+mod random;
 mod state;
 pub mod svm;
 pub mod vmx;
@@ -14,6 +15,7 @@ mod zero;
 
 pub use checksum::{crc32c, crc32c_page};
 pub use port::{in8, in16, in32, out8, out16, out32};
+pub use random::random;
 pub use state::{rdmsr, wrmsr, xgetbv, xrstor, xsave, xsetbv};
 pub use zero::is_zero_page;
 

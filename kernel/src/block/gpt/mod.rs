@@ -43,6 +43,15 @@ pub enum Copy {
     Backup,
 }
 
+impl core::fmt::Display for Copy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Primary => f.write_str("primary"),
+            Self::Backup => f.write_str("backup"),
+        }
+    }
+}
+
 /// What is wrong with a copy of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {

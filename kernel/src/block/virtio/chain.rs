@@ -65,11 +65,13 @@ fn header_sector(request: &Request<'_>) -> u64 {
     }
 }
 
-/// Writes `virtio_blk_discard_write_zeroes`; no flags: zeros need not be unmapped.
+/// Writes `virtio_blk_discard_write_zeroes`. Zeros may be unmapped, so that a sparse image stays sparse; a discard has no flags
+/// (VIRTIO 1.2 §5.2.6.1).
 fn write_range(region: &DmaRegion, at: usize, request: &Request<'_>) {
+    const UNMAP: u32 = 1;
     region.write(at, request.sectors.first);
     region.write(at + 8, request.sectors.count as u32);
-    region.write(at + 12, 0u32);
+    region.write(at + 12, if request.operation == Operation::WriteZeroes { UNMAP } else { 0 });
 }
 
 fn write_header(region: &DmaRegion, at: usize, kind: u32, sector: u64) {

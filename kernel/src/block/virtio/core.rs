@@ -1,32 +1,37 @@
 //! The driver's state machine, without its lock.
 //!
 //! ```text
-//!              request overdue, or Violation                device says status 0
-//!   Ready ───────────────────────────────────> Resetting ───────────────────────────> Failing(TimedOut | Io)
-//!     ^                                            │ limit over: cut off from memory        │ every request told
-//!     │                                            └───────────────> Failing(Dead)          v
-//!     └──────────────── same geometry <────────────────────────────────────────────── bring up again
-//!                                                      Dead <─────── changed, refused, or too many resets
+//!            request overdue                                    the last answer has come
+//!   Ready ───────────────────────────────> WrittenOff(silent) ───────────────────────────────> Ready
+//!     │ └── Violation, DEVICE_NEEDS_RESET ──> WrittenOff(broken) ── nothing in flight ──> Resetting
+//!     ^                                                                                       │ │ limit over: cut off
+//!     └──────────── same disk, whatever its capacity <─────────────────────────── status 0 ───┘ └──────> Dead
+//!                       Dead <─────── another disk, refused, or too many resets
 //! ```
 //!
-//! Requests are told of their failure only in Failing, that is when the device can no longer touch their buffers.
+//! A request that gets no answer in time is told so once, and its buffers stay the device's: the late answer, a second
+//! completion with the same cookie, gives them back. A device is never reset while a request is in flight. QEMU's reset waits for the
+//! requests that the host has not answered, and holds every CPU of the machine meanwhile.
 
 use virtio_drivers::transport::DeviceStatus;
 
 use super::chain::{self, IDENTITY_LEN};
 use super::geometry::{Geometry, feature};
+use super::incidents::Incidents;
 use super::init::{InitError, QUEUE, bring_up, reset};
 use super::plan::{Plan, REGION_BYTES};
 use super::port::Port;
 use super::ring::{IndexJump, Ring, Used};
-use super::slots::{InFlight, Slots};
+use super::slots::{InFlight, Slots, Told};
 use crate::block::dma::DmaRegion;
 use crate::block::request::SECTOR_SIZE;
 use crate::block::stats::DiskStats;
-use crate::block::{Completion, Cookie, DiskError, Operation, Request, SubmitError};
+use crate::block::{Completion, Cookie, DiskError, Incident, Lane, Operation, Request, SubmitError};
 
 /// Resets without one good answer in between before a device is given up.
 const MOST_RESETS: u8 = 3;
+/// How often the device is asked for its status and its capacity, nanoseconds: each look is some register accesses.
+const LOOK_NS: u64 = 1_000_000_000;
 
 /// Status bytes.
 mod status {
@@ -47,7 +52,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request_ns: 30_000_000_000, reset_ns: 2_000_000_000 }
+        Self { request_ns: crate::config::DISK_TIMEOUT_NS, reset_ns: 2_000_000_000 }
     }
 }
 
@@ -62,11 +67,14 @@ pub enum Violation {
     TooLong(u32),
 }
 
+/// What stands in the way of a working device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
+    /// The queue is set up.
     Ready,
-    Resetting { since_ns: u64, error: DiskError },
-    Failing { error: DiskError },
+    /// The device was told to reset, with nothing in flight, and has not said that it has.
+    Resetting { since_ns: u64 },
+    /// For good.
     Dead,
 }
 
@@ -79,9 +87,15 @@ pub struct Core<P> {
     ring: Ring,
     slots: Slots,
     phase: Phase,
+    /// Since then the device has an unanswered request that is overdue, and takes no other.
+    written_off_at: Option<u64>,
+    /// The device has to be reset before it takes another request, as soon as nothing is in flight.
+    broken: bool,
     limits: Limits,
     resets: u8,
+    look_at: u64,
     last_violation: Option<Violation>,
+    incidents: Incidents,
 }
 
 impl<P: Port> Core<P> {
@@ -96,8 +110,22 @@ impl<P: Port> Core<P> {
         let mut ring = Ring::default();
         reset(&mut port)?;
         let (geometry, plan) = bring_up(&mut port, &region, &mut ring)?;
-        let (slots, phase) = (Slots::new(plan.slots), Phase::Ready);
-        Ok(Self { port, region, geometry, plan, ring, slots, phase, limits, resets: 0, last_violation: None })
+        Ok(Self {
+            port,
+            region,
+            geometry,
+            plan,
+            ring,
+            slots: Slots::new(plan.slots),
+            phase: Phase::Ready,
+            written_off_at: None,
+            broken: false,
+            limits,
+            resets: 0,
+            look_at: 0,
+            last_violation: None,
+            incidents: Incidents::default(),
+        })
     }
 
     /// Returns what the disk is.
@@ -117,26 +145,26 @@ impl<P: Port> Core<P> {
 
     /// Queues a request that was checked against the limits.
     pub fn submit(&mut self, request: &Request<'_>, stats: &DiskStats) -> Result<(), SubmitError> {
-        let slot = self.free_slot()?;
+        let slot = self.free_slot(request.lane)?;
         if request.operation == Operation::Flush && !self.geometry.has(feature::FLUSH) {
             // No cache, no flush (VIRTIO 1.2 §5.2.6.1): what completed is durable.
-            self.slots.occupy(slot, InFlight { cookie: request.cookie, incoming: 0, deadline_ns: None });
+            self.slots.occupy(slot, InFlight { cookie: request.cookie, incoming: 0, since_ns: None, told: Told::No });
             self.slots.complete_at_once(slot);
             return Ok(());
         }
         let incoming = if request.operation == Operation::Read { (request.sectors.count * SECTOR_SIZE) as u32 } else { 0 };
         self.region.write(self.plan.status(slot), status::NONE);
         chain::of_request(&self.region, &self.plan, slot, request);
-        self.offer(slot, InFlight { cookie: request.cookie, incoming, deadline_ns: None }, stats);
+        self.offer(slot, InFlight { cookie: request.cookie, incoming, since_ns: None, told: Told::No }, stats);
         Ok(())
     }
 
     /// Asks the device for its name; [`Core::identity`] has it after the completion.
     pub fn submit_identify(&mut self, cookie: Cookie, stats: &DiskStats) -> Result<(), SubmitError> {
-        let slot = self.free_slot()?;
+        let slot = self.free_slot(Lane::Common)?;
         self.region.write(self.plan.status(slot), status::NONE);
         chain::of_identify(&self.region, &self.plan, slot);
-        self.offer(slot, InFlight { cookie, incoming: IDENTITY_LEN as u32, deadline_ns: None }, stats);
+        self.offer(slot, InFlight { cookie, incoming: IDENTITY_LEN as u32, since_ns: None, told: Told::No }, stats);
         Ok(())
     }
 
@@ -145,16 +173,28 @@ impl<P: Port> Core<P> {
         core::array::from_fn(|n| self.region.read(self.plan.identity() + n))
     }
 
-    /// Returns whether the device takes no request any more.
+    /// Returns whether the device takes no request now: it is dead, or written off until its last answer has come.
     pub fn is_dead(&self) -> bool {
-        self.phase == Phase::Dead
+        self.phase == Phase::Dead || self.written_off_at.is_some()
     }
 
-    fn free_slot(&self) -> Result<u16, SubmitError> {
+    /// Returns what has happened to the device.
+    pub fn incidents(&mut self) -> &mut Incidents {
+        &mut self.incidents
+    }
+
+    /// Waits no longer than this for an answer from now on, also to the requests that are in flight.
+    pub fn hurry(&mut self, request_ns: u64) {
+        self.limits.request_ns = self.limits.request_ns.min(request_ns);
+    }
+
+    fn free_slot(&self, lane: Lane) -> Result<u16, SubmitError> {
+        if self.is_dead() {
+            return Err(SubmitError::Failed);
+        }
         match self.phase {
-            Phase::Ready => self.slots.next_free().ok_or(SubmitError::Full),
-            Phase::Dead => Err(SubmitError::Failed),
-            Phase::Resetting { .. } | Phase::Failing { .. } => Err(SubmitError::Full),
+            Phase::Ready if !self.broken => self.slots.next_free(lane).ok_or(SubmitError::Full),
+            _ => Err(SubmitError::Full),
         }
     }
 
@@ -167,25 +207,28 @@ impl<P: Port> Core<P> {
         }
     }
 
-    /// Collects completions; also where time-outs are found and resets go on.
+    /// Collects completions; also where overdue requests are found, and where a device comes back.
     pub fn poll(&mut self, now_ns: u64, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
         if self.phase == Phase::Ready {
-            done = self.harvest(now_ns, out, stats);
-            if self.phase == Phase::Ready && self.slots.overdue(now_ns, self.limits.request_ns) {
-                self.begin_reset(now_ns, DiskError::TimedOut, stats);
+            done = self.harvest(out, stats);
+            if self.written_off_at.is_none() && self.slots.overdue(now_ns, self.limits.request_ns) {
+                self.write_off(now_ns);
             }
         }
-        if let Phase::Resetting { since_ns, error } = self.phase {
-            self.await_reset(now_ns, since_ns, error);
+        if self.written_off_at.is_some() {
+            done += self.tell(&mut out[done..], stats);
         }
-        if let Phase::Failing { error } = self.phase {
-            done += self.fail_all(error, &mut out[done..], stats);
+        if now_ns >= self.look_at {
+            self.look(now_ns);
+        }
+        if self.broken || self.written_off_at.is_some() {
+            self.settle(now_ns, stats);
         }
         done
     }
 
-    fn harvest(&mut self, now_ns: u64, out: &mut [Completion], stats: &DiskStats) -> usize {
+    fn harvest(&mut self, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
         while let Some(place) = out.get_mut(done) {
             match self.take_one() {
@@ -197,7 +240,7 @@ impl<P: Port> Core<P> {
                 }
                 Err(violation) => {
                     self.last_violation = Some(violation);
-                    self.begin_reset(now_ns, DiskError::Io, stats);
+                    self.note_broken();
                     break;
                 }
             }
@@ -212,14 +255,14 @@ impl<P: Port> Core<P> {
         let used = self.ring.take(&self.region, &self.plan).map_err(|IndexJump| Violation::IndexJump)?;
         let Some(Used { id, len }) = used else { return Ok(None) };
         let slot = self.plan.slot_of(id).ok_or(Violation::UnknownId(id))?;
-        // Data and status are all that the device was given to write. Checked before the slot is given up: a device
-        // that wrote too far is reset before anybody gets a buffer back.
-        let request = self.slots.peek(slot).ok_or(Violation::UnknownId(id))?;
+        let request = self.slots.vacate(slot).ok_or(Violation::UnknownId(id))?;
+        // Data and status are all that the device was given to write. The request is answered all the same, so its buffer is free.
         if len > request.incoming.saturating_add(1) {
-            return Err(Violation::TooLong(len));
+            self.last_violation = Some(Violation::TooLong(len));
+            self.note_broken();
+            return Ok(Some(Completion { cookie: request.cookie, result: Err(DiskError::Io) }));
         }
         let result = self.verdict(slot, request.incoming, len);
-        self.slots.vacate(slot);
         self.resets = 0;
         Ok(Some(Completion { cookie: request.cookie, result }))
     }
@@ -233,47 +276,101 @@ impl<P: Port> Core<P> {
         }
     }
 
-    fn begin_reset(&mut self, now_ns: u64, error: DiskError, stats: &DiskStats) {
-        stats.reset();
-        self.resets += 1;
-        self.port.set_status(DeviceStatus::empty());
-        self.phase = Phase::Resetting { since_ns: now_ns, error };
-    }
-
-    fn await_reset(&mut self, now_ns: u64, since_ns: u64, error: DiskError) {
-        if self.port.get_status().is_empty() {
-            self.phase = Phase::Failing { error };
-        } else if now_ns.saturating_sub(since_ns) >= self.limits.reset_ns {
-            self.port.cut_off();
-            self.phase = Phase::Failing { error: DiskError::Dead };
+    fn note_broken(&mut self) {
+        if !core::mem::replace(&mut self.broken, true) {
+            self.incidents.push(Incident::Broken);
         }
     }
 
-    /// Tells everybody in flight, as far as `out` has room; then the device starts again or is dead.
-    fn fail_all(&mut self, error: DiskError, out: &mut [Completion], stats: &DiskStats) -> usize {
+    /// Takes no request any more until every one in flight has its answer.
+    fn write_off(&mut self, now_ns: u64) {
+        self.written_off_at = Some(now_ns);
+        self.incidents.push(Incident::WrittenOff { unanswered: self.slots.count() as u16 });
+    }
+
+    /// Tells the requests that are in flight, once each and as far as `out` has room, that they wait no longer.
+    fn tell(&mut self, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
         for place in out {
-            let Some(request) = self.slots.vacate_any() else { break };
-            *place = Completion { cookie: request.cookie, result: Err(error) };
+            let Some(cookie) = self.slots.tell_one() else { break };
+            *place = Completion { cookie, result: Err(DiskError::TimedOut) };
             done += 1;
             stats.failed();
-            if error == DiskError::TimedOut {
-                stats.timed_out();
-            }
-        }
-        if self.slots.count() == 0 {
-            self.phase = if error != DiskError::Dead && self.start_again() { Phase::Ready } else { Phase::Dead };
+            stats.timed_out();
         }
         done
     }
 
-    fn start_again(&mut self) -> bool {
-        if self.resets > MOST_RESETS {
-            return false;
+    /// Looks for what the device tells by no answer: that it needs a reset, that its capacity is another one.
+    fn look(&mut self, now_ns: u64) {
+        self.look_at = now_ns.saturating_add(LOOK_NS);
+        if self.phase != Phase::Ready {
+            return;
         }
-        match bring_up(&mut self.port, &self.region, &mut self.ring) {
-            Ok(same) => same == (self.geometry, self.plan),
-            Err(_) => false,
+        if self.port.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
+            self.note_broken();
         }
+        if let Ok(geometry) = Geometry::read(&self.port, self.geometry.features) {
+            self.note_capacity(geometry.capacity);
+        }
+    }
+
+    /// The spaces of a disk keep their place and their size: beyond the end of a disk that shrank its own errors say so.
+    fn note_capacity(&mut self, capacity: u64) {
+        let before = core::mem::replace(&mut self.geometry.capacity, capacity);
+        if before != capacity {
+            self.incidents.push(Incident::Resized { from: before, to: capacity });
+        }
+    }
+
+    /// Goes on with a device that has no request in flight any more.
+    fn settle(&mut self, now_ns: u64, stats: &DiskStats) {
+        match self.phase {
+            Phase::Ready if self.slots.count() == 0 && self.broken => self.begin_reset(now_ns, stats),
+            Phase::Ready if self.slots.count() == 0 => self.come_back(now_ns),
+            Phase::Resetting { since_ns } => self.await_reset(now_ns, since_ns),
+            _ => {}
+        }
+    }
+
+    fn come_back(&mut self, now_ns: u64) {
+        if let Some(since) = self.written_off_at.take() {
+            self.incidents.push(Incident::Back { away_ns: now_ns.saturating_sub(since) });
+        }
+    }
+
+    fn begin_reset(&mut self, now_ns: u64, stats: &DiskStats) {
+        assert!(self.slots.count() == 0, "a device is reset with nothing in flight");
+        stats.reset();
+        self.resets += 1;
+        self.port.set_status(DeviceStatus::empty());
+        self.phase = Phase::Resetting { since_ns: now_ns };
+        self.await_reset(now_ns, now_ns);
+    }
+
+    fn await_reset(&mut self, now_ns: u64, since_ns: u64) {
+        if self.port.get_status().is_empty() {
+            self.start_again(now_ns);
+        } else if now_ns.saturating_sub(since_ns) >= self.limits.reset_ns {
+            self.port.cut_off();
+            self.die();
+        }
+    }
+
+    fn start_again(&mut self, now_ns: u64) {
+        let up = if self.resets > MOST_RESETS { None } else { bring_up(&mut self.port, &self.region, &mut self.ring).ok() };
+        match up {
+            Some((geometry, plan)) if plan == self.plan && geometry.is_same_disk(&self.geometry) => {
+                (self.phase, self.broken) = (Phase::Ready, false);
+                self.note_capacity(geometry.capacity);
+                self.come_back(now_ns);
+            }
+            _ => self.die(),
+        }
+    }
+
+    fn die(&mut self) {
+        (self.phase, self.broken, self.written_off_at) = (Phase::Dead, false, None);
+        self.incidents.push(Incident::Dead);
     }
 }

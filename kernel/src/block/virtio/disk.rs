@@ -6,13 +6,18 @@ use super::init::InitError;
 use super::port::Port;
 use crate::block::dma::DmaRegion;
 use crate::block::stats::{DiskCounters, DiskStats};
-use crate::block::{Completion, Cookie, Disk, DiskInfo, Request, SubmitError};
+use crate::block::{Completion, Cookie, Disk, DiskInfo, Incident, Request, SubmitError};
 use crate::sync::{Ranked, rank};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A virtio-blk disk.
 pub struct VirtioDisk<P> {
     info: DiskInfo,
     stats: DiskStats,
+    /// Whether [`Core::is_dead`], for looks without the lock.
+    is_down: AtomicBool,
+    /// Whether there are incidents, for looks without the lock.
+    has_incidents: AtomicBool,
     core: Ranked<Core<P>, { rank::DISK }>,
 }
 
@@ -26,7 +31,13 @@ impl<P: Port> VirtioDisk<P> {
     /// [`InitError`] says why the device is of no use.
     pub fn new(index: u8, port: P, region: DmaRegion, limits: Limits, clock: impl Fn() -> u64) -> Result<Self, InitError> {
         let core = Core::new(port, region, limits)?;
-        let mut disk = Self { info: describe(index, &core), stats: DiskStats::default(), core: Ranked::new(core) };
+        let mut disk = Self {
+            info: describe(index, &core),
+            stats: DiskStats::default(),
+            is_down: AtomicBool::new(false),
+            has_incidents: AtomicBool::new(false),
+            core: Ranked::new(core),
+        };
         disk.info.serial = disk.identify(clock);
         Ok(disk)
     }
@@ -58,7 +69,7 @@ fn describe<P: Port>(index: u8, core: &Core<P>) -> DiskInfo {
         capacity: geometry.capacity,
         max_segments: plan.max_segments.into(),
         max_segment_len: geometry.max_segment_len,
-        depth: plan.slots.into(),
+        depth: plan.slots.saturating_sub(1).max(1).into(),
         write_cache: geometry.has(feature::FLUSH),
         discard: geometry.discard,
         write_zeroes: geometry.write_zeroes,
@@ -79,11 +90,29 @@ impl<P: Port> Disk for VirtioDisk<P> {
     }
 
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
-        self.core.lock().poll(now_ns, out, &self.stats)
+        let mut core = self.core.lock();
+        let done = core.poll(now_ns, out, &self.stats);
+        self.is_down.store(core.is_dead(), Ordering::Release);
+        self.has_incidents.store(!core.incidents().is_empty(), Ordering::Release);
+        done
     }
 
     fn is_dead(&self) -> bool {
-        self.core.lock().is_dead()
+        self.is_down.load(Ordering::Acquire)
+    }
+
+    fn take_incident(&self) -> Option<Incident> {
+        if !self.has_incidents.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut core = self.core.lock();
+        let incident = core.incidents().take();
+        self.has_incidents.store(!core.incidents().is_empty(), Ordering::Release);
+        incident
+    }
+
+    fn hurry(&self, request_ns: u64) {
+        self.core.lock().hurry(request_ns);
     }
 
     fn counters(&self) -> DiskCounters {

@@ -45,6 +45,10 @@ pub struct FakeDevice {
     pub resets: u32,
     pub cut_off: bool,
     pub refuse_features: bool,
+    /// Shows DEVICE_NEEDS_RESET until the next reset.
+    pub needs_reset: bool,
+    /// Heads of requests that it has kept silent about.
+    silent: Vec<u16>,
     /// Operations carried out: kind and sector.
     pub log: Vec<(u32, u64)>,
     driver_features: u64,
@@ -71,6 +75,8 @@ impl FakeDevice {
             resets: 0,
             cut_off: false,
             refuse_features: false,
+            needs_reset: false,
+            silent: Vec::new(),
             log: Vec::new(),
             driver_features: 0,
             status: DeviceStatus::empty(),
@@ -92,10 +98,24 @@ impl FakeDevice {
         }
     }
 
+    /// Answers all requests that it has kept silent about.
+    pub fn answer_late(&mut self) {
+        while !self.silent.is_empty() {
+            self.answer_one_late();
+        }
+    }
+
+    /// Answers the oldest request that it has kept silent about.
+    pub fn answer_one_late(&mut self) {
+        let (size, desc, _, used) = self.queue.expect("a queue is set up");
+        let head = self.silent.remove(0);
+        self.request(size, desc, used, head);
+    }
+
     fn request(&mut self, size: u16, desc: u64, used: u64, head: u16) {
         let wrong = if self.wrong.is_empty() { None } else { Some(self.wrong.remove(0)) };
         if wrong == Some(Wrong::Silent) {
-            return;
+            return self.silent.push(head);
         }
         let chain = chain(size, desc, head);
         let (status, written) = self.carry_out(&chain);
@@ -156,6 +176,8 @@ impl FakeDevice {
             11 | 13 => {
                 let range = device_view(data[0].0, 16);
                 let (first, count) = (range.read::<u64>(0) as usize, range.read::<u32>(8) as usize);
+                // Zeros may be unmapped; a discard has no flags.
+                assert_eq!(range.read::<u32>(12), u32::from(kind == 13), "flags");
                 if kind == 13 {
                     self.disk[first * 512..(first + count) * 512].fill(0);
                 }
@@ -242,13 +264,16 @@ impl Transport for FakePort {
             device.resetting -= 1;
             return DeviceStatus::DRIVER_OK;
         }
-        device.status
+        let mut status = device.status;
+        status.set(DeviceStatus::DEVICE_NEEDS_RESET, device.needs_reset);
+        status
     }
     fn set_status(&mut self, status: DeviceStatus) {
         let mut device = self.device();
         device.status = status;
         if status.is_empty() {
             device.resets += 1;
+            device.needs_reset = false;
             device.resetting = device.reset_reads;
             (device.queue, device.seen, device.used) = (None, 0, 0);
         }

@@ -56,7 +56,19 @@ pub enum ConfigError {
     Segments,
 }
 
-/// What the disk is. Equal before and after a reset, or it is not the same disk.
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Missing => f.write_str("the device has no configuration of a disk"),
+            Self::Unstable => f.write_str("the device's configuration changed whenever it was read"),
+            Self::ReadOnly => f.write_str("the disk cannot be written"),
+            Self::Empty => f.write_str("the disk has no sectors"),
+            Self::Segments => f.write_str("the device takes no segment of a sector or more"),
+        }
+    }
+}
+
+/// What the disk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
     /// Features that both sides speak.
@@ -74,6 +86,11 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Returns whether this can be the disk that `before` was: all but the capacity, which a disk may change while it runs.
+    pub fn is_same_disk(&self, before: &Self) -> bool {
+        *self == Self { capacity: self.capacity, ..*before }
+    }
+
     /// Returns whether both sides speak all of `features`.
     pub const fn has(&self, features: u64) -> bool {
         self.features & features == features

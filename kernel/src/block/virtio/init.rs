@@ -36,6 +36,21 @@ pub enum InitError {
     Region,
 }
 
+impl core::fmt::Display for InitError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Reset => f.write_str("the device does not obey a reset"),
+            Self::Legacy => f.write_str("it is a legacy virtio device"),
+            Self::Features => f.write_str("the device refuses the features that it offered"),
+            Self::Config(error) => write!(f, "{error}"),
+            Self::Queue => f.write_str("the device's queue has no room for a request"),
+            Self::Port(error) => write!(f, "{error}"),
+            Self::Changed => f.write_str("after a reset it is another disk"),
+            Self::Region => f.write_str("the driver was given too little memory"),
+        }
+    }
+}
+
 /// Resets the device and waits, for a bounded number of reads.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   VirtioDisk      the `Disk`: one lock around
-//!     Core          the state machine: submit, harvest, time out, reset
+//!     Core          the state machine: submit, harvest, write off, reset
 //!       Slots       who is in flight, since when, what the device may write
 //!       Ring        available and used ring, nothing else
 //!       chain       one request as descriptors: header, data, status
@@ -18,14 +18,16 @@
 //! * Slot `s` owns the descriptors from `s * stride` on (or one descriptor and a preallocated indirect table), so
 //!   nothing is allocated after start-up and no free list can be corrupted.
 //! * What the device writes (used index, id, length, status) is read once and checked; what cannot be is a
-//!   [`Violation`] and leads to a reset.
-//! * A request is completed only by its device or after a reset that the device has confirmed (or after it was cut
-//!   off from memory): a buffer is never given back while the device may still write into it.
+//!   [`Violation`]: the device takes no more requests, and is reset once nothing is in flight.
+//! * A request's buffers are its submitter's again only after an answer by the device. Where none comes in time the submitter is told
+//!   (`TimedOut`), the disk is written off, and the late answer is told as a second completion. A device with requests in flight is never
+//!   reset: QEMU's reset waits for the host's answers to them, with every CPU of the machine.
 
 mod chain;
 mod core;
 mod disk;
 mod geometry;
+mod incidents;
 mod init;
 #[cfg(target_os = "none")]
 pub mod pci;

@@ -4,8 +4,7 @@
 //! exit where we are nested) and panics where the device names one that does not exist; its drop waits for
 //! the device without bound. So vector and doorbell are ours, and the transport is never dropped.
 //!
-//! Base address registers are firmware's. Only those below 4 GiB are used, because only there does the direct map
-//! reach devices.
+//! Base address registers are firmware's, wherever they are: `arch::device_map` reaches those that the direct map does not.
 
 // UNSAFETY: maps device registers, and answers for it to virtio-drivers' `Hal`.
 #![allow(unsafe_code)]
@@ -20,17 +19,20 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::port::{Port, PortError};
 use crate::addr::Hpa;
-use crate::arch::direct_map;
+use crate::arch::device_map;
 use crate::pci::access::Ports;
 use crate::pci::capability::{self, Capability, capabilities};
 use crate::pci::msix::{MsixCapability, Target};
 use crate::pci::window::Window;
 use crate::pci::{Command, ConfigurationAccess, DeviceFunction, PciRoot};
 
-/// End of the addresses where the direct map reaches devices.
-const DEVICES_END: u64 = 1 << 32;
+/// End of the physical addresses that a page table can hold (SDM 3A "4-Level Paging").
+const PHYSICAL_END: u64 = 1 << 52;
 /// The table entry of the one queue.
 const QUEUE_ENTRY: u16 = 0;
+/// Registers that virtio-drivers looks for by itself (VIRTIO 1.2 §4.1.4 "Virtio Structure PCI Capabilities").
+const VIRTIO_PCI_CAP_ISR_CFG: u8 = 3;
+const VIRTIO_PCI_CAP_DEVICE_CFG: u8 = 4;
 /// No vector: the device's answer where it has no resources, and our wish for configuration changes.
 const NO_VECTOR: u16 = 0xffff;
 
@@ -50,18 +52,33 @@ pub enum FunctionError {
     Capabilities,
     /// It lacks the registers of a modern device.
     Registers,
-    /// Firmware gave its registers no address, or one above 4 GiB.
+    /// Firmware gave its registers no address.
     Address,
+    /// There is no room left to map its registers.
+    Room,
     /// It has no MSI-X.
     NoMsix,
     /// virtio-drivers' transport does not take it.
     Transport,
 }
 
+impl core::fmt::Display for FunctionError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Capabilities => f.write_str("its list of capabilities is damaged"),
+            Self::Registers => f.write_str("it lacks the registers of a modern virtio device"),
+            Self::Address => f.write_str("firmware gave its registers no address"),
+            Self::Room => f.write_str("there is no room left to map its registers"),
+            Self::NoMsix => f.write_str("it has no MSI-X"),
+            Self::Transport => f.write_str("virtio-drivers does not take it"),
+        }
+    }
+}
+
 /// The face that virtio-drivers wants of the platform. Only its mapping of registers is ever used.
 struct Registers;
 
-// SAFETY: `mmio_phys_to_virt` returns addresses in the direct map, valid for ever; `dma_alloc` never succeeds, so
+// SAFETY: `mmio_phys_to_virt` returns addresses that stay mapped for ever; `dma_alloc` never succeeds, so
 // there is nothing to free; buffers are not shared through the crate.
 unsafe impl Hal for Registers {
     fn dma_alloc(_pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
@@ -70,8 +87,9 @@ unsafe impl Hal for Registers {
     unsafe fn dma_dealloc(_at: PhysAddr, _pointer: NonNull<u8>, _pages: usize) -> i32 {
         0
     }
-    unsafe fn mmio_phys_to_virt(at: PhysAddr, _size: usize) -> NonNull<u8> {
-        NonNull::new(direct_map::pointer(Hpa::new(at))).expect("the direct map is not at 0")
+    unsafe fn mmio_phys_to_virt(at: PhysAddr, size: usize) -> NonNull<u8> {
+        let at = device_map::map(Hpa::new(at), size as u64).expect("every BAR was mapped before the transport saw it");
+        NonNull::new(at.as_u64() as *mut u8).expect("no registers are mapped at 0")
     }
     unsafe fn share(_buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
         unreachable!("no queue of virtio-drivers is used")
@@ -112,6 +130,7 @@ impl PciPort {
         root.set_command(at, Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
         let list = capabilities(&access, at).map_err(|_| FunctionError::Capabilities)?;
         check_places(&access, at, &list)?;
+        map_bars(&mut root, &access, at, &list)?;
         let common = find(&access, at, &list, VIRTIO_PCI_CAP_COMMON_CFG).ok_or(FunctionError::Registers)?;
         let notify = find(&access, at, &list, VIRTIO_PCI_CAP_NOTIFY_CFG).ok_or(FunctionError::Registers)?;
         if (common.1.len as usize) < common::LEN {
@@ -151,17 +170,37 @@ fn check_places(access: &Ports, at: DeviceFunction, list: &[Capability]) -> Resu
     if places.all(sound) { Ok(()) } else { Err(FunctionError::Registers) }
 }
 
-fn map(root: &mut PciRoot<Ports>, at: DeviceFunction, place: Place) -> Result<Window, FunctionError> {
-    let bar = root.bar_info(at, place.bar).ok().flatten().ok_or(FunctionError::Address)?;
+/// Maps the BARs of all registers, as a whole: what the transport asks for later is part of one.
+fn map_bars(root: &mut PciRoot<Ports>, access: &Ports, at: DeviceFunction, list: &[Capability]) -> Result<(), FunctionError> {
+    const NAMED: [u8; 4] =
+        [VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_CAP_ISR_CFG, VIRTIO_PCI_CAP_DEVICE_CFG];
+    for kind in NAMED {
+        let Some((_, place)) = find(access, at, list, kind) else { continue };
+        let (base, size) = bar(root, at, place.bar)?;
+        device_map::map(Hpa::new(base), size).ok_or(FunctionError::Room)?;
+    }
+    Ok(())
+}
+
+/// Returns address and size of a BAR that firmware has placed.
+fn bar(root: &mut PciRoot<Ports>, at: DeviceFunction, number: u8) -> Result<(u64, u64), FunctionError> {
+    let bar = root.bar_info(at, number).ok().flatten().ok_or(FunctionError::Address)?;
     let (base, size) = bar.memory_address_size().ok_or(FunctionError::Address)?;
+    let end = base.checked_add(size).filter(|end| *end <= PHYSICAL_END);
+    if base == 0 || end.is_none() { Err(FunctionError::Address) } else { Ok((base, size)) }
+}
+
+fn map(root: &mut PciRoot<Ports>, at: DeviceFunction, place: Place) -> Result<Window, FunctionError> {
+    let (base, size) = bar(root, at, place.bar)?;
     let (offset, len) = (u64::from(place.offset), u64::from(place.len));
-    let end = base.checked_add(size).ok_or(FunctionError::Address)?;
-    if base == 0 || end > DEVICES_END || offset + len > size {
+    if offset + len > size {
         return Err(FunctionError::Address);
     }
-    // SAFETY: the range is inside a BAR of a function that is ours (promise to `new`), below 4 GiB, where the direct map
-    // reaches devices; registers are reached by volatile accesses only.
-    Ok(unsafe { Window::of_physical(Hpa::new(base + offset), len as usize) })
+    let registers = device_map::map(Hpa::new(base + offset), len).ok_or(FunctionError::Room)?;
+    let registers = NonNull::new(registers.as_u64() as *mut u8).ok_or(FunctionError::Address)?;
+    // SAFETY: the range is inside a BAR of a function that is ours (promise to `new`), mapped for ever by `device_map`;
+    // registers are reached by volatile accesses only.
+    Ok(unsafe { Window::new(registers, len as usize) })
 }
 
 impl Port for PciPort {

@@ -11,6 +11,15 @@ pub enum PortError {
     Doorbell,
 }
 
+impl core::fmt::Display for PortError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Vector => f.write_str("the device has no resources for an interrupt vector"),
+            Self::Doorbell => f.write_str("the device's doorbell lies outside its registers"),
+        }
+    }
+}
+
 /// A transport with a vector, a doorbell, and a way to cut the device off.
 pub trait Port: Transport + Send {
     /// Ties `queue` to its interrupt and finds its doorbell, before the queue is enabled; again after each reset.

@@ -1,7 +1,7 @@
 //! Who is in flight: one slot a request, in place, with what its device may answer.
 
 use super::plan::MAX_SLOTS;
-use crate::block::Cookie;
+use crate::block::{Cookie, Lane};
 
 /// A request in flight.
 #[derive(Clone, Copy, Debug)]
@@ -10,14 +10,27 @@ pub struct InFlight {
     pub cookie: Cookie,
     /// Data bytes that the device writes into memory if all goes well.
     pub incoming: u32,
-    /// When it is overdue; `None` until the first poll after its submission says what time it is.
-    pub deadline_ns: Option<u64>,
+    /// When it was submitted, as told by the first poll after that; `None` before.
+    pub since_ns: Option<u64>,
+    /// Whether its submitter waits.
+    pub told: Told,
+}
+
+/// Whether the submitter of a request knows that no answer came in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// The submitter waits for the answer.
+    No,
+    /// The submitter has been told; the device still has the buffers.
+    Yes,
 }
 
 /// All slots.
 pub struct Slots {
     /// Bit `s`: slot `s` is free.
     free: u64,
+    /// Bit `s`: slot `s` is for [`Lane::Beat`] alone.
+    reserved: u64,
     /// Bit `s`: the request in slot `s` is done without its device.
     instant: u64,
     in_flight: [Option<InFlight>; MAX_SLOTS as usize],
@@ -27,12 +40,19 @@ impl Slots {
     /// Makes `count` free slots.
     pub fn new(count: u16) -> Self {
         let free = if count >= 64 { u64::MAX } else { (1 << count) - 1 };
-        Self { free, instant: 0, in_flight: [None; MAX_SLOTS as usize] }
+        let reserved = if count > 1 { 1 << (count.min(MAX_SLOTS) - 1) } else { 0 };
+        Self { free, reserved, instant: 0, in_flight: [None; MAX_SLOTS as usize] }
     }
 
-    /// Returns the slot that [`Slots::occupy`] would take.
-    pub fn next_free(&self) -> Option<u16> {
-        (self.free != 0).then(|| self.free.trailing_zeros() as u16)
+    /// Returns the slot that [`Slots::occupy`] would take for a request of that lane.
+    ///
+    /// The highest slot is the beat's, unless it is the only one.
+    pub fn next_free(&self, lane: Lane) -> Option<u16> {
+        let open = match lane {
+            Lane::Common => self.free & !self.reserved,
+            Lane::Beat => self.free,
+        };
+        (open != 0).then(|| open.trailing_zeros() as u16)
     }
 
     /// Puts a request into slot `slot`, which [`Slots::next_free`] named.
@@ -54,11 +74,6 @@ impl Slots {
         self.vacate(self.instant.trailing_zeros() as u16)
     }
 
-    /// Returns the request in a slot.
-    pub fn peek(&self, slot: u16) -> Option<InFlight> {
-        *self.in_flight.get(usize::from(slot))?
-    }
-
     /// Takes the request out of a slot; `None` if there is none.
     pub fn vacate(&mut self, slot: u16) -> Option<InFlight> {
         let request = self.in_flight.get_mut(usize::from(slot))?.take()?;
@@ -67,18 +82,19 @@ impl Slots {
         Some(request)
     }
 
-    /// Takes any request out.
-    pub fn vacate_any(&mut self) -> Option<InFlight> {
-        let slot = self.in_flight.iter().position(Option::is_some)?;
-        self.vacate(slot as u16)
+    /// Returns the cookie of a request whose submitter has not been told of its lateness, and notes that it is told now.
+    pub fn tell_one(&mut self) -> Option<Cookie> {
+        let request = self.in_flight.iter_mut().flatten().find(|request| request.told == Told::No)?;
+        request.told = Told::Yes;
+        Some(request.cookie)
     }
 
-    /// Gives new requests their deadline, and returns whether one is overdue.
+    /// Notes when new requests were submitted, and returns whether one has waited for `limit_ns`.
     pub fn overdue(&mut self, now_ns: u64, limit_ns: u64) -> bool {
         let mut overdue = false;
         for request in self.in_flight.iter_mut().flatten() {
-            let deadline = *request.deadline_ns.get_or_insert(now_ns.saturating_add(limit_ns));
-            overdue |= deadline <= now_ns;
+            let since = *request.since_ns.get_or_insert(now_ns);
+            overdue |= now_ns.saturating_sub(since) >= limit_ns;
         }
         overdue
     }
@@ -94,7 +110,7 @@ mod tests {
     use super::*;
 
     fn request(cookie: u64) -> InFlight {
-        InFlight { cookie: Cookie(cookie), incoming: 0, deadline_ns: None }
+        InFlight { cookie: Cookie(cookie), incoming: 0, since_ns: None, told: Told::No }
     }
 
     #[test]
@@ -102,13 +118,27 @@ mod tests {
         for count in [1, 16, 64] {
             let mut slots = Slots::new(count);
             for n in 0..count {
-                let slot = slots.next_free().unwrap();
+                let slot = slots.next_free(Lane::Beat).unwrap();
                 slots.occupy(slot, request(u64::from(n)));
             }
-            assert_eq!((slots.next_free(), slots.count()), (None, usize::from(count)));
+            assert_eq!((slots.next_free(Lane::Beat), slots.count()), (None, usize::from(count)));
             assert_eq!(slots.vacate(count - 1).map(|r| r.cookie), Some(Cookie(u64::from(count - 1))));
             assert_eq!(slots.vacate(count - 1).map(|r| r.cookie), None, "not twice");
-            assert_eq!(slots.next_free(), Some(count - 1));
+            assert_eq!(slots.next_free(Lane::Beat), Some(count - 1));
+        }
+    }
+
+    #[test]
+    fn the_last_slot_is_the_beats_unless_it_is_the_only_one() {
+        for (count, common) in [(1, 1), (2, 1), (16, 15), (64, 63)] {
+            let mut slots = Slots::new(count);
+            let mut taken = 0;
+            while let Some(slot) = slots.next_free(Lane::Common) {
+                slots.occupy(slot, request(0));
+                taken += 1;
+            }
+            assert_eq!(taken, common, "of {count}");
+            assert_eq!(slots.next_free(Lane::Beat), (count > 1).then(|| count - 1));
         }
     }
 

@@ -8,7 +8,7 @@ use super::plan::REGION_BYTES;
 use super::*;
 use crate::block::dma::DmaRegion;
 use crate::block::dma::fake::region;
-use crate::block::{Completion, Cookie, Disk, DiskError, Operation, Request, SectorRange, Segment, SubmitError};
+use crate::block::{Completion, Cookie, Disk, DiskError, Incident, Lane, Operation, Request, SectorRange, Segment, SubmitError};
 
 const SECTORS: u32 = 4096;
 const LIMITS: Limits = Limits { request_ns: 100, reset_ns: 50 };
@@ -54,7 +54,19 @@ impl Bed {
 
     fn submit(&self, operation: Operation, first: u64, segments: &[Segment], cookie: u64) -> Result<(), SubmitError> {
         let count = segments.iter().map(|s| u64::from(s.len) / 512).sum();
-        self.disk.submit(&Request { operation, sectors: SectorRange { first, count }, segments, cookie: Cookie(cookie) })
+        self.disk.submit(&Request {
+            operation,
+            sectors: SectorRange { first, count },
+            segments,
+            lane: Lane::Common,
+            cookie: Cookie(cookie),
+        })
+    }
+
+    fn submit_in(&self, lane: Lane, cookie: u64) -> Result<(), SubmitError> {
+        let sectors = SectorRange { first: cookie * 8, count: 8 };
+        let segments = self.segments(0, 1);
+        self.disk.submit(&Request { operation: Operation::Write, sectors, segments: &segments, lane, cookie: Cookie(cookie) })
     }
 
     fn write(&self, cookie: u64) {
@@ -82,7 +94,7 @@ impl Bed {
 #[test]
 fn a_disk_knows_its_limits_and_its_name() {
     let info = Bed::new(|_| ()).disk.info();
-    assert_eq!((info.index, info.capacity, info.max_segments, info.depth), (1, 4096, 126, 64));
+    assert_eq!((info.index, info.capacity, info.max_segments, info.depth), (1, 4096, 126, 63));
     assert!(info.write_cache && info.discard && info.write_zeroes);
     assert_eq!(&info.serial[..12], b"fake-serial\0");
 }
@@ -112,7 +124,7 @@ fn discard_and_write_zeroes_carry_their_range() {
     let bed = Bed::new(|d| d.disk.fill(1));
     for (operation, cookie) in [(Operation::Discard, 1), (Operation::WriteZeroes, 2)] {
         let sectors = SectorRange { first: 3, count: 2 };
-        bed.disk.submit(&Request { operation, sectors, segments: &[], cookie: Cookie(cookie) }).unwrap();
+        bed.disk.submit(&Request { operation, sectors, segments: &[], lane: Lane::Common, cookie: Cookie(cookie) }).unwrap();
     }
     bed.work();
     assert_eq!(bed.poll(0), [(1, Ok(())), (2, Ok(()))]);
@@ -125,8 +137,11 @@ fn discard_and_write_zeroes_carry_their_range() {
 fn all_slots_fly_at_once_come_back_in_any_order_and_are_used_again() {
     let bed = Bed::new(|_| ());
     for round in 0..3u64 {
-        (0..64).for_each(|n| bed.write(n));
+        (0..63).for_each(|n| bed.write(n));
         assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 1), 64), Err(SubmitError::Full));
+        // The beat of a claim waits for none of them.
+        assert_eq!(bed.submit_in(Lane::Beat, 63), Ok(()));
+        assert_eq!(bed.submit_in(Lane::Beat, 64), Err(SubmitError::Full));
         bed.work();
         let mut answers = bed.poll(round);
         answers.sort_unstable_by_key(|a| a.0);
@@ -182,13 +197,31 @@ fn a_read_that_is_not_whole_is_an_error() {
 }
 
 #[test]
-fn a_device_that_breaks_the_protocol_is_reset_and_works_again() {
+fn a_device_that_breaks_the_protocol_is_reset_once_nothing_is_in_flight() {
+    let bed = Bed::new(|_| ());
+    let resets = bed.device().resets;
+    bed.wrong(Wrong::Len(2));
+    bed.wrong(Wrong::Silent);
+    (1..3).for_each(|n| bed.write(n));
+    bed.work();
+    assert_eq!(bed.poll(0), [(1, Err(DiskError::Io))], "it was answered");
+    assert_eq!(bed.disk.last_violation(), Some(Violation::TooLong(2)));
+    assert_eq!(bed.submit(Operation::Flush, 0, &[], 3), Err(SubmitError::Full), "until it has been reset");
+    assert_eq!(bed.device().resets, resets, "a request is in flight");
+    bed.device().answer_late();
+    assert_eq!(bed.poll(1), [(2, Ok(()))]);
+    assert_eq!(bed.device().resets, resets + 1);
+    assert_eq!(bed.disk.take_incident(), Some(Incident::Broken));
+    bed.assert_works(2);
+}
+
+#[test]
+fn an_answer_that_names_no_request_leaves_the_buffers_with_the_device() {
     for (wrong, violation) in [
         (Wrong::Id(64), Violation::UnknownId(64)),
         (Wrong::Id(0x1_0000), Violation::UnknownId(0x1_0000)),
         (Wrong::Id(u32::MAX), Violation::UnknownId(u32::MAX)),
         (Wrong::Id(5), Violation::UnknownId(5)),
-        (Wrong::Len(2), Violation::TooLong(2)),
         (Wrong::Index(2), Violation::IndexJump),
         (Wrong::Index(u16::MAX), Violation::IndexJump),
     ] {
@@ -197,10 +230,11 @@ fn a_device_that_breaks_the_protocol_is_reset_and_works_again() {
         bed.wrong(wrong);
         bed.write(1);
         bed.work();
-        assert_eq!(bed.poll(0), [(1, Err(DiskError::Io))], "{wrong:?}");
+        assert_eq!(bed.poll(0), [], "{wrong:?}");
         assert_eq!(bed.disk.last_violation(), Some(violation));
-        assert_eq!(bed.device().resets, resets + 1);
-        bed.assert_works(0);
+        assert_eq!(bed.poll(100), [(1, Err(DiskError::TimedOut))], "{wrong:?}");
+        assert_eq!(bed.submit(Operation::Flush, 0, &[], 2), Err(SubmitError::Failed));
+        assert_eq!((bed.poll(100_000), bed.device().resets), (vec![], resets), "never reset: it may still write");
     }
 }
 
@@ -212,78 +246,145 @@ fn an_answer_given_twice_completes_once() {
     bed.write(1);
     bed.write(2);
     bed.work();
-    assert_eq!(bed.poll(0), [(1, Ok(())), (2, Err(DiskError::Io))]);
+    assert_eq!(bed.poll(0), [(1, Ok(()))]);
     assert_eq!(bed.disk.last_violation(), Some(Violation::UnknownId(0)));
-    bed.assert_works(0);
+    assert_eq!((bed.poll(100), bed.disk.counters().resets), (vec![(2, Err(DiskError::TimedOut))], 0));
 }
 
 #[test]
-fn a_late_answer_completes_with_timed_out_only_after_the_reset_is_confirmed() {
+fn a_device_that_asks_for_a_reset_gets_one() {
     let bed = Bed::new(|_| ());
-    bed.device().reset_reads = 2;
+    bed.poll(0);
+    bed.device().needs_reset = true;
+    assert_eq!((bed.poll(999_999_999), bed.disk.counters().resets), (vec![], 0), "the status is looked at once a second");
+    assert_eq!((bed.poll(1_000_000_000), bed.disk.counters().resets), (vec![], 1));
+    assert_eq!(incidents(&bed), [Incident::Broken]);
+    bed.assert_works(1_000_000_000);
+}
+
+fn incidents(bed: &Bed) -> Vec<Incident> {
+    std::iter::from_fn(|| bed.disk.take_incident()).collect()
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_written_off_without_a_reset_and_late_answers_bring_it_back() {
+    let bed = Bed::new(|_| ());
+    let resets = bed.device().resets;
     bed.wrong(Wrong::Silent);
     bed.write(1);
     bed.write(2);
     bed.work();
     assert_eq!(bed.poll(1000), [(2, Ok(()))]);
+    bed.wrong(Wrong::Silent);
     bed.write(3);
-    assert_eq!(bed.poll(1099), []);
-    let resets = bed.device().resets;
-    assert_eq!(bed.poll(1100), [], "reset, but not confirmed");
-    assert_eq!(bed.device().resets, resets + 1);
-    assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 1), 4), Err(SubmitError::Full));
-    assert_eq!(bed.poll(1101), []);
-    assert_eq!(bed.poll(1102), [(1, Err(DiskError::TimedOut)), (3, Err(DiskError::TimedOut))]);
-    assert_eq!((bed.disk.counters().timeouts, bed.disk.counters().resets), (2, 1));
-    bed.assert_works(1103);
+    bed.work();
+    assert_eq!((bed.poll(1099), bed.disk.is_dead()), (vec![], false));
+    // All that is in flight is told: the disk is written off as a whole.
+    assert_eq!(bed.poll(1100), [(1, Err(DiskError::TimedOut)), (3, Err(DiskError::TimedOut))]);
+    assert!(bed.disk.is_dead());
+    assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 1), 4), Err(SubmitError::Failed));
+    assert_eq!(bed.submit_in(Lane::Beat, 4), Err(SubmitError::Failed));
+    assert_eq!((bed.poll(100_000), bed.device().resets), (vec![], resets), "told once, and never reset");
+    assert_eq!(incidents(&bed), [Incident::WrittenOff { unanswered: 2 }]);
+    bed.device().answer_one_late();
+    assert_eq!(bed.poll(100_050), [(1, Ok(()))]);
+    assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 1), 4), Err(SubmitError::Failed), "one is still away");
+    bed.device().answer_late();
+    assert_eq!(bed.poll(101_100), [(3, Ok(()))]);
+    assert_eq!(incidents(&bed), [Incident::Back { away_ns: 100_000 }]);
+    assert_eq!((bed.disk.is_dead(), bed.disk.counters().timeouts, bed.disk.counters().resets), (false, 2, 0));
+    bed.assert_works(101_101);
 }
 
 #[test]
-fn failures_come_in_pieces_where_there_is_little_room() {
+fn lateness_is_told_in_pieces_where_there_is_little_room() {
     let bed = Bed::new(|_| ());
     (0..3).for_each(|n| bed.write(n));
     bed.poll(0);
-    let mut told = 0;
+    let mut told = Vec::new();
     let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
     for now in 100..110 {
-        told += bed.disk.poll(now, &mut out);
+        let count = bed.disk.poll(now, &mut out);
+        told.extend(out[..count].iter().map(|c| (c.cookie.0, c.result)));
     }
-    assert_eq!((told, out[0].result), (3, Err(DiskError::TimedOut)));
+    assert_eq!(told, [0, 1, 2].map(|n| (n, Err(DiskError::TimedOut))));
+    bed.work();
+    assert_eq!(bed.poll(120).len(), 3, "late answers");
     bed.assert_works(200);
 }
 
 #[test]
-fn a_device_that_ignores_its_reset_is_cut_off_before_buffers_are_given_back() {
+fn a_machine_that_ends_waits_less_long_also_for_what_is_in_flight() {
     let bed = Bed::new(|_| ());
-    bed.device().reset_reads = u32::MAX;
     bed.write(1);
     bed.poll(0);
-    assert_eq!(bed.poll(100), []);
+    assert_eq!(bed.poll(50), []);
+    bed.disk.hurry(50);
+    assert_eq!(bed.poll(50), [(1, Err(DiskError::TimedOut))]);
+}
+
+#[test]
+fn a_device_that_ignores_its_reset_is_cut_off_and_dead() {
+    let bed = Bed::new(|_| ());
+    bed.device().reset_reads = u32::MAX;
+    bed.wrong(Wrong::Len(2));
+    bed.write(1);
+    bed.work();
+    assert_eq!(bed.poll(100), [(1, Err(DiskError::Io))]);
     assert_eq!(bed.poll(149), []);
     assert!(!bed.device().cut_off);
-    assert_eq!(bed.poll(150), [(1, Err(DiskError::Dead))]);
-    assert!(bed.device().cut_off);
+    assert_eq!(bed.poll(150), []);
+    assert!(bed.device().cut_off && bed.disk.is_dead());
     assert_eq!(bed.submit(Operation::Flush, 0, &[], 2), Err(SubmitError::Failed));
+    assert_eq!(incidents(&bed), [Incident::Broken, Incident::Dead]);
     assert_eq!(bed.poll(1000), []);
 }
 
 #[test]
-fn a_disk_that_changed_at_its_reset_is_dead() {
+fn a_disk_that_grew_or_shrank_goes_on_at_its_recorded_size() {
+    for capacity in [SECTORS + 8, SECTORS - 8] {
+        let bed = Bed::new(|_| ());
+        bed.poll(0);
+        bed.device().config[0] = capacity;
+        bed.poll(1_000_000_000);
+        assert_eq!(incidents(&bed), [Incident::Resized { from: SECTORS.into(), to: capacity.into() }]);
+        assert_eq!(bed.disk.info().capacity, u64::from(SECTORS));
+        // Neither the time-out nor the reset that follow find another disk.
+        bed.wrong(Wrong::Silent);
+        bed.write(1);
+        bed.work();
+        bed.poll(1_000_000_000);
+        assert_eq!(bed.poll(1_000_000_100), [(1, Err(DiskError::TimedOut))]);
+        bed.device().needs_reset = true;
+        bed.poll(2_000_000_000);
+        bed.device().answer_late();
+        assert_eq!(bed.poll(2_000_000_001), [(1, Ok(()))]);
+        assert_eq!(bed.disk.counters().resets, 1);
+        bed.assert_works(2_000_000_002);
+    }
+}
+
+#[test]
+fn another_disk_after_a_reset_is_dead() {
     let bed = Bed::new(|_| ());
-    bed.write(1);
     bed.poll(0);
-    bed.device().config[0] = SECTORS - 1;
-    assert_eq!(bed.poll(100), [(1, Err(DiskError::TimedOut))]);
+    bed.device().config[3] = 3;
+    bed.device().needs_reset = true;
+    bed.poll(1_000_000_000);
+    assert!(bed.disk.is_dead());
+    assert_eq!(incidents(&bed), [Incident::Broken, Incident::Dead]);
     assert_eq!(bed.submit(Operation::Flush, 0, &[], 2), Err(SubmitError::Failed));
 }
 
 #[test]
-fn a_device_that_never_answers_is_given_up_after_some_resets() {
+fn a_device_that_breaks_the_protocol_again_and_again_is_given_up() {
     let bed = Bed::new(|_| ());
     let mut resets = 0;
-    while bed.submit(Operation::Flush, 0, &[], 1).is_ok() {
-        bed.poll(resets * 1000);
-        assert_eq!(bed.poll(resets * 1000 + 100), [(1, Err(DiskError::TimedOut))]);
+    while !bed.disk.is_dead() {
+        bed.wrong(Wrong::Len(2));
+        bed.write(1);
+        bed.work();
+        assert_eq!(bed.poll(0), [(1, Err(DiskError::Io))]);
         resets += 1;
         assert!(resets < 10, "never given up");
     }
@@ -313,7 +414,7 @@ fn small_limits_of_a_device_are_kept() {
         d.queue_max = 8;
     });
     let info = bed.disk.info();
-    assert_eq!((info.max_segments, info.depth, info.discard, info.write_zeroes), (2, 8, false, false));
+    assert_eq!((info.max_segments, info.depth, info.discard, info.write_zeroes), (2, 7, false, false));
     assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 3), 1), Err(SubmitError::Invalid));
     bed.assert_works(0);
 }

@@ -1,7 +1,6 @@
 //! The runs of frames that a pool is made of, and a number without holes for each frame.
 
 use crate::addr::Hfn;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
 /// A run of frames.
@@ -22,6 +21,15 @@ pub enum RegionError {
     Range,
 }
 
+impl core::fmt::Display for RegionError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Count => f.write_str("its memory lies in too many pieces, or in none"),
+            Self::Range => f.write_str("its pieces of memory overlap, or lie too high"),
+        }
+    }
+}
+
 /// A region and the position of its first frame among all.
 #[derive(Clone, Copy)]
 struct Placed {
@@ -40,9 +48,12 @@ impl Regions {
     pub(super) const MAX: usize = 8;
 
     pub(super) fn place(regions: &[FrameRegion]) -> Result<Self, RegionError> {
-        let mut sorted: Vec<FrameRegion> = regions.iter().copied().filter(|r| r.count > 0).collect();
+        let mut sorted = ArrayVec::<FrameRegion, { Self::MAX }>::new();
+        for region in regions.iter().filter(|r| r.count > 0) {
+            sorted.try_push(*region).map_err(|_| RegionError::Count)?;
+        }
         sorted.sort_unstable_by_key(|r| r.first);
-        if sorted.is_empty() || sorted.len() > Self::MAX {
+        if sorted.is_empty() {
             return Err(RegionError::Count);
         }
         let mut all = ArrayVec::new();

@@ -73,6 +73,26 @@ fn a_frame_that_holds_another_page_by_now_is_not_claimed() {
 }
 
 #[test]
+fn a_frame_is_taken_once_from_its_own_page_and_neither_pinned_nor_claimed() {
+    let table = FrameTable::new(&[region(0, 1)]).unwrap();
+    let hfn = table.map(table.alloc().unwrap(), owner(0));
+    assert_eq!(table.take(hfn, owner(1)), Err(Busy));
+    let pin = table.pin(hfn, owner(0)).unwrap();
+    assert_eq!(table.take(hfn, owner(0)), Err(Busy));
+    table.unpin(pin);
+    table.claim(hfn, owner(0)).unwrap();
+    assert_eq!(table.take(hfn, owner(0)), Err(Busy));
+    table.unclaim(hfn);
+    let frame = table.take(hfn, owner(0)).unwrap();
+    assert_eq!((table.claim(hfn, owner(0)), table.pin(hfn, owner(0)).err()), (Err(Busy), Some(Busy)));
+    assert_eq!((table.take(hfn, owner(0)), table.owned_by(ObjectId(3))), (Err(Busy), 0));
+    table.put_back(frame, owner(0));
+    assert_eq!((table.owner(hfn), table.owned_by(ObjectId(3))), (Some(owner(0)), 1));
+    table.free(table.take(hfn, owner(0)).unwrap());
+    assert_eq!(table.free_count(), 1);
+}
+
+#[test]
 fn regions_that_overlap_or_need_more_than_32_bits_are_refused() {
     let error = |regions: &[FrameRegion]| FrameTable::new(regions).err();
     assert_eq!(error(&[region(0, 2), region(1, 1)]), Some(RegionError::Range));

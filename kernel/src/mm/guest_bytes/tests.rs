@@ -77,9 +77,11 @@ fn what_is_no_ram_is_named_by_its_first_byte() {
 #[test]
 fn a_page_that_is_not_there_now_or_ever_is_said_so() {
     let bed = Bed::new();
-    for (answer, expected) in
-        [(NotNow::Wait, GuestAccess::NotResident(Gpa::new(0x1000))), (NotNow::Lost, GuestAccess::Lost(Gpa::new(0x1000)))]
-    {
+    for (answer, expected) in [
+        (NotNow::Wait, GuestAccess::NotResident(Gpa::new(0x1000))),
+        (NotNow::Lost, GuestAccess::Lost(Gpa::new(0x1000))),
+        (NotNow::Unwritable, GuestAccess::Unwritable(Gpa::new(0x1000))),
+    ] {
         let fake = Fake { answer: Err(answer), ..Fake::new(&bed) };
         assert_eq!(fake.bytes().read(Gpa::new(0x1000), &mut [0; 8]), Err(expected));
         assert_eq!(fake.calls.get(), 1);

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub enum Progress {
     /// The budget is used up.
     More,
-    /// A page is pinned, claimed, going out or coming in: come back when that transfer has ended.
+    /// All but pages that are pinned, claimed, going out or coming in has been given back: come back when their transfers have ended.
     Busy,
     /// Nothing is left; the number may be freed.
     Done,
@@ -20,6 +20,14 @@ pub enum Progress {
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
     next: AtomicU32,
+    /// How many pages of this pass were busy.
+    busy: AtomicU32,
+    /// The first of them.
+    first_busy: AtomicU32,
+    /// One beyond the last of them.
+    busy_end: AtomicU32,
+    /// One beyond the last page of this pass; 0 for the first pass, which goes over all.
+    end: AtomicU32,
     generation: AtomicU64,
     done: AtomicBool,
 }
@@ -47,25 +55,58 @@ impl MemoryObject {
     pub fn teardown_step(&self, passed: &Passed, budget: u32) -> Progress {
         assert!(self.state() == ObjectState::Teardown, "a teardown is begun first");
         passed.covers(self.id, self.teardown.generation.load(Ordering::Acquire));
-        let first = self.teardown.next.load(Ordering::Acquire);
+        let cursor = &self.teardown;
+        let first = cursor.next.load(Ordering::Acquire);
+        // A later pass looks again only where the one before has met busy pages.
+        let end = match cursor.end.load(Ordering::Acquire) {
+            0 => self.layout.pages(),
+            end => end,
+        };
         let mut left = budget;
-        for page in self.pages(first..self.layout.pages()) {
-            self.teardown.next.store(page.index().0, Ordering::Release);
+        for page in self.pages(first..end) {
+            cursor.next.store(page.index().0, Ordering::Release);
             if left == 0 {
-                return Progress::More;
+                return cursor.unfinished();
             }
             left -= 1;
             match page.forget() {
                 Ok(Some(frame)) => self.frames.free(frame),
                 Ok(None) => {}
-                Err(_) => return Progress::Busy,
+                Err(_) => cursor.note_busy(page.index().0),
             }
         }
-        self.teardown.next.store(self.layout.pages(), Ordering::Release);
+        cursor.next.store(end, Ordering::Release);
+        if cursor.begin_next_pass() {
+            return Progress::Busy;
+        }
         if !self.table.prune(left as usize) {
             return Progress::More;
         }
-        self.teardown.done.store(true, Ordering::Release);
+        cursor.done.store(true, Ordering::Release);
         Progress::Done
+    }
+}
+
+impl Cursor {
+    fn note_busy(&self, page: u32) {
+        if self.busy.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.first_busy.store(page, Ordering::Release);
+        }
+        self.busy_end.store(page + 1, Ordering::Release);
+    }
+
+    /// Goes back to the busy pages of the pass that has ended; returns whether there were any.
+    fn begin_next_pass(&self) -> bool {
+        if self.busy.swap(0, Ordering::AcqRel) == 0 {
+            return false;
+        }
+        self.next.store(self.first_busy.load(Ordering::Acquire), Ordering::Release);
+        self.end.store(self.busy_end.load(Ordering::Acquire), Ordering::Release);
+        true
+    }
+
+    /// Returns how a pass stands that has used its budget up: one that only looks again at busy pages keeps no CPU from idling.
+    fn unfinished(&self) -> Progress {
+        if self.end.load(Ordering::Acquire) == 0 { Progress::More } else { Progress::Busy }
     }
 }

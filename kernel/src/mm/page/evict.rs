@@ -68,14 +68,23 @@ impl Page<'_> {
     ///
     /// # Errors
     /// [`Refused`] says what stands in the way; [`Refused::Dirty`] calls for [`Page::begin_write_out`].
+    #[inline(always)]
     pub fn evict_clean(&self) -> Result<Unmapped, Refused> {
-        let hfn = self.claim()?;
-        let to = |old: Seen| match (old.is_dirty(), old.has_block()) {
-            (true, _) => Err(Refused::Dirty),
-            (false, true) => Ok(self.slot.encode(Leaf::Paged(self.frames().checksum(hfn)))),
-            (false, false) => Ok(self.slot.encode(Leaf::Zero)),
-        };
-        self.unmap_to(hfn, to)
+        loop {
+            let (seen, hfn) = self.present()?;
+            if seen.is_dirty() {
+                return Err(Refused::Dirty);
+            }
+            let frame = self.frames().take(hfn, self.owner()).map_err(|_| Refused::Pinned)?;
+            let to = match seen.has_block() {
+                true => Leaf::Paged(self.frames().checksum_of(&frame)),
+                false => Leaf::Zero,
+            };
+            if self.replace(seen, self.slot.encode(to)).is_ok() {
+                return Ok(Unmapped::new(self.object, frame));
+            }
+            self.frames().put_back(frame, self.owner());
+        }
     }
 
     /// Anything settled -> Loaned: the guest has given the page back, its content is void. A resident page gives its frame.
@@ -89,8 +98,8 @@ impl Page<'_> {
                 self.unmap_to(hfn, |_| Ok(self.slot.encode(Leaf::Loaned))).map(Some)
             }
             _ => {
-                let settled = |leaf| matches!(leaf, Leaf::Untouched | Leaf::Zero | Leaf::Paged(_) | Leaf::Loaned);
-                self.transition(settled, Leaf::Loaned)?;
+                let settled = |seen: Seen| seen.reads_as_zeros() || matches!(seen.leaf(), Leaf::Paged(_));
+                self.transition(settled, self.slot.encode(Leaf::Loaned))?;
                 Ok(None)
             }
         }
@@ -105,7 +114,10 @@ impl Page<'_> {
                 Ok(Some(self.frames().unmap(hfn, self.owner())))
             }
             busy @ (Leaf::GoingOut(_) | Leaf::ComingIn(_)) => Err(Refused::State(busy)),
-            settled => self.exchange(settled, Leaf::Untouched).map(|()| None),
+            settled => {
+                let is_settled = |seen: Seen| seen.leaf() == settled;
+                self.transition(is_settled, self.slot.encode(Leaf::Untouched)).map(|_| None)
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! Into memory: demand-zero and page-in.
 
-use super::{Frame, Page, Refused};
+use super::{Before, Frame, Page, Refused};
+use crate::addr::Hfn;
 use crate::mm::{
     crc::Crc32c,
     leaf::{Leaf, Mapping, TransferIndex},
+    table::Seen,
 };
 
 /// Whether the guest asked for the page that is installed: it then starts as referenced.
@@ -16,14 +18,29 @@ pub enum Reason {
 }
 
 impl Page<'_> {
-    /// Maps a frame that the caller has zeroed: Untouched, Zero, Loaned -> Present.
+    /// Shows the guest `zeros`, the shared frame, read-only: Untouched, Zero, Loaned -> Untouched.
+    ///
+    /// No flush: the leaf permitted nothing before. The flush is due when a frame takes its place.
+    ///
+    /// # Errors
+    /// [`Refused::State`]: the page is in another state by now, or shows the frame already.
+    #[inline]
+    pub fn show_zeros(&self, zeros: Hfn) -> Result<(), Refused> {
+        let seen = self.slot.load();
+        if !seen.reads_as_zeros() || seen.shown_zeros().is_some() {
+            return Err(Refused::State(seen.leaf()));
+        }
+        self.replace(seen, self.slot.showing_zeros(zeros)).map_err(|now| Refused::State(now.leaf()))
+    }
+
+    /// Maps a frame that the caller has zeroed: Untouched, Zero, Loaned -> Present; returns what the
+    /// guest could see there before.
     ///
     /// # Errors
     /// The frame comes back if the page is in another state by now: somebody was faster.
-    pub fn install_zero(&self, frame: Frame) -> Result<(), Frame> {
+    pub fn install_zero(&self, frame: Frame) -> Result<Before, Frame> {
         let mapping = self.map(frame, Flags { accessed: true, has_block: false });
-        let reads_as_zeros = |leaf| matches!(leaf, Leaf::Untouched | Leaf::Zero | Leaf::Loaned);
-        let installed = self.transition(reads_as_zeros, Leaf::Present(mapping));
+        let installed = self.transition(Seen::reads_as_zeros, self.slot.encode(Leaf::Present(mapping)));
         self.or_back(mapping, installed)
     }
 
@@ -53,6 +70,7 @@ impl Page<'_> {
     ///
     /// # Panics
     /// If the page is not coming in by this transfer (our bug: only the transfer ends that state).
+    #[inline(always)]
     pub fn finish_page_in(&self, transfer: TransferIndex, frame: Frame, crc: Crc32c, reason: Reason) {
         self.frames().set_checksum_of(&frame, crc);
         let flags = Flags { accessed: reason == Reason::Demand, has_block: true };
@@ -69,7 +87,7 @@ impl Page<'_> {
         assert!(back.is_ok(), "a page that comes in waits for its transfer");
     }
 
-    #[inline]
+    #[inline(always)]
     fn install(&self, from: Leaf, frame: Frame, flags: Flags) -> Result<(), Frame> {
         let mapping = self.map(frame, flags);
         let installed = self.exchange(from, Leaf::Present(mapping));
@@ -77,14 +95,14 @@ impl Page<'_> {
     }
 
     /// Makes the frame this page's, before the leaf says so.
-    #[inline]
+    #[inline(always)]
     fn map(&self, frame: Frame, flags: Flags) -> Mapping {
         let hfn = self.frames().map(frame, self.owner());
         Mapping { hfn, accessed: flags.accessed, dirty: false, has_block: flags.has_block }
     }
 
-    #[inline]
-    fn or_back(&self, mapping: Mapping, installed: Result<(), Refused>) -> Result<(), Frame> {
+    #[inline(always)]
+    fn or_back<T>(&self, mapping: Mapping, installed: Result<T, Refused>) -> Result<T, Frame> {
         installed.map_err(|_| self.frames().unmap(mapping.hfn, self.owner()))
     }
 }

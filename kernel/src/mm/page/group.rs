@@ -41,6 +41,17 @@ pub enum Ready {
     Clean(SettledClean),
 }
 
+impl Ready {
+    /// Returns which page.
+    #[inline]
+    pub const fn index(&self) -> PageIndex {
+        match self {
+            Self::Out(settled) => settled.index(),
+            Self::Clean(settled) => settled.index(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Line {
     index: PageIndex,
@@ -161,18 +172,18 @@ impl Group {
         lines.iter().take_while(follows).map(|line| Hfn::new(u64::from(line.frame)))
     }
 
-    /// Returns the frames of lines of which none has been taken.
+    /// Tells the numbers of the frames of lines from `first` on, of which none has been taken.
     ///
     /// # Panics
-    /// If the flush has not passed (our bug).
+    /// If the flush has not passed, or there are fewer lines (our bug).
     #[inline]
-    pub fn frames(&self, lines: Range<usize>) -> impl Iterator<Item = Hfn> {
+    pub fn tell_frames(&self, first: usize, frames: &mut [u32]) {
         self.check_settled();
-        let number = |line: &Line| {
+        let lines = &self.lines[first..first + frames.len()];
+        lines.iter().zip(frames).for_each(|(line, frame)| {
             debug_assert!(line.frame != TAKEN, "nobody has taken these pages");
-            Hfn::new(u64::from(line.frame))
-        };
-        self.lines[lines].iter().map(number)
+            *frame = line.frame;
+        });
     }
 
     /// Keeps the checksums of lines from `from` on.
@@ -253,7 +264,11 @@ mod tests {
         let mut group = leaving(&bed, &[3, 4, 5, 7]);
         group.settle(&bed.passed());
         let lengths = |group: &Group| [0, 1, 3].map(|line| group.run(line, 9).count());
-        assert_eq!((lengths(&group), group.run(0, 2).count(), group.frames(0..4).count()), ([3, 2, 1], 2, 4));
+        assert_eq!((lengths(&group), group.run(0, 2).count()), ([3, 2, 1], 2));
+        let mut told = [0; 4];
+        group.tell_frames(0, &mut told);
+        let frames: Vec<_> = group.run(0, 9).chain(group.run(3, 9)).map(|hfn| hfn.as_u64() as u32).collect();
+        assert_eq!(told[..], frames);
         let Ready::Out(settled) = group.take(1) else { panic!("it goes out") };
         bed.object.page(PageIndex(4)).unwrap().abort_write_out(settled);
         assert_eq!((lengths(&group), group.lowest(), group.left()), ([1, 0, 1], Some(PageIndex(3)), 3));
@@ -286,7 +301,7 @@ mod tests {
     #[should_panic(expected = "before its flush")]
     fn a_frame_that_is_asked_for_before_the_flush_is_our_bug() {
         let bed = Bed::new();
-        let _ = leaving(&bed, &[0]).frames(0..1).count();
+        leaving(&bed, &[0]).tell_frames(0, &mut [0]);
     }
 
     #[test]

@@ -22,6 +22,6 @@ impl Page<'_> {
         if self.slot.is_kept_by_cpu() {
             return Some(Translation { hfn: self.touch(access).ok()?, writes: access == Access::Write });
         }
-        Some(Translation { hfn: seen.frame()?, writes: seen.permits(Access::Write) })
+        Some(Translation { hfn: seen.frame().or_else(|| seen.shown_zeros())?, writes: seen.permits(Access::Write) })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Entry;
 use crate::addr::Hfn;
-use crate::mm::leaf::{self, Format, Leaf, frame_of, is_resident};
+use crate::mm::leaf::{self, Format, Leaf, frame_of, is_resident, shows_zeros};
 
 /// One leaf of a table.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,12 @@ impl<E: Entry> Slot<E> {
     #[inline]
     pub fn encode(&self, leaf: Leaf) -> Seen {
         self.seen(self.format.encode(leaf))
+    }
+
+    /// Returns the word of an untouched page that shows the shared frame of zeros.
+    #[inline]
+    pub fn showing_zeros(&self, zeros: Hfn) -> Seen {
+        self.seen(self.format.showing_zeros(zeros))
     }
 
     /// Replaces the leaf, if it still is what was seen, A and D included.
@@ -90,10 +96,28 @@ impl Seen {
         self.format.decode(self.word)
     }
 
+    /// Returns whether the page has no frame and no content.
+    #[inline]
+    pub const fn reads_as_zeros(self) -> bool {
+        leaf::reads_as_zeros(self.word)
+    }
+
+    /// Returns the shared frame of zeros, if the leaf shows that to the guest.
+    #[inline]
+    pub fn shown_zeros(self) -> Option<Hfn> {
+        shows_zeros(self.word).then(|| frame_of(self.word))
+    }
+
     /// Returns the frame of a present leaf.
     #[inline]
     pub fn frame(self) -> Option<Hfn> {
         is_resident(self.word).then(|| frame_of(self.word))
+    }
+
+    /// Returns the frame of a present leaf with A set.
+    #[inline(always)]
+    pub fn accessed_frame(self) -> Option<Hfn> {
+        (is_resident(self.word) && self.word & self.format.accessed != 0).then(|| frame_of(self.word))
     }
 
     /// Returns a number below 8 for the state, the same for all leaves of one state.
@@ -151,7 +175,8 @@ impl Seen {
         let bit = match access {
             Access::Read => 1 << 0,
             Access::Write => 1 << 1,
-            // No leaf of ours forbids it alone: EPT has a bit of its own, NPT the first one and the absence of bit 63.
+            // EPT has a bit of its own, NPT the sign. Only a leaf of the shared zeros has it so.
+            Access::Execute if shows_zeros(self.word) => 0,
             Access::Execute => 1 << 0,
         };
         self.word & bit != 0

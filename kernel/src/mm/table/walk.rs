@@ -28,6 +28,14 @@ impl<M: TableMemory> Table<M> {
         Slots { table: self, next, end: end.as_u64().min(GFN_LIMIT), page: self.memory.page(self.root()), run_end: next }
     }
 
+    /// Returns how many pages from `gfn` on certainly have no path: to the end of the entry that is empty; 0 where there is a path.
+    pub fn gap(&self, gfn: Gfn) -> u64 {
+        match self.reach(gfn) {
+            Reached::LeafTable(_) => 0,
+            Reached::Nothing(level) => skip(gfn.as_u64(), level) - gfn.as_u64(),
+        }
+    }
+
     /// Gives at most `budget` table pages back, deepest first; returns whether nothing but the root is left to give.
     ///
     /// Nobody may walk the table any more, hardware included. What the leaves said is forgotten.

@@ -6,23 +6,29 @@
 //!   Active ─renew───┘                                              └ a write fails ───> Failed
 //! ```
 
-use super::{Phase, Space, SpaceId, Spaces};
+use super::{Phase, SpaceId, Spaces};
 use crate::addr::PAGE_SIZE;
-use crate::block::DiskError;
+use crate::block::{Disk, DiskError, SectorRange};
 use crate::mm::layout::RamLayout;
 use crate::paging::space::record::Contents;
-use crate::paging::space::{Drain, Owner, Residue, SpaceState, Uuid};
+use crate::paging::space::{Owner, Record, RecordFormat, Residue, SpaceState, Uuid};
 use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 
 impl Spaces {
-    /// Takes the smallest free space that fits and starts to activate it; `None` if there is none now.
+    /// Takes the smallest free space that fits, on a disk that answers and not kept for another partition, and starts to
+    /// activate it; `None` if there is none now.
     pub fn acquire(&'static self, owner: &str, ram: &RamLayout, epoch: u64) -> Option<SpaceId> {
-        let fits = |space: &Space| space.place.area.fits(ram.pages());
-        let mut fitting: Vec<_> = (0..self.spaces.len()).filter(|&n| fits(&self.spaces[n])).map(SpaceId).collect();
+        let fits = |id: &SpaceId| self.place(*id).area.fits(ram.pages()) && !self.disk(*id).is_dead();
+        let mut fitting: Vec<_> = (0..self.spaces.len()).map(SpaceId).filter(fits).collect();
         fitting.sort_by_key(|&id| self.place(id).area.bytes());
-        let id = fitting.into_iter().find(|&id| self.claim(id, owner))?;
+        let mut strangers = Vec::new();
+        let choosing = self.choosing.lock();
+        let chosen = fitting.into_iter().find(|&id| self.is_for(id, owner) && self.claim(id, owner, &mut strangers));
+        drop(choosing);
+        strangers.into_iter().for_each(|id| self.tasks.start(self.scrub(id)));
+        let id = chosen?;
         self.start_activation(id, owner, ram, epoch);
         Some(id)
     }
@@ -33,8 +39,9 @@ impl Spaces {
         self.start_activation(id, owner, ram, epoch);
     }
 
-    /// Takes a space for `owner` if it is free, and clean or its own; a stranger's is scrubbed first and found at a later try.
-    fn claim(&'static self, id: SpaceId, owner: &str) -> bool {
+    /// Takes a space for `owner` if it is free, and clean or its own; one with a stranger's pages has to be scrubbed first and is
+    /// found at a later try.
+    fn claim(&self, id: SpaceId, owner: &str, strangers: &mut Vec<SpaceId>) -> bool {
         let mut inner = self.space(id).inner.lock();
         if inner.phase != Phase::Free {
             return false;
@@ -44,10 +51,11 @@ impl Spaces {
             record.residue == Residue::Stale && !is_owners
         });
         inner.phase = if is_strangers { Phase::Releasing } else { Phase::Activating };
-        drop(inner);
-        if is_strangers {
-            self.tasks.start(self.scrub(id));
+        if !is_strangers {
+            (inner.user, inner.is_selected) = (Some(Uuid::from_name(owner)), false);
         }
+        drop(inner);
+        strangers.extend(is_strangers.then_some(id));
         !is_strangers
     }
 
@@ -55,10 +63,15 @@ impl Spaces {
         let name = ArrayString::from(owner).unwrap_or_default();
         let ram = *ram;
         self.tasks.start(async move {
-            let result = self.activate(id, name, &ram, epoch).await;
-            self.space(id).inner.lock().phase = result.map_or_else(Phase::Failed, |()| Phase::Active);
-            if let Err(error) = result {
-                self.trouble(id, &format!("cannot be made ready: {error:?}"));
+            match self.activate(id, name, &ram, epoch).await {
+                Ok(()) => {
+                    let mut inner = self.space(id).inner.lock();
+                    (inner.phase, inner.failures) = (Phase::Active, 0);
+                }
+                Err(error) => {
+                    self.trouble(id, &format!("cannot be made ready: {error}; it is tried again later"));
+                    self.set_aside(id, error);
+                }
             }
         });
     }
@@ -68,14 +81,22 @@ impl Spaces {
         // No reader may take the old header for that of what comes now.
         self.deselect(id).await?;
         self.write(id, 0, &[0; PAGE_SIZE as usize]).await?;
+        // Nor old bits: a crash writes only the sectors of the bitmap that have some.
+        let bitmap = contents.layout.bitmap();
+        self.zero(id, SectorRange { first: bitmap.start / 512, count: bitmap.len / 512 }).await?;
+        let is_original = |record: &Record| record.format == RecordFormat::Original;
+        let was_original = self.space(id).inner.lock().record.as_ref().is_some_and(is_original);
         let owner = Owner { name, partition: Uuid::from_name(&name), node: self.node, epoch };
         self.change(id, |record| {
             record.state = SpaceState::Active;
             record.residue = Residue::Stale;
             (record.owner, record.contents) = (Some(owner), Some(contents));
-            (record.drain, record.crash) = (Drain::default(), None);
+            record.forget_dump();
+            record.format = RecordFormat::Extended;
         })
-        .await
+        .await?;
+        // A program that knows no extended records would take the copy before, which says FREE, for the newest.
+        if was_original { self.change(id, |_| ()).await } else { Ok(()) }
     }
 
     /// Returns whether an acquired space can take pages: `None` while it is on the way.

@@ -1,171 +1,200 @@
-//! Claims on spaces: taken before anything is written, renewed while the node runs, taken away when it stops in order.
+//! Claims on spaces: taken before anything is written, given back when the node stops in order.
 //!
-//! Who finds at a beat that another node has taken the claim gives the disk up at once: from then on nothing is submitted to it. That
-//! bounds what a node can spoil that was stopped for longer than others watch, and then goes on, to half a second; a disk without
-//! compare-and-write cannot do better.
+//! The rules are `paging::space::taking` and `holding`; here they meet the disks. Every space is taken by a task of its own, so that a disk
+//! that hangs, or a claim that is watched, keeps no other waiting. [`super::beats`] renews the claims.
 //!
-//! A memory-backed disk is nobody else's and has no claims.
+//! A memory-backed disk belongs to no other node and has no claims.
 
+use super::retry::patiently;
 use super::{SpaceId, Spaces};
 use crate::arch::time;
-use crate::block::DiskError;
+use crate::block::patience::SpaceAccess;
+use crate::block::{DiskError, Lane};
 use crate::console::event::Event;
 use crate::node::report;
 use crate::node::task::until;
-use crate::paging::space::Uuid;
-use crate::paging::space::claim::{BEAT_NS, CLAIM_LEN, Claim, SETTLE_NS, Verdict, Watch};
+use crate::paging::space::claim::{CLAIM_LEN, Claim, Claims, Mark, PAGE_LEN};
+use crate::paging::space::copies::{Sequence, TAIL_LEN, newest};
+use crate::paging::space::holding::Holding;
+use crate::paging::space::succession::Succession;
+use crate::paging::space::taking::{Look, Step, Taking};
+use crate::paging::space::{Record, Uuid};
+use alloc::boxed::Box;
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// When claims are renewed.
-#[derive(Debug)]
-pub(super) struct Beats {
-    /// The next one; never, before there is anything to renew and after it was given up.
-    due_ns: AtomicU64,
-    /// One is under way.
-    beating: AtomicBool,
-    /// How many there were.
-    count: AtomicU64,
+/// How long a stop in order waits for disks that do not answer; a claim that stays is watched by the next start.
+const LAST_PATIENCE_NS: u64 = 10_000_000_000;
+
+/// The last 12 KiB of a space: claims and both records.
+pub(super) struct Ending {
+    claims: [u8; PAGE_LEN],
+    tail: [u8; TAIL_LEN],
 }
 
-impl Beats {
-    pub(super) const fn new() -> Self {
-        Self { due_ns: AtomicU64::new(u64::MAX), beating: AtomicBool::new(false), count: AtomicU64::new(1) }
+impl Ending {
+    /// Returns the newest record, if one is valid.
+    pub(super) fn record(&self, capacity: u64) -> Option<Record> {
+        newest(&self.tail, capacity).ok()
+    }
+
+    /// Returns the two copies of the record.
+    pub(super) const fn tail(&self) -> &[u8; TAIL_LEN] {
+        &self.tail
     }
 }
 
 impl Spaces {
-    /// Claims these spaces; watches those that are claimed already, and refuses those that somebody else is at.
-    pub(super) async fn claim_all(&self, ids: Vec<SpaceId>) {
-        let free = self.watch(ids).await;
-        let mut written = Vec::new();
-        for id in free {
-            match self.write_claim(id, Some(self.own_claim())).await {
-                Ok(()) => written.push(id),
-                Err(error) => self.refuse(id, &format!("cannot be claimed: {error:?}")),
-            }
-        }
-        if !written.is_empty() {
-            sleep(SETTLE_NS).await;
-        }
-        for id in written {
-            match self.read_claim(id).await {
-                Ok(Some(claim)) if claim.node == self.node => self.space(id).inner.lock().is_claimed = true,
-                Ok(Some(claim)) => self.refuse_in_use(id, claim.node),
-                other => self.refuse(id, &format!("lost its claim: {other:?}")),
-            }
-        }
-        self.beats.due_ns.store(time::now_ns() + BEAT_NS, Ordering::Release);
-    }
-
-    /// Returns those that nobody is at, as soon as that is known of all.
-    async fn watch(&self, ids: Vec<SpaceId>) -> Vec<SpaceId> {
-        let (mut free, mut watched) = (Vec::new(), Vec::new());
+    /// Claims these spaces; watches those that are claimed already, and refuses those that another node is at.
+    pub(super) async fn claim_all(&'static self, ids: Vec<SpaceId>) {
+        let left = Arc::new(AtomicUsize::new(ids.len()));
         for id in ids {
-            match self.read_claim(id).await {
-                Ok(None) => free.push(id),
-                Ok(Some(claim)) => {
-                    self.tell_watching(id, claim.node);
-                    watched.push((id, Watch::new(Some(claim), time::now_ns())));
+            let left = left.clone();
+            self.tasks.start(async move {
+                if let Err(error) = self.claim_space(id).await {
+                    self.trouble(id, &format!("cannot be claimed: {error}; it is tried again later"));
+                    self.set_aside(id, error);
                 }
-                Err(error) => self.refuse(id, &format!("cannot be read: {error:?}")),
-            }
+                left.fetch_sub(1, Ordering::AcqRel);
+            });
         }
-        while !watched.is_empty() {
-            sleep(BEAT_NS).await;
-            let mut still = Vec::new();
-            for (id, watch) in watched {
-                let seen = self.read_claim(id).await;
-                match seen.map(|seen| watch.look(seen, time::now_ns())) {
-                    Ok(Verdict::Free) => free.push(id),
-                    Ok(Verdict::Watch) => still.push((id, watch)),
-                    Ok(Verdict::InUse(node)) => self.refuse_in_use(id, node),
-                    Err(error) => self.refuse(id, &format!("cannot be read: {error:?}")),
-                }
-            }
-            watched = still;
-        }
-        free
+        until(|| (left.load(Ordering::Acquire) == 0).then_some(())).await;
     }
 
-    /// Renews the claims when it is time; called at every turn.
-    pub fn beat(&'static self, now_ns: u64) {
-        let beats = &self.beats;
-        if now_ns < beats.due_ns.load(Ordering::Acquire) || beats.beating.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.tasks.start(async move {
-            for id in (0..self.spaces.len()).map(SpaceId) {
-                // One that could not be renewed is tried again at the next beat.
-                let _ = self.renew_claim(id).await;
-            }
-            self.beats.count.fetch_add(1, Ordering::AcqRel);
-            // Unless it was given up meanwhile.
-            let _ = self
-                .beats
-                .due_ns
-                .try_update(Ordering::AcqRel, Ordering::Acquire, |due| (due != u64::MAX).then(|| time::now_ns() + BEAT_NS));
-            self.beats.beating.store(false, Ordering::Release);
-        });
+    /// Claims a space, and tries that again where the disk refuses. The space is [refused](Self::is_refused) where it is another's.
+    ///
+    /// # Errors
+    /// The disk's, after some tries.
+    pub(super) async fn claim_space(&'static self, id: SpaceId) -> Result<(), DiskError> {
+        patiently!(self, id, SpaceAccess::Claim, self.claim_once(id).await)
     }
 
-    async fn renew_claim(&self, id: SpaceId) -> Result<(), DiskError> {
-        if !self.is_claimed(id) {
-            return Ok(());
+    async fn claim_once(&'static self, id: SpaceId) -> Result<(), DiskError> {
+        while let Some((claim, look)) = self.take(id).await? {
+            if self.found(id, Holding::new(claim, look.asked_ns)).await? {
+                self.succeed(id, Succession::of(&look.claims, self.node, time::now_ns()));
+                return Ok(());
+            }
         }
-        match self.read_claim(id).await? {
-            Some(claim) if claim.node == self.node => self.write_claim(id, Some(self.own_claim())).await,
-            other => {
-                self.space(id).inner.lock().is_claimed = false;
-                self.disk(id).give_up();
-                let name = other.map_or(Uuid::NIL, |claim| claim.node);
-                self.trouble(id, &format!("was taken by node {name}; nothing is written to its disk any more"));
-                Ok(())
+        Ok(())
+    }
+
+    /// Takes the claim, and returns the look that proves it; `None` where the space is refused.
+    async fn take(&self, id: SpaceId) -> Result<Option<(Claim, Look)>, DiskError> {
+        let mut taking = Taking::new(self.node);
+        let (mut next_ns, mut is_told) = (0, false);
+        loop {
+            sleep_until(next_ns).await;
+            // Between the look that finds a space free and the write that claims it nothing else of this start gets in.
+            let _turn = self.beats.turn(self.place(id).disk).await;
+            let (look, _) = self.look(id).await?;
+            let mut step = taking.looked(&look);
+            if let Step::Write(claim) = step {
+                self.write_claim(id, &claim).await?;
+                step = taking.wrote(time::now_ns());
+            }
+            match step {
+                Step::Look(at_ns) => next_ns = at_ns,
+                Step::Own(claim) => return Ok(Some((claim, look))),
+                Step::InUse(node) => {
+                    self.refuse(id, &format!("in use: node {node} runs on it; this one leaves it alone"));
+                    return Ok(None);
+                }
+                Step::Exhausted => {
+                    self.refuse(id, "its claims' epochs are used up: format it");
+                    return Ok(None);
+                }
+                Step::Write(_) => unreachable!("a write was carried out"),
+            }
+            if let Some(node) = taking.watched().filter(|&node| node != self.node && !is_told) {
+                self.tell_watching(id, node);
+                is_told = true;
             }
         }
     }
 
     /// Takes all claims away: the last that a node writes.
-    pub async fn give_up_claims(&self) {
-        self.beats.due_ns.store(u64::MAX, Ordering::Release);
-        until(|| (!self.beats.beating.load(Ordering::Acquire)).then_some(())).await;
-        for id in (0..self.spaces.len()).map(SpaceId).filter(|&id| self.is_claimed(id)) {
-            // What the claim stood for is durable before it goes.
-            if self.io.flush(self.disk(id)).await.is_ok() && self.write_claim(id, None).await.is_ok() {
-                self.space(id).inner.lock().is_claimed = false;
-                let _ = self.io.flush(self.disk(id)).await;
-            }
+    pub async fn give_up_claims(&'static self) {
+        let disks: Vec<usize> = (0..self.devices.len()).filter(|&disk| self.held_on(disk).next().is_some()).collect();
+        let left = Arc::new(AtomicUsize::new(disks.len()));
+        for disk in disks {
+            let left = left.clone();
+            self.tasks.start(async move {
+                // What the claims stand for is durable before they go; a claim that stays is watched.
+                let _ = self.release_claims(disk).await;
+                left.fetch_sub(1, Ordering::AcqRel);
+            });
         }
+        let deadline = time::now_ns().saturating_add(LAST_PATIENCE_NS);
+        until(|| (left.load(Ordering::Acquire) == 0 || time::now_ns() >= deadline).then_some(())).await;
     }
 
-    fn own_claim(&self) -> Claim {
-        Claim { node: self.node, beat: self.beats.count.load(Ordering::Acquire) }
+    async fn release_claims(&self, disk: usize) -> Result<(), DiskError> {
+        let held: Vec<SpaceId> = self.held_on(disk).collect();
+        let Some(&first) = held.first() else { return Ok(()) };
+        self.flush(first).await?;
+        let _turn = self.beats.stop(disk).await;
+        for id in held {
+            let Some(holding) = self.space(id).inner.lock().holding.take() else { continue };
+            self.end_claim(id, &holding.claim()).await?;
+        }
+        Ok(())
     }
 
-    fn is_claimed(&self, id: SpaceId) -> bool {
-        self.space(id).inner.lock().is_claimed
+    /// Takes a claim away for good.
+    async fn end_claim(&self, id: SpaceId, claim: &Claim) -> Result<(), DiskError> {
+        patiently!(self, id, SpaceAccess::ClaimsEnd, self.end_claim_once(id, claim).await)
     }
 
-    async fn read_claim(&self, id: SpaceId) -> Result<Option<Claim>, DiskError> {
-        let mut bytes = [0; CLAIM_LEN];
-        self.read(id, self.claim_start(id)?, &mut bytes).await?;
-        Ok(Claim::decode(&bytes))
+    async fn end_claim_once(&self, id: SpaceId, claim: &Claim) -> Result<(), DiskError> {
+        self.write_mark(id, claim.epoch, &Mark::released(claim)).await?;
+        self.io.flush_in(self.disk(id), Lane::Beat).await
     }
 
-    async fn write_claim(&self, id: SpaceId, claim: Option<Claim>) -> Result<(), DiskError> {
-        let bytes = claim.map_or([0; CLAIM_LEN], |claim| claim.encode());
-        self.write(id, self.claim_start(id)?, &bytes).await
+    /// Returns the spaces of a disk that this node has claimed.
+    pub(super) fn held_on(&self, disk: usize) -> impl Iterator<Item = SpaceId> {
+        let all = (0..self.spaces.len()).map(SpaceId);
+        all.filter(move |&id| self.place(id).disk == disk && self.space(id).inner.lock().holding.is_some())
+    }
+
+    /// Reads claims and records.
+    pub(super) async fn look(&self, id: SpaceId) -> Result<(Look, Box<Ending>), DiskError> {
+        let mut bytes = alloc::vec![0; PAGE_LEN + TAIL_LEN];
+        let asked_ns = time::now_ns();
+        self.read_in(id, Lane::Beat, self.claim_start(id)?, &mut bytes).await?;
+        let seen_ns = time::now_ns();
+        let mut ending = Box::new(Ending { claims: [0; PAGE_LEN], tail: [0; TAIL_LEN] });
+        ending.claims.copy_from_slice(&bytes[..PAGE_LEN]);
+        ending.tail.copy_from_slice(&bytes[PAGE_LEN..]);
+        let record = ending.record(self.place(id).area.bytes());
+        let record_epoch = record.map_or(0, |record| Sequence(record.sequence).epoch());
+        Ok((Look { claims: Claims::decode(&ending.claims), record_epoch, asked_ns, seen_ns }, ending))
+    }
+
+    pub(super) async fn write_claim(&self, id: SpaceId, claim: &Claim) -> Result<(), DiskError> {
+        self.write_mark(id, claim.epoch, &claim.encode()).await
+    }
+
+    async fn write_mark(&self, id: SpaceId, epoch: u64, bytes: &[u8; CLAIM_LEN]) -> Result<(), DiskError> {
+        self.write_in(id, Lane::Beat, self.claim_start(id)? + Claim::offset(epoch) as u64, bytes).await
     }
 
     fn claim_start(&self, id: SpaceId) -> Result<u64, DiskError> {
         Claim::start(self.place(id).area.bytes()).ok_or(DiskError::Unsupported)
     }
 
-    fn refuse_in_use(&self, id: SpaceId, node: Uuid) {
-        self.refuse(id, &format!("in use: node {node} runs on it; this one leaves it alone"));
+    /// Returns whether the space is left alone, because another node has it.
+    pub(super) fn is_refused(&self, id: SpaceId) -> bool {
+        self.space(id).inner.lock().is_refused
+    }
+
+    /// Returns whether this node may write to a space: it has claimed it, or no other node can see the disk.
+    pub(super) fn is_claimed(&self, id: SpaceId) -> bool {
+        self.disk(id).base().is_some() || self.space(id).inner.lock().holding.is_some()
     }
 
     fn refuse(&self, id: SpaceId, message: &str) {
@@ -181,8 +210,12 @@ impl Spaces {
     }
 }
 
+/// Goes on at that time.
+async fn sleep_until(end_ns: u64) {
+    until(|| (time::now_ns() >= end_ns).then_some(())).await;
+}
+
 /// Goes on after so long.
-async fn sleep(ns: u64) {
-    let end = time::now_ns().saturating_add(ns);
-    until(|| (time::now_ns() >= end).then_some(())).await;
+pub async fn sleep(ns: u64) {
+    sleep_until(time::now_ns().saturating_add(ns)).await;
 }

@@ -4,22 +4,22 @@
 //! that cannot be trusted is named and left alone, the others are used.
 
 use crate::addr::Hpa;
-use crate::arch::time;
+use crate::arch::{interrupts, time};
 use crate::block::blocking::{Blocking, BlockingError};
 use crate::block::dma::DmaRegion;
 use crate::block::gpt::{self, Fault, Found, Table};
+use crate::block::patience::{AfterRefusal, PAUSE_NS, Tries};
 use crate::block::request::SECTOR_SIZE;
-use crate::block::{Disk, DiskError};
+use crate::block::{Disk, DiskError, Lane};
 use crate::console::event::Event;
 use crate::node::disk::NodeDisk;
 use crate::node::report;
+use crate::paging::MAX_SPACES;
 use crate::paging::space::Area;
 use crate::sync::{Ranked, rank};
 use alloc::format;
 use alloc::vec::Vec;
 
-/// Most spaces of a node; memory for them is set aside at start.
-const MAX_SPACES: usize = 64;
 /// Patience with a driver, which gives up earlier by itself.
 const TIMEOUT_NS: u64 = 60_000_000_000;
 
@@ -43,39 +43,74 @@ impl core::fmt::Display for Place {
     }
 }
 
-/// A paging device: a disk, and the buffer that everything around the blocks of its spaces goes through.
+/// A paging device: a disk, and the buffers that everything around the blocks of its spaces goes through, one a lane.
 pub struct Device {
     disk: &'static NodeDisk,
-    buffer: Ranked<Option<DmaRegion>, { rank::SPACE }>,
+    buffers: Ranked<LaneBuffers, { rank::SPACE }>,
+}
+
+/// The buffers of a device that no request has now.
+struct LaneBuffers {
+    /// [`BUFFER`](super::BUFFER) bytes.
+    common: Option<DmaRegion>,
+    /// [`BEAT_BUFFER`](super::BEAT_BUFFER) bytes.
+    beat: Option<DmaRegion>,
+}
+
+impl LaneBuffers {
+    const fn of(&mut self, lane: Lane) -> &mut Option<DmaRegion> {
+        match lane {
+            Lane::Common => &mut self.common,
+            Lane::Beat => &mut self.beat,
+        }
+    }
 }
 
 impl Device {
-    /// Gives a disk its buffer.
-    pub const fn new(disk: &'static NodeDisk, buffer: DmaRegion) -> Self {
-        Self { disk, buffer: Ranked::new(Some(buffer)) }
+    /// Gives a disk its buffers: one for what tasks do, one for the beat of its claims.
+    pub const fn new(disk: &'static NodeDisk, common: DmaRegion, beat: DmaRegion) -> Self {
+        Self { disk, buffers: Ranked::new(LaneBuffers { common: Some(common), beat: Some(beat) }) }
     }
 
     pub(super) const fn disk(&self) -> &'static NodeDisk {
         self.disk
     }
 
-    pub(super) fn take_buffer(&self) -> Option<DmaRegion> {
-        self.buffer.lock().take()
+    pub(super) fn take_buffer(&self, lane: Lane) -> Option<DmaRegion> {
+        self.buffers.lock().of(lane).take()
     }
 
-    pub(super) fn give_buffer(&self, buffer: DmaRegion) {
-        *self.buffer.lock() = Some(buffer);
+    pub(super) fn give_buffer(&self, lane: Lane, buffer: DmaRegion) {
+        *self.buffers.lock().of(lane) = Some(buffer);
     }
 
-    /// Looks for a partition table.
+    /// Looks for a partition table, again where the disk refuses.
+    fn table_at_last(&self, number: usize) -> Result<Found, DiskError> {
+        let mut tries = Tries::default();
+        loop {
+            let result = self.table();
+            let Err(error) = result else { return result };
+            if tries.refused(error) != AfterRefusal::Again {
+                return result;
+            }
+            if tries.is_first() {
+                trouble(number, &format!("its partition table cannot be read ({error}): it is tried again"));
+            }
+            let end = time::now_ns().saturating_add(PAUSE_NS);
+            while time::now_ns() < end {
+                interrupts::spin();
+            }
+        }
+    }
+
     fn table(&self) -> Result<Found, DiskError> {
-        let buffer = self.take_buffer().ok_or(DiskError::Dead)?;
+        let buffer = self.take_buffer(Lane::Common).ok_or(DiskError::Dead)?;
         let disk = Blocking::new(self.disk, time::now_ns, TIMEOUT_NS);
         let found = gpt::read(self.disk.info().capacity, |sector, bytes| read(&disk, sector, &buffer, bytes));
         match found {
             // The device may still write to the buffer: nobody gets it any more.
             Err(BlockingError::Stuck) => return Err(DiskError::Dead),
-            _ => self.give_buffer(buffer),
+            _ => self.give_buffer(Lane::Common, buffer),
         }
         found.map_err(|_| DiskError::Io)
     }
@@ -92,13 +127,13 @@ fn read(disk: &Blocking<'_, impl Fn() -> u64>, sector: u64, buffer: &DmaRegion, 
 pub(super) fn places(devices: &[Device]) -> Vec<Place> {
     let mut places = Vec::new();
     for (disk, device) in devices.iter().enumerate() {
-        match device.table() {
+        match device.table_at_last(disk) {
             Ok(Found::None) => places.push(Place { disk, number: 0, area: Area::whole(device.disk.info().capacity) }),
             Ok(Found::Table(table, fault)) => from_table(disk, &table, fault, &mut places),
             Ok(Found::Damaged(primary, backup)) => {
                 trouble(disk, &format!("damaged GPT, nothing touches it: primary: {primary}; backup: {backup}"));
             }
-            Err(error) => trouble(disk, &format!("cannot be read: {error:?}")),
+            Err(error) => trouble(disk, &format!("cannot be read: {error}")),
         }
     }
     if places.len() > MAX_SPACES {

@@ -1,55 +1,108 @@
 //! What a start does with the spaces it finds.
 
-use super::{Phase, SpaceId, Spaces, next};
+use super::{BUFFER, Phase, SpaceId, Spaces, next};
+use crate::arch::heap;
 use crate::block::DiskError;
-use crate::node::describe::{self, Recovered};
+use crate::node::describe::{self, PutMode, Recovered};
 use crate::paging::space::classify::HEAD_LEN;
 use crate::paging::space::copies::TAIL_LEN;
 use crate::paging::space::layout::usable;
+use crate::paging::space::places::{first_foreign, places};
 use crate::paging::space::recovery::{Recovery, recovery};
-use crate::paging::space::{Class, Record, Residue, SpaceState, Uuid, classify};
+use crate::paging::space::{Class, Foreign, PartialCause, Record, SpaceState, classify};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::vec;
 use alloc::vec::Vec;
 
 impl Spaces {
     /// Looks at every space and does what a start has to do. A task of its own, before the first partition.
-    pub async fn open(&self) {
+    pub async fn open(&'static self) {
         let all = || (0..self.spaces.len()).map(SpaceId);
         let mut ours = Vec::new();
         for id in all().filter(|&id| self.disk(id).base().is_none()) {
-            if matches!(self.class(id).await, Ok(Some(Class::Blank | Class::Space(_)))) {
-                ours.push(id);
+            match self.class(id).await {
+                Ok(class) if may_be_ours(class.as_ref()) => ours.push(id),
+                Ok(_) => {}
+                Err(error) => self.cannot_read(id, error),
             }
         }
         self.claim_all(ours).await;
         for id in all() {
-            if self.space(id).inner.lock().is_refused {
+            // One that could not be read or claimed is tried again later.
+            if self.is_refused(id) || self.has_failed(id) {
                 continue;
             }
-            // Looked at again: somebody may have been at it until it was claimed.
+            // Looked at again: another node may have been at it until it was claimed.
             if let Err(error) = self.open_one(id).await {
-                self.trouble(id, &format!("cannot be read: {error:?}"));
+                self.cannot_read(id, error);
             }
         }
     }
 
+    fn cannot_read(&self, id: SpaceId, error: DiskError) {
+        self.trouble(id, &format!("cannot be read: {error}; it is tried again later"));
+        self.set_aside(id, error);
+    }
+
+    fn has_failed(&self, id: SpaceId) -> bool {
+        matches!(self.space(id).inner.lock().phase, Phase::Failed(_))
+    }
+
+    /// Claims a space that could not be claimed when the others were, and does what a start has to do.
+    pub(super) async fn open_late(&'static self, id: SpaceId) -> Result<(), DiskError> {
+        if !self.is_claimed(id) && may_be_ours(self.class(id).await?.as_ref()) {
+            self.claim_space(id).await?;
+        }
+        if self.is_refused(id) { Ok(()) } else { self.open_one(id).await }
+    }
+
     /// Reads what a space holds; `None` where it is too small for one.
-    async fn class(&self, id: SpaceId) -> Result<Option<Class>, DiskError> {
+    pub(super) async fn class(&self, id: SpaceId) -> Result<Option<Class>, DiskError> {
         let bytes = self.place(id).area.bytes();
         let Some(tail) = usable(bytes).checked_sub(TAIL_LEN as u64) else { return Ok(None) };
         let head_len = (HEAD_LEN as u64).min(usable(bytes)) as usize;
-        let mut head = vec![0; head_len];
+        let mut head = heap::zeroed(head_len)?;
         self.read(id, 0, &mut head).await?;
         let mut tail_bytes = Box::new([0; TAIL_LEN]);
         self.read(id, tail, &mut tail_bytes[..]).await?;
-        Ok(Some(classify(&head, &tail_bytes, bytes)))
+        let class = classify(&head, &tail_bytes, bytes);
+        if class != Class::Blank {
+            return Ok(Some(class));
+        }
+        let foreign = self.foreign_byte(id).await?;
+        Ok(Some(foreign.map_or(Class::Blank, |at| Class::Foreign(Foreign::At(at)))))
     }
 
-    async fn open_one(&self, id: SpaceId) -> Result<(), DiskError> {
+    /// Looks for foreign data on a space whose ends are zeros.
+    async fn foreign_byte(&self, id: SpaceId) -> Result<Option<u64>, DiskError> {
+        let capacity = self.place(id).area.bytes();
+        for place in places(capacity) {
+            let end = place.start + place.len;
+            for at in (place.start..end).step_by(BUFFER) {
+                let len = (end - at).min(BUFFER as u64) as usize;
+                if self.is_zero(id, at, len).await? {
+                    continue;
+                }
+                let mut bytes = heap::zeroed(len)?;
+                self.read(id, at, &mut bytes).await?;
+                if let Some(byte) = first_foreign(at, &bytes, capacity) {
+                    return Ok(Some(byte));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at a space and does what a start has to do. No beat takes what is written meanwhile for a stranger's record.
+    pub(super) async fn open_one(&self, id: SpaceId) -> Result<(), DiskError> {
+        let _ = self.take_record(id).await;
+        let result = self.open_with_record(id).await;
+        self.give_record(id);
+        result
+    }
+
+    async fn open_with_record(&self, id: SpaceId) -> Result<(), DiskError> {
         let space = self.space(id);
-        let bytes = space.place.area.bytes();
         let Some(class) = self.class(id).await? else {
             self.trouble(id, "too small for a paging space");
             return Ok(());
@@ -58,13 +111,18 @@ impl Spaces {
             Class::Foreign(what) => {
                 self.trouble(id, &format!("holds {what}; `tidepool volume format` would make a paging space of it"))
             }
+            Class::Newer(error) => {
+                self.trouble(id, &format!("is left alone, a newer version of the hypervisor uses it: {error}"));
+            }
             Class::Damaged(damage) => self.trouble(id, &format!("damaged record: A: {}; B: {}", damage.a, damage.b)),
             _ => {}
         }
-        let (phase, record) = match recovery(&class) {
+        let decided = recovery(&class);
+        let was_cut_off = decided == Recovery::Finish;
+        let (phase, record) = match decided {
             Recovery::Leave => return Ok(()),
             Recovery::Format => {
-                let record = Record::free(bytes, Uuid::from_entropy(crate::arch::instr::rdtsc(), id.0 as u64), Residue::Clean);
+                let record = self.blank_record(id);
                 self.write_record(id, &record).await?;
                 (Phase::Free, record)
             }
@@ -77,25 +135,37 @@ impl Spaces {
             Recovery::Finish => (Phase::Dump, self.finish(id, known(class)).await?),
             Recovery::Scrub => (Phase::Releasing, known(class)),
         };
+        // Only the host selects a dump, while no hypervisor has the disk: what holds now holds until the space is used anew.
+        let is_selected = phase == Phase::Dump && self.is_selected(id).await?;
         self.tell(id, &record);
         let mut inner = space.inner.lock();
-        (inner.phase, inner.record) = (phase, Some(record));
+        (inner.phase, inner.record, inner.failures) = (phase, Some(record), 0);
+        inner.is_selected = is_selected;
+        inner.was_cut_off = was_cut_off;
         Ok(())
     }
 
     /// Makes a partial dump of a drain that was cut off: the header up to date, then the record.
     async fn finish(&self, id: SpaceId, cut: Record) -> Result<Record, DiskError> {
-        let mut record = next(cut, |r| r.state = SpaceState::Partial);
+        let mut record = next(cut, |r| {
+            r.state = SpaceState::Partial;
+            if r.partial_cause == PartialCause::NONE {
+                r.partial_cause = PartialCause::CUT_OFF;
+            }
+        });
         if let Some(contents) = record.contents.clone() {
-            let mut bitmap = vec![0; contents.layout.bitmap_bytes()];
-            self.read_all(id, contents.layout.bitmap().start, &mut bitmap).await?;
-            let pages = Recovered { contents: &contents, bitmap: &bitmap, progress: record.drain.progress };
-            record.drain.program_headers = describe::headers(self, id, &pages, record.drain.notes_len).await?.0;
-            self.io.flush(self.disk(id)).await?;
+            let (progress, missing) = (record.drain.progress, &record.missing);
+            let mut pages = Recovered::new(self, id, &contents, progress, missing)?;
+            record.drain.program_headers = describe::headers(&mut pages, record.drain.notes_len, PutMode::Write).await?.0;
+            self.flush(id).await?;
         }
         self.write_record(id, &record).await?;
         Ok(record)
     }
+}
+
+fn may_be_ours(class: Option<&Class>) -> bool {
+    matches!(class, Some(Class::Blank | Class::Space(_)))
 }
 
 fn known(class: Class) -> Record {

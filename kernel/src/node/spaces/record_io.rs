@@ -1,11 +1,12 @@
 //! Reading and writing a space outside its blocks, through the buffer of its device; and changes of its record.
 
-use super::{BUFFER, SpaceId, Spaces, next};
-use crate::addr::Hpa;
+use super::retry::patiently;
+use super::{SpaceId, Spaces, next};
 use crate::block::dma::DmaRegion;
-use crate::block::{DiskError, Operation, Segment};
+use crate::block::patience::SpaceAccess;
+use crate::block::{Disk, DiskError, Lane, Operation};
 use crate::node::task::until;
-use crate::paging::space::{Record, Side};
+use crate::paging::space::Record;
 
 impl Spaces {
     /// Changes the record: makes durable what it will claim, writes the next version, flushes, and only then believes it.
@@ -13,70 +14,160 @@ impl Spaces {
     /// # Errors
     /// The disk's; the old record is valid then.
     pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
-        self.io.flush(self.disk(id)).await?;
-        let old = self.space(id).inner.lock().record.clone().ok_or(DiskError::Dead)?;
-        let record = next(old, change);
+        self.flush(id).await?;
+        self.change_now(id, change).await
+    }
+
+    /// As [`Self::change`], for a record that claims nothing of what was written before.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub async fn change_now(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
+        let old = self.take_record(id).await;
+        let result = match old {
+            Some(old) => self.write_next(id, next(old, change)).await,
+            None => Err(DiskError::Dead),
+        };
+        let changed = result.map(|record| {
+            self.tell(id, &record);
+            self.space(id).inner.lock().record = Some(record);
+        });
+        self.give_record(id);
+        changed
+    }
+
+    async fn write_next(&self, id: SpaceId, record: Record) -> Result<Record, DiskError> {
         self.write_record(id, &record).await?;
-        self.tell(id, &record);
-        self.space(id).inner.lock().record = Some(record);
-        Ok(())
+        Ok(record)
     }
 
     pub(super) async fn write_record(&self, id: SpaceId, record: &Record) -> Result<(), DiskError> {
-        let start = Side::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
-        // On the heap: a future keeps it while it waits, and is itself part of larger ones that pass over the stack.
-        let bytes = record.encode().to_vec();
-        self.write(id, start, &bytes).await?;
-        self.io.flush(self.disk(id)).await
+        patiently!(self, id, SpaceAccess::Record, self.write_record_in(id, Lane::Common, record).await)
     }
 
-    /// Writes `bytes` (whole sectors, at most [`BUFFER`]) through the device's buffer.
+    /// Makes everything that was written before durable.
     ///
     /// # Errors
-    /// The disk's; [`DiskError::Unsupported`] where a byte lies outside the space.
-    pub async fn write(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let buffer = self.take_buffer(id).await;
-        bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
-        let at = buffer.hpa(0);
-        let result = self.transfer(id, Operation::Write, offset, at, bytes.len()).await;
-        self.give_buffer(id, buffer);
-        result
+    /// The disk's, after some tries.
+    pub async fn flush(&self, id: SpaceId) -> Result<(), DiskError> {
+        patiently!(self, id, SpaceAccess::Flush, self.io.flush(self.disk(id)).await)
     }
 
-    /// Reads `bytes` (whole sectors, at most [`BUFFER`]) through the device's buffer.
+    /// Writes `bytes` (whole sectors, at most [`super::BUFFER`]) through the device's buffer.
+    ///
+    /// # Errors
+    /// The disk's, after some tries; [`DiskError::Unsupported`] where a byte lies outside the space.
+    pub async fn write(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let access = SpaceAccess::Write(offset, bytes.len());
+        patiently!(self, id, access, self.write_in(id, Lane::Common, offset, bytes).await)
+    }
+
+    /// Reads `bytes` (whole sectors, at most [`super::BUFFER`]) through the device's buffer.
     ///
     /// # Errors
     /// As [`Self::write`].
     pub async fn read(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        let buffer = self.take_buffer(id).await;
-        let at = buffer.hpa(0);
-        let result = self.transfer(id, Operation::Read, offset, at, bytes.len()).await;
-        bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
-        self.give_buffer(id, buffer);
-        result
+        let access = SpaceAccess::Read(offset, bytes.len());
+        patiently!(self, id, access, self.read_in(id, Lane::Common, offset, bytes).await)
     }
 
-    /// As [`Self::read`], of any length.
+    /// As [`Self::read`], but with a single try, and no event where it fails.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_once(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        self.read_in(id, Lane::Common, offset, bytes).await
+    }
+
+    /// As [`Self::write`]; in [`Lane::Beat`] at most [`BEAT_BUFFER`](super::BEAT_BUFFER) bytes, and no other task is waited for.
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub async fn read_all(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        for (at, piece) in (offset..).step_by(BUFFER).zip(bytes.chunks_mut(BUFFER)) {
-            self.read(id, at, piece).await?;
+    pub(super) async fn write_in(&self, id: SpaceId, lane: Lane, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let sectors = self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
+        let buffer = self.take_buffer(id, lane).await?;
+        bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
+        let (result, buffer) = self.io.transfer(self.disk(id), lane, Operation::Write, sectors, buffer).await;
+        self.give_buffer(id, lane, buffer);
+        result
+    }
+
+    /// As [`Self::read`], in a lane.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub(super) async fn read_in(&self, id: SpaceId, lane: Lane, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        let sectors = self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
+        let buffer = self.take_buffer(id, lane).await?;
+        let (result, buffer) = self.io.transfer(self.disk(id), lane, Operation::Read, sectors, buffer).await;
+        if let (Ok(()), Some(buffer)) = (result, &buffer) {
+            bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         }
-        Ok(())
+        self.give_buffer(id, lane, buffer);
+        result
     }
 
-    async fn transfer(&self, id: SpaceId, operation: Operation, offset: u64, at: Hpa, len: usize) -> Result<(), DiskError> {
+    /// Returns whether a piece (whole sectors, at most [`BUFFER`](super::BUFFER)) reads as zeros.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) async fn is_zero(&self, id: SpaceId, offset: u64, len: usize) -> Result<bool, DiskError> {
+        let is_zero = |buffer: &DmaRegion| (0..len).step_by(8).all(|n| buffer.read::<u64>(n) == 0);
+        self.holds(id, offset, len, is_zero).await
+    }
+
+    /// Returns whether `bytes` (whole sectors, at most [`BUFFER`](super::BUFFER)) lie there.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn is_there(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<bool, DiskError> {
+        let is_it = |buffer: &DmaRegion| bytes.iter().enumerate().all(|(n, byte)| buffer.read::<u8>(n) == *byte);
+        self.holds(id, offset, bytes.len(), is_it).await
+    }
+
+    async fn holds(
+        &self,
+        id: SpaceId,
+        offset: u64,
+        len: usize,
+        is_right: impl Fn(&DmaRegion) -> bool + Sync,
+    ) -> Result<bool, DiskError> {
+        let access = SpaceAccess::Read(offset, len);
+        patiently!(self, id, access, self.holds_once(id, offset, len, &is_right).await)
+    }
+
+    async fn holds_once(
+        &self,
+        id: SpaceId,
+        offset: u64,
+        len: usize,
+        is_right: impl FnOnce(&DmaRegion) -> bool,
+    ) -> Result<bool, DiskError> {
         let sectors = self.place(id).area.locate(offset, len as u64).ok_or(DiskError::Unsupported)?;
-        self.io.run(self.disk(id), operation, sectors, &[Segment { base: at, len: len as u32 }]).await
+        let buffer = self.take_buffer(id, Lane::Common).await?;
+        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Read, sectors, buffer).await;
+        let answer = result.map(|()| buffer.as_ref().is_some_and(is_right));
+        self.give_buffer(id, Lane::Common, buffer);
+        answer
     }
 
-    pub(super) async fn take_buffer(&self, id: SpaceId) -> DmaRegion {
-        until(|| self.device(id).take_buffer()).await
+    /// Takes the device's buffer of a lane, which another task or a request that is late may have.
+    ///
+    /// # Errors
+    /// [`DiskError::Dead`]: the disk does not answer, and may keep the buffer.
+    pub(super) async fn take_buffer(&self, id: SpaceId, lane: Lane) -> Result<DmaRegion, DiskError> {
+        let (device, disk) = (self.device(id), self.disk(id));
+        until(|| match device.take_buffer(lane).or_else(|| self.io.take_returned(disk, lane)) {
+            Some(buffer) => Some(Ok(buffer)),
+            None => disk.is_dead().then_some(Err(DiskError::Dead)),
+        })
+        .await
     }
 
-    pub(super) fn give_buffer(&self, id: SpaceId, buffer: DmaRegion) {
-        self.device(id).give_buffer(buffer);
+    /// Gives a buffer back, unless the disk still has it.
+    pub(super) fn give_buffer(&self, id: SpaceId, lane: Lane, buffer: Option<DmaRegion>) {
+        if let Some(buffer) = buffer {
+            self.device(id).give_buffer(lane, buffer);
+        }
     }
 }

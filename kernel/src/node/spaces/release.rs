@@ -1,15 +1,20 @@
 //! The way of a space out of use: its owner's pages are wiped in the background, then it is free.
 
+use super::retry::patiently;
 use super::{BUFFER, Phase, Place, Space, SpaceId, Spaces};
+use crate::arch::heap;
+use crate::block::patience::SpaceAccess;
+use crate::block::request::SECTOR_SIZE;
 use crate::block::{Disk, DiskError, Operation, SectorRange};
 use crate::console::event::Event;
 use crate::node::report;
-use crate::paging::space::{Drain, Residue, SpaceState};
-use alloc::vec;
+use crate::paging::space::{Residue, SpaceState};
+use alloc::format;
 use alloc::vec::Vec;
+use core::ops::Range;
 
-/// Sectors zeroed by a request of a scrub: 8 MiB.
-const SCRUB_SECTORS: u64 = 16384;
+/// Sectors zeroed by a request of a scrub at most: 1 MiB, so that no other request waits long behind one.
+const SCRUB_SECTORS: u64 = 2048;
 
 impl Spaces {
     /// Gives a space back: it is scrubbed in the background. Returns whether it was in use or held a dump.
@@ -22,16 +27,6 @@ impl Spaces {
         drop(inner);
         self.tasks.start(self.scrub(id));
         true
-    }
-
-    /// Releases the dumps of a partition, or only that of one incarnation; returns how many.
-    pub fn release_dumps(&'static self, owner: &str, incarnation: Option<u64>) -> usize {
-        let wanted = |id: &SpaceId| incarnation.is_none_or(|wanted| self.epoch(*id) == Some(wanted));
-        self.of(owner, Phase::Dump).into_iter().filter(wanted).filter(|&id| self.release(id)).count()
-    }
-
-    fn epoch(&self, id: SpaceId) -> Option<u64> {
-        self.space(id).inner.lock().record.as_ref()?.owner.as_ref().map(|owner| owner.epoch)
     }
 
     /// Returns whether a dump of a partition is still being written.
@@ -64,15 +59,17 @@ impl Spaces {
         match result {
             Ok(()) => inner.phase = Phase::Free,
             Err(error) => {
-                inner.phase = Phase::Failed(error);
                 drop(inner);
-                self.trouble(id, "cannot be scrubbed");
+                self.trouble(id, &format!("cannot be scrubbed: {error}; it is tried again later"));
+                self.set_aside(id, error);
             }
         }
     }
 
     async fn scrub_blocks(&self, id: SpaceId) -> Result<(), DiskError> {
-        let owner = self.space(id).inner.lock().record.as_ref().and_then(|r| r.owner.clone());
+        let gone = self.space(id).inner.lock().record.clone();
+        let dump = gone.as_ref().and_then(|record| record.crash.as_ref()).map(|crash| crash.name);
+        let owner = gone.and_then(|record| record.owner);
         if self.state(id) != Some(SpaceState::Free) && self.state(id) != Some(SpaceState::Releasing) {
             self.change(id, |record| record.state = SpaceState::Releasing).await?;
         }
@@ -86,32 +83,58 @@ impl Spaces {
         }
         self.change(id, |record| {
             (record.state, record.residue) = (SpaceState::Free, Residue::Clean);
-            (record.owner, record.contents, record.crash) = (None, None, None);
-            record.drain = Drain::default();
+            record.clear();
         })
         .await?;
         if let Some(owner) = owner {
             let Place { disk, number, .. } = self.place(id);
-            report(&Event::Released { disk: disk as u8, space: number, partition: &owner.name, incarnation: owner.epoch });
+            let (disk, partition, incarnation) = (disk as u8, &owner.name, owner.epoch);
+            report(&Event::Released { disk, space: number, partition, incarnation, dump });
         }
         Ok(())
     }
 
-    /// Makes a range read as zeros, by the device where it can.
-    async fn zero(&self, id: SpaceId, range: SectorRange) -> Result<(), DiskError> {
-        let disk = self.disk(id);
-        if disk.info().write_zeroes {
-            let sectors = self.place(id).area.locate(range.first * 512, range.count * 512).ok_or(DiskError::Unsupported)?;
-            return self.io.run(disk, Operation::WriteZeroes, sectors, &[]).await;
-        }
-        let zeros = vec![0; BUFFER];
-        let (mut at, end) = (range.first * 512, (range.first + range.count) * 512);
+    /// Makes a range read as zeros. What does already is left alone: a sparse image would lose room to zeros that are written.
+    pub(super) async fn zero(&self, id: SpaceId, range: SectorRange) -> Result<(), DiskError> {
+        let (mut at, end) = (range.first * SECTOR_SIZE, (range.first + range.count) * SECTOR_SIZE);
+        let mut dirty = at..at;
         while at < end {
             let len = (end - at).min(BUFFER as u64);
-            self.write(id, at, &zeros[..len as usize]).await?;
+            let is_zero = self.is_zero(id, at, len as usize).await?;
             at += len;
+            if is_zero {
+                self.write_zeros(id, dirty).await?;
+                dirty = at..at;
+            } else {
+                dirty.end = at;
+            }
+        }
+        self.write_zeros(id, dirty).await
+    }
+
+    /// Writes zeros, by the device where it can: it may give the room back.
+    async fn write_zeros(&self, id: SpaceId, bytes: Range<u64>) -> Result<(), DiskError> {
+        let (disk, len) = (self.disk(id), bytes.end - bytes.start);
+        if len == 0 {
+            return Ok(());
+        }
+        if disk.info().write_zeroes {
+            return self.order_zeros(id, bytes).await;
+        }
+        let zeros = heap::zeroed(BUFFER)?;
+        for at in bytes.clone().step_by(BUFFER) {
+            let len = (bytes.end - at).min(BUFFER as u64);
+            self.write(id, at, &zeros[..len as usize]).await?;
         }
         Ok(())
+    }
+
+    /// Has the device write zeros.
+    async fn order_zeros(&self, id: SpaceId, bytes: Range<u64>) -> Result<(), DiskError> {
+        let len = bytes.end - bytes.start;
+        let sectors = self.place(id).area.locate(bytes.start, len).ok_or(DiskError::Unsupported)?;
+        let access = SpaceAccess::Write(bytes.start, len as usize);
+        patiently!(self, id, access, self.io.run(self.disk(id), Operation::WriteZeroes, sectors, &[]).await)
     }
 
     fn state(&self, id: SpaceId) -> Option<SpaceState> {

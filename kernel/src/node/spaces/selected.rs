@@ -2,10 +2,11 @@
 //!
 //! Only the host command puts one there (`tidepool dump select`), while no hypervisor has the disk.
 
+use super::retry::patiently;
 use super::{SpaceId, Spaces};
 use crate::block::gpt::BOOT_CODE_LEN;
-use crate::block::request::SECTOR_SIZE;
-use crate::block::{DiskError, Operation, SectorRange, Segment};
+use crate::block::patience::SpaceAccess;
+use crate::block::{DiskError, Lane, Operation, SectorRange};
 use crate::dump::selected::BootCode;
 
 /// Where the boot-code bytes are.
@@ -17,22 +18,56 @@ impl Spaces {
     /// # Errors
     /// The disk's.
     pub(super) async fn deselect(&self, id: SpaceId) -> Result<(), DiskError> {
+        patiently!(self, id, SpaceAccess::Deselect, self.deselect_once(id).await)
+    }
+
+    /// Returns whether the dump in this space is the selected one of its disk.
+    ///
+    /// # Errors
+    /// The disk's, after some tries.
+    pub(super) async fn is_selected(&self, id: SpaceId) -> Result<bool, DiskError> {
+        patiently!(self, id, SpaceAccess::Selection, self.is_selected_once(id).await)
+    }
+
+    async fn is_selected_once(&self, id: SpaceId) -> Result<bool, DiskError> {
+        let place = self.place(id);
+        if place.number == 0 {
+            return Ok(false);
+        }
+        let buffer = self.take_buffer(id, Lane::Common).await?;
+        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Read, FIRST, buffer).await;
+        let mut code = [0; BOOT_CODE_LEN];
+        if let Some(buffer) = &buffer {
+            code.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
+        }
+        self.give_buffer(id, Lane::Common, buffer);
+        result.map(|()| BootCode::of(&code).selects(place.area))
+    }
+
+    async fn deselect_once(&self, id: SpaceId) -> Result<(), DiskError> {
         let place = self.place(id);
         if place.number == 0 {
             return Ok(());
         }
-        let buffer = self.take_buffer(id).await;
-        let segments = [Segment { base: buffer.hpa(0), len: SECTOR_SIZE as u32 }];
-        let mut result = self.io.run(self.disk(id), Operation::Read, FIRST, &segments).await;
+        let buffer = self.take_buffer(id, Lane::Common).await?;
+        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Read, FIRST, buffer).await;
+        let buffer = match (result, buffer) {
+            (Ok(()), Some(buffer)) => buffer,
+            (result, buffer) => {
+                self.give_buffer(id, Lane::Common, buffer);
+                return result;
+            }
+        };
         let mut code = [0; BOOT_CODE_LEN];
         code.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
-        let is_selected = BootCode::of(&code).selects(place.area);
-        if result.is_ok() && is_selected {
-            (0..BOOT_CODE_LEN).for_each(|n| buffer.write(n, 0_u8));
-            result = self.io.run(self.disk(id), Operation::Write, FIRST, &segments).await;
+        if !BootCode::of(&code).selects(place.area) {
+            self.give_buffer(id, Lane::Common, Some(buffer));
+            return Ok(());
         }
-        self.give_buffer(id, buffer);
+        (0..BOOT_CODE_LEN).for_each(|n| buffer.write(n, 0_u8));
+        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Write, FIRST, buffer).await;
+        self.give_buffer(id, Lane::Common, buffer);
         result?;
-        if is_selected { self.io.flush(self.disk(id)).await } else { Ok(()) }
+        self.io.flush(self.disk(id)).await
     }
 }

@@ -1,18 +1,14 @@
-//! The claim on a space: who runs on it now, so that two hypervisors that see one disk do not both write to it.
+//! The claim on a space: which node runs on it now, so that two hypervisors that see one disk do not both write to it.
 //!
 //! ```text
-//!   end - 12 KiB   claim: node, beat            one sector, so it is written whole
-//!   end -  8 KiB   record A, record B
+//!   end - 12 KiB          sector 0: claims of even epochs      each sector is written whole
+//!   end - 12 KiB + 2 KiB  sector 1: claims of odd epochs
+//!   end -  8 KiB          record A, record B
 //! ```
 //!
-//! The owner counts the beat up twice a second and takes the claim away when it stops in order. A disk has no compare-and-write, so who
-//! starts can only watch: a claim that changes is in use; one that stays the same for [`WATCH_NS`] was left behind by a power cut.
-//!
-//! ```text
-//!   none ─────────────────────────────> Free ──> own claim written, read back after [`SETTLE_NS`] ─ another's ─> InUse
-//!   a claim ──> Watch ── unchanged ───> Free
-//!                 └───── changed ─────> InUse
-//! ```
+//! A disk has no compare-and-write, and a write may land late. So a claim has an *epoch*, the highest epoch counts, and a node that
+//! takes a space over writes the sector that the last owner does not write. [`super::taking`] says how a space is taken,
+//! [`super::holding`] what an owner does with what it reads.
 
 use super::layout::{RECORD_SIZE, usable};
 use super::uuid::Uuid;
@@ -20,86 +16,166 @@ use crate::mm::crc::crc32c;
 
 /// Bytes of a claim.
 pub const CLAIM_LEN: usize = 512;
+/// Bytes of the page that holds both sectors.
+pub const PAGE_LEN: usize = RECORD_SIZE as usize;
+/// Where the second sector lies in the page.
+const SECOND_AT: usize = 2048;
 /// Time between two beats.
 pub const BEAT_NS: u64 = 500_000_000;
-/// How long a claim has to stay the same until nobody is behind it: eight beats, because one may wait behind much else on a busy disk.
+/// How long a claim has to stay the same until its owner counts as gone: twice as long as an owner submits without a confirmed beat.
 pub const WATCH_NS: u64 = 8 * BEAT_NS;
-/// How long a new claim lies there before it is believed: whoever saw none in the same moment has written his by then.
-pub const SETTLE_NS: u64 = 100_000_000;
+/// How long an owner submits after its last confirmed beat was submitted.
+pub const LEASE_NS: u64 = 4 * BEAT_NS;
+/// How long a new claim lies there before it is believed; and the longest time from the look that found a space free to the
+/// end of the write that claims it. A write that took longer proves nothing.
+pub const SETTLE_NS: u64 = 200_000_000;
+/// Highest epoch: it is the upper half of a record's sequence number, which has 63 bits.
+pub const MAX_EPOCH: u64 = (1 << 31) - 1;
 
-const MAGIC: &[u8; 8] = b"TIDECLM1";
+const CLAIMED: &[u8; 8] = b"TIDECLM1";
+const RELEASED: &[u8; 8] = b"TIDEREL1";
 const CRC_AT: usize = CLAIM_LEN - 4;
 
 /// A claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
-    /// Who.
+    /// The owner: one start of a hypervisor.
     pub node: Uuid,
-    /// How often it was renewed.
+    /// How often the space has changed hands. Claims of the first version have 0.
+    pub epoch: u64,
+    /// How often the claim was renewed.
     pub beat: u64,
 }
 
 impl Claim {
-    /// Returns where the claim lies in a space of `capacity` bytes.
+    /// Returns where the page with both sectors lies in a space of `capacity` bytes.
     pub const fn start(capacity: u64) -> Option<u64> {
         usable(capacity).checked_sub(3 * RECORD_SIZE)
     }
 
+    /// Returns where a claim of this epoch lies in the page.
+    pub const fn offset(epoch: u64) -> usize {
+        if epoch.is_multiple_of(2) { 0 } else { SECOND_AT }
+    }
+
     /// Makes the sector.
     pub fn encode(&self) -> [u8; CLAIM_LEN] {
-        let mut bytes = [0; CLAIM_LEN];
-        bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..24].copy_from_slice(&self.node.0);
-        bytes[24..32].copy_from_slice(&self.beat.to_le_bytes());
-        let crc = crc32c(&bytes[..CRC_AT]).0;
-        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        bytes
+        encode(CLAIMED, self)
     }
 
     /// Reads a sector; anything but a claim is none.
     pub fn decode(bytes: &[u8; CLAIM_LEN]) -> Option<Self> {
-        let crc = u32::from_le_bytes(core::array::from_fn(|n| bytes[CRC_AT + n]));
-        let is_claim = bytes.starts_with(MAGIC) && crc32c(&bytes[..CRC_AT]).0 == crc;
-        is_claim.then(|| Self {
-            node: Uuid(core::array::from_fn(|n| bytes[8 + n])),
-            beat: u64::from_le_bytes(core::array::from_fn(|n| bytes[24 + n])),
-        })
-    }
-}
-
-/// What is known of a space that somebody may be at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Nobody is.
-    Free,
-    /// Not known yet.
-    Watch,
-    /// This node is.
-    InUse(Uuid),
-}
-
-/// A space that is watched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Watch {
-    first: Option<Claim>,
-    since_ns: u64,
-}
-
-impl Watch {
-    /// Begins with what was found.
-    pub const fn new(first: Option<Claim>, now_ns: u64) -> Self {
-        Self { first, since_ns: now_ns }
-    }
-
-    /// Judges what is there now.
-    pub fn look(&self, seen: Option<Claim>, now_ns: u64) -> Verdict {
-        match (self.first, seen) {
-            // Also where it was taken away meanwhile: everything of its owner was on the disk before that.
-            (_, None) => Verdict::Free,
-            (first, Some(claim)) if first != seen => Verdict::InUse(claim.node),
-            _ if now_ns.saturating_sub(self.since_ns) >= WATCH_NS => Verdict::Free,
-            _ => Verdict::Watch,
+        match Mark::decode(bytes) {
+            Mark::Claim(claim) => Some(claim),
+            _ => None,
         }
+    }
+
+    /// Returns the claim of the next beat.
+    pub const fn next_beat(self) -> Self {
+        Self { beat: self.beat.wrapping_add(1), ..self }
+    }
+}
+
+fn encode(magic: &[u8; 8], claim: &Claim) -> [u8; CLAIM_LEN] {
+    let mut bytes = [0; CLAIM_LEN];
+    bytes[..8].copy_from_slice(magic);
+    bytes[8..24].copy_from_slice(&claim.node.0);
+    bytes[24..32].copy_from_slice(&claim.beat.to_le_bytes());
+    bytes[32..40].copy_from_slice(&claim.epoch.to_le_bytes());
+    let crc = crc32c(&bytes[..CRC_AT]).0;
+    bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// What lies in a claim's sector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// Zeros.
+    Empty,
+    /// An owner that stopped in order left this. The epoch stays, so that a late beat of an earlier owner never counts again.
+    Released(Claim),
+    /// An owner.
+    Claim(Claim),
+    /// A half-written sector, or foreign bytes; by their checksum, so that a change is noticed.
+    Torn(u32),
+}
+
+impl Mark {
+    /// Reads a sector.
+    pub fn decode(bytes: &[u8; CLAIM_LEN]) -> Self {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Self::Empty;
+        }
+        let number = |at: usize| u64::from_le_bytes(core::array::from_fn(|n| bytes[at + n]));
+        let stored = u32::from_le_bytes(core::array::from_fn(|n| bytes[CRC_AT + n]));
+        let claim = Claim { node: Uuid(core::array::from_fn(|n| bytes[8 + n])), beat: number(24), epoch: number(32) };
+        let is_whole = crc32c(&bytes[..CRC_AT]).0 == stored && claim.epoch <= MAX_EPOCH;
+        match bytes.first_chunk::<8>() {
+            Some(CLAIMED) if is_whole => Self::Claim(claim),
+            Some(RELEASED) if is_whole => Self::Released(claim),
+            _ => Self::Torn(crc32c(bytes).0),
+        }
+    }
+
+    /// Makes the sector of an owner that leaves.
+    pub fn released(claim: &Claim) -> [u8; CLAIM_LEN] {
+        encode(RELEASED, claim)
+    }
+
+    /// Returns the epoch, where there is one.
+    pub const fn epoch(&self) -> Option<u64> {
+        match self {
+            Self::Claim(claim) | Self::Released(claim) => Some(claim.epoch),
+            Self::Empty | Self::Torn(_) => None,
+        }
+    }
+}
+
+/// Both sectors, as one read found them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claims([Mark; 2]);
+
+impl Claims {
+    /// No claims at all.
+    pub const NONE: Self = Self([Mark::Empty; 2]);
+
+    /// Reads the page.
+    pub fn decode(page: &[u8; PAGE_LEN]) -> Self {
+        let sector = |at: usize| page[at..].first_chunk().expect("both sectors lie in the page");
+        Self([Mark::decode(sector(0)), Mark::decode(sector(SECOND_AT))])
+    }
+
+    /// Returns what lies in the sector of this epoch.
+    pub const fn at(&self, epoch: u64) -> Mark {
+        self.0[(epoch % 2) as usize]
+    }
+
+    /// Returns both.
+    pub const fn marks(&self) -> [Mark; 2] {
+        self.0
+    }
+
+    /// Returns the highest epoch.
+    pub fn epoch(&self) -> u64 {
+        self.0.iter().filter_map(Mark::epoch).max().unwrap_or(0)
+    }
+
+    /// Returns the claim that counts: of the highest epoch, if that was not released.
+    pub fn owner(&self) -> Option<Claim> {
+        let is_later = |a: &Mark, b: &Mark| a.epoch() >= b.epoch();
+        let last = if is_later(&self.0[0], &self.0[1]) { self.0[0] } else { self.0[1] };
+        match last {
+            Mark::Claim(claim) => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// Returns these with one sector replaced.
+    #[must_use]
+    pub const fn with(mut self, epoch: u64, mark: Mark) -> Self {
+        self.0[(epoch % 2) as usize] = mark;
+        self
     }
 }
 
@@ -107,45 +183,59 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const CLAIM: Claim = Claim { node: Uuid([7; 16]), beat: 41 };
+    const CLAIM: Claim = Claim { node: Uuid([7; 16]), epoch: 5, beat: 41 };
 
     #[test]
-    fn a_claim_reads_back_and_anything_else_is_none() {
+    fn a_claim_reads_back_and_anything_else_is_torn() {
         let bytes = CLAIM.encode();
-        assert_eq!(Claim::decode(&bytes), Some(CLAIM));
-        for at in [0, 8, 24, 100, CLAIM_LEN - 1] {
+        assert_eq!((Claim::decode(&bytes), Mark::decode(&bytes)), (Some(CLAIM), Mark::Claim(CLAIM)));
+        for at in [0, 8, 24, 32, 100, CLAIM_LEN - 1] {
             let mut other = bytes;
             other[at] ^= 1;
             assert_eq!(Claim::decode(&other), None, "byte {at}");
+            assert!(matches!(Mark::decode(&other), Mark::Torn(_)), "byte {at}");
         }
-        assert_eq!(Claim::decode(&[0; CLAIM_LEN]), None);
+        assert_eq!(Mark::decode(&[0; CLAIM_LEN]), Mark::Empty);
         assert_eq!(Claim::start(16 << 20), Some((16 << 20) - 12288));
         assert_eq!(Claim::start(8192), None);
     }
 
     #[test]
-    fn a_space_without_a_claim_is_free_at_once() {
-        assert_eq!(Watch::new(None, 5).look(None, 5), Verdict::Free);
-        assert_eq!(Watch::new(Some(CLAIM), 5).look(None, 6), Verdict::Free);
+    fn a_released_claim_is_none_but_keeps_its_epoch() {
+        let bytes = Mark::released(&CLAIM);
+        assert_eq!((Claim::decode(&bytes), Mark::decode(&bytes).epoch()), (None, Some(5)));
+        let before = Claim { epoch: 4, ..CLAIM };
+        let claims = Claims([Mark::Claim(before), Mark::decode(&bytes)]);
+        assert_eq!((claims.owner(), claims.epoch()), (None, 5));
     }
 
     #[test]
-    fn a_claim_that_changes_is_in_use_however_late() {
-        let watch = Watch::new(Some(CLAIM), 0);
-        let beat = Claim { beat: 42, ..CLAIM };
-        let other = Claim { node: Uuid([8; 16]), ..CLAIM };
-        for now in [1, WATCH_NS, 2 * WATCH_NS] {
-            assert_eq!(watch.look(Some(beat), now), Verdict::InUse(CLAIM.node));
-            assert_eq!(watch.look(Some(other), now), Verdict::InUse(other.node));
+    fn a_claim_of_the_first_version_has_epoch_0_and_lies_in_sector_0() {
+        let mut old = [0; CLAIM_LEN];
+        old[..8].copy_from_slice(b"TIDECLM1");
+        old[8..24].fill(3);
+        old[24] = 9;
+        let crc = crc32c(&old[..CRC_AT]).0;
+        old[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        let claim = Claim { node: Uuid([3; 16]), epoch: 0, beat: 9 };
+        assert_eq!((Claim::decode(&old), Claim::offset(0), claim.encode()), (Some(claim), 0, old));
+    }
+
+    #[test]
+    fn the_higher_epoch_counts_wherever_it_lies() {
+        let mut page = [0; PAGE_LEN];
+        for (epoch, owner) in [(4, 4), (5, 5), (8, 8), (7, 8)] {
+            let claim = Claim { epoch, ..CLAIM };
+            page[Claim::offset(epoch)..][..CLAIM_LEN].copy_from_slice(&claim.encode());
+            assert_eq!(Claims::decode(&page).owner().map(|c| c.epoch), Some(owner));
         }
-        assert_eq!(Watch::new(None, 0).look(Some(CLAIM), 0), Verdict::InUse(CLAIM.node));
+        page[2048] ^= 1;
+        assert!(matches!(Claims::decode(&page).at(1), Mark::Torn(_)));
     }
 
     #[test]
-    fn a_claim_that_stays_the_same_is_nobodys_after_the_watch() {
-        let watch = Watch::new(Some(CLAIM), 1000);
-        assert_eq!(watch.look(Some(CLAIM), 1000 + WATCH_NS - 1), Verdict::Watch);
-        assert_eq!(watch.look(Some(CLAIM), 1000 + WATCH_NS), Verdict::Free);
-        assert_eq!(watch.look(Some(CLAIM), 0), Verdict::Watch);
+    fn an_epoch_that_no_sequence_number_can_carry_is_no_claim() {
+        let claim = Claim { epoch: MAX_EPOCH + 1, ..CLAIM };
+        assert!(matches!(Mark::decode(&claim.encode()), Mark::Torn(_)));
     }
 }

@@ -1,7 +1,7 @@
 //! What a device holds, judged by the bytes at both ends, so that nobody's data is ever overwritten.
 //!
 //! ```text
-//!   record magic at the end? ── yes ─> a valid copy? ── no ──> Damaged: nobody touches it
+//!   record magic at the end? ── yes ─> a valid copy? ── no ──> Damaged, or Newer: nobody touches it
 //!            │ no                          │ yes
 //!            v                             v
 //!   all zeros at both ends?            head foreign? ── yes ─> Foreign: somebody reformatted it
@@ -9,10 +9,14 @@
 //!                                          v
 //!                                        Space
 //! ```
+//!
+//! A first format that was cut off leaves a part of a FREE record and zeros: that is Blank too. Before a blank disk is formatted, the
+//! [places](super::places) where foreign data may lie are looked at.
 
-use super::copies::{Side, TAIL_LEN, newest};
+use super::copies::{CopiesError, Side, TAIL_LEN, newest};
 use super::raw::MAGIC;
 use super::record::{Record, RecordError};
+use super::state::SpaceState;
 
 /// Bytes from the start of a device that are looked at: as far as the last well-known signature.
 pub const HEAD_LEN: usize = 72 << 10;
@@ -28,6 +32,8 @@ pub enum Class {
     Foreign(Foreign),
     /// A space.
     Space(Record),
+    /// A space that a newer program uses. Never touched without an explicit format.
+    Newer(RecordError),
     /// A space whose record cannot be trusted. Never touched without an explicit format.
     Damaged(Damage),
 }
@@ -39,6 +45,8 @@ pub enum Foreign {
     Known(&'static str),
     /// Bytes that are not zero.
     Unknown,
+    /// The first byte that is not zero, where both ends are.
+    At(u64),
     /// A device too small for two records.
     TooSmall,
 }
@@ -57,6 +65,7 @@ impl core::fmt::Display for Foreign {
         match self {
             Self::Known(name) => write!(f, "{name}"),
             Self::Unknown => write!(f, "data of unknown format"),
+            Self::At(byte) => write!(f, "data of unknown format at byte {byte}"),
             Self::TooSmall => write!(f, "less than 8 KiB"),
         }
     }
@@ -97,12 +106,16 @@ const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// `head` is the first [`HEAD_LEN`] bytes, or the whole device where that is shorter; `tail` is what lies at
 /// [`Side::A`] and [`Side::B`].
 pub fn classify(head: &[u8], tail: &[u8; TAIL_LEN], capacity: u64) -> Class {
+    if is_half_formatted(head, tail) {
+        return Class::Blank;
+    }
     let has_magic = |side: Side| tail[side.offset_in_tail()..].starts_with(&MAGIC);
     if !has_magic(Side::A) && !has_magic(Side::B) {
         return without_record(head, tail);
     }
     match newest(tail, capacity) {
-        Err([a, b]) => Class::Damaged(Damage { a, b }),
+        Err(CopiesError::Newer(error)) => Class::Newer(error),
+        Err(CopiesError::Damaged([a, b])) => Class::Damaged(Damage { a, b }),
         // A dump's own program headers may contain any bytes, so only a head that is no ELF is compared.
         Ok(record) if head.starts_with(ELF_MAGIC) => Class::Space(record),
         Ok(record) => match known(head) {
@@ -118,6 +131,36 @@ fn without_record(head: &[u8], tail: &[u8; TAIL_LEN]) -> Class {
     }
     let blank = head.iter().chain(tail).all(|byte| *byte == 0);
     if blank { Class::Blank } else { Class::Foreign(Foreign::Unknown) }
+}
+
+/// Returns whether a first format was cut off: one copy holds some of the sectors of a FREE record, all else is zeros.
+fn is_half_formatted(head: &[u8], tail: &[u8; TAIL_LEN]) -> bool {
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let (a, b) = tail.split_at(TAIL_LEN / 2);
+    let torn = match (is_zero(a), is_zero(b)) {
+        (false, true) => a,
+        (true, false) => b,
+        _ => return false,
+    };
+    is_zero(head) && is_torn_free_record(torn)
+}
+
+/// A FREE record fills its first sector and the checksum in its last: a torn one has one of the two. A checksum has hardly ever two
+/// bytes that are zero; a disk that ends in one odd byte is left alone.
+fn is_torn_free_record(copy: &[u8]) -> bool {
+    let (first, rest) = copy.split_at(512);
+    let (middle, checksum) = rest.split_at(rest.len() - 4);
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let is_first = first.starts_with(&MAGIC) && is_free(first) && is_zero(checksum);
+    let is_last = is_zero(first) && checksum.iter().filter(|byte| **byte == 0).count() <= 1;
+    is_zero(middle) && (is_first || is_last)
+}
+
+/// Returns whether the first sector of a record says FREE, clean, and has no owner and no contents.
+fn is_free(first: &[u8]) -> bool {
+    let number = |at: usize| u32::from_le_bytes(core::array::from_fn(|n| first[at + n]));
+    let is_zero = |range: core::ops::Range<usize>| first[range].iter().all(|byte| *byte == 0);
+    number(56) == SpaceState::Free as u32 && is_zero(60..168) && is_zero(176..180) && is_zero(184..512)
 }
 
 fn known(head: &[u8]) -> Option<&'static str> {
@@ -172,6 +215,40 @@ mod tests {
         h[..4].copy_from_slice(ELF_MAGIC);
         h[510..512].copy_from_slice(b"\x55\xaa");
         assert_eq!(classify(&h, &tail, CAPACITY), Class::Space(record(4)));
+    }
+
+    /// Every subset of the sectors of the first record, on a disk of zeros.
+    #[test]
+    fn a_first_format_that_was_torn_is_blank_or_done() {
+        let whole = record(2).encode();
+        for landed in 0..256_u32 {
+            let mut tail = [0; TAIL_LEN];
+            for sector in (0..8).filter(|n| landed & 1 << n != 0) {
+                tail[sector * 512..][..512].copy_from_slice(&whole[sector * 512..][..512]);
+            }
+            let class = classify(&head(), &tail, CAPACITY);
+            let is_whole = landed & 0x81 == 0x81;
+            let expected = if is_whole { Class::Space(record(2)) } else { Class::Blank };
+            assert_eq!(class, expected, "{landed:#b}");
+        }
+    }
+
+    #[test]
+    fn a_torn_record_beside_anything_else_is_no_blank_disk() {
+        let whole = record(2).encode();
+        let mut tail = [0; TAIL_LEN];
+        tail[..512].copy_from_slice(&whole[..512]);
+        let mut h = head();
+        h[70_000] = 1;
+        assert!(matches!(classify(&h, &tail, CAPACITY), Class::Damaged(_)));
+        let mut other = tail;
+        other[5000] = 1;
+        assert!(matches!(classify(&head(), &other, CAPACITY), Class::Damaged(_)));
+        let mut owned = tail;
+        owned[72] = 1;
+        assert!(matches!(classify(&head(), &owned, CAPACITY), Class::Damaged(_)));
+        tail[200] = 1;
+        assert!(matches!(classify(&head(), &tail, CAPACITY), Class::Damaged(_)));
     }
 
     #[test]

@@ -3,17 +3,20 @@
 use arrayvec::{ArrayString, ArrayVec};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::crash::{Crash, CrashReason, PartialCause};
 use super::layout::{Layout, RECORD_SIZE, usable};
-use super::raw::{CHECKED_LEN, MAGIC, MAX_RANGES, RawRange, RawRecord, VERSION, get_text, put_text};
-use super::record::{Contents, Crash, CrashReason, Drain, Owner, Record, RecordError, Residue};
+use super::missing::{MissingPages, MissingRange};
+use super::raw::{CHECKED_LEN, FEATURE_EXTENDED, MAGIC, MAX_RANGES, RawMissing, RawRange, RawRecord};
+use super::raw::{VERSION, get_text, put_text};
+use super::record::{Contents, Drain, Owner, Record, RecordError, RecordFormat, Residue};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 use crate::addr::{Gfn, PAGE_SIZE};
 use crate::mm::crc::crc32c;
 use crate::mm::layout::RamRange;
 
-/// Feature bits that this code knows and a reader must know. None yet.
-const KNOWN_FEATURES: u64 = 0;
+/// Feature bits that this code knows and a reader must know.
+const KNOWN_FEATURES: u64 = FEATURE_EXTENDED;
 
 impl Record {
     /// Encodes the record, checksum included.
@@ -22,7 +25,9 @@ impl Record {
         raw.magic = MAGIC;
         raw.version.set(VERSION);
         raw.record_size.set(RECORD_SIZE as u32);
-        raw.features_required.set(KNOWN_FEATURES);
+        if self.format == RecordFormat::Extended {
+            put_extended(&mut raw, self);
+        }
         raw.space_uuid = self.space.0;
         raw.sequence.set(self.sequence);
         raw.state.set(self.state as u32);
@@ -47,20 +52,31 @@ impl Record {
         let raw = RawRecord::ref_from_bytes(bytes).map_err(|_| RecordError::Field("size"))?;
         check_envelope(raw, bytes, capacity)?;
         let state = SpaceState::from_number(raw.state.get()).ok_or(RecordError::Field("state"))?;
+        let format = match raw.features_required.get() & FEATURE_EXTENDED {
+            0 => RecordFormat::Original,
+            _ => RecordFormat::Extended,
+        };
+        let contents = get_contents(raw)?;
         let record = Self {
+            format,
             capacity: raw.capacity.get(),
             space: Uuid(raw.space_uuid),
             sequence: raw.sequence.get(),
             state,
             residue: if raw.residue.get() == 0 { Residue::Clean } else { Residue::Stale },
             owner: get_owner(raw)?,
-            contents: get_contents(raw)?,
+            missing: get_missing(raw, format, &contents)?,
+            partial_cause: match format {
+                RecordFormat::Original => PartialCause::NONE,
+                RecordFormat::Extended => PartialCause(raw.partial_cause.get()),
+            },
+            contents,
             drain: Drain {
                 progress: raw.drain_progress.get(),
                 program_headers: raw.program_headers.get(),
                 notes_len: raw.notes_len.get(),
             },
-            crash: get_crash(raw)?,
+            crash: get_crash(raw, format, state)?,
         };
         record.check()
     }
@@ -74,12 +90,20 @@ impl Record {
         let idle = matches!(self.state, SpaceState::Free | SpaceState::Releasing);
         match &self.contents {
             None if !idle => return Err(RecordError::Field("pages")),
+            None if !self.missing.is_empty() => return Err(RecordError::Field("missing")),
             Some(c) if self.drain.progress > c.layout.pages() => return Err(RecordError::Field("drain_progress")),
             Some(c) if u64::from(self.drain.notes_len) > c.layout.notes().len => return Err(RecordError::Field("notes_len")),
             _ => {}
         }
         if self.owner.is_none() && !idle {
             return Err(RecordError::Field("owner_uuid"));
+        }
+        if self.state == SpaceState::Crashed && self.format == RecordFormat::Original {
+            return Err(RecordError::Field("state"));
+        }
+        // A whole dump has a bit or a zero for every page.
+        if self.state == SpaceState::Complete && !self.missing.is_empty() {
+            return Err(RecordError::Field("missing"));
         }
         Ok(self)
     }
@@ -90,7 +114,7 @@ fn check_envelope(raw: &RawRecord, bytes: &[u8], capacity: u64) -> Result<(), Re
     if raw.magic != MAGIC {
         return Err(RecordError::Magic);
     }
-    // Before the checksum: another version may well compute it over something else.
+    // Before the checksum: a program that is newer than this may compute it over something else.
     if raw.version.get() != VERSION {
         return Err(RecordError::Version(raw.version.get()));
     }
@@ -113,6 +137,12 @@ fn check_envelope(raw: &RawRecord, bytes: &[u8], capacity: u64) -> Result<(), Re
         return Err(RecordError::Capacity { recorded, actual });
     }
     Ok(())
+}
+
+/// Returns whether the checksum at the end of a record is that of the bytes before it.
+pub(super) fn has_checksum(bytes: &[u8; RECORD_SIZE as usize]) -> bool {
+    let stored: [u8; 4] = core::array::from_fn(|n| bytes[CHECKED_LEN + n]);
+    crc32c(&bytes[..CHECKED_LEN]).0 == u32::from_le_bytes(stored)
 }
 
 fn put_owner(raw: &mut RawRecord, owner: &Owner) {
@@ -180,21 +210,66 @@ fn get_ranges(raw: &RawRecord) -> Result<ArrayVec<RamRange, MAX_RANGES>, RecordE
     if index == u64::from(raw.pages.get()) { Ok(ranges) } else { Err(WRONG) }
 }
 
+/// Writes what has its place from byte 508 on.
+fn put_extended(raw: &mut RawRecord, record: &Record) {
+    raw.features_required.set(FEATURE_EXTENDED);
+    raw.partial_cause.set(record.partial_cause.0);
+    raw.missing_count.set(record.missing.ranges().len() as u32);
+    for (raw, range) in raw.missing.iter_mut().zip(record.missing.ranges()) {
+        *raw = RawMissing { first: range.first.into(), count: range.count.into() };
+    }
+    if let Some(crash) = &record.crash {
+        raw.dump_uuid = crash.name.0;
+        raw.crash_detail_64.set(crash.detail);
+        raw.registers_len.set(crash.registers.len() as u32);
+        raw.registers[..crash.registers.len()].copy_from_slice(&crash.registers);
+    }
+}
+
+fn get_missing(raw: &RawRecord, format: RecordFormat, contents: &Option<Contents>) -> Result<MissingPages, RecordError> {
+    if format == RecordFormat::Original {
+        return Ok(MissingPages::default());
+    }
+    let used = raw.missing.get(..raw.missing_count.get() as usize);
+    let used = used.ok_or(RecordError::Field("missing_count"))?;
+    let pages = contents.as_ref().map_or(u32::MAX, |contents| contents.layout.pages());
+    let range = |raw: &RawMissing| MissingRange { first: raw.first.get(), count: raw.count.get() };
+    MissingPages::from_ranges(used.iter().map(range), pages).ok_or(RecordError::Field("missing"))
+}
+
 fn put_crash(raw: &mut RawRecord, crash: &Crash) {
     raw.crash_reason.set(crash.reason.0);
-    raw.crash_detail.set(crash.detail);
+    raw.crash_detail.set(crash.detail as u32);
     raw.crash_time_ns.set(crash.time_ns);
     put_text(&mut raw.crash_text, &crash.text);
 }
 
-fn get_crash(raw: &RawRecord) -> Result<Option<Crash>, RecordError> {
+fn get_crash(raw: &RawRecord, format: RecordFormat, state: SpaceState) -> Result<Option<Crash>, RecordError> {
     let reason = CrashReason(raw.crash_reason.get());
-    if reason == CrashReason(0) {
+    // The first release sealed some crashes without a reason, but none without its time; a dump is always of a crash.
+    if reason == CrashReason::NONE && raw.crash_time_ns.get() == 0 && !state.holds_dump() {
         return Ok(None);
     }
     let text = get_text(&raw.crash_text).and_then(|text| ArrayString::from(text).ok());
     let text = text.ok_or(RecordError::Field("crash_text"))?;
-    Ok(Some(Crash { reason, detail: raw.crash_detail.get(), time_ns: raw.crash_time_ns.get(), text }))
+    let time_ns = raw.crash_time_ns.get();
+    let (name, detail, registers) = match format {
+        RecordFormat::Original => {
+            let space = Uuid(raw.space_uuid);
+            let name = Uuid::of_dump(space, [raw.epoch.get(), time_ns, 0, 0]);
+            (name, u64::from(raw.crash_detail.get()), ArrayVec::new())
+        }
+        RecordFormat::Extended => {
+            let used = raw.registers.get(..raw.registers_len.get() as usize);
+            let used = used.ok_or(RecordError::Field("registers_len"))?;
+            let registers = ArrayVec::try_from(used).map_err(|_| RecordError::Field("registers_len"))?;
+            (Uuid(raw.dump_uuid), raw.crash_detail_64.get(), registers)
+        }
+    };
+    if name == Uuid::NIL {
+        return Err(RecordError::Field("dump_uuid"));
+    }
+    Ok(Some(Crash { name, reason, detail, time_ns, text, registers }))
 }
 
 #[cfg(test)]

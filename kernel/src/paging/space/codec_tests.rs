@@ -9,7 +9,10 @@ const CAPACITY: u64 = 300 << 20;
 /// A record that uses every field.
 pub fn sample() -> Record {
     let ram = RamLayout::new(256 << 20).unwrap();
+    let mut missing = MissingPages::default();
+    missing.push(MissingRange { first: 7, count: 3 }).unwrap();
     Record {
+        format: RecordFormat::Extended,
         capacity: CAPACITY,
         space: Uuid::from_entropy(1, 2),
         sequence: 7,
@@ -23,11 +26,15 @@ pub fn sample() -> Record {
         }),
         contents: Some(Contents::new(CAPACITY, &ram).unwrap()),
         drain: Drain { progress: 65536, program_headers: 222, notes_len: 5000 },
+        missing,
+        partial_cause: PartialCause::BAD_BLOCKS,
         crash: Some(Crash {
+            name: Uuid::from_entropy(7, 8),
             reason: CrashReason::PVPANIC,
-            detail: 1,
+            detail: 0x1234_5678_9abc_def0,
             time_ns: 1_700_000_000_000_000_000,
             text: ArrayString::from("sysrq").unwrap(),
+            registers: (0..1024).map(|n| n as u8).collect(),
         }),
     }
 }
@@ -78,7 +85,13 @@ fn impossible_fields_are_named() {
         Err(RecordError::Field(name)) => name,
         other => panic!("{other:?}"),
     };
-    assert_eq!(field(|r| r.state.set(9)), "state");
+    assert_eq!(field(|r| r.state.set(10)), "state");
+    assert_eq!(field(|r| r.dump_uuid = [0; 16]), "dump_uuid");
+    assert_eq!(field(|r| r.registers_len.set(1025)), "registers_len");
+    assert_eq!(field(|r| r.missing_count.set(65)), "missing_count");
+    assert_eq!(field(|r| r.missing[0].count.set(u32::MAX)), "missing");
+    assert_eq!(field(|r| r.missing_count.set(2)), "missing");
+    assert_eq!(field(|r| r.state.set(SpaceState::Complete as u32)), "missing");
     assert_eq!(field(|r| r.sequence.set(u64::MAX)), "sequence");
     assert_eq!(field(|r| r.page_size.set(65536)), "page_size");
     assert_eq!(field(|r| r.record_size.set(512)), "record_size");
@@ -109,10 +122,104 @@ fn overlapping_ranges_are_refused() {
 #[test]
 fn what_we_do_not_know_is_refused() {
     assert_eq!(decode(forged(|r| r.version.set(2))), Err(RecordError::Version(2)));
-    assert_eq!(decode(forged(|r| r.features_required.set(4))), Err(RecordError::Features(4)));
+    assert_eq!(decode(forged(|r| r.features_required.set(5))), Err(RecordError::Features(4)));
     assert_eq!(decode(forged(|r| r.magic[0] = b'X')), Err(RecordError::Magic));
     let other = Record::decode(&sample().encode(), CAPACITY + 4096);
     assert_eq!(other, Err(RecordError::Capacity { recorded: CAPACITY, actual: CAPACITY + 4096 }));
     assert_eq!(Record::decode(&sample().encode(), CAPACITY + 4095), Ok(sample()), "a piece of a page does not count");
     assert!(decode(forged(|r| r.features_optional.set(u64::MAX))).is_ok());
+}
+
+/// A record as the first release wrote it: nothing from byte 508 on.
+fn original() -> Record {
+    let mut record = Record { format: RecordFormat::Original, state: SpaceState::Partial, ..sample() };
+    record.missing = MissingPages::default();
+    record.partial_cause = PartialCause::NONE;
+    record
+}
+
+#[test]
+fn a_record_of_the_first_release_stays_one_until_it_is_upgraded() {
+    let bytes = original().encode();
+    assert_eq!(bytes[16..24], [0; 8], "no feature bit");
+    assert!(bytes[508..4092].iter().all(|byte| *byte == 0), "nothing where it knew no field");
+    let read = decode(bytes).unwrap();
+    let crash = read.crash.clone().unwrap();
+    assert_eq!((crash.detail, crash.registers.len()), (0x9abc_def0, 0));
+    assert_ne!(crash.name, Uuid::NIL);
+    // The next version of the same dump has the same name, an upgraded one has its fields.
+    let next = decode(Record { sequence: 8, ..read.clone() }.encode()).unwrap();
+    assert_eq!(next.crash.unwrap().name, crash.name);
+    let upgraded = Record { format: RecordFormat::Extended, ..read };
+    assert_eq!(decode(upgraded.encode()), Ok(upgraded));
+}
+
+#[test]
+fn names_of_dumps_of_the_first_release_differ_by_incarnation_and_time() {
+    let name = |epoch: u64, time_ns: u64| {
+        let mut record = original();
+        record.owner.as_mut().unwrap().epoch = epoch;
+        record.crash.as_mut().unwrap().time_ns = time_ns;
+        decode(record.encode()).unwrap().crash.unwrap().name
+    };
+    assert_ne!(name(1, 5), name(1, 6));
+    assert_ne!(name(1, 5), name(2, 5));
+}
+
+#[test]
+fn a_crash_without_a_reason_keeps_its_text_and_time() {
+    let mut record = original();
+    record.crash.as_mut().unwrap().reason = CrashReason::NONE;
+    let crash = decode(record.encode()).unwrap().crash.unwrap();
+    assert_eq!((crash.reason, &*crash.text), (CrashReason::NONE, "sysrq"));
+    record.crash = None;
+    assert!(decode(record.encode()).unwrap().crash.is_some(), "a dump has a name, whatever else it has not");
+    record.state = SpaceState::Active;
+    assert_eq!(decode(record.encode()).unwrap().crash, None);
+}
+
+#[test]
+fn only_an_extended_record_says_crashed() {
+    let crashed = Record { state: SpaceState::Crashed, ..original() };
+    assert_eq!(decode(crashed.encode()), Err(RecordError::Field("state")));
+    let extended = Record { format: RecordFormat::Extended, ..crashed };
+    assert_eq!(decode(extended.encode()).unwrap().state, SpaceState::Crashed);
+}
+
+/// Records as the first release encoded them, by their state: their first 508 bytes and the checksum; zeros between.
+const FIRST_RELEASE: &str = include_str!("first_release.txt");
+
+fn of_first_release(line: &str) -> (&str, [u8; 4096]) {
+    let (state, hex) = line.split_once(' ').unwrap();
+    let byte = |n: usize| u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap();
+    (
+        state,
+        core::array::from_fn(|n| {
+            if n < 508 {
+                byte(n)
+            } else if n < 4092 {
+                0
+            } else {
+                byte(n - 4092 + 508)
+            }
+        }),
+    )
+}
+
+#[test]
+fn every_record_of_the_first_release_reads_and_is_written_back_byte_for_byte() {
+    let mut states = Vec::new();
+    for line in FIRST_RELEASE.lines() {
+        let (state, bytes) = of_first_release(line);
+        let record = Record::decode(&bytes, 8 << 20).unwrap();
+        assert_eq!((record.state.name(), record.format), (state, RecordFormat::Original));
+        assert_eq!(record.encode(), bytes, "{state}");
+        states.push(record);
+    }
+    let crash = |n: usize| states[n].crash.as_ref().map(|crash| (crash.reason.0, crash.detail, &*crash.text));
+    let text = "page lost";
+    let expected = [None, None, Some((5, 0x9abc_def0, text)), Some((0, 0x9abc_def0, text)), Some((2, 0x9abc_def0, text))];
+    assert_eq!([0, 1, 2, 3, 4].map(crash), expected);
+    let names = states[2..].iter().map(|r| r.crash.as_ref().unwrap().name);
+    assert!(names.clone().all(|name| name == states[2].crash.as_ref().unwrap().name), "one dump, one name");
 }

@@ -2,11 +2,12 @@
 //!
 //! | bit | page below the progress | page not yet reached |
 //! |---|---|---|
-//! | 1 | its block holds it | its block holds it (paged out, or clean, before the crash) |
-//! | 0 | it is zero | not final: missing from a partial dump |
+//! | 1 | its block holds it, unless the record lists it as missing | its block holds it (paged out, or clean, before the crash) |
+//! | 0 | it is zero, unless the record lists it as missing | not final: missing from a partial dump |
 //!
 //! Progress is advanced only after the blocks and the bitmap below it are on the medium.
 
+use super::missing::MissingPages;
 use crate::addr::PageIndex;
 
 /// What a dump knows of a page.
@@ -21,14 +22,39 @@ pub enum Content {
 }
 
 /// Returns what the dump knows of page `index`; a bitmap that is too short has zeros behind its end.
-pub fn content_of(bitmap: &[u8], progress: u32, index: PageIndex) -> Content {
-    let byte = bitmap.get(index.0 as usize / 8).copied().unwrap_or(0);
-    if byte >> (index.0 % 8) & 1 == 1 {
+pub fn content_of(bitmap: &[u8], progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
+    content_of_bit(has_bit(bitmap, index), progress, missing, index)
+}
+
+/// As [`content_of`], where the page's bit is known.
+pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
+    if missing.holds(index) {
+        // Whatever the bit says: the block was found wrong after it was set.
+        Content::Missing
+    } else if bit {
         Content::Block
     } else if index.0 < progress {
         Content::Zero
     } else {
         Content::Missing
+    }
+}
+
+/// Returns the bit of page `index`; beyond the end all are clear.
+pub fn has_bit(bitmap: &[u8], index: PageIndex) -> bool {
+    let byte = bitmap.get(index.0 as usize / 8).copied().unwrap_or(0);
+    byte >> (index.0 % 8) & 1 == 1
+}
+
+/// Returns how many pages from `index` on have the same bit, as far as whole bytes tell; at least 1.
+pub fn alike_bits(bitmap: &[u8], index: PageIndex) -> u32 {
+    let Some(bytes) = bitmap.get(index.0 as usize / 8..).filter(|_| index.0.is_multiple_of(8)) else { return 1 };
+    match bytes.first() {
+        Some(&first) if first == 0 || first == 0xff => {
+            let same = bytes.iter().take_while(|byte| **byte == first).count();
+            u32::try_from(same).unwrap_or(u32::MAX).saturating_mul(8)
+        }
+        _ => 1,
     }
 }
 
@@ -41,6 +67,7 @@ pub fn mark_block(bitmap: &mut [u8], index: PageIndex) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::missing::MissingRange;
     use super::*;
 
     #[test]
@@ -50,10 +77,28 @@ mod tests {
         mark_block(&mut bitmap, PageIndex(0));
         mark_block(&mut bitmap, PageIndex(16));
         assert_eq!(bitmap, [1, 2]);
-        let at = |n| content_of(&bitmap, 9, PageIndex(n));
+        let at = |n| content_of(&bitmap, 9, &MissingPages::default(), PageIndex(n));
         assert_eq!(
             [at(0), at(8), at(9), at(10), at(99)].map(|c| c as u8),
             [Content::Block as u8, Content::Zero as u8, Content::Block as u8, Content::Missing as u8, Content::Missing as u8]
         );
+    }
+
+    #[test]
+    fn alike_bits_are_whole_bytes_of_zeros_or_ones() {
+        let bitmap = [0, 0, 0xff, 0x0f, 0xff];
+        let at = |n| alike_bits(&bitmap, PageIndex(n));
+        assert_eq!([at(0), at(3), at(8), at(16), at(24), at(32), at(40), at(u32::MAX)], [16, 1, 8, 8, 1, 8, 1, 1]);
+    }
+
+    #[test]
+    fn a_page_that_the_record_lists_is_missing_below_the_progress_too() {
+        let mut missing = MissingPages::default();
+        missing.push(MissingRange { first: 3, count: 2 }).unwrap();
+        let at = |n| content_of(&[0b1001], 16, &missing, PageIndex(n));
+        assert_eq!([at(0), at(2), at(3), at(4), at(5)], {
+            use Content::*;
+            [Block, Zero, Missing, Missing, Zero]
+        });
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! So the next record always replaces the older copy, and nobody has to remember which that is.
 
+use super::codec::has_checksum;
 use super::layout::{RECORD_SIZE, usable};
 use super::record::{Record, RecordError};
 use crate::block::SectorRange;
@@ -15,6 +16,30 @@ use crate::block::request::SECTOR_SIZE;
 /// Bytes of both copies, the last of a device.
 pub const TAIL_LEN: usize = 2 * RECORD_SIZE as usize;
 
+/// A record's sequence number: the epoch of its writer's claim above 32 bits that count on.
+///
+/// So a record that an earlier owner wrote, however late it lands, is never the newest. The parity says which copy it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// Returns the epoch of the owner that wrote the record; 0 for records of the first version.
+    pub const fn epoch(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// Returns the next number for an owner of `epoch`; it goes to the other copy.
+    #[must_use]
+    pub const fn next(self, epoch: u64) -> Self {
+        let next = self.0 + 1;
+        let base = epoch << 32;
+        if next >= base {
+            return Self(next);
+        }
+        Self(base + next % 2)
+    }
+}
+
 /// One of the two copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
@@ -22,6 +47,15 @@ pub enum Side {
     A,
     /// The second.
     B,
+}
+
+impl core::fmt::Display for Side {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::B => "B",
+        })
+    }
 }
 
 impl Side {
@@ -70,16 +104,50 @@ impl Side {
     }
 }
 
+/// Why a device has no record that counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopiesError {
+    /// One copy at least was written by a newer program: what the other says is out of date.
+    Newer(RecordError),
+    /// Neither copy is valid: the faults of A and B.
+    Damaged([RecordError; 2]),
+}
+
 /// Decodes the newest valid record of a device of `capacity` bytes from its last 8 KiB.
 ///
 /// # Errors
-/// Where neither copy is valid, the faults of both.
-pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, [RecordError; 2]> {
+/// [`CopiesError`] where no copy counts.
+pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, CopiesError> {
     match (Side::A.decode(tail, capacity), Side::B.decode(tail, capacity)) {
         (Ok(a), Ok(b)) => Ok(if a.sequence > b.sequence { a } else { b }),
-        (Ok(record), Err(_)) | (Err(_), Ok(record)) => Ok(record),
-        (Err(a), Err(b)) => Err([a, b]),
+        (Ok(record), Err(error)) => beside(record, Side::B, error, tail),
+        (Err(error), Ok(record)) => beside(record, Side::A, error, tail),
+        (Err(a), Err(b)) => match [a, b].into_iter().find(|error| error.is_newer()) {
+            Some(error) => Err(CopiesError::Newer(error)),
+            None => Err(CopiesError::Damaged([a, b])),
+        },
     }
+}
+
+/// Judges a valid record beside a copy that is none.
+fn beside(record: Record, other: Side, error: RecordError, tail: &[u8; TAIL_LEN]) -> Result<Record, CopiesError> {
+    // A version that comes without the checksum that belongs to it is a damaged byte.
+    match error.is_newer() && has_checksum(other.bytes(tail)) {
+        true => Err(CopiesError::Newer(error)),
+        false => Ok(record),
+    }
+}
+
+/// Returns the copy that is damaged beside a valid one: a write that was torn, or rot. A copy that was never written is not.
+pub fn damaged_copy(tail: &[u8; TAIL_LEN], capacity: u64) -> Option<(Side, RecordError)> {
+    let [a, b] = [Side::A, Side::B].map(|side| side.decode(tail, capacity).err());
+    let (side, error) = match (a, b) {
+        (Some(error), None) => (Side::A, error),
+        (None, Some(error)) => (Side::B, error),
+        _ => return None,
+    };
+    let was_written = side.bytes(tail).iter().any(|byte| *byte != 0);
+    was_written.then_some((side, error))
 }
 
 #[cfg(test)]
@@ -108,6 +176,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_next_number_goes_to_the_other_copy_and_carries_the_epoch() {
+        for last in [0, 1, 7, 8, (3 << 32) - 1, 3 << 32, (3 << 32) + 1, (5 << 32) + 4] {
+            for epoch in [0, 1, 3, 4, 6] {
+                let next = Sequence(last).next(epoch);
+                assert_ne!(Side::of(next.0), Side::of(last), "{last:#x} {epoch}");
+                assert!(next.0 > last && next.epoch() >= epoch, "{last:#x} {epoch}");
+            }
+        }
+        assert_eq!(Sequence(7).next(3), Sequence(3 << 32));
+    }
+
+    #[test]
     fn a_torn_write_leaves_the_record_before() {
         let mut tail = [0; TAIL_LEN];
         put(&mut tail, &record(7));
@@ -122,14 +202,63 @@ pub(super) mod tests {
         put(&mut tail, &record(8));
         tail[100] ^= 1;
         let faults = newest(&tail, CAPACITY).unwrap_err();
+        let CopiesError::Damaged(faults) = faults else { panic!("{faults:?}") };
         assert!(matches!(faults, [RecordError::Checksum { .. }, RecordError::Magic]));
+    }
+
+    /// Puts a record of version 2, or of version 1 with a feature bit that this program does not know.
+    fn put_newer(tail: &mut [u8; TAIL_LEN], sequence: u64, version: u8, features: u8) {
+        let mut bytes = record(sequence).encode();
+        (bytes[8], bytes[16]) = (version, features);
+        let crc = crate::mm::crc::crc32c(&bytes[..4092]).0;
+        bytes[4092..].copy_from_slice(&crc.to_le_bytes());
+        tail[Side::of(sequence).offset_in_tail()..][..4096].copy_from_slice(&bytes);
+    }
+
+    #[test]
+    fn a_newer_copy_makes_the_one_that_can_be_read_worthless() {
+        for (version, features, fault) in [(2, 0, RecordError::Version(2)), (1, 3, RecordError::Features(2))] {
+            for newer in [7, 8] {
+                let mut tail = [0; TAIL_LEN];
+                put(&mut tail, &record(15 - newer));
+                put_newer(&mut tail, newer, version, features);
+                assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Newer(fault)));
+                tail[Side::of(15 - newer).offset_in_tail()] ^= 1;
+                assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Newer(fault)), "beside a damaged one");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_version_is_no_newer_program() {
+        let mut tail = [0; TAIL_LEN];
+        put(&mut tail, &record(7));
+        put(&mut tail, &record(8));
+        tail[Side::A.offset_in_tail() + 8] = 2;
+        assert_eq!(newest(&tail, CAPACITY).unwrap().sequence, 7);
+        assert_eq!(damaged_copy(&tail, CAPACITY), Some((Side::A, RecordError::Version(2))));
+        put_newer(&mut tail, 8, 0, 1);
+        assert_eq!(newest(&tail, CAPACITY).unwrap().sequence, 7, "there was no version 0");
+    }
+
+    #[test]
+    fn a_damaged_copy_is_told_and_one_that_was_never_written_is_not() {
+        let mut tail = [0; TAIL_LEN];
+        put(&mut tail, &record(1));
+        assert_eq!(damaged_copy(&tail, CAPACITY), None);
+        put(&mut tail, &record(2));
+        assert_eq!(damaged_copy(&tail, CAPACITY), None);
+        tail[Side::B.offset_in_tail() + 500] ^= 1;
+        assert!(matches!(damaged_copy(&tail, CAPACITY), Some((Side::B, RecordError::Checksum { .. }))));
+        tail[Side::A.offset_in_tail() + 500] ^= 1;
+        assert_eq!(damaged_copy(&tail, CAPACITY), None, "both are: no space at all");
     }
 
     #[test]
     fn a_record_on_the_wrong_side_does_not_count() {
         let mut tail = [0; TAIL_LEN];
         tail[..4096].copy_from_slice(&record(9).encode());
-        assert_eq!(newest(&tail, CAPACITY), Err([RecordError::Field("sequence"), RecordError::Magic]));
+        assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Damaged([RecordError::Field("sequence"), RecordError::Magic])));
     }
 
     #[test]

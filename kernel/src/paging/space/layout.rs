@@ -6,6 +6,7 @@
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::block::SectorRange;
 use crate::block::request::SECTOR_SIZE;
+use core::ops::Range;
 
 /// Bytes of one copy of the record.
 pub const RECORD_SIZE: u64 = 4096;
@@ -142,6 +143,13 @@ impl Layout {
         Extent { start: self.checksums_start, len: (self.pages as u64 * 4).next_multiple_of(PAGE_SIZE) }
     }
 
+    /// Returns the checksums of some pages: their first is that of a sector, so a multiple of 128.
+    pub const fn checksums_of(&self, pages: Range<u32>) -> Extent {
+        let all = self.checksums();
+        let (start, end) = (pages.start as u64 * 4, (pages.end as u64 * 4).next_multiple_of(SECTOR_SIZE));
+        Extent { start: all.start + start, len: (if end < all.len { end } else { all.len }) - start }
+    }
+
     /// Returns the blocks.
     pub const fn blocks(&self) -> Extent {
         Extent { start: self.data_start, len: self.pages as u64 * PAGE_SIZE }
@@ -199,6 +207,17 @@ mod tests {
         assert_eq!(l.bitmap(), Extent { start: 2_101_248, len: 8192 });
         assert_eq!(l.checksums(), Extent { start: 2_109_440, len: 262_144 });
         assert_eq!(l.blocks(), Extent { start: 3 * MIB, len: 256 * MIB });
+    }
+
+    #[test]
+    fn the_checksums_of_some_pages_are_whole_sectors() {
+        let l = Layout::of(5000);
+        let start = l.checksums().start;
+        assert_eq!(l.checksums_of(0..1), Extent { start, len: 512 });
+        assert_eq!(l.checksums_of(1024..2048), Extent { start: start + 4096, len: 4096 });
+        assert_eq!(l.checksums_of(4096..5000), Extent { start: start + 16384, len: 4096 });
+        assert_eq!(l.checksums_of(4096..4224), Extent { start: start + 16384, len: 512 });
+        assert_eq!(l.checksums_of(4096..5000).end(), l.checksums().end());
     }
 
     #[test]

@@ -18,6 +18,12 @@ pub const MAX_RANGES: usize = 8;
 pub const NAME_LEN: usize = 64;
 /// Bytes of a crash's description.
 pub const TEXT_LEN: usize = 128;
+/// Bytes of the notes with a vCPU's registers at its crash.
+pub const REGISTERS_LEN: usize = 1024;
+/// Most ranges of missing pages.
+pub const MAX_MISSING: usize = 64;
+/// Bit of `features_required`: the fields from byte 508 on count, and the state may be CRASHED.
+pub const FEATURE_EXTENDED: u64 = 1 << 0;
 /// Bytes that the checksum covers: all before it.
 pub const CHECKED_LEN: usize = offset_of!(RawRecord, crc32c);
 
@@ -29,6 +35,16 @@ pub struct RawRange {
     pub first_gfn: U64,
     /// Pages.
     pub pages: U64,
+}
+
+/// Neighbouring pages that are missing from a dump.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RawMissing {
+    /// First page.
+    pub first: U32,
+    /// Pages.
+    pub count: U32,
 }
 
 /// A record.
@@ -73,7 +89,17 @@ pub struct RawRecord {
 
     /// Other spaces of the same partition; none yet.
     pub members_count: U32,
-    pub reserved: [u8; 3584],
+
+    // With `FEATURE_EXTENDED` only.
+    pub dump_uuid: [u8; 16],
+    /// `crash_detail` whole; that one has its lower half.
+    pub crash_detail_64: U64,
+    pub partial_cause: U32,
+    pub registers_len: U32,
+    pub registers: [u8; REGISTERS_LEN],
+    pub missing_count: U32,
+    pub missing: [RawMissing; MAX_MISSING],
+    pub reserved: [u8; 2012],
     pub crc32c: U32,
 }
 
@@ -96,7 +122,16 @@ const _: () = {
     assert!(offset_of!(RawRecord, crash_reason) == 360);
     assert!(offset_of!(RawRecord, crash_text) == 376);
     assert!(offset_of!(RawRecord, members_count) == 504);
+    assert!(offset_of!(RawRecord, dump_uuid) == 508);
+    assert!(offset_of!(RawRecord, crash_detail_64) == 524);
+    assert!(offset_of!(RawRecord, partial_cause) == 532);
+    assert!(offset_of!(RawRecord, registers_len) == 536);
+    assert!(offset_of!(RawRecord, registers) == 540);
+    assert!(offset_of!(RawRecord, missing_count) == 1564);
+    assert!(offset_of!(RawRecord, missing) == 1568);
+    assert!(offset_of!(RawRecord, reserved) == 2080);
     assert!(offset_of!(RawRecord, crc32c) == 4092);
+    assert!(REGISTERS_LEN >= crate::dump::notes::VCPU_NOTES_SIZE);
 };
 
 impl RawRecord {

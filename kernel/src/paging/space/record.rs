@@ -6,8 +6,10 @@
 
 use arrayvec::{ArrayString, ArrayVec};
 
+use super::crash::{Crash, PartialCause};
 use super::layout::{Layout, LayoutError, usable};
-use super::raw::{MAX_RANGES, NAME_LEN, TEXT_LEN, VERSION};
+use super::missing::MissingPages;
+use super::raw::{MAX_RANGES, NAME_LEN, VERSION};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 use crate::addr::{Gfn, PageIndex};
@@ -56,9 +58,15 @@ impl Contents {
 
     /// Returns the guest page of RAM page `index`.
     pub fn gfn_of(&self, index: PageIndex) -> Option<Gfn> {
+        self.place_of(index).map(|(gfn, _)| gfn)
+    }
+
+    /// Returns the guest page of RAM page `index`, and how many pages there are from it to the end of its range.
+    pub fn place_of(&self, index: PageIndex) -> Option<(Gfn, u32)> {
         let range = self.ranges.iter().rev().find(|r| r.index <= index.0)?;
         let offset = u64::from(index.0 - range.index);
-        if offset < range.count { range.first.checked_add(offset) } else { None }
+        let left = u32::try_from(range.count.checked_sub(offset)?).ok().filter(|left| *left > 0)?;
+        Some((range.first.checked_add(offset)?, left))
     }
 }
 
@@ -73,57 +81,20 @@ pub struct Drain {
     pub notes_len: u32,
 }
 
-/// Why the owner crashed. Unknown numbers stay what they are.
+/// Which fields the record has on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CrashReason(pub u32);
-
-impl CrashReason {
-    /// A triple fault.
-    pub const TRIPLE_FAULT: Self = Self(1);
-    /// The guest said so by pvpanic.
-    pub const PVPANIC: Self = Self(2);
-    /// The guest stored a panic's log by ERST.
-    pub const ERST: Self = Self(3);
-    /// An operator's command.
-    pub const OPERATOR: Self = Self(4);
-    /// A page could not be read back.
-    pub const LOST_PAGE: Self = Self(5);
-    /// The processor refused to enter the guest.
-    pub const ENTRY_FAILED: Self = Self(6);
-    /// A watchdog.
-    pub const WATCHDOG: Self = Self(7);
-
-    /// Returns the word for people and events.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TRIPLE_FAULT => "triple fault",
-            Self::PVPANIC => "pvpanic",
-            Self::ERST => "panic log by ERST",
-            Self::OPERATOR => "operator",
-            Self::LOST_PAGE => "page could not be read back",
-            Self::ENTRY_FAILED => "entry failed",
-            Self::WATCHDOG => "watchdog",
-            _ => "other",
-        }
-    }
-}
-
-/// The crash that a dump is of.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Crash {
-    /// Why.
-    pub reason: CrashReason,
-    /// A number that belongs to the reason.
-    pub detail: u32,
-    /// When: nanoseconds since 1970.
-    pub time_ns: u64,
-    /// In words.
-    pub text: ArrayString<TEXT_LEN>,
+pub enum RecordFormat {
+    /// Those below byte 508, as the first release wrote them. Such a space is upgraded when it is activated.
+    Original,
+    /// All; announced by bit 0 of `features_required`.
+    Extended,
 }
 
 /// What a space says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
+    /// Which fields the record has on disk.
+    pub format: RecordFormat,
     /// Bytes of the device when it was formatted, whole pages only.
     pub capacity: u64,
     /// The space's name.
@@ -140,6 +111,10 @@ pub struct Record {
     pub contents: Option<Contents>,
     /// How far a drain has come.
     pub drain: Drain,
+    /// Pages below the progress that are missing; none in an [`RecordFormat::Original`] record.
+    pub missing: MissingPages,
+    /// Why the dump is not whole.
+    pub partial_cause: PartialCause,
     /// The crash, once there was one.
     pub crash: Option<Crash>,
 }
@@ -171,6 +146,13 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// Returns whether the record is sound as far as this program can tell, and a newer program's.
+    pub const fn is_newer(self) -> bool {
+        matches!(self, Self::Features(_)) || matches!(self, Self::Version(version) if version > VERSION)
+    }
+}
+
 impl core::fmt::Display for RecordError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
@@ -182,7 +164,8 @@ impl core::fmt::Display for RecordError {
             Self::Features(bits) => write!(f, "unknown required feature bits {bits:#x}"),
             Self::Field(name) => write!(f, "record field `{name}` has an impossible value"),
             Self::Capacity { recorded, actual } => {
-                write!(f, "record is for a device of {recorded} bytes, this one has {actual}")
+                let [recorded, actual] = [recorded, actual].map(|bytes| crate::console::size::ReadableSize(*bytes));
+                write!(f, "record is for a device of {recorded}, this one has {actual}")
             }
         }
     }
@@ -192,6 +175,7 @@ impl Record {
     /// Makes the record of a space that nobody owns yet.
     pub fn free(capacity: u64, space: Uuid, residue: Residue) -> Self {
         Self {
+            format: RecordFormat::Extended,
             capacity: usable(capacity),
             space,
             sequence: 1,
@@ -200,7 +184,23 @@ impl Record {
             owner: None,
             contents: None,
             drain: Drain::default(),
+            missing: MissingPages::default(),
+            partial_cause: PartialCause::NONE,
             crash: None,
         }
+    }
+
+    /// Forgets owner, contents and dump, as a space does that becomes free and clean.
+    pub fn clear(&mut self) {
+        (self.owner, self.contents) = (None, None);
+        self.forget_dump();
+    }
+
+    /// Forgets the crash, and how far its drain came.
+    pub fn forget_dump(&mut self) {
+        self.drain = Drain::default();
+        self.missing = MissingPages::default();
+        self.partial_cause = PartialCause::NONE;
+        self.crash = None;
     }
 }

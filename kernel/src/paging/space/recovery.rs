@@ -3,16 +3,17 @@
 //! | found | then |
 //! |---|---|
 //! | blank | format |
-//! | foreign, damaged | leave alone; only an explicit format changes it |
+//! | foreign, damaged, a newer program's | leave alone; only an explicit format changes it |
 //! | FREE | use |
 //! | ACTIVE | its owner is gone with the machine: FREE, blocks stale |
+//! | CRASHED | keep until released: the crash's record is all there is |
 //! | DRAINING | header up to date from bitmap and progress, then PARTIAL |
 //! | COMPLETE, PARTIAL | keep until released |
 //! | RELEASING | go on scrubbing, then FREE |
 //! | SUSPENDED, SEALED | leave alone (reserved) |
 
 use super::classify::Class;
-use super::record::{Drain, Record, Residue};
+use super::record::{Record, Residue};
 use super::state::SpaceState;
 
 /// What to do with a device.
@@ -40,14 +41,14 @@ pub enum Recovery {
 pub fn recovery(class: &Class) -> Recovery {
     let record = match class {
         Class::Blank => return Recovery::Format,
-        Class::Foreign(_) | Class::Damaged(_) => return Recovery::Leave,
+        Class::Foreign(_) | Class::Damaged(_) | Class::Newer(_) => return Recovery::Leave,
         Class::Space(record) => record,
     };
     match record.state {
         SpaceState::Free => Recovery::Use,
         SpaceState::Active => Recovery::Reclaim(reclaimed(record)),
         SpaceState::Draining => Recovery::Finish,
-        SpaceState::Complete | SpaceState::Partial => Recovery::Keep,
+        SpaceState::Crashed | SpaceState::Complete | SpaceState::Partial => Recovery::Keep,
         SpaceState::Releasing => Recovery::Scrub,
         SpaceState::Suspended | SpaceState::Sealed => Recovery::Leave,
     }
@@ -57,14 +58,11 @@ pub fn recovery(class: &Class) -> Recovery {
 ///
 /// The owner's name stays: as long as its blocks lie there nobody else gets the space unscrubbed.
 fn reclaimed(record: &Record) -> Record {
-    Record {
-        sequence: record.sequence + 1,
-        state: SpaceState::Free,
-        residue: Residue::Stale,
-        drain: Drain::default(),
-        crash: None,
-        ..record.clone()
-    }
+    let mut free = record.clone();
+    free.sequence += 1;
+    (free.state, free.residue) = (SpaceState::Free, Residue::Stale);
+    free.forget_dump();
+    free
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! The states of a space, and the one table that says which may follow which.
 //!
 //! ```text
-//!            activate            crash               sealed
-//!   FREE ───────────────> ACTIVE ─────> DRAINING ────────────> COMPLETE ─┐
-//!    ^  ^                  │ │ ^           │ drain failed or             │ release
-//!    │  └─ found at a start┘ │ └─restart   │ found at a start            v
-//!    │                       │             └───────────────> PARTIAL ─> RELEASING
-//!    │                       └ partition ended ─────────────────────────> │
-//!    └─────────────────────── scrubbed ───────────────────────────────────┘
+//!            activate            crash          described             sealed
+//!   FREE ───────────────> ACTIVE ─────> CRASHED ─────────> DRAINING ──────────> COMPLETE ─┐
+//!    ^  ^                  │ │ ^           │                  │ drain failed or           │ release
+//!    │  └─ found at a start┘ │ └─restart   │                  │ found at a start          v
+//!    │                       │             │                  └─────────────> PARTIAL ─> RELEASING
+//!    │                       │             └ no pages ──────────────────────────────────> │
+//!    │                       └ partition ended ─────────────────────────────────────────> │
+//!    └─────────────────────── scrubbed ───────────────────────────────────────────────────┘
 //! ```
 
 /// What a space is used for. The numbers are the ones on disk.
@@ -30,6 +31,8 @@ pub enum SpaceState {
     Suspended = 7,
     /// Reserved: a sealed generation of a segment.
     Sealed = 8,
+    /// The owner has crashed; nothing about its pages is written yet, and the bitmap means nothing.
+    Crashed = 9,
 }
 
 use SpaceState::*;
@@ -39,7 +42,10 @@ const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
     (Free, Active),
     (Free, Releasing), // stale blocks of another owner are scrubbed first
     (Active, Active),  // the same partition restarts without a dump: next epoch
-    (Active, Draining),
+    (Active, Crashed),
+    (Crashed, Draining),
+    (Crashed, Releasing),
+    (Active, Draining), // by the first release, which knew no CRASHED
     (Active, Releasing),
     (Active, Free), // found at a start: nobody runs in it
     (Draining, Complete),
@@ -51,7 +57,7 @@ const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
 
 impl SpaceState {
     /// All states, in the order of their numbers.
-    pub const ALL: [Self; 8] = [Free, Active, Draining, Complete, Partial, Releasing, Suspended, Sealed];
+    pub const ALL: [Self; 9] = [Free, Active, Draining, Complete, Partial, Releasing, Suspended, Sealed, Crashed];
 
     /// Returns the state with this number on disk.
     pub fn from_number(number: u32) -> Option<Self> {
@@ -63,8 +69,13 @@ impl SpaceState {
         (self == next && matches!(self, Draining | Releasing)) || TRANSITIONS.contains(&(self, next))
     }
 
-    /// Returns whether the space holds a dump that somebody may want.
+    /// Returns whether the space holds a dump, or at least the record of a crash: only a release may end that.
     pub const fn holds_dump(self) -> bool {
+        matches!(self, Crashed | Draining | Complete | Partial)
+    }
+
+    /// Returns whether bitmap and checksums say what the blocks hold.
+    pub const fn describes_pages(self) -> bool {
         matches!(self, Draining | Complete | Partial)
     }
 
@@ -79,6 +90,7 @@ impl SpaceState {
             Releasing => "releasing",
             Suspended => "suspended",
             Sealed => "sealed",
+            Crashed => "crashed",
         }
     }
 }
@@ -89,9 +101,9 @@ mod tests {
 
     #[test]
     fn numbers_on_disk_are_stable() {
-        assert_eq!(SpaceState::ALL.map(|s| s as u32), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(SpaceState::ALL.map(|s| s as u32), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert!(SpaceState::ALL.into_iter().all(|s| SpaceState::from_number(s as u32) == Some(s)));
-        assert_eq!((SpaceState::from_number(0), SpaceState::from_number(9)), (None, None));
+        assert_eq!((SpaceState::from_number(0), SpaceState::from_number(10)), (None, None));
     }
 
     #[test]

@@ -27,9 +27,17 @@ pub struct Inner {
     pub pace: Pace,
     pub depth: usize,
     pub dead: bool,
+    /// Its lease is over: what it answers proves nothing, and nothing is submitted.
+    pub suspended: bool,
     /// So many of the next reads and writes fail.
     pub fail_reads: u32,
+    /// Every write to this block fails.
+    pub bad_block: Option<u64>,
     pub fail_writes: u32,
+    /// No interrupt tells of its answers, as with a disk in memory.
+    pub is_silent: bool,
+    /// Whether requests in flight are told that they are late.
+    pub tells_lateness: bool,
     /// Requests and blocks written, requests and blocks read.
     pub writes: u64,
     pub blocks_written: u64,
@@ -45,6 +53,8 @@ struct Queued {
     first: u64,
     segments: Vec<Segment>,
     cookie: Cookie,
+    told: bool,
+    fails: bool,
 }
 
 pub struct FakeDisk {
@@ -62,8 +72,12 @@ impl FakeDisk {
             pace: Pace::Prompt,
             depth: 64,
             dead: false,
+            suspended: false,
             fail_reads: 0,
+            bad_block: None,
             fail_writes: 0,
+            is_silent: false,
+            tells_lateness: false,
             writes: 0,
             blocks_written: 0,
             reads: 0,
@@ -78,6 +92,25 @@ impl FakeDisk {
         self.inner.lock().unwrap()
     }
 
+    /// Answers nothing that is in flight, says so, and takes nothing more.
+    pub fn write_off(&self) {
+        let mut inner = self.inner();
+        (inner.dead, inner.tells_lateness, inner.pace) = (true, true, Pace::Held);
+    }
+
+    /// Answers all that is in flight, and takes requests again.
+    pub fn come_back(&self) {
+        let mut inner = self.inner();
+        (inner.dead, inner.tells_lateness, inner.pace) = (false, false, Pace::Prompt);
+    }
+
+    /// Has the reads fail that wait behind the first one; returns how many.
+    pub fn fail_reads_behind_the_first(&self) -> usize {
+        let mut inner = self.inner();
+        let reads = inner.queue.iter_mut().filter(|queued| queued.operation == Operation::Read);
+        reads.skip(1).map(|queued| queued.fails = true).count()
+    }
+
     pub fn in_flight(&self) -> usize {
         self.inner().queue.len()
     }
@@ -87,8 +120,12 @@ impl FakeDisk {
             Operation::Read => &mut inner.fail_reads,
             _ => &mut inner.fail_writes,
         };
-        let fails = *failing > 0;
-        *failing -= u32::from(fails);
+        let counted = *failing > 0 || request.fails;
+        *failing = failing.saturating_sub(u32::from(counted));
+        let first = request.first / PER_PAGE;
+        let blocks = first..first + request.segments.iter().map(|s| u64::from(s.len) / PAGE_SIZE).sum::<u64>();
+        let is_write = request.operation == Operation::Write;
+        let fails = counted || is_write && inner.bad_block.is_some_and(|bad| blocks.contains(&bad));
         let blocks = (request.first / PER_PAGE) as usize..;
         for (block, hpa) in blocks.zip(request.segments.iter().flat_map(pages_of)) {
             let content = &mut inner.blocks[block];
@@ -130,7 +167,7 @@ impl Disk for FakeDisk {
         if inner.dead {
             return Err(SubmitError::Failed);
         }
-        if inner.queue.len() >= inner.depth {
+        if inner.queue.len() >= inner.depth || inner.suspended {
             return Err(SubmitError::Full);
         }
         let (first, count) = (request.sectors.first, request.sectors.count);
@@ -146,8 +183,24 @@ impl Disk for FakeDisk {
             inner.blocks_read += count / PER_PAGE;
         }
         let segments = request.segments.to_vec();
-        inner.queue.push(Queued { operation: request.operation, first, segments, cookie: request.cookie });
+        inner.queue.push(Queued {
+            operation: request.operation,
+            first,
+            segments,
+            cookie: request.cookie,
+            told: false,
+            fails: false,
+        });
         Ok(())
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.inner().suspended
+    }
+
+    fn has_answers(&self) -> bool {
+        let inner = self.inner();
+        inner.is_silent && inner.pace == Pace::Prompt && !inner.queue.is_empty()
     }
 
     fn is_dead(&self) -> bool {
@@ -157,6 +210,13 @@ impl Disk for FakeDisk {
     fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
         let mut inner = self.inner();
         let mut count = 0;
+        if inner.tells_lateness {
+            for request in inner.queue.iter_mut().filter(|request| !request.told).take(out.len()) {
+                out[count] = Completion { cookie: request.cookie, result: Err(DiskError::TimedOut) };
+                request.told = true;
+                count += 1;
+            }
+        }
         while count < out.len() && !inner.queue.is_empty() {
             let pace = inner.pace;
             let at = match pace {

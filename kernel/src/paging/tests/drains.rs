@@ -1,6 +1,7 @@
 //! The drain of a dump image.
 
 use super::*;
+use crate::block::DiskError;
 use crate::paging::{Drain, PageFinal, Progress};
 
 /// An object whose pages are: 0..64 written and partly paged, 64..128 zero, 128..192 written, the rest never touched.
@@ -155,6 +156,48 @@ fn a_disk_that_takes_nothing_stops_the_drain_with_a_reason() {
     rig.settle();
     assert!(run(&mut rig, &drain).done);
     check_content(&rig, &drain, content);
+}
+
+#[test]
+fn a_block_that_takes_no_write_keeps_none_of_its_neighbours_back() {
+    let mut rig = Machine { frames: 512, max_segments: 32, ..Machine::default() }.start();
+    let (object, drain) = crashed(&mut rig);
+    rig.disk.inner().bad_block = Some(40);
+    let stopped = run(&mut rig, &drain);
+    assert_eq!((stopped.failed, stopped.done), (Some(DiskError::Io), false));
+    let unfinished: Vec<u32> = (0..512).filter(|&n| drain.final_kind(&rig.pager, PageIndex(n)).is_none()).collect();
+    assert_eq!(unfinished, [40]);
+    assert_eq!((object.counts().resident, stopped.written), (1, 127));
+}
+
+#[test]
+fn what_was_found_wrong_before_the_crash_is_suspected_in_the_dump() {
+    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let object = rig.object(512, 0);
+    rig.fill(&object, 0..256);
+    let paged: Vec<u32> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), Leaf::Paged(_))).collect();
+    let wrong = [paged[3], paged[60], paged[90]];
+    for index in wrong {
+        rig.disk.inner().blocks[index as usize][100] ^= 1;
+        while matches!(rig.fault(&object, index), Fault::Wait(_)) {
+            rig.poll();
+        }
+    }
+    rig.settle();
+    object.become_image();
+    let drain = Drain::new(&rig.pager, object.clone());
+    assert!(run(&mut rig, &drain).done);
+    let suspects = drain.suspects(&rig.pager);
+    assert!(wrong.iter().all(|index| suspects.ranges().any(|range| range.contains(index))), "{suspects:?}");
+    // A neighbour that was found wrong when it came along counts as well, but nothing that was right.
+    let is_wrong = |n: u32| {
+        crate::mm::crc::crc32c(&rig.disk.inner().blocks[n as usize])
+            != match drain.final_kind(&rig.pager, PageIndex(n)) {
+                Some(PageFinal::Block(crc)) => crc,
+                other => panic!("{other:?}"),
+            }
+    };
+    assert!(suspects.ranges().flatten().all(is_wrong), "{suspects:?}");
 }
 
 #[test]

@@ -36,18 +36,20 @@ fn access(rig: &mut Rig, object: &MemoryObject, index: u32, access: Access) -> (
 fn the_first_touch_of_a_page_costs_one_fault_whatever_it_is() {
     let mut rig = machine(64);
     let object = rig.object(16, 0);
-    let (read, faults) = access(&mut rig, &object, 0, Access::Read);
-    assert_eq!((read.writes, faults, bits(&rig, &object, 0)), (false, 1, (true, false)));
+    let (fetch, faults) = access(&mut rig, &object, 0, Access::Execute);
+    assert_eq!((fetch.writes, faults, bits(&rig, &object, 0)), (false, 1, (true, false)));
     let (write, faults) = access(&mut rig, &object, 1, Access::Write);
     assert_eq!((write.writes, faults, bits(&rig, &object, 1)), (true, 1, (true, true)));
-    assert_eq!(access(&mut rig, &object, 0, Access::Execute).1, 0);
+    let (read, faults) = access(&mut rig, &object, 2, Access::Read);
+    assert_eq!((read.writes, faults, read.hfn), (false, 1, rig.zeros));
+    assert_eq!(access(&mut rig, &object, 0, Access::Read).1, 0);
 }
 
 #[test]
-fn a_write_to_a_page_that_was_read_faults_once_and_makes_it_dirty() {
+fn a_write_to_a_clean_page_faults_once_and_makes_it_dirty() {
     let mut rig = machine(64);
     let object = rig.object(16, 0);
-    let _ = access(&mut rig, &object, 0, Access::Read);
+    let _ = access(&mut rig, &object, 0, Access::Execute);
     assert_eq!(access(&mut rig, &object, 0, Access::Write).1, 1);
     assert_eq!(access(&mut rig, &object, 0, Access::Write).1, 0);
     assert_eq!((bits(&rig, &object, 0), rig.pager.counters().resident_faults), ((true, true), 1));
@@ -70,7 +72,7 @@ fn a_page_that_has_aged_faults_at_its_next_touch_and_keeps_d() {
 fn who_copies_for_the_guest_opens_the_page_too() {
     let mut rig = machine(64);
     let object = rig.object(16, 0);
-    let _ = access(&mut rig, &object, 0, Access::Read);
+    let _ = access(&mut rig, &object, 0, Access::Execute);
     let _ = page(&object, 0).age();
     page(&object, 0).touch(Access::Write).unwrap();
     assert_eq!(access(&mut rig, &object, 0, Access::Write).1, 0);

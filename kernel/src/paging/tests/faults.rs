@@ -78,20 +78,66 @@ fn plentiful() -> (Rig, Arc<MemoryObject>, u32) {
 }
 
 #[test]
-fn neighbours_come_along_while_frames_are_plentiful() {
+fn neighbours_come_along_as_far_as_the_credit_goes() {
     let (mut rig, object, window) = plentiful();
     let before = rig.disk.inner().reads;
     rig.read(&object, window + 5);
     assert_eq!(rig.disk.inner().reads, before + 1);
-    for n in window..window + 16 {
-        let Leaf::Present(mapping) = rig.leaf(&object, n) else { panic!("one request has brought the whole window") };
+    let along = rig.pager.counters().read_around as u32;
+    assert!((3..16).contains(&along), "a new object has a little credit: {along}");
+    for n in window + 5..=window + 5 + along {
+        let Leaf::Present(mapping) = rig.leaf(&object, n) else { panic!("one request has brought {n}") };
         assert_eq!(mapping.accessed, n == window + 5, "only the page that was asked for starts as referenced");
     }
+    for outside in [window + 4, window + 6 + along] {
+        assert!(matches!(rig.leaf(&object, outside), Leaf::Paged(_)));
+    }
+}
+
+/// Spends the credit of a new object.
+fn without_credit() -> (Rig, Arc<MemoryObject>, u32) {
+    let (mut rig, object, window) = plentiful();
+    let far = |n: u32| n + 64 < window || n > window + 64;
+    let paged: Vec<_> = (0..400).filter(|&n| n % 40 == 0 && far(n)).collect();
+    for index in paged {
+        if matches!(rig.leaf(&object, index), Leaf::Paged(_)) {
+            rig.read(&object, index);
+        }
+    }
+    (rig, object, window)
+}
+
+#[test]
+fn a_walk_brings_the_rest_of_its_window_in_one_request() {
+    let (mut rig, object, window) = without_credit();
+    rig.read(&object, window);
+    assert!(matches!(rig.leaf(&object, window + 1), Leaf::Paged(_)), "nothing says that it is a walk");
+    let before = rig.disk.inner().reads;
+    (window + 1..window + 16).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
+    assert_eq!(rig.disk.inner().reads, before + 1);
     for outside in [window - 1, window + 16] {
         assert!(matches!(rig.leaf(&object, outside), Leaf::Paged(_)));
     }
-    (window..window + 16).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
-    assert_eq!(rig.disk.inner().reads, before + 1);
+}
+
+#[test]
+fn a_failed_read_ahead_loses_no_page() {
+    let mut rig = Machine { frames: 4096, blocks: 6144, ..Machine::default() }.start();
+    let object = rig.object(6144, 0);
+    rig.fill(&object, 0..6144);
+    let mut failed = 0;
+    for index in 0..6144 {
+        if matches!(rig.leaf(&object, index), Leaf::Paged(_)) {
+            let _ = rig.fault_for(&object, index, Access::Read);
+            failed += rig.disk.fail_reads_behind_the_first();
+        }
+        assert_eq!(rig.read(&object, index), u64::from(index) + 1);
+    }
+    assert!(failed > 20, "{failed} reads ahead have failed");
+    assert_eq!(rig.pager.counters().read_errors, failed as u64);
+    assert_eq!((rig.pager.counters().lost_pages, rig.pager.take_notice()), (0, None));
+    rig.settle();
+    rig.check_frames(&[&object]);
 }
 
 #[test]
@@ -163,7 +209,7 @@ fn a_block_that_has_changed_is_lost_and_its_neighbours_are_not() {
 fn a_wrong_neighbour_costs_only_itself() {
     let (mut rig, object, window) = plentiful();
     rig.disk.inner().blocks[window as usize + 3][0] ^= 0xff;
-    assert_eq!(rig.read(&object, window + 8), u64::from(window) + 9);
+    assert_eq!(rig.read(&object, window + 1), u64::from(window) + 2);
     assert!(matches!(rig.leaf(&object, window + 3), Leaf::Paged(_)));
     assert!(matches!(rig.leaf(&object, window + 4), Leaf::Present(_)));
     assert_eq!((rig.pager.counters().checksum_errors, rig.pager.counters().lost_pages), (1, 0));
@@ -203,6 +249,58 @@ fn a_full_disk_queue_delays_a_page_in_and_loses_nothing() {
     assert!(!object.ready(ticket));
     rig.disk.inner().depth = 1;
     assert_eq!(rig.read(&object, index), u64::from(index) + 1);
+}
+
+#[test]
+fn a_page_that_is_wrong_while_the_lease_is_over_is_read_again_and_not_lost() {
+    for is_error in [true, false] {
+        let (mut rig, object) = paged();
+        let index = first_paged(&rig, &object);
+        let Fault::Wait(_) = rig.fault(&object, index) else { panic!() };
+        // The read is on its way when the node stands still; another node's page or an error is what comes back.
+        rig.disk.inner().suspended = true;
+        let right = rig.disk.inner().blocks[index as usize];
+        rig.disk.inner().fail_reads = if is_error { 1 } else { 0 };
+        if !is_error {
+            rig.disk.inner().blocks[index as usize].fill(0x77);
+        }
+        rig.settle();
+        assert!(matches!(rig.leaf(&object, index), Leaf::ComingIn(_)), "still asked for");
+        assert_eq!(rig.pager.counters().lost_pages, 0);
+        // It turns out that the disk is still this node's.
+        rig.disk.inner().blocks[index as usize] = right;
+        rig.disk.inner().suspended = false;
+        assert_eq!(rig.read(&object, index), u64::from(index) + 1);
+        assert_eq!(rig.pager.counters().lost_pages, 0);
+    }
+}
+
+#[test]
+fn a_page_that_is_wrong_when_the_lease_has_been_confirmed_is_lost() {
+    let (mut rig, object) = paged();
+    let index = first_paged(&rig, &object);
+    let Fault::Wait(_) = rig.fault(&object, index) else { panic!() };
+    rig.disk.inner().suspended = true;
+    rig.disk.inner().blocks[index as usize].fill(0x77);
+    rig.settle();
+    rig.disk.inner().suspended = false;
+    rig.settle();
+    assert_eq!(rig.fault(&object, index), Fault::Lost(Loss::Checksum));
+}
+
+#[test]
+fn memory_that_is_to_go_waits_for_no_lease() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(64, 0);
+    (0..64).for_each(|n| rig.write(&object, n, 3));
+    rig.disk.inner().suspended = true;
+    rig.pager.ask_evict(object.id(), 64);
+    (0..20).for_each(|_| rig.poll());
+    let leaving = (0..64).filter(|&n| matches!(rig.leaf(&object, n), Leaf::GoingOut(_))).count();
+    assert!(leaving > 0, "pages wait for the lease");
+    assert_eq!(rig.pager.detach(object.id()), Err(crate::paging::AttachError::Busy));
+    (0..20).for_each(|_| rig.poll());
+    assert_eq!(rig.pager.detach(object.id()), Ok(()));
 }
 
 #[test]

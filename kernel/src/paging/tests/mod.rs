@@ -5,12 +5,17 @@ mod disk;
 mod drains;
 mod fallback;
 mod faults;
+mod guard;
+mod late;
 mod lengths;
+mod lock_use;
 mod model;
 mod reclaims;
+mod traces;
+mod zeros;
 
 use super::blocks::BlockMap;
-use super::{Fault, Ground, Landmark, Pager, Store};
+use super::{Fault, Ground, Landmark, LockUse, Pager, Store};
 use crate::addr::{Hfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::mm::fake::FakeRam;
@@ -50,10 +55,14 @@ impl Default for Machine {
 /// A machine that runs. Its parts live as long as the test program, as those of the real one do.
 struct Rig {
     map: DirectMap,
+    /// The shared frame of zeros.
+    zeros: Hfn,
     frames: Arc<FrameTable>,
     objects: ObjectTable,
     words: &'static CpuWords,
     disk: &'static FakeDisk,
+    /// A second disk, which few tests need.
+    other_disk: &'static FakeDisk,
     pager: TestPager,
     now: u64,
 }
@@ -66,24 +75,29 @@ impl Machine {
         let reserve = Arc::new(TableReserve::new(FrameTable::new(&[tables.region()]).unwrap(), tables.map()));
         let objects = ObjectTable::new(frames.clone(), reserve, self.format);
         let words: &'static _ = Box::leak(Box::new(CpuWords::new(2)));
-        let disk: &'static _ = Box::leak(Box::new(FakeDisk::new(ram.map(), self.blocks, self.max_segments, self.seed)));
+        let new_disk = || FakeDisk::new(ram.map(), self.blocks, self.max_segments, self.seed);
+        let (disk, other_disk): (&'static _, &'static _) = (Box::leak(Box::new(new_disk())), Box::leak(Box::new(new_disk())));
         let memory: &'static _ = Box::leak(Box::new(ram.map()));
         let leaked: &'static FrameTable = Box::leak(Box::new(frames.clone()));
         words.leave(ME);
         // The content of page 76, in the tests' way of filling pages.
         let landmark = Landmark { first_word: 77, matches: |bytes| bytes[4..].iter().all(|byte| *byte == 0) };
-        let ground = Ground { frames: leaked, memory, words, landmark };
-        let pager = Pager::new(ground, [disk], Clock);
-        Rig { map: ram.map(), frames, objects, words, disk, pager, now: 0 }
+        let ground = Ground { frames: leaked, memory, words, zeros: ram.zeros(), landmark };
+        let pager = Pager::new(ground, [disk, other_disk], Clock);
+        Rig { map: ram.map(), zeros: ram.zeros(), frames, objects, words, disk, other_disk, pager, now: 0 }
     }
 }
 
 impl Rig {
     /// Makes an object of `pages` pages with its blocks from block `first` on.
     fn object(&self, pages: u32, first: u32) -> Arc<MemoryObject> {
+        self.object_on(0, pages, first)
+    }
+
+    fn object_on(&self, disk: usize, pages: u32, first: u32) -> Arc<MemoryObject> {
         let object = self.bare_object(pages);
         let blocks = BlockMap { data_start: u64::from(first) * 8, pages };
-        self.pager.attach(object.clone(), Some(Store { disk: 0, blocks })).unwrap();
+        self.pager.attach(object.clone(), Some(Store { disk, blocks })).unwrap();
         object
     }
 
@@ -129,6 +143,11 @@ impl Rig {
         panic!("a guest that is always told to try again")
     }
 
+    /// Gives an untouched page a frame and leaves it clean, as an instruction fetch does.
+    fn fetch(&mut self, object: &MemoryObject, index: u32) {
+        assert_eq!(self.fault_for(object, index, Access::Execute), Fault::Resolved);
+    }
+
     fn write(&mut self, object: &MemoryObject, index: u32, value: u64) {
         let hfn = self.touch(object, index, Access::Write);
         self.map.copy_in(hfn, 0, &value.to_le_bytes());
@@ -160,7 +179,8 @@ impl Rig {
         self.settle();
     }
 
-    /// Checks that no frame is lost or in two places, now that nothing is under way.
+    /// Checks that no frame is lost or in two places, now that nothing is under way, and that the
+    /// shared frame holds zeros.
     fn check_frames(&self, objects: &[&MemoryObject]) {
         let mut seen = std::collections::HashSet::new();
         let mut held = 0;
@@ -173,6 +193,7 @@ impl Rig {
             }
         }
         assert_eq!(self.frames.free_count() + held, self.frames.total(), "frames are free or in a leaf");
+        assert!(self.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
     }
 
     fn set_pace(&self, pace: Pace) {

@@ -119,6 +119,10 @@ impl Model {
             if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
                 return hfn;
             }
+            // A page gets a frame instead of the shared zeros by the CPU that runs the guest.
+            if access == Access::Write && self.rig.leaf(&object, index) == Leaf::Untouched {
+                self.leave_other();
+            }
             match self.rig.fault_for(&object, index, access) {
                 Fault::Resolved => {}
                 Fault::Wait(_) => self.poll(),
@@ -166,6 +170,10 @@ impl Model {
         let Some(hfn) = self.translate_other(index, access) else {
             self.leave_other();
             let _ = self.rig.fault_for(&self.live.object, index, access);
+            // Its guest goes on there, or on the other CPU.
+            if self.rng.one_in(2) {
+                self.enter_other();
+            }
             return;
         };
         match access {
@@ -314,6 +322,7 @@ fn run_all(format: &'static Format) -> Vec<Snapshot> {
         ("clean evictions", sum(|c| c.clean_evictions)),
         ("rescues", sum(|c| c.rescues)),
         ("cleaned", sum(|c| c.cleaned)),
+        ("zeros shown", sum(|c| c.zeros_shown)),
         ("joined waits", sum(|c| c.joined_waits)),
         ("write errors", sum(|c| c.write_errors)),
         ("read errors", sum(|c| c.read_errors)),

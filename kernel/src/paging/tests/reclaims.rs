@@ -257,6 +257,24 @@ fn asking_for_what_cannot_leave_ends() {
 }
 
 #[test]
+fn a_wish_is_served_although_one_before_it_found_nothing() {
+    let mut rig = Machine::default().start();
+    let object = rig.object(64, 0);
+    rig.pager.ask_evict(object.id(), 20);
+    // Every page is used again before the hand comes back to it, twice round.
+    for _ in 0..3 {
+        (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+        rig.poll();
+    }
+    rig.settle();
+    assert_eq!(object.counts().paged, 0, "the first wish has ended");
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 2));
+    rig.pager.ask_evict(object.id(), 20);
+    rig.settle();
+    assert_eq!(object.counts().paged, 20);
+}
+
+#[test]
 fn a_landmark_is_noticed_on_its_way_to_its_block() {
     let mut rig = Machine::default().start();
     let object = rig.object(256, 0);

@@ -30,6 +30,9 @@ pub fn fadt(dsdt: u64) -> Vec<u8> {
     builder.reset_value = RESET_VALUE;
     builder.sleep_control_reg = byte_port(port::SLEEP_CONTROL);
     builder.sleep_status_reg = byte_port(port::SLEEP_STATUS);
+    builder.pm_tmr_blk = u32::from(port::PM_TIMER).into();
+    builder.pm_tmr_len = 4;
+    builder.x_pm_tmr_blk = GAS::new(AddressSpace::SystemIo, 32, 0, AccessSize::DwordAccess, port::PM_TIMER.into());
     builder.hypervisor_vendor_identity = u64::from_le_bytes(OEM_TABLE).into();
     rendered(&builder.finalize())
 }

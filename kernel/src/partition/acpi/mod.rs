@@ -6,7 +6,7 @@
 //!                 └─> ERST: how to drive `devices::erst`
 //! ```
 //!
-//! Hardware-reduced ACPI: no PIC, PIT, PM timer or SCI, hence no FACS. All tables lie in one piece in the search area below 1 MiB,
+//! Hardware-reduced ACPI: no PIC and no SCI, hence no FACS. All tables lie in one piece in the search area below 1 MiB,
 //! RSDP first. The AML comes from the crate `acpi_tables`; what it lacks (ERST) is written here. The addresses are
 //! `devices::map`'s.
 

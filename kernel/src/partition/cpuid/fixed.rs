@@ -1,7 +1,7 @@
 //! The answers that never change, computed once: guests ask for the vendor or the feature bits again and again to make the CPU
 //! wait (CPUID serialises), and the host's own CPUID is slow, under another hypervisor an exit.
 
-use super::{EXTENDED, GuestView, LAST_BASIC, LAST_EXTENDED, Leaf, TscRate, answer};
+use super::{EXTENDED, GuestView, LAST_BASIC, LAST_EXTENDED, Leaf, Mode, TscRate, answer};
 
 const BASIC: usize = LAST_BASIC as usize + 1;
 const EXTENSIONS: usize = (LAST_EXTENDED - EXTENDED) as usize + 1;
@@ -16,7 +16,7 @@ pub struct FixedAnswers {
 impl FixedAnswers {
     /// Asks `host` for all of them.
     pub fn new(host: &dyn Fn(u32, u32) -> Leaf, rate: TscRate) -> Self {
-        let nothing = GuestView { cr4: 0, xcr0: 0, rate };
+        let nothing = GuestView { cr4: 0, xcr0: 0, apic: Mode::Disabled, rate };
         let fixed = |leaf| is_fixed(leaf).then(|| answer(leaf, 0, host, &nothing));
         Self {
             basic: core::array::from_fn(|index| fixed(index as u32)),
@@ -37,7 +37,7 @@ impl FixedAnswers {
 
 /// Whether [`answer`] looks neither at the subleaf nor at the guest's registers.
 const fn is_fixed(leaf: u32) -> bool {
-    !matches!(leaf, 1 | 4 | 7 | 0xb | 0xd)
+    !matches!(leaf, 1 | 4 | 7 | 0xb | 0xd | 0x8000_0001)
 }
 
 #[cfg(test)]
@@ -58,17 +58,19 @@ mod tests {
         for leaf in (0..0x20).chain(0x4000_0000..0x4000_0020).chain(0x8000_0000..0x8000_0020) {
             let Some(fixed) = answers.get(leaf) else { continue };
             found += 1;
-            for (subleaf, cr4, xcr0) in [(0, 0, 1), (1, u64::MAX, 7), (u32::MAX, 1 << 18, 3)] {
-                assert_eq!(*fixed, answer(leaf, subleaf, &host, &GuestView { cr4, xcr0, rate }), "leaf {leaf:#x}");
+            for (subleaf, cr4, xcr0, apic) in
+                [(0, 0, 1, Mode::Disabled), (1, u64::MAX, 7, Mode::XApic), (u32::MAX, 1 << 18, 3, Mode::X2Apic)]
+            {
+                assert_eq!(*fixed, answer(leaf, subleaf, &host, &GuestView { cr4, xcr0, apic, rate }), "leaf {leaf:#x}");
             }
         }
-        assert_eq!(found, BASIC - 5 + EXTENSIONS);
+        assert_eq!(found, BASIC - 5 + EXTENSIONS - 1);
     }
 
     #[test]
     fn what_depends_on_more_than_the_leaf_is_not_fixed() {
         let answers = FixedAnswers::new(&host, TscRate::new(2_000_000_000));
-        for leaf in [1, 4, 7, 0xb, 0xd, 0xe, 0x4000_0000, 0x8000_0009, u32::MAX] {
+        for leaf in [1, 4, 7, 0xb, 0xd, 0xe, 0x4000_0000, 0x8000_0001, 0x8000_0009, u32::MAX] {
             assert_eq!(answers.get(leaf), None, "leaf {leaf:#x}");
         }
     }

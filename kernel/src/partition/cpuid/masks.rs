@@ -18,6 +18,11 @@ pub const OSXSAVE: u32 = 1 << 27;
 /// Leaf 1 ECX that is emulated whatever the host has: x2APIC, TSC deadline, "a hypervisor is present".
 pub const EMULATED: u32 = bits(&[21, 24, 31]);
 
+/// Leaf 1 EDX, and its copy in leaf 0x80000001: the local APIC is on.
+pub const APIC: u32 = 1 << 9;
+/// Leaf 7 EBX that is emulated whatever the host has.
+pub const TSC_ADJUST: u32 = 1 << 1;
+
 /// Leaf 1.
 pub const FEATURES: Leaf = Leaf::new(
     u32::MAX,
@@ -45,8 +50,8 @@ pub const EXTENDED: Leaf = Leaf::new(
     0,
     // LAHF CR8 LZCNT SSE4A misaligned-SSE PREFETCHW
     bits(&[0, 4, 5, 6, 7, 8]),
-    // as leaf 1, then SYSCALL NX MMX+ MMX FXSR fast-FXSR 1G-pages LM
-    bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 20, 22, 23, 24, 25, 26, 29]),
+    // as leaf 1, then SYSCALL NX MMX+ MMX FXSR 1G-pages LM
+    bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 20, 22, 23, 24, 26, 29]),
 );
 
 /// Leaf 0x80000008 EBX: CLZERO, and that FXSAVE saves the error pointers.

@@ -13,7 +13,7 @@ fn generous(leaf: u32, subleaf: u32) -> Leaf {
 }
 
 fn guest(cr4: u64) -> GuestView {
-    GuestView { cr4, xcr0: 7, rate: TscRate::new(2_500_000_000) }
+    GuestView { cr4, xcr0: 7, apic: Mode::XApic, rate: TscRate::new(2_500_000_000) }
 }
 
 fn ask(leaf: u32, subleaf: u32) -> Leaf {
@@ -37,7 +37,6 @@ fn what_is_not_virtualised_is_hidden_on_a_host_that_has_it() {
         ("OSXSAVE", one.ecx, 27),
         ("DS", one.edx, 21),
         ("HTT", one.edx, 28),
-        ("TSC_ADJUST", seven.ebx, 1),
         ("INVPCID", seven.ebx, 10),
         ("AVX512F", seven.ebx, 16),
         ("PKU", seven.ecx, 3),
@@ -47,6 +46,7 @@ fn what_is_not_virtualised_is_hidden_on_a_host_that_has_it() {
         ("ARCH_CAPABILITIES", seven.edx, 29),
         ("SVM", extended.ecx, 2),
         ("TOPOEXT", extended.ecx, 22),
+        ("FFXSR", extended.edx, 25),
         ("RDTSCP", extended.edx, 27),
     ] {
         assert_eq!(register & (1 << bit), 0, "{name}");
@@ -62,8 +62,18 @@ fn what_is_emulated_is_there_on_a_host_that_lacks_it() {
     let one = answer(1, 0, &poor, &guest(CR4_OSXSAVE));
     assert_eq!(one.ecx, masks::EMULATED, "and no OSXSAVE without XSAVE");
     assert_eq!(one.ebx >> 16, 1);
+    assert_eq!(answer(7, 0, &poor, &guest(0)), Leaf::new(0, masks::TSC_ADJUST, 0, 0));
     assert_eq!(answer(6, 0, &poor, &guest(0)).eax, 4);
     assert_eq!(answer(0xd, 0, &poor, &guest(0)), Leaf::default());
+}
+
+#[test]
+fn the_apic_is_announced_exactly_while_it_is_on() {
+    for (apic, expected) in [(Mode::Disabled, 0), (Mode::XApic, masks::APIC), (Mode::X2Apic, masks::APIC)] {
+        let view = GuestView { apic, ..guest(0) };
+        let ask = |leaf| answer(leaf, 0, &generous, &view).edx & masks::APIC;
+        assert_eq!((ask(1), ask(0x8000_0001)), (expected, expected), "{apic:?}");
+    }
 }
 
 #[test]

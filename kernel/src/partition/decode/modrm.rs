@@ -1,11 +1,11 @@
 //! ModRM, SIB and displacement.
 //!
-//! The address itself is not computed: an exit tells where the access went, and string instructions have theirs in registers. So
-//! only the length counts, and which register is the other operand.
+//! An exit tells where an access went, and string instructions have their addresses in registers. So what counts is the length, and which
+//! register is the other operand; of what the address is made is for the guest's breakpoints alone.
 
 use super::prefix::Prefixes;
 use super::reader::Reader;
-use super::{DecodeError, Part, Register};
+use super::{AddressBase, CodeSize, DecodeError, MemoryOperand, Part, Register, SegmentName};
 use crate::virt::{Gpr, Width};
 
 const GPRS: [Gpr; 16] = [
@@ -52,11 +52,10 @@ impl ModRm {
         let (mode, reg, rm) = (byte >> 6, (byte >> 3) & 7, byte & 7);
         let operand = if mode == 3 { Operand::Register } else { Operand::Memory };
         if operand == Operand::Memory {
-            let displacement = match prefixes.address() {
-                Width::Word => displacement_16(mode, rm),
-                _ => displacement_32(mode, rm, reader)?,
-            };
-            reader.skip(displacement)?;
+            reader.operand = Some(match prefixes.address() {
+                Width::Word => memory_16(mode, rm, reader)?,
+                _ => memory(mode, rm, reader, prefixes)?,
+            });
         }
         Ok(Self { operand, extension: reg, reg: reg | ((prefixes.rex & 4) << 1), rex: prefixes.rex })
     }
@@ -76,19 +75,54 @@ pub fn register(number: u8, width: Width, rex: u8) -> Register {
     }
 }
 
-const fn displacement_16(mode: u8, rm: u8) -> usize {
-    match (mode, rm) {
-        (0, 6) | (2, _) => 2,
-        (1, _) => 1,
-        _ => 0,
-    }
+/// SDM 2A "16-Bit Addressing Forms with the ModR/M Byte".
+fn memory_16(mode: u8, rm: u8, reader: &mut Reader<'_>) -> Result<MemoryOperand, DecodeError> {
+    use Gpr::{Rbp, Rbx, Rdi, Rsi};
+    let (base, index) = [
+        (Some(Rbx), Some(Rsi)),
+        (Some(Rbx), Some(Rdi)),
+        (Some(Rbp), Some(Rsi)),
+        (Some(Rbp), Some(Rdi)),
+        (Some(Rsi), None),
+        (Some(Rdi), None),
+        (Some(Rbp), None),
+        (Some(Rbx), None),
+    ][usize::from(rm)];
+    let (base, bytes) = match (mode, rm) {
+        (0, 6) => (None, 2),
+        _ => (base, usize::from(mode)),
+    };
+    let displacement = reader.constant(bytes)?;
+    let base = base.map_or(AddressBase::None, AddressBase::Register);
+    Ok(MemoryOperand { base, index: index.map(|gpr| (gpr, 0)), displacement, segment: segment_of(base) })
 }
 
-fn displacement_32(mode: u8, rm: u8, reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
-    let base = if rm == 4 { reader.byte()? & 7 } else { rm };
-    Ok(match (mode, base) {
-        (0, 5) | (2, _) => 4,
-        (1, _) => 1,
-        _ => 0,
-    })
+/// SDM 2A "32-Bit Addressing Forms with the ModR/M Byte", "... with the SIB Byte"; "RIP-Relative Addressing".
+fn memory(mode: u8, rm: u8, reader: &mut Reader<'_>, prefixes: &Prefixes) -> Result<MemoryOperand, DecodeError> {
+    const STACK: u8 = 4;
+    let (x, b) = ((prefixes.rex & 2) << 2, (prefixes.rex & 1) << 3);
+    let (base, index) = match rm {
+        4 => {
+            let sib = reader.byte()?;
+            let index = sib >> 3 & 7 | x;
+            (sib & 7, (index != STACK).then_some((Gpr::from_number(index), sib >> 6)))
+        }
+        _ => (rm, None),
+    };
+    let is_absolute = mode == 0 && base == 5;
+    let bytes = [if is_absolute { 4 } else { 0 }, 1, 4][usize::from(mode.min(2))];
+    let base = match (is_absolute, rm, prefixes.size) {
+        (false, ..) => AddressBase::Register(Gpr::from_number(base | b)),
+        (true, 5, CodeSize::Bits64) => AddressBase::Next,
+        (true, ..) => AddressBase::None,
+    };
+    Ok(MemoryOperand { base, index, displacement: reader.constant(bytes)?, segment: segment_of(base) })
+}
+
+/// Returns the segment of an address without an override.
+fn segment_of(base: AddressBase) -> SegmentName {
+    match base {
+        AddressBase::Register(Gpr::Rsp | Gpr::Rbp) => SegmentName::Ss,
+        _ => SegmentName::Ds,
+    }
 }

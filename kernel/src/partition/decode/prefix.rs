@@ -38,7 +38,8 @@ impl Prefixes {
         match byte {
             0x66 => self.operand_override = true,
             0x67 => self.address_override = true,
-            0xf2 | 0xf3 => self.repeat = Repeat::Counted,
+            0xf2 => self.repeat = Repeat::WhileNotEqual,
+            0xf3 => self.repeat = Repeat::WhileEqual,
             0xf0 => {}
             // In 64-bit mode these four mean nothing, and do not undo FS or GS.
             0x26 | 0x2e | 0x36 | 0x3e if self.size == CodeSize::Bits64 => {}

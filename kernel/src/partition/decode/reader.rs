@@ -1,21 +1,31 @@
 //! Reads an instruction's bytes one after the other.
 
-use super::{DecodeError, MAX_LENGTH};
+use super::{DecodeError, MAX_LENGTH, MemoryOperand};
 use crate::virt::Width;
 
 pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// The memory operand that was met on the way.
+    pub operand: Option<MemoryOperand>,
 }
 
 impl<'a> Reader<'a> {
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, at: 0, operand: None }
     }
 
     /// Returns the bytes read so far, which is the instruction's length at its end.
     pub const fn consumed(&self) -> u8 {
         self.at as u8
+    }
+
+    /// Returns the next byte without reading it.
+    pub fn peek(&self) -> Result<u8, DecodeError> {
+        match self.at {
+            MAX_LENGTH => Err(DecodeError::Unknown),
+            at => self.bytes.get(at).copied().ok_or(DecodeError::Truncated),
+        }
     }
 
     pub fn byte(&mut self) -> Result<u8, DecodeError> {
@@ -32,14 +42,20 @@ impl<'a> Reader<'a> {
         (0..count).try_for_each(|_| self.byte().map(|_| ()))
     }
 
-    /// Reads a constant of `width`, sign-extended; a qword operand has a dword constant.
-    pub fn immediate(&mut self, width: Width) -> Result<u64, DecodeError> {
-        let bytes = width.bytes().min(4);
+    /// Reads a constant of so many bytes, sign-extended.
+    pub fn constant(&mut self, bytes: usize) -> Result<u64, DecodeError> {
         let mut value = 0;
         for i in 0..bytes {
             value |= u64::from(self.byte()?) << (8 * i);
         }
-        let unused = 64 - 8 * bytes as u32;
-        Ok((((value << unused) as i64) >> unused) as u64)
+        Ok(match bytes {
+            0 => 0,
+            _ => ((value << (64 - 8 * bytes)) as i64 >> (64 - 8 * bytes)) as u64,
+        })
+    }
+
+    /// Reads a constant of `width`, sign-extended; a qword operand has a dword constant.
+    pub fn immediate(&mut self, width: Width) -> Result<u64, DecodeError> {
+        self.constant(width.bytes().min(4))
     }
 }

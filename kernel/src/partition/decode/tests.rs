@@ -47,7 +47,7 @@ fn the_forms_that_linux_uses_at_devices() {
 #[test]
 fn string_instructions_tell_width_repetition_address_and_segment() {
     let i = decode(&[0xf3, 0x6e], CodeSize::Bits64).unwrap();
-    assert_eq!((i.kind, i.width, i.repeat, i.address), (Kind::OutString, Width::Byte, Repeat::Counted, Width::Qword));
+    assert_eq!((i.kind, i.width, i.repeat, i.address), (Kind::OutString, Width::Byte, Repeat::WhileEqual, Width::Qword));
     let i = decode(&[0x64, 0x67, 0x66, 0x6f], CodeSize::Bits32).unwrap();
     assert_eq!((i.width, i.repeat, i.address, i.segment), (Width::Word, Repeat::Once, Width::Word, Some(SegmentName::Fs)));
     let i = decode(&[0x48, 0x6d], CodeSize::Bits64).unwrap();
@@ -70,10 +70,23 @@ fn what_exits_by_itself_has_its_length() {
         &[0x0f, 0x09],
         &[0xe4, 0x61],
         &[0x66, 0xef],
-        &[0x0f, 0x22, 0xc0],
         &[0xf3, 0x40, 0x0f, 0xa2],
     ] {
         assert_eq!(decode_64(bytes), (Kind::Other, Width::Byte, bytes.len() as u8), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn a_move_of_a_system_register_names_the_general_one() {
+    for (bytes, kind) in [
+        (&[0x0f, 0x22, 0xe0][..], Kind::ToControl(4, Gpr::Rax)),
+        (&[0x41, 0x0f, 0x22, 0xe3], Kind::ToControl(4, Gpr::R11)),
+        (&[0x44, 0x0f, 0x22, 0xc1], Kind::ToControl(8, Gpr::Rcx)),
+        (&[0x0f, 0x23, 0x3f], Kind::System(Gpr::Rdi)),
+        (&[0x49, 0x0f, 0x21, 0xff], Kind::System(Gpr::R15)),
+        (&[0x41, 0x0f, 0x01, 0xf1], Kind::LoadStatusWord(Gpr::R9)),
+    ] {
+        assert_eq!(decode_64(bytes), (kind, Width::Byte, bytes.len() as u8), "{bytes:x?}");
     }
 }
 
@@ -98,11 +111,14 @@ fn check_against_iced(bytes: &[u8], size: CodeSize, bits: u32) -> bool {
     let context = format!("{bytes:02x?} {bits} {ours:?} {:?}", theirs.code());
     assert_eq!(usize::from(ours.length), theirs.len(), "{context}");
     match ours.kind {
+        Kind::System(gpr) | Kind::ToControl(_, gpr) => check_system_register(gpr, &theirs, &context),
+        Kind::LoadStatusWord(_) => assert_eq!(theirs.mnemonic(), Mnemonic::Lmsw, "{context}"),
         Kind::Other | Kind::InString | Kind::OutString => {}
         kind => {
             assert!(mnemonics(kind).contains(&theirs.mnemonic()), "{context}");
             assert_eq!(ours.width.bytes(), theirs.memory_size().size(), "{context}");
             check_register(kind, &theirs, &context);
+            check_operand(&ours, size, &theirs, &context);
         }
     }
     true
@@ -131,14 +147,66 @@ fn mnemonics(kind: Kind) -> &'static [Mnemonic] {
         Kind::Unary(Unary::Dec) => &[Mnemonic::Dec],
         Kind::MoveString => &[Mnemonic::Movsb, Mnemonic::Movsw, Mnemonic::Movsd, Mnemonic::Movsq],
         Kind::StoreString => &[Mnemonic::Stosb, Mnemonic::Stosw, Mnemonic::Stosd, Mnemonic::Stosq],
-        Kind::InString | Kind::OutString | Kind::Other => &[],
+        Kind::Bit(op, _) => match op {
+            BitOp::Test => &[Mnemonic::Bt],
+            BitOp::Set => &[Mnemonic::Bts],
+            BitOp::Reset => &[Mnemonic::Btr],
+            BitOp::Complement => &[Mnemonic::Btc],
+        },
+        Kind::CompareExchange(_) => &[Mnemonic::Cmpxchg],
+        Kind::ExchangeAdd(_) => &[Mnemonic::Xadd],
+        Kind::Multiply(..) | Kind::MultiplyWide(Extend::Sign) => &[Mnemonic::Imul],
+        Kind::MultiplyWide(Extend::Zero) => &[Mnemonic::Mul],
+        Kind::Shift(op, _) => match op {
+            Shift::RotateLeft => &[Mnemonic::Rol],
+            Shift::RotateRight => &[Mnemonic::Ror],
+            Shift::RotateCarryLeft => &[Mnemonic::Rcl],
+            Shift::RotateCarryRight => &[Mnemonic::Rcr],
+            Shift::Left => &[Mnemonic::Shl, Mnemonic::Sal],
+            Shift::Right => &[Mnemonic::Shr],
+            Shift::ArithmeticRight => &[Mnemonic::Sar],
+        },
+        Kind::ConditionalLoad(condition, _) => core::slice::from_ref(&CONDITIONAL_LOADS[usize::from(condition.0)]),
+        Kind::SetByte(condition) => core::slice::from_ref(&SET_BYTES[usize::from(condition.0)]),
+        Kind::Scan(Scan::Forward, _) => &[Mnemonic::Bsf],
+        Kind::Scan(Scan::Reverse, _) => &[Mnemonic::Bsr],
+        Kind::Scan(Scan::Count, _) => &[Mnemonic::Popcnt],
+        Kind::LoadSwapped(_) | Kind::StoreSwapped(_) => &[Mnemonic::Movbe],
+        Kind::Push => &[Mnemonic::Push],
+        Kind::Pop => &[Mnemonic::Pop],
+        Kind::CompareStrings => &[Mnemonic::Cmpsb, Mnemonic::Cmpsw, Mnemonic::Cmpsd, Mnemonic::Cmpsq],
+        Kind::ScanString => &[Mnemonic::Scasb, Mnemonic::Scasw, Mnemonic::Scasd, Mnemonic::Scasq],
+        Kind::LoadString => &[Mnemonic::Lodsb, Mnemonic::Lodsw, Mnemonic::Lodsd, Mnemonic::Lodsq],
+        Kind::InString | Kind::OutString | Kind::System(_) | Kind::ToControl(..) => &[],
+        Kind::LoadStatusWord(_) | Kind::Other => &[],
     }
+}
+
+#[rustfmt::skip]
+const CONDITIONAL_LOADS: [Mnemonic; 16] = [
+    Mnemonic::Cmovo, Mnemonic::Cmovno, Mnemonic::Cmovb, Mnemonic::Cmovae, Mnemonic::Cmove, Mnemonic::Cmovne, Mnemonic::Cmovbe,
+    Mnemonic::Cmova, Mnemonic::Cmovs, Mnemonic::Cmovns, Mnemonic::Cmovp, Mnemonic::Cmovnp, Mnemonic::Cmovl, Mnemonic::Cmovge,
+    Mnemonic::Cmovle, Mnemonic::Cmovg,
+];
+#[rustfmt::skip]
+const SET_BYTES: [Mnemonic; 16] = [
+    Mnemonic::Seto, Mnemonic::Setno, Mnemonic::Setb, Mnemonic::Setae, Mnemonic::Sete, Mnemonic::Setne, Mnemonic::Setbe,
+    Mnemonic::Seta, Mnemonic::Sets, Mnemonic::Setns, Mnemonic::Setp, Mnemonic::Setnp, Mnemonic::Setl, Mnemonic::Setge,
+    Mnemonic::Setle, Mnemonic::Setg,
+];
+
+fn check_system_register(gpr: Gpr, theirs: &iced_x86::Instruction, context: &str) {
+    assert_eq!(theirs.mnemonic(), Mnemonic::Mov, "{context}");
+    let general = (0..2).map(|i| theirs.op_register(i)).find(|r| r.is_gpr()).expect(context);
+    assert_eq!(gpr as usize, general.full_register().number(), "{context}");
 }
 
 fn check_register(kind: Kind, theirs: &iced_x86::Instruction, context: &str) {
     let register = match kind {
         Kind::Store(Source::Register(r)) | Kind::AluMemory(_, Source::Register(r)) | Kind::Test(Source::Register(r)) => r,
         Kind::Load { register, .. } | Kind::AluRegister(_, register) | Kind::Exchange(register) => register,
+        Kind::Bit(_, Source::Register(r)) | Kind::CompareExchange(r) | Kind::ExchangeAdd(r) | Kind::Multiply(r, _) => r,
+        Kind::ConditionalLoad(_, r) | Kind::Scan(_, r) | Kind::LoadSwapped(r) | Kind::StoreSwapped(r) => r,
         _ => return,
     };
     let named = (0..theirs.op_count()).find(|&i| theirs.op_kind(i) == OpKind::Register).map(|i| theirs.op_register(i));
@@ -146,6 +214,32 @@ fn check_register(kind: Kind, theirs: &iced_x86::Instruction, context: &str) {
     assert_eq!(register.gpr as usize, named.full_register().number(), "{context}");
     let high = matches!(named, Iced::AH | Iced::BH | Iced::CH | Iced::DH);
     assert_eq!(register.part == Part::HighByte, high, "{context}");
+}
+
+/// Of what the address is made. String instructions have theirs in registers that no byte names.
+fn check_operand(ours: &Instruction, size: CodeSize, theirs: &iced_x86::Instruction, context: &str) {
+    let Some(operand) = ours.operand else {
+        let is_string = (0..theirs.op_count()).all(|i| theirs.op_kind(i) != OpKind::Memory);
+        return assert!(is_string, "{context}");
+    };
+    let number = |register: Iced| (register != Iced::None).then(|| register.full_register().number());
+    let base = match operand.base {
+        AddressBase::Register(gpr) => Some(gpr as usize),
+        AddressBase::None | AddressBase::Next => None,
+    };
+    let is_next = theirs.is_ip_rel_memory_operand();
+    assert_eq!(operand.base == AddressBase::Next, is_next, "{context}");
+    let next = if is_next { ours.length.into() } else { 0 };
+    let index = operand.index.map(|(gpr, shift)| (gpr as usize, 1 << shift));
+    let (their_base, their_index) =
+        if is_next { (None, None) } else { (number(theirs.memory_base()), number(theirs.memory_index())) };
+    assert_eq!(base, their_base, "{context}");
+    assert_eq!(index, their_index.map(|index| (index, theirs.memory_index_scale())), "{context}");
+    let displacement = operand.displacement.wrapping_add(next) & ours.address.mask();
+    assert_eq!(displacement, theirs.memory_displacement64() & ours.address.mask(), "{context}");
+    let segment = [Iced::ES, Iced::CS, Iced::SS, Iced::DS, Iced::FS, Iced::GS][ours.segment.unwrap_or(operand.segment) as usize];
+    let is_flat = |register| size == CodeSize::Bits64 && !matches!(register, Iced::FS | Iced::GS);
+    assert!(segment == theirs.memory_segment() || is_flat(segment) && is_flat(theirs.memory_segment()), "{context}");
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub enum Effect {
     None,
     /// Console output waits to be taken.
     Console,
+    /// Console output has no more room: the guest goes on when some was taken.
+    ConsoleFull,
     /// A line of a test kernel's log waits to be taken.
     TestLine,
     /// A test kernel reports failure, with a code.

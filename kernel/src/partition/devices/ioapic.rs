@@ -101,6 +101,11 @@ impl IoApic {
         again
     }
 
+    /// Returns what a rise of input `pin` would send, without sending it.
+    pub fn would_send(&self, pin: u8) -> Option<Routed> {
+        self.clone().fire(usize::from(pin))
+    }
+
     fn read_selected(&self) -> u32 {
         match self.select {
             0 | 2 => self.id,

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //!  guest physical                              ports
+//!                                              0x040-0x043  interval timer
 //!  0x0000_0000  RAM                            0x061        port B (NMI status, speaker)
 //!  0x0009_fc00  reserved for firmware          0x064        keyboard controller: only its reset pulse
 //!  0x000e_0000  ACPI tables                    0x070-0x071  CMOS and RTC
+//!  0x000f_f000  MP tables
+//!  0x000f_fff0  firmware's entry: a reset      0x092        port A: only its reset bit
 //!  0x0010_0000  RAM                            0x0f4        debug exit (test kernels)
 //!  low end-8K   ERST exchange buffer           0x3f8-0x3ff  COM1, IRQ 4
 //!  0xc000_0000  device hole:                   0x505        pvpanic
 //!    0xfeb0_0000  ERST registers               0x510-0x51b  fw_cfg
 //!    0xfec0_0000  IOAPIC                       0x5e0-0x5e3  test port
 //!    0xfee0_0000  local APIC                   0x600-0x602  sleep control, sleep status, reset
+//!                                              0x608-0x60b  power management timer
 //!  0x1_0000_0000  RAM                          0xcf9        reset control
 //! ```
 //!
@@ -23,6 +27,10 @@ use crate::mm::layout::{HOLE_BASE, RamLayout};
 pub const FIRMWARE_BASE: u64 = 0x9_fc00;
 /// Where the ACPI tables lie; the search area for the RSDP begins here too.
 pub const ACPI_BASE: u64 = 0xe_0000;
+/// Where kernels without ACPI find the APICs (MultiProcessor Specification): in the page of the entry below.
+pub const MP_BASE: u64 = 0xf_f000;
+/// Where a PC goes in real mode to start again, as F000:FFF0 and FFFF:0000: a jump into firmware that resets the machine.
+pub const RESET_ENTRY: u64 = 0xf_fff0;
 /// End of the first MiB.
 pub const FIRST_MIB: u64 = 0x10_0000;
 
@@ -30,7 +38,7 @@ pub const FIRST_MIB: u64 = 0x10_0000;
 pub const ERST_BASE: u64 = 0xfeb0_0000;
 /// I/O APIC, one page.
 pub const IOAPIC_BASE: u64 = 0xfec0_0000;
-/// Local APIC, one page; guests cannot move it.
+/// Local APIC, one page, until a guest moves it.
 pub const LAPIC_BASE: u64 = 0xfee0_0000;
 
 /// Bytes of the ERST exchange buffer, and of the largest record.
@@ -45,10 +53,14 @@ pub const IOAPIC_ID: u8 = 0;
 
 /// Port numbers.
 pub mod port {
+    /// The interval timer: three counters and their control register.
+    pub const PIT: u16 = 0x40;
     /// NMI status and speaker control ("port B").
     pub const PORT_B: u16 = 0x61;
     /// Keyboard controller command: only the reset pulse is there.
     pub const KEYBOARD_COMMAND: u16 = 0x64;
+    /// System control port A: only its reset bit is there.
+    pub const PORT_A: u16 = 0x92;
     /// CMOS index.
     pub const CMOS_INDEX: u16 = 0x70;
     /// CMOS data.
@@ -77,6 +89,8 @@ pub mod port {
     pub const SLEEP_STATUS: u16 = 0x601;
     /// ACPI reset register.
     pub const RESET: u16 = 0x602;
+    /// ACPI power management timer, a dword.
+    pub const PM_TIMER: u16 = 0x608;
     /// The chipset's reset control register.
     pub const RESET_CONTROL: u16 = 0xcf9;
 }

@@ -1,7 +1,7 @@
 //! Accesses to the device hole.
 
 use super::clock::Tsc;
-use super::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE};
+use super::map::{ERST_BASE, IOAPIC_BASE};
 use super::{Effect, Platform};
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
@@ -12,7 +12,7 @@ impl Platform {
     pub fn mmio_read(&mut self, gpa: Gpa, width: Width, now: Tsc) -> u64 {
         let offset = gpa.page_offset();
         let value = match gpa.page_base().as_u64() {
-            LAPIC_BASE => dword_part(self.lapic.mmio_read(dword_offset(offset), now), offset),
+            page if page == self.lapic.base() => dword_part(self.lapic.mmio_read(dword_offset(offset), now), offset),
             IOAPIC_BASE => dword_part(self.ioapic.read(dword_offset(offset)), offset),
             ERST_BASE => self.erst.read(offset & !7) >> ((offset & 7) * 8),
             _ => u64::MAX,
@@ -32,25 +32,35 @@ impl Platform {
         now: Tsc,
         memory: &dyn GuestMemory,
     ) -> Result<Effect, GuestAccess> {
-        let offset = gpa.page_offset();
+        match self.mmio_write_alone(gpa, value, now) {
+            Some(()) => Ok(Effect::None),
+            None => self.erst_write(gpa.page_offset(), width, value, memory),
+        }
+    }
+
+    /// Writes device memory as [`Self::mmio_write`] does, unless that needs guest memory: then nothing has happened.
+    #[inline]
+    pub fn mmio_write_alone(&mut self, gpa: Gpa, value: u64, now: Tsc) -> Option<()> {
+        let offset = dword_offset(gpa.page_offset());
         match gpa.page_base().as_u64() {
-            LAPIC_BASE => {
-                let outcome = self.lapic.mmio_write(dword_offset(offset), value as u32, now);
+            page if page == self.lapic.base() => {
+                let outcome = self.lapic.mmio_write(offset, value as u32, now);
                 self.finish_apic_write(outcome);
             }
             IOAPIC_BASE => {
-                let routed = self.ioapic.write(dword_offset(offset), value as u32);
+                let routed = self.ioapic.write(offset, value as u32);
                 self.route(routed);
             }
-            ERST_BASE => {
-                let register = offset & !7;
-                let shift = (offset & 7) * 8;
-                let kept = self.erst.read(register) & !(width.mask() << shift);
-                return self.erst.write(register, kept | ((value & width.mask()) << shift), memory);
-            }
+            ERST_BASE => return None,
             _ => {}
         }
-        Ok(Effect::None)
+        Some(())
+    }
+
+    fn erst_write(&mut self, offset: u64, width: Width, value: u64, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
+        let (register, shift) = (offset & !7, (offset & 7) * 8);
+        let kept = self.erst.read(register) & !(width.mask() << shift);
+        self.erst.write(register, kept | ((value & width.mask()) << shift), memory)
     }
 }
 

@@ -21,6 +21,9 @@ pub mod fw_cfg;
 pub mod ioapic;
 pub mod lapic;
 pub mod map;
+pub mod panic_line;
+pub mod pit;
+pub mod pm_timer;
 pub mod power;
 pub mod queue;
 pub mod rtc;
@@ -33,13 +36,17 @@ mod ports;
 #[cfg(test)]
 mod tests;
 
+use crate::addr::Gpa;
+use crate::mm::guest::{GuestAccess, GuestMemory};
 use crate::mm::layout::RamLayout;
+use crate::paging::space::CrashText;
 use clock::{Clock, Tsc};
 pub use effect::{Effect, PanicKind};
 use erst::Erst;
 use fw_cfg::{FwCfg, VmcoreinfoNote};
 use ioapic::{IoApic, Routed};
-use lapic::{LocalApic, Mode, Outcome, Refused};
+use lapic::{Delivery, LocalApic, Mode, Outcome, Refused};
+use pit::Pit;
 use power::Power;
 use queue::ByteQueue;
 use rtc::Rtc;
@@ -56,6 +63,7 @@ pub struct Platform {
     rtc: Rtc,
     fw_cfg: FwCfg,
     power: Power,
+    pit: Pit,
     erst: Erst,
     test_port: TestPort,
 }
@@ -71,6 +79,7 @@ impl Platform {
             rtc: Rtc::new(),
             fw_cfg: FwCfg::new(),
             power: Power::default(),
+            pit: Pit::new(clock.rate),
             erst: Erst::new(map::erst_buffer(layout)),
             test_port: TestPort::default(),
         }
@@ -84,6 +93,7 @@ impl Platform {
         self.rtc = Rtc::new();
         self.fw_cfg = FwCfg::new();
         self.power = Power::default();
+        self.pit = Pit::new(clock.rate);
         self.uart.reset();
         self.erst.reset();
     }
@@ -114,8 +124,20 @@ impl Platform {
     }
 
     /// Returns the vector that the vCPU would take now, were its interrupts enabled.
+    #[inline]
     pub fn interrupt(&self) -> Option<u8> {
         self.lapic.interrupt()
+    }
+
+    /// Returns whether anything can still interrupt a CPU that halts with interrupts on: what waits already, the timer, a key.
+    pub fn can_interrupt(&self) -> bool {
+        let a_key_would = || {
+            self.ioapic.would_send(map::COM1_PIN).is_some_and(|(destination, message)| {
+                let arrives = message.delivery == Delivery::Nmi || self.lapic.would_take(message.vector);
+                arrives && self.lapic.is_addressed(destination)
+            })
+        };
+        self.lapic.interrupt().is_some() || self.lapic.awaits_timer() || a_key_would()
     }
 
     /// Notes that the vCPU takes `vector`, which [`Platform::interrupt`] has answered.
@@ -133,10 +155,48 @@ impl Platform {
     ///
     /// # Errors
     /// [`Refused`]: #GP.
+    #[inline]
     pub fn x2apic_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<(), Refused> {
         let outcome = self.lapic.msr_write(register, value, now)?;
         self.finish_apic_write(outcome);
         Ok(())
+    }
+
+    /// Writes x2APIC's end-of-interrupt register.
+    ///
+    /// # Errors
+    /// [`Refused`]: #GP.
+    #[inline(always)]
+    pub fn end_of_interrupt(&mut self, value: u64) -> Result<(), Refused> {
+        let outcome = self.lapic.write_end_of_interrupt(value)?;
+        self.finish_apic_write(outcome);
+        Ok(())
+    }
+
+    /// Writes IA32_APIC_BASE. The registers can lie where nothing else is: not in RAM, and at no other device.
+    ///
+    /// # Errors
+    /// [`Refused`]: #GP.
+    pub fn set_apic_base(&mut self, value: u64, memory: &dyn GuestMemory) -> Result<(), Refused> {
+        let base = LocalApic::base_of(value);
+        let moves = base != self.lapic.base();
+        let is_ram = || !matches!(memory.read(Gpa::new(base), &mut [0]), Err(GuestAccess::NotRam(_)));
+        if moves && (base == map::IOAPIC_BASE || base == map::ERST_BASE || is_ram()) {
+            return Err(Refused);
+        }
+        self.lapic.set_base_msr(value)
+    }
+
+    /// Returns how many typed bytes the console takes.
+    pub fn console_room(&self) -> usize {
+        self.uart.input_room()
+    }
+
+    /// Notes that output was taken; returns whether the guest can write again.
+    pub fn console_taken(&mut self) -> bool {
+        self.uart.output_taken();
+        self.update_uart_line();
+        !self.uart.is_full()
     }
 
     /// Types `bytes` on the partition's console.
@@ -148,6 +208,11 @@ impl Platform {
     /// Returns the console's output that nobody has read yet.
     pub const fn console_output(&mut self) -> &mut ByteQueue {
         self.uart.output()
+    }
+
+    /// Returns how the guest's kernel has said on its console, or else in a stored log, why it panics.
+    pub fn panic_text(&self) -> Option<CrashText> {
+        self.uart.panic_text().or(self.erst.panic_text())
     }
 
     /// Returns the test port, whose lines wait.
@@ -165,11 +230,17 @@ impl Platform {
         self.route(routed);
     }
 
+    #[inline(always)]
     fn finish_apic_write(&mut self, outcome: Outcome) {
         if let Outcome::EndOfInterrupt(vector) = outcome {
-            let routed = self.ioapic.end_of_interrupt(vector);
-            self.route(routed);
+            self.end_level(vector);
         }
+    }
+
+    #[cold]
+    fn end_level(&mut self, vector: u8) {
+        let routed = self.ioapic.end_of_interrupt(vector);
+        self.route(routed);
     }
 
     fn route(&mut self, routed: Option<Routed>) {

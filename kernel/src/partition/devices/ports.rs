@@ -6,7 +6,8 @@
 use super::clock::Tsc;
 use super::fw_cfg::DmaHalf;
 use super::map::port::*;
-use super::{Effect, PanicKind, Platform};
+use super::power::{PORT_B_GATE_2, PORT_B_OUTPUT_2};
+use super::{Effect, PanicKind, Platform, pm_timer};
 use crate::mm::guest::{GuestAccess, GuestMemory};
 use crate::virt::Width;
 
@@ -14,6 +15,8 @@ const FW_CFG_DATA: u16 = FW_CFG + 1;
 const FW_CFG_DMA_HIGH: u16 = FW_CFG + 4;
 const FW_CFG_DMA_LOW: u16 = FW_CFG + 8;
 const COM1_LAST: u16 = COM1 + 7;
+const PIT_LAST: u16 = PIT + 3;
+const PM_TIMER_LAST: u16 = PM_TIMER + 3;
 /// A dword here is a PCI configuration address, of which [`RESET_CONTROL`] is no part; there is no PCI.
 const PCI_ADDRESS: u16 = RESET_CONTROL - 1;
 
@@ -39,6 +42,7 @@ impl Platform {
             (FW_CFG_DMA_HIGH, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
             (FW_CFG_DMA_LOW, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
             (PCI_ADDRESS, Width::Dword) => u32::MAX,
+            (PM_TIMER, Width::Dword) => pm_timer::read(now, self.clock.rate),
             _ => (0..width.bytes().min(4)).fold(0, |value, i| {
                 let byte = self.read_byte(port.wrapping_add(i as u16), now);
                 value | (u32::from(byte) << (8 * i))
@@ -50,8 +54,15 @@ impl Platform {
     ///
     /// # Errors
     /// What guest memory answers; then nothing has happened.
-    pub fn pio_write(&mut self, port: u16, width: Width, value: u32, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
-        if let Some(effect) = self.pio_write_alone(port, width, value) {
+    pub fn pio_write(
+        &mut self,
+        port: u16,
+        width: Width,
+        value: u32,
+        memory: &dyn GuestMemory,
+        now: &dyn Fn() -> Tsc,
+    ) -> Result<Effect, GuestAccess> {
+        if let Some(effect) = self.pio_write_alone(port, width, value, now) {
             return Ok(effect);
         }
         let half = if port == FW_CFG_DMA_HIGH { DmaHalf::High } else { DmaHalf::Low };
@@ -61,14 +72,14 @@ impl Platform {
 
     /// Writes a port whose device needs no guest memory for it; `None` for the others, of which nothing has happened.
     #[inline]
-    pub fn pio_write_alone(&mut self, port: u16, width: Width, value: u32) -> Option<Effect> {
+    pub fn pio_write_alone(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Option<Effect> {
         match width {
-            Width::Byte => Some(self.write_byte(port, value as u8)),
-            _ => self.write_wide(port, width, value),
+            Width::Byte => Some(self.write_byte(port, value as u8, now)),
+            _ => self.write_wide(port, width, value, now),
         }
     }
 
-    fn write_wide(&mut self, port: u16, width: Width, value: u32) -> Option<Effect> {
+    fn write_wide(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Option<Effect> {
         let value = value & width.mask() as u32;
         Some(match (port, width) {
             (FW_CFG_DMA_HIGH | FW_CFG_DMA_LOW, Width::Dword) => return None,
@@ -80,15 +91,15 @@ impl Platform {
             (TEST_FAIL, _) => Effect::TestFailed(value),
             (TEST_PASS, _) => Effect::TestPassed,
             (DEBUG_EXIT, _) => Effect::ExitCode(value),
-            _ => self.write_bytes(port, width, value),
+            _ => self.write_bytes(port, width, value, now),
         })
     }
 
     /// Writes byte by byte; the first byte that has an effect decides it.
-    fn write_bytes(&mut self, port: u16, width: Width, value: u32) -> Effect {
+    fn write_bytes(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Effect {
         let mut effect = Effect::None;
         for i in 0..width.bytes().min(4) {
-            let next = self.write_byte(port.wrapping_add(i as u16), (value >> (8 * i)) as u8);
+            let next = self.write_byte(port.wrapping_add(i as u16), (value >> (8 * i)) as u8, now);
             if effect == Effect::None {
                 effect = next;
             }
@@ -100,6 +111,9 @@ impl Platform {
         match port {
             COM1..=COM1_LAST => self.read_uart(port - COM1),
             CMOS_DATA => self.rtc.read(&self.clock, now),
+            PIT..=PIT_LAST => self.pit.read(port - PIT, now),
+            PM_TIMER..=PM_TIMER_LAST => (pm_timer::read(now, self.clock.rate) >> (8 * (port - PM_TIMER))) as u8,
+            PORT_B => self.power.read(port).unwrap_or(0xff) | if self.pit.output(now) { PORT_B_OUTPUT_2 } else { 0 },
             PVPANIC => PANICKED | CRASH_KERNEL,
             FW_CFG_DATA => self.fw_cfg.read_data(),
             TEST_PRESENT => TEST_PRESENT_VALUE,
@@ -117,12 +131,18 @@ impl Platform {
         value
     }
 
-    fn write_byte(&mut self, port: u16, value: u8) -> Effect {
+    fn write_byte(&mut self, port: u16, value: u8, now: &dyn Fn() -> Tsc) -> Effect {
         match port {
             COM1..=COM1_LAST => {
                 self.uart.write(port - COM1, value);
                 self.update_uart_line();
-                if self.uart.output().is_empty() { Effect::None } else { Effect::Console }
+                if self.uart.output().is_empty() {
+                    Effect::None
+                } else if self.uart.is_full() {
+                    Effect::ConsoleFull
+                } else {
+                    Effect::Console
+                }
             }
             CMOS_INDEX => {
                 self.rtc.select(value);
@@ -137,6 +157,14 @@ impl Platform {
             TEST_FAIL => Effect::TestFailed(value.into()),
             TEST_PASS => Effect::TestPassed,
             DEBUG_EXIT => Effect::ExitCode(value.into()),
+            PIT..=PIT_LAST => {
+                self.pit.write(port - PIT, value, now());
+                Effect::None
+            }
+            PORT_B => {
+                self.pit.set_gate(value & PORT_B_GATE_2 != 0, now());
+                self.power.write(port, value)
+            }
             _ => self.power.write(port, value),
         }
     }

@@ -1,7 +1,7 @@
 //! The ways in which a guest restarts or switches itself off, and port B.
 //!
-//! Sleep and reset registers are what the FADT names; reset control (0xcf9) and the keyboard controller's reset pulse are
-//! there because kernels fall back to them, and an ordinary reboot must not end in a triple fault that looks like a crash.
+//! Sleep and reset registers are what the FADT names; reset control (0xcf9), the keyboard controller's reset pulse and port A's
+//! reset bit are there because kernels fall back to them, and an ordinary reboot must not end in a triple fault that looks like a crash.
 
 use super::effect::Effect;
 use super::map::{RESET_VALUE, SLEEP_TYPE_OFF, port};
@@ -12,12 +12,17 @@ const WAKE_STATUS: u8 = 1 << 7;
 /// Reset control: the system is reset when bit 2 is set.
 const RESET_CPU: u8 = 1 << 2;
 const KEYBOARD_RESET_PULSE: u8 = 0xfe;
+/// Port A: a CPU reset on the rise of bit 0; bit 1 opens A20, which is always open.
+const PORT_A_RESET: u8 = 1 << 0;
+const PORT_A_A20: u8 = 1 << 1;
 
 /// Port B: gate and speaker bits can be written.
 const PORT_B_WRITABLE: u8 = 0x0f;
 const PORT_B_REFRESH: u8 = 1 << 4;
-/// Timer 2's output is always high, or a kernel that calibrates by it would spin.
-const PORT_B_TIMER_2: u8 = 1 << 5;
+/// Timer 2's gate.
+pub const PORT_B_GATE_2: u8 = 1 << 0;
+/// Timer 2's output, read only.
+pub const PORT_B_OUTPUT_2: u8 = 1 << 5;
 
 /// Power management registers and port B.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,12 +36,13 @@ impl Power {
     pub const fn read(&mut self, number: u16) -> Option<u8> {
         Some(match number {
             port::SLEEP_CONTROL | port::RESET | port::RESET_CONTROL => 0,
+            port::PORT_A => PORT_A_A20,
             port::SLEEP_STATUS if self.wake_status => WAKE_STATUS,
             port::SLEEP_STATUS => 0,
             port::PORT_B => {
                 // The refresh bit toggles; kernels wait for it to change.
                 self.port_b ^= PORT_B_REFRESH;
-                self.port_b | PORT_B_TIMER_2
+                self.port_b
             }
             _ => return None,
         })
@@ -50,6 +56,7 @@ impl Power {
             port::RESET if value == RESET_VALUE => return Effect::Reset,
             port::RESET_CONTROL if value & RESET_CPU != 0 => return Effect::Reset,
             port::KEYBOARD_COMMAND if value == KEYBOARD_RESET_PULSE => return Effect::Reset,
+            port::PORT_A if value & PORT_A_RESET != 0 => return Effect::Reset,
             port::PORT_B => self.port_b = (self.port_b & PORT_B_REFRESH) | (value & PORT_B_WRITABLE),
             _ => {}
         }
@@ -73,12 +80,16 @@ mod tests {
     #[test]
     fn every_way_to_reboot_is_a_reset() {
         let mut power = Power::default();
-        for (number, value) in
-            [(port::RESET, 1), (port::RESET_CONTROL, 6), (port::RESET_CONTROL, 14), (port::KEYBOARD_COMMAND, 0xfe)]
-        {
+        for (number, value) in [
+            (port::RESET, 1),
+            (port::RESET_CONTROL, 6),
+            (port::RESET_CONTROL, 14),
+            (port::KEYBOARD_COMMAND, 0xfe),
+            (port::PORT_A, 3),
+        ] {
             assert_eq!(power.write(number, value), Effect::Reset, "{number:#x}");
         }
-        for (number, value) in [(port::RESET, 0), (port::RESET_CONTROL, 2), (port::KEYBOARD_COMMAND, 0xd1)] {
+        for (number, value) in [(port::RESET, 0), (port::RESET_CONTROL, 2), (port::KEYBOARD_COMMAND, 0xd1), (port::PORT_A, 2)] {
             assert_eq!(power.write(number, value), Effect::None, "{number:#x}");
         }
     }
@@ -94,10 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn port_b_reports_no_nmi_and_lets_no_calibration_spin() {
+    fn port_b_reports_no_nmi_and_its_refresh_bit_toggles() {
         let mut power = Power::default();
         assert_eq!(power.write(port::PORT_B, 0xff), Effect::None);
         let (a, b) = (power.read(port::PORT_B).unwrap(), power.read(port::PORT_B).unwrap());
-        assert_eq!((a & 0xc0, a & PORT_B_TIMER_2, (a ^ b)), (0, PORT_B_TIMER_2, PORT_B_REFRESH));
+        assert_eq!((a & 0xef, (a ^ b)), (PORT_B_WRITABLE, PORT_B_REFRESH));
     }
 }

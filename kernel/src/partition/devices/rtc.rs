@@ -4,6 +4,7 @@
 //! this device Linux polls its ports some 40,000 times.
 
 use super::clock::{Clock, NS_PER_S, Tsc};
+use crate::console::utc::date;
 
 const SECONDS: u8 = 0x00;
 const MINUTES: u8 = 0x02;
@@ -109,19 +110,12 @@ impl Default for Rtc {
 }
 
 impl DateTime {
-    /// Converts seconds since 1970. Years are counted from March, so that the leap day ends them and month lengths repeat
-    /// in groups of five.
-    fn from_unix(seconds: u64) -> Self {
+    /// Converts seconds since 1970.
+    const fn from_unix(seconds: u64) -> Self {
         let (days, rest) = (seconds / 86_400, seconds % 86_400);
-        let from_march_0000 = days + 719_468;
-        let (era, day_of_era) = (from_march_0000 / 146_097, from_march_0000 % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let (year, month, day) = date(days);
         Self {
-            year: era * 400 + year_of_era + u64::from(month <= 2),
+            year,
             month: month as u8,
             day: day as u8,
             weekday: ((days + 4) % 7 + 1) as u8,

@@ -20,9 +20,9 @@ fn mmio(p: &mut Platform, m: &FakeMemory, gpa: u64, value: u32) {
 #[test]
 fn nobodys_ports_and_memory_read_all_ones_and_swallow_writes() {
     let (mut p, m) = platform();
-    for port in [0x20, 0x40, 0xcf8, 0xcfc, 0x2f8, 0x1234, 0xffff] {
+    for port in [0x20, 0xa0, 0xcf8, 0xcfc, 0x2f8, 0x1234, 0xffff] {
         assert_eq!(p.pio_read(port, Width::Dword, || NOW), u32::MAX, "{port:#x}");
-        assert_eq!(p.pio_write(port, Width::Dword, 0, &m), Ok(Effect::None));
+        assert_eq!(p.pio_write(port, Width::Dword, 0, &m, &|| Tsc(0)), Ok(Effect::None));
     }
     assert_eq!(p.mmio_read(Gpa::new(0xfed0_0000), Width::Qword, NOW), u64::MAX);
     assert_eq!(p.mmio_write(Gpa::new(0xc000_0000), Width::Byte, 1, NOW, &m), Ok(Effect::None));
@@ -34,7 +34,7 @@ fn a_typed_key_becomes_an_interrupt_through_both_apics() {
     mmio(&mut p, &m, LAPIC_BASE + 0xf0, 0x1ff);
     mmio(&mut p, &m, IOAPIC_BASE, 0x10 + 2 * u32::from(COM1_PIN));
     mmio(&mut p, &m, IOAPIC_BASE + 0x10, 0x31);
-    assert_eq!(p.pio_write(port::COM1 + 1, Width::Byte, 1, &m), Ok(Effect::None));
+    assert_eq!(p.pio_write(port::COM1 + 1, Width::Byte, 1, &m, &|| Tsc(0)), Ok(Effect::None));
     p.console_input(b"y");
     assert_eq!(p.interrupt(), Some(0x31));
     p.acknowledge(0x31);
@@ -48,7 +48,7 @@ fn a_typed_key_becomes_an_interrupt_through_both_apics() {
 #[test]
 fn console_output_is_told_and_taken() {
     let (mut p, m) = platform();
-    assert_eq!(p.pio_write(port::COM1, Width::Byte, b'A'.into(), &m), Ok(Effect::Console));
+    assert_eq!(p.pio_write(port::COM1, Width::Byte, b'A'.into(), &m, &|| Tsc(0)), Ok(Effect::Console));
     let mut buf = [0; 4];
     assert_eq!((p.console_output().take(&mut buf), buf[0]), (1, b'A'));
 }
@@ -65,24 +65,24 @@ fn pvpanic_and_the_test_ports_have_their_effects() {
         (port::TEST_LOG, u32::from(b'\n'), Effect::TestLine),
         (port::RESET_CONTROL, 6, Effect::Reset),
     ] {
-        assert_eq!(p.pio_write(port, Width::Byte, value, &m), Ok(effect), "{port:#x}");
+        assert_eq!(p.pio_write(port, Width::Byte, value, &m, &|| Tsc(0)), Ok(effect), "{port:#x}");
     }
-    assert_eq!(p.pio_write(port::TEST_FAIL, Width::Dword, 0x1234_5678, &m), Ok(Effect::TestFailed(0x1234_5678)));
-    assert_eq!(p.pio_write(port::DEBUG_EXIT, Width::Dword, 0x10, &m), Ok(Effect::ExitCode(0x10)));
+    assert_eq!(p.pio_write(port::TEST_FAIL, Width::Dword, 0x1234_5678, &m, &|| Tsc(0)), Ok(Effect::TestFailed(0x1234_5678)));
+    assert_eq!(p.pio_write(port::DEBUG_EXIT, Width::Dword, 0x10, &m, &|| Tsc(0)), Ok(Effect::ExitCode(0x10)));
     assert_eq!(p.pio_read(port::PVPANIC, Width::Byte, || NOW), 3);
 }
 
 #[test]
 fn a_pci_probe_does_not_reset_the_machine() {
     let (mut p, m) = platform();
-    assert_eq!(p.pio_write(0xcf8, Width::Dword, 0x8000_0600, &m), Ok(Effect::None));
+    assert_eq!(p.pio_write(0xcf8, Width::Dword, 0x8000_0600, &m, &|| Tsc(0)), Ok(Effect::None));
     assert_eq!(p.pio_read(0xcf8, Width::Dword, || NOW), u32::MAX);
 }
 
 #[test]
 fn a_wide_access_to_byte_devices_is_several_accesses() {
     let (mut p, m) = platform();
-    assert_eq!(p.pio_write(port::CMOS_INDEX, Width::Word, 0x5a7f, &m), Ok(Effect::None));
+    assert_eq!(p.pio_write(port::CMOS_INDEX, Width::Word, 0x5a7f, &m, &|| Tsc(0)), Ok(Effect::None));
     assert_eq!(p.pio_read(port::CMOS_DATA, Width::Byte, || NOW), 0x5a);
     assert_eq!(p.pio_read(port::CMOS_DATA, Width::Word, || NOW), 0xff5a);
 }
@@ -102,7 +102,7 @@ fn erst_registers_can_be_reached_in_halves() {
 fn a_restart_forgets_interrupts_and_keeps_output() {
     let (mut p, m) = platform();
     mmio(&mut p, &m, LAPIC_BASE + 0xf0, 0x1ff);
-    assert_eq!(p.pio_write(port::COM1, Width::Byte, b'A'.into(), &m), Ok(Effect::Console));
+    assert_eq!(p.pio_write(port::COM1, Width::Byte, b'A'.into(), &m, &|| Tsc(0)), Ok(Effect::Console));
     p.raise_nmi();
     p.restart(*p.clock(), Mode::X2Apic);
     assert_eq!((p.lapic().nmi_pending(), p.lapic().mode(), p.interrupt()), (false, Mode::X2Apic, None));
@@ -119,7 +119,7 @@ fn a_guest_that_writes_everything_everywhere_does_not_panic_us() {
         let (port, value, now) = ((x >> 20) as u16 & 0xfff, x >> 13, Tsc(step * 1000));
         let page = [LAPIC_BASE, IOAPIC_BASE, ERST_BASE, HOLE][(x >> 60) as usize & 3];
         let gpa = Gpa::new(page + ((x >> 40) & 0xfff));
-        let _ = p.pio_write(port, width, value as u32, &m);
+        let _ = p.pio_write(port, width, value as u32, &m, &|| Tsc(0));
         let _ = p.pio_read(port, width, || now);
         let _ = p.mmio_write(gpa, width, value, now, &m);
         let _ = p.mmio_read(gpa, width, now);

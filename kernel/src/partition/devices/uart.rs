@@ -1,11 +1,15 @@
 //! COM1: a 16550A whose line is two byte queues.
 //!
-//! Output is taken at once, so the transmitter is always empty. The interrupt line is a function of the state
+//! Nothing is lost in either direction. The transmitter is empty as long as a whole FIFO fits the output queue; a guest that writes
+//! without looking is stopped when the queue is full ([`Uart::is_full`]), until the console has taken some. Who types is held back
+//! while [`Uart::input_room`] is 0. The interrupt line is a function of the state
 //! ([`Uart::line`]); the platform gives it to the IOAPIC after every access. Loopback and the scratch register are there
 //! because drivers probe with them. PC16550D data sheet, "Registers".
 
 use super::ioapic::Line;
+use super::panic_line::PanicLine;
 use super::queue::ByteQueue;
+use crate::paging::space::CrashText;
 
 /// Bytes of output that wait for the console.
 const OUTPUT_BYTES: usize = 16 << 10;
@@ -49,12 +53,18 @@ const MODEM_READY: u8 = 0xb0;
 #[derive(Clone, Debug)]
 pub struct Uart {
     output: ByteQueue,
+    /// Watches what is written for a panic's own words.
+    panic_line: PanicLine,
     /// Receive FIFO: what the guest can read.
     receive: ByteQueue,
     /// Typed, but not yet in the FIFO.
     input: ByteQueue,
     enabled: u8,
     transmit_pending: bool,
+    /// The transmitter's bits of the line status, as [`Self::has_room`] says: drivers poll them.
+    transmitter: u8,
+    /// The transmit interrupt is due as soon as there is room again.
+    transmit_waits: bool,
     fifo_enabled: bool,
     line_control: u8,
     modem_control: u8,
@@ -67,10 +77,13 @@ impl Uart {
     pub fn new() -> Self {
         Self {
             output: ByteQueue::new(OUTPUT_BYTES),
+            panic_line: PanicLine::new(),
             receive: ByteQueue::new(FIFO_BYTES),
             input: ByteQueue::new(INPUT_BYTES),
             enabled: 0,
             transmit_pending: false,
+            transmit_waits: false,
+            transmitter: TRANSMITTER_EMPTY,
             fifo_enabled: false,
             line_control: 0,
             modem_control: OUT2,
@@ -83,6 +96,7 @@ impl Uart {
     pub fn reset(&mut self) {
         let output = core::mem::replace(&mut self.output, ByteQueue::new(0));
         *self = Self { output, ..Self::new() };
+        self.show_room();
     }
 
     /// Returns the state of the interrupt line.
@@ -95,7 +109,7 @@ impl Uart {
     #[inline(always)]
     pub fn look(&self, offset: u16) -> Option<u8> {
         Some(match offset {
-            LINE_STATUS => TRANSMITTER_EMPTY | if self.receive.is_empty() { 0 } else { DATA_READY },
+            LINE_STATUS => self.transmitter | if self.receive.is_empty() { 0 } else { DATA_READY },
             LINE_CONTROL => self.line_control,
             MODEM_CONTROL => self.modem_control,
             MODEM_STATUS => self.modem_status(),
@@ -124,7 +138,9 @@ impl Uart {
             INTERRUPT_ENABLE if self.latched() => self.divisor = (self.divisor & 0xff) | (u16::from(value) << 8),
             INTERRUPT_ENABLE => {
                 // Enabling the transmit interrupt while the transmitter is empty raises it at once; drivers test for that.
-                self.transmit_pending |= value & !self.enabled & ENABLE_TRANSMIT != 0;
+                if value & !self.enabled & ENABLE_TRANSMIT != 0 {
+                    self.await_room();
+                }
                 self.enabled = value & 0x0f;
             }
             INTERRUPT_ID_FIFO_CONTROL => {
@@ -141,10 +157,33 @@ impl Uart {
         }
     }
 
-    /// Takes what a person typed; what does not fit is lost.
+    /// Returns how many typed bytes fit.
+    pub fn input_room(&self) -> usize {
+        self.input.room()
+    }
+
+    /// Returns whether another byte of output would be lost.
+    pub fn is_full(&self) -> bool {
+        self.output.room() == 0
+    }
+
+    /// Notes that the console has taken output.
+    pub fn output_taken(&mut self) {
+        if self.has_room() {
+            self.transmitter = TRANSMITTER_EMPTY;
+            self.transmit_pending |= core::mem::replace(&mut self.transmit_waits, false);
+        }
+    }
+
+    /// Takes what a person typed: [`Uart::input_room`] bytes at most.
     pub fn type_in(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|&b| self.input.push(b));
         self.refill();
+    }
+
+    /// Returns how the guest has said here, since the reset, why it panics.
+    pub fn panic_text(&self) -> Option<CrashText> {
+        self.panic_line.text()
     }
 
     /// Returns the output queue.
@@ -185,8 +224,25 @@ impl Uart {
             self.receive.push(byte);
         } else {
             self.output.push(byte);
+            self.panic_line.push(byte);
         }
-        self.transmit_pending = true;
+        self.await_room();
+    }
+
+    /// Raises the transmit interrupt, now or when a whole FIFO fits.
+    fn await_room(&mut self) {
+        let has_room = self.has_room();
+        self.transmit_pending |= has_room;
+        self.transmit_waits = !has_room;
+        self.show_room();
+    }
+
+    fn show_room(&mut self) {
+        self.transmitter = if self.has_room() { TRANSMITTER_EMPTY } else { 0 };
+    }
+
+    fn has_room(&self) -> bool {
+        self.output.room() >= FIFO_BYTES
     }
 
     fn refill(&mut self) {
@@ -251,6 +307,33 @@ mod tests {
         uart.write(DATA, b'x');
         assert_eq!((uart.line(), uart.output().pop()), (Line::High, Some(b'x')));
         assert_eq!(uart.read(LINE_STATUS), TRANSMITTER_EMPTY);
+    }
+
+    #[test]
+    fn a_full_output_queue_says_so_and_tells_when_there_is_room() {
+        let mut uart = Uart::new();
+        uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
+        for _ in 0..OUTPUT_BYTES - FIFO_BYTES {
+            assert_eq!((uart.read(LINE_STATUS), uart.is_full()), (TRANSMITTER_EMPTY, false));
+            uart.write(DATA, b'x');
+        }
+        assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (Line::High, ID_TRANSMIT));
+        (0..FIFO_BYTES).for_each(|_| uart.write(DATA, b'y'));
+        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, Line::Low, true));
+        let mut again = uart.clone();
+        again.reset();
+        assert_eq!((again.read(LINE_STATUS), again.is_full()), (0, true), "a reset makes no room");
+        // Neither does enabling the interrupt raise it now.
+        uart.write(INTERRUPT_ENABLE, 0);
+        uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
+        let mut taken = [0; FIFO_BYTES - 1];
+        uart.output().take(&mut taken);
+        uart.output_taken();
+        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, Line::Low, false));
+        uart.output().pop();
+        uart.output_taken();
+        assert_eq!((uart.read(LINE_STATUS), uart.line()), (TRANSMITTER_EMPTY, Line::High));
+        assert_eq!(uart.output().lost(), 0);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Arithmetic with flags. SDM 1 "EFLAGS Register", "Status Flags".
 
-use crate::partition::decode::{Alu, Unary};
+use crate::partition::decode::{Alu, Extend, Unary};
 use crate::virt::Width;
 
-const CARRY: u64 = 1 << 0;
-const PARITY: u64 = 1 << 2;
+pub(super) const CARRY: u64 = 1 << 0;
+pub(super) const PARITY: u64 = 1 << 2;
 const ADJUST: u64 = 1 << 4;
-const ZERO: u64 = 1 << 6;
-const SIGN: u64 = 1 << 7;
-const OVERFLOW: u64 = 1 << 11;
+pub(super) const ZERO: u64 = 1 << 6;
+pub(super) const SIGN: u64 = 1 << 7;
+pub(super) const OVERFLOW: u64 = 1 << 11;
 const STATUS: u64 = CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW;
 
 /// Returns `a op b` and the flags; CMP is SUB.
@@ -37,11 +37,35 @@ pub fn unary(op: Unary, a: u64, width: Width, rflags: u64) -> (u64, u64) {
     }
 }
 
-fn sign_bit(width: Width) -> u64 {
+/// Returns `a * b`, both signed and of `width`, and the flags: carry and overflow say that the product did not fit.
+pub fn multiply(a: u64, b: u64, width: Width, rflags: u64) -> (u64, u64) {
+    let (low, high) = product(a, b, Extend::Sign, width);
+    let fits = high == if low & sign_bit(width) != 0 { width.mask() } else { 0 };
+    (low, rflags & !(CARRY | OVERFLOW) | flag(!fits, CARRY | OVERFLOW))
+}
+
+/// Returns both halves of `a * b`, and the flags: carry and overflow say that the upper half counts.
+pub fn multiply_wide(a: u64, b: u64, extend: Extend, width: Width, rflags: u64) -> ((u64, u64), u64) {
+    let (low, high) = product(a, b, extend, width);
+    let empty = if extend == Extend::Sign && low & sign_bit(width) != 0 { width.mask() } else { 0 };
+    ((low, high), rflags & !(CARRY | OVERFLOW) | flag(high != empty, CARRY | OVERFLOW))
+}
+
+fn product(a: u64, b: u64, extend: Extend, width: Width) -> (u64, u64) {
+    let bits = 8 * width.bytes() as u32;
+    let wide = |value: u64| match extend {
+        Extend::Zero => i128::from(value & width.mask()),
+        Extend::Sign => i128::from(((value << (64 - bits)) as i64) >> (64 - bits)),
+    };
+    let product = wide(a).wrapping_mul(wide(b));
+    (product as u64 & width.mask(), (product >> bits) as u64 & width.mask())
+}
+
+pub(super) fn sign_bit(width: Width) -> u64 {
     width.mask() ^ (width.mask() >> 1)
 }
 
-fn flag(condition: bool, flag: u64) -> u64 {
+pub(super) fn flag(condition: bool, flag: u64) -> u64 {
     if condition { flag } else { 0 }
 }
 
@@ -63,7 +87,7 @@ fn subtract(a: u64, b: u64, borrow_in: u64, width: Width) -> (u64, u64) {
 }
 
 /// The flags that the result alone decides.
-fn shape(result: u64, width: Width) -> u64 {
+pub(super) fn shape(result: u64, width: Width) -> u64 {
     flag((result as u8).count_ones().is_multiple_of(2), PARITY)
         | flag(result == 0, ZERO)
         | flag(result & sign_bit(width) != 0, SIGN)
@@ -87,6 +111,15 @@ mod tests {
         ] {
             assert_eq!(binary(op, a, b, width, STATUS & !CARRY | 2), (result, flags | 2), "{op:?} {a:#x} {b:#x}");
         }
+    }
+
+    #[test]
+    fn a_product_tells_whether_it_fits() {
+        assert_eq!(multiply(5, u64::MAX, Width::Dword, 2), (0xffff_fffb, 2));
+        assert_eq!(multiply(0x4000, 2, Width::Word, 2), (0x8000, 2 | CARRY | OVERFLOW));
+        assert_eq!(multiply_wide(0xff, 2, Extend::Zero, Width::Byte, 0), ((0xfe, 1), CARRY | OVERFLOW));
+        assert_eq!(multiply_wide(0xff, 2, Extend::Sign, Width::Byte, CARRY), ((0xfe, 0xff), 0));
+        assert_eq!(multiply_wide(u64::MAX, u64::MAX, Extend::Zero, Width::Qword, 0).0, (1, u64::MAX - 1));
     }
 
     #[test]

@@ -1,14 +1,15 @@
-//! MOVS and STOS with a device at one end (or both), INS and OUTS.
+//! MOVS, STOS, LODS, CMPS and SCAS with a device at one end (or both), PUSH and POP of a device register, INS and OUTS.
 //!
 //! Each element: translate its addresses, move it, then step the registers. What is no RAM is a device.
 
-use super::{Context, Done, EmulateError, MAX_ELEMENTS, Next};
+use super::{Context, Done, EmulateError, MAX_ELEMENTS, Next, alu};
 use crate::addr::{Gpa, Gva, PAGE_SIZE};
 use crate::mm::guest::GuestAccess;
-use crate::partition::decode::{CodeSize, Instruction, Kind, Repeat, SegmentName};
+use crate::partition::decode::{Alu, CodeSize, Instruction, Kind, Part, Register, Repeat, SegmentName};
 use crate::partition::devices::Effect;
 use crate::partition::walk::{Paging, Privilege, translate};
-use crate::virt::{Access, Gpr, Width};
+use crate::virt::breakpoints::Touch;
+use crate::virt::{Access, Gpr, Regs, Width};
 
 const DIRECTION: u64 = 1 << 10;
 
@@ -24,6 +25,7 @@ pub fn port_string(context: &mut Context<'_>, instruction: &Instruction, port: u
             // A port read cannot be taken back: first make sure that its value can be stored.
             let gpa = context.place(to, width, Access::Write)?;
             context.load(gpa, width)?;
+            context.watch.note(Touch::Port, port.into(), width);
             let value = context.platform.pio_read(port, width, || context.now);
             let effect = context.store(gpa, width, value.into())?;
             context.step(instruction, Gpr::Rdi);
@@ -32,7 +34,9 @@ pub fn port_string(context: &mut Context<'_>, instruction: &Instruction, port: u
         Kind::OutString => each(context, instruction, |context| {
             let gpa = context.place(context.origin(instruction), width, Access::Read)?;
             let value = context.load(gpa, width)?;
-            let effect = context.platform.pio_write(port, width, value as u32, context.memory)?;
+            let now = context.now;
+            context.watch.note(Touch::Port, port.into(), width);
+            let effect = context.platform.pio_write(port, width, value as u32, context.memory, &|| now)?;
             context.step(instruction, Gpr::Rsi);
             Ok(effect)
         }),
@@ -63,27 +67,111 @@ pub(super) fn store_string(context: &mut Context<'_>, instruction: &Instruction)
     })
 }
 
-/// Repeats `element` as the prefix says, within bounds; stops behind an element with an effect, so that none is lost.
+pub(super) fn load_string(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+    let width = instruction.width;
+    each(context, instruction, |context| {
+        let from = context.place(context.origin(instruction), width, Access::Read)?;
+        let value = context.load(from, width)?;
+        context.set_register(ACCUMULATOR, width, value);
+        context.step(instruction, Gpr::Rsi);
+        Ok(Effect::None)
+    })
+}
+
+pub(super) fn compare_strings(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+    let width = instruction.width;
+    each(context, instruction, |context| {
+        let first = context.place(context.origin(instruction), width, Access::Read)?;
+        let second = context.place(context.destination(instruction), width, Access::Read)?;
+        let (first, second) = (context.load(first, width)?, context.load(second, width)?);
+        context.regs.rflags = alu::binary(Alu::Cmp, first, second, width, context.regs.rflags).1;
+        context.step(instruction, Gpr::Rsi);
+        context.step(instruction, Gpr::Rdi);
+        Ok(Effect::None)
+    })
+}
+
+pub(super) fn scan_string(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+    let width = instruction.width;
+    each(context, instruction, |context| {
+        let at = context.place(context.destination(instruction), width, Access::Read)?;
+        let (value, wanted) = (context.load(at, width)?, context.register(ACCUMULATOR, width));
+        context.regs.rflags = alu::binary(Alu::Cmp, wanted, value, width, context.regs.rflags).1;
+        context.step(instruction, Gpr::Rdi);
+        Ok(Effect::None)
+    })
+}
+
+/// PUSH of what `gpa` reads.
+pub(super) fn push(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Effect, EmulateError> {
+    let width = instruction.width;
+    let top = context.stack_pointer().wrapping_sub(width.bytes() as u64);
+    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, Access::Write)?;
+    context.load(place, width)?;
+    let value = context.device_read(gpa, width);
+    let effect = context.store(place, width, value)?;
+    context.set_stack_pointer(top);
+    Ok(effect)
+}
+
+/// POP to `gpa`.
+pub(super) fn pop(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Effect, EmulateError> {
+    let width = instruction.width;
+    let top = context.stack_pointer();
+    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, Access::Read)?;
+    let value = context.load(place, width)?;
+    let effect = context.device_write(gpa, width, value)?;
+    context.set_stack_pointer(top.wrapping_add(width.bytes() as u64));
+    Ok(effect)
+}
+
+const ACCUMULATOR: Register = Register { gpr: Gpr::Rax, part: Part::Low };
+const ZERO: u64 = 1 << 6;
+
+/// Whether a comparing instruction that repeats has found what it looks for.
+fn has_found(context: &Context<'_>, instruction: &Instruction) -> bool {
+    let equal = context.regs.rflags & ZERO != 0;
+    matches!(instruction.kind, Kind::CompareStrings | Kind::ScanString)
+        && match instruction.repeat {
+            Repeat::Once => false,
+            Repeat::WhileEqual => !equal,
+            Repeat::WhileNotEqual => equal,
+        }
+}
+
+/// Repeats `element` as the prefix says, within bounds; stops behind an element with an effect, so that none is lost, and behind one
+/// that has met a breakpoint.
 fn each(
     context: &mut Context<'_>,
     instruction: &Instruction,
     mut element: impl FnMut(&mut Context<'_>) -> Result<Effect, EmulateError>,
 ) -> Result<Done, EmulateError> {
     if instruction.repeat == Repeat::Once {
-        return element(context).map(Done::advance);
+        let effect = element(context)?;
+        context.watch.commit();
+        return Ok(Done::advance(effect));
     }
-    for _ in 0..MAX_ELEMENTS {
+    for _ in 0..at_once(context.regs) {
         if context.counter(instruction, Gpr::Rcx) == 0 {
             return Ok(Done::advance(Effect::None));
         }
         let effect = element(context)?;
+        context.watch.commit();
         let left = context.counter(instruction, Gpr::Rcx).wrapping_sub(1);
         context.set_counter(instruction, Gpr::Rcx, left);
-        if effect != Effect::None {
+        if left == 0 || has_found(context, instruction) {
+            return Ok(Done::advance(effect));
+        }
+        if effect != Effect::None || context.watch.hits() != 0 {
             return Ok(Done { next: Next::Repeat, effect });
         }
     }
     Ok(Done { next: Next::Repeat, effect: Effect::None })
+}
+
+/// Returns how many elements are carried out before the guest is looked at: a single step ends behind each.
+const fn at_once(regs: &Regs) -> usize {
+    if regs.single_steps() { 1 } else { MAX_ELEMENTS }
 }
 
 /// Where an element lies: one place, or two where it crosses into another page.
@@ -113,6 +201,26 @@ impl Context<'_> {
         self.set_counter(instruction, gpr, value);
     }
 
+    /// Bits of the stack pointer that count: SDM 1 "Address-Size Attribute for Stack Accesses".
+    fn stack_mask(&self) -> u64 {
+        const DEFAULT_32: u32 = 1 << 14;
+        match CodeSize::of(self.state) {
+            CodeSize::Bits64 => u64::MAX,
+            _ if self.state.ss.attributes & DEFAULT_32 != 0 => 0xffff_ffff,
+            _ => 0xffff,
+        }
+    }
+
+    fn stack_pointer(&self) -> u64 {
+        self.regs.get(Gpr::Rsp) & self.stack_mask()
+    }
+
+    fn set_stack_pointer(&mut self, value: u64) {
+        let mask = self.stack_mask();
+        let kept = if mask == 0xffff { self.regs.get(Gpr::Rsp) & !mask } else { 0 };
+        self.regs.set(Gpr::Rsp, kept | value & mask);
+    }
+
     /// ES:rDI.
     fn destination(&self, instruction: &Instruction) -> Gva {
         self.linear(SegmentName::Es, self.counter(instruction, Gpr::Rdi))
@@ -123,7 +231,7 @@ impl Context<'_> {
         self.linear(instruction.segment.unwrap_or(SegmentName::Ds), self.counter(instruction, Gpr::Rsi))
     }
 
-    fn linear(&self, segment: SegmentName, offset: u64) -> Gva {
+    pub(super) fn linear(&self, segment: SegmentName, offset: u64) -> Gva {
         let long = CodeSize::of(self.state) == CodeSize::Bits64;
         let base = match segment {
             SegmentName::Fs => self.state.fs.base,
@@ -138,7 +246,9 @@ impl Context<'_> {
         Gva::new(if long { linear } else { linear & 0xffff_ffff })
     }
 
-    fn place(&self, at: Gva, width: Width, access: Access) -> Result<Place, EmulateError> {
+    fn place(&mut self, at: Gva, width: Width, access: Access) -> Result<Place, EmulateError> {
+        let touch = if access == Access::Write { Touch::Write } else { Touch::Read };
+        self.watch.note(touch, at.as_u64(), width);
         let first = self.translated(at, access)?;
         let first_bytes = width.bytes().min((PAGE_SIZE - at.page_offset()) as usize);
         let second = if first_bytes < width.bytes() {

@@ -5,6 +5,7 @@ use crate::partition::devices::clock::{Clock, TscRate};
 use crate::partition::devices::lapic::Mode;
 use crate::partition::devices::map::{ERST_BASE, IOAPIC_BASE, port};
 use crate::partition::fake::FakeMemory;
+use crate::virt::breakpoints::Breakpoints;
 use crate::virt::{Gpr, Segment};
 
 /// ERST's record id: a plain qword register.
@@ -15,6 +16,7 @@ struct Bed {
     state: CpuState,
     platform: Platform,
     memory: FakeMemory,
+    breakpoints: Option<Breakpoints>,
 }
 
 impl Bed {
@@ -27,10 +29,13 @@ impl Bed {
             state: CpuState::flat(segment(0xc09b), segment(0xc093)),
             platform: Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), Mode::XApic),
             memory: FakeMemory::new(0x4000),
+            breakpoints: None,
         }
     }
     fn context(&mut self) -> Context<'_> {
-        Context { regs: &mut self.regs, state: &self.state, platform: &mut self.platform, memory: &self.memory, now: Tsc(0) }
+        let watch = Watch::new(self.breakpoints);
+        let Self { regs, state, platform, memory, .. } = self;
+        Context { regs, state, platform, memory, now: Tsc(0), watch }
     }
     fn run(&mut self, bytes: &[u8], size: CodeSize, gpa: Gpa) -> Result<Done, EmulateError> {
         let instruction = decode(bytes, size).unwrap();
@@ -160,10 +165,11 @@ fn outs_sends_bytes_backwards_with_the_direction_flag() {
     bed.regs.rflags |= 1 << 10;
     for left in [2, 1, 0] {
         let done = bed.ports(&[0x67, 0xf3, 0x6e], port::COM1);
-        assert_eq!(done, Ok(Done { next: Next::Repeat, effect: Effect::Console }), "left after an effect");
+        let next = if left == 0 { Next::Advance } else { Next::Repeat };
+        assert_eq!(done, Ok(Done { next, effect: Effect::Console }), "left after an effect");
         assert_eq!(bed.regs.get(Gpr::Rcx), 0xffff_0000 | left, "16-bit counter");
     }
-    assert_eq!(bed.ports(&[0x67, 0xf3, 0x6e], port::COM1), Ok(Done::advance(Effect::None)));
+    assert_eq!(bed.ports(&[0x67, 0xf3, 0x6e], port::COM1), Ok(Done::advance(Effect::None)), "zero times");
     let mut out = [0; 3];
     bed.platform.console_output().take(&mut out);
     assert_eq!(&out, b"cba");
@@ -228,4 +234,83 @@ fn no_instruction_on_no_tables_panics_us() {
         carried_out += u32::from(device.is_ok() || port.is_ok());
     }
     assert!(carried_out > 3_000, "{carried_out}");
+}
+
+/// Runs an instruction at ERST's id register; returns the breakpoints that it has met, all four being at `at`, `at + 8` and so on for reads
+/// and writes of eight bytes.
+fn met(bed: &mut Bed, bytes: &[u8], at: u64) -> (u64, Result<Done, EmulateError>) {
+    const ALL: u64 = 0xbbbb_0055;
+    bed.breakpoints = Some(Breakpoints::new([at, at + 8, at + 16, at + 24], ALL, 0));
+    let instruction = decode(bytes, CodeSize::of(&bed.state)).unwrap();
+    let mut context = bed.context();
+    let done = mmio(&mut context, &instruction, ID);
+    (context.watch.hits(), done)
+}
+
+#[test]
+fn breakpoints_are_met_at_the_operands_linear_address() {
+    let mut bed = Bed::new();
+    bed.state.ds.base = 0x1000;
+    bed.state.gs.base = 0x8000;
+    bed.state.ss.base = 0x10;
+    bed.regs.set(Gpr::Rbx, 0x2000);
+    bed.regs.set(Gpr::Rcx, 0x40);
+    bed.regs.set(Gpr::Rbp, 0x3000);
+    for (bytes, at) in [
+        // mov eax, [ebx]; [ebx + 8]; [ebx + ecx * 4 - 0x10]; [0x5000]; gs:[ebx]; [ebp + 8] and [ebp + ecx] by SS; [bx + 8]; mov eax, [0x5000]
+        (&[0x8b, 0x03][..], 0x3000),
+        (&[0x8b, 0x43, 8], 0x3008),
+        (&[0x8b, 0x44, 0x8b, 0xf0], 0x30f0),
+        (&[0x8b, 0x05, 0, 0x50, 0, 0], 0x6000),
+        (&[0x65, 0x8b, 0x03], 0xa000),
+        (&[0x8b, 0x45, 8], 0x3018),
+        (&[0x8b, 0x44, 0x0d, 0], 0x3050),
+        (&[0x67, 0x8b, 0x47, 8], 0x3008),
+        (&[0xa1, 0, 0x50, 0, 0], 0x6000),
+    ] {
+        assert_eq!(met(&mut bed, bytes, at), (1, Ok(Done::advance(Effect::None))), "{bytes:x?}");
+        assert_eq!(met(&mut bed, bytes, at + 8).0, 0, "{bytes:x?}");
+    }
+}
+
+#[test]
+fn a_bit_far_from_its_operand_and_both_ends_of_push_and_pop_count() {
+    let mut bed = Bed::new();
+    bed.regs.set(Gpr::Rbx, 0x2000);
+    // bts [ebx], ecx
+    for (number, at) in [(0, 0x2000), (31, 0x2000), (32 * 4, 0x2010), (-1_i32, 0x1ff8), (-64, 0x1ff8)] {
+        bed.regs.set(Gpr::Rcx, u64::from(number as u32));
+        assert_eq!(met(&mut bed, &[0x0f, 0xab, 0x0b], at).0, 1, "{number}");
+    }
+    // push [ebx]; pop [esp], which counts from behind the pop
+    bed.regs.set(Gpr::Rsp, 0x1000);
+    assert_eq!(met(&mut bed, &[0xff, 0x33], 0xff8).0, 1);
+    assert_eq!(bed.regs.get(Gpr::Rsp), 0xffc);
+    assert_eq!(met(&mut bed, &[0x8f, 0x04, 0x24], 0xff8).0, 3, "0xffc is read, 0x1000 is written");
+}
+
+#[test]
+fn a_repetition_stops_behind_the_element_that_meets_a_breakpoint() {
+    let mut bed = Bed::new();
+    bed.regs.set(Gpr::Rcx, 5);
+    bed.regs.set(Gpr::Rdi, ID.as_u64() - 8);
+    // rep stosd
+    let again = Done { next: Next::Repeat, effect: Effect::None };
+    let at = ID.as_u64() + 0x10000;
+    assert_eq!(met(&mut bed, &[0xf3, 0xab], at), (0, Ok(Done::advance(Effect::None))));
+    (0..2).for_each(|n| bed.regs.set([Gpr::Rcx, Gpr::Rdi][n], [5, ID.as_u64() - 8][n]));
+    assert_eq!(met(&mut bed, &[0xf3, 0xab], ID.as_u64()), (1, Ok(again)));
+    assert_eq!(bed.regs.get(Gpr::Rcx), 2);
+}
+
+/// An access that has not taken place meets nothing.
+#[test]
+fn a_page_that_is_not_there_meets_no_breakpoint() {
+    let mut bed = Bed::new();
+    bed.memory.evict(0x2000);
+    bed.regs.set(Gpr::Rsi, 0x2000);
+    bed.regs.set(Gpr::Rdi, ID.as_u64());
+    // movsd
+    let (hits, done) = met(&mut bed, &[0xa5], 0x2000);
+    assert!(hits == 0 && matches!(done, Err(EmulateError::Memory(_))), "{hits} {done:?}");
 }

@@ -11,7 +11,8 @@ impl Machine {
     pub(super) fn cpuid(&mut self, next: u64) -> Decision {
         let regs = self.vcpu.regs();
         let (leaf, subleaf) = (regs.get(Gpr::Rax) as u32, regs.get(Gpr::Rcx) as u32);
-        let view = GuestView { cr4: self.vcpu.cr4(), xcr0: fpu::live_xcr0(), rate: self.rate };
+        let apic = self.platform.lapic().mode();
+        let view = GuestView { cr4: self.vcpu.cr4(), xcr0: fpu::live_xcr0(), apic, rate: self.rate };
         let answer = cpuid::answer(leaf, subleaf, &cpuid::host, &view);
         answer.load(|gpr, value| self.vcpu.set(gpr, value));
         Decision::SkipTo(next)

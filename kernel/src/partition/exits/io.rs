@@ -5,16 +5,28 @@ use crate::partition::decision::Decision;
 use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::{Effect, Platform};
 use crate::partition::machine::{Bytes, Machine};
+use crate::virt::breakpoints::Touch;
 use crate::virt::{Gpr, IoAccess, IoDirection, Registers, Width};
 
 impl Machine {
     pub(super) fn port_io(&mut self, io: IoAccess, next: u64, memory: &Bytes<'_>) -> Decision {
-        if let Some(effect) = access_port(&mut self.platform, &mut self.vcpu, io) {
-            return Decision::after(next, effect);
-        }
-        match self.platform.pio_write(io.port, io.width, operand(&self.vcpu, io.width), memory) {
-            Ok(effect) => Decision::after(next, effect),
+        let alone = access_port(&mut self.platform, &mut self.vcpu, io).map(Ok);
+        let done = alone.unwrap_or_else(|| {
+            let value = operand(&self.vcpu, io.width);
+            self.platform.pio_write(io.port, io.width, value, memory, &now)
+        });
+        match done {
+            Ok(effect) => {
+                self.break_behind_port(io);
+                Decision::after(next, effect)
+            }
             Err(access) => access.into(),
+        }
+    }
+
+    fn break_behind_port(&mut self, io: IoAccess) {
+        if let Some(breakpoints) = self.vcpu.breakpoints() {
+            self.break_behind(breakpoints.hits(Touch::Port, io.port.into(), io.width));
         }
     }
 }
@@ -24,22 +36,18 @@ impl Machine {
 pub(super) fn access_port(platform: &mut Platform, vcpu: &mut impl Registers, io: IoAccess) -> Option<Effect> {
     match io.direction {
         IoDirection::In => {
-            let value = platform.pio_read(io.port, io.width, || Tsc(instr::rdtsc()));
-            vcpu.set(Gpr::Rax, merge(vcpu.regs().get(Gpr::Rax), u64::from(value), io.width));
+            let value = platform.pio_read(io.port, io.width, now);
+            vcpu.set(Gpr::Rax, io.width.merge(vcpu.regs().get(Gpr::Rax), u64::from(value)));
             Some(Effect::None)
         }
-        IoDirection::Out => platform.pio_write_alone(io.port, io.width, operand(vcpu, io.width)),
+        IoDirection::Out => platform.pio_write_alone(io.port, io.width, operand(vcpu, io.width), &now),
     }
+}
+
+fn now() -> Tsc {
+    Tsc(instr::rdtsc())
 }
 
 fn operand(vcpu: &impl Registers, width: Width) -> u32 {
     (vcpu.regs().get(Gpr::Rax) & width.mask()) as u32
-}
-
-/// Puts `value` into a register as the CPU does: a byte or word leaves the rest, a dword clears the upper half.
-const fn merge(old: u64, value: u64, width: Width) -> u64 {
-    match width {
-        Width::Byte | Width::Word => (old & !width.mask()) | (value & width.mask()),
-        Width::Dword | Width::Qword => value & width.mask(),
-    }
 }

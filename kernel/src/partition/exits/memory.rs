@@ -4,8 +4,8 @@ use crate::addr::Gpa;
 use crate::partition::crash::Reason;
 use crate::partition::decision::Decision;
 use crate::partition::devices::clock::Tsc;
-use crate::partition::emulate::{self, Context, Done, EmulateError, Next};
-use crate::partition::fetch::{self, CodeView};
+use crate::partition::emulate::{self, Context, Done, EmulateError, Next, Watch};
+use crate::partition::fetch::{self, CodeView, FetchError};
 use crate::partition::machine::{Bytes, Machine};
 use crate::virt::{Access, Event, IoAccess};
 
@@ -36,13 +36,19 @@ impl Machine {
         let mut regs = *self.vcpu.regs();
         let instruction = match fetch::instruction(memory, &CodeView::from(&state), regs.rip) {
             Ok(instruction) => instruction,
+            // The CPU has decoded it, or there were no exit: it is legal.
+            Err(FetchError::Unknown) => return Decision::Crash(Reason::NotEmulated(at.as_u64())),
             Err(error) => return self.fetch_failed(error),
         };
-        let mut context = Context { regs: &mut regs, state: &state, platform: &mut self.platform, memory, now };
-        match carry_out(&mut context, &instruction) {
+        let watch = Watch::new(self.vcpu.breakpoints());
+        let mut context = Context { regs: &mut regs, state: &state, platform: &mut self.platform, memory, now, watch };
+        let result = carry_out(&mut context, &instruction);
+        let hits = context.watch.hits();
+        match result {
             Ok(done) => {
                 *self.vcpu.regs_mut() = regs;
                 self.vcpu.set_cr8(self.platform.lapic().cr8());
+                self.break_behind(hits);
                 let rip = match done.next {
                     Next::Advance => regs.rip.wrapping_add(u64::from(instruction.length)),
                     Next::Repeat => regs.rip,
@@ -54,6 +60,13 @@ impl Machine {
                 *self.vcpu.regs_mut() = regs;
                 self.not_carried_out(error, at)
             }
+        }
+    }
+
+    /// Queues the debug exception of breakpoints that were met, if any.
+    pub(super) fn break_behind(&mut self, hits: u64) {
+        if hits != 0 {
+            self.vcpu.raise_debug(hits);
         }
     }
 

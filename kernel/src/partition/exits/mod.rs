@@ -10,12 +10,16 @@ mod io;
 mod memory;
 mod msr;
 pub(super) mod quick;
+mod system;
 
 use super::cpuid::xcr0_allowed;
 use super::crash::Reason;
 use super::decision::Decision;
+use super::devices::Effect;
 use super::devices::clock::Tsc;
 use super::machine::{Bytes, Machine};
+use super::shadow::source_of_shadow;
+use super::shutdown::{self, TripleFault};
 use crate::arch::{fpu, instr};
 use crate::virt::{Event, Exit, Gpr};
 
@@ -27,9 +31,14 @@ impl Machine {
             Exit::HostInterrupt => return Decision::TakeInterrupt,
             // A window that opened, and what the back end did alone: the next look at the devices does the rest.
             Exit::InterruptWindow | Exit::NmiWindow | Exit::Handled => return Decision::Resume,
-            Exit::TripleFault => return Decision::Crash(Reason::TripleFault),
+            Exit::ShadowedWindow => return self.shadowed_window(memory),
+            Exit::TripleFault => return self.triple_fault(memory),
             Exit::Undefined => return Decision::Inject(Event::invalid_opcode()),
-            Exit::EntryFailed { code } => return self.entry_failed(code),
+            Exit::TaskSwitch(switch) => return Decision::Crash(Reason::TaskSwitch(switch)),
+            Exit::MachineCheck => return Decision::Crash(Reason::MachineCheck),
+            // There is no board that makes an interrupt of the error: the exception, as on VMX, whose CPUs insist on CR0.NE.
+            Exit::FloatingPointFrozen => return Decision::Inject(Event::floating_point()),
+            Exit::EntryFailed { code } => return self.entry_failed(code, memory),
             Exit::Unknown { code } => return self.unknown(code),
             // No instruction to emulate: the CPU's own access would fail again and again.
             Exit::SecondLevelFault { gpa, during_walk: true, .. } => return Decision::Crash(Reason::NoMemory(gpa.as_u64())),
@@ -38,6 +47,7 @@ impl Machine {
             }
             Exit::SecondLevelFault { gpa, access, .. } => return self.device_memory(gpa, access, memory, now),
             Exit::Io(io) if io.string => return self.string_io(io, memory, now),
+            Exit::System(access) => return self.move_system(access, memory),
             _ => {}
         }
         let next = match self.next_rip(exit, memory) {
@@ -57,9 +67,25 @@ impl Machine {
                 Decision::SkipTo(next)
             }
             Exit::Cpuid => self.cpuid(next),
+            Exit::ReadCounter => self.read_counter(next),
             // The others were dealt with above.
             _ => Decision::Resume,
         }
+    }
+
+    fn triple_fault(&self, memory: &Bytes<'_>) -> Decision {
+        let rip = self.vcpu.regs().rip;
+        match shutdown::triple_fault(memory, &self.vcpu.state(), rip) {
+            Ok(TripleFault::Crash) => Decision::Crash(Reason::TripleFault),
+            Ok(TripleFault::Reset) => Decision::SkipWith(rip, Effect::Reset),
+            Err(access) => access.into(),
+        }
+    }
+
+    fn shadowed_window(&mut self, memory: &Bytes<'_>) -> Decision {
+        let source = source_of_shadow(memory, &self.vcpu.state(), self.vcpu.regs());
+        self.vcpu.leave_shadow(source);
+        Decision::Resume
     }
 
     fn xsetbv(&mut self, next: u64) -> Decision {
@@ -70,11 +96,6 @@ impl Machine {
         }
         fpu::set_live_xcr0(value);
         Decision::SkipTo(next)
-    }
-
-    fn entry_failed(&self, code: u64) -> Decision {
-        log::warn!("entry failed:{}", self.vcpu.raw_exit());
-        Decision::Crash(Reason::EntryFailed(code))
     }
 
     fn unknown(&self, code: u64) -> Decision {

@@ -1,22 +1,37 @@
 //! The short way round: exits that are answered at once, and the guest goes on.
 //!
 //! ```text
-//!   enter ──> run ──> exit ──┬─ CPUID of a fixed leaf, a port that needs no guest memory ──> run
-//!                            └─ all others, news for the guest, the last one in a row ──> leave
+//!   enter ──> run ──> exit ──┬─ CPUID of a fixed leaf, a port that needs no guest memory, a hot MSR ──┬─> run
+//!                            ├─ a plain move at a device's register ───────────────────────────────┤
+//!                            ├─ an interrupt window ──> offer_events ──────────────────────────────┘
+//!                            └─ all others, another deadline, the last one in a row ──> leave
 //! ```
 //!
-//! To the flush protocol the guest runs on meanwhile: nothing here touches guest memory, the CPU's word stays, and whoever waits
-//! for it to move has kicked this CPU. The kick is an interrupt that is pending at the next run and ends it at once; so are
-//! the host's timer, a completed request of a disk, a key. That is why nobody needs to be asked here whether there is something to do.
-//!
-//! Devices are brought up to date by the longer way, which is taken as soon as one of them has sent the local APIC a message.
+//! To the flush protocol the guest runs on meanwhile: the CPU's word stays, and a CPU that waits for it to move has kicked this
+//! one. So guest memory may be read here as the guest itself reads it: what is resident ([`ResidentBytes`]), and nothing is written.
+//! The kick is an interrupt that is pending at the next run and ends it at once; so are the host's timer, a completed request
+//! of a disk, a key. Therefore no request is looked for here. An interrupt that an access has made due, or let through, goes into the guest
+//! at once; a deadline that an access has moved is the longer way's, which arms the timer.
 
 use super::io::access_port;
+use crate::addr::Gpa;
+use crate::arch::instr;
+use crate::mm::layout::is_in_hole;
+use crate::mm::phys::DirectMap;
+use crate::mm::resident::ResidentBytes;
 use crate::partition::cpuid::FixedAnswers;
+use crate::partition::decode::plain::{PlainMove, plain_move};
+use crate::partition::devices::clock::Tsc;
+use crate::partition::devices::lapic::register::{TASK_PRIORITY, X2APIC_BASE};
 use crate::partition::devices::{Effect, Platform};
-use crate::partition::machine::Machine;
+use crate::partition::emulate::plain_mmio;
+use crate::partition::machine::{Machine, ShortWay};
+use crate::partition::msr::Msrs;
+use crate::partition::msr::number::TSC_DEADLINE;
+use crate::partition::offer::offer_events;
 use crate::partition::skip::Lengths;
-use crate::virt::{Exit, Gpr, Runs, Vcpu};
+use crate::partition::walk::long::fetch_address;
+use crate::virt::{Exit, Gpr, MsrAccess, Runs, Vcpu};
 
 /// After so many exits the longer way is taken once, which looks at the time and at who asks. It is for emulators that
 /// take no interrupt from a guest with IF clear: elsewhere the timer ends a stay.
@@ -29,19 +44,33 @@ pub enum Left {
     Exit,
     /// All is answered, and there may be an event for the guest.
     News,
+    /// The guest has executed HLT, and nothing is there that wakes it.
+    Halted,
     /// All is answered, and a device wants something.
     Effect(Effect),
 }
 
 impl Machine {
     /// Runs the guest, and answers exits, until one needs more; says how many there were.
-    pub(in crate::partition) fn run_quick(&mut self) -> (Left, u64) {
-        let Machine { vcpu, platform, lengths, cpuid, .. } = self;
-        let mut answers = Answers { platform, lengths, cpuid };
+    pub(in crate::partition) fn run_quick(&mut self, memory: ResidentBytes<'_, DirectMap>) -> (Left, u64) {
+        if self.short_way == ShortWay::Closed {
+            return self.run_once();
+        }
+        let Machine { vcpu, platform, lengths, cpuid, msrs, .. } = self;
+        let mut answers = Answers { platform, lengths, cpuid, msrs, memory };
         match vcpu {
             Vcpu::Vmx(vcpu) => answers.run(vcpu),
             Vcpu::Svm(vcpu) => answers.run(vcpu),
         }
+    }
+
+    #[cold]
+    fn run_once(&mut self) -> (Left, u64) {
+        match &mut self.vcpu {
+            Vcpu::Vmx(vcpu) => vcpu.enter(),
+            Vcpu::Svm(vcpu) => vcpu.enter(),
+        };
+        (Left::Exit, 1)
     }
 }
 
@@ -50,6 +79,8 @@ struct Answers<'a> {
     platform: &'a mut Platform,
     lengths: &'a Lengths,
     cpuid: &'a FixedAnswers,
+    msrs: &'a mut Msrs,
+    memory: ResidentBytes<'a, DirectMap>,
 }
 
 impl Answers<'_> {
@@ -66,6 +97,21 @@ impl Answers<'_> {
                 if let Some(left) = self.port(vcpu) {
                     return (left, exits);
                 }
+            } else if reason == V::FAULT {
+                if let Some(left) = self.fault(vcpu) {
+                    return (left, exits);
+                }
+            } else if let Some(access) = vcpu.msr_access(reason) {
+                if let Some(left) = self.msr(vcpu, access) {
+                    return (left, exits);
+                }
+            } else if reason == V::HALT {
+                if let Some(left) = self.halt(vcpu) {
+                    return (left, exits);
+                }
+            } else if reason == V::WINDOW {
+                vcpu.take_up_window();
+                offer_events(self.platform, vcpu);
             } else {
                 return (Left::Exit, exits);
             }
@@ -83,16 +129,142 @@ impl Answers<'_> {
         None
     }
 
+    /// An interrupt that has come already ends HLT at once. The longer way deals with a single step.
     #[inline(always)]
-    fn port(&mut self, vcpu: &mut impl Runs) -> Option<Left> {
+    fn halt<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
+        let Some(next) = self.lengths.next_rip(vcpu, Exit::Halt) else { return Some(Left::Exit) };
+        if vcpu.regs().single_steps() {
+            return Some(Left::Exit);
+        }
+        self.platform.lapic_mut().set_cr8(vcpu.cr8());
+        vcpu.advance_to(next);
+        let lapic = self.platform.lapic();
+        if lapic.nmi_pending() || vcpu.regs().interrupts_enabled() && lapic.interrupt().is_some() {
+            offer_events(self.platform, vcpu);
+            return None;
+        }
+        Some(Left::Halted)
+    }
+
+    /// Only what lies in the device hole can be a device's register; the rest is RAM that the guest has not got yet.
+    #[inline(always)]
+    fn fault<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
+        let gpa = vcpu.fault_address();
+        if is_in_hole(gpa) { self.register(vcpu, gpa) } else { Some(Left::Exit) }
+    }
+
+    /// Carries out a plain move at a device's register. Nothing has happened where that is left to the longer way.
+    #[inline(never)]
+    fn register<V: Runs>(&mut self, vcpu: &mut V, gpa: Gpa) -> Option<Left> {
+        let Some(plain) = self.plain_move(vcpu) else { return Some(Left::Exit) };
+        let next = vcpu.regs().rip.wrapping_add(u64::from(plain.length));
+        if gpa.page_base().as_u64() == self.platform.lapic().base() {
+            return self.lapic_register(vcpu, gpa, &plain, next);
+        }
+        // No other device that needs no guest memory looks at the time.
+        if plain_mmio(&plain, vcpu, self.platform, gpa, Tsc(0)).is_none() {
+            return Some(Left::Exit);
+        }
+        vcpu.advance_to(next);
+        if self.platform.lapic().has_news() {
+            offer_events(self.platform, vcpu);
+        }
+        None
+    }
+
+    /// The local APIC has the task priority around the access, and its timer may want another deadline.
+    #[inline(never)]
+    fn lapic_register<V: Runs>(&mut self, vcpu: &mut V, gpa: Gpa, plain: &PlainMove, next: u64) -> Option<Left> {
+        let deadline = self.platform.next_deadline();
+        self.platform.lapic_mut().set_cr8(vcpu.cr8());
+        if plain_mmio(plain, vcpu, self.platform, gpa, Tsc(instr::rdtsc())).is_none() {
+            return Some(Left::Exit);
+        }
+        vcpu.set_cr8(self.platform.lapic().cr8());
+        vcpu.advance_to(next);
+        if self.platform.next_deadline() != deadline {
+            return Some(Left::News);
+        }
+        self.tell_news(vcpu);
+        None
+    }
+
+    /// Fetches the instruction that has exited, if all that takes is in memory and it is a plain move of 64-bit code.
+    #[inline(always)]
+    fn plain_move<V: Runs>(&self, vcpu: &V) -> Option<PlainMove> {
+        if !vcpu.is_data_access() {
+            return None;
+        }
+        let (code, rip) = (vcpu.long_code()?, vcpu.regs().rip);
+        let at = fetch_address(&code, rip, |entry| self.memory.read(entry).map(u64::from_le_bytes))?;
+        plain_move(&self.memory.read(at)?)
+    }
+
+    /// An interrupt may have come, or may be due now that another one has ended.
+    #[inline(always)]
+    fn tell_news<V: Runs>(&mut self, vcpu: &mut V) {
+        let lapic = self.platform.lapic();
+        if lapic.has_news() || lapic.has_requests() && lapic.interrupt().is_some() {
+            offer_events(self.platform, vcpu);
+        }
+    }
+
+    /// The task priority is the vCPU's while the guest runs: the local APIC has it around an access.
+    #[inline(always)]
+    fn msr<V: Runs>(&mut self, vcpu: &mut V, access: MsrAccess) -> Option<Left> {
+        let exit = match access {
+            MsrAccess::Read => Exit::ReadMsr,
+            MsrAccess::Write => Exit::WriteMsr,
+        };
+        let Some(next) = self.lengths.next_rip(vcpu, exit) else { return Some(Left::Exit) };
+        let number = vcpu.regs().get(Gpr::Rcx) as u32;
+        self.platform.lapic_mut().set_cr8(vcpu.cr8());
+        match access {
+            MsrAccess::Read => {
+                let now = || Tsc(instr::rdtsc());
+                let Some(value) = self.msrs.read_alone(number, self.platform, now) else { return Some(Left::Exit) };
+                vcpu.set(Gpr::Rax, value & 0xffff_ffff);
+                vcpu.set(Gpr::Rdx, value >> 32);
+                vcpu.advance_to(next);
+                None
+            }
+            MsrAccess::Write => self.write_msr(vcpu, number, next),
+        }
+    }
+
+    #[inline(always)]
+    fn write_msr<V: Runs>(&mut self, vcpu: &mut V, number: u32, next: u64) -> Option<Left> {
+        let value = vcpu.regs().edx_eax();
+        if self.msrs.write_alone(number, value, self.platform).is_none() {
+            return Some(Left::Exit);
+        }
+        // The other registers leave the task priority as it is.
+        if number == X2APIC_BASE + u32::from(TASK_PRIORITY) {
+            vcpu.set_cr8(self.platform.lapic().cr8());
+        }
+        vcpu.advance_to(next);
+        // It wants the timer armed.
+        if number == TSC_DEADLINE {
+            return Some(Left::News);
+        }
+        self.tell_news(vcpu);
+        None
+    }
+
+    #[inline(always)]
+    fn port<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
         let Some(io) = vcpu.port_access().filter(|io| !io.string) else { return Some(Left::Exit) };
         let Some(next) = self.lengths.next_rip(vcpu, Exit::Io(io)) else { return Some(Left::Exit) };
         let Some(effect) = access_port(self.platform, vcpu, io) else { return Some(Left::Exit) };
         vcpu.advance_to(next);
         match effect {
             // Output waits in the devices and is fetched at the end of the stay; a stop for each byte would be slow.
-            Effect::None | Effect::Console if self.platform.lapic().has_news() => Some(Left::News),
-            Effect::None | Effect::Console => None,
+            Effect::None | Effect::Console => {
+                if self.platform.lapic().has_news() {
+                    offer_events(self.platform, vcpu);
+                }
+                None
+            }
             effect => Some(Left::Effect(effect)),
         }
     }

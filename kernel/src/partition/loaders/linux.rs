@@ -1,13 +1,13 @@
-//! The Linux 64-bit boot protocol: a bzImage is entered at its `startup_64`.
+//! The Linux boot protocol: a bzImage is entered at its `startup_64`, or where it has none at its 32-bit entry point.
 //!
-//! The vCPU starts in 64-bit mode with the first 4 GiB mapped one to one, RSI pointing to the boot parameters, and the local APIC
-//! in x2APIC mode already, which saves the kernel its first accesses to the APIC page. `screen_info` stays zero, or the kernel
-//! would look for a VGA text screen. Linux `Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol".
+//! For the former the vCPU starts in 64-bit mode with the first 4 GiB mapped one to one; for the latter in protected mode without
+//! paging. RSI points to the boot parameters. `screen_info` stays zero, or the kernel would look for a VGA text screen. Linux
+//! `Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol", "32-bit Boot Protocol".
 
 use alloc::{vec, vec::Vec};
 
 use super::plan::{Content, Copy};
-use super::{LoadError, LoadPlan, Request, Role, memory_map, place};
+use super::{LoadError, LoadPlan, Request, Role, firmware, memory_map, mp_table, place};
 use crate::addr::{Gpa, PAGE_SIZE};
 use crate::partition::devices::lapic::Mode;
 use crate::virt::{CpuState, Gpr, Regs, Segment};
@@ -24,6 +24,7 @@ mod at {
     pub const SIGNATURE: usize = 0x202;
     pub const VERSION: usize = 0x206;
     pub const LOADER_TYPE: usize = 0x210;
+    pub const LOADFLAGS: usize = 0x211;
     pub const CODE32_START: usize = 0x214;
     pub const RAMDISK_IMAGE: usize = 0x218;
     pub const RAMDISK_SIZE: usize = 0x21c;
@@ -38,8 +39,11 @@ mod at {
 
 const SECTOR: usize = 512;
 const SIGNATURE: &[u8; 4] = b"HdrS";
+/// Protocol 2.10: the kernel says where it wants to lie, and how much memory it needs there.
+const VERSION_PLACED: u16 = 0x020a;
 /// Protocol 2.12: the 64-bit entry point.
 const VERSION_64_BIT: u16 = 0x020c;
+const LOADED_HIGH: u8 = 1 << 0;
 const XLOADFLAG_KERNEL_64: u16 = 1 << 0;
 /// "A loader without a number".
 const LOADER_UNDEFINED: u8 = 0xff;
@@ -48,10 +52,14 @@ const STARTUP_64: u64 = 0x200;
 const E820_ENTRY_BYTES: usize = 20;
 
 /// `__BOOT_CS` and `__BOOT_DS`.
-const CODE: Segment = Segment { selector: 0x10, attributes: 0xa09b, limit: u32::MAX, base: 0 };
+const CODE_64: Segment = Segment { selector: 0x10, attributes: 0xa09b, limit: u32::MAX, base: 0 };
+const CODE_32: Segment = Segment { attributes: 0xc09b, ..CODE_64 };
 const DATA: Segment = Segment { selector: 0x18, attributes: 0xc093, limit: u32::MAX, base: 0 };
-/// The two descriptors, as the GDT has them.
-const GDT: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+/// The descriptors, as the GDT has them.
+const DESCRIPTOR_64: u64 = 0x00af_9b00_0000_ffff;
+const DESCRIPTOR_32: u64 = 0x00cf_9b00_0000_ffff;
+const DESCRIPTOR_DATA: u64 = 0x00cf_9300_0000_ffff;
+const GDT_BYTES: u16 = 4 * 8;
 
 const CR0_PAGED: u64 = 0x8000_0011;
 const CR4_PAE: u64 = 1 << 5;
@@ -61,8 +69,16 @@ const MAPPED_GIB: u64 = 4;
 const TABLE: u64 = 0x03;
 const LARGE_PAGE: u64 = 0x83;
 
+/// In which mode a kernel is entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entry {
+    Protected,
+    Long,
+}
+
 /// What the header says, checked.
 struct Header {
+    entry: Entry,
     payload: usize,
     payload_bytes: usize,
     load: u64,
@@ -94,8 +110,9 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<
     Ok(LoadPlan {
         copies: copies(&header, initrd, parameters, request),
         regs: registers(&header),
-        state: state(),
-        apic: Mode::X2Apic,
+        state: state(header.entry),
+        // As firmware leaves it. Kernels that find it in x2APIC mode without tables that say so (`acpi=off`, `nolapic`) crash.
+        apic: Mode::XApic,
     })
 }
 
@@ -103,16 +120,21 @@ impl Header {
     fn read(image: &[u8]) -> Result<Self, LoadError> {
         let half = |at: usize| field(image, at).map(u16::from_le_bytes);
         let word = |at: usize| field(image, at).map(u32::from_le_bytes);
-        if half(at::VERSION)? < VERSION_64_BIT || half(at::XLOADFLAGS)? & XLOADFLAG_KERNEL_64 == 0 {
-            return Err(LoadError::No64BitEntry);
+        let [flags] = field(image, at::LOADFLAGS)?;
+        if half(at::VERSION)? < VERSION_PLACED || flags & LOADED_HIGH == 0 {
+            return Err(LoadError::OldProtocol);
         }
+        let is_long = half(at::VERSION)? >= VERSION_64_BIT && half(at::XLOADFLAGS)? & XLOADFLAG_KERNEL_64 != 0;
         let [sectors] = field(image, at::SETUP_SECTORS)?;
         let payload = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * SECTOR;
-        let payload_bytes = word(at::SYSTEM_SIZE)? as usize * 16;
-        if payload_bytes as u64 <= STARTUP_64 || image.len() < payload.saturating_add(payload_bytes) {
+        // In units of 16 bytes, rounded up: the file need not fill the last one.
+        let rounded = word(at::SYSTEM_SIZE)? as usize * 16;
+        let payload_bytes = rounded.min(image.len().saturating_sub(payload));
+        if payload_bytes as u64 <= STARTUP_64 || payload_bytes.next_multiple_of(16) < rounded {
             return Err(LoadError::Damaged);
         }
         Ok(Self {
+            entry: if is_long { Entry::Long } else { Entry::Protected },
             payload,
             payload_bytes,
             load: u64::from_le_bytes(field(image, at::PREFERRED_ADDRESS)?),
@@ -131,9 +153,11 @@ fn copies(header: &Header, initrd: Option<(u64, u64)>, parameters: Vec<u8>, requ
     let mut copies = vec![
         made(place::BOOT_INFO, parameters),
         made(place::COMMAND_LINE, command_line),
-        made(place::GDT, GDT.iter().flat_map(|entry| entry.to_le_bytes()).collect()),
-        made(place::PAGE_TABLES, identity_map()),
+        made(place::GDT, descriptors(header.entry).iter().flat_map(|entry| entry.to_le_bytes()).collect()),
+        made(place::PAGE_TABLES, if header.entry == Entry::Long { identity_map() } else { Vec::new() }),
         made(request.acpi.at.as_u64(), request.acpi.bytes.clone()),
+        firmware::reset_entry(),
+        mp_table::mp_tables(),
         Copy { to: Gpa::new(header.load), content: kernel },
     ];
     if let Some((base, bytes)) = initrd {
@@ -192,16 +216,26 @@ fn identity_map() -> Vec<u8> {
 }
 
 fn registers(header: &Header) -> Regs {
-    let mut regs = Regs { rip: header.load + STARTUP_64, rflags: 2, ..Regs::default() };
+    let rip = match header.entry {
+        Entry::Protected => header.load,
+        Entry::Long => header.load + STARTUP_64,
+    };
+    let mut regs = Regs { rip, rflags: 2, ..Regs::default() };
     regs.set(Gpr::Rsi, place::BOOT_INFO);
     regs
 }
 
-fn state() -> CpuState {
-    let mut state = CpuState::flat(CODE, DATA);
+fn descriptors(entry: Entry) -> [u64; 4] {
+    [0, 0, if entry == Entry::Long { DESCRIPTOR_64 } else { DESCRIPTOR_32 }, DESCRIPTOR_DATA]
+}
+
+fn state(entry: Entry) -> CpuState {
+    let mut state = CpuState::flat(if entry == Entry::Long { CODE_64 } else { CODE_32 }, DATA);
     state.gdtr.base = place::GDT;
-    state.gdtr.limit = (size_of_val(&GDT) - 1) as u16;
-    (state.cr0, state.cr3, state.cr4, state.efer) = (CR0_PAGED, place::PAGE_TABLES, CR4_PAE, EFER_LONG_MODE);
+    state.gdtr.limit = GDT_BYTES - 1;
+    if entry == Entry::Long {
+        (state.cr0, state.cr3, state.cr4, state.efer) = (CR0_PAGED, place::PAGE_TABLES, CR4_PAE, EFER_LONG_MODE);
+    }
     state
 }
 

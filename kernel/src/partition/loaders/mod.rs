@@ -11,8 +11,10 @@
 //! Invariants: memory is untouched, hence zero, before the first step, so zero bytes need no copy; all copies of a plan lie in RAM and
 //! do not overlap.
 
+mod firmware;
 mod linux;
 pub mod memory_map;
+mod mp_table;
 mod place;
 pub mod plan;
 mod pvh;
@@ -56,9 +58,11 @@ pub enum LoadError {
     UnknownFormat,
     /// A bzImage that is shorter than its header says, or an ELF file that is damaged.
     Damaged,
-    /// A bzImage without the 64-bit boot protocol (2.12 or later).
-    No64BitEntry,
-    /// An ELF file that is no 64-bit x86 executable.
+    /// An ELF file with more loadable segments than are planned for.
+    TooManySegments(usize),
+    /// A bzImage of a boot protocol before 2.10, or one that is loaded below 1 MiB.
+    OldProtocol,
+    /// An ELF file for another CPU.
     WrongElf,
     /// An ELF file without a PVH entry point.
     NoPvhNote,
@@ -77,8 +81,9 @@ impl core::fmt::Display for LoadError {
             LoadError::Missing(Role::Initrd) => f.write_str("the initrd is not in the boot archive"),
             LoadError::UnknownFormat => f.write_str("the kernel is neither a Linux bzImage nor an ELF file"),
             LoadError::Damaged => f.write_str("the kernel file is damaged or cut off"),
-            LoadError::No64BitEntry => f.write_str("the kernel has no 64-bit entry point (Linux boot protocol 2.12)"),
-            LoadError::WrongElf => f.write_str("the kernel is an ELF file, but no 64-bit x86 executable"),
+            LoadError::TooManySegments(most) => write!(f, "the kernel is an ELF file of more than {most} loadable segments"),
+            LoadError::OldProtocol => f.write_str("the kernel is older than the Linux boot protocol 2.10"),
+            LoadError::WrongElf => f.write_str("the kernel is an ELF file, but none for x86"),
             LoadError::NoPvhNote => f.write_str("the kernel is an ELF file without a PVH entry point"),
             LoadError::BadAddress(at) => write!(f, "the kernel wants to lie at {at:#x}, which it cannot have"),
             LoadError::CommandLineTooLong(max) => write!(f, "the kernel takes command lines of {max} bytes at most"),

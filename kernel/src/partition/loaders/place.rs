@@ -6,7 +6,7 @@
 //!   0x3000  GDT
 //!   0x4000  page tables: PML4, PDPT, four page directories (Linux)
 //!   0xa000  end of the loader's area
-//!   ...     kernel, from 1 MiB on
+//!   ...     kernel, from 1 MiB on; parts of an ELF file also between here and the firmware's area
 //!   ...     initrd, as high as the kernel allows
 //!   end-8K  ERST exchange buffer
 //! ```
@@ -14,27 +14,34 @@
 use super::LoadError;
 use crate::addr::PAGE_SIZE;
 use crate::mm::layout::RamLayout;
-use crate::partition::devices::map::{ERST_BUFFER_BYTES, FIRST_MIB, erst_buffer};
+use crate::partition::devices::map::{ERST_BUFFER_BYTES, FIRMWARE_BASE, FIRST_MIB, erst_buffer};
 
 pub const BOOT_INFO: u64 = 0x1000;
 pub const COMMAND_LINE: u64 = 0x2000;
 pub const COMMAND_LINE_BYTES: u64 = 0x1000;
 pub const GDT: u64 = 0x3000;
 pub const PAGE_TABLES: u64 = 0x4000;
+const LOADER_END: u64 = 0xa000;
 
 /// Returns the end of the RAM from 1 MiB on that kernel and initrd may use.
 pub fn usable_end(layout: &RamLayout) -> u64 {
     erst_buffer(layout).as_u64().max(FIRST_MIB)
 }
 
-/// Checks that `base..base + bytes` is RAM that a kernel may lie in; returns its end.
+/// Checks that `base..base + bytes` is RAM that a kernel may lie in: above 1 MiB, or between the loader's area and the firmware's.
+/// Returns its end.
 pub fn kernel_end(base: u64, bytes: u64, layout: &RamLayout) -> Result<u64, LoadError> {
-    let end = base.checked_add(bytes).filter(|_| base >= FIRST_MIB).ok_or(LoadError::BadAddress(base))?;
+    let end = base.checked_add(bytes).ok_or(LoadError::BadAddress(base))?;
+    let is_low = base >= LOADER_END && end <= FIRMWARE_BASE;
+    if base < FIRST_MIB && !is_low {
+        return Err(LoadError::BadAddress(base));
+    }
     if end > usable_end(layout) { Err(too_small(end)) } else { Ok(end) }
 }
 
-/// Places `bytes` of initrd as high as possible: below `limit`, above `kernel_end`.
+/// Places `bytes` of initrd as high as possible: below `limit`, above `kernel_end` and 1 MiB.
 pub fn initrd_base(bytes: u64, kernel_end: u64, limit: u64, layout: &RamLayout) -> Result<u64, LoadError> {
+    let kernel_end = kernel_end.max(FIRST_MIB);
     let needed = kernel_end.saturating_add(PAGE_SIZE).saturating_add(bytes);
     let top = usable_end(layout).min(limit);
     let base = top.checked_sub(bytes).map(|base| base & !(PAGE_SIZE - 1));

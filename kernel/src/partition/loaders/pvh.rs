@@ -1,4 +1,4 @@
-//! PVH: an ELF64 file with a note that names its 32-bit entry point. Test kernels start so; Linux's `vmlinux` does too.
+//! PVH: an ELF file, of 32 or 64 bits, with a note that names its 32-bit entry point. Test kernels start so; Linux's `vmlinux` does too.
 //!
 //! The vCPU starts in 32-bit protected mode without paging, EBX pointing to `start_info`. Xen `docs/misc/pvh.pandoc`,
 //! `public/arch-x86/hvm/start_info.h`.
@@ -6,13 +6,13 @@
 use alloc::vec::Vec;
 
 use elf::ElfBytes;
-use elf::abi::{EM_X86_64, PT_LOAD, PT_NOTE};
+use elf::abi::{EM_386, EM_X86_64, PT_LOAD, PT_NOTE};
 use elf::endian::LittleEndian;
 use elf::file::Class;
 use elf::note::Note;
 
 use super::plan::{Content, Copy};
-use super::{LoadError, LoadPlan, Request, Role, memory_map, place};
+use super::{LoadError, LoadPlan, Request, Role, firmware, memory_map, mp_table, place};
 use crate::addr::Gpa;
 use crate::partition::devices::lapic::Mode;
 use crate::virt::{CpuState, Gpr, Regs, Segment};
@@ -40,7 +40,8 @@ pub fn is_elf(image: &[u8]) -> bool {
 /// Plans how to start the ELF file `image`.
 pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     let elf = Elf::minimal_parse(image).map_err(|_| LoadError::Damaged)?;
-    if elf.ehdr.class != Class::ELF64 || elf.ehdr.e_machine != EM_X86_64 {
+    // The entry point is 32-bit code in any case, so the class says only how the file is written.
+    if !matches!((elf.ehdr.class, elf.ehdr.e_machine), (Class::ELF64, EM_X86_64) | (Class::ELF32, EM_386 | EM_X86_64)) {
         return Err(LoadError::WrongElf);
     }
     let entry = entry(&elf)?;
@@ -62,6 +63,8 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<
     copies.push(made(Gpa::new(place::COMMAND_LINE), command_line));
     copies.push(made(Gpa::new(place::BOOT_INFO), start_info(initrd, request)));
     copies.push(made(request.acpi.at, request.acpi.bytes.clone()));
+    copies.push(firmware::reset_entry());
+    copies.push(mp_table::mp_tables());
 
     let mut regs = Regs { rip: entry, rflags: 2, ..Regs::default() };
     regs.set(Gpr::Rbx, place::BOOT_INFO);
@@ -86,6 +89,9 @@ fn entry(elf: &Elf<'_>) -> Result<u64, LoadError> {
     Err(LoadError::NoPvhNote)
 }
 
+/// Most loadable segments: kernels have five or so, and each takes room on the heap while the kernel is loaded.
+const MOST_SEGMENTS: usize = 64;
+
 /// Plans the copies of the loadable segments; returns the end of the highest too.
 fn segments(elf: &Elf<'_>, image: &[u8], request: &Request<'_>) -> Result<(Vec<Copy>, u64), LoadError> {
     let headers = elf.segments().ok_or(LoadError::Damaged)?;
@@ -99,6 +105,9 @@ fn segments(elf: &Elf<'_>, image: &[u8], request: &Request<'_>) -> Result<(Vec<C
         }
         let (offset, bytes) = (header.p_offset as usize, header.p_filesz as usize);
         let content = Content::Image { role: Role::Kernel, offset, bytes };
+        if copies.len() == MOST_SEGMENTS {
+            return Err(LoadError::TooManySegments(MOST_SEGMENTS));
+        }
         copies.push(Copy { to: Gpa::new(header.p_paddr), content });
     }
     if copies.is_empty() { Err(LoadError::Damaged) } else { Ok((copies, kernel_end)) }

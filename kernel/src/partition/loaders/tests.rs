@@ -24,6 +24,7 @@ fn bzimage() -> Vec<u8> {
     image[0x201] = 0x6a;
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x206..0x208].copy_from_slice(&0x020fu16.to_le_bytes());
+    image[0x211] = 1;
     image[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
     image[0x236] = 1;
     image[0x238..0x23c].copy_from_slice(&2047u32.to_le_bytes());
@@ -85,7 +86,7 @@ fn linux_starts_in_64_bit_mode_behind_its_header() {
     let (plan, memory, _) = load(&bzimage(), &initrd, 64 * MIB, 1 << 20);
     assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.regs.rflags), (16 * MIB + 0x200, 0x1000, 2));
     assert_eq!((plan.state.cr0 & 0x8000_0001, plan.state.cr3, plan.state.efer), (0x8000_0001, 0x4000, 0x500));
-    assert_eq!(plan.apic, Mode::X2Apic);
+    assert_eq!(plan.apic, Mode::XApic);
     assert_eq!(memory.peek(16 * MIB, 4096), bzimage()[1024..]);
     let params = memory.peek(0x1000, 4096);
     let word = |at: usize| u32::from_le_bytes(*params[at..].first_chunk().unwrap());
@@ -128,6 +129,15 @@ fn a_pvh_kernel_starts_in_32_bit_mode_with_its_start_info() {
 }
 
 #[test]
+fn the_firmwares_entry_asks_for_a_reset_whatever_the_format() {
+    for (image, bytes) in [(bzimage(), 64 * MIB), (pvh_elf(), 4 * MIB)] {
+        let (_, memory, _) = load(&image, b"disk", bytes, 1 << 20);
+        // mov $0x602, %dx; mov $1, %al; out %al, %dx
+        assert_eq!(memory.peek(0xf_fff0, 6), [0xba, 0x02, 0x06, 0xb0, 0x01, 0xee]);
+    }
+}
+
+#[test]
 fn loading_is_cut_into_steps_and_waits_for_pages() {
     let initrd: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
     let (plan, whole, _) = load(&bzimage(), &initrd, 64 * MIB, usize::MAX);
@@ -158,8 +168,8 @@ fn what_is_wrong_is_named() {
     };
     assert_eq!(change(0, b"x"), Ok(()));
     assert_eq!(change(0x202, b"Hdrs"), Err(LoadError::UnknownFormat));
-    assert_eq!(change(0x206, &[0x0b, 2]), Err(LoadError::No64BitEntry));
-    assert_eq!(change(0x236, &[0]), Err(LoadError::No64BitEntry));
+    assert_eq!(change(0x206, &[0x09, 2]), Err(LoadError::OldProtocol));
+    assert_eq!(change(0x211, &[0]), Err(LoadError::OldProtocol));
     assert_eq!(change(0x1f4, &[1, 1]), Err(LoadError::Damaged));
     assert_eq!(change(0x1f4, &[0xff; 4]), Err(LoadError::Damaged));
     assert_eq!(change(0x258, &[0; 8]), Err(LoadError::BadAddress(0)));
@@ -181,6 +191,63 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn a_bzimage_need_not_fill_its_last_16_bytes() {
+    let whole = bzimage();
+    for missing in 0..17 {
+        let planned = make(&whole[..whole.len() - missing], None, 64 * MIB, "").map(|_| ());
+        assert_eq!(planned, if missing < 16 { Ok(()) } else { Err(LoadError::Damaged) }, "{missing}");
+    }
+    let (_, memory, _) = load(&whole[..whole.len() - 15], b"", 64 * MIB, 1 << 20);
+    assert_eq!(memory.peek(16 * MIB, 4096 - 15), whole[1024..whole.len() - 15]);
+    assert_eq!(memory.peek(16 * MIB + 4096 - 15, 15), [0; 15]);
+}
+
+#[test]
+fn a_bzimage_without_a_64_bit_entry_starts_in_protected_mode() {
+    for (at, bytes) in [(0x236, [0x0c, 0]), (0x206, [0x0b, 2])] {
+        let mut image = bzimage();
+        image[at..at + 2].copy_from_slice(&bytes);
+        let (plan, memory, _) = load(&image, b"disk", 64 * MIB, 1 << 20);
+        assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.apic), (16 * MIB, 0x1000, Mode::XApic));
+        assert_eq!((plan.state.cr0, plan.state.cr4, plan.state.efer, plan.state.cs.attributes), (0x11, 0, 0, 0xc09b));
+        assert_eq!((plan.state.cs.selector, plan.state.ds.selector, plan.state.gdtr.limit), (0x10, 0x18, 31));
+        assert_eq!(memory.peek(0x3010, 8), 0x00cf_9b00_0000_ffffu64.to_le_bytes());
+    }
+}
+
+/// The same as [`pvh_elf`] in 32 bits, with a second segment at `low`.
+fn pvh_elf32(low: u32) -> Vec<u8> {
+    let mut f = b"\x7fELF\x01\x01\x01".to_vec();
+    f.resize(16, 0);
+    f.extend([2, 0, 3, 0, 1, 0, 0, 0]);
+    [0x10_0010u32, 52, 0, 0].iter().for_each(|w| f.extend(w.to_le_bytes()));
+    f.extend([52, 0, 32, 0, 3, 0, 40, 0, 0, 0, 0, 0]);
+    for (kind, offset, at, file, memory) in
+        [(1, 0x200, MIB as u32, 0x100, 0x3000), (1, 0x200, low, 0x100, 0x100), (4, 0x180, 0, 20, 20)]
+    {
+        [kind, offset, at, at, file, memory, 5, 4u32].iter().for_each(|w| f.extend(w.to_le_bytes()));
+    }
+    f.resize(0x180, 0);
+    [4u32, 4, 18].iter().for_each(|w| f.extend(w.to_le_bytes()));
+    f.extend(b"Xen\0");
+    f.extend(0x10_0010u32.to_le_bytes());
+    f.resize(0x200, 0);
+    f.resize(0x300, 0xcc);
+    f
+}
+
+#[test]
+fn an_elf_file_of_32_bits_starts_like_one_of_64_and_may_lie_below_1_mib() {
+    let (plan, memory, _) = load(&pvh_elf32(0x8_0000), b"disk", 4 * MIB, 1 << 20);
+    assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rbx), plan.state.efer), (0x10_0010, 0x1000, 0));
+    assert_eq!((memory.peek(MIB, 0x100), memory.peek(0x8_0000, 0x101)), (vec![0xcc; 0x100], [&[0xcc; 0x100][..], &[0]].concat()));
+    for low in [0x2000, 0x9fff, 0x9_fb80, 0xe_0000, 0xf_ff80] {
+        let planned = make(&pvh_elf32(low), None, 4 * MIB, "").map(|_| ());
+        assert_eq!(planned, Err(LoadError::BadAddress(low.into())), "{low:#x}");
+    }
+}
+
+#[test]
 fn elf_files_that_are_no_pvh_kernels_are_named() {
     let good = pvh_elf();
     let change = |at: usize, bytes: &[u8]| {
@@ -197,8 +264,24 @@ fn elf_files_that_are_no_pvh_kernels_are_named() {
 }
 
 #[test]
+fn segments_are_planned_up_to_a_bound() {
+    let planned = |segments: u16| {
+        let mut image = pvh_elf();
+        let (load, note) = (image[64..120].to_vec(), image[120..176].to_vec());
+        let table = (image.len() as u64).to_le_bytes();
+        image[32..40].copy_from_slice(&table);
+        image[56..58].copy_from_slice(&(segments + 1).to_le_bytes());
+        image.extend(note);
+        (0..segments).for_each(|_| image.extend(&load));
+        make(&image, None, 4 * MIB, "").map(|_| ())
+    };
+    assert_eq!((planned(1), planned(64)), (Ok(()), Ok(())));
+    assert_eq!((planned(65), planned(9999)), (Err(LoadError::TooManySegments(64)), Err(LoadError::TooManySegments(64))));
+}
+
+#[test]
 fn no_damaged_image_panics_the_loader() {
-    for image in [bzimage(), pvh_elf()] {
+    for image in [bzimage(), pvh_elf(), pvh_elf32(0x8_0000)] {
         for length in 0..0x310.min(image.len()) {
             let _ = make(&image[..length], None, 64 * MIB, "");
             let mut bad = image.clone();

@@ -6,12 +6,13 @@
 //! ```
 //!
 //! The guest's TSC runs at one rate for the whole incarnation, so the system time is written once, when it is asked for, with
-//! the flag that says it is stable. Linux `Documentation/virt/kvm/x86/msr.rst`.
+//! the flag that says it is stable; and once more where the guest moves its TSC. Linux `Documentation/virt/kvm/x86/msr.rst`.
 
+use super::tsc::ClockMoment;
 use super::{FAULT, MsrFault};
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::partition::devices::clock::{Clock, NS_PER_S, Tsc};
+use crate::partition::devices::clock::{Clock, NS_PER_S};
 
 /// Wall clock.
 pub const WALL_CLOCK: u32 = 0x4b56_4d00;
@@ -19,13 +20,18 @@ pub const WALL_CLOCK: u32 = 0x4b56_4d00;
 pub const SYSTEM_TIME: u32 = 0x4b56_4d01;
 
 const ENABLED: u64 = 1;
-const FLAG_TSC_STABLE: u8 = 1;
+const FLAG_TSC_STABLE: u8 = 1 << 0;
+/// The guest has been stopped; it clears the flag itself, and resets its watchdogs then.
+const FLAG_GUEST_STOPPED: u8 = 1 << 1;
+const FLAGS_OFFSET: u64 = 29;
 
 /// The MSRs' last values.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KvmClock {
     wall_clock: u64,
     system_time: u64,
+    /// How often the system time was switched off.
+    offs: u32,
 }
 
 impl KvmClock {
@@ -38,11 +44,36 @@ impl KvmClock {
         }
     }
 
+    /// Returns how often the guest has switched the system time off: a kernel that hands over to another one does.
+    pub const fn offs(&self) -> u32 {
+        self.offs
+    }
+
+    /// Tells a guest that has the system time that it was stopped.
+    ///
+    /// # Errors
+    /// What guest memory answers; then nothing has happened.
+    pub fn tell_stopped(&self, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
+        let area = Gpa::new(self.system_time & !ENABLED);
+        let Some(at) = area.checked_add(FLAGS_OFFSET).filter(|_| self.system_time & ENABLED != 0) else { return Ok(()) };
+        // The guest takes no time from the flags, so its readers need no new version.
+        let mut flags = [0];
+        memory.read(at, &mut flags)?;
+        memory.write(at, &[flags[0] | FLAG_GUEST_STOPPED])
+    }
+
     /// Writes a register and fills the page that it names.
     ///
     /// # Errors
     /// [`MsrFault`]: no such register, no RAM at that address, or the page is not resident.
-    pub fn write(&mut self, msr: u32, value: u64, clock: &Clock, memory: &dyn GuestMemory, now: Tsc) -> Result<(), MsrFault> {
+    pub fn write(
+        &mut self,
+        msr: u32,
+        value: u64,
+        clock: &Clock,
+        memory: &dyn GuestMemory,
+        at: ClockMoment,
+    ) -> Result<(), MsrFault> {
         match msr {
             WALL_CLOCK => {
                 publish(Gpa::new(value), &wall_clock(clock), memory)?;
@@ -50,13 +81,25 @@ impl KvmClock {
             }
             SYSTEM_TIME => {
                 if value & ENABLED != 0 {
-                    publish(Gpa::new(value & !ENABLED), &system_time(clock, now), memory)?;
+                    publish(Gpa::new(value & !ENABLED), &system_time(clock, at), memory)?;
                 }
+                self.offs = self.offs.wrapping_add(u32::from(self.system_time & !value & ENABLED != 0));
                 self.system_time = value;
             }
             _ => return Err(FAULT),
         }
         Ok(())
+    }
+
+    /// Fills the page of the system time again, if there is one: the guest's counter is about to be moved.
+    ///
+    /// # Errors
+    /// [`MsrFault`]: the page is not resident.
+    pub fn publish_again(&self, clock: &Clock, memory: &dyn GuestMemory, at: ClockMoment) -> Result<(), MsrFault> {
+        match self.system_time & ENABLED {
+            0 => Ok(()),
+            _ => publish(Gpa::new(self.system_time & !ENABLED), &system_time(clock, at), memory),
+        }
     }
 }
 
@@ -79,11 +122,11 @@ fn fault(access: GuestAccess) -> MsrFault {
 }
 
 /// Bytes 4 to 31 of the system time: pad, TSC, ns, multiplier, shift, flags, pad.
-fn system_time(clock: &Clock, now: Tsc) -> [u8; 28] {
+fn system_time(clock: &Clock, at: ClockMoment) -> [u8; 28] {
     let scale = Scale::of(clock.rate.hz());
     let mut body = [0; 28];
-    body[4..12].copy_from_slice(&now.0.to_le_bytes());
-    body[12..20].copy_from_slice(&clock.uptime_ns(now).to_le_bytes());
+    body[4..12].copy_from_slice(&at.guest.to_le_bytes());
+    body[12..20].copy_from_slice(&clock.uptime_ns(at.now).to_le_bytes());
     body[20..24].copy_from_slice(&scale.multiplier.to_le_bytes());
     body[24] = scale.shift as u8;
     body[25] = FLAG_TSC_STABLE;
@@ -126,11 +169,15 @@ impl Scale {
 mod tests {
     use super::super::Event;
     use super::*;
-    use crate::partition::devices::clock::TscRate;
+    use crate::partition::devices::clock::{Tsc, TscRate};
     use crate::partition::fake::FakeMemory;
 
     fn clock(hz: u64) -> Clock {
         Clock { rate: TscRate::new(hz), start: Tsc(1000), unix_ns_at_start: 1_798_761_599 * NS_PER_S + 5 }
+    }
+
+    fn at(now: Tsc) -> ClockMoment {
+        ClockMoment { now, guest: now.0 }
     }
 
     #[test]
@@ -148,7 +195,7 @@ mod tests {
         let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
         memory.poke(0x1000, &7u32.to_le_bytes());
         let now = Tsc(1000 + 2_000_000_000);
-        assert_eq!(kvm.write(SYSTEM_TIME, 0x1001, &clock(2_000_000_000), &memory, now), Ok(()));
+        assert_eq!(kvm.write(SYSTEM_TIME, 0x1001, &clock(2_000_000_000), &memory, at(now)), Ok(()));
         let page = memory.peek(0x1000, 32);
         assert_eq!(page[0..4], 8u32.to_le_bytes());
         assert_eq!(page[8..16], now.0.to_le_bytes());
@@ -160,17 +207,43 @@ mod tests {
     #[test]
     fn the_wall_clock_is_the_time_of_the_start() {
         let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
-        assert_eq!(kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, Tsc(99_999)), Ok(()));
+        assert_eq!(kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, at(Tsc(99_999))), Ok(()));
         let page = memory.peek(0x10, 12);
         assert_eq!((&page[..4], &page[8..]), (&2u32.to_le_bytes()[..], &5u32.to_le_bytes()[..]));
         assert_eq!(page[4..8], 1_798_761_599u32.to_le_bytes());
     }
 
     #[test]
+    fn a_guest_that_was_stopped_finds_the_flag_beside_the_others() {
+        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        assert_eq!((kvm.tell_stopped(&memory), memory.peek(29, 1)), (Ok(()), vec![0]), "it has no clock");
+        kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
+        let before = memory.peek(0x1000, 32);
+        memory.evict(0x1000);
+        assert_eq!(kvm.tell_stopped(&memory), Err(GuestAccess::NotResident(Gpa::new(0x1000))));
+        memory.bring_in(0x1000);
+        assert_eq!(kvm.tell_stopped(&memory), Ok(()));
+        let mut after = memory.peek(0x1000, 32);
+        assert_eq!(after[29], FLAG_TSC_STABLE | FLAG_GUEST_STOPPED);
+        after[29] = before[29];
+        assert_eq!(after, before, "nothing else");
+    }
+
+    #[test]
+    fn switching_off_counts_and_nothing_else_does() {
+        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        let mut write = |value| {
+            kvm.write(SYSTEM_TIME, value, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
+            kvm.offs()
+        };
+        assert_eq!([0, 0x1001, 0x1001, 0, 0, 0x1001, 0x1000].map(&mut write), [0, 0, 0, 1, 1, 1, 2]);
+    }
+
+    #[test]
     fn an_absent_page_leaves_the_register_as_it_was() {
         let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
         memory.evict(0x1000);
-        let written = kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, Tsc(0));
+        let written = kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Tsc(0)));
         assert!(matches!(written, Err(MsrFault::Memory(GuestAccess::NotResident(_)))));
         assert_eq!(kvm.read(SYSTEM_TIME), Some(0));
     }
@@ -179,9 +252,9 @@ mod tests {
     fn addresses_without_ram_and_other_numbers_are_general_protection() {
         let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
         for (msr, value) in [(SYSTEM_TIME, 0x10_0001), (WALL_CLOCK, u64::MAX), (0x4b56_4d02, 0), (0x1234, 0)] {
-            let written = kvm.write(msr, value, &clock(1_000_000_000), &memory, Tsc(0));
+            let written = kvm.write(msr, value, &clock(1_000_000_000), &memory, at(Tsc(0)));
             assert_eq!(written, Err(MsrFault::Exception(Event::general_protection())), "{msr:#x}");
         }
-        assert_eq!(kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, Tsc(0)), Ok(()), "switched off");
+        assert_eq!(kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, at(Tsc(0))), Ok(()), "switched off");
     }
 }

@@ -7,6 +7,7 @@ use crate::partition::fake::FakeMemory;
 struct Cpu {
     efer: u64,
     pat: u64,
+    tsc_offset: u64,
 }
 
 impl CpuMsrs for Cpu {
@@ -26,6 +27,9 @@ impl CpuMsrs for Cpu {
     fn set_pat(&mut self, value: u64) {
         self.pat = value;
     }
+    fn set_tsc_offset(&mut self, offset: u64) {
+        self.tsc_offset = offset;
+    }
 }
 
 struct Bed {
@@ -39,7 +43,12 @@ impl Bed {
     fn new() -> Self {
         let clock = Clock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
         let platform = Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), Mode::X2Apic);
-        Self { msrs: Msrs::new(), cpu: Cpu { efer: 0x500, pat: 0 }, platform, memory: FakeMemory::new(0x1000) }
+        Self {
+            msrs: Msrs::new(Vendor::Amd, 40),
+            cpu: Cpu { efer: 0x500, pat: 0, tsc_offset: 0 },
+            platform,
+            memory: FakeMemory::new(0x1000),
+        }
     }
     fn read(&self, msr: u32) -> Result<u64, MsrFault> {
         self.msrs.read(msr, &self.cpu, &self.platform, Tsc(77))
@@ -86,7 +95,7 @@ fn memory_types_are_on_and_read_back() {
 #[test]
 fn unknown_registers_fault_both_ways() {
     let mut bed = Bed::new();
-    for msr in [0x0, 0x3a, 0x3b, 0x48, 0xce, 0xe7, 0x10a, 0x17b, 0x186, 0x480, 0xda0, 0xc000_0103, 0xc001_0114, u32::MAX] {
+    for msr in [0x0, 0x3a, 0x48, 0xce, 0xe7, 0x10a, 0x17b, 0x186, 0x480, 0xda0, 0xc000_0103, 0xc001_0200, u32::MAX] {
         assert_eq!((bed.read(msr), bed.write(msr, 0)), (Err(FAULT), Err(FAULT)), "{msr:#x}");
     }
 }
@@ -94,7 +103,44 @@ fn unknown_registers_fault_both_ways() {
 #[test]
 fn there_are_no_machine_check_banks_and_time_is_the_tsc() {
     let bed = Bed::new();
-    assert_eq!((bed.read(MCG_CAP), bed.read(TSC)), (Ok(0), Ok(77)));
+    assert_eq!((bed.read(0x179), bed.read(TSC)), (Ok(0), Ok(77)));
+}
+
+#[test]
+fn a_moved_counter_takes_deadline_and_clock_along() {
+    let mut bed = Bed::new();
+    assert_eq!(bed.write(0x80f, 0x1ff), Ok(()));
+    assert_eq!(bed.write(0x832, 2 << 17 | 0xec), Ok(()));
+    assert_eq!(bed.write(kvmclock::SYSTEM_TIME, 0x101), Ok(()));
+    assert_eq!(bed.write(TSC, 1_000_000), Ok(()));
+    assert_eq!((bed.read(TSC), bed.cpu.tsc_offset, bed.read(TSC_ADJUST)), (Ok(1_000_000), 999_923, Ok(999_923)));
+    assert_eq!(bed.memory.peek(0x108, 8), 1_000_000_u64.to_le_bytes(), "the clock's page has the guest's counter");
+    assert_eq!(bed.memory.peek(0x110, 8), 77_u64.to_le_bytes(), "and the time as before");
+    assert_eq!(bed.write(TSC_DEADLINE, 1_000_100), Ok(()));
+    assert_eq!((bed.platform.next_deadline(), bed.read(TSC_DEADLINE)), (Some(Tsc(177)), Ok(1_000_100)));
+    assert_eq!(bed.write(TSC_ADJUST, 999_923 + 60), Ok(()));
+    assert_eq!((bed.platform.next_deadline(), bed.read(TSC_DEADLINE)), (Some(Tsc(117)), Ok(1_000_100)));
+    bed.memory.evict(0);
+    assert!(matches!(bed.write(TSC, 5), Err(MsrFault::Memory(_))));
+    assert_eq!(bed.read(TSC), Ok(1_000_060), "nothing has changed");
+}
+
+#[test]
+fn the_apic_moves_where_nothing_is() {
+    let mut bed = Bed::new();
+    assert_eq!(bed.write(APIC_BASE, 0xfed4_0d00), Ok(()));
+    assert_eq!(bed.read(APIC_BASE), Ok(0xfed4_0d00));
+    for (what, base) in [("RAM", 0), ("the I/O APIC", 0xfec0_0000), ("ERST", 0xfeb0_0000), ("beyond 40 bits", 1 << 40)] {
+        assert_eq!(bed.write(APIC_BASE, base | 0xd00), Err(FAULT), "{what}");
+    }
+    assert_eq!(bed.read(APIC_BASE), Ok(0xfed4_0d00));
+}
+
+#[test]
+fn misc_enable_keeps_what_is_written_but_for_what_is_not_there() {
+    let mut bed = Bed::new();
+    assert_eq!(bed.read(MISC_ENABLE), Ok(0x1801));
+    assert_eq!((bed.write(MISC_ENABLE, 0x4_00c5_0089), bed.read(MISC_ENABLE)), (Ok(()), Ok(0x4_00c5_1889)));
 }
 
 #[test]

@@ -3,19 +3,27 @@
 use super::{Backing, Next, PROMISE_NS, Runner, State, Then};
 use crate::addr::PageIndex;
 use crate::arch::{instr, time};
-use crate::config::{DumpPolicy, Restart};
+use crate::config::{DumpPolicy, Restart, RestartLimit, WhenFull};
 use crate::console::event::Event;
+use crate::dump::bound::{self, AtCrash};
 use crate::dump::gate::Gate;
 use crate::mm::object::MemoryObject;
+use crate::node::dumps::DumpOrder;
 use crate::node::{Node, dumps, report};
 use crate::partition::crash::{CrashRecord, Reason};
 use crate::partition::ending::{End, true_end};
+use crate::partition::restarts::RestartVerdict;
 use crate::partition::shared::Phase;
+use core::sync::atomic::Ordering;
+
+/// How long a partition that stops waits for a line that takes none of its output.
+const LAST_OUTPUT_NS: u64 = 1_000_000_000;
 
 impl Runner {
     /// Carries out an end that the guest has brought about itself.
     pub(super) fn end(&mut self, node: &'static Node, end: End) -> Next {
-        match true_end(end, self.said()) {
+        let said = self.last_words.at(self.machine.msrs.kvmclock().offs()).signal();
+        match true_end(end, said) {
             End::Crash(reason) => self.crash(node, reason),
             End::Stop(how, code) => self.stop(node, how, code),
             End::Reset => {
@@ -31,43 +39,85 @@ impl Runner {
         let at_ns = time::now_ns();
         let Some(object) = self.object.take() else { return self.stop(node, "crashed without memory", 0) };
         self.shared.publish_phase(Phase::Crashed);
-        self.announce_crash(&object, reason);
-        self.drain_console();
-        self.end_console_line();
-        match (self.shared.config.dump, self.space) {
+        let text = reason.in_words(self.machine.platform.panic_text());
+        self.announce_crash(&object, reason, &text);
+        self.drain_console(node);
+        self.end_console_line(node);
+        let (restart, how) = self.restart_after_crash(at_ns);
+        match (self.dump_of_crash(node), self.space) {
             (DumpPolicy::Aided, Some(space)) => {
                 let config = &self.shared.config;
-                let gate = Gate::new(config.restart, config.memory_bytes, config.boot_memory_bytes);
+                let gate = Gate::new(restart, config.memory_bytes, config.boot_memory_bytes);
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
-                let record = CrashRecord { reason, incarnation: self.incarnation, at_ns, regs, state };
+                let record = CrashRecord { reason, text, incarnation: self.incarnation, at_ns, regs, state };
                 let given_before = node.pager.counters().freed_from_live;
                 // What the last crash has left over is not this one's.
                 self.end_promise(node);
-                if self.shared.config.restart != Restart::Never {
+                if restart != Restart::Never {
                     node.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
                 }
-                let job = dumps::begin(node, self.shared.name(), record, object, space, self.note_page());
+                let job = dumps::begin(node, self.shared.name(), record, object, space, self.dump_order());
                 (self.space, self.backing) = (None, Backing::Settled);
-                self.state = State::Crashed { gate, job, at_ns, given_before };
+                self.state = State::Crashed { gate, how, job, at_ns, given_before };
                 self.check_gate(node)
             }
             _ => {
                 self.object = Some(object);
-                match self.shared.config.restart {
-                    Restart::Never => self.stop(node, "crashed", 0),
+                match restart {
+                    Restart::Never => self.stop(node, how, 0),
                     Restart::Threshold | Restart::Immediate => self.retire(node, Then::Begin),
                 }
             }
         }
     }
 
-    fn announce_crash(&self, object: &MemoryObject, reason: Reason) {
+    fn dump_order(&self) -> DumpOrder {
+        let bound = self.shared.config.dump_bound.filter(|bound| bound.when_full == WhenFull::DropOldest);
+        DumpOrder { note_page: self.note_page(), drop_beyond: bound.map(|bound| bound.most) }
+    }
+
+    /// Returns whether the crash leads to a dump; where the bound of dumps says no, that is told and counted.
+    fn dump_of_crash(&self, node: &'static Node) -> DumpPolicy {
+        let config = &self.shared.config;
+        let (DumpPolicy::Aided, Some(bound), Some(space)) = (config.dump, config.dump_bound, self.space) else {
+            return config.dump;
+        };
+        let census = node.spaces.dumps_of(self.shared.name(), Some(space));
+        match bound::at_crash(bound, &census) {
+            AtCrash::Dump => DumpPolicy::Aided,
+            AtCrash::Skip => {
+                self.shared.dumps_skipped.fetch_add(1, Ordering::Relaxed);
+                let (partition, incarnation) = (self.shared.name(), self.incarnation);
+                report(&Event::DumpSkipped { partition, incarnation, kept: census.all(), bound: bound.most });
+                DumpPolicy::Off
+            }
+        }
+    }
+
+    /// Returns how the partition restarts after the crash at `at_ns`, and how it has stopped where it does not.
+    fn restart_after_crash(&mut self, at_ns: u64) -> (Restart, &'static str) {
+        let restart = self.shared.config.restart;
+        match restart {
+            Restart::Never => (restart, "crashed"),
+            Restart::Threshold | Restart::Immediate => match self.restarts.crashed(at_ns) {
+                RestartVerdict::Allowed => (restart, "crashed"),
+                RestartVerdict::Exhausted(RestartLimit { restarts, time_ns }) => {
+                    let (partition, incarnation) = (self.shared.name(), self.incarnation);
+                    report(&Event::RestartLimit { partition, incarnation, restarts, time_ns });
+                    (Restart::Never, "restart limit")
+                }
+            },
+        }
+    }
+
+    fn announce_crash(&self, object: &MemoryObject, reason: Reason, text: &str) {
         let counts = object.counts();
         report(&Event::Crash {
             partition: self.shared.name(),
             incarnation: self.incarnation,
             reason: reason.as_str(),
             detail: reason.detail(),
+            text,
             rip: self.machine.vcpu.regs().rip,
             resident: u64::from(counts.resident + counts.going_out),
             paged: u64::from(counts.paged + counts.coming_in),
@@ -83,11 +133,12 @@ impl Runner {
     }
 
     pub(super) fn check_gate(&mut self, node: &'static Node) -> Next {
-        let State::Crashed { gate, job, at_ns, given_before } = &self.state else { return Next::Again };
+        let State::Crashed { gate, how, job, at_ns, given_before } = &self.state else { return Next::Again };
         let (freed, remaining, ended) = job.read();
         let Some(opened) = gate.check(freed, ended) else {
             // A gate that an ended drain does not open stays closed for good.
-            return if ended { self.stop(node, "crashed", 0) } else { Next::look_again() };
+            let how = *how;
+            return if ended { self.stop(node, how, 0) } else { Next::look_again() };
         };
         report(&Event::Restart {
             partition: self.shared.name(),
@@ -120,6 +171,9 @@ impl Runner {
 
     /// Goes on when no memory is left, and no I/O to the space.
     pub(super) fn retired(&mut self, node: &'static Node, then: Then) -> Next {
+        if then == Then::Stop && !self.console_is_out(node) {
+            return Next::look_again();
+        }
         match (then, self.space) {
             (Then::Begin, Some(space)) => {
                 node.spaces.renew(space, self.shared.name(), &self.layout, self.incarnation + 1);
@@ -130,17 +184,43 @@ impl Runner {
                 if let Some(space) = self.space.take() {
                     node.spaces.release(space);
                 }
-                self.state = State::Stopped;
-                // Last: when all have stopped and nothing is under way, the machine stops.
-                self.shared.publish_phase(Phase::Stopped);
+                self.note_stopped(node);
             }
         }
         Next::Again
     }
 
+    /// Stops although a disk that does not answer still has pages: the machine ends, and both stay as they are. The space is not
+    /// released, because late writes may still land on it; the next start finds it in use by an incarnation that is gone.
+    pub(super) fn leave_behind(&mut self, node: &'static Node) -> Next {
+        self.space = None;
+        self.note_stopped(node);
+        Next::Again
+    }
+
+    fn note_stopped(&mut self, node: &'static Node) {
+        self.state = State::Stopped;
+        // A space that was kept for this partition may be what another waits for.
+        node.spaces.end_reserve(self.shared.name());
+        node.wake();
+        // Last: when all have stopped and nothing is under way, the machine stops.
+        self.shared.publish_phase(Phase::Stopped);
+    }
+
+    /// Returns whether the line has taken all of the console's output, or takes nothing any more.
+    fn console_is_out(&mut self, node: &Node) -> bool {
+        let now = time::now_ns();
+        if self.drain_console(node) {
+            self.taken_ns = now;
+        }
+        self.machine.platform.console_output().is_empty() || now.saturating_sub(self.taken_ns) >= LAST_OUTPUT_NS
+    }
+
     /// Ends the partition for good.
     pub(super) fn stop(&mut self, node: &'static Node, how: &str, code: u64) -> Next {
         self.end_promise(node);
+        self.taken_ns = time::now_ns();
+        self.give_line_back(node);
         report(&Event::Stopped { partition: self.shared.name(), incarnation: self.incarnation, how, code });
         self.retire(node, Then::Stop)
     }

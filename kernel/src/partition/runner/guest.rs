@@ -1,55 +1,83 @@
 //! The guest runs: what it waits for, what its devices want, what ends its stay.
 
+use super::life::Stay;
 use super::{Backing, Host, LOOK_NS, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
+use crate::config::ConsoleRoute;
 use crate::console::event::Event;
+use crate::console::hex;
 use crate::console::output;
+use crate::console::tagged::Lines;
 use crate::node::{Node, report};
 use crate::partition::crash::Reason;
 use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::{Effect, PanicKind};
 use crate::partition::ending::End;
+use crate::partition::hang::Finding;
+use crate::partition::last_words::{LastWords, Signal};
 use crate::partition::machine::Stop;
 use alloc::format;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// How long a guest that said it panicked may go on, to store its log.
-const LAST_WORDS_NS: u64 = 100_000_000;
+/// Bytes that stand around a line with its partition's name: brackets, blank, end, and a name of 31 letters.
+const TAG: usize = 36;
+/// An unfinished line that is shown again behind another one, twice.
+const LONGEST_LINE: usize = 2 * 600;
 
 impl Runner {
     pub(super) fn run(&mut self, node: &'static Node, host: &Host<'_>, until: u64) -> Next {
-        let now = time::now_ns();
-        if self.last_words.is_some_and(|deadline| now >= deadline) {
-            return self.crash(node, Reason::Panic);
+        self.count_halt();
+        if let (Some(0), Some(signal)) = (self.last_words.left_ns(), self.last_words.signal()) {
+            return self.crash(node, signal.reason());
         }
-        if let Some((on, deadline)) = self.still_parked() {
+        if self.is_to_programs() {
+            self.drain_console(node);
+        }
+        if let Some((on, deadline)) = self.still_parked(node) {
             return Next::Wait(on, deadline);
         }
         let Some(object) = self.object.clone() else { return Next::Again };
         self.announce_entry();
-        let slice_end = Tsc(time::tsc_at(until));
         self.move_in(host);
+        let entered_ns = time::now_ns();
+        if self.stall.enter(entered_ns) && !self.tell_stopped(node, &object) {
+            return Next::Again;
+        }
+        let until = self.last_words.left_ns().map_or(until, |left| until.min(entered_ns.saturating_add(left)));
+        let slice_end = Tsc(time::tsc_at(until));
         let stop = self.machine.run(node, host.cpu, &object, &self.shared, slice_end);
-        let wrote = self.drain_console();
+        let stay = Stay { entered_ns, until_ns: until, left_ns: time::now_ns() };
+        self.count_words(entered_ns);
+        self.count_stall(&stay, stop);
+        let hangs = self.look_for_hang(&stay, stop) == Finding::Hangs;
+        let wrote = self.drain_console(node);
         if !wrote || stop == Stop::Halted {
             self.show_prompt(node);
+        }
+        if hangs {
+            return self.end(node, End::Crash(Reason::Watchdog));
         }
         self.stopped(node, stop)
     }
 
     /// Returns until when the guest has nothing to do, if it waits for something that has not come yet.
-    fn still_parked(&mut self) -> Option<(WaitFor, Option<u64>)> {
+    fn still_parked(&mut self, node: &Node) -> Option<(WaitFor, Option<u64>)> {
         match (&self.state, &self.object) {
             (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
                 Some((WaitFor::Page(object.clone(), *ticket), self.next_duty()))
             }
+            (State::Running(Parked::Console), _) => {
+                self.drain_console(node);
+                (!self.machine.platform.console_taken())
+                    .then(|| (WaitFor::Anything, Some(time::now_ns().saturating_add(LOOK_NS))))
+            }
             (State::Running(Parked::Halted), _) => {
-                let typed = self.shared.take_typed();
+                let typed = self.shared.take_typed(self.machine.platform.console_room());
                 self.machine.platform.console_input(&typed);
                 let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
-                let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
+                let timer = self.machine.wake_up().map(|deadline| time::ns_at(deadline.0));
                 is_asleep.then(|| (WaitFor::Own, [timer, self.next_duty()].into_iter().flatten().min()))
             }
             _ => None,
@@ -60,7 +88,12 @@ impl Runner {
     fn next_duty(&self) -> Option<u64> {
         // Memory that waits for its store cannot give a frame, so that its own faults could wait for ever.
         let store = (self.backing == Backing::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
-        [self.last_words, self.promise_ends, store].into_iter().flatten().min()
+        // Time that it waits for a page is not its own.
+        let words = self.last_words.left_ns().filter(|_| self.state_is_halted());
+        let words = words.map(|left| self.halted_ns.saturating_add(left));
+        // Output that programs have not taken waits in the UART, and nothing wakes the guest for it.
+        let console = self.is_held_up().then(|| time::now_ns().saturating_add(LOOK_NS));
+        [words, self.promise_ends, store, console].into_iter().flatten().min()
     }
 
     fn announce_entry(&mut self) {
@@ -108,7 +141,10 @@ impl Runner {
         match stop {
             Stop::Slice | Stop::Asked => {}
             Stop::Page(ticket) => self.state = State::Running(Parked::Page(ticket)),
-            Stop::Halted if self.machine.can_wake() => self.state = State::Running(Parked::Halted),
+            Stop::Halted if self.machine.can_wake() => {
+                self.state = State::Running(Parked::Halted);
+                self.halted_ns = time::now_ns();
+            }
             Stop::Halted => return self.end(node, End::Stop("halted for good", 0)),
             Stop::Crash(reason) => return self.end(node, End::Crash(reason)),
             Stop::Device(effect) => return self.device(node, effect),
@@ -117,15 +153,20 @@ impl Runner {
     }
 
     fn device(&mut self, node: &'static Node, effect: Effect) -> Next {
+        let clock_offs = self.machine.msrs.kvmclock().offs();
         match effect {
-            Effect::Panicked(PanicKind::Panicked) => {
-                self.last_words.get_or_insert(time::now_ns().saturating_add(LAST_WORDS_NS));
+            Effect::Panicked(PanicKind::Panicked) => self.last_words = self.last_words.hear(Signal::Panicked, clock_offs),
+            Effect::PanicRecorded => self.last_words = self.last_words.hear(Signal::Recorded, clock_offs),
+            Effect::Panicked(PanicKind::CrashKernel) => {
+                self.last_words = LastWords::CrashKernel { clock_offs };
+                self.tell("crash_kernel", "");
             }
-            // Output is fetched after every stay. A kernel that was loaded for the crash takes over; or it goes down in order.
-            Effect::None | Effect::Console | Effect::TestLine | Effect::Panicked(_) => {}
+            // Output is fetched after every stay. A guest that goes down in order ends by itself.
+            // The line takes no more at the moment.
+            Effect::ConsoleFull => self.state = State::Running(Parked::Console),
+            Effect::None | Effect::Console | Effect::TestLine | Effect::Panicked(PanicKind::Shutdown) => {}
             Effect::TestPassed => self.tell("pass", ""),
             Effect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
-            Effect::PanicRecorded => return self.end(node, End::Crash(Reason::PanicRecord)),
             Effect::ExitCode(code) => return self.end(node, End::Stop("debug exit", u64::from(code))),
             Effect::PowerOff => return self.end(node, End::Stop("power off", 0)),
             Effect::Reset => return self.end(node, End::Reset),
@@ -134,7 +175,13 @@ impl Runner {
     }
 
     /// Ends a line that the guest will not finish any more.
-    pub(super) fn end_console_line(&mut self) {
+    pub(super) fn end_console_line(&mut self, node: &Node) {
+        self.has_shown_line &= self.has_line(node);
+        if self.has_shown_line {
+            output::print(b"\r\n");
+            self.has_shown_line = false;
+            self.lines.iter_mut().for_each(Lines::clear);
+        }
         if let Some(lines) = &mut self.lines
             && !lines.unfinished().is_empty()
         {
@@ -154,18 +201,29 @@ impl Runner {
     /// Prints what the guest has written to its console, and reports a test kernel's lines.
     ///
     /// With several partitions only whole lines are printed. Returns whether the guest has written anything.
-    pub(super) fn drain_console(&mut self) -> bool {
-        let (mut bytes, mut any) = ([0; 256], false);
-        loop {
+    pub(super) fn drain_console(&mut self, node: &Node) -> bool {
+        let (mut bytes, mut any) = ([0; hex::OUTPUT], false);
+        // What finds no room in the line's queue, or with the programs that read it, stays in the device.
+        while output::guest_room() >= self.longest_print() && !self.is_held_up() {
             let len = self.machine.platform.console_output().take(&mut bytes);
             if len == 0 {
                 break;
             }
             any = true;
+            self.look_at_mode(node);
+            self.tell_programs(&bytes[..len]);
             match &mut self.lines {
                 None => output::print(&bytes[..len]),
+                Some(lines) if self.has_shown_line => {
+                    output::print(&bytes[..len]);
+                    // Only the unfinished line is kept, for the time after.
+                    lines.take(&bytes[..len], |_| {});
+                }
                 Some(lines) => lines.take(&bytes[..len], |line| output::print_line(self.shared.name(), line)),
             }
+        }
+        if any {
+            self.machine.platform.console_taken();
         }
         while let Some(line) = self.machine.platform.test_port().take_line() {
             self.tell("log", &line);
@@ -173,8 +231,53 @@ impl Runner {
         any
     }
 
+    /// Returns how much [`Self::drain_console`] prints at most in one go: with names, every byte may be a line.
+    const fn longest_print(&self) -> usize {
+        if self.lines.is_some() { 256 * TAG + LONGEST_LINE } else { 256 }
+    }
+
+    /// Returns whether programs that read the console have not taken what was written before; the rest waits in the UART.
+    fn is_held_up(&self) -> bool {
+        self.is_to_programs() && !output::has_event_room()
+    }
+
+    fn is_to_programs(&self) -> bool {
+        self.shared.config.console == ConsoleRoute::Programs
+    }
+
+    fn tell_programs(&self, bytes: &[u8]) {
+        if self.is_to_programs() {
+            report(&Event::Output { partition: self.shared.name(), bytes: &hex::encode(bytes) });
+        }
+    }
+
+    /// Returns whether this partition has the serial line as it is.
+    fn has_line(&self, node: &Node) -> bool {
+        self.lines.is_some() && output::is_raw() && self.has_keys(node)
+    }
+
+    /// A partition that has ended for good leaves the serial line to the others.
+    pub(super) fn give_line_back(&mut self, node: &Node) {
+        if self.has_line(node) {
+            output::leave_raw();
+        }
+    }
+
+    /// With the serial line comes what stands unfinished, a prompt say.
+    fn look_at_mode(&mut self, node: &Node) {
+        let has_line = self.has_line(node);
+        if has_line
+            && !self.has_shown_line
+            && let Some(lines) = &self.lines
+        {
+            output::print(lines.unfinished());
+        }
+        self.has_shown_line = has_line;
+    }
+
     /// Shows a line that the guest leaves unfinished, a prompt say, if this partition has the keys.
-    fn show_prompt(&self, node: &Node) {
+    fn show_prompt(&mut self, node: &Node) {
+        self.look_at_mode(node);
         if let Some(lines) = &self.lines
             && !lines.unfinished().is_empty()
             && self.has_keys(node)

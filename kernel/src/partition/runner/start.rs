@@ -8,12 +8,15 @@ use crate::mm::guest::GuestAccess;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::node::{Node, report};
 use crate::partition::acpi::Tables;
+use crate::partition::command_line;
 use crate::partition::crash::Reason;
 use crate::partition::devices::clock::{Clock, Tsc};
+use crate::partition::hang::HangWatch;
+use crate::partition::last_words::LastWords;
 use crate::partition::loaders::{self, ImageSource, Loading, Progress};
-use crate::partition::msr::Msrs;
 use crate::partition::shared::Phase;
 use crate::partition::skip::Lengths;
+use crate::partition::stall::StallWatch;
 use crate::pool::Terms;
 use alloc::boxed::Box;
 use alloc::format;
@@ -115,7 +118,9 @@ impl Runner {
         self.machine.vcpu.set_memory(object.root().base(), self.tag);
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
         self.shared.publish_phase(Phase::Loading);
-        self.last_words = None;
+        self.last_words = LastWords::None;
+        self.hang = self.shared.config.hang_timeout_ns.map(HangWatch::new);
+        self.stall = StallWatch::new();
         self.entered = false;
         self.state = State::Loading(Box::new(Loading::new(plan, &self.shared.config.kernel)));
         Next::Onward
@@ -129,19 +134,16 @@ impl Runner {
         drop(tags);
         let clock = Clock { rate: self.machine.rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.unix_ns() };
         self.machine.platform.restart(clock, plan.apic);
-        self.machine.msrs = Msrs::new();
+        self.machine.msrs = self.machine.msrs.after_reset();
+        self.machine.vcpu.set_tsc_offset(0);
         self.machine.lengths = Lengths::new();
     }
 
     fn plan(&self, node: &'static Node) -> Result<loaders::LoadPlan, loaders::LoadError> {
-        let cmdline = format!("{} tidepool.incarnation={}", self.shared.config.cmdline, self.incarnation);
+        let cmdline = command_line::with_incarnation(&self.shared.config.cmdline, self.incarnation);
         let acpi = Tables::new();
-        let request = loaders::Request {
-            kernel: &self.shared.config.kernel,
-            cmdline: cmdline.trim_start(),
-            layout: &self.layout,
-            acpi: &acpi,
-        };
+        let request =
+            loaders::Request { kernel: &self.shared.config.kernel, cmdline: &cmdline, layout: &self.layout, acpi: &acpi };
         loaders::plan(&node.archive as &dyn ImageSource, &request)
     }
 
@@ -162,7 +164,10 @@ impl Runner {
             Err(GuestAccess::NotResident(_)) if object.ready(ticket) => Next::Again,
             Err(GuestAccess::NotResident(_)) => Next::Wait(WaitFor::Page(object.clone(), ticket), None),
             Err(GuestAccess::Lost(gpa)) => self.crash(node, Reason::PageLost(gpa.as_u64())),
-            Err(GuestAccess::NotRam(gpa)) => self.fail(node, &format!("the loader wants to write at {gpa:?}, where no RAM is")),
+            Err(GuestAccess::Unwritable(gpa)) => self.crash(node, Reason::Unwritable(gpa.as_u64())),
+            Err(GuestAccess::NotRam(gpa)) => {
+                self.fail(node, &format!("the loader wants to write at {:#x}, where no RAM is", gpa.as_u64()))
+            }
         }
     }
 

@@ -69,6 +69,7 @@ impl Bench {
         let memory = Memory::new(backend, physical).ok_or(NO_MEMORY)?;
         let mut vcpu = backend.new_vcpu(frame(physical)?);
         vcpu.set_memory(memory.root(), tag);
+        vcpu.offer_cr4(PAE);
         Ok(Self { backend, vcpu, memory, score: Score::default() })
     }
 
@@ -133,6 +134,9 @@ impl From<bool> for Outcome {
         if held { Self::Held } else { Self::Broken }
     }
 }
+
+/// What the guests may set in CR4.
+const PAE: u64 = 1 << 5;
 
 const NO_MEMORY: Missing = Missing("memory for the test guest");
 

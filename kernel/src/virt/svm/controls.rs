@@ -1,10 +1,11 @@
 //! The controls of a guest's VMCB: what exits, and how interrupts and paging are virtualised.
 //!
-//! Not intercepted on purpose: control registers (nested paging makes them the guest's own), RDTSC, PAUSE,
-//! SMI. See: APM 2 "Instruction Intercepts", "Interrupt Intercepts", "Exception Intercepts".
+//! Not intercepted on purpose: control registers but for what is written to CR4 (nested paging makes the others the guest's own),
+//! RDTSC, PAUSE, SMI. RDPID and XSAVES have no intercept: where a CPU has them they run, although CPUID hides them. See: APM 2 "Instruction Intercepts", "Interrupt Intercepts", "Exception Intercepts".
 
 use super::vmcb::{Controls, TlbControl, V_IGN_TPR, V_INTR_MASKING};
 use crate::addr::Hpa;
+use crate::arch::quirks::GuestHazards;
 
 /// Bits of `intercept_events` (VMCB offset 0x0c).
 mod event_bit {
@@ -12,6 +13,7 @@ mod event_bit {
     pub const NMI: u32 = 1 << 1;
     pub const INIT: u32 = 1 << 3;
     pub const VINTR: u32 = 1 << 4;
+    pub const CR0_SEL_WRITE: u32 = 1 << 5;
     pub const RDPMC: u32 = 1 << 15;
     pub const CPUID: u32 = 1 << 18;
     pub const IRET: u32 = 1 << 20;
@@ -25,6 +27,8 @@ mod event_bit {
     pub const SHUTDOWN: u32 = 1 << 31;
 }
 
+/// The VINTR intercept, which is off only while an interrupt is delivered as a virtual one.
+pub const INTERCEPT_VINTR: u32 = event_bit::VINTR;
 /// The IRET intercept, which is on only while an NMI is being handled.
 pub const INTERCEPT_IRET: u32 = event_bit::IRET;
 
@@ -44,8 +48,21 @@ const EVENTS: u32 = event_bit::INTR
     | event_bit::SHUTDOWN;
 
 /// Bits of `intercept_instructions` (offset 0x10): VMRUN 0, VMMCALL 1, VMLOAD 2, VMSAVE 3, STGI 4, CLGI 5, SKINIT 6,
-/// WBINVD 9, MONITOR 10, MWAIT 11 and 12, XSETBV 13, RDPRU 14.
-const INSTRUCTIONS: u32 = 0x7f | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14);
+/// RDTSCP 7, WBINVD 9, MONITOR 10, MWAIT 11 and 12, XSETBV 13, RDPRU 14.
+const INSTRUCTIONS: u32 = 0xff | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14);
+
+/// Bits of `intercept_more` (offset 0x14): INVLPGB 0, INVLPGB with an illegal form 1, INVPCID 2, MCOMMIT 3, TLBSYNC 4.
+const MORE: u32 = 0x1f;
+
+/// Writes of CR4: what CPUID hides is refused there.
+const CONTROL_WRITES: u32 = 1 << (16 + 4);
+/// Writes of CR8, where they are dangerous.
+const WRITE_CR8: u32 = 1 << (16 + 8);
+/// Reads and writes of DR5 and DR7, where breakpoints are dangerous.
+const DR5_AND_DR7: u32 = 0b1010_0000 | 0b1010_0000 << 16;
+
+/// Writes of DR5 and DR7, as long as no breakpoint is enabled: then exits that are answered at once need not look for any.
+pub const WRITE_DR5_AND_DR7: u32 = 0b1010_0000 << 16;
 
 /// #DB and #AC, because a guest can make the CPU raise them for ever in microcode, where no interrupt gets
 /// through (CVE-2015-8104, CVE-2015-5307); #MC, which is never the guest's.
@@ -54,8 +71,15 @@ const EXCEPTIONS: u32 = (1 << 1) | (1 << 17) | (1 << 18);
 const NESTED_PAGING: u64 = 1;
 
 /// Fills in the controls that never change. Nothing else is set: a zeroed field is off.
-pub fn set_up(control: &mut Controls, io_map: Hpa, msr_map: Hpa) {
-    control.intercept_events = EVENTS;
+pub fn set_up(control: &mut Controls, io_map: Hpa, msr_map: Hpa, hazards: GuestHazards) {
+    let (cr0, cr8, debug) = match hazards {
+        GuestHazards::None => (0, 0, WRITE_DR5_AND_DR7),
+        GuestHazards::Tcg => (event_bit::CR0_SEL_WRITE, WRITE_CR8, DR5_AND_DR7),
+    };
+    control.intercept_cr = CONTROL_WRITES | cr8;
+    control.intercept_dr = debug;
+    control.intercept_more = MORE;
+    control.intercept_events = EVENTS | cr0;
     control.intercept_instructions = INSTRUCTIONS;
     control.intercept_exceptions = EXCEPTIONS;
     control.iopm_base = io_map.as_u64();
@@ -73,11 +97,19 @@ mod tests {
     #[test]
     fn the_controls_are_what_the_manual_numbers() {
         let mut control = Vmcb::zeroed().control;
-        set_up(&mut control, Hpa::new(0x1000), Hpa::new(0x4000));
+        set_up(&mut control, Hpa::new(0x1000), Hpa::new(0x4000), GuestHazards::None);
         assert_eq!(control.intercept_events, 0xfd44_801b, "IRET (20) only while an NMI is handled");
-        assert_eq!(control.intercept_instructions, 0x7e7f);
-        assert_eq!((control.intercept_cr, control.intercept_dr, control.intercept_exceptions), (0, 0, 0x6_0002));
+        assert_eq!((control.intercept_instructions, control.intercept_more), (0x7eff, 0x1f));
+        assert_eq!((control.intercept_cr, control.intercept_dr, control.intercept_exceptions), (0x10_0000, 0xa0_0000, 0x6_0002));
         assert_eq!((control.iopm_base, control.msrpm_base, control.nested_control), (0x1000, 0x4000, 1));
         assert_eq!(control.interrupt_control & (V_INTR_MASKING | V_IRQ), V_INTR_MASKING);
+    }
+
+    #[test]
+    fn an_emulator_that_such_guests_end_gets_neither_cr8_nor_breakpoints() {
+        let mut control = Vmcb::zeroed().control;
+        set_up(&mut control, Hpa::new(0x1000), Hpa::new(0x4000), GuestHazards::Tcg);
+        assert_eq!((control.intercept_cr, control.intercept_dr), (0x110_0000, 0xa0_00a0));
+        assert_eq!(control.intercept_events, 0xfd44_803b);
     }
 }

@@ -2,40 +2,56 @@
 //!
 //! See: APM 2 "SVM Intercept Codes" (appendix C), "IOIO Intercepts", "Nested versus Guest Page Faults".
 
+use super::event::VALID;
 use crate::addr::Gpa;
-use crate::virt::exit::{Access, Exit, IoAccess, IoDirection, Width};
+use crate::virt::exit::{Access, DebugNumber, Exit, IoAccess, IoDirection, SystemMove, TaskSource, TaskSwitch, Width};
 
 /// Exit codes, named as in the manual without `VMEXIT_`.
 #[allow(missing_docs)]
 pub mod code {
+    pub const WRITE_CR4: u64 = 0x14;
+    pub const WRITE_CR8: u64 = 0x18;
+    pub const READ_DR5: u64 = 0x25;
+    pub const READ_DR7: u64 = 0x27;
+    pub const WRITE_DR5: u64 = 0x35;
+    pub const WRITE_DR7: u64 = 0x37;
     pub const EXCP_DB: u64 = 0x41;
     pub const EXCP_AC: u64 = 0x51;
+    pub const EXCP_MC: u64 = 0x52;
     pub const INTR: u64 = 0x60;
     pub const NMI: u64 = 0x61;
     pub const VINTR: u64 = 0x64;
+    pub const CR0_SEL_WRITE: u64 = 0x65;
     pub const RDPMC: u64 = 0x6f;
     pub const CPUID: u64 = 0x72;
+    pub const RSM: u64 = 0x73;
     pub const IRET: u64 = 0x74;
     pub const INVD: u64 = 0x76;
     pub const HLT: u64 = 0x78;
     pub const INVLPGA: u64 = 0x7a;
     pub const IOIO: u64 = 0x7b;
     pub const MSR: u64 = 0x7c;
+    pub const TASK_SWITCH: u64 = 0x7d;
+    pub const FERR_FREEZE: u64 = 0x7e;
     pub const SHUTDOWN: u64 = 0x7f;
     pub const VMRUN: u64 = 0x80;
     pub const VMMCALL: u64 = 0x81;
     pub const VMLOAD: u64 = 0x82;
-    pub const SKINIT: u64 = 0x86;
+    pub const RDTSCP: u64 = 0x87;
     pub const WBINVD: u64 = 0x89;
     pub const MONITOR: u64 = 0x8a;
     pub const MWAIT_ARMED: u64 = 0x8c;
     pub const XSETBV: u64 = 0x8d;
     pub const RDPRU: u64 = 0x8e;
+    pub const INVLPGB: u64 = 0xa0;
+    pub const TLBSYNC: u64 = 0xa4;
     pub const NPF: u64 = 0x400;
+    /// Of the range that the manual leaves to the host: the vCPU's own word for [`Exit::ShadowedWindow`].
+    pub const SHADOWED_WINDOW: u64 = 0xf000_0000;
 }
 
 /// What VMEXIT wrote about an exit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RawExit {
     /// `exit_code`.
     pub code: u64,
@@ -43,13 +59,18 @@ pub struct RawExit {
     pub info_1: u64,
     /// `exit_info_2`.
     pub info_2: u64,
+    /// `exit_interrupt_info`: the event whose delivery has exited.
+    pub interrupted: u64,
 }
 
 /// Names the exit.
 pub fn decode(raw: RawExit) -> Exit {
+    // The commonest one of those that come here.
+    if raw.code == code::NPF {
+        return second_level_fault(raw);
+    }
     match raw.code {
         code::CPUID => Exit::Cpuid,
-        code::NPF => second_level_fault(raw),
         code::IOIO => io_access(raw.info_1).map_or(Exit::Unknown { code: raw.code }, Exit::Io),
         code::MSR if raw.info_1 == 0 => Exit::ReadMsr,
         code::MSR => Exit::WriteMsr,
@@ -59,23 +80,56 @@ pub fn decode(raw: RawExit) -> Exit {
         code::VINTR => Exit::InterruptWindow,
         // The back end's own: the vCPU settles them.
         code::IRET | code::EXCP_DB | code::EXCP_AC => Exit::Handled,
+        code::SHADOWED_WINDOW => Exit::ShadowedWindow,
         code::VMMCALL => Exit::Hypercall,
         code::XSETBV => Exit::Xsetbv,
         code::INVD | code::WBINVD => Exit::CacheFlush,
         code::SHUTDOWN => Exit::TripleFault,
-        code::RDPMC | code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT => Exit::Undefined,
-        code::MONITOR..=code::MWAIT_ARMED | code::RDPRU => Exit::Undefined,
-        // VMEXIT_INVALID is -1; QEMU's TCG (7.2 to 10.0) writes only its lower half.
-        code if code as u32 == u32::MAX => Exit::EntryFailed { code },
+        code::RDPMC => Exit::ReadCounter,
+        code::TASK_SWITCH => Exit::TaskSwitch(task_switch(raw)),
+        code::EXCP_MC => Exit::MachineCheck,
+        code::FERR_FREEZE => Exit::FloatingPointFrozen,
+        code::RSM | code::INVLPGA | code::VMRUN | code::VMLOAD..=code::RDTSCP => Exit::Undefined,
+        // INVPCID and MCOMMIT lie between the two.
+        code::MONITOR..=code::MWAIT_ARMED | code::RDPRU | code::INVLPGB..=code::TLBSYNC => Exit::Undefined,
+        code::CR0_SEL_WRITE => Exit::System(SystemMove::ToCr0),
+        code::WRITE_CR4 => Exit::System(SystemMove::ToCr4),
+        code::WRITE_CR8 => Exit::System(SystemMove::ToCr8),
+        code::WRITE_DR5 => Exit::System(SystemMove::ToDr7(DebugNumber::Alias)),
+        code::WRITE_DR7 => Exit::System(SystemMove::ToDr7(DebugNumber::Own)),
+        code::READ_DR5 => Exit::System(SystemMove::FromDr7(DebugNumber::Alias)),
+        code::READ_DR7 => Exit::System(SystemMove::FromDr7(DebugNumber::Own)),
+        // VMEXIT_INVALID is -1; QEMU's TCG (7.2 to 10.0) writes only its lower half. Those from -2 to -4 are of features that are off.
+        code if code as u32 >= u32::MAX - 3 => Exit::EntryFailed { code },
         code => Exit::Unknown { code },
     }
 }
 
-/// EXITINFO1 is the page-fault error code of the access, with the walk in bit 33.
+/// EXITINFO1 of a nested page fault is the error code of the access, and says whether it was a walk's.
+const FETCH: u64 = 1 << 4;
+const GUEST_TABLE_WALK: u64 = 1 << 33;
+
+/// Returns whether a nested page fault is an instruction's access to data.
+#[inline(always)]
+pub const fn is_data_access(info_1: u64) -> bool {
+    info_1 & (FETCH | GUEST_TABLE_WALK) == 0
+}
+
+/// APM 2 "Miscellaneous Intercepts": EXITINFO1 has the selector, EXITINFO2 IRET in bit 36 and JMP in bit 38.
+const fn task_switch(raw: RawExit) -> TaskSwitch {
+    const IRET: u64 = 1 << 36;
+    const JUMP: u64 = 1 << 38;
+    let source = match raw.info_2 {
+        _ if raw.interrupted & VALID != 0 => TaskSource::Gate,
+        info if info & IRET != 0 => TaskSource::Iret,
+        info if info & JUMP != 0 => TaskSource::Jump,
+        _ => TaskSource::Call,
+    };
+    TaskSwitch { source, selector: raw.info_1 as u16 }
+}
+
 fn second_level_fault(raw: RawExit) -> Exit {
     const WRITE: u64 = 1 << 1;
-    const FETCH: u64 = 1 << 4;
-    const GUEST_TABLE_WALK: u64 = 1 << 33;
     let during_walk = raw.info_1 & GUEST_TABLE_WALK != 0;
     let access = if raw.info_1 & WRITE != 0 {
         Access::Write
@@ -105,7 +159,7 @@ mod tests {
     use super::*;
 
     fn plain(code: u64) -> Exit {
-        decode(RawExit { code, info_1: 0, info_2: 0 })
+        decode(RawExit { code, ..RawExit::default() })
     }
 
     #[test]
@@ -129,26 +183,132 @@ mod tests {
         for (code, exit) in table {
             assert_eq!(plain(code), exit, "{code:#x}");
         }
-        assert_eq!(decode(RawExit { code: 0x7c, info_1: 1, info_2: 0 }), Exit::WriteMsr);
+        assert_eq!(decode(RawExit { code: 0x7c, info_1: 1, ..RawExit::default() }), Exit::WriteMsr);
     }
 
     #[test]
     fn instructions_that_are_not_offered_are_undefined() {
-        for code in [0x6f, 0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86, 0x8a, 0x8b, 0x8c, 0x8e] {
+        for code in [0x73, 0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x8a, 0x8b, 0x8c, 0x8e, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4] {
             assert_eq!(plain(code), Exit::Undefined, "{code:#x}");
         }
     }
 
     #[test]
-    fn what_nobody_asked_for_stays_representable() {
-        for code in [0, 0x1f, 0x4e, 0x52, 0x62, 0x63, 0x7d, 0x7e, 0x87, 0x88, 0x8f, 0x401, 0x1234_5678_9abc] {
-            assert_eq!(plain(code), Exit::Unknown { code });
+    fn moves_of_system_registers_tell_direction_and_name() {
+        use DebugNumber::{Alias, Own};
+        for (code, access) in [
+            (0x65, SystemMove::ToCr0),
+            (0x14, SystemMove::ToCr4),
+            (0x18, SystemMove::ToCr8),
+            (0x25, SystemMove::FromDr7(Alias)),
+            (0x27, SystemMove::FromDr7(Own)),
+            (0x35, SystemMove::ToDr7(Alias)),
+            (0x37, SystemMove::ToDr7(Own)),
+        ] {
+            assert_eq!(plain(code), Exit::System(access), "{code:#x}");
         }
+        assert_eq!(plain(0x6f), Exit::ReadCounter);
+    }
+
+    /// What becomes of an exit code.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Fate {
+        /// Decided by the code, or by fields that other tests give.
+        Known,
+        /// #UD: CPUID hides the instruction.
+        Hidden,
+        /// No intercept of ours asks for it, or nothing that a guest does can bring it about.
+        NotAsked,
+    }
+
+    fn fate_of(code: u64) -> Fate {
+        // A port's width, so that the code alone counts.
+        match decode(RawExit { code, info_1: 1 << 4, ..RawExit::default() }) {
+            Exit::Undefined => Fate::Hidden,
+            Exit::Unknown { code: told } => {
+                assert_eq!(told, code);
+                Fate::NotAsked
+            }
+            _ => Fate::Known,
+        }
+    }
+
+    /// Every code of APM 2 appendix C, "SVM Intercept Exit Codes", and the gaps between them.
+    #[test]
+    fn every_exit_code_has_a_fate() {
+        use Fate::{Hidden, Known, NotAsked};
+        let runs = [
+            (0x00..=0x13, NotAsked), // reads of control registers, writes of CR0 to CR3
+            (0x14..=0x14, Known),    // CR4
+            (0x15..=0x17, NotAsked),
+            (0x18..=0x18, Known), // CR8
+            (0x19..=0x24, NotAsked),
+            (0x25..=0x25, Known), // reads of DR5 and DR7
+            (0x26..=0x26, NotAsked),
+            (0x27..=0x27, Known),
+            (0x28..=0x34, NotAsked),
+            (0x35..=0x35, Known), // writes of DR5 and DR7
+            (0x36..=0x36, NotAsked),
+            (0x37..=0x37, Known),
+            (0x38..=0x40, NotAsked),
+            (0x41..=0x41, Known), // #DB
+            (0x42..=0x50, NotAsked),
+            (0x51..=0x52, Known), // #AC, #MC
+            (0x53..=0x5f, NotAsked),
+            (0x60..=0x61, Known),    // INTR, NMI
+            (0x62..=0x63, NotAsked), // SMI, INIT
+            (0x64..=0x65, Known),    // VINTR, selected writes of CR0
+            (0x66..=0x6e, NotAsked), // descriptor tables, RDTSC
+            (0x6f..=0x6f, Known),    // RDPMC
+            (0x70..=0x71, NotAsked), // PUSHF, POPF
+            (0x72..=0x72, Known),    // CPUID
+            (0x73..=0x73, Hidden),   // RSM
+            (0x74..=0x74, Known),    // IRET
+            (0x75..=0x75, NotAsked), // INT n
+            (0x76..=0x76, Known),    // INVD
+            (0x77..=0x77, NotAsked), // PAUSE
+            (0x78..=0x78, Known),    // HLT
+            (0x79..=0x79, NotAsked), // INVLPG
+            (0x7a..=0x7a, Hidden),   // INVLPGA
+            (0x7b..=0x7f, Known),    // ports, MSRs, task switch, FERR, shutdown
+            (0x80..=0x80, Hidden),   // VMRUN
+            (0x81..=0x81, Known),    // VMMCALL
+            (0x82..=0x87, Hidden),   // VMLOAD to RDTSCP
+            (0x88..=0x88, NotAsked), // INT1
+            (0x89..=0x89, Known),    // WBINVD
+            (0x8a..=0x8c, Hidden),   // MONITOR, MWAIT
+            (0x8d..=0x8d, Known),    // XSETBV
+            (0x8e..=0x8e, Hidden),   // RDPRU
+            (0x8f..=0x9f, NotAsked), // traps behind writes of EFER and control registers
+            (0xa0..=0xa4, Hidden),   // INVLPGB to TLBSYNC
+            (0xa5..=0x3ff, NotAsked),
+            (0x400..=0x400, Known), // nested page fault
+            (0x401..=0x500, NotAsked),
+        ];
+        let mut next = 0;
+        for (codes, fate) in runs {
+            assert_eq!(*codes.start(), next, "no gap");
+            next = codes.end() + 1;
+            codes.for_each(|code| assert_eq!(fate_of(code), fate, "{code:#x}"));
+        }
+        assert_eq!((fate_of(0xf000_0000), fate_of(0xf000_0001), fate_of(0x1234_5678_9abc)), (Known, NotAsked, NotAsked));
+    }
+
+    #[test]
+    fn task_switches_tell_what_asked_for_them() {
+        use TaskSource::{Call, Gate, Iret, Jump};
+        for (info_2, interrupted, source) in
+            [(0, 0, Call), (1 << 36, 0, Iret), (1 << 38, 0, Jump), (1 << 44 | 3, 0x8000_0308, Gate), (0, 0x308, Call)]
+        {
+            let found = decode(RawExit { code: 0x7d, info_1: 0x28, info_2, interrupted });
+            assert_eq!(found, Exit::TaskSwitch(TaskSwitch { source, selector: 0x28 }));
+        }
+        assert_eq!((plain(0x52), plain(0x7e)), (Exit::MachineCheck, Exit::FloatingPointFrozen));
     }
 
     #[test]
     fn an_invalid_state_is_known_in_both_widths() {
-        for code in [u64::MAX, 0xffff_ffff] {
+        for code in [u64::MAX, 0xffff_ffff, u64::MAX - 1, 0xffff_fffc] {
             assert_eq!(plain(code), Exit::EntryFailed { code });
         }
     }
@@ -166,9 +326,10 @@ mod tests {
             (0x2_0000_0014, Access::Read, true),
         ];
         for (info_1, access, during_walk) in table {
-            let exit = decode(RawExit { code: 0x400, info_1, info_2: 0x12_3456 });
+            let exit = decode(RawExit { code: 0x400, info_1, info_2: 0x12_3456, interrupted: 0 });
             let expected = Exit::SecondLevelFault { gpa: Gpa::new(0x12_3456), access, during_walk, gva: None };
             assert_eq!(exit, expected, "{info_1:#x}");
+            assert_eq!(is_data_access(info_1), access != Access::Execute && !during_walk, "{info_1:#x}");
         }
     }
 
@@ -185,7 +346,7 @@ mod tests {
             (0x0080_0270, Exit::Unknown { code: 0x7b }),
         ];
         for (info_1, expected) in table {
-            assert_eq!(decode(RawExit { code: 0x7b, info_1, info_2: 0 }), expected, "{info_1:#x}");
+            assert_eq!(decode(RawExit { code: 0x7b, info_1, ..RawExit::default() }), expected, "{info_1:#x}");
         }
     }
 }

@@ -1,38 +1,103 @@
 //! Events of a vCPU: what SVM leaves to software.
 //!
-//! Left to software are NMI blocking (the IRET intercept tells its end) and the exceptions that are intercepted only to
-//! bound them (#DB, #AC). Interrupts are delivered by window and EVENTINJ. V_IRQ only opens the window: it is never
-//! delivered, because an interrupted delivery of it is reported differently by TCG and by real CPUs.
+//! Left to software are NMI blocking (the IRET intercept tells its end), the debug exception behind an emulated instruction, and
+//! the exceptions that are intercepted only to bound them (#DB, #AC). Interrupts are delivered by window and EVENTINJ.
+//! V_IRQ opens the window: it is never delivered, because an interrupted delivery of it is reported differently by TCG and by real CPUs.
+//!
+//! Under QEMU's TCG EVENTINJ delivers an interrupt now and then twice ([`GuestHazards::Tcg`]). There V_IRQ is delivered too:
+//!
+//! ```text
+//!  inject ──> queued ──prepare_entry: V_IRQ, no VINTR intercept──> VMRUN ──┬─ V_IRQ clear at the exit: delivered
+//!               ^                                                          │
+//!               └── V_IRQ still set: a host interrupt came first, or the delivery was interrupted ──┘
+//! ```
 //!
 //! QEMU's TCG up to 7.2 forgets an interrupt shadow at VMRUN. A window that opens at the very instruction that is in the
-//! shadow is therefore taken back, and later ones wait until the shadow is over; else STI; HLT would lose a wake-up.
+//! shadow is therefore taken back; else STI; HLT would lose a wake-up. From then on no entry into a shadow asks for the window. Where STI has
+//! made the shadow the guest executes it again, and the CPU makes its shadow itself (`partition::shadow`). Behind MOV SS and POP SS the
+//! window waits for the next exit.
 
 use super::decode::code;
 use super::vcpu::Vcpu;
-use super::vmcb::{INTERRUPT_SHADOW, V_IRQ};
+use super::vmcb::{INTERRUPT_SHADOW, V_INTR_VECTOR_SHIFT, V_IRQ};
 use super::{controls, event};
-use crate::virt::exit::{Event, EventKind, Exit};
+use crate::arch::quirks::GuestHazards;
+use crate::virt::exit::{Event, EventKind, Exit, ShadowSource};
 use crate::virt::face::Window;
+use crate::virt::state::{DR6_SINGLE_STEP, RFLAGS_INTERRUPT, RFLAGS_RESUME, RFLAGS_TRAP};
 
 /// What is known about events beyond the VMCB.
 #[derive(Debug)]
 pub(super) struct Events {
-    pub(super) interrupt_window: Window,
+    pub(super) preparation: Preparation,
+    at_entry: AtEntry,
+    hazards: GuestHazards,
+    interrupt_window: Window,
     nmi_window: Window,
     nmi: NmiBlocking,
     shadow_at_entry: ShadowAtEntry,
     /// Where the guest was when it was entered last with the window asked for, if in a shadow.
     shadowed_at: Option<u64>,
+    /// Where the window waits for the next exit, because no STI has made the shadow.
+    put_off_at: Option<u64>,
 }
 
 impl Events {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(hazards: GuestHazards) -> Self {
         Self {
+            preparation: Preparation::Due,
+            at_entry: AtEntry::Nothing,
+            hazards,
             interrupt_window: Window::None,
             nmi_window: Window::None,
             nmi: NmiBlocking::Off,
             shadow_at_entry: ShadowAtEntry::Honoured,
             shadowed_at: None,
+            put_off_at: None,
+        }
+    }
+
+    fn ask_at_entry(&mut self, at_entry: AtEntry) {
+        self.at_entry = at_entry;
+        if at_entry != AtEntry::Nothing {
+            self.preparation = Preparation::Due;
+        }
+    }
+}
+
+/// Whether an entry has more to do than the switch: one look instead of one at each thing that may be due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Preparation {
+    /// Nothing has changed since the last entry, and nothing is asked for.
+    Done,
+    /// The vCPU may have been unloaded, or the virtual interrupt is asked for.
+    Due,
+}
+
+/// What becomes of an entry that has been prepared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EntryVerdict {
+    /// The guest is entered.
+    Enter,
+    /// It is not: [`Exit::ShadowedWindow`].
+    PutOff,
+}
+
+/// What the virtual interrupt is for at the next entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AtEntry {
+    Nothing,
+    /// It opens the window.
+    Window,
+    /// It is delivered, with this vector, unless it has been: V_IRQ tells.
+    Deliver(u8),
+}
+
+impl AtEntry {
+    const fn of(window: Window) -> Self {
+        match window {
+            Window::Open => Self::Window,
+            Window::None => Self::Nothing,
         }
     }
 }
@@ -49,15 +114,106 @@ enum ShadowAtEntry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum NmiBlocking {
     Off,
-    /// Ends with the IRET, which exits. The NMI that waits is then delivered before that IRET, not after: a nesting of
-    /// one that a kernel must bear anyhow, since a fault's IRET in an NMI handler unblocks NMIs early too.
+    /// Ends with the IRET, which exits.
     UntilIret,
+    /// The IRET is being executed, and a single step tells its end: an NMI waits.
+    Stepping {
+        /// Where the IRET is.
+        iret: u64,
+        /// The guest's own TF.
+        trap_flag: u64,
+        /// The guest's own DR6.
+        dr6: u64,
+    },
 }
 
 impl Vcpu {
-    /// Raises the virtual interrupt that opens the window, unless that must wait. Before each run with the window asked for.
+    /// Raises the virtual interrupt that opens the window, or is delivered. Before each run with either asked for, and the
+    /// first one after a load.
+    ///
+    /// # Panics
+    /// If the vCPU is not loaded.
     #[cold]
-    pub(super) fn open_window(&mut self) {
+    pub(super) fn prepare_entry(&mut self) -> EntryVerdict {
+        assert!(self.host.is_some(), "a vCPU is loaded before it runs");
+        match self.events.at_entry {
+            AtEntry::Nothing => {}
+            AtEntry::Window if self.in_shadow() => return self.open_shadowed_window(),
+            AtEntry::Window => self.open_window(),
+            AtEntry::Deliver(_) if !self.delivery_pending() => self.end_delivery(),
+            AtEntry::Deliver(_) => self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_VINTR,
+        }
+        if self.events.at_entry == AtEntry::Nothing {
+            self.events.preparation = Preparation::Done;
+        }
+        EntryVerdict::Enter
+    }
+
+    /// Opens the window where the guest is in a shadow, unless that has to go first.
+    #[cold]
+    fn open_shadowed_window(&mut self) -> EntryVerdict {
+        if self.has_forgotten_shadow() {
+            self.vmcb_mut().control.exit_code = code::SHADOWED_WINDOW;
+            return EntryVerdict::PutOff;
+        }
+        self.open_window();
+        self.events.put_off_at = None;
+        EntryVerdict::Enter
+    }
+
+    /// Returns whether this CPU would forget the shadow, and nothing else is under way.
+    fn has_forgotten_shadow(&self) -> bool {
+        self.events.shadow_at_entry == ShadowAtEntry::Forgotten
+            && self.regs.interrupts_enabled()
+            && self.events.put_off_at != Some(self.regs.rip)
+            && !self.event_pending()
+            && !self.steps_over_iret()
+    }
+
+    /// See [`crate::virt::Vcpu::leave_shadow`].
+    pub fn leave_shadow(&mut self, source: ShadowSource) {
+        match source {
+            ShadowSource::Sti => {
+                self.regs.rip = self.regs.rip.wrapping_sub(1);
+                self.regs.rflags &= !RFLAGS_INTERRUPT;
+                self.vmcb_mut().control.interrupt_state &= !INTERRUPT_SHADOW;
+            }
+            ShadowSource::Other => self.events.put_off_at = Some(self.regs.rip),
+        }
+    }
+
+    /// Queues `vector` for delivery as a virtual interrupt.
+    fn deliver_virtually(&mut self, vector: u8) {
+        self.events.ask_at_entry(AtEntry::Deliver(vector));
+        let control = &mut self.vmcb_mut().control;
+        let cleared = control.interrupt_control & !(0xff << V_INTR_VECTOR_SHIFT);
+        control.interrupt_control = cleared | V_IRQ | u64::from(vector) << V_INTR_VECTOR_SHIFT;
+    }
+
+    /// Whether a virtual interrupt waits to be delivered.
+    fn delivery_pending(&self) -> bool {
+        matches!(self.events.at_entry, AtEntry::Deliver(_)) && self.vmcb().control.interrupt_control & V_IRQ != 0
+    }
+
+    /// The virtual interrupt has been delivered: V_IRQ opens the window again.
+    fn end_delivery(&mut self) {
+        self.vmcb_mut().control.intercept_events |= controls::INTERCEPT_VINTR;
+        self.events.ask_at_entry(AtEntry::of(self.events.interrupt_window));
+        if self.events.at_entry == AtEntry::Window {
+            self.open_window();
+        }
+    }
+
+    /// Queues the event again whose delivery the exit has interrupted. A virtual interrupt is queued still.
+    #[cold]
+    pub(super) fn take_up_interrupted_delivery(&mut self) {
+        let pending = self.delivery_pending();
+        let control = &mut self.vmcb_mut().control;
+        control.event_injection = if pending { 0 } else { event::reinjection(control.exit_interrupt_info) };
+    }
+
+    /// Raises the virtual interrupt that opens the window, unless that must wait.
+    fn open_window(&mut self) {
         let shadowed = self.in_shadow();
         self.events.shadowed_at = shadowed.then_some(self.regs.rip);
         let control = &mut self.vmcb_mut().control;
@@ -88,15 +244,68 @@ impl Vcpu {
             // An interrupted delivery goes first; if it raises the exception again, that exits again.
             _ if control.event_injection & event::VALID != 0 => {}
             code::EXCP_DB => control.event_injection = event::encode(Event::debug()),
-            _ => control.event_injection = event::encode(Event::alignment_check()),
+            _ => self.inject(Event::alignment_check()),
         }
         Exit::Handled
     }
 
+    /// The IRET that ends the handling of an NMI is about to run. An NMI that waits comes behind it: a single step tells when.
     fn end_nmi(&mut self) -> Exit {
-        self.events.nmi = NmiBlocking::Off;
         self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_IRET;
-        if self.events.nmi_window == Window::Open { Exit::NmiWindow } else { Exit::Handled }
+        self.events.nmi = match self.events.nmi_window {
+            Window::None => NmiBlocking::Off,
+            Window::Open => {
+                let (iret, trap_flag, dr6) = (self.regs.rip, self.regs.rflags & RFLAGS_TRAP, self.vmcb().save.dr6);
+                self.regs.rflags |= RFLAGS_TRAP;
+                NmiBlocking::Stepping { iret, trap_flag, dr6 }
+            }
+        };
+        Exit::Handled
+    }
+
+    /// Returns whether the guest is being stepped over an IRET.
+    #[inline(always)]
+    pub(super) fn steps_over_iret(&self) -> bool {
+        matches!(self.events.nmi, NmiBlocking::Stepping { .. })
+    }
+
+    /// Deals with the first exit after the step over an IRET began; `None` if the exit is about something else too.
+    ///
+    /// The step's own debug exception ends the blocking, and is the guest's only if the guest single-steps itself. At any other
+    /// exit the IRET has not run, or has faulted: its end is awaited again.
+    #[cold]
+    pub(super) fn after_stepped_iret(&mut self) -> Option<Exit> {
+        let NmiBlocking::Stepping { iret, trap_flag, dr6 } = self.events.nmi else { return None };
+        if self.vmcb().control.exit_code == code::EXCP_DB {
+            self.events.nmi = NmiBlocking::Off;
+            if trap_flag != 0 {
+                return None;
+            }
+            self.vmcb_mut().save.dr6 = dr6;
+            return Some(Exit::NmiWindow);
+        }
+        if self.regs.rip == iret {
+            self.regs.rflags = self.regs.rflags & !RFLAGS_TRAP | trap_flag;
+        }
+        self.block_nmis();
+        None
+    }
+
+    fn block_nmis(&mut self) {
+        self.events.nmi = NmiBlocking::UntilIret;
+        self.vmcb_mut().control.intercept_events |= controls::INTERCEPT_IRET;
+    }
+
+    /// Ends an emulated instruction in which RF or TF was set: RF is cleared, and a single step's exception is due.
+    #[cold]
+    pub(super) fn end_instruction(&mut self) {
+        self.regs.rflags &= !RFLAGS_RESUME;
+        if self.regs.single_steps() {
+            let event = event::encode(Event::debug());
+            let vmcb = self.vmcb_mut();
+            vmcb.save.dr6 |= DR6_SINGLE_STEP;
+            vmcb.control.event_injection = event;
+        }
     }
 
     fn in_shadow(&self) -> bool {
@@ -116,9 +325,11 @@ impl Vcpu {
     /// See [`crate::virt::Vcpu::inject`].
     pub fn inject(&mut self, event: Event) {
         assert!(event.kind == EventKind::Exception || !self.event_pending(), "an interrupt is injected when it can be taken");
-        if event.kind == EventKind::Nmi {
-            self.events.nmi = NmiBlocking::UntilIret;
-            self.vmcb_mut().control.intercept_events |= controls::INTERCEPT_IRET;
+        match (event.kind, self.events.hazards) {
+            (EventKind::Interrupt, GuestHazards::Tcg) => return self.deliver_virtually(event.vector),
+            (EventKind::Nmi, _) => self.block_nmis(),
+            _ if event.is_fault() => self.regs.rflags |= RFLAGS_RESUME,
+            _ => {}
         }
         self.vmcb_mut().control.event_injection = event::encode(event);
     }
@@ -126,6 +337,10 @@ impl Vcpu {
     /// Drops the event that is queued, the shadow and NMI blocking: another state has none of them.
     pub(super) fn forget_events(&mut self) {
         self.events.nmi = NmiBlocking::Off;
+        if matches!(self.events.at_entry, AtEntry::Deliver(_)) {
+            self.vmcb_mut().control.interrupt_control &= !V_IRQ;
+            self.end_delivery();
+        }
         let control = &mut self.vmcb_mut().control;
         control.event_injection = 0;
         control.interrupt_state = 0;
@@ -134,13 +349,24 @@ impl Vcpu {
 
     /// See [`crate::virt::Vcpu::event_pending`].
     pub fn event_pending(&self) -> bool {
-        self.vmcb().control.event_injection & event::VALID != 0
+        // One that waits although the guest has IF clear was put off by a fault of its own delivery.
+        self.vmcb().control.event_injection & event::VALID != 0 || self.delivery_pending() && self.regs.interrupts_enabled()
     }
 
     /// See [`crate::virt::Vcpu::request_interrupt_window`].
     pub fn request_interrupt_window(&mut self, window: Window) {
         self.events.interrupt_window = window;
-        self.vmcb_mut().control.interrupt_control &= !V_IRQ;
+        if self.delivery_pending() {
+            // The virtual interrupt is taken; the window is asked for again behind the delivery.
+            return;
+        }
+        let delivered = matches!(self.events.at_entry, AtEntry::Deliver(_));
+        self.events.ask_at_entry(AtEntry::of(window));
+        let control = &mut self.vmcb_mut().control;
+        control.interrupt_control &= !V_IRQ;
+        if delivered {
+            control.intercept_events |= controls::INTERCEPT_VINTR;
+        }
     }
 
     /// See [`crate::virt::Vcpu::request_nmi_window`].

@@ -31,6 +31,13 @@ fn table_from_raw(raw: &Raw) -> DescriptorTable {
     DescriptorTable { base: raw.base, limit: raw.limit as u16 }
 }
 
+/// Returns whether the guest executes 64-bit code.
+#[inline(always)]
+pub const fn runs_long_code(save: &SaveArea) -> bool {
+    const LONG: u16 = 1 << 9;
+    save.efer & crate::virt::efer::LMA != 0 && save.cs.attributes & LONG != 0
+}
+
 /// Writes `state`, and the CPL that follows from SS.
 pub fn store(save: &mut SaveArea, state: &CpuState) {
     store_segments(save, state);
@@ -135,6 +142,16 @@ mod tests {
         store(&mut save, &state);
         assert_eq!((save.cpl, save.efer), (3, 0x1d01));
         assert_eq!(load(&save), state);
+    }
+
+    #[test]
+    fn long_code_is_64_bit_code_in_long_mode_only() {
+        let mut save = save_area();
+        for (efer, attributes, long) in [(0xd01, 0xa09b, true), (0xd01, 0xc09b, false), (0x901, 0xa09b, false)] {
+            let code = Segment { selector: 8, attributes, limit: u32::MAX, base: 0 };
+            store(&mut save, &CpuState { efer, ..CpuState::flat(code, code) });
+            assert_eq!(runs_long_code(&save), long, "{efer:#x} {attributes:#x}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod events;
 mod guest;
 mod host;
 mod permission;
+mod system;
 mod vcpu;
 mod vmcb;
 

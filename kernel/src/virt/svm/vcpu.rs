@@ -1,6 +1,6 @@
 //! The vCPU: a VMCB and the registers beside it.
 //!
-//! The second half, [`super::events`], is what SVM leaves to software.
+//! The second half is what SVM leaves to software: [`super::events`], and [`super::system`] for control and debug registers.
 //!
 //! Invariants: `regs` is current while the guest does not run; EVENTINJ is the only queue of events.
 
@@ -8,51 +8,58 @@
 #![allow(unsafe_code)]
 
 use super::decode::{self, code};
-use super::events::Events;
+use super::events::{EntryVerdict, Events, Preparation};
 use super::host::{self, EnabledCpu};
+use super::system::SystemRegisters;
 use super::vmcb::{INTERRUPT_SHADOW, TlbControl, V_TPR, Vmcb};
 use super::{controls, efer, entry, event, guest, permission};
-use crate::addr::{Hpa, Hva};
+use crate::addr::{Gpa, Hpa, Hva};
 use crate::arch::direct_map::image_hpa;
+use crate::arch::quirks;
+use crate::virt::breakpoints::DebugUse;
 use crate::virt::debug::DebugAddresses;
-use crate::virt::exit::{Event, Exit, IoAccess};
-use crate::virt::face::{ControlRegisters, RawExit, RawReason, Runs, Window};
+use crate::virt::exit::{Event, Exit, IoAccess, SystemMove};
+use crate::virt::face::{ControlRegisters, LongCode, MsrAccess, RawExit, RawReason, Runs};
 use crate::virt::frame::ControlFrame;
-use crate::virt::state::{CpuState, Gpr, Regs};
+use crate::virt::state::{CpuState, Gpr, RFLAGS_RESUME, RFLAGS_TRAP, Regs};
 use crate::virt::tag::{Sharing, TlbTag};
-
-const RFLAGS_RESUME: u64 = 1 << 16;
 
 /// A vCPU on SVM.
 pub struct Vcpu {
     pub(super) regs: Regs,
     frame: ControlFrame,
     /// The host's VMCB of the CPU on which the vCPU is loaded.
-    host: Option<Hpa>,
+    pub(super) host: Option<Hpa>,
     /// The same of the CPU on which it was loaded last.
     last_host: Option<Hpa>,
+    /// The one that an entry takes: `host`, while the vCPU is loaded.
+    entry_host: Hpa,
     debug_addresses: DebugAddresses,
     sharing: Sharing,
     how_to_flush: TlbControl,
     pub(super) events: Events,
+    pub(super) system: SystemRegisters,
 }
 
 impl Vcpu {
     /// Makes a vCPU whose VMCB is `frame`.
     pub fn new(frame: ControlFrame) -> Self {
+        let hazards = quirks::guest_hazards();
         let mut vcpu = Self {
             regs: Regs::default(),
+            entry_host: frame.hpa(),
             frame,
             host: None,
             last_host: None,
             debug_addresses: DebugAddresses::default(),
             sharing: Sharing::Shared,
             how_to_flush: if host::flushes_by_asid() { TlbControl::ThisAsid } else { TlbControl::All },
-            events: Events::new(),
+            events: Events::new(hazards),
+            system: SystemRegisters::new(hazards),
         };
         let io_map = image_hpa(Hva::new(&raw const permission::IO_MAP as u64));
         let msr_map = image_hpa(Hva::new(&raw const permission::MSR_MAP as u64));
-        controls::set_up(&mut vcpu.vmcb_mut().control, io_map, msr_map);
+        controls::set_up(&mut vcpu.vmcb_mut().control, io_map, msr_map, hazards);
         vcpu
     }
 
@@ -92,6 +99,7 @@ impl Vcpu {
             self.flush();
         }
         self.host = Some(host);
+        self.entry_host = host;
         self.last_host = Some(host);
         self.debug_addresses.load();
     }
@@ -99,21 +107,22 @@ impl Vcpu {
     /// See [`crate::virt::Vcpu::unload`].
     pub fn unload(&mut self) {
         assert!(self.host.take().is_some(), "a vCPU is unloaded where it was loaded");
+        self.events.preparation = Preparation::Due;
         self.debug_addresses = DebugAddresses::read();
     }
 
     /// Switches to the guest and back.
     #[inline(always)]
-    fn switch(&mut self, host: Hpa) {
+    fn switch(&mut self) {
         let Regs { gpr, rip, rflags } = self.regs;
         let save = &mut self.vmcb_mut().save;
         save.rax = gpr[Gpr::Rax as usize];
         save.rsp = gpr[Gpr::Rsp as usize];
         save.rip = rip;
         save.rflags = rflags;
-        // SAFETY: 1. `load` got proof that SVM is on and runs on this CPU; the caller has interrupts off. 2. `set_memory`'s
-        // caller vouches for the table. 3. `load` filled the host's page. 4. References to the VMCB live in statements only.
-        unsafe { entry::run(&mut self.regs, self.frame.hpa(), host) };
+        // SAFETY: 1. `load` got proof that SVM is on and runs on this CPU, and `prepare_entry` has seen that it was called since
+        // `unload`; the caller has interrupts off. 2. `set_memory`'s caller vouches for the table. 3. `load` filled the host's page. 4. References to the VMCB live in statements only.
+        unsafe { entry::run(&mut self.regs, self.frame.hpa(), self.entry_host) };
     }
 
     /// Takes over what the exit left.
@@ -122,10 +131,10 @@ impl Vcpu {
         let Vmcb { control, save } = self.vmcb_mut();
         let (rax, rsp, rip, rflags) = (save.rax, save.rsp, save.rip, save.rflags);
         control.tlb_control = TlbControl::Nothing as u32;
-        if control.exit_interrupt_info & event::VALID != 0 {
-            control.event_injection = event::reinjection(control.exit_interrupt_info);
-        }
         let code = control.exit_code;
+        if control.exit_interrupt_info & event::VALID != 0 {
+            self.take_up_interrupted_delivery();
+        }
         self.regs.set(Gpr::Rax, rax);
         self.regs.set(Gpr::Rsp, rsp);
         self.regs.rip = rip;
@@ -136,11 +145,26 @@ impl Vcpu {
     /// See [`crate::virt::Vcpu::exit`].
     #[inline(never)]
     pub fn exit(&mut self) -> Exit {
+        if self.steps_over_iret()
+            && let Some(exit) = self.after_stepped_iret()
+        {
+            return exit;
+        }
         let control = &self.vmcb().control;
-        let raw = decode::RawExit { code: control.exit_code, info_1: control.exit_info_1, info_2: control.exit_info_2 };
+        let raw = decode::RawExit {
+            code: control.exit_code,
+            info_1: control.exit_info_1,
+            info_2: control.exit_info_2,
+            interrupted: control.exit_interrupt_info,
+        };
         match decode::decode(raw) {
             Exit::Handled => self.settle(),
             Exit::InterruptWindow => self.window_opened(),
+            Exit::System(SystemMove::ToDr7(_)) if self.system.has_hardware_breakpoints() => {
+                // The guest repeats the MOV, which the CPU carries out.
+                self.watch_dr7(DebugUse::Repeated);
+                Exit::Handled
+            }
             exit => exit,
         }
     }
@@ -164,12 +188,15 @@ impl Vcpu {
 
     /// See [`crate::virt::Vcpu::state`].
     pub fn state(&self) -> CpuState {
-        guest::load(&self.vmcb().save)
+        let state = guest::load(&self.vmcb().save);
+        CpuState { dr7: self.system.guest_dr7(state.dr7), ..state }
     }
 
     /// See [`crate::virt::Vcpu::set_state`].
     pub fn set_state(&mut self, state: &CpuState) {
-        guest::store(&mut self.vmcb_mut().save, state);
+        let dr7 = self.system.take_dr7(state.dr7);
+        self.watch_dr7(self.system.debug_use);
+        guest::store(&mut self.vmcb_mut().save, &CpuState { dr7, ..*state });
         self.forget_events();
     }
 
@@ -190,17 +217,29 @@ impl Vcpu {
         Ok(())
     }
 
+    /// See [`crate::virt::Vcpu::pat`].
+    pub fn pat(&self) -> u64 {
+        self.vmcb().save.pat
+    }
+
+    /// See [`crate::virt::Vcpu::set_pat`].
+    pub fn set_pat(&mut self, value: u64) {
+        self.vmcb_mut().save.pat = value;
+    }
+
     /// See [`crate::virt::Vcpu::set_cr2`].
     pub fn set_cr2(&mut self, cr2: u64) {
         self.vmcb_mut().save.cr2 = cr2;
     }
 
     /// See [`crate::virt::Vcpu::cr8`].
+    #[inline]
     pub fn cr8(&self) -> u8 {
         (self.vmcb().control.interrupt_control & V_TPR) as u8
     }
 
     /// See [`crate::virt::Vcpu::set_cr8`].
+    #[inline]
     pub fn set_cr8(&mut self, class: u8) {
         let control = &mut self.vmcb_mut().control;
         control.interrupt_control = (control.interrupt_control & !V_TPR) | (u64::from(class) & V_TPR);
@@ -221,7 +260,9 @@ impl Vcpu {
     #[inline(always)]
     pub fn advance_to(&mut self, rip: u64) {
         self.regs.rip = rip;
-        self.regs.rflags &= !RFLAGS_RESUME;
+        if self.regs.rflags & (RFLAGS_RESUME | RFLAGS_TRAP) != 0 {
+            self.end_instruction();
+        }
         self.vmcb_mut().control.interrupt_state &= !INTERRUPT_SHADOW;
     }
 
@@ -248,21 +289,52 @@ impl Vcpu {
 impl Runs for Vcpu {
     const CPUID: RawReason = code::CPUID;
     const PORT: RawReason = code::IOIO;
+    const HALT: RawReason = code::HLT;
+    const FAULT: RawReason = code::NPF;
+    const WINDOW: RawReason = code::VINTR;
 
     /// # Panics
     /// If it is not loaded.
     #[inline(always)]
     fn enter(&mut self) -> RawReason {
-        let host = self.host.expect("a vCPU is loaded before it runs");
-        if self.events.interrupt_window == Window::Open {
-            self.open_window();
+        if self.events.preparation == Preparation::Due && self.prepare_entry() == EntryVerdict::PutOff {
+            return code::SHADOWED_WINDOW;
         }
-        self.switch(host);
+        self.switch();
         self.take_over()
+    }
+
+    #[inline(always)]
+    fn msr_access(&self, reason: RawReason) -> Option<MsrAccess> {
+        let access = if self.vmcb().control.exit_info_1 == 0 { MsrAccess::Read } else { MsrAccess::Write };
+        (reason == code::MSR).then_some(access)
     }
 
     #[inline(always)]
     fn port_access(&self) -> Option<IoAccess> {
         decode::io_access(self.vmcb().control.exit_info_1)
+    }
+
+    #[inline(always)]
+    fn fault_address(&self) -> Gpa {
+        Gpa::new(self.vmcb().control.exit_info_2)
+    }
+
+    #[inline(always)]
+    fn is_data_access(&self) -> bool {
+        decode::is_data_access(self.vmcb().control.exit_info_1) && !self.event_pending() && !self.steps_over_iret()
+    }
+
+    #[inline(always)]
+    fn long_code(&self) -> Option<LongCode> {
+        let save = &self.vmcb().save;
+        guest::runs_long_code(save).then_some(LongCode { cr3: save.cr3, cr4: save.cr4, cpl: save.cpl })
+    }
+
+    fn take_up_window(&mut self) {
+        if self.steps_over_iret() {
+            self.after_stepped_iret();
+        }
+        self.window_opened();
     }
 }

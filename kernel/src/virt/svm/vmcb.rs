@@ -19,7 +19,9 @@ pub struct Controls {
     pub intercept_events: u32,
     /// See [`super::controls`].
     pub intercept_instructions: u32,
-    _gap_014: [u8; 0x40 - 0x14],
+    /// See [`super::controls`].
+    pub intercept_more: u32,
+    _gap_018: [u8; 0x40 - 0x18],
     /// Physical address of the I/O permission map.
     pub iopm_base: u64,
     /// Physical address of the MSR permission map.
@@ -143,6 +145,8 @@ pub enum TlbControl {
 pub const V_TPR: u64 = 0xf;
 /// `interrupt_control`: a virtual interrupt is pending.
 pub const V_IRQ: u64 = 1 << 8;
+/// `interrupt_control`: where that interrupt's vector begins.
+pub const V_INTR_VECTOR_SHIFT: u32 = 32;
 /// `interrupt_control`: that interrupt does not look at CR8.
 pub const V_IGN_TPR: u64 = 1 << 20;
 /// `interrupt_control`: the guest's IF and CR8 mask virtual interrupts only; physical ones follow the host's IF.

@@ -10,7 +10,7 @@
 //!  CR0.CD,NW 0, EPT is WB        its own value   likewise
 //!  CR4.MCE   1, host's concern   its own value   likewise
 //!  CR4.VMXE  1, VMX wants it     0               #GP(0)
-//!  CR4 rest  0, not offered      0               #GP(0)
+//!  CR4 rest  0, not offered      0               #GP(0): what CPUID hides, too
 //! ```
 //!
 //! Running the instruction again, after the shadow's bits have become what the guest writes, leaves all of the
@@ -42,9 +42,8 @@ pub mod cr4 {
     pub const MCE: u64 = 1 << 6;
     /// VMX enable.
     pub const VMXE: u64 = 1 << 13;
-    /// VME, PVI, TSD, DE, PSE, PAE, PGE, PCE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP: what a
-    /// guest may have; the CPU itself refuses those it lacks.
-    pub const GUEST_OWNED: u64 = 0b11_1111 | 0b1_1111 << 7 | 0b11 << 16 | 1 << 18 | 0b11 << 20;
+    /// What a guest may have and the hardware holds; a vCPU has those of them that its CPUID announces.
+    pub const GUEST_OWNED: u64 = crate::virt::cr4::KNOWN & !MCE;
     /// Owned by the host.
     pub const MASK: u64 = !GUEST_OWNED;
     /// The host's values of the owned bits.
@@ -74,9 +73,9 @@ pub const fn write_cr0(value: u64) -> Write {
     Write::Retry { shadow: value & cr0::MASK }
 }
 
-/// Judges a write of `value` to CR4.
-pub const fn write_cr4(value: u64) -> Write {
-    if value & cr4::MASK & !cr4::SHADOWED != 0 {
+/// Judges a write of `value` to CR4 where CPUID announces `offered`.
+pub const fn write_cr4(value: u64, offered: u64) -> Write {
+    if value & !(offered & crate::virt::cr4::KNOWN) != 0 {
         return Write::Refuse;
     }
     Write::Retry { shadow: value & cr4::SHADOWED }
@@ -113,12 +112,15 @@ mod tests {
 
     #[test]
     fn cr4_bits_that_are_not_offered_are_refused() {
-        assert_eq!(write_cr4(0x6f0), Write::Retry { shadow: cr4::MCE });
-        for bit in [cr4::VMXE, 1 << 12, 1 << 14, 1 << 22, 1 << 23, 1 << 63] {
-            assert_eq!(write_cr4(bit | 0x20), Write::Refuse, "{bit:#x}");
+        assert_eq!(write_cr4(0x6f0, u64::MAX), Write::Retry { shadow: cr4::MCE });
+        for bit in [cr4::VMXE, 1 << 12, 1 << 14, 1 << 17, 1 << 22, 1 << 23, 1 << 63] {
+            assert_eq!(write_cr4(bit | 0x20, u64::MAX), Write::Refuse, "{bit:#x}");
         }
-        // What Linux sets: PSE, PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP.
-        assert_eq!(0x37_0eb0 & cr4::MASK, 0);
+        assert_eq!(write_cr4(1 << 20, u64::MAX), Write::Retry { shadow: 0 });
+        assert_eq!(write_cr4(1 << 20, !(1 << 20)), Write::Refuse, "SMEP that CPUID hides");
+        assert_eq!(write_cr4(cr4::MCE, !cr4::MCE), Write::Refuse, "MCE that CPUID hides");
+        // What Linux sets: PSE, PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE, SMEP, SMAP.
+        assert_eq!(0x35_0eb0 & cr4::MASK, 0);
     }
 
     #[test]

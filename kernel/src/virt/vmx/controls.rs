@@ -71,9 +71,11 @@ control_bits!(
         RDRAND_EXITING = 11;
         ENABLE_INVPCID = 12;
         ENABLE_VM_FUNCTIONS = 13;
+        ENCLS_EXITING = 15;
         RDSEED_EXITING = 16;
         ENABLE_PML = 17;
         ENABLE_XSAVES = 20;
+        ENCLV_EXITING = 28;
     }
 );
 control_bits!(
@@ -207,15 +209,18 @@ pub mod requests {
     };
 
     /// Ports are all emulated, so no I/O bitmaps. CR8 exits rather than a TPR shadow: the local APIC's model then
-    /// owns the task priority alone, and Linux never writes CR8. With EPT the guest owns CR3 and INVLPG.
+    /// owns the task priority alone, and Linux never writes CR8. With EPT the guest owns CR3 and INVLPG. MOV to a debug register exits as
+    /// long as no breakpoint is enabled: then exits that are answered at once need not look for any.
     pub const PRIMARY: Request = Request {
         on: Primary::HLT_EXITING
+            .union(Primary::TSC_OFFSETTING)
             .union(Primary::MWAIT_EXITING)
             .union(Primary::MONITOR_EXITING)
             .union(Primary::RDPMC_EXITING)
             .union(Primary::CR8_LOAD_EXITING)
             .union(Primary::CR8_STORE_EXITING)
             .union(Primary::UNCONDITIONAL_IO_EXITING)
+            .union(Primary::MOV_DR_EXITING)
             .union(Primary::MSR_BITMAPS)
             .union(Primary::SECONDARY_CONTROLS)
             .bits(),
@@ -224,23 +229,34 @@ pub mod requests {
             .union(Primary::CR3_LOAD_EXITING)
             .union(Primary::CR3_STORE_EXITING)
             .union(Primary::TPR_SHADOW)
-            .union(Primary::MOV_DR_EXITING)
             .union(Primary::IO_BITMAPS)
             .union(Primary::INTERRUPT_WINDOW_EXITING)
             .union(Primary::NMI_WINDOW_EXITING)
+            .union(Primary::MONITOR_TRAP_FLAG)
+            .union(Primary::PAUSE_EXITING)
             .bits(),
         optional: 0,
     };
 
-    /// RDTSCP and INVPCID run in the guest where the CPU has them: CPUID shows them there.
+    /// What CPUID hides is not enabled, so that it raises #UD: RDTSCP and RDPID, INVPCID, XSAVES, TPAUSE and UMWAIT, PCONFIG.
+    /// ENCLS and ENCLV need no enabling: they exit, on CPUs that have them.
     pub const SECONDARY: Request = Request {
         on: Secondary::ENABLE_EPT
             .union(Secondary::ENABLE_VPID)
             .union(Secondary::UNRESTRICTED_GUEST)
             .union(Secondary::WBINVD_EXITING)
             .bits(),
-        off: Secondary::ENABLE_VM_FUNCTIONS.union(Secondary::ENABLE_XSAVES).union(Secondary::ENABLE_PML).bits(),
-        optional: Secondary::ENABLE_RDTSCP.union(Secondary::ENABLE_INVPCID).bits(),
+        off: Secondary::ENABLE_VM_FUNCTIONS
+            .union(Secondary::ENABLE_XSAVES)
+            .union(Secondary::ENABLE_PML)
+            .union(Secondary::ENABLE_RDTSCP)
+            .union(Secondary::ENABLE_INVPCID)
+            .union(Secondary::DESCRIPTOR_TABLE_EXITING)
+            .union(Secondary::VIRTUALIZE_APIC_ACCESSES)
+            .union(Secondary::RDRAND_EXITING)
+            .union(Secondary::RDSEED_EXITING)
+            .bits(),
+        optional: Secondary::ENCLS_EXITING.union(Secondary::ENCLV_EXITING).bits(),
     };
 
     /// The preemption timer is not saved, so that each entry starts it afresh from a field that nobody writes again.

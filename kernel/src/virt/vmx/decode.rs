@@ -5,7 +5,7 @@
 
 use super::event::Interruption;
 use crate::addr::{Gpa, Gva};
-use crate::virt::exit::{Access, Exit, IoAccess, IoDirection, Width};
+use crate::virt::exit::{Access, Exit, IoAccess, IoDirection, TaskSource, TaskSwitch, Width};
 use crate::virt::state::Gpr;
 
 #[cfg(test)]
@@ -41,22 +41,37 @@ pub mod reason {
     pub const HLT: u16 = 12;
     pub const INVD: u16 = 13;
     pub const RDPMC: u16 = 15;
+    pub const RSM: u16 = 17;
     pub const VMCALL: u16 = 18;
     pub const VMCLEAR: u16 = 19;
     pub const VMXON: u16 = 27;
     pub const CONTROL_REGISTER: u16 = 28;
+    pub const DEBUG_REGISTER: u16 = 29;
     pub const IO_INSTRUCTION: u16 = 30;
     pub const RDMSR: u16 = 31;
     pub const WRMSR: u16 = 32;
     pub const MWAIT: u16 = 36;
     pub const MONITOR: u16 = 39;
+    pub const ENTRY_MACHINE_CHECK: u16 = 41;
     pub const EPT_VIOLATION: u16 = 48;
     pub const EPT_MISCONFIGURATION: u16 = 49;
     pub const INVEPT: u16 = 50;
+    pub const RDTSCP: u16 = 51;
     pub const PREEMPTION_TIMER: u16 = 52;
     pub const INVVPID: u16 = 53;
     pub const WBINVD: u16 = 54;
     pub const XSETBV: u16 = 55;
+    pub const INVPCID: u16 = 58;
+    pub const ENCLS: u16 = 60;
+    pub const XSAVES: u16 = 63;
+    pub const PCONFIG: u16 = 65;
+    pub const UMWAIT: u16 = 67;
+    pub const LOADIWKEY: u16 = 69;
+    pub const ENCLV: u16 = 70;
+    pub const ENQCMD: u16 = 72;
+    pub const ENQCMDS: u16 = 73;
+    pub const SEAMCALL: u16 = 76;
+    pub const UWRMSR: u16 = 81;
 }
 
 /// A set of reasons below 64.
@@ -118,6 +133,8 @@ pub enum Decoded {
     EntryFailed(u16),
     /// A control register; the back end's own.
     Control(ControlAccess),
+    /// A MOV to or from a debug register, the first one since there were no breakpoints.
+    DebugRegister,
     /// An NMI of the host's, which the exit has consumed.
     HostNmi,
     /// An exception that exits only so that the guest cannot hang the CPU by it: #DB or #AC, to be given to it.
@@ -156,18 +173,50 @@ pub const fn plain(raw: Reason) -> Option<Exit> {
 
 /// Decodes an exit that is not [`plain`].
 pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
-    if raw.entry_failed() {
-        return Decoded::EntryFailed(raw.basic());
-    }
     match raw.basic() {
+        // The error came up at the entry, or the CPU noticed it only then.
+        reason::ENTRY_MACHINE_CHECK if raw.entry_failed() => Decoded::Exit(Exit::MachineCheck),
+        failed if raw.entry_failed() => Decoded::EntryFailed(failed),
+        reason::TASK_SWITCH => Decoded::Exit(Exit::TaskSwitch(task_switch(info.qualification()))),
         reason::EPT_VIOLATION => Decoded::Exit(ept_violation(info)),
         reason::IO_INSTRUCTION => Decoded::Exit(Exit::Io(port_access(info.qualification()))),
         reason::RDPMC => Decoded::GeneralProtection,
         reason::EXCEPTION_OR_NMI => exception(raw, info.interruption()),
         reason::CONTROL_REGISTER => control(raw, info.qualification()),
+        reason::DEBUG_REGISTER => Decoded::DebugRegister,
         reason::EPT_MISCONFIGURATION => Decoded::Misconfigured(info.guest_physical()),
+        basic if is_hidden_instruction(basic) => Decoded::Exit(Exit::Undefined),
         _ => Decoded::Exit(unknown(raw)),
     }
+}
+
+/// Returns whether a reason is an instruction's that CPUID hides. Most exit only where a control asks for it, which none
+/// of ours does; SEAMCALL and TDCALL exit on every CPU that has them, and ENCLS where it is asked for.
+const fn is_hidden_instruction(basic: u16) -> bool {
+    use reason::*;
+    // VMFUNC lies between the first two, TPAUSE between the third two, and the last six are SEAMCALL, TDCALL, RDMSRLIST, WRMSRLIST,
+    // URDMSR and UWRMSR.
+    matches!(
+        basic,
+        RSM | RDTSCP
+            | INVPCID..=ENCLS
+            | XSAVES..=PCONFIG
+            | UMWAIT..=LOADIWKEY
+            | ENCLV
+            | ENQCMD..=ENQCMDS
+            | SEAMCALL..=UWRMSR
+    )
+}
+
+/// SDM 3C "Exit Qualification for Task Switches".
+const fn task_switch(q: u64) -> TaskSwitch {
+    let source = match q >> 30 & 3 {
+        0 => TaskSource::Call,
+        1 => TaskSource::Iret,
+        2 => TaskSource::Jump,
+        _ => TaskSource::Gate,
+    };
+    TaskSwitch { source, selector: q as u16 }
 }
 
 const fn unknown(raw: Reason) -> Exit {
@@ -179,9 +228,6 @@ const fn unknown(raw: Reason) -> Exit {
 #[inline]
 pub fn ept_violation(info: &impl Information) -> Exit {
     const WRITE: u64 = 1 << 1;
-    const FETCH: u64 = 1 << 2;
-    const LINEAR_VALID: u64 = 1 << 7;
-    const TRANSLATED: u64 = 1 << 8;
     let q = info.qualification();
     let during_walk = q & LINEAR_VALID != 0 && q & TRANSLATED == 0;
     let access = match q {
@@ -197,7 +243,19 @@ pub fn ept_violation(info: &impl Information) -> Exit {
     }
 }
 
+const FETCH: u64 = 1 << 2;
+const LINEAR_VALID: u64 = 1 << 7;
+const TRANSLATED: u64 = 1 << 8;
+
+/// Returns whether an EPT violation is an instruction's access to data, and no return from an NMI.
+#[inline(always)]
+pub const fn is_data_access(qualification: u64) -> bool {
+    let known = LINEAR_VALID | TRANSLATED;
+    qualification & (known | FETCH) == known && !nmi_unblocked_by_iret(qualification)
+}
+
 /// Whether an EPT violation's IRET had unblocked NMIs already (qualification bit 12).
+#[inline(always)]
 pub const fn nmi_unblocked_by_iret(qualification: u64) -> bool {
     qualification & (1 << 12) != 0
 }
@@ -215,14 +273,15 @@ pub const fn port_access(q: u64) -> IoAccess {
     IoAccess { port: (q >> 16) as u16, width, direction, string: q & (1 << 4) != 0 }
 }
 
-/// Only #DB, #AC and #MC are asked for, see `vcpu::EXCEPTIONS`. A machine check of the host's while the guest ran is
-/// reported as unknown: whose memory was hit is not known, and the partition must not go on.
+/// Only #DB, #AC and #MC are asked for, see `setup::EXCEPTIONS`.
 fn exception(raw: Reason, interruption: Interruption) -> Decoded {
     const DEBUG: u8 = 1;
     const ALIGNMENT: u8 = 17;
+    const MACHINE_CHECK: u8 = 18;
     match interruption.vector() {
         _ if interruption.is_nmi() => Decoded::HostNmi,
         DEBUG | ALIGNMENT => Decoded::Reflect(interruption),
+        MACHINE_CHECK => Decoded::Exit(Exit::MachineCheck),
         _ => Decoded::Exit(unknown(raw)),
     }
 }

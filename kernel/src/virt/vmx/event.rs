@@ -125,6 +125,12 @@ impl EntryEvent {
     pub const fn is_nmi(self) -> bool {
         Interruption(self.info).is_nmi()
     }
+
+    /// Whether it is an exception that [`Event::is_fault`] calls a fault.
+    pub const fn is_fault(self) -> bool {
+        let exception = Event { kind: EventKind::Exception, vector: self.info as u8, error_code: None };
+        Interruption(self.info).kind() == Kind::HardwareException as u32 && exception.is_fault()
+    }
 }
 
 #[cfg(test)]

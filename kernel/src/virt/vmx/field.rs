@@ -142,7 +142,10 @@ pub mod control {
     fields! {
         VPID: Field<Bits16> = 0x0000;
         MSR_BITMAP: Field<Bits64> = 0x2004;
+        TSC_OFFSET: Field<Bits64> = 0x2010;
         EPT_POINTER: Field<Bits64> = 0x201a;
+        ENCLS_EXITING_BITMAP: Field<Bits64> = 0x202e;
+        ENCLV_EXITING_BITMAP: Field<Bits64> = 0x2036;
         PIN_BASED: Field<Bits32> = 0x4000;
         PRIMARY: Field<Bits32> = 0x4002;
         EXCEPTION_BITMAP: Field<Bits32> = 0x4004;

@@ -10,7 +10,7 @@ use super::control_register::{cr0, cr4, guest_view, real_cr0, real_cr4};
 use super::controls::EntryControls;
 use super::field::{SegmentFields, control, guest};
 use crate::virt::efer;
-use crate::virt::face::ControlRegisters;
+use crate::virt::face::{ControlRegisters, LongCode};
 use crate::virt::state::{CpuState, DescriptorTable, Segment};
 
 /// SDM 3C "Guest Register State": access rights that exist.
@@ -119,7 +119,16 @@ pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
     }
 }
 
+/// Reads what a fetch of 64-bit code depends on.
+#[inline(always)]
+pub fn long_code(vmcs: &CurrentVmcs<'_>) -> LongCode {
+    let control = read_control_registers(vmcs);
+    let cpl = (vmcs.read(guest::SS.attributes) >> 5) as u8 & 3;
+    LongCode { cr3: control.cr3, cr4: control.cr4, cpl }
+}
+
 /// Whether the guest executes 64-bit code.
+#[inline]
 pub fn in_64_bit_mode(vmcs: &CurrentVmcs<'_>) -> bool {
     const CS_LONG: u32 = 1 << 13;
     vmcs.read(guest::EFER) & efer::LMA != 0 && vmcs.read(guest::CS.attributes) & CS_LONG != 0

@@ -35,22 +35,15 @@ const PASSED: [u32; 12] = [
 ];
 
 impl MsrBitmap {
-    /// The page for a CPU with or without RDTSCP: only with it is IA32_TSC_AUX there and switched.
-    const fn new(also: &[u32]) -> Self {
-        let mut page = Self([0xff; 4096]);
-        page.pass(&PASSED);
-        page.pass(also);
-        page
-    }
-
-    const fn pass(&mut self, numbers: &[u32]) {
-        let mut i = 0;
-        while i < numbers.len() {
-            let (byte, bit) = Self::position(numbers[i]);
-            self.0[byte] &= !bit;
-            self.0[WRITES + byte] &= !bit;
+    const fn new() -> Self {
+        let (mut page, mut i) = (Self([0xff; 4096]), 0);
+        while i < PASSED.len() {
+            let (byte, bit) = Self::position(PASSED[i]);
+            page.0[byte] &= !bit;
+            page.0[WRITES + byte] &= !bit;
             i += 1;
         }
+        page
     }
 
     /// Byte and bit of a register in the reads' half.
@@ -64,10 +57,8 @@ impl MsrBitmap {
     }
 }
 
-/// For CPUs without RDTSCP in the guest.
-pub static PLAIN: MsrBitmap = MsrBitmap::new(&[]);
-/// For CPUs with it.
-pub static WITH_TSC_AUX: MsrBitmap = MsrBitmap::new(&[msr::TSC_AUX]);
+/// Every guest's.
+pub static PAGE: MsrBitmap = MsrBitmap::new();
 
 #[cfg(test)]
 mod tests {
@@ -76,7 +67,7 @@ mod tests {
     #[test]
     fn the_extremes_of_each_quarter_exit() {
         for byte in [0, 1023, 1024, 2047, 2048, 3071, 3072, 4095] {
-            assert_eq!(PLAIN.0[byte], 0xff, "byte {byte}");
+            assert_eq!(PAGE.0[byte], 0xff, "byte {byte}");
         }
         assert_eq!(MsrBitmap::position(0x1fff), (1023, 0x80));
         assert_eq!(MsrBitmap::position(0xc000_1fff), (2047, 0x80));
@@ -84,12 +75,10 @@ mod tests {
 
     #[test]
     fn exactly_the_listed_registers_pass_in_both_directions() {
-        let passed = |page: &MsrBitmap| page.0.iter().map(|b| b.count_zeros()).sum::<u32>();
-        assert_eq!(passed(&PLAIN), 2 * 12);
-        assert_eq!(passed(&WITH_TSC_AUX), 2 * 13);
+        assert_eq!(PAGE.0.iter().map(|b| b.count_zeros()).sum::<u32>(), 2 * 12);
         // KERNEL_GS_BASE is c0000102: byte 0x20 of the second quarter, bit 2.
-        assert_eq!((PLAIN.0[1024 + 0x20] & 4, PLAIN.0[3072 + 0x20] & 4), (0, 0));
+        assert_eq!((PAGE.0[1024 + 0x20] & 4, PAGE.0[3072 + 0x20] & 4), (0, 0));
         // SYSENTER_CS is 174: byte 0x2e, bit 4.
-        assert_eq!((PLAIN.0[0x2e] & 0x10, PLAIN.0[2048 + 0x2e] & 0x10), (0, 0));
+        assert_eq!((PAGE.0[0x2e] & 0x10, PAGE.0[2048 + 0x2e] & 0x10), (0, 0));
     }
 }

@@ -3,7 +3,6 @@
 // UNSAFETY: reads and writes registers; none of them matters to code that neither executes SYSCALL nor SWAPGS.
 #![allow(unsafe_code)]
 
-use super::capability::Settings;
 use crate::arch::instr::{rdmsr, wrmsr};
 use crate::virt::state::CpuState;
 
@@ -23,7 +22,6 @@ pub mod number {
     pub const FS_BASE: u32 = 0xc000_0100;
     pub const GS_BASE: u32 = 0xc000_0101;
     pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
-    pub const TSC_AUX: u32 = 0xc000_0103;
 }
 
 /// A vCPU's values of those registers.
@@ -34,18 +32,15 @@ pub struct GuestMsrs {
     cstar: u64,
     sfmask: u64,
     kernel_gs_base: u64,
-    /// Only where RDTSCP runs in the guest: else the register may not exist.
-    tsc_aux: Option<u64>,
 }
 
 impl GuestMsrs {
     /// As after a reset.
-    pub const fn new(settings: &Settings) -> Self {
-        let tsc_aux = if settings.rdtscp() { Some(0) } else { None };
-        Self { star: 0, lstar: 0, cstar: 0, sfmask: 0, kernel_gs_base: 0, tsc_aux }
+    pub const fn new() -> Self {
+        Self { star: 0, lstar: 0, cstar: 0, sfmask: 0, kernel_gs_base: 0 }
     }
 
-    /// Takes over what a state says; it says nothing of IA32_TSC_AUX.
+    /// Takes over what a state says.
     pub fn set(&mut self, state: &CpuState) {
         *self = Self {
             star: state.star,
@@ -53,7 +48,6 @@ impl GuestMsrs {
             cstar: state.cstar,
             sfmask: state.sfmask,
             kernel_gs_base: state.kernel_gs_base,
-            tsc_aux: self.tsc_aux,
         };
     }
 
@@ -68,7 +62,7 @@ impl GuestMsrs {
 
     /// Reads this CPU's registers.
     pub fn save(&mut self) {
-        // SAFETY: a CPU with EPT has the registers of 64-bit mode; TSC_AUX is there with RDTSCP.
+        // SAFETY: a CPU with EPT has the registers of 64-bit mode.
         let read = |number| unsafe { rdmsr(number) };
         *self = Self {
             star: read(number::STAR),
@@ -76,7 +70,6 @@ impl GuestMsrs {
             cstar: read(number::CSTAR),
             sfmask: read(number::SFMASK),
             kernel_gs_base: read(number::KERNEL_GS_BASE),
-            tsc_aux: self.tsc_aux.map(|_| read(number::TSC_AUX)),
         };
     }
 
@@ -89,8 +82,5 @@ impl GuestMsrs {
         write(number::CSTAR, self.cstar);
         write(number::SFMASK, self.sfmask);
         write(number::KERNEL_GS_BASE, self.kernel_gs_base);
-        if let Some(value) = self.tsc_aux {
-            write(number::TSC_AUX, value);
-        }
     }
 }

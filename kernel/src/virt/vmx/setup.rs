@@ -7,6 +7,7 @@
 use super::capability::Settings;
 use super::control::CurrentVmcs;
 use super::control_register::{cr0, cr4};
+use super::controls::Secondary;
 use super::field::{control, guest};
 use super::msr_bitmap;
 use crate::addr::{Hpa, Hva};
@@ -23,6 +24,7 @@ pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
     vmcs.write(control::SECONDARY, settings.secondary);
     vmcs.write(control::EXIT, settings.exit);
     vmcs.write(control::ENTRY, settings.entry);
+    write_enclave_bitmaps(vmcs, Secondary::from_bits_retain(settings.secondary));
     vmcs.write(control::EXCEPTION_BITMAP, EXCEPTIONS);
     // No page fault exits: bit 14 of the bitmap is clear, and mask and match make every error code "equal".
     vmcs.write(control::PAGE_FAULT_MASK, 0);
@@ -32,9 +34,20 @@ pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
     vmcs.write(control::EXIT_MSR_LOAD_COUNT, 0);
     vmcs.write(control::ENTRY_MSR_LOAD_COUNT, 0);
     vmcs.write(control::ENTRY_INTERRUPTION, 0);
-    vmcs.write(control::MSR_BITMAP, msr_bitmap_address(settings).as_u64());
+    vmcs.write(control::MSR_BITMAP, msr_bitmap_address().as_u64());
     vmcs.write(control::CR0_MASK, cr0::MASK);
     vmcs.write(control::CR4_MASK, cr4::MASK);
+    vmcs.write(control::TSC_OFFSET, 0);
+}
+
+/// Makes every function of ENCLS and ENCLV exit; the fields exist only with the controls.
+fn write_enclave_bitmaps(vmcs: &mut CurrentVmcs<'_>, secondary: Secondary) {
+    if secondary.contains(Secondary::ENCLS_EXITING) {
+        vmcs.write(control::ENCLS_EXITING_BITMAP, u64::MAX);
+    }
+    if secondary.contains(Secondary::ENCLV_EXITING) {
+        vmcs.write(control::ENCLV_EXITING_BITMAP, u64::MAX);
+    }
 }
 
 /// Writes the guest fields that stay as they are, or that the CPU alone changes.
@@ -49,7 +62,6 @@ pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
     vmcs.write(guest::DEBUGCTL, 0);
 }
 
-fn msr_bitmap_address(settings: &Settings) -> Hpa {
-    let page = if settings.rdtscp() { &msr_bitmap::WITH_TSC_AUX } else { &msr_bitmap::PLAIN };
-    direct_map::image_hpa(Hva::new(core::ptr::from_ref(page) as u64))
+fn msr_bitmap_address() -> Hpa {
+    direct_map::image_hpa(Hva::new(core::ptr::from_ref(&msr_bitmap::PAGE) as u64))
 }

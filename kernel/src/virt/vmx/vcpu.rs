@@ -13,25 +13,29 @@
 // UNSAFETY: enters the guest, and relies on which VMCS is current; `residency` tells.
 #![allow(unsafe_code)]
 
+mod debugging;
 mod events;
 mod exits;
 mod registers;
 
 use super::capability::Settings;
 use super::control::{CpuTag, CurrentVmcs, EnabledCpu, Vmcs};
+use super::control_register::cr4;
 use super::controls::Primary;
-use super::decode::{Reason, plain, port_access, reason};
+use super::decode::{Reason, is_data_access, plain, port_access, reason};
 use super::entry::{Context, Launch, REFUSED, switch};
-use super::event::EntryEvent;
+use super::event::{EntryEvent, Interruption};
 use super::field::{control, guest, info};
 use super::flush::{self, Eptp};
+use super::guest_state::{self, in_64_bit_mode};
 use super::msrs::GuestMsrs;
 use super::setup;
-use crate::addr::Hpa;
+use crate::addr::{Gpa, Hpa};
 use crate::arch::instr::vmx::{read_cr2, read_dr6, write_cr2, write_dr6};
+use crate::virt::breakpoints::DebugUse;
 use crate::virt::debug::DebugAddresses;
 use crate::virt::exit::{Exit, IoAccess};
-use crate::virt::face::{RawReason, Runs};
+use crate::virt::face::{LongCode, MsrAccess, RawReason, Runs};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::Gpr;
 use crate::virt::tag::{Sharing, TlbTag};
@@ -80,8 +84,8 @@ struct Live {
 impl Live {
     const DR6_RESET: u64 = 0xffff_0ff0;
 
-    fn new(settings: &Settings) -> Self {
-        Self { msrs: GuestMsrs::new(settings), breakpoints: DebugAddresses::default(), dr6: Self::DR6_RESET, cr2: 0 }
+    fn new() -> Self {
+        Self { msrs: GuestMsrs::new(), breakpoints: DebugAddresses::default(), dr6: Self::DR6_RESET, cr2: 0 }
     }
 
     /// Takes them from this CPU.
@@ -106,7 +110,10 @@ impl Live {
 pub struct Vcpu {
     context: Context,
     residency: Residency,
+    /// Current only while the vCPU is loaded: one look tells both.
     cached: Cached,
+    /// What it was at the last unload.
+    kept: Cached,
     pointers: Pointers,
     /// For the next entry: injected, or interrupted in its delivery by the last exit.
     queued: Option<EntryEvent>,
@@ -115,6 +122,10 @@ pub struct Vcpu {
     settings: &'static Settings,
     /// The primary controls as the VMCS has them: the windows come and go.
     primary: Primary,
+    /// While it is unused, MOV to and from debug registers exits.
+    debug_use: DebugUse,
+    /// Bits of CR4 that CPUID announces.
+    offered_cr4: u64,
     /// CR8.
     task_priority: u8,
     live: Live,
@@ -134,14 +145,17 @@ impl Vcpu {
             context: Context::default(),
             residency: Residency::Unloaded,
             cached: Cached::Unknown,
+            kept: Cached::Unknown,
             pointers: Pointers::Changed,
             queued: None,
             memory: None,
             vmcs,
             settings,
             primary: Primary::from_bits_retain(settings.primary),
+            debug_use: DebugUse::Unused,
+            offered_cr4: crate::virt::cr4::KNOWN,
             task_priority: 0,
-            live: Live::new(settings),
+            live: Live::new(),
             last_cpu: None,
         }
     }
@@ -154,7 +168,18 @@ impl Vcpu {
             vmcs.write(control::VPID, tag.number());
         });
         self.memory = Some(Memory { eptp, tag });
-        self.cached = Cached::Unknown;
+        (self.cached, self.kept) = (Cached::Unknown, Cached::Unknown);
+    }
+
+    /// See [`crate::virt::Vcpu::offer_cr4`].
+    pub fn offer_cr4(&mut self, bits: u64) {
+        self.offered_cr4 = bits;
+        self.with_vmcs(|vmcs| vmcs.write(control::CR4_MASK, !(bits & cr4::GUEST_OWNED)));
+    }
+
+    /// See [`crate::virt::Vcpu::set_tsc_offset`].
+    pub fn set_tsc_offset(&mut self, offset: u64) {
+        self.with_vmcs(|vmcs| vmcs.write(control::TSC_OFFSET, offset));
     }
 
     /// Makes the vCPU resident on the calling CPU.
@@ -167,9 +192,7 @@ impl Vcpu {
         self.vmcs.make_current();
         self.residency = Residency::Loaded;
         let is_elsewhere = self.last_cpu != Some(cpu.id());
-        if is_elsewhere || memory.tag.sharing() == Sharing::Shared {
-            self.cached = Cached::Unknown;
-        }
+        self.cached = if is_elsewhere || memory.tag.sharing() == Sharing::Shared { Cached::Unknown } else { self.kept };
         if is_elsewhere {
             cpu.host().write(&mut self.current());
             self.last_cpu = Some(cpu.id());
@@ -187,6 +210,7 @@ impl Vcpu {
         self.vmcs.clear();
         self.context.launch = Launch::Clear;
         self.residency = Residency::Unloaded;
+        self.kept = core::mem::replace(&mut self.cached, Cached::Unknown);
     }
 
     /// See [`crate::virt::Vcpu::exit`].
@@ -217,8 +241,13 @@ impl Vcpu {
         flush::table(self.memory.expect("a loaded vCPU has memory").eptp);
     }
 
+    /// Makes the first entry after a load see the table as it is.
+    ///
+    /// # Panics
+    /// If the vCPU is not loaded: then what is cached is not current.
     #[cold]
     fn flush_all(&mut self) {
+        assert!(self.residency == Residency::Loaded, "a vCPU is loaded before it runs");
         let memory = self.memory.expect("a loaded vCPU has memory");
         flush::table(memory.eptp);
         flush::tag(memory.tag);
@@ -272,13 +301,15 @@ impl Vcpu {
 impl Runs for Vcpu {
     const CPUID: RawReason = reason::CPUID as RawReason;
     const PORT: RawReason = reason::IO_INSTRUCTION as RawReason;
+    const HALT: RawReason = reason::HLT as RawReason;
+    const FAULT: RawReason = reason::EPT_VIOLATION as RawReason;
+    const WINDOW: RawReason = reason::INTERRUPT_WINDOW as RawReason;
 
     /// # Panics
     /// If the vCPU is not loaded.
     #[inline(always)]
     fn enter(&mut self) -> RawReason {
-        assert!(self.residency == Residency::Loaded, "a vCPU is loaded before it runs");
-        if self.cached == Cached::Unknown {
+        if self.cached != Cached::Current {
             self.flush_all();
         }
         if self.queued.is_some() {
@@ -292,7 +323,39 @@ impl Runs for Vcpu {
     }
 
     #[inline(always)]
+    fn msr_access(&self, reason: RawReason) -> Option<MsrAccess> {
+        const READ: RawReason = reason::RDMSR as RawReason;
+        const WRITE: RawReason = reason::WRMSR as RawReason;
+        match reason {
+            READ => Some(MsrAccess::Read),
+            WRITE => Some(MsrAccess::Write),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
     fn port_access(&self) -> Option<IoAccess> {
         Some(port_access(self.current().info(info::QUALIFICATION)))
     }
+
+    #[inline(always)]
+    fn fault_address(&self) -> Gpa {
+        Gpa::new(self.current().info(info::GUEST_PHYSICAL))
+    }
+
+    #[inline(always)]
+    fn is_data_access(&self) -> bool {
+        let vmcs = self.current();
+        let in_delivery = Interruption::from_raw(vmcs.info(info::IDT_VECTORING)).is_valid();
+        !in_delivery && is_data_access(vmcs.info(info::QUALIFICATION))
+    }
+
+    #[inline(always)]
+    fn long_code(&self) -> Option<LongCode> {
+        let vmcs = self.current();
+        in_64_bit_mode(&vmcs).then(|| guest_state::long_code(&vmcs))
+    }
+
+    #[inline(always)]
+    fn take_up_window(&mut self) {}
 }

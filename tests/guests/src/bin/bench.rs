@@ -1,4 +1,4 @@
-//! What a guest can measure by its time-stamp counter: exits (E1, E4), first writes (F1) and page-ins (P1).
+//! What a guest can measure by its time-stamp counter: exits (E1, E3 to E8), first accesses (F1, F3) and page-ins (P1).
 //!
 //! Each figure is a line `bench ID MINIMUM AVERAGE COUNT` on the log, in ticks, the reading of the counter included. Before the
 //! page-ins the kernel says `evict N` and waits for a byte on its console; by then the harness has had its pages evicted.
@@ -9,7 +9,13 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-use guests::{Machine, Verdict, instr, pages::Pages};
+use core::sync::atomic::{AtomicU64, Ordering};
+#[cfg(target_os = "none")]
+use guests::{
+    Machine, Verdict, instr,
+    pages::Pages,
+    trap::{self, Frame, Handled},
+};
 
 /// Rounds before the first that counts.
 #[cfg(target_os = "none")]
@@ -36,24 +42,132 @@ fn run(machine: &Machine) -> Verdict {
         instr::inb(LINE_STATUS);
     });
 
+    interrupts(count);
+    measure("E5", count, |_| instr::write_io_apic(0x10));
+
     let mut pages = Pages::take(machine, u64::MAX);
     // Of the second part only every other page is used: a page-in finds no neighbour to bring along.
     let (alone, together) = (count, 3 * count);
-    guests::check!(pages.count() >= together + count, "{} pages are too few", pages.count());
+    let untouched = together + count;
+    guests::check!(pages.count() >= untouched + count, "{} pages are too few", pages.count());
     measure("F1", count, |n| pages.page(n)[0] = n | 1);
+    let mut seen = 0;
+    measure("F3", count, |n| seen |= pages.page(untouched + n)[0]);
+    guests::check!(seen == 0, "first reads see zeros");
     (0..count).for_each(|n| pages.page(alone + 2 * n)[0] = n | 1);
     (0..count).for_each(|n| pages.page(together + n)[0] = n | 1);
 
     guests::log!("evict {}", 3 * count);
     wait_for_key();
     let mut wrong = 0;
-    measure("P1", count, |n| wrong += u64::from(pages.page(alone + 2 * n)[0] != n | 1));
+    // Far apart, so that no page is read ahead of a walk.
+    measure_at("P1", (0..count).map(|n| n * SCATTER % count), |n| {
+        wrong += u64::from(pages.page(alone + 2 * n)[0] != n | 1);
+    });
     let start = instr::tsc();
     (0..count).for_each(|n| wrong += u64::from(pages.page(together + n)[0] != n | 1));
     let average = (instr::tsc() - start) / count;
     guests::log!("bench P1-around {average} {average} {count}");
     guests::check!(wrong == 0, "{wrong} pages came back wrong");
     guests::pass()
+}
+
+/// When the last interrupt reached its handler; 0 before.
+#[cfg(target_os = "none")]
+static CAME: AtomicU64 = AtomicU64::new(0);
+#[cfg(target_os = "none")]
+const VECTOR: u8 = 0x30;
+
+#[cfg(target_os = "none")]
+fn on_interrupt(frame: &mut Frame) -> Handled {
+    if frame.vector != VECTOR.into() {
+        return Handled::No;
+    }
+    CAME.store(instr::tsc(), Ordering::SeqCst);
+    instr::write_x2apic(EOI, 0);
+    Handled::Yes
+}
+
+#[cfg(target_os = "none")]
+const TPR: u32 = 0x808;
+#[cfg(target_os = "none")]
+const EOI: u32 = 0x80b;
+#[cfg(target_os = "none")]
+const SPURIOUS: u32 = 0x80f;
+#[cfg(target_os = "none")]
+const TIMER: u32 = 0x832;
+#[cfg(target_os = "none")]
+const SELF_IPI: u32 = 0x83f;
+#[cfg(target_os = "none")]
+const DEADLINE: u32 = 0x6e0;
+#[cfg(target_os = "none")]
+const APIC_BASE: u32 = 0x1b;
+
+/// MSR exits, interrupts to oneself, timers.
+#[cfg(target_os = "none")]
+fn interrupts(count: u64) {
+    trap::handle(on_interrupt);
+    instr::write_x2apic(APIC_BASE, u64::from(instr::rdmsr(APIC_BASE) as u32 | 0xc00));
+    instr::write_x2apic(SPURIOUS, 0x1ff);
+    measure("E3", count, |_| drop_value(instr::rdmsr(APIC_BASE)));
+    measure("E3-TPR", count, |_| instr::write_x2apic(TPR, 0));
+    measure("E3-EOI", count, |_| instr::write_x2apic(EOI, 0));
+    let came = || CAME.swap(0, Ordering::SeqCst) != 0;
+    instr::sti();
+    measure("E6", count, |_| {
+        instr::write_x2apic(SELF_IPI, VECTOR.into());
+        while !came() {
+            instr::pause();
+        }
+    });
+    instr::cli();
+    measure("E6-STI", count, |_| {
+        instr::write_x2apic(SELF_IPI, VECTOR.into());
+        instr::sti();
+        while !came() {
+            instr::pause();
+        }
+        instr::cli();
+    });
+    measure("E8", count, |_| {
+        instr::write_x2apic(SELF_IPI, VECTOR.into());
+        while !came() {
+            instr::sti_hlt();
+        }
+    });
+    instr::write_x2apic(TIMER, 2 << 17 | u64::from(VECTOR));
+    lateness("E7", instr::pause);
+    lateness("E7-HLT", instr::sti_hlt);
+}
+
+#[cfg(target_os = "none")]
+fn drop_value(_: u64) {}
+
+/// Measures how late a deadline's interrupt reaches its handler, while the guest waits as `wait` does.
+#[cfg(target_os = "none")]
+fn lateness(id: &str, wait: fn()) {
+    const AHEAD: u64 = 20_000;
+    const COUNT: u64 = 1024;
+    let (mut least, mut total) = (u64::MAX, 0);
+    for n in 0..WARM_UPS + COUNT {
+        CAME.store(0, Ordering::SeqCst);
+        let deadline = instr::tsc() + AHEAD;
+        instr::write_x2apic(DEADLINE, deadline);
+        instr::sti();
+        // No STI here: an exit in its shadow, which QEMU's emulation forgets, would put the interrupt off to the exit behind it.
+        while CAME.load(Ordering::SeqCst) == 0 {
+            wait();
+        }
+        instr::cli();
+        let came = CAME.load(Ordering::SeqCst);
+        if came < deadline {
+            guests::log!("{id} is early by {}", deadline - came);
+        } else if n >= WARM_UPS {
+            least = least.min(came - deadline);
+            total += came - deadline;
+        }
+    }
+    guests::log!("bench {id} {least} {} {COUNT}", total / COUNT);
 }
 
 /// Writes to every page of the free memory.
@@ -70,6 +184,9 @@ fn wait_for_key() {
     }
 }
 
+/// A prime that divides no count in use: its multiples visit every page, each farther from the one before than a read reaches.
+#[cfg(target_os = "none")]
+const SCATTER: u64 = 17;
 /// COM1's line status, and its bit for a byte that waits.
 #[cfg(target_os = "none")]
 const LINE_STATUS: u16 = 0x3fd;
@@ -77,13 +194,20 @@ const LINE_STATUS: u16 = 0x3fd;
 const DATA_READY: u8 = 1;
 
 #[cfg(target_os = "none")]
-fn measure(id: &str, count: u64, mut operation: impl FnMut(u64)) {
-    let (mut least, mut total) = (u64::MAX, 0);
-    for n in 0..count {
+fn measure(id: &str, count: u64, operation: impl FnMut(u64)) {
+    measure_at(id, 0..count, operation);
+}
+
+/// The same at given places; what it takes to find them is not measured.
+#[cfg(target_os = "none")]
+fn measure_at(id: &str, places: impl Iterator<Item = u64>, mut operation: impl FnMut(u64)) {
+    let (mut least, mut total, mut count) = (u64::MAX, 0, 0);
+    for place in places {
         let start = instr::tsc();
-        operation(n);
+        operation(place);
         let spent = instr::tsc() - start;
-        if n >= WARM_UPS {
+        count += 1;
+        if count > WARM_UPS {
             least = least.min(spent);
             total += spent;
         }

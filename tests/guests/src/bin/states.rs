@@ -1,7 +1,8 @@
 //! Brings its pages into known states, then does as the keys of its console say.
 //!
 //! `paged=N` pages are filled; at a key `dirty=N` further ones are, and `zeros=N` are written with zeros after having been
-//! something else. The rest is never touched. Then: `v` verifies, `c` crashes, `r` resets, `p` ends.
+//! something else. `far=N` pages are filled together with the first ones, evenly spread over the memory above 4 GiB. The rest is never
+//! touched. Then: `v` verifies, `c` crashes, `r` resets, `p` ends.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -12,15 +13,22 @@ use guests::instr::{inb, outb, pause};
 #[cfg(target_os = "none")]
 const KEY: u64 = 0x5747;
 
+/// Index of the first far page.
+#[cfg(target_os = "none")]
+const FAR: u64 = 1 << 32;
+
 #[cfg(target_os = "none")]
 fn run(machine: &guests::Machine) -> guests::Verdict {
     let option = |name| machine.option(name).unwrap_or(0);
-    let (paged, dirty, zeros) = (option("paged"), option("dirty"), option("zeros"));
+    let (paged, dirty, zeros, far) = (option("paged"), option("dirty"), option("zeros"), option("far"));
     let mut pages = guests::pages::Pages::take(machine, u64::MAX);
     guests::check!(pages.count() >= paged + dirty + zeros, "{} pages are too few", pages.count());
     guests::log!("first page at {:#x}", pages.address(0));
 
     (0..paged).for_each(|index| pages.fill(KEY, index, 0));
+    let mut far_pages = guests::pages::Pages::far(machine, far);
+    guests::check!(far_pages.count() == far, "no memory above 4 GiB for {far} pages");
+    (0..far).for_each(|n| far_pages.fill_as(KEY, n, FAR + n));
     guests::log!("filled {paged}");
     key();
     (paged..paged + dirty).for_each(|index| pages.fill(KEY, index, 0));
@@ -33,7 +41,8 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
         match key() {
             b'v' => {
                 let wrong = (0..paged + dirty).filter(|&index| pages.check(KEY, index, 0).is_err()).count();
-                guests::log!("wrong {wrong}");
+                let far_wrong = (0..far).filter(|&n| far_pages.check_as(KEY, n, FAR + n).is_err()).count();
+                guests::log!("wrong {}", wrong + far_wrong);
             }
             b'c' => guests::instr::triple_fault(),
             b'r' => outb(0x64, 0xfe),

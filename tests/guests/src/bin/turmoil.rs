@@ -1,5 +1,6 @@
 //! Fills pages, rewrites them in an order that seed and incarnation determine, and crashes: the reader of the dump knows what
-//! each page has to hold. `key=`, `seed=`, `pages=`, `writes=` (least number of rewrites).
+//! each page has to hold. `key=`, `seed=`, `pages=`, `writes=` (least number of rewrites), `report=` (rewrites between two lines of the
+//! log).
 //!
 //! The pages behind the keyed ones count how often each was written, so that an old page is noticed when it is met again.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -12,7 +13,7 @@ use guests::{pages::Pages, worker::turmoil::Turmoil};
 /// Counters in a page.
 #[cfg(target_os = "none")]
 const COUNTERS: u64 = 512;
-/// Rewrites between two lines of the log.
+/// Rewrites between two lines of the log, where no other number is asked for.
 #[cfg(target_os = "none")]
 const REPORT: u64 = 1024;
 
@@ -22,8 +23,10 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
     let (key, count, incarnation) = (option("key", 0x5eed), option("pages", 512), option("tidepool.incarnation", 1));
     let mut pages = Pages::take(machine, count + count.div_ceil(COUNTERS));
     guests::check!(pages.count() > count, "only {} pages", pages.count());
+    guests::log!("first page at {:#x}", pages.address(0));
     let turmoil = Turmoil::new(option("seed", 1), incarnation, count, option("writes", 1000));
     (0..count).for_each(|index| pages.fill(key, index, 0));
+    let report = option("report", REPORT).max(1);
     guests::log!("filled pages {count} writes {}", turmoil.left());
     for (number, index) in (1_u64..).zip(turmoil) {
         let generation = *counter(&mut pages, count, index);
@@ -33,7 +36,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
         }
         pages.fill(key, index, generation + 1);
         *counter(&mut pages, count, index) += 1;
-        if number.is_multiple_of(REPORT) {
+        if number.is_multiple_of(report) {
             guests::log!("writes {number} wrong 0");
         }
     }

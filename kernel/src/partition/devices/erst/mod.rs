@@ -21,8 +21,10 @@ mod tests;
 
 use super::effect::Effect;
 use super::map::ERST_BUFFER_BYTES;
+use super::panic_line;
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::paging::space::CrashText;
 use record::LogTriage;
 use store::Store;
 
@@ -94,6 +96,8 @@ pub struct Erst {
     cursor: usize,
     /// The operation that is going on has stored a panic's log.
     panic_recorded: bool,
+    /// Why the incarnation panics, in the words of its log.
+    panic_text: Option<CrashText>,
 }
 
 impl Erst {
@@ -110,6 +114,7 @@ impl Erst {
             next_id: NO_RECORD,
             cursor: 0,
             panic_recorded: false,
+            panic_text: None,
         }
     }
 
@@ -119,6 +124,12 @@ impl Erst {
         self.status = Status::Success;
         (self.offset, self.id, self.next_id, self.cursor) = (0, ANY_RECORD, NO_RECORD, 0);
         self.panic_recorded = false;
+        self.panic_text = None;
+    }
+
+    /// Returns why the incarnation panics, in the words of its log.
+    pub const fn panic_text(&self) -> Option<CrashText> {
+        self.panic_text
     }
 
     /// Reads the register at `offset` of the page.
@@ -200,7 +211,10 @@ impl Erst {
         let Some(id) = record::id(self.store.staging(length)).filter(|&id| id != ANY_RECORD && id != NO_RECORD) else {
             return Ok(Status::Failed);
         };
-        self.panic_recorded = self.triage.is_panic_log(self.store.staging(length));
+        let log = self.triage.panic_log(self.store.staging(length));
+        self.panic_recorded = log.is_some();
+        // The newest part comes first, and has the words.
+        self.panic_text = self.panic_text.or_else(|| log.and_then(panic_line::last_in));
         self.store.commit(id, length);
         Ok(Status::Success)
     }

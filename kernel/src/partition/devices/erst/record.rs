@@ -3,9 +3,10 @@
 //! UEFI 2.10 appendix N "Common Platform Error Record". Linux stores its log by pstore: one record a part, one section a record, the
 //! text deflated; its first line is the reason: `Panic#1 Part1`, `Oops#1 Part1` ...
 //!
-//! The text comes from a guest: the inflater gets a few dozen bytes of room and stops when they are full.
+//! The text comes from a guest: the inflater gets a buffer of fixed size and stops when that is full.
 
 use alloc::boxed::Box;
+use alloc::vec;
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF};
 
@@ -41,9 +42,13 @@ pub fn id(record: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*record.get(ID_OFFSET..)?.first_chunk()?))
 }
 
-/// Tells panics from oopses; holds the inflater's state, which is too large for a stack.
+/// Bytes of a part of a log that are looked at: what pstore deflates into a record of 8 KiB.
+const LOG_BYTES: usize = 20 << 10;
+
+/// Tells panics from oopses; holds the inflater's state and the text, which are too large for a stack.
 pub struct LogTriage {
     inflater: Box<DecompressorOxide>,
+    text: Box<[u8]>,
 }
 
 impl core::fmt::Debug for LogTriage {
@@ -53,30 +58,31 @@ impl core::fmt::Debug for LogTriage {
 }
 
 impl LogTriage {
-    /// Allocates the inflater.
+    /// Allocates the inflater and 20 KiB for the text.
     pub fn new() -> Self {
-        Self { inflater: Box::default() }
+        Self { inflater: Box::default(), text: vec![0; LOG_BYTES].into_boxed_slice() }
     }
 
-    /// Tells whether `record` is a part of a panic's log.
-    pub fn is_panic_log(&mut self, record: &[u8]) -> bool {
+    /// Returns the text of `record`, as far as there is room for it, if that is a part of a panic's log.
+    pub fn panic_log<'a>(&'a mut self, record: &'a [u8]) -> Option<&'a [u8]> {
         let field = |at: usize| record.get(at..at + 16);
-        if field(CREATOR_OFFSET) != Some(&CREATOR_PSTORE) {
-            return false;
+        if field(CREATOR_OFFSET)? != CREATOR_PSTORE {
+            return None;
         }
-        let Some(data) = record.get(DATA_OFFSET..) else { return false };
-        match field(SECTION_TYPE_OFFSET) {
-            Some(kind) if kind == SECTION_LOG => data.starts_with(PANIC_PREFIX),
-            Some(kind) if kind == SECTION_LOG_DEFLATED => self.inflates_to_panic(data),
-            _ => false,
-        }
+        let data = record.get(DATA_OFFSET..)?;
+        let text = match field(SECTION_TYPE_OFFSET)? {
+            kind if kind == SECTION_LOG => data,
+            kind if kind == SECTION_LOG_DEFLATED => self.inflate(data)?,
+            _ => return None,
+        };
+        text.starts_with(PANIC_PREFIX).then_some(text)
     }
 
-    fn inflates_to_panic(&mut self, data: &[u8]) -> bool {
-        let mut text = [0; 64];
+    fn inflate(&mut self, data: &[u8]) -> Option<&[u8]> {
         self.inflater.init();
-        let (status, _, produced) = decompress(&mut self.inflater, data, &mut text, 0, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
+        let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+        let (status, _, produced) = decompress(&mut self.inflater, data, &mut self.text, 0, flags);
         let readable = matches!(status, TINFLStatus::Done | TINFLStatus::HasMoreOutput);
-        readable && text[..produced].starts_with(PANIC_PREFIX)
+        readable.then_some(&self.text[..produced])
     }
 }

@@ -149,3 +149,26 @@ fn an_empty_store_says_so() {
     let mut bed = Bed::new();
     assert_eq!((bed.load(0), bed.ids()), (Status::StoreEmpty as u64, vec![]));
 }
+
+#[test]
+fn a_panics_own_words_are_found_in_its_log_deflated_or_not_and_forgotten_at_the_restart() {
+    let log = b"Panic#1 Part1\n<6>[   54.0] sysrq: Trigger a crash\n<0>[   54.1] Kernel panic - not syncing: sysrq\n<4>[   54.2] CPU: 0\n";
+    let mut plain = record(2, b"");
+    plain.truncate(200);
+    plain.extend(log);
+    plain[20..24].copy_from_slice(&(200 + log.len() as u32).to_le_bytes());
+    plain[144..160].copy_from_slice(b"\x4e\xe0\x97\xc1\x45\xd5\x70\x4a\x9c\x17\xa5\x54\x94\x19\xeb\x12");
+    let older = record(3, b"Panic#1 Part2\n<0>[ 1.0] Kernel panic - not syncing: older\n");
+    for newest in [record(1, log), plain] {
+        let mut bed = Bed::new();
+        assert_eq!(bed.erst.panic_text(), None);
+        assert_eq!(bed.store(&newest), (0, Effect::PanicRecorded));
+        assert_eq!(bed.store(&older), (0, Effect::PanicRecorded));
+        assert_eq!(bed.erst.panic_text().as_deref(), Some("Kernel panic - not syncing: sysrq"));
+        bed.erst.reset();
+        assert_eq!(bed.erst.panic_text(), None);
+    }
+    let mut bed = Bed::new();
+    assert_eq!(bed.store(&record(1, b"Oops#1 Part1\nKernel panic - not syncing: x\n")), (0, Effect::None));
+    assert_eq!(bed.erst.panic_text(), None);
+}

@@ -77,26 +77,66 @@ impl LocalApic {
     ///
     /// # Errors
     /// [`Refused`] outside x2APIC mode, for read-only registers and for reserved bits.
+    #[inline]
     pub fn msr_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<Outcome, Refused> {
-        if self.mode != Mode::X2Apic {
+        match register {
+            END_OF_INTERRUPT => self.write_end_of_interrupt(value),
+            TASK_PRIORITY => self.write_task_priority(value).map(|()| Outcome::None),
+            SELF_IPI => self.write_self_ipi(value).map(|()| Outcome::None),
+            _ if self.mode != Mode::X2Apic => Err(Refused),
+            _ => self.msr_write_rest(register, value, now),
+        }
+    }
+
+    /// Writes x2APIC's task priority.
+    ///
+    /// # Errors
+    /// [`Refused`] as for [`Self::msr_write`].
+    #[inline(always)]
+    pub fn write_task_priority(&mut self, value: u64) -> Result<(), Refused> {
+        if self.mode != Mode::X2Apic || value > 0xff {
             return Err(Refused);
         }
+        self.tpr = value as u8;
+        Ok(())
+    }
+
+    /// Writes x2APIC's end of interrupt.
+    ///
+    /// # Errors
+    /// [`Refused`] as for [`Self::msr_write`].
+    #[inline(always)]
+    pub fn write_end_of_interrupt(&mut self, value: u64) -> Result<Outcome, Refused> {
+        if self.mode != Mode::X2Apic || value != 0 {
+            return Err(Refused);
+        }
+        Ok(self.end_of_interrupt())
+    }
+
+    fn msr_write_rest(&mut self, register: u8, value: u64, now: Tsc) -> Result<Outcome, Refused> {
         if register == COMMAND {
             self.send(value);
             return Ok(Outcome::None);
         }
         let value = u32::try_from(value).map_err(|_| Refused)?;
         match register {
-            END_OF_INTERRUPT if value == 0 => Ok(self.end_of_interrupt()),
             ERROR_STATUS if value != 0 => Err(Refused),
-            TASK_PRIORITY if value > 0xff => Err(Refused),
-            SELF_IPI if value <= 0xff => {
-                self.send(u64::from(value) | ICR_SELF);
-                Ok(Outcome::None)
-            }
-            ID | LOGICAL_DESTINATION | DESTINATION_FORMAT | COMMAND_HIGH | END_OF_INTERRUPT | SELF_IPI => Err(Refused),
+            ID | LOGICAL_DESTINATION | DESTINATION_FORMAT | COMMAND_HIGH => Err(Refused),
             _ => self.write(register, value, now).map(|()| Outcome::None),
         }
+    }
+
+    /// Writes x2APIC's SELF IPI: a message to this APIC, past the interrupt command register. SDM 3A "SELF IPI Register".
+    ///
+    /// # Errors
+    /// [`Refused`] as for [`Self::msr_write`].
+    #[inline(always)]
+    pub fn write_self_ipi(&mut self, value: u64) -> Result<(), Refused> {
+        if self.mode != Mode::X2Apic || value > 0xff {
+            return Err(Refused);
+        }
+        self.accept_own(value as u8);
+        Ok(())
     }
 
     /// Reads a register that both modes have.
@@ -187,4 +227,3 @@ impl LocalApic {
 
 const ICR_LOGICAL: u64 = 1 << 11;
 const ICR_PENDING: u64 = 1 << 12;
-const ICR_SELF: u64 = 1 << 18;

@@ -115,6 +115,8 @@ const ERROR_ILLEGAL_REGISTER: u32 = 1 << 7;
 pub struct LocalApic {
     rate: TscRate,
     mode: Mode,
+    /// Where the registers are in xAPIC mode: a page's address.
+    base: u64,
     irr: Vectors,
     isr: Vectors,
     /// Vectors that were accepted as level.
@@ -129,6 +131,8 @@ pub struct LocalApic {
     icr: u64,
     lvt: [u32; LVT_COUNT],
     timer: Timer,
+    /// Timer interrupts that the CPU has taken.
+    ticks: u32,
     errors: u32,
     errors_latched: u32,
 }
@@ -139,6 +143,7 @@ impl LocalApic {
         Self {
             rate,
             mode,
+            base: LAPIC_BASE,
             irr: Vectors::default(),
             isr: Vectors::default(),
             tmr: Vectors::default(),
@@ -151,6 +156,7 @@ impl LocalApic {
             icr: 0,
             lvt: [LVT_MASKED; LVT_COUNT],
             timer: Timer::default(),
+            ticks: 0,
             errors: 0,
             errors_latched: 0,
         }
@@ -168,18 +174,34 @@ impl LocalApic {
             Mode::XApic => APIC_BASE_ENABLE,
             Mode::X2Apic => APIC_BASE_ENABLE | APIC_BASE_EXTD,
         };
-        LAPIC_BASE | APIC_BASE_BSP | enables
+        self.base | APIC_BASE_BSP | enables
     }
 
-    /// Writes IA32_APIC_BASE.
+    /// Returns the page of the registers in xAPIC mode.
+    #[inline]
+    pub const fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Returns the page that a value of IA32_APIC_BASE names.
+    pub const fn base_of(value: u64) -> u64 {
+        value & !0xfff
+    }
+
+    /// Writes IA32_APIC_BASE; the caller has judged the page.
     ///
     /// # Errors
-    /// [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for another base address,
-    /// which this platform does not have.
+    /// [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for reserved bits.
     pub fn set_base_msr(&mut self, value: u64) -> Result<(), Refused> {
-        if value & !(APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD) != LAPIC_BASE {
+        if value & 0xfff & !(APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD) != 0 {
             return Err(Refused);
         }
+        self.set_mode(value)?;
+        self.base = Self::base_of(value);
+        Ok(())
+    }
+
+    fn set_mode(&mut self, value: u64) -> Result<(), Refused> {
         let wanted = match (value & APIC_BASE_ENABLE != 0, value & APIC_BASE_EXTD != 0) {
             (false, false) => Mode::Disabled,
             (true, false) => Mode::XApic,
@@ -218,6 +240,19 @@ impl LocalApic {
         }
     }
 
+    /// Takes a fixed, edge-triggered message in that the guest sends to itself in x2APIC mode.
+    #[inline(always)]
+    fn accept_own(&mut self, vector: u8) {
+        if vector < 16 {
+            return self.raise_error(ERROR_SEND_ILLEGAL);
+        }
+        self.news = true;
+        if self.software_enabled() {
+            self.irr.insert(vector);
+            self.tmr.remove(vector);
+        }
+    }
+
     /// Tells whether `destination` names this APIC.
     pub const fn is_addressed(&self, destination: Destination) -> bool {
         match (destination, self.mode) {
@@ -229,11 +264,18 @@ impl LocalApic {
     }
 
     /// Returns the vector that the CPU would take now, were its interrupts enabled.
+    #[inline]
     pub fn interrupt(&self) -> Option<u8> {
         if self.mode == Mode::Disabled {
             return None;
         }
         self.irr.highest().filter(|vector| vector >> 4 > self.processor_priority() >> 4)
+    }
+
+    /// Returns whether any interrupt waits, whatever its priority: mostly none does, and that is quickly seen.
+    #[inline(always)]
+    pub const fn has_requests(&self) -> bool {
+        !self.irr.is_empty()
     }
 
     /// Returns whether a message came since [`Self::forget_news`]: then [`Self::interrupt`] may answer something else.
@@ -251,6 +293,23 @@ impl LocalApic {
     pub fn acknowledge(&mut self, vector: u8) {
         self.irr.remove(vector);
         self.isr.insert(vector);
+        self.ticks = self.ticks.wrapping_add(u32::from(vector == self.lvt[LVT_TIMER] as u8));
+    }
+
+    /// Returns how many timer interrupts the CPU has taken.
+    pub const fn ticks(&self) -> u32 {
+        self.ticks
+    }
+
+    /// Returns whether a message with `vector`, sent now, would interrupt a CPU whose interrupts are on.
+    pub fn would_take(&self, vector: u8) -> bool {
+        let accepts = self.mode != Mode::Disabled && self.software_enabled() && vector >= 16;
+        accepts && vector >> 4 > self.processor_priority() >> 4
+    }
+
+    /// Returns whether the timer runs and will interrupt the CPU.
+    pub fn awaits_timer(&self) -> bool {
+        self.deadline().is_some() && self.would_take(self.lvt[LVT_TIMER] as u8)
     }
 
     /// Tells whether an NMI waits.
@@ -304,6 +363,7 @@ impl LocalApic {
     }
 
     /// SDM 3A "Task and Processor Priorities".
+    #[inline]
     fn processor_priority(&self) -> u8 {
         let in_service = self.isr.highest().unwrap_or(0);
         if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xf0 }
@@ -326,7 +386,11 @@ impl LocalApic {
         }
     }
 
+    #[inline(always)]
     fn end_of_interrupt(&mut self) -> Outcome {
+        if self.isr.is_empty() {
+            return Outcome::None;
+        }
         let Some(vector) = self.isr.highest() else { return Outcome::None };
         self.isr.remove(vector);
         if self.tmr.contains(vector) { Outcome::EndOfInterrupt(vector) } else { Outcome::None }

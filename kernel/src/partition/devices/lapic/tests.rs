@@ -77,13 +77,24 @@ fn mode_changes_follow_the_state_diagram() {
     let base = |bits: u64| LAPIC_BASE | APIC_BASE_BSP | bits;
     let mut apic = LocalApic::new(RATE, Mode::XApic);
     assert_eq!(apic.set_base_msr(base(APIC_BASE_EXTD)), Err(Refused));
-    assert_eq!(apic.set_base_msr(0xfec0_0000 | APIC_BASE_ENABLE), Err(Refused));
+    assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE | 1)), Err(Refused), "a reserved bit");
     assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE | APIC_BASE_EXTD)), Ok(()));
     assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE)), Err(Refused));
     assert_eq!(apic.base_msr(), 0xfee0_0d00);
     assert_eq!(apic.set_base_msr(base(0)), Ok(()));
     assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE | APIC_BASE_EXTD)), Err(Refused));
     assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE)), Ok(()));
+}
+
+#[test]
+fn the_base_moves_and_stays_where_a_write_is_refused() {
+    let mut apic = LocalApic::new(RATE, Mode::XApic);
+    assert_eq!(apic.set_base_msr(0xfed4_0000 | APIC_BASE_ENABLE), Ok(()));
+    assert_eq!((apic.base(), apic.base_msr()), (0xfed4_0000, 0xfed4_0900));
+    assert_eq!(apic.set_base_msr(LAPIC_BASE | APIC_BASE_EXTD), Err(Refused));
+    assert_eq!(apic.base(), 0xfed4_0000);
+    assert_eq!(apic.set_base_msr(LAPIC_BASE), Ok(()));
+    assert_eq!((apic.mode(), apic.base_msr()), (Mode::Disabled, 0xfee0_0100));
 }
 
 #[test]
@@ -102,8 +113,12 @@ fn a_message_to_oneself_arrives_and_one_to_others_does_not() {
         assert_eq!(apic.msr_write(COMMAND, command, NOW), Ok(Outcome::None));
         assert_eq!(apic.irr.contains(command as u8), arrives, "{command:#x}");
     }
+    let command = apic.msr_read(COMMAND, NOW);
     assert_eq!(apic.msr_write(SELF_IPI, 0x99, NOW), Ok(Outcome::None));
-    assert_eq!(apic.interrupt(), Some(0x99));
+    assert_eq!((apic.interrupt(), apic.msr_read(COMMAND, NOW)), (Some(0x99), command));
+    assert_eq!(apic.msr_write(SELF_IPI, 0x0f, NOW), Ok(Outcome::None));
+    assert_eq!(apic.msr_write(ERROR_STATUS, 0, NOW), Ok(Outcome::None));
+    assert_eq!(apic.msr_read(ERROR_STATUS, NOW), Ok(u64::from(ERROR_SEND_ILLEGAL)));
 }
 
 #[test]

@@ -2,29 +2,43 @@
 
 /// A set of interrupt vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Vectors([u32; 8]);
+pub struct Vectors([u64; 4]);
 
 impl Vectors {
     /// Adds `vector`.
     pub const fn insert(&mut self, vector: u8) {
-        self.0[vector as usize / 32] |= 1 << (vector % 32);
+        self.0[vector as usize / 64] |= 1 << (vector % 64);
     }
     /// Takes `vector` out.
     pub const fn remove(&mut self, vector: u8) {
-        self.0[vector as usize / 32] &= !(1 << (vector % 32));
+        self.0[vector as usize / 64] &= !(1 << (vector % 64));
     }
     /// Tells whether `vector` is in the set.
     pub const fn contains(&self, vector: u8) -> bool {
-        self.0[vector as usize / 32] & (1 << (vector % 32)) != 0
+        self.0[vector as usize / 64] & (1 << (vector % 64)) != 0
+    }
+    /// Tells whether there is none.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        let [a, b, c, d] = self.0;
+        a | b | c | d == 0
     }
     /// Returns the highest vector: the one with the highest priority.
-    pub fn highest(&self) -> Option<u8> {
-        let word = self.0.iter().rposition(|&w| w != 0)?;
-        Some(word as u8 * 32 + self.0[word].ilog2() as u8)
+    #[inline]
+    pub const fn highest(&self) -> Option<u8> {
+        let mut word = 4;
+        while word > 0 {
+            word -= 1;
+            let bits = self.0[word];
+            if bits != 0 {
+                return Some(word as u8 * 64 + (63 - bits.leading_zeros() as u8));
+            }
+        }
+        None
     }
     /// Returns register `index` (0 to 7): 32 vectors.
     pub const fn register(&self, index: u8) -> u32 {
-        self.0[index as usize % 8]
+        (self.0[index as usize / 2 % 4] >> (index % 2 * 32)) as u32
     }
 }
 
@@ -35,10 +49,10 @@ mod tests {
     #[test]
     fn the_highest_vector_wins_at_every_word_edge() {
         let mut set = Vectors::default();
-        assert_eq!(set.highest(), None);
+        assert!(set.highest().is_none() && set.is_empty());
         for vector in [0, 31, 32, 63, 64, 255] {
             set.insert(vector);
-            assert_eq!(set.highest(), Some(vector));
+            assert!(set.highest() == Some(vector) && !set.is_empty());
         }
         set.remove(255);
         assert_eq!(set.highest(), Some(64));

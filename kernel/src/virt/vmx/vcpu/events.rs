@@ -1,6 +1,7 @@
 //! Events into the guest: what is queued, when it fits, and what an exit interrupted.
 
 use super::Vcpu;
+use super::exits::PENDING_SINGLE_STEP;
 use crate::virt::exit::Event;
 use crate::virt::face::Window;
 use crate::virt::vmx::control_register::cr0;
@@ -28,6 +29,9 @@ impl Vcpu {
     /// If one is queued already.
     pub fn inject(&mut self, event: Event) {
         assert!(self.queued.is_none(), "one event is injected at an entry");
+        if event.is_fault() {
+            self.set_resume_flag();
+        }
         self.queued = Some(EntryEvent::encode(event));
     }
 
@@ -38,12 +42,20 @@ impl Vcpu {
 
     /// Returns whether an external interrupt can be injected now.
     pub fn can_take_interrupt(&self) -> bool {
-        self.queued.is_none() && self.context.regs.interrupts_enabled() && self.interruptibility() & blocking::SHADOW == 0
+        self.queued.is_none()
+            && self.context.regs.interrupts_enabled()
+            && self.interruptibility() & blocking::SHADOW == 0
+            && !self.step_pending()
     }
 
     /// Returns whether an NMI can be injected now.
     pub fn can_take_nmi(&self) -> bool {
-        self.queued.is_none() && self.interruptibility() & (blocking::SHADOW | blocking::BY_NMI) == 0
+        self.queued.is_none() && self.interruptibility() & (blocking::SHADOW | blocking::BY_NMI) == 0 && !self.step_pending()
+    }
+
+    /// Whether a single step's exception is due at the entry: it goes before any interrupt, and one that is injected would drop it.
+    fn step_pending(&self) -> bool {
+        self.context.regs.single_steps() && self.with_vmcs(|vmcs| vmcs.read(guest::PENDING_DEBUG)) & PENDING_SINGLE_STEP != 0
     }
 
     /// Asks for, or calls off, an exit when the guest can take an interrupt.
@@ -56,7 +68,7 @@ impl Vcpu {
         self.set_primary(Primary::NMI_WINDOW_EXITING, window);
     }
 
-    fn set_primary(&mut self, bit: Primary, window: Window) {
+    pub(super) fn set_primary(&mut self, bit: Primary, window: Window) {
         let wanted = match window {
             Window::Open => self.primary | bit,
             Window::None => self.primary - bit,

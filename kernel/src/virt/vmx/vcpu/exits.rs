@@ -6,8 +6,9 @@ use super::events::blocking;
 use super::{Launch, Pointers, Vcpu};
 use crate::addr::{Gpa, Gva};
 use crate::arch::instr::vmx::{raise_nmi, read_dr6, write_dr6};
+use crate::virt::breakpoints::{DR7_GENERAL_DETECT, DebugUse};
 use crate::virt::exit::{Event, Exit};
-use crate::virt::state::Gpr;
+use crate::virt::state::{DR6_SINGLE_STEP, Gpr, RFLAGS_RESUME, RFLAGS_TRAP};
 use crate::virt::vmx::control::CurrentVmcs;
 use crate::virt::vmx::control_register::{Write, write_cr0, write_cr4};
 use crate::virt::vmx::decode::{ControlAccess, Decoded, Information, decode, ept_violation};
@@ -15,10 +16,8 @@ use crate::virt::vmx::event::{EntryEvent, Interruption};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::guest_state::in_64_bit_mode;
 
-/// RFLAGS.TF.
-const TRAP_FLAG: u64 = 1 << 8;
-/// "BS" of the pending debug exceptions: a single step.
-const PENDING_SINGLE_STEP: u64 = 1 << 14;
+/// "BS" of the pending debug exceptions, whose layout is DR6's.
+pub(super) const PENDING_SINGLE_STEP: u64 = DR6_SINGLE_STEP;
 
 impl Information for CurrentVmcs<'_> {
     fn qualification(&self) -> u64 {
@@ -53,6 +52,7 @@ impl Vcpu {
             Decoded::Exit(exit) => return exit,
             Decoded::EntryFailed(reason) => return self.entry_failed(reason),
             Decoded::Control(access) => self.handle_control(access),
+            Decoded::DebugRegister => self.watch_debug_registers(DebugUse::Repeated),
             // SAFETY: interrupt tables are loaded before a vCPU runs.
             Decoded::HostNmi => unsafe { raise_nmi() },
             Decoded::Reflect(exception) => self.reflect(exception),
@@ -78,7 +78,7 @@ impl Vcpu {
                 Write::Retry { shadow } => self.current().write(control::CR0_SHADOW, shadow),
                 Write::Refuse => self.inject(Event::general_protection()),
             },
-            ControlAccess::WriteCr4(gpr) => match write_cr4(self.operand(gpr)) {
+            ControlAccess::WriteCr4(gpr) => match write_cr4(self.operand(gpr), self.offered_cr4) {
                 Write::Retry { shadow } => self.current().write(control::CR4_SHADOW, shadow),
                 Write::Refuse => self.inject(Event::general_protection()),
             },
@@ -115,11 +115,13 @@ impl Vcpu {
             EntryEvent::interrupted(exception, vmcs.info(info::INTERRUPTION_ERROR_CODE), vmcs.info(info::INSTRUCTION_LENGTH));
         if exception.vector() == DEBUG {
             // The exit came before DR6 and DR7 were changed: SDM 3C "Exit Qualification for Debug Exceptions".
-            const GENERAL_DETECT: u64 = 1 << 13;
             write_dr6(read_dr6() | vmcs.info(info::QUALIFICATION) & 0x600f);
             let dr7 = vmcs.read(guest::DR7);
-            vmcs.write(guest::DR7, dr7 & !GENERAL_DETECT);
+            vmcs.write(guest::DR7, dr7 & !DR7_GENERAL_DETECT);
             self.keep_step_consistent();
+        }
+        if again.is_some_and(EntryEvent::is_fault) {
+            self.set_resume_flag();
         }
         self.queued = again;
     }
@@ -127,7 +129,7 @@ impl Vcpu {
     /// An entry with TF set in an interrupt shadow wants the single step pending (SDM 3C "Checks on Guest Non-Register State").
     fn keep_step_consistent(&mut self) {
         let in_shadow = self.interruptibility() & blocking::SHADOW != 0;
-        if in_shadow && self.context.regs.rflags & TRAP_FLAG != 0 {
+        if in_shadow && self.context.regs.single_steps() {
             self.pend_single_step();
         }
     }
@@ -175,8 +177,29 @@ impl Vcpu {
         if state & blocking::SHADOW != 0 {
             self.end_shadow(state);
         }
-        if self.context.regs.rflags & TRAP_FLAG != 0 {
-            self.pend_single_step();
+        if self.context.regs.rflags & (RFLAGS_TRAP | RFLAGS_RESUME) != 0 {
+            self.end_instruction();
         }
+    }
+
+    /// Ends an emulated instruction in which RF or TF was set: RF is cleared, and a single step's exception is due.
+    #[cold]
+    fn end_instruction(&mut self) {
+        if self.context.regs.rflags & RFLAGS_RESUME != 0 {
+            self.context.regs.rflags &= !RFLAGS_RESUME;
+            self.pointers = Pointers::Changed;
+        }
+        match self.queued {
+            _ if !self.context.regs.single_steps() => {}
+            None => self.pend_single_step(),
+            // The debug exception of a breakpoint: it tells of the step, too.
+            Some(_) => write_dr6(read_dr6() | DR6_SINGLE_STEP),
+        }
+    }
+
+    /// A fault that is given to the guest pushes RFLAGS with RF set.
+    pub(super) fn set_resume_flag(&mut self) {
+        self.context.regs.rflags |= RFLAGS_RESUME;
+        self.pointers = Pointers::Changed;
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Pointers, Residency, Vcpu};
 use crate::arch::instr::vmx::write_cr2;
+use crate::virt::breakpoints::DebugUse;
 use crate::virt::efer;
 use crate::virt::exit::Event;
 use crate::virt::face::{ControlRegisters, RawExit};
@@ -49,6 +50,7 @@ impl Vcpu {
     pub fn set_state(&mut self, state: &CpuState) {
         let settings = self.settings;
         self.with_vmcs(|vmcs| guest_state::write(vmcs, state, settings));
+        self.watch_debug_registers(DebugUse::of(state.dr7));
         self.queued = None;
         if self.residency == Residency::Loaded {
             // The state says nothing of the break points and IA32_TSC_AUX: they stay.
@@ -77,6 +79,16 @@ impl Vcpu {
         let efer = efer::write(now.efer, now.cr0, value)?;
         self.with_vmcs(|vmcs| vmcs.write(guest::EFER, efer));
         Ok(())
+    }
+
+    /// Returns the guest's page attribute table, for a caller that has it from elsewhere than an exit: the guest reaches it without one.
+    pub fn pat(&self) -> u64 {
+        self.with_vmcs(|vmcs| vmcs.read(guest::PAT))
+    }
+
+    /// Sets the page attribute table, likewise.
+    pub fn set_pat(&mut self, value: u64) {
+        self.with_vmcs(|vmcs| vmcs.write(guest::PAT, value));
     }
 
     /// Sets CR2, before a page fault is injected.

@@ -1,0 +1,147 @@
+//! Limits of the hypervisor that a configuration can hit: each is an error here, with its line and key, before anything starts.
+//!
+//! The numbers are the hypervisor's own constants, and a kernel is planned by the hypervisor's own loaders.
+
+use super::devices::PagingDevice;
+use super::document::{ConfigError, Section};
+use super::size;
+use crate::bed::Bed;
+use kernel::arch::{direct_map, percpu};
+use kernel::config::{Kernel, SELF_TESTS};
+use kernel::mm::layout::RamLayout;
+use kernel::mm::object::ObjectTable;
+use kernel::paging::{MAX_DISKS, MAX_SPACES};
+use kernel::partition::acpi::Tables;
+use kernel::partition::command_line;
+use kernel::partition::loaders::{self, ImageSource, LoadError, Request};
+use std::fs;
+use std::path::Path;
+
+/// Most bytes that QEMU lets a disk do in a second (QEMU `include/qemu/throttle.h`, `THROTTLE_VALUE_MAX`).
+const MOST_BANDWIDTH: u64 = 1_000_000_000_000_000;
+/// Largest boot archive: firmware and QEMU put it below 2 GiB, beside the hypervisor.
+const MOST_ARCHIVE: u64 = 1 << 30;
+
+/// Checks how many paging devices and spaces there are.
+pub(super) fn devices(sections: &[Section<'_>], devices: &[PagingDevice]) -> Result<(), ConfigError> {
+    let mut spaces = 0;
+    for (place, (section, device)) in sections.iter().zip(devices).enumerate() {
+        let key = if device.image().is_some() { "image" } else { "memory" };
+        if place == MAX_DISKS {
+            let message = format!("{} paging devices, but the hypervisor drives {MAX_DISKS} at most", devices.len());
+            return Err(section.error(key, &message));
+        }
+        spaces += device.space_count();
+        if spaces > MAX_SPACES {
+            let key = if device.spaces.is_empty() { key } else { "spaces" };
+            let message = format!("the {MAX_SPACES} paging spaces that the hypervisor uses at most are exceeded here: {spaces}");
+            return Err(section.error(key, &message));
+        }
+    }
+    Ok(())
+}
+
+/// Checks how many partitions there are: each needs a memory object while it runs.
+pub(super) fn partitions(sections: &[Section<'_>]) -> Result<(), ConfigError> {
+    const MOST: usize = ObjectTable::CAPACITY;
+    match sections.get(MOST) {
+        Some(section) => {
+            Err(section.error("name", &format!("{} partitions, but the hypervisor runs {MOST} at most", sections.len())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Reads a command line that a kernel can be given.
+pub(super) fn command_line<'d>(section: &Section<'d>) -> Result<&'d str, ConfigError> {
+    let cmdline = section.text("cmdline")?.unwrap_or("");
+    match cmdline.chars().find(|c| c.is_control()) {
+        Some(odd) => Err(section.error("cmdline", &format!("holds a control character ({})", odd.escape_default()))),
+        None => Ok(cmdline),
+    }
+}
+
+/// Plans the start of a partition as the hypervisor will.
+pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>, cmdline: &str) -> Result<(), ConfigError> {
+    let bytes = section.required_pages("memory")?;
+    let layout = RamLayout::new(bytes)
+        .ok_or_else(|| section.error("memory", &format!("{} is not between 4 KiB and 16 TiB", size::format(bytes))))?;
+    let wrong = |path: &Path, error: std::io::Error| section.error("kernel", &format!("{}: {error}", path.display()));
+    let images = Images {
+        kernel: fs::read(kernel).map_err(|error| wrong(kernel, error))?,
+        // Only its length counts, and untouched zeros cost nothing.
+        initrd: initrd.map(|path| fs::metadata(path).map(|data| vec![0; data.len() as usize])).transpose().unwrap_or(None),
+    };
+    let names = Kernel { image: Images::KERNEL.to_owned(), initrd: images.initrd.is_some().then(|| Images::INITRD.to_owned()) };
+    // The longest that it ever gets.
+    let cmdline = command_line::with_incarnation(cmdline, u64::MAX);
+    let request = Request { kernel: &names, cmdline: &cmdline, layout: &layout, acpi: &Tables::new() };
+    let Err(error) = loaders::plan(&images, &request) else { return Ok(()) };
+    Err(match error {
+        LoadError::MemoryTooSmall(least) => {
+            let message = format!("{} is too small: kernel and initrd need {}", size::format(bytes), mib(least));
+            section.error("memory", &message)
+        }
+        LoadError::CommandLineTooLong(most) => {
+            let longest = u64::from(most).saturating_sub(command_line::with_incarnation("", u64::MAX).len() as u64 + 1);
+            section.error("cmdline", &format!("is too long: this kernel takes {longest} bytes beside what the hypervisor adds"))
+        }
+        error => section.error("kernel", &format!("{}: {error}", kernel.display())),
+    })
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// The two images of a partition.
+struct Images {
+    kernel: Vec<u8>,
+    initrd: Option<Vec<u8>>,
+}
+
+impl Images {
+    const KERNEL: &str = "kernel";
+    const INITRD: &str = "initrd";
+}
+
+impl ImageSource for Images {
+    fn module(&self, name: &str) -> Option<&[u8]> {
+        if name == Self::KERNEL { Some(&self.kernel) } else { self.initrd.as_deref() }
+    }
+}
+
+/// Checks the machine as a whole: its memory, its CPUs, the archive.
+pub(super) fn machine(root: &Section<'_>, bed: Bed, bytes: u64, cpus: u32, archive: u64) -> Result<(), ConfigError> {
+    let machine = root.section("machine")?;
+    let said = |section: &Option<Section<'_>>, key: &str, message: &str| {
+        section.as_ref().map_or_else(|| root.error(key, message), |section| section.error(key, message))
+    };
+    if bytes > direct_map::LIMIT {
+        let message =
+            format!("a machine of {}, but the hypervisor reaches {}", size::readable(bytes), size::format(direct_map::LIMIT));
+        return Err(said(&root.section("pool")?, "memory", &message));
+    }
+    // Under QEMU's own emulation the boot CPU runs no guests.
+    let most = if bed == Bed::Qemu { percpu::MAX_CPUS as u32 - 1 } else { percpu::MAX_CPUS as u32 };
+    if cpus > most {
+        return Err(said(&machine, "cpus", &format!("must be 1 to {most} in the bed {}", bed.name())));
+    }
+    if archive > MOST_ARCHIVE {
+        let message = format!("all kernels and initrds together have {}, more than {}", mib(archive), mib(MOST_ARCHIVE));
+        return Err(root.error("partition", &message));
+    }
+    let bandwidth = machine.as_ref().map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
+    match bandwidth {
+        Some(bytes) if bytes > MOST_BANDWIDTH => Err(said(&machine, "disk_bandwidth", "is more than QEMU can hold a disk to")),
+        _ => Ok(()),
+    }
+}
+
+/// Checks the names of self-tests.
+pub(super) fn self_tests(root: &Section<'_>, names: &[String]) -> Result<(), ConfigError> {
+    match names.iter().find(|name| !SELF_TESTS.contains(&name.as_str())) {
+        Some(name) => Err(root.error("self_tests", &format!("“{name}” is none (known: {})", SELF_TESTS.join(", ")))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,84 @@
+//! gdb on a dump by virtual addresses.
+//!
+//! A dump describes physical memory: its program headers have no virtual addresses, which a kernel maps in pages
+//! of any order. So gdb gets the memory from us, as from a machine that stands still:
+//!
+//! ```text
+//!   gdb ── remote protocol on a pipe ──> protocol ──> memory: page tables ──> blocks of the dump
+//!                                           └───────> notes: registers, by how much KASLR moved the kernel
+//! ```
+
+mod memory;
+mod notes;
+mod protocol;
+
+use super::Dump;
+use anyhow::{Context, Result};
+use notes::Notes;
+use std::io::{stdin, stdout};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+struct Crashed<'a> {
+    dump: &'a Dump,
+    notes: Notes,
+}
+
+impl protocol::Target for Crashed<'_> {
+    fn registers(&self) -> &[u8] {
+        &self.notes.registers
+    }
+    fn memory(&self, start: u64, length: usize) -> Vec<u8> {
+        let bytes = self.notes.paging.read(self.dump, start, length);
+        match self.notes.kernel {
+            Some(kernel) if bytes.is_empty() => kernel.read(self.dump, start, length),
+            _ => bytes,
+        }
+    }
+}
+
+fn notes(dump: &Dump) -> Result<Notes> {
+    let extent = dump.contents.layout.notes();
+    let mut bytes = vec![0; u64::from(dump.record.drain.notes_len).min(extent.len) as usize];
+    dump.image.read(extent.start, &mut bytes)?;
+    Ok(Notes::parse(&bytes))
+}
+
+/// Answers a gdb on standard input and output until it leaves.
+///
+/// # Errors
+/// Where the image cannot be read, or the connection fails.
+pub fn serve(dump: &Dump) -> Result<()> {
+    let target = Crashed { dump, notes: notes(dump)? };
+    protocol::serve(&target, &mut stdin().lock(), &mut stdout().lock())
+}
+
+/// Becomes a gdb that looks at the dump; returns only where it cannot be started.
+///
+/// # Errors
+/// As described.
+pub fn start(dump: &Dump, symbols: Option<&Path>, further: &[String]) -> Result<()> {
+    let program = std::env::current_exe().context("the path of this program")?;
+    let tidepool = format!("'{}'", program.display());
+    Err(command(dump, symbols, &tidepool)?.args(further).exec()).context("gdb cannot be started (Debian: gdb)")
+}
+
+/// Returns the command that has gdb look at the dump, with the kernel's symbols where they are given; `tidepool` are the shell's
+/// words for this host command, which gdb starts to have its packets answered.
+///
+/// # Errors
+/// Where the image cannot be read.
+pub fn command(dump: &Dump, symbols: Option<&Path>, tidepool: &str) -> Result<Command> {
+    let mut command = Command::new("gdb");
+    command.args(["-q", "-iex", "set architecture i386:x86-64", "-iex", "set confirm off"]);
+    if let Some(symbols) = symbols {
+        let offset = notes(dump)?.kernel_offset.unwrap_or(0);
+        command.args(["-ex", &format!("symbol-file -o {offset:#x} \"{}\"", symbols.display())]);
+    }
+    let (file, space) = (dump.image.path().canonicalize()?, dump.image.number());
+    let space = if space == 0 { String::new() } else { format!(" {space}") };
+    let server = format!("target remote | exec {tidepool} dump gdb --serve '{}'{space}", file.display());
+    command.args(["-ex", &server]);
+    Ok(command)
+}

@@ -1,0 +1,29 @@
+//! The CPU's own random numbers, where it has any.
+
+use super::cpuid;
+use core::arch::asm;
+
+/// Attempts before a generator counts as exhausted (SDM 1 "Random Number Generator Instructions").
+const TRIES: usize = 10;
+
+/// Returns a number of the CPU's entropy source (RDSEED), or of its generator (RDRAND); `None` where it has neither.
+pub fn random() -> Option<u64> {
+    let has_seed = cpuid(0, 0).eax >= 7 && cpuid(7, 0).ebx & 1 << 18 != 0;
+    let has_generator = cpuid(1, 0).ecx & 1 << 30 != 0;
+    let seed = has_seed.then(|| (0..TRIES).find_map(|_| rdseed())).flatten();
+    seed.or_else(|| has_generator.then(|| (0..TRIES).find_map(|_| rdrand())).flatten())
+}
+
+fn rdseed() -> Option<u64> {
+    let (number, is_valid): (u64, u8);
+    // SAFETY: writes a register and flags; the caller has asked CPUID.
+    unsafe { asm!("rdseed {}", "setc {}", out(reg) number, out(reg_byte) is_valid, options(nomem, nostack)) };
+    (is_valid != 0).then_some(number)
+}
+
+fn rdrand() -> Option<u64> {
+    let (number, is_valid): (u64, u8);
+    // SAFETY: as in `rdseed`.
+    unsafe { asm!("rdrand {}", "setc {}", out(reg) number, out(reg_byte) is_valid, options(nomem, nostack)) };
+    (is_valid != 0).then_some(number)
+}

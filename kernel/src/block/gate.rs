@@ -1,0 +1,132 @@
+//! The one place that decides whether a request may go to a disk now: a node submits nothing to a disk that may be another node's.
+//!
+//! ```text
+//!   Unclaimed ── first claim ──> Leased until t ── another node has it ──> GivenUp
+//!     only reads                 now <= t: all; later: nothing, until a beat is confirmed
+//!
+//!   Unshared                     the machine's own memory: all, always
+//! ```
+//!
+//! Requests of [`Lane::Beat`] pass until the disk is given up: they are what the lease is made of.
+
+use super::{Lane, Operation, SubmitError};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+const UNSHARED: u64 = u64::MAX;
+const UNCLAIMED: u64 = 1;
+const GIVEN_UP: u64 = 0;
+
+/// The gate of one disk.
+#[derive(Debug)]
+pub struct SubmitGate(AtomicU64);
+
+impl SubmitGate {
+    /// For a disk that no other node can see.
+    pub const fn unshared() -> Self {
+        Self(AtomicU64::new(UNSHARED))
+    }
+
+    /// For a disk on which nothing is claimed yet.
+    pub const fn unclaimed() -> Self {
+        Self(AtomicU64::new(UNCLAIMED))
+    }
+
+    /// Opens the gate until `lease_end_ns`.
+    pub fn open_until(&self, lease_end_ns: u64) {
+        let end = lease_end_ns.clamp(UNCLAIMED + 1, UNSHARED - 1);
+        let _ = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != GIVEN_UP && now != UNSHARED).then_some(end));
+    }
+
+    /// Lets nothing through any more.
+    pub fn give_up(&self) {
+        self.0.store(GIVEN_UP, Ordering::Release);
+    }
+
+    /// Returns whether another node has the disk.
+    pub fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Acquire) == GIVEN_UP
+    }
+
+    /// Returns whether no other node can see the disk.
+    #[inline]
+    pub fn is_unshared(&self) -> bool {
+        self.0.load(Ordering::Acquire) == UNSHARED
+    }
+
+    /// Returns whether the lease is over: what the disk says now may be another node's doing.
+    pub fn is_suspended(&self, now_ns: impl FnOnce() -> u64) -> bool {
+        match self.0.load(Ordering::Acquire) {
+            GIVEN_UP | UNCLAIMED | UNSHARED => false,
+            end => now_ns() > end,
+        }
+    }
+
+    /// Judges a request.
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`] while the lease is over: try again. [`SubmitError::Failed`] where the disk is another node's, and for a
+    /// write before anything is claimed.
+    #[inline]
+    pub fn check(&self, lane: Lane, operation: Operation, now_ns: impl FnOnce() -> u64) -> Result<(), SubmitError> {
+        match self.0.load(Ordering::Acquire) {
+            UNSHARED => Ok(()),
+            GIVEN_UP => Err(SubmitError::Failed),
+            _ if lane == Lane::Beat => Ok(()),
+            UNCLAIMED if operation == Operation::Read => Ok(()),
+            UNCLAIMED => Err(SubmitError::Failed),
+            end if now_ns() <= end => Ok(()),
+            _ => Err(SubmitError::Full),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Operation; 5] = [Operation::Read, Operation::Write, Operation::Flush, Operation::Discard, Operation::WriteZeroes];
+
+    #[test]
+    fn before_a_claim_a_disk_is_only_read() {
+        let gate = SubmitGate::unclaimed();
+        for operation in ALL {
+            let expected = if operation == Operation::Read { Ok(()) } else { Err(SubmitError::Failed) };
+            assert_eq!(gate.check(Lane::Common, operation, || 0), expected);
+            assert_eq!(gate.check(Lane::Beat, operation, || 0), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_lease_lets_all_through_until_its_end_and_nothing_but_beats_after() {
+        let gate = SubmitGate::unclaimed();
+        gate.open_until(100);
+        for operation in ALL {
+            assert_eq!(gate.check(Lane::Common, operation, || 100), Ok(()));
+            assert_eq!(gate.check(Lane::Common, operation, || 101), Err(SubmitError::Full));
+            assert_eq!(gate.check(Lane::Beat, operation, || 101), Ok(()));
+        }
+        assert!(!gate.is_suspended(|| 100) && gate.is_suspended(|| 101));
+        gate.open_until(200);
+        assert_eq!(gate.check(Lane::Common, Operation::Write, || 200), Ok(()));
+    }
+
+    #[test]
+    fn a_disk_that_was_given_up_stays_so() {
+        let gate = SubmitGate::unclaimed();
+        gate.open_until(100);
+        gate.give_up();
+        gate.open_until(1000);
+        for lane in [Lane::Common, Lane::Beat] {
+            assert_eq!(gate.check(lane, Operation::Read, || 0), Err(SubmitError::Failed));
+        }
+        assert!(gate.is_given_up() && !gate.is_suspended(|| u64::MAX));
+    }
+
+    #[test]
+    fn memory_of_the_machine_needs_no_lease() {
+        let gate = SubmitGate::unshared();
+        gate.open_until(5);
+        assert_eq!(gate.check(Lane::Common, Operation::Write, || u64::MAX), Ok(()));
+        assert!(gate.is_unshared() && !gate.is_suspended(|| u64::MAX));
+    }
+}

@@ -1,0 +1,143 @@
+//! How many bytes of writes may be in flight on a disk: so few that a new request is answered within half a second.
+//!
+//! A disk serves requests more or less in turn, so a read or a beat waits behind what was submitted before it. The bound follows
+//! what is measured: an answer that took longer than [`GOAL_NS`] shrinks it in proportion, one that was quick while the bound was in
+//! use lets it grow by its size, which doubles it in the time of one answer.
+//!
+//! ```text
+//!   bytes ── admit ──> in flight ── answer after t ──┬─ t > goal: bound * goal / t
+//!                                                    └─ t <= goal, bound in use: bound + bytes, or an eighth
+//! ```
+
+/// What an answer may take: half of what is promised, because a request also waits for one that is being served.
+pub const GOAL_NS: u64 = 250_000_000;
+/// The bound at the start: one request of the usual size.
+pub const FIRST: u64 = 512 << 10;
+/// Smallest and largest bound.
+pub const BOUNDS: core::ops::RangeInclusive<u64> = (32 << 10)..=(16 << 20);
+
+/// The bound of one disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WritePace {
+    bound: u64,
+    in_flight: u64,
+    growth: Growth,
+}
+
+/// How the bound grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Growth {
+    /// Twofold in the time of an answer, until the disk's speed is met.
+    Fast,
+    /// By an eighth, so that it stays near that.
+    Slow,
+}
+
+impl WritePace {
+    /// Nothing in flight.
+    pub const fn new() -> Self {
+        Self { bound: FIRST, in_flight: 0, growth: Growth::Fast }
+    }
+
+    /// Returns the bytes that one request should have at most.
+    pub const fn room(&self) -> u64 {
+        self.bound
+    }
+
+    /// Takes a write of so many bytes into account, if it may be submitted now; one alone always may.
+    pub const fn admit(&mut self, bytes: u64) -> bool {
+        let is_free = self.in_flight == 0 || self.in_flight.saturating_add(bytes) <= self.bound;
+        if is_free {
+            self.in_flight += bytes;
+        }
+        is_free
+    }
+
+    /// Notes that an admitted write was not submitted after all.
+    pub const fn withdraw(&mut self, bytes: u64) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+    }
+
+    /// Notes the answer to a write that was submitted `latency_ns` ago.
+    pub fn answered(&mut self, bytes: u64, latency_ns: u64) {
+        let was_in_use = self.in_flight.saturating_mul(2) >= self.bound;
+        self.withdraw(bytes);
+        let bound = if latency_ns > GOAL_NS {
+            self.growth = Growth::Slow;
+            let shrunk = u128::from(self.bound) * u128::from(GOAL_NS) / u128::from(latency_ns);
+            // Answers that were under way together tell the same story: not all of them may shrink it to nothing.
+            u64::try_from(shrunk).unwrap_or(self.bound).max(self.bound / 2)
+        } else if was_in_use {
+            let share = if self.growth == Growth::Fast { 1 } else { 8 };
+            self.bound.saturating_add(bytes / share)
+        } else {
+            self.bound
+        };
+        self.bound = bound.clamp(*BOUNDS.start(), *BOUNDS.end());
+    }
+}
+
+impl Default for WritePace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A disk of `speed` bytes a second that serves writes in turn, and a writer that has always more; returns what a new request would
+    /// have waited at most in the last half of the time, and the bytes written.
+    fn simulate(speed: impl Fn(u64) -> u64, seconds: u64) -> (u64, u64) {
+        let (mut pace, mut now, mut busy_until) = (WritePace::new(), 0_u64, 0_u64);
+        let mut queue: VecDeque<(u64, u64, u64)> = VecDeque::new();
+        let (mut worst, mut written) = (0, 0);
+        while now < seconds * SECOND {
+            let bytes = pace.room().min(504 << 10);
+            while queue.len() < 63 && pace.admit(bytes) {
+                busy_until = busy_until.max(now) + bytes * SECOND / speed(now);
+                queue.push_back((busy_until, now, bytes));
+            }
+            if now > seconds * SECOND / 2 {
+                worst = worst.max(busy_until.saturating_sub(now));
+            }
+            let (done, submitted, bytes) = queue.pop_front().unwrap();
+            now = done.max(now);
+            written += bytes;
+            pace.answered(bytes, now - submitted);
+        }
+        (worst, written)
+    }
+
+    #[test]
+    fn a_new_request_waits_half_a_second_at_most_on_disks_of_any_speed() {
+        for speed in [256 << 10, 1 << 20, 5 << 20, 50 << 20, 500 << 20, 4 << 30] {
+            let (worst, written) = simulate(|_| speed, 20);
+            assert!(worst <= SECOND / 2, "{worst} ns at {speed} bytes/s");
+            assert!(written >= speed * 20 / 10 * 9, "{written} bytes at {speed} bytes/s");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_becomes_slow_is_followed() {
+        let (worst, _) = simulate(|now| if now < 5 * SECOND { 500 << 20 } else { 1 << 20 }, 60);
+        assert!(worst <= SECOND / 2, "{worst}");
+    }
+
+    #[test]
+    fn one_write_always_goes_and_a_withdrawn_one_leaves_nothing_behind() {
+        let mut pace = WritePace::new();
+        assert!(pace.admit(1 << 30) && !pace.admit(512));
+        pace.withdraw(1 << 30);
+        assert_eq!(pace, WritePace::new());
+        for _ in 0..100 {
+            assert!(pace.admit(1 << 20));
+            pace.answered(1 << 20, 30 * SECOND);
+        }
+        assert_eq!(pace.room(), *BOUNDS.start());
+    }
+}

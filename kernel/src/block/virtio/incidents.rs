@@ -1,0 +1,33 @@
+//! What happens to a device outside its answers, kept until it is told.
+
+use crate::block::Incident;
+use arrayvec::ArrayVec;
+
+/// Incidents that are kept; the oldest makes room.
+const KEPT: usize = 8;
+
+/// The incidents of one device, oldest first.
+#[derive(Debug, Default)]
+pub struct Incidents {
+    kept: ArrayVec<Incident, KEPT>,
+}
+
+impl Incidents {
+    /// Keeps one until it is taken.
+    pub fn push(&mut self, incident: Incident) {
+        if self.kept.is_full() {
+            self.kept.remove(0);
+        }
+        self.kept.push(incident);
+    }
+
+    /// Takes the oldest.
+    pub fn take(&mut self) -> Option<Incident> {
+        self.kept.pop_at(0)
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+}

@@ -1,0 +1,82 @@
+//! How many dumps of a partition are kept: what `dumps` and `when_full` ask for.
+
+use crate::config::{DumpBound, WhenFull};
+
+/// The dumps of one partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DumpCensus {
+    /// Those that no task writes any more, also on spaces that are out of use for now.
+    pub kept: u32,
+    /// Of these, those that may be dropped for a newer one: COMPLETE or PARTIAL, and not selected.
+    pub droppable: u32,
+    /// Those on their way, whose record says DRAINING on the disk.
+    pub promised: u32,
+    /// Those on their way before that: a power cut may leave nothing of them.
+    pub unpromised: u32,
+}
+
+impl DumpCensus {
+    /// Returns how many there are.
+    pub const fn all(&self) -> u32 {
+        self.kept + self.promised + self.unpromised
+    }
+}
+
+/// What a crash leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtCrash {
+    /// A dump.
+    Dump,
+    /// A restart without one.
+    Skip,
+}
+
+/// Decides on a crash of a partition that has these dumps.
+pub const fn at_crash(bound: DumpBound, census: &DumpCensus) -> AtCrash {
+    let has_room = census.all() < bound.most;
+    let makes_room = match bound.when_full {
+        WhenFull::Skip => false,
+        // Each dump that is not promised yet has one of them to itself.
+        WhenFull::DropOldest => census.droppable > census.unpromised,
+    };
+    if has_room || makes_room { AtCrash::Dump } else { AtCrash::Skip }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn census(kept: u32, droppable: u32, unpromised: u32) -> DumpCensus {
+        DumpCensus { kept, droppable, promised: 0, unpromised }
+    }
+
+    fn verdict(when_full: WhenFull, census: &DumpCensus) -> AtCrash {
+        at_crash(DumpBound { most: 2, when_full }, census)
+    }
+
+    #[test]
+    fn below_the_bound_every_crash_has_its_dump() {
+        for when_full in [WhenFull::Skip, WhenFull::DropOldest] {
+            assert_eq!(verdict(when_full, &census(0, 0, 0)), AtCrash::Dump);
+            assert_eq!(verdict(when_full, &census(0, 0, 1)), AtCrash::Dump);
+            assert_eq!(verdict(when_full, &census(1, 0, 0)), AtCrash::Dump);
+        }
+    }
+
+    #[test]
+    fn at_the_bound_a_crash_is_skipped_and_dumps_on_their_way_count() {
+        for held in [census(2, 2, 0), census(1, 1, 1), census(0, 0, 2), census(9, 9, 0)] {
+            assert_eq!(verdict(WhenFull::Skip, &held), AtCrash::Skip);
+        }
+        let draining = DumpCensus { kept: 1, droppable: 1, promised: 1, unpromised: 0 };
+        assert_eq!(verdict(WhenFull::Skip, &draining), AtCrash::Skip);
+    }
+
+    #[test]
+    fn a_new_dump_needs_an_old_one_that_may_go_to_itself() {
+        assert_eq!(verdict(WhenFull::DropOldest, &census(2, 1, 0)), AtCrash::Dump);
+        assert_eq!(verdict(WhenFull::DropOldest, &census(2, 0, 0)), AtCrash::Skip);
+        assert_eq!(verdict(WhenFull::DropOldest, &census(2, 1, 1)), AtCrash::Skip);
+        assert_eq!(verdict(WhenFull::DropOldest, &census(2, 2, 1)), AtCrash::Dump);
+    }
+}

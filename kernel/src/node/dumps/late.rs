@@ -1,0 +1,53 @@
+//! Late writes of an earlier owner on a sealed dump: the image's tables still say what header, bitmap and checksums are, so the dump's task
+//! stays for as long as late writes are looked for, and then the tables go.
+
+use super::Job;
+use super::writer::{DumpWriter, Repaired};
+use crate::arch::time;
+use crate::block::DiskError;
+use crate::node::task::until;
+use crate::paging::space::succession::pause_after;
+use crate::paging::space::{Record, SpaceState};
+use core::sync::atomic::Ordering;
+
+impl Job {
+    /// Looks at the sealed dump again and again, until the time for that is over, the dump is released, the disk refuses, or the machine ends.
+    pub(super) async fn look_for_late_writes(&self, writer: &mut DumpWriter<'_>) {
+        let (spaces, mut took_ns) = (self.node.spaces, 0);
+        // Frames that a refused write has left in the image go at once.
+        while spaces.succession(self.space).is_watched(time::now_ns()) && self.has_no_frames() {
+            let due_ns = time::now_ns().saturating_add(pause_after(took_ns));
+            until(|| (self.is_ending() || time::now_ns() >= due_ns).then_some(())).await;
+            let start_ns = time::now_ns();
+            match self.look_once(writer).await {
+                Ok(Some(Repaired::Something)) => spaces.tell_repaired(self.space, "what surrounds its dump"),
+                Ok(Some(Repaired::Nothing)) => {}
+                Ok(None) | Err(_) => return,
+            }
+            took_ns = time::now_ns().saturating_sub(start_ns);
+        }
+    }
+
+    /// Looks once, while nothing else changes the space's record; `None` where the dump is not there any more.
+    async fn look_once(&self, writer: &mut DumpWriter<'_>) -> Result<Option<Repaired>, DiskError> {
+        let spaces = self.node.spaces;
+        let record = spaces.take_record(self.space).await;
+        let is_ours = |r: &Record| r.crash.as_ref().is_some_and(|crash| crash.name == self.name);
+        let is_there = record.is_some_and(|r| matches!(r.state, SpaceState::Complete | SpaceState::Partial) && is_ours(&r));
+        let result = match is_there && !self.is_ending() {
+            true => writer.repair().await.map(Some),
+            false => Ok(None),
+        };
+        spaces.give_record(self.space);
+        result
+    }
+
+    fn has_no_frames(&self) -> bool {
+        let counts = self.drain.image().counts();
+        counts.resident + counts.going_out + counts.coming_in == 0
+    }
+
+    fn is_ending(&self) -> bool {
+        self.node.ending.load(Ordering::Acquire)
+    }
+}

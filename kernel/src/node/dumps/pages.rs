@@ -1,0 +1,54 @@
+//! The pages of an image that drains, as streams want them: what is final now, but for blocks that are known to be wrong.
+
+use crate::addr::{Gfn, PageIndex};
+use crate::block::DiskError;
+use crate::dump::describe::CorePages;
+use crate::dump::elf::{Content, CorePage};
+use crate::node::Node;
+use crate::node::describe::PageSource;
+use crate::paging::space::{Layout, MissingPages};
+use crate::paging::{Drain, PageFinal};
+
+/// The image's pages as far as they are final.
+pub(super) struct ImagePages<'a> {
+    pub node: &'static Node,
+    pub drain: &'a Drain,
+    pub layout: &'a Layout,
+    pub missing: &'a MissingPages,
+}
+
+impl CorePages for ImagePages<'_> {
+    fn pages(&self) -> u32 {
+        self.layout.pages()
+    }
+
+    fn gfn(&self, index: PageIndex) -> Gfn {
+        self.drain.image().layout().gfn_of(index).unwrap_or_default()
+    }
+
+    fn content(&self, index: PageIndex) -> (Content, u32) {
+        match self.drain.final_kind(&self.node.pager, index) {
+            _ if self.missing.holds(index) => (Content::Missing, 0),
+            Some(PageFinal::Block(crc)) => (Content::Block, crc.0),
+            Some(PageFinal::Zero) => (Content::Zero, 0),
+            None => (Content::Missing, 0),
+        }
+    }
+
+    fn run(&self, index: PageIndex) -> CorePage {
+        let (kind, pages) = self.drain.final_run(&self.node.pager, index);
+        let content = match kind {
+            _ if self.missing.holds(index) => Content::Missing,
+            Some(PageFinal::Block(_)) => Content::Block,
+            Some(PageFinal::Zero) => Content::Zero,
+            None => Content::Missing,
+        };
+        CorePage { gfn: self.gfn(index), index: index.0, pages: pages.min(self.missing.alike(index)), content }
+    }
+}
+
+impl PageSource for ImagePages<'_> {
+    async fn load(&mut self, _: u32) -> Result<(), DiskError> {
+        Ok(())
+    }
+}

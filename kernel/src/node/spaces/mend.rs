@@ -1,0 +1,69 @@
+//! Spaces that a disk's error has put out of use: looked at again after some time, as a start looks at them.
+//!
+//! ```text
+//!   Activating, Draining, Releasing ── error ──> Failed ── 10 s, then 20, 40 ... 320 ──> opened again ─┬─> Free, Dump, Releasing
+//!                                                  ^                                                   │
+//!                                                  └──────────────────── error ────────────────────────┘
+//! ```
+//!
+//! So a space is not lost until the next start, and a dump that could not be sealed is sealed once its disk takes writes again. A space
+//! that could not be claimed is claimed then.
+
+use super::{Phase, SpaceId, Spaces};
+use crate::arch::time;
+use crate::block::{Disk, DiskError};
+use alloc::format;
+use core::sync::atomic::Ordering;
+
+/// Time until the first look.
+const FIRST_NS: u64 = 10_000_000_000;
+/// How often that time is doubled.
+const DOUBLINGS: u32 = 5;
+
+impl Spaces {
+    /// Puts a space out of use after an error; it is tried again later.
+    pub fn set_aside(&self, id: SpaceId, error: DiskError) {
+        let mut inner = self.space(id).inner.lock();
+        inner.phase = Phase::Failed(error);
+        let wait_ns = FIRST_NS << inner.failures.min(DOUBLINGS);
+        inner.failures = inner.failures.saturating_add(1);
+        inner.again_ns = time::now_ns().saturating_add(wait_ns);
+        self.mend_due_ns.fetch_min(inner.again_ns, Ordering::AcqRel);
+    }
+
+    /// Opens spaces again that have waited long enough, and looks for late writes on others; called at every turn.
+    pub fn mend(&'static self, now_ns: u64) {
+        if now_ns < self.mend_due_ns.load(Ordering::Acquire) {
+            return;
+        }
+        self.mend_due_ns.store(u64::MAX, Ordering::Release);
+        for id in (0..self.spaces.len()).map(SpaceId) {
+            if let Some(next_ns) = self.look_for_late_writes(id, now_ns) {
+                self.mend_due_ns.fetch_min(next_ns, Ordering::AcqRel);
+            }
+            let mut inner = self.space(id).inner.lock();
+            if !matches!(inner.phase, Phase::Failed(_)) {
+                continue;
+            }
+            // A dead disk is waited for. So is one whose claim was lost: it takes no requests any more.
+            if inner.again_ns > now_ns || self.disk(id).is_dead() {
+                inner.again_ns = inner.again_ns.max(now_ns.saturating_add(FIRST_NS));
+                self.mend_due_ns.fetch_min(inner.again_ns, Ordering::AcqRel);
+                continue;
+            }
+            inner.phase = Phase::Unusable;
+            drop(inner);
+            self.tasks.start(self.open_again(id));
+        }
+    }
+
+    async fn open_again(&'static self, id: SpaceId) {
+        if let Err(error) = self.open_late(id).await {
+            self.trouble(id, &format!("is still of no use ({error}); it is tried again later"));
+            return self.set_aside(id, error);
+        }
+        if self.space(id).inner.lock().phase == Phase::Releasing {
+            self.scrub(id).await;
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Carries out [`crate::block::patience`] for what is written and read around the blocks. The first refusal and the last are events
+//! that name device and bytes.
+
+use super::{SpaceId, Spaces, sleep};
+use crate::block::DiskError;
+use crate::block::patience::{AfterRefusal, PAUSE_NS, SpaceAccess, Tries};
+use alloc::format;
+
+/// Makes a request of a space, and makes it again where the disk refuses it; the value is the last one's.
+///
+/// A macro, because a task's future has to be `Send`, which the future of a closure that borrows cannot be shown to be.
+macro_rules! patiently {
+    ($spaces:expr, $id:expr, $access:expr, $request:expr) => {{
+        let mut tries = $crate::block::patience::Tries::default();
+        loop {
+            let result = $request;
+            if !$spaces.tries_again($id, &mut tries, result.map(|_| ()), $access).await {
+                break result;
+            }
+        }
+    }};
+}
+pub(super) use patiently;
+
+impl Spaces {
+    /// Says whether a request is to be tried again, when that may be; tells what has to be told.
+    pub(super) async fn tries_again(
+        &self,
+        id: SpaceId,
+        tries: &mut Tries,
+        result: Result<(), DiskError>,
+        access: SpaceAccess,
+    ) -> bool {
+        let Err(error) = result else { return false };
+        match tries.refused(error) {
+            AfterRefusal::Again => {
+                if tries.is_first() {
+                    self.trouble(id, &format!("{access} ({error}): it is tried again"));
+                }
+                sleep(PAUSE_NS).await;
+                true
+            }
+            AfterRefusal::GivenUp(count) => {
+                self.trouble(id, &format!("{access} ({error}), {count} times in a row"));
+                false
+            }
+            AfterRefusal::Hopeless => false,
+        }
+    }
+}

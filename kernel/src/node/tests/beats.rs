@@ -1,0 +1,73 @@
+//! Claims and beats beside the work on a space: what the node itself writes is no stranger's, and it writes to no space that is not its own.
+
+use super::disk::{FaultKind, FaultPlan, SimDisk};
+use super::guest::SimGuest;
+use super::machine::{SimMachine, SimRam};
+use crate::arch::time;
+use crate::mm::layout::RamLayout;
+use crate::node::spaces::sleep;
+use crate::paging::space::claim::{Claim, Claims, PAGE_LEN};
+
+/// How long a record is changed, again and again: several beats.
+const SPELL_NS: u64 = 3_000_000_000;
+
+#[test]
+fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
+    for seed in 1..4 {
+        let ram = SimRam::new(16);
+        let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), seed)));
+        let mut machine = SimMachine::new(&ram, vec![disk], seed);
+        let spaces = machine.node.spaces;
+        machine.block_on("open", 60, spaces.open());
+        spaces.resume();
+        let ram = RamLayout::new(16 << 12).expect("some pages");
+        let space = spaces.acquire("p", &ram, 1).expect("a free space");
+        machine.until("a space", 60, |_| spaces.is_ready(space)).expect("a sound disk");
+        disk.state().reads_are_late = true;
+        machine.block_on("changes", 600, async {
+            let end_ns = time::now_ns() + SPELL_NS;
+            while time::now_ns() < end_ns {
+                spaces.change_now(space, |_| ()).await.expect("a sound disk");
+                sleep(1_000_000).await;
+            }
+        });
+        let trouble: Vec<_> = machine.told.iter().filter(|event| event.starts_with("Error")).collect();
+        assert!(trouble.is_empty(), "seed {seed}: {trouble:?}");
+    }
+}
+
+/// Returns the claims on a disk that is one space.
+fn claims(disk: &SimDisk) -> Claims {
+    let content = &disk.state().content;
+    let start = Claim::start(content.len() as u64).expect("room for a claim") as usize;
+    Claims::decode(content[start..][..PAGE_LEN].try_into().expect("a page"))
+}
+
+/// Opens a blank disk that refuses everything from its n-th request on; returns the machine, and what a start has asked for.
+fn open(fault: Option<u64>) -> (SimMachine, u64) {
+    let ram = SimRam::new(400);
+    let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), 1)));
+    let mut machine = SimMachine::new(&ram, vec![disk], 1);
+    let before = disk.state().requests;
+    disk.state().fault = fault.map(|at| FaultPlan { request: before + at, kind: FaultKind::ErrorForGood });
+    let spaces = machine.node.spaces;
+    machine.block_on("open", 60, spaces.open());
+    spaces.resume();
+    let requests = disk.state().requests - before;
+    (machine, requests)
+}
+
+/// The disk takes requests again some time later: the space is claimed then, before anything else is written to it.
+#[test]
+fn a_space_that_could_not_be_claimed_at_the_start_is_claimed_later() {
+    let (_, requests) = open(None);
+    let stride = if super::is_long() { 1 } else { 9 };
+    for at in (0..requests).step_by(stride) {
+        let (mut machine, _) = open(Some(at));
+        let disk = machine.disks[0];
+        disk.state().fault = None;
+        let mut guest = SimGuest::new("p", 0, 1);
+        machine.until(&format!("a start, request {at}"), 120, |machine| guest.start(machine).then_some(()));
+        assert!(claims(disk).owner().is_some(), "request {at}: {:#?}", machine.told);
+    }
+}

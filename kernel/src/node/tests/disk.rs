@@ -1,0 +1,342 @@
+//! A disk in the host's memory with a volatile cache: what was written may be lost, whole or in part, until a flush is answered.
+
+use super::Dice;
+use crate::addr::{Hfn, Hpa, PAGE_SIZE};
+use crate::block::dma::fake::device_view;
+use crate::block::request::SECTOR_SIZE;
+use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Incident, Operation, Request, Segment, SubmitError};
+use crate::mm::phys::{DirectMap, FrameMemory};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+
+/// Addresses below are frames of the simulated pool, those above are buffers of the host.
+const FRAMES_END: u64 = 1 << 40;
+
+/// What happened at the disk, in order.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A write was submitted: from then on any of its sectors may be on the medium.
+    Write { id: u64, at: usize, data: Vec<u8> },
+    /// A write was answered: a flush that is submitted after that covers it.
+    Written(u64),
+    /// A flush was submitted.
+    FlushBegins(u64),
+    /// It was answered.
+    FlushEnds(u64),
+    /// The node was told, or told, something.
+    Mark(Mark),
+}
+
+/// What the log's reader holds the medium to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// A dump was announced as complete: owner and incarnation.
+    Promised(String, u64),
+    /// It may go from now on.
+    Released(String, u64),
+}
+
+/// How a disk fails, from one request on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// That request ends in an I/O error.
+    ErrorOnce,
+    /// That request and all after it do.
+    ErrorForGood,
+    /// That request and all after it are not answered.
+    NoAnswer,
+    /// The same, but all are answered some seconds later.
+    LateAnswer,
+}
+
+/// Fails at the request of that number.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultPlan {
+    pub request: u64,
+    pub kind: FaultKind,
+}
+
+struct Flying {
+    number: u64,
+    operation: Operation,
+    at: usize,
+    data: Vec<u8>,
+    segments: Vec<Segment>,
+    cookie: Cookie,
+    /// When it was submitted, as told by the first poll after that.
+    since_ns: Option<u64>,
+    /// When a disk of limited speed has done it.
+    due_ns: u64,
+    told: bool,
+}
+
+pub struct DiskState {
+    pub content: Vec<u8>,
+    pub log: Vec<Entry>,
+    /// Whether the log is kept.
+    pub records: bool,
+    pub requests: u64,
+    pub fault: Option<FaultPlan>,
+    /// Bytes a second, where it serves its requests in turn.
+    pub speed: Option<u64>,
+    /// Until when it is busy with them.
+    busy_until_ns: u64,
+    /// Whether answers to reads come late, so that other requests go by.
+    pub reads_are_late: bool,
+    /// When the first request was not answered.
+    pub silent_since: Option<u64>,
+    flying: Vec<Flying>,
+    incidents: VecDeque<Incident>,
+    written_off: bool,
+    now_ns: u64,
+    timeout_ns: u64,
+    dice: Dice,
+}
+
+pub struct SimDisk {
+    index: u8,
+    map: DirectMap,
+    state: Mutex<DiskState>,
+}
+
+/// What a late disk takes for its answers.
+pub const LATE_NS: u64 = 5_000_000_000;
+/// What a simulated driver waits for an answer.
+pub const TIMEOUT_NS: u64 = 2_000_000_000;
+
+impl SimDisk {
+    pub fn new(index: u8, bytes: usize, map: DirectMap, seed: u64) -> Self {
+        let state = DiskState {
+            content: vec![0; bytes],
+            log: Vec::new(),
+            records: false,
+            requests: 0,
+            fault: None,
+            speed: None,
+            busy_until_ns: 0,
+            reads_are_late: false,
+            silent_since: None,
+            flying: Vec::new(),
+            incidents: VecDeque::new(),
+            written_off: false,
+            now_ns: 0,
+            timeout_ns: TIMEOUT_NS,
+            dice: Dice::new(seed + u64::from(index)),
+        };
+        Self { index, map, state: Mutex::new(state) }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, DiskState> {
+        self.state.lock().expect("no test goes on after a panic")
+    }
+
+    fn fetch(&self, segments: &[Segment]) -> Vec<u8> {
+        let mut data = Vec::new();
+        for segment in segments {
+            let from = data.len();
+            data.resize(from + segment.len as usize, 0);
+            self.each_piece(segment, |hfn, view, range| match view {
+                None => self.map.copy_out(hfn, 0, &mut data[from..][range]),
+                Some(view) => range.for_each(|n| data[from + n] = view.read(n)),
+            });
+        }
+        data
+    }
+
+    fn deliver(&self, segments: &[Segment], mut data: &[u8]) {
+        for segment in segments {
+            let (here, rest) = data.split_at(segment.len as usize);
+            self.each_piece(segment, |hfn, view, range| match view {
+                None => self.map.copy_in(hfn, 0, &here[range]),
+                Some(view) => range.for_each(|n| view.write(n, here[n])),
+            });
+            data = rest;
+        }
+    }
+
+    /// Goes over a segment: page by page in the pool, at once elsewhere.
+    fn each_piece(
+        &self,
+        segment: &Segment,
+        mut piece: impl FnMut(Hfn, Option<crate::pci::window::Window>, core::ops::Range<usize>),
+    ) {
+        let (base, len) = (segment.base.as_u64(), segment.len as usize);
+        if base >= FRAMES_END {
+            return piece(Hfn::new(0), Some(device_view(base, len)), 0..len);
+        }
+        for at in (0..len).step_by(PAGE_SIZE as usize) {
+            piece(Hpa::new(base + at as u64).number(), None, at..len.min(at + PAGE_SIZE as usize));
+        }
+    }
+}
+
+impl DiskState {
+    fn note(&mut self, entry: Entry) {
+        if self.records {
+            self.log.push(entry);
+        }
+    }
+
+    fn is_silent(&self, number: u64) -> bool {
+        let Some(FaultPlan { request, kind: FaultKind::NoAnswer | FaultKind::LateAnswer }) = self.fault else { return false };
+        number >= request && !self.late_is_over()
+    }
+
+    fn late_is_over(&self) -> bool {
+        let late = self.fault.is_some_and(|fault| fault.kind == FaultKind::LateAnswer);
+        late && self.silent_since.is_some_and(|since| self.now_ns >= since + LATE_NS)
+    }
+
+    fn fails(&self, number: u64) -> bool {
+        match self.fault {
+            Some(FaultPlan { request, kind: FaultKind::ErrorOnce }) => number == request,
+            Some(FaultPlan { request, kind: FaultKind::ErrorForGood }) => number >= request,
+            _ => false,
+        }
+    }
+
+    /// Returns when a request that comes now is done.
+    fn due_ns(&mut self, bytes: u64) -> u64 {
+        let Some(speed) = self.speed else { return 0 };
+        self.busy_until_ns = self.busy_until_ns.max(self.now_ns) + bytes * 1_000_000_000 / speed;
+        self.busy_until_ns
+    }
+
+    fn write_off_if_late(&mut self) {
+        let now = self.now_ns;
+        self.flying.iter_mut().for_each(|flying| {
+            flying.since_ns.get_or_insert(now);
+        });
+        let overdue = |flying: &Flying| flying.since_ns.is_some_and(|since| now - since >= self.timeout_ns);
+        if !self.written_off && self.flying.iter().any(overdue) {
+            self.written_off = true;
+            self.incidents.push_back(Incident::WrittenOff { unanswered: self.flying.len() as u16 });
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn info(&self) -> DiskInfo {
+        DiskInfo {
+            index: self.index,
+            capacity: self.state().content.len() as u64 / SECTOR_SIZE,
+            max_segments: 32,
+            max_segment_len: 1 << 20,
+            depth: 16,
+            write_cache: true,
+            discard: false,
+            write_zeroes: true,
+            serial: [0; 20],
+        }
+    }
+
+    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        request.check(&self.info())?;
+        let mut state = self.state();
+        if state.written_off {
+            return Err(SubmitError::Failed);
+        }
+        if state.flying.len() >= 17 {
+            return Err(SubmitError::Full);
+        }
+        let number = state.requests;
+        state.requests += 1;
+        let at = (request.sectors.first * SECTOR_SIZE) as usize;
+        let data = match request.operation {
+            Operation::Write => self.fetch(request.segments),
+            Operation::WriteZeroes => vec![0; (request.sectors.count * SECTOR_SIZE) as usize],
+            // A disk may read at any time from now on; its answer may come much later.
+            Operation::Read if state.dice.one_in(2) => {
+                state.content[at..][..(request.sectors.count * SECTOR_SIZE) as usize].to_vec()
+            }
+            _ => Vec::new(),
+        };
+        if !state.fails(number) {
+            match request.operation {
+                Operation::Write | Operation::WriteZeroes => {
+                    let data = data.clone();
+                    state.note(Entry::Write { id: number, at, data });
+                }
+                Operation::Flush => state.note(Entry::FlushBegins(number)),
+                _ => {}
+            }
+        }
+        if state.is_silent(number) && state.silent_since.is_none() {
+            state.silent_since = Some(state.now_ns);
+        }
+        let (segments, since_ns) = (request.segments.to_vec(), None);
+        let (operation, cookie) = (request.operation, request.cookie);
+        let due_ns = state.due_ns(if operation == Operation::Flush { 0 } else { request.sectors.count * SECTOR_SIZE });
+        state.flying.push(Flying { number, operation, at, data, segments, cookie, since_ns, due_ns, told: false });
+        Ok(())
+    }
+
+    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+        let mut state = self.state();
+        state.now_ns = now_ns;
+        state.write_off_if_late();
+        let mut count = 0;
+        while count < out.len() {
+            if state.written_off
+                && let Some(flying) = state.flying.iter_mut().find(|flying| !flying.told)
+            {
+                flying.told = true;
+                out[count] = Completion { cookie: flying.cookie, result: Err(DiskError::TimedOut) };
+                count += 1;
+                continue;
+            }
+            // Any of those that are to be answered, some of them now.
+            let is_late = state.reads_are_late && !state.dice.one_in(1024);
+            let is_due = |flying: &Flying| flying.due_ns <= now_ns && !(is_late && flying.operation == Operation::Read);
+            let may_go = |flying: &Flying| !state.is_silent(flying.number) && is_due(flying);
+            let ready: Vec<_> = (0..state.flying.len()).filter(|&n| may_go(&state.flying[n])).collect();
+            if ready.is_empty() || state.dice.one_in(4) {
+                break;
+            }
+            let n = ready[state.dice.below(ready.len() as u32) as usize];
+            let flying = state.flying.remove(n);
+            let result = if state.fails(flying.number) { Err(DiskError::Io) } else { Ok(()) };
+            if result.is_ok() {
+                self.carry_out(&mut state, &flying);
+            }
+            out[count] = Completion { cookie: flying.cookie, result };
+            count += 1;
+        }
+        if state.written_off && state.flying.is_empty() {
+            state.written_off = false;
+            state.incidents.push_back(Incident::Back { away_ns: 0 });
+        }
+        count
+    }
+
+    fn is_dead(&self) -> bool {
+        self.state().written_off
+    }
+
+    fn take_incident(&self) -> Option<Incident> {
+        self.state().incidents.pop_front()
+    }
+
+    fn hurry(&self, request_ns: u64) {
+        let mut state = self.state();
+        state.timeout_ns = state.timeout_ns.min(request_ns);
+    }
+}
+
+impl SimDisk {
+    fn carry_out(&self, state: &mut DiskState, flying: &Flying) {
+        match flying.operation {
+            Operation::Read if !flying.data.is_empty() => self.deliver(&flying.segments, &flying.data),
+            Operation::Read => {
+                let len: usize = flying.segments.iter().map(|segment| segment.len as usize).sum();
+                self.deliver(&flying.segments, &state.content[flying.at..][..len]);
+            }
+            Operation::Write | Operation::WriteZeroes => {
+                state.content[flying.at..][..flying.data.len()].copy_from_slice(&flying.data);
+                state.note(Entry::Written(flying.number));
+            }
+            Operation::Flush => state.note(Entry::FlushEnds(flying.number)),
+            Operation::Discard => {}
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A guest that writes pages, reads them back and checks them, and remembers what each of its incarnations held when it crashed.
+
+use super::Dice;
+use super::machine::SimMachine;
+use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::mm::layout::RamLayout;
+use crate::mm::object::{MemoryObject, WaitTicket};
+use crate::mm::phys::FrameMemory;
+use crate::node::dumps::{self, DumpOrder, JobStatus};
+use crate::node::spaces::SpaceId;
+use crate::paging::{Fault, Loss};
+use crate::partition::crash::{CrashRecord, Reason};
+use crate::pool::Terms;
+use crate::virt::{Access, CpuState, Regs};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Pages of a guest.
+pub const PAGES: u32 = 96;
+/// A value stands at the start of each sector of its page.
+pub const STEP: usize = 512;
+
+/// What the incarnations held, by owner and incarnation: a value a page, 0 for zeros.
+pub type Truth = HashMap<(String, u64), Vec<u64>>;
+
+pub struct SimGuest {
+    pub name: &'static str,
+    account: usize,
+    pub incarnation: u64,
+    pub space: Option<SpaceId>,
+    object: Option<Arc<MemoryObject>>,
+    /// The access that its one vCPU has not made yet, and what that waits for.
+    parked: Option<(PageIndex, Access, WaitTicket)>,
+    values: Vec<u64>,
+    dice: Dice,
+    /// Pages touched and right.
+    pub steps: u64,
+    pub losses: Vec<Loss>,
+}
+
+/// What a page of a value looks like.
+pub fn page_of(value: u64) -> Vec<u8> {
+    let mut page = vec![0; PAGE_SIZE as usize];
+    page.chunks_mut(STEP).for_each(|sector| sector[..8].copy_from_slice(&value.to_le_bytes()));
+    page
+}
+
+impl SimGuest {
+    pub fn new(name: &'static str, account: usize, seed: u64) -> Self {
+        let dice = Dice::new(seed * 31 + account as u64);
+        let (values, losses) = (vec![0; PAGES as usize], Vec::new());
+        Self { name, account, incarnation: 0, space: None, object: None, parked: None, values, dice, steps: 0, losses }
+    }
+
+    fn layout() -> RamLayout {
+        RamLayout::new(u64::from(PAGES) * PAGE_SIZE).expect("some pages")
+    }
+
+    /// Whether it has memory.
+    pub fn runs(&self) -> bool {
+        self.object.is_some()
+    }
+
+    /// Goes a step on towards its next incarnation; returns whether it runs.
+    pub fn start(&mut self, machine: &SimMachine) -> bool {
+        if self.runs() {
+            return true;
+        }
+        let spaces = machine.node.spaces;
+        let Some(space) = self.space else {
+            self.space = spaces.acquire(self.name, &Self::layout(), self.incarnation + 1);
+            return false;
+        };
+        match spaces.is_ready(space) {
+            None => false,
+            Some(Err(_)) => {
+                self.space = None;
+                false
+            }
+            Some(Ok(())) => self.begin(machine, space),
+        }
+    }
+
+    fn begin(&mut self, machine: &SimMachine, space: SpaceId) -> bool {
+        let Ok(object) = machine.node.objects.create(Self::layout()) else { return false };
+        let store = machine.node.spaces.store(space);
+        machine.node.pager.attach_on(object.clone(), store, Terms { account: self.account, minimum: 8 }).expect("it fits");
+        self.incarnation += 1;
+        self.object = Some(object);
+        self.values.fill(0);
+        self.parked = None;
+        true
+    }
+
+    /// Touches a page: writes a new value to it, or reads and checks. Returns why a page is lost.
+    ///
+    /// # Panics
+    /// If a page is not what was written.
+    pub fn step(&mut self, machine: &SimMachine) -> Result<(), Loss> {
+        let Some(object) = self.object.clone() else { return Ok(()) };
+        let (index, access) = match self.parked {
+            Some((_, _, ticket)) if !object.ready(ticket) => return Ok(()),
+            Some((index, access, _)) => (index, access),
+            None => (PageIndex(self.dice.below(PAGES)), if self.dice.one_in(2) { Access::Write } else { Access::Read }),
+        };
+        self.parked = None;
+        let touched = object.page(index).expect("tables enough").touch(access);
+        let Ok(hfn) = touched else {
+            return match machine.node.pager.fault_page(&object, index, access, machine.now_ns) {
+                Fault::Lost(loss) => {
+                    self.losses.push(loss);
+                    Err(loss)
+                }
+                Fault::Wait(ticket) => {
+                    self.parked = Some((index, access, ticket));
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+        };
+        let mut page = vec![0; PAGE_SIZE as usize];
+        machine.node.memory.copy_out(hfn, 0, &mut page);
+        let value = self.values[index.0 as usize];
+        assert!(page == page_of(value), "{} {}: page {} is wrong", self.name, self.incarnation, index.0);
+        if access == Access::Write {
+            let value = self.incarnation << 48 | u64::from(self.dice.next()) << 8 | (u64::from(index.0) + 1);
+            self.values[index.0 as usize] = value;
+            machine.node.memory.copy_in(hfn, 0, &page_of(value));
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Has all of its pages evicted that may be.
+    pub fn evict(&self, machine: &SimMachine) {
+        let object = self.object.as_ref().expect("a guest that runs");
+        machine.node.pager.ask_evict(object.id(), PAGES);
+    }
+
+    /// Crashes: its memory becomes a dump image, and what it held is the truth about that.
+    pub fn crash(&mut self, machine: &SimMachine, truth: &mut Truth) -> Arc<JobStatus> {
+        self.crash_with(machine, truth, DumpOrder::default())
+    }
+
+    /// As [`Self::crash`], with what is known of the dump.
+    pub fn crash_with(&mut self, machine: &SimMachine, truth: &mut Truth, order: DumpOrder) -> Arc<JobStatus> {
+        let object = self.object.take().expect("a guest that runs");
+        let space = self.space.take().expect("a guest that runs has a space");
+        truth.insert((self.name.into(), self.incarnation), self.values.clone());
+        let (regs, state) = (Regs::default(), CpuState::default());
+        let (reason, incarnation, at_ns) = (Reason::Panic, self.incarnation, machine.now_ns);
+        let record = CrashRecord { reason, text: reason.in_words(None), incarnation, at_ns, regs, state };
+        dumps::begin(machine.node, self.name, record, object, space, order)
+    }
+
+    /// Stops for good: memory and space are given back.
+    pub fn stop(&mut self, machine: &SimMachine) {
+        if let Some(object) = self.object.take() {
+            let _ = machine.node.graves.bury(object);
+        }
+    }
+}

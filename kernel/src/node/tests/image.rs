@@ -1,0 +1,122 @@
+//! What a disk's bytes claim, held to what the guests really had.
+
+use super::guest::{Truth, page_of};
+use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::dump::elf::Content;
+use crate::mm::crc::crc32c;
+use crate::paging::space::classify::HEAD_LEN;
+use crate::paging::space::content::content_of;
+use crate::paging::space::copies::TAIL_LEN;
+use crate::paging::space::layout::usable;
+use crate::paging::space::{Class, Record, SpaceState, classify};
+
+/// What a disk holds.
+pub fn class(image: &[u8]) -> Class {
+    let bytes = image.len() as u64;
+    let tail = usable(bytes) as usize - TAIL_LEN;
+    let tail: &[u8; TAIL_LEN] = image[tail..][..TAIL_LEN].try_into().expect("the tail's length");
+    classify(&image[..HEAD_LEN], tail, bytes)
+}
+
+/// The record of a disk that holds a space.
+pub fn record(image: &[u8]) -> Option<Record> {
+    match class(image) {
+        Class::Space(record) => Some(record),
+        _ => None,
+    }
+}
+
+/// Whether a record says that the bitmap counts.
+pub fn has_dump(record: &Record) -> bool {
+    matches!(record.state, SpaceState::Draining | SpaceState::Complete | SpaceState::Partial)
+}
+
+/// Owner and incarnation.
+pub fn owner(record: &Record) -> Option<(String, u64)> {
+    record.owner.as_ref().map(|owner| (owner.name.to_string(), owner.epoch))
+}
+
+/// Checks every claim of a dump: bitmap, checksums, progress; also the program headers where the record says that it is sealed.
+///
+/// # Errors
+/// Names the first claim that is wrong.
+pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
+    let Some(record) = record(image).filter(has_dump) else { return Ok(0) };
+    let key = owner(&record).ok_or("a dump of nobody")?;
+    let values = truth.get(&key).ok_or_else(|| format!("a dump of {key:?}, which has not crashed"))?;
+    let layout = record.contents.as_ref().ok_or("a dump without contents")?.layout;
+    let bitmap = &image[layout.bitmap().start as usize..][..layout.bitmap_bytes()];
+    let content = |index: u32| content_of(bitmap, record.drain.progress, &record.missing, PageIndex(index));
+    let mut blocks = 0;
+    for index in 0..layout.pages() {
+        let value = values[index as usize];
+        match content(index) {
+            Content::Block => {
+                check_block(image, &layout, index, value)?;
+                blocks += 1;
+            }
+            Content::Zero if value != 0 => return Err(format!("{:?}: page {index} is told zero and is not", record.state)),
+            Content::Missing if record.state == SpaceState::Complete => {
+                return Err(format!("page {index} of a complete dump is missing"));
+            }
+            _ => {}
+        }
+    }
+    if record.state != SpaceState::Draining {
+        check_headers(image, &record, values)?;
+    }
+    Ok(blocks)
+}
+
+fn check_block(image: &[u8], layout: &crate::paging::space::Layout, index: u32, value: u64) -> Result<(), String> {
+    let at = layout.blocks().start as usize + index as usize * PAGE_SIZE as usize;
+    let block = &image[at..][..PAGE_SIZE as usize];
+    if block != page_of(value) {
+        return Err(format!("block {index} is not the page"));
+    }
+    let sum = &image[layout.checksums().start as usize + index as usize * 4..][..4];
+    if sum != crc32c(block).0.to_le_bytes() {
+        return Err(format!("the checksum of block {index} is wrong"));
+    }
+    Ok(())
+}
+
+fn word(image: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(image[at..][..8].try_into().expect("eight bytes"))
+}
+
+/// Reads the dump as any ELF reader does: each segment's bytes are the guest's, what is beyond its file size is zero.
+fn check_headers(image: &[u8], record: &Record, values: &[u64]) -> Result<(), String> {
+    if image[..4] != *b"\x7fELF" {
+        return Err(format!("{:?} without an ELF header", record.state));
+    }
+    let contents = record.contents.as_ref().ok_or("a dump without contents")?;
+    let count = u16::from_le_bytes([image[56], image[57]]) as usize;
+    let mut covered = 0;
+    for n in 0..count {
+        let header = 64 + n * 56;
+        if image[header..][..4] != [1, 0, 0, 0] {
+            continue;
+        }
+        let (offset, gpa) = (word(image, header + 8) as usize, word(image, header + 24));
+        let (in_file, in_memory) = (word(image, header + 32) as usize, word(image, header + 40));
+        let first = (0..contents.layout.pages())
+            .find(|&index| contents.gfn_of(PageIndex(index)).is_some_and(|gfn| gfn.base().as_u64() == gpa));
+        let first = first.ok_or_else(|| format!("a segment at {gpa:#x}, where no page is"))?;
+        for page in 0..(in_memory / PAGE_SIZE) as u32 {
+            let value = values[(first + page) as usize];
+            let at = page as usize * PAGE_SIZE as usize;
+            let right = if at < in_file { image[offset + at..][..PAGE_SIZE as usize] == page_of(value) } else { value == 0 };
+            if !right {
+                return Err(format!("a reader of the {:?} dump gets a wrong page {}", record.state, first + page));
+            }
+            covered += 1;
+        }
+    }
+    match record.state {
+        SpaceState::Complete if covered != contents.layout.pages() => {
+            Err(format!("the headers of a complete dump cover {covered} pages"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,189 @@
+//! A node without CPUs that run guests: what is between guest and disk, and a clock that goes on by a millisecond a turn.
+
+use super::disk::{Mark, SimDisk};
+use super::events;
+use crate::addr::Hfn;
+use crate::arch::percpu::CpuId;
+use crate::arch::time::test_clock;
+use crate::archive::BootArchive;
+use crate::block::any::{AnyDisk, Found};
+use crate::block::dma::fake::region;
+use crate::mm::fake::FakeRam;
+use crate::mm::flush::CpuWords;
+use crate::mm::frames::FrameTable;
+use crate::mm::leaf::Format;
+use crate::mm::object::ObjectTable;
+use crate::mm::phys::DirectMap;
+use crate::mm::table::TableReserve;
+use crate::node::graves::Graves;
+use crate::node::io::AsyncIo;
+use crate::node::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
+use crate::node::task::Tasks;
+use crate::node::{Node, NodeDisk, notices, services};
+use crate::paging::space::Uuid;
+use crate::paging::{Ground, Landmark, Pager};
+use crate::pool::Shares;
+use crate::sched::queue::RunQueue;
+use crate::sync::Ranked;
+use crate::virt::Backend;
+use crate::virt::tag::Tags;
+use core::future::Future;
+use core::pin::pin;
+use core::sync::atomic::{AtomicBool, AtomicUsize};
+use core::task::{Context, Waker};
+use std::sync::Arc;
+
+/// A turn of the clock.
+const TURN_NS: u64 = 1_000_000;
+/// How often a CPU comes by in a turn.
+const LOOKS: usize = 4;
+/// A machine's time at its start: not zero, as on the real one.
+const START_NS: u64 = 1_000_000_000;
+
+/// The pool's memory: frames and tables.
+pub struct SimRam {
+    frames: FakeRam,
+    tables: FakeRam,
+}
+
+impl SimRam {
+    pub fn new(frames: u32) -> Self {
+        Self { frames: FakeRam::new(Hfn::new(0x100), frames), tables: FakeRam::new(Hfn::new(0x10_0000), 256) }
+    }
+
+    pub fn map(&self) -> DirectMap {
+        self.frames.map()
+    }
+}
+
+pub struct SimMachine {
+    pub node: &'static Node,
+    pub disks: Vec<&'static SimDisk>,
+    pub now_ns: u64,
+    /// All that the node has reported.
+    pub told: Vec<String>,
+}
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+impl SimMachine {
+    /// Makes a node over these disks. It lives for ever, as the real one does.
+    pub fn new(ram: &SimRam, disks: Vec<&'static SimDisk>, uuid_seed: u64) -> Self {
+        test_clock::set(START_NS);
+        let _ = events::take();
+        let found = |disk: &&'static SimDisk| leak(NodeDisk::new(Found { disk: leak(AnyDisk::Host(*disk)), base: None }));
+        let node_disks: Vec<&'static NodeDisk> = disks.iter().map(found).collect();
+        let buffer = |bytes: usize| region(bytes / 4096);
+        let devices = node_disks.iter().map(|disk| Device::new(disk, buffer(BUFFER), buffer(BEAT_BUFFER))).collect();
+        let (io, tasks) = (leak(AsyncIo::new()), leak(Tasks::new()));
+        let spaces = leak(Spaces::new(devices, io, tasks, Uuid::from_entropy(uuid_seed, 7)));
+        let memory = leak(ram.frames.map());
+        let tables = FrameTable::new(&[ram.tables.region()]).expect("a region");
+        let tables = Arc::new(TableReserve::new(tables, ram.tables.map()));
+        let frames = Arc::new(FrameTable::new(&[ram.frames.region()]).expect("a region"));
+        let words = leak(CpuWords::new(1));
+        words.leave(CpuId::BOOT);
+        let landmark = Landmark { first_word: u32::MAX, matches: |_| false };
+        let ground = Ground { frames: leak(frames.clone()).as_ref(), memory, words, zeros: ram.frames.zeros(), landmark };
+        let pager = Pager::new(ground, node_disks, Shares::new());
+        let node = leak(Node {
+            backend: Backend::Svm,
+            words,
+            objects: ObjectTable::new(frames.clone(), tables.clone(), &Format::NPT),
+            frames,
+            tables,
+            memory,
+            pager,
+            spaces,
+            io,
+            tasks,
+            graves: Graves::new(),
+            tags: Ranked::new(Tags::new(8)),
+            run_queue: Ranked::new(RunQueue::new()),
+            partitions: Vec::new(),
+            console: AtomicUsize::new(0),
+            archive: BootArchive::new(leak([0; 10240])).expect("an empty archive"),
+            unix_ns_at_start: 0,
+            ending: AtomicBool::new(false),
+        });
+        Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
+    }
+
+    /// Gives everything a turn, a millisecond later.
+    pub fn turn(&mut self) {
+        self.now_ns += TURN_NS;
+        test_clock::set(self.now_ns);
+        for _ in 0..LOOKS {
+            services::background(self.node, CpuId::BOOT);
+        }
+        // The services' pause between two looks is counted in the time of whichever machine was before.
+        notices::report_disks(self.node);
+        for event in events::take() {
+            self.mark(&event);
+            self.told.push(event);
+        }
+    }
+
+    /// Lets the log of a disk know what its dumps are held to.
+    fn mark(&self, event: &str) {
+        if event.starts_with("DumpComplete")
+            && let (Some(disk), Some(incarnation)) = (number(event, "disk: "), number(event, "incarnation: "))
+        {
+            let mark = Mark::Promised(text(event, "partition: "), incarnation);
+            let mut state = self.disks[disk as usize].state();
+            if state.records {
+                state.log.push(super::disk::Entry::Mark(mark));
+            }
+        }
+    }
+
+    /// Notes that a dump may go, before it does.
+    pub fn note_release(&self, owner: &str, incarnation: u64) {
+        for disk in &self.disks {
+            let mut state = disk.state();
+            if state.records {
+                state.log.push(super::disk::Entry::Mark(Mark::Released(owner.into(), incarnation)));
+            }
+        }
+    }
+
+    /// Turns until `ready` answers.
+    ///
+    /// # Panics
+    /// If it does not within `limit_s` seconds of the machine's time.
+    pub fn until<T>(&mut self, what: &str, limit_s: u64, mut ready: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let end = self.now_ns + limit_s * 1_000_000_000;
+        loop {
+            if let Some(value) = ready(self) {
+                return value;
+            }
+            assert!(self.now_ns < end, "{what}: not within {limit_s} s; told: {:#?}", self.told);
+            self.turn();
+        }
+    }
+
+    /// Turns until a task has ended.
+    pub fn block_on(&mut self, what: &str, limit_s: u64, future: impl Future<Output = ()>) {
+        let mut future = pin!(future);
+        let mut context = Context::from_waker(Waker::noop());
+        self.until(what, limit_s, |_| future.as_mut().poll(&mut context).is_ready().then_some(()));
+    }
+
+    pub fn has_told(&self, start: &str) -> bool {
+        self.told.iter().any(|event| event.starts_with(start))
+    }
+}
+
+/// Returns the number behind a word in an event's debug text.
+pub fn number(event: &str, word: &str) -> Option<u64> {
+    let rest = &event[event.find(word)? + word.len()..];
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}
+
+/// Returns the text in quotes behind a word in an event's debug text.
+pub fn text(event: &str, word: &str) -> String {
+    event.find(word).map(|at| &event[at + word.len()..]).and_then(|rest| rest.split('"').nth(1)).unwrap_or_default().to_owned()
+}

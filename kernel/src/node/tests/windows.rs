@@ -1,0 +1,96 @@
+//! How long a power cut would cost the crash's record, or the dump, on a slow disk that is busy with pages when the crash comes.
+
+use super::cycle::DISK_BYTES;
+use super::disk::SimDisk;
+use super::guest::{SimGuest, Truth};
+use super::machine::{SimMachine, SimRam, number};
+use crate::addr::Hpa;
+use crate::arch::time::test_clock;
+use crate::block::any::{AnyDisk, Found};
+use crate::block::{Completion, Cookie, Disk, Lane, Operation, Request, SectorRange, Segment, SubmitError};
+use crate::node::NodeDisk;
+use crate::paging::cookie::{Class, Tag};
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// What a new request waits for at most: the writes that are in flight already.
+const IN_FLIGHT_NS: u64 = SECOND_NS / 2;
+/// Turns of the clock that the steps of a task take beside the disk's time.
+const SLACK_NS: u64 = 60_000_000;
+/// A record's copy.
+const RECORD_BYTES: u64 = 4096;
+
+/// When a dump came how far.
+struct DumpWindows {
+    crashed_ns: u64,
+    described_ns: u64,
+    metadata_bytes: u64,
+}
+
+/// Crashes a guest while its pages are on their way to a disk of `speed` bytes a second.
+fn crash(speed: u64, seed: u64) -> DumpWindows {
+    let ram = SimRam::new(400);
+    let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), seed)));
+    let mut machine = SimMachine::new(&ram, vec![disk], seed);
+    let spaces = machine.node.spaces;
+    machine.block_on("open", 60, spaces.open());
+    let (mut guest, mut truth) = (SimGuest::new("p", 0, seed), Truth::new());
+    machine.until("a start", 60, |machine| guest.start(machine).then_some(()));
+    disk.state().speed = Some(speed);
+    // The bound of writes in flight has met the disk's speed by then, and nearly all pages are on their way.
+    for turn in 0..30_000 {
+        guest.step(&machine).expect("no page is lost");
+        if turn % 6_000 == 5_950 {
+            guest.evict(&machine);
+        }
+        machine.turn();
+    }
+    let _ = guest.crash(&machine, &mut truth);
+    let told =
+        machine.until("the dump", 120, |machine| machine.told.iter().find(|event| event.starts_with("DumpComplete")).cloned());
+    let take = |word| number(&told, word).expect(word);
+    DumpWindows {
+        crashed_ns: take("crashed_ns: "),
+        described_ns: take("described_ns: "),
+        metadata_bytes: take("metadata_bytes: "),
+    }
+}
+
+#[test]
+fn no_page_is_written_before_the_tables_of_a_crash() {
+    let (first, count) = (super::seed(), if super::is_long() { 20 } else { 1 });
+    for speed in [128 << 10, 256 << 10, 1 << 20] {
+        for seed in first..first + count {
+            let DumpWindows { crashed_ns, described_ns, metadata_bytes } = crash(speed, seed);
+            let bytes_ns = |bytes: u64| bytes * SECOND_NS / speed;
+            println!("{speed} bytes/s: CRASHED after {crashed_ns} ns, DRAINING {described_ns} ns later, {metadata_bytes} bytes");
+            let most = IN_FLIGHT_NS + bytes_ns(2 * RECORD_BYTES) + SLACK_NS;
+            assert!(crashed_ns <= most, "seed {seed}, {speed} bytes/s: CRASHED after {crashed_ns} ns, not {most}");
+            let most = bytes_ns(metadata_bytes) + SLACK_NS;
+            assert!(described_ns <= most, "seed {seed}, {speed} bytes/s: DRAINING {described_ns} ns later, not {most}");
+        }
+    }
+}
+
+/// Submits a request of one sector, or a flush.
+fn submit(disk: &NodeDisk, operation: Operation, class: Class, slot: u32) -> Result<(), SubmitError> {
+    let one = [Segment { base: Hpa::new(0x10_0000), len: 512 }];
+    let segments: &[Segment] = if operation == Operation::Flush { &[] } else { &one };
+    let (sectors, cookie) = (SectorRange { first: 0, count: 1 }, Tag { class, detail: 0, slot }.cookie());
+    disk.submit(&Request { operation, sectors, segments, lane: Lane::Common, cookie })
+}
+
+#[test]
+fn a_flush_that_finds_the_queue_full_of_pages_goes_before_the_next_one() {
+    let ram = SimRam::new(1);
+    let sim: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), 1)));
+    let disk = NodeDisk::new(Found { disk: Box::leak(Box::new(AnyDisk::Host(sim))), base: None });
+    test_clock::set(SECOND_NS);
+    disk.open_until(u64::MAX);
+    let page = |slot| submit(&disk, Operation::Write, Class::WriteOut, slot);
+    let flush = || submit(&disk, Operation::Flush, Class::Dump, 0);
+    assert_eq!((0..100).find(|slot| page(*slot).is_err()), Some(17), "the queue's depth decides here, not the bound");
+    assert_eq!(flush(), Err(SubmitError::Full));
+    let answered = (0..100).any(|_| disk.poll(SECOND_NS, &mut [Completion { cookie: Cookie(0), result: Ok(()) }]) > 0);
+    assert!(answered, "there is room for one");
+    assert_eq!((page(20), flush()), (Err(SubmitError::Full), Ok(())));
+}

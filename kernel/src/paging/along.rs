@@ -1,0 +1,144 @@
+//! Pages that come in without being asked for: neighbours of a demanded page, and windows ahead of a walk.
+//!
+//! [`ReadAround`](super::around::ReadAround) says how far; what is here finds the pages that are paged there, and gives them frames while enough are free.
+
+use super::Pager;
+use super::around::{Heading, Reach};
+use super::counters::bump;
+use super::state::State;
+use super::transfer::{Coming, Transfer, WINDOW};
+use crate::addr::PageIndex;
+use crate::block::Disk;
+use crate::mm::leaf::Leaf;
+use crate::mm::object::{MemoryObject, Near};
+use crate::mm::page::{Page, Reason};
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use crate::virt::Access;
+
+/// What pages that the guest has not asked for may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Most pages in a request.
+    pub pages: u32,
+    /// Free frames that are promised to others.
+    pub promised: u32,
+}
+
+/// What is to be read ahead of a walk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    /// The page of the fault.
+    pub page: PageIndex,
+    pub heading: Heading,
+    /// Windows behind that of the fault.
+    pub windows: u32,
+    pub room: Room,
+    pub now: u64,
+}
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Lets a transfer grow over paged neighbours, upwards first, as far as `reach` says and frames are plentiful; returns
+    /// whether it has.
+    #[inline(always)]
+    pub(super) fn grow(&self, near: &Near<'_>, transfer: &mut Transfer, number: u32, reach: Reach, room: Room) -> bool {
+        let (up, down, most) = match reach {
+            Reach::Around(0) => return false,
+            Reach::Around(pages) => (true, true, pages + 1),
+            Reach::Along { heading, .. } => (heading == Heading::Up, heading == Heading::Down, WINDOW),
+        };
+        let neighbour = |t: &Transfer, place| near.page(t.page(place)).filter(is_paged);
+        let fits = |t: &Transfer| t.end - t.first < most.min(room.pages) && self.may_spend(reach, room);
+        while up
+            && transfer.end < WINDOW
+            && let Some(page) = neighbour(transfer, transfer.end)
+            && fits(transfer)
+            && self.bring_along(page, transfer, number, transfer.end)
+        {
+            transfer.end += 1;
+        }
+        while down
+            && transfer.first > 0
+            && let Some(page) = neighbour(transfer, transfer.first - 1)
+            && fits(transfer)
+            && self.bring_along(page, transfer, number, transfer.first - 1)
+        {
+            transfer.first -= 1;
+        }
+        let has_grown = transfer.end.wrapping_sub(transfer.first) > 1;
+        if has_grown {
+            bump(&self.counters.read_around, u64::from(transfer.end - transfer.first - 1));
+        }
+        has_grown
+    }
+
+    /// Returns whether enough frames are free for a page that the guest has not asked for.
+    #[inline]
+    fn may_spend(&self, reach: Reach, room: Room) -> bool {
+        let free = self.ground.frames.free_count().saturating_sub(room.promised);
+        match reach {
+            Reach::Around(_) => self.marks.is_plenty(free),
+            Reach::Along { .. } => self.marks.is_enough_to_walk(free),
+        }
+    }
+
+    fn bring_along(&self, page: Page<'_>, transfer: &mut Transfer, number: u32, place: u32) -> bool {
+        let Some(coming) = self.coming_unasked(page, number) else { return false };
+        transfer.pages[place as usize] = Some(coming);
+        true
+    }
+
+    /// Begins to bring a page in that the guest has not asked for.
+    fn coming_unasked(&self, page: Page<'_>, number: u32) -> Option<Coming> {
+        let frame = self.ground.frames.alloc()?;
+        self.coming(page, number, frame).map_err(|frame| self.ground.frames.free(frame)).ok()
+    }
+
+    /// Starts to read the windows ahead of a walk, so that the disk works while the guest does.
+    #[inline(never)]
+    pub(super) fn read_ahead(&self, state: &mut State<P>, object: &MemoryObject, ahead: Ahead) {
+        let window = ahead.page.0 / WINDOW;
+        for n in 1..=ahead.windows {
+            let next = match ahead.heading {
+                Heading::Up => window.checked_add(n),
+                Heading::Down => window.checked_sub(n),
+            };
+            let Some(base) = next.and_then(|window| window.checked_mul(WINDOW)) else { return };
+            let Some(number) = state.transfers.vacant_for_ahead() else { return };
+            let near_end = match ahead.heading {
+                Heading::Up => base,
+                Heading::Down => base + WINDOW - 1,
+            };
+            self.read_window(state, object, PageIndex(near_end), number, ahead);
+        }
+    }
+
+    /// Starts to read a window from its near end on, if the page there is paged.
+    fn read_window(&self, state: &mut State<P>, object: &MemoryObject, from: PageIndex, number: u32, ahead: Ahead) {
+        if from.0 >= object.layout().pages() {
+            return;
+        }
+        let Some((near, page)) = object.locate(from).filter(|(_, page)| is_paged(page)) else { return };
+        let reach = Reach::Along { heading: ahead.heading, windows: 0 };
+        if !self.may_spend(reach, ahead.room) {
+            state.reclaim.want_for_walks(self.ground.frames.total());
+            return;
+        }
+        let Some(coming) = self.coming_unasked(page, number) else { return };
+        let State { transfers, slots, segments, .. } = &mut *state;
+        let slot = slots.busy(object.id());
+        let transfer = transfers.start(number, (object.id(), from, near.at()), Access::Read, coming, ahead.now);
+        transfer.reason = Reason::ReadAround;
+        bump(&self.counters.read_around, 1);
+        let _ = self.grow(&near, transfer, number, reach, ahead.room);
+        slot.around.note_along(reach, transfer.base + transfer.first, transfer.base + transfer.end);
+        let store = slot.store.as_ref().expect("an object with paged pages has a store");
+        let answer = self.hand_over(transfer, number, store, segments);
+        self.note_handed_over(state, number, answer);
+    }
+}
+
+#[inline(always)]
+fn is_paged(page: &Page<'_>) -> bool {
+    matches!(page.leaf(), Leaf::Paged(_))
+}

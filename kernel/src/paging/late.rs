@@ -1,0 +1,115 @@
+//! Requests that got no answer in time: what of memory their disk still has, until the late answer gives it back.
+//!
+//! ```text
+//!   write: pages mapped again and pinned ──────┐ late answer: unpinned
+//!                                              ├──────────────────────────>
+//!   read:  pages paged again, frames in hand ──┘ late answer: frames freed
+//! ```
+//!
+//! A disk that has such requests takes no new ones, so that disk and cookie name one of them.
+
+use super::Pager;
+use super::slots::Slot;
+use super::state::State;
+use crate::addr::PageIndex;
+use crate::block::{Completion, Cookie, Disk};
+use crate::mm::frames::Chain;
+use crate::mm::object::{MemoryObject, ObjectId};
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// What a disk still has of a request.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// It may still read these pages, which are pinned.
+    Pages(Arc<MemoryObject>, Range<u32>),
+    /// It may still write these frames, which are nobody's.
+    Frames(Chain),
+}
+
+#[derive(Debug)]
+struct LateRequest {
+    disk: usize,
+    cookie: Cookie,
+    held: Held,
+}
+
+/// All requests that are late.
+#[derive(Debug)]
+pub(super) struct LateRequests {
+    all: Vec<LateRequest>,
+}
+
+impl LateRequests {
+    /// Makes room for as many as the disks take.
+    pub fn with_capacity(requests: usize) -> Self {
+        Self { all: Vec::with_capacity(requests) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Keeps what a disk still has.
+    ///
+    /// # Panics
+    /// If the disk takes more requests than it says (our bug: its driver bounds them).
+    pub fn keep(&mut self, disk: usize, cookie: Cookie, held: Held) {
+        assert!(self.all.len() < self.all.capacity(), "a disk has no more requests in flight than its depth");
+        self.all.push(LateRequest { disk, cookie, held });
+    }
+
+    pub fn take(&mut self, disk: usize, cookie: Cookie) -> Option<Held> {
+        let at = self.all.iter().position(|late| late.disk == disk && late.cookie == cookie)?;
+        Some(self.all.swap_remove(at).held)
+    }
+
+    /// Returns whether a disk still has pages of an object.
+    pub fn holds(&self, id: ObjectId) -> bool {
+        self.all.iter().any(|late| matches!(&late.held, Held::Pages(object, _) if object.id() == id))
+    }
+}
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Takes the late answer to a request; returns whether it was one.
+    #[cold]
+    pub(super) fn take_late(&self, state: &mut State<P>, disk: usize, completion: Completion) -> bool {
+        match state.late.take(disk, completion.cookie) {
+            None => return false,
+            Some(Held::Frames(chain)) => self.ground.frames.free_chain(chain),
+            Some(Held::Pages(object, pages)) => object.pages(pages).for_each(|page| page.unpin()),
+        }
+        true
+    }
+
+    /// Notes that a disk takes no requests any more, or takes them again, for all objects on it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn note_turn_of(&self, state: &mut State<P>, disk: usize, is_down: bool) {
+        state.down[disk] = is_down;
+        let State { slots, notices, .. } = state;
+        let on_it = |slot: &&mut Slot| slot.store.is_some_and(|store| store.store.disk == disk);
+        for slot in slots.iter_mut().filter(on_it) {
+            if is_down {
+                super::reclaim::note_dead(slot, notices);
+            } else {
+                slot.come_back();
+            }
+            slot.object.wake();
+        }
+        self.count_guarded(state);
+    }
+
+    /// Returns whether a disk that does not answer still has pages of an object: that memory cannot be taken apart now.
+    pub fn is_held_by_disk(&self, id: ObjectId) -> bool {
+        self.locked().late.holds(id)
+    }
+}
+
+/// Returns the pages of a run as a range of numbers.
+pub(super) fn range_of(first: PageIndex, count: usize) -> Range<u32> {
+    first.0..first.0 + count as u32
+}

@@ -1,0 +1,88 @@
+//! What the pager's lock costs: how often it is taken, how often a CPU waits for it, how long it is held at most.
+//!
+//! ```text
+//!   locked ── taken + 1, waits + 1 where another CPU had it
+//!   a turn of the pager: begin_hold ── [held] ── end_hold: longest = max(longest, now - since)
+//! ```
+//!
+//! The lock itself guards the numbers, so counting takes no atomic instruction. Nothing waits on a machine of one CPU, and the paths
+//! that are measured there stay as short as they are: holds are not timed on it. Turns have the long holds; a fault's is bounded by one request.
+
+use super::Pager;
+use super::state::State;
+use crate::arch::instr;
+use crate::block::Disk;
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use crate::sync::{RankedGuard, rank};
+
+/// How the pager's lock and its turns were used since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LockUse {
+    /// Times that the lock was taken.
+    pub taken: u64,
+    /// Times that a CPU found it taken and waited.
+    pub waits: u64,
+    /// The longest hold in a turn, in ticks of the time-stamp counter; 0 on a machine of one CPU.
+    pub longest_ticks: u64,
+    /// Turns of the pager: polls that no other CPU did meanwhile.
+    pub turns: u64,
+    /// Turns that found nothing to do: no answer of a disk, no page to move.
+    pub turns_without_work: u64,
+}
+
+/// The pager's tables, locked.
+pub(super) type PagerGuard<'a, P> = RankedGuard<'a, State<P>, { rank::PAGER }>;
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Waits for the pager's lock.
+    #[inline(always)]
+    pub(super) fn locked(&self) -> PagerGuard<'_, P> {
+        match self.state.try_lock() {
+            Some(state) => self.guard(state),
+            None => self.locked_by_another(),
+        }
+    }
+
+    /// Takes the pager's lock if no other CPU has it.
+    #[inline(always)]
+    pub(super) fn try_locked(&self) -> Option<PagerGuard<'_, P>> {
+        self.state.try_lock().map(|state| self.guard(state))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn locked_by_another(&self) -> PagerGuard<'_, P> {
+        let mut guard = self.guard(self.state.lock());
+        guard.lock_use.waits += 1;
+        guard
+    }
+
+    #[inline(always)]
+    fn guard<'a>(&self, mut state: PagerGuard<'a, P>) -> PagerGuard<'a, P> {
+        // 2^64 of them do not come.
+        state.lock_use.taken = state.lock_use.taken.wrapping_add(1);
+        state
+    }
+
+    /// Returns the beginning of a hold that is timed; 0 where it is not.
+    #[inline(always)]
+    pub(super) fn begin_hold(&self) -> u64 {
+        if self.turns.is_alone() { 0 } else { instr::rdtsc() }
+    }
+
+    /// Returns how the lock was used.
+    pub fn lock_use(&self) -> LockUse {
+        self.locked().lock_use
+    }
+}
+
+impl LockUse {
+    /// Notes the end of a hold that began so.
+    #[inline(always)]
+    pub(super) fn end_hold(&mut self, since: u64) {
+        if since != 0 {
+            self.longest_ticks = self.longest_ticks.max(instr::rdtsc().saturating_sub(since));
+        }
+    }
+}

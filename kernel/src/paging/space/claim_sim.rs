@@ -1,0 +1,532 @@
+//! Two and three nodes on one fake disk, by the rules that the hypervisor runs ([`Taking`], [`Holding`], [`Sequence`]): writes land late, are
+//! slow or get lost, nodes stand still for up to 20 s, go with the power and start again. A seed decides all of it.
+//!
+//! What has to hold, at every event:
+//! * what is submitted under a lease is submitted by the last node that took the space;
+//! * the newest record is the last owner's, and at most the one before its last while a late write of an earlier owner is not repaired (one
+//!   such write at a time: two, from two earlier owners, onto both copies, while the owner stands still, are beyond any rule);
+//! * an owner ends only where a later claim was written, or a claim of its own epoch whose write was slow;
+//! * a block that is not what its owner wrote is noticed by its checksum.
+
+use super::claim::{BEAT_NS, Claim, Claims, Mark, SETTLE_NS};
+use super::copies::{Sequence, Side};
+use super::holding::{Held, Holding};
+use super::taking::{Look, Step, Taking};
+use super::uuid::Uuid;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MS;
+const END: u64 = 60 * SECOND;
+const BLOCKS: usize = 4;
+/// Stands for the time of the write where a look comes before the beat.
+const FIRST: u64 = u64::MAX;
+
+/// A small generator (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+    /// A request's way to the disk: mostly quick, sometimes as long as a path that hangs.
+    fn latency(&mut self, slow_one_in: u64) -> u64 {
+        if self.one_in(slow_one_in) { self.below(20_000) * MS } else { MS + self.below(15) * MS }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Write {
+    Claim { epoch: u64, bytes: u64 },
+    Record { sequence: u64 },
+    Block { number: usize, content: u64 },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Event {
+    /// A write reaches the medium.
+    Land { by: u64, write: Write, submitted: u64 },
+    /// Its node hears of it; or a read is answered now.
+    Answer { node: usize, life: u32, what: Answer },
+    /// The node has time for its work.
+    Work { node: usize, life: u32 },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Answer {
+    ClaimWritten { submitted: u64 },
+    LookDue { submitted: u64, written: u64 },
+    Looked { submitted: u64, written: u64 },
+    RecordWritten { sequence: u64 },
+    BeatDue,
+}
+
+#[derive(Default)]
+struct FakeDisk {
+    /// By whom each claim was written that is or was there, and whether the write was slow.
+    claims: Option<Claims>,
+    records: [u64; 2],
+    blocks: [u64; BLOCKS],
+}
+
+enum Mode {
+    Taking(Taking),
+    Holding(Holding),
+    Gone,
+}
+
+struct Node {
+    uuid: Uuid,
+    mode: Mode,
+    life: u32,
+    paused_until: u64,
+    lease_end: u64,
+    /// Its place among those that took the space; 0: never.
+    reign: u32,
+    record: u64,
+    record_in_flight: bool,
+    took_over: u8,
+    blocks: [u64; BLOCKS],
+}
+
+struct World {
+    random: Random,
+    now: u64,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    count: u64,
+    disk: FakeDisk,
+    nodes: Vec<Node>,
+    reigns: u32,
+    /// What claims were ever submitted: node, epoch, and whether the write landed late.
+    written: Vec<(Claim, bool)>,
+    /// The last record that was completed, and by which reign.
+    completed: (u64, u32),
+    found: Found,
+    next_late_record: u64,
+}
+
+/// What happened, so that a simulation in which nothing happens is noticed.
+#[derive(Default, Debug)]
+struct Found {
+    reigns: u32,
+    lost_pages: u32,
+    buried: u32,
+    repaired: u32,
+    ended: u32,
+    in_use: u32,
+    woke: u32,
+}
+
+fn encode(claim: Claim) -> Mark {
+    Mark::decode(&claim.encode())
+}
+
+impl World {
+    fn new(seed: u64, nodes: usize) -> Self {
+        let mut world = Self {
+            random: Random(seed),
+            now: 0,
+            events: BinaryHeap::new(),
+            count: 0,
+            disk: FakeDisk { claims: Some(Claims::NONE), ..FakeDisk::default() },
+            nodes: Vec::new(),
+            reigns: 0,
+            written: Vec::new(),
+            completed: (0, 0),
+            found: Found::default(),
+            next_late_record: 0,
+        };
+        for number in 0..nodes {
+            world.nodes.push(Node {
+                uuid: Uuid([number as u8 + 1; 16]),
+                mode: Mode::Gone,
+                life: 0,
+                paused_until: 0,
+                lease_end: 0,
+                reign: 0,
+                record: 0,
+                record_in_flight: false,
+                took_over: 0,
+                blocks: [0; BLOCKS],
+            });
+            let at = world.random.below(5_000) * MS;
+            world.at(at, Event::Work { node: number, life: 0 });
+        }
+        world
+    }
+
+    fn at(&mut self, when: u64, event: Event) {
+        self.count += 1;
+        self.events.push(Reverse((when, self.count, event)));
+    }
+
+    fn claims(&self) -> Claims {
+        self.disk.claims.unwrap_or(Claims::NONE)
+    }
+
+    fn newest(&self) -> u64 {
+        self.disk.records[0].max(self.disk.records[1])
+    }
+
+    fn run(&mut self) {
+        while let Some(Reverse((when, _, event))) = self.events.pop() {
+            if when > END {
+                return;
+            }
+            self.now = when;
+            match event {
+                Event::Land { by, write, submitted } => self.land(by, write, submitted),
+                Event::Answer { node, life, what } => self.unless_paused(node, life, event, |world| world.answer(node, what)),
+                Event::Work { node, life } => self.unless_paused(node, life, event, |world| world.work(node)),
+            }
+            self.check();
+        }
+    }
+
+    fn unless_paused(&mut self, node: usize, life: u32, event: Event, act: impl FnOnce(&mut Self)) {
+        let it = &self.nodes[node];
+        if it.life != life {
+            return;
+        }
+        if self.now < it.paused_until {
+            let when = it.paused_until;
+            return self.at(when, event);
+        }
+        act(self);
+    }
+
+    fn land(&mut self, _by: u64, write: Write, submitted: u64) {
+        match write {
+            Write::Claim { epoch, bytes } => {
+                let (claim, is_late) = &mut self.written[bytes as usize];
+                *is_late = self.now - submitted > SETTLE_NS;
+                let mark = encode(*claim);
+                self.disk.claims = Some(self.claims().with(epoch, mark));
+            }
+            Write::Record { sequence } => self.disk.records[(sequence % 2) as usize] = sequence,
+            Write::Block { number, content } => self.disk.blocks[number] = content,
+        }
+    }
+
+    fn submit(&mut self, node: usize, write: Write, answer: Option<Answer>) {
+        let latency = self.latency(&write);
+        let (now, life) = (self.now, self.nodes[node].life);
+        self.at(now + latency, Event::Land { by: node as u64, write, submitted: now });
+        if let Some(what) = answer {
+            self.at(now + latency + MS, Event::Answer { node, life, what });
+        }
+    }
+
+    /// A second record that lands late, before the owner has been awake to repair the first, has the other copy: nothing helps then.
+    fn latency(&mut self, write: &Write) -> u64 {
+        let latency = self.random.latency(60);
+        if !matches!(write, Write::Record { .. }) || latency < SECOND {
+            return latency;
+        }
+        if self.now < self.next_late_record {
+            return MS;
+        }
+        self.next_late_record = self.now + latency + 25 * SECOND;
+        latency
+    }
+
+    /// Whatever a lease covers goes through here: the one gate.
+    fn submit_gated(&mut self, node: usize, write: Write, answer: Option<Answer>) -> bool {
+        let it = &self.nodes[node];
+        if self.now > it.lease_end || !matches!(it.mode, Mode::Holding(_)) {
+            return false;
+        }
+        if it.reign == 0 {
+            assert!(matches!(write, Write::Record { .. }), "only its records are written before a space is taken over");
+            self.submit(node, write, answer);
+            return true;
+        }
+        assert_eq!(it.reign, self.reigns, "node {node} submits at {} ms after the change of hands", self.now / MS);
+        self.submit(node, write, answer);
+        true
+    }
+
+    fn write_claim(&mut self, node: usize, claim: Claim) {
+        let bytes = self.written.len() as u64;
+        self.written.push((claim, false));
+        let submitted = self.now;
+        self.submit(node, Write::Claim { epoch: claim.epoch, bytes }, Some(Answer::ClaimWritten { submitted }));
+    }
+
+    fn look(&mut self, node: usize, written: u64) {
+        let (now, life) = (self.now, self.nodes[node].life);
+        let latency = self.random.latency(200);
+        self.at(now + latency, Event::Answer { node, life, what: Answer::Looked { submitted: now, written } });
+    }
+
+    fn answer(&mut self, node: usize, what: Answer) {
+        match what {
+            Answer::ClaimWritten { submitted } => match &mut self.nodes[node].mode {
+                Mode::Taking(taking) => {
+                    let step = taking.wrote(self.now);
+                    self.step(node, step);
+                }
+                Mode::Holding(_) => self.look(node, submitted),
+                Mode::Gone => {}
+            },
+            Answer::LookDue { written, .. } => self.look(node, written),
+            Answer::BeatDue => self.beat(node),
+            Answer::Looked { submitted, written } => self.looked(node, submitted, written),
+            Answer::RecordWritten { sequence } => {
+                let it = &mut self.nodes[node];
+                it.record_in_flight = false;
+                match it.reign {
+                    0 => self.founded(node),
+                    reign if reign == self.reigns => self.completed = (sequence, reign),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn looked(&mut self, node: usize, submitted: u64, written: u64) {
+        let (claims, now) = (self.claims(), self.now);
+        let record_epoch = Sequence(self.newest()).epoch();
+        match &mut self.nodes[node].mode {
+            Mode::Taking(taking) => {
+                let step = taking.looked(&Look { claims, record_epoch, asked_ns: submitted, seen_ns: now });
+                if let Step::Own(claim) = step {
+                    self.nodes[node].mode = Mode::Holding(Holding::new(claim, submitted));
+                    return self.beat(node);
+                }
+                self.step(node, step);
+            }
+            Mode::Holding(holding) => {
+                let look = Look { claims, record_epoch, asked_ns: submitted, seen_ns: now };
+                let mine = holding.claim();
+                let held = if written != FIRST {
+                    holding.looked(&look, written)
+                } else if now - submitted > BEAT_NS {
+                    return self.look(node, FIRST);
+                } else {
+                    holding.looked_first(&look)
+                };
+                self.held(node, held, mine, written == FIRST);
+            }
+            Mode::Gone => {}
+        }
+    }
+
+    fn step(&mut self, node: usize, step: Step) {
+        let (now, life) = (self.now, self.nodes[node].life);
+        match step {
+            Step::Look(at) => {
+                let what = Answer::LookDue { submitted: now, written: 0 };
+                self.at(at.max(now), Event::Answer { node, life, what });
+            }
+            Step::Write(claim) => self.write_claim(node, claim),
+            Step::Own(_) => unreachable!("only a look shows that"),
+            Step::InUse(_) | Step::Exhausted => {
+                self.found.in_use += 1;
+                self.leave(node);
+            }
+        }
+    }
+
+    fn held(&mut self, node: usize, held: Held, mine: Claim, is_first: bool) {
+        match held {
+            Held::Confirmed { lease_end_ns } => {
+                self.nodes[node].lease_end = lease_end_ns;
+                let (life, now) = (self.nodes[node].life, self.now);
+                self.at(now + BEAT_NS, Event::Answer { node, life, what: Answer::BeatDue });
+                match self.nodes[node].reign {
+                    0 if !self.nodes[node].record_in_flight => self.found_by(node),
+                    0 => {}
+                    _ => self.repair(node),
+                }
+            }
+            Held::Again => self.begin(node),
+            Held::Buried => {
+                self.found.buried += u32::from(!is_first);
+                self.found.woke += u32::from(is_first);
+                self.write_beat(node);
+            }
+            Held::Ended(_) => {
+                let later = |(c, late): &(Claim, bool)| {
+                    c.epoch > mine.epoch || c.epoch == mine.epoch && c.node != mine.node && (*late || self.nodes[node].reign == 0)
+                };
+                assert!(self.written.iter().any(later), "node {node} ended at {} ms without a later claim", self.now / MS);
+                self.found.ended += 1;
+                self.leave(node);
+            }
+        }
+    }
+
+    /// Writes both records with the new epoch, before anything else.
+    fn found_by(&mut self, node: usize) {
+        let newest = self.newest();
+        let (done, _) = self.completed;
+        assert!(newest + 1 >= done, "a record of the owner before is lost: {newest:#x} after {done:#x}");
+        (self.nodes[node].record, self.nodes[node].took_over) = (newest, 0);
+        self.write_record(node);
+    }
+
+    fn founded(&mut self, node: usize) {
+        let now = self.now;
+        let it = &mut self.nodes[node];
+        let Mode::Holding(holding) = &mut it.mode else { return };
+        it.took_over += 1;
+        if it.took_over < 2 {
+            return self.write_record(node);
+        }
+        if !holding.found(now) {
+            // The next beat begins again.
+            return;
+        }
+        self.reigns += 1;
+        self.found.reigns += 1;
+        it.reign = self.reigns;
+        self.completed = (it.record, it.reign);
+        let (life, now) = (it.life, self.now);
+        self.at(now, Event::Work { node, life });
+    }
+
+    /// An owner that finds another record where its newest was writes it again.
+    fn repair(&mut self, node: usize) {
+        let it = &self.nodes[node];
+        let (record, is_still) = (it.record, !it.record_in_flight);
+        let there = self.disk.records[(record % 2) as usize];
+        if is_still && there != record && self.submit_gated(node, Write::Record { sequence: record }, None) {
+            self.found.repaired += 1;
+        }
+    }
+
+    fn beat(&mut self, node: usize) {
+        let now = self.now;
+        if let Mode::Holding(holding) = &mut self.nodes[node].mode {
+            if holding.has_lapsed(now) {
+                return self.begin(node);
+            }
+            if holding.looks_first(now) {
+                return self.look(node, FIRST);
+            }
+            self.write_beat(node);
+        }
+    }
+
+    fn write_beat(&mut self, node: usize) {
+        if let Mode::Holding(holding) = &mut self.nodes[node].mode {
+            let claim = holding.beat();
+            self.write_claim(node, claim);
+        }
+    }
+
+    fn leave(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        (it.mode, it.life, it.reign) = (Mode::Gone, it.life + 1, 0);
+        let (life, at) = (it.life, self.now + (1 + self.random.below(12)) * SECOND);
+        self.at(at, Event::Work { node, life });
+    }
+
+    fn work(&mut self, node: usize) {
+        if self.random.one_in(12) {
+            self.nodes[node].paused_until = self.now + (1 + self.random.below(20)) * SECOND;
+        }
+        if self.random.one_in(60) {
+            return self.leave(node);
+        }
+        let life = self.nodes[node].life;
+        if matches!(self.nodes[node].mode, Mode::Gone) {
+            let uuid = Uuid([node as u8 + 1 + 16 * (life as u8 % 15); 16]);
+            self.nodes[node].uuid = uuid;
+            return self.begin(node);
+        }
+        if self.nodes[node].reign > 0 {
+            self.page(node);
+            self.write_record(node);
+            let at = self.now + (10 + self.random.below(400)) * MS;
+            self.at(at, Event::Work { node, life });
+        }
+    }
+
+    fn begin(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        (it.mode, it.record_in_flight, it.life) = (Mode::Taking(Taking::new(it.uuid)), false, it.life + 1);
+        it.blocks = [0; BLOCKS];
+        self.look(node, 0);
+    }
+
+    fn page(&mut self, node: usize) {
+        for _ in 0..3 {
+            let number = self.random.below(BLOCKS as u64) as usize;
+            let there = self.disk.blocks[number];
+            if self.nodes[node].blocks[number] != 0 && there % 8 != node as u64 {
+                // Other content has another checksum: the page is lost, and said so.
+                self.found.lost_pages += 1;
+            }
+            let content = self.random.next() & !7 | node as u64;
+            if self.submit_gated(node, Write::Block { number, content }, None) {
+                self.nodes[node].blocks[number] = content;
+            }
+        }
+    }
+
+    fn write_record(&mut self, node: usize) {
+        let it = &self.nodes[node];
+        let Mode::Holding(holding) = &it.mode else { return };
+        if it.record_in_flight {
+            return;
+        }
+        let next = Sequence(it.record).next(holding.claim().epoch).0;
+        let answer = Answer::RecordWritten { sequence: next };
+        if self.submit_gated(node, Write::Record { sequence: next }, Some(answer)) {
+            let it = &mut self.nodes[node];
+            (it.record, it.record_in_flight) = (next, true);
+        }
+    }
+
+    fn check(&self) {
+        let Some(owner) = self.nodes.iter().find(|n| n.reign == self.reigns && n.reign > 0) else { return };
+        let Mode::Holding(holding) = &owner.mode else { return };
+        let (newest, mine) = (Sequence(self.newest()), holding.claim().epoch);
+        let at = self.now / MS;
+        assert!(newest.epoch() >= mine, "a record of an earlier owner is the newest at {at} ms");
+        assert!(newest.epoch() == mine || self.now > owner.lease_end, "taken over under a lease at {at} ms");
+        assert!(newest.0 + 1 >= self.completed.0, "a record is lost: {:#x} after {:#x} at {at} ms", newest.0, self.completed.0);
+    }
+}
+
+/// Seeds of a run; `TIDEPOOL_RUNS` has more.
+fn runs() -> u64 {
+    std::env::var("TIDEPOOL_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(4000)
+}
+
+#[test]
+fn no_owner_loses_a_claim_or_a_record_whatever_lands_late() {
+    let first = std::env::var("TIDEPOOL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let mut all = Found::default();
+    for seed in first..first + runs() {
+        let found = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed, 2 + (seed % 2) as usize);
+            world.run();
+            world.found
+        });
+        let found = found.unwrap_or_else(|_| panic!("TIDEPOOL_SEED={seed} TIDEPOOL_RUNS=1 shows it again"));
+        all.reigns += found.reigns;
+        all.lost_pages += found.lost_pages;
+        all.buried += found.buried;
+        all.repaired += found.repaired;
+        all.ended += found.ended;
+        all.in_use += found.in_use;
+        all.woke += found.woke;
+    }
+    let happened = [all.reigns, all.lost_pages, all.buried, all.repaired, all.ended, all.in_use, all.woke];
+    assert!(runs() < 1000 || happened.iter().all(|count| *count > 0), "the simulation has no such case: {all:?}");
+    assert_eq!(Side::of(Sequence(0).next(1).0), Side::B);
+}

@@ -1,0 +1,231 @@
+//! What the owner of a space does with the claims that it reads after each of its beats: pure rules.
+//!
+//! ```text
+//!   write the own claim, one beat on ──> read both sectors   ┬─ the own claim, no higher epoch ──> Confirmed: the lease goes on
+//!             ^                                              ├─ a lower epoch, torn, nothing ────> Buried: a late write; once more
+//!             └──────────────────────────────────────────────┘
+//!                                                            └─ a higher epoch, or an equal one of another node ──> Ended
+//! ```
+//!
+//! An owner begins on trial: until it has written both records with its epoch there is no trace of it but the claim, which a late write may
+//! bury. If that happens, or a beat is not confirmed while the one before still counts, it takes the space again from the start.
+//!
+//! The records count for that reason: with three nodes in turn, a late beat of the first may bury the claim of the third while the second wakes up. The
+//! third has written both records with its epoch before anything else, so the second sees that its time is over.
+//!
+//! An owner whose lease is over looks before it beats: with three nodes in turn the claim of its successor may lie where it would write.
+//! The lease counts from the *submission* of the confirmed beat: a node that takes the space over has seen the claim unchanged for
+//! [`WATCH_NS`](super::claim::WATCH_NS), which is longer than the lease, however late a beat lands.
+
+use super::claim::{Claim, LEASE_NS, Mark};
+use super::taking::Look;
+use super::uuid::Uuid;
+
+/// What a beat has shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// The space is still this node's, and its lease lasts until then.
+    Confirmed {
+        /// On this node's clock.
+        lease_end_ns: u64,
+    },
+    /// A late write of an earlier owner lies where the claim was: write it again.
+    Buried,
+    /// The trial has failed: take the space again.
+    Again,
+    /// This node has taken it.
+    Ended(Uuid),
+}
+
+/// A space that this node owns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holding {
+    claim: Claim,
+    /// What was confirmed last counts until then.
+    lease_end_ns: u64,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    OnTrial,
+    Founded,
+}
+
+impl Holding {
+    /// Begins with the claim that was taken, by a look that was submitted at `asked_ns`. The lease begins with the first beat.
+    pub const fn new(claim: Claim, asked_ns: u64) -> Self {
+        Self { claim, lease_end_ns: asked_ns.saturating_add(LEASE_NS), standing: Standing::OnTrial }
+    }
+
+    /// Ends the trial when both records have been written; returns whether the lease has lasted until now.
+    pub const fn found(&mut self, now_ns: u64) -> bool {
+        let is_in_time = now_ns <= self.lease_end_ns;
+        if is_in_time {
+            self.standing = Standing::Founded;
+        }
+        is_in_time
+    }
+
+    /// Returns whether the space has to be taken again, because nothing was confirmed in time.
+    pub fn has_lapsed(&self, now_ns: u64) -> bool {
+        self.standing == Standing::OnTrial && now_ns > self.lease_end_ns
+    }
+
+    /// Returns when the lease ends; while on trial, when the trial does.
+    pub const fn lease_end_ns(&self) -> u64 {
+        self.lease_end_ns
+    }
+
+    /// Returns the claim as it was written last.
+    pub const fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    /// Returns what the next beat writes.
+    pub const fn beat(&mut self) -> Claim {
+        self.claim = self.claim.next_beat();
+        self.claim
+    }
+
+    /// Returns whether a look has to come before the next beat: nothing was confirmed for so long that another node may have taken the
+    /// space, and with three nodes in turn its claim may lie where the beat would be written.
+    pub const fn looks_first(&self, now_ns: u64) -> bool {
+        now_ns > self.lease_end_ns
+    }
+
+    /// Judges that look: goes on with the beat where it is [`Held::Buried`] or [`Held::Confirmed`], which confirms nothing yet.
+    pub fn looked_first(&self, look: &Look) -> Held {
+        match self.successor(look) {
+            Some(node) => Held::Ended(node),
+            None if self.standing == Standing::OnTrial => Held::Again,
+            None => Held::Buried,
+        }
+    }
+
+    /// Judges a read that was submitted after the end of a beat's write, which was itself submitted at `written_ns`.
+    pub fn looked(&mut self, look: &Look, written_ns: u64) -> Held {
+        if let Some(node) = self.successor(look) {
+            return Held::Ended(node);
+        }
+        if self.has_lapsed(look.seen_ns) {
+            return Held::Again;
+        }
+        if look.claims.at(self.claim.epoch) == Mark::Claim(self.claim) {
+            self.lease_end_ns = written_ns.saturating_add(LEASE_NS);
+            return Held::Confirmed { lease_end_ns: self.lease_end_ns };
+        }
+        if self.standing == Standing::OnTrial { Held::Again } else { Held::Buried }
+    }
+
+    /// Returns the node that has the space by now, if that is another; [`Uuid::NIL`] where only a record shows it.
+    fn successor(&self, look: &Look) -> Option<Uuid> {
+        let mine = self.claim;
+        let ends = |mark: Mark| match mark {
+            Mark::Claim(other) | Mark::Released(other) => {
+                let is_later = other.epoch > mine.epoch || other.epoch == mine.epoch && other.node != mine.node;
+                is_later.then_some(other.node)
+            }
+            Mark::Empty | Mark::Torn(_) => None,
+        };
+        let claimed = look.claims.marks().into_iter().find_map(ends);
+        claimed.or((look.record_epoch > mine.epoch).then_some(Uuid::NIL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::claim::Claims;
+    use super::*;
+
+    fn look(claims: Claims, record_epoch: u64) -> Look {
+        Look { claims, record_epoch, asked_ns: 0, seen_ns: 0 }
+    }
+
+    const ME: Uuid = Uuid([1; 16]);
+    const OTHER: Uuid = Uuid([2; 16]);
+
+    fn founded(epoch: u64) -> Holding {
+        let mut holding = Holding::new(Claim { node: ME, epoch, beat: 1 }, 0);
+        assert!(holding.found(LEASE_NS));
+        holding
+    }
+
+    fn marks() -> Vec<Mark> {
+        let mut all = vec![Mark::Empty, Mark::Torn(7)];
+        for epoch in 0..8 {
+            for (node, beat) in [(ME, 1), (ME, 2), (OTHER, 1)] {
+                let claim = Claim { node, epoch, beat };
+                all.extend([Mark::Claim(claim), Mark::Released(claim)]);
+            }
+        }
+        all
+    }
+
+    /// Every pair of sectors against the three sentences of the rule, said in another way.
+    #[test]
+    fn every_pair_of_marks_is_judged_by_the_rule() {
+        let mut holding = founded(4);
+        let mine = holding.beat();
+        for first in marks() {
+            for second in marks() {
+                let seen = Claims::NONE.with(0, first).with(1, second);
+                let epochs = |m: Mark| m.epoch().is_some_and(|e| e > 4);
+                let strangers = |m: Mark| matches!(m, Mark::Claim(c) | Mark::Released(c) if c.epoch == 4 && c.node == OTHER);
+                let verdict = holding.looked(&look(seen, 4), 100);
+                let is_over = [first, second].into_iter().any(|m| epochs(m) || strangers(m));
+                assert_eq!(matches!(verdict, Held::Ended(_)), is_over, "{seen:?}");
+                let before = holding.looked_first(&look(seen, 4));
+                assert_eq!(before, if is_over { verdict } else { Held::Buried }, "{seen:?}");
+                let is_there = first == Mark::Claim(mine);
+                let is_confirmed = verdict == Held::Confirmed { lease_end_ns: 100 + LEASE_NS };
+                assert_eq!(is_confirmed, !is_over && is_there, "{seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_beat_of_the_owner_before_does_not_end_the_new_one() {
+        let mut holding = founded(5);
+        let mine = holding.beat();
+        let late = Claim { node: OTHER, epoch: 4, beat: 900 };
+        let beside = Claims::NONE.with(5, Mark::Claim(mine)).with(4, Mark::Claim(late));
+        assert!(matches!(holding.looked(&look(beside, 5), 0), Held::Confirmed { .. }));
+        // A, B, A: the late beat has the sector of the owner of today.
+        let over = Claims::NONE.with(1, Mark::Claim(Claim { epoch: 3, ..late }));
+        assert_eq!(holding.looked(&look(over, 0), 0), Held::Buried);
+    }
+
+    #[test]
+    fn a_record_of_a_later_owner_ends_one_whose_successors_claim_is_buried() {
+        let mut holding = founded(4);
+        let mine = holding.beat();
+        let late = Claim { node: OTHER, epoch: 3, beat: 33 };
+        let seen = Claims::NONE.with(4, Mark::Claim(mine)).with(3, Mark::Claim(late));
+        assert!(matches!(holding.looked(&look(seen, 4), 0), Held::Confirmed { .. }));
+        assert!(matches!(holding.looked(&look(seen, 5), 0), Held::Ended(_)));
+    }
+
+    #[test]
+    fn an_owner_on_trial_whose_claim_was_buried_or_whose_beat_was_slow_begins_again() {
+        let claim = Claim { node: ME, epoch: 5, beat: 1 };
+        let mut holding = Holding::new(claim, 0);
+        let mine = holding.beat();
+        let there = Claims::NONE.with(5, Mark::Claim(mine));
+        let at = |claims, seen_ns| Look { seen_ns, ..look(claims, 0) };
+        assert_eq!(holding.looked(&at(there, LEASE_NS), 100), Held::Confirmed { lease_end_ns: 100 + LEASE_NS });
+        assert_eq!(holding.looked(&at(Claims::NONE, 0), 100), Held::Again);
+        assert_eq!(holding.looked(&at(there, LEASE_NS + 101), LEASE_NS), Held::Again);
+        assert!(!holding.found(LEASE_NS + 101) && holding.has_lapsed(LEASE_NS + 101));
+        assert!(holding.found(LEASE_NS + 100) && !holding.has_lapsed(u64::MAX));
+    }
+
+    #[test]
+    fn a_release_by_a_later_owner_ends_an_earlier_one_that_slept() {
+        let mut holding = founded(5);
+        let mine = holding.beat();
+        let after = Mark::Released(Claim { node: OTHER, epoch: 6, beat: 3 });
+        let seen = Claims::NONE.with(5, Mark::Claim(mine)).with(6, after);
+        assert_eq!(holding.looked(&look(seen, 0), 0), Held::Ended(OTHER));
+    }
+}

@@ -1,0 +1,62 @@
+//! Which free spaces are kept for partitions that have fewer than their own: one for an incarnation, and where a crash leaves a dump
+//! and a restart follows, one for the next.
+//!
+//! A partition that has fewer takes any free space that fits. Another takes one only if what stays free is enough for what the others
+//! lack, so a partition that crashes again and again waits for the spaces of its own dumps, and no other waits for it.
+//! The rule holds where there are as many fitting spaces as all partitions' own.
+
+use crate::config::{DumpPolicy, Partition, Restart};
+use alloc::vec::Vec;
+
+/// Returns how many spaces are a partition's own.
+pub const fn own_spaces(partition: &Partition) -> usize {
+    match (partition.dump, partition.restart) {
+        (DumpPolicy::Off, _) | (_, Restart::Never) => 1,
+        (DumpPolicy::Aided, Restart::Threshold | Restart::Immediate) => 2,
+    }
+}
+
+/// What a partition needs of spaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpaceNeed {
+    /// Pages of its memory.
+    pub pages: u32,
+    /// How many spaces of this size.
+    pub count: usize,
+}
+
+/// Returns whether spaces of so many pages can meet all needs at once, each with spaces of its own.
+///
+/// The largest first: if each fits the space that is as far down the list, they fit together.
+pub fn meets(needs: &[SpaceNeed], spaces: &[u32]) -> bool {
+    shortfall(needs, spaces).is_none()
+}
+
+/// Returns the pages of the largest memory for which there is no space of its own.
+pub fn shortfall(needs: &[SpaceNeed], spaces: &[u32]) -> Option<u32> {
+    let mut wanted: Vec<u32> = needs.iter().flat_map(|need| core::iter::repeat_n(need.pages, need.count)).collect();
+    let mut spaces = spaces.to_vec();
+    wanted.sort_unstable_by(|a, b| b.cmp(a));
+    spaces.sort_unstable_by(|a, b| b.cmp(a));
+    let mut spaces = spaces.into_iter();
+    wanted.into_iter().find(|pages| spaces.next().is_none_or(|space| space < *pages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn need(pages: u32, count: usize) -> SpaceNeed {
+        SpaceNeed { pages, count }
+    }
+
+    #[test]
+    fn each_need_has_spaces_of_its_own() {
+        assert!(meets(&[], &[]) && meets(&[need(5, 0)], &[]));
+        assert!(meets(&[need(5, 2)], &[5, 6]) && !meets(&[need(5, 2)], &[5, 4]) && !meets(&[need(5, 2)], &[9]));
+        assert!(meets(&[need(2, 2), need(8, 1)], &[2, 8, 2]));
+        assert!(!meets(&[need(8, 2), need(2, 2)], &[8, 2, 2, 2]));
+        assert_eq!(shortfall(&[need(8, 2), need(2, 2)], &[8, 2, 2, 2]), Some(8));
+        assert_eq!(shortfall(&[need(8, 1), need(2, 2)], &[8, 2]), Some(2));
+    }
+}

@@ -1,0 +1,127 @@
+//! What an owner owes to the way in which it came by a space: pure rules.
+//!
+//! ```text
+//!   claims of no other node, or all released ──> Orderly: all that was ever submitted is on the disk
+//!   a claim that was watched, a torn one ──────> Disorderly: requests of an earlier owner may still be on their way
+//! ```
+//!
+//! A page that lands late has the wrong checksum, claims and records have epochs. What surrounds the blocks has neither: the ELF header's
+//! first page (zeros while the space is in use), and header, notes, bitmap and checksums of a dump. After a disorderly succession the
+//! owner reads them again for [`LATE_NS`], and writes what is not as it left it.
+
+use super::claim::{Claims, Mark};
+use super::state::SpaceState;
+use super::uuid::Uuid;
+
+/// How long after a take-over late writes are looked for: four times as long as a driver waits for an answer.
+pub const LATE_NS: u64 = 120_000_000_000;
+/// Time between two looks; a longer look is followed by nine times its own length, so that a large dump leaves its disk nine tenths.
+pub const LOOK_NS: u64 = 1_000_000_000;
+
+/// How a node came by a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Succession {
+    /// No other node can have a request on its way.
+    #[default]
+    Orderly,
+    /// An earlier owner may have: it did not stop in order.
+    Disorderly {
+        /// When the space was taken, on this node's clock.
+        taken_ns: u64,
+    },
+}
+
+impl Succession {
+    /// Judges by the claims that `me` saw when it took the space.
+    pub fn of(claims: &Claims, me: Uuid, now_ns: u64) -> Self {
+        let is_others = |mark: Mark| match mark {
+            Mark::Claim(claim) => claim.node != me,
+            Mark::Torn(_) => true,
+            Mark::Empty | Mark::Released(_) => false,
+        };
+        match claims.marks().into_iter().any(is_others) {
+            true => Self::Disorderly { taken_ns: now_ns },
+            false => Self::Orderly,
+        }
+    }
+
+    /// Returns whether what surrounds the blocks is compared with what is on the disk before it counts, however long ago the
+    /// space was taken.
+    pub const fn compares(self) -> bool {
+        matches!(self, Self::Disorderly { .. })
+    }
+
+    /// Returns whether late writes are looked for now.
+    pub const fn is_watched(self, now_ns: u64) -> bool {
+        match self {
+            Self::Orderly => false,
+            Self::Disorderly { taken_ns } => now_ns < taken_ns.saturating_add(LATE_NS),
+        }
+    }
+}
+
+/// Returns how long to wait after a look that took `took_ns`.
+pub const fn pause_after(took_ns: u64) -> u64 {
+    let share = took_ns.saturating_mul(9);
+    if share > LOOK_NS { share } else { LOOK_NS }
+}
+
+/// What a late write can have spoiled in a space of this state, apart from claims, records and blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Surroundings {
+    /// The first page has to be zeros: a space in use, or free, is no dump.
+    NoHeader,
+    /// The ELF header has to say what bitmap and record say.
+    Header,
+    /// Nothing that has a meaning, or that its task does not write anew before it has.
+    Nothing,
+}
+
+impl Surroundings {
+    /// Returns those of a state; the dumps that this node drained are their tasks'.
+    pub const fn of(state: SpaceState) -> Self {
+        match state {
+            SpaceState::Free | SpaceState::Active => Self::NoHeader,
+            SpaceState::Partial => Self::Header,
+            // Before COMPLETE an owner waited for all answers, and after it only a release writes, which begins with a record.
+            SpaceState::Complete
+            | SpaceState::Draining
+            | SpaceState::Crashed
+            | SpaceState::Releasing
+            | SpaceState::Suspended
+            | SpaceState::Sealed => Self::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::claim::Claim;
+    use super::*;
+
+    const ME: Uuid = Uuid([1; 16]);
+    const OTHER: Uuid = Uuid([2; 16]);
+
+    #[test]
+    fn only_a_space_that_all_other_nodes_have_released_is_taken_in_order() {
+        let mine = Mark::Claim(Claim { node: ME, epoch: 7, beat: 1 });
+        let other = Claim { node: OTHER, epoch: 6, beat: 9 };
+        let of = |mark| Succession::of(&Claims::NONE.with(7, mine).with(6, mark), ME, 5);
+        assert_eq!((of(Mark::Empty), of(Mark::Released(other))), (Succession::Orderly, Succession::Orderly));
+        let disorderly = Succession::Disorderly { taken_ns: 5 };
+        assert_eq!((of(Mark::Claim(other)), of(Mark::Torn(3))), (disorderly, disorderly));
+    }
+
+    #[test]
+    fn late_writes_are_looked_for_for_two_minutes_and_compared_for_ever() {
+        let taken = Succession::Disorderly { taken_ns: 5 };
+        assert!(taken.is_watched(5) && taken.is_watched(4 + LATE_NS) && !taken.is_watched(5 + LATE_NS));
+        assert!(taken.compares() && !Succession::Orderly.compares() && !Succession::Orderly.is_watched(0));
+    }
+
+    #[test]
+    fn a_look_takes_no_more_than_a_tenth_of_the_time() {
+        assert_eq!((pause_after(0), pause_after(LOOK_NS / 9)), (LOOK_NS, LOOK_NS));
+        assert_eq!((pause_after(LOOK_NS), pause_after(u64::MAX)), (9 * LOOK_NS, u64::MAX));
+    }
+}

@@ -1,0 +1,208 @@
+//! How a start takes a space: pure rules, driven by looks at the claims and by writes of its own.
+//!
+//! ```text
+//!   New ── nobody's ──────────────────────────────┐
+//!    │                                            v         quick                         unchanged
+//!    └─ claim, torn ─> Watching ── the same ──> Writing ─────────> Settling ───────────────────────> Own
+//!                        │  ^      for 4 s         │                  │ the old owner beat: 4 s more
+//!                        │  └──── took too long ───┘                  │ a late write buried the claim: Watching
+//!                        └─ a new claim ────────────────────────────> InUse <─ an equal or higher epoch of another node
+//! ```
+//!
+//! Two starts that find a space free write the same sector. Only *quick* writes count: from the submission of the look that found the space
+//! free to the end of the write at most [`SETTLE_NS`]. So when a quick write has lain there for [`SETTLE_NS`], each other quick one
+//! has landed, and the last of them wins. A slow write may have landed on the claim of a running owner, whose next beat buries
+//! it: such a claim is watched like a stranger's, and then taken with the next epoch.
+
+use super::claim::{BEAT_NS, Claim, Claims, MAX_EPOCH, Mark, SETTLE_NS, WATCH_NS};
+use super::uuid::Uuid;
+
+/// What a read of the last 12 KiB of a space has shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// The claims.
+    pub claims: Claims,
+    /// Epoch of the newest record; 0 where there is none.
+    pub record_epoch: u64,
+    /// When the read was submitted.
+    pub asked_ns: u64,
+    /// When it was answered.
+    pub seen_ns: u64,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Look, not before this time.
+    Look(u64),
+    /// Write this claim, at once.
+    Write(Claim),
+    /// The space is this node's.
+    Own(Claim),
+    /// This node is at it.
+    InUse(Uuid),
+    /// Its epochs are used up: only a format helps.
+    Exhausted,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    New,
+    /// The same since then.
+    Watching {
+        first: Claims,
+        since_ns: u64,
+    },
+    Writing {
+        claim: Claim,
+        before: Claims,
+        looked_ns: u64,
+    },
+    /// Believed when all stays the same until then.
+    Settling {
+        claim: Claim,
+        expected: Claims,
+        until_ns: u64,
+    },
+}
+
+/// A space that is being taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taking {
+    node: Uuid,
+    phase: Phase,
+}
+
+impl Taking {
+    /// Begins; the first thing to do is a look.
+    pub const fn new(node: Uuid) -> Self {
+        Self { node, phase: Phase::New }
+    }
+
+    /// Returns the node whose claim is being watched.
+    pub fn watched(&self) -> Option<Uuid> {
+        let Phase::Watching { first, .. } = self.phase else { return None };
+        Some(first.owner().map_or(Uuid::NIL, |claim| claim.node))
+    }
+
+    /// Judges a look.
+    pub fn looked(&mut self, look: &Look) -> Step {
+        match self.phase {
+            Phase::New => self.begin(look),
+            Phase::Watching { first, since_ns } => self.watch(look, &first, since_ns),
+            Phase::Settling { claim, expected, until_ns } => self.settle(look, claim, &expected, until_ns),
+            // A write that goes on has no looks beside it.
+            Phase::Writing { claim, .. } => Step::Write(claim),
+        }
+    }
+
+    /// Takes the end of the write that [`Step::Write`] asked for.
+    ///
+    /// # Panics
+    /// If no write was asked for (our bug).
+    pub fn wrote(&mut self, now_ns: u64) -> Step {
+        let Phase::Writing { claim, before, looked_ns } = self.phase else { panic!("nothing was to be written") };
+        let expected = before.with(claim.epoch, Mark::Claim(claim));
+        if now_ns.saturating_sub(looked_ns) <= SETTLE_NS {
+            let until_ns = now_ns.saturating_add(SETTLE_NS);
+            self.phase = Phase::Settling { claim, expected, until_ns };
+            return Step::Look(until_ns);
+        }
+        self.phase = Phase::Watching { first: expected, since_ns: now_ns };
+        // By then an owner that is alive has written over it.
+        Step::Look(now_ns.saturating_add(2 * BEAT_NS))
+    }
+
+    fn begin(&mut self, look: &Look) -> Step {
+        if is_free(&look.claims) {
+            return self.write(look);
+        }
+        self.watch_anew(look)
+    }
+
+    fn watch_anew(&mut self, look: &Look) -> Step {
+        self.phase = Phase::Watching { first: look.claims, since_ns: look.seen_ns };
+        Step::Look(look.seen_ns.saturating_add(BEAT_NS))
+    }
+
+    fn watch(&mut self, look: &Look, first: &Claims, since_ns: u64) -> Step {
+        let end_ns = since_ns.saturating_add(WATCH_NS);
+        if let Some(other) = self.newcomer(&look.claims, first) {
+            return Step::InUse(other);
+        }
+        // Also where the claim was released meanwhile: all of its owner's was on the disk before that.
+        if is_free(&look.claims) || look.claims == *first && look.asked_ns >= end_ns {
+            return self.write(look);
+        }
+        if look.claims != *first {
+            return self.watch_anew(look);
+        }
+        Step::Look(end_ns.min(look.seen_ns.saturating_add(BEAT_NS)))
+    }
+
+    fn settle(&mut self, look: &Look, claim: Claim, expected: &Claims, until_ns: u64) -> Step {
+        let rival = |mark: Mark| match mark {
+            Mark::Claim(other) if other.epoch >= claim.epoch && other.node != claim.node => Some(other.node),
+            _ => None,
+        };
+        if let Some(other) = look.claims.marks().into_iter().find_map(rival) {
+            return Step::InUse(other);
+        }
+        if look.claims.at(claim.epoch) != Mark::Claim(claim) {
+            // A late write of an earlier owner.
+            return self.watch_anew(look);
+        }
+        if look.claims != *expected {
+            // The old owner beat once more. At the end of that beat it sees this claim and ends; until then this node waits.
+            let until_ns = look.seen_ns.saturating_add(WATCH_NS);
+            self.phase = Phase::Settling { claim, expected: look.claims, until_ns };
+            return Step::Look(look.seen_ns.saturating_add(BEAT_NS));
+        }
+        if look.asked_ns >= until_ns {
+            return Step::Own(claim);
+        }
+        Step::Look(until_ns.min(look.seen_ns.saturating_add(BEAT_NS)))
+    }
+
+    fn write(&mut self, look: &Look) -> Step {
+        let last = look.claims.epoch().max(look.record_epoch);
+        let epoch = next_epoch(last, &look.claims);
+        if epoch > MAX_EPOCH {
+            return Step::Exhausted;
+        }
+        let claim = Claim { node: self.node, epoch, beat: 1 };
+        self.phase = Phase::Writing { claim, before: look.claims, looked_ns: look.asked_ns };
+        Step::Write(claim)
+    }
+
+    /// Returns another node whose claim is there now and was not before.
+    fn newcomer(&self, now: &Claims, before: &Claims) -> Option<Uuid> {
+        let pairs = now.marks().into_iter().zip(before.marks());
+        pairs.filter(|(now, before)| now != before).find_map(|(now, _)| match now {
+            Mark::Claim(claim) if claim.node != self.node => Some(claim.node),
+            _ => None,
+        })
+    }
+}
+
+/// Returns whether no node is at a space: the last owner stopped in order, or there was none.
+fn is_free(claims: &Claims) -> bool {
+    claims.owner().is_none() && claims.marks().iter().all(|mark| !matches!(mark, Mark::Torn(_)))
+}
+
+/// Returns the next epoch whose sector no earlier owner still writes, as far as that can be known.
+fn next_epoch(last: u64, claims: &Claims) -> u64 {
+    let may_be_written = |epoch: u64| matches!(claims.at(epoch), Mark::Claim(_) | Mark::Torn(_));
+    let used = match (may_be_written(0), may_be_written(1)) {
+        (true, false) => 0,
+        // Where all is free the first sector is used: hypervisors of the first version look there.
+        (false, _) => 1,
+        (true, true) => claims.epoch() % 2,
+    };
+    let next = last + 1;
+    if next % 2 == used { next + 1 } else { next }
+}
+
+#[cfg(test)]
+#[path = "taking_tests.rs"]
+mod tests;

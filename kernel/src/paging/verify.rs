@@ -1,0 +1,57 @@
+//! Verifying what several blocks have brought: without the pager's lock, because checksums are most of what a page-in costs.
+//!
+//! ```text
+//!   with the lock      Reading ─> Verifying, frames copied ──────────> right ones installed, faulters woken
+//!   without it                                └─ checksums ─┘
+//! ```
+//!
+//! A transfer that is being verified belongs to the CPU that does it: its frames stay in the transfer and its leaves stay *coming in*.
+//! A single page is verified with the lock held: two more holds of the lock would cost more than they save. So are all on a machine
+//! of one CPU.
+
+use super::Pager;
+use super::poll::AT_A_TIME;
+use super::transfer::WINDOW;
+use crate::addr::Hfn;
+use crate::block::Disk;
+use crate::mm::crc::Crc32c;
+use crate::mm::phys::FrameMemory;
+use crate::pool::Policy;
+use arrayvec::ArrayVec;
+
+/// Numbers of transfers that have arrived and wait to be verified by one CPU.
+pub(super) type Arrived = ArrayVec<u32, { 4 * AT_A_TIME }>;
+
+/// Frames of a transfer's places, from its first one on, and the checksums that they should have.
+type Frames = ArrayVec<(Hfn, Crc32c), { WINDOW as usize }>;
+
+impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+    /// Verifies and installs what has arrived. The caller does not hold the pager's lock.
+    #[inline(never)]
+    pub(super) fn verify_all(&self, arrived: &Arrived, now: u64) {
+        for &number in arrived {
+            let (first, frames) = self.frames_of(number);
+            let right = self.right_frames(&frames) << first;
+            self.finish_verified(&mut self.locked(), number, right, now);
+        }
+    }
+
+    fn frames_of(&self, number: u32) -> (u32, Frames) {
+        let mut state = self.locked();
+        let transfer = state.transfers.get(number).expect("a transfer that is verified is in use");
+        let coming = transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten();
+        (transfer.first, coming.map(|coming| (coming.frame.hfn(), coming.crc)).collect())
+    }
+
+    /// Returns a bit for each frame that holds what it should.
+    fn right_frames(&self, frames: &Frames) -> u32 {
+        let (mut right, mut bit) = (0, 1_u32);
+        for &(hfn, crc) in frames {
+            if self.ground.memory.checksum(hfn) == crc {
+                right |= bit;
+            }
+            bit = bit.wrapping_shl(1);
+        }
+        right
+    }
+}

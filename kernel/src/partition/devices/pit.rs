@@ -1,0 +1,248 @@
+//! The interval timer (8254): three counters that can be read, and the output of the third; no interrupt.
+//!
+//! Kernels without KVM's clock measure the TSC by counter 2, whose gate and output are in port B. Only the moment of the last load is
+//! kept, in guest TSC ticks; the count is computed from it. 82C54 data sheet, "Programming the 82C54", "Mode Definitions".
+//!
+//! | mode | count | output |
+//! |---|---|---|
+//! | 0, 1, 4, 5 | down through 0 and on from 0xffff | low until 0 was reached (0), else high |
+//! | 2, 3 | down to 1, then from the start value again | high (2), high in the first half (3) |
+
+use super::clock::{NS_PER_S, Tsc, TscRate};
+
+/// Ticks a second.
+const HZ: u64 = 1_193_182;
+const COUNTERS: usize = 3;
+/// The counter that port B gates.
+const GATED: usize = 2;
+
+/// Which bytes of a count an access moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Bytes {
+    Low,
+    High,
+    Both,
+}
+
+/// One counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Counter {
+    mode: u8,
+    bytes: Bytes,
+    /// The low byte has been written, or read; the high one is next.
+    is_high_next: bool,
+    low: u8,
+    /// The start value, 0 for 65536; nothing before the first.
+    start: Option<u16>,
+    loaded: Tsc,
+    latched: Option<u16>,
+}
+
+/// The timer.
+#[derive(Clone, Copy, Debug)]
+pub struct Pit {
+    rate: TscRate,
+    counters: [Counter; COUNTERS],
+    /// The gate of counter 2: it counts while this is set.
+    is_gated_in: bool,
+}
+
+impl Counter {
+    /// Its output is high, so that nothing waits for it that has not started it.
+    const fn new() -> Self {
+        Self { mode: 2, bytes: Bytes::Both, is_high_next: false, low: 0, start: None, loaded: Tsc(0), latched: None }
+    }
+
+    /// Returns ticks since the start.
+    fn ticks(&self, now: Tsc, rate: TscRate) -> u64 {
+        let ns = u128::from(rate.ns_of(now.since(self.loaded)));
+        u64::try_from(ns * u128::from(HZ) / u128::from(NS_PER_S)).unwrap_or(u64::MAX)
+    }
+
+    fn span(&self) -> u64 {
+        self.start.map_or(0x1_0000, |start| if start == 0 { 0x1_0000 } else { u64::from(start) })
+    }
+
+    fn is_periodic(&self) -> bool {
+        matches!(self.mode, 2 | 3)
+    }
+
+    fn count(&self, now: Tsc, rate: TscRate) -> u16 {
+        if self.start.is_none() {
+            return 0;
+        }
+        let ticks = self.ticks(now, rate);
+        if self.is_periodic() {
+            return (self.span() - ticks % self.span()) as u16;
+        }
+        self.span().wrapping_sub(ticks) as u16
+    }
+
+    fn is_output_high(&self, now: Tsc, rate: TscRate) -> bool {
+        let ticks = self.ticks(now, rate);
+        match (self.mode, self.start) {
+            (0, start) => start.is_some() && ticks >= self.span(),
+            (3, Some(_)) => ticks % self.span() < self.span().div_ceil(2),
+            _ => true,
+        }
+    }
+
+    fn control(&mut self, value: u8) {
+        self.bytes = match (value >> 4) & 3 {
+            1 => Bytes::Low,
+            2 => Bytes::High,
+            _ => Bytes::Both,
+        };
+        // Modes 6 and 7 are 2 and 3.
+        let mode = (value >> 1) & 7;
+        self.mode = if mode > 5 { mode & 3 } else { mode };
+        (self.start, self.latched, self.is_high_next) = (None, None, false);
+    }
+
+    fn write(&mut self, value: u8, now: Tsc) {
+        let start = match self.bytes {
+            Bytes::Low => u16::from(value),
+            Bytes::High => u16::from(value) << 8,
+            Bytes::Both if !self.is_high_next => {
+                (self.low, self.is_high_next) = (value, true);
+                return;
+            }
+            Bytes::Both => u16::from_le_bytes([self.low, value]),
+        };
+        self.is_high_next = false;
+        (self.start, self.loaded) = (Some(start), now);
+    }
+
+    fn read(&mut self, now: Tsc, rate: TscRate) -> u8 {
+        let [low, high] = self.latched.unwrap_or_else(|| self.count(now, rate)).to_le_bytes();
+        let (value, is_last) = match self.bytes {
+            Bytes::Low => (low, true),
+            Bytes::High => (high, true),
+            Bytes::Both if self.is_high_next => (high, true),
+            Bytes::Both => (low, false),
+        };
+        self.is_high_next = !is_last;
+        if is_last {
+            self.latched = None;
+        }
+        value
+    }
+}
+
+impl Pit {
+    /// Makes the timer as it is before anything programs it.
+    pub const fn new(rate: TscRate) -> Self {
+        Self { rate, counters: [Counter::new(); COUNTERS], is_gated_in: false }
+    }
+
+    /// Reads counter `number`; its control register, 3, cannot be read.
+    pub fn read(&mut self, number: u16, now: Tsc) -> u8 {
+        let rate = self.rate;
+        self.counters.get_mut(usize::from(number)).map_or(0xff, |counter| counter.read(now, rate))
+    }
+
+    /// Writes counter `number`, or the control register, 3.
+    pub fn write(&mut self, number: u16, value: u8, now: Tsc) {
+        if let Some(counter) = self.counters.get_mut(usize::from(number)) {
+            counter.write(value, now);
+            return;
+        }
+        // The read-back command, 3, of a part that the first PCs lacked, is not offered.
+        let rate = self.rate;
+        let Some(counter) = self.counters.get_mut(usize::from(value >> 6)) else { return };
+        if (value >> 4) & 3 == 0 {
+            let count = counter.count(now, rate);
+            counter.latched.get_or_insert(count);
+        } else {
+            counter.control(value);
+        }
+    }
+
+    /// Sets the gate of counter 2: a rise starts its count anew.
+    pub const fn set_gate(&mut self, is_in: bool, now: Tsc) {
+        if is_in && !self.is_gated_in {
+            self.counters[GATED].loaded = now;
+        }
+        self.is_gated_in = is_in;
+    }
+
+    /// Returns the output of counter 2.
+    pub fn output(&self, now: Tsc) -> bool {
+        let counter = &self.counters[GATED];
+        counter.is_output_high(now, self.rate) && (self.is_gated_in || counter.mode != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A TSC of one tick a nanosecond.
+    const RATE: TscRate = TscRate::new(NS_PER_S);
+    const CONTROL: u16 = 3;
+
+    /// The moment `ticks` of the timer after the start, a little later.
+    fn after(ticks: u64) -> Tsc {
+        Tsc((ticks * NS_PER_S).div_ceil(HZ))
+    }
+
+    fn started(control: u8, start: u16) -> Pit {
+        let mut pit = Pit::new(RATE);
+        pit.set_gate(true, Tsc(0));
+        pit.write(CONTROL, control, Tsc(0));
+        let [low, high] = start.to_le_bytes();
+        pit.write(2, low, Tsc(0));
+        pit.write(2, high, Tsc(0));
+        pit
+    }
+
+    fn count(pit: &mut Pit, now: Tsc) -> u16 {
+        u16::from_le_bytes([pit.read(2, now), pit.read(2, now)])
+    }
+
+    #[test]
+    fn linux_measures_by_the_high_byte_in_mode_0() {
+        // `quick_pit_calibrate`.
+        let mut pit = started(0xb0, 0xffff);
+        for high in 1..0xff_u64 {
+            assert_eq!(u64::from(count(&mut pit, after(0x100 * high)) >> 8), 0xff - high);
+        }
+    }
+
+    #[test]
+    fn the_output_rises_when_the_count_is_over() {
+        let pit = started(0xb0, 1000);
+        assert_eq!([0, 999, 1000, 100_000].map(|ticks| pit.output(after(ticks))), [false, false, true, true]);
+        let mut closed = pit;
+        closed.set_gate(false, after(2000));
+        assert!(!closed.output(after(2000)));
+        closed.set_gate(true, after(5000));
+        assert_eq!([5500, 6001].map(|ticks| closed.output(after(ticks))), [false, true], "from the rise on");
+    }
+
+    #[test]
+    fn a_latched_count_stays_until_it_is_read() {
+        let mut pit = started(0xb4, 0);
+        pit.write(CONTROL, 0x80, after(10));
+        pit.write(CONTROL, 0x80, after(20));
+        assert_eq!([after(30), after(40)].map(|now| count(&mut pit, now)), [0xfff6, 0xffd8]);
+    }
+
+    #[test]
+    fn a_rate_generator_begins_again_and_a_square_wave_has_two_halves() {
+        let mut pit = started(0xb4, 100);
+        assert_eq!([0, 1, 99, 100, 101].map(|ticks| count(&mut pit, after(ticks))), [100, 99, 1, 100, 99]);
+        let pit = started(0xb6, 100);
+        assert_eq!([0, 49, 50, 99, 100].map(|ticks| pit.output(after(ticks))), [true, true, false, false, true]);
+    }
+
+    #[test]
+    fn single_bytes_and_what_is_not_there() {
+        let mut pit = Pit::new(RATE);
+        pit.write(CONTROL, 0x50, Tsc(0));
+        pit.write(1, 18, Tsc(0));
+        assert_eq!((pit.read(1, after(8)), pit.read(1, after(9))), (10, 9));
+        assert_eq!((pit.read(CONTROL, Tsc(0)), pit.read(0, Tsc(0))), (0xff, 0));
+        pit.write(CONTROL, 0xff, Tsc(0));
+    }
+}

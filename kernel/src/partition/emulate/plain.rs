@@ -1,0 +1,126 @@
+//! A plain move at a device's register, which needs no guest memory: what [`mmio`](super::mmio) does with it, on the vCPU's own registers.
+
+use crate::addr::Gpa;
+use crate::partition::decode::Source;
+use crate::partition::decode::plain::{MoveDirection, PlainMove};
+use crate::partition::devices::Platform;
+use crate::partition::devices::clock::Tsc;
+use crate::virt::Registers;
+
+/// Carries `plain` out, whose access to `gpa` has exited. `None` if the device needs guest memory for it; then nothing has happened.
+#[inline(always)]
+pub fn plain_mmio(plain: &PlainMove, vcpu: &mut impl Registers, platform: &mut Platform, gpa: Gpa, now: Tsc) -> Option<()> {
+    match plain.direction {
+        MoveDirection::Store(source) => {
+            let value = match source {
+                Source::Register(register) => vcpu.regs().get(register.gpr),
+                Source::Immediate(value) => value,
+            };
+            platform.mmio_write_alone(gpa, value & plain.width.mask(), now)
+        }
+        MoveDirection::Load(register) => {
+            let value = platform.mmio_read(gpa, plain.width, now);
+            vcpu.set(register.gpr, plain.width.merge(vcpu.regs().get(register.gpr), value));
+            Some(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::layout::RamLayout;
+    use crate::partition::decode::plain::plain_move;
+    use crate::partition::decode::{CodeSize, decode};
+    use crate::partition::devices::Effect;
+    use crate::partition::devices::clock::{Clock, TscRate};
+    use crate::partition::devices::lapic::Mode;
+    use crate::partition::devices::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE};
+    use crate::partition::emulate::{Context, Done, Watch, mmio};
+    use crate::partition::fake::{FakeMemory, FakeVcpu};
+    use crate::virt::{CpuState, Gpr, Width};
+
+    const NOW: Tsc = Tsc(1_000_000);
+
+    fn platform() -> Platform {
+        let layout = RamLayout::new(1 << 20).unwrap();
+        let clock = Clock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let mut platform = Platform::new(clock, &layout, Mode::XApic);
+        // Entry 1 of the I/O APIC, and a local APIC that is on.
+        for (gpa, value) in [(IOAPIC_BASE, 0x12), (IOAPIC_BASE + 0x10, 0x1_0045), (LAPIC_BASE + 0xf0, 0x1ff)] {
+            platform.mmio_write_alone(Gpa::new(gpa), value, NOW).unwrap();
+        }
+        platform
+    }
+
+    fn vcpu() -> FakeVcpu {
+        let mut vcpu = FakeVcpu::default();
+        for number in 0..16 {
+            vcpu.set(Gpr::from_number(number), 0x1122_3344_5566_7700 + u64::from(number));
+        }
+        vcpu
+    }
+
+    /// Everything of the two APICs.
+    fn told(platform: &mut Platform) -> (String, u64, [u64; 4]) {
+        let select = platform.mmio_read(Gpa::new(IOAPIC_BASE), Width::Dword, NOW);
+        let entries = [0x0, 0x12, 0x13, 0x20].map(|index| {
+            platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), index, NOW).unwrap();
+            platform.mmio_read(Gpa::new(IOAPIC_BASE + 0x10), Width::Dword, NOW)
+        });
+        platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), select, NOW).unwrap();
+        (format!("{:?}", platform.lapic()), select, entries)
+    }
+
+    /// Every register that the two APICs have, with moves of each width, direction and kind of source: registers and devices end as
+    /// by the long way.
+    #[test]
+    fn it_ends_as_the_long_way_does() {
+        for bytes in [
+            &[0x89, 0x03][..],
+            &[0x44, 0x89, 0x0b],
+            &[0x48, 0x89, 0x03],
+            &[0x66, 0x89, 0x0b],
+            &[0x88, 0x0b],
+            &[0x8b, 0x13],
+            &[0x4c, 0x8b, 0x3b],
+            &[0x66, 0x8b, 0x13],
+            &[0x8a, 0x13],
+            &[0x40, 0x8a, 0x33],
+            &[0xc6, 0x03, 0x91],
+            &[0x66, 0xc7, 0x03, 0x34, 0x92],
+            &[0xc7, 0x03, 0x20, 0x00, 0x06, 0x80],
+            &[0x48, 0xc7, 0x03, 0xff, 0x01, 0x00, 0x00],
+        ] {
+            let mut all = [0x90; 16];
+            all[..bytes.len()].copy_from_slice(bytes);
+            let (plain, whole) = (plain_move(&all).unwrap(), decode(bytes, CodeSize::Bits64).unwrap());
+            for gpa in [IOAPIC_BASE, IOAPIC_BASE + 0x10, IOAPIC_BASE + 0x12, 0xfec0_2000, ERST_BASE - 8]
+                .into_iter()
+                .chain((LAPIC_BASE..LAPIC_BASE + 0x410).step_by(8))
+            {
+                let gpa = Gpa::new(gpa);
+                let (mut ours, mut short) = (platform(), vcpu());
+                plain_mmio(&plain, &mut short, &mut ours, gpa, NOW).unwrap();
+                let (mut theirs, mut regs) = (platform(), *vcpu().regs());
+                let (state, memory) = (CpuState::default(), FakeMemory::new(0));
+                let platform = &mut theirs;
+                let mut context =
+                    Context { regs: &mut regs, state: &state, platform, memory: &memory, now: NOW, watch: Watch::default() };
+                let done = mmio(&mut context, &whole, gpa).unwrap();
+                assert_eq!(done, Done::advance(Effect::None), "{bytes:02x?}");
+                assert_eq!(*short.regs(), regs, "{bytes:02x?} at {gpa:?}");
+                assert_eq!(told(&mut ours), told(&mut theirs), "{bytes:02x?} at {gpa:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_works_on_guest_memory_is_left_to_the_long_way() {
+        let plain = plain_move(&[0x89, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        let (mut platform, mut vcpu) = (platform(), vcpu());
+        let before = told(&mut platform);
+        assert_eq!(plain_mmio(&plain, &mut vcpu, &mut platform, Gpa::new(ERST_BASE), NOW), None);
+        assert_eq!(told(&mut platform), before);
+    }
+}

@@ -1,0 +1,118 @@
+//! The guest's breakpoints at the accesses of an instruction that is carried out in its place.
+//!
+//! A debug exception of a data or port breakpoint comes behind the instruction, or behind an element of a repeated one, and only for
+//! accesses that have taken place. SDM 3B "Data Memory and I/O Breakpoint Exception Conditions".
+
+use super::Context;
+use crate::addr::Gva;
+use crate::partition::decode::{AddressBase, Alu, BitOp, Instruction, Kind, Register, Source};
+use crate::virt::breakpoints::{Breakpoints, Touch};
+use crate::virt::{Gpr, Width};
+
+/// Which breakpoints there are, and which were met.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watch {
+    breakpoints: Option<Breakpoints>,
+    /// Met by accesses that may still fail.
+    pending: u64,
+    hits: u64,
+}
+
+impl Watch {
+    /// Watches for these, if there are any.
+    pub const fn new(breakpoints: Option<Breakpoints>) -> Self {
+        Self { breakpoints, pending: 0, hits: 0 }
+    }
+
+    /// Returns DR6's bits of the breakpoints that were met.
+    pub const fn hits(&self) -> u64 {
+        self.hits
+    }
+
+    pub(super) fn note(&mut self, touch: Touch, at: u64, width: Width) {
+        if let Some(breakpoints) = &self.breakpoints {
+            self.pending |= breakpoints.hits(touch, at, width);
+        }
+    }
+
+    /// The accesses since the last call have taken place.
+    pub(super) const fn commit(&mut self) {
+        self.hits |= self.pending;
+    }
+}
+
+impl Context<'_> {
+    /// Notes the access to the operand that ModRM names. Before registers change, on which its address depends.
+    pub(super) fn watch_operand(&mut self, instruction: &Instruction) {
+        if self.watch.breakpoints.is_some()
+            && let Some((touch, at)) = operand_touch(instruction.kind).zip(self.operand_address(instruction))
+        {
+            self.watch.note(touch, at.as_u64(), instruction.width);
+        }
+    }
+
+    /// Returns the linear address of the operand that ModRM, or an offset, names.
+    pub(super) fn operand_address(&self, instruction: &Instruction) -> Option<Gva> {
+        let operand = instruction.operand?;
+        let base = match operand.base {
+            AddressBase::None => 0,
+            AddressBase::Next => self.regs.rip.wrapping_add(u64::from(instruction.length)),
+            // POP counts from the stack pointer behind it.
+            AddressBase::Register(Gpr::Rsp) if instruction.kind == Kind::Pop => {
+                self.regs.get(Gpr::Rsp).wrapping_add(instruction.width.bytes() as u64)
+            }
+            AddressBase::Register(gpr) => self.regs.get(gpr),
+        };
+        let index = operand.index.map_or(0, |(gpr, shift)| self.regs.get(gpr) << shift);
+        let offset = base.wrapping_add(index).wrapping_add(operand.displacement);
+        let offset = offset.wrapping_add(self.bit_offset(instruction)) & instruction.address.mask();
+        Some(self.linear(instruction.segment.unwrap_or(operand.segment), offset))
+    }
+
+    /// A bit number in a register counts from the operand on, in both directions.
+    fn bit_offset(&self, instruction: &Instruction) -> u64 {
+        let Kind::Bit(_, Source::Register(Register { gpr, .. })) = instruction.kind else { return 0 };
+        let bits = 8 * instruction.width.bytes() as u32;
+        let number = (self.regs.get(gpr) << (64 - bits)) as i64 >> (64 - bits);
+        (number.div_euclid(i64::from(bits)) * i64::from(bits / 8)) as u64
+    }
+}
+
+/// What an instruction does to the operand that ModRM names; `None` where it has none, as string instructions.
+const fn operand_touch(kind: Kind) -> Option<Touch> {
+    Some(match kind {
+        Kind::Load { .. }
+        | Kind::AluMemory(Alu::Cmp, _)
+        | Kind::AluRegister(..)
+        | Kind::Test(_)
+        | Kind::Bit(BitOp::Test, _)
+        | Kind::Multiply(..)
+        | Kind::MultiplyWide(_)
+        | Kind::ConditionalLoad(..)
+        | Kind::Scan(..)
+        | Kind::LoadSwapped(_)
+        | Kind::Push => Touch::Read,
+        Kind::Store(_)
+        | Kind::AluMemory(..)
+        | Kind::Exchange(_)
+        | Kind::Unary(_)
+        | Kind::Bit(..)
+        | Kind::CompareExchange(_)
+        | Kind::ExchangeAdd(_)
+        | Kind::Shift(..)
+        | Kind::SetByte(_)
+        | Kind::StoreSwapped(_)
+        | Kind::Pop => Touch::Write,
+        Kind::CompareStrings
+        | Kind::ScanString
+        | Kind::LoadString
+        | Kind::MoveString
+        | Kind::StoreString
+        | Kind::InString
+        | Kind::OutString
+        | Kind::System(_)
+        | Kind::ToControl(..)
+        | Kind::LoadStatusWord(_)
+        | Kind::Other => return None,
+    })
+}

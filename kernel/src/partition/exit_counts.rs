@@ -1,0 +1,161 @@
+//! Why a partition's guest exits: one counter a kind of exit.
+//!
+//! The CPU that runs the vCPU is the only writer, so a count is a load and a store without a locked instruction. Exits that are answered at
+//! once, the shortest paths of all, are not counted by themselves: they are what the other kinds leave of the sum.
+
+use crate::virt::Exit;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use serde::Serialize;
+
+/// A kind of exit that is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitKind {
+    /// CPUID that needs a closer look.
+    Cpuid,
+    /// IN, OUT, INS, OUTS that need one.
+    Port,
+    /// RDMSR, WRMSR that need one.
+    Msr,
+    /// HLT.
+    Halt,
+    /// A page of RAM that is not there, or whose use is to be noted.
+    Page,
+    /// An access to a device's memory.
+    Device,
+    /// An interrupt for the hypervisor.
+    Interrupt,
+    /// The guest can take an event now.
+    Window,
+    /// Any other: control and debug registers, XSETBV, hypercalls, triple faults.
+    Other,
+}
+
+/// How many kinds there are.
+const KINDS: usize = ExitKind::Other as usize + 1;
+
+/// Exits by kind, and their sum.
+#[derive(Debug, Default)]
+pub struct ExitCounts {
+    kinds: [AtomicU64; KINDS],
+    all: AtomicU64,
+}
+
+/// The counters' values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ExitTally {
+    /// CPUID, IN, OUT, RDMSR and WRMSR that were answered at once.
+    pub quick: u64,
+    /// CPUID that was not.
+    pub cpuid: u64,
+    /// See [`ExitKind::Port`].
+    pub port: u64,
+    /// See [`ExitKind::Msr`].
+    pub msr: u64,
+    /// See [`ExitKind::Halt`].
+    pub halt: u64,
+    /// See [`ExitKind::Page`].
+    pub page: u64,
+    /// See [`ExitKind::Device`].
+    pub device: u64,
+    /// See [`ExitKind::Interrupt`].
+    pub interrupt: u64,
+    /// See [`ExitKind::Window`].
+    pub window: u64,
+    /// See [`ExitKind::Other`].
+    pub other: u64,
+}
+
+impl ExitCounts {
+    /// Counts one exit of a kind.
+    #[inline(always)]
+    pub fn note(&self, kind: ExitKind) {
+        add(&self.kinds[kind as usize], 1);
+    }
+
+    /// Adds so many exits to the sum.
+    #[inline(always)]
+    pub fn add(&self, exits: u64) {
+        add(&self.all, exits);
+    }
+
+    /// Returns the sum.
+    pub fn all(&self) -> u64 {
+        self.all.load(Relaxed)
+    }
+
+    /// Returns the exits by kind.
+    pub fn tally(&self) -> ExitTally {
+        let of = |kind: ExitKind| self.kinds[kind as usize].load(Relaxed);
+        let known = self.kinds.iter().map(|count| count.load(Relaxed)).sum();
+        ExitTally {
+            quick: self.all().saturating_sub(known),
+            cpuid: of(ExitKind::Cpuid),
+            port: of(ExitKind::Port),
+            msr: of(ExitKind::Msr),
+            halt: of(ExitKind::Halt),
+            page: of(ExitKind::Page),
+            device: of(ExitKind::Device),
+            interrupt: of(ExitKind::Interrupt),
+            window: of(ExitKind::Window),
+            other: of(ExitKind::Other),
+        }
+    }
+}
+
+#[inline(always)]
+fn add(count: &AtomicU64, more: u64) {
+    count.store(count.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
+impl ExitKind {
+    /// Returns the kind of an exit that a handler gets.
+    pub const fn of(exit: Exit) -> Self {
+        match exit {
+            Exit::Cpuid => Self::Cpuid,
+            Exit::Io(_) => Self::Port,
+            Exit::ReadMsr | Exit::WriteMsr => Self::Msr,
+            Exit::Halt => Self::Halt,
+            Exit::SecondLevelFault { .. } => Self::Device,
+            Exit::HostInterrupt => Self::Interrupt,
+            Exit::InterruptWindow | Exit::NmiWindow | Exit::ShadowedWindow => Self::Window,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_kind_has_counted_was_answered_at_once() {
+        let counts = ExitCounts::default();
+        for kind in [ExitKind::Port, ExitKind::Port, ExitKind::Other, ExitKind::Page] {
+            counts.note(kind);
+        }
+        counts.add(10);
+        let tally = counts.tally();
+        assert_eq!((tally.port, tally.other, tally.page, tally.quick, counts.all()), (2, 1, 1, 6, 10));
+    }
+
+    #[test]
+    fn a_sum_that_lags_behind_leaves_none() {
+        let counts = ExitCounts::default();
+        counts.note(ExitKind::Msr);
+        assert_eq!(counts.tally().quick, 0);
+    }
+
+    #[test]
+    fn every_exit_has_a_kind() {
+        for (exit, kind) in [
+            (Exit::Cpuid, ExitKind::Cpuid),
+            (Exit::Halt, ExitKind::Halt),
+            (Exit::WriteMsr, ExitKind::Msr),
+            (Exit::HostInterrupt, ExitKind::Interrupt),
+            (Exit::NmiWindow, ExitKind::Window),
+            (Exit::TripleFault, ExitKind::Other),
+        ] {
+            assert_eq!(ExitKind::of(exit), kind);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Whether a guest hangs: what `hang_timeout` asks for.
+//!
+//! ```text
+//!              no sign of life for so long          still none
+//!   watched ───────────────────────────────> NMI ─────────────> crash
+//!      ^                                      │
+//!      └──────────── a sign of life ──────────┘
+//! ```
+//!
+//! A sign of life is a timer interrupt that the guest takes, or a halt with interrupts on: an idle guest is not watched. So a guest
+//! hangs that has interrupts off for good, as does one whose timer never starts, whatever it executes meanwhile. Only
+//! the guest's own time counts: waits for pages, for the console or for a CPU do not.
+
+/// How long after the NMI a guest has to show a sign of life, or that it panics: as long as the time-out, within these bounds.
+const GRACE_NS: [u64; 2] = [1_000_000_000, 10_000_000_000];
+
+/// What a stay in the guest looked like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stay {
+    /// How long it was.
+    pub ran_ns: u64,
+    /// Timer interrupts that the guest has taken so far.
+    pub ticks: u32,
+}
+
+/// What to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finding {
+    /// Nothing.
+    Alive,
+    /// Send an NMI, of which a guest may make a panic with a backtrace.
+    Silent,
+    /// The guest hangs.
+    Hangs,
+}
+
+/// Watches a guest.
+#[derive(Clone, Debug)]
+pub struct HangWatch {
+    timeout_ns: u64,
+    ticks: u32,
+    /// Since the last sign of life.
+    silent_ns: u64,
+    /// Left after the NMI.
+    grace_ns: Option<u64>,
+}
+
+impl HangWatch {
+    /// Watches a guest that begins.
+    pub const fn new(timeout_ns: u64) -> Self {
+        Self { timeout_ns, ticks: 0, silent_ns: 0, grace_ns: None }
+    }
+
+    /// The guest has halted with interrupts on.
+    pub const fn halted(&mut self) {
+        (self.silent_ns, self.grace_ns) = (0, None);
+    }
+
+    /// Takes a stay in.
+    pub fn take(&mut self, stay: Stay) -> Finding {
+        if stay.ticks != self.ticks {
+            self.ticks = stay.ticks;
+            (self.silent_ns, self.grace_ns) = (0, None);
+            return Finding::Alive;
+        }
+        self.silent_ns = self.silent_ns.saturating_add(stay.ran_ns);
+        match &mut self.grace_ns {
+            _ if self.silent_ns < self.timeout_ns => Finding::Alive,
+            None => {
+                self.grace_ns = Some(self.timeout_ns.clamp(GRACE_NS[0], GRACE_NS[1]));
+                Finding::Silent
+            }
+            Some(left) => {
+                *left = left.saturating_sub(stay.ran_ns);
+                if *left == 0 { Finding::Hangs } else { Finding::Alive }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    /// Takes stays of a tenth of a second until something is found; returns after how many seconds, and what.
+    fn until_found(watch: &mut HangWatch, mut ticks: impl FnMut(u32) -> u32) -> Option<(u32, Finding)> {
+        (1..1000).find_map(|n| match watch.take(Stay { ran_ns: S / 10, ticks: ticks(n) }) {
+            Finding::Alive => None,
+            found => Some((n / 10, found)),
+        })
+    }
+
+    #[test]
+    fn a_guest_without_ticks_gets_an_nmi_and_crashes() {
+        for ticks in [0, 7] {
+            let mut watch = HangWatch::new(5 * S);
+            watch.take(Stay { ran_ns: 0, ticks });
+            assert_eq!(until_found(&mut watch, |_| ticks), Some((5, Finding::Silent)));
+            assert_eq!(until_found(&mut watch, |_| ticks), Some((5, Finding::Hangs)));
+        }
+    }
+
+    #[test]
+    fn a_tick_or_a_halt_after_the_nmi_is_a_sign_of_life() {
+        let mut watch = HangWatch::new(S);
+        assert_eq!(until_found(&mut watch, |_| 0), Some((1, Finding::Silent)));
+        assert_eq!(watch.take(Stay { ran_ns: S, ticks: 1 }), Finding::Alive);
+        assert_eq!(until_found(&mut watch, |_| 1), Some((1, Finding::Silent)));
+        watch.halted();
+        assert_eq!(until_found(&mut watch, |_| 1), Some((1, Finding::Silent)));
+    }
+
+    #[test]
+    fn a_guest_that_ticks_or_idles_never_hangs() {
+        let mut watch = HangWatch::new(S);
+        assert_eq!(until_found(&mut watch, |n| n / 9), None);
+        for _ in 0..1000 {
+            watch.halted();
+            assert_eq!(watch.take(Stay { ran_ns: S / 2, ticks: 7 }), Finding::Alive);
+        }
+    }
+
+    #[test]
+    fn the_time_after_the_nmi_is_bounded() {
+        for (timeout, grace) in [(S / 2, 1), (3 * S, 3), (60 * S, 10)] {
+            let mut watch = HangWatch::new(timeout);
+            until_found(&mut watch, |_| 0);
+            assert_eq!(until_found(&mut watch, |_| 0), Some((grace, Finding::Hangs)));
+        }
+    }
+}

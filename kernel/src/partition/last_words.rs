@@ -1,0 +1,181 @@
+//! What a guest does after it has said that it panics: it stores its log, or a crash kernel of its own takes over.
+//!
+//! ```text
+//!   pvpanic: panicked ───┐            ┌─ another record: the time begins anew, within a limit
+//!   a panic's record ────┴─> counts ──┤
+//!                                     ├─ the time is over, reset, halt, triple fault ───────> crash
+//!                                     └─ KVM's clock is switched off: the crash kernel runs ─> nothing was said
+//!   pvpanic: crash kernel ─> records are stored, and ignored until it runs
+//! ```
+//!
+//! Linux tells pvpanic first, then stores its log in records of its choice, the newest part first, and says nowhere how many there
+//! will be. So each of them is waited for anew. Only time counts in which the guest runs, or halts by itself: not while it waits for
+//! pages or other partitions have the CPU.
+//!
+//! Linux stores the log with interrupts off, and lets them in when it has nothing more to say. Where the guest is slow (an emulator
+//! on a busy machine), one record takes longer than the silence behind the last one has to, so time with interrupts off counts less.
+//!
+//! On its way to a crash kernel, and on no other way out of a panic, Linux switches KVM's clock off (`machine_ops.crash_shutdown`
+//! is `kvm_crash_shutdown`). That tells of crash kernels which pvpanic did not announce, because its driver is not loaded.
+
+use super::crash::Reason;
+
+/// Nanoseconds with interrupts off that count as one.
+const OFF_AS_ONE: u64 = 5;
+/// For the next record, nanoseconds of the guest's own time.
+const NEXT_NS: u64 = 100_000_000;
+/// For all of them.
+const ALL_NS: u64 = 1_000_000_000;
+
+/// How the guest has said that it panics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// By pvpanic.
+    Panicked,
+    /// By a part of its log, stored.
+    Recorded,
+}
+
+impl Signal {
+    /// Returns why a guest that has said so crashes.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Signal::Panicked => Reason::Panic,
+            Signal::Recorded => Reason::PanicRecord,
+        }
+    }
+}
+
+/// Whether the guest takes interrupts (RFLAGS.IF).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuestInterrupts {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// What an incarnation has said so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LastWords {
+    /// Nothing.
+    #[default]
+    None,
+    /// It panics.
+    Spoken {
+        /// How it said so first.
+        first: Signal,
+        /// Left for the next record.
+        next_ns: u64,
+        /// Left for all of them.
+        all_ns: u64,
+        /// How often KVM's clock had been switched off.
+        clock_offs: u32,
+    },
+    /// It panics, and has a crash kernel of its own.
+    CrashKernel {
+        /// How often KVM's clock had been switched off.
+        clock_offs: u32,
+    },
+}
+
+impl LastWords {
+    /// Takes in that the guest panics.
+    pub const fn hear(self, signal: Signal, clock_offs: u32) -> Self {
+        match self.at(clock_offs) {
+            Self::None => Self::Spoken { first: signal, next_ns: NEXT_NS, all_ns: ALL_NS, clock_offs },
+            Self::Spoken { first, all_ns, clock_offs, .. } => Self::Spoken { first, next_ns: NEXT_NS, all_ns, clock_offs },
+            announced @ Self::CrashKernel { .. } => announced,
+        }
+    }
+
+    /// Returns what still holds: a crash kernel that has taken over is another guest.
+    pub const fn at(self, clock_offs: u32) -> Self {
+        match self {
+            Self::Spoken { clock_offs: before, .. } | Self::CrashKernel { clock_offs: before } if before != clock_offs => {
+                Self::None
+            }
+            same => same,
+        }
+    }
+
+    /// Counts time in which the guest could have spoken; `interrupts` is how the CPU stands at its end.
+    pub const fn spend(&mut self, ns: u64, interrupts: GuestInterrupts) {
+        let ns = match interrupts {
+            GuestInterrupts::On => ns,
+            GuestInterrupts::Off => ns.div_ceil(OFF_AS_ONE),
+        };
+        if let Self::Spoken { next_ns, all_ns, .. } = self {
+            *next_ns = next_ns.saturating_sub(ns);
+            *all_ns = all_ns.saturating_sub(ns);
+        }
+    }
+
+    /// Returns how much of its own time a guest that panics still has.
+    pub fn left_ns(&self) -> Option<u64> {
+        match self {
+            Self::Spoken { next_ns, all_ns, .. } => Some(*next_ns.min(all_ns)),
+            Self::None | Self::CrashKernel { .. } => None,
+        }
+    }
+
+    /// Returns how a guest that is about to crash has said so.
+    pub const fn signal(&self) -> Option<Signal> {
+        match self {
+            Self::Spoken { first, .. } => Some(*first),
+            Self::None | Self::CrashKernel { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_record_is_waited_for_anew_but_not_for_ever() {
+        let mut words = LastWords::None.hear(Signal::Panicked, 0);
+        let mut records = 0;
+        while words.left_ns() > Some(0) {
+            words.spend(NEXT_NS - 1, GuestInterrupts::On);
+            if words.left_ns() > Some(0) {
+                words = words.hear(Signal::Recorded, 0);
+                records += 1;
+            }
+        }
+        assert_eq!((records, words.signal()), (10, Some(Signal::Panicked)));
+    }
+
+    #[test]
+    fn silence_ends_it() {
+        let mut words = LastWords::None.hear(Signal::Recorded, 3);
+        words.spend(NEXT_NS - 1, GuestInterrupts::On);
+        assert_eq!((words.left_ns(), words.signal()), (Some(1), Some(Signal::Recorded)));
+        words.spend(u64::MAX, GuestInterrupts::On);
+        assert_eq!(words.left_ns(), Some(0));
+    }
+
+    #[test]
+    fn a_guest_that_is_at_it_has_five_times_as_long() {
+        let mut words = LastWords::None.hear(Signal::Panicked, 0);
+        words.spend(5 * NEXT_NS - 5, GuestInterrupts::Off);
+        assert_eq!(words.left_ns(), Some(1));
+        words.spend(1, GuestInterrupts::Off);
+        assert_eq!(words.left_ns(), Some(0), "but not for ever");
+    }
+
+    #[test]
+    fn an_announced_crash_kernel_may_store_records_and_starts_afresh() {
+        let words = LastWords::CrashKernel { clock_offs: 0 };
+        assert_eq!(words.hear(Signal::Recorded, 0), words);
+        assert_eq!((words.left_ns(), words.signal(), words.at(1)), (None, None, LastWords::None));
+        // When it panics itself, that is a panic.
+        assert_eq!(words.hear(Signal::Recorded, 1).signal(), Some(Signal::Recorded));
+    }
+
+    #[test]
+    fn a_crash_kernel_that_nobody_announced_is_noticed_when_it_takes_over() {
+        let words = LastWords::None.hear(Signal::Recorded, 0).hear(Signal::Recorded, 0);
+        assert_eq!((words.at(0), words.at(1)), (words, LastWords::None));
+    }
+}

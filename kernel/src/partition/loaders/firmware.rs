@@ -1,0 +1,24 @@
+//! What stands in for a PC's firmware: its entry point, at which kernels jump to have the machine reset.
+//!
+//! Linux on hardware-reduced ACPI reboots so by default (`arch/x86/kernel/reboot.c`: BOOT_EFI, without EFI BOOT_BIOS), in real
+//! mode at F000:FFF0. The memory map calls the place reserved, so it is there for the last of several kernels too.
+
+use alloc::vec::Vec;
+
+use super::plan::{Content, Copy};
+use crate::addr::Gpa;
+use crate::partition::devices::map::{FIRST_MIB, RESET_ENTRY, RESET_VALUE, port};
+
+/// Returns the code at the entry point, 16-bit: it asks for a reset and waits for it.
+pub fn reset_entry() -> Copy {
+    let [low, high] = port::RESET.to_le_bytes();
+    let code: [&[u8]; 4] = [
+        &[0xba, low, high],        // mov $RESET, %dx
+        &[0xb0, RESET_VALUE],      // mov $RESET_VALUE, %al
+        &[0xee],                   // out %al, %dx
+        &[0xfa, 0xf4, 0xeb, 0xfc], // cli; 1: hlt; jmp to the cli
+    ];
+    let code: Vec<u8> = code.concat();
+    debug_assert!(RESET_ENTRY + code.len() as u64 <= FIRST_MIB);
+    Copy { to: Gpa::new(RESET_ENTRY), content: Content::Made(code) }
+}

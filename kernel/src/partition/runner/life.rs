@@ -1,0 +1,91 @@
+//! What a guest's stays on the CPU tell: whether it still speaks after a panic, was stopped for long, or hangs.
+
+use super::{Parked, Runner, State};
+use crate::arch::time;
+use crate::console::event::Event;
+use crate::mm::guest::GuestAccess;
+use crate::mm::guest_bytes::GuestBytes;
+use crate::mm::object::MemoryObject;
+use crate::node::{Node, report};
+use crate::partition::hang::{self, Finding};
+use crate::partition::last_words::{GuestInterrupts, LastWords};
+use crate::partition::machine::Stop;
+use crate::partition::stall::{StallWatch, Wants};
+
+/// A stay, nanoseconds since the start.
+pub(super) struct Stay {
+    pub entered_ns: u64,
+    /// When the guest had to be left.
+    pub until_ns: u64,
+    /// When it was.
+    pub left_ns: u64,
+}
+
+impl Runner {
+    /// Counts the guest's own time since `since_ns` where it has said that it panics, and finds out whether a crash kernel runs.
+    pub(super) fn count_words(&mut self, since_ns: u64) {
+        if self.last_words != LastWords::None {
+            let is_on = self.machine.vcpu.regs().interrupts_enabled();
+            let interrupts = if is_on { GuestInterrupts::On } else { GuestInterrupts::Off };
+            self.last_words.spend(time::now_ns().saturating_sub(since_ns), interrupts);
+            self.last_words = self.last_words.at(self.machine.msrs.kvmclock().offs());
+        }
+    }
+
+    /// Counts the time that a guest has halted.
+    pub(super) fn count_halt(&mut self) {
+        if self.state_is_halted() {
+            self.count_words(self.halted_ns);
+            self.halted_ns = time::now_ns();
+        }
+    }
+
+    pub(super) const fn state_is_halted(&self) -> bool {
+        matches!(self.state, State::Running(Parked::Halted))
+    }
+
+    /// Counts what the guest has lost of its time.
+    pub(super) fn count_stall(&mut self, stay: &Stay, stop: Stop) {
+        let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
+        let wants = match (stop, timer) {
+            (Stop::Halted, Some(at)) => Wants::At(at),
+            (Stop::Halted, None) => Wants::Nothing,
+            _ => Wants::Now,
+        };
+        self.stall.leave(stay.entered_ns, stay.until_ns, stay.left_ns, wants);
+    }
+
+    /// Tells the guest that it was stopped for long; `false` while the page of its clock is not there.
+    pub(super) fn tell_stopped(&mut self, node: &Node, object: &MemoryObject) -> bool {
+        let ticket = object.wait_ticket();
+        let memory = GuestBytes { object, memory: node.memory, faulter: &node.pager };
+        if let Err(GuestAccess::NotResident(_)) = self.machine.msrs.kvmclock().tell_stopped(&memory) {
+            self.state = State::Running(Parked::Page(ticket));
+            return false;
+        }
+        self.stall = StallWatch::new();
+        true
+    }
+
+    /// Looks for a sign of life, and sends an NMI where there has been none for too long.
+    pub(super) fn look_for_hang(&mut self, stay: &Stay, stop: Stop) -> Finding {
+        let Some(watch) = &mut self.hang else { return Finding::Alive };
+        let regs = self.machine.vcpu.regs();
+        if stop == Stop::Halted && regs.interrupts_enabled() {
+            watch.halted();
+            return Finding::Alive;
+        }
+        let (rip, ticks) = (regs.rip, self.machine.platform.lapic().ticks());
+        let ran_ns = stay.left_ns.min(stay.until_ns).saturating_sub(stay.entered_ns);
+        let finding = watch.take(hang::Stay { ran_ns, ticks });
+        // One that panics has its own time-out, and its crash kernel is another guest.
+        if self.last_words != LastWords::None {
+            return Finding::Alive;
+        }
+        if finding == Finding::Silent {
+            report(&Event::Hang { partition: self.shared.name(), incarnation: self.incarnation, rip });
+            self.machine.platform.raise_nmi();
+        }
+        finding
+    }
+}

@@ -1,0 +1,124 @@
+//! Whether a guest has stood still for so long that its own watchdogs would believe that it hangs.
+//!
+//! ```text
+//!   entered ── runs ── left ─┬─ wants to go on: time is lost until it is entered again
+//!                            └─ halts until its timer: time is lost from then on
+//! ```
+//!
+//! Pages, other partitions on the CPU and a machine that is stopped cost a guest time that it does not see pass, while its clock goes on.
+//! Linux takes 20 s without a turn of its watchdog for a soft lockup, unless the flag "the guest was stopped" is set in KVM's clock
+//! (Linux `arch/x86/kernel/kvmclock.c`, `kvm_check_and_clear_guest_paused`). A guest that gets its share of the CPU keeps its watchdogs: only
+//! time counts of which nearly all was lost.
+
+/// Lost in all, so that the guest is told.
+const LONG_NS: u64 = 2_000_000_000;
+/// Of so many parts of the time the guest had one at most.
+const PARTS: u64 = 5;
+
+/// When a guest wants to run again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wants {
+    /// At once: its time was up, or a page was not there.
+    Now,
+    /// At its timer's time.
+    At(u64),
+    /// When something happens.
+    Nothing,
+}
+
+/// What a guest has had of its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StallWatch {
+    ran_ns: u64,
+    lost_ns: u64,
+    wanted_ns: Option<u64>,
+}
+
+impl StallWatch {
+    /// Begins anew: a guest that has just started, or was told.
+    pub const fn new() -> Self {
+        Self { ran_ns: 0, lost_ns: 0, wanted_ns: None }
+    }
+
+    /// The guest is about to run; returns whether it was stopped for long.
+    pub fn enter(&mut self, now_ns: u64) -> bool {
+        if let Some(wanted) = self.wanted_ns.take() {
+            self.lost_ns = self.lost_ns.saturating_add(now_ns.saturating_sub(wanted));
+            self.wanted_ns = Some(now_ns.max(wanted));
+        }
+        self.lost_ns >= LONG_NS && self.lost_ns >= self.ran_ns.saturating_mul(PARTS - 1)
+    }
+
+    /// The guest ran from `since_ns` on, and had to be left at `until_ns`.
+    pub fn leave(&mut self, since_ns: u64, until_ns: u64, now_ns: u64, wants: Wants) {
+        self.ran_ns = self.ran_ns.saturating_add(now_ns.min(until_ns).saturating_sub(since_ns));
+        self.lost_ns = self.lost_ns.saturating_add(now_ns.saturating_sub(until_ns.max(since_ns)));
+        self.wanted_ns = match wants {
+            Wants::Now => Some(now_ns),
+            Wants::At(at) => Some(at.max(now_ns)),
+            Wants::Nothing => None,
+        };
+        if self.ran_ns >= LONG_NS {
+            (self.ran_ns, self.lost_ns) = (0, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const S: u64 = 1000 * MS;
+
+    #[test]
+    fn one_long_wait_is_told_once() {
+        let mut watch = StallWatch::new();
+        assert!(!watch.enter(0));
+        watch.leave(0, 10 * MS, 5 * MS, Wants::Now);
+        assert!(watch.enter(3 * S) && watch.enter(3 * S), "until it was told");
+        watch = StallWatch::new();
+        watch.leave(3 * S, 3 * S + 10 * MS, 3 * S + 5 * MS, Wants::Now);
+        assert!(!watch.enter(3 * S + 6 * MS));
+    }
+
+    #[test]
+    fn many_short_waits_with_hardly_any_progress_add_up() {
+        let mut watch = StallWatch::new();
+        let told = (0..100).position(|n| {
+            let now = n * 50 * MS;
+            let told = watch.enter(now);
+            watch.leave(now, now + 10 * MS, now + MS, Wants::Now);
+            told
+        });
+        assert_eq!(told, Some(41));
+    }
+
+    #[test]
+    fn a_fair_share_of_the_cpu_is_no_stall() {
+        let mut watch = StallWatch::new();
+        for n in 0..10_000 {
+            let now = n * 20 * MS;
+            assert!(!watch.enter(now), "{n}");
+            watch.leave(now, now + 10 * MS, now + 10 * MS, Wants::Now);
+        }
+    }
+
+    #[test]
+    fn idle_time_is_not_lost_but_a_late_timer_is() {
+        let mut watch = StallWatch::new();
+        watch.leave(0, 10 * MS, MS, Wants::At(100 * S));
+        assert!(!watch.enter(100 * S));
+        watch.leave(100 * S, 101 * S, 100 * S, Wants::Nothing);
+        assert!(!watch.enter(200 * S));
+        watch.leave(200 * S, 201 * S, 200 * S, Wants::At(201 * S));
+        assert!(watch.enter(204 * S));
+    }
+
+    #[test]
+    fn a_machine_that_was_stopped_in_the_middle_of_a_stay_is_noticed() {
+        let mut watch = StallWatch::new();
+        watch.leave(0, 10 * MS, 30 * S, Wants::Now);
+        assert!(watch.enter(30 * S));
+    }
+}

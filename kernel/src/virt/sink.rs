@@ -1,0 +1,63 @@
+//! Where events for the guest go in: what either back end's vCPU, or the enum of both, offers for it.
+
+use super::exit::Event;
+use super::face::{Registers, Vcpu, Window};
+use super::{svm, vmx};
+
+/// A vCPU as the place that interrupts and NMIs go to.
+pub trait EventSink: Registers {
+    /// See [`Vcpu::cr8`].
+    fn cr8(&self) -> u8;
+    /// See [`Vcpu::set_cr8`].
+    fn set_cr8(&mut self, class: u8);
+    /// See [`Vcpu::can_take_interrupt`].
+    fn can_take_interrupt(&self) -> bool;
+    /// See [`Vcpu::can_take_nmi`].
+    fn can_take_nmi(&self) -> bool;
+    /// See [`Vcpu::inject`].
+    fn inject(&mut self, event: Event);
+    /// See [`Vcpu::request_interrupt_window`].
+    fn request_interrupt_window(&mut self, window: Window);
+    /// See [`Vcpu::request_nmi_window`].
+    fn request_nmi_window(&mut self, window: Window);
+}
+
+/// Passes [`EventSink`] on to a type's own methods.
+macro_rules! sink {
+    ($vcpu:ty) => {
+        impl EventSink for $vcpu {
+            #[inline(always)]
+            fn cr8(&self) -> u8 {
+                self.cr8()
+            }
+            #[inline(always)]
+            fn set_cr8(&mut self, class: u8) {
+                self.set_cr8(class)
+            }
+            #[inline(always)]
+            fn can_take_interrupt(&self) -> bool {
+                self.can_take_interrupt()
+            }
+            #[inline(always)]
+            fn can_take_nmi(&self) -> bool {
+                self.can_take_nmi()
+            }
+            #[inline(always)]
+            fn inject(&mut self, event: Event) {
+                self.inject(event)
+            }
+            #[inline(always)]
+            fn request_interrupt_window(&mut self, window: Window) {
+                self.request_interrupt_window(window)
+            }
+            #[inline(always)]
+            fn request_nmi_window(&mut self, window: Window) {
+                self.request_nmi_window(window)
+            }
+        }
+    };
+}
+
+sink!(vmx::Vcpu);
+sink!(svm::Vcpu);
+sink!(Vcpu);

@@ -1,0 +1,123 @@
+//! Whether the CPU behaves as the manuals say where the hypervisor has a hand in it.
+//!
+//! Every check that fails is logged; the verdict comes behind all of them. With `exotic=1` the kernel goes on behind its last check to
+//! an instruction at an empty address that no hypervisor of ours carries out, which has to crash the partition with that reason.
+//! `nmi_rounds=N` is how often two NMIs are sent, three times if it is not there.
+//! `interrupts=N` checks nothing but that twice N interrupts are delivered once each.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+#![allow(unsafe_code)] // UNSAFETY: runs instructions that Rust does not have, and reads device registers
+
+#[cfg(target_os = "none")]
+mod data;
+#[cfg(target_os = "none")]
+mod empty;
+#[cfg(target_os = "none")]
+mod events;
+#[cfg(target_os = "none")]
+mod hidden;
+#[cfg(target_os = "none")]
+mod registers;
+#[cfg(target_os = "none")]
+mod step;
+#[cfg(target_os = "none")]
+mod time;
+#[cfg(target_os = "none")]
+mod traps;
+#[cfg(target_os = "none")]
+mod zeros;
+
+guests::kernel!(run);
+
+#[cfg(target_os = "none")]
+use core::sync::atomic::{AtomicU32, Ordering};
+#[cfg(target_os = "none")]
+use guests::attempt::{Outcome, REGISTERS, observe};
+#[cfg(target_os = "none")]
+use guests::trap::Handled;
+
+#[cfg(target_os = "none")]
+static FAILED: AtomicU32 = AtomicU32::new(0);
+#[cfg(target_os = "none")]
+static CHECKED: AtomicU32 = AtomicU32::new(0);
+
+#[cfg(target_os = "none")]
+const UNDEFINED: u64 = 6;
+#[cfg(target_os = "none")]
+const PROTECTION: u64 = 13;
+/// The code got to its end.
+#[cfg(target_os = "none")]
+const DONE: u64 = 3;
+#[cfg(target_os = "none")]
+const RAX: usize = 0;
+#[cfg(target_os = "none")]
+const RCX: usize = 2;
+#[cfg(target_os = "none")]
+const RDX: usize = 3;
+#[cfg(target_os = "none")]
+const RSI: usize = 5;
+#[cfg(target_os = "none")]
+const RDI: usize = 6;
+
+#[cfg(target_os = "none")]
+fn run(machine: &guests::Machine) -> guests::Verdict {
+    if let Some(rounds) = machine.option("interrupts") {
+        events::once(rounds);
+        return verdict();
+    }
+    step::check();
+    hidden::check();
+    registers::check();
+    time::check();
+    traps::check();
+    data::check();
+    events::check(machine.option("nmi_rounds").unwrap_or(3));
+    empty::check();
+    zeros::check(machine);
+    if FAILED.load(Ordering::SeqCst) == 0 && machine.option("exotic") == Some(1) {
+        empty::exotic();
+    }
+    verdict()
+}
+
+#[cfg(target_os = "none")]
+fn verdict() -> guests::Verdict {
+    let (failed, checked) = (FAILED.load(Ordering::SeqCst), CHECKED.load(Ordering::SeqCst));
+    guests::log!("{checked} checks, {failed} failed");
+    if failed == 0 { guests::pass() } else { guests::report::fail_with(failed) }
+}
+
+/// Notes one check.
+#[cfg(target_os = "none")]
+fn expect<T: PartialEq + core::fmt::Debug>(what: core::fmt::Arguments<'_>, found: T, wanted: T) {
+    CHECKED.fetch_add(1, Ordering::SeqCst);
+    if found != wanted {
+        FAILED.fetch_add(1, Ordering::SeqCst);
+        guests::log!("WRONG {what}: {found:x?}, wanted {wanted:x?}");
+    }
+}
+
+/// Runs `code` with some registers set.
+#[cfg(target_os = "none")]
+fn try_with(code: &[u8], set: &[(usize, u64)]) -> Outcome {
+    let mut registers = [0; REGISTERS];
+    set.iter().for_each(|&(register, value)| registers[register] = value);
+    observe(&registers, code, |_| Handled::No)
+}
+
+#[cfg(target_os = "none")]
+fn try_rdmsr(register: u32) -> Result<u64, u64> {
+    let outcome = try_with(&[0x0f, 0x32], &[(RCX, register.into())]);
+    if outcome.vector == DONE { Ok(outcome.rdx << 32 | outcome.rax) } else { Err(outcome.vector) }
+}
+
+#[cfg(target_os = "none")]
+fn try_wrmsr(register: u32, value: u64) -> Result<(), u64> {
+    let outcome = try_with(&[0x0f, 0x30], &[(RCX, register.into()), (RAX, value & 0xffff_ffff), (RDX, value >> 32)]);
+    if outcome.vector == DONE { Ok(()) } else { Err(outcome.vector) }
+}
+
+/// Whether the maker is AMD.
+#[cfg(target_os = "none")]
+fn is_amd() -> bool {
+    guests::instr::cpuid(0, 0).ebx == u32::from_le_bytes(*b"Auth")
+}

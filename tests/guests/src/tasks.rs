@@ -1,0 +1,23 @@
+//! Leaving for 32-bit protected mode, whose tasks the hardware switches.
+
+// UNSAFETY: the way there is assembly.
+#![allow(unsafe_code)]
+
+core::arch::global_asm!(include_str!("tasks.s"), options(att_syntax));
+
+unsafe extern "C" {
+    fn switch_tasks(way: u32) -> !;
+}
+
+/// How many ways there are to ask for a task switch.
+pub const WAYS: u32 = 5;
+
+/// Switches to another task by far JMP, far CALL, IRET, a task gate in the IDT, or far JMP to a task gate. That task resets the machine.
+///
+/// # Panics
+/// If there is no such way.
+pub fn switch(way: u32) -> ! {
+    assert!(way < WAYS, "a way");
+    // SAFETY: nothing of this kernel runs afterwards.
+    unsafe { switch_tasks(way) }
+}

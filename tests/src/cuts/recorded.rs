@@ -1,0 +1,160 @@
+//! What is on a disk when the power goes, made from the log of its requests.
+//!
+//! ```text
+//!   base image ─ writes that a flush has covered ─ a part of those that none has ──> the image that the next start finds
+//! ```
+//!
+//! A flush covers the writes that were answered before it arrived, once it is answered itself.
+
+use crate::nbd::{Entry, Kind};
+use crate::seeds::Choices;
+use std::time::Duration;
+
+/// Bytes that a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// What becomes of the writes that no flush has covered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnflushedFate {
+    /// All are lost.
+    Lost,
+    /// All have landed.
+    Landed,
+    /// Some have, whole.
+    Some,
+    /// Of each some sectors have.
+    Torn,
+    /// Only the last one has.
+    Last,
+    /// All but the last one have.
+    ButLast,
+}
+
+impl UnflushedFate {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Lost, Self::Landed, Self::Some, Self::Torn, Self::Last, Self::ButLast];
+
+    /// Returns whether a sector of a write lands.
+    fn lands(self, write: WriteInDoubt, dice: &mut Choices) -> bool {
+        match self {
+            Self::Lost => false,
+            Self::Landed => true,
+            Self::Some => write.is_lucky,
+            Self::Torn => dice.one_in(2),
+            Self::Last => write.is_last,
+            Self::ButLast => !write.is_last,
+        }
+    }
+}
+
+/// A write whose fate is open.
+#[derive(Clone, Copy)]
+struct WriteInDoubt {
+    is_last: bool,
+    is_lucky: bool,
+}
+
+/// A disk's first image, and all its requests since.
+#[derive(Clone, Debug)]
+pub struct RecordedDisk {
+    /// Its bytes before the first request.
+    pub base: Vec<u8>,
+    /// Its requests, in the order of their arrival.
+    pub log: Vec<Entry>,
+}
+
+impl RecordedDisk {
+    /// Returns what is on the disk if the power goes at `cut`, a time of the log.
+    pub fn at(&self, cut: Duration, fate: UnflushedFate, dice: &mut Choices) -> Vec<u8> {
+        let covered = self.covered(cut);
+        let writes: Vec<_> = self.log.iter().filter(|entry| entry.writes() && entry.arrived <= cut).collect();
+        let is_covered = |entry: &Entry| entry.answered.is_some_and(|answered| answered <= covered);
+        let last = writes.iter().rposition(|entry| !is_covered(entry));
+        let mut image = self.base.clone();
+        for (n, entry) in writes.into_iter().enumerate() {
+            let write = WriteInDoubt { is_last: last == Some(n), is_lucky: dice.one_in(2) };
+            let is_safe = is_covered(entry);
+            put(&mut image, entry, || is_safe || fate.lands(write, dice));
+        }
+        image
+    }
+
+    /// Returns until when a write has to be answered, so that a flush covers it at `cut`.
+    fn covered(&self, cut: Duration) -> Duration {
+        let ended = self.log.iter().filter(|entry| entry.kind == Kind::Flush && entry.failure.is_none());
+        let ended = ended.filter(|entry| entry.answered.is_some_and(|answered| answered <= cut));
+        ended.map(|flush| flush.arrived).max().unwrap_or(Duration::ZERO)
+    }
+}
+
+/// Puts those sectors of a write into an image that land. A trimmed range reads as zeros.
+fn put(image: &mut [u8], entry: &Entry, mut lands: impl FnMut() -> bool) {
+    let (start, end) = (entry.bytes.start as usize, entry.bytes.end as usize);
+    for at in (start..end).step_by(SECTOR) {
+        if !lands() {
+            continue;
+        }
+        let sector = at..end.min(at + SECTOR);
+        match &entry.data {
+            Some(data) => image[sector.clone()].copy_from_slice(&data[sector.start - start..sector.end - start]),
+            None => image[sector].fill(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nbd::Failure;
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn request(kind: Kind, bytes: std::ops::Range<u64>, byte: u8, times: (u64, Option<u64>)) -> Entry {
+        let data = (kind == Kind::Write).then(|| vec![byte; (bytes.end - bytes.start) as usize].into());
+        let (arrived, answered) = (ms(times.0), times.1.map(ms));
+        Entry { node: "n", kind, bytes, arrived, answered, action: None, failure: None, data }
+    }
+
+    /// Three writes of two sectors, of which a flush covers the first: the second is answered behind its arrival.
+    fn disk() -> RecordedDisk {
+        let log = vec![
+            request(Kind::Write, 0..1024, 1, (1, Some(2))),
+            request(Kind::Write, 1024..2048, 2, (3, Some(6))),
+            request(Kind::Flush, 0..0, 0, (5, Some(8))),
+            request(Kind::WriteZeroes, 2048..3072, 0, (9, None)),
+        ];
+        RecordedDisk { base: vec![9; 3072], log }
+    }
+
+    fn sectors(cut: u64, fate: UnflushedFate) -> Vec<u8> {
+        let image = disk().at(ms(cut), fate, &mut Choices::new(1));
+        image.chunks(SECTOR).map(|sector| sector[0]).collect()
+    }
+
+    #[test]
+    fn a_flush_covers_what_was_answered_before_it_arrived_and_only_when_it_is_answered() {
+        assert_eq!(sectors(7, UnflushedFate::Lost), [9, 9, 9, 9, 9, 9]);
+        assert_eq!(sectors(8, UnflushedFate::Lost), [1, 1, 9, 9, 9, 9]);
+        assert_eq!(sectors(9, UnflushedFate::Landed), [1, 1, 2, 2, 0, 0]);
+    }
+
+    #[test]
+    fn only_what_is_in_doubt_is_lost() {
+        assert_eq!(sectors(9, UnflushedFate::Last), [1, 1, 9, 9, 0, 0]);
+        assert_eq!(sectors(9, UnflushedFate::ButLast), [1, 1, 2, 2, 9, 9]);
+        for fate in UnflushedFate::ALL {
+            assert_eq!(sectors(9, fate)[..2], [1, 1], "{fate:?}");
+        }
+        let torn = |seed| disk().at(ms(9), UnflushedFate::Torn, &mut Choices::new(seed));
+        assert!((0..20).any(|seed| torn(seed)[1024] != torn(seed)[1536]), "no write is ever torn");
+    }
+
+    #[test]
+    fn a_failed_flush_covers_nothing() {
+        let mut disk = disk();
+        disk.log[2].failure = Some(Failure::Io);
+        assert_eq!(disk.at(ms(8), UnflushedFate::Lost, &mut Choices::new(1))[0], 9);
+    }
+}

@@ -1,0 +1,88 @@
+//! What each page of a dump of the test kernel `turmoil` has to hold: seed and incarnation determine it.
+
+use crate::core_file::{CoreFile, PageIn};
+use anyhow::{Result, ensure};
+use std::path::Path;
+use worker::turmoil::Turmoil;
+use worker::{Identity, PAGE_BYTES, Page};
+
+/// Keyed pages of the guest: most of its 6 MiB.
+pub const PAGES: u64 = 1100;
+
+/// The guest of one start of the hypervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GuestTruth {
+    /// Marks its pages.
+    pub key: u64,
+    /// Determines its writes.
+    pub seed: u64,
+    /// Least number of rewrites before it crashes.
+    pub writes: u64,
+}
+
+/// How many of the guest's pages a dump shows right, and does not show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PagesShown {
+    /// With the content of the crash.
+    pub right: u64,
+    /// In no segment.
+    pub missing: u64,
+}
+
+impl GuestTruth {
+    /// Returns the test kernel's command line.
+    pub fn cmdline(&self) -> String {
+        let Self { key, seed, writes } = self;
+        format!("key={key} seed={seed} pages={PAGES} writes={writes}")
+    }
+
+    /// Returns how often an incarnation had written each page anew when it crashed.
+    fn generations(&self, incarnation: u64) -> Vec<u64> {
+        let mut generations = vec![0; PAGES as usize];
+        for page in Turmoil::new(self.seed, incarnation, PAGES, self.writes) {
+            generations[page as usize] += 1;
+        }
+        generations
+    }
+
+    /// Looks at the guest's pages, the first of which is at physical address `first`, through the ELF header alone.
+    ///
+    /// # Errors
+    /// Names the first page that is shown with anything but a content of the crash.
+    pub fn check(&self, image: &Path, first: u64, incarnation: u64, moment: CrashMoment) -> Result<PagesShown> {
+        let (core, mut shown) = (CoreFile::open(image)?, PagesShown::default());
+        for (index, last) in (0..).zip(self.generations(incarnation)) {
+            let identity = |generation| Identity { key: self.key, index, generation };
+            match core.page(first + index * PAGE_BYTES as u64)? {
+                PageIn::NoSegment => shown.missing += 1,
+                PageIn::Zero => ensure!(moment == CrashMoment::OnTheWay, "page {index} is shown as zeros"),
+                PageIn::Bytes(bytes) => {
+                    let page = words(&bytes);
+                    let is_earlier = || (0..last).any(|generation| identity(generation).check(&page).is_ok());
+                    let may_differ = moment == CrashMoment::OnTheWay && (page.iter().all(|word| *word == 0) || is_earlier());
+                    let checked = if may_differ { Ok(()) } else { identity(last).check(&page) };
+                    checked.map_err(|wrong| anyhow::anyhow!("page {index}: {wrong:?}"))?;
+                    shown.right += 1;
+                }
+            }
+        }
+        Ok(shown)
+    }
+}
+
+/// How much of its work an incarnation had done when it crashed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CrashMoment {
+    /// All: the crash is its own, and each page is as written last.
+    AtTheEnd,
+    /// Some: each page is as written at one time, or not written yet.
+    OnTheWay,
+}
+
+fn words(bytes: &[u8]) -> Page {
+    let mut page: Page = [0; PAGE_BYTES / 8];
+    for (word, bytes) in page.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    page
+}

@@ -1,0 +1,75 @@
+//! A case that does not end: where its threads and its processes stand, for the failure's text.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+/// Crates whose functions say where a test stands.
+const OURS: [&str; 3] = ["boot::", "tests::", "system::"];
+
+/// Describes the children of this process and, where gdb is there and may attach, the calls of its threads.
+pub fn describe() -> String {
+    format!("processes:\n{}calls, the innermost first:\n{}", children(), calls(&backtraces()))
+}
+
+/// Returns a line for each child: its number, and the command that it runs.
+fn children() -> String {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of_task = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
+    let line = |child: &str| {
+        let command = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        format!("  {child}: {}\n", String::from_utf8_lossy(&command).replace('\0', " ").trim())
+    };
+    tasks.map(of_task).map(|children| children.split_whitespace().map(line).collect::<String>()).collect()
+}
+
+/// Returns what gdb shows of all threads, or nothing where it shows nothing.
+///
+/// All threads of this process stand still meanwhile. So what gdb says goes to a file: a pipe would be full, and none would read it.
+/// And another program ends it.
+fn backtraces() -> String {
+    let process = std::process::id().to_string();
+    let path = std::env::temp_dir().join(format!("tidepool-hung-{process}-{:?}", std::thread::current().id()));
+    let arguments = ["-p", &process, "-batch", "-ex", "thread apply all backtrace"];
+    let run =
+        |file: fs::File| Command::new("timeout").args(["60", "gdb"]).args(arguments).stdout(file).stderr(Stdio::null()).status();
+    let said = fs::File::create(&path).and_then(run).and_then(|_| fs::read(&path)).unwrap_or_default();
+    let _ = fs::remove_file(path);
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// Takes from gdb's words the threads that stand in functions of ours, and these functions.
+fn calls(said: &str) -> String {
+    let threads = said.split("\nThread ").map(|thread| {
+        let frames = thread
+            .lines()
+            .filter(|line| line.starts_with('#') && !line.contains("/rustc/") && OURS.iter().any(|part| line.contains(part)));
+        let name = thread.lines().next().unwrap_or("");
+        (name, frames.map(|frame| format!("    {frame}\n")).collect::<String>())
+    });
+    threads.filter(|(_, frames)| !frames.is_empty()).map(|(name, frames)| format!("  {name}\n{frames}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn threads_in_functions_of_ours_are_told() {
+        let said = "[New LWP 7]\n\nThread 2 (LWP 7 \"serial\"):\n#0  0x1 in recv ()\n#1  0x2 in boot::serial::listen (x=1)\n\n\
+                    Thread 1 (LWP 6 \"main\"):\n#0  0x3 in poll ()\n";
+        assert_eq!(calls(said), "  2 (LWP 7 \"serial\"):\n    #1  0x2 in boot::serial::listen (x=1)\n");
+    }
+
+    #[test]
+    fn a_child_is_told_with_its_command() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let line = format!("{}: sleep 60", child.id());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // The new process shows its command from the moment on in which it has taken on its program.
+        let is_told = (0..).map(|_| children().contains(&line)).find(|told| *told || Instant::now() > deadline);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(is_told, Some(true), "{}", children());
+    }
+}

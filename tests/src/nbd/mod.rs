@@ -1,0 +1,192 @@
+//! A disk that several emulators share: an NBD server over one image, with a port for each node, rules for what goes wrong, and a
+//! log of every request.
+//!
+//! ```text
+//!   node a ── port a ─┐                  ┌─ do it ────────────> image, answer
+//!                     ├─ request ─ rules ┼─ hold it, then do it > image, answer (late)
+//!   node b ── port b ─┘        │         ├─ fail ─────────────> answer with an error
+//!                              v         └─ keep ─────────────> nothing, until it is let go
+//!                             log
+//! ```
+//!
+//! * Requests of a connection are carried out in the order of their arrival, except for those that a rule holds or keeps; these
+//!   keep no other request waiting. So a held write lands behind later ones, as on a slow path to a disk.
+//! * A write that fails or is kept has not touched the image.
+//! * A flush says nothing about writes that are held or kept.
+
+mod image;
+mod log;
+mod protocol;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+pub use log::{Entry, Recording};
+pub use protocol::{Failure, Kind};
+pub use rule::{Action, Rule};
+
+use anyhow::{Context, Result};
+use image::Image;
+use log::Log;
+use protocol::{Request, shake_hands};
+use rule::Rules;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The disk and its ports, which live as long as the process.
+#[derive(Clone, Debug)]
+pub struct NbdDisk {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    image: Image,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    rules: Rules,
+    log: Log,
+    kept: Vec<Kept>,
+}
+
+/// A request that a rule kept, and where its answer goes.
+#[derive(Debug)]
+struct Kept {
+    index: usize,
+    request: Request,
+    client: Client,
+}
+
+impl NbdDisk {
+    /// Serves the image at `path`, whose size is the disk's.
+    ///
+    /// # Errors
+    /// Where the image cannot be opened.
+    pub fn new(path: &Path, recording: Recording) -> Result<Self> {
+        let image = Image::open(path)?;
+        let state = State { rules: Rules::default(), log: Log::new(recording), kept: Vec::new() };
+        Ok(Self { shared: Arc::new(Shared { image, state: Mutex::new(state) }) })
+    }
+
+    /// Opens a port for `node`; returns what QEMU takes as the name of an image.
+    ///
+    /// # Errors
+    /// Where no port is to be had.
+    pub fn serve(&self, node: &'static str) -> Result<PathBuf> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("a port for an NBD server")?;
+        let port = listener.local_addr()?.port();
+        let disk = self.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let disk = disk.clone();
+                // A client that goes away ends its own thread only.
+                std::thread::spawn(move || drop(disk.talk(node, stream)));
+            }
+        });
+        Ok(format!("nbd:127.0.0.1:{port}").into())
+    }
+
+    /// Adds a rule, for requests that arrive from now on. The first rule that fits decides.
+    pub fn rule(&self, rule: Rule) {
+        self.state().rules.add(rule);
+    }
+
+    /// Takes all rules away, and carries out the requests that were kept, in the order of their arrival.
+    pub fn let_go(&self) {
+        let kept = {
+            let mut state = self.state();
+            state.rules = Rules::default();
+            std::mem::take(&mut state.kept)
+        };
+        for Kept { index, request, client } in kept {
+            self.carry_out(index, &request, &client);
+        }
+    }
+
+    /// Returns all requests so far, in the order of their arrival.
+    pub fn log(&self) -> Vec<Entry> {
+        self.state().log.entries().to_vec()
+    }
+
+    /// Returns the first request that a rule has met.
+    pub fn first_met(&self) -> Option<Entry> {
+        self.state().log.entries().iter().find(|entry| entry.action.is_some()).cloned()
+    }
+
+    /// Returns the disk's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.shared.image.len()
+    }
+
+    /// Returns how long the server has existed: the clock of the log.
+    pub fn now(&self) -> Duration {
+        self.state().log.now()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn talk(&self, node: &'static str, mut stream: TcpStream) -> Result<()> {
+        stream.set_nodelay(true)?;
+        if !shake_hands(&mut stream, self.shared.image.len())? {
+            return Ok(());
+        }
+        let client = Client(Arc::new(Mutex::new(stream.try_clone()?)));
+        while let Some(request) = Request::read(&mut stream)? {
+            self.take(node, request, &client);
+        }
+        Ok(())
+    }
+
+    fn take(&self, node: &'static str, request: Request, client: &Client) {
+        let mut state = self.state();
+        let action = state.rules.decide(node, &request);
+        let index = state.log.arrive(node, &request, action);
+        match action {
+            None => {}
+            Some(Action::Keep) => {
+                state.kept.push(Kept { index, request, client: client.clone() });
+                return;
+            }
+            Some(Action::Fail(failure)) => {
+                state.log.answer(index, Some(failure));
+                drop(state);
+                return client.answer(&request, Err(failure));
+            }
+            Some(Action::Hold(time)) => {
+                let (disk, client) = (self.clone(), client.clone());
+                std::thread::spawn(move || {
+                    std::thread::sleep(time);
+                    disk.carry_out(index, &request, &client);
+                });
+                return;
+            }
+        }
+        drop(state);
+        self.carry_out(index, &request, client);
+    }
+
+    fn carry_out(&self, index: usize, request: &Request, client: &Client) {
+        let outcome = self.shared.image.carry_out(request);
+        self.state().log.answer(index, outcome.as_ref().err().copied());
+        client.answer(request, outcome);
+    }
+}
+
+/// Where a connection's answers go, one at a time.
+#[derive(Clone, Debug)]
+struct Client(Arc<Mutex<TcpStream>>);
+
+impl Client {
+    /// Answers. A client that has gone needs no answer.
+    fn answer(&self, request: &Request, outcome: Result<Vec<u8>, Failure>) {
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(request.answer(&mut *stream, outcome));
+    }
+}

@@ -1,0 +1,62 @@
+//! What a seed does to two nodes, `a` and `b`, that see one disk.
+//!
+//! ```text
+//!              start of b (0 to 5 s)
+//!   a  ──────────┬──── stands still (1 to 20 s) ─────┬──────────>   Pause
+//!   a  ──────────┬──── its requests are late ────────┬──────────>   SlowPath
+//!   a  ──── writes ── stands still, they land meanwhile ────────>   LateWritesAndPause
+//!   a, b  start together, claims of one are late ───────────────>   Starters
+//! ```
+
+use crate::seeds::Choices;
+use std::time::Duration;
+
+/// What happens to node `a` while `b` starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disturbance {
+    /// Both start; the first claims of one are held.
+    Starters {
+        /// Whose claims.
+        late: &'static str,
+    },
+    /// The process of `a` stands still.
+    Pause(Duration),
+    /// All requests of `a` are held, for so long.
+    SlowPath(Duration),
+    /// The process of `a` stands still, and the writes that it sends afterwards are held.
+    PauseAndSlowWrites(Duration),
+    /// Writes of `a` are held that may land behind the change of hands, and while they are, its process stands still.
+    LateWritesAndPause(Duration),
+}
+
+/// A run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// What it was made of.
+    pub seed: u64,
+    /// What happens to `a`.
+    pub disturbance: Disturbance,
+    /// From the start of `a`, or from the beginning of the disturbance, to the start of `b`.
+    pub start_of_b: Duration,
+    /// How long each request is held that is late.
+    pub hold: Duration,
+    /// How many claims are held, of two starters.
+    pub held_claims: u64,
+}
+
+impl Plan {
+    /// Makes the plan of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut choices = Choices::new(seed);
+        let disturbance = match choices.number(0..5) {
+            0 => Disturbance::Starters { late: choices.one(&["a", "b"]) },
+            1 => Disturbance::Pause(choices.time(1000..20_000)),
+            2 => Disturbance::SlowPath(choices.time(1000..10_000)),
+            3 => Disturbance::PauseAndSlowWrites(choices.time(1000..20_000)),
+            _ => Disturbance::LateWritesAndPause(choices.time(8000..20_000)),
+        };
+        let longest_hold = if matches!(disturbance, Disturbance::LateWritesAndPause(_)) { 12_000 } else { 5000 };
+        let (start_of_b, hold) = (choices.time(0..5000), choices.time(0..longest_hold));
+        Self { seed, disturbance, start_of_b, hold, held_claims: choices.number(1..4) }
+    }
+}

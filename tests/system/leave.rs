@@ -1,0 +1,355 @@
+//! Every way out of a real Linux ends as `docs/guest-platform.md` says: one way after the other, each in an incarnation of its own.
+//!
+//! The whole table takes minutes for a kernel; what CI runs of it is in [`SHORT`]. `TIDEPOOL_WAYS=all` runs all of it, `TIDEPOOL_WAYS=sleep,mute` some chains of it, and
+//! `TIDEPOOL_LINUX=FILE.deb` takes another kernel, a Debian package of one, or several with a colon between.
+
+use anyhow::{Context, Result, bail, ensure};
+use boot::bed::{Bed, Machine, Running};
+use boot::demo::readers::Readers;
+use boot::dump::Dump;
+use boot::events::Polled;
+use boot::initramfs;
+use boot::paths;
+use boot::setup::{Job, Permission, debian};
+use boot::volume::Access;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tests::{Case, expect_success, plan_machine};
+
+pub const CASES: &[Case] = &[
+    Case {
+        name: "linux_leaves_by_every_way_as_documented",
+        beds: &[Bed::Qemu, Bed::Kvm],
+        needs: &[Job::Guest, Job::Kexec],
+        run: leave,
+    },
+    Case {
+        name: "linux_leaves_by_every_way_as_documented_on_vmx",
+        beds: &[Bed::Bochs],
+        needs: &[Job::Guest, Job::Kexec],
+        run: |bed| if wanted()?.is_empty() { run(bed, ON_VMX) } else { leave(bed) },
+    },
+    Case {
+        name: "a_dump_after_kexec_is_of_the_kernel_that_crashed",
+        beds: &[Bed::Qemu, Bed::Kvm],
+        needs: &[Job::Guest, Job::Kexec, Job::Readers],
+        run: after_kexec,
+    },
+];
+
+/// For a machine that does something else besides.
+const LIMIT: Duration = Duration::from_secs(1800);
+const SHORT_LIMIT: Duration = Duration::from_secs(90);
+/// Between two looks at guests that sleep.
+const TYPING: Duration = Duration::from_secs(1);
+
+/// What an incarnation ends with, in the words of the event.
+const RESET: &str = "reset";
+const PANIC: &str = "panic";
+const RECORD: &str = "panic record";
+const HALT: &str = "halted for good";
+
+/// A partition: its name, words for its kernel, and its ways with what becomes of each.
+#[derive(Clone, Copy)]
+struct Chain {
+    name: &'static str,
+    words: &'static str,
+    ways: &'static [(&'static str, &'static str)],
+}
+
+/// Room for a crash kernel; the same log in several records.
+const ORDINARY: &str = "crashkernel=96M pstore.kmsg_bytes=32768";
+/// As an old kernel, or one that has panicked early: nothing tells of a panic. Without KVM's clock it measures the TSC itself.
+const MUTE: &str = "erst_disable modules=no no-kvmclock";
+
+const SHORT: &[Chain] = &[
+    Chain {
+        name: "linux",
+        words: "crashkernel=96M pstore.kmsg_bytes=32768 crash_kexec_post_notifiers",
+        ways: &[("reboot", RESET), ("panic0", PANIC), ("crash-kernel", RESET), ("poweroff", "power off")],
+    },
+    Chain { name: "mute", words: MUTE, ways: &[("panic1", RESET), ("type-triple", RESET), ("halt", HALT)] },
+];
+
+const ALL: &[Chain] = &[
+    Chain {
+        name: "ways",
+        words: ORDINARY,
+        ways: &[
+            ("reboot", RESET),
+            ("sysrq-b", RESET),
+            ("kexec", RESET),
+            ("panic0", PANIC),
+            ("panic1", PANIC),
+            ("panic-1", PANIC),
+            // Its crash kernel starts before anything is told.
+            ("crash-kernel", RESET),
+            ("sysrq-o", "power off"),
+        ],
+    },
+    Chain {
+        name: "post",
+        words: "crashkernel=96M pstore.kmsg_bytes=32768 crash_kexec_post_notifiers",
+        ways: &[("crash-kernel", RESET), ("poweroff", "power off")],
+    },
+    Chain {
+        name: "record",
+        words: "crashkernel=96M pstore.kmsg_bytes=32768 crash_kexec_post_notifiers modules=no",
+        ways: &[("panic0", RECORD), ("crash-kernel", RESET), ("poweroff", "power off")],
+    },
+    Chain { name: "mute", words: MUTE, ways: &[("panic1", RESET), ("panic-1", RESET), ("halt", HALT)] },
+    Chain { name: "nopv", words: "nopv", ways: &[("reboot", RESET), ("panic0", PANIC), ("poweroff", "power off")] },
+    // Without a timer it waits before the first process can do anything.
+    Chain { name: "nolapic", words: "nolapic", ways: &[("reboot", HALT)] },
+    // By the MP table, where the kernel reads such. Nothing tells of a panic: pvpanic and the error records are ACPI's.
+    Chain {
+        name: "noacpi",
+        words: "acpi=off",
+        ways: &[("reboot", RESET), ("panic1", RESET), ("read", RESET), ("poweroff", HALT)],
+    },
+    Chain {
+        name: "sleep",
+        words: "",
+        ways: &[("suspend-freeze", RESET), ("suspend-mem", RESET), ("suspend-standby", RESET), ("poweroff", "power off")],
+    },
+    Chain { name: "w", words: "reboot=w", ways: &[("reboot", RESET), ("poweroff", "power off")] },
+    Chain { name: "a", words: "reboot=a", ways: &[("reboot", RESET), ("poweroff", "power off")] },
+    Chain { name: "b", words: "reboot=b", ways: &[("reboot", RESET), ("poweroff", "power off")] },
+    Chain { name: "e", words: "reboot=e", ways: &[("reboot", RESET), ("poweroff", "power off")] },
+    Chain { name: "k", words: "reboot=k", ways: &[("reboot", RESET), ("poweroff", "power off")] },
+    Chain { name: "p", words: "reboot=p", ways: &[("reboot", RESET), ("poweroff", "power off")] },
+    Chain { name: "t", words: "reboot=t", ways: &[("reboot", RESET), ("poweroff", "power off")] },
+];
+
+/// A boot takes half a minute of CPU time there.
+const ON_VMX: &[Chain] = &[Chain { name: "linux", words: MUTE, ways: &[("reboot", RESET)] }];
+
+/// Returns the chains of the whole table that are asked for: all, or some by name.
+fn wanted() -> Result<Vec<Chain>> {
+    let Ok(names) = std::env::var("TIDEPOOL_WAYS") else { return Ok(Vec::new()) };
+    if names == "all" {
+        return Ok(ALL.iter().map(of_this_linux).collect());
+    }
+    let chain = |name| ALL.iter().find(|chain| chain.name == name).with_context(|| format!("TIDEPOOL_WAYS: {name}"));
+    names.split(',').map(|name| chain(name).map(of_this_linux)).collect()
+}
+
+/// Debian's cloud kernels, of which the usual one is, are built without MP tables: without ACPI they have no timer.
+fn of_this_linux(chain: &Chain) -> Chain {
+    let is_cloud = std::env::var("TIDEPOOL_LINUX").map_or(true, |files| files.contains("-cloud-"));
+    match chain.name {
+        "noacpi" if is_cloud => Chain { ways: &[("reboot", HALT)], ..*chain },
+        _ => *chain,
+    }
+}
+
+fn leave(bed: Bed) -> Result<()> {
+    let wanted = wanted()?;
+    if wanted.is_empty() {
+        return run(bed, SHORT);
+    }
+    // A few at a time, so that the machine needs no more memory than others have.
+    wanted.chunks(4).try_for_each(|chains| run(bed, chains))
+}
+
+/// The kernel of the test: bzImage and modules.
+fn kernel(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+    match std::env::var_os("TIDEPOOL_LINUX") {
+        Some(packages) => debian::unpack_other(&std::env::split_paths(&packages).collect::<Vec<_>>(), folder),
+        None => {
+            let kernel = debian::kernel(Permission::Refuse)?;
+            Ok((kernel.vmlinuz(), kernel.modules()))
+        }
+    }
+}
+
+fn run(bed: Bed, chains: &[Chain]) -> Result<()> {
+    let stage = Stage::set(bed, chains[0].name, chains, "off")?;
+    let mut running = stage.machine.start()?;
+    let place = format!("transcript in {}", running.folder().display());
+    follow(&mut running, chains).with_context(|| place.clone())?;
+    judge(&running, chains).with_context(|| place.clone())?;
+    // One whose last way leads to another incarnation runs still.
+    if chains.iter().any(|chain| chain.ways.last().is_some_and(|(_, outcome)| *outcome == RESET)) {
+        running.events.send(json!({"command": "poweroff"}))?;
+    }
+    expect_success(running, SHORT_LIMIT)?;
+    std::fs::remove_dir_all(&stage.folder)?;
+    Ok(())
+}
+
+/// A machine, and the folder of its files.
+struct Stage {
+    machine: Machine,
+    folder: PathBuf,
+}
+
+impl Stage {
+    fn set(bed: Bed, name: &str, chains: &[Chain], dump: &str) -> Result<Self> {
+        let name = format!("{}-leave-{name}", bed.name());
+        let folder = paths::tidepool().join(&name);
+        // What a run that failed has left is not this one's.
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder)?;
+        let (vmlinuz, modules) = kernel(&folder)?;
+        let initrd = folder.join("initramfs.cpio");
+        initramfs::leave::make(&vmlinuz, &modules, &initrd)?;
+        let text = configuration(bed, chains, &vmlinuz, &initrd).replace("dump = \"off\"", &format!("dump = \"{dump}\""));
+        Ok(Self { machine: plan_machine(bed, &name, &text, &folder)?, folder })
+    }
+}
+
+fn configuration(bed: Bed, chains: &[Chain], kernel: &Path, initrd: &Path) -> String {
+    // Linux 7.3 and what the initramfs holds of it need more than 112 MiB.
+    let memory = |chain: &Chain| if chain.words.contains("crashkernel") { 288 } else { 144 };
+    let pool: u64 = chains.iter().map(memory).sum();
+    let mut text = format!("at_end = \"power-off\"\n[pool]\nmemory = \"{pool} MiB\"\n");
+    for (number, chain) in chains.iter().enumerate() {
+        let mib = memory(chain) + 16;
+        text += &match bed {
+            Bed::Bochs => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
+            _ => format!("[[paging_device]]\nimage = \"{number}.img\"\nsize = \"{mib} MiB\"\n"),
+        };
+        let Chain { name, words, ways } = chain;
+        let ways: Vec<_> = ways.iter().map(|(way, _)| *way).collect();
+        text += &format!(
+            "[[partition]]\nname = \"{name}\"\nmemory = \"{} MiB\"\nkernel = \"{}\"\ninitrd = \"{}\"\ndump = \"off\"\n\
+             cmdline = \"console=ttyS0 quiet {words} ways={}\"\n",
+            memory(chain),
+            kernel.display(),
+            initrd.display(),
+            ways.join(",")
+        );
+    }
+    text
+}
+
+/// Waits until every partition has gone all its ways.
+fn follow(running: &mut Running, chains: &[Chain]) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while chains.iter().any(|chain| outcomes(running, chain.name).len() < chain.ways.len()) {
+        match running.events.poll(TYPING) {
+            Polled::Event(event) if event.name() == "error" => bail!("{}", event.0),
+            Polled::Event(_) => {}
+            Polled::Nothing => wake_sleepers(running, chains)?,
+            Polled::Ended => bail!("the machine stopped"),
+        }
+        ensure!(Instant::now() < deadline, "after {} s: {:?}", LIMIT.as_secs(), running.events.all().last());
+    }
+    catch_up(running, chains);
+    Ok(())
+}
+
+/// Waits until the console has told of each partition's last way: its text comes on another line than events, and may be behind them.
+fn catch_up(running: &mut Running, chains: &[Chain]) {
+    let deadline = Instant::now() + SHORT_LIMIT;
+    while chains.iter().any(|chain| !has_told(running, chains, chain)) && Instant::now() < deadline {
+        if matches!(running.events.poll(TYPING), Polled::Ended) {
+            return;
+        }
+    }
+}
+
+fn has_told(running: &Running, chains: &[Chain], chain: &Chain) -> bool {
+    let Some((way, outcome)) = chain.ways.last() else { return true };
+    let told = format!(" way {way}");
+    is_without_timer(way, outcome) || lines_of(&running.console.text(), chains, chain.name).any(|line| line.contains(&told))
+}
+
+/// Returns whether a kernel halts before its first process can do anything.
+fn is_without_timer(way: &str, outcome: &str) -> bool {
+    way == "reboot" && outcome == HALT
+}
+
+/// Types at the console of those that sleep, or wait for a line: a byte that comes too early for that is lost, so until they go on.
+fn wake_sleepers(running: &mut Running, chains: &[Chain]) -> Result<()> {
+    let console = running.console.text();
+    for Chain { name, .. } in chains {
+        let count = |text: &str| lines_of(&console, chains, name).filter(|line| line.contains(text)).count();
+        if count("leave: sleeps") > count("leave: woke") || count("leave: reads") > count("leave: has read") {
+            running.events.send(json!({"command": "type", "partition": name, "bytes": "0a"}))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the lines of a partition's console.
+fn lines_of<'t>(console: &'t str, chains: &[Chain], name: &str) -> impl Iterator<Item = &'t str> {
+    let tag = (chains.len() > 1).then(|| format!("[{name}] "));
+    console.lines().filter(move |line| tag.as_ref().is_none_or(|tag| line.contains(tag)))
+}
+
+/// Every crash is told in the kernel's own words.
+fn judge_words(running: &Running) -> Result<()> {
+    for crash in running.events.all().iter().filter(|event| event.name() == "crash") {
+        ensure!(crash.text("text")?.starts_with("Kernel panic - not syncing: "), "{}", crash.0);
+    }
+    Ok(())
+}
+
+fn judge(running: &Running, chains: &[Chain]) -> Result<()> {
+    judge_words(running)?;
+    let console = running.console.text();
+    for Chain { name, ways, words } in chains {
+        let expected: Vec<&str> = ways.iter().map(|(_, outcome)| *outcome).collect();
+        let found = outcomes(running, name);
+        ensure!(found == expected, "{name}: {found:?} instead of {expected:?}");
+        let says = |text: &str| lines_of(&console, chains, name).any(|line| line.contains(text));
+        for (way, outcome) in *ways {
+            let has_begun = says(&format!(" way {way}"));
+            ensure!(has_begun != is_without_timer(way, outcome), "{name}: {way}: begun is {has_begun}");
+            match *way {
+                "kexec" => ensure!(says("leave: after kexec"), "{name}: no second kernel"),
+                // ACPI offers S5 alone: "mem" is suspend to idle then, and there is no standby.
+                "suspend-freeze" | "suspend-mem" => {
+                    ensure!(says(&format!("leave: woke from {}, status 0", &way[8..])), "{name}: {way} did not sleep");
+                }
+                "suspend-standby" => ensure!(says("leave: woke from standby, status 1"), "{name}: there is a standby"),
+                "crash-kernel" => ensure!(says("leave: a crash kernel runs"), "{name}: no crash kernel"),
+                way if way.starts_with("panic") && *outcome != RESET => {
+                    let parts = ["Part1", "Part2", "Part3"];
+                    let lacking = parts.iter().find(|part| !says(&format!("leave: record Panic#1 {part}")));
+                    ensure!(lacking.is_none() || !words.contains("kmsg_bytes"), "{name}: {lacking:?} of the log is lost");
+                }
+                _ => {}
+            }
+        }
+        ensure!(!says("leave: still here"), "{name}: a way led nowhere");
+    }
+    Ok(())
+}
+
+/// The note of the kernel before it lies in memory too, and readers would fail with it.
+fn after_kexec(bed: Bed) -> Result<()> {
+    const CHAIN: &[Chain] =
+        &[Chain { name: "linux", words: "crashkernel=96M", ways: &[("kexec-panic", PANIC), ("poweroff", "power off")] }];
+    let stage = Stage::set(bed, "after-kexec", CHAIN, "aided")?;
+    let image = stage.folder.join("0.img");
+    let mut running = stage.machine.start()?;
+    let place = format!("transcript in {}", running.folder().display());
+    let complete = running.events.wait_named(LIMIT, "dump_complete").with_context(|| place.clone())?;
+    ensure!(complete.0["vmcoreinfo"] == true, "{}; {place}", complete.0);
+    running.events.send(json!({"command": "poweroff"}))?;
+    judge_words(&running)?;
+    expect_success(running, SHORT_LIMIT)?;
+    let recorded = Dump::open(&image, Access::Read)?.record().crash.clone().context("no crash is recorded")?;
+    ensure!(&*recorded.text == "Kernel panic - not syncing: sysrq triggered crash", "{recorded:?}");
+    let readers = Readers { vmlinux: PathBuf::new(), python: PathBuf::new() };
+    let log = readers.kernel_log(&image)?;
+    ensure!(log.contains("ways.kexec-panic") && log.contains("sysrq triggered crash"), "another kernel's log");
+    std::fs::remove_dir_all(&stage.folder)?;
+    Ok(())
+}
+
+/// Returns what each incarnation of a partition ended with.
+fn outcomes<'a>(running: &'a Running, partition: &'a str) -> Vec<&'a str> {
+    let of_it = running.events.all().iter().filter(|event| event.0["partition"] == partition);
+    of_it
+        .filter_map(|event| match event.name() {
+            "stopped" => event.0["how"].as_str(),
+            "crash" => event.0["reason"].as_str(),
+            _ => None,
+        })
+        .collect()
+}

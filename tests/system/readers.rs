@@ -1,0 +1,93 @@
+//! The tools that people open a dump with, each on a whole image and on a selected dump of a disk with several spaces.
+//!
+//! The guest is Debian's kernel without an initrd, which panics by itself. Its first page is zero, so the first segment has no bytes in
+//! the file: crash(8) refuses such a dump unless the segment has an offset all the same.
+
+use anyhow::{Context, Result, ensure};
+use boot::bed::Bed;
+use boot::demo::readers::{Readers, Selection};
+use boot::dump::{BootLoader, select};
+use boot::events::Event;
+use boot::setup::{Job, Permission, debian, python};
+use boot::volume::{Access, Disk};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use tests::scene::{LIMIT, Play};
+use tests::{Case, plan_machine};
+
+pub const CASES: &[Case] = &[Case {
+    name: "crash_gdb_makedumpfile_drgn_and_readelf_open_whole_and_selected_dumps",
+    beds: &[Bed::Qemu],
+    needs: &[Job::Guest, Job::Readers],
+    run: every_reader,
+}];
+
+/// What the kernel says when it finds no file system.
+const PANIC: &str = "VFS: Unable to mount root fs";
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn every_reader(bed: Bed) -> Result<()> {
+    let folder = Folder(std::env::temp_dir().join(format!("tidepool-readers-{}", std::process::id())));
+    std::fs::create_dir_all(&folder.0)?;
+    let kernel = debian::kernel(Permission::Refuse)?;
+    let places = crash_both(bed, &folder.0, &kernel.vmlinuz())?;
+    let readers =
+        Readers { vmlinux: debian::debug_symbols(&kernel, Permission::Refuse)?, python: python::drgn(Permission::Refuse)? };
+    let release = kernel.package.trim_start_matches("linux-image-");
+    for (image, space) in places {
+        if space > 0 {
+            let left_out = select(&Disk::open(&image, Access::Write)?, space, BootLoader::Keep)?;
+            ensure!(left_out == 0, "{left_out} pages are in no run");
+        }
+        check(&readers, &image, space, release).with_context(|| format!("space {space}"))?;
+    }
+    Ok(())
+}
+
+/// Has two kernels panic; returns the images with their dumps: a whole one, and a space of a disk with two.
+fn crash_both(bed: Bed, folder: &Path, kernel: &Path) -> Result<[(PathBuf, u32); 2]> {
+    let mut text = "[pool]\nmemory = \"280 MiB\"\n[[paging_device]]\nimage = \"whole.img\"\nsize = \"136 MiB\"\n\
+                    [[paging_device]]\nimage = \"shared.img\"\nspaces = [\"137 MiB\", \"137 MiB\"]\n"
+        .to_owned();
+    for name in ["a", "b"] {
+        text += &format!(
+            "[[partition]]\nname = \"{name}\"\nmemory = \"128 MiB\"\nrestart = \"never\"\nkernel = \"{}\"\ncmdline = \"quiet\"\n",
+            kernel.display()
+        );
+    }
+    let mut play = Play::of(&plan_machine(bed, "readers", &text, folder)?)?;
+    let mut whole = |disk: u64| {
+        let complete = |e: &Event| e.name() == "dump_complete" && e.0["disk"] == disk;
+        let earlier = play.running.events.all().iter().find(|e| complete(e)).cloned();
+        earlier.map_or_else(|| play.running.events.wait_for(LIMIT, "a complete dump", complete), Ok)
+    };
+    ensure!(whole(0)?.number("space")? == 0);
+    let space = u32::try_from(whole(1)?.number("space")?)?;
+    play.running.events.send(json!({"command": "poweroff"}))?;
+    tests::expect_success(play.running, LIMIT)?;
+    Ok([(folder.join("whole.img"), 0), (folder.join("shared.img"), space)])
+}
+
+fn check(readers: &Readers, image: &Path, space: u32, release: &str) -> Result<()> {
+    let log = readers.kernel_log(image)?;
+    ensure!(log.contains(PANIC), "makedumpfile found another log: {log}");
+    ensure!(readers.compressed_size(image)? > 1 << 20, "makedumpfile left nothing of the memory");
+    let found = readers.inspect(image)?;
+    ensure!(found["release"] == release && found["panicked"] == "swapper/0", "drgn found {found}");
+    let said = readers.crash(image, "sys\nbt\n")?;
+    ensure!(said.contains(PANIC) && said.contains("mount_block_root"), "crash(8) found {said}");
+    let tidepool = format!("'{}' {}", std::env::current_exe()?.display(), crate::interrupt::AS_TIDEPOOL);
+    let said = readers.gdb(image, Selection::of(space), &tidepool, &["print init_uts_ns.name.release", "backtrace"])?;
+    ensure!(said.contains(release) && said.contains("mount_block_root"), "gdb found {said}");
+    let said = readers.elf(image)?;
+    ensure!(said.contains("CORE") && said.contains(&format!("OSRELEASE={release}")), "readelf and eu-readelf found {said}");
+    Ok(())
+}
