@@ -4,6 +4,7 @@
 //! `TIDEPOOL_TWO_NODES=200` is how many seeded runs there are; `TIDEPOOL_SEED` is the seed of the first one, the others follow it.
 
 use anyhow::{Context, Result, ensure};
+use boot::bed::qemu::TRACE;
 use boot::bed::{Bed, Machine, Running};
 use boot::events::{Event, Polled};
 use kernel::paging::space::claim::{CLAIM_LEN, Claim, Claims, PAGE_LEN};
@@ -17,8 +18,9 @@ use tests::nbd::{Action, Entry, Kind, NbdDisk, Recording, Rule};
 use tests::scenario::Folder;
 use tests::seeded_runs::SeededRuns;
 use tests::several::{Member, Several};
-use tests::twin::judge::{Known, nothing_is_overtaken, tenures};
+use tests::twin::judge::{Known, nothing_is_overtaken, old_owners_keep_away, tenures};
 use tests::twin::plan::{Disturbance, Plan};
+use tests::twin::submitted::{self, Submitted};
 use tests::{Case, plan_machine};
 
 pub const CASES: &[Case] =
@@ -84,7 +86,7 @@ struct Node {
 
 impl Node {
     fn start(name: &'static str, disk: &NbdDisk, machine: &Machine) -> Result<Self> {
-        let mut machine = machine.clone();
+        let mut machine = Machine { trace: submitted::EVENTS, ..machine.clone() };
         machine.disks[0] = disk.serve(name)?;
         Ok(Self { name, running: machine.start()?, passes: Vec::new(), is_out: false, has_lost: false })
     }
@@ -123,6 +125,14 @@ impl Node {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Returns what it has submitted to the disk.
+    fn submitted(&self, disk: &NbdDisk) -> Result<Vec<Submitted>> {
+        let path = self.running.folder().join(TRACE);
+        let trace = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        // A line that the end of the emulator cut off says nothing.
+        submitted::read(self.name, &trace[..trace.rfind('\n').map_or(0, |end| end + 1)], disk.started())
     }
 
     fn passes_since(&self, time: Instant) -> usize {
@@ -258,7 +268,11 @@ impl Pair {
         self.nodes.iter_mut().for_each(|node| node.running.cut_power());
         let log = self.disk.log();
         let known = Known { ending: ending(self.disk.size())?, resumed: self.resumed };
-        let tenures = tenures(&log, &known)?;
+        let submitted: Vec<_> = self.nodes.iter().map(|node| node.submitted(&self.disk)).collect::<Result<_>>()?;
+        let submitted = submitted.concat();
+        submitted::covers(&submitted, &log)?;
+        let tenures = tenures(&log, &known);
+        old_owners_keep_away(&tenures, &submitted, &known)?;
         let lost: Vec<_> = self.nodes.iter().filter(|node| node.has_lost).map(|node| node.name).collect();
         let said = format!("{:?}, pages lost by {lost:?}", tenures.iter().map(|tenure| tenure.node).collect::<Vec<_>>());
         let Some(winner) = winner else { return Ok(format!("{said}, no owner")) };

@@ -128,6 +128,8 @@ pub struct Machine {
     pub host_core: Option<u32>,
     /// A plugin that QEMU loads, with its arguments (QEMU's own emulation only).
     pub plugin: Option<String>,
+    /// Events of QEMU that it writes to [`qemu::TRACE`] in the run's folder, a line each with its time (`qemu-system-x86_64 -trace help`).
+    pub trace: &'static [&'static str],
 }
 
 impl Machine {
@@ -150,6 +152,7 @@ impl Machine {
             echo: Echo::Silent,
             host_core: None,
             plugin: None,
+            trace: &[],
         }
     }
 

@@ -19,6 +19,8 @@ const MAX_CPUS: u32 = kernel::arch::percpu::MAX_CPUS as u32;
 pub const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 /// The stick's name in the run's folder.
 pub(super) const STICK: &str = "stick.img";
+/// Where [`Machine::trace`] is written, in the run's folder.
+pub const TRACE: &str = "trace.log";
 /// Where a value written stops the emulator.
 pub(super) const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
@@ -89,6 +91,10 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     }
     if let Some(plugin) = &machine.plugin {
         add(&["-plugin", plugin]);
+    }
+    if !machine.trace.is_empty() {
+        add(&["-msg", "timestamp=on", "-D", &text(&folder.join(TRACE))]);
+        machine.trace.iter().for_each(|event| add(&["-trace", event]));
     }
     list
 }
@@ -235,6 +241,16 @@ mod tests {
     fn every_disk_is_held_to_its_bandwidth() {
         let list = arguments(&Machine { disk_bandwidth: Some(1 << 20), ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a.contains("throttling.bps-total=1048576,")), "{list:?}");
+    }
+
+    #[test]
+    fn events_are_traced_only_where_asked() {
+        let has_trace = |trace| {
+            let list = arguments(&Machine { trace, ..machine() }, Path::new("run"), [1, 2]);
+            list.windows(2).filter(|pair| pair[0] == "-trace").map(|pair| pair[1].clone()).collect::<Vec<_>>()
+        };
+        assert!(has_trace(&[]).is_empty());
+        assert_eq!(has_trace(&["one", "two"]), ["one", "two"]);
     }
 
     #[test]

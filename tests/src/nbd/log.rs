@@ -4,7 +4,7 @@ use super::protocol::{Failure, Kind, Request};
 use super::rule::Action;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How much of a write is kept in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,16 +47,22 @@ impl Entry {
 pub(super) struct Log {
     recording: Recording,
     start: Instant,
+    started: SystemTime,
     entries: Vec<Entry>,
 }
 
 impl Log {
     pub(super) fn new(recording: Recording) -> Self {
-        Self { recording, start: Instant::now(), entries: Vec::new() }
+        Self { recording, start: Instant::now(), started: SystemTime::now(), entries: Vec::new() }
     }
 
     pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// Returns when the clock was zero.
+    pub(super) fn started(&self) -> SystemTime {
+        self.started
     }
 
     pub(super) fn entries(&self) -> &[Entry] {

@@ -33,7 +33,7 @@ use rule::Rules;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The disk and its ports, which live as long as the process.
 #[derive(Clone, Debug)]
@@ -126,6 +126,11 @@ impl NbdDisk {
     /// Returns how long the server has existed: the clock of the log.
     pub fn now(&self) -> Duration {
         self.state().log.now()
+    }
+
+    /// Returns when the server began: zero of the log's clock.
+    pub fn started(&self) -> SystemTime {
+        self.state().log.started()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

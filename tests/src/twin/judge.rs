@@ -1,27 +1,21 @@
-//! Reads the log of the disk's server: who had the space when, and whether the other one kept away.
+//! Reads what two nodes submitted to their disk and what its server saw: who had the space when, and whether the other one kept away.
 //!
 //! A node *has* the space from its first request for anything but the ending (claims and records): before that it only looks and
-//! claims. From then on no other node may ask for anything, except that
+//! claims. From then on the node that had it before submits nothing, except that
 //!
 //! * a look at the ending is no harm;
-//! * a process that goes on after standing still sends what it had been told to send before: [`GRACE`];
-//! * QEMU's NBD client has [`IN_FLIGHT`] requests under way and keeps the rest of the queue back, so that requests of a slow path may
-//!   arrive late: as many as the queue holds, if that many were unanswered.
+//! * a process that goes on after standing still may have rung a doorbell before: [`GRACE`].
 
+use super::submitted::Submitted;
 use crate::nbd::{Entry, Kind};
 use anyhow::{Result, ensure};
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
 /// How long a process that goes on needs for what its doorbell had rung for.
 pub const GRACE: Duration = Duration::from_millis(300);
-/// Requests that QEMU's NBD client sends before it waits for an answer (`MAX_NBD_REQUESTS`).
-const IN_FLIGHT: usize = 16;
-/// Entries of a disk's queue.
-const QUEUE: usize = 256;
 
-/// What the test knows beside the log.
+/// What the test knows beside the logs.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// Bytes of claims and records.
@@ -35,62 +29,47 @@ pub struct Known {
 pub struct Tenure {
     /// The node.
     pub node: &'static str,
-    /// When it first asked for more than the ending.
+    /// When its first request for more than the ending arrived.
     pub since: Duration,
-}
-
-fn is_look(entry: &Entry, ending: &Range<u64>) -> bool {
-    entry.kind == Kind::Read && ending.start <= entry.bytes.start
 }
 
 /// Whether a start may do this before it has the space: it looks and claims, and looks for its own partitions.
 fn is_beginning(entry: &Entry, claims: &Range<u64>) -> bool {
-    entry.kind == Kind::Read || claims.start <= entry.bytes.start && entry.bytes.end <= claims.end && entry.kind == Kind::Write
+    let is_claim = claims.start <= entry.bytes.start && entry.bytes.end <= claims.end;
+    entry.kind == Kind::Read || is_claim && entry.kind == Kind::Write
 }
 
-/// Returns who had the space, in order. A node that comes back has it twice.
-///
-/// # Errors
-/// Where two nodes had it at a time.
-pub fn tenures(log: &[Entry], known: &Known) -> Result<Vec<Tenure>> {
+/// Returns who had the space, in order, each node once.
+pub fn tenures(log: &[Entry], known: &Known) -> Vec<Tenure> {
     let claims = known.ending.start..known.ending.start + 4096;
     let mut tenures: Vec<Tenure> = Vec::new();
-    let mut late: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, entry) in log.iter().enumerate() {
-        let has_had = tenures.iter().any(|tenure| tenure.node == entry.node);
-        let last = tenures.last().map(|tenure| tenure.node);
-        if last == Some(entry.node) || is_look(entry, &known.ending) {
-            continue;
+    for entry in log.iter().filter(|entry| !is_beginning(entry, &claims)) {
+        if tenures.iter().all(|tenure| tenure.node != entry.node) {
+            tenures.push(Tenure { node: entry.node, since: entry.arrived });
         }
-        if !has_had {
-            if !is_beginning(entry, &claims) {
-                tenures.push(Tenure { node: entry.node, since: entry.arrived });
-            }
-            continue;
-        }
-        let rung_for = known.resumed.is_some_and(|at| entry.arrived >= at && entry.arrived < at + GRACE);
-        let count = late.entry(entry.node).or_default();
-        *count += 1;
-        let is_queued = *count <= QUEUE && was_full(&log[..index], entry.node);
-        ensure!(
-            rung_for || is_queued,
-            "{} asks for {:?} of {:?} at {:?}, although {:?} has the space since {:?}",
-            entry.node,
-            entry.kind,
-            entry.bytes,
-            entry.arrived,
-            last,
-            tenures.last().map(|tenure| tenure.since)
-        );
     }
-    Ok(tenures)
+    tenures
 }
 
-/// Returns whether a node's client was at its limit when the last of these had arrived.
-fn was_full(log: &[Entry], node: &str) -> bool {
-    let Some(now) = log.last().map(|entry| entry.arrived) else { return false };
-    let open = |entry: &&Entry| entry.node == node && entry.answered.is_none_or(|at| at + GRACE > now);
-    log.iter().filter(open).count() >= IN_FLIGHT
+/// No node submits anything to a disk that it had and that another one has now.
+///
+/// # Errors
+/// Names the first request that is too late.
+pub fn old_owners_keep_away(tenures: &[Tenure], submitted: &[Submitted], known: &Known) -> Result<()> {
+    for request in submitted {
+        let Some(had) = tenures.iter().position(|tenure| tenure.node == request.node) else { continue };
+        let Some(next) = tenures.get(had + 1).filter(|next| next.since < request.at) else { continue };
+        let is_look = request.kind == Some(Kind::Read) && known.ending.start <= request.bytes.start;
+        let had_rung = known.resumed.is_some_and(|at| request.at >= at && request.at < at + GRACE);
+        let Submitted { node, at, kind, bytes } = request;
+        ensure!(
+            is_look || had_rung,
+            "{node} submits {kind:?} of {bytes:?} at {at:?}: {} has the space since {:?}",
+            next.node,
+            next.since
+        );
+    }
+    Ok(())
 }
 
 /// Compares what `node` wrote last, byte for byte within `range`, with what is on the disk.
@@ -129,9 +108,13 @@ mod tests {
         Entry { node, kind, bytes, arrived, answered, action: None, failure: None, data: None }
     }
 
+    /// Nothing waits in between: the server sees what is submitted as it is.
     fn judge(entries: &[(&'static str, Kind, u64, u64)]) -> Result<Vec<&'static str>> {
         let log: Vec<_> = entries.iter().map(|&(node, kind, start, ms)| entry(node, kind, start, ms)).collect();
-        Ok(tenures(&log, &KNOWN)?.iter().map(|tenure| tenure.node).collect())
+        let submitted = |by: &Entry| Submitted { node: by.node, at: by.arrived, kind: Some(by.kind), bytes: by.bytes.clone() };
+        let tenures = tenures(&log, &KNOWN);
+        old_owners_keep_away(&tenures, &log.iter().map(submitted).collect::<Vec<_>>(), &KNOWN)?;
+        Ok(tenures.iter().map(|tenure| tenure.node).collect())
     }
 
     #[test]
@@ -139,17 +122,28 @@ mod tests {
         use Kind::{Read, Write};
         assert_eq!(judge(&[("a", Read, 0, 1), ("a", Write, 100_000, 2), ("b", Read, 100_000, 3)]).expect("apart").len(), 0);
         assert_eq!(judge(&[("a", Write, 104_096, 1), ("b", Write, 102_048, 2), ("a", Write, 0, 3)]).expect("apart"), ["a"]);
+        assert_eq!(judge(&[("a", Write, 0, 1), ("b", Write, 0, 2), ("b", Write, 0, 3)]).expect("apart"), ["a", "b"]);
     }
 
     #[test]
     fn a_node_that_goes_on_beside_another_one_is_found() {
-        use Kind::{Read, Write};
+        use Kind::{Flush, Read, Write};
         let [before, after] = [("a", Write, 0, 1), ("b", Write, 104_096, 600)];
         assert!(judge(&[before, after, ("a", Write, 0, 700)]).is_ok(), "its doorbell had rung");
         assert!(judge(&[before, after, ("a", Read, 100_000, 2000)]).is_ok(), "it looks");
         assert!(judge(&[before, after, ("a", Read, 0, 2000)]).is_err());
         assert!(judge(&[before, after, ("a", Write, 0, 2000)]).is_err());
+        assert!(judge(&[before, after, ("a", Flush, 0, 2000)]).is_err());
         assert!(judge(&[before, after, ("a", Write, 100_000, 2000)]).is_err(), "it beats");
+    }
+
+    #[test]
+    fn what_was_submitted_before_may_arrive_at_any_time() {
+        let log = [entry("a", Kind::Write, 0, 1), entry("b", Kind::Write, 0, 2000), entry("a", Kind::Write, 0, 9000)];
+        let submitted = |ms| [Submitted { node: "a", at: MS(ms), kind: Some(Kind::Write), bytes: 0..512 }];
+        let tenures = tenures(&log, &KNOWN);
+        assert!(old_owners_keep_away(&tenures, &submitted(1999), &KNOWN).is_ok());
+        assert!(old_owners_keep_away(&tenures, &submitted(2001), &KNOWN).is_err());
     }
 
     #[test]

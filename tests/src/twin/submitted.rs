@@ -1,0 +1,142 @@
+//! What a node has submitted to its disk: what its QEMU took from the disk's queue, as QEMU's own trace tells.
+//!
+//! ```text
+//!   node ── ring, doorbell ──> QEMU takes it (here) ── its NBD client, 16 at a time ──> server (`nbd::Entry`)
+//! ```
+//!
+//! QEMU takes all that is in the ring as soon as it hears the doorbell. What the server sees may be much later: behind 16 unanswered
+//! requests QEMU keeps the others back. So this is the place that tells what the node did itself.
+
+use crate::nbd::{Entry, Kind};
+use anyhow::{Context, Result, ensure};
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
+/// What QEMU has to trace: requests taken from a queue, and what those are that read or write. (It has no event for the others.)
+pub const EVENTS: &[&str] = &["virtqueue_pop", "virtio_blk_handle_read", "virtio_blk_handle_write"];
+const SECTOR: u64 = 512;
+
+/// A request that a node has submitted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Submitted {
+    /// The node.
+    pub node: &'static str,
+    /// When its emulator took it, by the server's clock.
+    pub at: Duration,
+    /// Whether it reads or writes; `None` for all others (flushes, zeroes).
+    pub kind: Option<Kind>,
+    /// Bytes of the disk, where it reads or writes.
+    pub bytes: Range<u64>,
+}
+
+/// Reads the trace of `node`, whose lines are `PID@SECONDS.MICROSECONDS:EVENT NAME VALUE …`.
+///
+/// # Errors
+/// Names the line that is none of those.
+pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<Submitted>> {
+    let started = started.duration_since(SystemTime::UNIX_EPOCH)?;
+    let mut list: Vec<Submitted> = Vec::new();
+    for line in trace.lines() {
+        let wrong = || format!("no line of a trace: {line}");
+        let (time, event) = line.split_once('@').and_then(|(_, rest)| rest.split_once(':')).with_context(wrong)?;
+        let kind = match event.split(' ').next() {
+            Some("virtqueue_pop") => {
+                let at = clock(time).with_context(wrong)?.saturating_sub(started);
+                list.push(Submitted { node, at, kind: None, bytes: 0..0 });
+                continue;
+            }
+            Some("virtio_blk_handle_read") => Kind::Read,
+            Some("virtio_blk_handle_write") => Kind::Write,
+            _ => continue,
+        };
+        let number = |name| value(event, name).with_context(wrong);
+        let (start, len) = (number("sector")? * SECTOR, number("nsectors")? * SECTOR);
+        let last = list.last_mut().with_context(wrong)?;
+        (last.kind, last.bytes) = (Some(kind), start..start + len);
+    }
+    Ok(list)
+}
+
+/// Every write that the server had from a node lies within what the node has submitted until then: else the trace says nothing.
+///
+/// # Errors
+/// Names the first write that does not.
+pub fn covers(submitted: &[Submitted], log: &[Entry]) -> Result<()> {
+    /// What the two clocks may differ by.
+    const CLOCKS: Duration = Duration::from_millis(100);
+    for entry in log.iter().filter(|entry| entry.kind == Kind::Write) {
+        let may_be = |by: &&Submitted| by.node == entry.node && by.kind == Some(Kind::Write) && by.at <= entry.arrived + CLOCKS;
+        let mut parts: Vec<_> = submitted.iter().filter(may_be).map(|by| by.bytes.clone()).collect();
+        parts.sort_by_key(|part| part.start);
+        let mut at = entry.bytes.start;
+        for part in parts.iter().filter(|part| part.end > entry.bytes.start) {
+            if part.start > at {
+                break;
+            }
+            at = at.max(part.end);
+        }
+        let (node, bytes) = (entry.node, &entry.bytes);
+        ensure!(
+            at >= bytes.end,
+            "{node} has a write of {bytes:?} at {:?} of which its emulator's trace knows nothing",
+            entry.arrived
+        );
+    }
+    Ok(())
+}
+
+fn clock(text: &str) -> Option<Duration> {
+    let (seconds, micros) = text.split_once('.')?;
+    Some(Duration::new(seconds.parse().ok()?, 0) + Duration::from_micros(micros.parse().ok()?))
+}
+
+fn value(event: &str, name: &str) -> Option<u64> {
+    let mut words = event.split(' ').skip_while(|word| *word != name);
+    words.nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "\
+74@1000.250000:virtqueue_pop vq 0x7f elem 0x55 in_num 2 out_num 1
+74@1000.250009:virtio_blk_handle_read vdev 0x55 req 0x56 sector 3 nsectors 1
+74@1000.500000:virtqueue_pop vq 0x7f elem 0x55 in_num 1 out_num 1
+74@1000.750000:virtqueue_pop vq 0x7f elem 0x55 in_num 1 out_num 2
+74@1000.750001:virtio_blk_handle_write vdev 0x55 req 0x56 sector 8 nsectors 8
+";
+
+    fn submitted() -> Vec<Submitted> {
+        read("a", TRACE, SystemTime::UNIX_EPOCH + Duration::from_secs(1000)).expect("a trace")
+    }
+
+    #[test]
+    fn a_trace_is_a_list_of_requests() {
+        let of = |ms, kind, bytes| Submitted { node: "a", at: Duration::from_millis(ms), kind, bytes };
+        let expected = [of(250, Some(Kind::Read), 1536..2048), of(500, None, 0..0), of(750, Some(Kind::Write), 4096..8192)];
+        assert_eq!(submitted(), expected);
+        for wrong in ["no time", "74@1.5:virtio_blk_handle_read vdev 0x55 req 0x56 sector 3 nsectors 1", "74@x:virtqueue_pop vq"]
+        {
+            assert!(read("a", wrong, SystemTime::UNIX_EPOCH).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_no_trace_knows_is_found() {
+        let write = |start, end, ms| Entry {
+            node: "a",
+            kind: Kind::Write,
+            bytes: start..end,
+            arrived: Duration::from_millis(ms),
+            answered: None,
+            action: None,
+            failure: None,
+            data: None,
+        };
+        assert!(covers(&submitted(), &[write(4096, 8192, 751), write(5120, 6144, 9000)]).is_ok());
+        assert!(covers(&submitted(), &[write(4096, 8704, 751)]).is_err(), "more than was submitted");
+        assert!(covers(&submitted(), &[write(1536, 2048, 751)]).is_err(), "a read");
+        assert!(covers(&submitted(), &[write(4096, 8192, 600)]).is_err(), "before");
+    }
+}
