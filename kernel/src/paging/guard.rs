@@ -1,9 +1,10 @@
 //! What an object gets whose pages cannot be written: no more frames than its share of the pool, so that others keep theirs.
 //!
 //! ```text
-//!   a write fails, the disk is dead ──> Failing ─┐            ┌ below its share: frames as ever
-//!   the disk has answered nothing ────> Stuck ───┤ guarded ───┤ at its share: its faulters wait
-//!   a write goes well ───────────────────────────┘ free       └ Failing, and waited for PATIENCE_NS: Loss::Unwritable
+//!   a write fails, the disk is dead ──> Failing ──┐            ┌ below its share: frames as ever
+//!   the disk has answered nothing ────> Stuck ────┤ guarded ───┤ at its share: its faulters wait
+//!   its space is being prepared ──────> Expected ─┤            └ Failing, and waited for PATIENCE_NS: Loss::Unwritable
+//!   a write goes well, it has a store ────────────┘ free
 //! ```
 //!
 //! The share is by logical size, as the published rules have it: of two equals each gets half. What an object has above its share
@@ -32,12 +33,28 @@ pub(super) enum Guard {
     Failing(DiskError),
     /// The disk has answered nothing for a while.
     Stuck,
+    /// It has no store yet, and one is being prepared.
+    Expected,
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Lets the next fault look before it takes a frame, or not.
     pub(super) fn set_gate(&self, state: &mut State<P>) {
         self.gate.store(state.credits.total() > 0 || state.guarded > 0, Release);
+    }
+
+    /// Says of an attached object whether a store is being prepared for it, or puts that right. Until the object has it
+    /// ([`Pager::give_store`]) it gets no more frames than its share, and where it starves it waits.
+    pub fn expect_store(&self, id: ObjectId, is_expected: bool) {
+        let mut state = self.locked();
+        let Some(slot) = state.slots.get_mut(id) else { return };
+        let before = slot.guard;
+        if matches!(before, None | Some(Guard::Expected)) {
+            slot.guard = (is_expected && slot.store.is_none()).then_some(Guard::Expected);
+            if slot.guard != before {
+                self.count_guarded(&mut state);
+            }
+        }
     }
 
     /// Counts the guarded objects again.
@@ -108,14 +125,16 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Returns whether an object whose disk does not answer keeps more than its share, or a dump image on such a disk keeps frames: the
-    /// disk's time-out decides on it.
-    pub(super) fn waits_for_time_out(&self, state: &State<P>) -> bool {
+    /// Returns whether frames will come, or a time-out decides on them: an object whose disk does not answer, or whose store is being
+    /// prepared, starves itself or keeps more than its share; or a dump image on such a disk keeps frames.
+    pub(super) fn frames_may_come(&self, state: &State<P>) -> bool {
+        let hungry = self.hungry.load(Relaxed);
+        let starves = |slot: &Slot| hungry & super::hungry_bit(slot.object.id()) != 0;
         let holds = |slot: &Slot| match slot.is_image() {
             true => self.ground.frames.owned_by(slot.object.id()) > 0,
-            false => self.is_blocked(state, slot.object.id()),
+            false => starves(slot) || self.is_blocked(state, slot.object.id()),
         };
-        state.slots.iter().any(|slot| slot.guard == Some(Guard::Stuck) && holds(slot))
+        state.slots.iter().any(|slot| matches!(slot.guard, Some(Guard::Stuck | Guard::Expected)) && holds(slot))
     }
 
     /// Somebody starves: has a partition crash that keeps more than its share because its disk fails; returns whether there is one.

@@ -188,7 +188,9 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     /// [`AttachError`]: the store does not fit the object, or the object is not attached.
     pub fn give_store(&self, id: ObjectId, store: Store) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
-        self.locked().slots.give_store(id, store, &infos)
+        self.locked().slots.give_store(id, store, &infos)?;
+        self.expect_store(id, false);
+        Ok(())
     }
 
     /// Lets go of an object. Starts nothing new for it from the first call on.

@@ -159,7 +159,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             // Rather no promise than nobody who goes on.
             if state.credits.total() > 0 {
                 self.end_all_promises(state);
-            } else if self.end_unwritable(state) || self.waits_for_time_out(state) {
+            } else if self.end_unwritable(state) || self.frames_may_come(state) {
                 // Its frames come free when it has crashed.
                 state.reclaim.starving_since = None;
                 return;

@@ -120,3 +120,80 @@ fn an_object_that_has_more_than_its_share_goes_when_another_starves() {
     }
     assert!(ended, "nobody was told");
 }
+
+/// An object without a store, and a neighbour that has all that it wants; both write until they wait or are refused.
+fn without_store() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
+    let mut rig = Machine { frames: FRAMES, ..Machine::default() }.start();
+    let (late, good) = (rig.bare_object(2 * FRAMES), rig.object_on(1, FRAMES, 0));
+    rig.pager.attach(late.clone(), None).unwrap();
+    (0..FRAMES / 4).for_each(|index| rig.write(&good, index, u64::from(index) + 1));
+    (rig, late, good)
+}
+
+/// Polls for so long; returns what the object's fault is told in the end.
+fn wait(rig: &mut Rig, object: &MemoryObject, from: u32, ns: u64) -> Fault {
+    let end = rig.now + ns;
+    while rig.now < end {
+        if let lost @ Fault::Lost(_) = grow(rig, object, from) {
+            return lost;
+        }
+        rig.poll();
+    }
+    grow(rig, object, from)
+}
+
+#[test]
+fn an_object_whose_store_is_being_prepared_waits_for_it() {
+    let (mut rig, late, good) = without_store();
+    rig.pager.expect_store(late.id(), true);
+    assert!(matches!(wait(&mut rig, &late, 0, 30 * SECOND), Fault::Wait(_)));
+    assert!(rig.frames.owned_by(late.id()) <= FRAMES * 2 / 3 + 1, "it has its share at most");
+    (0..FRAMES / 4).for_each(|index| assert_eq!(rig.read(&good, index), u64::from(index) + 1));
+    rig.pager.give_store(late.id(), Store { disk: 0, blocks: BLOCKS }).unwrap();
+    (0..2 * FRAMES).for_each(|index| rig.write(&late, index, u64::from(index) + 9));
+    (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&late, index), u64::from(index) + 9));
+}
+
+#[test]
+fn an_object_that_will_have_no_store_does_not_wait() {
+    for was_expected in [false, true] {
+        let (mut rig, late, _) = without_store();
+        if was_expected {
+            rig.pager.expect_store(late.id(), true);
+            assert!(matches!(wait(&mut rig, &late, 0, 5 * SECOND), Fault::Wait(_)));
+            rig.pager.expect_store(late.id(), false);
+        }
+        assert_eq!(wait(&mut rig, &late, 0, 5 * SECOND), Fault::Lost(Loss::NoFrames));
+    }
+}
+
+/// An object that is alone on a machine where other things have a few frames, so that it never has the whole of its share.
+fn alone(store: Option<Store>) -> (Rig, Arc<MemoryObject>) {
+    let rig = Machine { frames: FRAMES, ..Machine::default() }.start();
+    let object = rig.bare_object(2 * FRAMES);
+    rig.pager.attach(object.clone(), store).unwrap();
+    assert!((0..8).all(|_| rig.frames.alloc().is_some()));
+    (rig, object)
+}
+
+const BLOCKS: BlockMap = BlockMap { data_start: 0, pages: 2 * FRAMES };
+
+#[test]
+fn one_that_is_alone_waits_for_its_store() {
+    let (mut rig, object) = alone(None);
+    rig.pager.expect_store(object.id(), true);
+    assert!(matches!(wait(&mut rig, &object, 0, 20 * SECOND), Fault::Wait(_)));
+    rig.pager.give_store(object.id(), Store { disk: 0, blocks: BLOCKS }).unwrap();
+    (0..2 * FRAMES).for_each(|index| rig.write(&object, index, 5));
+    (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&object, index), 5));
+}
+
+#[test]
+fn one_that_is_alone_waits_for_its_silent_disk() {
+    let (mut rig, object) = alone(Some(Store { disk: 0, blocks: BLOCKS }));
+    rig.disk.inner().pace = Pace::Held;
+    assert!(matches!(wait(&mut rig, &object, 0, 20 * SECOND), Fault::Wait(_)), "the disk's time-out decides");
+    rig.disk.inner().pace = Pace::Prompt;
+    (0..2 * FRAMES).for_each(|index| rig.write(&object, index, 5));
+    (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&object, index), 5));
+}

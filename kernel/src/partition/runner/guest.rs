@@ -85,7 +85,7 @@ impl Runner {
     }
 
     /// Returns when the runner has to be stepped whatever the guest waits for.
-    fn next_duty(&self) -> Option<u64> {
+    pub(super) fn next_duty(&self) -> Option<u64> {
         // Memory that waits for its store cannot give a frame, so that its own faults could wait for ever.
         let store = (self.backing == Backing::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
         // Time that it waits for a page is not its own.

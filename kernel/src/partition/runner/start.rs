@@ -88,6 +88,14 @@ impl Runner {
                 }
             }
         }
+        self.tell_of_store(node);
+    }
+
+    /// Tells the pager whether the memory will have a store.
+    fn tell_of_store(&self, node: &'static Node) {
+        if let Some(object) = &self.object {
+            node.pager.expect_store(object.id(), self.backing == Backing::Awaited && self.space.is_some());
+        }
     }
 
     /// Begins an incarnation: empty memory, devices after reset, a plan to load the kernel.
@@ -110,6 +118,7 @@ impl Runner {
         if node.pager.attach_on(object.clone(), store, Terms::of_partition(self.index)).is_err() {
             return self.fail(node, "the paging space does not fit the partition");
         }
+        self.tell_of_store(node);
         let plan = match self.plan(node) {
             Ok(plan) => plan,
             Err(error) => return self.fail(node, &format!("{error}")),
@@ -162,7 +171,7 @@ impl Runner {
                 Next::Onward
             }
             Err(GuestAccess::NotResident(_)) if object.ready(ticket) => Next::Again,
-            Err(GuestAccess::NotResident(_)) => Next::Wait(WaitFor::Page(object.clone(), ticket), None),
+            Err(GuestAccess::NotResident(_)) => Next::Wait(WaitFor::Page(object.clone(), ticket), self.next_duty()),
             Err(GuestAccess::Lost(gpa)) => self.crash(node, Reason::PageLost(gpa.as_u64())),
             Err(GuestAccess::Unwritable(gpa)) => self.crash(node, Reason::Unwritable(gpa.as_u64())),
             Err(GuestAccess::NotRam(gpa)) => {
