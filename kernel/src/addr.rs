@@ -7,9 +7,9 @@
 //! | [`Gpa`] / [`Gfn`] | guest physical | byte / 4 KiB page |
 //! | [`Gva`] | guest linear | byte |
 //!
-//! Invariants: there is no conversion between spaces here. `Gpa -> Hfn` is the second-level
-//! table's business (`mm`), `Hpa -> Hva` the direct map's (`arch`), `Gva -> Gpa` a guest table
-//! walk's. Arithmetic that can overflow is checked and says so in its type.
+//! Invariants: there is no conversion between spaces here. `mm` converts `Gpa -> Hfn` by the
+//! second-level table, `arch` converts `Hpa -> Hva` by the direct map, and a guest table walk
+//! converts `Gva -> Gpa`. Arithmetic that can overflow is checked, and its type says so.
 
 /// Bytes in a page, frame or block.
 pub const PAGE_SIZE: u64 = 4096;
@@ -34,7 +34,7 @@ macro_rules! address {
             pub const fn as_u64(self) -> u64 {
                 self.0
             }
-            /// Adds `bytes`, or `None` where that leaves the 64-bit space.
+            /// Adds `bytes`; `None` if the sum exceeds 64 bits.
             #[inline]
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {
                 match self.0.checked_add(bytes) {
@@ -84,13 +84,13 @@ macro_rules! frame_number {
             ///
             /// # Panics
             /// If the number is beyond the 52 bits of a physical address (our bug: numbers are
-            /// checked where they enter).
+            /// checked on entry).
             #[inline]
             pub const fn base(self) -> $address {
                 assert!(self.0 < 1 << (52 - PAGE_SHIFT), "frame number beyond 52 address bits");
                 $address::new(self.0 << PAGE_SHIFT)
             }
-            /// Adds `count` pages, or `None` on overflow.
+            /// Adds `count` pages; `None` on overflow.
             #[inline]
             pub const fn checked_add(self, count: u64) -> Option<Self> {
                 match self.0.checked_add(count) {
@@ -135,8 +135,8 @@ frame_number!(
     Gfn of Gpa
 );
 
-/// A page of a guest's RAM counted without holes: the n-th RAM page, which has block `n` of the
-/// paging space (the direct map of a paging space).
+/// A page of a guest's RAM, counted without holes: the n-th RAM page, which has block `n` of the
+/// paging space.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]
 pub struct PageIndex(pub u32);

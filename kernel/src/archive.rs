@@ -1,17 +1,18 @@
-//! The boot archive: one tar file that holds everything the hypervisor was given, by name.
+//! The boot archive: one tar file with all modules for the hypervisor, by name.
 //!
-//! One, because PVH hands over one module. The host command writes it; it is checked once, here, and then read in place.
+//! It is one file because PVH hands over one module. The host command writes it. Its structure is
+//! checked once, here, and it is then read in place.
 
 use core::fmt;
 use tar_no_std::TarArchiveRef;
 
-/// The modules in memory. Whoever parses their contents trusts nothing in them.
+/// The modules in memory. Their contents are not trusted; each parser checks its own.
 #[derive(Clone, Copy)]
 pub struct BootArchive {
     bytes: &'static [u8],
 }
 
-/// The archive is not a whole tar file; the text says where.
+/// The archive is not a complete tar file; the text gives the position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArchiveError(tar_no_std::CorruptDataError);
 
@@ -22,29 +23,29 @@ impl fmt::Display for ArchiveError {
 }
 
 impl BootArchive {
-    /// Name of the module that holds the host command's word: bytes that no other start is given.
+    /// Name of the module that holds the host command's word: bytes unique to this start.
     pub const WORD: &'static str = "word";
 
     /// Checks the archive's structure.
     ///
     /// # Errors
-    /// [`ArchiveError`] where it is not a whole tar file.
+    /// [`ArchiveError`] if it is not a complete tar file.
     pub fn new(bytes: &'static [u8]) -> Result<Self, ArchiveError> {
         TarArchiveRef::new(bytes).map(|_| Self { bytes }).map_err(ArchiveError)
     }
 
-    /// Returns the contents of the module called `name`.
+    /// Returns the contents of the module called `name`; `None` if there is none.
     pub fn module(&self, name: &str) -> Option<&'static [u8]> {
         let archive = TarArchiveRef::new(self.bytes).ok()?;
         archive.entries().find(|entry| entry.filename().as_str() == Ok(name)).map(|entry| entry.data())
     }
 
-    /// Returns how many modules there are.
+    /// Returns the number of modules.
     pub fn len(&self) -> usize {
         TarArchiveRef::new(self.bytes).map_or(0, |archive| archive.entries().count())
     }
 
-    /// Returns whether there is none.
+    /// Returns whether there are no modules.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

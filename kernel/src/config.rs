@@ -1,8 +1,9 @@
 //! The configuration as the host command compiles it and the hypervisor reads it.
 //!
-//! People write TOML; the host command checks it, names file, line and key of what is wrong, and
-//! puts the result into the boot archive as the module `config`: 4 bytes [`MAGIC`], 4 bytes length of the rest,
-//! then postcard. The two sides are always built together; [`VERSION`] catches a stale archive.
+//! People write TOML. The host command checks it, reports errors with file, line and key, and puts
+//! the result into the boot archive as the module `config`: 4 bytes [`MAGIC`], 4 bytes length of
+//! the rest, then postcard. Both sides are always built together; [`VERSION`] detects a stale
+//! archive.
 
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
@@ -14,24 +15,24 @@ pub const VERSION: u32 = 1;
 /// Name of the module in the boot archive.
 pub const MODULE: &str = "config";
 
-/// Bytes of a partition's name at most.
+/// Most bytes of a partition's name.
 pub const MAX_NAME: usize = 31;
 
-/// Names of the measurements that can stand in [`Config::self_tests`].
+/// Names of the measurements allowed in [`Config::self_tests`].
 pub const SELF_TESTS: &[&str] = &["pager", "raw-disk"];
 
-/// Everything the hypervisor is told at its start.
+/// The hypervisor's configuration at its start.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// [`VERSION`].
     pub version: u32,
     /// Bytes of the pool that all partitions share.
     pub pool_bytes: u64,
-    /// Memory-backed paging devices to make (machines without virtio-blk), bytes each.
+    /// Sizes in bytes of memory-backed paging devices to make (for machines without virtio-blk).
     pub memory_disks: Vec<u64>,
-    /// How long a disk may take for an answer before it is written off, nanoseconds.
+    /// Nanoseconds after which a disk that does not answer a request is written off.
     pub disk_timeout_ns: u64,
-    /// What to run.
+    /// The partitions to run.
     pub partitions: Vec<Partition>,
     /// What to do after the last partition has stopped.
     pub at_end: AtEnd,
@@ -39,13 +40,13 @@ pub struct Config {
     pub self_tests: Vec<String>,
 }
 
-/// How long a disk may take for an answer where the configuration says nothing, nanoseconds.
+/// Default of [`Config::disk_timeout_ns`].
 pub const DISK_TIMEOUT_NS: u64 = 30_000_000_000;
 
-/// What the machine does when nothing runs any more.
+/// What the machine does when no partition runs any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum AtEnd {
-    /// Stays, with console and events.
+    /// Stays up, with console and events.
     Stay,
     /// Stops the emulator.
     PowerOff,
@@ -58,7 +59,7 @@ pub struct Partition {
     pub name: String,
     /// Bytes of logical memory, a multiple of 4 KiB.
     pub memory_bytes: u64,
-    /// How the kernel starts.
+    /// The kernel to start.
     pub kernel: Kernel,
     /// Kernel command line.
     pub cmdline: String,
@@ -68,27 +69,28 @@ pub struct Partition {
     pub dump_bound: Option<DumpBound>,
     /// When a crashed partition restarts.
     pub restart: Restart,
-    /// Nanoseconds after which a guest without a sign of life is taken for hung; `None`: never.
+    /// Nanoseconds after which a guest without a sign of life counts as hung; `None`: never.
     pub hang_timeout_ns: Option<u64>,
     /// How often it restarts after crashes; `None`: every time.
     pub restart_limit: Option<RestartLimit>,
     /// Bytes that must be free before a threshold restart; `None`: the smaller of 64 MiB and a quarter of the memory.
     pub boot_memory_bytes: Option<u64>,
-    /// Where its console's output goes besides the first serial line.
+    /// Destination of its console's output besides the first serial line.
     pub console: ConsoleRoute,
 }
 
-/// Where a partition's console goes besides the first serial line.
+/// Destination of a partition's console output besides the first serial line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum ConsoleRoute {
-    /// Nowhere.
+    /// None.
     #[default]
     Screen,
     /// Into the event stream as well, byte for byte.
     Programs,
 }
 
-/// Modules of the boot archive that make a bootable kernel; the format is recognised by its content.
+/// Modules of the boot archive that form a bootable kernel; the format is recognised by its
+/// content.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Kernel {
     /// Name of the kernel's module: a bzImage or an ELF64 with a PVH note.
@@ -109,18 +111,18 @@ pub enum DumpPolicy {
 /// How many dumps of a partition are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DumpBound {
-    /// Dumps, at least one.
+    /// Most dumps, at least one.
     pub most: u32,
-    /// What a crash leads to where so many are kept.
+    /// Consequence of a crash when that many are kept.
     pub when_full: WhenFull,
 }
 
-/// What a crash leads to where as many dumps are kept as may be.
+/// Consequence of a crash when the limit of dumps is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum WhenFull {
     /// The partition restarts without a dump.
     Skip,
-    /// The oldest dump goes when the new one is promised.
+    /// The oldest dump is dropped when the new one is promised.
     DropOldest,
 }
 
@@ -135,15 +137,15 @@ pub enum Restart {
     Never,
 }
 
-/// Restarts that a [`RestartLimit`] can count at most.
+/// Most restarts that a [`RestartLimit`] can count.
 pub const MAX_RESTARTS: usize = 64;
 
 /// How often a partition restarts after crashes before it stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RestartLimit {
-    /// Restarts, at most [`MAX_RESTARTS`].
+    /// Number of restarts, at most [`MAX_RESTARTS`].
     pub restarts: u32,
-    /// In how many nanoseconds.
+    /// Within this many nanoseconds.
     pub time_ns: u64,
 }
 
@@ -158,7 +160,7 @@ pub enum ConfigError {
     Encoding,
     /// Another [`VERSION`].
     Version(u32),
-    /// A partition's name is empty, longer than [`MAX_NAME`], or another partition's too.
+    /// A partition's name is empty, longer than [`MAX_NAME`], or used twice.
     Name,
 }
 
@@ -188,7 +190,7 @@ impl Config {
     /// Decodes a module.
     ///
     /// # Errors
-    /// [`ConfigError`] says what is wrong; nothing is trusted before.
+    /// [`ConfigError`]: the fault. No field is used before all checks have passed.
     pub fn from_module(module: &[u8]) -> Result<Self, ConfigError> {
         let (magic, rest) = module.split_first_chunk::<4>().ok_or(ConfigError::Truncated)?;
         if *magic != MAGIC {
@@ -204,7 +206,8 @@ impl Config {
         if config.has_own_names() { Ok(config) } else { Err(ConfigError::Name) }
     }
 
-    /// Returns whether each partition can be told from the others by its name, in events, commands and records.
+    /// Returns whether all partitions have valid and distinct names, which identify them in events,
+    /// commands and records.
     fn has_own_names(&self) -> bool {
         let names = self.partitions.iter().map(|partition| partition.name.as_str());
         let fits = |name: &str| (1..=MAX_NAME).contains(&name.len());

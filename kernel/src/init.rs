@@ -1,4 +1,4 @@
-//! Start-up: what comes up in which order, on the bare machine only.
+//! Start-up: initialises all parts in order, on the bare machine only.
 //!
 //! Options on the command line: `log=error|warn|info|debug|trace`, `selftest=...` (see `init::selftest`).
 // UNSAFETY: takes over the memory that the boot stub hands out.
@@ -30,7 +30,8 @@ pub fn kmain(handover: Handover) -> ! {
         error!("this CPU lacks {feature}");
         exit::power_off(ExitCode::Failure);
     }
-    // SAFETY: the stub maps all usable regions and keeps what is in use out of them; this is the only call.
+    // SAFETY: the stub maps all usable regions and excludes memory in use from them; this is the
+    // only call.
     let mut memory = unsafe { PhysicalMemory::new(&handover.boot_info.memory_regions) };
     memory.make_heap();
     info!("memory: {} MiB usable, command line `{}`", memory.usable_total() >> 20, handover.command_line);
@@ -68,10 +69,11 @@ fn self_test(name: &str, handover: &Handover, memory: &mut PhysicalMemory) -> ! 
     exit::power_off(ExitCode::Success)
 }
 
-/// Finds the boot archive; without one there is nothing to run, which is not yet an error here.
+/// Finds the boot archive. Without one there is nothing to run, but that is not yet an error here.
 fn boot_archive(info: &BootInfo) -> Option<BootArchive> {
     let (address, len) = (info.ramdisk_addr.into_option()?, info.ramdisk_len as usize);
-    // SAFETY: the stub reserves the module and gives its address in the direct map; nobody writes it.
+    // SAFETY: the stub reserves the module and gives its address in the direct map; the module is
+    // never written.
     let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, len) };
     let archive = BootArchive::new(bytes).inspect_err(|error| error!("{error}")).ok()?;
     info!("boot archive: {} modules, {} KiB", archive.len(), len >> 10);
@@ -87,7 +89,7 @@ fn option<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
     command_line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// What a further CPU does.
+/// Loop of each further CPU.
 fn cpu_main(_: CpuId) -> ! {
     loop {
         interrupts::idle(None);

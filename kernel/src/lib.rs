@@ -1,8 +1,9 @@
 //! Tidepool, a bare-metal type-1 micro-hypervisor for x86_64.
 //!
-//! Partitions share a pool of memory smaller than what they were promised; what does not fit is paged to
-//! virtio-blk disks; a partition that crashes leaves its memory there as its dump and runs again
-//! meanwhile. `docs/architecture.md` has the picture; calls go downward only:
+//! Partitions share a pool of memory that is smaller than the sum of their logical memory. Pages
+//! that do not fit are paged to virtio-blk disks. A partition that crashes leaves its memory there
+//! as its dump, and runs again meanwhile. For an overview see `docs/architecture.md`; calls go
+//! downward only:
 //!
 //! ```text
 //! console, partition, dump ──> paging, pool ──> mm, block ──> virt ──> arch

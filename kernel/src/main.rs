@@ -1,4 +1,4 @@
-//! The hypervisor's binary: nothing but the hand-over from the boot stub to the library.
+//! The hypervisor's binary: only the hand-over from the boot stub to the library.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]

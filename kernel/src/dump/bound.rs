@@ -1,28 +1,29 @@
-//! How many dumps of a partition are kept: what `dumps` and `when_full` ask for.
+//! Decides whether a partition keeps another dump: the configuration's `dumps` and `when_full`.
 
 use crate::config::{DumpBound, WhenFull};
 
-/// The dumps of one partition.
+/// Counts of one partition's dumps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DumpCensus {
-    /// Those that no task writes any more, also on spaces that are out of use for now.
+    /// Dumps that no task writes any more, including those on spaces that are out of use for now.
     pub kept: u32,
-    /// Of these, those that may be dropped for a newer one: COMPLETE or PARTIAL, and not selected.
+    /// Of these, the dumps that may be dropped for a newer one: COMPLETE or PARTIAL, and not
+    /// selected.
     pub droppable: u32,
-    /// Those on their way, whose record says DRAINING on the disk.
+    /// Dumps being written whose record says DRAINING on the disk.
     pub promised: u32,
-    /// Those on their way before that: a power cut may leave nothing of them.
+    /// Dumps being written whose record does not yet: a power cut may leave nothing of them.
     pub unpromised: u32,
 }
 
 impl DumpCensus {
-    /// Returns how many there are.
+    /// Returns their sum.
     pub const fn all(&self) -> u32 {
         self.kept + self.promised + self.unpromised
     }
 }
 
-/// What a crash leads to.
+/// Consequence of a crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AtCrash {
     /// A dump.
@@ -36,7 +37,7 @@ pub const fn at_crash(bound: DumpBound, census: &DumpCensus) -> AtCrash {
     let has_room = census.all() < bound.most;
     let makes_room = match bound.when_full {
         WhenFull::Skip => false,
-        // Each dump that is not promised yet has one of them to itself.
+        // Each unpromised dump will itself replace one of the droppable ones.
         WhenFull::DropOldest => census.droppable > census.unpromised,
     };
     if has_room || makes_room { AtCrash::Dump } else { AtCrash::Skip }

@@ -1,15 +1,16 @@
-//! What is written around the blocks of a dump, produced as byte streams in pieces of any size.
+//! The metadata around the blocks of a dump, produced as byte streams in pieces of any size.
 //!
-//! | stream | goes to | made from |
+//! | stream | position | content |
 //! |---|---|---|
-//! | [`Headers`] | byte 0 | ELF header, note segment, one PT_LOAD a run, section header 0 if there are many |
+//! | [`Headers`] | byte 0 | ELF header, note segment, a PT_LOAD per run, section header 0 if many |
 //! | [`Checksums`] | `Layout::checksums` | CRC32C of each final block, 0 elsewhere |
 //!
 //! The bitmap is written a window at a time ([`super::window`]).
 //!
-//! A stream keeps only a cursor, so describing a dump of any size takes a buffer of a few KiB and can stop at
-//! any point to let something else run. Pages without a table are one look together, so a dump costs what the guest has
-//! touched and not what it was promised. Pure: the pages come through [`CorePages`].
+//! A stream keeps only a cursor. So describing a dump of any size takes a buffer of a few KiB, and
+//! can stop at any point to let other work run. All pages under a missing table cost one lookup, so
+//! the cost follows the memory that the guest has touched, not its logical size. Pure: the pages
+//! come through [`CorePages`].
 
 use super::elf::{
     self, Content, CorePage, LoadBuilder, PHDR_OFFSET, PHDR_SIZE, SHDR_SIZE, encode_count_shdr, encode_ehdr, encode_note_phdr,
@@ -17,41 +18,43 @@ use super::elf::{
 use crate::addr::{Gfn, PageIndex};
 use crate::paging::space::Layout;
 
-/// A dump's pages as far as they are final.
+/// A dump's pages, as far as they are final.
 pub trait CorePages {
     /// Number of pages.
     fn pages(&self) -> u32;
-    /// Where page `index` is in the guest.
+    /// Returns the guest page number of page `index`.
     fn gfn(&self, index: PageIndex) -> Gfn;
-    /// What is known of it, and its block's checksum where there is one.
+    /// Returns its content, and its block's checksum if it has a block.
     fn content(&self, index: PageIndex) -> (Content, u32);
 
-    /// Returns page `index` and the pages behind it that are seen at the same look to have the same content.
+    /// Returns page `index` and the following pages that the same lookup shows to have the same
+    /// content.
     fn run(&self, index: PageIndex) -> CorePage {
         CorePage { gfn: self.gfn(index), index: index.0, pages: 1, content: self.content(index).0 }
     }
 
-    /// Returns the first page that cannot be looked at yet, where a stream has to stop: its bits are still on the disk.
+    /// Returns the first page that cannot be looked up yet, because its bits are still on the disk.
+    /// A stream stops there.
     fn known(&self) -> u32 {
         self.pages()
     }
 }
 
-/// Bytes that are produced one after the other.
+/// A sequence of bytes, produced in pieces.
 pub trait Stream {
-    /// Fills a part of `out` from its start, after a bounded number of looks at pages; 0 also where no byte has come of these.
-    /// `out` has at least [`MIN_PIECE`] bytes.
+    /// Fills a part of `out` from its start, after a bounded number of lookups; returns the number
+    /// of bytes, which may be 0 before the end. `out` has at least [`MIN_PIECE`] bytes.
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize;
-    /// Returns the page that the stream goes on with, or `None` at its end.
+    /// Returns the page at which the stream continues, or `None` at its end.
     fn next(&self) -> Option<u32>;
 }
 
-/// Least room that a stream wants for a piece.
+/// Least size of a piece's buffer.
 pub const MIN_PIECE: usize = 512;
-/// Looks at pages that filling a piece takes at most, beside those that give bytes.
+/// Most page lookups for a piece, besides those that yield bytes.
 const LOOKS: u32 = 4096;
 
-/// Counts program headers, so that the ELF header can be written first.
+/// Counts program headers first, because the ELF header at the start needs their number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count {
     next: u32,
@@ -60,7 +63,8 @@ pub struct Count {
 }
 
 impl Count {
-    /// Takes up to `budget` looks at pages; returns the number of program headers, the note's included, once all are seen.
+    /// Makes up to `budget` page lookups. Returns the number of program headers, including the
+    /// note's, once all pages are seen.
     pub fn step(&mut self, pages: &impl CorePages, budget: u32) -> Option<u32> {
         for _ in 0..budget {
             if self.next >= pages.known() {
@@ -77,7 +81,7 @@ impl Count {
         Some(self.loads + 1)
     }
 
-    /// Returns the page that the count goes on with.
+    /// Returns the page at which the count continues.
     pub const fn next(&self) -> u32 {
         self.next
     }
@@ -90,7 +94,7 @@ pub struct Headers {
     notes: (u64, u64),
     data_offset: u64,
     at: Part,
-    /// PT_LOADs that are still to come.
+    /// PT_LOADs still to be produced.
     left: u32,
     next: u32,
     builder: LoadBuilder,
@@ -118,7 +122,7 @@ impl Headers {
         }
     }
 
-    /// Returns the bytes of the whole stream.
+    /// Returns the length of the whole stream in bytes.
     pub const fn total_bytes(&self) -> u64 {
         let count = if elf::needs_count_shdr(self.phnum) { SHDR_SIZE as u64 } else { 0 };
         self.shdr_offset() + count
@@ -128,8 +132,9 @@ impl Headers {
         PHDR_OFFSET + self.phnum as u64 * PHDR_SIZE as u64
     }
 
-    /// Returns the next PT_LOAD: always as many as were counted. In a dump that is still draining more pages may have become
-    /// final since; then the last ones stay undescribed, or runs have grown together and empty headers (PT_NULL) fill up.
+    /// Returns the next PT_LOAD; their number is always the one counted. In a dump that is still
+    /// draining, more pages may have become final since the count. Then the last pages stay
+    /// undescribed, or runs have merged and empty headers (PT_NULL) fill the gap.
     fn next_load(&mut self, pages: &impl CorePages, looks: &mut u32) -> NextLoad {
         if self.left == 0 {
             return NextLoad::End;
@@ -150,10 +155,10 @@ impl Headers {
     }
 }
 
-/// Whether there is a further PT_LOAD.
+/// Result of the search for a further PT_LOAD.
 enum NextLoad {
     Header([u8; PHDR_SIZE]),
-    /// It is not known before further pages are looked at.
+    /// Unknown before further pages are looked up.
     Later,
     End,
 }
@@ -201,7 +206,7 @@ pub struct Checksums {
 }
 
 impl Checksums {
-    /// Of the pages from `first` up to `end`, which is at most their number.
+    /// Makes the stream for the pages from `first` up to `end`, which is at most their number.
     pub const fn of(first: u32, end: u32) -> Self {
         Self { next: first, end }
     }
@@ -230,7 +235,7 @@ mod tests {
     use super::*;
     use crate::mm::layout::RamLayout;
 
-    /// Pages, and how many of them are seen at one look where they are alike.
+    /// Pages, and the number of equal ones that one lookup shows.
     struct Fake(Vec<Content>, u32);
 
     impl CorePages for Fake {
@@ -284,7 +289,7 @@ mod tests {
         (phnum, bytes)
     }
 
-    /// Offset, address, bytes in the file and in memory of each PT_LOAD.
+    /// Returns offset, address, bytes in the file and in memory of each PT_LOAD.
     fn loads(headers: &[u8]) -> Vec<[u64; 4]> {
         let word = |header: &[u8], at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
         let load = |header: &[u8]| (header[0] == 1).then(|| [8, 24, 32, 40].map(|at| word(header, at)));
@@ -304,7 +309,7 @@ mod tests {
         }
     }
 
-    /// A machine's memory of which the first page of each range has a block, and the others are zero.
+    /// A machine's memory: the first page of each range has a block, and the others are zero.
     struct Sparse(RamLayout);
 
     impl CorePages for Sparse {

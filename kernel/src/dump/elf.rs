@@ -1,9 +1,10 @@
-//! The ELF64 core's header and program headers (System V ABI, "Object Files"; readers' demands in `dump`).
+//! The ELF64 core's header and program headers (System V ABI, "Object Files"; for the readers'
+//! requirements see `dump`).
 //!
-//! Page `n` has its content at `data_offset + n * 4096`, so a run of pages that are neighbours in guest physical
-//! memory and in the space is one PT_LOAD. Zero pages cost no block: they are the part of a segment between
-//! `p_filesz` and `p_memsz`. A page without final content is in no segment: a reader gets an error, not a zero.
-//!
+//! Page `n` has its content at `data_offset + n * 4096`. So a run of pages that are contiguous both
+//! in guest physical memory and in the space is one PT_LOAD. Zero pages need no block: they are the
+//! part of a segment between `p_filesz` and `p_memsz`. A page without final content is in no
+//! segment, so a reader gets an error instead of zeros.
 //! ```text
 //!   pages    D D D Z Z D Z . . D        D = block, Z = zero, . = missing
 //!   PT_LOAD  [---------]                filesz 3, memsz 5
@@ -18,20 +19,21 @@ pub use crate::paging::space::content::Content;
 pub const EHDR_SIZE: usize = 64;
 /// Bytes of a program header.
 pub const PHDR_SIZE: usize = 56;
-/// Bytes of a section header (only the one that carries a large program header count).
+/// Bytes of a section header (written only for a large program header count).
 pub const SHDR_SIZE: usize = 64;
-/// Where the program headers start; makedumpfile insists on it.
+/// File offset of the program headers; makedumpfile requires it.
 pub const PHDR_OFFSET: u64 = 64;
-/// `e_phnum` value that says "look into section header 0" (`PN_XNUM`).
+/// `e_phnum` value that refers to section header 0 (`PN_XNUM`).
 const PN_XNUM: u32 = 0xffff;
 const ET_CORE: u16 = 4;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
-/// R, W and X: a core says nothing about protection.
+/// R, W and X: a core does not record protection.
 const PF_RWX: u32 = 7;
 
-/// Pages as the program headers see them: neighbours in the guest and in the space, all with the same content.
+/// A run of pages for the program headers: contiguous in the guest and in the space, all with the
+/// same content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CorePage {
     /// Guest page number of the first.
@@ -53,7 +55,7 @@ pub struct Load {
     pub index: u32,
     /// Pages with a block.
     pub data: u32,
-    /// Zero pages behind them.
+    /// Zero pages after them.
     pub zero: u32,
 }
 
@@ -67,7 +69,7 @@ impl Load {
         Some(Self { gfn: page.gfn, index: page.index, data, zero })
     }
 
-    /// Takes `page`'s pages in, if they continue this segment.
+    /// Adds `page`'s pages if they continue this segment; returns whether they do.
     fn extend(&mut self, page: CorePage) -> bool {
         let len = self.data + self.zero;
         let next = self.gfn.checked_add(u64::from(len)) == Some(page.gfn) && self.index + len == page.index;
@@ -81,8 +83,9 @@ impl Load {
 
     /// Encodes the program header; blocks start at byte `data_offset` of the space.
     ///
-    /// `p_offset` is where the first page's block lies, also where no page of the segment has one: crash(8) takes the offset of
-    /// the first PT_LOAD for the size of the headers, so 0 there makes it refuse the file.
+    /// `p_offset` is the position of the first page's block, even if no page of the segment has
+    /// one. crash(8) takes the offset of the first PT_LOAD for the size of the headers, so it
+    /// refuses a file with 0 there.
     pub fn encode(&self, data_offset: u64) -> [u8; PHDR_SIZE] {
         let offset = data_offset + u64::from(self.index) * PAGE_SIZE;
         let filesz = u64::from(self.data) * PAGE_SIZE;
@@ -98,7 +101,7 @@ pub struct LoadBuilder {
 }
 
 impl LoadBuilder {
-    /// Takes the next pages; returns a segment that they ended, if any.
+    /// Adds the next pages. Returns the segment that they end, if any.
     pub fn push(&mut self, page: CorePage) -> Option<Load> {
         if let Some(open) = &mut self.open
             && open.extend(page)
@@ -125,17 +128,18 @@ fn encode_phdr(kind: u32, flags: u32, offset: u64, paddr: u64, filesz: u64, mems
     put.u32(kind);
     put.u32(flags);
     put.u64(offset);
-    put.u64(0); // p_vaddr: of no use for a guest's physical memory
+    put.u64(0); // p_vaddr: meaningless for guest physical memory
     put.u64(paddr);
     put.u64(filesz);
     put.u64(memsz);
-    put.u64(0); // p_align: 0, or crash refuses the file
+    put.u64(0); // p_align: crash(8) refuses the file unless it is 0
     bytes
 }
 
-/// Encodes the ELF header for `phnum` program headers (the note's included).
+/// Encodes the ELF header for `phnum` program headers, including the note's.
 ///
-/// With 65,535 or more, `shdr_offset` is where [`encode_count_shdr`] lies; else it is ignored.
+/// With 65,535 or more, `shdr_offset` is the position of [`encode_count_shdr`]'s header; else it is
+/// ignored.
 pub fn encode_ehdr(phnum: u32, shdr_offset: u64) -> [u8; EHDR_SIZE] {
     let many = phnum >= PN_XNUM;
     let mut bytes = [0; EHDR_SIZE];
@@ -157,7 +161,7 @@ pub fn encode_ehdr(phnum: u32, shdr_offset: u64) -> [u8; EHDR_SIZE] {
     bytes
 }
 
-/// Encodes section header 0, whose `sh_info` carries a count beyond 65,534.
+/// Encodes section header 0, whose `sh_info` holds a count above 65,534.
 pub fn encode_count_shdr(phnum: u32) -> [u8; SHDR_SIZE] {
     let mut bytes = [0; SHDR_SIZE];
     bytes[44..48].copy_from_slice(&phnum.to_le_bytes());
@@ -169,7 +173,7 @@ pub const fn needs_count_shdr(phnum: u32) -> bool {
     phnum >= PN_XNUM
 }
 
-/// Little-endian fields one after the other.
+/// Writes little-endian fields in sequence.
 pub(super) struct Writer<'a> {
     pub bytes: &'a mut [u8],
     pub at: usize,

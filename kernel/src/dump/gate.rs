@@ -1,14 +1,14 @@
-//! The restart gate: when may a crashed partition run again?
+//! The restart gate: decides when a crashed partition may run again.
 //!
 //! ```text
 //!   crash ──> closed ── frames freed from the image >= boot memory ──> open (threshold)
-//!               │  ├─── the drain has ended, well or not ────────────> open (drained)
+//!               │  ├─── drain ended, completely or not ─────────────────> open (drained)
 //!               │  └─── policy `immediate` ──────────────────────────> open (immediate)
 //!               └────── policy `never` ──────────────────────────────> closed for good
 //! ```
 //!
-//! `threshold` counts only frames freed from *this* image since the crash: a restart that lived off what neighbours
-//! gave would not be the partition's own. Pure.
+//! `threshold` counts only frames freed from *this* image since the crash: a restart must not
+//! depend on frames that other partitions gave up. Pure.
 
 use crate::config::Restart;
 
@@ -20,9 +20,9 @@ const DEFAULT_BOOT_MEMORY: u64 = 64 << 20;
 pub enum Opened {
     /// At once, on demand-zero memory.
     Immediate,
-    /// Enough frames came free from the crashed image.
+    /// Enough frames were freed from the crashed image.
     Threshold,
-    /// The drain has ended before that.
+    /// The drain ended before that.
     Drained,
 }
 
@@ -51,12 +51,12 @@ impl Gate {
         Self { policy, boot_pages: bytes.div_ceil(crate::addr::PAGE_SIZE) }
     }
 
-    /// Returns the pages that must come free in `threshold` mode.
+    /// Returns the number of pages that must be freed in `threshold` mode.
     pub const fn boot_pages(&self) -> u64 {
         self.boot_pages
     }
 
-    /// Decides on what the drain has done so far.
+    /// Decides, given the drain's progress, whether the gate opens; `None` while it stays closed.
     pub fn check(&self, freed_from_image: u64, drain_ended: bool) -> Option<Opened> {
         match self.policy {
             Restart::Never => None,

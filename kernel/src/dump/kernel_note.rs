@@ -1,13 +1,15 @@
-//! Whether a VMCOREINFO note is that of the kernel that has crashed.
+//! Decides whether a VMCOREINFO note belongs to the kernel that has crashed.
 //!
-//! A kernel that was started by kexec leaves its predecessor's note in memory, and one that has just begun has none of its own
-//! yet. Readers believe what a dump holds, so each candidate is checked: its text says where `init_uts_ns` is, by virtual address
-//! and, through `phys_base`, by physical one. The crashed CPU's own page tables have to agree.
+//! A kernel that was started by kexec leaves its predecessor's note in memory, and a kernel that
+//! has just started has no note of its own yet. Readers trust a dump's note, so each candidate is
+//! checked. Its text gives the virtual address of `init_uts_ns` and, through `phys_base`, the
+//! physical one. The crashed CPU's own page tables have to agree.
 //!
 //! ```text
-//!   candidate ──> Claim ──> Walk of CR3 ──┬─ its address ────────────────────────────────> believed
-//!                                         ├─ another, or none, in tables that map RIP ───> stale
-//!                                         └─ tables that do not even map RIP ─> uts name there? ──> believed, or stale
+//!   candidate ─> Claim ─> walk from CR3 ─┬─ its address ────────────────────────────> accepted
+//!                                        ├─ other or none, tables that map RIP ─────> stale
+//!                                        └─ tables that do not map RIP ─> uts name there?
+//!                                                                          accepted, or stale
 //! ```
 //!
 //! Pure: the caller reads memory.
@@ -15,9 +17,11 @@
 use super::vmcoreinfo::value;
 use crate::addr::Gpa;
 
-/// Where the kernel's image is mapped, before its random offset. Linux `arch/x86/include/asm/page_64_types.h`.
+/// Virtual address of the kernel's image, before its random offset. Linux
+/// `arch/x86/include/asm/page_64_types.h`.
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
-/// The user half of a pair of page tables, where the kernel keeps itself out of it (`arch/x86/mm/pti.c`).
+/// CR3 bit of the user half of a pair of page tables, from which the kernel unmaps itself
+/// (`arch/x86/mm/pti.c`).
 const USER_TABLE: u64 = 1 << 12;
 /// Address bits of CR3 and of entries. SDM 3A "4-Level Paging and 5-Level Paging".
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -27,18 +31,19 @@ const LARGE: u64 = 1 << 7;
 const NAME_BYTES: usize = 65;
 const SYSTEM: &[u8] = b"Linux\0";
 
-/// What a candidate says of itself.
+/// Addresses and release that a candidate claims.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim<'a> {
     /// Virtual address of `init_uts_ns`.
     pub virtual_address: u64,
-    /// Physical address of the same.
+    /// Physical address of `init_uts_ns`.
     pub physical: Gpa,
     release: &'a str,
 }
 
 impl<'a> Claim<'a> {
-    /// Reads the claim of a note's text; `None` if it makes none, as that of a kernel that is too old, or no Linux.
+    /// Reads the claim from a note's text; `None` if there is none, as in a note of an old kernel,
+    /// or of another system.
     pub fn of(text: &'a [u8]) -> Option<Self> {
         let hex = value(text, "SYMBOL(init_uts_ns)")?;
         let virtual_address = u64::from_str_radix(hex, 16).ok()?;
@@ -47,7 +52,8 @@ impl<'a> Claim<'a> {
         Some(Self { virtual_address, physical: Gpa::new(physical), release: value(text, "OSRELEASE")? })
     }
 
-    /// Returns whether `bytes`, from the physical address on, are a uts namespace of this release. A count may stand before it.
+    /// Returns whether `bytes`, read at the physical address, are a uts namespace of this release.
+    /// A reference count may precede it.
     pub fn is_named_by(&self, bytes: &[u8]) -> bool {
         [0, 4].iter().any(|&at| {
             let Some(names) = bytes.get(at..) else { return false };
@@ -57,38 +63,38 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// A walk through page tables of four levels.
+/// A walk of four-level page tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
     address: u64,
     table: u64,
-    /// Bits of the address that the levels below this one translate.
+    /// Number of address bits that the levels below this one translate.
     shift: u32,
 }
 
-/// What an entry leads to.
+/// Result of reading an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// The next table.
+    /// Continue with the next table.
     Next(Walk),
-    /// The end.
+    /// The address is mapped here.
     Mapped(Gpa),
-    /// Nothing.
+    /// The address is not mapped.
     Unmapped,
 }
 
 impl Walk {
-    /// Begins with the table that CR3 names.
+    /// Starts at the table in CR3.
     pub const fn new(cr3: u64, address: u64) -> Self {
         Self { address, table: cr3 & ADDRESS, shift: 39 }
     }
 
-    /// Returns where the next entry is.
+    /// Returns the address of the next entry.
     pub const fn entry(&self) -> Gpa {
         Gpa::new(self.table + ((self.address >> self.shift) & 511) * 8)
     }
 
-    /// Goes on with that entry's value.
+    /// Continues with that entry's value.
     pub const fn step(self, entry: u64) -> Step {
         if entry & PRESENT == 0 {
             return Step::Unmapped;
@@ -102,7 +108,8 @@ impl Walk {
     }
 }
 
-/// Returns the tables in which the kernel may be mapped: the current ones and, if those are a user half, their kernel half.
+/// Returns the tables that may map the kernel: the current ones and, if those are a user half,
+/// their kernel half.
 pub const fn tables(cr3: u64) -> [u64; 2] {
     [cr3, cr3 & !USER_TABLE]
 }
@@ -139,7 +146,7 @@ mod tests {
         }
     }
 
-    /// Follows tables that are a list of (entry's address, value).
+    /// Walks page tables given as a list of (entry's address, value).
     fn follow(cr3: u64, address: u64, entries: &[(u64, u64)]) -> Option<Gpa> {
         let mut walk = Walk::new(cr3, address);
         loop {

@@ -8,8 +8,9 @@
 //!                                                     └ power cut before: PARTIAL, described by bitmap and progress
 //! ```
 //!
-//! [`elf`], [`notes`], [`selected`] and [`vmcoreinfo`] are pure formats, shared with the host command. What real tools demand
-//! of the file was measured (`docs/on-disk-format.md`): program headers at 64, the note segment first, `p_align` 0.
+//! [`elf`], [`notes`], [`selected`] and [`vmcoreinfo`] are pure formats, shared with the host
+//! command. The requirements of real tools were measured (`docs/on-disk-format.md`): program
+//! headers at 64, the note segment first, `p_align` 0.
 
 pub mod bound;
 pub mod describe;

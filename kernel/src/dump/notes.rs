@@ -1,4 +1,4 @@
-//! The notes of a dump: what `crash`, drgn and makedumpfile need to know of the vCPUs and the kernel.
+//! The notes of a dump: data on the vCPUs and the kernel for `crash`, drgn and makedumpfile.
 //!
 //! | name | type | descriptor |
 //! |---|---|---|
@@ -6,7 +6,8 @@
 //! | `QEMU` | 0 | 440 bytes, one a vCPU: control registers, hidden segment parts (QEMU `QEMUCPUState`, version 1) |
 //! | `VMCOREINFO` | 0 | the kernel's own text, verbatim |
 //!
-//! A note is a 12-byte header {name size, descriptor size, type}, name and descriptor each padded to 4.
+//! A note is a 12-byte header {name size, descriptor size, type}, then name and descriptor, each
+//! padded to 4.
 
 use super::elf::Writer;
 use crate::virt::{CpuState, Gpr, Regs, Segment, state::DescriptorTable};
@@ -19,7 +20,7 @@ const HEADER_SIZE: usize = 12;
 /// Bytes of the notes of one vCPU.
 pub const VCPU_NOTES_SIZE: usize = HEADER_SIZE + 8 + PRSTATUS_SIZE + HEADER_SIZE + 8 + QEMU_SIZE;
 
-/// Returns the bytes of a VMCOREINFO note with `len` bytes of text.
+/// Returns the size of a VMCOREINFO note with `len` bytes of text.
 pub const fn vmcoreinfo_note_size(len: usize) -> usize {
     HEADER_SIZE + 12 + padded(len)
 }
@@ -50,7 +51,7 @@ pub fn write_vmcoreinfo(out: &mut [u8], text: &[u8]) {
     header(out, b"VMCOREINFO", 0, text.len())[..text.len()].copy_from_slice(text);
 }
 
-/// Writes header and name; returns the descriptor's room.
+/// Writes header and name; returns the descriptor's part of `out`.
 fn header<'a>(out: &'a mut [u8], name: &[u8], kind: u32, len: usize) -> &'a mut [u8] {
     let mut put = Writer { bytes: out, at: 0 };
     put.u32(name.len() as u32 + 1);
@@ -60,7 +61,7 @@ fn header<'a>(out: &'a mut [u8], name: &[u8], kind: u32, len: usize) -> &'a mut 
     &mut out[HEADER_SIZE + padded(name.len() + 1)..]
 }
 
-/// `struct elf_prstatus`: the pid lies at 32, 27 registers at 112.
+/// Writes `struct elf_prstatus`: the pid lies at 32, 27 registers at 112.
 fn write_prstatus(out: &mut [u8], number: u32, regs: &Regs, state: &CpuState) {
     out[32..36].copy_from_slice(&(number + 1).to_le_bytes());
     let mut put = Writer { bytes: out, at: 112 };
@@ -101,7 +102,8 @@ fn write_qemu(out: &mut [u8], regs: &Regs, state: &CpuState) {
     }
 }
 
-/// QEMU keeps the attributes where a descriptor has them: bits 8 to 23 of its upper half.
+/// Writes a segment. QEMU keeps the attributes at their position in a descriptor: bits 8 to 23 of
+/// its upper half.
 fn write_segment(put: &mut Writer<'_>, segment: &Segment) {
     put.u32(u32::from(segment.selector));
     put.u32(segment.limit);

@@ -1,9 +1,11 @@
-//! The header of one selected dump in the boot-code bytes of its disk: tools then open the raw image of a disk with several spaces.
+//! The header of one selected dump in the boot-code bytes of its disk, so that tools can open the
+//! raw image of a disk with several spaces.
 //!
-//! The 440 bytes hold an ELF header and six program headers, one of them the notes', so five runs of pages have to do. A dump's own
-//! header describes every run of zeros; this one takes the blocks as they are, and whoever selects makes the blocks of zero pages
-//! read as zeros first. Pages that are missing stay out: the longest five runs without them are taken, which for a whole dump is
-//! everything.
+//! The 440 bytes hold an ELF header and six program headers, one of them for the notes, so five
+//! runs of pages have to suffice. A dump's own header describes every run of zeros. This one takes
+//! the blocks as they are, so the caller first makes the blocks of zero pages read as zeros.
+//! Missing pages are left out: the longest five runs without them are taken, which cover all pages
+//! of a complete dump.
 //!
 //! ```text
 //!   pages   D Z D D Z Z . . D Z . D       D = block, Z = zero, . = missing
@@ -19,12 +21,12 @@ use crate::paging::space::{Area, Layout};
 use arrayvec::ArrayVec;
 use core::ops::Range;
 
-/// Runs that fit beside the header and the notes' segment.
+/// Runs that fit next to the header and the notes' segment.
 pub const MAX_RUNS: usize = (BOOT_CODE_LEN - EHDR_SIZE) / PHDR_SIZE - 1;
-/// Where the first program header, the notes', has its `p_offset`.
+/// Offset of `p_offset` in the first program header, that of the notes.
 const NOTE_OFFSET_AT: usize = EHDR_SIZE + 8;
 
-/// What the header of a selected dump describes.
+/// The page runs in the header of a selected dump.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Selection {
     runs: ArrayVec<Load, MAX_RUNS>,
@@ -47,7 +49,7 @@ impl Selection {
             }
             let run = open.get_or_insert(Load { gfn, index: index.0, data: 0, zero: 0 });
             match content {
-                // What was zero up to here now needs its blocks.
+                // The zero pages of the run up to here now need blocks.
                 Content::Block => (run.data, run.zero) = (run.data + run.zero + 1, 0),
                 Content::Zero => run.zero += 1,
                 Content::Missing => open = None,
@@ -58,7 +60,7 @@ impl Selection {
         selection
     }
 
-    /// Takes a run in, in place of the shortest where there are too many.
+    /// Adds a run. At the limit it replaces the shortest run, unless it is itself the shortest.
     fn keep(&mut self, run: Option<Load>) {
         let Some(run) = run else { return };
         let len = |run: &Load| run.data + run.zero;
@@ -77,12 +79,13 @@ impl Selection {
         self.left_out
     }
 
-    /// Returns the ranges of pages whose blocks are taken as they are: those of zero pages have to read as zeros.
+    /// Returns the ranges of pages whose blocks are taken as they are: blocks of zero pages in them
+    /// must read as zeros.
     pub fn block_ranges(&self) -> impl Iterator<Item = Range<u32>> {
         self.runs.iter().map(|run| run.index..run.index + run.data)
     }
 
-    /// Makes the boot-code bytes for a dump in a space at `area`.
+    /// Encodes the boot-code bytes for a dump in a space at `area`.
     pub fn encode(&self, layout: &Layout, notes_len: u64, area: Area) -> [u8; BOOT_CODE_LEN] {
         let mut bytes = [0; BOOT_CODE_LEN];
         bytes[..EHDR_SIZE].copy_from_slice(&encode_ehdr(self.runs.len() as u32 + 1, 0));
@@ -96,22 +99,22 @@ impl Selection {
     }
 }
 
-/// Whose the boot-code bytes are.
+/// Content of the boot-code bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BootCode {
-    /// Nobody's: zeros.
+    /// Unused: zeros.
     Empty,
-    /// The header of a selected dump, whose notes lie at this byte of the disk.
+    /// The header of a selected dump whose notes lie at this byte of the disk.
     Selected(u64),
-    /// A boot loader, or whatever else.
+    /// A boot loader, or other data.
     Foreign,
 }
 
 impl BootCode {
-    /// Looks at the first bytes of a disk.
+    /// Classifies the first bytes of a disk.
     ///
     /// # Panics
-    /// If there are fewer than [`BOOT_CODE_LEN`].
+    /// If `sector` has fewer than [`BOOT_CODE_LEN`] bytes.
     pub fn of(sector: &[u8]) -> Self {
         let bytes = &sector[..BOOT_CODE_LEN];
         if bytes.iter().all(|byte| *byte == 0) {
@@ -121,7 +124,7 @@ impl BootCode {
         if bytes.starts_with(b"\x7fELF") { Self::Selected(u64::from_le_bytes(word)) } else { Self::Foreign }
     }
 
-    /// Returns whether it is the header of a dump in the space at `area`.
+    /// Returns whether the bytes are the header of a dump in the space at `area`.
     pub const fn selects(self, area: Area) -> bool {
         matches!(self, Self::Selected(notes) if area.holds(notes))
     }
@@ -139,7 +142,7 @@ mod tests {
         fn pages(&self) -> u32 {
             self.0.len() as u32
         }
-        /// A hole behind so many pages.
+        /// Puts a hole after `self.1` pages.
         fn gfn(&self, index: PageIndex) -> Gfn {
             Gfn::new(u64::from(index.0) + if u64::from(index.0) < self.1 { 0 } else { 1000 })
         }
@@ -195,7 +198,7 @@ mod tests {
     fn a_boot_loader_is_not_taken_for_a_header() {
         let mut sector = [0; 512];
         assert_eq!(BootCode::of(&sector), BootCode::Empty);
-        // Disk signature, partitions and the mark at the end are no boot code.
+        // Disk signature, partition entries and the signature at the end are not boot code.
         sector[440..].fill(7);
         assert_eq!(BootCode::of(&sector), BootCode::Empty);
         sector[0] = 0xeb;

@@ -1,17 +1,17 @@
-//! Finding Linux's VMCOREINFO note in a guest's memory, with no help from the guest.
+//! Finds Linux's VMCOREINFO note in a guest's memory, without help from the guest.
 //!
-//! Linux allocates one page for the note at `subsys_initcall` (`crash_save_vmcoreinfo_init`), so it lies at byte 0 of a
-//! 4 KiB page: name size 11, descriptor size, type 0, the name, then text that starts with `OSRELEASE=`. Every page
-//! that reaches a block passes by the hypervisor's checksum, so the first bytes are compared there and no page
-//! is ever read back only to be searched.
+//! Linux allocates one page for the note at `subsys_initcall` (`crash_save_vmcoreinfo_init`), so it
+//! lies at byte 0 of a 4 KiB page: name size 11, descriptor size, type 0, the name, then text that
+//! starts with `OSRELEASE=`. The hypervisor checksums every page that reaches a block. The first
+//! bytes are compared there, so no page is read back only to be searched.
 
-/// Bytes of a page that [`text_len`] looks at.
+/// Bytes of a page that [`text_len`] reads.
 pub const PREFIX: usize = 34;
-/// Where the text starts in the page.
+/// Offset of the text in the page.
 pub const TEXT_OFFSET: usize = 24;
 const NAME_AND_FIRST_KEY: &[u8] = b"VMCOREINFO\0\0OSRELEASE=";
 
-/// First 4 bytes of the note as a number: the cheap test that nearly every page fails.
+/// First 4 bytes of the note as a number: the cheap test, which nearly every page fails.
 pub const FIRST_WORD: u32 = 11;
 
 /// Returns the length of the text if `page` (at least [`PREFIX`] bytes) starts with the note.
@@ -23,7 +23,7 @@ pub fn text_len(page: &[u8]) -> Option<usize> {
     (word(0) == FIRST_WORD && word(8) == 0 && fits && &page[12..] == NAME_AND_FIRST_KEY).then_some(len)
 }
 
-/// Returns the value behind `key=` in the text, up to the line's end.
+/// Returns the value after `key=` in the text, up to the line's end.
 pub fn value<'a>(text: &'a [u8], key: &str) -> Option<&'a str> {
     let line = text.split(|b| *b == b'\n').find(|l| l.strip_prefix(key.as_bytes()).is_some_and(|r| r.first() == Some(&b'=')))?;
     core::str::from_utf8(&line[key.len() + 1..]).ok()

@@ -1,12 +1,13 @@
-//! A part of a dump's bitmap in memory: a dump of any size is described through one window of [`WINDOW_BYTES`] at most.
+//! A part of a dump's bitmap in memory: a dump of any size is described through one window of at
+//! most [`WINDOW_BYTES`].
 //!
 //! ```text
 //!   bitmap on the disk   |-------- window --------|------------------------|----
 //!   pages                0              524,288 (2 GiB)            1,048,576
 //! ```
 //!
-//! A window is opened over pages, filled (from the image, or from the disk) and then written or asked. Its first page is the first of
-//! a sector of the bitmap, so a window is whole sectors.
+//! A window is opened over pages, filled (from the image, or from the disk) and then written or
+//! queried. Its first page is the first of a sector of the bitmap, so a window is whole sectors.
 
 use crate::addr::PageIndex;
 use crate::arch::heap::{self, HeapError};
@@ -23,7 +24,7 @@ pub const WINDOW_BYTES: usize = 64 << 10;
 pub const WINDOW_PAGES: u32 = WINDOW_BYTES as u32 * 8;
 /// Pages whose bits fill a sector.
 const SECTOR_PAGES: u32 = SECTOR_SIZE as u32 * 8;
-/// Pages whose checksums are written together, where one of them has a block: 4 KiB of checksums.
+/// Pages whose checksums are written together if any of them has a block: 4 KiB of checksums.
 const CHECKSUM_PAGES: u32 = 1024;
 
 /// Bits of some pages of a dump: "the block holds the final content".
@@ -35,16 +36,17 @@ pub struct BitmapWindow {
 }
 
 impl BitmapWindow {
-    /// Makes a window for a dump of this layout, over no pages yet.
+    /// Makes a window for a dump of this layout, open over no pages yet.
     ///
     /// # Errors
-    /// [`HeapError`]: there is no memory for it.
+    /// [`HeapError`]: the heap has no room for it.
     pub fn new(layout: &Layout) -> Result<Self, HeapError> {
         Ok(Self { bits: heap::zeroed(layout.bitmap_bytes().min(WINDOW_BYTES))?, pages: 0..0 })
     }
 
-    /// Cuts `pages` of a dump of `all` pages into ranges that a window can be opened over: whole sectors of the bitmap, so the
-    /// first range may begin earlier and the last one end later than asked.
+    /// Splits `pages` of a dump of `all` pages into ranges that a window can be opened over. They
+    /// are whole sectors of the bitmap, so the first may begin earlier and the last end later than
+    /// `pages`.
     pub fn pieces(pages: Range<u32>, all: u32) -> impl Iterator<Item = Range<u32>> {
         let (mut next, end) = (pages.start / SECTOR_PAGES * SECTOR_PAGES, pages.end.checked_next_multiple_of(SECTOR_PAGES));
         let end = if pages.is_empty() { next } else { end.unwrap_or(all).min(all) };
@@ -55,10 +57,10 @@ impl BitmapWindow {
         })
     }
 
-    /// Moves to `pages`, of which no bit is set then.
+    /// Opens the window over `pages` and clears all bits.
     ///
     /// # Panics
-    /// If they are not one of [`Self::pieces`] (our bug).
+    /// If `pages` is not one of [`Self::pieces`] (our bug).
     pub fn open(&mut self, pages: Range<u32>) {
         assert!(pages.start.is_multiple_of(SECTOR_PAGES), "a window begins with a sector");
         assert!(pages.len().div_ceil(8) <= self.bits.len(), "a window has room for its pages");
@@ -66,35 +68,36 @@ impl BitmapWindow {
         self.bits.fill(0);
     }
 
-    /// Returns the pages that it is open over.
+    /// Returns the pages that the window is open over.
     pub fn pages(&self) -> Range<u32> {
         self.pages.clone()
     }
 
-    /// Sets the bit of a page; does nothing for one outside.
+    /// Sets the bit of a page; ignores a page outside.
     pub fn mark(&mut self, index: PageIndex) {
         if self.pages.contains(&index.0) {
             mark_block(&mut self.bits, PageIndex(index.0 - self.pages.start));
         }
     }
 
-    /// Returns the bit of a page; outside all are clear.
+    /// Returns the bit of a page; false outside.
     pub fn has_block(&self, index: PageIndex) -> bool {
         self.pages.contains(&index.0) && has_bit(&self.bits, PageIndex(index.0 - self.pages.start))
     }
 
-    /// Returns how many pages from `index` on have the same bit, as far as the window and whole bytes tell; at least 1.
+    /// Returns how many pages from `index` on have the same bit, as far as the window and whole
+    /// equal bytes show; at least 1.
     pub fn alike(&self, index: PageIndex) -> u32 {
         let offset = PageIndex(index.0.saturating_sub(self.pages.start));
         alike_bits(&self.bits, offset).min(self.pages.end.saturating_sub(index.0)).max(1)
     }
 
-    /// Returns its bytes: whole sectors.
+    /// Returns the window's bytes: whole sectors.
     pub fn bytes(&self) -> &[u8] {
         &self.bits[..self.len()]
     }
 
-    /// Returns its bytes, to be read from the disk.
+    /// Returns the window's bytes, for reading from the disk.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.len();
         &mut self.bits[..len]
@@ -104,12 +107,13 @@ impl BitmapWindow {
         self.pages.len().div_ceil(8).next_multiple_of(SECTOR_SIZE as usize)
     }
 
-    /// Returns the part of the space that its bytes are of.
+    /// Returns the part of the space that the window's bytes belong to.
     pub fn extent(&self, layout: &Layout) -> Extent {
         Extent { start: layout.bitmap().start + u64::from(self.pages.start / 8), len: self.len() as u64 }
     }
 
-    /// Returns the next range of pages from `from` on whose checksums have to be written, or `None` where no further page has a block.
+    /// Returns the next range of pages at or after `from` whose checksums have to be written, or
+    /// `None` if no further page has a block.
     pub fn checksum_run(&self, from: u32) -> Option<Range<u32>> {
         let steps = |start: u32| (start..self.pages.end).step_by(CHECKSUM_PAGES as usize);
         let start = steps(from.max(self.pages.start)).find(|first| self.has_any(*first))?;
@@ -117,8 +121,9 @@ impl BitmapWindow {
         Some(start..end)
     }
 
-    /// Returns the next part of the space from `from` bytes of the window on whose sectors of the bitmap have bits, with its bytes
-    /// and where they end; `None` where no further sector has one.
+    /// Returns the next run of bitmap sectors with bits, at or after byte `from` of the window: its
+    /// part of the space, its bytes, and the offset of its end. `None` if no further sector has
+    /// bits.
     pub fn bit_run(&self, layout: &Layout, from: usize) -> Option<(Extent, &[u8], usize)> {
         const SECTOR: usize = SECTOR_SIZE as usize;
         let has_bits = |at: &usize| self.bytes()[*at..*at + SECTOR].iter().any(|byte| *byte != 0);

@@ -1,8 +1,8 @@
-//! What start-up tries out on this machine, and the ends that tests ask for.
+//! Start-up's checks of this machine, and the failures that tests ask for.
 //!
-//! `selftest=panic`, `=exception` and `=overflow` on the command line end the hypervisor on purpose: a test reads what it
-//! says then.
-// UNSAFETY: one of the ends is a write to nowhere.
+//! `selftest=panic`, `=exception` and `=overflow` on the command line end the hypervisor on
+//! purpose; a test reads its output.
+// UNSAFETY: one of the failures is a write to an unmapped page.
 #![allow(unsafe_code)]
 
 use crate::arch::{
@@ -13,11 +13,11 @@ use log::info;
 
 const PATIENCE_NS: u64 = 1_000_000_000;
 
-/// Sees that the timer fires, that an interrupt comes through a window, that each CPU answers a kick, and that the extended
-/// state can be switched.
+/// Checks that the timer fires, that an interrupt arrives through an interrupt window, that each
+/// CPU answers a kick, and that the extended state can be switched.
 ///
 /// # Panics
-/// If one of it is not so: nothing above would work.
+/// If a check fails: nothing above would work.
 pub fn check_this_machine() {
     interrupts::idle(Some(time::now_ns() + 1_000_000));
     assert!(interrupts::take(interrupts::TIMER) > 0, "the timer fires");
@@ -43,11 +43,11 @@ fn await_kick(wait: impl Fn()) {
     }
 }
 
-/// Ends the hypervisor if the command line says how.
+/// Ends the hypervisor in the way that the command line asks for, if any.
 pub fn end_as_asked(command_line: &str) {
     match super::option(command_line, "selftest") {
         Some("panic") => panic!("asked for by the command line"),
-        // SAFETY: none; page 0 is not mapped, and the exception is what is wanted.
+        // SAFETY: none; page 0 is not mapped, and the exception is intended.
         Some("exception") => unsafe { (0x10 as *mut u64).write_volatile(0) },
         Some("overflow") => {
             overflow(0);

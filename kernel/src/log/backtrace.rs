@@ -1,17 +1,18 @@
 //! Return addresses from the chain of frame pointers.
 //!
-//! The kernel is built with frame pointers; the entry code ends the chain with 0. A dying hypervisor's chain may be
-//! broken anywhere, so each link must be an aligned address in the kernel's image, where all stacks are, and there is an end
-//! to their number. Upward is not asked for: from an exception's own stack the chain goes on in the interrupted one.
+//! The kernel is built with frame pointers; the entry code ends the chain with 0. In a panic the
+//! chain may be broken anywhere. So each link must be an aligned address in the kernel's image,
+//! where all stacks are, and the number of links is bounded. Links need not ascend: from an
+//! exception's own stack the chain continues in the interrupted one.
 // UNSAFETY: reads the stack by address.
 #![allow(unsafe_code)]
 
-/// Frames shown at most.
+/// Most frames shown.
 const MAX_DEPTH: usize = 32;
-/// The image's part of the address space, less than it can have.
+/// The address range of the image, cut short of its largest possible extent.
 const IMAGE: core::ops::Range<u64> = 0xffff_ffff_8020_0000..0xffff_ffff_c000_0000;
 
-/// The return addresses from a frame pointer on, innermost first.
+/// Iterator over the return addresses from a frame pointer on, innermost first.
 pub struct Backtrace<R> {
     frame: u64,
     depth: usize,
@@ -40,11 +41,11 @@ impl<R: FnMut(u64) -> u64> Iterator for Backtrace<R> {
     }
 }
 
-/// Reads a word that [`Backtrace`] asks for.
+/// Reads a word for [`Backtrace`].
 #[cfg(target_os = "none")]
 pub fn read_stack(address: u64) -> u64 {
-    // SAFETY: an aligned word of the image's range. A hole in it (a guard page) faults, and the second panic
-    // that follows from it ends the report there.
+    // SAFETY: an aligned word of the image's range. A hole in it (a guard page) faults, and the
+    // resulting second panic ends the report there.
     unsafe { (address as *const u64).read_volatile() }
 }
 

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-/// Escapes what is written through it; RFC 8259 "Strings".
+/// Escapes all text written through it; RFC 8259 "Strings".
 pub struct Escaped<'a, W>(pub &'a mut W);
 
 impl<W: Write> Write for Escaped<'_, W> {

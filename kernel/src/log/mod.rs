@@ -1,7 +1,8 @@
-//! What the hypervisor tells people, and how it dies.
+//! Log output for people, and the hypervisor's panic.
 //!
-//! The `log` crate's macros end here as lines on COM1: time since start, level, text. Error: work was lost.
-//! Warn: something works worse. Info: life-cycle events. Debug: decisions. Trace: single exits.
+//! The `log` crate's macros write lines to COM1: time since start, level, text. Error: work was
+//! lost. Warn: a function is degraded. Info: life-cycle events. Debug: decisions. Trace: single
+//! exits.
 
 pub mod backtrace;
 pub mod json;
@@ -19,18 +20,19 @@ struct Serial;
 
 static LOGGER: Serial = Serial;
 
-/// Where finished pieces of lines go instead of COM1, once somebody owns that.
+/// Receives finished pieces of lines instead of COM1, once the console owns COM1.
 static SINK: Once<fn(&[u8])> = Once::new();
 
-/// Hands all further log output, `\r\n` line ends included, to `sink`: for the console, which owns COM1 then.
+/// Redirects all further log output, `\r\n` line ends included, to `sink`: for the console, which
+/// then owns COM1.
 pub fn redirect(sink: fn(&[u8])) {
     SINK.call_once(|| sink);
 }
 
-/// Programs the serial lines and takes the `log` crate's output; the level is Info.
+/// Programs the serial lines and installs the `log` crate's logger; the level is Info.
 pub fn init() {
     serial::init();
-    // Fails only where a logger is set already, which then is this one.
+    // Fails only if a logger is set already, which then is this one.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(LevelFilter::Info);
 }
@@ -53,7 +55,7 @@ impl Log for Serial {
     }
 }
 
-/// Collects a line, so that it reaches the serial line in one piece, and turns `\n` into `\r\n`.
+/// Collects a line, so that it reaches the serial line in one piece, and converts `\n` to `\r\n`.
 struct Buffered {
     bytes: arrayvec::ArrayVec<u8, 256>,
 }

@@ -1,9 +1,10 @@
-//! The hypervisor's own panic: one way, no heap, no locks, no unbounded wait.
+//! The hypervisor's own panic: one path, no heap, no locks, no unbounded wait.
 //!
 //! ```text
-//! panic! or exception ─> claim ─> stop the other CPUs (NMI) ─> epitaph on COM1 ─> one JSON line on COM2 ─> power off, failure
-//!                          │ another CPU panics already: stop here
-//!                          └ this CPU panics already: power off at once
+//! panic! or exception ─> claim ─┬─> stop the other CPUs (NMI) ─> one JSON line on COM2
+//!                               │     ─> report on COM1 ─> power off, failure
+//!                               ├─ another CPU panics already: stop here
+//!                               └─ this CPU panics already: power off at once
 //! ```
 
 use super::{
@@ -25,7 +26,7 @@ use core::{
 };
 use x86_64::registers::control::{Cr0, Cr3, Cr4};
 
-/// One more than the CPU that panics; 0: none does.
+/// Index of the CPU that panics, plus 1; 0: no CPU panics.
 static CLAIMED: AtomicUsize = AtomicUsize::new(0);
 
 #[panic_handler]
@@ -42,7 +43,7 @@ fn panic(info: &PanicInfo) -> ! {
     }
     exceptions::stop_others();
     let t_ns = time::now_ns();
-    // The machine's line first: it is short, and the report below may fail.
+    // COM2 first: the JSON line is short, and the report below may fail.
     let _ = write_event(&mut Emergency(Line::Machine), cpu, t_ns, info);
     let _ = write_epitaph(&mut Emergency(Line::People), cpu, t_ns, info);
     exit::power_off(ExitCode::Failure)
@@ -68,7 +69,7 @@ fn write_epitaph(out: &mut Emergency, cpu: CpuId, t_ns: u64, info: &PanicInfo) -
         }
     };
     for address in Backtrace::new(frame, read_stack) {
-        // The return address is behind the call; the call itself names the right function.
+        // The return address lies after the call. The call itself gives the right function.
         writeln!(out, "  {}", Symbolised(address.wrapping_sub(1)))?;
     }
     for other in percpu::online().filter(|&other| other != cpu) {
@@ -86,7 +87,7 @@ fn write_event(out: &mut Emergency, cpu: CpuId, t_ns: u64, info: &PanicInfo) -> 
     writeln!(out, "\"}}")
 }
 
-/// An address with the function it lies in.
+/// An address, printed with its function.
 struct Symbolised(u64);
 
 impl fmt::Display for Symbolised {
@@ -99,7 +100,7 @@ impl fmt::Display for Symbolised {
     }
 }
 
-/// A line without its lock.
+/// A serial line, written without its lock.
 struct Emergency(Line);
 
 impl Write for Emergency {

@@ -1,8 +1,8 @@
 //! The two serial lines: COM1 for people, COM2 for JSON lines.
 //!
-//! Bytes only; who may write what and when is the console's business. Every wait is bounded: a line nobody
-//! reads loses bytes, it does not stop the hypervisor. [`emergency`] works with the lock held elsewhere, or
-//! before [`init`].
+//! Bytes only; the console decides on writers and times. Every wait is bounded: a line without a
+//! reader loses bytes and does not stop the hypervisor. [`emergency`] works while the lock is held
+//! elsewhere, and before [`init`].
 // UNSAFETY: programs UARTs by port I/O.
 #![allow(unsafe_code)]
 
@@ -21,7 +21,7 @@ use uart_16550::{
 pub enum Line {
     /// COM1: console and log.
     People,
-    /// COM2: events and commands, a JSON object a line.
+    /// COM2: events and commands, one JSON object per line.
     Machine,
 }
 
@@ -30,8 +30,8 @@ type Uart = Uart16550<PioBackend>;
 static PEOPLE: Ranked<Option<Uart>, { rank::SERIAL }> = Ranked::new(None);
 static MACHINE: Ranked<Option<Uart>, { rank::SERIAL }> = Ranked::new(None);
 
-/// Polls of the line status until a full FIFO must have left: 16 bytes take 1.4 ms at 115200 baud, a poll about 1 us
-/// on real hardware and less than 10 us under any emulator.
+/// Polls of the line status after which a full FIFO must be empty: 16 bytes take 1.4 ms at 115200
+/// baud, a poll about 1 us on real hardware and less than 10 us under any emulator.
 const PATIENCE: u32 = 20_000;
 
 impl Line {
@@ -50,14 +50,14 @@ impl Line {
     }
 }
 
-/// Programs both lines to 115200 8N1 with FIFOs; one that is absent swallows what is written.
+/// Programs both lines to 115200 8N1 with FIFOs. Output to an absent line is discarded.
 ///
 /// Bochs sends 5-bit characters until the line control register is written.
 pub fn init() {
     for line in [Line::People, Line::Machine] {
         // SAFETY: the hypervisor owns both standard ports; nothing else programs them.
         let Ok(mut uart) = (unsafe { Uart::new_port(line.port()) }) else { continue };
-        // Nobody waits for its interrupt; QEMU hands over as many bytes at a time as the level says.
+        // Its interrupt is not used; QEMU transfers as many bytes at a time as the level says.
         let level = Some(FifoTriggerLevel::Fourteen);
         let config = Config { baud_rate: BaudRate::Baud115200, fifo_trigger_level: level, ..Config::DEFAULT };
         if uart.init(config).is_ok() {
@@ -66,17 +66,19 @@ pub fn init() {
     }
 }
 
-/// Writes what the line takes at once, and returns how much that was; an absent line takes everything.
+/// Writes as many bytes as the line accepts at once, and returns their number; an absent line
+/// accepts all.
 pub fn write(line: Line, bytes: &[u8]) -> usize {
     line.uart().lock().as_mut().map_or(bytes.len(), |uart| uart.send_bytes(bytes))
 }
 
-/// Reads a byte that has arrived.
+/// Reads a byte, if one has arrived.
 pub fn read(line: Line) -> Option<u8> {
     line.uart().lock().as_mut()?.try_receive_byte().ok()
 }
 
-/// Writes all of `bytes`, waiting for the line within bounds; what it does not take by then is lost.
+/// Writes all of `bytes`, with bounded waits for the line; bytes that it does not accept in time
+/// are lost.
 pub fn write_all(line: Line, bytes: &[u8]) {
     let mut guard = line.uart().lock();
     let Some(uart) = guard.as_mut() else { return };
@@ -95,7 +97,7 @@ pub fn write_all(line: Line, bytes: &[u8]) {
     }
 }
 
-/// Waits, within bounds, until the last bits of both lines have left.
+/// Waits, within bounds, until both lines have sent their last bits.
 pub fn drain() {
     for line in [Line::People, Line::Machine] {
         await_status(line, LSR::TRANSMITTER_EMPTY);
@@ -106,7 +108,8 @@ pub fn drain() {
 pub fn emergency(line: Line, bytes: &[u8]) {
     for &byte in bytes {
         await_status(line, LSR::THR_EMPTY);
-        // SAFETY: the data register of a port that the hypervisor owns; at worst this mixes with another writer's text.
+        // SAFETY: the data register of a port that the hypervisor owns; at worst this mixes with
+        // another writer's text.
         unsafe { instr::out8(line.port(), byte) };
     }
 }
@@ -114,7 +117,8 @@ pub fn emergency(line: Line, bytes: &[u8]) {
 fn await_status(line: Line, wanted: LSR) {
     const LINE_STATUS: u16 = 5;
     for _ in 0..PATIENCE {
-        // SAFETY: reading the status clears error bits only, which nobody uses. An absent port reads all ones.
+        // SAFETY: reading the status only clears error bits, which are not used. An absent port
+        // reads all ones.
         let status = unsafe { instr::in8(line.port() + LINE_STATUS) };
         if status & wanted.bits() != 0 {
             return;

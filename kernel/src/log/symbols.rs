@@ -1,7 +1,7 @@
 //! The hypervisor's own symbol table, as a module of the boot archive.
 //!
-//! The host command makes it from the kernel's ELF with [`from_elf`]; the hypervisor looks addresses up in place, also
-//! while it dies. All numbers little-endian:
+//! The host command makes it from the kernel's ELF with [`from_elf`]. The hypervisor looks
+//! addresses up in place, even during a panic. All numbers are little-endian:
 //!
 //! ```text
 //!  0  "TPSY"   magic
@@ -9,8 +9,8 @@
 //!  8  u64      base: the address that offsets count from
 //! 16  u32      count of symbols
 //! 20  u32      bytes of names
-//! 24  count x { u32 offset from base, u32 where the name begins }    ascending offsets
-//!     names, demangled, one after the other
+//! 24  count x { u32 offset from base, u32 start of the name }         ascending offsets
+//!     names, demangled, concatenated
 //! ```
 
 use alloc::{format, string::String, vec::Vec};
@@ -26,8 +26,8 @@ const ENTRY: usize = 8;
 
 static KERNEL: Once<Symbols<'static>> = Once::new();
 
-/// Makes the module's table known to [`of_kernel`] if it is one of this very build: if `name` begins at `address`
-/// in it. Returns whether it is; wrong names would be worse than none.
+/// Registers the module's table for [`of_kernel`] if it belongs to this very build, that is if
+/// `name` begins at `address` in it. Returns whether it does; wrong names would be worse than none.
 pub fn register(module: &'static [u8], name: &str, address: u64) -> bool {
     let table = Symbols::parse(module).filter(|symbols| symbols.lookup(address) == Some((name, 0)));
     table.map(|symbols| KERNEL.call_once(|| symbols)).is_some()
@@ -38,7 +38,7 @@ pub fn of_kernel() -> Option<&'static Symbols<'static>> {
     KERNEL.get()
 }
 
-/// A symbol table in place.
+/// A symbol table, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbols<'a> {
     base: u64,
@@ -58,7 +58,7 @@ impl<'a> Symbols<'a> {
         Some(Self { base: u64_at(header, 8)?, entries: entries.as_chunks().0, names })
     }
 
-    /// Returns the symbol that `address` lies in or behind, and how far from its beginning.
+    /// Returns the last symbol at or before `address`, and the distance from its start.
     pub fn lookup(&self, address: u64) -> Option<(&'a str, u64)> {
         let offset = u32::try_from(address.checked_sub(self.base)?).ok()?;
         let next = self.entries.partition_point(|entry| u32_at(entry, 0).is_some_and(|start| start <= offset));
@@ -74,7 +74,7 @@ pub fn build(mut symbols: Vec<(u64, String)>) -> Vec<u8> {
     symbols.sort_by_key(|symbol| symbol.0);
     symbols.dedup_by_key(|symbol| symbol.0);
     let base = symbols.first().map_or(0, |symbol| symbol.0);
-    // Offsets and the table have 32 bits; a kernel is far smaller.
+    // Offsets have 32 bits in the table; a kernel is far smaller.
     symbols.retain(|symbol| symbol.0 - base <= u64::from(u32::MAX));
     let (mut entries, mut names) = (Vec::new(), Vec::new());
     for (address, name) in &symbols {
@@ -93,9 +93,10 @@ pub fn build(mut symbols: Vec<(u64, String)>) -> Vec<u8> {
     module
 }
 
-/// Makes the module from the kernel's ELF64; `None` if that has no symbol table.
+/// Makes the module from the kernel's ELF64; `None` if it has no symbol table.
 ///
-/// The System V ABI's "Symbol Table" has the layout: functions, and the assembly's labels, of the higher half are taken.
+/// The layout is that of the System V ABI, "Symbol Table". Functions, and the assembly's labels, of
+/// the higher half are taken.
 pub fn from_elf(elf: &[u8]) -> Option<Vec<u8>> {
     const SYMBOL_TABLE: u32 = 2;
     let section = |index: usize| {
@@ -178,7 +179,8 @@ mod tests {
         assert_eq!(Symbols::parse(&module).unwrap().lookup(BASE), None);
     }
 
-    /// Null, .text, .symtab, .strtab; one function, one label, one datum, one function of the lower half.
+    /// Null, .text, .symtab, .strtab; one function, one label, one datum, one function of the lower
+    /// half.
     fn elf() -> Vec<u8> {
         let names = b"\0_ZN4core3fmt5Write9write_str17h0123456789abcdefE\0label\0";
         let symbol = |name: u32, kind: u8, section: u16, address: u64| {

@@ -1,13 +1,15 @@
-//! Which pages of an object were read along and are not yet known to be used.
+//! Notes which pages of an object were read along and are not yet known to be used.
 //!
 //! ```text
 //!   page   31 ...... 15 | 14 ... 6 | 5 .. 0
 //!          chunk          word       bit       a chunk: 512 words, 128 MiB of the guest's memory
 //! ```
 //!
-//! One bit a page would grow with what a partition was promised, though such pages are resident and so never more than the pool has
-//! frames. So a chunk exists only where such pages are, and an object has [`MOST_CHUNKS`] at most: the oldest makes room. What is noted is
-//! an estimate for reading along, so a note may be lost; nothing waits or fails for want of memory.
+//! Only resident pages are noted, so there are never more notes than the pool has frames. A bitmap
+//! over all logical pages would grow with the partition's size instead. So a chunk exists only
+//! where there are notes, and an object has at most [`MOST_CHUNKS`]; the oldest chunk makes room.
+//! The notes are a hint for reading along. A note may be lost, and no operation waits or fails
+//! because no memory is left for one.
 
 use crate::addr::PageIndex;
 use crate::arch::heap;
@@ -28,7 +30,7 @@ struct Chunk {
 /// Notes about the pages of one object.
 #[derive(Debug)]
 pub(super) struct AheadMap {
-    /// By chunk number: 0, or one more than its place in `chunks`. Empty where there was no memory for it.
+    /// By chunk number: 0, or one more than the index in `chunks`. Empty if the allocation failed.
     places: Vec<u8>,
     chunks: Vec<Chunk>,
     /// The chunk that makes room next.
@@ -38,13 +40,13 @@ pub(super) struct AheadMap {
 }
 
 impl AheadMap {
-    /// Makes notes possible for an object of `pages` pages.
+    /// Makes an empty map for an object of `pages` pages.
     pub fn new(pages: u32) -> Self {
         let chunks = pages.div_ceil(64 * CHUNK_WORDS) as usize;
         Self { places: heap::spare(chunks).unwrap_or_default(), chunks: Vec::new(), oldest: 0, count: 0 }
     }
 
-    /// Notes that a page came along with a neighbour.
+    /// Notes that a page was read along with a neighbour.
     pub fn note(&mut self, index: PageIndex) {
         let (word, bit) = (index.0 / 64, 1 << (index.0 % 64));
         let Some(bits) = self.word_to_set(word) else { return };
@@ -53,7 +55,7 @@ impl AheadMap {
         self.count += u32::from(is_new);
     }
 
-    /// Forgets that a page came along with a neighbour; returns whether that was noted.
+    /// Clears the note that a page was read along; returns whether there was one.
     #[inline]
     pub fn take(&mut self, index: PageIndex) -> bool {
         self.count > 0 && self.take_noted(index)
@@ -80,7 +82,8 @@ impl AheadMap {
         self.place(word).map_or(0, |place| self.chunks[place].bits[(word % CHUNK_WORDS) as usize])
     }
 
-    /// Returns the first word from `word` on about which there may be notes: in a chunk that exists, else behind the chunk.
+    /// Returns the first word at or after `word` that may hold notes: `word` itself if its chunk
+    /// exists, else the first word after that chunk.
     pub fn skip(&self, word: u32) -> u32 {
         if self.place(word).is_some() { word } else { (word / CHUNK_WORDS + 1).saturating_mul(CHUNK_WORDS) }
     }
@@ -99,7 +102,7 @@ impl AheadMap {
         self.chunks.get_mut(place)?.bits.get_mut((word % CHUNK_WORDS) as usize)
     }
 
-    /// Makes a chunk, in place of the oldest where there are as many as may be or no memory for another.
+    /// Makes a chunk. It replaces the oldest one at the limit of chunks or when no memory is left.
     #[cold]
     fn make(&mut self, number: u32) -> Option<usize> {
         self.places.get(number as usize)?;
@@ -122,7 +125,7 @@ impl AheadMap {
         heap::spare(CHUNK_WORDS as usize)
     }
 
-    /// Forgets what the oldest chunk notes, and gives it another number.
+    /// Discards the notes of the oldest chunk and gives it another number.
     fn reuse(&mut self, number: u32) -> Option<usize> {
         let place = self.oldest.checked_rem(self.chunks.len())?;
         self.oldest = place + 1;

@@ -1,6 +1,8 @@
-//! Pages that come in without being asked for: neighbours of a demanded page, and windows ahead of a walk.
+//! Reads pages that the guest has not asked for: neighbours of a demanded page, and windows ahead
+//! of a walk.
 //!
-//! [`ReadAround`](super::around::ReadAround) says how far; what is here finds the pages that are paged there, and gives them frames while enough are free.
+//! [`ReadAround`](super::around::ReadAround) decides how far. This module finds the paged pages
+//! there and gives them frames while enough are free.
 
 use super::Pager;
 use super::around::{Heading, Reach};
@@ -16,30 +18,30 @@ use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use crate::virt::Access;
 
-/// What pages that the guest has not asked for may use.
+/// Limits for pages that the guest has not asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     /// Most pages in a request.
     pub pages: u32,
-    /// Free frames that are promised to others.
+    /// Free frames that are promised to other partitions.
     pub promised: u32,
 }
 
-/// What is to be read ahead of a walk.
+/// A request to read ahead of a walk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
     /// The page of the fault.
     pub page: PageIndex,
     pub heading: Heading,
-    /// Windows behind that of the fault.
+    /// Number of windows to read beyond the window of the fault.
     pub windows: u32,
     pub room: Room,
     pub now: u64,
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Lets a transfer grow over paged neighbours, upwards first, as far as `reach` says and frames are plentiful; returns
-    /// whether it has.
+    /// Extends a transfer over paged neighbours, upwards first, as far as `reach` allows and while
+    /// frames are plentiful. Returns whether the transfer has grown.
     #[inline(always)]
     pub(super) fn grow(&self, near: &Near<'_>, transfer: &mut Transfer, number: u32, reach: Reach, room: Room) -> bool {
         let (up, down, most) = match reach {
@@ -88,13 +90,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         true
     }
 
-    /// Begins to bring a page in that the guest has not asked for.
+    /// Starts the page-in of a page that the guest has not asked for.
     fn coming_unasked(&self, page: Page<'_>, number: u32) -> Option<Coming> {
         let frame = self.ground.frames.alloc()?;
         self.coming(page, number, frame).map_err(|frame| self.ground.frames.free(frame)).ok()
     }
 
-    /// Starts to read the windows ahead of a walk, so that the disk works while the guest does.
+    /// Starts to read the windows ahead of a walk, so that disk and guest work in parallel.
     #[inline(never)]
     pub(super) fn read_ahead(&self, state: &mut State<P>, object: &MemoryObject, ahead: Ahead) {
         let window = ahead.page.0 / WINDOW;
@@ -113,7 +115,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Starts to read a window from its near end on, if the page there is paged.
+    /// Starts to read a window from its near end, if the page there is paged.
     fn read_window(&self, state: &mut State<P>, object: &MemoryObject, from: PageIndex, number: u32, ahead: Ahead) {
         if from.0 >= object.layout().pages() {
             return;

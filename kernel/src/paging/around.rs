@@ -1,63 +1,65 @@
-//! How far a page-in reads beyond the page that was asked for: learned from the faults of one object.
+//! Decides how far a page-in reads beyond the demanded page. It learns from the faults of one
+//! object.
 //!
-//! A page that is read along takes the frame of another page. It pays only if the guest uses it before it leaves, so it has to be
-//! earned. Two things earn it:
+//! A page that is read along takes a frame that another page could use. It pays only if the guest
+//! uses it before it is evicted, so reading along has to be earned. Two things earn it:
 //!
 //! ```text
 //!  a fault just beyond the last read ──> a walk: the rest of the window in that direction, and up to 4 windows ahead,
 //!                                        so that the disk works while the guest does
 //!  any other fault ──────────────────> neighbours in the window, as many as the region has credit for
-//!                                        read along -4 ─> credit <─ +5 used before it left
+//!                                        read along -4 ─> credit <─ +5 used before evicted
 //! ```
 //!
-//! So outside walks reading along goes on only where more than four of five such pages are used. On uniform accesses about half are:
-//! there the first credit is spent, and every page is then read when it is asked for. Credit is small at the start and bounded
-//! later, so neither a beginning nor a change of habits reads more than a 64th of the object's pages in vain.
+//! Outside walks, reading along continues only if more than four of five such pages are used.
+//! Uniform accesses use about half of them: the initial credit is spent, and every page is then
+//! read on demand. Credit is small at the start and bounded later, so neither the start nor a
+//! change of the access pattern wastes reads on more than a 64th of the object's pages.
 //!
-//! Pure: it knows neither pages' states nor disks.
+//! Pure: page states and disks do not appear here.
 
 use super::transfer::WINDOW;
 
-/// Walks that are followed at a time.
+/// Walks that are tracked at a time.
 const WALKS: usize = 4;
-/// Regions of an object that learn apart.
+/// Regions of an object, each with its own credit.
 const REGIONS: usize = 16;
 /// Pages of the smallest region, as a power of two.
 const LEAST_SHIFT: u32 = 10;
-/// What a page read along costs, and what a used one earns.
+/// Cost of a page read along, and gain when it was used.
 const COST: u32 = 4;
 const GAIN: u32 = 5;
 /// Most windows that are read ahead of a walk.
 const MOST_AHEAD: u32 = 4;
 
-/// Which way a walk goes.
+/// Direction of a walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Heading {
     Up,
     Down,
 }
 
-/// What to read beside the page that was asked for.
+/// What to read in addition to the demanded page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reach {
-    /// Up to so many neighbours in its window.
+    /// Up to this many neighbours in its window.
     Around(u32),
-    /// The rest of its window that way, and so many windows behind it.
+    /// The rest of its window in that direction, and this many windows beyond it.
     Along { heading: Heading, windows: u32 },
 }
 
-/// A run of pages that was read, and how often a fault continued it.
+/// A run of pages that was read, and the number of faults that continued it.
 #[derive(Clone, Copy, Debug)]
 struct Walk {
-    /// A window's length below the first page that was read.
+    /// The first page that was read, less the length of a window.
     low: u32,
-    /// From there to a window's length behind the last one.
+    /// Pages from `low` to the length of a window beyond the last page that was read.
     span: u32,
     steps: u32,
 }
 
 impl Walk {
-    /// Continued by no page.
+    /// A walk that no page continues.
     const NONE: Self = Self { low: 0, span: 0, steps: 0 };
 
     fn first(&self) -> u32 {
@@ -68,7 +70,7 @@ impl Walk {
         self.low.wrapping_add(self.span).wrapping_sub(WINDOW)
     }
 
-    /// Begins with one page.
+    /// Starts a walk with one page.
     #[inline(always)]
     fn at(page: u32) -> Self {
         Self { low: page.wrapping_sub(WINDOW), span: 2 * WINDOW + 1, steps: 0 }
@@ -78,18 +80,20 @@ impl Walk {
         (self.low, self.span) = (first.wrapping_sub(WINDOW), end - first + 2 * WINDOW);
     }
 
-    /// Returns whether a fault at `page` continues the walk. Pages in between may be there already.
+    /// Returns whether a fault at `page` continues the walk. Pages in between may be resident
+    /// already.
     #[inline(always)]
     fn is_continued_by(&self, page: u32) -> bool {
         page.wrapping_sub(self.low) < self.span
     }
 }
 
-/// What was learned of one object.
+/// Access pattern learned for one object.
 #[derive(Clone, Debug)]
 pub(super) struct ReadAround {
     walks: [Walk; WALKS],
-    /// The walk that is forgotten next, and the one of the last fault.
+    /// Index of the walk that is replaced next (`oldest`), and of the last fault's walk
+    /// (`current`).
     oldest: u8,
     current: u8,
     /// Pages of a region, as a power of two.
@@ -100,7 +104,7 @@ pub(super) struct ReadAround {
 }
 
 impl ReadAround {
-    /// Knows nothing of an object of `pages` pages.
+    /// Starts without knowledge of an object of `pages` pages.
     pub fn new(pages: u32) -> Self {
         let shift = pages.div_ceil(REGIONS as u32).next_power_of_two().trailing_zeros();
         let shift = shift.max(LEAST_SHIFT);
@@ -109,7 +113,8 @@ impl ReadAround {
         Self { walks: [Walk::NONE; WALKS], oldest: 0, current: 0, shift, most, credits }
     }
 
-    /// Answers what to read for a fault at `page`, beside that page; [`Self::note_along`] follows where there is something.
+    /// Returns what to read beside `page` for a fault there. If pages are then read along, the
+    /// caller calls [`Self::note_along`].
     #[inline(always)]
     pub fn reach(&mut self, page: u32) -> Reach {
         if let Some(number) = self.walks.iter().position(|walk| walk.is_continued_by(page)) {
@@ -131,7 +136,8 @@ impl ReadAround {
         Reach::Along { heading, windows: windows_ahead(steps) }
     }
 
-    /// Notes that pages from `first` to before `end` are being read for the last fault, which answered `reach`, or ahead of it.
+    /// Notes that pages `first..end` are being read for the last fault, whose answer was `reach`,
+    /// or ahead of it.
     #[inline(never)]
     pub fn note_along(&mut self, reach: Reach, first: u32, end: u32) {
         let walk = &mut self.walks[self.current as usize % WALKS];
@@ -141,13 +147,13 @@ impl ReadAround {
         }
     }
 
-    /// Pages read beside `page` are paid for by its region.
+    /// Charges the region of `page` for the pages read beside it.
     fn pay(&mut self, page: u32, along: u32) {
         let credit = &mut self.credits[page_region(page, self.shift)];
         *credit = credit.saturating_sub(along * COST);
     }
 
-    /// Notes that a page read along was used before it left.
+    /// Notes that a page read along was used before it was evicted.
     pub fn note_used(&mut self, page: u32) {
         let credit = &mut self.credits[page_region(page, self.shift)];
         *credit = (*credit + GAIN).min(self.most);
@@ -158,7 +164,8 @@ fn page_region(page: u32, shift: u32) -> usize {
     ((page >> shift) as usize).min(REGIONS - 1)
 }
 
-/// Returns how many windows to read ahead of a walk with so many steps: one fault beside another may be chance.
+/// Returns how many windows to read ahead of a walk of `steps` steps. One fault beside another may
+/// be chance, so a walk of fewer than two steps gets none.
 fn windows_ahead(steps: u32) -> u32 {
     if steps < 2 { 0 } else { (steps / 2).min(MOST_AHEAD) }
 }

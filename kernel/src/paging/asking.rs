@@ -1,7 +1,8 @@
-//! Asking the pages that were read along whether they were used.
+//! Checks whether pages that were read along have been used.
 //!
-//! The clock hand would tell, but it comes by only once a round. Credit that is earned late is of no use to a workload that has moved on,
-//! so a few of these pages are looked at in between. The look leaves A as it is.
+//! The clock hand finds this out too, but it visits a page only once a round. By then the workload
+//! may have moved on, and the credit comes too late. So a few of these pages are sampled in
+//! between. Sampling leaves A unchanged.
 
 use super::Pager;
 use super::counters::bump;
@@ -13,13 +14,14 @@ use crate::mm::leaf::{Leaf, Mapping};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 
-/// Time between two looks.
+/// Time between two samplings.
 const INTERVAL_NS: u64 = 10_000_000;
-/// Words of 64 pages that one look takes of an object.
+/// Words of 64 pages that are sampled of an object at a time.
 const WORDS: u32 = 16;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Looks at some pages of each object that were read along, and lets go of some frames kept for walks, once an interval.
+    /// Once an interval: samples some pages of each object that were read along, and releases some
+    /// of the frames kept for walks.
     pub(super) fn ask_along(&self, state: &mut State<P>, now: u64) {
         if now < state.reclaim.ask_at {
             return;
@@ -33,13 +35,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 }
 
-/// Moves the asking hand on; returns how many of the pages that it has passed were used.
+/// Advances the sampling hand. Returns how many of the pages it passed were used.
 fn ask_some(slot: &mut Slot) -> u64 {
     let words = slot.pages().div_ceil(64);
     let object = slot.object.clone();
     let mut used = 0;
     for _ in 0..WORDS.min(words) {
-        // Where nothing was read along there is nothing to ask.
+        // Skip words without notes.
         let word = slot.ahead.skip(slot.asking_hand);
         slot.asking_hand = if word >= words - 1 { 0 } else { word + 1 };
         let mut bits = slot.ahead.word(word);

@@ -1,14 +1,15 @@
-//! Pages of an object whose blocks were once found unreadable, or other than they were written.
+//! Pages of an object whose blocks were unreadable or did not match their checksums.
 //!
-//! A drain has to know all of them, or it seals a dump as whole that is not. So where there are more than the list has room for, two
-//! neighbouring ranges become one with the pages between them: the list may hold pages that are right, but none is forgotten. Its
-//! user reads each block again before it believes the list.
+//! A drain has to know all of them, or it would seal a damaged dump as complete. So when the list
+//! is full, the two nearest ranges are joined together with the pages between them. The list may
+//! contain intact pages, but never misses a bad one. A user of the list therefore reads each block
+//! again before it acts on it.
 
 use crate::addr::PageIndex;
 use arrayvec::ArrayVec;
 use core::ops::Range;
 
-/// Ranges that are kept apart.
+/// Most ranges in the list.
 const MAX_RANGES: usize = 32;
 
 /// The suspected pages, as ascending ranges.
@@ -22,7 +23,7 @@ impl BadPages {
     pub fn note(&mut self, index: PageIndex) {
         let at = self.ranges.partition_point(|(_, end)| *end < index.0);
         match self.ranges.get_mut(at) {
-            // Inside, or next to one of its ends.
+            // Inside the range, or adjacent to one of its ends.
             Some((first, end)) if *first <= index.0.saturating_add(1) => {
                 *first = (*first).min(index.0);
                 *end = (*end).max(index.0.saturating_add(1));
@@ -43,7 +44,7 @@ impl BadPages {
         self.ranges.iter().map(|(first, end)| *first..*end)
     }
 
-    /// Returns whether there are none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -57,7 +58,7 @@ impl BadPages {
         }
     }
 
-    /// Joins the two neighbours with the fewest pages between them.
+    /// Joins the two neighbouring ranges with the fewest pages between them.
     fn join_nearest(&mut self) {
         let gap = |at: &usize| self.ranges[at + 1].0 - self.ranges[*at].1;
         if let Some(at) = (0..self.ranges.len() - 1).min_by_key(gap) {

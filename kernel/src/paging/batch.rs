@@ -1,4 +1,4 @@
-//! The fixed table of batches: pages that leave together, or are cleaned together.
+//! The fixed table of batches: pages that are evicted together, or cleaned together.
 //!
 //! ```text
 //!                                                 ┌─ a piece claimed ─> Inspected ─┐
@@ -10,8 +10,9 @@
 //!                                                                                                    └ failed ones mapped again
 //! ```
 //!
-//! A batch's pages ascend (a clock's wrap starts a second ascent), so neighbours stand beside each other and one
-//! request takes a whole run of them. Its lines are made at the start and never grow.
+//! A batch's pages are in ascending order (a wrap of the clock hand starts a second ascent). So
+//! neighbours are adjacent in it, and one request covers a whole run of them. A batch's lines are
+//! allocated at the start and never grow.
 
 use crate::mm::flush::Ticket;
 use crate::mm::object::ObjectId;
@@ -20,67 +21,68 @@ use alloc::vec::Vec;
 
 /// Most pages in a batch.
 pub(super) const BATCH_PAGES: usize = 256;
-/// Batches at a time.
+/// Fewest batches in the table.
 const LEAST_BATCHES: usize = 16;
-/// Batches at a time of one object, and of one disk where there are several: one that does not answer must not keep the others from
-/// giving.
+/// Most batches of one object, and of one disk where there are several. An unresponsive disk must
+/// not stop reclaim from the others.
 pub(super) const BATCHES_OF_ONE: usize = 8;
 
-/// How long a disk may answer nothing before frames are taken from elsewhere.
+/// Silence of a disk after which its batches no longer count as frames to come, so that reclaim
+/// takes frames from elsewhere.
 const STUCK_NS: u64 = 500_000_000;
 
-/// What a batch is for.
+/// Purpose of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
-    /// The pages leave.
+    /// The pages are evicted.
     Evict,
     /// The pages stay mapped.
     Clean,
 }
 
-/// Whether a batch's pages will leave, as far as is known.
+/// Whether a batch's pages are expected to be freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Prospect {
-    /// The disk has taken the object's pages so far.
+    /// The disk has accepted the object's pages so far.
     Good,
-    /// The disk did not take the last ones.
+    /// The disk has failed the object's last writes.
     Doubtful,
 }
 
-/// Where a batch is in its life.
+/// State of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
     Free,
     Limbo,
     Scan,
-    /// A CPU looks at a piece of it without the pager's lock; nobody else touches it.
+    /// One CPU inspects a piece of it without the pager's lock; no other CPU touches the batch.
     Inspected,
     Write,
 }
 
-/// Pages that leave or are cleaned together.
+/// Pages that are evicted or cleaned together.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub phase: Phase,
     pub purpose: Purpose,
-    /// Whose pages; none while free.
+    /// The pages' object; `None` while the batch is free.
     pub object: Option<ObjectId>,
-    /// Launched before all with a higher one.
+    /// Launch order: lower turns were launched earlier.
     pub turn: u64,
     pub ticket: Option<Ticket>,
     /// The pages to be scanned and written.
     pub lines: Group,
-    /// Clean pages out of their leaves; they need the flush and no more.
+    /// Clean pages, already unmapped; they are freed once the flush has passed.
     pub unmapped: Vec<Unmapped>,
     /// Next line to scan or to write.
     pub cursor: usize,
-    /// Requests at the disk.
+    /// Requests in flight at the disk.
     pub outstanding: usize,
-    /// When the disk last took the first of them or answered one.
+    /// Time when the disk accepted the first of them or last completed one.
     pub answered_at: u64,
-    /// Where its pages go, if they go to a disk.
+    /// The disk that its pages are written to, if any.
     pub disk: Option<usize>,
-    /// Whether the pages are counted on to leave.
+    /// Whether its pages count as frames to come.
     pub prospect: Prospect,
 }
 
@@ -102,43 +104,44 @@ impl Batch {
         }
     }
 
-    /// Returns how many pages it holds.
+    /// Returns how many pages the batch holds.
     pub fn len(&self) -> usize {
         self.lines.len() + self.unmapped.len()
     }
 
-    /// Returns whether its disk has answered nothing for so long that the pages are not counted on.
+    /// Returns whether its disk has been silent for so long that the pages do not count as frames
+    /// to come.
     pub fn is_stuck(&self, now: u64) -> bool {
         self.is_silent_for(STUCK_NS, now)
     }
 
-    /// Returns whether its disk has answered nothing for so long.
+    /// Returns whether it has requests in flight and its disk has completed none for `ns`.
     pub fn is_silent_for(&self, ns: u64, now: u64) -> bool {
         self.outstanding > 0 && now.saturating_sub(self.answered_at) >= ns
     }
 
-    /// Returns whether a CPU could go on with it at once.
+    /// Returns whether a CPU could continue the batch at once.
     pub fn needs_a_cpu(&self) -> bool {
         match self.phase {
             Phase::Scan => true,
             Phase::Write => self.cursor < self.lines.len() && self.outstanding == 0,
-            // The CPU that inspects it goes on with it.
+            // The CPU that inspects the batch also continues it.
             Phase::Limbo | Phase::Inspected | Phase::Free => false,
         }
     }
 
-    /// Returns whether it goes on when other CPUs have passed its flush.
+    /// Returns whether the batch waits for other CPUs to pass its flush.
     pub fn awaits_flush(&self) -> bool {
         self.phase == Phase::Limbo
     }
 }
 
-/// What batches wait for beside their disks.
+/// What the batches wait for, apart from their disks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Wants {
-    /// A CPU that goes on with one at once.
+    /// A CPU could continue a batch at once.
     pub a_cpu: bool,
-    /// Other CPUs that pass a flush.
+    /// A batch waits for other CPUs to pass its flush.
     pub a_flush: bool,
 }
 
@@ -147,9 +150,9 @@ pub(super) struct Wants {
 pub(super) struct Batches {
     all: Vec<Batch>,
     in_use: usize,
-    /// Launched so far.
+    /// Batches launched so far.
     launched: u64,
-    /// How many disks share them.
+    /// Number of disks that share the table.
     disks: usize,
 }
 
@@ -159,12 +162,12 @@ impl Batches {
         Self { all: (0..count).map(|_| Batch::new()).collect(), in_use: 0, launched: 0, disks }
     }
 
-    /// Returns how many there are.
+    /// Returns the size of the table.
     pub fn count(&self) -> usize {
         self.all.len()
     }
 
-    /// Returns a free batch for an object that has not too many already, nor its disk.
+    /// Returns a free batch for an object, unless the object or its disk is at its limit.
     pub fn vacant_for(&self, object: ObjectId, disk: Option<usize>) -> Option<usize> {
         let of_disk = || self.iter().filter(|batch| batch.disk == disk).count();
         if self.of(object).count() >= BATCHES_OF_ONE || self.disks > 1 && of_disk() >= BATCHES_OF_ONE {
@@ -173,7 +176,7 @@ impl Batches {
         self.all.iter().position(|batch| batch.phase == Phase::Free)
     }
 
-    /// Returns the oldest batch of which a piece may be claimed.
+    /// Returns the oldest batch that has a piece to claim.
     pub fn to_scan(&self) -> Option<usize> {
         if self.in_use == 0 {
             return None;
@@ -194,7 +197,7 @@ impl Batches {
         self.all.iter().filter(|batch| batch.phase != Phase::Free)
     }
 
-    /// Returns whether any is in use.
+    /// Returns whether any batch is in use.
     pub fn any(&self) -> bool {
         self.in_use > 0
     }
@@ -217,7 +220,7 @@ impl Batches {
         batch
     }
 
-    /// Makes a batch free once everything in it has been dealt with.
+    /// Frees a batch once all its pages are dealt with and no request is in flight.
     pub fn retire_if_done(&mut self, number: usize) {
         let batch = &mut self.all[number];
         if batch.phase == Phase::Write && batch.lines.left() == 0 && batch.outstanding == 0 {
@@ -227,7 +230,7 @@ impl Batches {
         }
     }
 
-    /// Returns what goes on without a disk's answer, in one pass.
+    /// Returns what the batches wait for, apart from their disks, in one pass.
     pub fn wants(&self) -> Wants {
         let mut wants = Wants::default();
         if self.any() {
@@ -239,8 +242,8 @@ impl Batches {
         wants
     }
 
-    /// Returns how many pages are on their way to the free list: those that a disk has kept for too long, or will hardly
-    /// take, do not count.
+    /// Returns how many pages are on their way to the free list. Pages whose disk has been silent
+    /// for too long, or will probably fail the write, do not count.
     pub fn leaving(&self, now: u64) -> u32 {
         let counts = |batch: &&Batch| batch.prospect == Prospect::Good && !batch.is_stuck(now);
         let evicting = self.iter().filter(|batch| batch.purpose == Purpose::Evict).filter(counts);

@@ -1,4 +1,4 @@
-//! Where a page's block is: the direct map of a paging space, as far as the pager needs it.
+//! Maps pages to blocks: the direct map of a paging space, as far as the pager needs it.
 
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::block::SectorRange;
@@ -17,7 +17,7 @@ pub struct BlockMap {
 }
 
 impl BlockMap {
-    /// Returns the sector after the last block, or `None` where that is beyond any disk.
+    /// Returns the sector after the last block, or `None` if that is beyond any disk.
     pub fn end(&self) -> Option<u64> {
         self.data_start.checked_add(u64::from(self.pages) * SECTORS_PER_BLOCK)
     }

@@ -1,15 +1,18 @@
-//! Cleaning: old dirty pages are written while the disk has nothing else to do, so that they can leave without a write later.
+//! Cleaning: old dirty pages are written while the disk is idle, so that they can be evicted later
+//! without a write.
 //!
-//! The second write-out order of the design: the page stays mapped. D is cleared, the flush makes a later write set it again, the frame is
-//! checksummed and written, and *has block* is committed only if D is still clear.
+//! This is the second write-out order of the design: the page stays mapped. D is cleared, and the
+//! flush makes a later write set it again. The frame is checksummed and written, and *has block* is
+//! committed only if D is still clear.
 //!
-//! A page is old if the clock hand has cleared its A bit and the guest has not touched it since, so cleaning begins only
-//! when reclaim has been at work. The pages a little ahead of the hand have had a whole round for that, and they leave next; a page that
-//! the hand has just passed may be written again at once. So only the stretch ahead of the hand is cleaned.
+//! A page is old if the clock hand has cleared its A bit and the guest has not touched it since. So
+//! cleaning begins only when reclaim has been at work. Only the stretch just ahead of the hand is
+//! cleaned: its pages have had a whole round to be touched again, and they are evicted next. A page
+//! that the hand has just passed may soon be written again.
 //!
 //! ```text
 //!   pages:  0 ....... hand ───── reach ─────> ................ n
-//!                     leave next, cleaned      │ aged at the hand's next visit
+//!                     evicted next, cleaned    │ aged at the hand's next visit
 //!                     └─ cleaning hand ──────> ┘ waits here for the clock hand
 //! ```
 
@@ -26,18 +29,19 @@ use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use core::ops::RangeInclusive;
 
-/// Most pages in one batch: a fault that needs the disk waits behind no more than this.
+/// Most pages in one batch. It bounds the delay of a fault that queues behind the batch.
 const PAGES: usize = 32;
-/// Pages looked at in one go.
+/// Most pages visited in one run of the cleaner.
 const VISITS: u32 = 512;
-/// The part of an object's pages that is cleaned ahead of the clock hand: one in so many, and the bounds.
+/// Length of the stretch that is cleaned ahead of the clock hand: this fraction of the object's
+/// pages (1/16), within the bounds.
 const REACH_PART: u32 = 16;
 const REACH: RangeInclusive<u32> = 64..=4096;
-/// Time between two goes.
+/// Time between two runs of the cleaner.
 const PAUSE_NS: u64 = 5_000_000;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Starts one batch of cleaning, if the disks idle and frames are getting scarce.
+    /// Starts one batch of cleaning, if the disks are idle and frames are getting scarce.
     pub(super) fn clean(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         let scarce = self.marks.is_scarce(self.ground.frames.free_count());
         let idle = !state.batches.any() && state.transfers.in_use() == 0;
@@ -61,7 +65,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 }
 
-/// Fills a batch with old dirty pages from the cleaning hand on.
+/// Fills a batch with old dirty pages, starting at the cleaning hand.
 fn pick(slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
     let pages = slot.pages();
     let (start, length) = stretch(slot.hand, slot.cleaning_hand, pages);
@@ -69,7 +73,7 @@ fn pick(slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
     budget.visits -= at - start;
     for page in slot.object.pages(start..at) {
         let Leaf::Present(Mapping { accessed: false, dirty: true, .. }) = page.leaf() else { continue };
-        // A page that is claimed or pinned has its turn another time.
+        // Refused while the page is claimed or pinned; a later round takes it.
         let _ = batch.lines.clean(page);
         if batch.len() >= PAGES {
             at = page.index().0 + 1;
@@ -79,15 +83,16 @@ fn pick(slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
     slot.cleaning_hand = if at >= pages { 0 } else { at };
 }
 
-/// Returns where to look next and how many pages the stretch ahead of the clock hand still has from there.
+/// Returns where to look next, and how many pages remain from there to the end of the stretch ahead
+/// of the clock hand.
 fn stretch(hand: u32, cleaning_hand: u32, pages: u32) -> (u32, u32) {
     let reach = (pages / REACH_PART).clamp(*REACH.start(), *REACH.end()).min(pages);
     let ahead = ((u64::from(cleaning_hand) + u64::from(pages) - u64::from(hand)) % u64::from(pages)) as u32;
     match ahead {
         _ if ahead < reach => (cleaning_hand, reach - ahead),
-        // It has come to the end of the stretch, and waits for the clock hand.
+        // The cleaning hand is at the end of the stretch and waits for the clock hand.
         _ if ahead < reach.saturating_add(VISITS) && reach < pages => (cleaning_hand, 0),
-        // The clock hand has overtaken it.
+        // The clock hand has overtaken the cleaning hand.
         _ => (hand, reach),
     }
 }

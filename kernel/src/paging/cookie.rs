@@ -1,4 +1,4 @@
-//! The words that bring a disk's completion back to whoever asked: [`Cookie`]s with a class.
+//! The words that route a disk's completion back to the requester: [`Cookie`]s with a class.
 //!
 //! ```text
 //!  63    60 59                             32 31                              0
@@ -7,33 +7,35 @@
 //! └────────┴─────────────────────────────────┴─────────────────────────────────┘
 //! ```
 //!
-//! The pager polls every paging device, so all completions pass through it. Those of its own classes it handles; the
-//! others wait in a mailbox (`Pager::take_completion`) until their owner asks. To add a class, add a variant:
-//! the number of variants is the number of mailboxes, and each owner keeps at most
-//! [`PER_DISK`] requests in flight on each disk.
+//! The pager polls every paging device, so all completions pass through it. It handles those of its
+//! own classes; the others wait in a mailbox (`Pager::take_completion`) until their owner takes
+//! them. To add a class, add a variant and list it in [`Class::FOREIGN`], whose length is the
+//! number of mailboxes. Each owner keeps at most [`PER_DISK`] requests in flight on each disk.
 
 use super::MAX_DISKS;
 use crate::block::Cookie;
 
-/// Most requests that the owner of a foreign class may have in flight on one disk, the beat's included.
+/// Most requests that the owner of a foreign class may have in flight on one disk, including the
+/// claim's beat.
 pub const PER_DISK: usize = 33;
-/// Completions that a mailbox holds: one for each request on each disk, and the late answer to it.
+/// Completions that a mailbox holds: for each request on each disk, its completion and its late
+/// one.
 pub const MAILBOX_DEPTH: usize = 2 * PER_DISK * MAX_DISKS;
 
 const CLASS_SHIFT: u32 = 60;
 const DETAIL_SHIFT: u32 = 32;
 const DETAIL_MASK: u64 = (1 << (CLASS_SHIFT - DETAIL_SHIFT)) - 1;
 
-/// Who a completion is for.
+/// The owner of a completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
     /// Page-in: slot = transfer.
     Transfer = 1,
     /// Page-out, cleaning and drain: slot = batch, detail = first entry and count.
     WriteOut = 2,
-    /// Space records, headers, bitmaps: the space code's.
+    /// Space records, headers, bitmaps: owned by the space code.
     Metadata = 3,
-    /// A dump's notes, headers and progress: the dump code's.
+    /// A dump's notes, headers and progress: owned by the dump code.
     Dump = 4,
     /// Built-in measurements and self tests.
     Bench = 5,
@@ -43,16 +45,16 @@ impl Class {
     /// Classes whose completions are kept for their owners.
     pub const FOREIGN: [Self; 3] = [Self::Metadata, Self::Dump, Self::Bench];
 
-    /// Returns the number of the class's mailbox, or `None` for the pager's own.
+    /// Returns the number of the class's mailbox, or `None` for the pager's own classes.
     pub fn mailbox(self) -> Option<usize> {
         Self::FOREIGN.iter().position(|class| *class == self)
     }
 }
 
-/// A cookie taken apart.
+/// The fields of a cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tag {
-    /// Whose.
+    /// The owner.
     pub class: Class,
     /// The owner's small number, 28 bits.
     pub detail: u32,

@@ -1,4 +1,5 @@
-//! What the pager counts: the twins of what PowerVM's tools show for shared memory, and one counter per outcome of a fault.
+//! The pager's counters: the equivalents of the values that PowerVM's tools show for shared memory,
+//! and one counter per outcome of a fault.
 //!
 //! | PowerVM | here |
 //! |---|---|
@@ -7,8 +8,8 @@
 //! | `pmem`, `backing_memory` | the object's resident pages |
 //! | `iomf`, `iomaf` | pins; [`Snapshot::frame_waits`] |
 //!
-//! Counters are relaxed atomics: each is right, a snapshot is not a moment. Per-object ones and the
-//! pager's sum are the same type.
+//! Counters are relaxed atomics. Each value is exact, but a snapshot is not taken at a single
+//! instant. The counters of one object and the pager's sum have the same type.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -57,7 +58,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Pages read from the paging space because they were asked for.
+    /// Pages read from the paging space on demand.
     page_ins,
     /// Pages written to the paging space and then freed.
     page_outs,
@@ -65,31 +66,32 @@ counters! {
     cleaned,
     /// Neighbours read along with a page-in.
     read_around,
-    /// Neighbours that were then touched before they left again.
+    /// Neighbours that were touched before they were evicted again.
     read_around_used,
     /// Clean pages freed without a write.
     clean_evictions,
     /// Zero pages freed without a write.
     zero_evictions,
-    /// Frames that came free of live memory, by whatever way.
+    /// Frames freed from live memory, in any way.
     freed_from_live,
     /// Pages that were touched again while they were going out.
     rescues,
-    /// Pages that came into being zeroed.
+    /// Pages that got a zeroed frame at their first access.
     demand_zero,
-    /// Pages without a frame that were read, and show the shared zeros since.
+    /// Pages without a frame that were read and now map the shared zeros.
     zeros_shown,
-    /// Faults on a page that is there: accesses to be noted where the CPU has no A and D bits; else another CPU was faster.
+    /// Faults on a resident page: the access has to be noted (CPUs without A and D bits), or
+    /// another CPU has resolved the fault first.
     resident_faults,
-    /// Faults on a page whose transfer was under way.
+    /// Faults on a page whose transfer was in flight.
     joined_waits,
     /// Faults that found no free frame, or no free transfer.
     frame_waits,
     /// Pages the clock hand has aged.
     aged,
-    /// Requests that failed to write; their pages are dirty again.
+    /// Write requests that failed; their pages are dirty again.
     write_errors,
-    /// Requests that failed to read, retried ones included.
+    /// Read requests that failed, retried ones included.
     read_errors,
     /// Blocks whose checksum did not match, retried ones included.
     checksum_errors,
@@ -103,7 +105,7 @@ counters! {
     write_requests,
     /// Read requests to the paging space.
     read_requests,
-    /// Polls that another CPU did meanwhile.
+    /// Polls skipped because another CPU was polling.
     polls_left_to_others,
     /// Nanoseconds from the fault to the installed page, summed over page-ins.
     page_in_ns,

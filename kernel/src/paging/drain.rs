@@ -1,16 +1,19 @@
-//! The drain of a dump image: every page reaches its final place, ascending, and its frame comes free.
+//! The drain of a dump image: every page reaches its final place, in ascending order, and its frame
+//! is freed.
 //!
 //! ```text
 //!  0 ........ cursor ........ next ............................ pages
-//!  | all final | in batches   | not looked at yet               |
+//!  | all final | in batches   | not visited yet                 |
 //! ```
 //!
-//! The sweep takes pages in ascending order into batches of as many whole requests as fit: dirty ones are written straight from
-//! their frames, clean ones just freed, zero ones described by their leaves, paged ones left alone. It waits at a page that is still coming
-//! in or being cleaned from before the crash. A page whose write fails pulls the sweep back; after
-//! [`MAX_FAILURES`] failures without a success the drain stands still and says why, until [`Drain::retry`].
+//! The sweep takes pages in ascending order into batches of as many whole requests as fit. Dirty
+//! pages are written straight from their frames; clean pages are just freed; zero pages are
+//! described by their leaves; paged pages are left alone. The sweep waits at a page whose page-in
+//! or cleaning from before the crash is still in flight. A page whose write fails pulls the sweep
+//! back. After [`MAX_FAILURES`] failures without a success the drain stops and reports the error,
+//! until [`Drain::retry`].
 //!
-//! The same sweep serves reclaim: a dump image's pages are the pool's preferred victims.
+//! Reclaim uses the same sweep: a dump image's pages are the pool's preferred victims.
 
 use super::Pager;
 use super::bad_pages::BadPages;
@@ -32,17 +35,17 @@ use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Failed writes in a row after which a drain stands still until it is told to go on.
+/// Failed writes in a row after which a drain stops until [`Drain::retry`].
 pub const MAX_FAILURES: u32 = 8;
 
-/// How far a drain is.
+/// Progress of a drain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// All pages below are final.
     pub cursor: PageIndex,
     /// Pages that still hold a frame.
     pub remaining: u32,
-    /// Frames that came free.
+    /// Frames freed.
     pub freed: u64,
     /// Pages written.
     pub written: u64,
@@ -52,25 +55,25 @@ pub struct Progress {
     pub clean: u64,
     /// Everything is final and no frame is left.
     pub done: bool,
-    /// The drain stands still because of this.
+    /// The error that the drain has stopped at.
     pub failed: Option<DiskError>,
 }
 
-/// What a final page is in the dump.
+/// How a final page is represented in the dump.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageFinal {
-    /// Its block holds it, with this checksum.
+    /// Its block holds the content, with this checksum.
     Block(Crc32c),
-    /// Zeros; the block says nothing.
+    /// All zeros; the block's content is meaningless.
     Zero,
 }
 
-/// What the pager remembers of a drain.
+/// The pager's state of a drain.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DrainState {
-    /// Where the sweep goes on.
+    /// Next page that the sweep visits.
     pub next: u32,
-    /// All below are final although a later sweep has not passed them yet.
+    /// All pages below are final, even where a repeated sweep has not passed them yet.
     floor: u32,
     pub freed: u64,
     pub written: u64,
@@ -82,13 +85,14 @@ pub(super) struct DrainState {
 }
 
 impl DrainState {
-    /// Pulls the sweep back to a page that was not written.
+    /// Pulls the sweep back to a page whose write failed.
     pub fn pull_back(&mut self, first: PageIndex) {
         self.next = self.next.min(first.0);
         self.floor = self.floor.min(first.0);
     }
 
-    /// Notes that a page could not be written; returns whether the write before went well.
+    /// Notes that a page could not be written. Returns whether this is the first failure since the
+    /// last success.
     pub fn note_failure(&mut self, first: PageIndex, error: DiskError) -> bool {
         self.pull_back(first);
         self.failures = self.failures.saturating_add(1);
@@ -96,7 +100,8 @@ impl DrainState {
         self.failures == 1
     }
 
-    /// Starts over, because somebody read a final page back behind the sweep: its frame has to go too.
+    /// Restarts the sweep at page 0: a final page was read back behind it, and its frame has to be
+    /// freed too.
     fn sweep_again(&mut self) {
         (self.floor, self.next) = (self.next, 0);
     }
@@ -113,7 +118,8 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Starts the drain of `image`, which is attached; what was freed from now on counts as freed from the image.
+    /// Starts the drain of `image`, which must be attached. Frames freed from now on count as freed
+    /// from the image.
     ///
     /// # Panics
     /// If the object is not attached, or is no dump image (our bug).
@@ -131,7 +137,8 @@ impl Drain {
         &self.image
     }
 
-    /// Looks at no more than `visits` pages, starts what writes fit, and reports. [`Pager::poll`] brings the writes home.
+    /// Visits at most `visits` pages, starts the writes that fit, and reports. [`Pager::poll`]
+    /// completes the writes.
     pub fn step<M: FrameMemory, D: Disk, P: Policy>(
         &self,
         pager: &Pager<'_, M, D, P>,
@@ -143,7 +150,8 @@ impl Drain {
         let mut state = pager.locked();
         // As many batches as one object may have.
         while pager.sweep(&mut state, self.image.id(), me, &mut budget, &mut work) > 0 {}
-        // A batch in limbo, or not yet scanned, waits for the next poll and for no disk.
+        // A batch in limbo or in scan waits for the next poll, not for a disk: the caller must not
+        // idle.
         if !work.busy {
             let wants = state.batches.wants();
             work.busy = wants.a_cpu || wants.a_flush;
@@ -151,12 +159,12 @@ impl Drain {
         (progress(&state, self.image.id()), work)
     }
 
-    /// Reports without doing anything.
+    /// Reports progress without starting any work.
     pub fn progress<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> Progress {
         progress(&pager.locked(), self.image.id())
     }
 
-    /// Goes on after failures.
+    /// Resumes a drain that has stopped after failures.
     pub fn retry<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) {
         if let Some(slot) = pager.locked().slots.get_mut(self.image.id()) {
             slot.drain.failures = 0;
@@ -164,12 +172,13 @@ impl Drain {
         }
     }
 
-    /// Returns the pages whose blocks were found unreadable or wrong, before the crash or since; they may include some that are right.
+    /// Returns the pages whose blocks were unreadable or wrong, before the crash or since. The list
+    /// may include intact pages.
     pub fn suspects<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> BadPages {
         pager.locked().slots.get(self.image.id()).map(|slot| slot.bad.clone()).unwrap_or_default()
     }
 
-    /// Returns what page `index` is in the dump, or `None` while it is not final.
+    /// Returns how page `index` is represented in the dump, or `None` while it is not final.
     pub fn final_kind<M: FrameMemory, D: Disk, P: Policy>(
         &self,
         pager: &Pager<'_, M, D, P>,
@@ -178,7 +187,8 @@ impl Drain {
         self.final_run(pager, index).0
     }
 
-    /// As [`Self::final_kind`]; also returns how many pages from `index` on are seen to be the same at one look, at least 1.
+    /// Like [`Self::final_kind`]; also returns the length (at least 1) of the run from `index`
+    /// whose pages one lookup shows to be the same.
     pub fn final_run<M: FrameMemory, D: Disk, P: Policy>(
         &self,
         pager: &Pager<'_, M, D, P>,
@@ -219,22 +229,22 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
         zero,
         clean,
         done: cursor == slot.pages() && remaining == 0 && !busy,
-        // Not before the last answer: what is still at the disk may be written yet.
+        // Not before the last completion: writes in flight may still succeed.
         failed: error.filter(|_| slot.drain.stands_still()).or(dead.filter(|_| remaining > 0)).filter(|_| !busy),
     }
 }
 
-/// Why a sweep ends.
+/// Result of a sweep's visit to a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
-    /// Nothing (more) to do with this page.
+    /// Nothing more to do with this page.
     Next,
-    /// The page is busy, or the batch is full; come back to it.
+    /// The page is busy, or the batch is full: visit the page again later.
     Wait,
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Starts one batch of an image's pages; returns how many are in it.
+    /// Starts one batch of an image's pages. Returns how many pages are in it.
     pub(super) fn sweep(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) -> usize {
         let Some(number) = state.vacant_batch_for(id) else { return 0 };
         let State { batches, slots, notices, .. } = state;
@@ -275,7 +285,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 }
 
-/// Pages that left without a write.
+/// Counts of pages that were freed without a write.
 #[derive(Default)]
 struct WithoutIo {
     clean: u64,
@@ -285,7 +295,8 @@ struct WithoutIo {
 /// Takes a page, if it is resident, out of its leaf and into the batch.
 #[inline]
 fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step {
-    // Most pages of an image are dirty; what else they are is asked only where this is refused.
+    // Most pages of an image are dirty, so try the write-out first and look at the state only on
+    // refusal.
     match batch.lines.write_out(page) {
         Ok(()) => Step::Next,
         Err(Refused::Clean) => leave_clean(page, batch, without_io),

@@ -1,4 +1,4 @@
-//! The answer to a guest's access to a page that is not there.
+//! Serves guest accesses to pages that are not resident.
 
 use super::Pager;
 use super::counters::bump;
@@ -15,30 +15,31 @@ use crate::pool::Policy;
 use crate::virt::Access;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// What becomes of the access.
+/// Outcome of an access.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// The page is there: repeat the access.
+    /// The page is resident: repeat the access.
     Resolved,
     /// Park; repeat the access when the ticket is ready.
     Wait(WaitTicket),
     /// No RAM there.
     NotRam,
-    /// The page cannot be had: the partition crashes with this reason.
+    /// The page is lost: the partition crashes with this reason.
     Lost(Loss),
 }
 
-/// Why a page cannot be had.
+/// Why a page cannot be made resident.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
     /// The disk could not read its block.
     Io(DiskError),
-    /// The block holds something else than what was written.
+    /// The block does not match the checksum of the written page.
     Checksum,
-    /// The disk does not take the object's pages, which hold all the frames that are its share.
+    /// The disk rejects the object's pages, and they occupy all of its share of frames.
     Unwritable(DiskError),
-    /// No frame is free, and nobody can give one: every page of the pool is pinned, or dirty without a place to go.
+    /// No frame is free and none can be freed: every page of the pool is pinned, or dirty and
+    /// unwritable.
     NoFrames,
 }
 
@@ -54,9 +55,11 @@ impl core::fmt::Display for Loss {
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Makes the page of `gpa` resident, or starts to. For a read, zeros are shown where there is no frame.
+    /// Makes the page of `gpa` resident, or starts to. A read of a page without a frame maps the
+    /// shared zeros instead.
     ///
-    /// Else all kinds of access are served alike, but where the CPU does not note them in A and D: there it is done here.
+    /// Otherwise all kinds of access are served alike. On a CPU without A and D bits the access is
+    /// noted in the leaf here.
     pub fn fault(&self, object: &MemoryObject, gpa: Gpa, access: Access, now: u64) -> Fault {
         match object.layout().index_of(gpa.number()) {
             Some(index) => self.fault_page(object, index, access, now),
@@ -66,7 +69,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Makes a page resident and open to `access`, or starts to.
     pub fn fault_page(&self, object: &MemoryObject, index: PageIndex, access: Access, now: u64) -> Fault {
-        // Taken before the first look: whatever happens after the look makes it ready.
+        // Taken before the first look at the leaf, so any change after that look makes the ticket
+        // ready.
         let ticket = object.wait_ticket();
         let Some((near, page)) = object.locate(index) else {
             return self.fault_first_of_table(object, index, access, now);
@@ -82,12 +86,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
             Leaf::Paged(_) => self.begin_page_in((near, page), access, ticket, now),
         };
-        // A leaf that has changed under our hands is looked at again when the access is repeated. No loop here: the compiler would
-        // prepare every turn's work before the first one.
+        // A leaf that has changed meanwhile is examined again when the guest repeats the access. No
+        // loop here: the compiler would hoist every iteration's set-up before the first one.
         answer.unwrap_or(Fault::Resolved)
     }
 
-    /// The same for the first access to a page of a table that is not there yet.
+    /// Like [`Self::fault_page`], for the first access to a page whose table does not exist yet.
     #[cold]
     fn fault_first_of_table(&self, object: &MemoryObject, index: PageIndex, access: Access, now: u64) -> Fault {
         let ticket = object.wait_ticket();
@@ -103,10 +107,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Some(Fault::Resolved)
     }
 
-    /// Lets the guest read zeros without a frame of its own; returns whether it can now.
+    /// Maps the shared zeros for a read; returns whether it did.
     ///
-    /// A page that shows them already and faults again gets a frame. So a CPU that calls a write a
-    /// read does not fault for ever.
+    /// A page that maps them already and faults again gets its own frame. So a CPU that reports a
+    /// write as a read does not fault forever.
     #[inline(always)]
     fn show_zeros(&self, page: Page<'_>, access: Access) -> bool {
         let is_shown = access == Access::Read && page.show_zeros(self.ground.zeros).is_ok();
@@ -116,14 +120,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         is_shown
     }
 
-    /// Looks after the invariant on which [`Page::install_zero`] over the shared zeros relies.
+    /// Asserts the invariant on which [`Page::install_zero`] over the shared zeros relies.
     #[cold]
     fn check_upgrade(&self, id: ObjectId) {
         let is_alone = !self.ground.words.is_any_in(id);
         assert!(is_alone, "no CPU runs a guest whose page gets a frame instead of the shared zeros");
     }
 
-    /// Maps a zeroed frame; `None` if the page is in another state by now.
+    /// Maps a zeroed frame. Returns `None` if the page's state has changed meanwhile.
     fn demand_zero(&self, object: &MemoryObject, page: Page<'_>, access: Access, ticket: WaitTicket) -> Option<Fault> {
         let frame = match self.gate.load(Relaxed) {
             false => self.ground.frames.alloc(),
@@ -138,7 +142,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 if before == Before::SharedZeros {
                     self.check_upgrade(object.id());
                 }
-                // Where it has left already, the access faults again.
+                // If the page was evicted again already, the access faults again.
                 let _ = page.admit(access);
                 bump(&self.counters.demand_zero, 1);
                 Some(Fault::Resolved)
@@ -156,7 +160,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Some(Fault::Resolved)
     }
 
-    /// Parks a faulter until frames come free, unless none ever will.
+    /// Parks the faulter until frames are free, unless none ever will be.
     fn wait_for_frames(&self, id: ObjectId, ticket: WaitTicket) -> Fault {
         self.wait_for_frames_locked(&mut self.locked(), id, ticket)
     }
@@ -172,7 +176,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Fault::Wait(ticket)
     }
 
-    /// Gives a page up: its faulters crash with the reason.
+    /// Declares a page lost: its faulters crash with the reason.
     pub(super) fn lose(&self, state: &mut State<P>, id: ObjectId, index: PageIndex, loss: Loss) {
         bump(&self.counters.lost_pages, 1);
         state.slots.busy(id).note_loss(index, loss);

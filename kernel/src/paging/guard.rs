@@ -1,14 +1,15 @@
-//! What an object gets whose pages cannot be written: no more frames than its share of the pool, so that others keep theirs.
+//! Limits an object whose pages cannot be written to its share of the pool, so that other objects
+//! keep theirs.
 //!
 //! ```text
-//!   a write fails, the disk is dead ──> Failing ──┐            ┌ below its share: frames as ever
-//!   the disk has answered nothing ────> Stuck ────┤ guarded ───┤ at its share: its faulters wait
-//!   its space is being prepared ──────> Expected ─┤            └ Failing, and waited for PATIENCE_NS: Loss::Unwritable
-//!   a write goes well, it has a store ────────────┘ free
+//!   a write fails, disk dead ──> Failing ──┐         ┌ below its share: no limit
+//!   the disk is silent ────────> Stuck ────┤ guarded ┤ at its share: faulters wait
+//!   its space is prepared ─────> Expected ─┤         └ Failing for PATIENCE_NS: Loss::Unwritable
+//!   a write succeeds, a store is given ────┘ free
 //! ```
 //!
-//! The share is by logical size, as the published rules have it: of two equals each gets half. What an object has above its share
-//! when its disk fails it keeps, as long as nobody starves for it.
+//! The share is proportional to logical size: of two equal objects each gets half. An object that
+//! holds more than its share when its disk fails keeps it until another object starves for frames.
 
 use super::Pager;
 use super::fault::Loss;
@@ -20,31 +21,34 @@ use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
-/// How long an object waits for its disk, at its share, before its partition crashes: some twenty tries of a write.
+/// How long an object at its share waits for a failing disk before its partition crashes: about
+/// twenty write attempts.
 pub(super) const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// How long a disk may answer no write before its objects are held to their shares. A slow disk does them no harm by that.
+/// Silence of a disk with writes in flight after which its objects are limited to their shares. A
+/// disk that is merely slow loses nothing by that.
 const SILENT_NS: u64 = 20_000_000;
 
 /// Why an object's pages cannot be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Guard {
-    /// The last write has failed so.
+    /// The last write failed with this error.
     Failing(DiskError),
-    /// The disk has answered nothing for a while.
+    /// The disk has been silent for [`SILENT_NS`].
     Stuck,
-    /// It has no store yet, and one is being prepared.
+    /// The object has no store yet; one is being prepared.
     Expected,
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Lets the next fault look before it takes a frame, or not.
+    /// Updates the gate: whether a fault has to look under the lock before it takes a frame.
     pub(super) fn set_gate(&self, state: &mut State<P>) {
         self.gate.store(state.credits.total() > 0 || state.guarded > 0, Release);
     }
 
-    /// Says of an attached object whether a store is being prepared for it, or puts that right. Until the object has it
-    /// ([`Pager::give_store`]) it gets no more frames than its share, and where it starves it waits.
+    /// Sets whether a store is being prepared for an attached object. Until it has the store
+    /// ([`Pager::give_store`]) the object gets no more frames than its share, and its faulters wait
+    /// instead of crashing.
     pub fn expect_store(&self, id: ObjectId, is_expected: bool) {
         let mut state = self.locked();
         let Some(slot) = state.slots.get_mut(id) else { return };
@@ -57,20 +61,21 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Counts the guarded objects again.
+    /// Recounts the guarded objects.
     pub(super) fn count_guarded(&self, state: &mut State<P>) {
         let guarded = state.slots.iter().filter(|slot| slot.guard.is_some() && !slot.is_image()).count();
         state.guarded = guarded as u32;
         self.set_gate(state);
     }
 
-    /// Returns whether an object gets no frame now, because its pages cannot be written and it has its share.
+    /// Returns whether an object gets no frame now, because its pages cannot be written and it
+    /// holds its share.
     pub(super) fn is_blocked(&self, state: &State<P>, id: ObjectId) -> bool {
         let Some(slot) = state.slots.get(id) else { return false };
         slot.guard.is_some() && !slot.is_image() && self.ground.frames.owned_by(id) >= self.share_of(state, slot)
     }
 
-    /// Returns the part of the pool that is an object's by its logical size, and at least what it needs to go on.
+    /// Returns an object's share of the pool by logical size, and at least its minimum.
     fn share_of(&self, state: &State<P>, slot: &Slot) -> u32 {
         let logical = |slot: &Slot| u64::from(slot.pages());
         let all: u64 = state.slots.iter().filter(|other| !other.is_image() && !other.closing).map(logical).sum();
@@ -78,7 +83,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         (share as u32).max(slot.terms.minimum)
     }
 
-    /// Returns why an object's faulter need not wait for a frame: its disk has failed for too long.
+    /// Returns the reason to crash an object's faulter instead of letting it wait for a frame: its
+    /// disk has failed for too long.
     pub(super) fn loss_by_guard(&self, state: &mut State<P>, id: ObjectId) -> Option<Loss> {
         if state.guarded == 0 {
             return None;
@@ -97,7 +103,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Returns whether it is worth while to wake an object's faulters: a frame is theirs, or their wait is over.
+    /// Returns whether waking an object's faulters is useful: it may get a frame, or its wait has
+    /// timed out.
     pub(super) fn may_go_on(&self, state: &State<P>, id: ObjectId, now: u64) -> bool {
         if state.guarded == 0 || !self.is_blocked(state, id) {
             return true;
@@ -106,7 +113,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         state.slots.get(id).and_then(|slot| slot.blocked_since).is_some_and(is_over)
     }
 
-    /// Notices objects whose disk has answered none of their writes for a while.
+    /// Guards objects whose disk has completed none of their writes for [`SILENT_NS`].
     pub(super) fn watch_writes(&self, state: &mut State<P>, now: u64) {
         if !state.batches.any() && state.guarded == 0 {
             return;
@@ -125,8 +132,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Returns whether frames will come, or a time-out decides on them: an object whose disk does not answer, or whose store is being
-    /// prepared, starves itself or keeps more than its share; or a dump image on such a disk keeps frames.
+    /// Returns whether starved faulters should keep waiting, because frames will come or a time-out
+    /// will decide. That is so while the disk of an object is silent, or its store is being
+    /// prepared, and the object itself starves or holds its share or more. It is so too while a
+    /// dump image on a silent disk holds frames.
     pub(super) fn frames_may_come(&self, state: &State<P>) -> bool {
         let hungry = self.hungry.load(Relaxed);
         let starves = |slot: &Slot| hungry & super::hungry_bit(slot.object.id()) != 0;
@@ -137,7 +146,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         state.slots.iter().any(|slot| matches!(slot.guard, Some(Guard::Stuck | Guard::Expected)) && holds(slot))
     }
 
-    /// Somebody starves: has a partition crash that keeps more than its share because its disk fails; returns whether there is one.
+    /// Called when an object starves: makes a partition crash that keeps its share or more while
+    /// its disk fails. Returns whether there is one.
     pub(super) fn end_unwritable(&self, state: &mut State<P>) -> bool {
         let holds_too_much = |slot: &&Slot| {
             matches!(slot.guard, Some(Guard::Failing(_))) && !slot.closing && self.is_blocked(state, slot.object.id())

@@ -1,12 +1,13 @@
-//! Requests that got no answer in time: what of memory their disk still has, until the late answer gives it back.
+//! Requests that timed out: the memory that their disk may still access, until the late completion
+//! releases it.
 //!
 //! ```text
-//!   write: pages mapped again and pinned ──────┐ late answer: unpinned
-//!                                              ├──────────────────────────>
-//!   read:  pages paged again, frames in hand ──┘ late answer: frames freed
+//!   write: pages mapped again and pinned ──────┐ late completion: unpinned
+//!                                              ├───────────────────────────────>
+//!   read:  pages paged again, frames kept ─────┘ late completion: frames freed
 //! ```
 //!
-//! A disk that has such requests takes no new ones, so that disk and cookie name one of them.
+//! A disk that has such requests accepts no new ones, so disk and cookie identify a request.
 
 use super::Pager;
 use super::slots::Slot;
@@ -21,12 +22,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// What a disk still has of a request.
+/// Memory that a disk may still access for a timed-out request.
 #[derive(Debug)]
 pub(super) enum Held {
-    /// It may still read these pages, which are pinned.
+    /// The disk may still read these pages; they are pinned.
     Pages(Arc<MemoryObject>, Range<u32>),
-    /// It may still write these frames, which are nobody's.
+    /// The disk may still write these frames; they belong to no object.
     Frames(Chain),
 }
 
@@ -37,14 +38,14 @@ struct LateRequest {
     held: Held,
 }
 
-/// All requests that are late.
+/// All timed-out requests.
 #[derive(Debug)]
 pub(super) struct LateRequests {
     all: Vec<LateRequest>,
 }
 
 impl LateRequests {
-    /// Makes room for as many as the disks take.
+    /// Makes room for as many requests as all disks together accept.
     pub fn with_capacity(requests: usize) -> Self {
         Self { all: Vec::with_capacity(requests) }
     }
@@ -53,10 +54,10 @@ impl LateRequests {
         self.all.is_empty()
     }
 
-    /// Keeps what a disk still has.
+    /// Records memory that a disk may still access.
     ///
     /// # Panics
-    /// If the disk takes more requests than it says (our bug: its driver bounds them).
+    /// If the disk has accepted more requests than its depth (our bug: its driver bounds them).
     pub fn keep(&mut self, disk: usize, cookie: Cookie, held: Held) {
         assert!(self.all.len() < self.all.capacity(), "a disk has no more requests in flight than its depth");
         self.all.push(LateRequest { disk, cookie, held });
@@ -67,14 +68,14 @@ impl LateRequests {
         Some(self.all.swap_remove(at).held)
     }
 
-    /// Returns whether a disk still has pages of an object.
+    /// Returns whether a disk may still access pages of an object.
     pub fn holds(&self, id: ObjectId) -> bool {
         self.all.iter().any(|late| matches!(&late.held, Held::Pages(object, _) if object.id() == id))
     }
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Takes the late answer to a request; returns whether it was one.
+    /// Handles a late completion. Returns whether the completion was late.
     #[cold]
     pub(super) fn take_late(&self, state: &mut State<P>, disk: usize, completion: Completion) -> bool {
         match state.late.take(disk, completion.cookie) {
@@ -85,7 +86,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         true
     }
 
-    /// Notes that a disk takes no requests any more, or takes them again, for all objects on it.
+    /// Notes that a disk has stopped or resumed taking requests, for all objects on it.
     #[cold]
     #[inline(never)]
     pub(super) fn note_turn_of(&self, state: &mut State<P>, disk: usize, is_down: bool) {
@@ -103,13 +104,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.count_guarded(state);
     }
 
-    /// Returns whether a disk that does not answer still has pages of an object: that memory cannot be taken apart now.
+    /// Returns whether a disk that does not answer may still access pages of an object. Its memory
+    /// cannot be taken apart while that is so.
     pub fn is_held_by_disk(&self, id: ObjectId) -> bool {
         self.locked().late.holds(id)
     }
 }
 
-/// Returns the pages of a run as a range of numbers.
+/// Returns the page numbers of a run.
 pub(super) fn range_of(first: PageIndex, count: usize) -> Range<u32> {
     first.0..first.0 + count as u32
 }

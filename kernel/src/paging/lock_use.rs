@@ -1,12 +1,14 @@
-//! What the pager's lock costs: how often it is taken, how often a CPU waits for it, how long it is held at most.
+//! Measures the pager's lock: how often it is taken, how often a CPU waits for it, how long it is
+//! held at most.
 //!
 //! ```text
 //!   locked ── taken + 1, waits + 1 where another CPU had it
 //!   a turn of the pager: begin_hold ── [held] ── end_hold: longest = max(longest, now - since)
 //! ```
 //!
-//! The lock itself guards the numbers, so counting takes no atomic instruction. Nothing waits on a machine of one CPU, and the paths
-//! that are measured there stay as short as they are: holds are not timed on it. Turns have the long holds; a fault's is bounded by one request.
+//! The lock itself guards the counters, so counting needs no atomic instruction. On a machine of
+//! one CPU no lock is contended, so holds are not timed there and the measured paths stay short.
+//! Long holds occur in turns; a fault's hold is bounded by one request.
 
 use super::Pager;
 use super::state::State;
@@ -25,9 +27,9 @@ pub struct LockUse {
     pub waits: u64,
     /// The longest hold in a turn, in ticks of the time-stamp counter; 0 on a machine of one CPU.
     pub longest_ticks: u64,
-    /// Turns of the pager: polls that no other CPU did meanwhile.
+    /// Turns of the pager: polls that were not left to another CPU.
     pub turns: u64,
-    /// Turns that found nothing to do: no answer of a disk, no page to move.
+    /// Turns without work: no completion, no page to move.
     pub turns_without_work: u64,
 }
 
@@ -35,7 +37,7 @@ pub struct LockUse {
 pub(super) type PagerGuard<'a, P> = RankedGuard<'a, State<P>, { rank::PAGER }>;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Waits for the pager's lock.
+    /// Takes the pager's lock, waiting for it if necessary.
     #[inline(always)]
     pub(super) fn locked(&self) -> PagerGuard<'_, P> {
         match self.state.try_lock() {
@@ -60,12 +62,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     #[inline(always)]
     fn guard<'a>(&self, mut state: PagerGuard<'a, P>) -> PagerGuard<'a, P> {
-        // 2^64 of them do not come.
+        // Does not overflow in practice.
         state.lock_use.taken = state.lock_use.taken.wrapping_add(1);
         state
     }
 
-    /// Returns the beginning of a hold that is timed; 0 where it is not.
+    /// Returns the start time of a timed hold, or 0 if holds are not timed.
     #[inline(always)]
     pub(super) fn begin_hold(&self) -> u64 {
         if self.turns.is_alone() { 0 } else { instr::rdtsc() }
@@ -78,7 +80,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 }
 
 impl LockUse {
-    /// Notes the end of a hold that began so.
+    /// Notes the end of a hold that began at `since`.
     #[inline(always)]
     pub(super) fn end_hold(&mut self, since: u64) {
         if since != 0 {

@@ -1,15 +1,16 @@
-//! Paging: what does not fit into the pool lives in paging spaces.
+//! Paging: memory that does not fit into the pool lives in paging spaces.
 //!
-//! The pager answers faults, takes frames back when the pool runs short, and drains dump images. All three are
-//! the same few transitions of a page's leaf (`mm::page`); what is here decides *which* page, talks to the disks and remembers
-//! what is under way. It never names a vCPU, an exit or a table format.
+//! The pager answers faults, reclaims frames when the pool runs short, and drains dump images. All
+//! three use the same few transitions of a page's leaf (`mm::page`). This module decides *which*
+//! page, talks to the disks and tracks the work in flight. It never names a vCPU, an exit or a
+//! table format.
 //!
 //! ```text
 //!            fault                              poll
 //!              │                                  │
 //!   untouched  │ paged                            ├─ completions ─┬─ transfer: verify, install, wake
 //!   zero       │   └> transfer ──read──> disk ────┤               ├─ batch: free what was written
-//!     │        │                                  │               └─ mailboxes of other owners
+//!   zero       │   └> transfer ──read──> disk ────┤               ├─ batch: free the written pages
 //!     v        v                                  │
 //!   zeroed   rescue (going out)                   ├─ batches: limbo ─ticket─> scan, checksum ─> write ─> free
 //!   frame                                         ├─ reclaim: clock hand ──> new batch
@@ -18,13 +19,17 @@
 //! ```
 //!
 //! Invariants:
-//! * **No lock across I/O, no allocation, bounded work.** The pager's lock guards tables of fixed size; it is held while leaves
-//!   are changed and requests are queued, never while one is waited for.
-//! * **Nobody reads a frame before its flush has passed.** Pages that leave sit in *limbo* in their batch until the ticket of
-//!   `mm::flush` has passed; only then are they scanned, written or freed.
-//! * **A page that is under way has one owner here**: an entry of a batch (going out, being cleaned) or of a transfer (coming in).
-//!   `mm` keeps such a page pinned, so it is never in two batches, and a late completion never meets a newer life of the same frame.
-//! * **Never zeros for what was lost.** A block that cannot be read or does not match its checksum is a [`Loss`].
+//! * **No lock across I/O, no allocation, bounded work.** The pager's lock guards tables of fixed
+//!   size. It is held while leaves are changed and requests are queued, never while a request is
+//!   waited for.
+//! * **No frame is read before its flush has passed.** Pages that are evicted sit in *limbo* in
+//!   their batch until the ticket of `mm::flush` has passed; only then are they scanned, written or
+//!   freed.
+//! * **A page in transition has one owner here**: a line of a batch (going out, being cleaned) or a
+//!   place of a transfer (coming in). `mm` keeps such a page pinned. So it is never in two batches,
+//!   and a late completion never meets a later use of the same frame.
+//! * **Lost pages never read as zeros.** A block that cannot be read or does not match its checksum
+//!   is a [`Loss`].
 //!
 //! Lock: one, of rank [`PAGER`](crate::sync::rank::PAGER), above those of `mm` and `block`, below every partition's.
 
@@ -85,44 +90,44 @@ pub use poll::Work;
 pub use slots::{AttachError, Flow, LANDMARKS};
 pub use state::Notice;
 
-/// Most paging spaces of a node; memory for them is set aside at start.
+/// Most paging spaces of a node; their memory is reserved at start.
 pub const MAX_SPACES: usize = 64;
 /// Most paging devices.
 pub const MAX_DISKS: usize = 16;
 
-/// Where an object's pages go: a paging space on one of the pager's disks.
+/// Destination of an object's pages: a paging space on one of the pager's disks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Store {
-    /// Number of the disk in the list that the pager was made with.
+    /// Index of the disk in the list given to [`Pager::new`].
     pub disk: usize,
     /// The blocks.
     pub blocks: BlockMap,
 }
 
-/// What the pager stands on.
+/// The resources that the pager works on.
 #[derive(Debug)]
 pub struct Ground<'a, M> {
     /// The pool.
     pub frames: &'a FrameTable,
     /// The content of frames.
     pub memory: &'a M,
-    /// Where the CPUs are.
+    /// Each CPU's published state.
     pub words: &'a CpuWords,
     /// The shared frame of zeros: outside the pool, below 32 GiB, and never written.
     pub zeros: Hfn,
-    /// Which pages somebody wants to find again.
+    /// Recognises the pages whose numbers are remembered.
     pub landmark: Landmark,
 }
 
-/// Bytes of a page that [`Landmark::matches`] is shown.
+/// Number of a page's first bytes that [`Landmark::matches`] gets.
 pub const LANDMARK_BYTES: usize = 64;
 
-/// Recognises pages that somebody wants to find again (a dump's VMCOREINFO) by their first bytes.
+/// Recognises pages that have to be found again later (a dump's VMCOREINFO) by their first bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Landmark {
     /// The first four bytes as a number: the cheap test that nearly every page fails.
     pub first_word: u32,
-    /// Decides on those that pass it.
+    /// The exact test, for pages that pass the cheap one.
     pub matches: fn(&[u8; LANDMARK_BYTES]) -> bool,
 }
 
@@ -132,29 +137,30 @@ pub struct Pager<'a, M: FrameMemory, D: Disk, P: Policy = Clock> {
     disks: ArrayVec<&'a D, MAX_DISKS>,
     marks: Watermarks,
     counters: Counters,
-    /// One bit an object: a faulter waits for a frame.
+    /// One bit per object: a faulter of it waits for a frame.
     hungry: AtomicU64,
     /// Sum of all credits.
     promised: AtomicU32,
-    /// A frame needs a look under the lock before it is taken: some are promised, or an object's pages cannot be written.
+    /// A fault has to look under the lock before it takes a frame: some frames are promised, or an
+    /// object's pages cannot be written.
     gate: AtomicBool,
-    /// Free frames are few, and somebody has been told.
+    /// Free frames are few, and [`Pager::wants_poll`] has reported it.
     wants_poll: AtomicBool,
-    /// Time of the last call that knew it.
+    /// Time passed to the last [`Pager::poll`].
     clock: AtomicU64,
     turns: PollTurns,
     state: Ranked<State<P>, { rank::PAGER }>,
 }
 
 impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
-    /// Makes the pager over `disks`; all memory it will ever need is taken now.
+    /// Makes the pager over `disks`. All memory that it will ever need is allocated here.
     ///
     /// # Panics
     /// If there are more than [`MAX_DISKS`] disks.
     pub fn new(ground: Ground<'a, M>, disks: impl IntoIterator<Item = &'a D>, policy: P) -> Self {
         let marks = Watermarks::for_pool(ground.frames.total());
         let disks: ArrayVec<&'a D, MAX_DISKS> = disks.into_iter().collect();
-        // One more a disk than its depth says: the beat's.
+        // One more per disk than its depth: the claim's beat.
         let requests = disks.iter().map(|disk| disk.info().depth + 1).sum();
         let state = Ranked::new(State::new(policy, requests, disks.len()));
         let turns = PollTurns::new(ground.words.online());
@@ -173,16 +179,17 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         }
     }
 
-    /// Takes an object under the pager's care. Without a store only its zero pages can leave.
+    /// Attaches an object. Without a store only its zero pages can be evicted.
     ///
     /// # Errors
-    /// [`AttachError`]: the store does not fit the object, or it is attached already.
+    /// [`AttachError`]: the store does not fit the object, or the object is attached already.
     pub fn attach(&self, object: Arc<MemoryObject>, store: Option<Store>) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         self.locked().slots.attach(object, store, &infos)
     }
 
-    /// Gives an attached object its store, where it was attached without one. One that has a store keeps it.
+    /// Gives a store to an object that was attached without one. An object that has a store keeps
+    /// it.
     ///
     /// # Errors
     /// [`AttachError`]: the store does not fit the object, or the object is not attached.
@@ -193,10 +200,10 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         Ok(())
     }
 
-    /// Lets go of an object. Starts nothing new for it from the first call on.
+    /// Detaches an object. No new work is started for it after the first call.
     ///
     /// # Errors
-    /// [`AttachError::Busy`]: I/O is still under way; poll and call again.
+    /// [`AttachError::Busy`]: I/O is still in flight; poll and call again.
     pub fn detach(&self, id: ObjectId) -> Result<(), AttachError> {
         let mut state = self.locked();
         let state = &mut *state;
@@ -211,7 +218,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         Ok(())
     }
 
-    /// Promises `frames` more of the free frames to an object: nobody else gets them.
+    /// Reserves `frames` more of the free frames for an object; no other object gets them.
     pub fn credit(&self, id: ObjectId, frames: u32) {
         let mut state = self.locked();
         let account = state.account(id);
@@ -219,32 +226,34 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         self.set_credit(&mut state, account, credit);
     }
 
-    /// Ends the promise to an object.
+    /// Ends the reservation for an object.
     pub fn end_credit(&self, id: ObjectId) {
         let mut state = self.locked();
         let account = state.account(id);
         self.set_credit(&mut state, account, 0);
     }
 
-    /// Makes up to `pages` pages of an object leave, however full the pool is: for operators and tests.
+    /// Requests the eviction of up to `pages` pages of an object, however full the pool is: for
+    /// operators and tests.
     pub fn ask_evict(&self, id: ObjectId, pages: u32) {
         let mut state = self.locked();
         let state = &mut *state;
         if let Some(slot) = state.slots.get_mut(id) {
             slot.asked = pages.min(slot.pages());
-            // What an earlier round found in vain says nothing of pages that have changed since.
+            // An earlier fruitless round says nothing about pages that have changed since.
             slot.fruitless = 0;
             state.reclaim.asked = true;
         }
     }
 
-    /// Returns the pages of an object that looked like landmarks when they went to their blocks, newest first.
+    /// Returns the pages of an object that matched the landmark when they were written out, newest
+    /// first.
     pub fn landmarks(&self, id: ObjectId) -> ArrayVec<PageIndex, LANDMARKS> {
         let state = self.locked();
         state.slots.get(id).map(|slot| slot.landmarks.iter().rev().copied().collect()).unwrap_or_default()
     }
 
-    /// Returns what has gone in and out of an object.
+    /// Returns the counts of an object's page-ins and page-outs.
     pub fn flow(&self, id: ObjectId) -> Flow {
         self.locked().slots.get(id).map(|slot| slot.flow).unwrap_or_default()
     }
@@ -276,18 +285,19 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         self.counters.snapshot()
     }
 
-    /// Takes the oldest completion of a foreign class. None while another CPU polls: that one looks itself afterwards, and waiting
-    /// for it here would only be in its way.
+    /// Takes the oldest completion of a foreign class. Returns `None` while another CPU holds the
+    /// pager's lock: that CPU looks itself afterwards, and waiting here would delay it.
     pub fn take_completion(&self, class: Class) -> Option<Completion> {
         self.try_locked()?.mail.take(class)
     }
 
-    /// Takes the oldest thing that an operator should hear of.
+    /// Takes the oldest notice for operators.
     pub fn take_notice(&self) -> Option<Notice> {
         self.locked().notices.pop()
     }
 
-    /// Takes a frame for an object's page, unless the free ones are promised to others.
+    /// Takes a frame for an object's page, unless the free frames are promised to others or the
+    /// object is at its limit.
     #[inline(always)]
     fn take_frame(&self, state: &mut State<P>, id: ObjectId) -> Option<Frame> {
         if state.guarded > 0 || state.credits.total() > 0 {

@@ -3,11 +3,11 @@
 //! ```text
 //!  Paged ──> ComingIn ── read ── CRC32C right ───────────────> Present, woken
 //!                         │
-//!                         ├ neighbour wrong ─────────────────> Paged again (whoever wants it asks for it)
+//!                         ├ neighbour wrong ─────────────────> Paged again (read again on demand)
 //!                         └ demanded page wrong ── read again, alone ── wrong ──> Paged and lost
 //! ```
 //!
-//! A page that is lost keeps its state: the block and the checksum that it should have stay as evidence.
+//! A lost page keeps its state: its block and the expected checksum stay as evidence.
 
 use super::Pager;
 use super::along::{Ahead, Room};
@@ -31,11 +31,11 @@ use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use crate::virt::Access;
 
-/// Reads of a demanded page that may fail before it is lost.
+/// Failed reads of a demanded page after which it is lost.
 const READS: u8 = 2;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Starts to read a paged page; `None` if it is in another state by now.
+    /// Starts to read a paged page. Returns `None` if the page's state has changed meanwhile.
     pub(super) fn begin_page_in(
         &self,
         (near, page): (Near<'_>, Page<'_>),
@@ -53,7 +53,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             return Some(lost.unwrap_or_else(|| self.wait_for_frames_locked(state, id, ticket)));
         };
         let State { transfers, slots, segments, credits, .. } = &mut *state;
-        // Looked up once for everything: this is the path that somebody waits for.
+        // Looked up once for all uses: this is the latency-critical path.
         let slot = slots.get_mut(id).expect("an object with paged pages is attached");
         if let Some(loss) = slot.loss_of(page.index()) {
             self.ground.frames.free(frame);
@@ -69,7 +69,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         };
         let transfer = transfers.start(number, (id, page.index(), near.at()), access, coming, now);
         let reach = slot.around.reach(page.index().0);
-        // An object at the limit of its share brings nothing along.
+        // An object whose pages cannot be written reads nothing along.
         let promised = if slot.guard.is_some() { u32::MAX } else { credits.total() };
         let room = Room { pages: store.max_pages as u32, promised };
         if self.grow(&near, transfer, number, reach, room) {
@@ -90,7 +90,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Hands a queued transfer to the disk, or leaves it queued where the disk is full.
+    /// Submits a queued transfer to the disk, or leaves it queued if the disk is full.
     fn submit_transfer(&self, state: &mut State<P>, number: u32) -> Submitted {
         let State { transfers, slots, segments, .. } = &mut *state;
         let transfer = transfers.get(number).expect("a queued transfer is in use");
@@ -141,7 +141,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Submitted::Yes
     }
 
-    /// Takes a transfer's answer from the disk. Several pages have `arrived`, to be verified without the lock.
+    /// Handles the completion of a transfer. A transfer of several pages is added to `arrived`, to
+    /// be verified without the lock.
     pub(super) fn complete_transfer(
         &self,
         state: &mut State<P>,
@@ -175,7 +176,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Ends a transfer whose pages were verified: a bit is set for each place that is right.
+    /// Ends a transfer whose pages were verified. Bit `n` of `places` is set if the page at place
+    /// `n` is right.
     pub(super) fn finish_verified(&self, state: &mut State<P>, number: u32, places: u32, now: u64) {
         let transfer = state.transfers.get(number).expect("a transfer that is verified is in use");
         let slot = state.slots.busy(transfer.object);
@@ -186,8 +188,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Installs the pages of a transfer that are `right`, by their places, and wakes the faulters; returns whether the page that
-    /// was asked for is among them.
+    /// Installs the pages of a transfer for which `right` returns true, and wakes the faulters.
+    /// Returns whether the demanded page is among them.
     #[inline(always)]
     fn finish_transfer(
         &self,
@@ -209,7 +211,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         true
     }
 
-    /// A demanded page has arrived and is wrong.
+    /// Handles a demanded page that does not match its checksum.
     #[cold]
     #[inline(never)]
     fn fail_checksum(&self, state: &mut State<P>, number: u32) {
@@ -218,13 +220,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.fail_transfer(state, number, Loss::Checksum);
     }
 
-    /// Returns how much a failed read counts: nothing while the disk may be another node's. It is read again when that is known.
+    /// Returns how much a failed read counts. While the disk's ownership is in doubt it counts
+    /// nothing, and the page is read again when the ownership is known.
     #[cold]
     fn weight_of_failure(&self, slots: &Slots, id: ObjectId) -> u8 {
         u8::from(!self.disks[store_of(slots, id).store.disk].is_suspended())
     }
 
-    /// Installs every page whose block is `right`. What is left in the transfer was wrong.
+    /// Installs every page whose block is `right`. Pages left in the transfer were wrong.
     #[inline(always)]
     fn install_all(&self, slot: &mut Slot, transfer: &mut Transfer, number: u32, right: impl Fn(u32, &Coming) -> bool) {
         let mut all_right = true;
@@ -245,7 +248,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             let page = near.page(index).expect("a window's leaves are in one table");
             page.finish_page_in(TransferIndex(number), coming.frame, coming.crc, reason);
             if reason == Reason::Demand {
-                // Where it has left already, the access faults again.
+                // If the page was evicted again already, the access faults again.
                 let _ = page.admit(transfer.access);
             }
             slot.usage.fetched = slot.usage.fetched.saturating_add(1);
@@ -255,7 +258,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Lets go of the neighbours that are still in the transfer: they are paged again, and read when somebody wants them.
+    /// Drops the neighbours that are still in the transfer: they are paged again, and read on
+    /// demand.
     #[cold]
     #[inline(never)]
     fn drop_neighbours(&self, object: &MemoryObject, transfer: &mut Transfer, number: u32) {
@@ -274,7 +278,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.ground.frames.free(coming.frame);
     }
 
-    /// The demanded page is not there: reads it again, alone, or gives it up.
+    /// Handles a demanded page that did not arrive: reads it again, alone, or declares it lost.
     #[cold]
     #[inline(never)]
     fn fail_transfer(&self, state: &mut State<P>, number: u32, loss: Loss) {
@@ -294,7 +298,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if let Some(coming) = transfer.pages[transfer.demand as usize].take() {
             self.drop_page(&object, index, coming, number);
         }
-        // A page that was only read ahead is read again when the guest wants it.
+        // A page that was only read ahead is read again on demand.
         if is_demanded {
             self.lose(state, id, index, loss);
         }
@@ -302,7 +306,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         object.wake();
     }
 
-    /// Gives a page up whose read got no answer in time; the frames stay out of use until the disk has given them back.
+    /// Gives up a transfer whose read timed out. Its frames stay out of use until the disk's late
+    /// completion.
     #[cold]
     #[inline(never)]
     fn strand_transfer(&self, state: &mut State<P>, tag: Tag) {
@@ -334,7 +339,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let mut from = 0;
         while state.transfers.any_queued() {
             let Some(number) = state.transfers.next_queued(from) else { return };
-            // A full disk keeps none of another disk waiting.
+            // A full disk does not delay transfers of other disks.
             if self.submit_transfer(state, number) == Submitted::Yes {
                 state.note_move();
             }
@@ -352,8 +357,8 @@ fn store_of(slots: &Slots, id: ObjectId) -> &StoreState {
 /// Whether a disk took a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Submitted {
-    /// It did (or answered at once that it never will).
+    /// Accepted (or failed at once for good).
     Yes,
-    /// Later.
+    /// Full: submit again later.
     Full,
 }

@@ -1,4 +1,4 @@
-//! The pager's turn: everything that is not a guest's fault happens here, a bounded piece at a time.
+//! The pager's turn: all work other than serving faults happens here, a bounded piece at a time.
 
 use super::cookie::{Class, Tag};
 use super::counters::bump;
@@ -18,22 +18,23 @@ pub(super) const AT_A_TIME: usize = 8;
 /// Rounds of completions of one disk in a poll.
 const ROUNDS: usize = 8;
 
-/// Looks that one poll takes at most: for a CPU that has come meanwhile, and for what its own writes have brought.
+/// Most turns in one poll. A second one serves CPUs that came meanwhile, and completions of the
+/// poll's own writes.
 const LOOKS: usize = 2;
 
-/// What a poll has done, and what it needs from its caller.
+/// Result of a poll, and what the caller has to do.
 #[must_use = "CPUs that are not kicked may stay in the guest for ever"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Work {
     /// CPUs that must leave guest mode.
     pub kicks: Kicks,
-    /// Somebody who waited may go on: parked vCPUs are worth a look.
+    /// A wait has ended: check the parked vCPUs.
     pub woke: bool,
-    /// There is more to do at once: do not idle.
+    /// There is more work now: do not idle.
     pub busy: bool,
-    /// A flush is awaited, which passes in microseconds: idle no longer than that.
+    /// A batch waits for a flush, which passes within microseconds: idle no longer than that.
     pub soon: bool,
-    /// [`Pager::take_notice`] has something.
+    /// [`Pager::take_notice`] has a notice.
     pub told: bool,
 }
 
@@ -49,22 +50,22 @@ impl Work {
     }
 }
 
-/// How much one call may do.
+/// Limits of the work in one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
-    /// Leaves to look at.
+    /// Leaves to visit.
     pub visits: u32,
     /// Frames to scan and checksum.
     pub scans: u32,
 }
 
 impl Budget {
-    /// Returns what a poll may do: some hundred microseconds.
+    /// Returns the limits of a poll: some hundred microseconds.
     pub fn for_poll() -> Self {
         Self { visits: 4096, scans: 128 }
     }
 
-    /// Takes up to `most` scans; returns how many there were.
+    /// Takes up to `most` scans from the budget; returns how many it took.
     pub fn take_scans(&mut self, most: usize) -> usize {
         let taken = most.min(self.scans as usize);
         self.scans -= taken as u32;
@@ -73,10 +74,12 @@ impl Budget {
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Brings home what the disks have finished, moves batches on, takes frames back where the pool is short, wakes who waited.
+    /// Handles the disks' completions, advances batches, reclaims frames if the pool is short, and
+    /// wakes waiting faulters.
     ///
-    /// `me` is the calling CPU; it holds no translation of any guest's page. One CPU polls at a time. A CPU that comes meanwhile goes
-    /// on with its own work: the polling CPU notices that it has come, and looks once more.
+    /// `me` is the calling CPU; it must hold no translation of any guest's page. One CPU polls at a
+    /// time. Another CPU that calls meanwhile returns at once and continues its own work: the
+    /// polling CPU notices the call and takes another turn.
     pub fn poll(&self, me: CpuId, now: u64) -> Work {
         self.clock.store(now, Relaxed);
         if !self.turns.is_alone() {
@@ -91,7 +94,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     #[inline(never)]
     fn poll_beside_others(&self, me: CpuId, now: u64) -> Work {
-        // No flush waits for a CPU that reads checksums or copies blocks: it holds no translation all that time.
+        // Publish *idle*: this CPU holds no translation while it computes checksums or copies
+        // blocks, so no flush has to wait for it.
         self.ground.words.idle(me);
         let work = if self.turns.begin() {
             self.take_turns(me, now)
@@ -103,14 +107,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         work
     }
 
-    /// Has a turn, and another one where something has come meanwhile. The caller has the turn.
+    /// Takes a turn, and another one if more work has come meanwhile. The caller has won
+    /// `turns.begin`.
     fn take_turns(&self, me: CpuId, now: u64) -> Work {
         let mut work = Work::default();
         for looks_left in (0..LOOKS).rev() {
             let mut budget = Budget::for_poll();
             (work.busy, work.soon) = (false, false);
             let to_scan = self.poll_alone(me, now, &mut budget, &mut work);
-            // Before pages are scanned: every CPU that comes by scans.
+            // End the turn before the scan: every polling CPU may scan.
             let came = self.turns.end();
             if to_scan {
                 self.scan(&mut budget, now);
@@ -118,7 +123,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             if came == Came::None && !(to_scan && self.has_answers()) {
                 break;
             }
-            // Where that goes on, the caller decides when to poll again.
+            // More work than this: the caller decides when to poll again.
             work.busy |= looks_left == 0;
             if looks_left == 0 || !self.turns.begin() {
                 break;
@@ -127,7 +132,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         work
     }
 
-    /// Takes all batches as far as they go without a look at their pages.
+    /// Advances all batches as far as possible without reading their pages.
     fn advance_all(&self, state: &mut State<P>, now: u64) {
         if state.batches.any() {
             for number in 0..state.batches.count() {
@@ -136,12 +141,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Returns whether a disk that does not interrupt has answers.
+    /// Returns whether a disk that does not interrupt has completions.
     fn has_answers(&self) -> bool {
         self.disks.iter().any(|disk| disk.has_answers())
     }
 
-    /// Does what one CPU does at a time; returns whether there are pages to scan.
+    /// Does the part that only one CPU does at a time. Returns whether there are pages to scan.
     #[inline(always)]
     fn poll_alone(&self, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) -> bool {
         let mut state = self.locked();
@@ -180,7 +185,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         has_pages_to_scan
     }
 
-    /// Does what is to be done besides taking answers.
+    /// Does all work of a turn other than handling completions.
     #[inline(never)]
     fn turn(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         self.sample(state, now);
@@ -196,14 +201,16 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             work.woke |= self
                 .wake_hungry(state, |id| state.credits.available(state.account(id), free) > 0 && self.may_go_on(state, id, now));
         }
-        // Who waits while no disk is at work waits for time to pass (a pause after failed writes): nothing would wake the CPU.
+        // A faulter that waits while no disk works waits for time to pass (the pause after failed
+        // writes). No interrupt would wake the CPU then, so it must not idle.
         work.busy |= self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         let wants = state.batches.wants();
         work.busy |= budget.visits == 0 || wants.a_cpu;
         work.soon |= wants.a_flush;
     }
 
-    /// Returns whether nothing is to be done beside taking answers: as often as not a faulter polls for its own page.
+    /// Returns whether there is no work other than handling completions. That is common: faulters
+    /// poll for their own pages.
     #[inline]
     fn is_quiet(&self, state: &State<P>, now: u64) -> bool {
         !state.batches.any()
@@ -239,7 +246,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         if !state.late.is_empty() && self.take_late(state, disk, completion) {
             return;
         }
-        // What was asked before there was a pager may be answered late.
+        // A request submitted before the pager existed may complete late.
         let Some(tag) = Tag::of(completion.cookie) else { return };
         match tag.class {
             Class::Transfer => self.complete_transfer(state, tag, (completion.result, now), arrived),

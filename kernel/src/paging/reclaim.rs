@@ -1,16 +1,17 @@
-//! Taking frames back: the clock hand over an object's pages, between the pool's watermarks.
+//! Reclaims frames: the clock hand over an object's pages, between the pool's watermarks.
 //!
 //! ```text
-//!  free < low, or somebody waits ──> active ──free + leaving >= high──> idle
+//!  free < low, or a faulter waits ─> active ──free + leaving >= high──> idle
 //!                                      │
 //!                  policy.victim ── live object ──> clock: batch of up to 64, at the hand
 //!                                └─ dump image ───> sweep (`drain`): batch of up to 256, ascending
 //! ```
 //!
-//! Objects that give nothing although the hand has been round twice are left out for a while. Where all are and somebody still waits after
-//! a second, nothing will ever come, and waiting would be a hang: the faulter gets [`Loss::NoFrames`](super::Loss::NoFrames).
+//! An object whose pages yield nothing in two rounds of the hand is left out for a while. If all
+//! objects are left out and a faulter still waits after a second, no frame will ever come, and
+//! waiting longer would be a hang: the faulter gets [`Loss::NoFrames`](super::Loss::NoFrames).
 //!
-//! Where a disk is dead, a clean page has become the only copy of itself, and stays.
+//! If a disk is dead, a clean page in memory is the only copy left, so it is not evicted.
 
 use super::batch::{Batch, Purpose};
 use super::counters::bump;
@@ -33,13 +34,13 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Most victims in one batch of a live object.
 const VICTIMS: usize = 64;
-/// How long objects that gave nothing are left out.
+/// How long objects that yielded nothing are left out.
 const LOOK_AGAIN_NS: u64 = 10_000_000;
-/// How long nobody may have anything to give before waiting is called a hang.
+/// How long reclaim may yield nothing before waiting counts as a hang.
 const STARVED_NS: u64 = 1_000_000_000;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Starts batches until enough frames are on their way.
+    /// Starts batches until enough frames are on their way to the free list.
     pub(super) fn reclaim(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         if state.reclaim.asked {
             self.serve_asked(state, me, now, budget, work);
@@ -67,7 +68,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.watch_for_starvation(state, now);
     }
 
-    /// Lets pages go that somebody has asked for; the hand ages a page at its first visit and takes it at the next.
+    /// Serves [`Pager::ask_evict`]. The hand ages a page at its first visit and takes it at the
+    /// next.
     fn serve_asked(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
         let asked = state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
         let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else {
@@ -76,7 +78,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         };
         let found = self.take_from(state, id, wanted, me, now, budget, work) as u32;
         let slot = state.slots.busy(id);
-        // Twice round without a find: what is left is pinned, or dirty without a place to go.
+        // Two rounds without a find: the remaining pages are pinned, or dirty and unwritable.
         let nothing_left = slot.object.counts().resident == 0 || slot.fruitless >= slot.pages().saturating_mul(2);
         slot.asked = if nothing_left { 0 } else { wanted.saturating_sub(found) };
         work.busy |= slot.asked > 0;
@@ -89,7 +91,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         ids[state.policy.victim(self.ground.frames.total(), self.marks.high, &candidates)?]
     }
 
-    /// Describes the objects that are `wanted` to the policy; also returns them by number.
+    /// Describes the objects that are `wanted` to the policy; also returns their ids by holder
+    /// number.
     pub(super) fn candidates(&self, state: &State<P>, wanted: impl Fn(&Slot) -> bool) -> (Candidates, Ids) {
         let mut ids = [None; ObjectTable::CAPACITY];
         let mut candidates = Candidates::new();
@@ -101,7 +104,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 holder: holder(id),
                 kind,
                 logical: slot.pages(),
-                // What is on its way out is given already.
+                // Pages on their way out no longer count as resident.
                 resident: slot.object.counts().resident,
                 minimum: slot.terms.minimum,
                 used: slot.usage.used,
@@ -110,7 +113,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         (candidates, ids)
     }
 
-    /// Starts one batch of an object's pages; returns how many pages are in it.
+    /// Starts one batch of an object's pages. Returns how many pages are in it.
     #[allow(clippy::too_many_arguments)]
     fn take_from(
         &self,
@@ -129,7 +132,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let State { batches, slots, policy, notices, .. } = state;
         let (batch, slot) = (batches.get(number), slots.busy(id));
         self.look_at_disk(slot, notices);
-        // One that is asked to leave page by page keeps no minimum: that is an operator's wish.
+        // An eviction on request ignores the object's minimum: the operator wants it.
         let minimum = if slot.asked > 0 { 0 } else { slot.terms.minimum };
         let most = wanted.min(slot.object.counts().resident.saturating_sub(minimum));
         let hand = Hand { pager: self, policy, can_write: slot.writable(now).is_some(), can_read: !slot.is_dead() };
@@ -139,7 +142,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         found
     }
 
-    /// Notes, before pages leave for a disk, that it is dead.
+    /// Notes a dead disk before pages are evicted to it.
     pub(super) fn look_at_disk(&self, slot: &mut Slot, notices: &mut Notices) {
         let is_dead = slot.store.is_some_and(|store| self.disks[store.store.disk].is_dead());
         if is_dead {
@@ -147,7 +150,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Notices that somebody waits for frames that nobody will ever give.
+    /// Detects faulters that wait for frames that will never come.
     fn watch_for_starvation(&self, state: &mut State<P>, now: u64) {
         let waits = self.hungry.load(Relaxed) != 0 && self.free_for_all(state) == 0;
         if !waits || state.batches.leaving(now) > 0 || state.transfers.in_use() > 0 {
@@ -156,11 +159,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         let since = *state.reclaim.starving_since.get_or_insert(now);
         if now.saturating_sub(since) >= STARVED_NS {
-            // Rather no promise than nobody who goes on.
+            // Breaking a promise is better than a hang.
             if state.credits.total() > 0 {
                 self.end_all_promises(state);
             } else if self.end_unwritable(state) || self.frames_may_come(state) {
-                // Its frames come free when it has crashed.
+                // The unwritable object's frames are freed when its partition has crashed.
                 state.reclaim.starving_since = None;
                 return;
             } else {
@@ -170,7 +173,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Wakes those who wait for frames and `may` have some; returns whether there were any.
+    /// Wakes the faulters of objects that wait for frames and for which `may` returns true. Returns
+    /// whether there were any.
     pub(super) fn wake_hungry(&self, state: &State<P>, may: impl Fn(ObjectId) -> bool) -> bool {
         let hungry = self.hungry.load(Acquire);
         let waits = |slot: &&Slot| hungry & super::hungry_bit(slot.object.id()) != 0 && may(slot.object.id());
@@ -184,7 +188,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 }
 
-/// Notes that an object's disk is dead, and says so once.
+/// Notes that an object's disk is dead; queues one notice.
 pub(super) fn note_dead(slot: &mut Slot, notices: &mut Notices) {
     if slot.note_dead() {
         notices.push(Notice::DiskDead { object: slot.object.id() });
@@ -194,18 +198,18 @@ pub(super) fn note_dead(slot: &mut Slot, notices: &mut Notices) {
 type Candidates = ArrayVec<Candidate, { ObjectTable::CAPACITY }>;
 type Ids = [Option<ObjectId>; ObjectTable::CAPACITY];
 
-/// The clock hand while it moves.
+/// The clock hand during a round.
 struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: Policy> {
     pager: &'p Pager<'a, M, D, P>,
     policy: &'p P,
-    /// Whether dirty pages have a place to go now.
+    /// Whether dirty pages can be written now.
     can_write: bool,
-    /// Whether a page that leaves without a write could come back from its block.
+    /// Whether a page that is evicted without a write could be read back from its block.
     can_read: bool,
 }
 
 impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
-    /// Moves on, over the end at most once, until the batch has `most` pages or the budget is used up.
+    /// Advances, wrapping at most once, until the batch has `most` pages or the budget is spent.
     fn go_round(&self, slot: &mut Slot, batch: &mut Batch, most: usize, budget: &mut Budget) {
         let pages = slot.pages();
         let (mut left, mut ends) = (pages.min(budget.visits), 0);
@@ -218,7 +222,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         }
     }
 
-    /// Visits `left` pages at most, behind memory that is not touched; returns how many it has visited.
+    /// Skips untouched memory, then visits up to `left` pages. Returns how many pages were visited.
     fn go(&self, slot: &mut Slot, batch: &mut Batch, left: u32, most: usize) -> u32 {
         let (hand, start) = (slot.hand, slot.object.skip_untouched(slot.hand));
         let end = slot.pages().min(start.saturating_add(left));
@@ -229,7 +233,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
             match page.age() {
                 Age::Absent => {}
                 Age::Referenced => {
-                    // Never more than there are pages.
+                    // Bounded by the number of pages.
                     aged = aged.wrapping_add(1);
                     self.note_used(slot, page.index());
                 }
@@ -259,9 +263,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         }
     }
 
-    /// Takes a page that was not touched out of its leaf and into the batch, if the policy says so and nothing is in the way.
+    /// Takes an idle page out of its leaf and into the batch, unless the policy or the page's state
+    /// forbids it.
     ///
-    /// Kept apart, so that the visits, most of which only age a page, have all of the CPU's registers for themselves.
+    /// A function of its own, so that the loop of visits, most of which only age a page, has all of
+    /// the CPU's registers.
     #[inline(never)]
     fn collect(&self, batch: &mut Batch, page: Page<'_>) -> bool {
         let Leaf::Present(mapping) = page.leaf() else { return false };
@@ -273,7 +279,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     }
 
     fn collect_clean(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping) -> bool {
-        // The only copy that is left.
+        // The disk is dead: this is the only copy left.
         if mapping.has_block && !self.can_read {
             return false;
         }
@@ -285,8 +291,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     }
 
     fn collect_dirty(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping) -> bool {
-        // Where a dirty page has no place to go only a zero page can leave; the look without a flush is a
-        // hint, the scan after it decides.
+        // While dirty pages cannot be written, only a zero page can be evicted. This check before
+        // the flush is a hint; the scan after the flush decides.
         if !self.can_write && !self.pager.ground.memory.is_zero(mapping.hfn) {
             return false;
         }

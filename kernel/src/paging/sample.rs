@@ -1,10 +1,13 @@
-//! How much of its resident memory an object uses: a few random pages, looked at twice, and what it has fetched.
+//! Measures how much of its resident memory an object uses: from a few random pages, looked at
+//! twice, and from the pages it has fetched.
 //!
-//! At each sampling the pages of the last one are asked whether they were touched since, and the next ones are aged, so that the
-//! answer is about one interval. They are runs of neighbours, so that those which the clock then finds idle leave in one request.
+//! Each sampling counts the pages of the last sample that were touched since, and then ages the
+//! next sample, so that the result covers one interval. A sample is made of runs of neighbours, so
+//! that pages that the clock then finds idle are evicted in one request.
 //!
-//! A page that the clock has passed meanwhile looks less used than it is, and the clock passes most often where it takes most. So pages
-//! that were fetched from the disk in the interval are added: who fetches is at work, however little of it stays.
+//! A page that the clock has passed meanwhile looks less used than it is, and the clock passes most
+//! often where reclaim takes most. So pages fetched from the disk in the interval are added: an
+//! object that fetches is active, even if few of its pages stay resident.
 
 use super::Pager;
 use super::slots::Slot;
@@ -17,27 +20,27 @@ use crate::pool::Policy;
 
 /// Time between two samplings.
 const INTERVAL_NS: u64 = 1_000_000_000;
-/// Runs of pages that are looked at, and pages of a run.
+/// Number of runs in a sample, and pages in a run.
 const RUNS: u32 = 2;
 const RUN: u32 = 32;
-/// Fewer resident pages than this among them tell nothing.
+/// Fewest resident pages for a valid sample.
 const LEAST: u32 = 8;
-/// A prime, so that samples begin everywhere.
+/// A prime, so that the samples' starts cover all pages.
 const STRIDE: u32 = 7919;
 
-/// What is known of an object's use.
+/// Estimate of an object's use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Use {
     /// First page of the sample.
     offset: u32,
-    /// Part of the resident pages that is touched in an interval, in 256ths, smoothed.
+    /// Fraction of the resident pages that is touched in an interval, in 256ths, smoothed.
     pub used: u16,
     /// Pages that came in since the last sampling.
     pub fetched: u32,
 }
 
 impl Default for Use {
-    /// New memory is in use.
+    /// New memory counts as used.
     fn default() -> Self {
         Self { offset: 0, used: 255, fetched: 0 }
     }
@@ -51,7 +54,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         let is_first = state.reclaim.sample_at == 0;
         state.reclaim.sample_at = now + INTERVAL_NS;
-        // One alone has nobody to be compared with.
+        // A single object has no other to be compared with.
         if is_first || state.slots.iter().filter(|slot| !slot.is_image()).count() < 2 {
             return;
         }
@@ -63,8 +66,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
 fn look(slot: &mut Slot) {
     let ((resident, touched), counts) = (visit(slot), slot.object.counts());
-    // Where hardly a page of the sample is resident: most are on the disk, and what was fetched is all that is known; or
-    // untouched, and it has only begun.
+    // Too few resident pages in the sample. If most pages are on the disk, only the fetched pages
+    // count; if most are untouched, the object has only started, and the estimate stays as it is.
     let touched = match resident {
         LEAST.. => Some(touched * 255 / resident),
         _ if counts.paged > counts.resident => Some(0),
@@ -80,7 +83,7 @@ fn look(slot: &mut Slot) {
     let _ = visit(slot);
 }
 
-/// Ages the pages of the sample; returns how many are resident, and how many of these were touched.
+/// Ages the pages of the sample. Returns how many are resident, and how many of these were touched.
 fn visit(slot: &Slot) -> (u32, u32) {
     let pages = slot.pages();
     let (mut resident, mut touched) = (0, 0);

@@ -1,13 +1,14 @@
-//! Looking at the pages of a batch: which are zero, and what the others' checksums are.
+//! Scans the pages of a batch: finds the zero pages, and computes the checksums of the others.
 //!
 //! ```text
 //!   with the pager's lock      claim ──────────────────────> file ── claim ─> ...
 //!   without it                        └─ inspect ─┘
 //! ```
 //!
-//! Checksums are most of what a write-out costs, so they are taken outside the lock, by every CPU that comes by: each claims a piece
-//! of a batch that nobody looks at. The batch keeps its pages' tokens meanwhile, so their frames stay where they are, and
-//! nothing else is done with a batch until what was seen in its piece is filed.
+//! Checksums are most of the cost of a write-out, so they are computed outside the lock, by every
+//! CPU that polls. Each CPU claims a piece of a batch that no other CPU inspects. The batch keeps
+//! its pages' tokens meanwhile, so their frames stay in place. No other step touches the batch
+//! until the result of its piece is filed.
 
 use super::batch::{Batch, Phase};
 use super::counters::bump;
@@ -25,10 +26,10 @@ use crate::mm::page::{Ended, Page, Ready};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 
-/// Pages that are looked at between two holds of the lock.
+/// Most pages inspected between two holds of the lock.
 const PIECE: usize = 32;
 
-/// Pages of a batch that one CPU looks at: lines from `first` on, and their frames.
+/// Pages of a batch that one CPU inspects: `count` lines from `first`, and their frames.
 pub(super) struct Piece {
     batch: usize,
     first: usize,
@@ -42,23 +43,23 @@ impl Piece {
     }
 }
 
-/// What the pages of a piece turned out to be; bit `n` and checksum `n` are of the `n`-th.
+/// Result of inspecting a piece; bit `n` and checksum `n` belong to its `n`-th page.
 #[derive(Default)]
 struct Seen {
-    /// Nothing but zeros.
+    /// The page is all zeros.
     zero: u32,
-    /// It may hold what the dump's notes take from the kernel.
+    /// The page may hold data that a dump's notes take from the guest's kernel.
     landmark: u32,
-    /// Of those that are not zero.
+    /// Checksums of the pages that are not zero.
     checksums: [Crc32c; PIECE],
 }
 
 const _: () = assert!(PIECE == 32, "one bit a page");
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Looks at pages of batches until the budget is spent or nothing is left that this CPU could look at.
+    /// Inspects pages of batches until the budget is spent or no piece is left to claim.
     ///
-    /// The caller does not hold the pager's lock.
+    /// The caller must not hold the pager's lock.
     pub(super) fn scan(&self, budget: &mut Budget, now: u64) {
         let mut next = self.claim(&mut self.locked(), None, budget);
         while let Some(piece) = next {
@@ -70,7 +71,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Claims a piece of a batch that waits to be looked at: of the `last` one, which was the oldest, until it is through.
+    /// Claims a piece of a batch in scan. Prefers the `last` one, which was the oldest, until it is
+    /// through.
     fn claim(&self, state: &mut State<P>, last: Option<usize>, budget: &mut Budget) -> Option<Piece> {
         if budget.scans == 0 {
             return None;
@@ -102,7 +104,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         seen
     }
 
-    /// Every page that has a block has passed here, so no page is ever read back only to be searched.
+    /// Returns whether the page matches the landmark. Every page that has a block has passed here,
+    /// so no page is read back only to be searched.
     fn is_landmark(&self, hfn: Hfn) -> bool {
         let Landmark { first_word, matches } = self.ground.landmark;
         let mut word = [0; 4];
@@ -115,7 +118,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         matches(&bytes)
     }
 
-    /// Frees zero pages, keeps the checksums of the others, and gives the batch back for its next piece, or for its writes.
+    /// Frees zero pages, keeps the checksums of the others, and releases the batch for its next
+    /// piece or for its writes.
     fn file(&self, state: &mut State<P>, piece: &Piece, seen: &Seen, now: u64) {
         let State { batches, slots, credits, freed, .. } = state;
         let batch = batches.get(piece.batch);
@@ -175,7 +179,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                     self.ground.frames.link(freed, frame);
                 }
             }
-            // A page that stays mapped gains nothing by a block of zeros: the clock evicts it for nothing.
+            // A block of zeros is useless for a page that stays mapped: the clock evicts a zero
+            // page without a write.
             other => abort(page, other),
         }
     }

@@ -1,4 +1,4 @@
-//! The segments of the request that is being built: made once, as many as a batch has pages.
+//! The segments of the request that is being built: allocated once, one for each page of a batch.
 
 use super::batch::BATCH_PAGES;
 use crate::addr::{Hpa, PAGE_SIZE};
@@ -17,16 +17,19 @@ impl Segments {
         Self { all: Box::new([Segment { base: Hpa::new(0), len: 0 }; BATCH_PAGES]), len: 0 }
     }
 
-    /// Describes pages, each segment over as many as follow each other in memory; returns how many pages there were.
+    /// Describes pages by segments; each covers as many pages as are contiguous in memory. Returns
+    /// the number of pages.
     ///
     /// # Panics
     /// If a request has more pages than a batch (our bug).
     #[inline(always)]
     pub fn gather(&mut self, pages: impl Iterator<Item = Hpa>, max_len: u32) -> usize {
-        // For each page of a request: no sum here exceeds a request's bytes, so none is checked.
+        // Runs for each page of a request. No sum exceeds the bytes of a request, so overflow is
+        // not checked.
         let page = PAGE_SIZE as u32;
         let (mut len, mut count) = (0_usize, 0_usize);
-        // Where the last segment ends, and how much more it may have; no page begins there yet.
+        // End of the last segment, and the bytes that may still be added to it. No page begins at
+        // the initial end.
         let (mut end, mut room) = (u64::MAX, 0);
         for base in pages {
             let follows = base.as_u64() == end && room >= page;
@@ -46,14 +49,14 @@ impl Segments {
         count
     }
 
-    /// Describes one page: what most page-ins read.
+    /// Describes one page, the common case of a page-in.
     #[inline(always)]
     pub fn single(&mut self, base: Hpa) {
         self.all[0] = Segment { base, len: PAGE_SIZE as u32 };
         self.len = 1;
     }
 
-    /// Returns what was gathered last.
+    /// Returns the segments gathered last.
     pub fn as_slice(&self) -> &[Segment] {
         &self.all[..self.len]
     }

@@ -1,12 +1,13 @@
-//! Whose the frames are that come free: promises to partitions that restart.
+//! Ownership of frames as they are freed: promises to partitions that restart.
 //!
 //! ```text
-//!   crash: promise(image, boot memory) ──> frames of the image come free ──> credited to its account, up to the promise
-//!                                                                              │
-//!   the next incarnation has the same account: its faults spend the credit <───┘      end_promise: what is left is everybody's
+//!   crash: promise(image, boot memory) ─> image's frames freed ─> credited, up to the promise
+//!                                                                     │
+//!   next incarnation, same account: its faults spend the credit <─────┘ end_promise: free for all
 //! ```
 //!
-//! A frame is credited under the pager's lock before it is on the free list, so no neighbour ever sees it unpromised.
+//! A frame is credited under the pager's lock before it is on the free list. So no other partition
+//! ever sees it free and unpromised.
 
 use super::counters::bump;
 use super::slots::{AttachError, Slot};
@@ -23,10 +24,11 @@ use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Takes an object under the pager's care on a partition's terms. Without a store only its zero pages can leave.
+    /// Attaches an object on a partition's terms. Without a store only its zero pages can be
+    /// evicted.
     ///
     /// # Errors
-    /// [`AttachError`]: the store does not fit the object, or it is attached already.
+    /// [`AttachError`]: the store does not fit the object, or the object is attached already.
     pub fn attach_on(&self, object: Arc<MemoryObject>, store: Option<Store>, terms: Terms) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         let id = object.id();
@@ -37,14 +39,14 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         Ok(())
     }
 
-    /// Promises the next `frames` frames that come free of a dump image to the image's account.
+    /// Promises the next `frames` frames freed from a dump image to the image's account.
     pub fn promise(&self, image: ObjectId, frames: u32) {
         if let Some(slot) = self.locked().slots.get_mut(image) {
             slot.promise = frames;
         }
     }
 
-    /// Returns how many free frames are kept for an account.
+    /// Returns how many free frames are reserved for an account.
     pub fn reserved(&self, account: usize) -> u32 {
         self.locked().credits.of(account)
     }
@@ -63,7 +65,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.set_gate(state);
     }
 
-    /// Gives an object's collected frames back, under one lock; promised ones are credited first.
+    /// Returns an object's collected frames to the free list, under one lock. Promised ones are
+    /// credited first.
     pub(super) fn give_back(&self, credits: &mut Credits, slot: &mut Slot, freed: &mut Chain) {
         if freed.is_empty() {
             return;
@@ -90,25 +93,26 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.set_gate(state);
     }
 
-    /// Returns how many frames are on their way to the free list and promised to nobody.
+    /// Returns how many frames are on their way to the free list and not promised.
     pub(super) fn leaving_for_all(&self, state: &State<P>, now: u64) -> u32 {
         let promised = state.slots.iter().map(|slot| slot.promise).fold(0, u32::saturating_add);
         state.batches.leaving(now).saturating_sub(promised)
     }
 
-    /// Returns, once, whether free frames have become few since the last poll: somebody should poll before anybody has to wait.
+    /// Returns whether free frames have become few; true at most once between two polls. A CPU
+    /// should then poll, before a faulter has to wait.
     #[inline]
     pub fn wants_poll(&self) -> bool {
         let free = self.ground.frames.free_count().saturating_sub(self.promised.load(Relaxed));
         self.marks.is_low(free) && !self.wants_poll.swap(true, Relaxed)
     }
 
-    /// Returns how many free frames are promised to nobody.
+    /// Returns how many free frames are not promised.
     pub(super) fn free_for_all(&self, state: &State<P>) -> u32 {
         self.ground.frames.free_count().saturating_sub(state.credits.total())
     }
 
-    /// Returns the pool's marks, raised by what walks want to find.
+    /// Returns the pool's marks, raised by the frames kept free for walks.
     #[inline]
     pub(super) fn marks_now(&self, state: &State<P>) -> Watermarks {
         self.marks.raised_by(state.reclaim.for_walks)

@@ -1,4 +1,4 @@
-//! The objects under the pager's care, and what it remembers of each.
+//! The attached objects, and the pager's state of each.
 
 use super::Store;
 use super::ahead_map::AheadMap;
@@ -16,9 +16,9 @@ use crate::pool::Terms;
 use alloc::{boxed::Box, sync::Arc};
 use arrayvec::ArrayVec;
 
-/// Most lost pages that are remembered by number; one is enough to crash a partition.
+/// Most lost pages remembered by number; one is enough to crash a partition.
 const LOST_PAGES: usize = 8;
-/// How long dirty pages stay where they are after a write has failed.
+/// How long no dirty page is written after a write has failed.
 const WRITE_BACKOFF_NS: u64 = 100_000_000;
 
 /// Why an object was not attached or detached.
@@ -28,15 +28,15 @@ pub enum AttachError {
     Twice,
     /// It is not attached.
     Unknown,
-    /// There is no such disk, or the space ends beyond it.
+    /// The disk does not exist, or the space ends beyond it.
     NoSuchBlocks,
     /// The space has fewer blocks than the object has pages.
     TooSmall,
-    /// Reads or writes of its pages are under way.
+    /// Reads or writes of the object's pages are in flight.
     Busy,
 }
 
-/// What is known of where an object's pages go.
+/// An object's store, and the state and limits of its disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StoreState {
     pub store: Store,
@@ -44,63 +44,63 @@ pub(super) struct StoreState {
     pub max_pages: usize,
     /// Most bytes in a segment.
     pub max_segment_len: u32,
-    /// The disk is gone: nothing can be written or read any more.
+    /// The disk is dead: no write or read succeeds any more.
     pub dead: bool,
     /// No writes before this time, because the last one failed.
     pub not_before: u64,
 }
 
-/// Pages of one object that went to its blocks and came back.
+/// Counts of one object's pages written to its blocks and read back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flow {
-    /// Pages read because they were asked for.
+    /// Pages read on demand.
     pub page_ins: u64,
     /// Pages written and then freed.
     pub page_outs: u64,
 }
 
-/// An object and what the pager remembers of it.
+/// An attached object and the pager's state of it.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub object: Arc<MemoryObject>,
     pub store: Option<StoreState>,
-    /// Being detached: start nothing new.
+    /// Being detached: no new work is started.
     pub closing: bool,
-    /// Its part in the pool.
+    /// The partition's terms in the pool.
     pub terms: Terms,
-    /// How much of it is in use.
+    /// Estimate of its use.
     pub usage: Use,
-    /// Frames that are still to be credited to its account as they come free.
+    /// Frames that are still to be credited to its account as its frames are freed.
     pub promise: u32,
-    /// Next page that the clock looks at.
+    /// Next page that the clock hand visits.
     pub hand: u32,
-    /// Next page that the cleaner looks at.
+    /// Next page that the cleaning hand visits.
     pub cleaning_hand: u32,
-    /// Pages that the clock has passed since it last found a victim.
+    /// Pages that the clock hand has passed since its last victim.
     pub fruitless: u32,
     pub drain: DrainState,
-    /// Why its pages cannot be written now.
+    /// Why its pages cannot be written now, if so.
     pub guard: Option<Guard>,
-    /// Since when it has asked in vain for more frames than its share.
+    /// Time since which it has been refused frames beyond its share.
     pub blocked_since: Option<u64>,
-    /// Pages read along with a neighbour and not yet seen to be used.
+    /// Pages read along with a neighbour and not yet known to be used.
     pub ahead: AheadMap,
-    /// What its faults have taught about reading further than was asked for.
+    /// Access pattern learned from its faults, for reading along.
     pub around: ReadAround,
-    /// Next word of pages that were read along to be looked at.
+    /// Next word of read-along pages to sample.
     pub asking_hand: u32,
     lost: ArrayVec<(PageIndex, Loss), LOST_PAGES>,
     /// Pages whose blocks were found unreadable or wrong.
     pub bad: BadPages,
-    /// What has gone in and out.
+    /// Its page-ins and page-outs.
     pub flow: Flow,
-    /// Pages that an operator or a test wants to see leave now.
+    /// Pages still to be evicted on request of an operator or a test.
     pub asked: u32,
-    /// The last pages on their way to a block that were landmarks, oldest first.
+    /// The last landmarks that were written out, oldest first.
     pub landmarks: ArrayVec<PageIndex, LANDMARKS>,
 }
 
-/// Landmarks that are remembered of an object.
+/// Most landmarks remembered per object.
 pub const LANDMARKS: usize = 4;
 
 impl Slot {
@@ -132,7 +132,7 @@ impl Slot {
         }
     }
 
-    /// Remembers a landmark, for the oldest one if there is no room.
+    /// Remembers a landmark; the oldest makes room.
     pub fn note_landmark(&mut self, index: PageIndex) {
         self.landmarks.retain(|known| *known != index);
         if self.landmarks.is_full() {
@@ -151,19 +151,19 @@ impl Slot {
         self.object.state() == ObjectState::Image
     }
 
-    /// Returns the store if it takes writes now.
+    /// Returns the store if it can be written now.
     pub fn writable(&self, now: u64) -> Option<&StoreState> {
         self.store.as_ref().filter(|store| !store.dead && now >= store.not_before)
     }
 
-    /// Holds writes back for a while after one has failed.
+    /// Suspends writes for a while after one has failed.
     pub fn back_off(&mut self, now: u64) {
         if let Some(store) = &mut self.store {
             store.not_before = now + WRITE_BACKOFF_NS;
         }
     }
 
-    /// Lets writes try again after failures.
+    /// Permits writes again after failures.
     pub fn revive(&mut self) {
         if let Some(store) = &mut self.store {
             (store.dead, store.not_before) = (false, 0);
@@ -176,31 +176,32 @@ impl Slot {
         BATCH_PAGES / request * request
     }
 
-    /// Returns whether the disk is gone.
+    /// Returns whether the disk is dead.
     pub fn is_dead(&self) -> bool {
         self.store.is_some_and(|store| store.dead)
     }
 
-    /// Notes that the disk takes requests again: what could not be read for its sake may be asked for again.
+    /// Notes that the disk takes requests again. Pages lost only to its death or a time-out may be
+    /// read again.
     pub fn come_back(&mut self) {
         self.revive();
         self.guard = None;
         self.lost.retain(|(_, loss)| !matches!(loss, Loss::Io(DiskError::Dead | DiskError::TimedOut)));
     }
 
-    /// Notes that the disk is gone; returns whether that is news.
+    /// Notes that the disk is dead. Returns whether that was unknown before.
     pub fn note_dead(&mut self) -> bool {
         self.guard = Some(Guard::Failing(DiskError::Dead));
         self.store.as_mut().is_some_and(|store| !core::mem::replace(&mut store.dead, true))
     }
 
-    /// Returns why the page cannot be read back, if that is known: of it, or of its disk.
+    /// Returns why the page cannot be read back, if it or its whole disk is known to be unreadable.
     pub fn loss_of(&self, index: PageIndex) -> Option<Loss> {
         let known = self.lost.iter().find(|(lost, _)| *lost == index).map(|(_, loss)| *loss);
         known.or_else(|| self.is_dead().then_some(Loss::Io(DiskError::Dead)))
     }
 
-    /// Remembers that the page cannot be read back; the oldest memory makes room.
+    /// Remembers that the page cannot be read back. The oldest entry makes room.
     pub fn note_loss(&mut self, index: PageIndex, loss: Loss) {
         if loss != Loss::NoFrames {
             self.bad.note(index);
@@ -251,7 +252,7 @@ impl Slots {
         self.all[super::holder(id)].as_mut()
     }
 
-    /// Returns the slot of an object that has work under way.
+    /// Returns the slot of an object that has work in flight.
     pub fn busy(&mut self, id: ObjectId) -> &mut Slot {
         self.get_mut(id).expect("an object with work under way stays attached")
     }

@@ -1,4 +1,4 @@
-//! What the pager's lock guards: tables of fixed size, all made at the start.
+//! The data under the pager's lock: tables of fixed size, all allocated at the start.
 
 use super::MAX_DISKS;
 use super::batch::Batches;
@@ -17,15 +17,16 @@ use crate::mm::object::ObjectId;
 use crate::pool::Credits;
 use alloc::collections::VecDeque;
 
-/// Notices that are kept until somebody asks.
+/// Most notices kept for [`Pager::take_notice`](super::Pager::take_notice).
 const NOTICES: usize = 32;
 
-/// Something that an operator should hear of.
+/// An event for operators.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Notice {
-    /// Pages could not be written; they are mapped again and dirty. Only the first such after a write that went well.
+    /// Pages could not be written; they are mapped again and dirty. Sent only for the first failure
+    /// after a success.
     WriteFailed {
-        /// Whose.
+        /// The pages' object.
         object: ObjectId,
         /// First page.
         first: PageIndex,
@@ -36,21 +37,22 @@ pub enum Notice {
     },
     /// A page cannot be read back.
     PageLost {
-        /// Whose.
+        /// The page's object.
         object: ObjectId,
-        /// Which.
+        /// The page.
         index: PageIndex,
         /// Why.
         loss: Loss,
     },
-    /// A disk takes no requests any more.
+    /// A disk takes no more requests.
     DiskDead {
-        /// Whose store is on it.
+        /// An object whose store is on the disk.
         object: ObjectId,
     },
-    /// An object whose pages cannot be written keeps more frames than its share while others have none: its partition has to go.
+    /// An object whose pages cannot be written holds its share of frames or more while other
+    /// objects starve: its partition has to crash.
     Unwritable {
-        /// Whose.
+        /// The object.
         object: ObjectId,
         /// Why.
         error: DiskError,
@@ -67,57 +69,57 @@ pub(super) struct State<P> {
     pub policy: P,
     pub reclaim: ReclaimState,
     pub mail: Mail,
-    /// What disks that did not answer still have.
+    /// Memory that disks may still access for timed-out requests.
     pub late: LateRequests,
-    /// Disks that take no requests, as far as their objects have been told.
+    /// Disks that take no requests, as last reported to their objects.
     pub down: [bool; MAX_DISKS],
-    /// Objects whose pages cannot be written now.
+    /// Number of objects whose pages cannot be written now.
     pub guarded: u32,
     pub notices: Notices,
-    /// Frames on their way to the free list, so that its lock is taken once for many.
+    /// Frames on their way to the free list, collected so that its lock is taken once for many.
     pub freed: Chain,
     /// The segments of the request that is being built.
     pub segments: Segments,
-    /// What a disk has just answered.
+    /// Buffer for a disk's completions.
     pub answers: [Completion; AT_A_TIME],
     pub lock_use: LockUse,
-    /// Things done so far, by which a turn is told from one without work.
+    /// Steps done so far; a turn that leaves the number unchanged was without work.
     moves: u64,
 }
 
 impl<P> State<P> {
-    /// Notes that something was done: an answer taken, a batch moved on.
+    /// Notes a step: a completion handled, a batch advanced.
     #[inline(always)]
     pub fn note_move(&mut self) {
         self.moves = self.moves.wrapping_add(1);
     }
 
-    /// Counts a turn; returns what [`State::note_turn_without_work_since`] is to be told at its end.
+    /// Counts a turn. Returns the argument for [`State::note_turn_without_work_since`] at its end.
     #[inline(always)]
     pub fn begin_turn(&mut self) -> u64 {
         self.lock_use.turns = self.lock_use.turns.wrapping_add(1);
         self.moves
     }
 
-    /// Counts the turn that began with so many moves, if nothing was done in it.
+    /// Counts the turn that began at `moves` steps as one without work, if no step was done since.
     #[inline(always)]
     pub fn note_turn_without_work_since(&mut self, moves: u64) {
         let is_idle = u64::from(self.moves == moves);
         self.lock_use.turns_without_work = self.lock_use.turns_without_work.wrapping_add(is_idle);
     }
 
-    /// Returns whose credit an object draws on.
+    /// Returns the account whose credit an object draws on.
     pub fn account(&self, id: ObjectId) -> usize {
         self.slots.get(id).map_or(super::holder(id), |slot| slot.terms.account)
     }
 
-    /// Returns a free batch for an object, if it may have another.
+    /// Returns a free batch for an object, unless the object is at its limit.
     pub fn vacant_batch_for(&self, id: ObjectId) -> Option<usize> {
         let store = self.slots.get(id).and_then(|slot| slot.store);
         self.batches.vacant_for(id, store.map(|store| store.store.disk))
     }
 
-    /// Makes the tables for `disks` disks that take `requests` requests at a time, all together.
+    /// Makes the tables for `disks` disks that together accept `requests` requests at a time.
     pub fn new(policy: P, requests: usize, disks: usize) -> Self {
         Self {
             slots: Slots::new(),
@@ -140,48 +142,49 @@ impl<P> State<P> {
     }
 }
 
-/// Where reclaim is between its watermarks.
+/// State of reclaim between its watermarks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReclaimState {
-    /// Somebody may have asked for pages of an object to leave.
+    /// The eviction of an object's pages may have been requested.
     pub asked: bool,
-    /// Below the high mark since the low one was passed.
+    /// Set from passing the low mark until the high mark is reached.
     pub active: bool,
-    /// Nobody has had anything to give since then.
+    /// Time since which faulters wait and no frame is on its way.
     pub starving_since: Option<u64>,
-    /// When to look again at objects that had nothing to give.
+    /// When objects that yielded nothing are visited again.
     pub look_again_at: u64,
     /// Faulters get [`Loss::NoFrames`].
     pub exhausted: bool,
-    /// When use is sampled next.
+    /// Time of the next sampling of use.
     pub sample_at: u64,
-    /// When pages that were read along are asked next.
+    /// Time of the next sampling of pages that were read along.
     pub ask_at: u64,
-    /// When the cleaner may go on.
+    /// Time from which the cleaner may run.
     pub clean_at: u64,
-    /// Frames that are kept free beyond the marks, because walks have found too few.
+    /// Frames kept free beyond the marks, because walks have found too few.
     pub for_walks: u32,
 }
 
 impl ReclaimState {
-    /// A walk has found too few frames for its next window: keeps a window more free from now on, at most a sixteenth of the pool.
+    /// Notes that a walk has found too few frames for its next window: keeps one more window free
+    /// from now on, at most a sixteenth of the pool.
     pub fn want_for_walks(&mut self, frames_of_pool: u32) {
         self.for_walks = (self.for_walks + WINDOW).min(frames_of_pool / 16);
     }
 
-    /// Lets a 64th of them go, so that half are gone after 45 calls.
+    /// Releases a 64th of the frames kept for walks; half are gone after 45 calls.
     pub fn forget_walks(&mut self) {
         self.for_walks -= self.for_walks.div_ceil(64);
     }
 
-    /// Returns whether reclaim or sampling has something to do, however many frames are free.
+    /// Returns whether reclaim or sampling has work, however many frames are free.
     #[inline]
     pub fn is_due(&self, now: u64) -> bool {
         self.asked || self.active || now >= self.sample_at
     }
 }
 
-/// Completions that wait for their owners.
+/// Completions kept for their owners.
 #[derive(Debug)]
 pub(super) struct Mail {
     boxes: [VecDeque<Completion>; Class::FOREIGN.len()],
@@ -195,7 +198,7 @@ impl Mail {
     /// Keeps a completion for its owner.
     ///
     /// # Panics
-    /// If the owner has more requests in flight than it may (our bug).
+    /// If the owner has more requests in flight than its limit (our bug).
     pub fn keep(&mut self, mailbox: usize, completion: Completion) {
         assert!(self.boxes[mailbox].len() < MAILBOX_DEPTH, "an owner keeps at most PER_DISK requests in flight on a disk");
         self.boxes[mailbox].push_back(completion);

@@ -1,7 +1,8 @@
 //! The fixed table of page-ins.
 //!
-//! A transfer reads one run of neighbouring blocks: the page that was asked for, and paged neighbours inside an aligned
-//! window of 16 pages. The page `n` of the window has place `n`; `first..end` are the places in use.
+//! A transfer reads one run of neighbouring blocks: the demanded page, and paged neighbours inside
+//! an aligned window of 16 pages. Page `n` of the window has place `n`; `first..end` are the places
+//! in use.
 //!
 //! ```text
 //!  vacant ──start──> Queued ──submit──> Reading ──completion──> vacant
@@ -21,7 +22,7 @@ use alloc::boxed::Box;
 
 /// Pages in a window.
 pub(super) const WINDOW: u32 = 16;
-/// Transfers at a time: more than CPUs that can fault.
+/// Number of transfers: more than CPUs that can fault.
 pub(super) const TRANSFERS: usize = 64;
 
 /// A page that is being read.
@@ -31,16 +32,16 @@ pub(super) struct Coming {
     pub crc: Crc32c,
 }
 
-/// Where a transfer is in its life.
+/// State of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
-    /// Nothing is read by it.
+    /// Free.
     Vacant,
-    /// The disk has not taken it yet.
+    /// Not yet accepted by the disk.
     Queued,
-    /// The disk has it.
+    /// In flight.
     Reading,
-    /// The disk has answered, and a CPU verifies it without the pager's lock.
+    /// Completed; a CPU verifies it without the pager's lock.
     Verifying,
 }
 
@@ -53,22 +54,22 @@ pub(super) struct Transfer {
     pub leaves: LeafTable,
     /// First page of the window.
     pub base: u32,
-    /// Place of the page that was asked for.
+    /// Place of the demanded page.
     pub demand: u32,
-    /// What for.
+    /// Kind of the access that faulted.
     pub access: Access,
-    /// Whether the guest has asked for that page, or it is read ahead of a walk.
+    /// Whether the guest has demanded that page, or it is read ahead of a walk.
     pub reason: Reason,
-    /// Places in use.
+    /// First place in use.
     pub first: u32,
-    /// One beyond the last.
+    /// One beyond the last place in use.
     pub end: u32,
     pub pages: [Option<Coming>; WINDOW as usize],
-    /// When the fault came.
+    /// Time of the fault.
     pub since: u64,
-    /// Reads of the demanded page that have failed.
+    /// Failed reads of the demanded page.
     pub failures: u8,
-    /// Completions of an earlier life are told apart by this.
+    /// Distinguishes completions of an earlier use of this number.
     pub life: u32,
 }
 
@@ -97,12 +98,12 @@ impl Transfer {
     }
 }
 
-/// All transfers; the places of those that are vacant are empty.
+/// All transfers. Vacant ones hold no pages.
 #[derive(Debug)]
 pub(super) struct Transfers {
     all: Box<[Transfer]>,
     lives: u32,
-    /// How many are [`Phase::Queued`].
+    /// Number of transfers that are [`Phase::Queued`].
     queued: u32,
     in_use: u32,
 }
@@ -112,22 +113,24 @@ impl Transfers {
         Self { all: (0..TRANSFERS).map(|_| Transfer::vacant()).collect(), lives: 0, queued: 0, in_use: 0 }
     }
 
-    /// Returns how many are under way.
+    /// Returns the number of transfers in use.
     pub fn in_use(&self) -> u32 {
         self.in_use
     }
 
-    /// Returns a free number.
+    /// Returns the number of a vacant transfer.
     pub fn vacant(&self) -> Option<u32> {
         self.all.iter().position(|transfer| transfer.phase == Phase::Vacant).map(|n| n as u32)
     }
 
-    /// Returns a free number for a transfer that nobody waits for: half of them are kept for faults.
+    /// Returns a vacant number for a transfer that no faulter waits for. Half of the numbers are
+    /// kept for faults.
     pub fn vacant_for_ahead(&self) -> Option<u32> {
         if self.in_use as usize >= TRANSFERS / 2 { None } else { self.vacant() }
     }
 
-    /// Starts a transfer of one page at a vacant number. In place: what is not used is not written.
+    /// Starts a transfer of one page at a vacant number. Built in place: unused places are not
+    /// written.
     #[inline(always)]
     pub fn start(
         &mut self,
@@ -154,12 +157,12 @@ impl Transfers {
         self.all.get_mut(number as usize).filter(|transfer| transfer.phase != Phase::Vacant)
     }
 
-    /// Returns whether some transfer waits for its disk.
+    /// Returns whether any transfer is queued for its disk.
     pub fn any_queued(&self) -> bool {
         self.queued > 0
     }
 
-    /// Notes that the disk has taken a queued transfer, or never will.
+    /// Notes that the disk has accepted a queued transfer, or rejected it for good.
     #[inline(always)]
     pub fn leave_queue(&mut self, number: u32) -> &mut Transfer {
         self.queued -= 1;
@@ -169,13 +172,13 @@ impl Transfers {
         transfer
     }
 
-    /// Puts a transfer back in line for the disk.
+    /// Queues a transfer for its disk again.
     pub fn requeue(&mut self, number: u32) {
         self.queued += 1;
         self.all[number as usize].phase = Phase::Queued;
     }
 
-    /// Ends a transfer all of whose pages have been dealt with.
+    /// Ends a transfer whose pages have all been dealt with.
     pub fn finish(&mut self, number: u32) {
         let transfer = &mut self.all[number as usize];
         transfer.phase = Phase::Vacant;
@@ -187,12 +190,12 @@ impl Transfers {
         self.all.iter().filter(move |transfer| transfer.phase != Phase::Vacant && transfer.object == object)
     }
 
-    /// Returns the first number from `from` on that waits for the disk.
+    /// Returns the first queued number at or after `from`.
     pub fn next_queued(&self, from: u32) -> Option<u32> {
         let mut rest = self.all.iter().enumerate().skip(from as usize);
         rest.find(|(_, transfer)| transfer.phase == Phase::Queued).map(|(n, _)| n as u32)
     }
 }
 
-/// Lives are counted in the 28 bits that a cookie has for them.
+/// A cookie has 28 bits for the life.
 const LIFE_MASK: u32 = (1 << 28) - 1;

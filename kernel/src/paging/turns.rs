@@ -1,4 +1,4 @@
-//! Whose turn it is to poll: one CPU's at a time, and no arrival is overlooked.
+//! Poll turns: one CPU polls at a time, and no arrival is overlooked.
 //!
 //! ```text
 //!  begin: polling was clear ─────────────> this CPU polls ── end ──> came? None | Another: poll again
@@ -6,40 +6,41 @@
 //!                                          else: leave; the polling CPU sees `came` at its end
 //! ```
 //!
-//! Invariant: a CPU that leaves has set `came` while another CPU's turn lasted, and that turn's end looks at `came` after it has cleared
-//! `polling`. All four accesses are sequentially consistent, so one of the two CPUs sees the other's.
+//! Invariant: a CPU that leaves has set `came` during another CPU's turn. That turn's end reads
+//! `came` after it has cleared `polling`. All four accesses are sequentially consistent, so at
+//! least one of the two CPUs sees the other's store.
 
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// Whether another CPU has come while this one had its turn.
+/// Whether another CPU came during this CPU's turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Came {
     None,
     Another,
 }
 
-/// The turn.
+/// The state of the turn.
 #[derive(Debug)]
 pub(super) struct PollTurns {
-    /// There is no other CPU, so a turn costs nothing.
+    /// There is no other CPU, so turns need no atomics.
     is_alone: bool,
     polling: AtomicBool,
     came: AtomicBool,
 }
 
 impl PollTurns {
-    /// No CPU of `cpus` has the turn.
+    /// Makes the state for `cpus` CPUs; no turn is taken.
     pub fn new(cpus: usize) -> Self {
         Self { is_alone: cpus == 1, polling: AtomicBool::new(false), came: AtomicBool::new(false) }
     }
 
-    /// Returns whether there is no other CPU that could wait for a lock.
+    /// Returns whether this is the only CPU, so that no lock is contended.
     #[inline]
     pub fn is_alone(&self) -> bool {
         self.is_alone
     }
 
-    /// Takes the turn, or leaves word for the CPU that has it; returns whether it was taken.
+    /// Takes the turn, or leaves a note for the CPU that has it. Returns whether it was taken.
     #[inline]
     pub fn begin(&self) -> bool {
         if self.is_alone || !self.polling.swap(true, SeqCst) {
@@ -49,7 +50,7 @@ impl PollTurns {
         !self.polling.swap(true, SeqCst)
     }
 
-    /// Gives the turn back; returns whether another CPU has come since the last end.
+    /// Ends the turn. Returns whether another CPU has come since the last end.
     #[inline]
     pub fn end(&self) -> Came {
         if self.is_alone {
@@ -75,7 +76,8 @@ mod tests {
         assert_eq!(turns.end(), Came::None);
     }
 
-    /// Each thread does something and then has a turn or leaves word. After the last one's end nothing is left undone.
+    /// Each thread does a piece of work and then takes a turn or leaves a note. After the last
+    /// turn's end no work is left unseen.
     #[test]
     fn nothing_done_before_a_refused_turn_is_overlooked() {
         for _ in 0..200 {

@@ -1,13 +1,14 @@
-//! Verifying what several blocks have brought: without the pager's lock, because checksums are most of what a page-in costs.
+//! Verifies transfers of several blocks without the pager's lock, because checksums are most of the
+//! cost of a page-in.
 //!
 //! ```text
 //!   with the lock      Reading ─> Verifying, frames copied ──────────> right ones installed, faulters woken
 //!   without it                                └─ checksums ─┘
 //! ```
 //!
-//! A transfer that is being verified belongs to the CPU that does it: its frames stay in the transfer and its leaves stay *coming in*.
-//! A single page is verified with the lock held: two more holds of the lock would cost more than they save. So are all on a machine
-//! of one CPU.
+//! A transfer in verification belongs to the CPU that verifies it: its frames stay in the transfer
+//! and its leaves stay *coming in*. A single page is verified under the lock, because two more
+//! holds of the lock would cost more than they save. On a machine of one CPU all pages are.
 
 use super::Pager;
 use super::poll::AT_A_TIME;
@@ -19,14 +20,14 @@ use crate::mm::phys::FrameMemory;
 use crate::pool::Policy;
 use arrayvec::ArrayVec;
 
-/// Numbers of transfers that have arrived and wait to be verified by one CPU.
+/// Numbers of completed transfers that one CPU has to verify.
 pub(super) type Arrived = ArrayVec<u32, { 4 * AT_A_TIME }>;
 
-/// Frames of a transfer's places, from its first one on, and the checksums that they should have.
+/// Frames of a transfer's places from the first one, with their expected checksums.
 type Frames = ArrayVec<(Hfn, Crc32c), { WINDOW as usize }>;
 
 impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
-    /// Verifies and installs what has arrived. The caller does not hold the pager's lock.
+    /// Verifies and installs the pages of `arrived`. The caller must not hold the pager's lock.
     #[inline(never)]
     pub(super) fn verify_all(&self, arrived: &Arrived, now: u64) {
         for &number in arrived {
@@ -43,7 +44,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         (transfer.first, coming.map(|coming| (coming.frame.hfn(), coming.crc)).collect())
     }
 
-    /// Returns a bit for each frame that holds what it should.
+    /// Returns a bit for each frame that matches its checksum.
     fn right_frames(&self, frames: &Frames) -> u32 {
         let (mut right, mut bit) = (0, 1_u32);
         for &(hfn, crc) in frames {

@@ -1,7 +1,8 @@
 //! A batch's way from limbo to its blocks.
 //!
-//! What needs a look at the pages, between limbo and the writes, is in [`super::scan`]. A page can be rescued at any time before its last
-//! transition; only that transition (`Page::finish_write_out`, `Page::evict_zero`) finds out, so nothing here asks before.
+//! The step between limbo and the writes that reads the pages is in [`super::scan`]. A page can be
+//! rescued at any time before its last transition. Only that transition (`Page::finish_write_out`,
+//! `Page::evict_zero`) detects a rescue, so no step here checks for one earlier.
 
 use super::Pager;
 use super::batch::{Batch, Phase, Prospect, Purpose};
@@ -54,7 +55,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         kicks
     }
 
-    /// Takes a batch as far as it goes without a look at its pages.
+    /// Advances a batch as far as possible without reading its pages.
     pub(super) fn advance(&self, state: &mut State<P>, number: usize, now: u64) {
         let State { batches, slots, credits, freed, segments, notices, .. } = state;
         let batch = batches.get(number);
@@ -82,12 +83,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Frees what was clean, now that the flush has passed.
+    /// Frees the clean pages, now that the flush has passed.
     fn free_unmapped(&self, batch: &mut Batch, passed: &Passed, freed: &mut Chain) {
         batch.unmapped.drain(..).for_each(|page| self.ground.frames.link(freed, page.reclaim(passed)));
     }
 
-    /// Queues one request for each run of neighbours, until the disk is full.
+    /// Submits one request for each run of neighbours, until the disk is full.
     fn write(&self, batch: &mut Batch, number: usize, slot: &mut Slot, segments: &mut Segments, notices: &mut Notices, now: u64) {
         while batch.cursor < batch.lines.len() {
             let Some(first) = batch.lines.index(batch.cursor) else {
@@ -96,8 +97,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             };
             let mut store = *slot.store.as_ref().expect("only an object with a store writes");
             if slot.drain.failures > 0 {
-                // Page by page, each after the last one's answer, so that a block at fault keeps none of its neighbours back:
-                // QEMU makes one of neighbouring requests that it finds in the queue together.
+                // After a failure: one page at a time, each after the completion of the last,
+                // because QEMU merges neighbouring requests that it finds in its queue. So a bad
+                // block fails none of its neighbours.
                 if batch.outstanding > 0 {
                     return;
                 }
@@ -113,7 +115,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             };
             let error = match self.disks[store.store.disk].submit(&request) {
                 Ok(()) => None,
-                // The lease of a disk that fails may stay over for long: memory that is to go does not wait for it.
+                // The lease of a failing disk may stay expired for long. An object that is being
+                // detached does not wait for it.
                 Err(SubmitError::Full) if slot.closing && self.disks[store.store.disk].is_suspended() => Some(DiskError::Io),
                 Err(SubmitError::Full) => return,
                 Err(SubmitError::Invalid) => Some(DiskError::Io),
@@ -133,9 +136,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Collects the segments of the run of neighbours that starts at the cursor; returns its lines.
+    /// Collects the segments of the run of neighbours at the cursor; returns the run's lines.
     fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut Segments) -> Range<usize> {
-        // A disk that is slow gets smaller requests, so that others need not wait long behind one.
+        // A slow disk gets smaller requests, so that other requests need not wait long behind one.
         let room = (self.disks[store.store.disk].write_room() / PAGE_SIZE).max(1);
         let most = store.max_pages.min(usize::try_from(room).unwrap_or(usize::MAX));
         let frames = batch.lines.run(batch.cursor, most);
@@ -143,7 +146,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         batch.cursor..batch.cursor + count
     }
 
-    /// Takes a write's answer from the disk. Kept apart: the answers that somebody waits for are those of reads.
+    /// Handles a write's completion. A function of its own: the latency-critical completions are
+    /// those of reads.
     #[inline(never)]
     pub(super) fn complete_run(&self, state: &mut State<P>, disk: usize, tag: Tag, result: Result<(), DiskError>, now: u64) {
         let State { batches, slots, credits, freed, notices, late, .. } = state;
@@ -174,7 +178,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Chain) {
         let count = run.len() as u32;
-        // In hand while it grows.
+        // A local variable while it grows.
         let mut chain = core::mem::take(freed);
         let (before, mut cleaned) = (chain.len(), 0_u64);
         for_each_page(batch, slot, run, |page, ready, crc| match ready {
@@ -196,7 +200,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         bump(&self.counters.bytes_written, u64::from(count) * PAGE_SIZE);
     }
 
-    /// Maps the pages of a run again: they are dirty, and written later.
+    /// Handles a failed write: maps the pages of the run again. They are dirty, and written later.
     fn fail_run(&self, batch: &mut Batch, slot: &mut Slot, notices: &mut Notices, run: Range<usize>, error: DiskError, now: u64) {
         let count = run.len() as u32;
         let first = for_each_page(batch, slot, run, |page, ready, _| abort(page, ready));
@@ -213,7 +217,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 }
 
-/// Takes the pages of a run out of their batch, each with its leaf; returns the first.
+/// Takes the pages of a run out of their batch and calls `deal` on each with its leaf. Returns the
+/// first page.
 #[inline(always)]
 fn for_each_page(batch: &mut Batch, slot: &Slot, run: Range<usize>, mut deal: impl FnMut(Page<'_>, Ready, Crc32c)) -> PageIndex {
     let first = batch.lines.index(run.start).expect("a run is ready until its answer comes");
@@ -233,13 +238,13 @@ fn for_each_page(batch: &mut Batch, slot: &Slot, run: Range<usize>, mut deal: im
 #[cold]
 fn pin(object: &Arc<MemoryObject>, pages: Range<u32>) -> Held {
     for page in object.pages(pages.clone()) {
-        // The pin is known by its page from here on.
+        // The pin is tracked by its page number from here on.
         let _ = page.pin().expect("a page whose write was given up is mapped and unclaimed");
     }
     Held::Pages(object.clone(), pages)
 }
 
-/// Maps a page again that was under way.
+/// Maps a page again whose write-out or cleaning is given up.
 pub(super) fn abort(page: Page<'_>, ready: Ready) {
     match ready {
         Ready::Out(settled) => page.abort_write_out(settled),

@@ -1,8 +1,8 @@
 //! Configuration space by the port pair 0xcf8 (address) and 0xcfc (data).
 //!
-//! The pair is one shared register of the machine, so every access takes a lock of rank `PCI`.
+//! The machine has one such pair, so every access takes a lock of rank `PCI`.
 
-// UNSAFETY: port access is unsafe by nature; this is the one owner of these two ports.
+// UNSAFETY: port access is unsafe by nature; this module is the one owner of these two ports.
 #![allow(unsafe_code)]
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
@@ -16,7 +16,7 @@ const ENABLE: u32 = 1 << 31;
 
 static PAIR: Ranked<(), { rank::PCI }> = Ranked::new(());
 
-/// Access by ports. A handle without state: all handles share the one pair of ports.
+/// Access by ports. A handle has no state: all handles share the one pair of ports.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
     _private: (),
@@ -26,13 +26,13 @@ impl Ports {
     /// Makes a handle.
     ///
     /// # Safety
-    /// The machine is a PC: the two ports are PCI's, or nobody's.
+    /// The machine is a PC: the two ports are PCI's, or unused.
     pub const unsafe fn new() -> Self {
         Self { _private: () }
     }
 }
 
-/// Returns the word for the address port.
+/// Returns the value for the address port.
 fn address(function: DeviceFunction, register: u8) -> u32 {
     let (bus, device) = (u32::from(function.bus), u32::from(function.device));
     ENABLE | bus << 16 | device << 11 | u32::from(function.function) << 8 | u32::from(register & !3)
@@ -51,7 +51,8 @@ impl ConfigurationAccess for Ports {
         let _pair = PAIR.lock();
         // SAFETY: as in `read_word`.
         unsafe { out32(ADDRESS, address(function, register)) };
-        // SAFETY: the data port is ours; what the write does to the device is its driver's business.
+        // SAFETY: the data port is ours; the effect of the write on the device is its driver's
+        // responsibility.
         unsafe { out32(DATA, data) };
     }
 

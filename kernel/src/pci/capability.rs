@@ -1,40 +1,40 @@
-//! The list of a function's capabilities, walked with a bound.
+//! Walks the list of a function's capabilities, with a bound.
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
-/// Identifier of a vendor's own capability.
+/// Identifier of a vendor-specific capability.
 pub const VENDOR: u8 = 0x09;
 /// Identifier of MSI-X.
 pub const MSIX: u8 = 0x11;
-/// Status register: there is a list.
+/// Status register: the function has a list.
 const HAS_LIST: u32 = 1 << 20;
-/// The space behind the header has room for no more capabilities than this.
+/// Most capabilities for which the space after the header has room.
 const MOST: usize = (256 - 64) / 4;
 
 /// One entry of the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capability {
-    /// What it is.
+    /// Its identifier.
     pub id: u8,
-    /// Where its registers start.
+    /// Offset of its registers.
     pub offset: u8,
     /// Bits 16 to 31 of its first word.
     pub header: u16,
 }
 
-/// What is wrong with a list.
+/// Fault of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListError {
-    /// A pointer into the header or unaligned.
+    /// A pointer that leads into the header or is unaligned.
     Pointer(u8),
-    /// It does not end.
+    /// The list does not end.
     Endless,
 }
 
 /// Collects a function's capabilities.
 ///
 /// # Errors
-/// [`ListError`] where the list is no list: such a device is not used.
+/// [`ListError`] if the list is malformed: such a device is not used.
 pub fn capabilities<C: ConfigurationAccess>(
     access: &C,
     at: DeviceFunction,

@@ -1,13 +1,14 @@
-//! Every function of the machine: bus 0, and the buses behind bridges as firmware numbered them.
+//! Finds every function of the machine: on bus 0, and on the buses behind bridges as numbered by
+//! firmware.
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
 const DEVICES: u8 = 32;
 const FUNCTIONS: u8 = 8;
-/// What a read answers where nobody is.
+/// Value of a read where no function is.
 const NOBODY: u32 = !0;
 
-/// Who a function says it is.
+/// Identity of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The vendor.
@@ -20,7 +21,7 @@ pub struct Identity {
 
 /// Calls `found` for every function.
 ///
-/// A bus is visited once, whatever bridges claim, so this ends on any machine.
+/// A bus is visited once, whatever the bridges' registers say, so this ends on any machine.
 pub fn functions<C: ConfigurationAccess>(access: &C, mut found: impl FnMut(DeviceFunction, Identity)) {
     let mut seen = [false; 256];
     seen[0] = true;
@@ -45,7 +46,7 @@ fn visit_bus<C: ConfigurationAccess>(access: &C, bus: u8, mut found: impl FnMut(
             if let Some(identity) = identity(access, at) {
                 found(at, identity);
             }
-            // A device with one function may answer for all eight numbers.
+            // A device with one function may respond at all eight function numbers.
             if function == 0 && !has_more_functions(access, at) {
                 break;
             }
@@ -62,7 +63,7 @@ fn identity<C: ConfigurationAccess>(access: &C, at: DeviceFunction) -> Option<Id
     Some(Identity { vendor: id as u16, device: (id >> 16) as u16, class })
 }
 
-/// The header type: bits 0 to 6 the layout, bit 7 "has more functions".
+/// Returns the header type: bits 0 to 6 the layout, bit 7 "multi-function".
 fn header_type<C: ConfigurationAccess>(access: &C, at: DeviceFunction) -> u8 {
     (access.read_word(at, 0xc) >> 16) as u8
 }
@@ -105,7 +106,7 @@ mod tests {
     fn other_functions_are_asked_only_where_there_are_some() {
         let mut bus = FakeBus::default();
         bus.add(at(0, 1, 0), 1, 1);
-        bus.add(at(0, 1, 3), 1, 2); // the echo of a device that ignores the function number
+        bus.add(at(0, 1, 3), 1, 2); // echo of a device that ignores the function number
         bus.add(at(0, 2, 0), 1, 1);
         bus.set(at(0, 2, 0), 0xc, 0x80 << 16);
         bus.add(at(0, 2, 5), 1, 3);

@@ -1,13 +1,13 @@
 //! A PCI bus for host tests: words of configuration space in a map.
 
-// UNSAFETY: the trait has an unsafe method; this bus has nothing to race for.
+// UNSAFETY: the trait has an unsafe method; this bus has no shared state to race for.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
-/// Configuration space that holds what was put there; nobody answers elsewhere.
+/// Configuration space that holds the words put there; all other functions are absent.
 #[derive(Default, Clone)]
 pub struct FakeBus(HashMap<(u8, u8, u8, u8), u32>);
 

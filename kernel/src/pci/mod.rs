@@ -1,14 +1,15 @@
 //! PCI: finding functions, walking their capabilities, and message-signalled interrupts.
 //!
-//! Configuration space is reached by ports 0xcf8 and 0xcfc ([`access::Ports`]), which every x86 machine has; nothing
-//! here needs the extended space. The trait and the address types are those of `virtio-drivers`, so that its PCI
-//! transport takes the same values. Firmware has assigned the base address registers; we change none.
+//! Configuration space is accessed by ports 0xcf8 and 0xcfc ([`access::Ports`]), which every x86
+//! machine has; the extended space is not needed. The trait and the address types are those of
+//! `virtio-drivers`, so that its PCI transport takes the same values. Firmware has assigned the
+//! base address registers; we change none.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
 //! | [`access`] | configuration space by ports |
-//! | [`enumerate`] | every function, behind bridges too |
-//! | [`capability`] | a function's capabilities, with a bound |
+//! | [`enumerate`] | every function, including those behind bridges |
+//! | [`capability`] | a function's capabilities, walked with a bound |
 //! | [`msix`] | MSI-X: table, vector, destination |
 //! | [`window`] | checked volatile access to registers and device memory |
 //!

@@ -1,4 +1,4 @@
-//! MSI-X: which vector a device raises at which CPU.
+//! MSI-X: routes a device's interrupt to a vector of a CPU.
 //!
 //! ```text
 //!  table entry (16 bytes, in a BAR)
@@ -18,7 +18,7 @@ const ENABLE: u32 = 1 << 31;
 const MASK_ALL: u32 = 1 << 30;
 const MASKED: u32 = 1;
 
-/// Where an interrupt goes.
+/// Destination of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target {
     /// The interrupt vector.
@@ -27,21 +27,21 @@ pub struct Target {
     pub apic_id: u8,
 }
 
-/// What the capability says.
+/// The fields of the capability.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsixCapability {
     at: DeviceFunction,
     offset: u8,
-    /// Entries of the table.
+    /// Number of entries in the table.
     pub entries: u16,
-    /// The base address register of the table.
+    /// Number of the table's base address register.
     pub bar: u8,
-    /// Bytes from there to the table.
+    /// Offset of the table in that BAR, in bytes.
     pub table_offset: u32,
 }
 
 impl MsixCapability {
-    /// Reads the capability, if the function has it.
+    /// Reads the capability; `None` if the function has none.
     pub fn find<C: ConfigurationAccess>(access: &C, at: DeviceFunction, list: &[Capability]) -> Option<Self> {
         let found = list.iter().find(|c| c.id == capability::MSIX)?;
         let table = access.read_word(at, found.offset.checked_add(4)?);
@@ -54,15 +54,15 @@ impl MsixCapability {
         })
     }
 
-    /// Returns the bytes of the table.
+    /// Returns the size of the table in bytes.
     pub fn table_len(&self) -> usize {
         usize::from(self.entries) * ENTRY_SIZE
     }
 
-    /// Masks all entries of `table` but `entry`, sends that one to `target`, and turns MSI-X on.
+    /// Masks all entries of `table` but `entry`, routes that one to `target`, and enables MSI-X.
     ///
     /// # Panics
-    /// If the table has no such entry (our bug: `entries` says how many there are).
+    /// If the table has no such entry (our bug: `entries` is their number).
     pub fn route<C: ConfigurationAccess>(&self, access: &mut C, table: &Window, entry: u16, target: Target) {
         self.control(access, ENABLE | MASK_ALL);
         for n in 0..self.entries {
@@ -76,7 +76,7 @@ impl MsixCapability {
         self.control(access, ENABLE);
     }
 
-    /// Sets enable and mask, leaves the rest of the word as it is.
+    /// Sets enable and mask; leaves the rest of the word unchanged.
     fn control<C: ConfigurationAccess>(&self, access: &mut C, bits: u32) {
         let word = access.read_word(self.at, self.offset) & !(ENABLE | MASK_ALL);
         access.write_word(self.at, self.offset, word | bits);

@@ -1,6 +1,7 @@
 //! A window onto registers or memory that a device may change at any time.
 //!
-//! Every access is volatile, aligned and checked against the window's length; nobody ever makes a reference into it.
+//! Every access is volatile, aligned and checked against the window's length; no reference into it
+//! is ever made.
 
 // UNSAFETY: device memory can only be reached by raw, volatile accesses.
 #![allow(unsafe_code)]
@@ -14,25 +15,25 @@ pub struct Window {
     len: usize,
 }
 
-// SAFETY: a window is plain memory reached by volatile accesses; which CPU may write which word when is the business
-// of the protocol with the device, and what is stored there is integers only.
+// SAFETY: a window is plain memory reached by volatile accesses, and it stores only integers. The
+// protocol with the device decides which CPU may write which word when.
 unsafe impl Send for Window {}
 
 impl Window {
     /// Wraps `len` bytes at `base`.
     ///
     /// # Safety
-    /// 1. They are valid for volatile reads and writes as long as the window lives.
-    /// 2. No reference points into them, and nothing that a driver does there endangers memory in use: the driver's
-    ///    protocol with the device sees to that.
+    /// 1. The bytes are valid for volatile reads and writes as long as the window lives.
+    /// 2. No reference points into them, and no access by a driver there endangers memory in use:
+    ///    the driver's protocol with the device ensures that.
     pub unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
         Self { base, len }
     }
 
-    /// Wraps physical addresses: a device's registers, or memory that was taken for ever.
+    /// Wraps physical addresses: a device's registers, or memory that is never freed.
     ///
     /// # Safety
-    /// As [`Window::new`], for the direct map of `base`.
+    /// As for [`Window::new`], for the direct map of `base`.
     #[cfg(target_os = "none")]
     pub unsafe fn of_physical(base: crate::addr::Hpa, len: usize) -> Self {
         let base = NonNull::new(crate::arch::direct_map::pointer(base)).expect("the direct map is not at 0");
@@ -40,7 +41,7 @@ impl Window {
         unsafe { Self::new(base, len) }
     }
 
-    /// Returns the bytes of the window.
+    /// Returns the size of the window in bytes.
     pub const fn len(&self) -> usize {
         self.len
     }
@@ -58,7 +59,8 @@ impl Window {
     /// Returns a pointer to a `T` at `offset`.
     ///
     /// # Panics
-    /// If it is not inside or not aligned (our bug: layouts are computed, devices' numbers checked before).
+    /// If the value is not inside the window or not aligned (our bug: layouts are computed, and the
+    /// device's numbers are checked before).
     fn pointer<T>(&self, offset: usize) -> *mut T {
         let end = offset.checked_add(size_of::<T>());
         assert!(end.is_some_and(|end| end <= self.len), "access within the window");
@@ -93,7 +95,7 @@ impl Window {
     }
 }
 
-/// Integers, of which every bit pattern is a value.
+/// Integers: every bit pattern is valid.
 pub trait Word: Copy + private::Sealed {}
 
 mod private {
@@ -111,7 +113,7 @@ mod tests {
 
     fn window() -> Window {
         let memory: &'static mut [u64] = Box::leak(vec![0u64; 2].into_boxed_slice());
-        // SAFETY: leaked memory that nobody else knows.
+        // SAFETY: leaked memory without another reference.
         unsafe { Window::new(NonNull::from(memory).cast(), 16) }
     }
 

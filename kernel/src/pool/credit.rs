@@ -1,7 +1,8 @@
-//! Free frames that are promised: what a crashed image gave back belongs to the partition that restarts.
+//! Promised free frames: frames freed from a crashed image belong to the partition that restarts.
 //!
-//! Invariant: a frame is handed to holder `x` only while the free list is longer than the credits of all *others*. A holder's own
-//! credit shrinks as it takes frames, so a promise is used up, never exceeded.
+//! Invariant: a frame is handed to holder `x` only while the free list is longer than the sum of
+//! all *other* holders' credits. A holder's own credit shrinks as it takes frames, so a promise is
+//! used up, never exceeded.
 
 /// Most holders, one for each memory object of the pager.
 pub const MAX_HOLDERS: usize = 64;
@@ -20,7 +21,7 @@ impl Default for Credits {
 }
 
 impl Credits {
-    /// No promises.
+    /// Makes the table without promises.
     pub const fn new() -> Self {
         Self { of: [0; MAX_HOLDERS], total: 0 }
     }

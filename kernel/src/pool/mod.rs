@@ -1,7 +1,7 @@
-//! Who may hold how much of the pool, and who gives frames back when they run short.
+//! Limits on each partition's part of the pool, and the choice of victims when frames run short.
 //!
-//! Everything here is arithmetic on numbers that the caller took from the frame list and the objects: no locks, no
-//! frames, no clock of its own. `paging` acts on the answers. The published rules that this follows are those of
+//! Pure arithmetic on numbers that the caller took from the frame list and the objects: no locks,
+//! no frames, no clock. `paging` acts on the results. The rules follow the published ones of
 //! LoPAR's CMO option ("informative" pool algorithm).
 //!
 //! ```text
@@ -10,10 +10,11 @@
 //! ```
 //!
 //! * [`watermark`]: when reclaim starts and stops;
-//! * [`policy`]: whose page leaves, and which one (replaceable); [`shares`]: the one that follows what partitions use;
-//! * [`terms`]: what an object keeps whatever happens, and whose credit it draws on;
-//! * [`credit`]: free frames that are promised to a partition which is about to restart;
-//! * [`needs`]: what a configuration takes of the machine's memory beside the pool.
+//! * [`policy`]: the victim object and page (replaceable); [`shares`]: the policy that follows the
+//!   use of memory;
+//! * [`terms`]: an object's guaranteed frames, and the account whose credit it draws on;
+//! * [`credit`]: free frames that are promised to a partition that is about to restart;
+//! * [`needs`]: the machine's memory that a configuration needs besides the pool.
 
 pub mod credit;
 pub mod needs;

@@ -1,7 +1,8 @@
-//! Memory that a node takes from its machine beside the pool, the archive and memory-backed disks: what grows with the configuration.
+//! Memory that a node takes from its machine besides the pool, the archive and memory-backed disks.
+//! It grows with the configuration.
 //!
-//! The host command gives a machine this much, or refuses one that is too small; the hypervisor takes exactly this at its start, and
-//! nothing that grows with a pool or a partition later.
+//! The host command gives a machine this much, or refuses a smaller one. The hypervisor takes
+//! exactly this at its start, and later no more memory that grows with a pool or a partition.
 
 use crate::addr::PAGE_SIZE;
 use crate::dump::window::WINDOW_BYTES;
@@ -9,20 +10,21 @@ use crate::mm::table::TableReserve;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-/// Bytes of the frame table a frame: see [`crate::mm::frames`].
+/// Bytes of the frame table per frame: see [`crate::mm::frames`].
 pub const FRAME_BYTES: u64 = 12;
-/// Bytes of the buffer that a space's task works with.
+/// Bytes of the work buffer of a space's task.
 pub const SPACE_BUFFER: usize = 80 << 10;
-/// Most dump images beside the live partitions that second-level tables are set aside for; further ones wait.
+/// Most dump images, in addition to the live partitions, for which second-level tables are
+/// reserved; further ones wait.
 const MOST_IMAGES: usize = 8;
 
-/// Bytes of the hypervisor's heap that a dump in each of `spaces` spaces needs at most, all at the same time: a window of the bitmap,
-/// and the buffer that everything around the blocks goes through.
+/// Returns the most bytes of the hypervisor's heap that dumps in `spaces` spaces need at the same
+/// time: for each a window of the bitmap, and the buffer for all data around the blocks.
 pub const fn dump_buffers(spaces: usize) -> usize {
     spaces.saturating_mul(WINDOW_BYTES + SPACE_BUFFER)
 }
 
-/// Bytes of a machine's memory, by what they are for.
+/// Bytes of a machine's memory, by purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryNeeds {
     /// The frame tables of the pool and of the second-level tables.
@@ -32,26 +34,27 @@ pub struct MemoryNeeds {
 }
 
 impl MemoryNeeds {
-    /// Computes what a pool of `pool` bytes and partitions of these bytes need, with paging spaces that hold a partition of these
-    /// bytes at most.
+    /// Computes the needs of a pool of `pool` bytes, and of partitions and paging spaces of the
+    /// given sizes. A space's size is that of the largest partition that fits it.
     pub fn of(pool: u64, partitions: &[u64], spaces: &[u64]) -> Self {
         let tables = table_pages(partitions, spaces);
         Self { frames: frame_table_bytes(pool / PAGE_SIZE) + frame_table_bytes(tables), tables: tables * PAGE_SIZE }
     }
 
-    /// Returns all of it.
+    /// Returns the sum.
     pub const fn total(&self) -> u64 {
         self.frames + self.tables
     }
 }
 
-/// Returns the bytes that a table of `frames` frames takes: its two parts begin with a page each.
+/// Returns the bytes of a table of `frames` frames: each of its two parts begins on a page.
 const fn frame_table_bytes(frames: u64) -> u64 {
     (frames * 8).next_multiple_of(PAGE_SIZE) + (frames * 4).next_multiple_of(PAGE_SIZE)
 }
 
-/// Returns the pages of second-level tables that are set aside: enough for every partition's live memory, and for a memory (live, or
-/// one that drains as a dump) in every space; and for one more that is being taken apart.
+/// Returns the pages of second-level tables to reserve. They suffice for every partition's live
+/// memory, and for one memory (live, or draining as a dump) in each space, up to one space per
+/// partition and `MOST_IMAGES` more. One more memory may be in teardown.
 pub fn table_pages(partitions: &[u64], spaces: &[u64]) -> u64 {
     let pages = |bytes: u64| TableReserve::pages_for(bytes / PAGE_SIZE);
     let largest = partitions.iter().copied().max().unwrap_or(PAGE_SIZE);
@@ -93,7 +96,7 @@ mod tests {
     #[test]
     fn the_least_heap_has_room_for_a_dump_in_every_space() {
         let least = crate::arch::heap::bytes_for(0) as usize;
-        // Configuration, devices and partitions are given 4 MiB.
+        // Configuration, devices and partitions get 4 MiB.
         assert!(dump_buffers(crate::paging::MAX_SPACES) + crate::arch::heap::RESERVE + (4 << 20) <= least);
     }
 

@@ -1,16 +1,18 @@
-//! Whose page leaves, and which one: the clock of the published pool algorithm, behind a face that a better one can take.
+//! Chooses the object that gives a page, and the page: the clock of the published pool algorithm,
+//! behind a trait that another policy can implement.
 //!
-//! The choice has two steps. [`Policy::victim`] picks the object: a dump image first, because all of it has to go anyway;
-//! else the partition with the largest gap between its share of the overage and what it has already given.
-//! The object's hand then goes over its pages; [`Policy::judge`] says what to do with each that was not touched since the last visit:
+//! The choice has two steps. [`Policy::victim`] picks the object: a dump image first, because all
+//! of it has to go anyway; else the partition with the largest gap between its share of the overage
+//! and the frames that it has already given. The object's hand then goes over its pages.
+//! [`Policy::judge`] decides on each page that was not touched since the last visit:
 //!
 //! ```text
-//!  A set ────> stays        (the hand clears A; the next round finds the page unless it was touched again)
-//!  D clear ──> EvictClean   (no I/O: the block is current, or the page is still the zeros it began as)
+//!  A set ────> stays        (the hand clears A; the next visit takes it unless touched again)
+//!  D clear ──> EvictClean   (no I/O: the block is current, or the page is still its initial zeros)
 //!  else ─────> WriteOut
 //! ```
 //!
-//! A pinned page refuses to leave whatever the verdict; that is `mm`'s rule, not policy.
+//! A pinned page cannot be evicted whatever the verdict; `mm` enforces that, not the policy.
 //!
 //! The policy is a type parameter, not a trait object: `judge` is inlined into the loop over the leaves.
 
@@ -21,18 +23,18 @@ pub struct Candidate {
     pub holder: usize,
     /// Whether it is a dump image.
     pub kind: CandidateKind,
-    /// Pages it was promised.
+    /// Pages of its logical memory.
     pub logical: u32,
     /// Frames it holds.
     pub resident: u32,
     /// Frames it keeps while it lives.
     pub minimum: u32,
-    /// Part of its frames that is in use, in 256ths.
+    /// Fraction of its frames that is in use, in 256ths.
     pub used: u16,
 }
 
 impl Candidate {
-    /// Returns how many frames can be taken from it: all of an image, else what is above the minimum.
+    /// Returns how many frames can be taken from it: all of an image, else those above the minimum.
     pub const fn may_give(&self) -> u32 {
         match self.kind {
             CandidateKind::Image => self.resident,
@@ -46,26 +48,26 @@ impl Candidate {
     }
 }
 
-/// What kind of object a candidate is.
+/// Kind of a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CandidateKind {
-    /// The memory of a partition that runs.
+    /// The memory of a running partition.
     Live,
     /// The memory of a crashed incarnation.
     Image,
 }
 
-/// What a clock hand sees of a resident page that was not touched since its last visit.
+/// State of a resident page that was not touched since the clock hand's last visit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageView {
-    /// Not written since it came into being or was read.
+    /// Not written since it was created or read.
     pub clean: bool,
 }
 
-/// What to do with a page.
+/// Decision about a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Leave it.
+    /// Leave it mapped.
     Skip,
     /// Unmap and free it, without I/O.
     EvictClean,
@@ -75,20 +77,21 @@ pub enum Verdict {
 
 /// The replaceable part of reclaim.
 pub trait Policy {
-    /// Picks the object that gives next; `pool` is the number of frames that all of them share, `high` the high mark.
+    /// Picks the next victim; returns its holder number. `pool` is the number of frames that all
+    /// candidates share, `high` the high mark.
     fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize>;
 
-    /// Hears how much each candidate uses, about once a second.
+    /// Informs the policy of each candidate's use, about once a second.
     fn sampled(&mut self, _pool: u32, _high: u32, _candidates: &[Candidate]) {}
 
-    /// Forgets what it knows of a holder: the number belongs to another object from now on.
+    /// Clears the state of a holder: the number belongs to another object from now on.
     fn forget(&mut self, _holder: usize) {}
 
     /// Judges a resident page that was not touched since the hand's last visit.
     fn judge(&self, page: PageView) -> Verdict;
 }
 
-/// The clock, with shares by logical size alone: see [`Shares`](super::Shares) for more.
+/// The clock, with shares by logical size alone; [`Shares`](super::Shares) also follows use.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock;
 

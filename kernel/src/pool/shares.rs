@@ -1,40 +1,44 @@
-//! The policy of the published rules: who is to give how much follows from logical size, then from how much is really used.
+//! The policy of the published rules: a partition's donation follows from its logical size, and
+//! from its measured use.
 //!
 //! ```text
 //!  overage     = logical memory of all + high mark - pool
 //!  donation(p) = overage * logical(p) / logical of all + shift(p) * logical(p) / 256
-//!  shift(p)      one step up at each sampling if p uses less of its resident pages than the mean, one down if it uses more,
-//!                as long as the donations of all reach the overage; one step back to nothing if it uses about the mean
+//!   shift(p)      one step up at each sampling if p uses less of its resident pages than the mean;
+//!                 one down if it uses more, while the donations of all reach the overage;
+//!                 one step back towards 0 if it uses about the mean
 //! ```
 //!
-//! Use is sampled: the share of a few random resident pages that were touched within the interval. Idle partitions give more
-//! and more, active ones less; all begin alike. The published step is one 256th every few seconds; here
-//! sampling comes once a second and the step is a 64th, so that a partition that falls idle has given half of its share in a minute.
+//! Use is sampled: the fraction of a few random resident pages that were touched within the
+//! interval. Idle partitions give more and more, active ones less; all start equal. The published
+//! step is one 256th every few seconds. Here sampling happens once a second and the step is a 64th,
+//! so a partition that falls idle has given half of its share within a minute.
 //!
-//! What counts is whether a partition is at work, not how hard: beyond `ACTIVE` all use is alike. Who has many frames gets on
-//! faster and touches more of them, and who gives loses accessed bits to the clock; without the bound a small difference
-//! between two equals would grow until one has all.
+//! Use above `ACTIVE` counts as equal: only whether a partition is active matters, not how active.
+//! A partition with many frames progresses faster and touches more of them, and a partition that
+//! gives frames loses accessed bits to the clock. Without the bound a small difference between two
+//! equal partitions would grow until one has all frames.
 
 use super::credit::MAX_HOLDERS;
 use super::policy::{Candidate, CandidateKind, Clock, PageView, Policy, Verdict};
 
-/// 256ths of the logical size that a sampling shifts a donation by.
+/// Change of a shift at each sampling, in 256ths of the logical size.
 const STEP: i32 = 4;
-/// Most that a donation is shifted by, either way.
+/// Largest shift in either direction, in 256ths of the logical size.
 const MOST: i32 = 128;
-/// Use that counts as equal to the mean: 256ths.
+/// Deviation from the mean that counts as equal, in 256ths.
 const DEAD_BAND: u32 = 8;
-/// Use beyond which a partition is at work: 256ths.
+/// Use above which a partition is active, in 256ths.
 const ACTIVE: u32 = 32;
 
-/// Shares that follow what is used.
+/// Shares that follow the use of memory.
 #[derive(Clone, Debug)]
 pub struct Shares {
     shifts: [i32; MAX_HOLDERS],
 }
 
 impl Shares {
-    /// All alike.
+    /// Starts with equal shares.
     pub const fn new() -> Self {
         Self { shifts: [0; MAX_HOLDERS] }
     }
@@ -44,7 +48,7 @@ impl Shares {
         share as i64 + i64::from(self.shifts[candidate.holder]) * i64::from(candidate.logical) / 256
     }
 
-    /// What a candidate should have given and has not.
+    /// Returns the candidate's donation less the frames it has given already.
     fn gap(&self, candidate: &Candidate, overage: u64, logical: u64) -> i64 {
         self.donation(candidate, overage, logical) - i64::from(candidate.given())
     }
@@ -136,9 +140,9 @@ mod tests {
         let mut shares = Shares::new();
         let pair = [partition(0, 100, 10), partition(1, 100, 250)];
         (0..10).for_each(|_| shares.sampled(POOL, HIGH, &pair));
-        // The active one may be well ahead by now.
+        // The active partition may now be well ahead.
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 110, 250)]), Some(0));
-        // And back, when they change places.
+        // Reversed when the two change roles.
         let changed = [partition(0, 100, 250), partition(1, 100, 10)];
         (0..20).for_each(|_| shares.sampled(POOL, HIGH, &changed));
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 110, 250), partition(1, 90, 10)]), Some(1));

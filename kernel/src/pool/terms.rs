@@ -1,17 +1,19 @@
-//! On which terms a memory object takes part in the pool.
+//! The terms on which a memory object takes part in the pool.
 
-/// Frames that a vCPU keeps whatever happens, so that the instruction in flight can always complete.
+/// Frames that a vCPU always keeps, so that the instruction in flight can complete.
 ///
-/// The most that one instruction touches is some thirty pages: two of code, two each of source, destination and stack, three of
-/// descriptor tables, each behind up to four tables of the guest's own. A page that has come in counts as touched, so the
-/// clock passes it once before it takes it; and it takes none while there are no more than these, so between an instruction's first page
-/// and its last at least as many others leave as this is larger than thirty.
+/// One instruction touches at most about thirty pages: two of code, two each of source, destination
+/// and stack, three of descriptor tables, each behind up to four of the guest's own page tables. A
+/// page that has come in counts as touched, so the clock passes it once before it evicts it. The
+/// clock evicts no page of an object that holds no more than its minimum. So before an
+/// instruction's first page is evicted, at least as many other pages leave as this number exceeds
+/// thirty.
 pub const MINIMUM_RESIDENT: u32 = 64;
 
 /// The terms of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Terms {
-    /// Whose credit it draws on: a partition's, for all its incarnations and dump images.
+    /// Account whose credit it draws on: a partition's, for all its incarnations and dump images.
     pub account: usize,
     /// Frames that it keeps while it lives.
     pub minimum: u32,
@@ -24,7 +26,8 @@ impl Terms {
     }
 }
 
-/// Returns the least pool in which `vcpus` vCPUs can all go on, with `high` frames as the high mark.
+/// Returns the smallest pool in which `vcpus` vCPUs can all make progress, with a high mark of
+/// `high` frames.
 pub const fn least_pool(vcpus: u32, high: u32) -> u32 {
     MINIMUM_RESIDENT * vcpus + high
 }

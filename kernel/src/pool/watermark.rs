@@ -1,23 +1,23 @@
 //! When reclaim starts and when it stops.
 
-/// Numbers of free frames between which reclaim keeps the pool.
+/// Bounds of the number of free frames, kept by reclaim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Watermarks {
     /// Fewer free frames than this start reclaim.
     pub low: u32,
-    /// Reclaim goes on until this many are free or on their way.
+    /// Reclaim continues until this many are free or on their way to the free list.
     pub high: u32,
 }
 
-/// Frames above the high mark that must be free before a page-in brings neighbours along.
+/// Frames above the low mark that must be free before a page-in reads neighbours along.
 const PLENTY: u32 = 32;
 
 impl Watermarks {
     /// Returns the marks for a pool of `frames` frames.
     ///
-    /// A 128th of the pool is the low mark: one batch of victims for the smallest useful pools, and never more than
-    /// 16 MiB, because a free frame is a frame that nobody uses. The high mark is twice the low one,
-    /// so that reclaim comes in batches.
+    /// The low mark is a 128th of the pool: at least one batch of victims even for the smallest
+    /// useful pools, and at most 16 MiB, because a free frame is unused memory. The high mark is
+    /// twice the low one, so that reclaim works in batches.
     pub const fn for_pool(frames: u32) -> Self {
         let low = frames / 128;
         let low = if low < 8 { 8 } else { low };
@@ -25,7 +25,7 @@ impl Watermarks {
         Self { low, high: low * 2 }
     }
 
-    /// Returns the marks with so many frames more to be kept free.
+    /// Returns the marks raised by `frames` frames.
     #[inline]
     #[must_use]
     pub const fn raised_by(&self, frames: u32) -> Self {
@@ -48,12 +48,13 @@ impl Watermarks {
         free < self.high.saturating_mul(2)
     }
 
-    /// Returns whether frames may be spent on pages that nobody has asked for yet.
+    /// Returns whether frames may be spent on pages that no access has demanded yet.
     pub const fn is_plenty(&self, free: u32) -> bool {
         free >= self.low + PLENTY
     }
 
-    /// Returns whether frames may be spent on the next pages of a walk, which are used soon: reclaim is at work, and a reserve is left.
+    /// Returns whether frames may be spent on the next pages of a walk. They are used soon, so
+    /// fewer free frames suffice: reclaim is active then, and a reserve is left.
     pub const fn is_enough_to_walk(&self, free: u32) -> bool {
         free >= self.low / 2 + PLENTY
     }
@@ -75,7 +76,7 @@ mod tests {
         let marks = Watermarks { low: 10, high: 20 };
         assert_eq!((marks.shortage(5, 0), marks.shortage(5, 10), marks.shortage(25, u32::MAX)), (15, 5, 0));
         assert!(marks.is_low(9) && !marks.is_low(10));
-        // Also where fewer are free than the marks are raised by.
+        // Also if fewer frames are free than the marks are raised by.
         assert_eq!((marks.raised_by(100).shortage(5, 30), marks.raised_by(u32::MAX).high), (85, u32::MAX));
     }
 }

@@ -1,4 +1,4 @@
-//! A CPU's loop: services, then whoever is next in the run queue, else idle.
+//! A CPU's loop: services, then the next vCPU of the run queue, else idle.
 
 use super::queue::{Turn, VcpuId, Wish};
 use crate::arch::percpu::CpuId;
@@ -10,14 +10,14 @@ use crate::sync::{Ranked, RankedGuard, rank};
 use crate::virt::face::EnabledCpu;
 use alloc::vec::Vec;
 
-/// Longest turn while services have more to do: they get a look in between.
+/// Longest turn while services have more work, so that they run in between.
 const BUSY_TURN_NS: u64 = 1_000_000;
 
-/// All runners, by the number of their vCPU. Nobody ever waits for one of these locks: the queue gives a vCPU to one CPU.
+/// All runners, by vCPU number. These locks are never contended: the queue gives a vCPU to one CPU.
 pub struct Runners(Vec<Ranked<Runner, { rank::PARTITION }>>);
 
 impl Runners {
-    /// Takes them in the order in which the queue knows them.
+    /// Takes the runners in the order of their vCPU numbers.
     pub fn new(runners: impl IntoIterator<Item = Runner>) -> Self {
         Self(runners.into_iter().map(Ranked::new).collect())
     }
@@ -27,7 +27,7 @@ impl Runners {
     }
 }
 
-/// Runs vCPUs on this CPU until `ended` answers how the machine stops.
+/// Runs vCPUs on this CPU until `ended` returns true.
 pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, runners: &Runners, ended: impl Fn() -> bool) {
     let host = Host { cpu, enabled };
     node.words.leave(cpu);
@@ -74,7 +74,7 @@ fn take(node: &'static Node, host: &Host<'_>, runners: &Runners, turn: Turn) {
     node.run_queue.lock().put_back(turn.vcpu, time::now_ns(), wish, resident);
 }
 
-/// Waits for an interrupt, at most `most_ns`, unless there is something to do after all.
+/// Waits for an interrupt, at most `most_ns`, unless there is work by now.
 fn idle(node: &'static Node, cpu: CpuId, most_ns: u64) {
     let now = time::now_ns();
     let Some(until) = node.run_queue.lock().idle(cpu, now) else { return };

@@ -1,4 +1,4 @@
-//! Which vCPU runs where and when.
+//! Scheduling: which vCPU runs on which CPU, and when.
 //!
 //! ```text
 //!   each CPU:  loop ── services' turn ── next of the run queue ──┬─ some ──> a turn of it ──┐
@@ -7,12 +7,14 @@
 //!                └──────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! * [`queue`]: who is next, without a machine;
-//! * [`task`]: work that waits for disks, without a machine;
-//! * `cpu`: what a CPU does with the answer.
+//! * [`queue`]: the choice of the next vCPU, pure;
+//! * [`task`]: work that waits for disks, pure;
+//! * `cpu`: each CPU's loop.
 //!
-//! A vCPU is bound to no CPU. The run queue's lock ([`rank::RUN_QUEUE`](crate::sync::rank::RUN_QUEUE)) is held for a look only; a
-//! runner (`partition::runner`) is reached by the CPU whose turn it has, which the queue sees to.
+//! A vCPU is not bound to a CPU. The run queue's lock
+//! ([`rank::RUN_QUEUE`](crate::sync::rank::RUN_QUEUE)) is held only while the queue is read or
+//! changed. A runner (`partition::runner`) is used only by the CPU that has its turn; the queue
+//! ensures that.
 
 #[cfg(target_os = "none")]
 mod cpu;

@@ -1,4 +1,5 @@
-//! The run queue: which vCPU a CPU takes next, and which CPU has to hear that there is one. Pure.
+//! The run queue: chooses the vCPU that a CPU runs next, and the CPU to kick when a vCPU becomes
+//! ready. Pure.
 //!
 //! ```text
 //!                next(cpu)                  put_back: again
@@ -7,18 +8,22 @@
 //!       └── wake, poke, time ── Waiting <── put_back: wait
 //! ```
 //!
-//! All CPUs share one queue; a vCPU is bound to none. Its registers stay in the CPU that ran it last until that CPU takes
-//! another one (*resident*): as long as nobody competes, nothing is saved and loaded. Only the CPU that holds a vCPU can
-//! take it, and [`RunQueue::next`] makes that CPU give it away before it takes another; so a vCPU that is ready is never
-//! held by a CPU that runs something else.
+//! All CPUs share one queue; no vCPU is bound to a CPU. A vCPU's registers stay in the CPU that ran
+//! it last until that CPU takes another one (the vCPU is *resident*): without competition no state
+//! is saved and loaded. Only the CPU that holds a vCPU can take it, and [`RunQueue::next`] makes
+//! that CPU give it away before it takes another. So a ready vCPU is never held by a CPU that runs
+//! another one.
 //!
-//! Who comes next: whoever has used least time. A vCPU that wakes up is put at most [`BONUS_NS`] behind those that run, so
-//! that sleeping saves nothing up. One that is resident goes on until another is behind it by [`GRANULARITY_NS`]. A vCPU that
-//! wakes while no CPU idles drives out whoever has used most, by the same measure.
+//! The vCPU that has used the least time is next. A vCPU that wakes up is placed at most
+//! [`BONUS_NS`] behind those that run, so that sleeping saves no time up. A resident vCPU continues
+//! until another is behind it by [`GRANULARITY_NS`]. A vCPU that wakes up while no CPU idles
+//! preempts the vCPU that has used most, by the same measure.
 //!
 //! Invariants:
-//! * No wake-up is lost: what happens while a vCPU runs is remembered and makes its next wait end at once.
-//! * A ready vCPU that a CPU could take is told to an idle CPU, or all CPUs are awake and come by.
+//! * No wake-up is lost: an event during a vCPU's turn is remembered, and ends its next wait at
+//!   once.
+//! * A ready vCPU that a CPU could take is announced to an idle CPU, or all CPUs are awake and look
+//!   at the queue again.
 
 #[cfg(test)]
 mod tests;
@@ -27,15 +32,15 @@ use crate::arch::percpu::{CpuId, MAX_CPUS};
 use crate::mm::flush::Kicks;
 use alloc::vec::Vec;
 
-/// Longest turn while nobody else is ready.
+/// Longest turn while no other vCPU is ready.
 pub const SLICE_NS: u64 = 10_000_000;
 /// Longest turn while others are ready.
 pub const SHARED_SLICE_NS: u64 = 4_000_000;
-/// How much less time another must have used before it takes the place of one that could go on.
+/// How much less time another vCPU must have used before it replaces a vCPU that could continue.
 pub const GRANULARITY_NS: u64 = 1_000_000;
-/// How far behind the others one may start that has slept.
+/// How far behind the others a vCPU may start after a sleep.
 pub const BONUS_NS: u64 = 10_000_000;
-/// Shortest turn: a deadline that is nearer waits so long.
+/// Shortest turn; a nearer deadline waits until its end.
 const LEAST_TURN_NS: u64 = 200_000;
 
 /// A vCPU of the queue.
@@ -49,27 +54,27 @@ impl VcpuId {
     }
 }
 
-/// What a CPU is to do.
+/// A turn for a CPU to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Turn {
-    /// Whose turn it is.
+    /// The vCPU.
     pub vcpu: VcpuId,
-    /// Resident here, and to be given away first: see [`RunQueue::given_away`].
+    /// A vCPU that is resident here and has to be given away first: see [`RunQueue::given_away`].
     pub evict: Option<VcpuId>,
-    /// When the turn ends.
+    /// End of the turn.
     pub until: u64,
 }
 
-/// What a vCPU wants after its turn.
+/// A vCPU's wish after its turn.
 #[derive(Debug)]
 pub enum Wish<W> {
     /// Another turn.
     Again,
-    /// Nothing before `until`, unless `on` is over.
+    /// No turn before `until`, unless `on` is over.
     Wait {
-        /// What is waited for.
+        /// The awaited event.
         on: W,
-        /// A time that ends the wait too.
+        /// A time that ends the wait as well.
         until: Option<u64>,
     },
 }
@@ -80,7 +85,7 @@ enum State<W> {
     Running {
         cpu: CpuId,
         since: u64,
-        /// Something happened meanwhile: do not wait before another look.
+        /// An event has come meanwhile: do not wait before the vCPU has looked.
         poked: bool,
     },
     Waiting {
@@ -92,9 +97,9 @@ enum State<W> {
 #[derive(Debug)]
 struct Entry<W> {
     state: State<W>,
-    /// Time used, put forward after a sleep.
+    /// Time used, advanced after a sleep.
     used_ns: u64,
-    /// The CPU whose registers hold it.
+    /// The CPU that holds its registers.
     resident: Option<CpuId>,
 }
 
@@ -103,7 +108,7 @@ impl<W> Entry<W> {
         matches!(self.state, State::Ready)
     }
 
-    /// Returns whether only others can take it.
+    /// Returns whether another CPU holds it, so that `cpu` cannot take it.
     fn is_held_from(&self, cpu: CpuId) -> bool {
         self.resident.is_some_and(|holder| holder != cpu)
     }
@@ -117,15 +122,15 @@ impl<W> Entry<W> {
     }
 }
 
-/// The queue. `W` is what a vCPU can wait for.
+/// The queue. `W` is the type of events that a vCPU can wait for.
 #[derive(Debug)]
 pub struct RunQueue<W> {
     entries: Vec<Entry<W>>,
-    /// CPUs that idle, or are just about to: one bit each.
+    /// CPUs that idle, or are about to: one bit each.
     idle: u32,
     /// CPUs that take no vCPU: one bit each.
     reserved: u32,
-    /// What the active ones have used at least.
+    /// Least time that any active vCPU has used.
     floor_ns: u64,
 }
 
@@ -142,7 +147,8 @@ impl<W> RunQueue<W> {
         id
     }
 
-    /// Keeps a CPU for services: it never gets a vCPU, and nobody waits for it to take one. Before its first turn.
+    /// Reserves a CPU for services: it never gets a vCPU, and is never kicked to take one. Must be
+    /// called before the CPU's first turn.
     pub fn reserve(&mut self, cpu: CpuId) {
         self.reserved |= bit(cpu);
     }
@@ -152,12 +158,13 @@ impl<W> RunQueue<W> {
         cpus - self.reserved.count_ones()
     }
 
-    /// Returns how much time a vCPU has used, a sleeper's share included.
+    /// Returns how much time a vCPU has used, including the advance after sleeps.
     pub fn used_ns(&self, vcpu: VcpuId) -> u64 {
         self.entries[vcpu.index()].used_ns
     }
 
-    /// Returns the vCPU whose turn it is on `cpu`, which is awake and runs nothing.
+    /// Starts the next turn on `cpu`, which is awake and runs no vCPU; `None` if no vCPU is ready
+    /// for it.
     pub fn next(&mut self, cpu: CpuId, now: u64) -> Option<Turn> {
         self.idle &= !bit(cpu);
         self.wake_by_time(now);
@@ -169,7 +176,8 @@ impl<W> RunQueue<W> {
         Some(Turn { vcpu: VcpuId(index as u16), evict: evict.map(|held| VcpuId(held as u16)), until })
     }
 
-    /// Notes that the registers of a vCPU are in memory: any CPU can take it. Returns whom to kick.
+    /// Notes that the registers of a vCPU are in memory, so that any CPU can take it. Returns the
+    /// CPU to kick.
     pub fn given_away(&mut self, vcpu: VcpuId) -> Kicks {
         let entry = &mut self.entries[vcpu.index()];
         entry.resident = None;
@@ -191,7 +199,8 @@ impl<W> RunQueue<W> {
         };
     }
 
-    /// Marks `cpu` as idle and returns until when; `None` if there is something for it after all.
+    /// Marks `cpu` as idle and returns its next deadline; the outer `None` if a vCPU is ready for
+    /// it after all.
     pub fn idle(&mut self, cpu: CpuId, now: u64) -> Option<Option<u64>> {
         if self.is_reserved(cpu) {
             return Some(None);
@@ -204,7 +213,8 @@ impl<W> RunQueue<W> {
         Some(self.earliest(cpu))
     }
 
-    /// Ends the waits that are over; returns whom to kick. `now` is asked only where somebody wakes up.
+    /// Ends the waits that are over; returns the CPUs to kick. `now` is called only if a vCPU wakes
+    /// up.
     pub fn wake(&mut self, now: impl Fn() -> u64, is_over: impl Fn(&W) -> bool) -> Kicks {
         let mut kicks = Kicks(0);
         for index in 0..self.entries.len() {
@@ -217,7 +227,8 @@ impl<W> RunQueue<W> {
         kicks
     }
 
-    /// Makes a vCPU look at what was asked of it: ends its wait, or its stay in the guest. Returns whom to kick.
+    /// Makes a vCPU look at a request: ends its wait, or its stay in the guest. Returns the CPU to
+    /// kick.
     pub fn poke(&mut self, index: usize, now: u64) -> Kicks {
         match self.entries.get_mut(index).map(|entry| &mut entry.state) {
             Some(State::Waiting { .. }) => self.make_ready(index, now),
@@ -229,7 +240,7 @@ impl<W> RunQueue<W> {
         }
     }
 
-    /// Returns which ready vCPU is next on `cpu`.
+    /// Returns the ready vCPU that is next on `cpu`.
     fn choose(&self, cpu: CpuId) -> Option<usize> {
         if self.is_reserved(cpu) {
             return None;
@@ -254,7 +265,7 @@ impl<W> RunQueue<W> {
         self.earliest(cpu).map_or(end, |deadline| deadline.max(now.saturating_add(LEAST_TURN_NS)).min(end))
     }
 
-    /// Returns when the first wait ends by time that `cpu` could do something about.
+    /// Returns the earliest deadline of a wait whose vCPU `cpu` could take.
     fn earliest(&self, cpu: CpuId) -> Option<u64> {
         let deadline = |entry: &Entry<W>| match entry.state {
             State::Waiting { until, .. } if !entry.is_held_from(cpu) => until,
@@ -281,7 +292,8 @@ impl<W> RunQueue<W> {
     fn make_ready(&mut self, index: usize, now: u64) -> Kicks {
         self.become_ready(index);
         match self.entries[index].resident {
-            // One that is awake comes by: it runs nothing else, or gives this one away.
+            // A holder that is awake looks at the queue: it runs no other vCPU, or gives this one
+            // away.
             Some(holder) => self.kick_if_idle(holder),
             None if self.idle != 0 => self.kick_idle(),
             None => self.drive_out(index, now),
@@ -300,7 +312,8 @@ impl<W> RunQueue<W> {
         Kicks(lowest)
     }
 
-    /// Makes the CPU come back that runs who has used most, if that is well more than `index` has.
+    /// Preempts the running vCPU that has used most, if it has used well more than `index`. Returns
+    /// the CPU to kick.
     fn drive_out(&self, index: usize, now: u64) -> Kicks {
         let least = self.entries[index].used_ns.saturating_add(GRANULARITY_NS);
         let runs = |entry: &Entry<W>| match entry.state {

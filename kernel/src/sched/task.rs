@@ -1,8 +1,10 @@
-//! Work that takes long and waits for disks, written as `async` functions: activating a space, draining a dump, releasing it.
+//! Long work that waits for disks, written as `async` functions: activating a space, draining a
+//! dump, releasing it.
 //!
-//! A task is polled by whichever CPU has nothing better to do; between two `await`s it does a bounded piece of work, and it holds
-//! no lock across one. What a task waits for is looked at when it is polled, and CPUs come by after every interrupt; only one
-//! that could go on at once ([`yield_now`]) wakes itself, which keeps its CPU from idling.
+//! A task is polled by a CPU that has no other work. Between two `await`s it does a bounded piece
+//! of work, and it holds no lock across one. A task checks its condition when it is polled, and
+//! CPUs poll after every interrupt. So only a task that could continue at once ([`yield_now`])
+//! wakes itself, which keeps its CPU from idling.
 
 use crate::sync::{Ranked, rank};
 use alloc::boxed::Box;
@@ -16,16 +18,16 @@ use core::task::{Context, Poll, Waker};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a turn leaves behind.
+/// Result of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Turn {
-    /// A task can go on at once, or another CPU was at it: do not idle.
+    /// A task can continue at once, or another CPU was polling: do not idle.
     pub busy: bool,
-    /// A task has ended: whoever waits for what it did is worth a look.
+    /// A task has ended: check for waits on its result.
     pub ended: bool,
 }
 
-/// Set by a task that could go on at once.
+/// Set by a task that could continue at once.
 #[derive(Default)]
 struct Again(AtomicBool);
 
@@ -37,16 +39,16 @@ impl Wake for Again {
 
 /// The tasks of a node.
 pub struct Tasks {
-    /// New ones, so that starting one never waits for a poll.
+    /// New tasks, in a list of their own so that starting one never waits for a poll.
     inbox: Ranked<Vec<Task>, { rank::EVENTS }>,
     running: Ranked<Vec<Task>, { rank::SCHEDULER }>,
-    /// Started and not ended.
+    /// Tasks that have started and not ended.
     count: AtomicUsize,
     again: Arc<Again>,
 }
 
 impl Tasks {
-    /// No tasks.
+    /// Makes an empty list.
     pub fn new() -> Self {
         let (inbox, running) = (Ranked::new(Vec::new()), Ranked::new(Vec::new()));
         Self { inbox, running, count: AtomicUsize::new(0), again: Arc::default() }
@@ -55,7 +57,7 @@ impl Tasks {
     /// Starts a task.
     pub fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
         let task: Task = Box::pin(task);
-        // Counted before it can end.
+        // Counted first, before the task can end.
         self.count.fetch_add(1, Ordering::AcqRel);
         self.inbox.lock().push(task);
     }
@@ -65,7 +67,8 @@ impl Tasks {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Gives every task a turn, unless another CPU is just doing that: it may have been past what has just happened.
+    /// Polls every task once, unless another CPU is doing that. That CPU may already have passed a
+    /// task that could now continue, so the result is then busy.
     pub fn poll(&self) -> Turn {
         if self.is_empty() {
             return Turn::default();
@@ -89,7 +92,7 @@ impl Default for Tasks {
     }
 }
 
-/// Lets everybody else have a turn, and goes on at the next one.
+/// Yields to all other work, and continues at the next turn.
 pub fn yield_now() -> impl Future<Output = ()> {
     let mut yielded = false;
     core::future::poll_fn(move |context| {
@@ -101,13 +104,13 @@ pub fn yield_now() -> impl Future<Output = ()> {
     })
 }
 
-/// Goes on when something may have happened: at the next turn, whenever that is.
+/// Continues at the next turn, whenever that is: an awaited event may have happened by then.
 pub fn next_turn() -> impl Future<Output = ()> {
     let mut waited = false;
     core::future::poll_fn(move |_| if core::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending })
 }
 
-/// Looks again at every turn until `ready` answers.
+/// Calls `ready` at every turn until it returns a value.
 pub fn until<T>(mut ready: impl FnMut() -> Option<T>) -> impl Future<Output = T> {
     core::future::poll_fn(move |_| ready().map_or(Poll::Pending, Poll::Ready))
 }

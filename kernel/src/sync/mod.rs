@@ -1,7 +1,8 @@
 //! Locks with ranks, and cells that are written once.
 //!
-//! A CPU takes locks in ascending [`rank`], so that no two CPUs can wait for each other; debug builds check it. Host
-//! interrupts are off in the hypervisor and handlers take no lock, so a lock needs not mask them. No lock is held across I/O.
+//! A CPU takes locks in ascending [`rank`], so that two CPUs cannot deadlock; debug builds check
+//! it. Host interrupts are off in the hypervisor and handlers take no lock, so a lock need not mask
+//! them. No lock is held across I/O.
 
 pub mod rank;
 mod ranked;

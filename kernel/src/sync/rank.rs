@@ -1,11 +1,13 @@
-//! The ranks of all locks, in the order in which a CPU may take them, and what each CPU holds.
+//! The ranks of all locks, in the order in which a CPU may take them, and the locks that each CPU
+//! holds.
 //!
-//! A new lock gets a rank here: higher than all that are held where it is taken. Two locks of one rank are never
-//! held together, with one way out: `try_lock`, which cannot wait, takes any.
+//! A new lock gets a rank here, higher than the ranks of all locks held where it is taken. Two
+//! locks of one rank are never held together. The exception is `try_lock`: it cannot wait, so it
+//! takes any rank.
 
 /// The operator's monitor and the services' state.
 pub const CONSOLE: u8 = 1;
-/// Lists of what goes on in the background.
+/// Lists of background work.
 pub const SCHEDULER: u8 = 2;
 /// A partition: state machine, devices, vCPUs that do not run.
 pub const PARTITION: u8 = 3;
@@ -23,24 +25,24 @@ pub const FRAMES: u8 = 8;
 pub const DISK: u8 = 9;
 /// PCI configuration space.
 pub const PCI: u8 = 10;
-/// The run queue: whatever is held, somebody may have to be woken.
+/// The run queue: a vCPU may have to be woken while any lower lock is held.
 pub const RUN_QUEUE: u8 = 11;
 /// Lines of events that wait for COM2.
 pub const EVENTS: u8 = 12;
-/// A serial line: anything may be logged while anything is held.
+/// A serial line: a message may be logged while any other lock is held.
 pub const SERIAL: u8 = 13;
 
 /// One more than the highest rank.
 pub const COUNT: usize = 14;
 
-/// What a CPU holds: locks of each rank.
+/// The number of locks of each rank that a CPU holds.
 pub(super) mod held {
     use super::COUNT;
     use core::cell::Cell;
 
     pub(super) type Counts = [Cell<u8>; COUNT];
 
-    /// Checks that `rank` may be waited for.
+    /// Checks that this CPU may wait for a lock of `rank`.
     pub fn check(rank: u8) {
         with(|counts| {
             let higher = (usize::from(rank)..COUNT).find(|&r| counts[r].get() > 0);
@@ -53,7 +55,7 @@ pub(super) mod held {
         with(|counts| counts[usize::from(rank)].update(|n| n + 1));
     }
 
-    /// Notes that a lock of `rank` was given back.
+    /// Notes that a lock of `rank` was released.
     pub fn forget(rank: u8) {
         with(|counts| counts[usize::from(rank)].update(|n| n - 1));
     }
@@ -71,7 +73,8 @@ pub(super) mod held {
         HELD.with(f);
     }
 
-    /// Release builds do not check, nor does the library inside the host command, where threads are not CPUs.
+    /// Release builds do not check, nor does the library inside the host command, where threads are
+    /// not CPUs.
     #[cfg(not(all(debug_assertions, any(target_os = "none", test))))]
     fn with(_: impl FnOnce(&Counts)) {}
 }

@@ -1,4 +1,4 @@
-//! A spin lock that knows its rank.
+//! A spin lock with a rank.
 
 use super::rank::{self, held};
 use core::ops::{Deref, DerefMut};
@@ -17,34 +17,37 @@ impl<T, const RANK: u8> Ranked<T, RANK> {
         Self { lock: SpinMutex::new(value) }
     }
 
-    /// Waits for the lock.
+    /// Takes the lock, waiting for it if necessary.
     ///
     /// # Panics
-    /// In debug builds if this CPU holds a lock of the same or a higher rank (our bug: it could wait for ever).
+    /// In debug builds if this CPU holds a lock of the same or a higher rank (our bug: it could
+    /// deadlock).
     pub fn lock(&self) -> RankedGuard<'_, T, RANK> {
         held::check(RANK);
         RankedGuard::new(self.lock.try_lock().unwrap_or_else(|| self.wait()))
     }
 
-    /// Waits for a lock that another CPU holds: a function of its own, so that a profile tells waiting from work.
+    /// Waits for a lock that another CPU holds. A function of its own, so that a profile separates
+    /// waiting from work.
     #[cold]
     #[inline(never)]
     fn wait(&self) -> SpinMutexGuard<'_, T> {
         self.lock.lock()
     }
 
-    /// Takes the lock if it is free. Any rank will do: who does not wait blocks nobody.
+    /// Takes the lock if it is free. Any rank is allowed, because a CPU that does not wait cannot
+    /// deadlock.
     pub fn try_lock(&self) -> Option<RankedGuard<'_, T, RANK>> {
         self.lock.try_lock().map(RankedGuard::new)
     }
 
-    /// Reaches the value of a lock that nobody else can have.
+    /// Returns the value without locking: `&mut self` proves that no other reference exists.
     pub fn get_mut(&mut self) -> &mut T {
         self.lock.get_mut()
     }
 }
 
-/// The locked value; gives the lock back when dropped.
+/// The locked value; releases the lock when dropped.
 pub struct RankedGuard<'a, T, const RANK: u8> {
     guard: SpinMutexGuard<'a, T>,
 }

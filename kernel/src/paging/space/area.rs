@@ -1,12 +1,14 @@
-//! Where on its disk a space lies, and the one place where offsets in a space become sectors of the disk.
+//! The area of a space on its disk: the one place where offsets in a space become sectors of the
+//! disk.
 //!
-//! Invariant: whatever comes out lies inside the area, so nobody who goes through here reaches a neighbour's sectors.
+//! Invariant: every returned range lies inside the area, so a caller cannot reach a neighbour's
+//! sectors.
 
 use super::layout::{Extent, Layout, usable};
 use crate::block::SectorRange;
 use crate::block::request::SECTOR_SIZE;
 
-/// A run of sectors of a disk that is a space.
+/// A run of sectors of a disk that holds a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Area {
     first: u64,
@@ -14,12 +16,12 @@ pub struct Area {
 }
 
 impl Area {
-    /// The whole of a disk of so many sectors.
+    /// Makes the area of a whole disk of `sectors` sectors.
     pub const fn whole(sectors: u64) -> Self {
         Self { first: 0, count: sectors }
     }
 
-    /// A part of a disk; `None` where it would end beyond all disks.
+    /// Makes the area of a part of a disk; `None` if its end overflows the byte range.
     pub const fn part(sectors: SectorRange) -> Option<Self> {
         match sectors.first.checked_add(sectors.count) {
             Some(end) if end <= u64::MAX / SECTOR_SIZE => Some(Self { first: sectors.first, count: sectors.count }),
@@ -37,13 +39,13 @@ impl Area {
         self.first * SECTOR_SIZE
     }
 
-    /// Returns whether byte `offset` of the disk belongs to it.
+    /// Returns whether byte `offset` of the disk lies in the area.
     pub const fn holds(self, offset: u64) -> bool {
         offset >= self.start() && offset - self.start() < self.bytes()
     }
 
-    /// Returns the disk's sectors for `len` bytes from byte `offset` of the space on; `None` if one lies outside, or either is no
-    /// multiple of a sector.
+    /// Returns the disk's sectors for `len` bytes at byte `offset` of the space; `None` if any byte
+    /// lies outside, or if either number is no multiple of a sector.
     pub const fn locate(self, offset: u64, len: u64) -> Option<SectorRange> {
         if !offset.is_multiple_of(SECTOR_SIZE) || !len.is_multiple_of(SECTOR_SIZE) {
             return None;

@@ -1,4 +1,5 @@
-//! The claim on a space: which node runs on it now, so that two hypervisors that see one disk do not both write to it.
+//! The claim on a space: the node that uses it now. It keeps two hypervisors that see the same disk
+//! from both writing to it.
 //!
 //! ```text
 //!   end - 12 KiB          sector 0: claims of even epochs      each sector is written whole
@@ -6,9 +7,11 @@
 //!   end -  8 KiB          record A, record B
 //! ```
 //!
-//! A disk has no compare-and-write, and a write may land late. So a claim has an *epoch*, the highest epoch counts, and a node that
-//! takes a space over writes the sector that the last owner does not write. [`super::taking`] says how a space is taken,
-//! [`super::holding`] what an owner does with what it reads.
+//! A disk has no compare-and-write, and a write may land late. So a claim has an *epoch*, the
+//! highest epoch wins, and a node that takes a space over writes the sector that the last owner
+//! does not write. An owner renews its claim periodically: that write is a *beat*.
+//! [`super::taking`] says how a space is taken, [`super::holding`] how an owner reacts to the
+//! claims that it reads.
 
 use super::layout::{RECORD_SIZE, usable};
 use super::uuid::Uuid;
@@ -18,16 +21,17 @@ use crate::mm::crc::crc32c;
 pub const CLAIM_LEN: usize = 512;
 /// Bytes of the page that holds both sectors.
 pub const PAGE_LEN: usize = RECORD_SIZE as usize;
-/// Where the second sector lies in the page.
+/// Offset of the second sector in the page.
 const SECOND_AT: usize = 2048;
-/// Time between two beats.
+/// Time between two beats: renewals of the claim.
 pub const BEAT_NS: u64 = 500_000_000;
-/// How long a claim has to stay the same until its owner counts as gone: twice as long as an owner submits without a confirmed beat.
+/// How long a claim has to stay unchanged before its owner counts as gone: twice the time for which
+/// an owner submits without a confirmed beat.
 pub const WATCH_NS: u64 = 8 * BEAT_NS;
-/// How long an owner submits after its last confirmed beat was submitted.
+/// How long an owner submits after the submission of its last confirmed beat.
 pub const LEASE_NS: u64 = 4 * BEAT_NS;
-/// How long a new claim lies there before it is believed; and the longest time from the look that found a space free to the
-/// end of the write that claims it. A write that took longer proves nothing.
+/// How long a new claim has to stay unchanged before it counts. Also the longest time from the look
+/// that found a space free to the end of the write that claims it; a slower write proves nothing.
 pub const SETTLE_NS: u64 = 200_000_000;
 /// Highest epoch: it is the upper half of a record's sequence number, which has 63 bits.
 pub const MAX_EPOCH: u64 = (1 << 31) - 1;
@@ -41,29 +45,29 @@ const CRC_AT: usize = CLAIM_LEN - 4;
 pub struct Claim {
     /// The owner: one start of a hypervisor.
     pub node: Uuid,
-    /// How often the space has changed hands. Claims of the first version have 0.
+    /// Number of ownership changes of the space. Claims of the first version have 0.
     pub epoch: u64,
-    /// How often the claim was renewed.
+    /// Number of renewals of the claim.
     pub beat: u64,
 }
 
 impl Claim {
-    /// Returns where the page with both sectors lies in a space of `capacity` bytes.
+    /// Returns the offset of the page with both sectors in a space of `capacity` bytes.
     pub const fn start(capacity: u64) -> Option<u64> {
         usable(capacity).checked_sub(3 * RECORD_SIZE)
     }
 
-    /// Returns where a claim of this epoch lies in the page.
+    /// Returns the offset in the page of a claim of this epoch.
     pub const fn offset(epoch: u64) -> usize {
         if epoch.is_multiple_of(2) { 0 } else { SECOND_AT }
     }
 
-    /// Makes the sector.
+    /// Encodes the claim's sector.
     pub fn encode(&self) -> [u8; CLAIM_LEN] {
         encode(CLAIMED, self)
     }
 
-    /// Reads a sector; anything but a claim is none.
+    /// Decodes a sector; `None` if it is not a valid claim.
     pub fn decode(bytes: &[u8; CLAIM_LEN]) -> Option<Self> {
         match Mark::decode(bytes) {
             Mark::Claim(claim) => Some(claim),
@@ -88,21 +92,23 @@ fn encode(magic: &[u8; 8], claim: &Claim) -> [u8; CLAIM_LEN] {
     bytes
 }
 
-/// What lies in a claim's sector.
+/// Content of a claim's sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mark {
     /// Zeros.
     Empty,
-    /// An owner that stopped in order left this. The epoch stays, so that a late beat of an earlier owner never counts again.
+    /// Left by an owner that stopped in order. The epoch stays, so that a late beat of an earlier
+    /// owner never counts again.
     Released(Claim),
-    /// An owner.
+    /// A claim of an owner.
     Claim(Claim),
-    /// A half-written sector, or foreign bytes; by their checksum, so that a change is noticed.
+    /// A half-written sector or foreign bytes, represented by their checksum so that a change is
+    /// noticed.
     Torn(u32),
 }
 
 impl Mark {
-    /// Reads a sector.
+    /// Decodes a sector.
     pub fn decode(bytes: &[u8; CLAIM_LEN]) -> Self {
         if bytes.iter().all(|byte| *byte == 0) {
             return Self::Empty;
@@ -118,12 +124,12 @@ impl Mark {
         }
     }
 
-    /// Makes the sector of an owner that leaves.
+    /// Encodes the sector of an owner that leaves.
     pub fn released(claim: &Claim) -> [u8; CLAIM_LEN] {
         encode(RELEASED, claim)
     }
 
-    /// Returns the epoch, where there is one.
+    /// Returns the epoch, if there is one.
     pub const fn epoch(&self) -> Option<u64> {
         match self {
             Self::Claim(claim) | Self::Released(claim) => Some(claim.epoch),
@@ -132,36 +138,36 @@ impl Mark {
     }
 }
 
-/// Both sectors, as one read found them.
+/// Both sectors, as found by one read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claims([Mark; 2]);
 
 impl Claims {
-    /// No claims at all.
+    /// Two empty sectors.
     pub const NONE: Self = Self([Mark::Empty; 2]);
 
-    /// Reads the page.
+    /// Decodes the page.
     pub fn decode(page: &[u8; PAGE_LEN]) -> Self {
         let sector = |at: usize| page[at..].first_chunk().expect("both sectors lie in the page");
         Self([Mark::decode(sector(0)), Mark::decode(sector(SECOND_AT))])
     }
 
-    /// Returns what lies in the sector of this epoch.
+    /// Returns the content of the sector for this epoch.
     pub const fn at(&self, epoch: u64) -> Mark {
         self.0[(epoch % 2) as usize]
     }
 
-    /// Returns both.
+    /// Returns the content of both sectors.
     pub const fn marks(&self) -> [Mark; 2] {
         self.0
     }
 
-    /// Returns the highest epoch.
+    /// Returns the highest epoch; 0 if there is none.
     pub fn epoch(&self) -> u64 {
         self.0.iter().filter_map(Mark::epoch).max().unwrap_or(0)
     }
 
-    /// Returns the claim that counts: of the highest epoch, if that was not released.
+    /// Returns the claim that counts: the one of the highest epoch, unless it was released.
     pub fn owner(&self) -> Option<Claim> {
         let is_later = |a: &Mark, b: &Mark| a.epoch() >= b.epoch();
         let last = if is_later(&self.0[0], &self.0[1]) { self.0[0] } else { self.0[1] };
@@ -171,7 +177,7 @@ impl Claims {
         }
     }
 
-    /// Returns these with one sector replaced.
+    /// Returns a copy with the sector for `epoch` replaced.
     #[must_use]
     pub const fn with(mut self, epoch: u64, mark: Mark) -> Self {
         self.0[(epoch % 2) as usize] = mark;

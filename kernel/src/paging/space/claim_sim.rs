@@ -1,12 +1,15 @@
-//! Two and three nodes on one fake disk, by the rules that the hypervisor runs ([`Taking`], [`Holding`], [`Sequence`]): writes land late, are
-//! slow or get lost, nodes stand still for up to 20 s, go with the power and start again. A seed decides all of it.
+//! Simulates two and three nodes on one fake disk, by the rules that the hypervisor runs
+//! ([`Taking`], [`Holding`], [`Sequence`]). Writes land late, are slow or get lost. Nodes stall for
+//! up to 20 s, lose power and start again. A seed decides every event.
 //!
-//! What has to hold, at every event:
-//! * what is submitted under a lease is submitted by the last node that took the space;
-//! * the newest record is the last owner's, and at most the one before its last while a late write of an earlier owner is not repaired (one
-//!   such write at a time: two, from two earlier owners, onto both copies, while the owner stands still, are beyond any rule);
-//! * an owner ends only where a later claim was written, or a claim of its own epoch whose write was slow;
-//! * a block that is not what its owner wrote is noticed by its checksum.
+//! The invariants, checked at every event:
+//! * a write under a lease is submitted only by the node that took the space last;
+//! * the newest record is the last owner's. While a late write of an earlier owner is not repaired,
+//!   the newest valid one may be the record before it (only one such write at a time: two, from two
+//!   earlier owners, onto both copies, while the owner is stalled, defeat any rule);
+//! * an owner ends only where a later claim was written, or a claim of its own epoch whose write
+//!   was slow;
+//! * a block that differs from its owner's write is detected by its checksum.
 
 use super::claim::{BEAT_NS, Claim, Claims, Mark, SETTLE_NS};
 use super::copies::{Sequence, Side};
@@ -20,7 +23,7 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
 const END: u64 = 60 * SECOND;
 const BLOCKS: usize = 4;
-/// Stands for the time of the write where a look comes before the beat.
+/// Used instead of the write's time if a look precedes the beat.
 const FIRST: u64 = u64::MAX;
 
 /// A small generator (splitmix64).
@@ -40,7 +43,7 @@ impl Random {
     fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
-    /// A request's way to the disk: mostly quick, sometimes as long as a path that hangs.
+    /// A request's time to the disk: mostly short, sometimes as long as a hanging path.
     fn latency(&mut self, slow_one_in: u64) -> u64 {
         if self.one_in(slow_one_in) { self.below(20_000) * MS } else { MS + self.below(15) * MS }
     }
@@ -57,9 +60,9 @@ enum Write {
 enum Event {
     /// A write reaches the medium.
     Land { by: u64, write: Write, submitted: u64 },
-    /// Its node hears of it; or a read is answered now.
+    /// Its node gets the completion; or a read is served now.
     Answer { node: usize, life: u32, what: Answer },
-    /// The node has time for its work.
+    /// The node does its periodic work.
     Work { node: usize, life: u32 },
 }
 
@@ -74,7 +77,7 @@ enum Answer {
 
 #[derive(Default)]
 struct FakeDisk {
-    /// By whom each claim was written that is or was there, and whether the write was slow.
+    /// The claims on the medium.
     claims: Option<Claims>,
     records: [u64; 2],
     blocks: [u64; BLOCKS],
@@ -92,7 +95,7 @@ struct Node {
     life: u32,
     paused_until: u64,
     lease_end: u64,
-    /// Its place among those that took the space; 0: never.
+    /// Ordinal number of its ownership; 0: it never owned the space.
     reign: u32,
     record: u64,
     record_in_flight: bool,
@@ -108,15 +111,15 @@ struct World {
     disk: FakeDisk,
     nodes: Vec<Node>,
     reigns: u32,
-    /// What claims were ever submitted: node, epoch, and whether the write landed late.
+    /// All claims ever submitted, and whether each write landed late.
     written: Vec<(Claim, bool)>,
-    /// The last record that was completed, and by which reign.
+    /// The last record that was completed, and the reign that wrote it.
     completed: (u64, u32),
     found: Found,
     next_late_record: u64,
 }
 
-/// What happened, so that a simulation in which nothing happens is noticed.
+/// Counts of events, so that a simulation in which nothing happens is noticed.
 #[derive(Default, Debug)]
 struct Found {
     reigns: u32,
@@ -228,7 +231,8 @@ impl World {
         }
     }
 
-    /// A second record that lands late, before the owner has been awake to repair the first, has the other copy: nothing helps then.
+    /// Spaces late record writes apart: two of them, on both copies, before the owner was awake to
+    /// repair the first, defeat any rule.
     fn latency(&mut self, write: &Write) -> u64 {
         let latency = self.random.latency(60);
         if !matches!(write, Write::Record { .. }) || latency < SECOND {
@@ -241,7 +245,7 @@ impl World {
         latency
     }
 
-    /// Whatever a lease covers goes through here: the one gate.
+    /// The one gate for all writes that need a lease.
     fn submit_gated(&mut self, node: usize, write: Write, answer: Option<Answer>) -> bool {
         let it = &self.nodes[node];
         if self.now > it.lease_end || !matches!(it.mode, Mode::Holding(_)) {
@@ -368,7 +372,7 @@ impl World {
         }
     }
 
-    /// Writes both records with the new epoch, before anything else.
+    /// Writes both records with the new epoch, before any other write.
     fn found_by(&mut self, node: usize) {
         let newest = self.newest();
         let (done, _) = self.completed;
@@ -386,7 +390,7 @@ impl World {
             return self.write_record(node);
         }
         if !holding.found(now) {
-            // The next beat begins again.
+            // The next beat starts over.
             return;
         }
         self.reigns += 1;
@@ -397,7 +401,8 @@ impl World {
         self.at(now, Event::Work { node, life });
     }
 
-    /// An owner that finds another record where its newest was writes it again.
+    /// Repairs a record: an owner that finds another record in place of its newest writes its own
+    /// again.
     fn repair(&mut self, node: usize) {
         let it = &self.nodes[node];
         let (record, is_still) = (it.record, !it.record_in_flight);
@@ -467,7 +472,7 @@ impl World {
             let number = self.random.below(BLOCKS as u64) as usize;
             let there = self.disk.blocks[number];
             if self.nodes[node].blocks[number] != 0 && there % 8 != node as u64 {
-                // Other content has another checksum: the page is lost, and said so.
+                // Other content has another checksum: the page is lost, and reported as lost.
                 self.found.lost_pages += 1;
             }
             let content = self.random.next() & !7 | node as u64;
@@ -502,7 +507,7 @@ impl World {
     }
 }
 
-/// Seeds of a run; `TIDEPOOL_RUNS` has more.
+/// Number of seeds in a run; `TIDEPOOL_RUNS` overrides it.
 fn runs() -> u64 {
     std::env::var("TIDEPOOL_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(4000)
 }

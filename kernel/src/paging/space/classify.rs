@@ -1,57 +1,59 @@
-//! What a device holds, judged by the bytes at both ends, so that nobody's data is ever overwritten.
+//! Classifies a device's content by the bytes at both ends, so that foreign data is never
+//! overwritten.
 //!
 //! ```text
-//!   record magic at the end? ── yes ─> a valid copy? ── no ──> Damaged, or Newer: nobody touches it
+//!   record magic at the end? ── yes ─> a valid copy? ── no ──> Damaged, or Newer: never touched
 //!            │ no                          │ yes
 //!            v                             v
-//!   all zeros at both ends?            head foreign? ── yes ─> Foreign: somebody reformatted it
+//!   all zeros at both ends?            head foreign? ── yes ─> Foreign: reformatted
 //!     yes ─> Blank, no ─> Foreign          │ no
 //!                                          v
 //!                                        Space
 //! ```
 //!
-//! A first format that was cut off leaves a part of a FREE record and zeros: that is Blank too. Before a blank disk is formatted, the
-//! [places](super::places) where foreign data may lie are looked at.
+//! A first format that was interrupted leaves a part of a FREE record and zeros: that is Blank too.
+//! Before a blank disk is formatted, the [places](super::places) where foreign data may lie are
+//! read too.
 
 use super::copies::{CopiesError, Side, TAIL_LEN, newest};
 use super::raw::MAGIC;
 use super::record::{Record, RecordError};
 use super::state::SpaceState;
 
-/// Bytes from the start of a device that are looked at: as far as the last well-known signature.
+/// Bytes that are examined at the start of a device: up to the last well-known signature.
 pub const HEAD_LEN: usize = 72 << 10;
 
-/// What a device holds.
-// Few exist, at start-up; nobody gains by a box.
+/// Content of a device.
+// Few exist, only at start-up, so boxing gains nothing.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// Zeros at both ends: nobody's; may be formatted.
+    /// Zeros at both ends: unused; may be formatted.
     Blank,
-    /// Somebody else's data. Never overwritten without an explicit format.
+    /// Foreign data. Never overwritten without an explicit format.
     Foreign(Foreign),
     /// A space.
     Space(Record),
-    /// A space that a newer program uses. Never touched without an explicit format.
+    /// A space of a newer program. Never touched without an explicit format.
     Newer(RecordError),
     /// A space whose record cannot be trusted. Never touched without an explicit format.
     Damaged(Damage),
 }
 
-/// What foreign data looks like.
+/// Kind of foreign data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Foreign {
-    /// Something with a well-known signature.
+    /// Data with a well-known signature.
     Known(&'static str),
-    /// Bytes that are not zero.
+    /// Nonzero bytes without a known signature.
     Unknown,
-    /// The first byte that is not zero, where both ends are.
+    /// The first nonzero byte of a device whose ends are zeros.
     At(u64),
     /// A device too small for two records.
     TooSmall,
 }
 
-/// What is wrong with the two copies of the record.
+/// Faults of the two copies of the record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Damage {
     /// Copy A's fault.
@@ -77,7 +79,7 @@ impl core::fmt::Display for Damage {
     }
 }
 
-/// A signature: where, what, whose.
+/// Signatures: offset, bytes, description.
 const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (0, b"\x7fELF", "an ELF file"),
     (0, b"QFI\xfb", "a qcow2 image"),
@@ -101,10 +103,10 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 
-/// Returns what the device of `capacity` bytes holds that starts with `head` and ends with `tail`.
+/// Classifies a device of `capacity` bytes that starts with `head` and ends with `tail`.
 ///
-/// `head` is the first [`HEAD_LEN`] bytes, or the whole device where that is shorter; `tail` is what lies at
-/// [`Side::A`] and [`Side::B`].
+/// `head` is the first [`HEAD_LEN`] bytes, or the whole device if it is shorter; `tail` is the
+/// content of [`Side::A`] and [`Side::B`].
 pub fn classify(head: &[u8], tail: &[u8; TAIL_LEN], capacity: u64) -> Class {
     if is_half_formatted(head, tail) {
         return Class::Blank;
@@ -116,7 +118,8 @@ pub fn classify(head: &[u8], tail: &[u8; TAIL_LEN], capacity: u64) -> Class {
     match newest(tail, capacity) {
         Err(CopiesError::Newer(error)) => Class::Newer(error),
         Err(CopiesError::Damaged([a, b])) => Class::Damaged(Damage { a, b }),
-        // A dump's own program headers may contain any bytes, so only a head that is no ELF is compared.
+        // An ELF head is the space's own dump, whose program headers may contain any bytes. So only
+        // other heads are compared with the signatures.
         Ok(record) if head.starts_with(ELF_MAGIC) => Class::Space(record),
         Ok(record) => match known(head) {
             Some(name) => Class::Foreign(Foreign::Known(name)),
@@ -133,7 +136,8 @@ fn without_record(head: &[u8], tail: &[u8; TAIL_LEN]) -> Class {
     if blank { Class::Blank } else { Class::Foreign(Foreign::Unknown) }
 }
 
-/// Returns whether a first format was cut off: one copy holds some of the sectors of a FREE record, all else is zeros.
+/// Returns whether a first format was interrupted: one copy holds some of the sectors of a FREE
+/// record, and all other bytes are zeros.
 fn is_half_formatted(head: &[u8], tail: &[u8; TAIL_LEN]) -> bool {
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     let (a, b) = tail.split_at(TAIL_LEN / 2);
@@ -145,8 +149,9 @@ fn is_half_formatted(head: &[u8], tail: &[u8; TAIL_LEN]) -> bool {
     is_zero(head) && is_torn_free_record(torn)
 }
 
-/// A FREE record fills its first sector and the checksum in its last: a torn one has one of the two. A checksum has hardly ever two
-/// bytes that are zero; a disk that ends in one odd byte is left alone.
+/// Returns whether a copy holds a part of a FREE record. A FREE record has data only in its first
+/// sector and in the checksum in its last; a torn one has one of the two. A checksum rarely has two
+/// zero bytes, and a disk that ends in one odd byte must not match.
 fn is_torn_free_record(copy: &[u8]) -> bool {
     let (first, rest) = copy.split_at(512);
     let (middle, checksum) = rest.split_at(rest.len() - 4);
@@ -156,7 +161,7 @@ fn is_torn_free_record(copy: &[u8]) -> bool {
     is_zero(middle) && (is_first || is_last)
 }
 
-/// Returns whether the first sector of a record says FREE, clean, and has no owner and no contents.
+/// Returns whether the first sector of a record is FREE and clean, with no owner and no contents.
 fn is_free(first: &[u8]) -> bool {
     let number = |at: usize| u32::from_le_bytes(core::array::from_fn(|n| first[at + n]));
     let is_zero = |range: core::ops::Range<usize>| first[range].iter().all(|byte| *byte == 0);

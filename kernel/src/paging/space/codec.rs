@@ -1,4 +1,4 @@
-//! From a typed record to its 4,096 bytes and back, where every field is checked once.
+//! Encodes a typed record into its 4,096 bytes, and decodes it with every field checked once.
 
 use arrayvec::{ArrayString, ArrayVec};
 use zerocopy::{FromBytes, IntoBytes};
@@ -15,7 +15,7 @@ use crate::addr::{Gfn, PAGE_SIZE};
 use crate::mm::crc::crc32c;
 use crate::mm::layout::RamRange;
 
-/// Feature bits that this code knows and a reader must know.
+/// Required feature bits that this code knows.
 const KNOWN_FEATURES: u64 = FEATURE_EXTENDED;
 
 impl Record {
@@ -47,7 +47,7 @@ impl Record {
     /// Decodes a record from a device of `capacity` bytes.
     ///
     /// # Errors
-    /// [`RecordError`] names what is wrong; the first fault counts.
+    /// [`RecordError`] names the first fault found.
     pub fn decode(bytes: &[u8; RECORD_SIZE as usize], capacity: u64) -> Result<Self, RecordError> {
         let raw = RawRecord::ref_from_bytes(bytes).map_err(|_| RecordError::Field("size"))?;
         check_envelope(raw, bytes, capacity)?;
@@ -81,9 +81,9 @@ impl Record {
         record.check()
     }
 
-    /// Checks what concerns more than one field.
+    /// Checks the constraints between fields.
     fn check(self) -> Result<Self, RecordError> {
-        // So that counting on never overflows, whatever a record claims.
+        // Keeps increments from overflowing, for any record on disk.
         if self.sequence >= 1 << 63 {
             return Err(RecordError::Field("sequence"));
         }
@@ -101,7 +101,7 @@ impl Record {
         if self.state == SpaceState::Crashed && self.format == RecordFormat::Original {
             return Err(RecordError::Field("state"));
         }
-        // A whole dump has a bit or a zero for every page.
+        // A complete dump lacks no page: each has a bit or is zero.
         if self.state == SpaceState::Complete && !self.missing.is_empty() {
             return Err(RecordError::Field("missing"));
         }
@@ -109,12 +109,12 @@ impl Record {
     }
 }
 
-/// Checks what must hold before any other field means something.
+/// Checks the fields that the meaning of all others depends on.
 fn check_envelope(raw: &RawRecord, bytes: &[u8], capacity: u64) -> Result<(), RecordError> {
     if raw.magic != MAGIC {
         return Err(RecordError::Magic);
     }
-    // Before the checksum: a program that is newer than this may compute it over something else.
+    // Before the checksum: a newer program may compute it differently.
     if raw.version.get() != VERSION {
         return Err(RecordError::Version(raw.version.get()));
     }
@@ -139,7 +139,7 @@ fn check_envelope(raw: &RawRecord, bytes: &[u8], capacity: u64) -> Result<(), Re
     Ok(())
 }
 
-/// Returns whether the checksum at the end of a record is that of the bytes before it.
+/// Returns whether the checksum at the end of a record matches the bytes before it.
 pub(super) fn has_checksum(bytes: &[u8; RECORD_SIZE as usize]) -> bool {
     let stored: [u8; 4] = core::array::from_fn(|n| bytes[CHECKED_LEN + n]);
     crc32c(&bytes[..CHECKED_LEN]).0 == u32::from_le_bytes(stored)
@@ -180,7 +180,8 @@ fn get_contents(raw: &RawRecord) -> Result<Option<Contents>, RecordError> {
         return Ok(None);
     }
     let layout = Layout::for_pages(raw.capacity.get(), raw.pages.get()).map_err(|_| RecordError::Field("pages"))?;
-    // Version 1 has one layout for a number of pages; the offsets are there for readers that do not compute it.
+    // In version 1 the number of pages determines the layout; the offsets are there for readers
+    // that do not compute it.
     let offsets = [
         (raw.notes_start.get(), layout.notes().start, "notes_start"),
         (raw.bitmap_start.get(), layout.bitmap().start, "bitmap_start"),
@@ -210,7 +211,7 @@ fn get_ranges(raw: &RawRecord) -> Result<ArrayVec<RamRange, MAX_RANGES>, RecordE
     if index == u64::from(raw.pages.get()) { Ok(ranges) } else { Err(WRONG) }
 }
 
-/// Writes what has its place from byte 508 on.
+/// Encodes the fields from byte 508 on.
 fn put_extended(raw: &mut RawRecord, record: &Record) {
     raw.features_required.set(FEATURE_EXTENDED);
     raw.partial_cause.set(record.partial_cause.0);
@@ -246,7 +247,8 @@ fn put_crash(raw: &mut RawRecord, crash: &Crash) {
 
 fn get_crash(raw: &RawRecord, format: RecordFormat, state: SpaceState) -> Result<Option<Crash>, RecordError> {
     let reason = CrashReason(raw.crash_reason.get());
-    // The first release sealed some crashes without a reason, but none without its time; a dump is always of a crash.
+    // The first release sealed some crashes without a reason, but none without its time; every dump
+    // belongs to a crash.
     if reason == CrashReason::NONE && raw.crash_time_ns.get() == 0 && !state.holds_dump() {
         return Ok(None);
     }

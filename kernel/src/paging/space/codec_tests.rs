@@ -1,4 +1,4 @@
-//! Tests of the record: round trips, and every field that can lie.
+//! Tests of the record: round trips, and every field with impossible values.
 
 use super::*;
 use crate::addr::PageIndex;
@@ -39,7 +39,7 @@ pub fn sample() -> Record {
     }
 }
 
-/// Encodes with one change to the raw bytes and a checksum that fits.
+/// Encodes with one change to the raw bytes and a matching checksum.
 fn forged(change: impl FnOnce(&mut RawRecord)) -> [u8; 4096] {
     let mut raw: RawRecord = zerocopy::transmute!(sample().encode());
     change(&mut raw);
@@ -130,7 +130,7 @@ fn what_we_do_not_know_is_refused() {
     assert!(decode(forged(|r| r.features_optional.set(u64::MAX))).is_ok());
 }
 
-/// A record as the first release wrote it: nothing from byte 508 on.
+/// A record as the first release wrote it: zeros from byte 508 on, except the checksum.
 fn original() -> Record {
     let mut record = Record { format: RecordFormat::Original, state: SpaceState::Partial, ..sample() };
     record.missing = MissingPages::default();
@@ -147,7 +147,8 @@ fn a_record_of_the_first_release_stays_one_until_it_is_upgraded() {
     let crash = read.crash.clone().unwrap();
     assert_eq!((crash.detail, crash.registers.len()), (0x9abc_def0, 0));
     assert_ne!(crash.name, Uuid::NIL);
-    // The next version of the same dump has the same name, an upgraded one has its fields.
+    // The next version of the same dump has the same name; an upgraded record has the extended
+    // fields.
     let next = decode(Record { sequence: 8, ..read.clone() }.encode()).unwrap();
     assert_eq!(next.crash.unwrap().name, crash.name);
     let upgraded = Record { format: RecordFormat::Extended, ..read };
@@ -186,7 +187,8 @@ fn only_an_extended_record_says_crashed() {
     assert_eq!(decode(extended.encode()).unwrap().state, SpaceState::Crashed);
 }
 
-/// Records as the first release encoded them, by their state: their first 508 bytes and the checksum; zeros between.
+/// Records as the first release encoded them, by state: their first 508 bytes and the checksum,
+/// with zeros between.
 const FIRST_RELEASE: &str = include_str!("first_release.txt");
 
 fn of_first_release(line: &str) -> (&str, [u8; 4096]) {

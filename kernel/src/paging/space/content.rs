@@ -1,4 +1,4 @@
-//! Which pages of a dump are final: the rule that bitmap and drain progress obey.
+//! Determines which pages of a dump are final: the rule for bitmap and drain progress.
 //!
 //! | bit | page below the progress | page not yet reached |
 //! |---|---|---|
@@ -10,26 +10,27 @@
 use super::missing::MissingPages;
 use crate::addr::PageIndex;
 
-/// What a dump knows of a page.
+/// State of a page in a dump.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
     /// The page's block holds it.
     Block,
     /// All zeros; the block is stale.
     Zero,
-    /// Not there.
+    /// The dump lacks the page.
     Missing,
 }
 
-/// Returns what the dump knows of page `index`; a bitmap that is too short has zeros behind its end.
+/// Returns the state of page `index` in the dump. A bitmap that is too short counts as continued by
+/// zeros.
 pub fn content_of(bitmap: &[u8], progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
     content_of_bit(has_bit(bitmap, index), progress, missing, index)
 }
 
-/// As [`content_of`], where the page's bit is known.
+/// Like [`content_of`], for a caller that has the page's bit.
 pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
     if missing.holds(index) {
-        // Whatever the bit says: the block was found wrong after it was set.
+        // Overrides the bit: the block was found wrong after the bit was set.
         Content::Missing
     } else if bit {
         Content::Block
@@ -40,13 +41,14 @@ pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: P
     }
 }
 
-/// Returns the bit of page `index`; beyond the end all are clear.
+/// Returns the bit of page `index`; clear beyond the end.
 pub fn has_bit(bitmap: &[u8], index: PageIndex) -> bool {
     let byte = bitmap.get(index.0 as usize / 8).copied().unwrap_or(0);
     byte >> (index.0 % 8) & 1 == 1
 }
 
-/// Returns how many pages from `index` on have the same bit, as far as whole bytes tell; at least 1.
+/// Returns how many pages from `index` on have the same bit, as far as whole equal bytes show; at
+/// least 1.
 pub fn alike_bits(bitmap: &[u8], index: PageIndex) -> u32 {
     let Some(bytes) = bitmap.get(index.0 as usize / 8..).filter(|_| index.0.is_multiple_of(8)) else { return 1 };
     match bytes.first() {

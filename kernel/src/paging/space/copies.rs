@@ -5,7 +5,8 @@
 //!   end - 4 KiB   B   odd sequence numbers
 //! ```
 //!
-//! So the next record always replaces the older copy, and nobody has to remember which that is.
+//! The next record always replaces the older copy, so the position follows from the sequence number
+//! alone.
 
 use super::codec::has_checksum;
 use super::layout::{RECORD_SIZE, usable};
@@ -13,12 +14,13 @@ use super::record::{Record, RecordError};
 use crate::block::SectorRange;
 use crate::block::request::SECTOR_SIZE;
 
-/// Bytes of both copies, the last of a device.
+/// Bytes of both copies: the last ones of a device.
 pub const TAIL_LEN: usize = 2 * RECORD_SIZE as usize;
 
-/// A record's sequence number: the epoch of its writer's claim above 32 bits that count on.
+/// A record's sequence number: the epoch of its writer's claim above a 32-bit counter.
 ///
-/// So a record that an earlier owner wrote, however late it lands, is never the newest. The parity says which copy it is.
+/// So a record of an earlier owner is never the newest, however late it lands. The parity selects
+/// the copy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Sequence(pub u64);
 
@@ -28,7 +30,7 @@ impl Sequence {
         self.0 >> 32
     }
 
-    /// Returns the next number for an owner of `epoch`; it goes to the other copy.
+    /// Returns the next number for an owner of `epoch`; it belongs to the other copy.
     #[must_use]
     pub const fn next(self, epoch: u64) -> Self {
         let next = self.0 + 1;
@@ -59,7 +61,7 @@ impl core::fmt::Display for Side {
 }
 
 impl Side {
-    /// Returns where the record with this sequence number lies.
+    /// Returns the copy for a record with this sequence number.
     pub const fn of(sequence: u64) -> Self {
         if sequence.is_multiple_of(2) { Self::A } else { Self::B }
     }
@@ -72,7 +74,8 @@ impl Side {
         }
     }
 
-    /// Returns its first byte on a device of `capacity` bytes, or `None` if that is too small for records.
+    /// Returns its first byte on a device of `capacity` bytes, or `None` if the device is too small
+    /// for records.
     pub const fn start(self, capacity: u64) -> Option<u64> {
         match usable(capacity).checked_sub(TAIL_LEN as u64) {
             Some(tail) => Some(tail + self.offset_in_tail() as u64),
@@ -97,17 +100,17 @@ impl Side {
         }
     }
 
-    /// Decodes the copy, if it is one that belongs here.
+    /// Decodes the copy, if its sequence number belongs on this side.
     fn decode(self, tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, RecordError> {
         let record = Record::decode(self.bytes(tail), capacity)?;
         if Self::of(record.sequence) == self { Ok(record) } else { Err(RecordError::Field("sequence")) }
     }
 }
 
-/// Why a device has no record that counts.
+/// Why a device has no usable record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CopiesError {
-    /// One copy at least was written by a newer program: what the other says is out of date.
+    /// At least one copy was written by a newer program, so the other one is out of date.
     Newer(RecordError),
     /// Neither copy is valid: the faults of A and B.
     Damaged([RecordError; 2]),
@@ -116,7 +119,7 @@ pub enum CopiesError {
 /// Decodes the newest valid record of a device of `capacity` bytes from its last 8 KiB.
 ///
 /// # Errors
-/// [`CopiesError`] where no copy counts.
+/// [`CopiesError`] if no copy is usable.
 pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, CopiesError> {
     match (Side::A.decode(tail, capacity), Side::B.decode(tail, capacity)) {
         (Ok(a), Ok(b)) => Ok(if a.sequence > b.sequence { a } else { b }),
@@ -129,16 +132,17 @@ pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, CopiesErro
     }
 }
 
-/// Judges a valid record beside a copy that is none.
+/// Judges a valid record next to an invalid copy.
 fn beside(record: Record, other: Side, error: RecordError, tail: &[u8; TAIL_LEN]) -> Result<Record, CopiesError> {
-    // A version that comes without the checksum that belongs to it is a damaged byte.
+    // A newer version with a wrong checksum is just a damaged byte.
     match error.is_newer() && has_checksum(other.bytes(tail)) {
         true => Err(CopiesError::Newer(error)),
         false => Ok(record),
     }
 }
 
-/// Returns the copy that is damaged beside a valid one: a write that was torn, or rot. A copy that was never written is not.
+/// Returns the copy that is damaged next to a valid one, by a torn write or by bit rot. A copy that
+/// was never written is not damaged.
 pub fn damaged_copy(tail: &[u8; TAIL_LEN], capacity: u64) -> Option<(Side, RecordError)> {
     let [a, b] = [Side::A, Side::B].map(|side| side.decode(tail, capacity).err());
     let (side, error) = match (a, b) {
@@ -206,7 +210,7 @@ pub(super) mod tests {
         assert!(matches!(faults, [RecordError::Checksum { .. }, RecordError::Magic]));
     }
 
-    /// Puts a record of version 2, or of version 1 with a feature bit that this program does not know.
+    /// Puts a record of version 2, or of version 1 with an unknown feature bit.
     fn put_newer(tail: &mut [u8; TAIL_LEN], sequence: u64, version: u8, features: u8) {
         let mut bytes = record(sequence).encode();
         (bytes[8], bytes[16]) = (version, features);

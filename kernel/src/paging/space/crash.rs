@@ -1,11 +1,11 @@
-//! The crash that a space keeps: why, when, in words, with which registers, and the name of its dump.
+//! The crash that a space records: reason, time, text, registers, and the name of its dump.
 
 use arrayvec::{ArrayString, ArrayVec};
 
 use super::raw::{REGISTERS_LEN, TEXT_LEN};
 use super::uuid::Uuid;
 
-/// Why the owner crashed. Unknown numbers stay what they are.
+/// Why the owner crashed. Unknown numbers are preserved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CrashReason(pub u32);
 
@@ -14,34 +14,34 @@ impl CrashReason {
     pub const NONE: Self = Self(0);
     /// A triple fault.
     pub const TRIPLE_FAULT: Self = Self(1);
-    /// The guest said so by pvpanic.
+    /// The guest reported it by pvpanic.
     pub const PVPANIC: Self = Self(2);
-    /// The guest stored a panic's log by ERST.
+    /// The guest stored a panic log by ERST.
     pub const ERST: Self = Self(3);
     /// An operator's command.
     pub const OPERATOR: Self = Self(4);
     /// A page could not be read back.
     pub const LOST_PAGE: Self = Self(5);
-    /// The processor refused to enter the guest.
+    /// The CPU refused to enter the guest (VM entry failed).
     pub const ENTRY_FAILED: Self = Self(6);
     /// A watchdog.
     pub const WATCHDOG: Self = Self(7);
     /// The CPU left the guest for a reason that the hypervisor does not handle.
     pub const UNKNOWN_EXIT: Self = Self(8);
-    /// An instruction at a device that the hypervisor does not emulate.
+    /// An instruction that accesses a device is not emulated by the hypervisor.
     pub const NOT_EMULATED: Self = Self(9);
-    /// Instructions were fetched from where no memory is.
+    /// Instructions were fetched from an address without memory.
     pub const EXECUTED_NOTHING: Self = Self(10);
-    /// Page tables or a stack lie where no memory is.
+    /// Page tables or a stack lie at an address without memory.
     pub const NO_MEMORY: Self = Self(11);
-    /// The paging device took no pages.
+    /// The paging device accepted no pages.
     pub const UNWRITABLE: Self = Self(12);
-    /// The guest switches tasks by the hardware.
+    /// The guest used a hardware task switch.
     pub const TASK_SWITCH: Self = Self(13);
-    /// The host's CPU has reported an error of the machine.
+    /// The host CPU has reported a machine check.
     pub const MACHINE_CHECK: Self = Self(14);
 
-    /// Every reason that has a number, with its word for people and events.
+    /// Every numbered reason, with its name for people and events.
     pub const ALL: [(Self, &'static str); 14] = [
         (Self::TRIPLE_FAULT, "triple fault"),
         (Self::PVPANIC, "pvpanic"),
@@ -59,46 +59,46 @@ impl CrashReason {
         (Self::MACHINE_CHECK, "machine check"),
     ];
 
-    /// Returns the word for people and events.
+    /// Returns the name for people and events.
     pub fn name(self) -> &'static str {
         let known = Self::ALL.into_iter().find(|(reason, _)| *reason == self);
         known.map_or(if self == Self::NONE { "none" } else { "other" }, |(_, name)| name)
     }
 }
 
-/// A crash in words: the guest's own if it said any, else the reason's. At most 128 bytes.
+/// Description of a crash: the guest's own if it gave one, else the reason's. At most 128 bytes.
 pub type CrashText = ArrayString<TEXT_LEN>;
 
-/// The crash that a dump is of.
+/// The crash that a dump belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Crash {
-    /// The dump's name, which no other dump ever has; of an [`super::RecordFormat::Original`] record it is
-    /// computed from what such a record says.
+    /// The dump's unique name. For an [`super::RecordFormat::Original`] record it is computed from
+    /// the record's fields.
     pub name: Uuid,
-    /// Why.
+    /// The reason.
     pub reason: CrashReason,
-    /// A number that belongs to the reason: a code or a guest address.
+    /// A number whose meaning depends on the reason: a code or a guest address.
     pub detail: u64,
-    /// When: nanoseconds since 1970.
+    /// Time of the crash, in nanoseconds since 1970.
     pub time_ns: u64,
-    /// In words.
+    /// The description.
     pub text: CrashText,
     /// The vCPU at the crash, as the notes `CORE` and `QEMU` of an ELF core.
     pub registers: ArrayVec<u8, REGISTERS_LEN>,
 }
 
-/// Why a dump is not whole. Unknown numbers stay what they are.
+/// Why a dump is not complete. Unknown numbers are preserved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PartialCause(pub u32);
 
 impl PartialCause {
-    /// It is whole, or no cause was recorded.
+    /// The dump is complete, or no cause was recorded.
     pub const NONE: Self = Self(0);
     /// The machine stopped before the drain had ended.
     pub const CUT_OFF: Self = Self(1);
     /// The disk refused a write for good.
     pub const WRITE_FAILED: Self = Self(2);
-    /// Blocks are unreadable or not what their checksums say.
+    /// Blocks are unreadable or do not match their checksums.
     pub const BAD_BLOCKS: Self = Self(3);
 
     /// Returns the words for people and events.

@@ -1,39 +1,42 @@
-//! What the owner of a space does with the claims that it reads after each of its beats: pure rules.
+//! How the owner of a space reacts to the claims that it reads after each of its beats: pure rules.
 //!
 //! ```text
-//!   write the own claim, one beat on ──> read both sectors   ┬─ the own claim, no higher epoch ──> Confirmed: the lease goes on
-//!             ^                                              ├─ a lower epoch, torn, nothing ────> Buried: a late write; once more
-//!             └──────────────────────────────────────────────┘
-//!                                                            └─ a higher epoch, or an equal one of another node ──> Ended
+//!   write own claim ──> read both sectors ┬─ own claim, no higher epoch ─> Confirmed
+//!         ^                               ├─ lower epoch, torn, empty ───> Buried: write again
+//!         └───────────────────────────────┤
+//!                                         └─ higher epoch, or equal of another node ──> Ended
 //! ```
 //!
-//! An owner begins on trial: until it has written both records with its epoch there is no trace of it but the claim, which a late write may
-//! bury. If that happens, or a beat is not confirmed while the one before still counts, it takes the space again from the start.
+//! An owner begins on trial. Until it has written both records with its epoch, its claim is the
+//! only trace of it, and a late write may bury the claim. If that happens, or if a beat is not
+//! confirmed before the last confirmation expires, the owner takes the space again from the start.
 //!
-//! The records count for that reason: with three nodes in turn, a late beat of the first may bury the claim of the third while the second wakes up. The
-//! third has written both records with its epoch before anything else, so the second sees that its time is over.
+//! The records are needed with three nodes in turn: a late beat of the first node may bury the
+//! claim of the third while the second wakes up. The third has written both records with its epoch
+//! before any other write, so the second sees that its ownership has ended.
 //!
-//! An owner whose lease is over looks before it beats: with three nodes in turn the claim of its successor may lie where it would write.
-//! The lease counts from the *submission* of the confirmed beat: a node that takes the space over has seen the claim unchanged for
+//! An owner whose lease has expired looks before it beats: with three nodes in turn its successor's
+//! claim may lie in the sector that it would write. The lease runs from the *submission* of the
+//! confirmed beat. A node that takes the space over has seen the claim unchanged for
 //! [`WATCH_NS`](super::claim::WATCH_NS), which is longer than the lease, however late a beat lands.
 
 use super::claim::{Claim, LEASE_NS, Mark};
 use super::taking::Look;
 use super::uuid::Uuid;
 
-/// What a beat has shown.
+/// Verdict on a beat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Held {
-    /// The space is still this node's, and its lease lasts until then.
+    /// This node still owns the space, with a lease until `lease_end_ns`.
     Confirmed {
         /// On this node's clock.
         lease_end_ns: u64,
     },
-    /// A late write of an earlier owner lies where the claim was: write it again.
+    /// A late write of an earlier owner has overwritten the claim: write the claim again.
     Buried,
     /// The trial has failed: take the space again.
     Again,
-    /// This node has taken it.
+    /// Another node has taken the space.
     Ended(Uuid),
 }
 
@@ -41,7 +44,7 @@ pub enum Held {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holding {
     claim: Claim,
-    /// What was confirmed last counts until then.
+    /// Time when the last confirmation expires.
     lease_end_ns: u64,
     standing: Standing,
 }
@@ -53,12 +56,14 @@ enum Standing {
 }
 
 impl Holding {
-    /// Begins with the claim that was taken, by a look that was submitted at `asked_ns`. The lease begins with the first beat.
+    /// Starts with the claim that was taken, after a look that was submitted at `asked_ns`. The
+    /// lease begins with the first confirmed beat.
     pub const fn new(claim: Claim, asked_ns: u64) -> Self {
         Self { claim, lease_end_ns: asked_ns.saturating_add(LEASE_NS), standing: Standing::OnTrial }
     }
 
-    /// Ends the trial when both records have been written; returns whether the lease has lasted until now.
+    /// Ends the trial, when both records have been written. Returns false, and stays on trial, if
+    /// the lease has expired by now.
     pub const fn found(&mut self, now_ns: u64) -> bool {
         let is_in_time = now_ns <= self.lease_end_ns;
         if is_in_time {
@@ -67,34 +72,36 @@ impl Holding {
         is_in_time
     }
 
-    /// Returns whether the space has to be taken again, because nothing was confirmed in time.
+    /// Returns whether the space has to be taken again, because no beat was confirmed in time.
     pub fn has_lapsed(&self, now_ns: u64) -> bool {
         self.standing == Standing::OnTrial && now_ns > self.lease_end_ns
     }
 
-    /// Returns when the lease ends; while on trial, when the trial does.
+    /// Returns when the lease ends; while on trial, when the trial ends.
     pub const fn lease_end_ns(&self) -> u64 {
         self.lease_end_ns
     }
 
-    /// Returns the claim as it was written last.
+    /// Returns the claim as last written.
     pub const fn claim(&self) -> Claim {
         self.claim
     }
 
-    /// Returns what the next beat writes.
+    /// Returns the claim that the next beat writes.
     pub const fn beat(&mut self) -> Claim {
         self.claim = self.claim.next_beat();
         self.claim
     }
 
-    /// Returns whether a look has to come before the next beat: nothing was confirmed for so long that another node may have taken the
-    /// space, and with three nodes in turn its claim may lie where the beat would be written.
+    /// Returns whether a look has to precede the next beat. After an expired lease another node may
+    /// have taken the space, and with three nodes in turn its claim may lie in the sector that the
+    /// beat would write.
     pub const fn looks_first(&self, now_ns: u64) -> bool {
         now_ns > self.lease_end_ns
     }
 
-    /// Judges that look: goes on with the beat where it is [`Held::Buried`] or [`Held::Confirmed`], which confirms nothing yet.
+    /// Judges that look: [`Held::Ended`], [`Held::Again`], or [`Held::Buried`], after which the
+    /// caller continues with the beat. Nothing is confirmed yet.
     pub fn looked_first(&self, look: &Look) -> Held {
         match self.successor(look) {
             Some(node) => Held::Ended(node),
@@ -103,7 +110,8 @@ impl Holding {
         }
     }
 
-    /// Judges a read that was submitted after the end of a beat's write, which was itself submitted at `written_ns`.
+    /// Judges a read that was submitted after a beat's write had completed. That write was
+    /// submitted at `written_ns`.
     pub fn looked(&mut self, look: &Look, written_ns: u64) -> Held {
         if let Some(node) = self.successor(look) {
             return Held::Ended(node);
@@ -118,7 +126,8 @@ impl Holding {
         if self.standing == Standing::OnTrial { Held::Again } else { Held::Buried }
     }
 
-    /// Returns the node that has the space by now, if that is another; [`Uuid::NIL`] where only a record shows it.
+    /// Returns another node that has taken the space, if any; [`Uuid::NIL`] if only a record shows
+    /// it.
     fn successor(&self, look: &Look) -> Option<Uuid> {
         let mine = self.claim;
         let ends = |mark: Mark| match mark {
@@ -162,7 +171,7 @@ mod tests {
         all
     }
 
-    /// Every pair of sectors against the three sentences of the rule, said in another way.
+    /// Every pair of sectors against the three cases of the rule, formulated independently.
     #[test]
     fn every_pair_of_marks_is_judged_by_the_rule() {
         let mut holding = founded(4);
@@ -191,7 +200,7 @@ mod tests {
         let late = Claim { node: OTHER, epoch: 4, beat: 900 };
         let beside = Claims::NONE.with(5, Mark::Claim(mine)).with(4, Mark::Claim(late));
         assert!(matches!(holding.looked(&look(beside, 5), 0), Held::Confirmed { .. }));
-        // A, B, A: the late beat has the sector of the owner of today.
+        // Owners A, B, A: the late beat has overwritten the sector of the current owner.
         let over = Claims::NONE.with(1, Mark::Claim(Claim { epoch: 3, ..late }));
         assert_eq!(holding.looked(&look(over, 0), 0), Held::Buried);
     }

@@ -1,4 +1,5 @@
-//! Where each part of a space lies: fixed by the capacity of the device and the number of pages.
+//! The position of each part of a space: determined by the device's capacity and the number of
+//! pages.
 //!
 //! Invariants: the parts follow each other without overlap, each aligned to 4 KiB, the blocks to 1 MiB; the last
 //! block ends before the claim and the records. All offsets are bytes from the start of the device.
@@ -10,7 +11,7 @@ use core::ops::Range;
 
 /// Bytes of one copy of the record.
 pub const RECORD_SIZE: u64 = 4096;
-/// Bytes behind the last block that belong to the claim and the two records.
+/// Bytes after the last block, for the claims and the two records.
 pub const TAIL: u64 = 3 * RECORD_SIZE;
 /// Alignment of the first block.
 pub const DATA_ALIGN: u64 = 1 << 20;
@@ -18,9 +19,10 @@ pub const DATA_ALIGN: u64 = 1 << 20;
 pub const MIN_HEADER_ROOM: u64 = 64 << 10;
 /// Room for the notes: registers of each vCPU, VMCOREINFO, device state when suspended.
 pub const NOTES_ROOM: u64 = 256 << 10;
-/// Room for program headers: 56 bytes for every second page, the worst that alternating runs can need.
+/// Room for program headers: 56 bytes for every second page, the worst case of alternating runs.
 const HEADER_BYTES_PER_PAGE: u64 = 28;
-/// Room for what there is once: ELF header, note segment, section header, one more segment at each range's end.
+/// Room for single items: ELF header, note segment, section header, one more segment at each
+/// range's end.
 const HEADER_SLACK: u64 = PAGE_SIZE;
 const SECTORS_PER_PAGE: u64 = PAGE_SIZE / SECTOR_SIZE;
 
@@ -39,9 +41,9 @@ impl Extent {
         self.start + self.len
     }
 
-    /// Returns the sectors of `len` bytes from `offset` on; both must be multiples of a sector.
+    /// Returns the sectors of `len` bytes at `offset`; both must be multiples of a sector.
     ///
-    /// Returns `None` where that is not inside this part.
+    /// Returns `None` if the range does not lie inside this part.
     pub const fn sectors(self, offset: u64, len: u64) -> Option<SectorRange> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len && offset.is_multiple_of(SECTOR_SIZE) && len.is_multiple_of(SECTOR_SIZE) => {
@@ -57,9 +59,9 @@ impl Extent {
 pub enum LayoutError {
     /// No pages.
     Empty,
-    /// The device is smaller than this.
+    /// The device has fewer bytes than needed.
     TooSmall {
-        /// Bytes that the pages and what describes them need.
+        /// Bytes needed for the pages and their metadata.
         needed: u64,
     },
 }
@@ -78,7 +80,7 @@ impl Layout {
     /// Lays out a space for `pages` pages on a device of `capacity` bytes.
     ///
     /// # Errors
-    /// [`LayoutError`] says how many bytes it would take.
+    /// [`LayoutError`] with the number of bytes needed.
     pub const fn for_pages(capacity: u64, pages: u32) -> Result<Self, LayoutError> {
         if pages == 0 {
             return Err(LayoutError::Empty);
@@ -91,7 +93,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The layout depends on the capacity only in that it must fit.
+    /// Computes the layout. It does not depend on the capacity, which only has to be large enough.
     const fn of(pages: u32) -> Self {
         let n = pages as u64;
         let room = (n * HEADER_BYTES_PER_PAGE + HEADER_SLACK).next_multiple_of(PAGE_SIZE);
@@ -133,7 +135,7 @@ impl Layout {
         Extent { start: self.bitmap_start, len: self.checksums_start - self.bitmap_start }
     }
 
-    /// Returns the bytes of the bitmap that have bits, in whole sectors.
+    /// Returns the size of the bitmap's used part, in whole sectors.
     pub const fn bitmap_bytes(&self) -> usize {
         (self.pages.div_ceil(8) as usize).next_multiple_of(SECTOR_SIZE as usize)
     }
@@ -143,7 +145,8 @@ impl Layout {
         Extent { start: self.checksums_start, len: (self.pages as u64 * 4).next_multiple_of(PAGE_SIZE) }
     }
 
-    /// Returns the checksums of some pages: their first is that of a sector, so a multiple of 128.
+    /// Returns the checksums of a range of pages. The first must be a multiple of 128, so that its
+    /// checksum begins a sector.
     pub const fn checksums_of(&self, pages: Range<u32>) -> Extent {
         let all = self.checksums();
         let (start, end) = (pages.start as u64 * 4, (pages.end as u64 * 4).next_multiple_of(SECTOR_SIZE));
@@ -165,7 +168,7 @@ impl Layout {
     }
 }
 
-/// Returns the bytes of a device that a space uses: whole pages.
+/// Returns the bytes of a device that a space uses: whole pages only.
 pub const fn usable(capacity: u64) -> u64 {
     capacity - capacity % PAGE_SIZE
 }

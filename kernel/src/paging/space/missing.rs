@@ -1,8 +1,9 @@
-//! Pages below the drain's progress that are missing from a dump: their blocks are unreadable or wrong.
+//! Pages below the drain's progress that a dump lacks, because their blocks are unreadable or
+//! wrong.
 //!
-//! The bitmap cannot say so: below the progress a page without its bit is zero. So the record lists such pages as
-//! ranges, ascending and apart. Where they are too many for it, the list ends, and the progress with it:
-//! beyond the progress a page without its bit is missing anyway.
+//! The bitmap cannot express that: below the progress a page without its bit is zero. So the record
+//! lists such pages as ascending, disjoint ranges. When the list is full, the progress stays at the
+//! first page that does not fit: beyond the progress a page without its bit is missing anyway.
 //!
 //! ```text
 //!   missing    m m         m           too many from here on
@@ -14,12 +15,12 @@ use arrayvec::ArrayVec;
 use super::raw::MAX_MISSING;
 use crate::addr::PageIndex;
 
-/// Neighbouring pages that are missing.
+/// A run of missing pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MissingRange {
     /// The first page.
     pub first: u32,
-    /// Pages, at least one.
+    /// Number of pages, at least one.
     pub count: u32,
 }
 
@@ -45,33 +46,34 @@ impl MissingPages {
         &self.ranges
     }
 
-    /// Returns whether there are none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// Returns how many pages they are.
+    /// Returns the number of missing pages.
     pub fn count(&self) -> u32 {
         self.ranges.iter().map(|range| range.count).sum()
     }
 
-    /// Returns whether page `index` is one of them.
+    /// Returns whether page `index` is missing.
     pub fn holds(&self, index: PageIndex) -> bool {
         let behind = self.ranges.partition_point(|range| range.first <= index.0);
         behind.checked_sub(1).is_some_and(|at| index.0 < self.ranges[at].end())
     }
 
-    /// Returns how many pages from `index` on are all in the list, or all not.
+    /// Returns how many pages from `index` on are all in the list, or all not in it.
     pub fn alike(&self, index: PageIndex) -> u32 {
         let next = self.ranges.iter().find(|range| range.end() > index.0);
         let Some(range) = next else { return u32::MAX };
         if range.first <= index.0 { range.end() - index.0 } else { range.first - index.0 }
     }
 
-    /// Adds a range that begins where the last one ends or later; an empty one changes nothing.
+    /// Adds a range, which must not begin before the end of the last one; an empty range changes
+    /// nothing.
     ///
     /// # Errors
-    /// [`MissingFullError`] with the first page that is not in the list.
+    /// [`MissingFullError`] with the first page that does not fit.
     pub fn push(&mut self, range: MissingRange) -> Result<(), MissingFullError> {
         if range.count == 0 {
             return Ok(());
@@ -85,7 +87,8 @@ impl MissingPages {
         self.ranges.try_push(range).map_err(|_| MissingFullError(PageIndex(range.first)))
     }
 
-    /// Takes ranges as a record has them; `None` unless they ascend, lie apart and end at `pages` at the latest.
+    /// Makes the list from a record's ranges; `None` unless they ascend, do not overlap, and end at
+    /// or before `pages`.
     pub(super) fn from_ranges(ranges: impl Iterator<Item = MissingRange>, pages: u32) -> Option<Self> {
         let (mut list, mut next) = (Self::default(), 0);
         for range in ranges {

@@ -1,7 +1,8 @@
 //! Paging spaces: the room on a disk that holds one incarnation's pages, and becomes its dump.
 //!
-//! A space is direct-mapped: RAM page `n` has block `data_start + n`. Nothing else is needed to find a page, and
-//! the blocks in their order *are* the body of an ELF core; only its header is written when the owner crashes.
+//! A space is direct-mapped: RAM page `n` has block `data_start + n`. No other lookup is needed to
+//! find a page, and the blocks in their order *are* the body of an ELF core. Only its header is
+//! written when the owner crashes.
 //!
 //! ```text
 //!  0            ELF header, program headers            28 bytes a page, at least 64 KiB
@@ -13,24 +14,25 @@
 //!  end - 8 KiB  record A, record B                     4 KiB each, written in turn
 //! ```
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
-//! | [`area`] | where on its disk a space lies: the whole, or a GPT partition |
-//! | [`layout`] | where each part lies, from the capacity and the number of pages |
+//! | [`area`] | the area of a space on its disk: the whole disk, or a GPT partition |
+//! | [`layout`] | the position of each part, from the capacity and the number of pages |
 //! | [`state`] | the states and the one table of legal transitions |
-//! | [`record`], [`raw`] | the record as a typed value, and its 4,096 bytes; `codec` goes from one to the other and judges |
-//! | [`crash`], [`missing`] | the crash that a dump is of, and the pages that it lacks |
-//! | [`copies`] | copies A and B: the newest valid one, and where the next goes |
-//! | [`claim`] | which node runs on a space now |
-//! | [`taking`], [`holding`] | how a start takes a space, and what its owner does with what it reads |
-//! | [`succession`] | late writes of an earlier owner, beside claims, records and blocks |
-//! | [`mod@classify`], [`places`] | what a device holds, from the bytes at both ends, and where else foreign data may lie |
+//! | [`record`], [`raw`] | the record as a typed value and as 4,096 bytes; `codec` converts |
+//! | [`crash`], [`missing`] | the crash that a dump belongs to, and the pages that the dump lacks |
+//! | [`copies`] | copies A and B: the newest valid one, and the position of the next |
+//! | [`claim`] | the node that uses a space now |
+//! | [`taking`], [`holding`] | how a start takes a space, and how its owner keeps it |
+//! | [`succession`] | late writes of an earlier owner, besides claims, records and blocks |
+//! | [`mod@classify`], [`places`] | a device's content by its ends; other places to check |
 //! | [`content`] | which pages of a dump are final, from bitmap and drain progress |
-//! | [`selector`] | which dump a command means |
-//! | [`recovery`] | what to do with each space that a start finds |
+//! | [`selector`] | how a command selects a dump |
+//! | [`recovery`] | what a start does with each space that it finds |
 //!
-//! All of it is pure and shared with the host command; who reads and writes the bytes is `node::spaces` there and a file here.
-//! `docs/on-disk-format.md` describes every byte.
+//! All of it is pure and shared with the host command. The bytes are read and written by
+//! `node::spaces` in the kernel, and in a file by the host command. `docs/on-disk-format.md`
+//! describes every byte.
 
 pub mod area;
 pub mod claim;

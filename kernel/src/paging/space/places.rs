@@ -1,17 +1,19 @@
-//! Where foreign data may lie on a disk whose both ends are zeros: such a disk is formatted only if these places are zeros too.
+//! Places where foreign data may lie on a disk whose ends are zeros. Such a disk is formatted only
+//! if these places are zeros too.
 //!
 //! ```text
-//!   0        256 KiB    ...  sample  ...  sample  ...  known places  ...   end - 1 MiB            end - 12 KiB
-//!   [ whole ]                4 KiB each, 128 in all                        [ whole              ][ claims ][ records ]
+//!   0        256 KiB  ...  sample  ...  known places  ...  end - 1 MiB          end - 12 KiB
+//!   [ whole ]              4 KiB each, 128 samples         [ whole             ][claims][records]
 //! ```
 //!
-//! The ends hold most tables: partition tables and their backups, RAID superblocks (64 KiB and 8 KiB before the end), labels of ZFS. What lies only
-//! between two samples is not found: an explicit look at every byte would take as long as the disk is large.
+//! The ends hold most tables: partition tables and their backups, RAID superblocks (64 KiB and 8
+//! KiB before the end), ZFS labels. Data that lies only between two samples is not found: reading
+//! every byte would take time in proportion to the disk's size.
 
 use super::claim::{CLAIM_LEN, Claim, Mark};
 use super::layout::usable;
 
-/// Bytes from the start of a disk that are looked at.
+/// Bytes that are read at the start of a disk.
 const FRONT: u64 = 256 << 10;
 /// Bytes at its end.
 const BACK: u64 = 1 << 20;
@@ -30,7 +32,8 @@ pub struct ProbePlace {
     pub len: u64,
 }
 
-/// Returns the places to look at on a space of `capacity` bytes, its claims included and its records not.
+/// Returns the places to read on a space of `capacity` bytes, including its claims but not its
+/// records.
 pub fn places(capacity: u64) -> impl Iterator<Item = ProbePlace> {
     let end = usable(capacity).saturating_sub(2 * SAMPLE);
     let front = ProbePlace { start: 0, len: FRONT.min(end) };
@@ -43,7 +46,8 @@ pub fn places(capacity: u64) -> impl Iterator<Item = ProbePlace> {
     [front, back].into_iter().filter(|place| place.len > 0).chain(inner)
 }
 
-/// Returns the first byte of `bytes`, which lie at `start` on a space of `capacity` bytes, that shows foreign data.
+/// Returns the position of the first byte of foreign data in `bytes`, which lie at `start` on a
+/// space of `capacity` bytes.
 pub fn first_foreign(start: u64, bytes: &[u8], capacity: u64) -> Option<u64> {
     let is_claim = |at: u64| claims_offset(at, capacity).is_some();
     bytes.chunks(CLAIM_LEN).zip((start..).step_by(CLAIM_LEN)).find_map(|(sector, at)| {
@@ -52,13 +56,14 @@ pub fn first_foreign(start: u64, bytes: &[u8], capacity: u64) -> Option<u64> {
     })
 }
 
-/// Returns where in the page of the claims a sector lies that may hold one.
+/// Returns the offset in the claims' page of a sector at `at` that may hold a claim.
 fn claims_offset(at: u64, capacity: u64) -> Option<usize> {
     let offset = at.checked_sub(Claim::start(capacity)?)?;
     [0, 1].map(Claim::offset).into_iter().find(|&sector| sector as u64 == offset)
 }
 
-/// Returns whether a sector is a claim, or one that was torn: this hypervisor's own, also on a disk that is not formatted yet.
+/// Returns whether a sector is empty, a claim, or a torn claim: these are this hypervisor's own,
+/// even on a disk that is not formatted yet.
 fn may_be_claim(sector: &[u8]) -> bool {
     let Some(bytes) = sector.first_chunk() else { return false };
     match Mark::decode(bytes) {

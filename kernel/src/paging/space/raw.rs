@@ -1,7 +1,7 @@
 //! The 4,096 bytes of a record, field by field. `docs/on-disk-format.md` has the same table.
 //!
-//! All numbers are little-endian, every type has alignment 1, so there is no padding and no byte order to forget.
-//! Nothing here judges a value: [`super::record`] does.
+//! All numbers are little-endian, and every type has alignment 1. So there is no padding, and no
+//! byte order depends on the host. Values are not checked here but in [`super::record`].
 
 use core::mem::{offset_of, size_of};
 
@@ -92,7 +92,7 @@ pub struct RawRecord {
 
     // With `FEATURE_EXTENDED` only.
     pub dump_uuid: [u8; 16],
-    /// `crash_detail` whole; that one has its lower half.
+    /// The whole `crash_detail`, whose own field holds the lower half.
     pub crash_detail_64: U64,
     pub partial_cause: U32,
     pub registers_len: U32,
@@ -141,7 +141,7 @@ impl RawRecord {
     }
 }
 
-/// Writes `text` zero-padded into `field`, cut at the last whole character that fits.
+/// Writes `text` zero-padded into `field`, truncated at a character boundary.
 pub fn put_text<const N: usize>(field: &mut [u8; N], text: &str) {
     let mut len = text.len().min(N);
     while !text.is_char_boundary(len) {
@@ -151,7 +151,7 @@ pub fn put_text<const N: usize>(field: &mut [u8; N], text: &str) {
     field[..len].copy_from_slice(&text.as_bytes()[..len]);
 }
 
-/// Reads a zero-padded text; `None` if it is not UTF-8 or has bytes behind its end.
+/// Reads a zero-padded text; `None` if it is not UTF-8 or has nonzero bytes after its end.
 pub fn get_text(field: &[u8]) -> Option<&str> {
     let len = field.iter().position(|b| *b == 0).unwrap_or(field.len());
     let (text, padding) = field.split_at(len);

@@ -1,8 +1,8 @@
-//! The record as a typed value: whose space this is, what it holds, and how far a drain has come.
+//! The record as a typed value: owner and contents of the space, and the progress of a drain.
 //!
-//! Decoding (`codec`) checks everything once and names what is wrong; whoever holds a [`Record`] can trust it. Invariants: the
-//! layout fits the capacity, the ranges add up to the layout's pages, the progress is not beyond them, and a space
-//! in use has an owner's extent.
+//! Decoding (`codec`) checks every field once and names the fault, so a [`Record`] can be trusted.
+//! Invariants: the layout fits the capacity, the ranges add up to the layout's pages, the progress
+//! does not exceed them, and a space in use has contents.
 
 use arrayvec::{ArrayString, ArrayVec};
 
@@ -15,16 +15,16 @@ use super::uuid::Uuid;
 use crate::addr::{Gfn, PageIndex};
 use crate::mm::layout::{RamLayout, RamRange};
 
-/// Whether the blocks still hold what somebody wrote.
+/// Whether the blocks still hold old data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Residue {
-    /// They read as zeros or as nobody's data.
+    /// They read as zeros, or hold no partition's data.
     Clean,
-    /// They hold the last owner's pages: nobody else may have the space before it is scrubbed.
+    /// They hold the last owner's pages. Another owner may use the space only after it is scrubbed.
     Stale,
 }
 
-/// Whose space it is, or, while it is free and stale, was.
+/// The owner of a space; for a free and stale space, the last owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owner {
     /// The partition's name.
@@ -40,7 +40,7 @@ pub struct Owner {
 /// The RAM whose pages the blocks hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Contents {
-    /// Where the parts of the space lie.
+    /// Positions of the parts of the space.
     pub layout: Layout,
     /// The RAM ranges, ascending; page indexes are counted without holes.
     pub ranges: ArrayVec<RamRange, MAX_RANGES>,
@@ -50,7 +50,7 @@ impl Contents {
     /// Describes the RAM of `ram` in a space on a device of `capacity` bytes.
     ///
     /// # Errors
-    /// [`LayoutError`] where it does not fit.
+    /// [`LayoutError`] if it does not fit.
     pub fn new(capacity: u64, ram: &RamLayout) -> Result<Self, LayoutError> {
         let layout = Layout::for_pages(capacity, ram.pages())?;
         Ok(Self { layout, ranges: ram.ranges().collect() })
@@ -61,7 +61,8 @@ impl Contents {
         self.place_of(index).map(|(gfn, _)| gfn)
     }
 
-    /// Returns the guest page of RAM page `index`, and how many pages there are from it to the end of its range.
+    /// Returns the guest page of RAM page `index`, and the number of pages from it to the end of
+    /// its range.
     pub fn place_of(&self, index: PageIndex) -> Option<(Gfn, u32)> {
         let range = self.ranges.iter().rev().find(|r| r.index <= index.0)?;
         let offset = u64::from(index.0 - range.index);
@@ -70,7 +71,7 @@ impl Contents {
     }
 }
 
-/// How far a drain has come, and the extent of what describes the dump.
+/// Progress of a drain, and the size of the dump's metadata.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Drain {
     /// Every page below this is final: it has its bit in the bitmap or is zero.
@@ -81,73 +82,75 @@ pub struct Drain {
     pub notes_len: u32,
 }
 
-/// Which fields the record has on disk.
+/// The set of fields that the record has on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordFormat {
-    /// Those below byte 508, as the first release wrote them. Such a space is upgraded when it is activated.
+    /// Those below byte 508, as the first release wrote them. The space is upgraded at its next
+    /// activation.
     Original,
     /// All; announced by bit 0 of `features_required`.
     Extended,
 }
 
-/// What a space says of itself.
+/// The record of a space.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// Which fields the record has on disk.
+    /// The set of fields that the record has on disk.
     pub format: RecordFormat,
     /// Bytes of the device when it was formatted, whole pages only.
     pub capacity: u64,
     /// The space's name.
     pub space: Uuid,
-    /// Number of this version of the record; the newer of the two copies counts.
+    /// Number of this version of the record; the higher of the two copies counts.
     pub sequence: u64,
-    /// What it is used for.
+    /// State of the space.
     pub state: SpaceState,
-    /// Whether old blocks lie in it.
+    /// Whether the blocks hold old data.
     pub residue: Residue,
-    /// Whose it is.
+    /// Its owner.
     pub owner: Option<Owner>,
-    /// What it holds; none in a free space.
+    /// Its contents; `None` in a free and clean space.
     pub contents: Option<Contents>,
-    /// How far a drain has come.
+    /// Progress of a drain.
     pub drain: Drain,
     /// Pages below the progress that are missing; none in an [`RecordFormat::Original`] record.
     pub missing: MissingPages,
-    /// Why the dump is not whole.
+    /// Why the dump is not complete.
     pub partial_cause: PartialCause,
-    /// The crash, once there was one.
+    /// The crash, if there was one.
     pub crash: Option<Crash>,
 }
 
-/// What is wrong with a record.
+/// Fault of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordError {
     /// No magic at the start: no record at all.
     Magic,
     /// Another version of the format.
     Version(u32),
-    /// The checksum is not that of the bytes.
+    /// The checksum does not match the bytes.
     Checksum {
-        /// In the record.
+        /// The checksum in the record.
         stored: u32,
-        /// Of its bytes.
+        /// The checksum of its bytes.
         computed: u32,
     },
     /// Feature bits that this reader does not know.
     Features(u64),
     /// The named field has an impossible value.
     Field(&'static str),
-    /// The device has not the size that the record was written for.
+    /// The device's size differs from the one in the record.
     Capacity {
-        /// In the record.
+        /// The size in the record.
         recorded: u64,
-        /// Of the device.
+        /// The size of the device.
         actual: u64,
     },
 }
 
 impl RecordError {
-    /// Returns whether the record is sound as far as this program can tell, and a newer program's.
+    /// Returns whether the record is a newer program's and otherwise sound as far as this program
+    /// can tell.
     pub const fn is_newer(self) -> bool {
         matches!(self, Self::Features(_)) || matches!(self, Self::Version(version) if version > VERSION)
     }
@@ -172,7 +175,7 @@ impl core::fmt::Display for RecordError {
 }
 
 impl Record {
-    /// Makes the record of a space that nobody owns yet.
+    /// Makes the record of a space that never had an owner.
     pub fn free(capacity: u64, space: Uuid, residue: Residue) -> Self {
         Self {
             format: RecordFormat::Extended,
@@ -190,13 +193,13 @@ impl Record {
         }
     }
 
-    /// Forgets owner, contents and dump, as a space does that becomes free and clean.
+    /// Clears owner, contents and dump, for a space that becomes free and clean.
     pub fn clear(&mut self) {
         (self.owner, self.contents) = (None, None);
         self.forget_dump();
     }
 
-    /// Forgets the crash, and how far its drain came.
+    /// Clears the crash and the progress of its drain.
     pub fn forget_dump(&mut self) {
         self.drain = Drain::default();
         self.missing = MissingPages::default();

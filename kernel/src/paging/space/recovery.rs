@@ -1,39 +1,39 @@
-//! What a start does with each device it finds: nothing that loses a dump or somebody's data.
+//! Decides what a start does with each device it finds. No decision loses a dump or foreign data.
 //!
-//! | found | then |
+//! | device | decision |
 //! |---|---|
 //! | blank | format |
 //! | foreign, damaged, a newer program's | leave alone; only an explicit format changes it |
 //! | FREE | use |
-//! | ACTIVE | its owner is gone with the machine: FREE, blocks stale |
+//! | ACTIVE | its owner ended with the last run: FREE, blocks stale |
 //! | CRASHED | keep until released: the crash's record is all there is |
-//! | DRAINING | header up to date from bitmap and progress, then PARTIAL |
+//! | DRAINING | update the header from bitmap and progress, then PARTIAL |
 //! | COMPLETE, PARTIAL | keep until released |
-//! | RELEASING | go on scrubbing, then FREE |
+//! | RELEASING | continue scrubbing, then FREE |
 //! | SUSPENDED, SEALED | leave alone (reserved) |
 
 use super::classify::Class;
 use super::record::{Record, Residue};
 use super::state::SpaceState;
 
-/// What to do with a device.
-// As `Class`.
+/// Decision about a device.
+// For the same reason as at `Class`.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Recovery {
-    /// Make a space of it.
+    /// Format it as a space.
     Format,
     /// Leave it alone.
     Leave,
-    /// It is free as it is.
+    /// Use it: it is free.
     Use,
     /// Write this record: the owner is gone.
     Reclaim(Record),
-    /// Bring the ELF header up to date, then write PARTIAL.
+    /// Update the ELF header, then write PARTIAL.
     Finish,
     /// A dump: keep it.
     Keep,
-    /// Go on scrubbing.
+    /// Continue scrubbing.
     Scrub,
 }
 
@@ -54,9 +54,10 @@ pub fn recovery(class: &Class) -> Recovery {
     }
 }
 
-/// Returns the record that follows when the owner of an ACTIVE space is gone.
+/// Returns the next record of an ACTIVE space whose owner is gone.
 ///
-/// The owner's name stays: as long as its blocks lie there nobody else gets the space unscrubbed.
+/// The owner's name stays: while its blocks are there, no other partition gets the space
+/// unscrubbed.
 fn reclaimed(record: &Record) -> Record {
     let mut free = record.clone();
     free.sequence += 1;

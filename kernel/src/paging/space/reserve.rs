@@ -1,14 +1,16 @@
-//! Which free spaces are kept for partitions that have fewer than their own: one for an incarnation, and where a crash leaves a dump
-//! and a restart follows, one for the next.
+//! Decides which free spaces are kept for partitions that have fewer than they are entitled to. A
+//! partition is entitled to one space for its incarnation, and to another for the next one if a
+//! crash leaves a dump and is followed by a restart.
 //!
-//! A partition that has fewer takes any free space that fits. Another takes one only if what stays free is enough for what the others
-//! lack, so a partition that crashes again and again waits for the spaces of its own dumps, and no other waits for it.
-//! The rule holds where there are as many fitting spaces as all partitions' own.
+//! A partition that has fewer takes any free space that fits. Another partition takes one only if
+//! the remaining free spaces are enough for those that lack some. So a partition that crashes
+//! repeatedly waits for the spaces of its own dumps, and no other partition waits for it. The rule
+//! holds only if there are as many fitting spaces as all partitions are entitled to.
 
 use crate::config::{DumpPolicy, Partition, Restart};
 use alloc::vec::Vec;
 
-/// Returns how many spaces are a partition's own.
+/// Returns how many spaces a partition is entitled to.
 pub const fn own_spaces(partition: &Partition) -> usize {
     match (partition.dump, partition.restart) {
         (DumpPolicy::Off, _) | (_, Restart::Never) => 1,
@@ -16,23 +18,24 @@ pub const fn own_spaces(partition: &Partition) -> usize {
     }
 }
 
-/// What a partition needs of spaces.
+/// A partition's need of spaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpaceNeed {
     /// Pages of its memory.
     pub pages: u32,
-    /// How many spaces of this size.
+    /// Number of spaces of this size.
     pub count: usize,
 }
 
-/// Returns whether spaces of so many pages can meet all needs at once, each with spaces of its own.
+/// Returns whether spaces of the given page counts can meet all needs at once, without sharing.
 ///
-/// The largest first: if each fits the space that is as far down the list, they fit together.
+/// Both lists are compared in descending order: if each need fits the space of the same rank, all
+/// fit together.
 pub fn meets(needs: &[SpaceNeed], spaces: &[u32]) -> bool {
     shortfall(needs, spaces).is_none()
 }
 
-/// Returns the pages of the largest memory for which there is no space of its own.
+/// Returns the pages of the largest memory that gets no space.
 pub fn shortfall(needs: &[SpaceNeed], spaces: &[u32]) -> Option<u32> {
     let mut wanted: Vec<u32> = needs.iter().flat_map(|need| core::iter::repeat_n(need.pages, need.count)).collect();
     let mut spaces = spaces.to_vec();

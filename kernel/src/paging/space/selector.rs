@@ -1,36 +1,38 @@
-//! How people and programs point at a dump: by its name, or the beginning of it, or by its incarnation.
+//! How people and programs select a dump: by its name, by a prefix of the name, or by its
+//! incarnation.
 //!
 //! ```text
-//!   3f2a90c1            at least eight digits: the beginning of a name
+//!   3f2a90c1            at least eight digits: prefix of a name
 //!   3f2a90c1-77b0-…     a whole name
 //!   2                   fewer digits: an incarnation
 //! ```
 //!
-//! Incarnations begin at 1 at every start, so several dumps may have the same; names are never used twice.
+//! Incarnations begin at 1 at every start, so several dumps may have the same one. Names are never
+//! reused.
 
 use super::uuid::Uuid;
 
-/// Digits that a name's beginning has at least.
+/// Least number of digits of a name's prefix.
 pub const LEAST_DIGITS: u32 = 8;
-/// Digits of a whole name.
+/// Number of digits of a whole name.
 const ALL_DIGITS: u32 = 32;
 
-/// Which dumps are meant.
+/// The selected dumps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DumpSelector {
-    /// Those whose names begin with these digits: in the upper bits of `bits`.
+    /// Dumps whose names begin with these digits, stored in the upper bits of `bits`.
     Name {
-        /// The digits, and zeros behind them.
+        /// The digits, followed by zeros.
         bits: u128,
-        /// How many.
+        /// Number of digits.
         digits: u32,
     },
-    /// Those of this incarnation.
+    /// Dumps of this incarnation.
     Incarnation(u64),
 }
 
 impl DumpSelector {
-    /// Reads what was typed; `None` if it is neither.
+    /// Parses a selector; `None` if the text is none.
     pub fn parse(text: &str) -> Option<Self> {
         let (mut bits, mut digits) = (0_u128, 0);
         for byte in text.bytes().filter(|byte| *byte != b'-') {
@@ -44,7 +46,7 @@ impl DumpSelector {
         text.parse().ok().map(Self::Incarnation)
     }
 
-    /// Returns whether a dump of this name and incarnation is meant.
+    /// Returns whether a dump of this name and incarnation is selected.
     pub const fn selects(self, name: Uuid, incarnation: u64) -> bool {
         match self {
             Self::Name { bits, digits } => (u128::from_be_bytes(name.0) ^ bits) >> (4 * (ALL_DIGITS - digits)) == 0,

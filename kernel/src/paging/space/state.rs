@@ -1,4 +1,4 @@
-//! The states of a space, and the one table that says which may follow which.
+//! The states of a space, and the one table of legal transitions.
 //!
 //! ```text
 //!            activate            crash          described             sealed
@@ -11,27 +11,28 @@
 //!    └─────────────────────── scrubbed ───────────────────────────────────────────────────┘
 //! ```
 
-/// What a space is used for. The numbers are the ones on disk.
+/// State of a space. The numbers are the ones on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum SpaceState {
-    /// Nobody's.
+    /// Without an owner.
     Free = 1,
-    /// Pages of a running incarnation.
+    /// Holds pages of a running incarnation.
     Active = 2,
-    /// A crashed incarnation's pages are on their way.
+    /// A crashed incarnation's pages are being written.
     Draining = 3,
-    /// A whole dump.
+    /// A complete dump.
     Complete = 4,
-    /// A dump of what was final.
+    /// A dump of the pages that were final.
     Partial = 5,
-    /// Given back; being scrubbed.
+    /// Released; being scrubbed.
     Releasing = 6,
     /// Reserved: a suspended partition.
     Suspended = 7,
     /// Reserved: a sealed generation of a segment.
     Sealed = 8,
-    /// The owner has crashed; nothing about its pages is written yet, and the bitmap means nothing.
+    /// The owner has crashed. No metadata of its pages is written yet, and the bitmap is
+    /// meaningless.
     Crashed = 9,
 }
 
@@ -45,9 +46,9 @@ const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
     (Active, Crashed),
     (Crashed, Draining),
     (Crashed, Releasing),
-    (Active, Draining), // by the first release, which knew no CRASHED
+    (Active, Draining), // by the first release, which had no CRASHED
     (Active, Releasing),
-    (Active, Free), // found at a start: nobody runs in it
+    (Active, Free), // found at a start: no owner is left
     (Draining, Complete),
     (Draining, Partial),
     (Complete, Releasing),
@@ -64,22 +65,24 @@ impl SpaceState {
         Self::ALL.into_iter().find(|state| *state as u32 == number)
     }
 
-    /// Returns whether `next` may follow. A record may be rewritten within DRAINING and RELEASING (progress).
+    /// Returns whether `next` may follow. Within DRAINING and RELEASING a record may be rewritten
+    /// (progress).
     pub fn may_become(self, next: Self) -> bool {
         (self == next && matches!(self, Draining | Releasing)) || TRANSITIONS.contains(&(self, next))
     }
 
-    /// Returns whether the space holds a dump, or at least the record of a crash: only a release may end that.
+    /// Returns whether the space holds a dump, or at least the record of a crash. Only a release
+    /// may end that.
     pub const fn holds_dump(self) -> bool {
         matches!(self, Crashed | Draining | Complete | Partial)
     }
 
-    /// Returns whether bitmap and checksums say what the blocks hold.
+    /// Returns whether bitmap and checksums describe the blocks.
     pub const fn describes_pages(self) -> bool {
         matches!(self, Draining | Complete | Partial)
     }
 
-    /// Returns the word for people and events.
+    /// Returns the name for people and events.
     pub const fn name(self) -> &'static str {
         match self {
             Free => "free",

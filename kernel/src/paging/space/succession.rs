@@ -1,30 +1,32 @@
-//! What an owner owes to the way in which it came by a space: pure rules.
+//! Duties of an owner that depend on how it came by a space: pure rules.
 //!
 //! ```text
-//!   claims of no other node, or all released ──> Orderly: all that was ever submitted is on the disk
-//!   a claim that was watched, a torn one ──────> Disorderly: requests of an earlier owner may still be on their way
+//!   claims of no other node, or all released ──> Orderly: all submitted requests have landed
+//!   a claim that was watched, a torn one ──────> Disorderly: an earlier owner's may be in flight
 //! ```
 //!
-//! A page that lands late has the wrong checksum, claims and records have epochs. What surrounds the blocks has neither: the ELF header's
-//! first page (zeros while the space is in use), and header, notes, bitmap and checksums of a dump. After a disorderly succession the
-//! owner reads them again for [`LATE_NS`], and writes what is not as it left it.
+//! A page that lands late has the wrong checksum, and claims and records have epochs. The
+//! surroundings of the blocks have neither: the ELF header's first page (zeros while the space is
+//! in use), and header, notes, bitmap and checksums of a dump. So after a disorderly succession the
+//! owner reads them again for [`LATE_NS`], and rewrites those that differ.
 
 use super::claim::{Claims, Mark};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 
-/// How long after a take-over late writes are looked for: four times as long as a driver waits for an answer.
+/// How long after a take-over late writes are looked for: four times a driver's request time-out.
 pub const LATE_NS: u64 = 120_000_000_000;
-/// Time between two looks; a longer look is followed by nine times its own length, so that a large dump leaves its disk nine tenths.
+/// Least pause between two looks. After a longer look the pause is nine times its length, so that
+/// the looks at a large dump use at most a tenth of the disk's time.
 pub const LOOK_NS: u64 = 1_000_000_000;
 
 /// How a node came by a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Succession {
-    /// No other node can have a request on its way.
+    /// No other node can have a request in flight.
     #[default]
     Orderly,
-    /// An earlier owner may have: it did not stop in order.
+    /// An earlier owner did not stop in order and may have requests in flight.
     Disorderly {
         /// When the space was taken, on this node's clock.
         taken_ns: u64,
@@ -45,13 +47,13 @@ impl Succession {
         }
     }
 
-    /// Returns whether what surrounds the blocks is compared with what is on the disk before it counts, however long ago the
-    /// space was taken.
+    /// Returns whether the surroundings of the blocks are compared with the disk before they count,
+    /// however long ago the space was taken.
     pub const fn compares(self) -> bool {
         matches!(self, Self::Disorderly { .. })
     }
 
-    /// Returns whether late writes are looked for now.
+    /// Returns whether to look for late writes now.
     pub const fn is_watched(self, now_ns: u64) -> bool {
         match self {
             Self::Orderly => false,
@@ -60,30 +62,32 @@ impl Succession {
     }
 }
 
-/// Returns how long to wait after a look that took `took_ns`.
+/// Returns the pause after a look that took `took_ns`.
 pub const fn pause_after(took_ns: u64) -> u64 {
     let share = took_ns.saturating_mul(9);
     if share > LOOK_NS { share } else { LOOK_NS }
 }
 
-/// What a late write can have spoiled in a space of this state, apart from claims, records and blocks.
+/// Data that a late write may have damaged in a space, apart from claims, records and blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Surroundings {
-    /// The first page has to be zeros: a space in use, or free, is no dump.
+    /// The first page must be zeros: a space that is in use or free is no dump.
     NoHeader,
-    /// The ELF header has to say what bitmap and record say.
+    /// The ELF header must match bitmap and record.
     Header,
-    /// Nothing that has a meaning, or that its task does not write anew before it has.
+    /// No such data, or its task rewrites the data before it counts.
     Nothing,
 }
 
 impl Surroundings {
-    /// Returns those of a state; the dumps that this node drained are their tasks'.
+    /// Returns the surroundings for a state. Dumps that this node drained are checked by their
+    /// tasks.
     pub const fn of(state: SpaceState) -> Self {
         match state {
             SpaceState::Free | SpaceState::Active => Self::NoHeader,
             SpaceState::Partial => Self::Header,
-            // Before COMPLETE an owner waited for all answers, and after it only a release writes, which begins with a record.
+            // Before COMPLETE an owner waited for all completions. After it only a release writes,
+            // and a release begins with a record.
             SpaceState::Complete
             | SpaceState::Draining
             | SpaceState::Crashed

@@ -1,54 +1,57 @@
-//! How a start takes a space: pure rules, driven by looks at the claims and by writes of its own.
+//! How a start takes a space: pure rules, driven by reads of the claims (looks) and by its own
+//! writes.
 //!
 //! ```text
-//!   New ── nobody's ──────────────────────────────┐
-//!    │                                            v         quick                         unchanged
-//!    └─ claim, torn ─> Watching ── the same ──> Writing ─────────> Settling ───────────────────────> Own
-//!                        │  ^      for 4 s         │                  │ the old owner beat: 4 s more
-//!                        │  └──── took too long ───┘                  │ a late write buried the claim: Watching
-//!                        └─ a new claim ────────────────────────────> InUse <─ an equal or higher epoch of another node
+//!   New ── free ────────────────────────────────┐
+//!    │                                          v        quick            unchanged
+//!    └─ claim, torn ─> Watching ─ unchanged ─> Writing ───────> Settling ────────────> Own
+//!                        │  ^     for 4 s       │                 │ old owner beat: 4 s more
+//!                        │  └── took too long ──┘                 │ late write buried it: Watching
+//!                        └─ a new claim ────────────────────────> InUse <─ equal or higher epoch
 //! ```
 //!
-//! Two starts that find a space free write the same sector. Only *quick* writes count: from the submission of the look that found the space
-//! free to the end of the write at most [`SETTLE_NS`]. So when a quick write has lain there for [`SETTLE_NS`], each other quick one
-//! has landed, and the last of them wins. A slow write may have landed on the claim of a running owner, whose next beat buries
-//! it: such a claim is watched like a stranger's, and then taken with the next epoch.
+//! Two starts that find a space free write the same sector. Only *quick* writes count: those that
+//! end within [`SETTLE_NS`] of the submission of the look that found the space free. So when a
+//! quick write has stayed unchanged for [`SETTLE_NS`], all other quick writes have landed, and the
+//! last of them wins. A slow write may have landed on the claim of a running owner, whose next beat
+//! overwrites it. Such a claim is watched like one of another node, and then taken with the next
+//! epoch.
 
 use super::claim::{BEAT_NS, Claim, Claims, MAX_EPOCH, Mark, SETTLE_NS, WATCH_NS};
 use super::uuid::Uuid;
 
-/// What a read of the last 12 KiB of a space has shown.
+/// Result of a read of the last 12 KiB of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
     /// The claims.
     pub claims: Claims,
-    /// Epoch of the newest record; 0 where there is none.
+    /// Epoch of the newest record; 0 if there is none.
     pub record_epoch: u64,
-    /// When the read was submitted.
+    /// Time of the read's submission.
     pub asked_ns: u64,
-    /// When it was answered.
+    /// Time of its completion.
     pub seen_ns: u64,
 }
 
-/// What is to be done next.
+/// Next step for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Look, not before this time.
     Look(u64),
     /// Write this claim, at once.
     Write(Claim),
-    /// The space is this node's.
+    /// This node owns the space.
     Own(Claim),
-    /// This node is at it.
+    /// Another node uses the space.
     InUse(Uuid),
-    /// Its epochs are used up: only a format helps.
+    /// The space's epochs are used up: only a format helps.
     Exhausted,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     New,
-    /// The same since then.
+    /// Unchanged since `since_ns`.
     Watching {
         first: Claims,
         since_ns: u64,
@@ -58,7 +61,7 @@ enum Phase {
         before: Claims,
         looked_ns: u64,
     },
-    /// Believed when all stays the same until then.
+    /// The claim counts if the sectors stay unchanged until `until_ns`.
     Settling {
         claim: Claim,
         expected: Claims,
@@ -74,7 +77,7 @@ pub struct Taking {
 }
 
 impl Taking {
-    /// Begins; the first thing to do is a look.
+    /// Starts; the first step is a look.
     pub const fn new(node: Uuid) -> Self {
         Self { node, phase: Phase::New }
     }
@@ -91,12 +94,12 @@ impl Taking {
             Phase::New => self.begin(look),
             Phase::Watching { first, since_ns } => self.watch(look, &first, since_ns),
             Phase::Settling { claim, expected, until_ns } => self.settle(look, claim, &expected, until_ns),
-            // A write that goes on has no looks beside it.
+            // No look is due while the write is in flight.
             Phase::Writing { claim, .. } => Step::Write(claim),
         }
     }
 
-    /// Takes the end of the write that [`Step::Write`] asked for.
+    /// Notes the completion of the write that [`Step::Write`] asked for.
     ///
     /// # Panics
     /// If no write was asked for (our bug).
@@ -109,7 +112,7 @@ impl Taking {
             return Step::Look(until_ns);
         }
         self.phase = Phase::Watching { first: expected, since_ns: now_ns };
-        // By then an owner that is alive has written over it.
+        // By then a live owner has written over it.
         Step::Look(now_ns.saturating_add(2 * BEAT_NS))
     }
 
@@ -130,7 +133,8 @@ impl Taking {
         if let Some(other) = self.newcomer(&look.claims, first) {
             return Step::InUse(other);
         }
-        // Also where the claim was released meanwhile: all of its owner's was on the disk before that.
+        // Also if the claim was released meanwhile: its owner releases only after all its requests
+        // have completed.
         if is_free(&look.claims) || look.claims == *first && look.asked_ns >= end_ns {
             return self.write(look);
         }
@@ -149,11 +153,12 @@ impl Taking {
             return Step::InUse(other);
         }
         if look.claims.at(claim.epoch) != Mark::Claim(claim) {
-            // A late write of an earlier owner.
+            // Buried by a late write of an earlier owner.
             return self.watch_anew(look);
         }
         if look.claims != *expected {
-            // The old owner beat once more. At the end of that beat it sees this claim and ends; until then this node waits.
+            // The old owner beat once more. At the end of that beat it sees this claim and ends.
+            // Wait until then.
             let until_ns = look.seen_ns.saturating_add(WATCH_NS);
             self.phase = Phase::Settling { claim, expected: look.claims, until_ns };
             return Step::Look(look.seen_ns.saturating_add(BEAT_NS));
@@ -175,7 +180,7 @@ impl Taking {
         Step::Write(claim)
     }
 
-    /// Returns another node whose claim is there now and was not before.
+    /// Returns another node whose claim has appeared since `before`.
     fn newcomer(&self, now: &Claims, before: &Claims) -> Option<Uuid> {
         let pairs = now.marks().into_iter().zip(before.marks());
         pairs.filter(|(now, before)| now != before).find_map(|(now, _)| match now {
@@ -185,17 +190,19 @@ impl Taking {
     }
 }
 
-/// Returns whether no node is at a space: the last owner stopped in order, or there was none.
+/// Returns whether no node uses a space: the last owner stopped in order, or there was none.
 fn is_free(claims: &Claims) -> bool {
     claims.owner().is_none() && claims.marks().iter().all(|mark| !matches!(mark, Mark::Torn(_)))
 }
 
-/// Returns the next epoch whose sector no earlier owner still writes, as far as that can be known.
+/// Returns the next epoch whose sector no earlier owner can still be writing, as far as that is
+/// known.
 fn next_epoch(last: u64, claims: &Claims) -> u64 {
     let may_be_written = |epoch: u64| matches!(claims.at(epoch), Mark::Claim(_) | Mark::Torn(_));
     let used = match (may_be_written(0), may_be_written(1)) {
         (true, false) => 0,
-        // Where all is free the first sector is used: hypervisors of the first version look there.
+        // If both are free the first sector is used: hypervisors of the first version look only
+        // there.
         (false, _) => 1,
         (true, true) => claims.epoch() % 2,
     };

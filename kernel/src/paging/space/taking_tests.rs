@@ -17,7 +17,7 @@ fn written(step: Step) -> Claim {
     claim
 }
 
-/// Takes a space that shows `claims`, watched as long as it needs.
+/// Takes a space that shows `claims`, watching it as long as needed.
 fn take(claims: Claims) -> (Taking, Claim, u64) {
     let (mut taking, mut now) = (Taking::new(ME), 0);
     loop {

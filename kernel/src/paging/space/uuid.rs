@@ -1,11 +1,11 @@
 //! Names of spaces, partitions and nodes on disk.
 
-/// 128 bits that name one thing for ever.
+/// A unique name of 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Uuid(pub [u8; 16]);
 
 impl Uuid {
-    /// The name of nobody.
+    /// The name of no object.
     pub const NIL: Self = Self([0; 16]);
 
     /// Makes a name from 128 bits of the caller's entropy; sets the version (8, "custom") and variant bits.
@@ -22,35 +22,37 @@ impl Uuid {
         ((bits >> 64) as u64, bits as u64)
     }
 
-    /// Makes the name of a dump in space `space` from what no two dumps of a space have in common: the sequence number of the
-    /// record that names it, say, and the time.
+    /// Makes the name of a dump in space `space` from values that no two dumps of a space share:
+    /// for example the time, and the sequence number of the record that names the dump.
     pub fn of_dump(space: Self, words: [u64; 4]) -> Self {
         let bytes = || space.0.into_iter().chain(words.into_iter().flat_map(u64::to_le_bytes));
         Self::from_entropy(spread(fnv1a(BASES[0], bytes())), spread(fnv1a(BASES[1], bytes())))
     }
 
-    /// Makes the name of a start of a hypervisor out of all that may differ between two of them: the host command's word, the CPU's random
-    /// numbers, clocks. One source that differs is enough.
+    /// Makes the name of a start of a hypervisor from values that may differ between two starts:
+    /// the host command's word, the CPU's random numbers, clocks. One value that differs is enough.
     pub fn of_start(word: &[u8], numbers: &[u64]) -> Self {
         let bytes = || word.iter().copied().chain(numbers.iter().flat_map(|number| number.to_le_bytes()));
         Self::from_entropy(spread(fnv1a(BASES[0], bytes())), spread(fnv1a(BASES[1], bytes())))
     }
 
-    /// Makes the name that belongs to `text`: the same partition name has the same uuid on every node and boot.
+    /// Makes the name that belongs to `text`: a partition name has the same uuid on every node and
+    /// boot.
     pub fn from_name(text: &str) -> Self {
         Self::from_entropy(fnv1a(BASES[0], text.bytes()), fnv1a(BASES[1], text.bytes()))
     }
 }
 
-/// Where the two halves of a name begin.
+/// FNV bases of the two halves of a name.
 const BASES: [u64; 2] = [0xcbf2_9ce4_8422_2325, 0x6c62_272e_07bb_0142];
 
-/// FNV-1a over `bytes` from `basis`. A name is no secret: it only has to be well spread.
+/// FNV-1a over `bytes` from `basis`. A name is no secret; it only needs to be well distributed.
 fn fnv1a(basis: u64, bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(basis, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// Spreads every bit over the whole word (the finalizer of MurmurHash3): people type a name's first digits only.
+/// Spreads every bit over the whole word (the finalizer of MurmurHash3), because people type only a
+/// name's first digits.
 const fn spread(word: u64) -> u64 {
     let word = (word ^ (word >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let word = (word ^ (word >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -114,7 +116,7 @@ mod tests {
             other[n] ^= 1;
             names.push(Uuid::of_start(&other, &[1, 2, 3]));
         }
-        // Counted clocks that are the same, and a CPU without random numbers.
+        // Identical clocks, and a CPU without random numbers.
         names.extend([[0, 2, 3], [1, 0, 3], [1, 2, 0], [0, 0, 0]].map(|numbers| Uuid::of_start(&word, &numbers)));
         names.extend([Uuid::of_start(&[], &[1, 2, 3]), Uuid::of_start(&[], &[0, 0, 0])]);
         for (n, name) in names.iter().enumerate() {

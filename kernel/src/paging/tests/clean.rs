@@ -7,7 +7,7 @@ fn old_and_dirty() -> (Rig, Arc<MemoryObject>) {
     let mut rig = Machine { frames: 64, ..Machine::default() }.start();
     let object = rig.object(64, 0);
     (0..44).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
-    // What the clock would have done.
+    // Ages the pages, as the clock hand would have done.
     for page in object.pages(0..44) {
         let _ = page.age();
     }
@@ -35,7 +35,7 @@ fn a_page_written_while_it_is_cleaned_stays_dirty() {
     rig.settle();
     let Leaf::Present(mapping) = rig.leaf(&object, 0) else { panic!() };
     assert!(mapping.dirty && !mapping.has_block);
-    // And its new content is what goes out later.
+    // The new content is written out later.
     (44..64).for_each(|n| rig.write(&object, n, 1));
     rig.settle();
     assert_eq!(rig.read(&object, 0), 4711);
@@ -49,7 +49,7 @@ fn a_write_through_an_old_translation_is_not_missed() {
     rig.settle();
     let Leaf::Present(mapping) = rig.leaf(&object, 0) else { panic!() };
     assert!(!mapping.dirty, "D has been cleared");
-    // The other CPU's TLB still says dirty, so that it does not set D again.
+    // The other CPU's TLB still caches D as set, so the CPU does not set D again.
     rig.map.copy_in(mapping.hfn, 0, &4711_u64.to_le_bytes());
     rig.map.copy_in(mapping.hfn, 4088, &4711_u64.to_le_bytes());
     rig.words.leave(OTHER);

@@ -1,4 +1,5 @@
-//! A disk that keeps its sectors in memory, and answers when, how and in which order the test wants.
+//! A disk that keeps its sectors in memory, and completes requests when, how and in which order the
+//! test wants.
 
 use crate::addr::{Hpa, PAGE_SIZE};
 use crate::block::request::SECTOR_SIZE;
@@ -9,34 +10,34 @@ use std::sync::{Mutex, MutexGuard};
 /// Sectors in a page.
 const PER_PAGE: u64 = PAGE_SIZE / SECTOR_SIZE;
 
-/// When a submitted request is answered.
+/// When a submitted request completes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// At the next poll, in order.
     Prompt,
-    /// Not at all.
+    /// Never.
     Held,
-    /// At each poll some, in any order.
+    /// Some at each poll, in any order.
     Random,
 }
 
-/// What the disk has counted and how it behaves.
+/// The disk's counters and its behaviour.
 pub struct Inner {
     pub blocks: Vec<[u8; PAGE_SIZE as usize]>,
     queue: Vec<Queued>,
     pub pace: Pace,
     pub depth: usize,
     pub dead: bool,
-    /// Its lease is over: what it answers proves nothing, and nothing is submitted.
+    /// Its lease has expired: its completions prove nothing, and it accepts no requests.
     pub suspended: bool,
-    /// So many of the next reads and writes fail.
+    /// This many of the next reads and writes fail.
     pub fail_reads: u32,
     /// Every write to this block fails.
     pub bad_block: Option<u64>,
     pub fail_writes: u32,
-    /// No interrupt tells of its answers, as with a disk in memory.
+    /// It raises no interrupt on completion, like a disk in memory.
     pub is_silent: bool,
-    /// Whether requests in flight are told that they are late.
+    /// Whether requests in flight are reported as late.
     pub tells_lateness: bool,
     /// Requests and blocks written, requests and blocks read.
     pub writes: u64,
@@ -66,7 +67,7 @@ pub struct FakeDisk {
 impl FakeDisk {
     pub fn new(map: DirectMap, blocks: usize, max_segments: usize, seed: u64) -> Self {
         let inner = Inner {
-            // Garbage, as on a disk that has been used before.
+            // Garbage, as on a used disk.
             blocks: vec![[0x5a; PAGE_SIZE as usize]; blocks],
             queue: Vec::new(),
             pace: Pace::Prompt,
@@ -92,19 +93,19 @@ impl FakeDisk {
         self.inner.lock().unwrap()
     }
 
-    /// Answers nothing that is in flight, says so, and takes nothing more.
+    /// Completes no request in flight, reports them as late, and accepts no more.
     pub fn write_off(&self) {
         let mut inner = self.inner();
         (inner.dead, inner.tells_lateness, inner.pace) = (true, true, Pace::Held);
     }
 
-    /// Answers all that is in flight, and takes requests again.
+    /// Completes all requests in flight, and accepts new ones again.
     pub fn come_back(&self) {
         let mut inner = self.inner();
         (inner.dead, inner.tells_lateness, inner.pace) = (false, false, Pace::Prompt);
     }
 
-    /// Has the reads fail that wait behind the first one; returns how many.
+    /// Makes the queued reads after the first one fail; returns how many.
     pub fn fail_reads_behind_the_first(&self) -> usize {
         let mut inner = self.inner();
         let reads = inner.queue.iter_mut().filter(|queued| queued.operation == Operation::Read);
@@ -237,7 +238,7 @@ impl Disk for FakeDisk {
     }
 }
 
-/// A small generator of numbers (xorshift64*), so that a seed repeats a run.
+/// A small random number generator (xorshift64*), so that a seed repeats a run.
 #[derive(Clone, Copy)]
 pub struct Rng(pub u64);
 

@@ -4,7 +4,8 @@ use super::*;
 use crate::block::DiskError;
 use crate::paging::{Drain, PageFinal, Progress};
 
-/// An object whose pages are: 0..64 written and partly paged, 64..128 zero, 128..192 written, the rest never touched.
+/// An object of 512 pages: 0..64 written and partly paged, 64..128 zero, 128..192 written, the rest
+/// untouched.
 fn crashed(rig: &mut Rig) -> (Arc<MemoryObject>, Drain) {
     let object = rig.object(512, 0);
     (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
@@ -189,7 +190,7 @@ fn what_was_found_wrong_before_the_crash_is_suspected_in_the_dump() {
     assert!(run(&mut rig, &drain).done);
     let suspects = drain.suspects(&rig.pager);
     assert!(wrong.iter().all(|index| suspects.ranges().any(|range| range.contains(index))), "{suspects:?}");
-    // A neighbour that was found wrong when it came along counts as well, but nothing that was right.
+    // A neighbour that was found wrong when it was read along counts too, but no intact page.
     let is_wrong = |n: u32| {
         crate::mm::crc::crc32c(&rig.disk.inner().blocks[n as usize])
             != match drain.final_kind(&rig.pager, PageIndex(n)) {
@@ -220,7 +221,7 @@ fn pages_under_way_at_the_crash_are_waited_for() {
     check_content(&rig, &drain, |n| if n < 100 { u64::from(n) + 1 } else { 0 });
 }
 
-/// A full pool, a crash, and a neighbour that takes every frame it can get.
+/// A full pool, a crash, and another object that takes every frame it can get.
 #[test]
 fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_goes_on() {
     const BOOT: u32 = 32;
@@ -238,7 +239,7 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
     let mut next = 56;
     while drain.progress(&rig.pager).freed < u64::from(BOOT) {
         let _ = drain.step(&rig.pager, ME, 8);
-        // Takes all there is.
+        // Takes all free frames.
         while next < 512 && rig.fault(&neighbour, next) == Fault::Resolved {
             next += 1;
         }
@@ -257,7 +258,7 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
     }
     assert!(next > before + 64, "the neighbour goes on, by frames of its own: {before} {next}");
     assert_eq!(rig.pager.reserved(0), BOOT);
-    // The next incarnation has all of them at once, although nothing else is free.
+    // The next incarnation gets all of them at once, although no other frame is free.
     let successor = rig.bare_object(64);
     rig.pager.attach_on(successor.clone(), store(128, 64), terms(0)).unwrap();
     for n in 0..BOOT {

@@ -1,4 +1,5 @@
-//! A CPU without A and D bits: what faults show instead, and that a leaf never permits what is not noted in it.
+//! A CPU without A and D bits: faults note accesses instead, and a leaf never permits an access
+//! that is not noted in it.
 
 use super::*;
 use crate::mm::leaf::Mapping;
@@ -17,7 +18,7 @@ fn bits(rig: &Rig, object: &MemoryObject, index: u32) -> (bool, bool) {
     (accessed, dirty)
 }
 
-/// A guest's access: walks, faults until the walk succeeds, and says how many faults that took.
+/// Makes a guest's access: walks, and faults until the walk succeeds. Returns the number of faults.
 fn access(rig: &mut Rig, object: &MemoryObject, index: u32, access: Access) -> (Translation, u32) {
     for faults in 0..10 {
         if let Some(found) = page(object, index).walk(access) {
@@ -63,7 +64,7 @@ fn a_page_that_has_aged_faults_at_its_next_touch_and_keeps_d() {
     assert_eq!((page(&object, 0).age(), page(&object, 0).age()), (Age::Referenced, Age::Idle));
     assert_eq!(bits(&rig, &object, 0), (false, true));
     let (read, faults) = access(&mut rig, &object, 0, Access::Read);
-    // Dirty already: nothing is left to be seen of a write.
+    // Dirty already: a write need not be noted again.
     assert_eq!((read.writes, faults, bits(&rig, &object, 0)), (true, 1, (true, true)));
     assert_eq!(page(&object, 0).age(), Age::Referenced);
 }
@@ -90,7 +91,8 @@ fn a_page_that_comes_back_is_noted_for_what_it_was_wanted_for() {
     assert_eq!(bits(&rig, &object, paged[1]), (true, true));
 }
 
-/// Forty-four old dirty pages in a pool that is scarce, so that they are cleaned, and a disk that waits with the answer.
+/// Forty-four old dirty pages in a scarce pool, being cleaned by a disk that holds its completions
+/// back.
 fn in_cleaning() -> (Rig, Arc<MemoryObject>) {
     let mut rig = machine(64);
     let object = rig.object(64, 0);
@@ -116,7 +118,8 @@ fn a_write_while_a_page_is_cleaned_faults_and_voids_the_block() {
     assert!(has_block(&rig, &object, 1));
 }
 
-/// Bochs sets bits in the guest's page tables without the permission to write, once a walk was allowed to read them.
+/// Bochs sets A and D in the guest's page tables without write permission, once a walk was allowed
+/// to read them.
 #[test]
 fn a_page_that_is_read_while_it_is_cleaned_gets_no_block() {
     let (mut rig, object) = in_cleaning();
@@ -125,7 +128,7 @@ fn a_page_that_is_read_while_it_is_cleaned_gets_no_block() {
     rig.set_pace(Pace::Prompt);
     rig.settle();
     assert!(!has_block(&rig, &object, 0));
-    // It is clean without a block, which must not be taken for zeros.
+    // The page is clean without a block, but must not count as zero.
     assert_eq!(rig.read(&object, 0), 1);
     let _ = page(&object, 0).age();
     (44..64).for_each(|n| rig.write(&object, n, 1));

@@ -1,11 +1,11 @@
-//! What a fault leads to, state by state.
+//! Outcome of a fault, for each state of the page.
 
 use super::*;
 use crate::addr::Gpa;
 use crate::block::DiskError;
 use crate::paging::{Loss, Notice};
 
-/// A machine with one object of 256 pages, of which the first have been written out.
+/// A machine with one object of 256 pages, the first of which have been written out.
 fn paged() -> (Rig, Arc<MemoryObject>) {
     let mut rig = Machine::default().start();
     let object = rig.object(256, 0);
@@ -61,7 +61,7 @@ fn a_second_faulter_joins_the_transfer() {
     assert_eq!(rig.fault(&object, index), Fault::Resolved);
 }
 
-/// A machine whose frames are plentiful again, and a window of 16 pages that are all paged.
+/// A machine with plenty of free frames again, and a window of 16 paged pages.
 fn plentiful() -> (Rig, Arc<MemoryObject>, u32) {
     let mut rig = Machine { frames: 512, ..Machine::default() }.start();
     let object = rig.object(400, 0);
@@ -257,7 +257,7 @@ fn a_page_that_is_wrong_while_the_lease_is_over_is_read_again_and_not_lost() {
         let (mut rig, object) = paged();
         let index = first_paged(&rig, &object);
         let Fault::Wait(_) = rig.fault(&object, index) else { panic!() };
-        // The read is on its way when the node stands still; another node's page or an error is what comes back.
+        // The read is in flight when the node stalls. It returns another node's page, or an error.
         rig.disk.inner().suspended = true;
         let right = rig.disk.inner().blocks[index as usize];
         rig.disk.inner().fail_reads = if is_error { 1 } else { 0 };
@@ -267,7 +267,7 @@ fn a_page_that_is_wrong_while_the_lease_is_over_is_read_again_and_not_lost() {
         rig.settle();
         assert!(matches!(rig.leaf(&object, index), Leaf::ComingIn(_)), "still asked for");
         assert_eq!(rig.pager.counters().lost_pages, 0);
-        // It turns out that the disk is still this node's.
+        // The disk turns out to be this node's still.
         rig.disk.inner().blocks[index as usize] = right;
         rig.disk.inner().suspended = false;
         assert_eq!(rig.read(&object, index), u64::from(index) + 1);

@@ -1,4 +1,4 @@
-//! An object whose pages cannot be written, beside one whose disk is well.
+//! An object whose pages cannot be written, next to one with a working disk.
 
 use super::*;
 use crate::block::DiskError;
@@ -7,7 +7,7 @@ use crate::paging::{Loss, Notice};
 const FRAMES: u32 = 128;
 const SECOND: u64 = 1000 * MS;
 
-/// Two equal objects on two disks, which share the pool; the disk of the first takes no writes from now on.
+/// Two equal objects on two disks share the pool; the first one's disk rejects writes from now on.
 fn one_fails() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
     let mut rig = Machine { frames: FRAMES, ..Machine::default() }.start();
     let (bad, good) = (rig.object(FRAMES, 0), rig.object_on(1, FRAMES, 0));
@@ -27,7 +27,7 @@ fn fill(rig: &Rig, object: &MemoryObject, index: u32) {
     }
 }
 
-/// Goes over the pages of an object, a fault each, until one waits or is lost; returns the answer.
+/// Faults on the pages of an object in order, until a fault waits or is lost; returns the answer.
 fn grow(rig: &mut Rig, object: &MemoryObject, from: u32) -> Fault {
     for index in from..object.layout().pages() {
         match rig.fault(object, index) {
@@ -42,7 +42,7 @@ fn grow(rig: &mut Rig, object: &MemoryObject, from: u32) -> Fault {
 #[test]
 fn an_object_that_cannot_be_written_gets_its_share_and_no_more() {
     let (mut rig, bad, good) = one_fails();
-    // The first write has to fail before anything is known.
+    // The disk counts as failing only after the first write has failed.
     let most = rig.frames.owned_by(bad.id()).max(FRAMES / 2) + 4;
     for round in 0..FRAMES {
         let _ = grow(&mut rig, &bad, round);
@@ -59,7 +59,7 @@ fn after_a_while_at_its_share_it_ends_with_that_reason() {
     let (mut rig, bad, good) = one_fails();
     let (started, mut round) = (rig.now, 0);
     let answer = loop {
-        // The neighbour wants frames all the time.
+        // The other object keeps taking frames.
         round += 1;
         assert_eq!(rig.read(&good, round % FRAMES), u64::from(round % FRAMES) + 1);
         match grow(&mut rig, &bad, 0) {
@@ -121,7 +121,8 @@ fn an_object_that_has_more_than_its_share_goes_when_another_starves() {
     assert!(ended, "nobody was told");
 }
 
-/// An object without a store, and a neighbour that has all that it wants; both write until they wait or are refused.
+/// An object without a store, and another with all it needs; both write until they wait or are
+/// refused.
 fn without_store() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
     let mut rig = Machine { frames: FRAMES, ..Machine::default() }.start();
     let (late, good) = (rig.bare_object(2 * FRAMES), rig.object_on(1, FRAMES, 0));
@@ -130,7 +131,7 @@ fn without_store() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
     (rig, late, good)
 }
 
-/// Polls for so long; returns what the object's fault is told in the end.
+/// Polls for `ns`; returns the last answer to the object's fault.
 fn wait(rig: &mut Rig, object: &MemoryObject, from: u32, ns: u64) -> Fault {
     let end = rig.now + ns;
     while rig.now < end {
@@ -167,7 +168,8 @@ fn an_object_that_will_have_no_store_does_not_wait() {
     }
 }
 
-/// An object that is alone on a machine where other things have a few frames, so that it never has the whole of its share.
+/// A single object on a machine where some frames are in other use, so that it never holds its
+/// whole share.
 fn alone(store: Option<Store>) -> (Rig, Arc<MemoryObject>) {
     let rig = Machine { frames: FRAMES, ..Machine::default() }.start();
     let object = rig.bare_object(2 * FRAMES);

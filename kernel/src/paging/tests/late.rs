@@ -1,10 +1,10 @@
-//! Requests that get no answer in time, and answers that come late.
+//! Requests that time out, and late completions.
 
 use super::*;
 use crate::mm::object::Progress;
 use crate::paging::{AttachError, Loss};
 
-/// Returns a machine whose object has written all its pages, with some of them on their way to a disk that answers nothing.
+/// Returns a machine whose object has written all its pages; some are in flight to a silent disk.
 fn going_out() -> (Rig, Arc<MemoryObject>, Vec<u32>) {
     let mut rig = Machine { frames: 256, ..Machine::default() }.start();
     let object = rig.object(64, 0);
@@ -41,7 +41,7 @@ fn a_write_without_an_answer_leaves_its_pages_mapped_and_pinned_until_the_answer
     rig.disk.come_back();
     rig.poll();
     assert!(frames.iter().all(|&hfn| rig.frames.pins(hfn) == 0) && !rig.pager.is_held_by_disk(object.id()));
-    // The disk is used again, and has what was written last.
+    // The disk is used again, and holds the last written content.
     rig.pager.ask_evict(object.id(), 64);
     rig.settle();
     assert!(matches!(rig.leaf(&object, out[0]), Leaf::Paged(_)));
@@ -90,7 +90,7 @@ fn memory_on_a_disk_that_does_not_answer_comes_free_but_for_what_the_disk_has() 
     let (mut rig, object, out) = going_out();
     rig.disk.write_off();
     rig.poll();
-    // Pages that are cleaned in place are in flight, too.
+    // Pages that are cleaned in place are in flight too.
     let resident: Vec<_> = (0..40).map(|index| frame_of(&rig, &object, index)).collect();
     let pinned = resident.iter().filter(|&&hfn| rig.frames.pins(hfn) == 1).count();
     assert!(pinned >= out.len());
@@ -131,7 +131,7 @@ fn a_disk_that_does_not_answer_leaves_frames_to_the_objects_of_another() {
     let (here, there) = (rig.object(128, 0), rig.object_on(1, 128, 0));
     (0..90).for_each(|index| rig.write(&here, index, 1));
     rig.set_pace(Pace::Held);
-    // More than twice round: the other has to give pages of its own, and does.
+    // More than two rounds: the other object has to give up pages, and does.
     for round in 0..3 {
         for index in 0..120 {
             rig.write(&there, index, round * 1000 + u64::from(index));

@@ -1,5 +1,5 @@
-//! Path lengths, for a profiler that counts instructions. Each case does one thing to many pages and prints to how many;
-//! run as a test it checks that it did.
+//! Path lengths, for a profiler that counts instructions. Each case performs one operation on many
+//! pages and prints the number of pages. Run as a test, it checks that the operation took place.
 //!
 //! ```text
 //! cargo test --release -p kernel --lib --no-run
@@ -12,7 +12,7 @@ use std::println;
 
 const PAGES: u32 = 4096;
 
-/// Prints what the profiler's figure is to be divided by.
+/// Prints the divisor for the profiler's figure.
 fn report(what: &str, count: u64) {
     println!("{what}: {count} pages");
     assert!(count > 0, "{what} has measured nothing");
@@ -25,7 +25,7 @@ fn machine() -> (Rig, Arc<MemoryObject>) {
     (rig, object)
 }
 
-/// Takes almost all free frames away, so that the next polls reclaim.
+/// Allocates almost all free frames, so that the next polls reclaim.
 fn starve(rig: &Rig) -> Vec<crate::mm::frames::Frame> {
     (0..rig.frames.free_count()).filter_map(|_| rig.frames.alloc()).collect()
 }
@@ -145,7 +145,7 @@ fn page_in() {
         hog.extend(rig.frames.alloc());
     }
     rig.now += 1;
-    // Far apart: no fault goes on with a walk.
+    // Far apart: no fault continues a walk.
     for n in (0..2048).map(|n| n * 17 % 2048) {
         if let Leaf::Paged(_) = rig.leaf(&object, n) {
             rig.frames.free(hog.pop().unwrap());

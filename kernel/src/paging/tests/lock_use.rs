@@ -1,4 +1,4 @@
-//! What the pager counts of its lock and its turns.
+//! The pager's counters of its lock and its turns.
 
 use super::*;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -44,7 +44,7 @@ fn holds_are_counted_and_those_of_turns_are_timed_where_there_are_several_cpus()
 fn a_wait_for_the_lock_is_counted() {
     let rig = Machine::default().start();
     let before = rig.pager.lock_use().waits;
-    // A round in which the other thread was stopped before it asked is repeated.
+    // A round in which the other thread was stopped before it asked for the lock is repeated.
     for _ in 0..10_000 {
         let (asks, held) = (AtomicBool::new(false), rig.pager.locked());
         std::thread::scope(|scope| {
@@ -65,7 +65,8 @@ fn a_wait_for_the_lock_is_counted() {
     panic!("no wait was counted");
 }
 
-/// What one poll writes a memory-backed disk has taken by the end of that poll: nothing would tell of it later.
+/// A poll's writes to a memory-backed disk are completed by the end of that poll: no interrupt
+/// would announce them later.
 #[test]
 fn answers_of_a_disk_that_does_not_interrupt_are_taken_at_once() {
     let mut rig = Machine { frames: 64, ..Machine::default() }.start();
@@ -74,7 +75,7 @@ fn answers_of_a_disk_that_does_not_interrupt_are_taken_at_once() {
     (0..32).for_each(|n| rig.write(&object, n, 1));
     rig.settle();
     rig.pager.ask_evict(object.id(), 8);
-    // Aged, taken, flushed and written.
+    // The pages are aged, taken, flushed and written.
     for _ in 0..8 {
         rig.poll();
         let state = rig.pager.locked();

@@ -1,4 +1,5 @@
-//! The pager on a small machine: memory of the host, a disk that obeys, and guests that are function calls.
+//! The pager on a small machine: host memory, a disk that the test controls, and guests that are
+//! function calls.
 
 mod clean;
 mod disk;
@@ -37,7 +38,7 @@ const MS: u64 = 1_000_000;
 
 type TestPager = Pager<'static, DirectMap, FakeDisk, Clock>;
 
-/// What a test's machine is made of.
+/// Parameters of a test's machine.
 struct Machine {
     frames: u32,
     blocks: usize,
@@ -52,7 +53,7 @@ impl Default for Machine {
     }
 }
 
-/// A machine that runs. Its parts live as long as the test program, as those of the real one do.
+/// A running machine. Its parts live as long as the test program, like those of the real one.
 struct Rig {
     map: DirectMap,
     /// The shared frame of zeros.
@@ -80,7 +81,7 @@ impl Machine {
         let memory: &'static _ = Box::leak(Box::new(ram.map()));
         let leaked: &'static FrameTable = Box::leak(Box::new(frames.clone()));
         words.leave(ME);
-        // The content of page 76, in the tests' way of filling pages.
+        // The content of page 76, as the tests fill pages.
         let landmark = Landmark { first_word: 77, matches: |bytes| bytes[4..].iter().all(|byte| *byte == 0) };
         let ground = Ground { frames: leaked, memory, words, zeros: ram.zeros(), landmark };
         let pager = Pager::new(ground, [disk, other_disk], Clock);
@@ -89,7 +90,7 @@ impl Machine {
 }
 
 impl Rig {
-    /// Makes an object of `pages` pages with its blocks from block `first` on.
+    /// Makes an object of `pages` pages whose blocks start at block `first`.
     fn object(&self, pages: u32, first: u32) -> Arc<MemoryObject> {
         self.object_on(0, pages, first)
     }
@@ -123,7 +124,7 @@ impl Rig {
         self.pager.fault(object, gpa, access, self.now)
     }
 
-    /// Accesses a page as a guest does that polls while it waits; returns its frame.
+    /// Accesses a page like a guest that polls while it waits; returns its frame.
     fn touch(&mut self, object: &MemoryObject, index: u32, access: Access) -> Hfn {
         for _ in 0..2000 {
             if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
@@ -167,19 +168,20 @@ impl Rig {
         object.existing(PageIndex(index)).map_or(Leaf::Untouched, |page| page.leaf())
     }
 
-    /// Returns how many pages are neither resident nor on their way.
+    /// Returns how many pages are neither resident nor in transition.
     fn absent(&self, object: &MemoryObject) -> u32 {
         let counts = object.counts();
         counts.untouched + counts.zero + counts.paged
     }
 
-    /// Writes all pages, so that the earlier ones have to leave, and lets everything come to rest.
+    /// Writes all pages, so that the earlier ones are evicted, and waits until no work is in
+    /// flight.
     fn fill(&mut self, object: &MemoryObject, pages: core::ops::Range<u32>) {
         pages.for_each(|index| self.write(object, index, u64::from(index) + 1));
         self.settle();
     }
 
-    /// Checks that no frame is lost or in two places, now that nothing is under way, and that the
+    /// Checks, while no work is in flight, that no frame is lost or in two places, and that the
     /// shared frame holds zeros.
     fn check_frames(&self, objects: &[&MemoryObject]) {
         let mut seen = std::collections::HashSet::new();

@@ -1,8 +1,10 @@
-//! Random actions against a reference: every page's content is right at all times, and no frame is lost or in two places.
+//! Random actions against a reference: every page's content is right at all times, and no frame is
+//! lost or in two places.
 //!
-//! CPU 0 runs the pager and a guest; CPU 1 runs another vCPU of the same object, with a TLB: it goes on using
-//! translations until it is told to flush, as hardware does. So a frame that is read, freed or written too early
-//! shows as a wrong value. A run is repeated by its seed: `TIDEPOOL_SEED=n cargo test -p kernel model`.
+//! CPU 0 runs the pager and a guest. CPU 1 runs another vCPU of the same object, with a TLB: it
+//! keeps using its translations until it is told to flush, as hardware does. So a frame that is
+//! read, freed or written too early shows as a wrong value.
+//! A seed repeats a run: `TIDEPOOL_SEED=n cargo test -p kernel model`.
 
 use super::disk::Rng;
 use super::*;
@@ -16,7 +18,7 @@ const PAGES: u32 = 160;
 const AREAS: u32 = 4;
 const ACTIONS: u32 = 4000;
 
-/// The memory of an incarnation, and what it should hold.
+/// The memory of an incarnation, and its expected content.
 struct Memory {
     object: Arc<MemoryObject>,
     area: u32,
@@ -48,7 +50,7 @@ struct Model {
 
 impl Model {
     fn new(seed: u64, format: &'static Format) -> Self {
-        // Every third pool is large enough to read around, until images fill it.
+        // Every third pool is large enough for reading around, until images fill it.
         let frames = if seed.is_multiple_of(3) { 256 } else { 96 };
         let rig = Machine { frames, blocks: (PAGES * AREAS) as usize, max_segments: 8, seed, format }.start();
         rig.set_pace(Pace::Random);
@@ -77,7 +79,7 @@ impl Model {
         }
     }
 
-    /// Mostly a hot set, else any page.
+    /// Returns a page: half the time one of a hot set, else any page.
     fn any_page(&mut self) -> u32 {
         if self.rng.one_in(2) { self.rng.below(24) } else { self.rng.below(PAGES) }
     }
@@ -119,7 +121,8 @@ impl Model {
             if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
                 return hfn;
             }
-            // A page gets a frame instead of the shared zeros by the CPU that runs the guest.
+            // A page gets a frame in place of the shared zeros only while no other CPU runs the
+            // guest.
             if access == Access::Write && self.rig.leaf(&object, index) == Leaf::Untouched {
                 self.leave_other();
             }
@@ -170,7 +173,7 @@ impl Model {
         let Some(hfn) = self.translate_other(index, access) else {
             self.leave_other();
             let _ = self.rig.fault_for(&self.live.object, index, access);
-            // Its guest goes on there, or on the other CPU.
+            // The guest continues there, or on the other CPU.
             if self.rng.one_in(2) {
                 self.enter_other();
             }
@@ -182,7 +185,8 @@ impl Model {
         }
     }
 
-    /// Translates as hardware does: by the TLB, else by the leaf. A fault drops the translation that it came by.
+    /// Translates as hardware does: by the TLB, else by the leaf. A fault drops the translation
+    /// that caused it.
     fn translate_other(&mut self, index: u32, access: Access) -> Option<Hfn> {
         if let Some(cached) = self.other.tlb.get(&index).filter(|cached| cached.writes || access != Access::Write) {
             return Some(cached.hfn);
@@ -311,7 +315,7 @@ fn run_all(format: &'static Format) -> Vec<Snapshot> {
         return [run(seed, format)].into();
     }
     let all: Vec<_> = (1..=24).map(|seed| run(seed, format)).collect();
-    // The runs have been everywhere.
+    // The runs have covered all paths.
     let sum = |f: fn(&Snapshot) -> u64| all.iter().map(f).sum::<u64>();
     for (name, n) in [
         ("page-ins", sum(|c| c.page_ins)),

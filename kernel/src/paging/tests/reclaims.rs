@@ -1,4 +1,4 @@
-//! How pages leave.
+//! Eviction of pages.
 
 use super::*;
 use crate::addr::PageIndex;
@@ -37,7 +37,7 @@ fn neighbours_leave_in_one_request() {
 fn a_zero_page_is_evicted_without_a_write() {
     let mut rig = Machine::default().start();
     let object = rig.object(256, 0);
-    // Dirty by their D bits, zero by their content.
+    // Dirty by D, zero by content.
     for index in 0..256 {
         rig.touch(&object, index, Access::Write);
     }
@@ -52,7 +52,7 @@ fn clean_page_is_evicted_without_a_write() {
     let mut rig = Machine::default().start();
     let object = rig.object(256, 0);
     rig.fill(&object, 0..256);
-    // After two rounds of reading, every page that is resident was read from its block.
+    // After two rounds of reads, every resident page was read from its block.
     for _ in 0..2 {
         (0..256).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
     }
@@ -125,7 +125,7 @@ fn a_frame_in_limbo_is_not_read_before_the_other_cpu_has_passed() {
     assert_eq!(rig.read(&object, going[0]), 99);
 }
 
-/// A machine whose frames all hold pages of one object that were written.
+/// A machine whose frames all hold written pages of one object.
 fn full() -> (Rig, Arc<MemoryObject>) {
     let mut rig = Machine { frames: 64, ..Machine::default() }.start();
     let object = rig.object(64, 0);
@@ -208,7 +208,8 @@ fn a_referenced_page_outlives_an_old_one() {
     let mut rig = Machine { frames: 256, ..Machine::default() }.start();
     let object = rig.object(1024, 0);
     (0..64).for_each(|n| rig.write(&object, n, 1));
-    // A hot set that is touched again and again while cold pages stream by. The faults on hot pages are the price.
+    // A hot set that is touched repeatedly while cold pages stream by. Its cost is the faults on
+    // hot pages.
     let before = rig.pager.counters().page_ins;
     for cold in 64..1024 {
         rig.write(&object, cold, 2);
@@ -261,7 +262,7 @@ fn a_wish_is_served_although_one_before_it_found_nothing() {
     let mut rig = Machine::default().start();
     let object = rig.object(64, 0);
     rig.pager.ask_evict(object.id(), 20);
-    // Every page is used again before the hand comes back to it, twice round.
+    // Every page is used again before the hand returns to it, for two rounds.
     for _ in 0..3 {
         (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
         rig.poll();
@@ -305,7 +306,7 @@ fn a_partition_at_its_minimum_gives_nothing() {
     rig.pager.attach_on(small.clone(), store(0, 40), terms(0)).unwrap();
     rig.pager.attach_on(large.clone(), store(64, 512), terms(1)).unwrap();
     (0..40).for_each(|n| rig.write(&small, n, 1));
-    // Long enough for the hand to go round many times, while the small one is never touched.
+    // Long enough for many rounds of the hand, while the small object is never touched.
     (0..512).for_each(|n| rig.write(&large, n, 2));
     rig.settle();
     assert_eq!(small.counts().resident, 40);
@@ -352,7 +353,7 @@ fn who_fetches_all_the_time_counts_as_one_who_uses_all_it_has() {
     let (thrashing, idle) = (rig.object(512, 0), rig.object(32, 512));
     (0..32).for_each(|n| rig.write(&idle, n, 1));
     (0..512).for_each(|n| rig.write(&thrashing, n, 1));
-    // Goes through four times what it can hold; whatever the hand has just aged looks idle.
+    // Cycles through four times the pages that fit; pages just aged by the hand look idle.
     for n in 0..8000 {
         rig.touch(&thrashing, n % 512, Access::Read);
         rig.now += 5 * MS;

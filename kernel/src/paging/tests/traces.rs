@@ -1,26 +1,27 @@
-//! How many pages are read for a whole workload: the pager against LRU on the same trace of accesses.
+//! Pages read for a whole workload: the pager against LRU on the same trace of accesses.
 //!
-//! The traces are those of the benchmarks M1 to M4 at a quarter of their size: an array of 12,288 pages, filled in order, in a pool of
-//! 7,168 frames. The generators are xorshift64*, so a run repeats itself exactly.
+//! The traces are those of the benchmarks M1 to M4 at a quarter of their size: an array of 12,288
+//! pages, filled in order, in a pool of 7,168 frames. The generators are xorshift64*, so a run is
+//! repeatable.
 
 use super::*;
 use std::collections::{BTreeMap, HashMap};
 
 const PAGES: u32 = 12288;
 const FRAMES: u32 = 7168;
-/// Accesses between two polls of a CPU whose guest waits for nothing.
+/// Accesses between two polls of a CPU whose guest does not wait.
 const POLL_EVERY: u32 = 64;
 
-/// A workload: which page is accessed next, and whether it is written.
+/// A workload: the sequence of accessed pages, and which accesses write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Workload {
-    /// All pages in order, again and again; only read.
+    /// All pages in order, repeatedly; only reads.
     Cyclic,
-    /// Any page; a fifth are written.
+    /// Uniformly random pages; a fifth are written.
     Uniform,
     /// Zipf's law with an exponent of 0.99 over scattered pages; a fifth are written.
     Zipf,
-    /// A third of the pages, another one after 25,000 accesses; a fifth are written.
+    /// A third of the pages, and another third after 25,000 accesses; a fifth are written.
     Moving,
 }
 
@@ -73,7 +74,7 @@ impl Trace {
     }
 }
 
-/// Counts what a pool under exact LRU would have to read.
+/// Counts the pages that a pool under exact LRU would read.
 #[derive(Default)]
 struct Lru {
     at: u64,
@@ -97,7 +98,7 @@ impl Lru {
     }
 }
 
-/// What a trace has cost: pages.
+/// Cost of a trace, in pages.
 #[derive(Debug)]
 #[allow(dead_code, reason = "a failing test prints it")]
 struct Cost {
@@ -137,7 +138,7 @@ fn traffic(rig: &Rig) -> (u64, u64, u64) {
     (inner.blocks_read, inner.blocks_written, rig.pager.counters().page_ins)
 }
 
-/// Checks that no more than `percent` of the pages are read that LRU would read.
+/// Checks that the pages read are at most `percent` percent of those that LRU would read.
 fn check_reads(cost: &Cost, percent: u64) {
     assert!(cost.lru > 1000 && cost.read * 100 <= cost.lru * percent, "{cost:?}");
 }
@@ -151,7 +152,7 @@ fn uniform_accesses_read_little_more_than_lru() {
 fn accesses_by_zipfs_law_read_little_more_than_lru_and_write_about_what_they_must() {
     let cost = replay(Workload::Zipf, 125_000);
     check_reads(&cost, 114);
-    // A fifth of the accesses writes, and each page that leaves dirty has to be written.
+    // A fifth of the accesses write, and each page that is evicted dirty has to be written.
     assert!(cost.written <= cost.read * 12 / 10, "{cost:?}");
 }
 
@@ -163,7 +164,7 @@ fn a_set_that_moves_reads_about_what_lru_does() {
 #[test]
 fn a_walk_reads_each_page_once_and_most_of_them_ahead() {
     let cost = replay(Workload::Cyclic, 24_576);
-    // Frames that are kept for the next windows hold no page meanwhile.
+    // Frames kept free for the next windows hold no page meanwhile.
     check_reads(&cost, 102);
     assert!(cost.faults * 50 < cost.read, "{cost:?}");
 }

@@ -11,7 +11,7 @@ fn start(format: &'static Format) -> (Rig, Arc<MemoryObject>) {
     (rig, object)
 }
 
-/// Walks to a page as the CPU does; `None` is a fault.
+/// Walks to a page as the CPU does; returns `None` on a fault.
 fn walk(object: &MemoryObject, index: u32, access: Access) -> Option<(Hfn, bool)> {
     object.existing(PageIndex(index))?.walk(access).map(|found| (found.hfn, found.writes))
 }
@@ -55,7 +55,7 @@ fn a_write_and_a_fetch_give_the_page_a_frame_of_its_own() {
     }
 }
 
-/// A CPU that tells a write as a read must not fault for ever.
+/// A CPU that reports a write as a read must not fault forever.
 #[test]
 fn a_second_read_fault_gives_the_page_a_frame() {
     let (rig, object) = start(&Format::EPT);
@@ -66,7 +66,8 @@ fn a_second_read_fault_gives_the_page_a_frame() {
     assert_eq!((counts.zeros_shown, counts.demand_zero, object.counts().resident), (1, 1, 1));
 }
 
-/// The guest has read the page on one CPU, and writes it on another: the first one's translation is stale.
+/// The guest has read the page on one CPU and writes it on another: the first CPU's translation is
+/// stale.
 #[test]
 fn a_cpu_that_has_seen_the_zeros_flushes_before_it_enters_again() {
     for (format, access) in FORMATS.into_iter().flat_map(|f| [(f, Access::Write), (f, Access::Execute)]) {
@@ -103,7 +104,7 @@ fn a_frame_under_a_running_guest_is_our_bug() {
     let _ = rig.fault_for(&object, 5, Access::Write);
 }
 
-/// Pages of zeros that have left come back without a frame, and pages with content as they were.
+/// Evicted zero pages come back without a frame, and other pages with their content.
 #[test]
 fn a_page_of_zeros_that_has_left_is_shown_again() {
     let (mut rig, object) = start(&Format::NPT);

@@ -12,7 +12,7 @@ fn queue(vcpus: usize) -> RunQueue<u32> {
     queue
 }
 
-/// Gives `cpu` its next turn, with all that goes with it.
+/// Gives `cpu` its next turn, and gives the evicted vCPU away.
 fn next(queue: &mut RunQueue<u32>, cpu: CpuId, now: u64) -> Option<usize> {
     let turn = queue.next(cpu, now)?;
     if let Some(evict) = turn.evict {
@@ -89,7 +89,7 @@ fn a_reserved_cpu_takes_nothing_and_nobody_counts_on_it() {
 fn who_is_given_away_is_told_to_an_idle_cpu() {
     let mut queue = queue(2);
     assert_eq!(next(&mut queue, A, 0), Some(0));
-    // Long enough for the other one to be well behind.
+    // Long enough for the other vCPU to be well behind.
     again(&mut queue, 0, A, 5 * MS);
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
     wait(&mut queue, 1, B, 5 * MS, 7, None);
@@ -179,7 +179,7 @@ fn sleeping_saves_nothing_up() {
     }
     let now = 10_000 * MS;
     let _ = queue.wake(|| now, |_| true);
-    // Behind by one bonus and the granularity: then it is the other's turn again.
+    // Behind by one bonus and the granularity: then the other vCPU is next again.
     let mut turns = 0;
     let mut at = now;
     while next(&mut queue, A, at) == Some(0) {
@@ -192,7 +192,7 @@ fn sleeping_saves_nothing_up() {
 
 #[test]
 fn every_vcpu_gets_its_turn_whatever_the_others_do() {
-    // Two that wake each other at every turn, one that only computes, one CPU.
+    // Two vCPUs that wake each other at every turn, a third that only computes, and one CPU.
     let mut queue = queue(3);
     let mut used = [0_u64; 3];
     let mut now = 0;
