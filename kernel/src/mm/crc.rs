@@ -1,10 +1,11 @@
 //! CRC32C (Castagnoli), the checksum of a block.
 //!
-//! By the `crc32` instruction: no FPU register, and 521 instructions a page. Three streams at a time would be faster on real cores (the instruction
-//! has a latency of three) but need a combination step of some 40 instructions and a table; path length is what is measured for now.
+//! It uses the `crc32` instruction: no FPU register, and 521 instructions a page. Three streams at
+//! a time would be faster on real cores (the instruction has a latency of three), but need a table
+//! and a combination step of some 40 instructions; for now the path length is what counts.
 //!
-//! An emulator may compute the instruction bit by bit: under QEMU's TCG a page then takes 27 us, and by tables 7 us. So
-//! [`choose`] measures once which way is the faster one here.
+//! An emulator may compute the instruction bit by bit: under QEMU's TCG a page then takes 27 us,
+//! and by tables 7 us. So [`choose`] measures once which way is faster here.
 
 // UNSAFETY: a page is summed where it lies.
 #![allow(unsafe_code)]
@@ -16,12 +17,12 @@ use crate::arch::instr;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Pages are summed by tables here, not by the instruction.
+/// Set if pages are summed by tables here, not by the instruction.
 static BY_TABLES: AtomicBool = AtomicBool::new(false);
-/// Turns of the measurement; the fastest one counts.
+/// Runs of the measurement; the fastest one counts.
 const TURNS: usize = 4;
 
-/// CRC32C of a page's content, as it is kept beside its block.
+/// CRC32C of a page's content, as stored beside its block.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 #[repr(transparent)]
 pub struct Crc32c(pub u32);
@@ -44,7 +45,8 @@ pub(super) unsafe fn crc32c_page(page: *const u8) -> Crc32c {
     Crc32c(unsafe { instr::crc32c_page(page) })
 }
 
-/// Measures both ways by `clock` and keeps the faster one; both give the same sums, so it may be called at any time.
+/// Measures both ways by `clock` and keeps the faster one. Both give the same sums, so a call may
+/// come at any time.
 pub fn choose(clock: impl Fn() -> u64) {
     let page = [0x5a_u64; PAGE_SIZE as usize / 8];
     let fastest = |sum: &dyn Fn() -> u32| {
@@ -68,7 +70,8 @@ mod tests {
 
     #[test]
     fn published_check_values() {
-        // RFC 3720 "CRC Examples": 32 bytes of zeros, of ones, ascending; and the usual nine digits.
+        // RFC 3720 "CRC Examples": 32 bytes of zeros, of ones, ascending; and the usual nine
+        // digits.
         assert_eq!(crc32c(&[0; 32]), Crc32c(0x8a91_36aa));
         assert_eq!(crc32c(&[0xff; 32]), Crc32c(0x62a8_ab43));
         assert_eq!(crc32c(&core::array::from_fn::<u8, 32, _>(|n| n as u8)), Crc32c(0x46dd_794e));

@@ -1,6 +1,7 @@
-//! A stand-in for physical memory on the host: one allocation, seen as frames through a [`DirectMap`].
+//! A stand-in for physical memory on the host: one allocation, seen as frames through a
+//! [`DirectMap`].
 //!
-//! For tests and host tools; it is never given back, as the machine's memory is not.
+//! For tests and host tools. The allocation is never freed, as the machine's memory is not.
 
 // UNSAFETY: makes a direct map of what it has allocated.
 #![allow(unsafe_code)]
@@ -37,16 +38,17 @@ impl FakeRam {
         // SAFETY: shorter than that.
         unsafe { base.write_bytes(0xa5, bytes) };
         let offset = (base.expose_provenance() as u64).wrapping_sub(first.base().as_u64());
-        // SAFETY: the frames of the region are in the allocation, which is leaked and nobody else's.
+        // SAFETY: the frames of the region are in the allocation, which is leaked and has no other
+        // user.
         Self { map: unsafe { DirectMap::new(offset) }, region: FrameRegion { first, count: frames } }
     }
 
-    /// Returns the map that sees the frames.
+    /// Returns the map through which the frames are seen.
     pub const fn map(&self) -> DirectMap {
         self.map
     }
 
-    /// Returns the frame of zeros, which is none of the region's.
+    /// Returns the frame of zeros, which is not in the region.
     pub const fn zeros(&self) -> Hfn {
         Hfn::new(self.region.first.as_u64() + self.region.count as u64)
     }

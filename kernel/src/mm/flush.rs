@@ -1,9 +1,10 @@
-//! The flush protocol: when a frame that was taken out of a table may be used for something else.
+//! The flush protocol: it decides when a frame that was taken out of a table may be reused.
 //!
-//! A CPU can hold a translation in two places: in its TLB while it runs the guest, and in the hypervisor's own hands
-//! between an exit and the next entry (a copy of guest bytes that has found its frame). A stay in the
-//! hypervisor is therefore a *read section*; there is no lock around a copy. A CPU whose word says that it is in the guest may read
-//! a resident page between two runs of that guest ([`super::resident`]): to the protocol this is one more translation in its TLB.
+//! A CPU can hold a translation in two places: in its TLB while it runs the guest, and in
+//! hypervisor code between an exit and the next entry (a copy of guest bytes that has found its
+//! frame). So a stay in the hypervisor is a *read section*; there is no lock around a copy. A CPU
+//! whose word says that it is in the guest may read a resident page between two runs of that guest
+//! ([`super::resident`]): to the protocol this is one more translation in its TLB.
 //!
 //! ```text
 //!            leave                    enter(object)
@@ -14,19 +15,24 @@
 //!                                       leave
 //! ```
 //!
-//! Evicting: change leaves, then open a [`Ticket`]: bump the object's [`Generation`] and look at the words of the other CPUs.
-//! One in guest mode with this object must be kicked and waited for; one in the hypervisor is waited for; one that idles or runs
-//! another object's guest holds nothing. The ticket has passed when each that was waited for has moved on.
-//! Entering: publish the word, then read the generation; if it moved since this CPU last flushed for the object, flush.
+//! Evicting: change leaves, then open a [`Ticket`]: bump the object's [`Generation`] and read the
+//! words of the other CPUs. A CPU in guest mode with this object is kicked and waited for. A CPU in
+//! the hypervisor is waited for. A CPU that idles or runs another object's guest holds no
+//! translation. The ticket has passed when each CPU waited for has moved on.
+//!
+//! Entering: publish the word, then read the generation; if it has moved since this CPU last
+//! flushed for the object, flush.
 //!
 //! Invariants:
-//! * Publishing a word and reading the generation or a leaf on one side, changing leaf and generation and reading words on the other, are
-//!   separated by full fences (Dekker): one of the two sees the other. `model` proves it.
+//! * One side publishes a word and then reads the generation or a leaf; the other changes leaf and
+//!   generation and then reads the words. Full fences separate the two steps on each side (Dekker),
+//!   so at least one side sees the other's change. `model` proves it.
 //! * A CPU's word is written by that CPU only.
 //! * The thread that opens a ticket holds no translation of the object itself.
-//! * Nobody waits here: a ticket is polled.
+//! * Nothing here waits: a ticket is polled.
 //!
-//! The feature `mutant-no-flush` takes the protocol out (tests only): tickets pass at once, nobody is kicked, nobody flushes.
+//! The feature `mutant-no-flush` takes the protocol out (tests only): tickets pass at once, no CPU
+//! is kicked, and no CPU flushes.
 
 #[cfg(all(test, loom))]
 mod model;
@@ -49,7 +55,7 @@ const MUTANT: bool = cfg!(feature = "mutant-no-flush");
 pub struct Kicks(pub u32);
 
 impl Kicks {
-    /// Goes over the CPUs to kick.
+    /// Returns the CPUs to kick, one after the other.
     #[inline]
     pub fn cpus(self) -> impl Iterator<Item = CpuId> {
         let mut left = self.0;
@@ -61,25 +67,27 @@ impl Kicks {
     }
 }
 
-/// What a CPU must flush before it goes on into the guest (INVEPT of the object's table, a fresh ASID).
+/// A flush that a CPU must do before it enters the guest (INVEPT of the object's table, a fresh
+/// ASID).
 #[must_use = "the guest must not run before the flush"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flush {
-    /// Whose translations.
+    /// The object whose translations are flushed.
     pub object: ObjectId,
 }
 
-/// How often translations of an object were taken away. Never goes back, also not when an object's number is used again.
+/// Counts how often translations of an object were taken away. It never goes back, not even when an
+/// object's number is used again.
 #[derive(Debug)]
 pub struct Generation<W = AtomicU64>(W);
 
 impl<W: Word> Generation<W> {
-    /// Starts at `first`, at least 1: no CPU has flushed for that one yet.
+    /// Starts at `first`, at least 1: no CPU has flushed for this generation yet.
     pub(super) fn starting_at(first: u64) -> Self {
         Self(W::new(first))
     }
 
-    /// Returns the current one.
+    /// Returns the current generation.
     pub fn current(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
@@ -90,19 +98,19 @@ impl<W: Word> Generation<W> {
     }
 }
 
-/// One word a CPU, that says where the CPU is.
+/// One word for each CPU: the CPU's mode and its sequence.
 #[derive(Debug)]
 pub struct CpuWords<W = AtomicU64> {
     cpus: [PerCpu<W>; MAX_CPUS],
     online: usize,
 }
 
-/// A cache line of its own for the word; `seen` is private to the CPU.
+/// A cache line for the CPU's word. `seen` is private to the CPU.
 #[derive(Debug)]
 #[repr(align(64))]
 struct PerCpu<W> {
     word: W,
-    /// The generation of each object for which this CPU has flushed last.
+    /// For each object, the generation for which this CPU last flushed.
     seen: [AtomicU64; ObjectTable::CAPACITY],
 }
 
@@ -110,7 +118,7 @@ impl CpuWords {
     /// Makes the words of `cpus` CPUs, all idle.
     ///
     /// # Panics
-    /// If that are more than [`MAX_CPUS`] (our bug: start-up leaves the others off).
+    /// If there are more than [`MAX_CPUS`] (our bug: start-up leaves the others off).
     pub fn new(cpus: usize) -> Self {
         Self::of(cpus)
     }
@@ -128,7 +136,8 @@ impl<W: Word> CpuWords<W> {
         Self { cpus: core::array::from_fn(per_cpu), online: cpus }
     }
 
-    /// Publishes that `cpu` runs the guest of `object` from now on; says whether it must flush first.
+    /// Publishes that `cpu` runs the guest of `object` from now on; returns the flush that must
+    /// come first, if any.
     pub fn enter(&self, cpu: CpuId, object: ObjectId, generation: &Generation<W>) -> Option<Flush> {
         self.publish(cpu, Mode::Guest(object));
         let current = generation.current();
@@ -147,31 +156,34 @@ impl<W: Word> CpuWords<W> {
 
     /// Publishes that `cpu`, still in the hypervisor, holds no translation at this moment.
     ///
-    /// For the head of a CPU's loop: one that neither enters nor idles, because it works off its queues, would hold up every ticket.
+    /// For the head of a CPU's loop. A CPU that works off its queues neither enters nor idles, and
+    /// would hold up every ticket.
     pub fn quiesce(&self, cpu: CpuId) {
         self.publish(cpu, Mode::Hypervisor);
     }
 
-    /// Publishes that `cpu` idles: it holds no translation until it [leaves](CpuWords::leave) this state.
+    /// Publishes that `cpu` idles: it holds no translation until it [leaves](CpuWords::leave) this
+    /// state.
     pub fn idle(&self, cpu: CpuId) {
         self.publish(cpu, Mode::Idle);
     }
 
-    /// Returns whether `cpu` is in guest mode. Where it is, all that the caller has done before is seen by `cpu` after
-    /// it has left.
+    /// Returns whether `cpu` is in guest mode. If it is, `cpu` sees all earlier writes of the
+    /// caller after it has left.
     pub fn is_in_guest(&self, cpu: CpuId) -> bool {
         W::fence();
         matches!(self.look(cpu.index()).mode(), Mode::Guest(_))
     }
 
-    /// Returns whether some CPU is in guest mode with `object`. One that enters after a call that
-    /// says no sees all that the caller has done before.
+    /// Returns whether any CPU is in guest mode with `object`. If none is, a CPU that enters after
+    /// this call sees all writes that the caller made before.
     pub fn is_any_in(&self, object: ObjectId) -> bool {
         W::fence();
         (0..self.online).any(|cpu| self.look(cpu).mode() == Mode::Guest(object))
     }
 
-    /// Stores the CPU's next word; what it did before is seen by who reads the word, what it reads later is read after the store.
+    /// Stores the CPU's next word. Release store plus full fence: this CPU's earlier writes are
+    /// visible to every reader of the new word; its later reads stay behind the store.
     fn publish(&self, cpu: CpuId, mode: Mode) {
         let word = &self.per_cpu(cpu).word;
         let next = CpuWord(word.load(Ordering::Relaxed)).next(mode);
@@ -199,9 +211,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Opens a ticket for all translations of an object taken away so far; says whom to kick.
+    /// Opens a ticket for all translations of an object taken away so far; also returns the CPUs to
+    /// kick.
     ///
-    /// `me` is the calling CPU, which holds none: it is not waited for. It flushes like every other at its next entry.
+    /// `me` is the calling CPU. It holds no translation and is not waited for, but flushes at its
+    /// next entry as every other CPU.
     pub(super) fn open<W: Word>(words: &CpuWords<W>, me: CpuId, object: ObjectId, generation: &Generation<W>) -> (Self, Kicks) {
         let generation = generation.bump();
         W::fence();
@@ -246,9 +260,11 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// Checks that this proof is about a translation of `object` that was gone when the generation was `at_generation`.
+    /// Checks that this proof covers a translation of `object` that was gone when the generation
+    /// was `at_generation`.
     ///
-    /// The generation was read after the leaf had changed, so a ticket of a later one was opened after the change.
+    /// The generation was read after the leaf had changed. So a ticket with a later generation was
+    /// opened after the change.
     ///
     /// # Panics
     /// If it is not: a frame would be used while a CPU can still reach it (our bug).

@@ -1,7 +1,7 @@
-//! The frames of the pool: who has each, and which are free.
+//! The frames of the pool: the owner of each, and the free list.
 //!
-//! Twelve bytes a frame: a word with the reverse entry {object, page}, pins and the claim, and the CRC32C of the page's
-//! block. The free list goes through the words.
+//! Twelve bytes a frame: a word with the reverse entry {object, page}, pins and the claim, and the
+//! CRC32C of the page's block. The free list goes through the words.
 //!
 //! ```text
 //!           alloc              install (page)              claim + evict / write out (page)
@@ -9,13 +9,16 @@
 //! ```
 //!
 //! Invariants:
-//! * A [`Frame`] is the only right to a frame that is neither free nor in a leaf; it cannot be copied, so a frame cannot be freed
-//!   twice or put into two leaves by safe code of this crate. The word is checked all the same.
-//! * What comes from [`FrameTable::alloc`] holds its last owner's bytes: who installs it has zeroed or filled it.
-//! * A mapped frame leaves its leaf only by the thread that holds its claim or has taken it; a claim and pins exclude each other.
+//! * A [`Frame`] is the only right to a frame that is neither free nor in a leaf. It cannot be
+//!   copied, so safe code of this crate cannot free a frame twice or put it into two leaves. The
+//!   word is checked all the same.
+//! * A frame from [`FrameTable::alloc`] holds its last owner's bytes: it must be zeroed or filled
+//!   before it is installed.
+//! * A mapped frame leaves its leaf only through the thread that holds its claim or has taken it; a
+//!   claim and pins exclude each other.
 //!
-//! Lock: the free list's ([`rank::FRAMES`]), held for a few words only. Nothing here allocates: the table lies in memory that was set
-//! aside for it ([`FrameStore`]), which grows with the pool.
+//! Lock: the free list's ([`rank::FRAMES`]), held for a few words only. Nothing here allocates: the
+//! table lies in memory that was set aside for it ([`FrameStore`]), which grows with the pool.
 
 mod entry;
 mod regions;
@@ -36,13 +39,13 @@ use entry::{Entry, LAST, State};
 use regions::Regions;
 pub use regions::{FrameRegion, RegionError};
 
-/// A frame that nobody else has: not free, in no leaf.
+/// The sole right to a frame that is not free and in no leaf.
 #[must_use = "a frame that is dropped is lost: free it or install it"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Its number, which has 32 bits: [`RegionError::Range`].
+    /// Its number; 32 bits are enough: [`RegionError::Range`].
     hfn: u32,
-    /// Where it is in the table that it is from.
+    /// Its position in its frame table.
     position: u32,
 }
 
@@ -59,29 +62,29 @@ impl Frame {
     }
 }
 
-/// Frames that go to the free list together, linked up already: most come free in batches.
+/// Frames that go to the free list together, already linked: most frames come free in batches.
 #[must_use = "frames in a chain that is dropped are lost"]
 #[derive(Debug)]
 pub struct Chain {
     /// Position of the frame that was linked last, or [`LAST`].
     head: u32,
-    /// Of the one that was linked first.
+    /// Position of the frame that was linked first.
     tail: u32,
     count: u32,
 }
 
 impl Chain {
-    /// Makes an empty one.
+    /// Makes an empty chain.
     pub const fn new() -> Self {
         Self { head: LAST, tail: LAST, count: 0 }
     }
 
-    /// Returns how many frames are in it.
+    /// Returns the number of frames in it.
     pub const fn len(&self) -> u32 {
         self.count
     }
 
-    /// Returns whether there are none.
+    /// Returns whether it has no frame.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -93,7 +96,7 @@ impl Default for Chain {
     }
 }
 
-/// A count held on a mapped frame: it is not evicted meanwhile.
+/// A count held on a mapped frame: the frame is not evicted meanwhile.
 #[must_use = "a pin that is dropped is never given back"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pin {
@@ -116,11 +119,11 @@ pub struct Owner {
     pub index: PageIndex,
 }
 
-/// The frame is claimed or pinned by another, or has another owner by now.
+/// The frame is claimed or pinned by another thread, or has another owner by now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Busy;
 
-/// The memory that a frame table lies in: twelve bytes a frame.
+/// The memory of a frame table: twelve bytes a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameStore {
     entries: &'static [AtomicU64],
@@ -133,13 +136,13 @@ impl FrameStore {
         Self { entries, checksums }
     }
 
-    /// Returns the first word of position `n` of `total`: free, and the next one behind it.
+    /// Returns the initial word of position `n` of `total`: free, with the next position behind it.
     #[inline]
     pub const fn entry(n: u32, total: u32) -> AtomicU64 {
         AtomicU64::new(Entry::free(if n + 1 < total { n + 1 } else { LAST }).0)
     }
 
-    /// Returns the first checksum of a position.
+    /// Returns the initial checksum of a position.
     #[inline]
     pub const fn checksum(_: u32) -> AtomicU32 {
         AtomicU32::new(0)
@@ -152,7 +155,7 @@ pub struct FrameTable {
     entries: &'static [AtomicU64],
     checksums: &'static [AtomicU32],
     free: Ranked<FreeList, { rank::FRAMES }>,
-    /// The length of the free list, for looks without its lock.
+    /// The length of the free list, for reads without its lock.
     free_count: AtomicU32,
     owned: [AtomicU32; ObjectTable::CAPACITY],
 }
@@ -170,16 +173,14 @@ impl fmt::Debug for FrameTable {
 }
 
 impl FrameTable {
-    /// Most regions.
+    /// Largest number of regions.
     pub const MAX_REGIONS: usize = Regions::MAX;
 
-    /// Takes the frames of `regions`, all free; the lowest go out first.
+    /// Takes the frames of `regions`, all free; the lowest are allocated first.
     ///
-    /// # Errors
-    /// [`RegionError`] says what is wrong with the regions.
+    /// # Errors [`RegionError`] names the fault in the regions.
     ///
-    /// # Panics
-    /// If the memory is for another number of frames (our bug).
+    /// # Panics If the memory is for another number of frames (our bug).
     pub fn within(store: FrameStore, regions: &[FrameRegion]) -> Result<Self, RegionError> {
         let regions = Regions::place(regions)?;
         let total = regions.total();
@@ -194,7 +195,7 @@ impl FrameTable {
         })
     }
 
-    /// The same in memory of the host's heap, which is never given back.
+    /// Makes the same in memory of the host's heap, which is never freed.
     ///
     /// # Errors
     /// As [`Self::within`].
@@ -206,7 +207,7 @@ impl FrameTable {
         Self::within(FrameStore::new(entries.leak(), checksums.leak()), regions)
     }
 
-    /// Takes a frame off the free list; its content is whatever its last owner left.
+    /// Takes a frame off the free list; its content is its last owner's.
     #[inline(always)]
     pub fn alloc(&self) -> Option<Frame> {
         let mut free = self.free.lock();
@@ -247,7 +248,7 @@ impl FrameTable {
         if chain.count == 0 {
             chain.tail = frame.position;
         }
-        // No more than the table has entries, whose number is one of 32 bits.
+        // At most the number of the table's entries, which fits 32 bits.
         (chain.head, chain.count) = (frame.position, chain.count.wrapping_add(1));
     }
 
@@ -278,7 +279,7 @@ impl FrameTable {
         self.owned[usize::from(object.as_u16())].load(Ordering::Relaxed)
     }
 
-    /// Returns whose page a frame holds, or `None` if it is free or in nobody's leaf.
+    /// Returns the page that a frame holds, or `None` if the frame is free or in no leaf.
     pub fn owner(&self, hfn: Hfn) -> Option<Owner> {
         match self.entry_at(self.position(hfn)).state() {
             State::Mapped(owner) => Some(owner),
@@ -302,7 +303,7 @@ impl FrameTable {
         self.unpin_frame(pin.hfn);
     }
 
-    /// The same for a pin that is known by its page.
+    /// Gives back a pin that is known by its frame.
     pub(super) fn unpin_frame(&self, hfn: Hfn) {
         self.update(hfn, |entry| Some(entry.unpinned())).expect("a pinned frame can be unpinned");
     }
@@ -339,9 +340,9 @@ impl FrameTable {
     }
 }
 
-/// What the transitions of a page do to its frame.
+/// The effects of a page's transitions on its frame.
 impl FrameTable {
-    /// Puts a frame behind a leaf.
+    /// Installs a frame behind a leaf.
     #[inline]
     pub(super) fn map(&self, frame: Frame, owner: Owner) -> Hfn {
         let position = frame.position as usize;
@@ -351,7 +352,7 @@ impl FrameTable {
         frame.hfn()
     }
 
-    /// Takes a frame from behind a leaf that does not name it any more (or never did).
+    /// Removes a frame from behind a leaf that does not name it any more (or never did).
     #[inline(always)]
     pub(super) fn unmap(&self, hfn: Hfn, owner: Owner) -> Frame {
         let position = self.position(hfn);
@@ -361,8 +362,9 @@ impl FrameTable {
         Frame::new(hfn, position)
     }
 
-    /// Takes a frame from behind a leaf that is about to let go of it, if it still holds `owner`'s
-    /// page and is neither pinned nor claimed. As a claim this excludes pins and claims of others.
+    /// Takes a frame from behind a leaf that is about to release it, if the frame still holds
+    /// `owner`'s page and is neither pinned nor claimed. Like a claim, this excludes pins and
+    /// claims of other threads.
     #[inline(always)]
     pub(super) fn take(&self, hfn: Hfn, owner: Owner) -> Result<Frame, Busy> {
         let position = self.position(hfn);
@@ -384,7 +386,7 @@ impl FrameTable {
     pub(super) fn claim(&self, hfn: Hfn, owner: Owner) -> Result<(), Busy> {
         let unclaimed = Entry::mapped(owner);
         let word = &self.entries[self.position(hfn) as usize];
-        // One exchange: a pin, another's claim and another owner each make another word.
+        // One exchange is enough: a pin, another claim and another owner each make another word.
         let claimed = word.compare_exchange(unclaimed.0, unclaimed.claimed().0, Ordering::AcqRel, Ordering::Relaxed);
         claimed.map(|_| ()).map_err(|_| Busy)
     }
@@ -395,7 +397,7 @@ impl FrameTable {
         self.update(hfn, |entry| Some(entry.unclaimed())).expect("a claim can be given back");
     }
 
-    /// Pins a frame, if it still holds `owner`'s page and nobody claims it.
+    /// Pins a frame, if it still holds `owner`'s page and is not claimed.
     #[inline]
     pub(super) fn pin(&self, hfn: Hfn, owner: Owner) -> Result<Pin, Busy> {
         self.update(hfn, |entry| entry.pinned().filter(|_| entry.state() == State::Mapped(owner)))?;
@@ -408,19 +410,20 @@ impl FrameTable {
         Crc32c(self.checksums[frame.position as usize].load(Ordering::Relaxed))
     }
 
-    /// Keeps the checksum of the frame's block; before the leaf says *has block*.
+    /// Stores the checksum of the frame's block. To be called before the leaf says *has block*.
     #[inline]
     pub(super) fn set_checksum(&self, hfn: Hfn, crc: Crc32c) {
         self.checksums[self.position(hfn) as usize].store(crc.0, Ordering::Relaxed);
     }
 
-    /// The same for a frame that is in no leaf yet.
+    /// Stores the checksum for a frame that is in no leaf yet.
     #[inline]
     pub(super) fn set_checksum_of(&self, frame: &Frame, crc: Crc32c) {
         self.checksums[frame.position as usize].store(crc.0, Ordering::Relaxed);
     }
 
-    /// Names a table page again: between `alloc` and `free` the table above it is what owns it.
+    /// Makes the token of a table page again: between `alloc` and `free` the table above it owns
+    /// the frame.
     pub(super) fn of_table(&self, hfn: Hfn) -> Frame {
         Frame::new(hfn, self.position(hfn))
     }

@@ -1,7 +1,7 @@
-//! Guest memory as everybody above `mm` sees it: bytes that are copied, never referenced.
+//! Guest memory as all code above `mm` sees it: bytes are copied, never referenced.
 //!
-//! Any access may answer [`GuestAccess::NotResident`]: the page-in (or the wait for a free frame) has been started,
-//! the caller commits nothing, parks its vCPU and runs again from the start.
+//! Any access may return [`GuestAccess::NotResident`]: the page-in (or the wait for a free frame)
+//! has been started. The caller commits nothing, parks its vCPU and runs again from the start.
 
 use crate::addr::Gpa;
 
@@ -10,11 +10,12 @@ use crate::addr::Gpa;
 pub enum GuestAccess {
     /// The page is being brought in; park and repeat the whole operation.
     NotResident(Gpa),
-    /// No RAM there: the guest's fault.
+    /// No RAM at this address: the guest's fault.
     NotRam(Gpa),
-    /// The page cannot be read back; the partition crashes with that reason.
+    /// The page cannot be read back; the partition crashes for that reason.
     Lost(Gpa),
-    /// No frame will come free for the page, because pages cannot be written; the partition crashes with that reason.
+    /// No frame comes free for the page, because pages cannot be written; the partition crashes for
+    /// that reason.
     Unwritable(Gpa),
 }
 

@@ -5,11 +5,13 @@
 //!                                 └─ not present ──> Faulter ──> again, or NotResident
 //! ```
 //!
-//! No lock: the copy is inside the read section of the calling CPU ([`super::flush`]), so the frame stays the page's until that CPU enters
-//! a guest or idles. The bits are set *before* the copy. A page whose cleaning begins between the two has D cleared again, and yet nothing is lost: its checksum
-//! and its write wait until this CPU has passed, and then the copied bytes are in.
+//! There is no lock: the copy is inside the read section of the calling CPU ([`super::flush`]), so
+//! the page keeps its frame until that CPU enters a guest or idles. The bits are set *before* the
+//! copy. If the page's cleaning begins between the two, D is cleared again, but no write is lost:
+//! checksum and write-out wait until this CPU has passed, and then include the copied bytes.
 //!
-//! Invariants: guest bytes are copied once and never referenced; every number of the guest is checked; bounded work for each page.
+//! Invariants: guest bytes are copied once and never referenced; every number from the guest is
+//! checked; the work for each page is bounded.
 
 use super::{
     guest::{GuestAccess, GuestMemory},
@@ -22,17 +24,18 @@ use crate::virt::Access;
 /// Why a page could not be made resident now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NotNow {
-    /// It is on its way, or waits for a frame.
+    /// It is being brought in, or waits for a frame.
     Wait,
     /// It cannot be read back.
     Lost,
-    /// No frame will come free for it, because pages cannot be written.
+    /// No frame comes free for it, because pages cannot be written.
     Unwritable,
 }
 
-/// Makes pages resident; the pager is one.
+/// Makes pages resident, as the pager does.
 pub trait Faulter {
-    /// Brings page `index` of `object` in for `access`; `Ok` if it is resident by now, so that the access can be repeated.
+    /// Brings page `index` of `object` in for `access`; `Ok` if it is resident by now and the
+    /// access can be repeated.
     ///
     /// # Errors
     /// [`NotNow`]: the caller parks, or gives the page up.
@@ -42,15 +45,15 @@ pub trait Faulter {
 /// The bytes of an object's pages.
 #[derive(Debug)]
 pub struct GuestBytes<'a, M: FrameMemory, F: Faulter> {
-    /// Whose pages.
+    /// The object.
     pub object: &'a MemoryObject,
-    /// Where frames are.
+    /// The memory that holds the frames.
     pub memory: &'a M,
-    /// Who makes pages resident.
+    /// Makes pages resident.
     pub faulter: &'a F,
 }
 
-/// How often a page may be evicted again between its page-in and the copy before the caller parks.
+/// How often a page may be evicted between its page-in and the copy before the caller parks.
 const ATTEMPTS: u32 = 4;
 
 impl<M: FrameMemory, F: Faulter> GuestBytes<'_, M, F> {
@@ -74,12 +77,12 @@ impl<M: FrameMemory, F: Faulter> GuestBytes<'_, M, F> {
     }
 }
 
-/// The piece of a copy that starts at `gpa`: how many of `left` bytes are in its page.
+/// Returns how many of `left` bytes from `gpa` on lie in its page.
 fn piece_len(gpa: Gpa, left: usize) -> usize {
     left.min((PAGE_SIZE - gpa.page_offset()) as usize)
 }
 
-/// Returns the address `done` bytes after `gpa`, which is no RAM if it leaves the address space.
+/// Returns the address `done` bytes after `gpa`. An address beyond the address space is not RAM.
 fn advance(gpa: Gpa, done: usize) -> Result<Gpa, GuestAccess> {
     gpa.checked_add(done as u64).ok_or(GuestAccess::NotRam(gpa))
 }

@@ -1,12 +1,12 @@
-//! Which guest physical addresses are RAM, and the n-th RAM page.
+//! The guest physical addresses that are RAM, and the number of each RAM page.
 //!
 //! ```text
 //!  guest physical   0 ........ 3 GiB | hole: devices | 4 GiB ........
 //!  page index       0 ........ n-1                     n ............     (holes left out)
 //! ```
 //!
-//! The page index is the block number in the paging space (`paging::space`), so a layout is fixed for the
-//! life of an incarnation and stored in the space record.
+//! The page index is the block number in the paging space (`paging::space`), so a layout is fixed
+//! for the life of an incarnation and stored in the space record.
 
 use crate::addr::{Gfn, Gpa, PAGE_SIZE, PageIndex};
 
@@ -34,7 +34,7 @@ pub struct RamRange {
     pub index: u32,
 }
 
-/// A partition's RAM: one range below the hole, and one from 4 GiB on where it does not fit.
+/// A partition's RAM: one range below the hole; if that is too small, another one from 4 GiB on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RamLayout {
     low: u64,
@@ -66,7 +66,7 @@ impl RamLayout {
         [low, high].into_iter().filter(|r| r.count > 0)
     }
 
-    /// Returns which RAM page `gfn` is, or `None` if it is no RAM.
+    /// Returns the page index of `gfn`, or `None` if it is not RAM.
     #[inline]
     pub const fn index_of(&self, gfn: Gfn) -> Option<PageIndex> {
         let n = gfn.as_u64();
@@ -80,7 +80,7 @@ impl RamLayout {
         }
     }
 
-    /// Returns how many pages there are from `index` to the end of its range; 0 beyond the last.
+    /// Returns the number of pages from `index` to the end of its range; 0 beyond the last.
     pub const fn left_in_range(&self, index: PageIndex) -> u32 {
         let n = index.0 as u64;
         let end = if n < self.low { self.low } else { self.low + self.high };

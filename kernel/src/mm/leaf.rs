@@ -1,4 +1,4 @@
-//! The second-level leaf: where a page is, in one word that the hardware reads too.
+//! The second-level leaf: one word, which the hardware reads too, tells where a page is.
 //!
 //! ```text
 //!  present   63........57 56..53  52        51.........12  11..10  9..0
@@ -11,26 +11,27 @@
 //!             1      0         0     the frame   A, attributes: read only
 //! ```
 //!
-//! In an absent leaf the three lowest bits are clear; then both formats ignore the rest
-//! (SDM 3C "EPT Translation Mechanism", APM 2 "Nested Paging"). The sign says *absent* to us. The guard bits 39 to 51
-//! make the address in an absent leaf one that no memory answers, so that a CPU that speculates past the missing present bit (L1 terminal
-//! fault) loads nothing. An entry of a table that was never filled is the guard pattern with tag 0: *untouched*,
-//! at every level.
+//! In an absent leaf the three lowest bits are clear; then both formats ignore the rest (SDM 3C
+//! "EPT Translation Mechanism", APM 2 "Nested Paging"). To the hypervisor the sign means *absent*.
+//! With the guard bits 39 to 51, the address in an absent leaf is outside all memory: a CPU that
+//! speculates past the missing present bit (L1 terminal fault) loads nothing. An entry that was
+//! never filled, at every level, is the guard pattern with tag 0: *untouched*.
 //!
 //! The formats are values of [`Format`], not types: they differ in a few constants.
 //!
 //! # The shared frame of zeros
 //!
 //! An untouched page that the guest has read shows it one frame of zeros, which all such pages
-//! share, read-only. To the CPU this leaf is present. To us it is absent, and *untouched*: it has
-//! the sign, its tag is 0, and no frame of the pool is in it. A write or an instruction fetch faults.
-//! EPT ignores the sign unless #VE is in use (SDM 3C "Format of an EPT Page-Table Entry that Maps a
-//! 4-KByte Page"); in NPT it is NX.
+//! share, read-only. To the CPU this leaf is present. To the hypervisor it is absent and
+//! *untouched*: it has the sign, its tag is 0, and no frame of the pool is in it. A write or an
+//! instruction fetch faults. EPT ignores the sign unless #VE is in use (SDM 3C "Format of an EPT
+//! Page-Table Entry that Maps a 4-KByte Page"); in NPT it is NX.
 //!
 //! # Without A and D bits
 //!
-//! Where the CPU does not keep A and D ([`Format::EPT_WITHOUT_AD`]) a leaf permits only what is noted in it already, so that
-//! everything else faults and is noted then ([`Page::admit`](super::page::Page::admit)):
+//! If the CPU does not keep A and D ([`Format::EPT_WITHOUT_AD`]), a leaf permits only the accesses
+//! that are noted in it already. Every other access faults, and is noted then
+//! ([`Page::admit`](super::page::Page::admit)):
 //!
 //! ```text
 //!   A D   read, execute   write     next fault
@@ -39,9 +40,10 @@
 //!   1 1        yes          yes     none
 //! ```
 //!
-//! So *present* means resident here, whatever is permitted. A CPU's stale translation permits at most what the leaf permitted
-//! when it was loaded; a CPU with A and D bits does the same with one, so one rule for the flush serves both. A leaf without
-//! permissions holds the address of the guest's own frame: speculation past it shows the guest nothing new.
+//! So *present* means resident here, whatever the leaf permits. A CPU's stale translation permits
+//! at most the accesses that the leaf permitted when it was loaded. The same holds for a CPU with A
+//! and D bits, so one rule for the flush serves both. A leaf without permissions holds the address
+//! of the guest's own frame: speculation past it shows the guest nothing new.
 //!
 //! Neighbours: [`super::table`] finds the word, [`super::page`] knows which change is allowed.
 
@@ -52,7 +54,7 @@ use crate::addr::{Hfn, PAGE_SHIFT};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TransferIndex(pub u32);
 
-/// What a present leaf says.
+/// The content of a present leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mapping {
     /// The frame.
@@ -68,7 +70,8 @@ pub struct Mapping {
 /// The state of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leaf {
-    /// Reads as zeros, has no frame: never touched, or only read since, by the shared frame of zeros.
+    /// Reads as zeros, has no frame: never touched, or only read, through the shared frame of
+    /// zeros.
     Untouched,
     /// Known to be zero, has no frame.
     Zero,
@@ -87,17 +90,18 @@ pub enum Leaf {
 /// The bits in which the table formats differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Format {
-    /// Bits that every present 4 KiB leaf has beside address, A, D and *has block*.
+    /// Bits of every present 4 KiB leaf, besides address, A, D and *has block*.
     pub leaf: u64,
     /// Bits of an entry that points to a table.
     pub table: u64,
-    /// The A bit; without one, the permissions, which stand for it: all are cleared with A, and A is set if any is.
+    /// The A bit. A format without one uses the permissions instead: all are cleared with A, and A
+    /// counts as set if any is set.
     pub accessed: u64,
     /// The D bit.
     pub dirty: u64,
-    /// Without A and D bits, the permission to write: there while A and D are both set. Else 0.
+    /// Without A and D bits, the write permission: set while A and D are both set. Else 0.
     pub write: u64,
-    /// Bits that a leaf which permits reading alone has beside the address; A is among them.
+    /// Bits, besides the address, of a leaf that permits reads alone; A is among them.
     pub read_only: u64,
 }
 
@@ -109,7 +113,7 @@ const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
 /// Software bit of a present leaf: block and checksum are current while D is clear.
 pub(super) const HAS_BLOCK: u64 = 1 << 52;
 const SIGN: u64 = 1 << 63;
-/// Of every absent leaf: the sign, which no present one has, and the guard.
+/// Bits of every absent leaf: the sign, which no present leaf has, and the guard.
 const GUARD: u64 = SIGN | ((1 << 52) - 1) & !((1 << 39) - 1);
 const PAYLOAD_SHIFT: u32 = 3;
 const TAG_SHIFT: u32 = 35;
@@ -121,7 +125,7 @@ mod tag {
     pub const PAGED: u64 = 3;
     pub const COMING_IN: u64 = 4;
     pub const LOANED: u64 = 5;
-    /// Not in any leaf: the state's number of a present one.
+    /// In no leaf: the state number of a present leaf.
     pub const PRESENT: u64 = 6;
 }
 
@@ -131,8 +135,9 @@ pub const EMPTY: u64 = GUARD;
 impl Format {
     /// Intel's extended page tables, with A and D bits enabled in the EPTP.
     ///
-    /// Leaves are write-back and ignore the guest's PAT: a guest that could make its view of a frame uncached would read stale
-    /// bytes after a page-in, and could leave the hypervisor to read stale ones.
+    /// Leaves are write-back and ignore the guest's PAT. Otherwise a guest could make its view of a
+    /// frame uncached; then it would read stale bytes after a page-in, and could leave stale bytes
+    /// for the hypervisor to read.
     pub const EPT: Self = Self {
         leaf: ACCESS_BITS | Self::EPT_WRITE_BACK,
         table: ACCESS_BITS,
@@ -141,7 +146,8 @@ impl Format {
         write: 0,
         read_only: EPT_READ | Self::EPT_WRITE_BACK | 1 << 8,
     };
-    /// The same for a CPU without A and D bits, or with these switched off in the EPTP: it ignores bits 8 and 9.
+    /// The same for a CPU without A and D bits, or with these disabled in the EPTP: it ignores bits
+    /// 8 and 9.
     pub const EPT_WITHOUT_AD: Self = Self {
         leaf: Self::EPT_WRITE_BACK,
         accessed: ACCESS_BITS,
@@ -164,7 +170,8 @@ impl Format {
     /// Returns the word for `leaf`.
     ///
     /// # Panics
-    /// If a frame number that goes out needs more than 32 bits (our bug: the frame table takes none such).
+    /// If a frame number that goes out needs more than 32 bits (our bug: the frame table takes no
+    /// such frame).
     #[inline]
     pub const fn encode(&self, leaf: Leaf) -> u64 {
         match leaf {
@@ -181,10 +188,10 @@ impl Format {
         }
     }
 
-    /// Returns what `word` says.
+    /// Returns the leaf that `word` encodes.
     ///
-    /// # Panics
-    /// On a tag that [`Format::encode`] never makes (our bug: nobody else writes leaves).
+    /// # Panics On a tag that [`Format::encode`] never makes (our bug: no other code writes
+    /// leaves).
     #[inline]
     pub const fn decode(&self, word: u64) -> Leaf {
         if is_resident(word) {
@@ -246,17 +253,20 @@ impl Format {
         if word & self.accessed != 0 { word | self.write } else { word }
     }
 
-    /// Clears D in a present leaf whose page begins to be cleaned, and *has block* until the new one is written. Where nobody but us keeps D,
-    /// clears A too: see [`Format::is_touched`].
+    /// Clears D in a present leaf when the cleaning of its page begins, and *has block* until the
+    /// new block is written. If the hypervisor alone keeps D, clears A too: see
+    /// [`Format::is_touched`].
     #[inline]
     pub(super) const fn cleaned(&self, word: u64) -> u64 {
         word & !(self.touched() | HAS_BLOCK)
     }
 
-    /// Returns whether a page may have been written since it began to be [`cleaned`](Format::cleaned).
+    /// Returns whether a page may have been written since it began to be
+    /// [`cleaned`](Format::cleaned).
     ///
-    /// That is D. Where D is ours, any access counts: an emulator of such a CPU that sets bits in the guest's own page tables without asking for
-    /// the permission to write (Bochs does) has asked for the one to read.
+    /// D tells this. If the hypervisor keeps D, A counts too: an emulator of such a CPU may set
+    /// bits in the guest's own page tables with the permission to read, without asking for the one
+    /// to write (Bochs does).
     #[inline]
     pub(super) const fn is_touched(&self, word: u64) -> bool {
         word & self.touched() != 0
@@ -266,7 +276,7 @@ impl Format {
         if self.write == 0 { self.dirty } else { self.dirty | self.accessed }
     }
 
-    /// Returns whether the CPU keeps A and D itself.
+    /// Returns whether the CPU sets A and D itself.
     #[inline]
     pub const fn is_kept_by_cpu(&self) -> bool {
         self.write == 0
@@ -289,13 +299,13 @@ pub const fn is_table(word: u64) -> bool {
     word & ACCESS_BITS != 0
 }
 
-/// Returns whether a leaf has a frame, whatever it permits at present.
+/// Returns whether a leaf has a frame, whatever it permits.
 #[inline]
 pub const fn is_resident(word: u64) -> bool {
     (word as i64) >= 0
 }
 
-/// Returns whether a page has no frame and no content.
+/// Returns whether a page has neither a frame nor stored content.
 #[inline]
 pub(super) const fn reads_as_zeros(word: u64) -> bool {
     const STATES: u64 = 1 << tag::UNTOUCHED | 1 << tag::ZERO | 1 << tag::LOANED;
@@ -314,7 +324,7 @@ pub const fn frame_of(word: u64) -> Hfn {
     Hfn::new((word & ADDRESS) >> PAGE_SHIFT)
 }
 
-/// Returns the number of the state that a leaf's word is in: its tag, or one more than the last tag.
+/// Returns the number of a leaf's state: its tag, or for a present leaf one more than the last tag.
 #[inline]
 pub(super) const fn state_of(word: u64) -> usize {
     let tag = if is_resident(word) { tag::PRESENT } else { word >> TAG_SHIFT };
@@ -395,7 +405,8 @@ mod tests {
         assert_eq!(Format::NPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4067);
     }
 
-    /// Read, write, execute; write without read would be a misconfiguration (SDM 3C "EPT Misconfigurations").
+    /// Read, write, execute; write without read would be a misconfiguration (SDM 3C "EPT
+    /// Misconfigurations").
     #[test]
     fn without_a_and_d_bits_a_leaf_permits_what_is_noted_in_it() {
         let (none, read_execute, all) = (0b000, 0b101, 0b111);
@@ -409,7 +420,7 @@ mod tests {
         }
     }
 
-    /// The permissions follow A and D whichever way these change, and in the other formats nothing but A and D changes.
+    /// The permissions follow every change of A and D. In the other formats only A and D change.
     #[test]
     fn a_changed_leaf_is_the_word_of_its_mapping() {
         for format in FORMATS {
@@ -428,7 +439,8 @@ mod tests {
         }
     }
 
-    /// SDM 3C "Format of an EPT Page-Table Entry that Maps a 4-KByte Page"; APM 2 "4-Kbyte Page Translation".
+    /// SDM 3C "Format of an EPT Page-Table Entry that Maps a 4-KByte Page"; APM 2 "4-Kbyte Page
+    /// Translation".
     #[test]
     fn a_leaf_of_the_shared_zeros_permits_reading_alone_and_is_untouched() {
         let zeros = Hfn::new(0x1234);

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   object ── page ──> leaf (in a table)      where a page is; every transition by name
-//!     │         └────> frames                 who has a frame; pins, checksums, the free list
+//!     │         └────> frames                 the owner of a frame; pins, checksums, the free list
 //!     ├── table ─────> TableReserve           paths to leaves; table pages
 //!     └── flush ─────> CpuWords               when a frame that left its leaf may be used again
 //!   guest_bytes ──> page, phys                copies, under the read section of `flush`
-//!   resident ─────> table, phys               the same of what is there, and nothing else
+//!   resident ─────> table, phys               copies of resident pages only
 //! ```
 //!
-//! Mechanism only: which page leaves, when, and what is read and written is the pager's business (`paging`); how much a
-//! partition may hold is the pool's (`pool`).
+//! Mechanism only. The pager (`paging`) decides which page leaves, when, and what to read and
+//! write. The pool (`pool`) decides how much a partition may hold.
 
 pub mod crc;
 #[cfg(not(target_os = "none"))]

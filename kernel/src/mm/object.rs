@@ -1,4 +1,4 @@
-//! Memory objects: the live memory of an incarnation, or what is left of it as a dump image.
+//! Memory objects: the live memory of an incarnation, or its remains as a dump image.
 //!
 //! ```text
 //!            become_image            begin_teardown             ObjectTable::remove
@@ -6,13 +6,14 @@
 //!     └──────────────────────────────────────────────────^
 //! ```
 //!
-//! An object owns a RAM layout, a second-level table, a generation for the flush protocol and a sequence to wake waiters. Frames
-//! name the object by number, so a crash hands all of an incarnation's memory over by changing the object's state: nothing is
-//! copied, no frame is touched, and the partition goes on with another, empty object.
+//! An object owns a RAM layout, a second-level table, a generation for the flush protocol and a
+//! sequence to wake waiters. Frames name the object by number. So a crash hands over all of an
+//! incarnation's memory by a change of the object's state: nothing is copied, no frame is touched,
+//! and the partition goes on with another, empty object.
 //!
 //! Invariants:
-//! * A number is used again only after teardown, and the generation goes on where the last object of that number ended; so
-//!   a CPU flushes before it first runs the new one.
+//! * A number is used again only after teardown, and the generation goes on where the last object
+//!   of that number ended. So a CPU flushes before it first runs the new one.
 //! * The counts by state change with the leaf, in [`super::page`] alone.
 
 mod counts;
@@ -40,15 +41,16 @@ pub use table::{ObjectError, ObjectTable};
 use teardown::Cursor;
 pub use teardown::Progress;
 
-/// Gaps that one look for the next touched page passes over: each is 2 MiB of guest memory or more.
+/// Largest number of gaps that one search for the next touched page skips: each is 2 MiB of guest
+/// memory or more.
 const GAPS: u32 = 64;
 
-/// Number of a memory object, unique among those that live.
+/// Number of a memory object, unique among the live ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ObjectId(pub(super) u16);
 
 impl ObjectId {
-    /// No object's: where a table keeps numbers and has none yet.
+    /// The number of no object, for tables that have none yet.
     pub const NONE: Self = Self(u16::MAX);
 
     /// Returns the raw number, below [`ObjectTable::CAPACITY`].
@@ -57,7 +59,7 @@ impl ObjectId {
     }
 }
 
-/// What an object is.
+/// The state of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ObjectState {
     /// A partition's memory.
@@ -68,7 +70,7 @@ pub enum ObjectState {
     Teardown,
 }
 
-/// What a parked vCPU waits for: something happens to this object's pages.
+/// A ticket for a parked vCPU: it is ready after the next wake of this object's waiters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WaitTicket {
     object: ObjectId,
@@ -96,12 +98,12 @@ impl MemoryObject {
         self.id
     }
 
-    /// Returns which guest physical addresses are RAM.
+    /// Returns the layout of its RAM.
     pub const fn layout(&self) -> &RamLayout {
         &self.layout
     }
 
-    /// Returns what it is.
+    /// Returns its state.
     #[inline]
     pub fn state(&self) -> ObjectState {
         match self.state.load(Ordering::Acquire) {
@@ -121,18 +123,19 @@ impl MemoryObject {
         &self.generation
     }
 
-    /// Returns the frames that its pages live in.
+    /// Returns the frame table of its pages.
     #[inline]
     pub const fn frames(&self) -> &Arc<FrameTable> {
         &self.frames
     }
 
-    /// Returns how many pages are in which state.
+    /// Returns the number of pages in each state.
     pub fn counts(&self) -> PageCounts {
         self.counts.snapshot()
     }
 
-    /// Makes the live memory of a crashed incarnation a dump image, in O(1). Its vCPUs have stopped.
+    /// Makes the live memory of a crashed incarnation a dump image, in O(1). Its vCPUs have
+    /// stopped.
     ///
     /// # Panics
     /// If it is not live (our bug: an incarnation crashes once).
@@ -141,7 +144,7 @@ impl MemoryObject {
         assert!(changed.is_ok(), "an incarnation crashes once");
     }
 
-    /// Returns page `index`, with the tables it needs made from the reserve.
+    /// Returns page `index`, with the tables that it needs made from the reserve.
     ///
     /// # Errors
     /// [`OutOfTables`]: the reserve is empty.
@@ -156,29 +159,32 @@ impl MemoryObject {
         }
     }
 
-    /// Returns page `index`, or `None` if it has no table yet (then it is untouched) or is no page of this object.
+    /// Returns page `index`, or `None` if it has no table yet (then it is untouched) or is no page
+    /// of this object.
     #[inline]
     pub fn existing(&self, index: PageIndex) -> Option<Page<'_>> {
         let slot = self.table.slot(self.layout.gfn_of(index)?)?;
         Some(Page::new(self, slot, index))
     }
 
-    /// Returns the frame of a page that is resident and marked as accessed; the page is looked for in the table alone.
+    /// Returns the frame of a page that is resident and marked as accessed. It is looked up in the
+    /// table alone, not in the layout.
     #[inline(always)]
     pub fn accessed_frame(&self, gfn: Gfn) -> Option<Hfn> {
         self.table.slot(gfn)?.load().accessed_frame()
     }
 
-    /// Returns how many pages from `index` on have no table, up to the end of their RAM range at most: they are untouched. 0 if
-    /// page `index` has one or is no page of this object.
+    /// Returns how many pages from `index` on have no table, at most up to the end of their RAM
+    /// range; these pages are untouched. 0 if page `index` has a table or is no page of this
+    /// object.
     pub fn without_table(&self, index: PageIndex) -> u32 {
         let Some(gfn) = self.layout.gfn_of(index) else { return 0 };
         let gap = self.table.gap(gfn).min(u64::from(self.layout.left_in_range(index)));
         gap as u32
     }
 
-    /// Returns the first page from `from` on that has a table, as far as a bounded number of looks over gaps tells; a page further
-    /// on is not passed by. All between are untouched.
+    /// Returns the first page from `from` on that has a table, or a page before it, because only a
+    /// bounded number of gaps is skipped. All pages between are untouched.
     pub fn skip_untouched(&self, from: u32) -> u32 {
         let mut next = from;
         for _ in 0..GAPS {
@@ -190,8 +196,8 @@ impl MemoryObject {
         next
     }
 
-    /// Returns page `index` and its surroundings, in which its neighbours are found without another walk. `None` as for
-    /// [`MemoryObject::existing`].
+    /// Returns page `index` and its leaf table, in which its neighbours are found without another
+    /// walk. `None` as for [`MemoryObject::existing`].
     #[inline]
     pub fn locate(&self, index: PageIndex) -> Option<(Near<'_>, Page<'_>)> {
         let gfn = self.layout.gfn_of(index)?;
@@ -200,7 +206,8 @@ impl MemoryObject {
         Some((Near { object: self, leaves }, page))
     }
 
-    /// Returns surroundings that were found before, without a walk: for work under way, as long as which an object keeps its tables.
+    /// Returns a leaf table that was found before, without a walk. Only for work in progress,
+    /// during which an object keeps its tables.
     #[inline]
     pub fn near_at(&self, at: LeafTable) -> Near<'_> {
         Near { object: self, leaves: self.table.leaves_at(at) }
@@ -213,7 +220,8 @@ impl MemoryObject {
         Ok(Page::new(self, slot, index))
     }
 
-    /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds none.
+    /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds
+    /// no translation.
     pub fn flush(&self, words: &CpuWords, me: CpuId) -> (Ticket, Kicks) {
         Ticket::open(words, me, self.id, &self.generation)
     }
@@ -222,23 +230,25 @@ impl MemoryObject {
     /// guest again: the leaf has changed.
     ///
     /// No ticket, because that frame is never reused. No kick, because no CPU is in the guest: an
-    /// incarnation has one vCPU, and the CPU that runs it is the one that makes the change.
+    /// incarnation has one vCPU, and the CPU that runs it makes this change.
     #[cold]
     pub(super) fn forget_zeros(&self) {
         self.generation.bump();
     }
 
-    /// Takes a ticket *before* a look at a page's state, to park on if the look is disappointing.
+    /// Takes a ticket. To be called *before* a look at a page's state; the caller parks on the
+    /// ticket if the look fails.
     pub fn wait_ticket(&self) -> WaitTicket {
         WaitTicket { object: self.id, sequence: self.wakes.load(Ordering::SeqCst) }
     }
 
-    /// Returns whether something happened since the ticket was taken. A ticket of another object is always ready.
+    /// Returns whether the object was woken since the ticket was taken. A ticket of another object
+    /// is always ready.
     pub fn ready(&self, ticket: WaitTicket) -> bool {
         ticket != self.wait_ticket()
     }
 
-    /// Wakes all that wait; after the change they wait for.
+    /// Wakes all waiters. To be called after the change they wait for.
     pub fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::SeqCst);
     }
@@ -249,14 +259,14 @@ impl MemoryObject {
     }
 }
 
-/// Finds pages one after another: those that share a leaf table with the last one without a walk.
+/// Finds pages one after another. A page in the same leaf table as the last one needs no walk.
 pub struct PageFinder<'a> {
     object: &'a MemoryObject,
     near: Option<Near<'a>>,
 }
 
 impl<'a> PageFinder<'a> {
-    /// Finds pages of an object.
+    /// Makes a finder of the pages of `object`.
     pub const fn new(object: &'a MemoryObject) -> Self {
         Self { object, near: None }
     }
@@ -287,13 +297,14 @@ impl<'a> Near<'a> {
         self.object
     }
 
-    /// Returns where this is, for [`MemoryObject::near_at`].
+    /// Returns the place of the leaf table, for [`MemoryObject::near_at`].
     #[inline]
     pub fn at(&self) -> LeafTable {
         self.leaves.at()
     }
 
-    /// Returns page `index`, or `None` if its leaf is in another table or it is no page of the object.
+    /// Returns page `index`, or `None` if its leaf is in another table or it is no page of the
+    /// object.
     #[inline]
     pub fn page(&self, index: PageIndex) -> Option<Page<'a>> {
         let slot = self.leaves.slot(self.object.layout.gfn_of(index)?)?;

@@ -18,17 +18,21 @@
 //!  in place:  Present, dirty ──begin_clean──> Present ──finish_clean──> Present, has block
 //! ```
 //!
-//! What *present* says: D set: the content is in the frame only. D clear and *has block*: the block and the frame's checksum are current. D clear and
-//! no block, unclaimed: never written since it was installed as zeros, so it still is zeros.
+//! A present leaf means: D set: only the frame has the content. D clear and *has block*: the block
+//! and the frame's checksum are current. D clear and no block, unclaimed: the page was not written
+//! since it was installed as zeros, so it still is zeros.
 //!
-//! Every transition is one compare-exchange of the leaf, A and D included, so nothing the hardware sets meanwhile is lost. A page
-//! leaves memory in three steps, whose order the token types keep: the leaf changes (a token that waits), the flush passes
-//! (`settle`, `reclaim` ask for the proof), the frame is written or used again.
+//! Every transition is one compare-exchange of the leaf, A and D included, so no bit that the
+//! hardware sets meanwhile is lost. A page leaves memory in three steps, whose order the token
+//! types enforce: the leaf changes (a token that waits), the flush passes (`settle` and `reclaim`
+//! demand the proof), the frame is written or used again.
 //!
 //! Invariants:
-//! * Whoever moves a page out or cleans it holds its frame's *claim* from `begin` to `finish`: a page has at most one write under way, also
-//!   after a rescue; a pinned page does not move.
-//! * [`Page::begin_clean`] takes *has block* away together with D: a page whose block is being overwritten has none.
+//! * The thread that moves a page out or cleans it holds its frame's *claim* from `begin` to
+//!   `finish`. So a page has at most one write in flight, also after a rescue, and a pinned page
+//!   does not move.
+//! * [`Page::begin_clean`] clears *has block* together with D: a page whose block is being
+//!   overwritten has none.
 //! * The counts of the object change here and nowhere else.
 
 mod clean;
@@ -62,7 +66,7 @@ pub use token::{Cleaning, Ended, Settled, SettledClean, Unmapped, WriteOut};
 pub enum Refused {
     /// The page is in another state by now.
     State(Leaf),
-    /// The page is pinned, or a write of it is under way.
+    /// The page is pinned, or a write of it is in flight.
     Pinned,
     /// The page is dirty: write it out instead.
     Dirty,
@@ -70,7 +74,7 @@ pub enum Refused {
     Clean,
 }
 
-/// What the clock saw.
+/// The clock's finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Age {
     /// Touched since the last look.
@@ -81,7 +85,7 @@ pub enum Age {
     Absent,
 }
 
-/// What the guest could see of a page before it got a frame.
+/// The guest's view of a page before the page got a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Before {
     /// Nothing: each access faulted.
@@ -104,12 +108,12 @@ impl<'a> Page<'a> {
         Self { object, slot, index }
     }
 
-    /// Returns which page.
+    /// Returns the page's index.
     pub const fn index(&self) -> PageIndex {
         self.index
     }
 
-    /// Returns where the page is.
+    /// Returns the page's state.
     #[inline]
     pub fn leaf(&self) -> Leaf {
         self.slot.load().leaf()
@@ -117,10 +121,12 @@ impl<'a> Page<'a> {
 
     /// Reads and clears A.
     ///
-    /// Needs no flush of its own, and gives none: a CPU that has the translation in its TLB sets A again only
-    /// when it has lost it. A page in constant use can look idle until the next flush of its object; it is then rescued or paged in again as
-    /// referenced. Victims are taken in batches with one flush each, so that this lasts a batch at most under pressure. Where the CPU keeps
-    /// no A bit the page loses its permissions with it, and the same holds: a translation that was loaded before goes on without a fault.
+    /// Does no flush and needs none of its own. A CPU that has the translation in its TLB sets A
+    /// again only after it has lost that translation, so a page in constant use can look idle until
+    /// the next flush of its object. It is then rescued, or paged in again as referenced. Victims
+    /// are taken in batches with one flush each, so under pressure this lasts a batch at most. If
+    /// the CPU keeps no A bit, the page loses its permissions with A, and the same holds: a
+    /// translation loaded before goes on without a fault.
     #[inline]
     pub fn age(&self) -> Age {
         match self.slot.take_accessed() {
@@ -130,13 +136,15 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Marks a resident page as accessed, for a write also as dirty, and returns its frame; the bytes are copied after that.
-    /// A read of a page that shows the shared zeros gets that frame.
+    /// Marks a resident page as accessed, for a write also as dirty, and returns its frame. The
+    /// caller copies the bytes after that. A read of a page that shows the shared zeros returns
+    /// that frame.
     ///
-    /// The frame stays this page's until the calling CPU enters a guest or idles ([`super::flush`]).
+    /// The frame stays this page's until the calling CPU enters a guest or idles
+    /// ([`super::flush`]).
     ///
     /// # Errors
-    /// [`Refused::State`]: the page is not resident, and shows no zeros to be read.
+    /// [`Refused::State`]: the page is not resident, and shows no zeros that could be read.
     #[inline]
     pub fn touch(&self, access: Access) -> Result<Hfn, Refused> {
         let touched = |old: Seen| if access == Access::Write { old.accessed().dirtied() } else { old.accessed() };
@@ -146,10 +154,12 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Lets the guest into a resident page: notes its access where the CPU does not, which is what makes the leaf permit it.
+    /// Lets the guest into a resident page. If the CPU keeps no A and D, this notes the access, and
+    /// so makes the leaf permit it.
     ///
-    /// No flush: nothing is taken away, and the fault has dropped the CPU's own translation (SDM 3C "Operations that Invalidate Cached
-    /// Mappings"); another CPU's stale one costs that CPU a fault that ends here too.
+    /// No flush: nothing is taken away, and the fault has dropped the CPU's own translation (SDM 3C
+    /// "Operations that Invalidate Cached Mappings"). A stale translation in another CPU costs that
+    /// CPU a fault, which ends here too.
     ///
     /// # Errors
     /// [`Refused::State`]: the page is not resident.
@@ -161,18 +171,21 @@ impl<'a> Page<'a> {
         self.touch(access).map(|_| ())
     }
 
-    /// Pins a resident page for a device's or an I/O's use: it stays where it is until [`FrameTable::unpin`].
+    /// Pins a resident page for a device or for I/O: it stays in its frame until
+    /// [`FrameTable::unpin`].
     ///
-    /// Whoever lets a device write the frame [touches](Page::touch) the page for writing before and after.
+    /// A caller that lets a device write the frame [touches](Page::touch) the page for writing
+    /// before and after.
     ///
-    /// # Errors
-    /// [`Refused::State`]: not resident. [`Refused::Pinned`]: it is on its way out or is being cleaned; wait for that.
+    /// # Errors [`Refused::State`]: not resident. [`Refused::Pinned`]: it is going out or being
+    /// cleaned; wait for the end of that.
     pub fn pin(&self) -> Result<Pin, Refused> {
         let (_, hfn) = self.present()?;
         self.frames().pin(hfn, self.owner()).map_err(|_| Refused::Pinned)
     }
 
-    /// Gives back a pin of a page that was pinned by [`Page::pin`] and is known by its page: the pin has kept it in its frame.
+    /// Gives back a pin of [`Page::pin`] that is known by its page: the pin has kept the page in
+    /// its frame.
     ///
     /// # Panics
     /// If the page is not resident or not pinned (our bug).
@@ -199,7 +212,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Takes the claim of a resident page's frame. From then on the leaf changes by A, D and the claim's holder only.
+    /// Takes the claim of a resident page's frame. From then on only A, D and the claim's holder
+    /// change the leaf.
     #[inline(always)]
     fn claim(&self) -> Result<Hfn, Refused> {
         let (_, hfn) = self.present()?;
@@ -207,7 +221,8 @@ impl<'a> Page<'a> {
         Ok(hfn)
     }
 
-    /// Changes a resident page's leaf, again and again until nobody interferes or `change` refuses; returns the frame.
+    /// Changes a resident page's leaf, with as many attempts as it takes unless `change` refuses;
+    /// returns the frame.
     #[inline]
     fn remap(&self, change: impl Fn(Seen) -> Result<Seen, Refused>) -> Result<Hfn, Refused> {
         loop {
@@ -219,15 +234,15 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Changes a page that is in one certain state without a frame in its leaf.
+    /// Changes a page from one exact state in which its leaf is absent.
     #[inline(always)]
     fn exchange(&self, from: Leaf, to: Leaf) -> Result<(), Refused> {
         let (from, to) = (self.slot.encode(from), self.slot.encode(to));
         self.replace(from, to).map_err(|now| Refused::State(now.leaf()))
     }
 
-    /// Changes a page that is in one of the states that `from` accepts. Every CPU that may have seen
-    /// the shared frame of zeros there flushes.
+    /// Changes a page from any state that `from` accepts. If the page showed the shared frame of
+    /// zeros, every CPU that may have seen that frame flushes.
     #[inline]
     fn transition(&self, from: impl Fn(Seen) -> bool, to: Seen) -> Result<Before, Refused> {
         loop {
@@ -246,7 +261,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// The one place where a leaf changes: the counts go along.
+    /// The one place that changes a leaf; the counts change with it.
     #[inline]
     fn replace(&self, seen: Seen, to: Seen) -> Result<(), Seen> {
         self.slot.replace(seen, to)?;

@@ -1,10 +1,12 @@
 //! The content of frames, by number.
 //!
-//! [`FrameMemory`] is what the pager and the copies need of physical memory; [`DirectMap`] gives it wherever all of it is seen
-//! through one constant offset: on the bare machine the direct map, on the host one large allocation (`mm::fake`).
+//! [`FrameMemory`] is the access to physical memory for the pager and the copies. [`DirectMap`]
+//! implements it wherever one constant offset maps all of that memory: on the bare machine the
+//! direct map, on the host one large allocation (`mm::fake`).
 //!
-//! Invariants: frames of guests are untyped. Their bytes are copied, cleared or summed through raw pointers, never referenced, because
-//! a guest on another CPU may write them at any moment; whoever needs a stable content has let the flush pass first.
+//! Invariants: frames of guests are untyped. Their bytes are copied, cleared or summed through raw
+//! pointers, never referenced, because a guest on another CPU may write them at any moment. A
+//! caller that needs stable content must let the flush pass first.
 
 // UNSAFETY: the bytes of a frame have no owner in Rust's sense; they are reached by address.
 #![allow(unsafe_code)]
@@ -23,18 +25,18 @@ pub trait FrameMemory: Sync {
     /// Copies `bytes` into a frame from `offset` on.
     ///
     /// # Panics
-    /// If that leaves the frame (our bug: copies are cut at pages before).
+    /// If the copy leaves the frame (our bug: copies are cut at page ends before).
     fn copy_in(&self, hfn: Hfn, offset: usize, bytes: &[u8]);
     /// Copies from a frame from `offset` on.
     ///
     /// # Panics
-    /// If that leaves the frame (our bug).
+    /// If the copy leaves the frame (our bug).
     fn copy_out(&self, hfn: Hfn, offset: usize, buf: &mut [u8]);
     /// Returns the CRC32C of the content.
     fn checksum(&self, hfn: Hfn) -> Crc32c;
-    /// Returns whether every byte is zero; quick where an early one is not.
+    /// Returns whether every byte is zero; quick if an early byte is not.
     fn is_zero(&self, hfn: Hfn) -> bool;
-    /// Returns where a device finds the frame.
+    /// Returns the frame's address for a device.
     fn hpa(&self, hfn: Hfn) -> Hpa {
         hfn.base()
     }
@@ -47,11 +49,12 @@ pub struct DirectMap {
 }
 
 impl DirectMap {
-    /// Sees physical address `n` at virtual address `offset + n`, wrapping.
+    /// Makes a map of physical address `n` to virtual address `offset + n`, wrapping.
     ///
     /// # Safety
-    /// 1. Every frame that is ever asked for is mapped there, readable and writable, for as long as the value or a copy lives.
-    /// 2. Nothing in those frames is a Rust object of anybody else.
+    /// 1. Every frame that is ever asked for is mapped there, readable and writable, for as long as
+    ///    the value or a copy lives.
+    /// 2. No other code has a Rust object in those frames.
     pub const unsafe fn new(offset: u64) -> Self {
         Self { offset }
     }
@@ -62,11 +65,11 @@ impl DirectMap {
         core::ptr::with_exposed_provenance_mut(address as usize)
     }
 
-    /// Returns the words of a table page, which the CPU's walker reads and writes too.
+    /// Returns the words of a table page, which the CPU's page walker reads and writes, too.
     #[inline]
     pub(super) fn words(&self, table: Hfn) -> &[AtomicU64; WORDS] {
-        // SAFETY: one frame, mapped and no other object's by the contract of `new`, aligned to its size; table pages are only
-        // ever accessed as atomics, by the hardware too.
+        // SAFETY: one frame, mapped and without other Rust objects by the contract of `new`,
+        // aligned to its size; table pages are only ever accessed as atomics, by the hardware too.
         unsafe { &*self.pointer(table).cast::<[AtomicU64; WORDS]>() }
     }
 }

@@ -1,13 +1,15 @@
-//! Bytes of pages that are resident and marked as accessed: a look that changes nothing and never waits.
+//! Reads bytes of pages that are resident and marked as accessed; it changes nothing and never
+//! waits.
 //!
 //! ```text
 //!  gpa ──table──> leaf ──┬─ resident, A set ──> frame ──> copy
 //!                        └─ all else ──> None: the caller goes the long way, by super::guest_bytes
 //! ```
 //!
-//! It is for a CPU whose word says that it is in the guest ([`super::flush`]): a frame that such a CPU finds in a leaf stays that page's
-//! until the CPU's word moves on, as for a translation that the CPU itself has loaded. A is left to the long way, so that
-//! the clock sees these reads like the guest's own: the leaf of a page that is read here says *accessed*.
+//! For a CPU whose word says that it is in the guest ([`super::flush`]). A frame that such a CPU
+//! finds in a leaf stays that page's until the CPU's word moves on, as for a translation in the
+//! CPU's own TLB. Setting A is left to the long way, so the clock sees these reads like the guest's
+//! own: the leaf of a page that is read here says *accessed*.
 //!
 //! Invariants: guest bytes are copied once and never referenced; no lock, no pin, no write.
 
@@ -15,18 +17,18 @@ use super::object::MemoryObject;
 use super::phys::FrameMemory;
 use crate::addr::{Gpa, PAGE_SIZE};
 
-/// The bytes of an object's pages, as far as they are there.
+/// The bytes of an object's resident pages.
 #[derive(Debug)]
 pub struct ResidentBytes<'a, M: FrameMemory> {
-    /// Whose pages.
+    /// The object.
     pub object: &'a MemoryObject,
-    /// Where frames are.
+    /// The memory that holds the frames.
     pub memory: &'a M,
 }
 
 impl<M: FrameMemory> ResidentBytes<'_, M> {
-    /// Copies `N` bytes from `gpa` on. `None` if they are not all in one page, or that page is no RAM, not resident, or not
-    /// marked as accessed.
+    /// Copies `N` bytes from `gpa` on. `None` if they are not all in one page, or if that page is
+    /// not RAM, not resident, or not marked as accessed.
     #[inline(always)]
     pub fn read<const N: usize>(&self, gpa: Gpa) -> Option<[u8; N]> {
         let offset = gpa.page_offset() as usize;

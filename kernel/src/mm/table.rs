@@ -5,18 +5,22 @@
 //!                      root ──> table ──> table ──> leaf table: 512 leaves of 4 KiB
 //! ```
 //!
-//! The engine builds paths, walks them and takes them apart; what a leaf means is the business of [`super::leaf`] and
-//! [`super::page`]. Where table pages come from and how entries are accessed is a [`TableMemory`]: [`TableReserve`] on
-//! the machine, one that remembers history in the tests.
+//! The engine builds paths, walks them and takes them apart. [`super::leaf`] and [`super::page`]
+//! define the meaning of a leaf. A [`TableMemory`] provides table pages and the access to their
+//! entries: [`TableReserve`] on the machine, a memory that records its history in the tests.
 //!
 //! Invariants:
-//! * A table page is empty (every entry [`EMPTY`]) before an entry points to it, and an entry changes from empty to a table once. So
-//!   a CPU that walks at the same time sees a path or none, and two that build the same path agree on one.
-//! * Table pages are given back only by [`Table::prune`], when nobody walks any more.
-//! * Nothing here allocates but from the reserve.
+//! * A table page is empty (every entry [`EMPTY`]) before an entry points to it, and an entry
+//!   changes from empty to a table once. So a CPU that walks at the same time sees a path or none,
+//!   and two CPUs that build the same path agree on one.
+//! * Linked table pages are given back only by [`Table::prune`] or with the table, when no CPU
+//!   walks it any more.
+//! * Nothing here allocates except from the reserve.
 //!
-//! All leaves are 4 KiB. A 2 MiB leaf has one D bit for 512 blocks and needs a table page to be split; it pays only for pages that have no
-//! block yet, with table pages reserved for the split. It would be a fourth kind of entry in `child`, and a split before the first write-out.
+//! All leaves are 4 KiB. A 2 MiB leaf has one D bit for 512 blocks and needs a table page to be
+//! split. It would pay only for pages that have no block yet, with table pages reserved for the
+//! split. It would be a fourth kind of entry in `child`, and need a split before the first
+//! write-out.
 
 mod reserve;
 mod slot;
@@ -42,29 +46,29 @@ const ROOT: u32 = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfTables;
 
-/// One entry of a table, shared with the hardware: every access is one atomic operation, ordered both ways where it writes.
+/// One entry of a table, shared with the hardware: every access is one atomic operation; writes are
+/// ordered both ways.
 pub trait Entry: Copy {
     /// Reads the entry.
     fn load(self) -> u64;
     /// Writes the entry if it still is `old`.
     ///
-    /// # Errors
-    /// What it is instead.
+    /// # Errors The word found instead.
     fn compare_exchange(self, old: u64, new: u64) -> Result<(), u64>;
 }
 
-/// A table page that was taken and not given back.
+/// A table page that is taken and not given back.
 pub trait TablePage: Copy {
-    /// A way to an entry.
+    /// The access to an entry.
     type Entry: Entry;
 
     /// Returns an entry.
     fn entry(self, index: usize) -> Self::Entry;
 }
 
-/// Where table pages come from and how they are reached.
+/// The source of table pages, and the access to them.
 pub trait TableMemory {
-    /// A way to a page.
+    /// The access to a page.
     type Page<'a>: TablePage
     where
         Self: 'a;
@@ -73,7 +77,7 @@ pub trait TableMemory {
     fn alloc(&self) -> Option<Hfn>;
     /// Gives a page back.
     fn free(&self, table: Hfn);
-    /// Returns a page that was taken and not given back.
+    /// Returns a page that is taken and not given back.
     fn page(&self, table: Hfn) -> Self::Page<'_>;
 }
 
@@ -107,7 +111,7 @@ pub struct Table<M: TableMemory> {
 type EntryOf<'a, M> = <<M as TableMemory>::Page<'a> as TablePage>::Entry;
 
 impl<M: TableMemory> Table<M> {
-    /// Makes a table of which every page is untouched.
+    /// Makes a table whose pages are all untouched.
     ///
     /// # Errors
     /// [`OutOfTables`]: no page for the root.
@@ -126,16 +130,19 @@ impl<M: TableMemory> Table<M> {
         &self.memory
     }
 
-    /// Returns the leaf of a page, or `None` where its path is not built (the page is untouched) or there is no such page.
+    /// Returns the leaf of a page, or `None` if its path is not built (the page is untouched) or
+    /// there is no such page.
     #[inline]
     pub fn slot(&self, gfn: Gfn) -> Option<Slot<EntryOf<'_, M>>> {
         self.leaves(gfn)?.slot(gfn)
     }
 
-    /// Returns the leaf of a page and builds its path from the reserve; `None` if there is no such page.
+    /// Returns the leaf of a page and builds its path from the reserve; `None` if there is no such
+    /// page.
     ///
     /// # Errors
-    /// [`OutOfTables`]: the reserve is empty. What was built of the path stays and is used the next time.
+    /// [`OutOfTables`]: the reserve is empty. The part of the path that was built stays and is used
+    /// the next time.
     pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<Slot<EntryOf<'_, M>>>, OutOfTables> {
         let table = self.leaf_table(gfn, |page, index| match self.child(page, index) {
             Some(child) => Ok(child),
@@ -163,8 +170,8 @@ impl<M: TableMemory> Table<M> {
         Some(self.leaves_at(LeafTable { hfn, number: gfn.as_u64() >> 9 }))
     }
 
-    /// Returns a leaf table of this table that was found before, without a walk. It is not given back while the object has work
-    /// under way.
+    /// Returns a leaf table of this table that was found before, without a walk. The leaf table is
+    /// not given back while the object has work in progress.
     #[inline]
     pub fn leaves_at(&self, at: LeafTable) -> Leaves<'_, M> {
         Leaves { table: self, page: self.memory.page(at.hfn), at }
@@ -181,7 +188,7 @@ impl<M: TableMemory> Table<M> {
         is_table(word).then(|| frame_of(word))
     }
 
-    /// Links a new table; where another CPU was faster, takes that one's.
+    /// Links a new table. If another CPU was faster, returns that CPU's table.
     fn build_child(&self, page: Hfn, index: usize) -> Result<Hfn, OutOfTables> {
         let new = self.memory.alloc().ok_or(OutOfTables)?;
         match self.memory.page(page).entry(index).compare_exchange(EMPTY, self.format.table_entry(new)) {
@@ -195,16 +202,16 @@ impl<M: TableMemory> Table<M> {
     }
 }
 
-/// Where a leaf table is.
+/// The place of a leaf table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LeafTable {
     hfn: Hfn,
-    /// Which of all possible ones.
+    /// Its number among all possible leaf tables.
     number: u64,
 }
 
 impl LeafTable {
-    /// Holds the leaf of no page.
+    /// A leaf table that holds the leaf of no page.
     pub const NONE: Self = Self { hfn: Hfn::new(0), number: u64::MAX };
 }
 
@@ -237,7 +244,7 @@ impl<'a, M: TableMemory> Leaves<'a, M> {
         self.table.slot_at(self.page, gfn)
     }
 
-    /// Returns where the table is, for [`Table::leaves_at`].
+    /// Returns the place of the table, for [`Table::leaves_at`].
     #[inline]
     pub fn at(&self) -> LeafTable {
         self.at

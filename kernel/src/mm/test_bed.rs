@@ -14,7 +14,7 @@ use crate::addr::{Hfn, PAGE_SIZE};
 use crate::arch::percpu::CpuId;
 use alloc::sync::Arc;
 
-/// The CPU that the test is.
+/// The CPU that runs the test.
 pub const ME: CpuId = CpuId::BOOT;
 
 pub struct Bed {
@@ -50,7 +50,7 @@ impl Bed {
         RamLayout::new(u64::from(Self::PAGES) * PAGE_SIZE).unwrap()
     }
 
-    /// A ticket opened now, that passes at once because the other CPU idles.
+    /// Returns the proof of a ticket opened now, which passes at once because the other CPU idles.
     pub fn passed(&self) -> Passed {
         let (mut ticket, _kicks) = self.object.flush(&self.words, ME);
         ticket.poll(&self.words).unwrap()

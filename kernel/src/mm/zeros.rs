@@ -1,8 +1,8 @@
-//! The frame of zeros that pages share which a guest has read and not written.
+//! The frame of zeros, shared by the pages that a guest has read and not written.
 //!
-//! It lies in the read-only part of the kernel's image and belongs to no pool. Leaves permit
-//! reading it alone ([`Format::showing_zeros`](super::leaf::Format::showing_zeros)), and copies to a
-//! guest's memory go to resident pages alone.
+//! It lies in the read-only part of the kernel's image and belongs to no pool. Leaves permit only
+//! reads of it ([`Format::showing_zeros`](super::leaf::Format::showing_zeros)), and copies to a
+//! guest's memory go only to resident pages.
 
 use crate::addr::{Hfn, Hva};
 use crate::arch::direct_map::image_hpa;

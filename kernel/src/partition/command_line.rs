@@ -1,11 +1,12 @@
-//! The command line that an incarnation gets: the configured one, and what the hypervisor adds.
+//! The kernel command line of an incarnation: the configured text and the hypervisor's parameter.
 
 use alloc::format;
 use alloc::string::String;
 
 /// Returns `configured` with the incarnation's number as a parameter of the kernel.
 ///
-/// Linux passes everything behind a word `--` to the first process, so what is added stands before that word.
+/// Linux passes everything behind a word `--` to the first process, so the parameter is inserted
+/// before that word.
 pub fn with_incarnation(configured: &str, incarnation: u64) -> String {
     let added = format!("tidepool.incarnation={incarnation}");
     match end_of_parameters(configured) {
@@ -21,7 +22,8 @@ fn separator(before: &str) -> &'static str {
     if before.is_empty() || before.ends_with(is_blank) { "" } else { " " }
 }
 
-/// Returns where the first word `--` begins. Blanks between double quotes separate no words (Linux `lib/cmdline.c`, `next_arg`).
+/// Returns where the first word `--` begins. Blanks between double quotes separate no words (Linux
+/// `lib/cmdline.c`, `next_arg`).
 fn end_of_parameters(text: &str) -> Option<usize> {
     let (mut start, mut is_quoted) = (0, false);
     for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
@@ -36,7 +38,7 @@ fn end_of_parameters(text: &str) -> Option<usize> {
     None
 }
 
-/// What `isspace` calls so.
+/// Tells whether C's `isspace` holds for `c`.
 const fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r')
 }

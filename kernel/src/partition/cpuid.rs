@@ -1,21 +1,24 @@
-//! What CPUID tells a partition: a policy over the host's values, pure but for [`host`].
+//! The CPUID values that a partition sees: a policy over the host's values, pure but for [`host`].
 //!
-//! Offered is what works in a guest without the hypervisor's help, and what `devices` and `msr` emulate; everything else is
-//! hidden, unknown leaves are zero. So a new CPU's features stay hidden until somebody has thought about them.
+//! A feature is offered if it works in a guest without the hypervisor's help, or if `devices` or
+//! `msr` emulates it. Everything else is hidden; unknown leaves are zero. So a new CPU's features
+//! stay hidden until they are added to the masks here.
 //!
 //! | hidden | because |
 //! |---|---|
 //! | VMX, SVM, MONITOR, performance counters, debug store | not virtualised |
 //! | RDTSCP, RDPID | TSC_AUX is not switched |
-//! | PCID, INVPCID, LA57, PKU, XSAVES and all XSS states | not switched, or of no use to one small vCPU |
+//! | PCID, INVPCID, LA57, PKU, XSAVES and all XSS states | not switched, or of no use to one vCPU |
 //! | AVX-512, AMX | the FPU image that a vCPU switch saves has x87, SSE and AVX |
 //! | speculation controls and ARCH_CAPABILITIES | their MSRs are not virtualised |
-//! | FFXSR | EFER has no such bit here |
+//! | FFXSR | the virtual EFER lacks its bit |
 //!
-//! Hidden is refused, too: CR4's bits ([`offered_cr4`]), XCR0's, EFER's, and instructions as far as the CPU can intercept them.
-//! TSC_ADJUST, x2APIC and the deadline timer are emulated, so they are there whatever the host has.
+//! A hidden feature is refused, too: its bits in CR4 ([`offered_cr4`]), XCR0 and EFER, and its
+//! instructions as far as the CPU can intercept them. TSC_ADJUST, x2APIC and the TSC-deadline timer
+//! are emulated, so a guest has them on every host.
 //!
-//! The KVM signature with its clock is not optional: without it Debian's kernel finds no TSC frequency and hangs.
+//! The KVM signature with its clock is not optional: without it Debian's kernel finds no TSC
+//! frequency and hangs.
 
 mod control;
 mod fixed;
@@ -58,14 +61,15 @@ impl Leaf {
     }
 }
 
-/// What the answer depends on beside the host.
+/// The guest's state that the answers depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestView {
     /// The guest's CR4: CPUID mirrors OSXSAVE.
     pub cr4: u64,
     /// The guest's XCR0.
     pub xcr0: u64,
-    /// Whether its APIC is on: CPUID says that there is none while it is not. SDM 3A "Enabling or Disabling the Local APIC".
+    /// Mode of its local APIC: CPUID reports no APIC while it is disabled. SDM 3A "Enabling or
+    /// Disabling the Local APIC".
     pub apic: Mode,
     /// How fast its TSC runs.
     pub rate: TscRate,
@@ -74,7 +78,7 @@ pub struct GuestView {
 /// First leaf for hypervisors.
 const HYPERVISOR: u32 = 0x4000_0000;
 const HYPERVISOR_FEATURES: u32 = 0x4000_0001;
-/// Frequencies of TSC and APIC bus in kHz, as other hypervisors have them.
+/// Frequencies of TSC and APIC bus in kHz, in the leaf that other hypervisors use.
 const HYPERVISOR_FREQUENCIES: u32 = 0x4000_0010;
 const EXTENDED: u32 = 0x8000_0000;
 
@@ -96,7 +100,7 @@ pub fn host(leaf: u32, subleaf: u32) -> Leaf {
     Leaf::new(r.eax, r.ebx, r.ecx, r.edx)
 }
 
-/// Returns what `leaf`, `subleaf` reads in a guest; `host` reads the host's.
+/// Returns the value of `leaf`, `subleaf` in a guest; `host` reads the host's.
 pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &GuestView) -> Leaf {
     match leaf {
         0 => up_to(LAST_BASIC, host(0, 0)),
@@ -104,7 +108,7 @@ pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &
         // Cache and TLB descriptors.
         2 => host(2, 0),
         4 => one_core(host(4, subleaf)),
-        // Only that the APIC timer goes on in deep sleep: it is emulated.
+        // ARAT alone: the APIC timer is emulated and goes on in deep sleep.
         6 => Leaf::new(1 << 2, 0, 0, 0),
         7 if subleaf == 0 => structured(host(7, 0)),
         0xb => topology(subleaf),
@@ -123,12 +127,12 @@ pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, guest: &
     }
 }
 
-/// The first leaf of a range: its last leaf, and the vendor.
+/// Returns the first leaf of a range: the range's last leaf, and the vendor.
 const fn up_to(last: u32, host: Leaf) -> Leaf {
     Leaf { eax: if host.eax < last { host.eax } else { last }, ..host }
 }
 
-/// Leaf 1: masks, the APIC ID of the only CPU, and what the hypervisor adds.
+/// Leaf 1: masks, the APIC ID of the only CPU, and the hypervisor's additions.
 fn features(host: Leaf, guest: &GuestView) -> Leaf {
     let osxsave = if guest.cr4 & CR4_OSXSAVE != 0 { masks::OSXSAVE } else { 0 };
     let xsave = if host.ecx & masks::XSAVE != 0 { osxsave } else { 0 };
@@ -142,7 +146,7 @@ fn features(host: Leaf, guest: &GuestView) -> Leaf {
     }
 }
 
-/// Clears EDX's bit for the local APIC while that is off.
+/// Clears EDX's bit for the local APIC while the APIC is off.
 const fn without_apic(leaf: Leaf, apic: Mode) -> Leaf {
     match apic {
         Mode::Disabled => Leaf { edx: leaf.edx & !masks::APIC, ..leaf },
@@ -150,13 +154,13 @@ const fn without_apic(leaf: Leaf, apic: Mode) -> Leaf {
     }
 }
 
-/// Leaf 7: masks, and what the hypervisor adds.
+/// Leaf 7: masks, and the hypervisor's additions.
 const fn structured(host: Leaf) -> Leaf {
     let allowed = host.masked(masks::STRUCTURED);
     Leaf { ebx: allowed.ebx | masks::TSC_ADJUST, ..allowed }
 }
 
-/// Leaf 4: takes out how many cores share a cache and a package.
+/// Leaf 4: clears the numbers of CPUs that share the cache and of cores in the package.
 const fn one_core(host: Leaf) -> Leaf {
     Leaf { eax: host.eax & 0x3fff, ..host }
 }
@@ -177,12 +181,13 @@ fn signature() -> Leaf {
     Leaf::new(HYPERVISOR_FREQUENCIES, word(b"KVMK"), word(b"VMKV"), word(b"M\0\0\0"))
 }
 
-/// Returns how many bits a guest's physical addresses have: no more than four levels of tables translate.
+/// Returns the number of bits of a guest's physical address: the host's, but at most the 48 that
+/// four levels of tables translate.
 pub fn physical_bits(host: &dyn Fn(u32, u32) -> Leaf) -> u32 {
     (host(LAST_EXTENDED, 0).eax & 0xff).min(48)
 }
 
-/// Leaf 0x80000008: no more physical bits than four levels of tables translate; one core.
+/// Leaf 0x80000008: at most the 48 bits that four levels of tables translate; one core.
 fn address_sizes(host: Leaf) -> Leaf {
     let physical = (host.eax & 0xff).min(48);
     let linear = ((host.eax >> 8) & 0xff).min(48);

@@ -1,15 +1,16 @@
-//! Why a partition crashed, and what is kept of its vCPU at that moment.
+//! The reasons for a partition's crash, and the record of its vCPU at that moment.
 
 use crate::paging::space::{CrashReason, CrashText};
 use crate::virt::{CpuState, Regs, TaskSource, TaskSwitch};
 use core::fmt::Write;
 
-/// Why a partition cannot go on. The guest's fault, its disk's, or the operator's wish; never ours.
+/// Why a partition cannot go on: the guest's fault, its disk's, or the operator's wish; never the
+/// hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     /// A fault while a double fault was delivered: the guest has lost its tables.
     TripleFault,
-    /// The guest said so through pvpanic.
+    /// The guest reported it through pvpanic.
     Panic,
     /// The guest recorded a panic in the error record store.
     PanicRecord,
@@ -19,21 +20,23 @@ pub enum Reason {
     Watchdog,
     /// The CPU refused to enter the guest.
     EntryFailed(u64),
-    /// An exit that nobody asked for.
+    /// An exit that the hypervisor has not asked for, with its code.
     UnknownExit(u64),
     /// A page could not be read back from the paging device.
     PageLost(u64),
-    /// The paging device takes no pages, so that no frame came free for this address.
+    /// The paging device takes no pages, so no frame came free for this address.
     Unwritable(u64),
-    /// An instruction at a device that the hypervisor does not emulate.
+    /// The guest accessed a device with an instruction that the hypervisor does not emulate.
     NotEmulated(u64),
-    /// Instructions are fetched from where there is no memory.
+    /// The guest fetches instructions from an address without memory.
     ExecutedNothing(u64),
-    /// The guest switches tasks by the hardware, which is not offered.
+    /// The guest tried a hardware task switch, which is not offered.
     TaskSwitch(TaskSwitch),
-    /// The host's CPU has reported an error of the machine while the guest ran; whose memory it has hit is not known.
+    /// The host's CPU reported a machine check while the guest ran; whose memory was hit is
+    /// unknown.
     MachineCheck,
-    /// The CPU itself, not an instruction, needs memory where there is none: page tables, the stack of an exception.
+    /// The CPU itself, not an instruction, accessed an address without memory: page tables, or the
+    /// stack of an exception.
     NoMemory(u64),
 }
 
@@ -78,7 +81,7 @@ impl Reason {
         }
     }
 
-    /// Returns the crash in words: the guest's own where the guest itself ended, the reason's where it did not.
+    /// Returns the crash in words: the guest's own if the guest itself ended, else the reason's.
     pub fn in_words(self, guests_own: Option<CrashText>) -> CrashText {
         let own = match self {
             Reason::TripleFault | Reason::Panic | Reason::PanicRecord | Reason::Watchdog => guests_own,
@@ -96,7 +99,7 @@ impl Reason {
         own.unwrap_or_else(|| CrashText::from(self.as_str()).unwrap_or_default())
     }
 
-    /// Returns the number that goes with it: a code or an address.
+    /// Returns the reason's code or address, zero if it has none.
     pub const fn detail(self) -> u64 {
         match self {
             Reason::TripleFault
@@ -117,7 +120,7 @@ impl Reason {
     }
 }
 
-/// Tells what a guest did that has no task switches to do it with.
+/// Describes the hardware task switch that the guest tried.
 fn task_switch(TaskSwitch { source, selector }: TaskSwitch) -> CrashText {
     let by = match source {
         TaskSource::Call => "a far CALL",
@@ -126,17 +129,17 @@ fn task_switch(TaskSwitch { source, selector }: TaskSwitch) -> CrashText {
         TaskSource::Gate => "a task gate in the IDT",
     };
     let mut text = CrashText::new();
-    // The longest of these is half of what fits.
+    // The longest of these texts fills half of the room.
     let _ = write!(text, "hardware task switch by {by} to TSS {selector:#x}, which is not offered");
     text
 }
 
-/// What is known of a crash at its moment; the dump's notes are made from it.
+/// The facts known at the moment of a crash; the dump's notes are made from them.
 #[derive(Clone, Copy, Debug)]
 pub struct CrashRecord {
-    /// Why.
+    /// Why the partition crashed.
     pub reason: Reason,
-    /// The same in words.
+    /// The reason in words.
     pub text: CrashText,
     /// The incarnation that crashed.
     pub incarnation: u64,

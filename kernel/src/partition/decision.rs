@@ -1,7 +1,8 @@
-//! What an exit handler answers: a decision that one place applies.
+//! The answer of an exit handler: a [`Decision`], applied in one place.
 //!
-//! Handlers look at the vCPU, the devices and guest memory, and commit nothing before their last access to guest memory has
-//! succeeded. So [`Decision::Park`] always means: run the guest again later, it repeats the instruction.
+//! Handlers look at the vCPU, the devices and guest memory, and commit nothing before their last
+//! access to guest memory has succeeded. So [`Decision::Park`] always means: run the guest again
+//! later, and it repeats the instruction.
 
 use super::crash::Reason;
 use super::devices::Effect;
@@ -12,26 +13,26 @@ use crate::virt::Event;
 /// What happens next to a vCPU that has exited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Run on where the guest is.
+    /// Go on at the same RIP.
     Resume,
-    /// Go on behind the instruction.
+    /// Go on behind the instruction, at this RIP.
     SkipTo(u64),
-    /// Go on behind the instruction, then apply what a device wants.
+    /// Go on behind the instruction, then apply the device's effect.
     SkipWith(u64, Effect),
-    /// Deliver an exception in the instruction's stead.
+    /// Inject an exception instead of completing the instruction.
     Inject(Event),
     /// Go on behind HLT when an interrupt comes.
     Halt(u64),
-    /// The page is on its way: repeat the access when it may be there.
+    /// The page is not resident yet: wait for it, then repeat the access.
     Park(Gpa),
-    /// A host interrupt is pending: let it in.
+    /// A host interrupt is pending: let the host take it.
     TakeInterrupt,
     /// The partition cannot go on.
     Crash(Reason),
 }
 
 impl Decision {
-    /// Goes on at `rip` with what a device wants, if anything.
+    /// Returns the decision to go on at `rip` and to apply `effect`, if there is one.
     pub const fn after(rip: u64, effect: Effect) -> Self {
         match effect {
             Effect::None => Decision::SkipTo(rip),
@@ -40,8 +41,9 @@ impl Decision {
     }
 }
 
-/// Access to guest memory that failed, as a decision. The hypervisor's own access on the guest's behalf to what is no RAM
-/// is the guest's fault: #GP, as for an address that is not canonical.
+/// Turns a failed access to guest memory into a decision. If the hypervisor's access on the guest's
+/// behalf hits an address that is no RAM, the guest is at fault: it gets #GP, as for an address
+/// that is not canonical.
 impl From<GuestAccess> for Decision {
     fn from(access: GuestAccess) -> Self {
         match access {

@@ -1,11 +1,13 @@
-//! Decoding the guest's instructions, as far as the hypervisor carries them out itself.
+//! Decodes the guest's instructions, as far as the hypervisor carries them out itself.
 //!
-//! Wanted are three things: the operands of an access to a device's memory, the form of INS and OUTS, and the length of what exits
-//! by itself (CPUID, RDMSR ...), because SVM without NRIPS tells no next RIP. Everything else is [`DecodeError::Unknown`]: a guest
-//! that touches a device with such an instruction crashes with that as its reason.
+//! Three things are needed: the operands of an access to a device's memory, the form of INS and
+//! OUTS, and the length of the instructions that exit by themselves (CPUID, RDMSR ...), because SVM
+//! without NRIPS reports no next RIP. Every other instruction is [`DecodeError::Unknown`]. A guest
+//! that touches a device with one crashes for that reason.
 //!
-//! A table of just these forms was chosen over a complete decoder: decision record 0005 has the comparison. A complete one
-//! (iced-x86) checks it in the tests. SDM 2 "Instruction Format", appendix A "Opcode Map".
+//! A table of just these forms was chosen over a complete decoder: decision record 0005 has the
+//! comparison. A complete one (iced-x86) checks it in the tests. SDM 2 "Instruction Format",
+//! appendix A "Opcode Map".
 //!
 //! Pure; the bytes come from [`super::fetch`], the result goes to [`super::emulate`].
 
@@ -54,9 +56,9 @@ impl CodeSize {
 /// Why an instruction is not decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DecodeError {
-    /// It goes on behind the given bytes.
+    /// The instruction goes on behind the given bytes.
     Truncated,
-    /// It is none of the forms that matter, or too long.
+    /// The instruction is none of the known forms, or too long.
     Unknown,
 }
 
@@ -75,16 +77,16 @@ pub enum SegmentName {
 /// A general register as a byte, word, dword or qword operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Register {
-    /// Which.
+    /// The register.
     pub gpr: Gpr,
-    /// Bits 15:8 instead of 7:0 (AH, CH, DH, BH).
+    /// Its low bits, or bits 15:8 instead of 7:0 (AH, CH, DH, BH).
     pub part: Part,
 }
 
-/// Which byte of a register a byte operand is.
+/// The part of a register that an operand uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// The low bits, as many as the width says.
+    /// The low bits, as many as the operand's width.
     Low,
     /// Bits 15:8.
     HighByte,
@@ -99,12 +101,12 @@ pub enum Source {
     Immediate(u64),
 }
 
-/// What fills a register that is wider than what was read.
+/// The bits that fill a register wider than the value read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extend {
     /// Zeros.
     Zero,
-    /// The sign.
+    /// Copies of the sign bit.
     Sign,
 }
 
@@ -132,7 +134,7 @@ pub enum Unary {
     Dec,
 }
 
-/// What a bit instruction does to the bit, in encoding order.
+/// The effect of a bit instruction on the bit, in encoding order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum BitOp {
@@ -151,7 +153,7 @@ pub enum Factor {
     Constant(u64),
 }
 
-/// Shifts and rotations, in encoding order; the seventh encoding is the fifth once more.
+/// Shifts and rotations, in encoding order. The seventh encoding repeats the fifth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Shift {
@@ -164,7 +166,7 @@ pub enum Shift {
     ArithmeticRight,
 }
 
-/// By how many bits.
+/// The number of bits to shift by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ShiftCount {
     /// A constant.
@@ -173,14 +175,14 @@ pub enum ShiftCount {
     Cl,
 }
 
-/// What is looked for in memory.
+/// The result of a bit scan or bit count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scan {
     /// BSF: the lowest bit that is set.
     Forward,
     /// BSR: the highest bit that is set.
     Reverse,
-    /// POPCNT: how many bits are set.
+    /// POPCNT: the number of bits that are set.
     Count,
 }
 
@@ -188,7 +190,8 @@ pub enum Scan {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Condition(pub u8);
 
-/// What an instruction does. "Memory" is its one memory operand, as wide as [`Instruction::width`].
+/// The operation of an instruction. "Memory" is its one memory operand, as wide as
+/// [`Instruction::width`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// Memory = source.
@@ -197,9 +200,9 @@ pub enum Kind {
     Load {
         /// The register.
         register: Register,
-        /// With what.
+        /// The bits above the value read.
         extend: Extend,
-        /// How wide the register operand is.
+        /// The width of the register operand.
         to: Width,
     },
     /// Memory = memory op source, and flags.
@@ -212,9 +215,11 @@ pub enum Kind {
     Exchange(Register),
     /// Memory = op memory.
     Unary(Unary),
-    /// Carry = a bit of memory, which then changes. A bit offset beyond the operand has moved the access already.
+    /// Carry = a bit of memory, then the bit changes. The address of the access already includes a
+    /// bit offset beyond the operand.
     Bit(BitOp, Source),
-    /// Accumulator compared with memory; memory = register where they are equal, else accumulator = memory.
+    /// Compares the accumulator with memory. If equal, memory = register; else accumulator =
+    /// memory.
     CompareExchange(Register),
     /// Memory = memory + register, register = memory, and flags.
     ExchangeAdd(Register),
@@ -228,15 +233,15 @@ pub enum Kind {
     ConditionalLoad(Condition, Register),
     /// Memory = 1 where the condition holds, else 0.
     SetByte(Condition),
-    /// Register = what is found in memory, and flags.
+    /// Register = the result of the scan of memory, and flags.
     Scan(Scan, Register),
     /// Register = memory with its bytes swapped.
     LoadSwapped(Register),
     /// Memory = register with its bytes swapped.
     StoreSwapped(Register),
-    /// The stack takes memory.
+    /// Pushes memory on the stack.
     Push,
-    /// Memory takes the stack's top.
+    /// Pops the stack's top into memory.
     Pop,
     /// CMPS.
     CompareStrings,
@@ -252,13 +257,14 @@ pub enum Kind {
     InString,
     /// OUTS.
     OutString,
-    /// MOV from a control or debug register to this general one, or from this one to a debug register.
+    /// MOV from a control or debug register to this general register, or from this one to a debug
+    /// register.
     System(Gpr),
     /// MOV to the control register of this number.
     ToControl(u8, Gpr),
     /// LMSW of this register.
     LoadStatusWord(Gpr),
-    /// Only its length matters.
+    /// Any other known instruction: only its length matters.
     Other,
 }
 
@@ -273,7 +279,7 @@ pub enum Repeat {
     WhileNotEqual,
 }
 
-/// What an address is counted from.
+/// The base of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressBase {
     /// Zero.
@@ -284,12 +290,12 @@ pub enum AddressBase {
     Next,
 }
 
-/// Of what the address of a memory operand is made.
+/// The parts of a memory operand's address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryOperand {
-    /// What it is counted from.
+    /// The base.
     pub base: AddressBase,
-    /// A register, and by how many bits it is shifted.
+    /// The index register, and the number of bits it is shifted by.
     pub index: Option<(Gpr, u8)>,
     /// A constant, sign-extended.
     pub displacement: u64,
@@ -302,11 +308,11 @@ pub struct MemoryOperand {
 pub struct Instruction {
     /// Bytes.
     pub length: u8,
-    /// What it does.
+    /// The operation.
     pub kind: Kind,
-    /// How wide its memory operand is.
+    /// The width of its memory operand.
     pub width: Width,
-    /// How wide addresses (and rCX, rSI, rDI as counters) are.
+    /// The width of addresses (and of rCX, rSI, rDI as counters).
     pub address: Width,
     /// Repetition.
     pub repeat: Repeat,

@@ -1,4 +1,4 @@
-//! Carrying out an instruction at a device in the guest's place.
+//! Carries out an instruction at a device in the guest's place.
 //!
 //! ```text
 //!   second-level fault in the device hole ──> mmio()         mov, arithmetic, bits, push at one device register
@@ -6,9 +6,10 @@
 //!   exit for INS or OUTS ──────────────────> port_string()   element by element
 //! ```
 //!
-//! Invariants: registers change only when everything that can fail has succeeded; a repeated string instruction commits
-//! after each element, as the CPU does, and is left (to be run again) after [`MAX_ELEMENTS`], so that none holds up a CPU.
-//! Segment limits are not checked: flat segments are all that kernels have used for decades.
+//! Invariants: registers change only when everything that can fail has succeeded. A repeated string
+//! instruction commits after each element, as the CPU does. After [`MAX_ELEMENTS`] the guest is
+//! left at the instruction to run it again, so that none holds up a CPU. Segment limits are not
+//! checked: kernels have used flat segments for decades.
 
 mod alu;
 mod bits;
@@ -33,7 +34,7 @@ pub use watch::Watch;
 /// Elements of a string instruction that one call carries out.
 pub const MAX_ELEMENTS: usize = 128;
 
-/// What an instruction works on.
+/// The state that an instruction works on.
 pub struct Context<'a> {
     /// General registers.
     pub regs: &'a mut Regs,
@@ -43,7 +44,7 @@ pub struct Context<'a> {
     pub platform: &'a mut Platform,
     /// The guest's memory.
     pub memory: &'a dyn GuestMemory,
-    /// Now.
+    /// The time of the access.
     pub now: Tsc,
     /// The guest's breakpoints.
     pub watch: Watch,
@@ -52,7 +53,7 @@ pub struct Context<'a> {
 /// Why an instruction is not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EmulateError {
-    /// A page is needed first: park and run again.
+    /// An access to guest memory failed; a page that is not resident means: park and run again.
     Memory(GuestAccess),
     /// The guest gets this exception.
     Exception(Event),
@@ -92,13 +93,13 @@ pub enum Next {
     Repeat,
 }
 
-/// What carrying out an instruction led to.
+/// The result of an instruction that was carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the guest must be moved on and the effect applied"]
 pub struct Done {
-    /// Where to go on.
+    /// Where the guest goes on.
     pub next: Next,
-    /// What a device wants.
+    /// The device's effect on the partition.
     pub effect: Effect,
 }
 
@@ -108,7 +109,7 @@ impl Done {
     }
 }
 
-/// Carries out `instruction`, whose access to `gpa` has exited.
+/// Carries out `instruction`; its access to `gpa` has exited.
 ///
 /// # Errors
 /// [`EmulateError`].
@@ -231,7 +232,7 @@ impl Context<'_> {
         self.write_back(gpa, width, value, rflags)
     }
 
-    /// CMPXCHG: the CPU writes in any case, the old value where they differ.
+    /// CMPXCHG. The CPU writes in any case: the old value where the comparison fails.
     fn compare_exchange(&mut self, gpa: Gpa, width: Width, register: Register) -> Result<Effect, GuestAccess> {
         let accumulator = Register { gpr: Gpr::Rax, part: Part::Low };
         let (old, expected) = (self.device_read(gpa, width), self.register(accumulator, width));
@@ -244,7 +245,8 @@ impl Context<'_> {
         Ok(effect)
     }
 
-    /// Carries out what only registers and flags show, `value` being what memory has.
+    /// Carries out instructions that change only registers and flags; `value` is the value of
+    /// memory.
     fn compute(&mut self, kind: Kind, value: u64, width: Width) {
         let rflags = self.regs.rflags;
         match kind {
@@ -259,7 +261,7 @@ impl Context<'_> {
             }
             Kind::MultiplyWide(extend) => self.multiply_wide(value, extend, width),
             Kind::ConditionalLoad(condition, register) => {
-                // A dword register loses its upper half in any case.
+                // A dword register loses its upper half even if the condition does not hold.
                 let kept = self.register(register, width);
                 self.set_register(register, width, if bits::holds(condition, rflags) { value } else { kept });
             }
@@ -308,7 +310,7 @@ impl Context<'_> {
         }
     }
 
-    /// Writes a register operand: bytes and words leave the rest alone, dwords clear the upper half.
+    /// Writes a register operand: bytes and words keep the rest, dwords clear the upper half.
     fn set_register(&mut self, register: Register, width: Width, value: u64) {
         let old = self.regs.get(register.gpr);
         let new = match (register.part, width) {

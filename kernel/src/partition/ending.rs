@@ -1,21 +1,21 @@
-//! When a partition's incarnation ends, and how: decisions alone, which the runner carries out.
+//! When a partition's incarnation ends, and how: decisions alone; the runner carries them out.
 //!
 //! ```text
 //!   request ──┐
 //!             ├──> stage ──> now, later, or never
-//!   guest ────┘      └ a guest that has said that it panics has crashed, whatever it does to end
+//!   guest ────┘      └ a guest that has reported a panic has crashed, however it ends
 //! ```
 
 use super::crash::Reason;
 use super::last_words::Signal;
 use super::shared::Request;
 
-/// Where a partition is, as far as requests are concerned.
+/// The stage of a partition, as far as requests are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
-    /// It waits, with nothing of its own in the making: for a space, for frames of its image.
+    /// It waits for a space or for frames of its image; no work for it is in progress.
     Waiting,
-    /// Its space is being made ready, which nobody interrupts.
+    /// Its space is being made ready; this is not interrupted.
     Activating,
     /// It has memory: its kernel is being loaded, or the guest runs.
     Alive,
@@ -25,7 +25,7 @@ pub enum Stage {
     Stopped,
 }
 
-/// What becomes of a request.
+/// The treatment of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// It is carried out.
@@ -44,23 +44,24 @@ pub const fn answer(request: Request, stage: Stage) -> Answer {
         }
         (Request::Stop, Stage::Activating) => Answer::Later,
         (Request::Stop, Stage::Stopped) => Answer::Never,
-        // The next incarnation is not the one that was meant.
+        // The request meant the incarnation before; the next one is not hit.
         (Request::Crash | Request::GiveUp, _) => Answer::Never,
     }
 }
 
-/// How a guest ends by its own doing.
+/// The ways in which a guest ends by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// It cannot go on, or has said so.
+    /// It cannot go on, or has reported that it crashed.
     Crash(Reason),
     /// It wants to start again.
     Reset,
-    /// It is over: how, and its code.
+    /// It has stopped: the cause, and its code.
     Stop(&'static str, u64),
 }
 
-/// Returns what an end is after what the guest has said: a kernel that panics may halt, reset or triple fault as its way out.
+/// Returns the true end, given the guest's earlier report: a kernel that panics may halt, reset or
+/// triple fault as its way out.
 pub const fn true_end(end: End, said: Option<Signal>) -> End {
     match (said, end) {
         (Some(signal), End::Reset | End::Stop(..) | End::Crash(Reason::TripleFault)) => End::Crash(signal.reason()),

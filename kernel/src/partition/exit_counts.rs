@@ -1,7 +1,8 @@
-//! Why a partition's guest exits: one counter a kind of exit.
+//! The numbers of a partition's exits: one counter for each kind.
 //!
-//! The CPU that runs the vCPU is the only writer, so a count is a load and a store without a locked instruction. Exits that are answered at
-//! once, the shortest paths of all, are not counted by themselves: they are what the other kinds leave of the sum.
+//! Only the CPU that runs the vCPU writes a counter, so counting is a load and a store without a
+//! locked instruction. Exits answered at once, the shortest paths of all, have no counter: their
+//! number is the sum minus all other kinds.
 
 use crate::virt::Exit;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,27 +11,27 @@ use serde::Serialize;
 /// A kind of exit that is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExitKind {
-    /// CPUID that needs a closer look.
+    /// CPUID that the short way does not answer.
     Cpuid,
-    /// IN, OUT, INS, OUTS that need one.
+    /// IN, OUT, INS, OUTS that it does not answer.
     Port,
-    /// RDMSR, WRMSR that need one.
+    /// RDMSR, WRMSR that it does not answer.
     Msr,
     /// HLT.
     Halt,
-    /// A page of RAM that is not there, or whose use is to be noted.
+    /// A page of RAM that is not resident, or whose access is to be noted.
     Page,
     /// An access to a device's memory.
     Device,
     /// An interrupt for the hypervisor.
     Interrupt,
-    /// The guest can take an event now.
+    /// An event window: the guest can take an event now.
     Window,
     /// Any other: control and debug registers, XSETBV, hypercalls, triple faults.
     Other,
 }
 
-/// How many kinds there are.
+/// The number of kinds.
 const KINDS: usize = ExitKind::Other as usize + 1;
 
 /// Exits by kind, and their sum.
@@ -45,7 +46,7 @@ pub struct ExitCounts {
 pub struct ExitTally {
     /// CPUID, IN, OUT, RDMSR and WRMSR that were answered at once.
     pub quick: u64,
-    /// CPUID that was not.
+    /// See [`ExitKind::Cpuid`].
     pub cpuid: u64,
     /// See [`ExitKind::Port`].
     pub port: u64,
@@ -72,7 +73,7 @@ impl ExitCounts {
         add(&self.kinds[kind as usize], 1);
     }
 
-    /// Adds so many exits to the sum.
+    /// Adds `exits` to the sum.
     #[inline(always)]
     pub fn add(&self, exits: u64) {
         add(&self.all, exits);
@@ -108,7 +109,7 @@ fn add(count: &AtomicU64, more: u64) {
 }
 
 impl ExitKind {
-    /// Returns the kind of an exit that a handler gets.
+    /// Returns the kind of an exit that reaches a handler.
     pub const fn of(exit: Exit) -> Self {
         match exit {
             Exit::Cpuid => Self::Cpuid,

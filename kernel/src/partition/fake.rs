@@ -1,4 +1,4 @@
-//! Guest memory for tests: bytes in a vector, pages that can be made absent. And a vCPU.
+//! For tests: guest memory, a vector of bytes whose pages can be made absent; and a vCPU.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -26,15 +26,15 @@ impl FakeMemory {
     pub fn bring_in(&self, at: u64) {
         self.absent.borrow_mut().remove(&(at & !0xfff));
     }
-    /// Writes past the residence check.
+    /// Writes without the residence check.
     pub fn poke(&self, at: u64, bytes: &[u8]) {
         self.bytes.borrow_mut()[at as usize..][..bytes.len()].copy_from_slice(bytes);
     }
-    /// Writes a little-endian u64 past the residence check.
+    /// Writes a little-endian u64 without the residence check.
     pub fn poke_u64(&self, at: u64, value: u64) {
         self.poke(at, &value.to_le_bytes());
     }
-    /// Reads past the residence check.
+    /// Reads without the residence check.
     pub fn peek(&self, at: u64, length: usize) -> Vec<u8> {
         self.bytes.borrow()[at as usize..][..length].to_vec()
     }
@@ -61,12 +61,12 @@ impl GuestMemory for FakeMemory {
     }
 }
 
-/// A vCPU for tests: registers, and what is queued for it.
+/// A vCPU for tests: registers, and the event queued for it.
 pub struct FakeVcpu {
     pub regs: Regs,
     /// CR8.
     pub class: u8,
-    /// IF is set, and nothing is in the way.
+    /// IF is set, and nothing blocks interrupts.
     pub takes_interrupts: bool,
     /// NMIs are not blocked.
     pub takes_nmis: bool,
@@ -77,7 +77,7 @@ pub struct FakeVcpu {
 }
 
 impl Default for FakeVcpu {
-    /// Takes NMIs only.
+    /// Makes a vCPU that takes NMIs only.
     fn default() -> Self {
         Self {
             regs: Regs::default(),
@@ -92,7 +92,7 @@ impl Default for FakeVcpu {
 }
 
 impl FakeVcpu {
-    /// Takes everything.
+    /// Makes a vCPU that takes all events.
     pub fn ready() -> Self {
         Self { takes_interrupts: true, ..Self::default() }
     }

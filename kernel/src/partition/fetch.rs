@@ -7,7 +7,7 @@ use crate::virt::{Access, CpuState};
 use super::decode::{CodeSize, DecodeError, Instruction, MAX_LENGTH, decode};
 use super::walk::{Paging, Privilege, WalkError, translate};
 
-/// Where and how the guest's code lies.
+/// The location and mode of the guest's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CodeView {
     /// Default operand size.
@@ -26,16 +26,17 @@ impl From<&CpuState> for CodeView {
     }
 }
 
-/// Why there is no instruction.
+/// Why an instruction was not fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FetchError {
     /// Its address does not translate.
     Walk(WalkError, Gva),
-    /// It is none that the hypervisor carries out.
+    /// The hypervisor does not carry out this instruction.
     Unknown,
 }
 
-/// Fetches and decodes the instruction at `rip`. The next page is touched only if the instruction reaches into it.
+/// Fetches and decodes the instruction at `rip`. The next page is touched only if the instruction
+/// reaches into it.
 ///
 /// # Errors
 /// [`FetchError`].
@@ -54,7 +55,7 @@ pub fn instruction(memory: &dyn GuestMemory, view: &CodeView, rip: u64) -> Resul
     }
 }
 
-/// Fetches the first byte of the instruction at `rip`, whatever it is.
+/// Fetches the first byte of the instruction at `rip`, without decoding it.
 ///
 /// # Errors
 /// [`FetchError::Walk`].

@@ -1,34 +1,36 @@
-//! Whether a guest hangs: what `hang_timeout` asks for.
+//! Detects a guest that hangs, as the option `hang_timeout` demands.
 //!
 //! ```text
-//!              no sign of life for so long          still none
+//!              no sign of life: time-out            still none
 //!   watched ───────────────────────────────> NMI ─────────────> crash
 //!      ^                                      │
 //!      └──────────── a sign of life ──────────┘
 //! ```
 //!
-//! A sign of life is a timer interrupt that the guest takes, or a halt with interrupts on: an idle guest is not watched. So a guest
-//! hangs that has interrupts off for good, as does one whose timer never starts, whatever it executes meanwhile. Only
-//! the guest's own time counts: waits for pages, for the console or for a CPU do not.
+//! A sign of life is a timer interrupt that the guest takes, or a halt with interrupts on: an idle
+//! guest is not watched. So a guest hangs if it keeps interrupts off for good, or if its timer
+//! never starts, whatever it executes meanwhile. Only the guest's own time counts: waits for pages,
+//! for the console or for a CPU do not.
 
-/// How long after the NMI a guest has to show a sign of life, or that it panics: as long as the time-out, within these bounds.
+/// The grace after the NMI, in which a guest must show a sign of life or report a panic: the
+/// time-out, within these bounds.
 const GRACE_NS: [u64; 2] = [1_000_000_000, 10_000_000_000];
 
-/// What a stay in the guest looked like.
+/// One stay in the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stay {
-    /// How long it was.
+    /// Its length.
     pub ran_ns: u64,
     /// Timer interrupts that the guest has taken so far.
     pub ticks: u32,
 }
 
-/// What to do.
+/// What the caller has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Finding {
     /// Nothing.
     Alive,
-    /// Send an NMI, of which a guest may make a panic with a backtrace.
+    /// Send an NMI. Some guests panic at it, with a backtrace.
     Silent,
     /// The guest hangs.
     Hangs,
@@ -39,24 +41,24 @@ pub enum Finding {
 pub struct HangWatch {
     timeout_ns: u64,
     ticks: u32,
-    /// Since the last sign of life.
+    /// Nanoseconds since the last sign of life.
     silent_ns: u64,
-    /// Left after the NMI.
+    /// Nanoseconds left after the NMI.
     grace_ns: Option<u64>,
 }
 
 impl HangWatch {
-    /// Watches a guest that begins.
+    /// Watches a guest that starts.
     pub const fn new(timeout_ns: u64) -> Self {
         Self { timeout_ns, ticks: 0, silent_ns: 0, grace_ns: None }
     }
 
-    /// The guest has halted with interrupts on.
+    /// Notes that the guest has halted with interrupts on.
     pub const fn halted(&mut self) {
         (self.silent_ns, self.grace_ns) = (0, None);
     }
 
-    /// Takes a stay in.
+    /// Accounts for a stay.
     pub fn take(&mut self, stay: Stay) -> Finding {
         if stay.ticks != self.ticks {
             self.ticks = stay.ticks;
@@ -84,7 +86,8 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
-    /// Takes stays of a tenth of a second until something is found; returns after how many seconds, and what.
+    /// Takes stays of a tenth of a second until there is a finding; returns the seconds and the
+    /// finding.
     fn until_found(watch: &mut HangWatch, mut ticks: impl FnMut(u32) -> u32) -> Option<(u32, Finding)> {
         (1..1000).find_map(|n| match watch.take(Stay { ran_ns: S / 10, ticks: ticks(n) }) {
             Finding::Alive => None,

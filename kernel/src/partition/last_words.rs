@@ -1,4 +1,5 @@
-//! What a guest does after it has said that it panics: it stores its log, or a crash kernel of its own takes over.
+//! The time after a guest has reported a panic: it stores its log, or a crash kernel of its own
+//! takes over.
 //!
 //! ```text
 //!   pvpanic: panicked ───┐            ┌─ another record: the time begins anew, within a limit
@@ -8,36 +9,39 @@
 //!   pvpanic: crash kernel ─> records are stored, and ignored until it runs
 //! ```
 //!
-//! Linux tells pvpanic first, then stores its log in records of its choice, the newest part first, and says nowhere how many there
-//! will be. So each of them is waited for anew. Only time counts in which the guest runs, or halts by itself: not while it waits for
-//! pages or other partitions have the CPU.
+//! Linux writes to pvpanic first, then stores its log in several records, the newest part first. It
+//! does not tell how many records there will be, so each record starts the wait anew. Only time in
+//! which the guest runs, or halts by itself, counts: not its waits for pages, and not the time in
+//! which other partitions have the CPU.
 //!
-//! Linux stores the log with interrupts off, and lets them in when it has nothing more to say. Where the guest is slow (an emulator
-//! on a busy machine), one record takes longer than the silence behind the last one has to, so time with interrupts off counts less.
+//! Linux stores the log with interrupts off, and enables them when it has stored everything. In a
+//! slow guest (an emulator on a busy machine), storing one record takes longer than the wait after
+//! the last record. So time with interrupts off counts less.
 //!
-//! On its way to a crash kernel, and on no other way out of a panic, Linux switches KVM's clock off (`machine_ops.crash_shutdown`
-//! is `kvm_crash_shutdown`). That tells of crash kernels which pvpanic did not announce, because its driver is not loaded.
+//! On its way to a crash kernel, and on no other way out of a panic, Linux switches KVM's clock off
+//! (`machine_ops.crash_shutdown` is `kvm_crash_shutdown`). This reveals a crash kernel even if
+//! pvpanic did not announce it because its driver is not loaded.
 
 use super::crash::Reason;
 
 /// Nanoseconds with interrupts off that count as one.
 const OFF_AS_ONE: u64 = 5;
-/// For the next record, nanoseconds of the guest's own time.
+/// The wait for the next record: nanoseconds of the guest's own time.
 const NEXT_NS: u64 = 100_000_000;
-/// For all of them.
+/// The wait for all records together.
 const ALL_NS: u64 = 1_000_000_000;
 
-/// How the guest has said that it panics.
+/// The way in which the guest reported its panic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {
-    /// By pvpanic.
+    /// Through pvpanic.
     Panicked,
-    /// By a part of its log, stored.
+    /// By storing a part of its log.
     Recorded,
 }
 
 impl Signal {
-    /// Returns why a guest that has said so crashes.
+    /// Returns the reason for the crash of a guest that reported its panic in this way.
     pub const fn reason(self) -> Reason {
         match self {
             Signal::Panicked => Reason::Panic,
@@ -55,24 +59,24 @@ pub enum GuestInterrupts {
     Off,
 }
 
-/// What an incarnation has said so far.
+/// The reports of an incarnation so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LastWords {
-    /// Nothing.
+    /// None.
     #[default]
     None,
-    /// It panics.
+    /// It has reported a panic.
     Spoken {
-        /// How it said so first.
+        /// The first report.
         first: Signal,
-        /// Left for the next record.
+        /// Nanoseconds left for the next record.
         next_ns: u64,
-        /// Left for all of them.
+        /// Nanoseconds left for all records.
         all_ns: u64,
         /// How often KVM's clock had been switched off.
         clock_offs: u32,
     },
-    /// It panics, and has a crash kernel of its own.
+    /// It panics, and has announced a crash kernel of its own.
     CrashKernel {
         /// How often KVM's clock had been switched off.
         clock_offs: u32,
@@ -80,7 +84,7 @@ pub enum LastWords {
 }
 
 impl LastWords {
-    /// Takes in that the guest panics.
+    /// Takes in a report of a panic.
     pub const fn hear(self, signal: Signal, clock_offs: u32) -> Self {
         match self.at(clock_offs) {
             Self::None => Self::Spoken { first: signal, next_ns: NEXT_NS, all_ns: ALL_NS, clock_offs },
@@ -89,7 +93,7 @@ impl LastWords {
         }
     }
 
-    /// Returns what still holds: a crash kernel that has taken over is another guest.
+    /// Returns the reports that still hold: none, if a crash kernel has taken over since.
     pub const fn at(self, clock_offs: u32) -> Self {
         match self {
             Self::Spoken { clock_offs: before, .. } | Self::CrashKernel { clock_offs: before } if before != clock_offs => {
@@ -99,7 +103,8 @@ impl LastWords {
         }
     }
 
-    /// Counts time in which the guest could have spoken; `interrupts` is how the CPU stands at its end.
+    /// Counts time in which the guest could have stored a record; `interrupts` is its RFLAGS.IF at
+    /// the end of that time.
     pub const fn spend(&mut self, ns: u64, interrupts: GuestInterrupts) {
         let ns = match interrupts {
             GuestInterrupts::On => ns,
@@ -111,7 +116,7 @@ impl LastWords {
         }
     }
 
-    /// Returns how much of its own time a guest that panics still has.
+    /// Returns how much of its own time a panicking guest has left.
     pub fn left_ns(&self) -> Option<u64> {
         match self {
             Self::Spoken { next_ns, all_ns, .. } => Some(*next_ns.min(all_ns)),
@@ -119,7 +124,7 @@ impl LastWords {
         }
     }
 
-    /// Returns how a guest that is about to crash has said so.
+    /// Returns the first report of a guest that is about to crash.
     pub const fn signal(&self) -> Option<Signal> {
         match self {
             Self::Spoken { first, .. } => Some(*first),
@@ -169,7 +174,7 @@ mod tests {
         let words = LastWords::CrashKernel { clock_offs: 0 };
         assert_eq!(words.hear(Signal::Recorded, 0), words);
         assert_eq!((words.left_ns(), words.signal(), words.at(1)), (None, None, LastWords::None));
-        // When it panics itself, that is a panic.
+        // A panic of the crash kernel itself counts as a panic.
         assert_eq!(words.hear(Signal::Recorded, 1).signal(), Some(Signal::Recorded));
     }
 

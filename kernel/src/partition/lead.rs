@@ -1,4 +1,5 @@
-//! The host's timer ahead of a guest's deadline, so that the way back into the guest is over when the deadline comes.
+//! Arms the host's timer ahead of a guest's deadline, so that the way back into the guest is over
+//! when the deadline comes.
 //!
 //! ```text
 //!             armed for            looked at           entered
@@ -7,26 +8,29 @@
 //!                │<─────────────────── lead ──────────────>│
 //! ```
 //!
-//! The lead follows what the way took lately. Linux's KVM does the same (`lapic_timer_advance`). Pure.
+//! The lead follows the recent length of that way. Linux's KVM does the same
+//! (`lapic_timer_advance`). Pure.
 //!
-//! Invariant: the guest never runs ahead of a deadline whose interrupt it has: [`Lead::wait`] comes before each entry.
+//! Invariant: a guest never runs before a deadline whose interrupt it already has: [`Lead::wait`]
+//! comes before each entry.
 
 use super::devices::clock::Tsc;
 
-/// How far ahead, and for what is waited.
+/// The lead, and the deadline that is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lead {
     ticks: u64,
-    /// The deadline that has been taken as expired ahead of its time.
+    /// The deadline that was treated as expired ahead of its time.
     awaited: Option<Tsc>,
 }
 
 impl Lead {
-    /// Longest lead: a way that took longer was held up by something else.
+    /// Longest lead. A way that took longer was delayed by something else.
     const MOST: u64 = 4096;
-    /// Ticks that the wait is to take.
+    /// Ticks that the wait should take.
     const SLACK: u64 = 64;
-    /// From the end of the wait to the guest's next instruction at the least: instructions, of which none is faster than a tick.
+    /// Least time from the end of the wait to the guest's next instruction. Instructions are
+    /// executed in between, and none is faster than a tick.
     const ENTRY: u64 = 64;
 
     /// Begins without a lead.
@@ -34,12 +38,12 @@ impl Lead {
         Self { ticks: 0, awaited: None }
     }
 
-    /// Returns when to be woken for `deadline`.
+    /// Returns the moment to be woken for `deadline`.
     pub const fn ahead_of(&self, deadline: Tsc) -> Tsc {
         Tsc(deadline.0.saturating_sub(self.ticks))
     }
 
-    /// Looks at the next deadline; returns the moment up to which timers expire.
+    /// Takes note of the next deadline; returns the moment up to which timers expire.
     #[inline]
     pub fn look(&mut self, now: Tsc, deadline: Option<Tsc>) -> Tsc {
         match deadline {
@@ -51,7 +55,8 @@ impl Lead {
         }
     }
 
-    /// Waits until the guest may be entered, and learns. Never longer than the longest lead.
+    /// Waits until the guest may be entered, and adapts the lead. Never waits longer than the
+    /// longest lead.
     #[inline]
     pub fn wait(&mut self, now: impl Fn() -> Tsc) {
         if let Some(deadline) = self.awaited.take() {
@@ -64,7 +69,7 @@ impl Lead {
         let at = now();
         let (late, spare) = (at.since(end), end.since(at));
         self.ticks = match (late, spare) {
-            // Something else held it up.
+            // Something else has delayed the way.
             (Self::MOST.., _) => self.ticks,
             (_, 0..Self::SLACK) => (self.ticks + late + Self::SLACK - spare).min(Self::MOST),
             _ => self.ticks - ((spare - Self::SLACK) / 8).min(self.ticks),

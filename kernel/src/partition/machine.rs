@@ -7,11 +7,12 @@
 //!        │      ├─ fault in RAM, resolved ─────────────────────────────────────────────┘
 //!        │      └─ else: handler ──> Decision ──> apply
 //!        └──────────────────────────────────────────┤
-//!                                                   └─> Stop: why the CPU is free for something else
+//!                                                   └─> Stop: the reason why the stay ends
 //! ```
 //!
-//! A fault, and what `run_quick` answers, needs no look at devices: nothing of it can make an interrupt pend, and a deadline ends
-//! the guest's stay by the host's timer.
+//! After a resolved fault, and after an exit that `run_quick` answers, the devices need no check:
+//! neither can make an interrupt pend, and a deadline ends the guest's stay through the host's
+//! timer.
 
 use super::cpuid::FixedAnswers;
 use super::crash::Reason;
@@ -42,26 +43,26 @@ pub type Bytes<'a> = GuestBytes<'a, DirectMap, NodePager>;
 /// Why a stay ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// Its time is up.
+    /// Its time slice is over.
     Slice,
-    /// Somebody asks for something.
+    /// The vCPU has a request to answer.
     Asked,
-    /// A page is on its way; worth another try when the ticket is ready.
+    /// A page is not resident yet; to be tried again when the ticket is ready.
     Page(WaitTicket),
     /// The guest waits for an interrupt.
     Halted,
-    /// A device concerns the partition as a whole.
+    /// A device's effect concerns the partition as a whole.
     Device(Effect),
     /// The guest cannot go on.
     Crash(Reason),
 }
 
-/// Whether exits are answered at once.
+/// Whether the short way answers exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ShortWay {
-    /// As far as they can be.
+    /// It answers every exit that it can.
     Open,
-    /// None, because only the longer way looks for the guest's breakpoints.
+    /// It answers none, because only the longer way checks the guest's breakpoints.
     Closed,
 }
 
@@ -71,13 +72,13 @@ pub struct Machine {
     pub vcpu: Vcpu,
     /// The devices.
     pub platform: Platform,
-    /// Registers that live nowhere else.
+    /// Registers that are held nowhere else.
     pub msrs: Msrs,
-    /// Lengths of instructions that exited, where the CPU does not tell.
+    /// Lengths of instructions that exited, for CPUs that do not report them.
     pub lengths: Lengths,
-    /// What CPUID always answers.
+    /// CPUID's fixed answers.
     pub cpuid: FixedAnswers,
-    /// How fast the guest's TSC runs.
+    /// The frequency of the guest's TSC.
     pub rate: TscRate,
     /// How far ahead of a guest's deadline the host's timer is set.
     pub lead: Lead,
@@ -86,7 +87,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Runs the guest until something else has to happen; at most until `slice_end`.
+    /// Runs the guest until something else needs the CPU; at most until `slice_end`.
     pub fn run(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> Stop {
         let memory = GuestBytes { object, memory: node.memory, faulter: &node.pager };
         let mut armed = None;
@@ -105,20 +106,22 @@ impl Machine {
             self.advance(now);
             offer_events(&mut self.platform, &mut self.vcpu);
             let deadline = self.wake_up().map_or(slice_end, |deadline| deadline.min(slice_end));
-            // Once it has come, this stay is over.
+            // A deadline that has come ends the stay, so each deadline is armed once.
             if armed != Some(deadline) {
                 armed.iter().for_each(|armed| time::note_end(armed.0, now.0));
                 time::arm_at(deadline.0);
                 armed = Some(deadline);
             }
-            // To enable a breakpoint is an exit that ends a stay.
+            // The guest cannot enable a breakpoint without an exit that ends the short way.
             self.short_way = if self.vcpu.may_break() { ShortWay::Closed } else { ShortWay::Open };
             self.lead.wait(|| Tsc(instr::rdtsc()));
-            // Taken before the page is looked at: what happens after the look makes it ready.
+            // The ticket is taken before the page is looked at: any change after the look makes the
+            // ticket ready.
             let (ticket, answer) = self.stay(node, cpu, object, shared, slice_end);
             let stop = match answer {
                 Answer::Handle(exit) => {
-                    // The task priority that handlers see and write back: the guest changes it without an exit.
+                    // Handlers see and write back the task priority; the guest changes it without
+                    // an exit.
                     self.platform.lapic_mut().set_cr8(self.vcpu.cr8());
                     let decision = self.handle(exit, &memory);
                     self.apply(decision, ticket)
@@ -132,7 +135,7 @@ impl Machine {
         }
     }
 
-    /// Runs the guest until an exit needs more than the short way and a page.
+    /// Runs the guest until an exit needs more than the short way and more than a page.
     fn stay(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> (WaitTicket, Answer) {
         let mut exits = 0;
         let (ticket, answer) = loop {
@@ -171,7 +174,7 @@ impl Machine {
         (ticket, answer)
     }
 
-    /// Makes a page resident; `None` if it is none.
+    /// Makes a page resident; `None` if the address is not RAM.
     fn fault(
         &mut self,
         node: &Node,
@@ -188,7 +191,8 @@ impl Machine {
                 }
                 Answer::Resident
             }
-            // A disk's work takes time, of which an emulator that takes no interrupt from a guest with IF clear tells nobody.
+            // An emulator may deliver no host interrupt while the guest has IF clear. The disk's
+            // completion would then go unnoticed until the slice ends: poll once here.
             Fault::Wait(ticket) if has_come(node, cpu, object, ticket, now) => {
                 if Tsc(instr::rdtsc()) < slice_end {
                     Answer::Resident
@@ -203,13 +207,13 @@ impl Machine {
         })
     }
 
-    /// Lets timers expire that are due, or will be by the time the guest is entered.
+    /// Expires the timers that are due, or will be by the time the guest is entered.
     fn advance(&mut self, now: Tsc) {
         let at = self.lead.look(now, self.platform.next_deadline());
         self.platform.advance(at);
     }
 
-    /// Returns when the next timer wants the CPU.
+    /// Returns when the next timer needs the CPU.
     pub fn wake_up(&self) -> Option<Tsc> {
         self.platform.next_deadline().map(|deadline| self.lead.ahead_of(deadline))
     }
@@ -220,7 +224,7 @@ impl Machine {
         self.is_woken()
     }
 
-    /// Returns whether an event waits that ends a halt.
+    /// Returns whether a pending event ends a halt.
     fn is_woken(&self) -> bool {
         self.platform.lapic().nmi_pending() || (self.platform.interrupt().is_some() && self.vcpu.regs().interrupts_enabled())
     }
@@ -231,7 +235,7 @@ impl Machine {
         can_interrupt || self.platform.lapic().nmi_pending()
     }
 
-    /// Carries a decision out; `Some` if the stay ends.
+    /// Applies a decision; `Some` if the stay ends.
     fn apply(&mut self, decision: Decision, ticket: WaitTicket) -> Option<Stop> {
         match decision {
             Decision::Resume => None,
@@ -239,7 +243,8 @@ impl Machine {
                 self.vcpu.advance_to(rip);
                 None
             }
-            // Output waits in the devices and is fetched at the end of the stay; a stop for each byte would be slow.
+            // Output waits in the devices and is fetched at the end of the stay; a stop for each
+            // byte would be slow.
             Decision::SkipWith(rip, Effect::Console) => {
                 self.vcpu.advance_to(rip);
                 None
@@ -252,13 +257,15 @@ impl Machine {
                 self.vcpu.inject(event);
                 None
             }
-            // A single step's exception is due at once behind HLT, and ends the wait for an interrupt; so does one that has come.
+            // A single step's #DB is due at once behind HLT and ends the wait for an interrupt, as
+            // a pending interrupt does.
             Decision::Halt(rip) => {
                 self.vcpu.advance_to(rip);
                 (!self.vcpu.regs().single_steps() && !self.is_woken()).then_some(Stop::Halted)
             }
             Decision::Park(_) => Some(Stop::Page(ticket)),
-            // It is for the hypervisor: a disk has finished, another CPU has work for this one, the time is up.
+            // The interrupt is the hypervisor's: a disk has finished, another CPU has work for this
+            // one, or the time is up.
             Decision::TakeInterrupt => {
                 interrupts::window();
                 Some(Stop::Slice)
@@ -268,25 +275,26 @@ impl Machine {
     }
 }
 
-/// What becomes of an exit.
+/// The treatment of an exit.
 #[derive(PartialEq, Eq)]
 enum Answer {
-    /// The page is there: the guest repeats its access at once.
+    /// The page is resident: the guest repeats its access at once.
     Resident,
     /// A handler decides.
     Handle(Exit),
-    /// There may be an event for the guest.
+    /// The devices are to be checked: there may be an event for the guest.
     Look,
     Stop(Stop),
 }
 
-/// Leaves an exit to a handler, and counts it by its reason.
+/// Leaves an exit to a handler, and counts it by its kind.
 fn leave_to_handler(exit: Exit, shared: &Shared) -> Answer {
     shared.exits.note(ExitKind::of(exit));
     Answer::Handle(exit)
 }
 
-/// Gives the pager one turn at once: a fast disk has answered by then, and the guest need not park.
+/// Gives the pager one turn at once: a fast disk has completed by then, and the guest need not
+/// park.
 fn has_come(node: &Node, cpu: CpuId, object: &MemoryObject, ticket: WaitTicket, now: u64) -> bool {
     let work = node.pager.poll(cpu, now);
     node.act_on(work);

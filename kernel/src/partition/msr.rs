@@ -1,6 +1,6 @@
 //! The model-specific registers of a partition: RDMSR and WRMSR that exit.
 //!
-//! | who holds it | registers |
+//! | held by | registers |
 //! |---|---|
 //! | the CPU (behind [`CpuMsrs`]) | EFER, PAT |
 //! | `devices::lapic` | APIC base, x2APIC range, TSC deadline |
@@ -9,10 +9,8 @@
 //! | `tsc` | the guest's time-stamp counter and IA32_TSC_ADJUST |
 //! | `quiet` | nothing: a constant that kernels read at boot |
 //!
-//! All others are #GP.
-//!
-//! Unknown registers are #GP, as on hardware: kernels probe with that. Invariant: a write that answers an error has changed
-//! nothing.
+//! All others raise #GP, as on hardware: kernels probe with that. Invariant: a write that returns
+//! an error has changed nothing.
 
 pub mod kvmclock;
 mod mtrr;
@@ -34,12 +32,12 @@ use mtrr::Mtrrs;
 use quiet::Writes;
 use tsc::TscShift;
 
-/// Why an access is not carried out.
+/// Why an access fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MsrFault {
     /// The guest gets this exception.
     Exception(Event),
-    /// A page is needed first: repeat the instruction.
+    /// The access to guest memory failed; for a page that is not resident, repeat the instruction.
     Memory(GuestAccess),
 }
 
@@ -51,7 +49,7 @@ impl From<Refused> for MsrFault {
 
 const FAULT: MsrFault = MsrFault::Exception(Event::general_protection());
 
-/// The registers that live in the CPU and yet exit.
+/// The registers that the CPU holds although accesses to them exit.
 pub trait CpuMsrs {
     /// Reads EFER as the guest sees it.
     fn efer(&self) -> u64;
@@ -62,9 +60,9 @@ pub trait CpuMsrs {
     fn set_efer(&mut self, value: u64) -> Result<(), Event>;
     /// Reads the page attribute table.
     fn pat(&self) -> u64;
-    /// Writes the page attribute table, whose types have been checked.
+    /// Writes the page attribute table; the caller has checked its types.
     fn set_pat(&mut self, value: u64);
-    /// Sets what is added to the machine's time-stamp counter.
+    /// Sets the offset that the CPU adds to the machine's time-stamp counter.
     fn set_tsc_offset(&mut self, offset: u64);
 }
 
@@ -103,16 +101,16 @@ use number::*;
 
 /// Fast strings on; performance monitoring and branch trace storage not available.
 const MISC_ENABLE_RESET: u64 = (1 << 0) | MISC_ENABLE_FIXED;
-/// Bits that say what is not available: read-only.
+/// Read-only bits of features that are not available.
 const MISC_ENABLE_FIXED: u64 = (1 << 11) | (1 << 12);
-/// Types that PAT takes: all but 2 and 3.
+/// The types that are valid in PAT: all but 2 and 3.
 const PAT_TYPES: u64 = 0b1111_0011;
 
-/// What the registers hold that live nowhere else.
+/// The registers that are held nowhere else.
 #[derive(Clone, Debug)]
 pub struct Msrs {
     vendor: Vendor,
-    /// Bits of a physical address, as CPUID tells them.
+    /// Bits of a physical address, as CPUID reports them.
     physical_bits: u32,
     mtrrs: Mtrrs,
     kvmclock: KvmClock,
@@ -123,7 +121,8 @@ pub struct Msrs {
 }
 
 impl Msrs {
-    /// Makes the registers as they are after reset on a CPU of `vendor` with so many bits of physical address.
+    /// Makes the registers after reset, on a CPU of `vendor` with `physical_bits` of physical
+    /// address.
     pub fn new(vendor: Vendor, physical_bits: u32) -> Self {
         Self {
             vendor,
@@ -141,7 +140,7 @@ impl Msrs {
         Self::new(self.vendor, self.physical_bits)
     }
 
-    /// Returns whose registers they are.
+    /// Returns the vendor of the CPU.
     pub const fn vendor(&self) -> Vendor {
         self.vendor
     }
@@ -151,7 +150,8 @@ impl Msrs {
         &self.kvmclock
     }
 
-    /// Carries out RDMSR of a register that is read without the CPU and without a fault; `None` for all others.
+    /// Carries out RDMSR of a register that is not held in the CPU; `None` for all others and for
+    /// reads that fault.
     #[inline]
     pub fn read_alone(&self, msr: u32, platform: &Platform, now: impl FnOnce() -> Tsc) -> Option<u64> {
         match msr {
@@ -164,8 +164,8 @@ impl Msrs {
         }
     }
 
-    /// Carries out WRMSR to a register of the local APIC that is written as interrupts come and go; `None` for all others, and for
-    /// values that are refused.
+    /// Carries out WRMSR to a register of the local APIC that kernels write at every interrupt or
+    /// timer. `None` for all others, and for values that are refused.
     #[inline(always)]
     pub fn write_alone(&mut self, msr: u32, value: u64, platform: &mut Platform) -> Option<()> {
         const FIRST: u32 = X2APIC_BASE + TASK_PRIORITY as u32;
@@ -180,7 +180,7 @@ impl Msrs {
             FIRST => platform.lapic_mut().write_task_priority(value).ok(),
             EOI => platform.end_of_interrupt(value).ok(),
             SELF => platform.lapic_mut().write_self_ipi(value).ok(),
-            // It does not look at the time.
+            // This write does not use the time.
             ICR => platform.x2apic_write((msr - X2APIC_BASE) as u8, value, Tsc(0)).ok(),
             _ => None,
         }
@@ -210,9 +210,8 @@ impl Msrs {
 
     /// Carries out WRMSR.
     ///
-    /// # Errors
-    /// [`MsrFault::Exception`]: no such register, or a value it does not take. [`MsrFault::Memory`]: the page that the
-    /// clock is to be written to.
+    /// # Errors [`MsrFault::Exception`]: no such register, or an invalid value.
+    /// [`MsrFault::Memory`]: the access to the clock's page failed.
     pub fn write(
         &mut self,
         msr: u32,
@@ -243,7 +242,8 @@ impl Msrs {
         Ok(())
     }
 
-    /// Moves the guest's counter, and with it what was told or promised in its terms: the clock's page, and the deadline.
+    /// Moves the guest's counter. The clock's page and the deadline are in terms of that counter,
+    /// so they are moved with it.
     fn shift(
         &mut self,
         shift: TscShift,

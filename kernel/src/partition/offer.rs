@@ -1,4 +1,4 @@
-//! Offering the guest the event that it is due.
+//! Offers the guest the event that is due.
 //!
 //! ```text
 //!   local APIC ──┬─ NMI ────────┬─ can be taken ──> injected
@@ -7,14 +7,14 @@
 //!                               └─ not now ───────> interrupt window
 //! ```
 //!
-//! Called where a stay begins, and between two runs of the short way (`exits::quick`), after anything that may have changed
-//! the answer. Pure.
+//! Called at the beginning of a stay, and between two runs of the short way (`exits::quick`) after
+//! any change that may have made an event due. Pure.
 
 use super::devices::Platform;
 use crate::virt::face::Window;
 use crate::virt::{Event, EventSink};
 
-/// Gives the guest the event that it is due, or asks to be told when it can take one.
+/// Injects the event that is due, or requests an exit for when the guest can take one.
 #[inline(always)]
 pub fn offer_events(platform: &mut Platform, vcpu: &mut impl EventSink) {
     let lapic = platform.lapic_mut();
@@ -27,10 +27,10 @@ pub fn offer_events(platform: &mut Platform, vcpu: &mut impl EventSink) {
         Some(vector) if vcpu.can_take_interrupt() => {
             vcpu.inject(Event::interrupt(vector));
             platform.acknowledge(vector);
-            // It was the highest: no other one is above its priority now.
+            // It was the highest: no other one has a priority above it now.
             Window::None
         }
-        // It goes in as soon as the guest can take it.
+        // The window opens as soon as the guest can take the interrupt.
         Some(_) => Window::Open,
         None => Window::None,
     };
@@ -44,7 +44,7 @@ fn offer_nmi(platform: &mut Platform, vcpu: &mut impl EventSink) {
         lapic.take_nmi();
         vcpu.inject(Event::nmi());
     }
-    // Another one may wait behind it, or this one still.
+    // A second NMI may be pending behind the injected one, or this one is still pending.
     vcpu.request_nmi_window(if lapic.nmi_pending() { Window::Open } else { Window::None });
 }
 

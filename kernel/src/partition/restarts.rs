@@ -1,21 +1,21 @@
-//! How often a partition restarts after crashes: what `restart_limit` asks for.
+//! Counts a partition's restarts after crashes, for the option `restart_limit`.
 //!
 //! ```text
 //!   crash ──> fewer restarts than the limit in the time before it? ── yes ──> restart, and it counts
 //!                                                                  └─ no ───> the partition stops
 //! ```
 //!
-//! Only restarts after a crash count: a guest that resets itself does what it was made to do.
+//! Only restarts after a crash count. A guest that resets itself works as intended.
 
 use crate::config::{MAX_RESTARTS, RestartLimit};
 use arrayvec::ArrayVec;
 
-/// What becomes of a partition that has crashed, as far as the limit is concerned.
+/// The limit's verdict on a partition that has crashed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RestartVerdict {
     /// It may restart.
     Allowed,
-    /// It has restarted as often as this allows.
+    /// It has used up this limit.
     Exhausted(RestartLimit),
 }
 
@@ -23,21 +23,22 @@ pub enum RestartVerdict {
 #[derive(Clone, Debug)]
 pub struct RestartCounter {
     limit: Option<RestartLimit>,
-    /// When the partition crashed and restarted, nanoseconds since the start, the oldest first; no more than the limit.
+    /// Times of the crashes that led to a restart, nanoseconds since the start, the oldest first;
+    /// no more than the limit.
     crashes_ns: ArrayVec<u64, MAX_RESTARTS>,
 }
 
 impl RestartCounter {
-    /// Counts from nothing.
+    /// Makes a counter of no restarts.
     pub fn new(limit: Option<RestartLimit>) -> Self {
         Self { limit, crashes_ns: ArrayVec::new() }
     }
 
-    /// Decides on the crash at `now_ns`; a restart that is allowed counts.
+    /// Decides on the crash at `now_ns`. An allowed restart is counted.
     pub fn crashed(&mut self, now_ns: u64) -> RestartVerdict {
         let Some(limit) = self.limit else { return RestartVerdict::Allowed };
         self.crashes_ns.retain(|at_ns| now_ns.saturating_sub(*at_ns) < limit.time_ns);
-        // A limit beyond the room is a configuration that the host command would have refused.
+        // A limit beyond the room is an invalid configuration; the host command refuses it.
         if self.crashes_ns.len() >= limit.restarts as usize || self.crashes_ns.try_push(now_ns).is_err() {
             return RestartVerdict::Exhausted(limit);
         }
@@ -69,7 +70,7 @@ mod tests {
         let mut counter = RestartCounter::new(Some(limit));
         assert_eq!(allowed(&mut counter, &[0, 50]), [true, true]);
         assert_eq!(counter.crashed(99), RestartVerdict::Exhausted(limit));
-        // The first restart is as old as the time now; the one that was refused never counted.
+        // The first restart is now as old as the limit's time; the refused one never counted.
         assert_eq!(allowed(&mut counter, &[100, 149, 150]), [true, false, true]);
     }
 

@@ -10,14 +10,18 @@
 //!      └<────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! With `restart = "immediate"` an incarnation does not wait for its space: it begins with memory that cannot leave yet, and the
-//! memory gets its store when the space is ready. So no I/O lies between a crash and the next incarnation's first instruction.
+//! With `restart = "immediate"` an incarnation does not wait for its space. It begins with memory
+//! that cannot be paged out yet, and the memory gets its store when the space is ready. So no I/O
+//! lies between a crash and the next incarnation's first instruction.
 //!
-//! A runner belongs to the CPU whose turn it has; [`Runner::step`] does a bounded piece of work and says what it waits for. Others
-//! talk to it through [`Shared`]. vCPU and FPU state stay in that CPU until [`Runner::move_out`], and no other CPU takes a turn before. It does no I/O itself: spaces and dumps are asked for and looked at. A space is given back
-//! only when the memory whose pages went there is gone.
+//! A runner belongs to the CPU that gives it its turn. [`Runner::step`] does a bounded piece of
+//! work and returns what the runner waits for. Other CPUs talk to it through [`Shared`]. The vCPU
+//! and FPU state stay in the CPU until [`Runner::move_out`], and no other CPU takes a turn before.
+//! The runner does no I/O itself: it requests spaces and dumps, and polls them. It gives a space
+//! back only when the memory that was paged to it is gone.
 //!
-//! What is where: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (what is made of its stays), `end` (crash, reset, stop).
+//! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
+//! evaluation of its stays), `end` (crash, reset, stop).
 
 mod end;
 mod guest;
@@ -48,30 +52,31 @@ use crate::virt::tag::TlbTag;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-/// How long frames are kept for a partition that may run again.
+/// Frames are kept this long for a partition that may run again.
 const PROMISE_NS: u64 = 10_000_000_000;
-/// How often a runner looks whether what goes on in the background has got on.
+/// Interval at which a runner polls work in the background.
 const LOOK_NS: u64 = 1_000_000;
 
-/// What a runner wants next.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Next {
-    /// To be stepped before anybody else has a turn: a restart waits for no work of others. A few times in a row at most.
+    /// Step again before any other runner has a turn: a restart does not wait for the work of
+    /// others. At most a few times in a row.
     Onward,
-    /// To be stepped again soon.
+    /// Step again soon.
     Again,
-    /// Nothing before this time, unless the wait is over or something is asked.
+    /// Do not step before this time, unless the wait is over or a request comes.
     Wait(WaitFor, Option<u64>),
 }
 
 impl Next {
-    /// Waits for what goes on in the background, some of which wakes nobody.
+    /// Waits for work in the background. Some of it ends without a wake-up, so it is polled.
     fn look_again() -> Self {
         Self::Wait(WaitFor::Anything, Some(time::now_ns().saturating_add(LOOK_NS)))
     }
 }
 
-/// What a running guest waits for.
+/// The reason why a running guest is parked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Parked {
     No,
@@ -81,7 +86,7 @@ enum Parked {
     Console,
 }
 
-/// What follows when the old memory is gone.
+/// The step that follows when the old memory is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Then {
     Begin,
@@ -89,13 +94,13 @@ enum Then {
 }
 
 enum State {
-    /// The next incarnation needs a paging space; said so once.
+    /// The next incarnation needs a paging space. `told`: this has been reported.
     NeedsSpace {
         told: bool,
     },
     /// The space is being made ready.
     Activating,
-    /// The next incarnation needs second-level tables, which are being given back.
+    /// The next incarnation needs second-level tables, which are being freed.
     NeedsTables,
     Loading(Box<Loading>),
     Running(Parked),
@@ -106,11 +111,11 @@ enum State {
     },
     Crashed {
         gate: Gate,
-        /// How the partition has stopped where the gate stays closed.
+        /// The reason for the stop if the gate stays closed.
         how: &'static str,
         job: Arc<JobStatus>,
         at_ns: u64,
-        /// Frames that live memory had given until the crash.
+        /// Frames that live memory had given up until the crash.
         given_before: u64,
     },
     Stopped,
@@ -128,33 +133,33 @@ pub struct Runner {
     space: Option<SpaceId>,
     incarnation: u64,
     state: State,
-    /// What the guest has said of its panic.
+    /// The guest's reports of its panic.
     last_words: LastWords,
-    /// Until when the time of a guest that halts is counted.
+    /// The time of a halted guest is counted up to this moment.
     halted_ns: u64,
-    /// Watches it where a time-out was asked for.
+    /// Watches for a hang if a time-out is configured.
     hang: Option<HangWatch>,
     stall: StallWatch,
     restarts: RestartCounter,
-    /// When the console last took output of a partition that stops.
+    /// The last time at which the console took output of a partition that stops.
     taken_ns: u64,
     entered: bool,
-    /// Frames of its last image are kept for it until then.
+    /// Frames of its last image are kept for it until this time.
     promise_ends: Option<u64>,
     needs_space: bool,
     backing: Backing,
     fpu: fpu::GuestFpu,
-    /// Where several consoles share the line: what is not a whole line yet.
+    /// If several consoles share the line: output that is not a whole line yet.
     lines: Option<Lines>,
-    /// Whether the partition has the serial line as it is, and its unfinished line is shown there.
+    /// Whether the partition has the raw serial line, with its unfinished line shown there.
     has_shown_line: bool,
     residence: Residence,
 }
 
-/// Whether the memory has all that it will get to page to.
+/// Whether the memory has the store that it will get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Backing {
-    /// It has its store, or there are no spaces at all.
+    /// It has its store, or there are no spaces.
     Settled,
     /// Its space is not ready yet.
     Awaited,
@@ -176,7 +181,7 @@ pub struct Host<'a> {
 }
 
 impl Runner {
-    /// Makes the runner of a partition that starts as soon as there is a space for it.
+    /// Makes the runner of a partition that starts as soon as it gets a space.
     pub fn new(index: usize, shared: Arc<Shared>, layout: RamLayout, machine: Machine, tag: TlbTag, needs_space: bool) -> Self {
         let state = State::NeedsSpace { told: false };
         let restarts = RestartCounter::new(shared.config.restart_limit);
@@ -212,7 +217,7 @@ impl Runner {
         self.lines = Some(Lines::new());
     }
 
-    /// Does a bounded piece of work; a guest is left at `until` at the latest.
+    /// Does a bounded piece of work; the guest is left at `until` at the latest.
     pub fn step(&mut self, node: &'static Node, host: &Host<'_>, until: u64) -> Next {
         if self.shared.is_asked()
             && let Some(next) = self.requests(node)
@@ -229,7 +234,7 @@ impl Runner {
             State::NeedsTables => self.begin(node),
             State::Loading(_) => self.load(node),
             State::Running(_) => self.run(node, host, until),
-            // A space has one task at a time: what was begun for it ends first.
+            // A space has one task at a time: the task begun for it must end first.
             State::Retiring { gone, then } if gone.is_gone() && self.backing == Backing::Settled => {
                 let then = *then;
                 self.retired(node, then)
@@ -267,7 +272,7 @@ impl Runner {
         }
     }
 
-    /// Lets go of frames that are kept for this partition and that it has not needed.
+    /// Releases frames that were kept for this partition and that it has not needed.
     fn look_at_promise(&mut self, node: &'static Node) {
         if self.promise_ends.is_some_and(|end| time::now_ns() >= end) {
             self.end_promise(node);

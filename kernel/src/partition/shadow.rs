@@ -1,8 +1,10 @@
-//! What has made the interrupt shadow in which a guest would be entered: a question of emulators that forget it (`virt::svm::events`).
+//! Finds the cause of the interrupt shadow in which a guest would be entered. Emulators that lose
+//! the shadow need it (`virt::svm::events`).
 //!
-//! The instruction in front of one that is in a shadow is STI, MOV SS or POP SS, and lies there: no jump leads out of it. STI can be
-//! executed again with IF clear, after which everything is as it was. So can any byte FB in front, if the last byte of a MOV SS
-//! happens to be one: executed as STI it leaves the same state. APM 3 "STI", SDM 2B "STI".
+//! The instruction before a shadowed one is STI, MOV SS or POP SS, and precedes it in memory: none
+//! of these jumps. STI can be executed again with IF clear, and leaves the same state. A byte FB
+//! may also be the last byte of a MOV SS: executed as STI, it leaves the same state, too. APM 3
+//! "STI", SDM 2B "STI".
 
 use super::fetch::{self, CodeView};
 use crate::mm::guest::GuestMemory;
@@ -12,7 +14,8 @@ use crate::virt::{CpuState, Regs, ShadowSource};
 const STI: u8 = 0xfb;
 const RFLAGS_VIRTUAL_8086: u64 = 1 << 17;
 
-/// Finds out what has made the shadow, as far as STI would run there again without an exception.
+/// Returns the cause of the shadow. It is STI only if STI can be executed there again without an
+/// exception.
 pub fn source_of_shadow(memory: &dyn GuestMemory, state: &CpuState, regs: &Regs) -> ShadowSource {
     let privilege = (regs.rflags >> 12 & 3) as u8;
     let may_execute = state.cpl() <= privilege && regs.rflags & RFLAGS_VIRTUAL_8086 == 0 && !regs.single_steps();

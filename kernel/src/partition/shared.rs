@@ -1,7 +1,8 @@
-//! What others may know of a partition and ask of it while its vCPU runs.
+//! The part of a partition that other CPUs may read and use while its vCPU runs.
 //!
-//! The runner (`partition::runner`) belongs to the CPU that runs it; everybody else talks to the partition through this:
-//! requests are bits that the runner takes at its next stop (the CPU is kicked), its state is published here.
+//! The runner (`partition::runner`) belongs to the CPU that runs it; all other CPUs use this part.
+//! Requests are bits that the runner takes at its next stop (its CPU is kicked). The runner
+//! publishes its state here.
 
 use super::exit_counts::ExitCounts;
 use crate::config;
@@ -10,7 +11,7 @@ use crate::sync::{Ranked, rank};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// What is asked of a partition.
+/// A request to a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Request {
@@ -18,11 +19,11 @@ pub enum Request {
     Crash = 1 << 0,
     /// Stop for good.
     Stop = 1 << 1,
-    /// Crash, because its pages cannot be written and others starve for its frames.
+    /// Crash, because its pages cannot be written and other partitions starve for its frames.
     GiveUp = 1 << 2,
 }
 
-/// The life of a partition as others see it.
+/// The life of a partition as other CPUs see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Phase {
@@ -55,18 +56,18 @@ impl Phase {
 
 /// Bytes typed at a console that the guest has not taken yet.
 const TYPED: usize = 1024;
-/// How long keys are held back for a guest that takes none.
+/// Keys are held back this long at most for a guest that takes none.
 const HOLD_NS: u64 = 5_000_000_000;
 /// No memory object: the partition has never started.
 const NO_OBJECT: u32 = u32::MAX;
 
-/// The part of a partition that everybody may reach.
+/// The shared part of a partition.
 pub struct Shared {
-    /// What it was configured as.
+    /// Its configuration.
     pub config: config::Partition,
     /// Exits of its vCPU so far, counted by the CPU that runs it.
     pub exits: ExitCounts,
-    /// Crashes so far that left no dump because as many were kept as may be.
+    /// Crashes so far that left no dump, because the largest number of dumps was kept already.
     pub dumps_skipped: AtomicU64,
     requests: AtomicU32,
     phase: AtomicU8,
@@ -75,7 +76,7 @@ pub struct Shared {
     typed: Ranked<Ring<TYPED>, { rank::EVENTS }>,
     /// Whether `typed` holds anything; changed under its lock.
     has_typed: AtomicBool,
-    /// Since when keys are held back; 0 where they are not.
+    /// The time since which keys are held back; 0 if they are not.
     held_ns: AtomicU64,
 }
 
@@ -101,12 +102,12 @@ impl Shared {
         &self.config.name
     }
 
-    /// Asks for something; whoever asks kicks the partition's CPU.
+    /// Sends a request. The caller must then kick the partition's CPU.
     pub fn ask(&self, request: Request) {
         self.requests.fetch_or(request as u32, Ordering::AcqRel);
     }
 
-    /// Returns whether anything is asked: cheap enough for every stop.
+    /// Returns whether there is any request: cheap enough for every stop.
     pub fn is_asked(&self) -> bool {
         self.requests.load(Ordering::Relaxed) != 0
     }
@@ -116,16 +117,17 @@ impl Shared {
         self.requests.fetch_and(!(request as u32), Ordering::AcqRel) & request as u32 != 0
     }
 
-    /// Types a byte at the partition's console; one that does not fit is lost, so whoever types asks first
-    /// ([`Self::takes_keys`]).
+    /// Types a byte at the partition's console. A byte that does not fit is lost, so the caller
+    /// checks [`Self::takes_keys`] first.
     pub fn type_byte(&self, byte: u8) {
         let mut typed = self.typed.lock();
         typed.push(&[byte]);
         self.has_typed.store(true, Ordering::Release);
     }
 
-    /// Returns whether a typed byte is taken at `now_ns`: there is room, or the guest has taken nothing for so long that keys
-    /// are not held back for it any more, because behind them the escape key would be held back too.
+    /// Returns whether a typed byte is taken at `now_ns`: there is room, or the guest has taken
+    /// nothing for so long that keys are not held back for it any more. Keys held back would hold
+    /// back the escape key behind them, too.
     pub fn takes_keys(&self, now_ns: u64) -> bool {
         if self.typed.lock().room() > 0 {
             self.held_ns.store(0, Ordering::Relaxed);
@@ -138,7 +140,7 @@ impl Shared {
         false
     }
 
-    /// Types all of `bytes`, or none of them where there is no room; returns whether it did.
+    /// Types all of `bytes`, or none of them if they do not fit; returns whether it did.
     pub fn type_all(&self, bytes: &[u8]) -> bool {
         let mut typed = self.typed.lock();
         let fits = typed.push(bytes);
@@ -146,7 +148,7 @@ impl Shared {
         fits
     }
 
-    /// Returns whether [`Self::take_typed`] may answer anything: cheap enough for every stop.
+    /// Returns whether [`Self::take_typed`] may return any bytes: cheap enough for every stop.
     #[inline]
     pub fn has_typed(&self) -> bool {
         self.has_typed.load(Ordering::Acquire)
@@ -163,7 +165,7 @@ impl Shared {
         bytes
     }
 
-    /// Returns where the partition is in its life.
+    /// Returns the partition's phase.
     pub fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Ordering::Acquire)) % Phase::ALL.len()]
     }

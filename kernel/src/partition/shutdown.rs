@@ -1,9 +1,10 @@
-//! A triple fault: a crash, or the reset that a kernel asks for by one.
+//! A triple fault: a crash, or a kernel's way to reset the machine.
 //!
-//! Kernels that reset the machine by a triple fault load an interrupt descriptor table of limit 0 and execute INT3, whose
-//! delivery then fails three times: Linux with `reboot=t` (`arch/x86/kernel/reboot.c`, `BOOT_TRIPLE`), FreeBSD and Xen as
-//! their last resort. A kernel that has lost its tables has another limit, or faults by another instruction; one that takes over
-//! by kexec has the limit 0 for a while, and faults there by other instructions.
+//! A kernel that resets the machine by a triple fault loads an interrupt descriptor table of limit
+//! 0 and executes INT3, whose delivery then fails three times: Linux with `reboot=t`
+//! (`arch/x86/kernel/reboot.c`, `BOOT_TRIPLE`), FreeBSD and Xen as their last resort. A kernel that
+//! has lost its tables has another limit, or faults at another instruction. A kernel that takes
+//! over by kexec has the limit 0 for a while, and faults there at other instructions.
 
 use super::fetch::{self, CodeView, FetchError};
 use super::walk::WalkError;
@@ -13,7 +14,7 @@ use crate::virt::CpuState;
 /// INT3.
 const BREAKPOINT: u8 = 0xcc;
 
-/// What a triple fault is.
+/// The meaning of a triple fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TripleFault {
     /// The guest has lost its tables.
@@ -22,10 +23,9 @@ pub enum TripleFault {
     Reset,
 }
 
-/// Decides what the triple fault of the instruction at `rip` is.
+/// Decides the meaning of the triple fault at the instruction at `rip`.
 ///
-/// # Errors
-/// The page of the instruction is not resident: worth another try.
+/// # Errors The page of the instruction is not resident: try again later.
 pub fn triple_fault(memory: &dyn GuestMemory, state: &CpuState, rip: u64) -> Result<TripleFault, GuestAccess> {
     if state.idtr.limit != 0 {
         return Ok(TripleFault::Crash);

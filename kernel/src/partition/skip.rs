@@ -1,9 +1,11 @@
-//! The address behind an instruction that has exited, where the CPU does not tell it (SVM without next RIP).
+//! The address behind an instruction that has exited, for CPUs that do not report it (SVM without
+//! next RIP).
 //!
-//! Decoding needs the instruction's bytes: a walk of the guest's tables and a copy. A guest exits at the same few places
-//! again and again, so lengths are remembered by address, address space and kind of exit. A remembered length is wrong only if a
-//! guest replaces an instruction by one of the same kind with other prefixes at the same address of the same address space. It
-//! then goes on at a wrong address, which is as far as it can get with that.
+//! Decoding needs the instruction's bytes: a walk of the guest's tables and a copy. A guest exits
+//! at the same few places again and again, so lengths are remembered by address, address space and
+//! kind of exit. A remembered length is wrong only if a guest replaces an instruction by one of the
+//! same kind with other prefixes, at the same address of the same address space. The guest then
+//! goes on at a wrong address and harms only itself.
 
 use super::decision::Decision;
 use super::fetch::{self, CodeView, FetchError};
@@ -16,14 +18,15 @@ const ENTRIES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
-    /// RIP plus the kind of exit. Addresses that share a place differ by multiples of [`ENTRIES`], kinds by less: no two are mixed up.
+    /// RIP plus the kind of exit. RIPs that share a place differ by multiples of [`ENTRIES`], kinds
+    /// by less: no two keys are equal.
     tag: u64,
     cr3: u64,
     length: u8,
 }
 
 impl Entry {
-    /// Nothing: no CR3 is this.
+    /// An empty entry: no CR3 has this value.
     const EMPTY: Self = Self { tag: 0, cr3: u64::MAX, length: 0 };
 
     /// Makes the entry to look for.
@@ -40,12 +43,12 @@ pub struct Lengths {
 }
 
 impl Lengths {
-    /// Nothing remembered.
+    /// Makes an empty table.
     pub const fn new() -> Self {
         Self { entries: [Entry::EMPTY; ENTRIES] }
     }
 
-    /// Returns the address behind the instruction that exited, if that takes no look at guest memory.
+    /// Returns the address behind the instruction that exited, if it is known without guest memory.
     #[inline(always)]
     pub(super) fn next_rip(&self, vcpu: &impl Registers, exit: Exit) -> Option<u64> {
         vcpu.next_rip(exit).or_else(|| self.find(vcpu.regs().rip, Entry::new(vcpu, exit)).map(|length| behind(vcpu, length)))
@@ -72,7 +75,7 @@ const fn place(rip: u64) -> usize {
     rip as usize % ENTRIES
 }
 
-/// Returns a small number for the kind of instruction that an exit is about, never 0.
+/// Returns a small number, never 0, for the kind of instruction that has exited.
 #[inline(always)]
 const fn kind_of(exit: Exit) -> u64 {
     match exit {
@@ -95,8 +98,8 @@ fn behind(vcpu: &impl Registers, length: u8) -> u64 {
 impl Machine {
     /// Returns the address behind the instruction that exited.
     ///
-    /// # Errors
-    /// What to do instead: its page is not there, or it is no such instruction any more.
+    /// # Errors The decision to apply instead: the instruction's page is not resident, or the
+    /// instruction has been replaced.
     pub(super) fn next_rip(&mut self, exit: Exit, memory: &Bytes<'_>) -> Result<u64, Decision> {
         match self.lengths.next_rip(&self.vcpu, exit) {
             Some(rip) => Ok(rip),
@@ -112,11 +115,12 @@ impl Machine {
         Ok(instruction.length)
     }
 
-    /// Returns what a fetch that failed means for the guest.
+    /// Returns the decision that follows from a failed fetch.
     pub(super) fn fetch_failed(&mut self, error: FetchError) -> Decision {
         match error {
             FetchError::Walk(WalkError::Memory(access), _) => access.into(),
-            // The guest has changed its tables since the CPU fetched: it sees what the CPU would have seen.
+            // The guest has changed its tables since the CPU's fetch: it gets the fault that the
+            // CPU would have raised.
             FetchError::Walk(WalkError::PageFault(error_code), at) => {
                 self.vcpu.set_cr2(at.as_u64());
                 Decision::Inject(Event::page_fault(error_code))

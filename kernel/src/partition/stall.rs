@@ -1,32 +1,33 @@
-//! Whether a guest has stood still for so long that its own watchdogs would believe that it hangs.
+//! Detects that a guest has stood still for so long that its own watchdogs would report a hang.
 //!
 //! ```text
 //!   entered ── runs ── left ─┬─ wants to go on: time is lost until it is entered again
 //!                            └─ halts until its timer: time is lost from then on
 //! ```
 //!
-//! Pages, other partitions on the CPU and a machine that is stopped cost a guest time that it does not see pass, while its clock goes on.
-//! Linux takes 20 s without a turn of its watchdog for a soft lockup, unless the flag "the guest was stopped" is set in KVM's clock
-//! (Linux `arch/x86/kernel/kvmclock.c`, `kvm_check_and_clear_guest_paused`). A guest that gets its share of the CPU keeps its watchdogs: only
-//! time counts of which nearly all was lost.
+//! Waits for pages, other partitions on the CPU and a stopped machine cost a guest time that it
+//! does not notice, while its clock goes on. Linux reports a soft lockup if its watchdog has no
+//! turn for 20 s, unless the flag "the guest was stopped" is set in KVM's clock (Linux
+//! `arch/x86/kernel/kvmclock.c`, `kvm_check_and_clear_guest_paused`). A guest that gets its share
+//! of the CPU keeps its watchdogs: time counts only if nearly all of it was lost.
 
-/// Lost in all, so that the guest is told.
+/// The guest is told after it has lost this much in all.
 const LONG_NS: u64 = 2_000_000_000;
-/// Of so many parts of the time the guest had one at most.
+/// Time counts if the guest had at most one of this many parts of it.
 const PARTS: u64 = 5;
 
-/// When a guest wants to run again.
+/// The time at which a guest wants to run again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wants {
-    /// At once: its time was up, or a page was not there.
+    /// At once: its time was up, or a page was not resident.
     Now,
     /// At its timer's time.
     At(u64),
-    /// When something happens.
+    /// At no known time: it waits for an event.
     Nothing,
 }
 
-/// What a guest has had of its time.
+/// The time that a guest had and lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StallWatch {
     ran_ns: u64,
@@ -35,12 +36,12 @@ pub struct StallWatch {
 }
 
 impl StallWatch {
-    /// Begins anew: a guest that has just started, or was told.
+    /// Begins anew, for a guest that has just started or has been told.
     pub const fn new() -> Self {
         Self { ran_ns: 0, lost_ns: 0, wanted_ns: None }
     }
 
-    /// The guest is about to run; returns whether it was stopped for long.
+    /// Notes that the guest is about to run; returns whether it was stopped for long.
     pub fn enter(&mut self, now_ns: u64) -> bool {
         if let Some(wanted) = self.wanted_ns.take() {
             self.lost_ns = self.lost_ns.saturating_add(now_ns.saturating_sub(wanted));
@@ -49,7 +50,7 @@ impl StallWatch {
         self.lost_ns >= LONG_NS && self.lost_ns >= self.ran_ns.saturating_mul(PARTS - 1)
     }
 
-    /// The guest ran from `since_ns` on, and had to be left at `until_ns`.
+    /// Notes that the guest ran from `since_ns` on, and had to be left at `until_ns`.
     pub fn leave(&mut self, since_ns: u64, until_ns: u64, now_ns: u64, wants: Wants) {
         self.ran_ns = self.ran_ns.saturating_add(now_ns.min(until_ns).saturating_sub(since_ns));
         self.lost_ns = self.lost_ns.saturating_add(now_ns.saturating_sub(until_ns.max(since_ns)));

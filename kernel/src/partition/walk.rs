@@ -6,10 +6,12 @@
 //!   EFER.LMA = 1                       4 levels, 5 with CR4.LA57; 2 MiB and 1 GiB pages
 //! ```
 //!
-//! SDM 3A "Paging". The hypervisor walks where it acts in the guest's place: to fetch an instruction, and for the memory operand
-//! of a string instruction. Accessed and dirty bits are set as the CPU would; they share an entry's lowest byte, which is
-//! written alone, so that a walk never undoes another field of the entry. Reserved bits are checked where a wrong result could
-//! follow (page size, no-execute), not for addresses: the second level refuses those.
+//! SDM 3A "Paging". The hypervisor walks these tables where it acts in the guest's place: to fetch
+//! an instruction, and for the memory operand of a string instruction. It sets accessed and dirty
+//! bits as the CPU would. Both bits lie in an entry's lowest byte, and only this byte is written,
+//! so that a walk never undoes a change to another field of the entry. Reserved bits are checked
+//! where a wrong result could follow (page size, no-execute). Those of addresses are not checked:
+//! the second level refuses such addresses.
 //!
 //! Invariant: nothing is written before the whole walk is known to succeed.
 
@@ -56,7 +58,7 @@ pub mod error_code {
     pub const FETCH: u32 = 1 << 4;
 }
 
-/// What decides how linear addresses translate.
+/// The registers that decide how linear addresses translate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub struct Paging {
@@ -78,7 +80,7 @@ impl From<ControlRegisters> for Paging {
     }
 }
 
-/// Who accesses.
+/// The privilege of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Privilege {
     /// CPL 0 to 2.
@@ -103,7 +105,7 @@ impl Privilege {
 /// Why an address does not translate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WalkError {
-    /// A table is not in memory: park, or the guest's tables are nonsense.
+    /// A table is not resident: park. Or the guest's tables lie outside RAM.
     Memory(GuestAccess),
     /// #PF with this error code, the linear address in CR2.
     PageFault(u32),
@@ -124,7 +126,7 @@ enum Mode {
     Long,
 }
 
-/// How the tables are built.
+/// The structure of the tables.
 struct Shape {
     mode: Mode,
     levels: u32,
@@ -133,7 +135,7 @@ struct Shape {
 }
 
 impl Paging {
-    /// Returns `None` while paging is off.
+    /// Returns the structure; `None` while paging is off.
     fn shape(&self) -> Option<Shape> {
         let shape = |mode, levels, index_bits, entry_bytes| Some(Shape { mode, levels, index_bits, entry_bytes });
         if self.cr0 & CR0_PG == 0 {
@@ -159,7 +161,7 @@ struct Rights {
     no_execute: bool,
 }
 
-/// Entries seen on the way down, whose A and D bits are due.
+/// Entries passed on the way down; their A and D bits are set at the end.
 type Seen = ArrayVec<(Gpa, u64), 5>;
 
 /// Translates `gva` for an access.
@@ -211,7 +213,7 @@ pub fn translate(
     unreachable!("level 1 is always a leaf")
 }
 
-/// Checks the address; outside long mode it has 32 bits.
+/// Checks the address, and returns it; outside long mode it has 32 bits.
 fn canonical(gva: Gva, shape: &Shape) -> Result<u64, WalkError> {
     let linear = gva.as_u64();
     if shape.mode != Mode::Long {
@@ -236,7 +238,8 @@ fn read_entry(memory: &dyn GuestMemory, at: Gpa, bytes: usize) -> Result<u64, Gu
     Ok(u64::from_le_bytes(entry))
 }
 
-/// Tells whether an entry above level 1 maps a page; the page-size bit is reserved where it cannot.
+/// Tells whether an entry above level 1 maps a page. The page-size bit is reserved at levels that
+/// have no large pages.
 fn is_large(entry: u64, level: u32, paging: &Paging, shape: &Shape) -> Result<bool, u32> {
     if entry & LARGE == 0 {
         return Ok(false);
@@ -248,7 +251,7 @@ fn is_large(entry: u64, level: u32, paging: &Paging, shape: &Shape) -> Result<bo
     }
 }
 
-/// Returns the frame's address; 4 MiB pages have bits 39:32 in the entry's bits 20:13.
+/// Returns the frame's address. The entry of a 4 MiB page has address bits 39:32 in its bits 20:13.
 const fn frame(entry: u64, level: u32, shape: &Shape) -> u64 {
     match (shape.mode, level) {
         (Mode::Legacy, 2) => (entry & 0xffc0_0000) | ((entry >> 13) & 0xff) << 32,
@@ -274,7 +277,7 @@ impl Rights {
     }
 }
 
-/// The part of the error code that the access alone decides.
+/// Returns the bits of the error code that depend on the access alone.
 fn access_bits(paging: &Paging, access: Access, privilege: Privilege) -> u32 {
     let fetch_told = paging.has_no_execute() || paging.cr4 & CR4_SMEP != 0;
     let kind = match access {
@@ -286,7 +289,7 @@ fn access_bits(paging: &Paging, access: Access, privilege: Privilege) -> u32 {
     kind | if privilege == Privilege::User { error_code::USER } else { 0 }
 }
 
-/// Sets what is not set yet: accessed on the way, dirty in the leaf that is written to.
+/// Sets the bits that are not set yet: accessed in every entry, dirty in the leaf of a write.
 fn note_access(memory: &dyn GuestMemory, seen: &Seen, access: Access) -> Result<(), GuestAccess> {
     for (i, &(at, entry)) in seen.iter().enumerate() {
         let dirty = if access == Access::Write && i + 1 == seen.len() { DIRTY } else { 0 };

@@ -1,7 +1,7 @@
 //! CRC32C of a page by eight tables, a word at a time ("slicing by eight").
 //!
-//! A word is eight bytes, each of which acts on the sum as if zeros followed it; table `k` holds what a byte becomes with
-//! `7 - k` bytes of zeros behind it, so that eight lookups take in the whole word.
+//! A word is eight bytes. Each byte acts on the sum as if zeros followed it: table `k` holds the
+//! sum of a byte with `7 - k` bytes of zeros behind it. So eight lookups take in the whole word.
 
 /// The polynomial, bits reversed (RFC 3720 12.1 "CRC32C").
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -36,7 +36,8 @@ const fn tables() -> [[u32; 256]; 8] {
 
 /// Returns the CRC32C of the 512 words from `page` on.
 ///
-/// Somebody may write the page meanwhile; the result is then the checksum of no content that ever was.
+/// If another CPU writes the page meanwhile, the result is the checksum of no content that the page
+/// ever had.
 ///
 /// # Safety
 /// The page is mapped and readable, and aligned to a word.

@@ -1,16 +1,17 @@
-//! The word that a CPU publishes, and the atomics it is made of.
+//! The word that a CPU publishes, and its atomics.
 //!
 //! ```text
 //!  63 ............... 16  15..14  13 12  11........0
 //!        sequence           0     mode     object       mode: 0 idle, 1 hypervisor, 2 guest
 //! ```
 //!
-//! 48 bits of sequence last 8,900 years at a transition every millisecond, or 9 years at one every microsecond.
+//! 48 bits of sequence last 8,900 years at a transition every millisecond, or 9 years at one every
+//! microsecond.
 
 use super::ObjectId;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Where a CPU is.
+/// The mode of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
     Idle,
@@ -31,7 +32,7 @@ const HYPERVISOR: u64 = 1;
 const GUEST: u64 = 2;
 
 impl CpuWord {
-    /// A CPU that has not done anything yet.
+    /// The word of a CPU before its first transition.
     pub(super) const FIRST: Self = Self(IDLE << MODE_SHIFT);
 
     pub(super) const fn next(self, mode: Mode) -> Self {
@@ -57,17 +58,18 @@ impl CpuWord {
 
 /// The atomics of the protocol: the machine's own, or the model checker's.
 ///
-/// Not a compile-time switch of one type, so that the rest of the crate stays what it is while the model runs.
+/// It is a trait, not a compile-time switch of one type, so that the rest of the crate is unchanged
+/// while the model runs.
 pub trait Word {
-    /// Makes one.
+    /// Makes a word.
     fn new(value: u64) -> Self;
-    /// Reads it.
+    /// Reads the word.
     fn load(&self, order: Ordering) -> u64;
-    /// Writes it.
+    /// Writes the word.
     fn store(&self, value: u64, order: Ordering);
     /// Adds one, ordered both ways; returns the value before.
     fn add_one(&self) -> u64;
-    /// Orders all accesses before against all after, sequentially consistent.
+    /// Orders all accesses before it against all accesses after it, sequentially consistent.
     fn fence();
 }
 

@@ -1,4 +1,4 @@
-//! The word of a frame: what it holds, or what follows it in the free list.
+//! The word of a frame: its page, or the next frame in the free list.
 //!
 //! ```text
 //!  63..62  61 .. 53  52       51..44  43 ........... 12  11 ...... 0
@@ -7,18 +7,19 @@
 //!  state      0      0        0       0                  0               held
 //! ```
 //!
-//! `CLAIMED` is one thread's right to move the page out of memory or to clean it; it excludes pins and a second claim.
+//! `CLAIMED` is one thread's right to move the page out of memory or to clean it; it excludes pins
+//! and a second claim.
 
 use super::Owner;
 use crate::addr::PageIndex;
 use crate::mm::object::ObjectId;
 
-/// Who has a frame.
+/// The owner of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     /// The free list.
     Free,
-    /// A `Frame` token, or one that waits for a flush.
+    /// A `Frame` token, which may wait for a flush.
     Held,
     /// A leaf: present, or going out.
     Mapped(Owner),
@@ -37,19 +38,20 @@ const STATE_SHIFT: u32 = 62;
 const FREE: u64 = 0;
 const HELD: u64 = 1;
 const MAPPED: u64 = 2;
-/// What follows the last free frame.
+/// The end of the free list.
 pub(super) const LAST: u32 = u32::MAX;
 
 impl Entry {
     pub(super) const HELD: Self = Self(HELD << STATE_SHIFT);
 
-    /// Free, with `next` behind it, which may be [`LAST`].
+    /// Returns the word of a free frame. `next` is the position behind it, which may be [`LAST`].
     #[inline]
     pub(super) const fn free(next: u32) -> Self {
         Self(FREE << STATE_SHIFT | (next as u64) << INDEX_SHIFT)
     }
 
-    /// Returns what is behind this in the free list, which may be [`LAST`], if this is in it.
+    /// Returns the position behind this one in the free list, which may be [`LAST`]; `None` if the
+    /// frame is not free.
     #[inline]
     pub(super) const fn next_free(self) -> Option<u32> {
         if self.0 >> STATE_SHIFT == FREE { Some((self.0 >> INDEX_SHIFT) as u32) } else { None }
@@ -80,13 +82,13 @@ impl Entry {
         self.0 & CLAIMED != 0
     }
 
-    /// Returns whether this is `owner`'s and has no pins, claimed or not.
+    /// Returns whether the frame is `owner`'s and has no pins, claimed or not.
     #[inline]
     pub(super) const fn is_unpinned(self, owner: Owner) -> bool {
         self.0 & !CLAIMED == Self::mapped(owner).0
     }
 
-    /// One pin more; `None` where it is claimed or has as many as it can have.
+    /// Adds a pin; `None` if the frame is claimed or has the largest number of pins.
     pub(super) const fn pinned(self) -> Option<Self> {
         if self.is_claimed() || self.pins() as u64 == PIN_MAX {
             return None;
@@ -94,19 +96,19 @@ impl Entry {
         Some(Self(self.0 + PIN))
     }
 
-    /// One pin less.
+    /// Removes a pin.
     pub(super) const fn unpinned(self) -> Self {
         assert!(self.pins() > 0, "a pin is given back once");
         Self(self.0 - PIN)
     }
 
-    /// The claim taken; only of a word without pins and claim.
+    /// Takes the claim; only for a word without pins and claim.
     #[inline]
     pub(super) const fn claimed(self) -> Self {
         Self(self.0 | CLAIMED)
     }
 
-    /// The claim given back.
+    /// Gives the claim back.
     pub(super) const fn unclaimed(self) -> Self {
         assert!(self.is_claimed(), "a claim is given back once");
         Self(self.0 & !CLAIMED)

@@ -1,4 +1,4 @@
-//! The runs of frames that a pool is made of, and a number without holes for each frame.
+//! The runs of frames in a pool, and a position without holes for each frame.
 
 use crate::addr::Hfn;
 use arrayvec::ArrayVec;
@@ -12,12 +12,13 @@ pub struct FrameRegion {
     pub count: u32,
 }
 
-/// Why there is no frame table of these regions.
+/// Why no frame table can be made of these regions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RegionError {
-    /// More than [`super::FrameTable::MAX_REGIONS`], or none with a frame in it.
+    /// More than [`super::FrameTable::MAX_REGIONS`], or no frame in any.
     Count,
-    /// Two regions overlap, or a frame number does not fit into 32 bits (a leaf that goes out has no more room).
+    /// Two regions overlap, or a frame number does not fit into 32 bits, the room in a leaf that
+    /// goes out.
     Range,
 }
 
@@ -30,7 +31,7 @@ impl core::fmt::Display for RegionError {
     }
 }
 
-/// A region and the position of its first frame among all.
+/// A region and the position of its first frame in the table.
 #[derive(Clone, Copy)]
 struct Placed {
     region: FrameRegion,
@@ -39,7 +40,7 @@ struct Placed {
 
 /// Regions in ascending order, each with the positions of its frames.
 pub(super) struct Regions {
-    /// Most machines have only this one.
+    /// The lowest; most machines have only this one.
     first: Placed,
     all: ArrayVec<Placed, { Self::MAX }>,
 }

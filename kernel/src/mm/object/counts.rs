@@ -1,4 +1,4 @@
-//! How many pages of an object are in which state.
+//! The number of an object's pages in each state.
 
 use crate::mm::{
     leaf::{EMPTY, state_of},
@@ -19,12 +19,13 @@ pub struct PageCounts {
     pub loaned: u32,
 }
 
-/// The live counters by [`Seen::state`]; their sum is the number of pages once no transition is under way.
+/// The live counters by [`Seen::state`]; their sum is the number of pages once no transition is in
+/// progress.
 #[derive(Debug)]
 pub(in crate::mm) struct Counts([AtomicU32; 8]);
 
 impl Counts {
-    /// All `pages` untouched.
+    /// Makes the counters of `pages` untouched pages.
     pub(super) fn new(pages: u32) -> Self {
         let counts = Self([const { AtomicU32::new(0) }; 8]);
         counts.0[state_of(EMPTY)].store(pages, Ordering::Relaxed);
@@ -41,7 +42,7 @@ impl Counts {
         }
     }
 
-    /// Reads all; not at one moment, where transitions are under way.
+    /// Reads all counters. The result is not of one moment while transitions are in progress.
     pub(super) fn snapshot(&self) -> PageCounts {
         let [untouched, zero, going_out, paged, coming_in, loaned, resident, _] =
             core::array::from_fn(|n| self.0[n].load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! Going over an object's pages: the clock's, the drain's and the teardown's way.
+//! Iterates over an object's pages, for the clock, the drain and the teardown.
 
 use super::MemoryObject;
 use crate::addr::{Gfn, PageIndex};
@@ -10,10 +10,10 @@ use crate::mm::{
 use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
 
-/// The pages of a range that have a table, ascending; the others are untouched.
+/// The pages of a range that have a table, ascending; all others are untouched.
 pub struct Pages<'a, R> {
     object: &'a MemoryObject,
-    /// The pages that are wanted.
+    /// The requested pages.
     wanted: Range<u32>,
     /// RAM ranges still to come.
     ranges: R,
@@ -23,7 +23,7 @@ pub struct Pages<'a, R> {
 }
 
 impl MemoryObject {
-    /// Goes over the pages of `range` that have a table, ascending; the others are untouched.
+    /// Returns the pages of `range` that have a table, ascending; all others are untouched.
     pub fn pages(&self, range: Range<u32>) -> Pages<'_, impl Iterator<Item = RamRange> + use<>> {
         let none = Gfn::new(0);
         Pages { object: self, wanted: range, ranges: self.layout.ranges(), slots: self.table.slots(none, none), distance: 0 }
@@ -31,7 +31,7 @@ impl MemoryObject {
 }
 
 impl<'a, R: Iterator<Item = RamRange>> Pages<'a, R> {
-    /// Goes over all that is left, or until `f` breaks off; a sweep's inner loop.
+    /// Calls `f` for all remaining pages, until `f` breaks off; a sweep's inner loop.
     #[inline]
     pub fn visit<B>(mut self, mut f: impl FnMut(Page<'a>) -> ControlFlow<B>) -> ControlFlow<B> {
         loop {

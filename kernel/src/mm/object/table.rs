@@ -23,7 +23,7 @@ pub struct ObjectTable {
     slots: Ranked<[Slot; Self::CAPACITY], { rank::OBJECT }>,
 }
 
-/// A number: who has it, and with which generation the next who gets it begins.
+/// A number: its object, and the generation with which the next object of that number begins.
 struct Slot {
     object: Option<Arc<MemoryObject>>,
     next_generation: u64,
@@ -42,7 +42,8 @@ impl ObjectTable {
     /// Most objects at a time.
     pub const CAPACITY: usize = 64;
 
-    /// Makes an empty table of objects, whose pages live in `frames` and whose tables have `format`.
+    /// Makes an empty table of objects. Their pages live in `frames`, and their tables have
+    /// `format`.
     pub const fn new(frames: Arc<FrameTable>, tables: Arc<TableReserve>, format: &'static Format) -> Self {
         let slots = [const { Slot { object: None, next_generation: 1 } }; Self::CAPACITY];
         Self { frames, tables, format, slots: Ranked::new(slots) }
@@ -50,8 +51,7 @@ impl ObjectTable {
 
     /// Makes the empty live memory of a new incarnation.
     ///
-    /// # Errors
-    /// [`ObjectError`] says what has run out.
+    /// # Errors [`ObjectError`] names the resource that has run out.
     pub fn create(&self, layout: RamLayout) -> Result<Arc<MemoryObject>, ObjectError> {
         let mut slots = self.slots.lock();
         let number = slots.iter().position(|s| s.object.is_none()).ok_or(ObjectError::Full)?;
@@ -84,7 +84,7 @@ impl ObjectTable {
     /// Frees the number of an object that has been taken apart.
     ///
     /// # Panics
-    /// If it has not (our bug: frames would name a stranger).
+    /// If it has not been taken apart (our bug: frames would name another object).
     pub fn remove(&self, object: Arc<MemoryObject>) {
         assert!(object.teardown.is_done(), "an object is taken apart before its number is free");
         assert!(self.frames.owned_by(object.id) == 0, "an object that is taken apart has no frames");
@@ -93,17 +93,18 @@ impl ObjectTable {
         slot.object = None;
     }
 
-    /// Returns how many objects there are.
+    /// Returns the number of objects.
     pub fn count(&self) -> usize {
         self.slots.lock().iter().filter(|s| s.object.is_some()).count()
     }
 
-    /// Returns the frames that pages live in.
+    /// Returns the frame table of the pages.
     pub const fn frames(&self) -> &Arc<FrameTable> {
         &self.frames
     }
 
-    /// Returns the bytes of metadata of all objects and frames: tables, reverse entries, checksums, the objects themselves.
+    /// Returns the bytes of metadata of all objects and frames: tables, reverse entries, checksums,
+    /// the objects themselves.
     pub fn metadata_bytes(&self) -> u64 {
         let objects = self.count();
         let fixed = size_of::<Self>() + objects * size_of::<MemoryObject>() + self.frames.metadata_bytes();

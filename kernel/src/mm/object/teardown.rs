@@ -5,28 +5,29 @@ use crate::arch::percpu::CpuId;
 use crate::mm::flush::{CpuWords, Kicks, Passed, Ticket};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// How far a teardown is.
+/// The progress of a teardown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// The budget is used up.
     More,
-    /// All but pages that are pinned, claimed, going out or coming in has been given back: come back when their transfers have ended.
+    /// All is freed but pages that are pinned, claimed, going out or coming in: call again when
+    /// their transfers have ended.
     Busy,
     /// Nothing is left; the number may be freed.
     Done,
 }
 
-/// Where the teardown goes on.
+/// The point at which the teardown goes on.
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
     next: AtomicU32,
-    /// How many pages of this pass were busy.
+    /// Number of busy pages in this pass.
     busy: AtomicU32,
     /// The first of them.
     first_busy: AtomicU32,
     /// One beyond the last of them.
     busy_end: AtomicU32,
-    /// One beyond the last page of this pass; 0 for the first pass, which goes over all.
+    /// One beyond the last page of this pass; 0 for the first pass, which covers all pages.
     end: AtomicU32,
     generation: AtomicU64,
     done: AtomicBool,
@@ -39,16 +40,18 @@ impl Cursor {
 }
 
 impl MemoryObject {
-    /// Starts to take the object apart; frames come free in [`MemoryObject::teardown_step`] once the ticket has passed.
+    /// Starts to take the object apart. [`MemoryObject::teardown_step`] frees its frames once the
+    /// ticket has passed.
     ///
-    /// No vCPU runs on it any more, the pager starts nothing for it; [`super::super::guest_bytes`] refuses it from now on.
+    /// No vCPU may run on it any more, and the pager must start nothing for it.
+    /// [`super::super::guest_bytes`] refuses it from now on.
     pub fn begin_teardown(&self, words: &CpuWords, me: CpuId) -> (Ticket, Kicks) {
         self.state.store(TEARDOWN, Ordering::SeqCst);
         self.teardown.generation.store(self.generation.current(), Ordering::Release);
         self.flush(words, me)
     }
 
-    /// Takes at most about `budget` pages apart. One thread at a time.
+    /// Takes about `budget` pages apart at most. One thread at a time.
     ///
     /// # Panics
     /// If the teardown was not begun, or the proof is of an earlier ticket (our bug).
@@ -57,7 +60,7 @@ impl MemoryObject {
         passed.covers(self.id, self.teardown.generation.load(Ordering::Acquire));
         let cursor = &self.teardown;
         let first = cursor.next.load(Ordering::Acquire);
-        // A later pass looks again only where the one before has met busy pages.
+        // A later pass covers only the range in which the pass before met busy pages.
         let end = match cursor.end.load(Ordering::Acquire) {
             0 => self.layout.pages(),
             end => end,
@@ -105,7 +108,8 @@ impl Cursor {
         true
     }
 
-    /// Returns how a pass stands that has used its budget up: one that only looks again at busy pages keeps no CPU from idling.
+    /// Returns the progress of a pass that has used up its budget. A later pass only looks at busy
+    /// pages again: it is `Busy`, so that it keeps no CPU from idling.
     fn unfinished(&self) -> Progress {
         if self.end.load(Ordering::Acquire) == 0 { Progress::More } else { Progress::Busy }
     }

@@ -4,10 +4,10 @@ use super::{Cleaning, Page, Refused, SettledClean};
 use crate::mm::{crc::Crc32c, table::Seen};
 
 impl Page<'_> {
-    /// Clears D (and *has block*) of a dirty page that stays mapped. The frame is read after the flush.
+    /// Clears D (and *has block*) of a dirty page that stays mapped. The frame is read after the
+    /// flush.
     ///
-    /// # Errors
-    /// [`Refused`] says what stands in the way; [`Refused::Clean`]: there is nothing to do.
+    /// # Errors [`Refused`] names the obstacle; [`Refused::Clean`]: there is nothing to do.
     pub fn begin_clean(&self) -> Result<Cleaning, Refused> {
         let hfn = self.claim()?;
         let cleaned = |old: Seen| if old.is_dirty() { Ok(old.cleaned()) } else { Err(Refused::Clean) };
@@ -15,17 +15,19 @@ impl Page<'_> {
         Ok(Cleaning::new(self.object, self.index, hfn))
     }
 
-    /// Sets *has block* after the write, if D is still clear (and A, where the CPU keeps neither); returns whether it was.
+    /// Sets *has block* after the write, if D is still clear (and A, if the CPU keeps neither);
+    /// returns whether it was.
     ///
-    /// D clear means that nobody has written the frame since the flush passed, so that `crc` and the block are of one content,
-    /// the one that the frame still has.
+    /// D clear means that the frame was not written since the flush passed. So `crc` and the block
+    /// are of one content, which the frame still has.
     pub fn finish_clean(&self, cleaning: SettledClean, crc: Crc32c) -> bool {
         let hfn = cleaning.into_hfn(self.object, self.index);
         self.frames().set_checksum(hfn, crc);
         let with_block = |old: Seen| if old.is_touched() { Err(Refused::Dirty) } else { Ok(old.with_block()) };
         let done = self.remap(with_block).is_ok();
         if !done {
-            // Only touched, perhaps: but a clean page without a block would be one of zeros.
+            // The page may only have been accessed; but a clean page without a block would be one
+            // of zeros.
             let dirtied = self.remap(|old| Ok(old.dirtied()));
             assert!(dirtied.is_ok(), "a claimed page stays in its leaf");
         }
@@ -33,7 +35,7 @@ impl Page<'_> {
         done
     }
 
-    /// Sets D again: the write failed or is not wanted any more.
+    /// Sets D again: the write failed or is not needed any more.
     pub fn abort_clean(&self, cleaning: SettledClean) {
         let hfn = cleaning.into_hfn(self.object, self.index);
         let dirtied = self.remap(|old| Ok(old.dirtied()));

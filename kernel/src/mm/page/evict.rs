@@ -1,4 +1,4 @@
-//! Out of memory: with a write, without one, and back again.
+//! Pages leave memory: with a write, without one, and back again.
 
 use super::{Ended, Frame, Page, Refused, Settled, Unmapped, WriteOut};
 use crate::addr::Hfn;
@@ -11,8 +11,7 @@ use crate::mm::{
 impl Page<'_> {
     /// Present, dirty -> GoingOut. The frame is written after the flush.
     ///
-    /// # Errors
-    /// [`Refused`] says what stands in the way; [`Refused::Clean`] calls for [`Page::evict_clean`].
+    /// # Errors [`Refused`] names the obstacle; [`Refused::Clean`] calls for [`Page::evict_clean`].
     #[inline(always)]
     pub fn begin_write_out(&self) -> Result<WriteOut, Refused> {
         let (seen, hfn) = self.present()?;
@@ -27,14 +26,15 @@ impl Page<'_> {
         Ok(WriteOut::new(self.object, self.index, hfn))
     }
 
-    /// The same for a leaf that changed between the look and the claim.
+    /// The same for a leaf that changed between the read and the claim.
     #[cold]
     fn insist_on_write_out(&self, hfn: Hfn, out: Seen) -> Result<(), Refused> {
         let dirty = |old: Seen| if old.is_dirty() { Ok(out) } else { Err(Refused::Clean) };
         self.remap_claimed(hfn, dirty)
     }
 
-    /// GoingOut -> Paged(crc): the block holds what the settled frame held, `crc` is its checksum.
+    /// GoingOut -> Paged(crc): the block holds the settled frame's content, and `crc` is its
+    /// checksum.
     #[inline(always)]
     pub fn finish_write_out(&self, out: Settled, crc: Crc32c) -> Ended {
         self.end(out, Leaf::Paged(crc))
@@ -45,17 +45,19 @@ impl Page<'_> {
         self.end(out, Leaf::Zero)
     }
 
-    /// GoingOut -> Present, dirty: the write failed or is not wanted any more.
+    /// GoingOut -> Present, dirty: the write failed or is not needed any more.
     pub fn abort_write_out(&self, out: Settled) {
         let hfn = out.into_hfn(self.object, self.index);
-        // Refused where somebody has rescued it before: then it is where it should be.
+        // The exchange fails if the page was rescued before: then it is resident already.
         let _ = self.exchange(Leaf::GoingOut(hfn), rescued(hfn));
         self.frames().unclaim(hfn);
     }
 
-    /// GoingOut -> Present, dirty: the guest wants the page. Whoever writes it learns of that when he finishes.
+    /// GoingOut -> Present, dirty: the guest needs the page. The writer learns of it when it
+    /// finishes.
     ///
-    /// Until then the frame stays claimed, because the disk still reads it: the page is neither pinned nor evicted again.
+    /// Until then the frame stays claimed, because the disk still reads it: the page is neither
+    /// pinned nor evicted again.
     ///
     /// # Errors
     /// [`Refused::State`]: the page is not going out (any more).
@@ -64,10 +66,10 @@ impl Page<'_> {
         self.exchange(Leaf::GoingOut(hfn), rescued(hfn))
     }
 
-    /// Present and clean -> Paged with the checksum kept for its frame, or Zero if it has no block.
+    /// Present and clean -> Paged with its frame's checksum, or Zero if it has no block.
     ///
-    /// # Errors
-    /// [`Refused`] says what stands in the way; [`Refused::Dirty`] calls for [`Page::begin_write_out`].
+    /// # Errors [`Refused`] names the obstacle; [`Refused::Dirty`] calls for
+    /// [`Page::begin_write_out`].
     #[inline(always)]
     pub fn evict_clean(&self) -> Result<Unmapped, Refused> {
         loop {
@@ -87,10 +89,11 @@ impl Page<'_> {
         }
     }
 
-    /// Anything settled -> Loaned: the guest has given the page back, its content is void. A resident page gives its frame.
+    /// Any settled state -> Loaned: the guest has given the page back, its content is void. Returns
+    /// the frame of a resident page.
     ///
-    /// # Errors
-    /// [`Refused`]: a transfer of it is under way, or it is pinned; the hint may be dropped or repeated.
+    /// # Errors [`Refused`]: a transfer of the page is in flight, or it is pinned; the hint may be
+    /// dropped or repeated.
     pub fn loan(&self) -> Result<Option<Unmapped>, Refused> {
         match self.leaf() {
             Leaf::Present(_) => {
@@ -105,7 +108,8 @@ impl Page<'_> {
         }
     }
 
-    /// Anything settled -> Untouched, for an object that nobody can reach any more; gives the frame of a resident page.
+    /// Any settled state -> Untouched, for an object that no CPU can reach any more; returns the
+    /// frame of a resident page.
     pub(in crate::mm) fn forget(&self) -> Result<Option<Frame>, Refused> {
         match self.leaf() {
             Leaf::Present(_) => {
@@ -147,7 +151,7 @@ impl Page<'_> {
     }
 }
 
-/// A page that came back before its write had ended: only the frame is sure to hold it.
+/// A page that came back before its write ended: only the frame is sure to have its content.
 const fn rescued(hfn: Hfn) -> Leaf {
     Leaf::Present(Mapping { hfn, accessed: true, dirty: true, has_block: false })
 }

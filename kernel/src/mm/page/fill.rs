@@ -1,4 +1,4 @@
-//! Into memory: demand-zero and page-in.
+//! Pages enter memory: demand-zero and page-in.
 
 use super::{Before, Frame, Page, Refused};
 use crate::addr::Hfn;
@@ -8,19 +8,20 @@ use crate::mm::{
     table::Seen,
 };
 
-/// Whether the guest asked for the page that is installed: it then starts as referenced.
+/// The reason for an installation. A page that the guest asked for starts as referenced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// A vCPU waits for it.
+    /// A vCPU waits for the page.
     Demand,
-    /// It came along with a neighbour.
+    /// The page was read along with a neighbour.
     ReadAround,
 }
 
 impl Page<'_> {
     /// Shows the guest `zeros`, the shared frame, read-only: Untouched, Zero, Loaned -> Untouched.
     ///
-    /// No flush: the leaf permitted nothing before. The flush is due when a frame takes its place.
+    /// No flush: the leaf permitted nothing before. A flush is due when a frame takes the zeros'
+    /// place.
     ///
     /// # Errors
     /// [`Refused::State`]: the page is in another state by now, or shows the frame already.
@@ -33,20 +34,22 @@ impl Page<'_> {
         self.replace(seen, self.slot.showing_zeros(zeros)).map_err(|now| Refused::State(now.leaf()))
     }
 
-    /// Maps a frame that the caller has zeroed: Untouched, Zero, Loaned -> Present; returns what the
-    /// guest could see there before.
+    /// Maps a frame that the caller has zeroed: Untouched, Zero, Loaned -> Present; returns the
+    /// guest's view of the page before.
     ///
-    /// # Errors
-    /// The frame comes back if the page is in another state by now: somebody was faster.
+    /// # Errors The frame comes back if the page is in another state by now: another thread was
+    /// faster.
     pub fn install_zero(&self, frame: Frame) -> Result<Before, Frame> {
         let mapping = self.map(frame, Flags { accessed: true, has_block: false });
         let installed = self.transition(Seen::reads_as_zeros, self.slot.encode(Leaf::Present(mapping)));
         self.or_back(mapping, installed)
     }
 
-    /// Maps a frame that holds the block's content, read and verified: Paged(crc) -> Present, has block.
+    /// Maps a frame that holds the block's content, read and verified: Paged(crc) -> Present, has
+    /// block.
     ///
-    /// For a block that is at hand at once; one that takes time goes by [`Page::begin_page_in`].
+    /// For a block that is available at once. A read that takes time goes through
+    /// [`Page::begin_page_in`].
     ///
     /// # Errors
     /// The frame comes back if the page is in another state by now, or has another checksum.
@@ -57,8 +60,8 @@ impl Page<'_> {
 
     /// Paged -> ComingIn; returns the checksum that the block must have. The transfer keeps it.
     ///
-    /// # Errors
-    /// [`Refused::State`]: the page is not paged; where it is coming in, the leaf names the transfer to join.
+    /// # Errors [`Refused::State`]: the page is not paged. If it is coming in, the leaf names the
+    /// transfer to join.
     #[inline(always)]
     pub fn begin_page_in(&self, transfer: TransferIndex) -> Result<Crc32c, Refused> {
         let Leaf::Paged(crc) = self.leaf() else { return Err(Refused::State(self.leaf())) };
@@ -94,7 +97,7 @@ impl Page<'_> {
         self.or_back(mapping, installed)
     }
 
-    /// Makes the frame this page's, before the leaf says so.
+    /// Makes the page the frame's owner, before the leaf names the frame.
     #[inline(always)]
     fn map(&self, frame: Frame, flags: Flags) -> Mapping {
         let hfn = self.frames().map(frame, self.owner());

@@ -4,12 +4,13 @@
 //!  empty ──write_out, clean──> waiting ──settle(proof)──> settled ──take, page by page; clear──> empty
 //! ```
 //!
-//! The same order as that of the single tokens, kept for all pages at once: one generation, read after the last leaf had changed,
-//! and one proof for it. A page is twelve bytes, its checksum included, and the step from waiting to settled costs nothing a page.
+//! The order is that of the single tokens, kept for all pages at once: one generation, read after
+//! the last leaf had changed, and one proof for it. A page takes twelve bytes, its checksum
+//! included. The step from waiting to settled costs nothing per page.
 //!
 //! Invariants:
 //! * All pages of a group are of one object, and all go out or all are cleaned.
-//! * A frame's number is told, and a page handed out, only of a settled group; each page is handed out once.
+//! * Only a settled group tells a frame's number or hands out a page; each page is handed out once.
 
 use super::token::{Place, Taken};
 use super::{Cleaning, Hfn, Page, PageIndex, Passed, Refused, Settled, SettledClean, WriteOut};
@@ -35,14 +36,14 @@ enum Stage {
 #[must_use = "the page stays claimed until this is finished or aborted"]
 #[derive(Debug)]
 pub enum Ready {
-    /// It goes out.
+    /// The page goes out.
     Out(Settled),
-    /// It stays mapped.
+    /// The page stays mapped.
     Clean(SettledClean),
 }
 
 impl Ready {
-    /// Returns which page.
+    /// Returns the page's index.
     #[inline]
     pub const fn index(&self) -> PageIndex {
         match self {
@@ -55,23 +56,23 @@ impl Ready {
 #[derive(Clone, Copy, Debug)]
 struct Line {
     index: PageIndex,
-    /// All ones, which no frame of the pool has, once the page has been taken.
+    /// All ones, which is the number of no pool frame, once the page has been taken.
     frame: u32,
     crc: Crc32c,
 }
 
 const TAKEN: u32 = u32::MAX;
 
-/// Pages that go out, or are cleaned, together. A page is named by its line, in the order in which they came.
+/// Pages that go out, or are cleaned, together. A page is named by its line, in order of arrival.
 #[derive(Debug)]
 pub struct Group {
     stage: Stage,
-    /// Whose pages.
+    /// The object of all pages.
     object: ObjectId,
     /// Read after the last leaf had changed.
     generation: u64,
     lines: Vec<Line>,
-    /// How many pages have been taken.
+    /// Number of pages that have been taken.
     taken: usize,
 }
 
@@ -81,7 +82,7 @@ impl Group {
         Self { stage: Stage::Empty, object: ObjectId::NONE, generation: 0, lines: Vec::with_capacity(most), taken: 0 }
     }
 
-    /// Returns how many lines there are, those of taken pages included.
+    /// Returns the number of lines, those of taken pages included.
     #[inline]
     pub fn len(&self) -> usize {
         self.lines.len()
@@ -92,7 +93,7 @@ impl Group {
         self.lines.is_empty()
     }
 
-    /// Returns how many pages have not been taken.
+    /// Returns the number of pages that have not been taken.
     pub fn left(&self) -> usize {
         self.lines.len() - self.taken
     }
@@ -118,7 +119,7 @@ impl Group {
         Ok(())
     }
 
-    /// Generations never go back, so that of the last page is the highest.
+    /// Adds a page. Generations never go back, so the last page's is the highest.
     #[inline(always)]
     fn add(&mut self, stage: Stage, taken: &Taken, place: &Place) {
         if self.stage == Stage::Empty {
@@ -143,7 +144,7 @@ impl Group {
         self.stage = settled;
     }
 
-    /// Returns which page a line is, until it is taken.
+    /// Returns the page of a line, until the page is taken.
     #[inline]
     pub fn index(&self, line: usize) -> Option<PageIndex> {
         let Line { index, frame, .. } = self.lines[line];
@@ -155,7 +156,8 @@ impl Group {
         self.lines.iter().find(|line| line.frame != TAKEN).map(|line| line.index)
     }
 
-    /// Returns the frames of the run of up to `most` neighbours that begins with a line; nothing if that is taken.
+    /// Returns the frames of a run of up to `most` neighbours that begins with line `from`; none if
+    /// that page is taken.
     ///
     /// # Panics
     /// If the flush has not passed (our bug).
@@ -172,7 +174,8 @@ impl Group {
         lines.iter().take_while(follows).map(|line| Hfn::new(u64::from(line.frame)))
     }
 
-    /// Tells the numbers of the frames of lines from `first` on, of which none has been taken.
+    /// Writes the frame numbers of the lines from `first` on to `frames`. None of these pages may
+    /// have been taken.
     ///
     /// # Panics
     /// If the flush has not passed, or there are fewer lines (our bug).
@@ -186,12 +189,12 @@ impl Group {
         });
     }
 
-    /// Keeps the checksums of lines from `from` on.
+    /// Stores the checksums of lines from `from` on.
     pub fn keep_checksums(&mut self, from: usize, checksums: &[Crc32c]) {
         self.lines[from..].iter_mut().zip(checksums).for_each(|(line, crc)| line.crc = *crc);
     }
 
-    /// Takes a page out, to deal with it.
+    /// Takes a page out, to be finished or aborted.
     ///
     /// # Panics
     /// If the flush has not passed, or the page has been taken (our bug).
@@ -200,7 +203,7 @@ impl Group {
         run.next().expect("a line is a page").0
     }
 
-    /// Takes the pages of a run out, each with its checksum, to deal with all of them.
+    /// Takes the pages of a run out, each with its checksum, to be finished or aborted.
     ///
     /// # Panics
     /// If the flush has not passed, or a page has been taken (our bug).

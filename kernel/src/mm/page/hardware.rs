@@ -1,19 +1,21 @@
-//! What a CPU does with a leaf, for tests: it walks, and keeps what it found in a translation until that is flushed.
+//! A CPU's accesses through a leaf, for tests: a walk loads a translation, which stays until it is
+//! flushed.
 
 use super::{Hfn, Page};
 use crate::virt::Access;
 
-/// What a TLB keeps of a leaf.
+/// A TLB's copy of a leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translation {
     /// The frame.
     pub hfn: Hfn,
-    /// A write through it changes nothing in the leaf and asks for nothing.
+    /// A write through it changes nothing in the leaf and cannot fault.
     pub writes: bool,
 }
 
 impl Page<'_> {
-    /// Walks to the page for `access`: sets A and D where the CPU keeps them, else looks at the permissions alone; `None` is a fault.
+    /// Walks to the page for `access`. Sets A and D if the CPU keeps them; otherwise checks the
+    /// permissions alone. `None` is a fault.
     pub fn walk(&self, access: Access) -> Option<Translation> {
         let seen = self.slot.load();
         if !seen.permits(access) {

@@ -1,4 +1,4 @@
-//! What a page on its way out is called between the steps; the types keep their order.
+//! The tokens of a page between the steps of its way out; their types enforce the order.
 //!
 //! ```text
 //!  begin_write_out ─> WriteOut ─settle(proof)─> Settled      ─> scan, checksum, write ─> finish_write_out, evict_zero
@@ -6,12 +6,13 @@
 //!  evict_clean     ─> Unmapped ─reclaim(proof)─> Frame       ─> free
 //! ```
 //!
-//! A settled token alone tells the frame's number. Tokens are small, so that the pager keeps them in its batches.
+//! Only a settled token tells the frame's number. Tokens are small, so that the pager can keep them
+//! in its batches.
 
 use super::{Frame, Hfn, PageIndex, Passed};
 use crate::mm::object::{MemoryObject, ObjectId};
 
-/// A translation that was taken away, and when.
+/// A translation that was taken away, and its generation.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) object: ObjectId,
@@ -30,7 +31,7 @@ impl Taken {
     }
 }
 
-/// A page that went without a write; its frame waits for the flush.
+/// A page that left without a write; its frame waits for the flush.
 #[must_use = "the frame is lost unless it is reclaimed"]
 #[derive(Debug)]
 pub struct Unmapped {
@@ -43,7 +44,7 @@ impl Unmapped {
         Self { taken: Taken::from(object), frame }
     }
 
-    /// Gets the frame, once the flush has passed.
+    /// Returns the frame, once the flush has passed.
     ///
     /// # Panics
     /// If the proof is of another object or of a ticket opened before (our bug).
@@ -53,7 +54,7 @@ impl Unmapped {
     }
 }
 
-/// Which page and which frame.
+/// A page and its frame.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) index: PageIndex,
@@ -76,7 +77,7 @@ macro_rules! waiting {
                 Self { taken: Taken::from(object), place: Place { index, hfn } }
             }
 
-            /// Returns which page.
+            /// Returns the page's index.
             pub const fn index(&self) -> PageIndex {
                 self.place.index
             }
@@ -104,7 +105,7 @@ macro_rules! settled {
         }
 
         impl $name {
-            /// Returns which page.
+            /// Returns the page's index.
             pub const fn index(&self) -> PageIndex {
                 self.place.index
             }
@@ -114,7 +115,7 @@ macro_rules! settled {
                 self.place.hfn
             }
 
-            /// Gives the frame's number to whoever finishes this on the right page.
+            /// Returns the frame's number to the code that finishes this token on the right page.
             #[inline]
             pub(super) fn into_hfn(self, object: &MemoryObject, index: PageIndex) -> Hfn {
                 assert!(self.object == object.id() && self.place.index == index, "a token is finished on its own page");
@@ -125,15 +126,16 @@ macro_rules! settled {
 }
 
 waiting! {
-    /// A page that goes out and waits for the flush; nobody reads its frame before.
+    /// A page that goes out and waits for the flush; its frame must not be read before.
     WriteOut settles to Settled
 }
 settled! {
-    /// A page that goes out and that no CPU can write any more, unless it is rescued.
+    /// A page that goes out. No CPU can write it any more, unless it is rescued.
     Settled
 }
 waiting! {
-    /// A page that is cleaned in place and waits for the flush: before, a write may leave D clear.
+    /// A page that is cleaned in place and waits for the flush; until then a write may leave D
+    /// clear.
     Cleaning settles to SettledClean
 }
 settled! {
@@ -141,12 +143,12 @@ settled! {
     SettledClean
 }
 
-/// How a write-out ended.
+/// The end of a write-out.
 #[must_use = "the frame is lost unless it is freed"]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The frame is the caller's.
     Out(Frame),
-    /// The guest wanted the page meanwhile: it stays mapped and the write's result is void.
+    /// The guest needed the page meanwhile: it stays mapped, and the write's result is void.
     Rescued,
 }

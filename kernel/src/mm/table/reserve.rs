@@ -7,7 +7,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Frames set apart for table pages, so that a fault needs no allocator.
 ///
-/// A lock-protected free list of its own ([`FrameTable`]), sized for all partitions and their dump images at start.
+/// They have a free list and lock of their own ([`FrameTable`]), sized at start for all partitions
+/// and their dump images.
 #[derive(Debug)]
 pub struct TableReserve {
     frames: FrameTable,
@@ -30,10 +31,11 @@ impl TableReserve {
         self.frames.total() - self.frames.free_count()
     }
 
-    /// Returns how many table pages an object of `pages` RAM pages can need.
+    /// Returns the largest number of table pages that an object of `pages` RAM pages can need.
     ///
-    /// One a 512 pages; up to three more where the hole splits the RAM or it ends inside a table; two levels above, at most one page
-    /// a GiB each side of the hole, counted as one a 256 leaf tables; the root.
+    /// One for 512 pages; up to three more where the hole splits the RAM or the RAM ends inside a
+    /// table; two levels above, at most one page for each GiB on each side of the hole, counted as
+    /// one for 256 leaf tables; the root.
     pub const fn pages_for(pages: u64) -> u64 {
         let leaf_tables = pages.div_ceil(512) + 2;
         leaf_tables + leaf_tables.div_ceil(256) + 2 + 2 + 1

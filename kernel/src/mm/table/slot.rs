@@ -11,7 +11,7 @@ pub struct Slot<E: Entry> {
     pub(super) format: &'static Format,
 }
 
-/// A leaf's word as it was read, or as it shall be; decoded as far as somebody asks.
+/// A leaf's word, as read or as it is to be written; decoded only as far as needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {
     word: u64,
@@ -25,7 +25,7 @@ impl<E: Entry> Slot<E> {
         self.seen(self.entry.load())
     }
 
-    /// Returns whether the CPU keeps A and D of its leaves itself.
+    /// Returns whether the CPU sets A and D of its leaves itself.
     #[inline]
     pub fn is_kept_by_cpu(&self) -> bool {
         self.format.is_kept_by_cpu()
@@ -45,8 +45,7 @@ impl<E: Entry> Slot<E> {
 
     /// Replaces the leaf, if it still is what was seen, A and D included.
     ///
-    /// # Errors
-    /// What it is instead.
+    /// # Errors The word found instead.
     #[inline]
     pub fn replace(&self, seen: Seen, new: Seen) -> Result<(), Seen> {
         self.entry.compare_exchange(seen.word, new.word).map_err(|word| self.seen(word))
@@ -54,13 +53,14 @@ impl<E: Entry> Slot<E> {
 
     /// Reads and clears A. `None` if the leaf is not present.
     ///
-    /// The shortest path there is: one turn of the clock is one of these for every resident page.
+    /// The shortest path of all: each turn of the clock does this for every resident page.
     #[inline]
     pub fn take_accessed(&self) -> Option<bool> {
         self.try_take_accessed().unwrap_or_else(|_| self.insist_on_accessed())
     }
 
-    /// The same for a leaf that the CPU or another changed meanwhile: out of line, which leaves the other without a loop.
+    /// The same for a leaf that the CPU or another thread changed meanwhile. It is out of line, so
+    /// that the quick path has no loop.
     #[cold]
     #[inline(never)]
     fn insist_on_accessed(&self) -> Option<bool> {
@@ -90,19 +90,19 @@ impl<E: Entry> Slot<E> {
 }
 
 impl Seen {
-    /// Returns all that the word says.
+    /// Returns the leaf that the word encodes.
     #[inline]
     pub const fn leaf(self) -> Leaf {
         self.format.decode(self.word)
     }
 
-    /// Returns whether the page has no frame and no content.
+    /// Returns whether the page has neither a frame nor stored content.
     #[inline]
     pub const fn reads_as_zeros(self) -> bool {
         leaf::reads_as_zeros(self.word)
     }
 
-    /// Returns the shared frame of zeros, if the leaf shows that to the guest.
+    /// Returns the shared frame of zeros, if the leaf shows it to the guest.
     #[inline]
     pub fn shown_zeros(self) -> Option<Hfn> {
         shows_zeros(self.word).then(|| frame_of(self.word))
@@ -126,56 +126,59 @@ impl Seen {
         leaf::state_of(self.word)
     }
 
-    /// Returns whether D is set; of a present leaf.
+    /// Returns whether D is set; only for a present leaf.
     #[inline]
     pub const fn is_dirty(self) -> bool {
         self.word & self.format.dirty != 0
     }
 
-    /// Returns whether the page has a block; of a present leaf.
+    /// Returns whether the page has a block; only for a present leaf.
     #[inline]
     pub const fn has_block(self) -> bool {
         self.word & leaf::HAS_BLOCK != 0
     }
 
-    /// The same present leaf, accessed.
+    /// Returns the same present leaf with A set.
     #[inline]
     pub const fn accessed(self) -> Self {
         Self { word: self.format.with_accessed(self.word), ..self }
     }
 
-    /// The same present leaf, dirty.
+    /// Returns the same present leaf with D set.
     #[inline]
     pub const fn dirtied(self) -> Self {
         Self { word: self.format.with_dirty(self.word), ..self }
     }
 
-    /// The same present leaf with a current block, if D is clear.
+    /// Returns the same present leaf with *has block* set, which counts while D is clear.
     #[inline]
     pub const fn with_block(self) -> Self {
         Self { word: self.word | leaf::HAS_BLOCK, ..self }
     }
 
-    /// The same present leaf with D clear, and without a block until the new one is written.
+    /// Returns the same present leaf with D clear, and without a block until the new one is
+    /// written.
     #[inline]
     pub const fn cleaned(self) -> Self {
         Self { word: self.format.cleaned(self.word), ..self }
     }
 
-    /// Returns whether the page may have been written since it began to be [`cleaned`](Seen::cleaned); of a present leaf.
+    /// Returns whether the page may have been written since it began to be
+    /// [`cleaned`](Seen::cleaned); only for a present leaf.
     #[inline]
     pub const fn is_touched(self) -> bool {
         self.format.is_touched(self.word)
     }
 
-    /// Returns whether the leaf lets a CPU make this access.
+    /// Returns whether the leaf permits this access.
     #[cfg(test)]
     pub fn permits(self, access: crate::virt::Access) -> bool {
         use crate::virt::Access;
         let bit = match access {
             Access::Read => 1 << 0,
             Access::Write => 1 << 1,
-            // EPT has a bit of its own, NPT the sign. Only a leaf of the shared zeros has it so.
+            // EPT has a separate bit for this, NPT the sign. Only in a leaf of the shared zeros it
+            // differs from the permission to read.
             Access::Execute if shows_zeros(self.word) => 0,
             Access::Execute => 1 << 0,
         };

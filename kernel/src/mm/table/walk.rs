@@ -1,34 +1,35 @@
-//! Going over the leaves of a range, and taking a table apart.
+//! Iterates over the leaves of a range, and takes a table apart.
 
 use super::{EMPTY, ENTRIES, Entry, EntryOf, GFN_LIMIT, ROOT, Slot, Table, TableMemory, TablePage, index_at};
 use crate::addr::{Gfn, Hfn};
 use core::ops::ControlFlow;
 
-/// The leaves of a range, ascending; where no path is built, whole subtrees are skipped.
+/// The leaves of a range, ascending. Subtrees without a path are skipped as a whole.
 pub struct Slots<'a, M: TableMemory> {
     table: &'a Table<M>,
     next: u64,
     end: u64,
-    /// The leaf table that holds the pages from `next` up to but not with `run_end`.
+    /// The leaf table of the pages from `next` up to but not with `run_end`.
     page: M::Page<'a>,
     run_end: u64,
 }
 
-/// What a walk to one page found.
+/// The result of a walk to one page.
 enum Reached {
     LeafTable(Hfn),
-    /// No path from this level down: so many pages have none.
+    /// No path: the entry at this level is empty.
     Nothing(u32),
 }
 
 impl<M: TableMemory> Table<M> {
-    /// Goes over the leaves of the pages from `first` up to but not with `end`.
+    /// Returns the leaves of the pages from `first` up to but not with `end`.
     pub fn slots(&self, first: Gfn, end: Gfn) -> Slots<'_, M> {
         let next = first.as_u64();
         Slots { table: self, next, end: end.as_u64().min(GFN_LIMIT), page: self.memory.page(self.root()), run_end: next }
     }
 
-    /// Returns how many pages from `gfn` on certainly have no path: to the end of the entry that is empty; 0 where there is a path.
+    /// Returns how many pages from `gfn` on certainly have no path, up to the end of the empty
+    /// entry; 0 if there is a path.
     pub fn gap(&self, gfn: Gfn) -> u64 {
         match self.reach(gfn) {
             Reached::LeafTable(_) => 0,
@@ -36,9 +37,11 @@ impl<M: TableMemory> Table<M> {
         }
     }
 
-    /// Gives at most `budget` table pages back, deepest first; returns whether nothing but the root is left to give.
+    /// Gives at most `budget` table pages back, deepest first; returns whether nothing but the root
+    /// was left to give.
     ///
-    /// Nobody may walk the table any more, hardware included. What the leaves said is forgotten.
+    /// No CPU may walk the table any more, hardware walkers included. The content of the leaves is
+    /// lost.
     pub fn prune(&self, budget: usize) -> bool {
         for _ in 0..budget {
             if !self.prune_one() {
@@ -48,7 +51,7 @@ impl<M: TableMemory> Table<M> {
         false
     }
 
-    /// Gives the first table page back that has no table below it; returns whether there was one.
+    /// Gives back the first table page that has no table below it; returns whether there was one.
     fn prune_one(&self) -> bool {
         let Some((mut parent, mut index, mut page)) = self.first_child(self.root()).map(|(i, p)| (self.root(), i, p)) else {
             return false;
@@ -83,8 +86,8 @@ impl<M: TableMemory> Table<M> {
 }
 
 impl<'a, M: TableMemory> Slots<'a, M> {
-    /// Goes over all that is left, or until `f` breaks off: the same in fewer instructions, as a leaf table is gone through without
-    /// looking back at this.
+    /// Calls `f` for all remaining leaves, until `f` breaks off. It takes fewer instructions than
+    /// the iterator, because the loop over a leaf table does not touch `self`.
     #[inline]
     pub fn visit<B>(&mut self, mut f: impl FnMut(Gfn, Slot<EntryOf<'a, M>>) -> ControlFlow<B>) -> ControlFlow<B> {
         while self.next < self.run_end || self.find() {
@@ -138,7 +141,7 @@ impl<'a, M: TableMemory> Iterator for Slots<'a, M> {
 }
 
 impl<M: TableMemory> Drop for Table<M> {
-    /// Gives all pages back. [`Table::prune`] first, to do it in bounded steps.
+    /// Gives all pages back. To do it in bounded steps, call [`Table::prune`] first.
     fn drop(&mut self) {
         while self.prune_one() {}
         self.memory.free(self.root);

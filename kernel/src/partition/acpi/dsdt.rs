@@ -1,4 +1,4 @@
-//! The DSDT: the devices that no table of their own describes.
+//! The DSDT: the devices that have no ACPI table of their own.
 
 use alloc::{vec, vec::Vec};
 
@@ -18,7 +18,7 @@ const PRESENT: u8 = 0x0f;
 pub fn table() -> Vec<u8> {
     let com1_irq = Interrupt::new(true, true, false, false, COM1_PIN.into());
     let com1 = device("COM1", &EISAName::new("PNP0501"), &[&IO::new(port::COM1, port::COM1, 1, 8), &com1_irq]);
-    // Without an interrupt: alarms are not offered.
+    // No interrupt: the RTC offers no alarms.
     let rtc = device("RTC_", &EISAName::new("PNP0B00"), &[&IO::new(port::CMOS_INDEX, port::CMOS_INDEX, 1, 2)]);
     let pvpanic = device("PEVT", &"QEMU0001", &[&IO::new(port::PVPANIC, port::PVPANIC, 1, 1)]);
     let fw_cfg = device("FWCF", &"QEMU0002", &[&IO::new(port::FW_CFG, port::FW_CFG, 1, 12)]);

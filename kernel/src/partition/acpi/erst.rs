@@ -1,5 +1,5 @@
-//! The error record serialization table: which register accesses carry out which action of `devices::erst`.
-//! ACPI 6.5 "Serialization Action Table".
+//! The error record serialization table (ERST): the register accesses of `devices::erst` that carry
+//! out each action. ACPI 6.5 "Serialization Action Table".
 
 use alloc::vec::Vec;
 
@@ -37,11 +37,11 @@ mod action {
 #[derive(Clone, Copy)]
 enum Instruction {
     Read = 0,
-    /// Answers whether the register has the value.
+    /// Compares the register with the value.
     ReadValue = 1,
-    /// Writes what the caller gives.
+    /// Writes the caller's value.
     Write = 2,
-    /// Writes the value.
+    /// Writes the entry's value.
     WriteValue = 3,
 }
 use Instruction::{Read, ReadValue, Write, WriteValue};

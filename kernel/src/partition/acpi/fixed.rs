@@ -9,12 +9,13 @@ use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, P
 use super::{OEM, OEM_REVISION, OEM_TABLE, rendered};
 use crate::partition::devices::map::{BOOT_APIC_ID, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, RESET_VALUE, port};
 
-/// IA-PC boot architecture flags: there is no VGA to probe. ACPI 6.5 "IA-PC Boot Architecture Flags".
+/// IA-PC boot architecture flags: there is no VGA to probe. ACPI 6.5 "IA-PC Boot Architecture
+/// Flags".
 const NO_VGA: u16 = 1 << 2;
 
 /// Makes the FADT.
 ///
-/// The buttons' flags mean "not in the fixed hardware", and nor are they in the DSDT.
+/// The two button flags mean "no buttons in the fixed hardware". The DSDT declares none either.
 pub fn fadt(dsdt: u64) -> Vec<u8> {
     let mut builder = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
         .dsdt_64(dsdt)

@@ -6,9 +6,9 @@
 //!                 └─> ERST: how to drive `devices::erst`
 //! ```
 //!
-//! Hardware-reduced ACPI: no PIC and no SCI, hence no FACS. All tables lie in one piece in the search area below 1 MiB,
-//! RSDP first. The AML comes from the crate `acpi_tables`; what it lacks (ERST) is written here. The addresses are
-//! `devices::map`'s.
+//! Hardware-reduced ACPI: no PIC and no SCI, hence no FACS. All tables lie in one piece in the
+//! search area below 1 MiB, RSDP first. The crate `acpi_tables` makes the AML; the ERST, which the
+//! crate lacks, is built here. `devices::map` defines the addresses.
 
 mod dsdt;
 mod erst;
@@ -30,7 +30,7 @@ const OEM: [u8; 6] = *b"TIDEPL";
 const OEM_TABLE: [u8; 8] = *b"TIDEPOOL";
 const OEM_REVISION: u32 = 1;
 
-/// Tables are aligned so; the RSDP must be.
+/// Alignment of every table; the RSDP requires it.
 const ALIGNMENT: usize = 16;
 /// Bytes of an RSDP of revision 2.
 const RSDP_BYTES: usize = 36;
@@ -38,9 +38,9 @@ const RSDP_BYTES: usize = 36;
 /// The tables, ready to be copied to a guest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tables {
-    /// Where they belong.
+    /// Guest physical address of the first byte.
     pub at: Gpa,
-    /// Where the RSDP is.
+    /// Guest physical address of the RSDP.
     pub rsdp: Gpa,
     /// The bytes from `at` on.
     pub bytes: Vec<u8>,
@@ -67,7 +67,7 @@ impl Default for Tables {
     }
 }
 
-/// The tables laid down so far.
+/// The bytes of the tables added so far.
 struct Area {
     bytes: Vec<u8>,
 }

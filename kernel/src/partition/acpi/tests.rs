@@ -83,7 +83,8 @@ fn the_erst_passes_linuxs_checks() {
     assert_eq!(actions.len(), 16, "all but the reserved one");
 }
 
-/// Walks AML as far as these tables use it, independently of what wrote it: scopes, devices, names.
+/// Walks the subset of AML that these tables use (scopes, devices, names), independently of its
+/// writer.
 fn names(mut aml: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     while let Some((&op, rest)) = aml.split_first() {

@@ -1,4 +1,5 @@
-//! CR4's bits, each of which a CPUID bit announces: one that is hidden is reserved. SDM 3A "Control Registers", APM 2 "CR4 Register".
+//! CR4's bits. A CPUID bit announces each of them; a bit whose CPUID bit is hidden is reserved. SDM
+//! 3A "Control Registers", APM 2 "CR4 Register".
 
 use super::{GuestView, Leaf, Mode, TscRate, answer};
 
@@ -12,7 +13,7 @@ enum Register {
 }
 use Register::*;
 
-/// Bit of CR4, and the CPUID bit without which it is reserved.
+/// A bit of CR4, and the CPUID bit without which it is reserved.
 const ANNOUNCED: [(u32, Register, u32); 19] = [
     (0, OneEdx, 1),     // VME
     (1, OneEdx, 1),     // PVI
@@ -34,7 +35,7 @@ const ANNOUNCED: [(u32, Register, u32); 19] = [
     (20, SevenEbx, 7),  // SMEP
     (21, SevenEbx, 20), // SMAP
 ];
-/// RDPMC outside ring 0: without a CPUID bit.
+/// PCE, RDPMC outside ring 0: no CPUID bit announces it.
 const PCE: u64 = 1 << 8;
 
 /// Returns the bits of CR4 that a guest on `host` may set.
@@ -60,7 +61,8 @@ mod tests {
     #[test]
     fn a_host_that_has_everything_gives_what_is_announced_and_no_more() {
         let offered = offered_cr4(&|_, _| Leaf::new(u32::MAX, u32::MAX, u32::MAX, u32::MAX));
-        // All but LA57, VMXE, SMXE, PCIDE, and whatever has no line: PKE, CET, PKS, UINTR, LASS, LAM.
+        // All but LA57, VMXE, SMXE, PCIDE, and the bits without a line above: PKE, CET, PKS, UINTR,
+        // LASS, LAM.
         assert_eq!(offered, 0x35_0fff);
     }
 

@@ -1,12 +1,12 @@
-//! The answers that never change, computed once: guests ask for the vendor or the feature bits again and again to make the CPU
-//! wait (CPUID serialises), and the host's own CPUID is slow, under another hypervisor an exit.
+//! The answers that never change, computed once. Guests execute CPUID again and again only because
+//! it serialises, and the host's own CPUID is slow: under another hypervisor it is an exit.
 
 use super::{EXTENDED, GuestView, LAST_BASIC, LAST_EXTENDED, Leaf, Mode, TscRate, answer};
 
 const BASIC: usize = LAST_BASIC as usize + 1;
 const EXTENSIONS: usize = (LAST_EXTENDED - EXTENDED) as usize + 1;
 
-/// Answers by leaf; `None` where an answer depends on more.
+/// Answers by leaf; `None` where the answer also depends on the subleaf or the guest.
 #[derive(Clone, Debug)]
 pub struct FixedAnswers {
     basic: [Option<Leaf>; BASIC],
@@ -14,7 +14,7 @@ pub struct FixedAnswers {
 }
 
 impl FixedAnswers {
-    /// Asks `host` for all of them.
+    /// Computes all of them from `host`.
     pub fn new(host: &dyn Fn(u32, u32) -> Leaf, rate: TscRate) -> Self {
         let nothing = GuestView { cr4: 0, xcr0: 0, apic: Mode::Disabled, rate };
         let fixed = |leaf| is_fixed(leaf).then(|| answer(leaf, 0, host, &nothing));
@@ -24,7 +24,7 @@ impl FixedAnswers {
         }
     }
 
-    /// Returns the answer to `leaf`, whatever the subleaf, if it is one that never changes.
+    /// Returns the answer to `leaf`, the same for every subleaf, if it never changes.
     #[inline(always)]
     pub fn get(&self, leaf: u32) -> Option<&Leaf> {
         match leaf {
@@ -35,7 +35,7 @@ impl FixedAnswers {
     }
 }
 
-/// Whether [`answer`] looks neither at the subleaf nor at the guest's registers.
+/// Tells whether [`answer`] looks neither at the subleaf nor at the guest's registers.
 const fn is_fixed(leaf: u32) -> bool {
     !matches!(leaf, 1 | 4 | 7 | 0xb | 0xd | 0x8000_0001)
 }
@@ -44,7 +44,7 @@ const fn is_fixed(leaf: u32) -> bool {
 mod tests {
     use super::*;
 
-    /// A host of which every leaf and subleaf reads differently.
+    /// A host whose every leaf and subleaf reads differently.
     fn host(leaf: u32, subleaf: u32) -> Leaf {
         let word = |n: u32| (leaf ^ n).wrapping_mul(0x9e37_79b9) ^ subleaf.wrapping_mul(0x85eb_ca6b);
         Leaf::new(word(1) | 0xff, word(2), word(3), word(4))

@@ -1,4 +1,4 @@
-//! Which feature bits pass from the host to a guest. SDM 2A "CPUID", APM 3 "CPUID".
+//! The feature bits that pass from the host to a guest. SDM 2A "CPUID", APM 3 "CPUID".
 
 use super::Leaf;
 
@@ -15,12 +15,12 @@ const fn bits(list: &[u32]) -> u32 {
 pub const XSAVE: u32 = 1 << 26;
 /// Leaf 1 ECX: mirrors the guest's CR4.
 pub const OSXSAVE: u32 = 1 << 27;
-/// Leaf 1 ECX that is emulated whatever the host has: x2APIC, TSC deadline, "a hypervisor is present".
+/// Leaf 1 ECX, emulated on every host: x2APIC, TSC deadline, "a hypervisor is present".
 pub const EMULATED: u32 = bits(&[21, 24, 31]);
 
 /// Leaf 1 EDX, and its copy in leaf 0x80000001: the local APIC is on.
 pub const APIC: u32 = 1 << 9;
-/// Leaf 7 EBX that is emulated whatever the host has.
+/// Leaf 7 EBX, emulated on every host.
 pub const TSC_ADJUST: u32 = 1 << 1;
 
 /// Leaf 1.
@@ -29,7 +29,8 @@ pub const FEATURES: Leaf = Leaf::new(
     0,
     // SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND
     bits(&[0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 30]),
-    // FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFLUSH MMX FXSR SSE SSE2 SS
+    // FPU VME DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFLUSH MMX FXSR SSE
+    // SSE2 SS
     bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26, 27]),
 );
 

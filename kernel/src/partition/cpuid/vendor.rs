@@ -1,8 +1,8 @@
-//! Whose CPU the guest believes to run on: the host's.
+//! The vendor of the CPU that the guest sees: the host's.
 
 use super::Leaf;
 
-/// The makers whose registers differ.
+/// CPU vendors whose registers differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vendor {
     /// AMD, and Hygon, which has the same registers.
@@ -12,7 +12,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// Reads it from `host`'s leaf 0.
+    /// Returns the vendor that leaf 0 of `host` names.
     pub fn of(host: &dyn Fn(u32, u32) -> Leaf) -> Self {
         let leaf = host(0, 0);
         let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);

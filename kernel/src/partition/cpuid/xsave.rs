@@ -1,7 +1,7 @@
 //! Leaf 0xd: the XSAVE area, consistent with the states a guest may switch on.
 //!
-//! Sizes are computed from the components' own subleaves and the guest's XCR0, not copied from the host's EBX, which
-//! depends on the XCR0 that happens to be loaded.
+//! Sizes are computed from the components' own subleaves and the guest's XCR0. The host's EBX
+//! cannot be copied: it depends on the XCR0 loaded at that moment.
 
 use super::Leaf;
 
@@ -12,11 +12,12 @@ pub const GUEST_XCR0: u64 = 0b111;
 const HEADER_END: u32 = 576;
 /// Subleaf 1 EAX: XSAVEOPT, XSAVEC, XGETBV with ECX = 1.
 const INSTRUCTIONS: u32 = 0b111;
-/// A component's ECX: managed by XSS; aligned to 64 in the compacted form.
+/// Bits of a component's ECX: managed by XSS; aligned to 64 in the compacted form.
 const SUPERVISOR: u32 = 1 << 0;
 const ALIGNED: u32 = 1 << 1;
 
-/// Tells whether XSETBV may set XCR0 to `value` on a host that offers `host_states`. SDM 1 "Enabling the XSAVE Feature Set".
+/// Tells whether XSETBV may set XCR0 to `value` on a host that offers `host_states`. SDM 1
+/// "Enabling the XSAVE Feature Set".
 pub const fn xcr0_allowed(value: u64, host_states: u64) -> bool {
     let (x87, sse, avx) = (value & 1 != 0, value & 2 != 0, value & 4 != 0);
     value & !(GUEST_XCR0 & host_states) == 0 && x87 && (sse || !avx)

@@ -1,7 +1,8 @@
 //! ModRM, SIB and displacement.
 //!
-//! An exit tells where an access went, and string instructions have their addresses in registers. So what counts is the length, and which
-//! register is the other operand; of what the address is made is for the guest's breakpoints alone.
+//! An exit reports the address of an access, and string instructions have their addresses in
+//! registers. So emulation needs only the length and the register that is the other operand. The
+//! parts of the address serve the guest's breakpoints alone.
 
 use super::prefix::Prefixes;
 use super::reader::Reader;
@@ -27,10 +28,10 @@ const GPRS: [Gpr; 16] = [
     Gpr::R15,
 ];
 
-/// What the r/m field names.
+/// The operand that the r/m field names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operand {
-    /// Memory: what an instruction that exits for a device has.
+    /// Memory: the operand of every instruction that exits for a device.
     Memory,
     /// A register.
     Register,
@@ -46,7 +47,7 @@ pub struct ModRm {
 }
 
 impl ModRm {
-    /// Reads the byte and all that belongs to it.
+    /// Reads the byte, and the SIB byte and displacement that belong to it.
     pub fn read(reader: &mut Reader<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
         let byte = reader.byte()?;
         let (mode, reg, rm) = (byte >> 6, (byte >> 3) & 7, byte & 7);
@@ -66,7 +67,7 @@ impl ModRm {
     }
 }
 
-/// Returns register `number`; without REX the byte registers 4 to 7 are AH, CH, DH and BH.
+/// Returns register `number`. Without REX the byte registers 4 to 7 are AH, CH, DH and BH.
 pub fn register(number: u8, width: Width, rex: u8) -> Register {
     if width == Width::Byte && rex == 0 && (4..8).contains(&number) {
         Register { gpr: GPRS[usize::from(number - 4)], part: Part::HighByte }
@@ -97,7 +98,8 @@ fn memory_16(mode: u8, rm: u8, reader: &mut Reader<'_>) -> Result<MemoryOperand,
     Ok(MemoryOperand { base, index: index.map(|gpr| (gpr, 0)), displacement, segment: segment_of(base) })
 }
 
-/// SDM 2A "32-Bit Addressing Forms with the ModR/M Byte", "... with the SIB Byte"; "RIP-Relative Addressing".
+/// SDM 2A "32-Bit Addressing Forms with the ModR/M Byte", "... with the SIB Byte"; "RIP-Relative
+/// Addressing".
 fn memory(mode: u8, rm: u8, reader: &mut Reader<'_>, prefixes: &Prefixes) -> Result<MemoryOperand, DecodeError> {
     const STACK: u8 = 4;
     let (x, b) = ((prefixes.rex & 2) << 2, (prefixes.rex & 1) << 3);

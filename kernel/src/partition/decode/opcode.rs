@@ -15,7 +15,7 @@ const ALU: [Alu; 8] = [Alu::Add, Alu::Or, Alu::Adc, Alu::Sbb, Alu::And, Alu::Sub
 
 /// Reads the rest of the instruction with the one-byte opcode `opcode`.
 pub fn read(opcode: u8, reader: &mut Reader<'_>, prefixes: &Prefixes) -> Decoded {
-    // In most opcodes bit 0 says "full size, no byte".
+    // In most opcodes bit 0 selects full size instead of a byte.
     let width = if opcode & 1 == 0 { Width::Byte } else { prefixes.operand() };
     match opcode {
         0x0f => two_bytes(reader, prefixes),
@@ -46,7 +46,7 @@ pub fn read(opcode: u8, reader: &mut Reader<'_>, prefixes: &Prefixes) -> Decoded
         0xac | 0xad => Ok((Kind::LoadString, width)),
         0xae | 0xaf => Ok((Kind::ScanString, width)),
         0xc0 | 0xc1 | 0xd0..=0xd3 => shift(opcode, reader, prefixes, width),
-        // MOV alone has extension 0.
+        // Only extension 0 is MOV.
         0xc6 | 0xc7 => with_immediate(reader, prefixes, width, width, |op, value| (op == Alu::Add).then_some(Kind::Store(value))),
         // IN and OUT with a constant port; with DX; HLT.
         0xe4..=0xe7 => reader.skip(1).map(|()| (Kind::Other, Width::Byte)),
@@ -67,7 +67,8 @@ fn two_bytes(reader: &mut Reader<'_>, prefixes: &Prefixes) -> Decoded {
     let (opcode, full) = (reader.byte()?, prefixes.operand());
     let width = if opcode & 1 == 0 { Width::Byte } else { full };
     match opcode {
-        // VMCALL, VMMCALL, XSETBV and the like have register form; their memory forms are descriptor-table loads.
+        // VMCALL, VMMCALL, XSETBV and the like have register form; their memory forms load or store
+        // descriptor tables.
         0x01 if reader.peek()? >> 3 == 0b11_110 => {
             let gpr = general(reader.byte()?, prefixes);
             Ok((Kind::LoadStatusWord(gpr), Width::Byte))
@@ -75,7 +76,8 @@ fn two_bytes(reader: &mut Reader<'_>, prefixes: &Prefixes) -> Decoded {
         0x01 => ModRm::read(reader, prefixes).and(other),
         // INVD, WBINVD, WRMSR, RDTSC, RDMSR, RDPMC, CPUID.
         0x08 | 0x09 | 0x30..=0x33 | 0xa2 => other,
-        // MOV to and from control and debug registers: always register form, whatever the mode field says.
+        // MOV to and from control and debug registers: always register form; the mode field is
+        // ignored.
         0x20..=0x23 => {
             let byte = reader.byte()?;
             let (gpr, number) = (general(byte, prefixes), byte >> 3 & 7 | (prefixes.rex & 4) << 1);
@@ -183,7 +185,8 @@ const fn load(register: Register, extend: Extend, to: Width) -> Kind {
     Kind::Load { register, extend, to }
 }
 
-/// An instruction whose r/m operand is a register does not touch memory: only its length matters.
+/// Returns `kind` for a memory operand. An instruction whose r/m operand is a register does not
+/// touch memory: only its length matters.
 fn for_memory(modrm: &ModRm, kind: Kind) -> Kind {
     if modrm.operand == Operand::Memory { kind } else { Kind::Other }
 }
@@ -193,7 +196,8 @@ fn with_register(reader: &mut Reader<'_>, prefixes: &Prefixes, width: Width, kin
     Ok((for_memory(&modrm, kind(modrm.register(width))), width))
 }
 
-/// Reads a group with an immediate of width `constant`; the extension, as an ALU operation, selects within the group.
+/// Reads a group with an immediate of width `constant`. The extension, as an ALU operation, selects
+/// within the group.
 fn with_immediate(
     reader: &mut Reader<'_>,
     prefixes: &Prefixes,

@@ -1,7 +1,8 @@
-//! The instruction at nearly every access to a device's register: MOV between memory and a register, or a constant, in 64-bit
-//! code, with REX and the operand-size prefix at most.
+//! The instruction of nearly every access to a device's register: MOV between memory and a
+//! register, or a constant, in 64-bit code, with REX and the operand-size prefix at most.
 //!
-//! It says what [`decode`](super::decode) says, in a fifth of the instructions, or nothing.
+//! For these it returns the same as [`decode`](super::decode), in a fifth of the instructions; for
+//! all others it returns nothing.
 
 use super::Source;
 use super::modrm::register;
@@ -13,13 +14,13 @@ use crate::virt::Width;
 pub struct PlainMove {
     /// Bytes.
     pub length: u8,
-    /// How wide the operands are.
+    /// The width of the operands.
     pub width: Width,
-    /// Which way.
+    /// Load or store.
     pub direction: MoveDirection,
 }
 
-/// Which way a [`PlainMove`] goes.
+/// The direction of a [`PlainMove`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MoveDirection {
     /// Memory = source.
@@ -57,7 +58,8 @@ pub fn plain_move(bytes: &[u8; 16]) -> Option<PlainMove> {
     Some(PlainMove { length: length as u8, width, direction })
 }
 
-/// Returns how many bytes of SIB and displacement follow a ModRM byte; `None` if it names a register.
+/// Returns the number of SIB and displacement bytes behind a ModRM byte; `None` if it names a
+/// register.
 #[inline(always)]
 const fn address_bytes(modrm: u8, sib: u8) -> Option<usize> {
     let has_sib = modrm & 7 == 4;
@@ -72,14 +74,15 @@ const fn address_bytes(modrm: u8, sib: u8) -> Option<usize> {
     Some(has_sib as usize + displacement)
 }
 
-/// Returns the register of the reg field; AH, CH, DH and BH are left to the long way.
+/// Returns the register of the reg field; `None` for AH, CH, DH and BH, which the full decoder
+/// handles.
 #[inline(always)]
 fn low(reg: u8, width: Width, rex: u8) -> Option<Register> {
     let register = register(reg | ((rex & 4) << 1), width, rex);
     (register.part == Part::Low).then_some(register)
 }
 
-/// Returns the constant at `at`, sign-extended: as wide as the operand, a dword for a qword.
+/// Returns the constant at `at`, sign-extended: as wide as the operand, but a dword for a qword.
 #[inline(always)]
 fn immediate(bytes: &[u8; 16], at: usize, width: Width) -> u64 {
     let dword = i32::from_le_bytes([bytes[at & 15], bytes[(at + 1) & 15], bytes[(at + 2) & 15], bytes[(at + 3) & 15]]);
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
     use crate::partition::decode::{CodeSize, Extend, Instruction, Kind, decode};
 
-    /// The plain move as the whole decoder tells it, without what it says of addresses and repetition.
+    /// Decodes a plain move with the full decoder, without its addresses and repetition.
     fn long(bytes: &[u8; 16]) -> Option<PlainMove> {
         let Instruction { length, kind, width, .. } = decode(&bytes[..15], CodeSize::Bits64).ok()?;
         let direction = match kind {
@@ -112,7 +115,7 @@ mod tests {
         all
     }
 
-    /// Every prefix that it takes, opcode, ModRM and a choice of SIB bytes.
+    /// Tries every accepted prefix, opcode, ModRM and a choice of SIB bytes.
     #[test]
     fn it_says_what_the_whole_decoder_says_or_nothing() {
         let mut plain = 0;
@@ -131,7 +134,8 @@ mod tests {
                 }
             }
         }
-        // Of 34 prefixes, with 192 forms of memory and 3 SIB bytes each: four opcodes, two of them with one extension of eight.
+        // 34 prefixes, each with 192 forms of memory and 3 SIB bytes: four opcodes, and two more
+        // (C6, C7) in one of their eight extensions.
         assert!(plain > 34 * 192 * 3 * 4, "{plain}");
     }
 

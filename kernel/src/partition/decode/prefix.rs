@@ -1,4 +1,4 @@
-//! Prefixes, and the sizes that they decide.
+//! Prefixes, and the operand and address sizes that result.
 
 use super::reader::Reader;
 use super::{CodeSize, DecodeError, Repeat, SegmentName};
@@ -41,7 +41,7 @@ impl Prefixes {
             0xf2 => self.repeat = Repeat::WhileNotEqual,
             0xf3 => self.repeat = Repeat::WhileEqual,
             0xf0 => {}
-            // In 64-bit mode these four mean nothing, and do not undo FS or GS.
+            // In 64-bit mode these four are ignored, and do not undo FS or GS.
             0x26 | 0x2e | 0x36 | 0x3e if self.size == CodeSize::Bits64 => {}
             0x26 => self.segment = Some(SegmentName::Es),
             0x2e => self.segment = Some(SegmentName::Cs),

@@ -6,7 +6,7 @@ use crate::virt::Width;
 pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The memory operand that was met on the way.
+    /// The memory operand, if one has been read.
     pub operand: Option<MemoryOperand>,
 }
 
@@ -15,7 +15,7 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0, operand: None }
     }
 
-    /// Returns the bytes read so far, which is the instruction's length at its end.
+    /// Returns the number of bytes read so far: at the end, the instruction's length.
     pub const fn consumed(&self) -> u8 {
         self.at as u8
     }
@@ -37,12 +37,12 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    /// Skips `count` bytes (a displacement, an immediate that nobody needs).
+    /// Skips `count` bytes that do not matter (a displacement, an immediate).
     pub fn skip(&mut self, count: usize) -> Result<(), DecodeError> {
         (0..count).try_for_each(|_| self.byte().map(|_| ()))
     }
 
-    /// Reads a constant of so many bytes, sign-extended.
+    /// Reads a sign-extended constant of `bytes` bytes.
     pub fn constant(&mut self, bytes: usize) -> Result<u64, DecodeError> {
         let mut value = 0;
         for i in 0..bytes {
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads a constant of `width`, sign-extended; a qword operand has a dword constant.
+    /// Reads a sign-extended constant of `width`; a qword operand has a dword constant.
     pub fn immediate(&mut self, width: Width) -> Result<u64, DecodeError> {
         self.constant(width.bytes().min(4))
     }

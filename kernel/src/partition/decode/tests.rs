@@ -16,7 +16,8 @@ fn decode_64(bytes: &[u8]) -> (Kind, Width, u8) {
 fn the_forms_that_linux_uses_at_devices() {
     let load = |gpr, extend, to| Kind::Load { register: low(gpr), extend, to };
     for (bytes, expected) in [
-        // mov eax, [rdi]; mov [rsi + 0x10], edx; mov [rip + x], r9d; mov dword [rbx + rcx * 4 + 8], 5
+        // mov eax, [rdi]; mov [rsi + 0x10], edx; mov [rip + x], r9d;
+        // mov dword [rbx + rcx * 4 + 8], 5
         (&[0x8b, 0x07][..], (load(Gpr::Rax, Extend::Zero, Width::Dword), Width::Dword, 2)),
         (&[0x89, 0x56, 0x10], (Kind::Store(Source::Register(low(Gpr::Rdx))), Width::Dword, 3)),
         (&[0x44, 0x89, 0x0d, 1, 2, 3, 4], (Kind::Store(Source::Register(low(Gpr::R9))), Width::Dword, 7)),
@@ -100,12 +101,14 @@ fn a_cut_instruction_is_truncated_and_an_endless_one_unknown() {
     assert_eq!(decode(&[0x66; 14], CodeSize::Bits64), Err(DecodeError::Truncated));
 }
 
-/// Compares length, mnemonic, memory width and register; tells whether both decoders know the instruction.
+/// Compares length, mnemonic, memory width and register; tells whether both decoders know the
+/// instruction.
 fn check_against_iced(bytes: &[u8], size: CodeSize, bits: u32) -> bool {
     let Ok(ours) = decode(bytes, size) else { return false };
     let theirs = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
     if theirs.code() == Code::INVALID {
-        // A LOCK prefix where none belongs, or a reserved form: the CPU raised #UD before any exit.
+        // A LOCK prefix where none is allowed, or a reserved form: the CPU raised #UD before any
+        // exit.
         return false;
     }
     let context = format!("{bytes:02x?} {bits} {ours:?} {:?}", theirs.code());
@@ -216,7 +219,8 @@ fn check_register(kind: Kind, theirs: &iced_x86::Instruction, context: &str) {
     assert_eq!(register.part == Part::HighByte, high, "{context}");
 }
 
-/// Of what the address is made. String instructions have theirs in registers that no byte names.
+/// Compares the parts of the address. The addresses of string instructions are in registers that no
+/// byte names.
 fn check_operand(ours: &Instruction, size: CodeSize, theirs: &iced_x86::Instruction, context: &str) {
     let Some(operand) = ours.operand else {
         let is_string = (0..theirs.op_count()).all(|i| theirs.op_kind(i) != OpKind::Memory);
@@ -254,7 +258,8 @@ fn a_complete_decoder_agrees_on_everything_we_decode() {
             x ^= x << 17;
             *b = (x >> 24) as u8;
         }
-        // Half of the rounds begin with prefixes or the two-byte escape, which random bytes rarely do.
+        // Half of the rounds begin with prefixes or the two-byte escape, which random bytes rarely
+        // do.
         let start = [0x66, 0x67, 0x48, 0x44, 0x41, 0xf3, 0x0f, 0x64][round as usize % 8];
         if round % 16 < 8 {
             bytes[0] = start;

@@ -1,8 +1,8 @@
 //! Time as a partition sees it: TSC ticks, nanoseconds since its start, and the time of day.
 //!
-//! Devices own no clock: every call that needs the time is handed a [`Tsc`] by the vCPU loop, so that
-//! they are pure and their tests choose the time. The guest's TSC runs at a constant [`TscRate`]; both are fixed for
-//! an incarnation.
+//! Devices own no clock: the vCPU loop passes a [`Tsc`] to every call that needs the time. So
+//! devices are pure and their tests choose the time. The guest's TSC runs at a constant
+//! [`TscRate`]; both are fixed for an incarnation.
 
 /// A reading of the guest's time-stamp counter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -14,7 +14,7 @@ impl Tsc {
     pub const fn since(self, earlier: Tsc) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
-    /// Returns the moment `ticks` later; the end of time if that is beyond it.
+    /// Returns the moment `ticks` later, at most the end of time.
     pub const fn after(self, ticks: u64) -> Self {
         Self(self.0.saturating_add(ticks))
     }
@@ -23,7 +23,7 @@ impl Tsc {
 /// Nanoseconds in a second.
 pub const NS_PER_S: u64 = 1_000_000_000;
 
-/// How fast the guest's TSC runs.
+/// The frequency of the guest's TSC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TscRate {
     hz: u64,
@@ -59,7 +59,7 @@ const fn saturate(wide: u128) -> u64 {
 /// The clock of one incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clock {
-    /// How fast the guest's TSC runs.
+    /// The frequency of the guest's TSC.
     pub rate: TscRate,
     /// The TSC when the incarnation started.
     pub start: Tsc,

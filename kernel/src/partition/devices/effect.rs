@@ -1,6 +1,6 @@
-//! What an access to a device does to the partition, beyond the device itself.
+//! The effect of a device access on the partition, beyond the device itself.
 //!
-//! Devices never act on the partition: they answer with an [`Effect`], and the vCPU loop applies it.
+//! Devices never act on the partition: they return an [`Effect`], and the vCPU loop applies it.
 
 /// What the vCPU loop has to do after an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,7 +10,7 @@ pub enum Effect {
     None,
     /// Console output waits to be taken.
     Console,
-    /// Console output has no more room: the guest goes on when some was taken.
+    /// Console output has no more room: the guest goes on when some has been taken.
     ConsoleFull,
     /// A line of a test kernel's log waits to be taken.
     TestLine,
@@ -24,13 +24,15 @@ pub enum Effect {
     Reset,
     /// The guest switched itself off.
     PowerOff,
-    /// The guest said through pvpanic that it crashed. It runs on: its log may follow as [`Effect::PanicRecorded`].
+    /// The guest reported a crash through pvpanic. It runs on: its log may follow as
+    /// [`Effect::PanicRecorded`].
     Panicked(PanicKind),
-    /// The guest has stored the log of a panic in the error record store, and the operation has ended.
+    /// The guest has stored the log of a panic in the error record store, and the operation has
+    /// ended.
     PanicRecorded,
 }
 
-/// What pvpanic was told.
+/// The event that the guest reported through pvpanic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PanicKind {
     /// The kernel has panicked and stays where it is.

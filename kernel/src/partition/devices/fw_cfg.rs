@@ -1,12 +1,13 @@
-//! fw_cfg, by which a guest tells where its VMCOREINFO note is (QEMU "fw_cfg bindings" and `etc/vmcoreinfo`).
+//! fw_cfg: a guest tells the address of its VMCOREINFO note through it (QEMU "fw_cfg bindings" and
+//! `etc/vmcoreinfo`).
 //!
 //! ```text
 //!   selector 0x510 ──> item      data 0x511: next byte of the item
 //!   DMA 0x514, 0x518 ──> descriptor in guest memory { control, length, address }: select, skip, read, write
 //! ```
 //!
-//! Invariant: an operation touches the device's own state only after its last access to guest memory, so that one that
-//! finds a page not resident is simply repeated.
+//! Invariant: an operation changes the device's own state only after its last access to guest
+//! memory. So an operation that finds a page not resident is simply repeated.
 
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
@@ -17,7 +18,7 @@ const KEY_DIRECTORY: u16 = 0x19;
 const KEY_VMCOREINFO: u16 = 0x20;
 
 const SIGNATURE: &[u8; 4] = b"QEMU";
-/// What the DMA address register reads.
+/// The value that the DMA address register reads.
 const DMA_SIGNATURE: u64 = 0x5145_4d55_2043_4647;
 /// Traditional interface and DMA interface.
 const ID: u32 = 3;
@@ -36,7 +37,7 @@ const MAX_TRANSFER: usize = 256;
 /// VMCOREINFO in ELF note form: the only format that Linux writes.
 const FORMAT_ELF: u16 = 1;
 
-/// Where the guest says its VMCOREINFO note is.
+/// The VMCOREINFO note that the guest has reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VmcoreinfoNote {
     /// First byte of the ELF note.
@@ -69,7 +70,7 @@ impl FwCfg {
         Self { selected: 0, offset: 0, dma_high: 0, vmcoreinfo }
     }
 
-    /// Returns what the guest wrote to `etc/vmcoreinfo`, if it did.
+    /// Returns the note that the guest wrote to `etc/vmcoreinfo`, if it wrote one.
     pub fn vmcoreinfo(&self) -> Option<VmcoreinfoNote> {
         let half = |at: usize| u16::from_le_bytes([self.vmcoreinfo[at], self.vmcoreinfo[at + 1]]);
         let bytes = u32::from(half(4)) | (u32::from(half(6)) << 16);
@@ -102,8 +103,7 @@ impl FwCfg {
 
     /// Writes a dword of the DMA address register; the low half starts the operation.
     ///
-    /// # Errors
-    /// What guest memory answers; then nothing has happened.
+    /// # Errors The error of the access to guest memory; then nothing has happened.
     pub fn write_dma(&mut self, half: DmaHalf, value: u32, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
         let value = value.swap_bytes();
         match half {
@@ -170,7 +170,7 @@ impl Default for FwCfg {
     }
 }
 
-/// Which dword of the DMA address register.
+/// A dword of the DMA address register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DmaHalf {
     /// Offset 4.
@@ -195,7 +195,7 @@ impl Descriptor {
     }
 }
 
-/// Turns "no RAM there" into `None`: the device ignores it, as a PC's does.
+/// Turns "no RAM there" into `None`: the device ignores that error, as a PC's does.
 fn optional<T>(result: Result<T, GuestAccess>) -> Result<Option<T>, GuestAccess> {
     match result {
         Ok(value) => Ok(Some(value)),

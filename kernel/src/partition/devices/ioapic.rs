@@ -1,7 +1,9 @@
-//! The I/O APIC: 24 inputs, each with a redirection entry. 82093AA, with the EOI register of version 0x20.
+//! The I/O APIC: 24 inputs, each with a redirection entry. 82093AA, with the EOI register of
+//! version 0x20.
 //!
-//! A change of an input answers with the [`Message`] that goes to the local APIC, which the platform hands on. A
-//! level-triggered input sends one message until its EOI comes back (remote IRR), and another one if it is still high then.
+//! A change of an input returns the [`Message`] for the local APIC; the platform delivers it. A
+//! level-triggered input sends one message, then none until its EOI comes back (remote IRR). If it
+//! is still high then, it sends another one.
 
 use super::lapic::{Delivery, Destination, Message, Trigger};
 use super::map::IOAPIC_ID;
@@ -20,10 +22,10 @@ const LOGICAL: u64 = 1 << 11;
 const REMOTE_IRR: u64 = 1 << 14;
 const LEVEL: u64 = 1 << 15;
 const MASKED: u64 = 1 << 16;
-/// Delivery status and remote IRR are the device's own.
+/// Delivery status and remote IRR: only the device changes them.
 const READ_ONLY: u64 = (1 << 12) | REMOTE_IRR;
 
-/// A message and whom it names.
+/// A message and its destination.
 pub type Routed = (Destination, Message);
 
 /// State of an input line.
@@ -41,7 +43,7 @@ pub struct IoApic {
     select: u8,
     id: u32,
     entries: [u64; PINS],
-    /// One bit an input that is high.
+    /// One bit for each input; set while the input is high.
     high: u32,
 }
 
@@ -60,7 +62,7 @@ impl IoApic {
         }
     }
 
-    /// Writes the dword at `offset`; answers with the message this sets free, if any.
+    /// Writes the dword at `offset`; returns the message that the write releases, if any.
     pub fn write(&mut self, offset: u16, value: u32) -> Option<Routed> {
         match offset {
             SELECT => self.select = value as u8,
@@ -71,7 +73,7 @@ impl IoApic {
         None
     }
 
-    /// Sets input `pin`; answers with the message that the change sends, if any.
+    /// Sets input `pin`; returns the message that the change sends, if any.
     pub fn set_line(&mut self, pin: u8, line: Line) -> Option<Routed> {
         let bit = 1u32.checked_shl(u32::from(pin)).filter(|_| usize::from(pin) < PINS)?;
         let was_high = self.high & bit != 0;
@@ -101,7 +103,7 @@ impl IoApic {
         again
     }
 
-    /// Returns what a rise of input `pin` would send, without sending it.
+    /// Returns the message that a rise of input `pin` would send, without sending it.
     pub fn would_send(&self, pin: u8) -> Option<Routed> {
         self.clone().fire(usize::from(pin))
     }

@@ -1,4 +1,5 @@
-//! Where a partition's devices are: the one definition that the devices, the ACPI tables and the loaders share.
+//! The addresses of a partition's devices: the one definition shared by the devices, the ACPI
+//! tables and the loaders.
 //!
 //! ```text
 //!  guest physical                              ports
@@ -18,18 +19,20 @@
 //!  0x1_0000_0000  RAM                          0xcf9        reset control
 //! ```
 //!
-//! What nobody claims reads all ones and swallows writes, as on a PC.
+//! Addresses and ports without a device read all ones and ignore writes, as on a PC.
 
 use crate::addr::{Gpa, PAGE_SIZE};
 use crate::mm::layout::{HOLE_BASE, RamLayout};
 
 /// First byte that belongs to firmware below 1 MiB.
 pub const FIRMWARE_BASE: u64 = 0x9_fc00;
-/// Where the ACPI tables lie; the search area for the RSDP begins here too.
+/// First byte of the ACPI tables, and of the search area for the RSDP.
 pub const ACPI_BASE: u64 = 0xe_0000;
-/// Where kernels without ACPI find the APICs (MultiProcessor Specification): in the page of the entry below.
+/// The MultiProcessor Specification's tables, by which kernels without ACPI find the APICs: in the
+/// page of the entry below.
 pub const MP_BASE: u64 = 0xf_f000;
-/// Where a PC goes in real mode to start again, as F000:FFF0 and FFFF:0000: a jump into firmware that resets the machine.
+/// The reset entry, F000:FFF0 or FFFF:0000. To restart a PC, real-mode code jumps to it; the
+/// firmware there resets the machine.
 pub const RESET_ENTRY: u64 = 0xf_fff0;
 /// End of the first MiB.
 pub const FIRST_MIB: u64 = 0x10_0000;
@@ -38,7 +41,7 @@ pub const FIRST_MIB: u64 = 0x10_0000;
 pub const ERST_BASE: u64 = 0xfeb0_0000;
 /// I/O APIC, one page.
 pub const IOAPIC_BASE: u64 = 0xfec0_0000;
-/// Local APIC, one page, until a guest moves it.
+/// Local APIC, one page, unless the guest moves it.
 pub const LAPIC_BASE: u64 = 0xfee0_0000;
 
 /// Bytes of the ERST exchange buffer, and of the largest record.
@@ -48,7 +51,7 @@ pub const ERST_BUFFER_BYTES: u64 = 8192;
 pub const COM1_PIN: u8 = 4;
 /// APIC ID of the only vCPU.
 pub const BOOT_APIC_ID: u8 = 0;
-/// ID that the IOAPIC's MADT entry gives.
+/// The I/O APIC's ID in its MADT entry.
 pub const IOAPIC_ID: u8 = 0;
 
 /// Port numbers.
@@ -57,9 +60,9 @@ pub mod port {
     pub const PIT: u16 = 0x40;
     /// NMI status and speaker control ("port B").
     pub const PORT_B: u16 = 0x61;
-    /// Keyboard controller command: only the reset pulse is there.
+    /// Keyboard controller command: only the reset pulse is emulated.
     pub const KEYBOARD_COMMAND: u16 = 0x64;
-    /// System control port A: only its reset bit is there.
+    /// System control port A: only its reset bit is emulated.
     pub const PORT_A: u16 = 0x92;
     /// CMOS index.
     pub const CMOS_INDEX: u16 = 0x70;
@@ -71,7 +74,8 @@ pub mod port {
     pub const COM1: u16 = 0x3f8;
     /// pvpanic's only register.
     pub const PVPANIC: u16 = 0x505;
-    /// fw_cfg selector (word), data (byte, the port after it), DMA address (two big-endian dwords from +4 on).
+    /// fw_cfg selector (word), data (byte, the port after it), DMA address (two big-endian dwords
+    /// from +4 on).
     pub const FW_CFG: u16 = 0x510;
     /// Test port: log a byte.
     pub const TEST_LOG: u16 = 0x5e0;
@@ -81,7 +85,7 @@ pub mod port {
     pub const TEST_PASS: u16 = 0x5e2;
     /// Test port: reads [`TEST_PRESENT_VALUE`].
     pub const TEST_PRESENT: u16 = 0x5e3;
-    /// What [`TEST_PRESENT`] reads where there is a test port.
+    /// The value that [`TEST_PRESENT`] reads if there is a test port.
     pub const TEST_PRESENT_VALUE: u8 = 0x7d;
     /// ACPI sleep control register.
     pub const SLEEP_CONTROL: u16 = 0x600;
@@ -95,14 +99,15 @@ pub mod port {
     pub const RESET_CONTROL: u16 = 0xcf9;
 }
 
-/// What a guest writes to [`port::RESET`] to be restarted.
+/// A guest writes this value to [`port::RESET`] to be restarted.
 pub const RESET_VALUE: u8 = 0x01;
-/// SLP_TYP of S5, as the DSDT's `\_S5` says.
+/// SLP_TYP of S5, as in the DSDT's `\_S5`.
 pub const SLEEP_TYPE_OFF: u8 = 5;
 
-/// Returns where the ERST exchange buffer is: the last pages of the RAM below the hole.
+/// Returns the address of the ERST exchange buffer: the last pages of the RAM below the hole.
 ///
-/// It is RAM, so that a record costs no trap a byte; the memory map calls it reserved.
+/// The buffer is RAM, so that writing a record does not trap at each byte; the memory map calls it
+/// reserved.
 pub fn erst_buffer(layout: &RamLayout) -> Gpa {
     let ram_end = u64::from(layout.pages()).saturating_mul(PAGE_SIZE).min(HOLE_BASE);
     Gpa::new(ram_end.saturating_sub(ERST_BUFFER_BYTES))

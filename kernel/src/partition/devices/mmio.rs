@@ -8,7 +8,7 @@ use crate::mm::guest::{GuestAccess, GuestMemory};
 use crate::virt::Width;
 
 impl Platform {
-    /// Reads device memory. What nobody claims reads all ones.
+    /// Reads device memory. An address without a device reads all ones.
     pub fn mmio_read(&mut self, gpa: Gpa, width: Width, now: Tsc) -> u64 {
         let offset = gpa.page_offset();
         let value = match gpa.page_base().as_u64() {
@@ -20,10 +20,9 @@ impl Platform {
         value & width.mask()
     }
 
-    /// Writes device memory. What nobody claims swallows it.
+    /// Writes device memory. An address without a device ignores the write.
     ///
-    /// # Errors
-    /// What guest memory answers; then nothing has happened.
+    /// # Errors The error of the access to guest memory; then nothing has happened.
     pub fn mmio_write(
         &mut self,
         gpa: Gpa,
@@ -38,7 +37,8 @@ impl Platform {
         }
     }
 
-    /// Writes device memory as [`Self::mmio_write`] does, unless that needs guest memory: then nothing has happened.
+    /// Writes device memory as [`Self::mmio_write`] does, unless the device needs guest memory for
+    /// it. Then it returns `None` and nothing has happened.
     #[inline]
     pub fn mmio_write_alone(&mut self, gpa: Gpa, value: u64, now: Tsc) -> Option<()> {
         let offset = dword_offset(gpa.page_offset());

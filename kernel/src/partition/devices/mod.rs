@@ -1,4 +1,4 @@
-//! The emulated devices of a partition: a small, boring PC.
+//! The emulated devices of a partition: a minimal PC.
 //!
 //! ```text
 //!              port access            memory access          MSR access
@@ -7,12 +7,13 @@
 //!     Uart   Rtc   FwCfg  Power  TestPort  Erst   IoApic ──> LocalApic ──> interrupt()
 //! ```
 //!
-//! [`Platform`] routes accesses, hands interrupt messages on and answers with an [`Effect`] where an access concerns more than a
-//! device. It is pure: the time is an argument, guest memory a trait. Neighbours: `partition::vcpu` calls it,
-//! `partition::msr` reaches the local APIC through it, `acpi` describes it to the guest, [`map`] has all its addresses.
+//! [`Platform`] routes accesses, delivers interrupt messages, and returns an [`Effect`] where an
+//! access concerns more than a device. It is pure: the time is an argument, guest memory a trait.
+//! Neighbours: `partition::exits` and `partition::emulate` call it, `partition::msr` reaches the
+//! local APIC through it, `acpi` describes it to the guest, [`map`] has all its addresses.
 //!
-//! Invariants: an access that answers an error has changed nothing and is repeated; nothing a guest does panics here; a device
-//! never acts on the partition.
+//! Invariants: an access that returns an error has changed nothing and is repeated. No action of a
+//! guest causes a panic here. A device never acts on the partition.
 
 pub mod clock;
 pub mod effect;
@@ -69,7 +70,8 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Makes the devices for the first incarnation; `apic` is the mode in which the loader hands the local APIC over.
+    /// Makes the devices for the first incarnation; `apic` is the local APIC's mode at the kernel's
+    /// start.
     pub fn new(clock: Clock, layout: &RamLayout, apic: Mode) -> Self {
         Self {
             clock,
@@ -108,28 +110,30 @@ impl Platform {
         &self.lapic
     }
 
-    /// Returns the local APIC for changes that concern nobody else (APIC base, TSC deadline, CR8, NMI).
+    /// Returns the local APIC, for changes that concern no other device (APIC base, TSC deadline,
+    /// CR8, NMI).
     pub const fn lapic_mut(&mut self) -> &mut LocalApic {
         &mut self.lapic
     }
 
-    /// Returns when [`Platform::advance`] has something to do, if nothing happens before.
+    /// Returns when [`Platform::advance`] must be called next, unless an access comes before.
     pub const fn next_deadline(&self) -> Option<Tsc> {
         self.lapic.deadline()
     }
 
-    /// Lets timers expire that are due.
+    /// Lets the timers expire that are due.
     pub fn advance(&mut self, now: Tsc) {
         self.lapic.advance(now);
     }
 
-    /// Returns the vector that the vCPU would take now, were its interrupts enabled.
+    /// Returns the vector that a vCPU with interrupts enabled would take now.
     #[inline]
     pub fn interrupt(&self) -> Option<u8> {
         self.lapic.interrupt()
     }
 
-    /// Returns whether anything can still interrupt a CPU that halts with interrupts on: what waits already, the timer, a key.
+    /// Returns whether an interrupt can still reach a CPU that halts with interrupts enabled: a
+    /// pending one, the timer's, or a key's.
     pub fn can_interrupt(&self) -> bool {
         let a_key_would = || {
             self.ioapic.would_send(map::COM1_PIN).is_some_and(|(destination, message)| {
@@ -140,12 +144,12 @@ impl Platform {
         self.lapic.interrupt().is_some() || self.lapic.awaits_timer() || a_key_would()
     }
 
-    /// Notes that the vCPU takes `vector`, which [`Platform::interrupt`] has answered.
+    /// Notes that the vCPU takes `vector`, the answer of [`Platform::interrupt`].
     pub fn acknowledge(&mut self, vector: u8) {
         self.lapic.acknowledge(vector);
     }
 
-    /// Makes an NMI pend (an operator's).
+    /// Makes the operator's NMI pending.
     pub fn raise_nmi(&mut self) {
         let nmi = lapic::Message { vector: 2, delivery: lapic::Delivery::Nmi, trigger: lapic::Trigger::Edge };
         self.lapic.accept(nmi);
@@ -173,7 +177,7 @@ impl Platform {
         Ok(())
     }
 
-    /// Writes IA32_APIC_BASE. The registers can lie where nothing else is: not in RAM, and at no other device.
+    /// Writes IA32_APIC_BASE. The registers' page must not lie in RAM or at another device.
     ///
     /// # Errors
     /// [`Refused`]: #GP.
@@ -187,7 +191,7 @@ impl Platform {
         self.lapic.set_base_msr(value)
     }
 
-    /// Returns how many typed bytes the console takes.
+    /// Returns the number of typed bytes that the console still takes.
     pub fn console_room(&self) -> usize {
         self.uart.input_room()
     }
@@ -205,22 +209,23 @@ impl Platform {
         self.update_uart_line();
     }
 
-    /// Returns the console's output that nobody has read yet.
+    /// Returns the console's output that has not been read yet.
     pub const fn console_output(&mut self) -> &mut ByteQueue {
         self.uart.output()
     }
 
-    /// Returns how the guest's kernel has said on its console, or else in a stored log, why it panics.
+    /// Returns the guest kernel's own words for its panic: from its console, else from a stored
+    /// log.
     pub fn panic_text(&self) -> Option<CrashText> {
         self.uart.panic_text().or(self.erst.panic_text())
     }
 
-    /// Returns the test port, whose lines wait.
+    /// Returns the test port with its waiting lines.
     pub const fn test_port(&mut self) -> &mut TestPort {
         &mut self.test_port
     }
 
-    /// Returns where the guest says its VMCOREINFO note is.
+    /// Returns the VMCOREINFO note that the guest has reported.
     pub fn vmcoreinfo(&self) -> Option<VmcoreinfoNote> {
         self.fw_cfg.vmcoreinfo()
     }

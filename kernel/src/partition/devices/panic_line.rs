@@ -1,22 +1,24 @@
-//! A guest's own word for its panic: the line that its kernel prints, on its console or into a stored log.
+//! The guest's own words for its panic: the line that its kernel prints on its console or stores in
+//! a log.
 //!
 //! ```text
 //!   <0>[   54.110425][    T1] Kernel panic - not syncing: sysrq triggered crash
 //!   └──────── skipped ──────┘ └──────────────── kept, 128 bytes ────────────┘
 //! ```
 //!
-//! Lines count only if nothing but the log's level, time and caller stands before the marker, so that a program which prints an old
-//! log with its own words around it is not believed. The bytes are a guest's: the text is bounded, and printable ASCII only.
+//! A line counts only if nothing but the log's level, time and caller stands before the marker. So
+//! an old log that a program prints with its own words around it is not believed. The bytes come
+//! from a guest: the text is bounded, and printable ASCII only.
 
 use crate::paging::space::CrashText;
 
-/// Bytes of a line that are looked at: a prefix of levels, time and caller, and the text.
+/// Bytes of a line that are examined: a prefix of levels, time and caller, and the text.
 const LINE_BYTES: usize = 192;
 
-/// How a kernel's line begins that says why it panics: Linux, the BSDs.
+/// The beginnings of a kernel's panic line: Linux, the BSDs.
 const MARKERS: &[&[u8]] = &[b"Kernel panic - not syncing", b"panic: "];
 
-/// Cuts a stream of bytes into lines and keeps the text of the last one with a panic's marker.
+/// Cuts a stream of bytes into lines and keeps the text of the last line with a panic's marker.
 #[derive(Clone, Debug)]
 pub struct PanicLine {
     line: [u8; LINE_BYTES],
@@ -25,12 +27,12 @@ pub struct PanicLine {
 }
 
 impl PanicLine {
-    /// Makes one that has seen nothing.
+    /// Makes an empty one.
     pub(super) const fn new() -> Self {
         Self { line: [0; LINE_BYTES], len: 0, found: None }
     }
 
-    /// Takes a byte. What a line has beyond the first bytes is not looked at.
+    /// Takes a byte. A line's bytes beyond the first 192 are ignored.
     #[inline]
     pub fn push(&mut self, byte: u8) {
         if byte == b'\n' {
@@ -42,7 +44,7 @@ impl PanicLine {
         }
     }
 
-    /// Returns the text of the last such line, also of one that is not finished.
+    /// Returns the text of the last line with a marker, also if that line is not finished.
     pub fn text(&self) -> Option<CrashText> {
         self.unfinished().or(self.found)
     }

@@ -1,7 +1,8 @@
-//! The interval timer (8254): three counters that can be read, and the output of the third; no interrupt.
+//! The interval timer (8254): three readable counters, and the output of the third; no interrupt.
 //!
-//! Kernels without KVM's clock measure the TSC by counter 2, whose gate and output are in port B. Only the moment of the last load is
-//! kept, in guest TSC ticks; the count is computed from it. 82C54 data sheet, "Programming the 82C54", "Mode Definitions".
+//! Kernels without KVM's clock measure the TSC against counter 2; its gate and output are in port
+//! B. Only the moment of the last load is kept, in guest TSC ticks; the count is computed from it.
+//! 82C54 data sheet, "Programming the 82C54", "Mode Definitions".
 //!
 //! | mode | count | output |
 //! |---|---|---|
@@ -16,7 +17,7 @@ const COUNTERS: usize = 3;
 /// The counter that port B gates.
 const GATED: usize = 2;
 
-/// Which bytes of a count an access moves.
+/// The bytes of a count that an access moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bytes {
     Low,
@@ -29,10 +30,10 @@ enum Bytes {
 struct Counter {
     mode: u8,
     bytes: Bytes,
-    /// The low byte has been written, or read; the high one is next.
+    /// The low byte has been written or read; the high byte is next.
     is_high_next: bool,
     low: u8,
-    /// The start value, 0 for 65536; nothing before the first.
+    /// The start value, 0 for 65536; `None` until one is written.
     start: Option<u16>,
     loaded: Tsc,
     latched: Option<u16>,
@@ -43,12 +44,13 @@ struct Counter {
 pub struct Pit {
     rate: TscRate,
     counters: [Counter; COUNTERS],
-    /// The gate of counter 2: it counts while this is set.
+    /// The gate of counter 2, which counts while this is set.
     is_gated_in: bool,
 }
 
 impl Counter {
-    /// Its output is high, so that nothing waits for it that has not started it.
+    /// Makes a counter whose output is high, so that no kernel waits for a counter it has not
+    /// started.
     const fn new() -> Self {
         Self { mode: 2, bytes: Bytes::Both, is_high_next: false, low: 0, start: None, loaded: Tsc(0), latched: None }
     }
@@ -93,7 +95,7 @@ impl Counter {
             2 => Bytes::High,
             _ => Bytes::Both,
         };
-        // Modes 6 and 7 are 2 and 3.
+        // Modes 6 and 7 are aliases of 2 and 3.
         let mode = (value >> 1) & 7;
         self.mode = if mode > 5 { mode & 3 } else { mode };
         (self.start, self.latched, self.is_high_next) = (None, None, false);
@@ -130,7 +132,7 @@ impl Counter {
 }
 
 impl Pit {
-    /// Makes the timer as it is before anything programs it.
+    /// Makes the timer in its state before any programming.
     pub const fn new(rate: TscRate) -> Self {
         Self { rate, counters: [Counter::new(); COUNTERS], is_gated_in: false }
     }
@@ -147,7 +149,7 @@ impl Pit {
             counter.write(value, now);
             return;
         }
-        // The read-back command, 3, of a part that the first PCs lacked, is not offered.
+        // The read-back command, 3, is not offered; the first PCs lacked it, too.
         let rate = self.rate;
         let Some(counter) = self.counters.get_mut(usize::from(value >> 6)) else { return };
         if (value >> 4) & 3 == 0 {

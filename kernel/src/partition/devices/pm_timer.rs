@@ -1,7 +1,8 @@
 //! The ACPI power management timer: 24 bits, counting up at 3.579545 MHz, with no carry interrupt.
 //!
-//! Kernels without KVM's clock measure the TSC by it, also where an exit takes so long that the interval timer is of no use. ACPI 6.5
-//! "Power Management Timer". A hardware-reduced machine need not have one; Linux looks all the same.
+//! Kernels without KVM's clock measure the TSC against it, also where an exit takes so long that
+//! the interval timer is of no use. ACPI 6.5 "Power Management Timer". A hardware-reduced machine
+//! need not have this timer, but Linux looks for it.
 
 use super::clock::{Tsc, TscRate};
 

@@ -1,7 +1,7 @@
 //! Accesses to I/O ports.
 //!
-//! A few registers are wider than a byte; everything else is a byte device, to which a wider access is so many accesses to the
-//! ports that follow, as on the bus of a PC.
+//! A few registers are wider than a byte. Every other port is a byte device: a wider access is
+//! split into byte accesses to consecutive ports, as on the bus of a PC.
 
 use super::clock::Tsc;
 use super::fw_cfg::DmaHalf;
@@ -17,7 +17,8 @@ const FW_CFG_DMA_LOW: u16 = FW_CFG + 8;
 const COM1_LAST: u16 = COM1 + 7;
 const PIT_LAST: u16 = PIT + 3;
 const PM_TIMER_LAST: u16 = PM_TIMER + 3;
-/// A dword here is a PCI configuration address, of which [`RESET_CONTROL`] is no part; there is no PCI.
+/// A dword access here is a PCI configuration address and does not reach [`RESET_CONTROL`]; there
+/// is no PCI.
 const PCI_ADDRESS: u16 = RESET_CONTROL - 1;
 
 const PANICKED: u8 = 1 << 0;
@@ -25,9 +26,10 @@ const CRASH_KERNEL: u8 = 1 << 1;
 const SHUTDOWN: u8 = 1 << 2;
 
 impl Platform {
-    /// Reads a port. What nobody claims reads all ones.
+    /// Reads a port. A port without a device reads all ones.
     ///
-    /// The time is asked for only where a device needs it: reading the counter waits for all that went before.
+    /// `now` is called only where a device needs the time: reading the TSC waits for all
+    /// instructions before it.
     #[inline(always)]
     pub fn pio_read(&mut self, port: u16, width: Width, now: impl FnOnce() -> Tsc) -> u32 {
         match (port, width) {
@@ -50,10 +52,9 @@ impl Platform {
         }
     }
 
-    /// Writes a port. What nobody claims swallows it.
+    /// Writes a port. A port without a device ignores the write.
     ///
-    /// # Errors
-    /// What guest memory answers; then nothing has happened.
+    /// # Errors The error of the access to guest memory; then nothing has happened.
     pub fn pio_write(
         &mut self,
         port: u16,
@@ -70,7 +71,8 @@ impl Platform {
         Ok(Effect::None)
     }
 
-    /// Writes a port whose device needs no guest memory for it; `None` for the others, of which nothing has happened.
+    /// Writes a port whose device needs no guest memory for the write. For the others it returns
+    /// `None` and nothing has happened.
     #[inline]
     pub fn pio_write_alone(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Option<Effect> {
         match width {
@@ -95,7 +97,7 @@ impl Platform {
         })
     }
 
-    /// Writes byte by byte; the first byte that has an effect decides it.
+    /// Writes byte by byte; the first byte's effect other than none is returned.
     fn write_bytes(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Effect {
         let mut effect = Effect::None;
         for i in 0..width.bytes().min(4) {
@@ -170,7 +172,8 @@ impl Platform {
     }
 }
 
-/// A guest that loaded its own crash kernel says so instead of the panic bit, or beside it.
+/// A guest that has loaded its own crash kernel sets that bit instead of the panic bit, or beside
+/// it.
 const fn panic_effect(value: u8) -> Effect {
     if value & CRASH_KERNEL != 0 {
         Effect::Panicked(PanicKind::CrashKernel)

@@ -1,7 +1,8 @@
-//! The ways in which a guest restarts or switches itself off, and port B.
+//! The registers with which a guest restarts or switches itself off, and port B.
 //!
-//! Sleep and reset registers are what the FADT names; reset control (0xcf9), the keyboard controller's reset pulse and port A's
-//! reset bit are there because kernels fall back to them, and an ordinary reboot must not end in a triple fault that looks like a crash.
+//! The FADT names the sleep and reset registers. Reset control (0xcf9), the keyboard controller's
+//! reset pulse and port A's reset bit exist because kernels fall back to them: without them an
+//! ordinary reboot would end in a triple fault and look like a crash.
 
 use super::effect::Effect;
 use super::map::{RESET_VALUE, SLEEP_TYPE_OFF, port};
@@ -9,14 +10,14 @@ use super::map::{RESET_VALUE, SLEEP_TYPE_OFF, port};
 /// ACPI 6.5 "Sleep Control and Status Registers".
 const SLEEP_ENABLE: u8 = 1 << 5;
 const WAKE_STATUS: u8 = 1 << 7;
-/// Reset control: the system is reset when bit 2 is set.
+/// Reset control: writing bit 2 resets the system.
 const RESET_CPU: u8 = 1 << 2;
 const KEYBOARD_RESET_PULSE: u8 = 0xfe;
 /// Port A: a CPU reset on the rise of bit 0; bit 1 opens A20, which is always open.
 const PORT_A_RESET: u8 = 1 << 0;
 const PORT_A_A20: u8 = 1 << 1;
 
-/// Port B: gate and speaker bits can be written.
+/// Port B: the gate and speaker bits are writable.
 const PORT_B_WRITABLE: u8 = 0x0f;
 const PORT_B_REFRESH: u8 = 1 << 4;
 /// Timer 2's gate.
@@ -32,7 +33,7 @@ pub struct Power {
 }
 
 impl Power {
-    /// Reads one of its ports; `None` for the others.
+    /// Reads one of this device's ports; `None` for all others.
     pub const fn read(&mut self, number: u16) -> Option<u8> {
         Some(match number {
             port::SLEEP_CONTROL | port::RESET | port::RESET_CONTROL => 0,
@@ -40,7 +41,7 @@ impl Power {
             port::SLEEP_STATUS if self.wake_status => WAKE_STATUS,
             port::SLEEP_STATUS => 0,
             port::PORT_B => {
-                // The refresh bit toggles; kernels wait for it to change.
+                // The refresh bit toggles at each read; kernels wait for it to change.
                 self.port_b ^= PORT_B_REFRESH;
                 self.port_b
             }
@@ -48,7 +49,7 @@ impl Power {
         })
     }
 
-    /// Writes one of its ports.
+    /// Writes one of this device's ports.
     pub fn write(&mut self, number: u16, value: u8) -> Effect {
         match number {
             port::SLEEP_CONTROL if value & SLEEP_ENABLE != 0 => return self.sleep((value >> 2) & 7),
@@ -63,7 +64,7 @@ impl Power {
         Effect::None
     }
 
-    /// Only S5 is offered; another type wakes up at once.
+    /// Enters a sleep state. Only S5 is offered; any other wakes up at once.
     const fn sleep(&mut self, kind: u8) -> Effect {
         if kind == SLEEP_TYPE_OFF {
             return Effect::PowerOff;

@@ -1,8 +1,9 @@
-//! A bounded queue of bytes between a device and the console: allocated once, loses (and counts) what does not fit.
+//! A bounded queue of bytes between a device and the console: allocated once; bytes that do not fit
+//! are lost and counted.
 
 use alloc::collections::VecDeque;
 
-/// Bytes on their way.
+/// The bytes of the queue.
 #[derive(Clone, Debug)]
 pub struct ByteQueue {
     bytes: VecDeque<u8>,
@@ -33,7 +34,7 @@ impl ByteQueue {
         buf.iter_mut().zip(self.bytes.drain(..count)).for_each(|(to, from)| *to = from);
         count
     }
-    /// Tells whether nothing waits.
+    /// Tells whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -45,7 +46,7 @@ impl ByteQueue {
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
-    /// Returns how many bytes were lost so far.
+    /// Returns the number of bytes lost so far.
     pub const fn lost(&self) -> u64 {
         self.lost
     }

@@ -1,7 +1,8 @@
-//! The CMOS clock and its 128 bytes of memory (MC146818A): the time of day, no alarm and no interrupt.
+//! The CMOS clock and its 128 bytes of memory (MC146818A): the time of day, no alarm and no
+//! interrupt.
 //!
-//! The time comes from the incarnation's [`Clock`]; a guest that sets it writes to plain memory that nobody reads. Without
-//! this device Linux polls its ports some 40,000 times.
+//! The time comes from the incarnation's [`Clock`]. A guest's write to a time register only changes
+//! memory that is never read. Without this device Linux polls its ports some 40,000 times.
 
 use super::clock::{Clock, NS_PER_S, Tsc};
 use crate::console::utc::date;
@@ -17,7 +18,7 @@ const STATUS_A: u8 = 0x0a;
 const STATUS_B: u8 = 0x0b;
 const STATUS_C: u8 = 0x0c;
 const STATUS_D: u8 = 0x0d;
-/// Where PC firmware keeps the century.
+/// The index where PC firmware keeps the century.
 const CENTURY: u8 = 0x32;
 
 const UPDATE_IN_PROGRESS: u8 = 1 << 7;
@@ -27,7 +28,8 @@ const STATUS_B_24_HOURS: u8 = 1 << 1;
 const STATUS_B_BINARY: u8 = 1 << 2;
 const STATUS_D_VALID: u8 = 1 << 7;
 
-/// How long before each second's end the update flag is up. MC146818A data sheet, "Update Cycle".
+/// The update flag is set for this long before the end of each second. MC146818A data sheet,
+/// "Update Cycle".
 const UPDATE_NS: u64 = 244_000;
 
 /// The clock chip.

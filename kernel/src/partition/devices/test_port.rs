@@ -1,4 +1,4 @@
-//! How a test kernel reports: three commands on three ports.
+//! The port through which a test kernel reports: three commands on three ports.
 //!
 //! | port | write | means |
 //! |---|---|---|
@@ -11,9 +11,9 @@ use alloc::string::String;
 
 use super::effect::Effect;
 
-/// Longest line; a longer one is split.
+/// Longest line; longer ones are split.
 const LINE_BYTES: usize = 240;
-/// Lines that wait; more are lost.
+/// Lines that can wait; further ones are lost.
 const LINES: usize = 64;
 
 /// The log side of the test port.
@@ -27,7 +27,7 @@ impl TestPort {
     /// Takes a byte of the log.
     pub fn log(&mut self, byte: u8) -> Effect {
         if byte != b'\n' {
-            // Only printable ASCII goes on: what a guest writes ends in a person's terminal.
+            // Only printable ASCII passes: the guest's text ends in a person's terminal.
             self.line.push(if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '?' });
         }
         if byte != b'\n' && self.line.len() < LINE_BYTES {

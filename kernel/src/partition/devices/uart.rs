@@ -1,9 +1,10 @@
 //! COM1: a 16550A whose line is two byte queues.
 //!
-//! Nothing is lost in either direction. The transmitter is empty as long as a whole FIFO fits the output queue; a guest that writes
-//! without looking is stopped when the queue is full ([`Uart::is_full`]), until the console has taken some. Who types is held back
-//! while [`Uart::input_room`] is 0. The interrupt line is a function of the state
-//! ([`Uart::line`]); the platform gives it to the IOAPIC after every access. Loopback and the scratch register are there
+//! Nothing is lost in either direction. The transmitter reads empty as long as a whole FIFO fits
+//! the output queue. A guest that writes without polling is stopped when the queue is full
+//! ([`Uart::is_full`]), until the console has taken some output. Input is held back while
+//! [`Uart::input_room`] is 0. The interrupt line is a function of the state ([`Uart::line`]); the
+//! platform gives it to the IOAPIC after every access. Loopback and the scratch register exist
 //! because drivers probe with them. PC16550D data sheet, "Registers".
 
 use super::ioapic::Line;
@@ -53,17 +54,18 @@ const MODEM_READY: u8 = 0xb0;
 #[derive(Clone, Debug)]
 pub struct Uart {
     output: ByteQueue,
-    /// Watches what is written for a panic's own words.
+    /// Watches the output for a kernel's panic line.
     panic_line: PanicLine,
-    /// Receive FIFO: what the guest can read.
+    /// Receive FIFO: the bytes that the guest can read.
     receive: ByteQueue,
     /// Typed, but not yet in the FIFO.
     input: ByteQueue,
     enabled: u8,
     transmit_pending: bool,
-    /// The transmitter's bits of the line status, as [`Self::has_room`] says: drivers poll them.
+    /// The transmitter's bits of the line status, kept in step with [`Self::has_room`] because
+    /// drivers poll them.
     transmitter: u8,
-    /// The transmit interrupt is due as soon as there is room again.
+    /// The transmit interrupt is to be raised as soon as there is room again.
     transmit_waits: bool,
     fifo_enabled: bool,
     line_control: u8,
@@ -105,7 +107,7 @@ impl Uart {
         if wired && self.pending() != ID_NONE { Line::High } else { Line::Low }
     }
 
-    /// Reads register `offset` (0 to 7) if that changes nothing; drivers poll some of those.
+    /// Reads register `offset` (0 to 7) if the read changes no state; drivers poll some of these.
     #[inline(always)]
     pub fn look(&self, offset: u16) -> Option<u8> {
         Some(match offset {
@@ -137,7 +139,8 @@ impl Uart {
             DATA => self.write_data(value),
             INTERRUPT_ENABLE if self.latched() => self.divisor = (self.divisor & 0xff) | (u16::from(value) << 8),
             INTERRUPT_ENABLE => {
-                // Enabling the transmit interrupt while the transmitter is empty raises it at once; drivers test for that.
+                // Enabling the transmit interrupt while the transmitter is empty raises it at once;
+                // drivers test for that.
                 if value & !self.enabled & ENABLE_TRANSMIT != 0 {
                     self.await_room();
                 }
@@ -175,13 +178,13 @@ impl Uart {
         }
     }
 
-    /// Takes what a person typed: [`Uart::input_room`] bytes at most.
+    /// Takes typed bytes: [`Uart::input_room`] bytes at most.
     pub fn type_in(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|&b| self.input.push(b));
         self.refill();
     }
 
-    /// Returns how the guest has said here, since the reset, why it panics.
+    /// Returns the guest's own words for its panic, written here since the reset.
     pub fn panic_text(&self) -> Option<CrashText> {
         self.panic_line.text()
     }
@@ -323,7 +326,7 @@ mod tests {
         let mut again = uart.clone();
         again.reset();
         assert_eq!((again.read(LINE_STATUS), again.is_full()), (0, true), "a reset makes no room");
-        // Neither does enabling the interrupt raise it now.
+        // Enabling the interrupt does not raise it now, either.
         uart.write(INTERRUPT_ENABLE, 0);
         uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
         let mut taken = [0; FIFO_BYTES - 1];

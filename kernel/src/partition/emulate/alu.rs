@@ -37,14 +37,16 @@ pub fn unary(op: Unary, a: u64, width: Width, rflags: u64) -> (u64, u64) {
     }
 }
 
-/// Returns `a * b`, both signed and of `width`, and the flags: carry and overflow say that the product did not fit.
+/// Returns `a * b`, both signed and of `width`, and the flags: carry and overflow are set if the
+/// product did not fit.
 pub fn multiply(a: u64, b: u64, width: Width, rflags: u64) -> (u64, u64) {
     let (low, high) = product(a, b, Extend::Sign, width);
     let fits = high == if low & sign_bit(width) != 0 { width.mask() } else { 0 };
     (low, rflags & !(CARRY | OVERFLOW) | flag(!fits, CARRY | OVERFLOW))
 }
 
-/// Returns both halves of `a * b`, and the flags: carry and overflow say that the upper half counts.
+/// Returns both halves of `a * b`, and the flags: carry and overflow are set if the upper half is
+/// significant.
 pub fn multiply_wide(a: u64, b: u64, extend: Extend, width: Width, rflags: u64) -> ((u64, u64), u64) {
     let (low, high) = product(a, b, extend, width);
     let empty = if extend == Extend::Sign && low & sign_bit(width) != 0 { width.mask() } else { 0 };
@@ -86,7 +88,7 @@ fn subtract(a: u64, b: u64, borrow_in: u64, width: Width) -> (u64, u64) {
     (result, flags)
 }
 
-/// The flags that the result alone decides.
+/// Returns the flags that depend on the result alone.
 pub(super) fn shape(result: u64, width: Width) -> u64 {
     flag((result as u8).count_ones().is_multiple_of(2), PARITY)
         | flag(result == 0, ZERO)

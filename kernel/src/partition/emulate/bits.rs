@@ -20,7 +20,8 @@ const fn bits(width: Width) -> u64 {
     8 * width.bytes() as u64
 }
 
-/// Returns `value` shifted or rotated by `count`, and the flags. Overflow, which only a count of 1 defines, is computed as for 1.
+/// Returns `value` shifted or rotated by `count`, and the flags. Overflow is defined for a count of
+/// 1 only; for others it is computed from the last step.
 pub fn shift(op: Shift, value: u64, count: u8, width: Width, rflags: u64) -> (u64, u64) {
     let count = u64::from(count) & if width == Width::Qword { 63 } else { 31 };
     if count == 0 {
@@ -35,7 +36,7 @@ pub fn shift(op: Shift, value: u64, count: u8, width: Width, rflags: u64) -> (u6
     (new, flags)
 }
 
-/// Moves all bits by one place; carry and overflow follow.
+/// Moves all bits by one place, and sets carry and overflow.
 fn one_step(op: Shift, value: u64, width: Width, rflags: u64) -> (u64, u64) {
     let top = sign_bit(width);
     let (carry_in, high, low) = (rflags & CARRY != 0, value & top != 0, value & 1 != 0);
@@ -54,7 +55,7 @@ fn one_step(op: Shift, value: u64, width: Width, rflags: u64) -> (u64, u64) {
     (new, rflags & !(CARRY | OVERFLOW) | flag(carry, CARRY) | flag(overflow, OVERFLOW))
 }
 
-/// Returns what a search of `value` finds, `old` where it finds nothing, and the flags.
+/// Returns the result of a search of `value`, or `old` if it finds nothing, and the flags.
 pub fn scan(scan: Scan, value: u64, old: u64, rflags: u64) -> (u64, u64) {
     let found = match scan {
         Scan::Count => u64::from(value.count_ones()),
@@ -69,7 +70,7 @@ pub fn scan(scan: Scan, value: u64, old: u64, rflags: u64) -> (u64, u64) {
     (found, rflags & !cleared | flag(value == 0, ZERO))
 }
 
-/// Whether a condition holds.
+/// Tells whether a condition holds.
 pub const fn holds(condition: Condition, rflags: u64) -> bool {
     let less = (rflags & SIGN != 0) != (rflags & OVERFLOW != 0);
     let base = match condition.0 >> 1 {

@@ -1,4 +1,5 @@
-//! A plain move at a device's register, which needs no guest memory: what [`mmio`](super::mmio) does with it, on the vCPU's own registers.
+//! Carries out a plain move at a device's register that needs no guest memory: as
+//! [`mmio`](super::mmio) does, but on the vCPU's own registers.
 
 use crate::addr::Gpa;
 use crate::partition::decode::Source;
@@ -7,7 +8,8 @@ use crate::partition::devices::Platform;
 use crate::partition::devices::clock::Tsc;
 use crate::virt::Registers;
 
-/// Carries `plain` out, whose access to `gpa` has exited. `None` if the device needs guest memory for it; then nothing has happened.
+/// Carries out `plain`; its access to `gpa` has exited. `None` if the device needs guest memory for
+/// it; then nothing has happened.
 #[inline(always)]
 pub fn plain_mmio(plain: &PlainMove, vcpu: &mut impl Registers, platform: &mut Platform, gpa: Gpa, now: Tsc) -> Option<()> {
     match plain.direction {
@@ -46,7 +48,7 @@ mod tests {
         let layout = RamLayout::new(1 << 20).unwrap();
         let clock = Clock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
         let mut platform = Platform::new(clock, &layout, Mode::XApic);
-        // Entry 1 of the I/O APIC, and a local APIC that is on.
+        // Entry 1 of the I/O APIC, and a local APIC that is enabled.
         for (gpa, value) in [(IOAPIC_BASE, 0x12), (IOAPIC_BASE + 0x10, 0x1_0045), (LAPIC_BASE + 0xf0, 0x1ff)] {
             platform.mmio_write_alone(Gpa::new(gpa), value, NOW).unwrap();
         }
@@ -61,7 +63,7 @@ mod tests {
         vcpu
     }
 
-    /// Everything of the two APICs.
+    /// The whole state of the two APICs.
     fn told(platform: &mut Platform) -> (String, u64, [u64; 4]) {
         let select = platform.mmio_read(Gpa::new(IOAPIC_BASE), Width::Dword, NOW);
         let entries = [0x0, 0x12, 0x13, 0x20].map(|index| {
@@ -72,8 +74,8 @@ mod tests {
         (format!("{:?}", platform.lapic()), select, entries)
     }
 
-    /// Every register that the two APICs have, with moves of each width, direction and kind of source: registers and devices end as
-    /// by the long way.
+    /// Accesses every register of the two APICs with moves of each width, direction and kind of
+    /// source: registers and devices end as after the full emulation.
     #[test]
     fn it_ends_as_the_long_way_does() {
         for bytes in [

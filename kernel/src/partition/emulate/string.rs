@@ -1,6 +1,8 @@
-//! MOVS, STOS, LODS, CMPS and SCAS with a device at one end (or both), PUSH and POP of a device register, INS and OUTS.
+//! MOVS, STOS, LODS, CMPS and SCAS with a device at one end (or both), PUSH and POP of a device
+//! register, INS and OUTS.
 //!
-//! Each element: translate its addresses, move it, then step the registers. What is no RAM is a device.
+//! Each element: translate its addresses, move it, then step the registers. An address that is not
+//! RAM is a device's.
 
 use super::{Context, Done, EmulateError, MAX_ELEMENTS, Next, alu};
 use crate::addr::{Gpa, Gva, PAGE_SIZE};
@@ -22,7 +24,7 @@ pub fn port_string(context: &mut Context<'_>, instruction: &Instruction, port: u
     match instruction.kind {
         Kind::InString => each(context, instruction, |context| {
             let to = context.destination(instruction);
-            // A port read cannot be taken back: first make sure that its value can be stored.
+            // A port read cannot be undone: first make sure that its value can be stored.
             let gpa = context.place(to, width, Access::Write)?;
             context.load(gpa, width)?;
             context.watch.note(Touch::Port, port.into(), width);
@@ -102,7 +104,7 @@ pub(super) fn scan_string(context: &mut Context<'_>, instruction: &Instruction) 
     })
 }
 
-/// PUSH of what `gpa` reads.
+/// PUSH of a device's register at `gpa`.
 pub(super) fn push(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Effect, EmulateError> {
     let width = instruction.width;
     let top = context.stack_pointer().wrapping_sub(width.bytes() as u64);
@@ -114,7 +116,7 @@ pub(super) fn push(context: &mut Context<'_>, instruction: &Instruction, gpa: Gp
     Ok(effect)
 }
 
-/// POP to `gpa`.
+/// POP to a device's register at `gpa`.
 pub(super) fn pop(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Effect, EmulateError> {
     let width = instruction.width;
     let top = context.stack_pointer();
@@ -128,7 +130,7 @@ pub(super) fn pop(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa
 const ACCUMULATOR: Register = Register { gpr: Gpr::Rax, part: Part::Low };
 const ZERO: u64 = 1 << 6;
 
-/// Whether a comparing instruction that repeats has found what it looks for.
+/// Tells whether the flags end a repeated comparison.
 fn has_found(context: &Context<'_>, instruction: &Instruction) -> bool {
     let equal = context.regs.rflags & ZERO != 0;
     matches!(instruction.kind, Kind::CompareStrings | Kind::ScanString)
@@ -139,8 +141,8 @@ fn has_found(context: &Context<'_>, instruction: &Instruction) -> bool {
         }
 }
 
-/// Repeats `element` as the prefix says, within bounds; stops behind an element with an effect, so that none is lost, and behind one
-/// that has met a breakpoint.
+/// Repeats `element` as the prefix says, within bounds. Stops behind an element with an effect, so
+/// that no effect is lost, and behind an element that has met a breakpoint.
 fn each(
     context: &mut Context<'_>,
     instruction: &Instruction,
@@ -169,12 +171,13 @@ fn each(
     Ok(Done { next: Next::Repeat, effect: Effect::None })
 }
 
-/// Returns how many elements are carried out before the guest is looked at: a single step ends behind each.
+/// Returns the number of elements for one call: one for a single-stepping guest, which traps behind
+/// each.
 const fn at_once(regs: &Regs) -> usize {
     if regs.single_steps() { 1 } else { MAX_ELEMENTS }
 }
 
-/// Where an element lies: one place, or two where it crosses into another page.
+/// The address of an element: one place, or two where the element crosses into another page.
 #[derive(Clone, Copy)]
 struct Place {
     first: Gpa,
@@ -187,7 +190,7 @@ impl Context<'_> {
         self.regs.get(gpr) & instruction.address.mask()
     }
 
-    /// Writes an address-sized register: words leave the rest alone, dwords clear the upper half.
+    /// Writes an address-sized register: words keep the rest, dwords clear the upper half.
     fn set_counter(&mut self, instruction: &Instruction, gpr: Gpr, value: u64) {
         let mask = instruction.address.mask();
         let kept = if instruction.address == Width::Word { self.regs.get(gpr) & !mask } else { 0 };
@@ -201,7 +204,8 @@ impl Context<'_> {
         self.set_counter(instruction, gpr, value);
     }
 
-    /// Bits of the stack pointer that count: SDM 1 "Address-Size Attribute for Stack Accesses".
+    /// The bits of the stack pointer that are used: SDM 1 "Address-Size Attribute for Stack
+    /// Accesses".
     fn stack_mask(&self) -> u64 {
         const DEFAULT_32: u32 = 1 << 14;
         match CodeSize::of(self.state) {
@@ -226,7 +230,7 @@ impl Context<'_> {
         self.linear(SegmentName::Es, self.counter(instruction, Gpr::Rdi))
     }
 
-    /// DS:rSI, or with the segment override's.
+    /// DS:rSI, or the overriding segment instead of DS.
     fn origin(&self, instruction: &Instruction) -> Gva {
         self.linear(instruction.segment.unwrap_or(SegmentName::Ds), self.counter(instruction, Gpr::Rsi))
     }

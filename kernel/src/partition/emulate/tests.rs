@@ -236,8 +236,8 @@ fn no_instruction_on_no_tables_panics_us() {
     assert!(carried_out > 3_000, "{carried_out}");
 }
 
-/// Runs an instruction at ERST's id register; returns the breakpoints that it has met, all four being at `at`, `at + 8` and so on for reads
-/// and writes of eight bytes.
+/// Runs an instruction at ERST's id register; returns the breakpoints that it has met. All four
+/// breakpoints watch reads and writes of eight bytes, at `at`, `at + 8` and so on.
 fn met(bed: &mut Bed, bytes: &[u8], at: u64) -> (u64, Result<Done, EmulateError>) {
     const ALL: u64 = 0xbbbb_0055;
     bed.breakpoints = Some(Breakpoints::new([at, at + 8, at + 16, at + 24], ALL, 0));
@@ -257,7 +257,8 @@ fn breakpoints_are_met_at_the_operands_linear_address() {
     bed.regs.set(Gpr::Rcx, 0x40);
     bed.regs.set(Gpr::Rbp, 0x3000);
     for (bytes, at) in [
-        // mov eax, [ebx]; [ebx + 8]; [ebx + ecx * 4 - 0x10]; [0x5000]; gs:[ebx]; [ebp + 8] and [ebp + ecx] by SS; [bx + 8]; mov eax, [0x5000]
+        // mov eax, [ebx]; [ebx + 8]; [ebx + ecx * 4 - 0x10]; [0x5000]; gs:[ebx]; [ebp + 8] and [ebp
+        // + ecx] by SS; [bx + 8]; mov eax, [0x5000]
         (&[0x8b, 0x03][..], 0x3000),
         (&[0x8b, 0x43, 8], 0x3008),
         (&[0x8b, 0x44, 0x8b, 0xf0], 0x30f0),
@@ -282,7 +283,7 @@ fn a_bit_far_from_its_operand_and_both_ends_of_push_and_pop_count() {
         bed.regs.set(Gpr::Rcx, u64::from(number as u32));
         assert_eq!(met(&mut bed, &[0x0f, 0xab, 0x0b], at).0, 1, "{number}");
     }
-    // push [ebx]; pop [esp], which counts from behind the pop
+    // push [ebx]; pop [esp]: the address uses ESP after the pop
     bed.regs.set(Gpr::Rsp, 0x1000);
     assert_eq!(met(&mut bed, &[0xff, 0x33], 0xff8).0, 1);
     assert_eq!(bed.regs.get(Gpr::Rsp), 0xffc);
@@ -303,7 +304,7 @@ fn a_repetition_stops_behind_the_element_that_meets_a_breakpoint() {
     assert_eq!(bed.regs.get(Gpr::Rcx), 2);
 }
 
-/// An access that has not taken place meets nothing.
+/// An access that fails meets no breakpoint.
 #[test]
 fn a_page_that_is_not_there_meets_no_breakpoint() {
     let mut bed = Bed::new();

@@ -1,7 +1,8 @@
-//! The guest's breakpoints at the accesses of an instruction that is carried out in its place.
+//! The guest's breakpoints at the accesses of an emulated instruction.
 //!
-//! A debug exception of a data or port breakpoint comes behind the instruction, or behind an element of a repeated one, and only for
-//! accesses that have taken place. SDM 3B "Data Memory and I/O Breakpoint Exception Conditions".
+//! The debug exception of a data or port breakpoint is delivered behind the instruction, or behind
+//! an element of a repeated one, and only for accesses that have taken place. SDM 3B "Data Memory
+//! and I/O Breakpoint Exception Conditions".
 
 use super::Context;
 use crate::addr::Gva;
@@ -9,17 +10,17 @@ use crate::partition::decode::{AddressBase, Alu, BitOp, Instruction, Kind, Regis
 use crate::virt::breakpoints::{Breakpoints, Touch};
 use crate::virt::{Gpr, Width};
 
-/// Which breakpoints there are, and which were met.
+/// The guest's breakpoints, and those that were met.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watch {
     breakpoints: Option<Breakpoints>,
-    /// Met by accesses that may still fail.
+    /// Breakpoints met by accesses that may still fail.
     pending: u64,
     hits: u64,
 }
 
 impl Watch {
-    /// Watches for these, if there are any.
+    /// Watches for `breakpoints`, if there are any.
     pub const fn new(breakpoints: Option<Breakpoints>) -> Self {
         Self { breakpoints, pending: 0, hits: 0 }
     }
@@ -35,14 +36,15 @@ impl Watch {
         }
     }
 
-    /// The accesses since the last call have taken place.
+    /// Counts the accesses since the last call as having taken place.
     pub(super) const fn commit(&mut self) {
         self.hits |= self.pending;
     }
 }
 
 impl Context<'_> {
-    /// Notes the access to the operand that ModRM names. Before registers change, on which its address depends.
+    /// Notes the access to ModRM's operand. Must be called before registers change, because the
+    /// address depends on them.
     pub(super) fn watch_operand(&mut self, instruction: &Instruction) {
         if self.watch.breakpoints.is_some()
             && let Some((touch, at)) = operand_touch(instruction.kind).zip(self.operand_address(instruction))
@@ -51,13 +53,13 @@ impl Context<'_> {
         }
     }
 
-    /// Returns the linear address of the operand that ModRM, or an offset, names.
+    /// Returns the linear address of the operand that ModRM or an offset gives.
     pub(super) fn operand_address(&self, instruction: &Instruction) -> Option<Gva> {
         let operand = instruction.operand?;
         let base = match operand.base {
             AddressBase::None => 0,
             AddressBase::Next => self.regs.rip.wrapping_add(u64::from(instruction.length)),
-            // POP counts from the stack pointer behind it.
+            // POP computes the address with the stack pointer after the pop.
             AddressBase::Register(Gpr::Rsp) if instruction.kind == Kind::Pop => {
                 self.regs.get(Gpr::Rsp).wrapping_add(instruction.width.bytes() as u64)
             }
@@ -69,7 +71,8 @@ impl Context<'_> {
         Some(self.linear(instruction.segment.unwrap_or(operand.segment), offset))
     }
 
-    /// A bit number in a register counts from the operand on, in both directions.
+    /// Returns the byte offset of a bit number in a register: it may lie before or after the
+    /// operand.
     fn bit_offset(&self, instruction: &Instruction) -> u64 {
         let Kind::Bit(_, Source::Register(Register { gpr, .. })) = instruction.kind else { return 0 };
         let bits = 8 * instruction.width.bytes() as u32;
@@ -78,7 +81,8 @@ impl Context<'_> {
     }
 }
 
-/// What an instruction does to the operand that ModRM names; `None` where it has none, as string instructions.
+/// Returns the kind of access to ModRM's operand; `None` if there is none, as in string
+/// instructions.
 const fn operand_touch(kind: Kind) -> Option<Touch> {
     Some(match kind {
         Kind::Load { .. }

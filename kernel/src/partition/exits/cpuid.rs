@@ -7,7 +7,7 @@ use crate::partition::machine::Machine;
 use crate::virt::Gpr;
 
 impl Machine {
-    /// Answers a leaf whatever it depends on.
+    /// Answers any leaf, even if the answer depends on the guest's state.
     pub(super) fn cpuid(&mut self, next: u64) -> Decision {
         let regs = self.vcpu.regs();
         let (leaf, subleaf) = (regs.get(Gpr::Rax) as u32, regs.get(Gpr::Rcx) as u32);
@@ -20,7 +20,7 @@ impl Machine {
 }
 
 impl Leaf {
-    /// Puts the answer into registers, the upper halves cleared.
+    /// Puts the answer into the registers; the upper halves are cleared.
     #[inline(always)]
     pub(super) fn load(&self, mut set: impl FnMut(Gpr, u64)) {
         for (gpr, value) in [(Gpr::Rax, self.eax), (Gpr::Rbx, self.ebx), (Gpr::Rcx, self.ecx), (Gpr::Rdx, self.edx)] {

@@ -31,7 +31,7 @@ impl Machine {
     }
 }
 
-/// Carries an access out, unless it needs guest memory.
+/// Carries out an access; `None` if the device needs guest memory for it.
 #[inline(always)]
 pub(super) fn access_port(platform: &mut Platform, vcpu: &mut impl Registers, io: IoAccess) -> Option<Effect> {
     match io.direction {

@@ -1,4 +1,5 @@
-//! Accesses to devices' memory, and the string forms of IN and OUT: instructions that the hypervisor carries out itself.
+//! Accesses to devices' memory, and the string forms of IN and OUT: instructions that the
+//! hypervisor carries out itself.
 
 use crate::addr::Gpa;
 use crate::partition::crash::Reason;
@@ -24,7 +25,7 @@ impl Machine {
         })
     }
 
-    /// Fetches the instruction, lets `carry_out` do it, and moves the guest on.
+    /// Fetches the instruction, lets `carry_out` do it, and advances the guest.
     fn emulate(
         &mut self,
         memory: &Bytes<'_>,
@@ -36,7 +37,7 @@ impl Machine {
         let mut regs = *self.vcpu.regs();
         let instruction = match fetch::instruction(memory, &CodeView::from(&state), regs.rip) {
             Ok(instruction) => instruction,
-            // The CPU has decoded it, or there were no exit: it is legal.
+            // The CPU has decoded the instruction, or it had not exited: it is legal.
             Err(FetchError::Unknown) => return Decision::Crash(Reason::NotEmulated(at.as_u64())),
             Err(error) => return self.fetch_failed(error),
         };
@@ -56,7 +57,8 @@ impl Machine {
                 Decision::after(rip, done.effect)
             }
             Err(error) => {
-                // What a repeated string instruction has done stays done: it goes on there.
+                // The finished elements of a repeated string instruction stay done; the guest goes
+                // on behind them.
                 *self.vcpu.regs_mut() = regs;
                 self.not_carried_out(error, at)
             }

@@ -1,9 +1,10 @@
-//! What to do about an exit: handlers look and answer with a [`Decision`].
+//! The handlers of exits: each looks at an exit and returns a [`Decision`].
 //!
-//! An instruction that is emulated needs the address behind it. Where the CPU does not tell (SVM without next RIP) it is
-//! decoded *before* the handler acts, because decoding reads guest memory and may have to wait.
+//! An emulated instruction needs the address behind it. Where the CPU does not report that address
+//! (SVM without next RIP), the instruction is decoded *before* the handler acts, because decoding
+//! reads guest memory and may have to wait.
 //!
-//! What needs no look at anything else is answered before it comes here: [`quick`].
+//! Exits that need no other state are answered before they come here: [`quick`].
 
 mod cpuid;
 mod io;
@@ -24,23 +25,26 @@ use crate::arch::{fpu, instr};
 use crate::virt::{Event, Exit, Gpr};
 
 impl Machine {
-    /// Decides on an exit that the short way left.
+    /// Decides on an exit that the short way has left.
     pub(super) fn handle(&mut self, exit: Exit, memory: &Bytes<'_>) -> Decision {
         let now = Tsc(instr::rdtsc());
         match exit {
             Exit::HostInterrupt => return Decision::TakeInterrupt,
-            // A window that opened, and what the back end did alone: the next look at the devices does the rest.
+            // A window has opened, or the back end has handled the exit alone: the next look at the
+            // devices does the rest.
             Exit::InterruptWindow | Exit::NmiWindow | Exit::Handled => return Decision::Resume,
             Exit::ShadowedWindow => return self.shadowed_window(memory),
             Exit::TripleFault => return self.triple_fault(memory),
             Exit::Undefined => return Decision::Inject(Event::invalid_opcode()),
             Exit::TaskSwitch(switch) => return Decision::Crash(Reason::TaskSwitch(switch)),
             Exit::MachineCheck => return Decision::Crash(Reason::MachineCheck),
-            // There is no board that makes an interrupt of the error: the exception, as on VMX, whose CPUs insist on CR0.NE.
+            // The board has no interrupt for the FPU's error: deliver #MF, as on VMX, whose CPUs
+            // require CR0.NE.
             Exit::FloatingPointFrozen => return Decision::Inject(Event::floating_point()),
             Exit::EntryFailed { code } => return self.entry_failed(code, memory),
             Exit::Unknown { code } => return self.unknown(code),
-            // No instruction to emulate: the CPU's own access would fail again and again.
+            // The access is the CPU's own: there is no instruction to emulate, and it would fail
+            // again and again.
             Exit::SecondLevelFault { gpa, during_walk: true, .. } => return Decision::Crash(Reason::NoMemory(gpa.as_u64())),
             Exit::SecondLevelFault { gpa, .. } if self.vcpu.event_pending() => {
                 return Decision::Crash(Reason::NoMemory(gpa.as_u64()));
@@ -61,14 +65,14 @@ impl Machine {
             Exit::Halt => Decision::Halt(next),
             Exit::Xsetbv => self.xsetbv(next),
             Exit::CacheFlush => Decision::SkipTo(next),
-            // No hypercalls are offered: KVM's convention for an unknown one.
+            // No hypercalls are offered: return KVM's code for an unknown one.
             Exit::Hypercall => {
                 self.vcpu.regs_mut().set(Gpr::Rax, NO_SUCH_CALL);
                 Decision::SkipTo(next)
             }
             Exit::Cpuid => self.cpuid(next),
             Exit::ReadCounter => self.read_counter(next),
-            // The others were dealt with above.
+            // All other exits were handled above.
             _ => Decision::Resume,
         }
     }

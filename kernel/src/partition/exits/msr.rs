@@ -22,7 +22,7 @@ impl Machine {
         let (number, value) = (self.vcpu.regs().get(Gpr::Rcx) as u32, self.vcpu.regs().edx_eax());
         match self.msrs.write(number, value, &mut self.vcpu, &mut self.platform, memory, now) {
             Ok(()) => {
-                // The task priority lives in the CPU while the guest runs.
+                // While the guest runs, the CPU holds the task priority.
                 self.vcpu.set_cr8(self.platform.lapic().cr8());
                 Decision::SkipTo(next)
             }

@@ -1,4 +1,4 @@
-//! The short way round: exits that are answered at once, and the guest goes on.
+//! The short way: exits that are answered at once, after which the guest goes on.
 //!
 //! ```text
 //!   enter ──> run ──> exit ──┬─ CPUID of a fixed leaf, a port that needs no guest memory, a hot MSR ──┬─> run
@@ -7,11 +7,13 @@
 //!                            └─ all others, another deadline, the last one in a row ──> leave
 //! ```
 //!
-//! To the flush protocol the guest runs on meanwhile: the CPU's word stays, and a CPU that waits for it to move has kicked this
-//! one. So guest memory may be read here as the guest itself reads it: what is resident ([`ResidentBytes`]), and nothing is written.
-//! The kick is an interrupt that is pending at the next run and ends it at once; so are the host's timer, a completed request
-//! of a disk, a key. Therefore no request is looked for here. An interrupt that an access has made due, or let through, goes into the guest
-//! at once; a deadline that an access has moved is the longer way's, which arms the timer.
+//! For the flush protocol the CPU is in guest mode all this time: its word stays, and a CPU that
+//! waits for the word to change has kicked this one. So the code here reads guest memory only as
+//! the guest itself does, resident pages ([`ResidentBytes`]), and writes nothing. The kick is an
+//! interrupt: it is pending at the next run and ends it at once. The same holds for the host's
+//! timer, a disk's completion and a key, so requests are not checked here. An interrupt that an
+//! access has raised or unblocked is injected at once. A deadline that an access has moved is left
+//! to the longer way, which arms the timer.
 
 use super::io::access_port;
 use crate::addr::Gpa;
@@ -33,25 +35,27 @@ use crate::partition::skip::Lengths;
 use crate::partition::walk::long::fetch_address;
 use crate::virt::{Exit, Gpr, MsrAccess, Runs, Vcpu};
 
-/// After so many exits the longer way is taken once, which looks at the time and at who asks. It is for emulators that
-/// take no interrupt from a guest with IF clear: elsewhere the timer ends a stay.
+/// After this many exits the longer way is taken once: it checks the time and the requests.
+/// Emulators that deliver no interrupt to a guest with IF clear need this; elsewhere the timer ends
+/// a stay.
 const EXITS_IN_A_ROW: u64 = 64;
 
 /// Why the short way ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Left {
-    /// The last exit wants a closer look.
+    /// The last exit is left to the longer way.
     Exit,
-    /// All is answered, and there may be an event for the guest.
+    /// Every exit is answered, and there may be an event for the guest.
     News,
-    /// The guest has executed HLT, and nothing is there that wakes it.
+    /// The guest has executed HLT, and no event is there to wake it.
     Halted,
-    /// All is answered, and a device wants something.
+    /// Every exit is answered, and a device has an effect on the partition.
     Effect(Effect),
 }
 
 impl Machine {
-    /// Runs the guest, and answers exits, until one needs more; says how many there were.
+    /// Runs the guest and answers its exits until one needs the longer way. Also returns the number
+    /// of exits.
     pub(in crate::partition) fn run_quick(&mut self, memory: ResidentBytes<'_, DirectMap>) -> (Left, u64) {
         if self.short_way == ShortWay::Closed {
             return self.run_once();
@@ -74,7 +78,7 @@ impl Machine {
     }
 }
 
-/// What exits are answered from.
+/// The state from which exits are answered.
 struct Answers<'a> {
     platform: &'a mut Platform,
     lengths: &'a Lengths,
@@ -84,7 +88,8 @@ struct Answers<'a> {
 }
 
 impl Answers<'_> {
-    /// Kept apart for each back end, with all of the CPU's registers for itself.
+    /// A function of its own for each back end, so that it has all of the CPU's registers for
+    /// itself.
     #[inline(never)]
     fn run<V: Runs>(&mut self, vcpu: &mut V) -> (Left, u64) {
         for exits in 1..EXITS_IN_A_ROW {
@@ -129,7 +134,7 @@ impl Answers<'_> {
         None
     }
 
-    /// An interrupt that has come already ends HLT at once. The longer way deals with a single step.
+    /// Answers HLT: a pending interrupt ends it at once. A single step is left to the longer way.
     #[inline(always)]
     fn halt<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
         let Some(next) = self.lengths.next_rip(vcpu, Exit::Halt) else { return Some(Left::Exit) };
@@ -146,14 +151,16 @@ impl Answers<'_> {
         Some(Left::Halted)
     }
 
-    /// Only what lies in the device hole can be a device's register; the rest is RAM that the guest has not got yet.
+    /// Answers a second-level fault. Only an address in the device hole can be a device's register;
+    /// any other is RAM that is not mapped yet.
     #[inline(always)]
     fn fault<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
         let gpa = vcpu.fault_address();
         if is_in_hole(gpa) { self.register(vcpu, gpa) } else { Some(Left::Exit) }
     }
 
-    /// Carries out a plain move at a device's register. Nothing has happened where that is left to the longer way.
+    /// Carries out a plain move at a device's register. If the move is left to the longer way,
+    /// nothing has happened.
     #[inline(never)]
     fn register<V: Runs>(&mut self, vcpu: &mut V, gpa: Gpa) -> Option<Left> {
         let Some(plain) = self.plain_move(vcpu) else { return Some(Left::Exit) };
@@ -161,7 +168,8 @@ impl Answers<'_> {
         if gpa.page_base().as_u64() == self.platform.lapic().base() {
             return self.lapic_register(vcpu, gpa, &plain, next);
         }
-        // No other device that needs no guest memory looks at the time.
+        // The time is unused: of the devices that need no guest memory, only the local APIC reads
+        // it.
         if plain_mmio(&plain, vcpu, self.platform, gpa, Tsc(0)).is_none() {
             return Some(Left::Exit);
         }
@@ -172,7 +180,8 @@ impl Answers<'_> {
         None
     }
 
-    /// The local APIC has the task priority around the access, and its timer may want another deadline.
+    /// Carries out a move at a register of the local APIC. The APIC holds the task priority during
+    /// the access, and its timer may need another deadline.
     #[inline(never)]
     fn lapic_register<V: Runs>(&mut self, vcpu: &mut V, gpa: Gpa, plain: &PlainMove, next: u64) -> Option<Left> {
         let deadline = self.platform.next_deadline();
@@ -189,7 +198,8 @@ impl Answers<'_> {
         None
     }
 
-    /// Fetches the instruction that has exited, if all that takes is in memory and it is a plain move of 64-bit code.
+    /// Fetches the instruction that has exited, if it is a plain move of 64-bit code and all memory
+    /// needed for the fetch is resident.
     #[inline(always)]
     fn plain_move<V: Runs>(&self, vcpu: &V) -> Option<PlainMove> {
         if !vcpu.is_data_access() {
@@ -200,7 +210,7 @@ impl Answers<'_> {
         plain_move(&self.memory.read(at)?)
     }
 
-    /// An interrupt may have come, or may be due now that another one has ended.
+    /// Offers events if an interrupt has come, or is due now that another one has ended.
     #[inline(always)]
     fn tell_news<V: Runs>(&mut self, vcpu: &mut V) {
         let lapic = self.platform.lapic();
@@ -209,7 +219,8 @@ impl Answers<'_> {
         }
     }
 
-    /// The task priority is the vCPU's while the guest runs: the local APIC has it around an access.
+    /// Carries out an MSR access. The task priority is in the vCPU while the guest runs, and in the
+    /// local APIC during the access.
     #[inline(always)]
     fn msr<V: Runs>(&mut self, vcpu: &mut V, access: MsrAccess) -> Option<Left> {
         let exit = match access {
@@ -238,12 +249,12 @@ impl Answers<'_> {
         if self.msrs.write_alone(number, value, self.platform).is_none() {
             return Some(Left::Exit);
         }
-        // The other registers leave the task priority as it is.
+        // No other register changes the task priority.
         if number == X2APIC_BASE + u32::from(TASK_PRIORITY) {
             vcpu.set_cr8(self.platform.lapic().cr8());
         }
         vcpu.advance_to(next);
-        // It wants the timer armed.
+        // The timer must be armed.
         if number == TSC_DEADLINE {
             return Some(Left::News);
         }
@@ -258,7 +269,8 @@ impl Answers<'_> {
         let Some(effect) = access_port(self.platform, vcpu, io) else { return Some(Left::Exit) };
         vcpu.advance_to(next);
         match effect {
-            // Output waits in the devices and is fetched at the end of the stay; a stop for each byte would be slow.
+            // Output waits in the devices and is fetched at the end of the stay; a stop for each
+            // byte would be slow.
             Effect::None | Effect::Console => {
                 if self.platform.lapic().has_news() {
                     offer_events(self.platform, vcpu);

@@ -9,7 +9,7 @@ use crate::partition::fetch::{self, CodeView, FetchError};
 use crate::partition::machine::{Bytes, Machine};
 use crate::virt::{Event, Gpr, SystemMove};
 
-/// Counters that every CPU of AMD's has, with a select register each.
+/// Performance counters that every AMD CPU has, each with a select register.
 const LEGACY_COUNTERS: u32 = 4;
 
 impl Machine {
@@ -33,7 +33,8 @@ impl Machine {
         }
     }
 
-    /// Judges an entry that was refused. QEMU's TCG reports so, too, a MOV to CR3 whose value a CPU refuses with #GP.
+    /// Judges a failed VM entry. QEMU's TCG also reports a MOV to CR3 as one, if a CPU would refuse
+    /// the value with #GP.
     pub(super) fn entry_failed(&mut self, code: u64, memory: &Bytes<'_>) -> Decision {
         let code_view = CodeView::from(&self.vcpu.state());
         let instruction = fetch::instruction(memory, &code_view, self.vcpu.regs().rip);
@@ -45,7 +46,8 @@ impl Machine {
         Decision::Crash(Reason::EntryFailed(code))
     }
 
-    /// The counters of AMD's CPUs are there without a CPUID bit, and stand still here; other counters there are none.
+    /// Answers RDPMC. AMD's CPUs have these counters without a CPUID bit; here they read zero.
+    /// There are no other counters.
     pub(super) fn read_counter(&mut self, next: u64) -> Decision {
         let counter = self.vcpu.regs().get(Gpr::Rcx) as u32;
         if self.msrs.vendor() != Vendor::Amd || counter >= LEGACY_COUNTERS {

@@ -1,7 +1,8 @@
-//! What stands in for a PC's firmware: its entry point, at which kernels jump to have the machine reset.
+//! The stand-in for a PC's firmware: its entry point. Kernels jump to it to have the machine reset.
 //!
-//! Linux on hardware-reduced ACPI reboots so by default (`arch/x86/kernel/reboot.c`: BOOT_EFI, without EFI BOOT_BIOS), in real
-//! mode at F000:FFF0. The memory map calls the place reserved, so it is there for the last of several kernels too.
+//! Linux on hardware-reduced ACPI reboots this way by default (`arch/x86/kernel/reboot.c`:
+//! BOOT_EFI, without EFI BOOT_BIOS), in real mode at F000:FFF0. The memory map marks the place
+//! reserved, so the code survives a change of kernels.
 
 use alloc::vec::Vec;
 
@@ -9,7 +10,7 @@ use super::plan::{Content, Copy};
 use crate::addr::Gpa;
 use crate::partition::devices::map::{FIRST_MIB, RESET_ENTRY, RESET_VALUE, port};
 
-/// Returns the code at the entry point, 16-bit: it asks for a reset and waits for it.
+/// Returns the 16-bit code at the entry point: it requests a reset and waits for it.
 pub fn reset_entry() -> Copy {
     let [low, high] = port::RESET.to_le_bytes();
     let code: [&[u8]; 4] = [

@@ -1,7 +1,9 @@
-//! The Linux boot protocol: a bzImage is entered at its `startup_64`, or where it has none at its 32-bit entry point.
+//! The Linux boot protocol: a bzImage is entered at `startup_64`, or at its 32-bit entry point if
+//! it has no `startup_64`.
 //!
-//! For the former the vCPU starts in 64-bit mode with the first 4 GiB mapped one to one; for the latter in protected mode without
-//! paging. RSI points to the boot parameters. `screen_info` stays zero, or the kernel would look for a VGA text screen. Linux
+//! At `startup_64` the vCPU is in 64-bit mode with the first 4 GiB mapped one to one; at the 32-bit
+//! entry point it is in protected mode without paging. RSI points to the boot parameters.
+//! `screen_info` stays zero, or the kernel would look for a VGA text screen. Linux
 //! `Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol", "32-bit Boot Protocol".
 
 use alloc::{vec, vec::Vec};
@@ -12,7 +14,7 @@ use crate::addr::{Gpa, PAGE_SIZE};
 use crate::partition::devices::lapic::Mode;
 use crate::virt::{CpuState, Gpr, Regs, Segment};
 
-/// Offsets in the setup header and the boot parameters, which share the numbering.
+/// Offsets in the setup header and in the boot parameters; both share the numbering.
 mod at {
     pub const ACPI_RSDP: usize = 0x070;
     pub const EXT_RAMDISK_IMAGE: usize = 0x0c0;
@@ -39,7 +41,7 @@ mod at {
 
 const SECTOR: usize = 512;
 const SIGNATURE: &[u8; 4] = b"HdrS";
-/// Protocol 2.10: the kernel says where it wants to lie, and how much memory it needs there.
+/// Protocol 2.10: the header has the kernel's preferred address and the memory needed there.
 const VERSION_PLACED: u16 = 0x020a;
 /// Protocol 2.12: the 64-bit entry point.
 const VERSION_64_BIT: u16 = 0x020c;
@@ -47,7 +49,7 @@ const LOADED_HIGH: u8 = 1 << 0;
 const XLOADFLAG_KERNEL_64: u16 = 1 << 0;
 /// "A loader without a number".
 const LOADER_UNDEFINED: u8 = 0xff;
-/// Where `startup_64` is behind the beginning of the protected-mode part.
+/// Offset of `startup_64` in the protected-mode part.
 const STARTUP_64: u64 = 0x200;
 const E820_ENTRY_BYTES: usize = 20;
 
@@ -55,7 +57,7 @@ const E820_ENTRY_BYTES: usize = 20;
 const CODE_64: Segment = Segment { selector: 0x10, attributes: 0xa09b, limit: u32::MAX, base: 0 };
 const CODE_32: Segment = Segment { attributes: 0xc09b, ..CODE_64 };
 const DATA: Segment = Segment { selector: 0x18, attributes: 0xc093, limit: u32::MAX, base: 0 };
-/// The descriptors, as the GDT has them.
+/// The descriptors in the GDT's format.
 const DESCRIPTOR_64: u64 = 0x00af_9b00_0000_ffff;
 const DESCRIPTOR_32: u64 = 0x00cf_9b00_0000_ffff;
 const DESCRIPTOR_DATA: u64 = 0x00cf_9300_0000_ffff;
@@ -69,14 +71,14 @@ const MAPPED_GIB: u64 = 4;
 const TABLE: u64 = 0x03;
 const LARGE_PAGE: u64 = 0x83;
 
-/// In which mode a kernel is entered.
+/// The mode in which a kernel is entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Entry {
     Protected,
     Long,
 }
 
-/// What the header says, checked.
+/// The header's values, checked.
 struct Header {
     entry: Entry,
     payload: usize,
@@ -99,7 +101,8 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<
     if request.cmdline.len() as u64 > longest {
         return Err(LoadError::CommandLineTooLong(longest as u32));
     }
-    // The kernel unpacks itself in place: it needs `init_size`, not just its file's size.
+    // The kernel decompresses itself in place: it needs `init_size` bytes, not just its file's
+    // size.
     let span = header.init_bytes.max(header.payload_bytes as u64);
     let kernel_end = place::kernel_end(header.load, span, request.layout)?;
     let initrd = match initrd {
@@ -111,7 +114,8 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<
         copies: copies(&header, initrd, parameters, request),
         regs: registers(&header),
         state: state(header.entry),
-        // As firmware leaves it. Kernels that find it in x2APIC mode without tables that say so (`acpi=off`, `nolapic`) crash.
+        // As firmware leaves it. In x2APIC mode a kernel crashes if it ignores the tables that
+        // would tell it so (`acpi=off`, `nolapic`).
         apic: Mode::XApic,
     })
 }
@@ -127,7 +131,7 @@ impl Header {
         let is_long = half(at::VERSION)? >= VERSION_64_BIT && half(at::XLOADFLAGS)? & XLOADFLAG_KERNEL_64 != 0;
         let [sectors] = field(image, at::SETUP_SECTORS)?;
         let payload = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * SECTOR;
-        // In units of 16 bytes, rounded up: the file need not fill the last one.
+        // The size is in units of 16 bytes, rounded up: the file need not fill the last one.
         let rounded = word(at::SYSTEM_SIZE)? as usize * 16;
         let payload_bytes = rounded.min(image.len().saturating_sub(payload));
         if payload_bytes as u64 <= STARTUP_64 || payload_bytes.next_multiple_of(16) < rounded {
@@ -167,7 +171,7 @@ fn copies(header: &Header, initrd: Option<(u64, u64)>, parameters: Vec<u8>, requ
     copies
 }
 
-/// Fills the "zero page": the kernel's own setup header, and what the loader says.
+/// Fills the "zero page": the kernel's own setup header, and the loader's values.
 fn boot_params(image: &[u8], header: &Header, initrd: Option<(u64, u64)>, request: &Request<'_>) -> Result<Vec<u8>, LoadError> {
     let mut page = vec![0; PAGE_SIZE as usize];
     let [jump] = field(image, at::JUMP_OFFSET)?;
@@ -196,7 +200,7 @@ fn boot_params(image: &[u8], header: &Header, initrd: Option<(u64, u64)>, reques
     Ok(page)
 }
 
-/// Maps the first 4 GiB one to one with 2 MiB pages: every CPU has those.
+/// Returns page tables that map the first 4 GiB one to one. Every CPU has 2 MiB pages.
 fn identity_map() -> Vec<u8> {
     let directory = place::PAGE_TABLES + PAGE_SIZE;
     let page = |i: u64| place::PAGE_TABLES + i * PAGE_SIZE;

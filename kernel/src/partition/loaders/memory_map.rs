@@ -1,4 +1,4 @@
-//! The memory map that a guest gets: which of its RAM it may use.
+//! The memory map for a guest: the RAM that it may use.
 
 use arrayvec::ArrayVec;
 
@@ -6,13 +6,14 @@ use crate::addr::PAGE_SIZE;
 use crate::mm::layout::{HOLE_BASE, HOLE_END, RamLayout};
 use crate::partition::devices::map::{ACPI_BASE, ERST_BUFFER_BYTES, FIRMWARE_BASE, FIRST_MIB, erst_buffer};
 
-/// What a range is for. The values are ACPI's address range types, which the Linux and the PVH boot protocol share.
+/// The type of a range. The values are ACPI's address range types; the Linux and the PVH boot
+/// protocol use the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
     /// Free to use.
     Ram = 1,
-    /// Not to be used, but for what the ACPI tables say.
+    /// Not to be used, except as the ACPI tables say.
     Reserved = 2,
 }
 
@@ -23,13 +24,14 @@ pub struct Entry {
     pub base: u64,
     /// Bytes.
     pub bytes: u64,
-    /// What for.
+    /// Type.
     pub kind: Kind,
 }
 
 /// Returns the map of `layout`, ascending; empty ranges are left out.
 ///
-/// The ERST exchange buffer is "reserved" above 1 MiB: Linux marks other types busy, and its driver could not claim it.
+/// The ERST exchange buffer, above 1 MiB, is "reserved": Linux marks ranges of other types busy,
+/// and its ERST driver could not claim the buffer.
 pub fn entries(layout: &RamLayout) -> ArrayVec<Entry, 6> {
     let ram = u64::from(layout.pages()).saturating_mul(PAGE_SIZE);
     let buffer = erst_buffer(layout).as_u64();

@@ -5,11 +5,12 @@
 //!   (boot archive)             by content                  copies, registers   a few pages a step
 //! ```
 //!
-//! Making a plan reads headers only and writes nothing. [`Loading`] carries it out in bounded steps that may find a page not
-//! resident, so that a large initrd neither holds up a CPU nor needs more resident memory than the pool gives.
+//! Making a plan reads headers only and writes nothing. [`Loading`] carries it out in bounded
+//! steps; each may find a page not resident. So a large initrd neither holds up a CPU nor needs
+//! more resident memory than the pool gives.
 //!
-//! Invariants: memory is untouched, hence zero, before the first step, so zero bytes need no copy; all copies of a plan lie in RAM and
-//! do not overlap.
+//! Invariants: memory is untouched before the first step, hence zero, so zero bytes need no copy.
+//! All copies of a plan lie in RAM and do not overlap.
 
 mod firmware;
 mod linux;
@@ -28,7 +29,7 @@ use crate::mm::layout::RamLayout;
 use crate::partition::acpi::Tables;
 pub use plan::{LoadPlan, Loading, Progress};
 
-/// Where images come from.
+/// A source of images.
 pub trait ImageSource {
     /// Returns the bytes of the module called `name`.
     fn module(&self, name: &str) -> Option<&[u8]>;
@@ -40,7 +41,7 @@ impl ImageSource for BootArchive {
     }
 }
 
-/// Which image of a partition is meant.
+/// An image of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// The kernel.
@@ -49,28 +50,29 @@ pub enum Role {
     Initrd,
 }
 
-/// Why a partition cannot be loaded: an image, or the memory, is the matter; the configuration names both.
+/// Why a partition cannot be loaded: an image is at fault, or memory is too small. The
+/// configuration sets both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LoadError {
     /// No module of that name.
     Missing(Role),
     /// Neither a bzImage nor an ELF file.
     UnknownFormat,
-    /// A bzImage that is shorter than its header says, or an ELF file that is damaged.
+    /// A bzImage shorter than its header says, or a damaged ELF file.
     Damaged,
-    /// An ELF file with more loadable segments than are planned for.
+    /// An ELF file with more than this many loadable segments.
     TooManySegments(usize),
-    /// A bzImage of a boot protocol before 2.10, or one that is loaded below 1 MiB.
+    /// A bzImage with a boot protocol before 2.10, or a bzImage loaded below 1 MiB.
     OldProtocol,
     /// An ELF file for another CPU.
     WrongElf,
     /// An ELF file without a PVH entry point.
     NoPvhNote,
-    /// A kernel that wants to lie where there is no RAM, or where the boot information is.
+    /// A kernel whose address has no RAM, or is taken by the boot information.
     BadAddress(u64),
-    /// A command line longer than the kernel takes: that many bytes at most.
+    /// A command line longer than the kernel's limit, which is this many bytes.
     CommandLineTooLong(u32),
-    /// Too little memory: at least that many bytes are needed.
+    /// Too little memory: at least this many bytes are needed.
     MemoryTooSmall(u64),
 }
 
@@ -94,7 +96,7 @@ impl core::fmt::Display for LoadError {
     }
 }
 
-/// What a plan is made from.
+/// The input of a plan.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Names of the images.
@@ -109,8 +111,7 @@ pub struct Request<'a> {
 
 /// Recognises the kernel by its content and plans how to start it.
 ///
-/// # Errors
-/// [`LoadError`] names what is wrong.
+/// # Errors [`LoadError`] names the cause.
 pub fn plan(source: &dyn ImageSource, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     let kernel = source.module(&request.kernel.image).ok_or(LoadError::Missing(Role::Kernel))?;
     let initrd = match &request.kernel.initrd {

@@ -1,13 +1,14 @@
-//! The tables by which a kernel without ACPI (`acpi=off`) finds local APIC and I/O APIC. Linux from 6.9 on uses neither without
-//! such a table, and then has no timer.
+//! The tables by which a kernel without ACPI (`acpi=off`) finds local APIC and I/O APIC. Without
+//! these tables, Linux from 6.9 on uses neither and has no timer.
 //!
 //! ```text
 //!  MP_BASE     floating pointer, 16 bytes ──┐
 //!  MP_BASE+16  configuration table  <───────┘  header, CPU, ISA bus, I/O APIC, COM1's interrupt
 //! ```
 //!
-//! It lies in the page of the firmware's entry, within the area that kernels search (0xf0000 to 0xfffff). There is no PIC and no
-//! timer interrupt, so that no other inputs are told. Intel, MultiProcessor Specification 1.4, "MP Configuration Table".
+//! The tables lie in the page of the firmware's entry, within the area that kernels search (0xf0000
+//! to 0xfffff). There is no PIC and no timer interrupt, so no other inputs are listed. Intel,
+//! MultiProcessor Specification 1.4, "MP Configuration Table".
 
 use alloc::vec::Vec;
 
@@ -17,19 +18,19 @@ use crate::partition::devices::map::{BOOT_APIC_ID, COM1_PIN, IOAPIC_BASE, IOAPIC
 
 const REVISION_1_4: u8 = 4;
 const POINTER_BYTES: u64 = 16;
-/// Where a header's and the pointer's sums stand.
+/// Offsets of the checksums in the header and in the pointer.
 const HEADER_SUM: usize = 7;
 const POINTER_SUM: usize = 10;
 
 const LOCAL_APIC_VERSION: u8 = 0x14;
 const IO_APIC_VERSION: u8 = 0x20;
-/// Usable, and the CPU that boots.
+/// Usable, and the boot CPU.
 const CPU_FLAGS: u8 = 1 | 1 << 1;
-/// Family 6, and FPU, CX8 and APIC, as the specification's own bits: kernels ask CPUID.
+/// Family 6, and FPU, CX8 and APIC in the specification's own bits. Kernels use CPUID instead.
 const CPU_SIGNATURE: u32 = 0x600;
 const CPU_FEATURES: u32 = 1 | 1 << 8 | 1 << 9;
 const ISA_BUS: u8 = 0;
-/// Of an I/O APIC: usable.
+/// Flags of an I/O APIC: usable.
 const IO_APIC_FLAGS: u8 = 1;
 /// COM1's line on the ISA bus.
 const COM1_IRQ: u8 = 4;
@@ -43,7 +44,7 @@ enum Kind {
     Interrupt = 3,
 }
 
-/// Returns the copy of pointer and table.
+/// Returns the copy of the pointer and the table.
 pub fn mp_tables() -> Copy {
     Copy { to: Gpa::new(MP_BASE), content: Content::Made([pointer(), table()].concat()) }
 }
@@ -66,7 +67,7 @@ fn table() -> Vec<u8> {
     bytes
 }
 
-/// The header, without length and sum: no table of an OEM, no extended one.
+/// Returns the header, without length and checksum: there is no OEM table and no extended table.
 fn header(entries: u16) -> Vec<u8> {
     let start = [b'P', b'C', b'M', b'P', 0, 0, REVISION_1_4, 0];
     let (apic, count) = ((LAPIC_BASE as u32).to_le_bytes(), entries.to_le_bytes());
@@ -87,13 +88,13 @@ fn io_apic() -> Vec<u8> {
     [head, (IOAPIC_BASE as u32).to_le_bytes()].concat()
 }
 
-/// Polarity and trigger as the bus has them.
+/// COM1's interrupt. Polarity and trigger conform to the bus.
 fn com1() -> Vec<u8> {
     const VECTORED: u8 = 0;
     [Kind::Interrupt as u8, VECTORED, 0, 0, ISA_BUS, COM1_IRQ, IOAPIC_ID, COM1_PIN].to_vec()
 }
 
-/// Makes the sum of all bytes zero.
+/// Sets the checksum, so that the sum of all bytes is zero.
 fn seal(bytes: &mut [u8], at: usize) {
     bytes[at] = bytes.iter().fold(0_u8, |sum, &byte| sum.wrapping_sub(byte));
 }

@@ -1,4 +1,4 @@
-//! Where the loaders put what is not the kernel's own choice.
+//! The addresses that the loaders, not the kernel, choose.
 //!
 //! ```text
 //!   0x1000  boot information: boot_params (Linux) or start_info, modules, memory map (PVH)
@@ -28,8 +28,8 @@ pub fn usable_end(layout: &RamLayout) -> u64 {
     erst_buffer(layout).as_u64().max(FIRST_MIB)
 }
 
-/// Checks that `base..base + bytes` is RAM that a kernel may lie in: above 1 MiB, or between the loader's area and the firmware's.
-/// Returns its end.
+/// Checks that `base..base + bytes` is RAM that a kernel may use: above 1 MiB, or between the
+/// loader's area and the firmware's. Returns its end.
 pub fn kernel_end(base: u64, bytes: u64, layout: &RamLayout) -> Result<u64, LoadError> {
     let end = base.checked_add(bytes).ok_or(LoadError::BadAddress(base))?;
     let is_low = base >= LOADER_END && end <= FIRMWARE_BASE;

@@ -1,4 +1,4 @@
-//! A plan to load a kernel, and carrying it out in bounded steps.
+//! A plan to load a kernel, and its execution in bounded steps.
 
 use alloc::{string::String, vec::Vec};
 
@@ -9,16 +9,16 @@ use crate::mm::guest::{GuestAccess, GuestMemory};
 use crate::partition::devices::lapic::Mode;
 use crate::virt::{CpuState, Regs};
 
-/// What is copied to one place.
+/// The content of a copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
     /// A part of an image.
     Image {
-        /// Of which.
+        /// The image.
         role: Role,
-        /// From there.
+        /// The part's first byte.
         offset: usize,
-        /// So much.
+        /// The part's length.
         bytes: usize,
     },
     /// Bytes that the loader made.
@@ -28,27 +28,27 @@ pub enum Content {
 /// One copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Copy {
-    /// To there.
+    /// The destination.
     pub to: Gpa,
-    /// This.
+    /// The content.
     pub content: Content,
 }
 
-/// How a partition starts.
+/// The state in which a partition starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadPlan {
-    /// What to write into its memory.
+    /// The copies into its memory.
     pub copies: Vec<Copy>,
     /// General registers at entry.
     pub regs: Regs,
     /// The rest of the vCPU's state at entry.
     pub state: CpuState,
-    /// In which mode the local APIC is handed over.
+    /// The local APIC's mode at entry.
     pub apic: Mode,
 }
 
 impl LoadPlan {
-    /// Returns the bytes that are copied.
+    /// Returns the number of bytes to copy.
     pub fn bytes(&self) -> u64 {
         self.copies.iter().map(|copy| copy.content.len() as u64).sum()
     }
@@ -63,7 +63,7 @@ impl Content {
     }
 }
 
-/// Whether there is more to do.
+/// Whether loading is complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// Call again.
@@ -94,13 +94,13 @@ impl Loading {
         &self.plan
     }
 
-    /// Copies up to `max_bytes` (at least one page's worth, so that it gets on).
+    /// Copies up to `max_bytes`, but at least one page's worth, so that loading makes progress.
     ///
-    /// # Errors
-    /// What guest memory answers; the next call goes on with the same page.
+    /// # Errors The error of guest memory; the next call goes on with the same page.
     ///
     /// # Panics
-    /// If an image is gone or shorter than when the plan was made: the boot archive does not change.
+    /// If an image is gone or shorter than when the plan was made: the boot archive does not
+    /// change.
     pub fn step(
         &mut self,
         source: &dyn ImageSource,

@@ -1,7 +1,8 @@
-//! PVH: an ELF file, of 32 or 64 bits, with a note that names its 32-bit entry point. Test kernels start so; Linux's `vmlinux` does too.
+//! PVH: an ELF file, of 32 or 64 bits, with a note that gives its 32-bit entry point. Test kernels
+//! and Linux's `vmlinux` start this way.
 //!
-//! The vCPU starts in 32-bit protected mode without paging, EBX pointing to `start_info`. Xen `docs/misc/pvh.pandoc`,
-//! `public/arch-x86/hvm/start_info.h`.
+//! The vCPU starts in 32-bit protected mode without paging, EBX pointing to `start_info`. Xen
+//! `docs/misc/pvh.pandoc`, `public/arch-x86/hvm/start_info.h`.
 
 use alloc::vec::Vec;
 
@@ -40,7 +41,7 @@ pub fn is_elf(image: &[u8]) -> bool {
 /// Plans how to start the ELF file `image`.
 pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     let elf = Elf::minimal_parse(image).map_err(|_| LoadError::Damaged)?;
-    // The entry point is 32-bit code in any case, so the class says only how the file is written.
+    // The entry point is 32-bit code in any case; the class is only the file's format.
     if !matches!((elf.ehdr.class, elf.ehdr.e_machine), (Class::ELF64, EM_X86_64) | (Class::ELF32, EM_386 | EM_X86_64)) {
         return Err(LoadError::WrongElf);
     }
@@ -89,10 +90,11 @@ fn entry(elf: &Elf<'_>) -> Result<u64, LoadError> {
     Err(LoadError::NoPvhNote)
 }
 
-/// Most loadable segments: kernels have five or so, and each takes room on the heap while the kernel is loaded.
+/// Largest number of loadable segments. Kernels have about five; each takes room on the heap while
+/// the kernel is loaded.
 const MOST_SEGMENTS: usize = 64;
 
-/// Plans the copies of the loadable segments; returns the end of the highest too.
+/// Plans the copies of the loadable segments. Also returns the end of the highest one.
 fn segments(elf: &Elf<'_>, image: &[u8], request: &Request<'_>) -> Result<(Vec<Copy>, u64), LoadError> {
     let headers = elf.segments().ok_or(LoadError::Damaged)?;
     let (mut copies, mut kernel_end) = (Vec::new(), 0);
@@ -113,7 +115,7 @@ fn segments(elf: &Elf<'_>, image: &[u8], request: &Request<'_>) -> Result<(Vec<C
     if copies.is_empty() { Err(LoadError::Damaged) } else { Ok((copies, kernel_end)) }
 }
 
-/// Makes `start_info`, the module list and the memory map, which follow one another.
+/// Makes `start_info`, the module list and the memory map, one behind the other.
 fn start_info(initrd: Option<(u64, u64)>, request: &Request<'_>) -> Vec<u8> {
     let map = memory_map::entries(request.layout);
     let mut bytes = Vec::new();

@@ -16,7 +16,7 @@ impl ImageSource for Images<'_> {
     }
 }
 
-/// A bzImage with a payload of 4 KiB that wants to lie at 16 MiB and needs 4 MiB.
+/// A bzImage with a payload of 4 KiB, a preferred address of 16 MiB and an `init_size` of 4 MiB.
 fn bzimage() -> Vec<u8> {
     let mut image = vec![0; 1024 + 4096];
     image[0x1f1] = 1;
@@ -293,7 +293,7 @@ fn no_damaged_image_panics_the_loader() {
     }
 }
 
-/// Plans a real Debian kernel where one is at hand: TIDEPOOL_TEST_BZIMAGE names it.
+/// Plans a real Debian kernel if TIDEPOOL_TEST_BZIMAGE names one.
 #[test]
 fn a_distribution_kernel_has_a_plan() {
     let Ok(path) = std::env::var("TIDEPOOL_TEST_BZIMAGE") else { return };

@@ -5,8 +5,9 @@
 //!   WRMSR 0x4b564d00 (address)     ──> wall clock:  version, seconds, nanoseconds at ns = 0
 //! ```
 //!
-//! The guest's TSC runs at one rate for the whole incarnation, so the system time is written once, when it is asked for, with
-//! the flag that says it is stable; and once more where the guest moves its TSC. Linux `Documentation/virt/kvm/x86/msr.rst`.
+//! The guest's TSC runs at one rate for the whole incarnation. So the system time is written once,
+//! when the guest asks for it, with the flag that marks it stable; and again if the guest moves its
+//! TSC. Linux `Documentation/virt/kvm/x86/msr.rst`.
 
 use super::tsc::ClockMoment;
 use super::{FAULT, MsrFault};
@@ -21,7 +22,7 @@ pub const SYSTEM_TIME: u32 = 0x4b56_4d01;
 
 const ENABLED: u64 = 1;
 const FLAG_TSC_STABLE: u8 = 1 << 0;
-/// The guest has been stopped; it clears the flag itself, and resets its watchdogs then.
+/// The guest was stopped. The guest clears this flag itself, and then resets its watchdogs.
 const FLAG_GUEST_STOPPED: u8 = 1 << 1;
 const FLAGS_OFFSET: u64 = 29;
 
@@ -35,7 +36,7 @@ pub struct KvmClock {
 }
 
 impl KvmClock {
-    /// Reads a register; `None` if it is none of ours.
+    /// Reads a register; `None` if `msr` is not one of these.
     pub const fn read(&self, msr: u32) -> Option<u64> {
         match msr {
             WALL_CLOCK => Some(self.wall_clock),
@@ -44,19 +45,19 @@ impl KvmClock {
         }
     }
 
-    /// Returns how often the guest has switched the system time off: a kernel that hands over to another one does.
+    /// Returns how often the guest has switched the system time off, as a kernel does before it
+    /// hands over to another one.
     pub const fn offs(&self) -> u32 {
         self.offs
     }
 
-    /// Tells a guest that has the system time that it was stopped.
+    /// Sets the "stopped" flag of a guest that uses the system time.
     ///
-    /// # Errors
-    /// What guest memory answers; then nothing has happened.
+    /// # Errors The error of the access to guest memory; then nothing has happened.
     pub fn tell_stopped(&self, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
         let area = Gpa::new(self.system_time & !ENABLED);
         let Some(at) = area.checked_add(FLAGS_OFFSET).filter(|_| self.system_time & ENABLED != 0) else { return Ok(()) };
-        // The guest takes no time from the flags, so its readers need no new version.
+        // The flags hold no time, so readers need no new version.
         let mut flags = [0];
         memory.read(at, &mut flags)?;
         memory.write(at, &[flags[0] | FLAG_GUEST_STOPPED])
@@ -91,7 +92,8 @@ impl KvmClock {
         Ok(())
     }
 
-    /// Fills the page of the system time again, if there is one: the guest's counter is about to be moved.
+    /// Writes the page of the system time again, if there is one. To be called when the guest's
+    /// counter is about to be moved.
     ///
     /// # Errors
     /// [`MsrFault`]: the page is not resident.
@@ -103,7 +105,8 @@ impl KvmClock {
     }
 }
 
-/// Writes `body` behind a version that is odd meanwhile, and even and different afterwards.
+/// Writes `body` behind a version, which is odd during the write, and even and different
+/// afterwards.
 fn publish<const N: usize>(at: Gpa, body: &[u8; N], memory: &dyn GuestMemory) -> Result<(), MsrFault> {
     let body_at = at.checked_add(4).ok_or(FAULT)?;
     let mut version = [0; 4];
@@ -133,7 +136,7 @@ fn system_time(clock: &Clock, at: ClockMoment) -> [u8; 28] {
     body
 }
 
-/// Bytes 4 to 11 of the wall clock: seconds and nanoseconds when the system time was zero.
+/// Bytes 4 to 11 of the wall clock: seconds and nanoseconds at system time zero.
 fn wall_clock(clock: &Clock) -> [u8; 8] {
     let mut body = [0; 8];
     body[..4].copy_from_slice(&((clock.unix_ns_at_start / NS_PER_S) as u32).to_le_bytes());
@@ -149,7 +152,7 @@ struct Scale {
 }
 
 impl Scale {
-    /// Chooses the shift so that the multiplier uses all of its 32 bits.
+    /// Chooses the shift for which the multiplier uses all of its 32 bits.
     fn of(hz: u64) -> Self {
         // Nanoseconds a tick, with 64 fraction bits; its top set bit decides the shift.
         let ns = ((u128::from(NS_PER_S) << 64) / u128::from(hz)).max(1);

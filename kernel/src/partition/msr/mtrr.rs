@@ -1,6 +1,8 @@
-//! Memory type range registers: kept for the guest to read back, without effect (the second-level table decides the type).
+//! Memory type range registers: kept for the guest to read back, without effect. The second-level
+//! table decides the type.
 //!
-//! They are there because Linux 6.1 uses PAT only where MTRRs are on. SDM 3A "Memory Type Range Registers (MTRRs)".
+//! They exist because Linux 6.1 uses PAT only if MTRRs are enabled. SDM 3A "Memory Type Range
+//! Registers (MTRRs)".
 
 use super::number::{MTRR_CAP, MTRR_DEF_TYPE};
 use super::{FAULT, MsrFault};
@@ -33,7 +35,7 @@ impl Default for Mtrrs {
 }
 
 impl Mtrrs {
-    /// Tells whether `msr` is one of them.
+    /// Tells whether `msr` is one of these registers.
     pub fn owns(&self, msr: u32) -> bool {
         self.read(msr).is_some()
     }
@@ -48,7 +50,7 @@ impl Mtrrs {
         }
     }
 
-    /// Writes a register that it [`Self::owns`].
+    /// Writes a register; the caller has checked [`Self::owns`].
     pub fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrFault> {
         let register = match msr {
             MTRR_DEF_TYPE if value & !DEF_TYPE_WRITABLE != 0 => None,

@@ -1,12 +1,13 @@
-//! Registers that kernels and test suites touch and that have no effect in a partition: they read a constant and take any write, or
-//! are read-only. As on a CPU on which the feature behind them is idle.
+//! Registers that kernels and test suites access, but that have no effect in a partition. They read
+//! a constant, and drop or refuse writes, as on a CPU that leaves their feature idle.
 //!
-//! Only registers that exist on all CPUs of a maker's, without a CPUID bit, are here; what CPUID would have to announce is #GP.
-//! SDM 4 "Architectural MSRs", APM 2 "MSR Cross-Reference", Linux `arch/x86/kvm/x86.c` for what other hypervisors found necessary.
+//! Only registers that all CPUs of a vendor have, without a CPUID bit, are here. Registers that
+//! CPUID would have to announce raise #GP. SDM 4 "Architectural MSRs", APM 2 "MSR Cross-Reference",
+//! Linux `arch/x86/kvm/x86.c` for what other hypervisors found necessary.
 
 use crate::partition::cpuid::Vendor;
 
-/// What a write does.
+/// The effect of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Writes {
     /// Nothing.
@@ -15,7 +16,7 @@ pub enum Writes {
     Refused,
 }
 
-/// A range of registers that read the same.
+/// A range of registers with the same value.
 struct Quiet {
     vendor: Option<Vendor>,
     first: u32,
@@ -36,7 +37,7 @@ use Writes::{Dropped, Refused};
 const HWCR_VALUE: u64 = 1 << 24;
 /// LFENCE serialises.
 const DE_CFG_VALUE: u64 = 1 << 1;
-/// A revision in the upper half, high enough that no kernel asks for an update.
+/// A revision in the upper half, so high that no kernel tries an update.
 const MICROCODE_VALUE: u64 = 0xffff_fffe << 32;
 /// Locked, with nothing enabled in it: neither VMX nor SMX nor local machine checks.
 const FEATURE_CONTROL_VALUE: u64 = 1;
@@ -95,12 +96,12 @@ fn find(msr: u32, vendor: Vendor) -> Option<&'static Quiet> {
     QUIET.iter().chain(core::iter::once(&DE_CFG)).find(owns)
 }
 
-/// Returns what `msr` reads; `None` if it is none of these.
+/// Returns the value of `msr`; `None` if it is not one of these.
 pub fn read(msr: u32, vendor: Vendor) -> Option<u64> {
     find(msr, vendor).map(|quiet| quiet.value)
 }
 
-/// Returns what a write of `msr` does; `None` if it is none of these.
+/// Returns the effect of a write to `msr`; `None` if it is not one of these.
 pub fn write(msr: u32, vendor: Vendor) -> Option<Writes> {
     find(msr, vendor).map(|quiet| quiet.writes)
 }

@@ -1,11 +1,13 @@
-//! The guest's time-stamp counter: the machine's plus an offset that the guest moves by WRMSR.
+//! The guest's time-stamp counter: the machine's counter plus an offset, which the guest moves by
+//! WRMSR.
 //!
-//! Everything in a partition keeps time by the machine's counter; only at RDTSC, at these registers and in the paravirtual clock's
-//! page does the guest see its own. SDM 3B "IA32_TSC_ADJUST MSR", SDM 3A "TSC-Deadline Mode".
+//! Every part of a partition keeps time by the machine's counter. The guest sees its own counter
+//! only at RDTSC, at these registers and in the paravirtual clock's page. SDM 3B "IA32_TSC_ADJUST
+//! MSR", SDM 3A "TSC-Deadline Mode".
 
 use crate::partition::devices::clock::Tsc;
 
-/// Offset and what hangs on it.
+/// The offset, and IA32_TSC_ADJUST.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TscShift {
     /// Guest's counter less the machine's, modulo 2^64.
@@ -14,17 +16,17 @@ pub struct TscShift {
     adjust: u64,
 }
 
-/// A moment by the machine's counter and by the guest's.
+/// A moment, by the machine's counter and by the guest's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClockMoment {
-    /// The machine's.
+    /// The machine's counter.
     pub now: Tsc,
-    /// The guest's.
+    /// The guest's counter.
     pub guest: u64,
 }
 
 impl TscShift {
-    /// Returns what is added to the machine's counter.
+    /// Returns the offset that is added to the machine's counter.
     pub const fn offset(self) -> u64 {
         self.offset
     }
@@ -39,7 +41,7 @@ impl TscShift {
         now.0.wrapping_add(self.offset)
     }
 
-    /// Returns a moment in both terms.
+    /// Returns a moment by both counters.
     pub const fn moment(self, now: Tsc) -> ClockMoment {
         ClockMoment { now, guest: self.guest(now) }
     }
@@ -58,8 +60,9 @@ impl TscShift {
         Self { offset: self.offset.wrapping_add(by), adjust: self.adjust.wrapping_add(by) }
     }
 
-    /// Returns when the guest's counter reaches `deadline`, at least 1: zero would disarm. Beyond the end of the machine's counter
-    /// it is that end; what the guest's counter has passed is due at once.
+    /// Returns the machine's counter at which the guest's counter reaches `deadline`. It is at
+    /// least 1, because zero would disarm the timer; a deadline that the guest's counter has passed
+    /// is due at once. It is at most the end of the machine's counter.
     pub const fn machine(self, deadline: u64) -> u64 {
         let at = deadline as i128 - self.offset as i64 as i128;
         if at < 1 {

@@ -1,4 +1,5 @@
-//! The end of an incarnation: a crash with its dump and the restart gate, a reset, or a stop for good.
+//! The end of an incarnation: a crash with its dump and the restart gate, a reset, or a stop for
+//! good.
 
 use super::{Backing, Next, PROMISE_NS, Runner, State, Then};
 use crate::addr::PageIndex;
@@ -16,11 +17,11 @@ use crate::partition::restarts::RestartVerdict;
 use crate::partition::shared::Phase;
 use core::sync::atomic::Ordering;
 
-/// How long a partition that stops waits for a line that takes none of its output.
+/// A partition that stops waits this long for a line that takes none of its output.
 const LAST_OUTPUT_NS: u64 = 1_000_000_000;
 
 impl Runner {
-    /// Carries out an end that the guest has brought about itself.
+    /// Carries out an end that the guest has caused itself.
     pub(super) fn end(&mut self, node: &'static Node, end: End) -> Next {
         let said = self.last_words.at(self.machine.msrs.kvmclock().offs()).signal();
         match true_end(end, said) {
@@ -34,7 +35,8 @@ impl Runner {
         }
     }
 
-    /// The partition crashes: its memory becomes a dump image at once, and the drain and the restart gate begin.
+    /// Crashes the partition: its memory becomes a dump image at once, and the drain and the
+    /// restart gate begin.
     pub(super) fn crash(&mut self, node: &'static Node, reason: Reason) -> Next {
         let at_ns = time::now_ns();
         let Some(object) = self.object.take() else { return self.stop(node, "crashed without memory", 0) };
@@ -51,7 +53,7 @@ impl Runner {
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
                 let record = CrashRecord { reason, text, incarnation: self.incarnation, at_ns, regs, state };
                 let given_before = node.pager.counters().freed_from_live;
-                // What the last crash has left over is not this one's.
+                // Frames still promised after the last crash do not count for this one.
                 self.end_promise(node);
                 if restart != Restart::Never {
                     node.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
@@ -76,7 +78,8 @@ impl Runner {
         DumpOrder { note_page: self.note_page(), drop_beyond: bound.map(|bound| bound.most) }
     }
 
-    /// Returns whether the crash leads to a dump; where the bound of dumps says no, that is told and counted.
+    /// Returns whether the crash leads to a dump. If the bound of dumps forbids one, that is
+    /// reported and counted.
     fn dump_of_crash(&self, node: &'static Node) -> DumpPolicy {
         let config = &self.shared.config;
         let (DumpPolicy::Aided, Some(bound), Some(space)) = (config.dump, config.dump_bound, self.space) else {
@@ -94,7 +97,8 @@ impl Runner {
         }
     }
 
-    /// Returns how the partition restarts after the crash at `at_ns`, and how it has stopped where it does not.
+    /// Returns how the partition restarts after the crash at `at_ns`, and the reason for the stop
+    /// if it does not.
     fn restart_after_crash(&mut self, at_ns: u64) -> (Restart, &'static str) {
         let restart = self.shared.config.restart;
         match restart {
@@ -126,7 +130,7 @@ impl Runner {
         });
     }
 
-    /// Returns the page in which the guest says its VMCOREINFO note is.
+    /// Returns the page of the VMCOREINFO note that the guest has reported.
     fn note_page(&self) -> Option<PageIndex> {
         let note = self.machine.platform.vmcoreinfo()?;
         self.layout.index_of(note.gpa.number())
@@ -136,7 +140,7 @@ impl Runner {
         let State::Crashed { gate, how, job, at_ns, given_before } = &self.state else { return Next::Again };
         let (freed, remaining, ended) = job.read();
         let Some(opened) = gate.check(freed, ended) else {
-            // A gate that an ended drain does not open stays closed for good.
+            // A gate that the end of the drain does not open stays closed for good.
             let how = *how;
             return if ended { self.stop(node, how, 0) } else { Next::look_again() };
         };
@@ -156,11 +160,11 @@ impl Runner {
         self.find_space(node)
     }
 
-    /// Has the memory taken apart; the space stays the partition's until that is over.
+    /// Has the memory taken apart. The partition keeps the space until that is over.
     fn retire(&mut self, node: &'static Node, then: Then) -> Next {
         match self.object.take() {
             Some(object) => self.state = State::Retiring { gone: node.graves.bury(object), then },
-            // What is buried already only gets another end.
+            // The memory is being taken apart already: only the following step changes.
             None => match &mut self.state {
                 State::Retiring { then: planned, .. } => *planned = then,
                 _ => return self.retired(node, then),
@@ -169,7 +173,7 @@ impl Runner {
         Next::Again
     }
 
-    /// Goes on when no memory is left, and no I/O to the space.
+    /// Goes on when the memory, and all I/O to the space, is gone.
     pub(super) fn retired(&mut self, node: &'static Node, then: Then) -> Next {
         if then == Then::Stop && !self.console_is_out(node) {
             return Next::look_again();
@@ -190,8 +194,9 @@ impl Runner {
         Next::Again
     }
 
-    /// Stops although a disk that does not answer still has pages: the machine ends, and both stay as they are. The space is not
-    /// released, because late writes may still land on it; the next start finds it in use by an incarnation that is gone.
+    /// Stops although a silent disk still has pages in flight: the machine ends, and memory and
+    /// disk stay as they are. The space is not released, because late writes may still land on it;
+    /// the next start finds it in use by an incarnation that is gone.
     pub(super) fn leave_behind(&mut self, node: &'static Node) -> Next {
         self.space = None;
         self.note_stopped(node);
@@ -200,14 +205,14 @@ impl Runner {
 
     fn note_stopped(&mut self, node: &'static Node) {
         self.state = State::Stopped;
-        // A space that was kept for this partition may be what another waits for.
+        // Another partition may wait for a space that was kept for this one.
         node.spaces.end_reserve(self.shared.name());
         node.wake();
-        // Last: when all have stopped and nothing is under way, the machine stops.
+        // Last: when all partitions have stopped and no work is in progress, the machine stops.
         self.shared.publish_phase(Phase::Stopped);
     }
 
-    /// Returns whether the line has taken all of the console's output, or takes nothing any more.
+    /// Returns whether the line has taken all of the console's output, or has stopped taking any.
     fn console_is_out(&mut self, node: &Node) -> bool {
         let now = time::now_ns();
         if self.drain_console(node) {

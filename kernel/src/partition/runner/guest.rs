@@ -1,4 +1,4 @@
-//! The guest runs: what it waits for, what its devices want, what ends its stay.
+//! The guest runs: its waits, its devices' effects, and the ends of its stays.
 
 use super::life::Stay;
 use super::{Backing, Host, LOOK_NS, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
@@ -21,9 +21,9 @@ use alloc::format;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Bytes that stand around a line with its partition's name: brackets, blank, end, and a name of 31 letters.
+/// Bytes around a line with its partition's name: brackets, blank, end, and a name of 31 letters.
 const TAG: usize = 36;
-/// An unfinished line that is shown again behind another one, twice.
+/// Twice an unfinished line: it is shown again behind another line.
 const LONGEST_LINE: usize = 2 * 600;
 
 impl Runner {
@@ -62,7 +62,7 @@ impl Runner {
         self.stopped(node, stop)
     }
 
-    /// Returns until when the guest has nothing to do, if it waits for something that has not come yet.
+    /// Returns the guest's wait and its deadline, if the wait is not over.
     fn still_parked(&mut self, node: &Node) -> Option<(WaitFor, Option<u64>)> {
         match (&self.state, &self.object) {
             (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
@@ -84,14 +84,16 @@ impl Runner {
         }
     }
 
-    /// Returns when the runner has to be stepped whatever the guest waits for.
+    /// Returns when the runner must be stepped, whatever the guest waits for.
     pub(super) fn next_duty(&self) -> Option<u64> {
-        // Memory that waits for its store cannot give a frame, so that its own faults could wait for ever.
+        // Memory that waits for its store cannot free a frame, so its own faults could wait for
+        // ever.
         let store = (self.backing == Backing::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
-        // Time that it waits for a page is not its own.
+        // The wait for a page is not the guest's own time.
         let words = self.last_words.left_ns().filter(|_| self.state_is_halted());
         let words = words.map(|left| self.halted_ns.saturating_add(left));
-        // Output that programs have not taken waits in the UART, and nothing wakes the guest for it.
+        // Output that programs have not taken waits in the UART, and no event wakes the guest for
+        // it.
         let console = self.is_held_up().then(|| time::now_ns().saturating_add(LOOK_NS));
         [words, self.promise_ends, store, console].into_iter().flatten().min()
     }
@@ -105,7 +107,7 @@ impl Runner {
         }
     }
 
-    /// Makes vCPU and FPU state resident on the CPU, where they stay until another vCPU takes it.
+    /// Loads vCPU and FPU state into the CPU. They stay there until another vCPU takes the CPU.
     fn move_in(&mut self, host: &Host<'_>) {
         match self.residence {
             Residence::Memory => {
@@ -117,7 +119,7 @@ impl Runner {
         }
     }
 
-    /// Brings vCPU and FPU state from the CPU, on which this runs, to memory: any CPU can take them from there.
+    /// Saves vCPU and FPU state from this CPU to memory, so that any CPU can load them.
     pub fn move_out(&mut self, host: &Host<'_>) {
         if let Residence::Cpu(cpu) = self.residence {
             assert!(cpu == host.cpu, "a vCPU is taken from its CPU by that CPU");
@@ -135,7 +137,7 @@ impl Runner {
         }
     }
 
-    /// Deals with what ended the guest's stay.
+    /// Handles the end of the guest's stay.
     fn stopped(&mut self, node: &'static Node, stop: Stop) -> Next {
         self.state = State::Running(Parked::No);
         match stop {
@@ -161,9 +163,9 @@ impl Runner {
                 self.last_words = LastWords::CrashKernel { clock_offs };
                 self.tell("crash_kernel", "");
             }
-            // Output is fetched after every stay. A guest that goes down in order ends by itself.
             // The line takes no more at the moment.
             Effect::ConsoleFull => self.state = State::Running(Parked::Console),
+            // Output is fetched after every stay. A guest that shuts down in order ends by itself.
             Effect::None | Effect::Console | Effect::TestLine | Effect::Panicked(PanicKind::Shutdown) => {}
             Effect::TestPassed => self.tell("pass", ""),
             Effect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
@@ -200,10 +202,12 @@ impl Runner {
 
     /// Prints what the guest has written to its console, and reports a test kernel's lines.
     ///
-    /// With several partitions only whole lines are printed. Returns whether the guest has written anything.
+    /// With several partitions only whole lines are printed. Returns whether the guest has written
+    /// anything.
     pub(super) fn drain_console(&mut self, node: &Node) -> bool {
         let (mut bytes, mut any) = ([0; hex::OUTPUT], false);
-        // What finds no room in the line's queue, or with the programs that read it, stays in the device.
+        // Output stays in the device while the line's queue, or a program that reads it, has no
+        // room.
         while output::guest_room() >= self.longest_print() && !self.is_held_up() {
             let len = self.machine.platform.console_output().take(&mut bytes);
             if len == 0 {
@@ -216,7 +220,7 @@ impl Runner {
                 None => output::print(&bytes[..len]),
                 Some(lines) if self.has_shown_line => {
                     output::print(&bytes[..len]);
-                    // Only the unfinished line is kept, for the time after.
+                    // Only the unfinished line is kept, for the time after the raw line.
                     lines.take(&bytes[..len], |_| {});
                 }
                 Some(lines) => lines.take(&bytes[..len], |line| output::print_line(self.shared.name(), line)),
@@ -231,12 +235,14 @@ impl Runner {
         any
     }
 
-    /// Returns how much [`Self::drain_console`] prints at most in one go: with names, every byte may be a line.
+    /// Returns how much [`Self::drain_console`] prints at most in one go: with names, every byte
+    /// may be a line.
     const fn longest_print(&self) -> usize {
         if self.lines.is_some() { 256 * TAG + LONGEST_LINE } else { 256 }
     }
 
-    /// Returns whether programs that read the console have not taken what was written before; the rest waits in the UART.
+    /// Returns whether programs that read the console have not taken its earlier output. The rest
+    /// waits in the UART.
     fn is_held_up(&self) -> bool {
         self.is_to_programs() && !output::has_event_room()
     }
@@ -251,19 +257,20 @@ impl Runner {
         }
     }
 
-    /// Returns whether this partition has the serial line as it is.
+    /// Returns whether this partition has the raw serial line.
     fn has_line(&self, node: &Node) -> bool {
         self.lines.is_some() && output::is_raw() && self.has_keys(node)
     }
 
-    /// A partition that has ended for good leaves the serial line to the others.
+    /// Leaves the serial line to the other partitions, at this partition's end.
     pub(super) fn give_line_back(&mut self, node: &Node) {
         if self.has_line(node) {
             output::leave_raw();
         }
     }
 
-    /// With the serial line comes what stands unfinished, a prompt say.
+    /// Shows the unfinished line, for example a prompt, when the partition gets the raw serial
+    /// line.
     fn look_at_mode(&mut self, node: &Node) {
         let has_line = self.has_line(node);
         if has_line
@@ -275,7 +282,7 @@ impl Runner {
         self.has_shown_line = has_line;
     }
 
-    /// Shows a line that the guest leaves unfinished, a prompt say, if this partition has the keys.
+    /// Shows the guest's unfinished line, for example a prompt, if this partition has the keys.
     fn show_prompt(&mut self, node: &Node) {
         self.look_at_mode(node);
         if let Some(lines) = &self.lines

@@ -1,4 +1,5 @@
-//! What a guest's stays on the CPU tell: whether it still speaks after a panic, was stopped for long, or hangs.
+//! Evaluates a guest's stays on the CPU: whether it still stores its log after a panic, was stopped
+//! for long, or hangs.
 
 use super::{Parked, Runner, State};
 use crate::arch::time;
@@ -15,14 +16,15 @@ use crate::partition::stall::{StallWatch, Wants};
 /// A stay, nanoseconds since the start.
 pub(super) struct Stay {
     pub entered_ns: u64,
-    /// When the guest had to be left.
+    /// The time at which the guest had to be left.
     pub until_ns: u64,
-    /// When it was.
+    /// The time at which it was left.
     pub left_ns: u64,
 }
 
 impl Runner {
-    /// Counts the guest's own time since `since_ns` where it has said that it panics, and finds out whether a crash kernel runs.
+    /// Counts the guest's own time since `since_ns` if it has reported a panic, and finds out
+    /// whether a crash kernel runs.
     pub(super) fn count_words(&mut self, since_ns: u64) {
         if self.last_words != LastWords::None {
             let is_on = self.machine.vcpu.regs().interrupts_enabled();
@@ -44,7 +46,7 @@ impl Runner {
         matches!(self.state, State::Running(Parked::Halted))
     }
 
-    /// Counts what the guest has lost of its time.
+    /// Counts the time that the guest has lost.
     pub(super) fn count_stall(&mut self, stay: &Stay, stop: Stop) {
         let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
         let wants = match (stop, timer) {
@@ -55,7 +57,8 @@ impl Runner {
         self.stall.leave(stay.entered_ns, stay.until_ns, stay.left_ns, wants);
     }
 
-    /// Tells the guest that it was stopped for long; `false` while the page of its clock is not there.
+    /// Tells the guest that it was stopped for long; `false` while the page of its clock is not
+    /// resident.
     pub(super) fn tell_stopped(&mut self, node: &Node, object: &MemoryObject) -> bool {
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: node.memory, faulter: &node.pager };
@@ -67,7 +70,7 @@ impl Runner {
         true
     }
 
-    /// Looks for a sign of life, and sends an NMI where there has been none for too long.
+    /// Looks for a sign of life, and sends an NMI if there has been none for too long.
     pub(super) fn look_for_hang(&mut self, stay: &Stay, stop: Stop) -> Finding {
         let Some(watch) = &mut self.hang else { return Finding::Alive };
         let regs = self.machine.vcpu.regs();
@@ -78,7 +81,8 @@ impl Runner {
         let (rip, ticks) = (regs.rip, self.machine.platform.lapic().ticks());
         let ran_ns = stay.left_ns.min(stay.until_ns).saturating_sub(stay.entered_ns);
         let finding = watch.take(hang::Stay { ran_ns, ticks });
-        // One that panics has its own time-out, and its crash kernel is another guest.
+        // A panicking guest has a time-out of its own, and its crash kernel counts as another
+        // guest.
         if self.last_words != LastWords::None {
             return Finding::Alive;
         }

@@ -1,4 +1,5 @@
-//! From nothing to a kernel in memory: a space, empty memory, devices after reset, the image copied.
+//! From nothing to a kernel in memory: a space, empty memory, devices after reset, the image
+//! copied.
 
 use super::{Backing, Next, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::{fpu, instr};
@@ -21,7 +22,7 @@ use crate::pool::Terms;
 use alloc::boxed::Box;
 use alloc::format;
 
-/// Bytes that a loader copies between two looks at everything else.
+/// Bytes that the loader copies in one step.
 const LOAD_BUDGET: usize = 256 << 10;
 
 impl Runner {
@@ -54,7 +55,8 @@ impl Runner {
         match self.space.and_then(|space| node.spaces.is_ready(space)) {
             None => Next::look_again(),
             Some(Ok(())) => self.begin(node),
-            // The space has been reported and is out of use; perhaps there is another.
+            // The space's failure has been reported, and the space is out of use: look for another
+            // one.
             Some(Err(_)) => {
                 self.space = None;
                 self.state = State::NeedsSpace { told: false };
@@ -63,11 +65,12 @@ impl Runner {
         }
     }
 
-    /// Gives the memory its store once the space is ready; looks for another space where that one fails.
+    /// Gives the memory its store once the space is ready. If the space fails, looks for another
+    /// one.
     pub(super) fn look_for_store(&mut self, node: &'static Node) {
         let ready = match self.space {
             Some(space) => node.spaces.is_ready(space),
-            // The memory of one that retires has nothing to lose any more.
+            // The memory of a retiring partition has nothing to lose any more.
             None if matches!(self.state, State::Retiring { .. }) => Some(Ok(())),
             None => {
                 self.space = node.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
@@ -91,7 +94,7 @@ impl Runner {
         self.tell_of_store(node);
     }
 
-    /// Tells the pager whether the memory will have a store.
+    /// Tells the pager whether the memory is going to have a store.
     fn tell_of_store(&self, node: &'static Node) {
         if let Some(object) = &self.object {
             node.pager.expect_store(object.id(), self.backing == Backing::Awaited && self.space.is_some());
@@ -102,7 +105,7 @@ impl Runner {
     pub(super) fn begin(&mut self, node: &'static Node) -> Next {
         let object = match node.objects.create(self.layout) {
             Ok(object) => object,
-            // Tables come back when memory that is being taken apart, or drained, is gone.
+            // Tables are freed when memory that is being taken apart or drained is gone.
             Err(_) if !node.graves.is_empty() || !node.tasks.is_empty() => {
                 self.state = State::NeedsTables;
                 return Next::look_again();
@@ -135,7 +138,8 @@ impl Runner {
         Next::Onward
     }
 
-    /// Brings everything but the vCPU's registers into the state after reset, with a tag of its own for the new memory.
+    /// Resets everything but the vCPU's registers, and allocates a tag of its own for the new
+    /// memory.
     fn reset_machine(&mut self, node: &'static Node, plan: &loaders::LoadPlan) {
         let mut tags = node.tags.lock();
         tags.release(self.tag);

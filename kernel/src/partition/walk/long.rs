@@ -1,20 +1,22 @@
-//! The guest's tables once more, for the case that every exit of a device's register meets: a fetch of 64-bit code whose
-//! tables are all in memory, with A set, and permit it.
+//! A quick walk of the guest's tables for the case at every exit for a device's register: a fetch
+//! of 64-bit code whose tables are all resident, have A set, and permit the fetch.
 //!
-//! It gives the address that [`translate`](super::translate) gives, or nothing. Nothing is written and no fault is told: whatever is
-//! unusual is left to that one.
+//! It returns the same address as [`translate`](super::translate), or nothing. It writes nothing
+//! and reports no fault: every unusual case is left to `translate`.
 
 use super::{ACCESSED, ADDRESS, CR4_LA57, CR4_SMEP, LARGE, NO_EXECUTE, PRESENT, USER};
 use crate::addr::Gpa;
 use crate::virt::LongCode;
 
-/// Where the linear address of 64-bit code has its index in the table of the top level, with four levels and with five.
+/// Lowest bit of the top level's index in a linear address of 64-bit code, with four levels and
+/// with five.
 const TOP_SHIFT: [u32; 2] = [39, 48];
-/// Where it has it in the last level that can have a large page: 1 GiB.
+/// Lowest bit of the index at the highest level that can have a large page: 1 GiB.
 const LARGEST_SHIFT: u32 = 30;
 const LAST_SHIFT: u32 = 12;
 
-/// Translates the address of an instruction; `read` reads an entry of a table, or tells that this takes the long way.
+/// Translates the address of an instruction. `read` reads an entry of a table; if it returns
+/// `None`, this fetch takes the long way.
 #[inline(always)]
 pub fn fetch_address(code: &LongCode, rip: u64, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
     let mut shift = TOP_SHIFT[usize::from(code.cr4 & CR4_LA57 != 0)];
@@ -24,7 +26,7 @@ pub fn fetch_address(code: &LongCode, rip: u64, read: impl Fn(Gpa) -> Option<u64
     let (mut table, mut common) = (code.cr3 & ADDRESS, USER);
     loop {
         let entry = read(Gpa::new(table + ((rip >> shift) & 0x1ff) * 8))?;
-        // NX is a fault, or reserved.
+        // NX set means a fault, or a reserved bit.
         if entry & (PRESENT | ACCESSED | NO_EXECUTE) != PRESENT | ACCESSED {
             return None;
         }
@@ -42,13 +44,14 @@ pub fn fetch_address(code: &LongCode, rip: u64, read: impl Fn(Gpa) -> Option<u64
     }
 }
 
-/// All bits above the top level's index are copies of its highest.
+/// Tells whether all bits above the top level's index are copies of its highest bit.
 const fn is_canonical(linear: u64, top_shift: u32) -> bool {
     let unused = 64 - (top_shift + 9);
     ((linear << unused) as i64 >> unused) as u64 == linear
 }
 
-/// Returns whether entries whose common rights are these permit the fetch. User pages are not a supervisor's to execute under SMEP.
+/// Returns whether entries with these common rights permit the fetch. Under SMEP a supervisor may
+/// not execute user pages.
 const fn permits(code: &LongCode, common: u64) -> bool {
     match (code.cpl, common & USER != 0) {
         (3, user) => user,
@@ -132,7 +135,8 @@ mod tests {
         }
     }
 
-    /// Random tables, mostly with good entries: where the short way finds an address, the long one finds the same.
+    /// Random tables, mostly with good entries: if the short way finds an address, the long way
+    /// finds the same.
     #[test]
     fn it_never_finds_anything_else() {
         let seed = option_env!("TIDEPOOL_SEED").and_then(|seed| seed.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15u64);

@@ -8,7 +8,8 @@ fn long_mode(cr4: u64) -> Paging {
     Paging { cr0: CR0_PG | CR0_WP, cr3: 0x1000, cr4: cr4 | CR4_PAE, efer: EFER_LMA | EFER_NXE }
 }
 
-/// Four levels that map 0x40_0000 + n * 4096 to 0x8000 with `leaf` rights, 2 MiB at 0x20_0000, 1 GiB at 1 GiB.
+/// Four levels that map 0x40_0000 + n * 4096 to 0x8000 with `leaf` rights, 2 MiB at 0x20_0000, 1
+/// GiB at 1 GiB.
 fn four_levels(leaf: u64) -> FakeMemory {
     let memory = FakeMemory::new(0x1_0000);
     memory.poke_u64(0x1000, 0x2000 | RW);

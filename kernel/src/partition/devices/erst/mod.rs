@@ -1,4 +1,5 @@
-//! Error record serialization: where a guest stores the log of its panic, with drivers that its kernel has built in.
+//! Error record serialization: the store for the log of a guest's panic. Linux has drivers for it
+//! built in.
 //!
 //! ```text
 //!   BEGIN_{WRITE,READ,CLEAR} ──> SET_OFFSET, SET_ID ──> EXECUTE ──> STATUS ──> END
@@ -6,12 +7,14 @@
 //!                                                         └─ copies a record between exchange buffer and store
 //! ```
 //!
-//! The registers are one page of memory-mapped qwords ([`register`]); the exchange buffer is reserved guest RAM, so that a record
-//! is written without a trap a byte. ACPI 6.5 "Error Serialization". The store belongs to the partition and survives its
-//! incarnations: the next one reads the log of the last.
+//! The registers are one page of memory-mapped qwords ([`register`]). The exchange buffer is
+//! reserved guest RAM, so that writing a record does not trap at each byte. ACPI 6.5 "Error
+//! Serialization". The store belongs to the partition and survives its incarnations: the next one
+//! reads the log of the last.
 //!
-//! Invariants: EXECUTE changes nothing before its last access to guest memory; nothing allocates after [`Erst::new`]; when the
-//! store is full the oldest record makes room, because the newest panic is the one that somebody waits for.
+//! Invariants: EXECUTE changes nothing before its last access to guest memory. Nothing allocates
+//! after [`Erst::new`]. When the store is full the oldest record makes room, because the newest
+//! panic matters most.
 
 mod record;
 mod store;
@@ -44,7 +47,7 @@ pub mod register {
     pub const TIMINGS: u64 = 0x50;
 }
 
-/// What a guest writes to [`register::COMMAND`]: the serialization action's number.
+/// The values of [`register::COMMAND`]: numbers of serialization actions.
 #[allow(missing_docs)]
 pub mod command {
     pub const BEGIN_WRITE: u64 = 0x0;
@@ -94,14 +97,14 @@ pub struct Erst {
     id: u64,
     next_id: u64,
     cursor: usize,
-    /// The operation that is going on has stored a panic's log.
+    /// The current operation has stored a panic's log.
     panic_recorded: bool,
-    /// Why the incarnation panics, in the words of its log.
+    /// The reason of the incarnation's panic, in the words of its log.
     panic_text: Option<CrashText>,
 }
 
 impl Erst {
-    /// Makes the device with an empty store; `buffer` is where the exchange buffer lies.
+    /// Makes the device with an empty store; `buffer` is the address of the exchange buffer.
     pub fn new(buffer: Gpa) -> Self {
         Self {
             buffer,
@@ -127,7 +130,7 @@ impl Erst {
         self.panic_text = None;
     }
 
-    /// Returns why the incarnation panics, in the words of its log.
+    /// Returns the reason of the incarnation's panic, in the words of its log.
     pub const fn panic_text(&self) -> Option<CrashText> {
         self.panic_text
     }
@@ -150,8 +153,7 @@ impl Erst {
 
     /// Writes the register at `offset`.
     ///
-    /// # Errors
-    /// What guest memory answers to EXECUTE; then nothing has happened.
+    /// # Errors The error of guest memory during EXECUTE; then nothing has happened.
     pub fn write(&mut self, offset: u64, value: u64, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
         match offset {
             register::COMMAND => return self.command(value, memory),
@@ -213,7 +215,7 @@ impl Erst {
         };
         let log = self.triage.panic_log(self.store.staging(length));
         self.panic_recorded = log.is_some();
-        // The newest part comes first, and has the words.
+        // The newest part of the log comes first and holds the words.
         self.panic_text = self.panic_text.or_else(|| log.and_then(panic_line::last_in));
         self.store.commit(id, length);
         Ok(Status::Success)

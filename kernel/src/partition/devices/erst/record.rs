@@ -1,9 +1,11 @@
-//! Common platform error records, as far as they tell whether a kernel has panicked.
+//! Common platform error records (CPER), parsed as far as they tell whether a kernel has panicked.
 //!
-//! UEFI 2.10 appendix N "Common Platform Error Record". Linux stores its log by pstore: one record a part, one section a record, the
-//! text deflated; its first line is the reason: `Panic#1 Part1`, `Oops#1 Part1` ...
+//! UEFI 2.10 appendix N "Common Platform Error Record". Linux's pstore stores the kernel log in
+//! parts: one record per part, one section per record, the text deflated. The first line of the text
+//! is the reason: `Panic#1 Part1`, `Oops#1 Part1` ...
 //!
-//! The text comes from a guest: the inflater gets a buffer of fixed size and stops when that is full.
+//! The text comes from a guest: the inflater gets a buffer of fixed size and stops when the buffer
+//! is full.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -28,10 +30,11 @@ const SECTION_LOG: [u8; 16] = *b"\x4e\xe0\x97\xc1\x45\xd5\x70\x4a\x9c\x17\xa5\x5
 /// 4f118707-04dd-4055-b5dd-956d34ddfac6: the same, deflated.
 const SECTION_LOG_DEFLATED: [u8; 16] = *b"\x07\x87\x11\x4f\xdd\x04\x55\x40\xb5\xdd\x95\x6d\x34\xdd\xfa\xc6";
 
-/// How a panic's log begins.
+/// The first bytes of a panic's log.
 const PANIC_PREFIX: &[u8] = b"Panic#";
 
-/// Returns the length that a record's header gives, if it is a record and not shorter than its header.
+/// Returns the length in a record's header, if the signature is right and the length at least the
+/// header's.
 pub fn length(header: &[u8; HEADER_BYTES]) -> Option<usize> {
     let length = u32::from_le_bytes(*header[LENGTH_OFFSET..].first_chunk()?) as usize;
     (header.starts_with(SIGNATURE) && length >= HEADER_BYTES).then_some(length)
@@ -42,10 +45,11 @@ pub fn id(record: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*record.get(ID_OFFSET..)?.first_chunk()?))
 }
 
-/// Bytes of a part of a log that are looked at: what pstore deflates into a record of 8 KiB.
+/// Bytes of a log part that are looked at: as many as pstore deflates into a record of 8 KiB.
 const LOG_BYTES: usize = 20 << 10;
 
-/// Tells panics from oopses; holds the inflater's state and the text, which are too large for a stack.
+/// Tells panics from oopses. Holds the inflater's state and the text, which are too large for a
+/// stack.
 pub struct LogTriage {
     inflater: Box<DecompressorOxide>,
     text: Box<[u8]>,
@@ -63,7 +67,7 @@ impl LogTriage {
         Self { inflater: Box::default(), text: vec![0; LOG_BYTES].into_boxed_slice() }
     }
 
-    /// Returns the text of `record`, as far as there is room for it, if that is a part of a panic's log.
+    /// Returns the text of `record`, cut to the room for it, if it is a part of a panic's log.
     pub fn panic_log<'a>(&'a mut self, record: &'a [u8]) -> Option<&'a [u8]> {
         let field = |at: usize| record.get(at..at + 16);
         if field(CREATOR_OFFSET)? != CREATOR_PSTORE {

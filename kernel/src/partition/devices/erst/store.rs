@@ -28,7 +28,7 @@ impl Slot {
 #[derive(Debug)]
 pub struct Store {
     slots: Vec<Slot>,
-    /// A record is read from the guest in here first, and exchanged with its slot when it is complete.
+    /// A record is read from the guest into this buffer, and exchanged with its slot when complete.
     staging: Box<[u8]>,
     sequence: u64,
 }
@@ -53,7 +53,8 @@ impl Store {
         &mut self.staging[..length]
     }
 
-    /// Makes the staged bytes record `id`: in the place of one with the same id, in a free slot, or in that of the oldest.
+    /// Makes the staged bytes record `id`. They replace a record with the same id, else take a free
+    /// slot, else the slot of the oldest record.
     pub fn commit(&mut self, id: u64, length: usize) {
         self.sequence += 1;
         let sequence = self.sequence;
@@ -83,8 +84,8 @@ impl Store {
         slot.map(|slot| (slot.id, slot.sequence) = (NO_RECORD, 0)).is_some()
     }
 
-    /// Returns the id of the first record in slot `cursor` or later, and the cursor behind it; after the last record
-    /// [`NO_RECORD`], and the walk begins again.
+    /// Returns the id of the first record in slot `cursor` or later, and the cursor behind it.
+    /// After the last record it returns [`NO_RECORD`], and the walk begins again.
     pub fn next_id(&self, cursor: usize) -> (u64, usize) {
         let rest = self.slots.iter().enumerate().skip(cursor);
         rest.filter(|(_, slot)| slot.sequence != 0).map(|(i, slot)| (slot.id, i + 1)).next().unwrap_or((NO_RECORD, 0))

@@ -1,11 +1,13 @@
-//! Register accesses to the local APIC: what each register reads and what a write does, in both modes.
+//! Register accesses to the local APIC: the value that each register reads and the effect of a
+//! write, in both modes.
 
 use super::register::*;
 use super::*;
 
-/// What the version register reads: version 0x14, six local vector table entries.
+/// The value of the version register: version 0x14, six local vector table entries.
 const VERSION_VALUE: u32 = 0x14 | ((LVT_COUNT as u32 - 1) << 16);
-/// Bits of an LVT entry that a guest may set: vector, delivery mode, polarity, trigger, mask, timer mode.
+/// Bits of an LVT entry that a guest may set: vector, delivery mode, polarity, trigger, mask, timer
+/// mode.
 const LVT_WRITABLE: [u32; LVT_COUNT] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
 
 impl LocalApic {
@@ -47,7 +49,7 @@ impl LocalApic {
                 self.destination_format = value | 0x0fff_ffff;
                 Outcome::None
             }
-            // The ID is fixed, as on current CPUs, and SELF IPI is x2APIC's alone.
+            // The ID is fixed, as on current CPUs, and SELF IPI exists in x2APIC mode alone.
             ID => Outcome::None,
             _ => {
                 if self.write(register, value, now).is_err() {
@@ -60,8 +62,7 @@ impl LocalApic {
 
     /// Reads an MSR of the x2APIC range.
     ///
-    /// # Errors
-    /// [`Refused`] outside x2APIC mode and for what that mode does not have.
+    /// # Errors [`Refused`] outside x2APIC mode and for registers that x2APIC mode lacks.
     pub fn msr_read(&self, register: u8, now: Tsc) -> Result<u64, Refused> {
         if self.mode != Mode::X2Apic {
             return Err(Refused);
@@ -126,7 +127,8 @@ impl LocalApic {
         }
     }
 
-    /// Writes x2APIC's SELF IPI: a message to this APIC, past the interrupt command register. SDM 3A "SELF IPI Register".
+    /// Writes x2APIC's SELF IPI: sends a message to this APIC without the interrupt command
+    /// register. SDM 3A "SELF IPI Register".
     ///
     /// # Errors
     /// [`Refused`] as for [`Self::msr_write`].
@@ -139,7 +141,7 @@ impl LocalApic {
         Ok(())
     }
 
-    /// Reads a register that both modes have.
+    /// Reads a register that exists in both modes.
     fn read(&self, register: u8, now: Tsc) -> Result<u32, Refused> {
         let x2apic = self.mode == Mode::X2Apic;
         Ok(match register {
@@ -167,7 +169,7 @@ impl LocalApic {
         })
     }
 
-    /// Writes a register that both modes write alike.
+    /// Writes a register that works alike in both modes.
     fn write(&mut self, register: u8, value: u32, now: Tsc) -> Result<(), Refused> {
         match register {
             TASK_PRIORITY => self.tpr = value as u8,
@@ -194,14 +196,14 @@ impl LocalApic {
         if !self.software_enabled() {
             self.lvt[entry] |= LVT_MASKED;
         }
-        // Into and out of TSC-deadline mode disarms: SDM 3A "TSC-Deadline Mode".
+        // A switch into or out of TSC-deadline mode disarms the timer: SDM 3A "TSC-Deadline Mode".
         let after = self.timer_mode();
         if before != after && (before == TimerMode::TscDeadline || after == TimerMode::TscDeadline) {
             self.timer.disarm();
         }
     }
 
-    /// Carries out an interrupt command. With one CPU a message reaches this APIC or nobody.
+    /// Carries out an interrupt command. There is one CPU: a message reaches this APIC or none.
     fn send(&mut self, command: u64) {
         self.icr = command & !ICR_PENDING;
         let destination = self.command_destination(command);

@@ -5,11 +5,11 @@
 //!                                   │ only above the priority of TPR and ISR │        └─ level: broadcast to the IOAPIC
 //! ```
 //!
-//! Both modes share one register file, numbered by offset / 16: [`register`] has the numbers. The registers follow
-//! SDM 3A "Advanced Programmable Interrupt Controller (APIC)".
+//! Both modes share one register file, numbered by offset / 16: [`register`] has the numbers. The
+//! registers follow SDM 3A "Advanced Programmable Interrupt Controller (APIC)".
 //!
-//! Invariants: one vCPU, so every destination is this APIC or nobody; nothing here waits, allocates or panics on
-//! what the guest writes.
+//! Invariants: there is one vCPU, so a destination is this APIC or none. Nothing here waits,
+//! allocates or panics, whatever the guest writes.
 
 mod access;
 pub mod register;
@@ -24,7 +24,7 @@ use super::map::{BOOT_APIC_ID, LAPIC_BASE};
 use timer::{Timer, TimerMode};
 use vectors::Vectors;
 
-/// How the APIC is reached.
+/// The mode of the APIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Switched off globally.
@@ -39,19 +39,20 @@ pub enum Mode {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refused;
 
-/// How a message asks to be delivered.
+/// The delivery mode of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Delivery {
-    /// As a vector.
+    /// An interrupt with the message's vector.
     Fixed,
-    /// As the NMI.
+    /// The NMI.
     Nmi,
     /// INIT, start-up, SMI, ExtINT: nothing on a machine with one CPU and no PIC.
     Other,
 }
 
 impl Delivery {
-    /// Decodes the three-bit delivery mode that LVT, ICR and the IOAPIC share. Lowest priority is fixed with one CPU.
+    /// Decodes the three-bit delivery mode of LVT, ICR and IOAPIC. With one CPU, lowest priority is
+    /// fixed.
     pub const fn of(bits: u32) -> Self {
         match bits & 7 {
             0 | 1 => Delivery::Fixed,
@@ -64,9 +65,9 @@ impl Delivery {
 /// Edge or level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trigger {
-    /// The interrupt is the change.
+    /// The change of the line is the interrupt.
     Edge,
-    /// The interrupt lasts until its cause is gone; its EOI is told to the IOAPIC.
+    /// The interrupt lasts until its cause is gone; its EOI is sent to the IOAPIC.
     Level,
 }
 
@@ -75,22 +76,22 @@ pub enum Trigger {
 pub struct Message {
     /// Vector.
     pub vector: u8,
-    /// How.
+    /// Delivery mode.
     pub delivery: Delivery,
     /// Edge or level.
     pub trigger: Trigger,
 }
 
-/// Whom a message names.
+/// The destination of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Destination {
     /// An APIC ID.
     Physical(u32),
-    /// A set, as the logical destination register has it.
+    /// A set of APICs, in the format of the logical destination register.
     Logical(u32),
 }
 
-/// What a register write leads to outside the APIC.
+/// The effect of a register write outside the APIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a level interrupt whose EOI is lost never comes again"]
 pub enum Outcome {
@@ -115,14 +116,14 @@ const ERROR_ILLEGAL_REGISTER: u32 = 1 << 7;
 pub struct LocalApic {
     rate: TscRate,
     mode: Mode,
-    /// Where the registers are in xAPIC mode: a page's address.
+    /// The address of the registers' page in xAPIC mode.
     base: u64,
     irr: Vectors,
     isr: Vectors,
-    /// Vectors that were accepted as level.
+    /// Vectors that were accepted as level-triggered.
     tmr: Vectors,
     nmi_pending: bool,
-    /// A message came since somebody looked at what is to be delivered.
+    /// A message has come since [`LocalApic::forget_news`].
     news: bool,
     tpr: u8,
     svr: u32,
@@ -162,7 +163,7 @@ impl LocalApic {
         }
     }
 
-    /// Returns how the APIC is reached.
+    /// Returns the mode of the APIC.
     pub const fn mode(&self) -> Mode {
         self.mode
     }
@@ -188,10 +189,10 @@ impl LocalApic {
         value & !0xfff
     }
 
-    /// Writes IA32_APIC_BASE; the caller has judged the page.
+    /// Writes IA32_APIC_BASE. The caller has checked the page already.
     ///
-    /// # Errors
-    /// [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for reserved bits.
+    /// # Errors [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and
+    /// for reserved bits.
     pub fn set_base_msr(&mut self, value: u64) -> Result<(), Refused> {
         if value & 0xfff & !(APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD) != 0 {
             return Err(Refused);
@@ -222,7 +223,7 @@ impl LocalApic {
         }
     }
 
-    /// Takes a message in.
+    /// Accepts a message.
     pub fn accept(&mut self, message: Message) {
         self.news = true;
         match message.delivery {
@@ -240,7 +241,7 @@ impl LocalApic {
         }
     }
 
-    /// Takes a fixed, edge-triggered message in that the guest sends to itself in x2APIC mode.
+    /// Accepts a fixed, edge-triggered message that the guest sends to itself in x2APIC mode.
     #[inline(always)]
     fn accept_own(&mut self, vector: u8) {
         if vector < 16 {
@@ -263,7 +264,7 @@ impl LocalApic {
         }
     }
 
-    /// Returns the vector that the CPU would take now, were its interrupts enabled.
+    /// Returns the vector that a CPU with interrupts enabled would take now.
     #[inline]
     pub fn interrupt(&self) -> Option<u8> {
         if self.mode == Mode::Disabled {
@@ -272,24 +273,26 @@ impl LocalApic {
         self.irr.highest().filter(|vector| vector >> 4 > self.processor_priority() >> 4)
     }
 
-    /// Returns whether any interrupt waits, whatever its priority: mostly none does, and that is quickly seen.
+    /// Returns whether any interrupt is requested, whatever its priority. Mostly there is none;
+    /// this test is quick.
     #[inline(always)]
     pub const fn has_requests(&self) -> bool {
         !self.irr.is_empty()
     }
 
-    /// Returns whether a message came since [`Self::forget_news`]: then [`Self::interrupt`] may answer something else.
+    /// Returns whether a message has come since [`Self::forget_news`]. If so, the answer of
+    /// [`Self::interrupt`] may have changed.
     #[inline]
     pub const fn has_news(&self) -> bool {
         self.news
     }
 
-    /// Notes that somebody looks at what is to be delivered.
+    /// Clears the mark of new messages: the caller looks at the pending interrupts now.
     pub const fn forget_news(&mut self) {
         self.news = false;
     }
 
-    /// Moves `vector` from requested to in service: the CPU takes it.
+    /// Moves `vector` from IRR to ISR: the CPU takes it.
     pub fn acknowledge(&mut self, vector: u8) {
         self.irr.remove(vector);
         self.isr.insert(vector);
@@ -301,7 +304,8 @@ impl LocalApic {
         self.ticks
     }
 
-    /// Returns whether a message with `vector`, sent now, would interrupt a CPU whose interrupts are on.
+    /// Returns whether a message with `vector`, sent now, would interrupt a CPU with interrupts
+    /// enabled.
     pub fn would_take(&self, vector: u8) -> bool {
         let accepts = self.mode != Mode::Disabled && self.software_enabled() && vector >= 16;
         accepts && vector >> 4 > self.processor_priority() >> 4
@@ -312,17 +316,17 @@ impl LocalApic {
         self.deadline().is_some() && self.would_take(self.lvt[LVT_TIMER] as u8)
     }
 
-    /// Tells whether an NMI waits.
+    /// Tells whether an NMI is pending.
     pub const fn nmi_pending(&self) -> bool {
         self.nmi_pending
     }
 
-    /// Requests or (when it is delivered) clears the NMI.
+    /// Clears the pending NMI, and returns whether there was one.
     pub const fn take_nmi(&mut self) -> bool {
         core::mem::replace(&mut self.nmi_pending, false)
     }
 
-    /// Returns when the timer has something to say: `None` while it is stopped or masked.
+    /// Returns when the timer expires; `None` while it is stopped or masked.
     pub const fn deadline(&self) -> Option<Tsc> {
         if self.lvt[LVT_TIMER] & LVT_MASKED != 0 { None } else { self.timer.deadline() }
     }
@@ -344,7 +348,7 @@ impl LocalApic {
         self.timer.set_tsc_deadline(deadline, self.timer_mode());
     }
 
-    /// Returns the task priority as CR8 has it.
+    /// Returns the task priority in the format of CR8.
     pub const fn cr8(&self) -> u8 {
         self.tpr >> 4
     }
@@ -362,7 +366,7 @@ impl LocalApic {
         self.svr & SOFTWARE_ENABLE != 0
     }
 
-    /// SDM 3A "Task and Processor Priorities".
+    /// Returns the PPR. SDM 3A "Task and Processor Priorities".
     #[inline]
     fn processor_priority(&self) -> u8 {
         let in_service = self.isr.highest().unwrap_or(0);
@@ -372,7 +376,8 @@ impl LocalApic {
     fn local_interrupt(&mut self, entry: usize) {
         let lvt = self.lvt[entry];
         if lvt & LVT_MASKED == 0 {
-            // The timer's and the error's entry have no delivery mode; their bits read zero, which is fixed.
+            // The entries of timer and error have no delivery mode: those bits read zero, which
+            // means fixed.
             self.accept(Message { vector: lvt as u8, delivery: Delivery::of(lvt >> 8), trigger: Trigger::Edge });
         }
     }
@@ -380,7 +385,8 @@ impl LocalApic {
     fn raise_error(&mut self, error: u32) {
         let news = self.errors & error == 0;
         self.errors |= error;
-        // An error entry with an illegal vector would raise its own error for ever.
+        // An error entry with an illegal vector would raise an error of its own, and so on for
+        // ever.
         if news && self.lvt[LVT_ERROR] as u8 >= 16 {
             self.local_interrupt(LVT_ERROR);
         }

@@ -6,15 +6,16 @@
 //!    ^  <── write 0, mode change ──┘  ^ └──────────┘ next period    periodic
 //! ```
 //!
-//! The count runs at 1 GHz (one tick a nanosecond) before the divider. Only the moment of the next expiry is kept, in guest
-//! TSC ticks; the current count is computed from it.
+//! The count runs at 1 GHz (one tick a nanosecond) before the divider. Only the moment of the next
+//! expiry is kept, in guest TSC ticks; the current count is computed from it.
 
 use crate::partition::devices::clock::{Tsc, TscRate};
 
-/// Shortest period: a guest that asks for less gets this, else its ticks would take the whole CPU.
+/// Shortest period. A shorter one is stretched to it: else the guest's ticks would take the whole
+/// CPU.
 const MIN_PERIOD_NS: u64 = 20_000;
 
-/// How the timer runs. LVT timer register, bits 18:17.
+/// The timer's mode. LVT timer register, bits 18:17.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimerMode {
     /// Counts down once.
@@ -41,7 +42,7 @@ impl TimerMode {
 pub struct Timer {
     initial: u32,
     divide_config: u32,
-    /// When it expires next.
+    /// The moment of the next expiry.
     next: Option<Tsc>,
 }
 
@@ -50,7 +51,7 @@ impl Timer {
     pub const fn deadline(&self) -> Option<Tsc> {
         self.next
     }
-    /// Stops the timer (a change of mode does).
+    /// Stops the timer, as a change of mode does.
     pub const fn disarm(&mut self) {
         self.next = None;
     }
@@ -102,7 +103,8 @@ impl Timer {
         }
     }
 
-    /// Tells whether the timer has expired by `now`, and goes on to the next period. Missed periods count once.
+    /// Tells whether the timer has expired by `now`, and if so starts the next period. Missed
+    /// periods count once.
     pub fn expire(&mut self, mode: TimerMode, now: Tsc, rate: TscRate) -> bool {
         let Some(next) = self.next.filter(|&next| next <= now) else { return false };
         self.next = match mode {

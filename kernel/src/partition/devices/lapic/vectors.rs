@@ -1,4 +1,4 @@
-//! A set of the 256 interrupt vectors, as the IRR, ISR and TMR registers are.
+//! A set of the 256 interrupt vectors: the form of the IRR, ISR and TMR registers.
 
 /// A set of interrupt vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -9,7 +9,7 @@ impl Vectors {
     pub const fn insert(&mut self, vector: u8) {
         self.0[vector as usize / 64] |= 1 << (vector % 64);
     }
-    /// Takes `vector` out.
+    /// Removes `vector`.
     pub const fn remove(&mut self, vector: u8) {
         self.0[vector as usize / 64] &= !(1 << (vector % 64));
     }
@@ -17,7 +17,7 @@ impl Vectors {
     pub const fn contains(&self, vector: u8) -> bool {
         self.0[vector as usize / 64] & (1 << (vector % 64)) != 0
     }
-    /// Tells whether there is none.
+    /// Tells whether the set is empty.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         let [a, b, c, d] = self.0;
