@@ -1,25 +1,26 @@
-//! The firmware's tables, as far as the hypervisor needs them: which CPUs there are.
+//! Firmware tables, as far as the hypervisor needs them: the list of CPUs.
 //!
-//! Small and checked by hand: one table, two kinds of entry. ACPI 6.5 "Root System Description Pointer (RSDP)",
-//! "Multiple APIC Description Table (MADT)". Everything the firmware says is bounded by [`Physical`].
+//! Small and checked by hand: one table, two kinds of entry. ACPI 6.5 "Root System Description
+//! Pointer (RSDP)", "Multiple APIC Description Table (MADT)". [`Physical`] bounds every access that
+//! the firmware's data leads to.
 
 use super::percpu::MAX_CPUS;
 use arrayvec::ArrayVec;
 
-/// Physical memory that firmware tables lie in.
+/// Physical memory that holds firmware tables.
 pub trait Physical {
-    /// Returns the bytes at `address`, or `None` where that is not readable.
+    /// Returns the bytes at `address`, or `None` if they are not readable.
     fn bytes(&self, address: u64, len: usize) -> Option<&[u8]>;
 }
 
-/// APIC identifiers of the CPUs that may be started, in the firmware's order, the first [`MAX_CPUS`] of them.
+/// APIC identifiers of the CPUs that may be started, in the firmware's order; at most [`MAX_CPUS`].
 pub type ApicIds = ArrayVec<u32, MAX_CPUS>;
 
 const HEADER: usize = 36;
-/// Longer tables are not taken for tables.
+/// Longer tables are rejected.
 const MAX_TABLE: usize = 1 << 20;
 
-/// Returns the CPUs that the MADT lists; none where there is no such table.
+/// Returns the CPUs that the MADT lists; none if there is no such table.
 pub fn cpus(memory: &impl Physical, rsdp: u64) -> ApicIds {
     find_table(memory, rsdp, b"APIC").map(madt_cpus).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! The local APIC: end of interrupt, interrupts to other CPUs, the timer's registers.
 //!
-//! x2APIC where the CPU has it, else the registers in memory; [`init`] chooses once, for all CPUs alike.
+//! x2APIC if the CPU has it, otherwise the registers in memory; [`init`] chooses once, the same for
+//! all CPUs.
 //! SDM 3A "Advanced Programmable Interrupt Controller (APIC)".
 // UNSAFETY: device registers in memory and in MSRs.
 #![allow(unsafe_code)]
@@ -48,7 +49,7 @@ const ASSERT: u32 = 1 << 14;
 const ALL_BUT_SELF: u32 = 3 << 18;
 const DELIVERY_PENDING: u32 = 1 << 12;
 
-/// Where the registers are: a virtual address, or 0 for x2APIC.
+/// Virtual address of the registers, or 0 for x2APIC.
 static REGISTERS: AtomicU64 = AtomicU64::new(0);
 
 /// Enables this CPU's APIC with everything masked.
@@ -100,12 +101,12 @@ pub fn send_nmi_to_others() {
     command(0, ASSERT | DELIVER_NMI | ALL_BUT_SELF);
 }
 
-/// What the timer does when its count has run down.
+/// How the timer continues when its count reaches 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Countdown {
     /// It stops.
     Once,
-    /// It begins again.
+    /// It starts again.
     Repeated,
 }
 
@@ -120,7 +121,7 @@ pub fn start_timer(vector: u8, count: u32, countdown: Countdown) {
     write(Register::InitialCount, count);
 }
 
-/// Lets the timer run down from the top, silently.
+/// Starts the timer from the largest count, with its interrupt masked.
 pub fn start_silent_timer() {
     write(Register::Divide, DIVIDE_BY_1);
     write(Register::Timer, MASKED);
@@ -132,7 +133,7 @@ pub fn timer_initial_count() -> u32 {
     read(Register::InitialCount)
 }
 
-/// Returns what is left of the timer's count.
+/// Returns the rest of the timer's count.
 pub fn timer_count() -> u32 {
     read(Register::CurrentCount)
 }
@@ -143,7 +144,8 @@ pub fn timer_count() -> u32 {
 /// The CPU has TSC-deadline mode.
 pub unsafe fn start_deadline_timer(vector: u8, tsc: u64) {
     write(Register::Timer, TIMER_TSC_DEADLINE | u32::from(vector));
-    // In memory the write above may be seen late; SDM 3A "TSC-Deadline Mode" asks for a fence.
+    // The write above may be delayed if it goes to memory; SDM 3A "TSC-Deadline Mode" requires a
+    // fence.
     core::sync::atomic::fence(Ordering::SeqCst);
     // SAFETY: the caller's promise.
     unsafe { instr::wrmsr(IA32_TSC_DEADLINE, tsc) };
@@ -151,12 +153,14 @@ pub unsafe fn start_deadline_timer(vector: u8, tsc: u64) {
 
 fn command(to: u32, low: u32) {
     if is_x2apic() {
-        // WRMSR to the APIC is not ordered after earlier stores: what they say must be seen before the interrupt is.
+        // WRMSR to the APIC is not ordered after earlier stores. The fence makes them visible
+        // before the interrupt arrives.
         core::sync::atomic::fence(Ordering::SeqCst);
         // SAFETY: the command register in x2APIC mode.
         return unsafe { instr::wrmsr(X2APIC_MSRS + Register::Command as u32 / 16, u64::from(to) << 32 | u64::from(low)) };
     }
-    // Bounded: a command that stays pending is lost, and so are we, but not here.
+    // Bounded wait: a command that stays pending is lost. The hypervisor then fails later, but does
+    // not hang here.
     for _ in 0..1_000_000 {
         if read(Register::Command) & DELIVERY_PENDING == 0 {
             break;

@@ -1,16 +1,17 @@
-//! The frequencies of the counter and the APIC's timer, measured against a yardstick. Pure.
+//! Measures the frequencies of the counter and the APIC's timer against a yardstick. Pure.
 //!
 //! ```text
 //!   before          begin  ...  asked, not over   asked   over   timer   end
 //!     │───────│──────│────────────│────────────────│───────│──────│───────│──> counter
 //!             └─ the window begins somewhere between `before` and `begin`
-//!                             and ends somewhere between the last `asked` that was not over, and `end`
+//!                             and ends between the last `asked` before `over`, and `end`
 //! ```
 //!
-//! An emulator's CPU may be held up between any two of these steps, for longer than the window. So every reading of the counter
-//! stands on the side of its poll where a pause widens the bounds: they always hold, and a pause shows.
+//! An emulator may stop its CPU between any two of these steps, for longer than the window. So each
+//! reading of the counter is taken on the side of its poll where a pause widens the bounds. The
+//! bounds therefore always hold, and a pause is visible.
 
-/// A window of known length, and the clocks to be measured.
+/// A window of known length, and the clocks to measure.
 pub trait Yardstick {
     /// Prepares a window of `ticks` ticks.
     fn prepare(&mut self, ticks: u16);
@@ -20,29 +21,29 @@ pub trait Yardstick {
     fn is_over(&mut self) -> bool;
     /// Returns the counter.
     fn counter(&mut self) -> u64;
-    /// Returns what the timer has counted.
+    /// Returns the timer's count.
     fn timer(&mut self) -> u64;
-    /// Returns how long a window of `ticks` ticks is.
+    /// Returns the length of a window of `ticks` ticks.
     fn window_ns(&self, ticks: u16) -> u64;
 }
 
-/// Frequencies.
+/// Measured frequencies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frequencies {
-    /// Of the counter, in Hz.
+    /// Frequency of the counter, in Hz.
     pub counter: u64,
-    /// Of the timer, in Hz.
+    /// Frequency of the timer, in Hz.
     pub timer: u64,
 }
 
-/// One comparison with the yardstick.
+/// One measurement of a window.
 #[derive(Clone, Copy)]
 struct Measurement {
     /// Length of the window.
     ns: u64,
     counter: u64,
     timer: u64,
-    /// Fewest and most ticks of the counter that the window can have had.
+    /// Least and most ticks of the counter that the window can have taken.
     bounds: (u64, u64),
 }
 
@@ -56,10 +57,11 @@ impl Measurement {
     }
 }
 
-/// Measures the frequencies; at most `patience` polls are made for the end of a window. `None`: there is no yardstick.
+/// Measures the frequencies. Polls at most `patience` times for the end of a window; `None` if
+/// there is no yardstick.
 ///
-/// Every measurement bounds the frequency from both sides, and the best one is held to the bounds of all. Short windows
-/// fit between two pauses of a machine that is very busy.
+/// Every measurement bounds the frequency from both sides, and the best one is clamped to the
+/// bounds of all. Short windows fit between two pauses of a very busy machine.
 pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<Frequencies> {
     /// Windows of 10, 2 and 0.25 ms, and how often each is tried.
     const ATTEMPTS: [(u16, usize); 3] = [(11_932, 10), (2_386, 50), (298, 100)];
@@ -74,7 +76,7 @@ pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<Freq
         }
     }
     let best = best?;
-    // Bounds that contradict each other are those of a counter that is not steady.
+    // Contradictory bounds mean that the counter is not steady.
     let measured = best.hz(best.counter);
     let counter = if least <= most { measured.clamp(least, most) } else { measured };
     let timer = u64::try_from(u128::from(counter) * u128::from(best.timer) / u128::from(best.counter.max(1))).ok()?;
@@ -108,13 +110,13 @@ mod tests {
     const COUNTER_HZ: u64 = 2_600_000_000;
     const TIMER_HZ: u64 = 62_500_000;
 
-    /// A machine whose every step takes 500 ns, and of which some steps are held up.
+    /// A machine whose steps take 500 ns each, except for some that are paused.
     struct Busy {
         now_ns: u64,
         steps: u64,
         begin_ns: u64,
         ticks: u16,
-        /// How long the step of this number is held up.
+        /// Length of the pause at the step with this number.
         pause: fn(u64) -> u64,
     }
 
@@ -163,11 +165,13 @@ mod tests {
         assert!(quiet.now_ns < 12_000_000);
     }
 
-    /// A pause between any poll and the reading beside it must not make a short window look long, or the other way round.
+    /// A pause between a poll and the reading beside it must not make a short window look long, or
+    /// a long one short.
     #[test]
     fn a_pause_at_any_step_changes_nothing() {
         const PAUSES: [fn(u64) -> u64; 4] = [
-            // Longer than a window and a half, once in each of them, at a place that moves on.
+            // Longer than one and a half windows, once in each window, at a different place each
+            // time.
             |step| if step % 19_998 == 19_990 { 16_000_000 } else { 0 },
             |step| if step.is_multiple_of(6_661) { 16_000_000 } else { 0 },
             |step| if step.is_multiple_of(1_009) { 4_000_000 } else { 0 },
@@ -179,7 +183,7 @@ mod tests {
         }
     }
 
-    /// In each of these the pause stands at one step around the end of the first window, which alone is measured.
+    /// A single pause, at each step around the end of the only window that is measured.
     #[test]
     fn bounds_hold_wherever_the_pause_is() {
         static AT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);

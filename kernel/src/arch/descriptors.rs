@@ -1,11 +1,11 @@
 //! GDT, TSS and IDT of each CPU.
 //!
 //! ```text
-//! GDT   0x08 code   0x10 data   0x18 TSS (16 bytes)      one a CPU: the TSS is marked busy in it
-//! TSS   IST1 double fault   IST2 NMI   IST3 machine check: own stacks, for whatever RSP was
+//! GDT   0x08 code   0x10 data   0x18 TSS (16 bytes)      one per CPU: the TSS is marked busy in it
+//! TSS   IST1 double fault   IST2 NMI   IST3 machine check: own stacks, whatever RSP is
 //! IDT   256 entries to `entry.s`, one table for all CPUs
 //! ```
-// UNSAFETY: loads the tables that the CPU follows.
+// UNSAFETY: loads the tables that the CPU uses.
 #![allow(unsafe_code)]
 
 use super::percpu::{CpuId, MAX_CPUS, PerCpu};
@@ -91,7 +91,7 @@ impl Gate {
     }
 }
 
-/// Loads this CPU's tables; once a CPU.
+/// Loads this CPU's tables; once per CPU.
 pub fn init(cpu: CpuId) {
     let task = TASKS.of(cpu).call_once(|| task_state(cpu));
     let gdt = GDTS.of(cpu).call_once(|| {
@@ -104,19 +104,21 @@ pub fn init(cpu: CpuId) {
     gdt.load();
     // SAFETY: the table just loaded has 64-bit code there.
     unsafe { CS::set_reg(CODE) };
-    // SAFETY: and data there.
+    // SAFETY: its next entry is 64-bit data.
     unsafe { SS::set_reg(DATA) };
     // SAFETY: as above.
     unsafe { DS::set_reg(DATA) };
     // SAFETY: as above. FS and GS keep their null selectors: only GS base counts.
     unsafe { ES::set_reg(DATA) };
-    // SAFETY: and an available TSS there, which lives for ever.
+    // SAFETY: the entry is an available TSS, which is never freed.
     unsafe { tables::load_tss(TSS) };
     let idt = IDT.call_once(|| core::array::from_fn(Gate::new));
     let pointer = DescriptorTablePointer { limit: (size_of_val(idt) - 1) as u16, base: VirtAddr::from_ptr(idt) };
-    // SAFETY: all gates lead to `entry.s`, whose dispatcher knows every vector; the table lives for ever.
+    // SAFETY: all gates lead to `entry.s`, whose dispatcher handles every vector; the table is
+    // never freed.
     unsafe { tables::lidt(&pointer) };
-    // SAFETY: a machine check now has a handler, which reports it; without the bit it would be a silent reset.
+    // SAFETY: a machine check now has a handler, which reports it; without the bit it would
+    // silently reset the machine.
     unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
 }
 
@@ -127,12 +129,12 @@ fn task_state(cpu: CpuId) -> TaskStateSegment {
     for (i, top) in table.iter_mut().take(3).enumerate() {
         *top = VirtAddr::new(stacks + ((i + 1) * IST_STACK) as u64);
     }
-    // The structure is packed: its field is assigned whole, never borrowed.
+    // The structure is packed: its field may only be assigned whole, never borrowed.
     task.interrupt_stack_table = table;
     task
 }
 
-/// Returns the address of this CPU's TSS: for a host state that a world switch loads.
+/// Returns the address of this CPU's TSS, for the host state that a world switch loads.
 ///
 /// # Panics
 /// Before [`init`] (our bug).

@@ -1,25 +1,27 @@
-//! Registers of devices that the direct map does not reach: UEFI firmware puts base address registers far above all memory.
+//! Maps device registers outside the direct map: UEFI firmware puts base address registers far
+//! above all memory.
 //!
-//! A window of 32 MiB of virtual addresses behind the direct map, given out page by page and never taken back. Pages are uncached
-//! by their entries (PCD and PWT), whatever the MTRRs say of addresses that high (SDM 3A "Memory Cache Control").
+//! The window is 32 MiB of virtual addresses after the direct map. Its pages are allocated in order
+//! and never freed. Their entries make them uncached (PCD and PWT), whatever the MTRRs say about
+//! addresses that high (SDM 3A "Memory Cache Control").
 //!
 //! ```text
 //!   0xffffc00000000000  window: one table of each upper level, 16 page tables
 //! ```
 
-// UNSAFETY: writes page tables that all CPUs run on; only entries that were not present.
+// UNSAFETY: writes page tables that all CPUs use; only entries that were not present.
 #![cfg_attr(target_os = "none", allow(unsafe_code))]
 
 use crate::addr::{Hpa, Hva, PAGE_SIZE};
 use arrayvec::ArrayVec;
 
-/// Where the window begins.
+/// Virtual address of the window.
 const BASE: u64 = 0xffff_c000_0000_0000;
 /// Page tables of the window.
 const TABLES: usize = 16;
 /// Pages of the window.
 const PAGES: u64 = TABLES as u64 * 512;
-/// Ranges that can be told apart: four BARs of sixteen functions.
+/// Most ranges: four BARs of sixteen functions.
 const RANGES: usize = 64;
 
 /// Pages of registers in the window.
@@ -31,24 +33,24 @@ pub struct Range {
     at: u64,
 }
 
-/// What the window is used for.
+/// Allocation of the window.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     ranges: ArrayVec<Range, RANGES>,
     used: u64,
 }
 
-/// Where registers are seen, and whether their pages have to be mapped first.
+/// Virtual address of registers, and whether their pages must still be mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placed {
     /// They are mapped already.
     Mapped(Hva),
-    /// These pages are new.
+    /// These pages must be mapped.
     New(Hva, Range),
 }
 
 impl Plan {
-    /// Finds a place for `len` bytes at `start`; `None` where the window is full.
+    /// Finds a place for `len` bytes at `start`; `None` if the window is full.
     pub fn place(&mut self, start: Hpa, len: u64) -> Option<Placed> {
         let first = start.as_u64() & !(PAGE_SIZE - 1);
         let pages = (start.as_u64().checked_add(len)?.checked_next_multiple_of(PAGE_SIZE)? - first) / PAGE_SIZE;
@@ -104,7 +106,8 @@ mod tables {
     static PAGE_TABLES: [Table; TABLES] = [const { Table::new() }; TABLES];
     static PLAN: Ranked<Option<Plan>, { rank::EVENTS }> = Ranked::new(None);
 
-    /// Returns where the hypervisor sees `len` bytes of registers at `start`; `None` where the window is full.
+    /// Returns the hypervisor's address of `len` bytes of registers at `start`; `None` if the
+    /// window is full.
     pub fn map(start: Hpa, len: u64) -> Option<Hva> {
         if start.as_u64().checked_add(len)? <= direct_map::DEVICES_END {
             return Some(direct_map::hva(start));
@@ -119,7 +122,8 @@ mod tables {
         }
     }
 
-    /// Enters a range's pages, none of which was present: no CPU has anything of them in its TLB.
+    /// Writes the entries of a range's pages. None was present before, so no TLB can hold a stale
+    /// translation.
     fn enter(range: &Range) {
         for n in 0..range.pages {
             let page = (range.at + n) as usize;
@@ -131,7 +135,8 @@ mod tables {
         }
         POINTERS.0[0].store(DIRECTORY.entry(), Ordering::Release);
         let root = direct_map::pointer::<AtomicU64>(Hpa::new(Cr3::read_raw().0.start_address().as_u64()));
-        // SAFETY: the top table that the stub built for all CPUs; its entries are aligned words that are only read and written whole.
+        // SAFETY: the top table that the stub built for all CPUs; its entries are aligned words
+        // that are only read and written whole.
         let slot = unsafe { &*root.add(SLOT) };
         slot.store(POINTERS.entry(), Ordering::Release);
     }

@@ -1,28 +1,30 @@
 //! The direct map: all of physical memory at one virtual base.
 //!
-//! Built by the boot stub; writable, never executable. All memory is reached here, and devices' registers below 4 GiB, which
-//! the firmware's MTRRs make uncached; those above are reached through [`device_map`](super::device_map).
+//! Built by the boot stub; writable, never executable. All memory is accessed through it, and
+//! device registers below 4 GiB, which the firmware's MTRRs make uncached; those above are accessed
+//! through [`device_map`](super::device_map).
 
 use crate::addr::{Hpa, Hva};
 
-/// Where physical address 0 is mapped; the stub has the same constant.
+/// Virtual address of physical address 0; the stub has the same constant.
 pub const BASE: u64 = 0xffff_8000_0000_0000;
-/// The map covers this many bytes at most.
+/// Most bytes that the map covers.
 pub const LIMIT: u64 = 512 << 30;
 
-/// End of the addresses where the map reaches devices.
+/// End of the physical addresses whose device registers are accessed through the map.
 pub const DEVICES_END: u64 = 4 << 30;
 
-/// Returns where the hypervisor sees a physical address.
+/// Returns the hypervisor's address of a physical address.
 ///
 /// # Panics
-/// If it lies beyond [`LIMIT`] (our bug: addresses come from the memory map or from checked registers).
+/// If it is not below [`LIMIT`] (our bug: addresses come from the memory map or from checked
+/// registers).
 pub const fn hva(hpa: Hpa) -> Hva {
     assert!(hpa.as_u64() < LIMIT, "physical address within the direct map");
     Hva::new(BASE + hpa.as_u64())
 }
 
-/// Returns the physical address behind an address in the direct map.
+/// Returns the physical address of an address in the direct map.
 ///
 /// # Panics
 /// If it is not in the direct map (our bug; use [`image_hpa`] for statics).
@@ -31,7 +33,7 @@ pub const fn hpa(hva: Hva) -> Hpa {
     Hpa::new(hva.as_u64() - BASE)
 }
 
-/// Returns the physical address of something in the kernel's image, a static for example.
+/// Returns the physical address of an object in the kernel's image, such as a static.
 ///
 /// # Panics
 /// If it is not in the image (our bug).

@@ -1,7 +1,7 @@
-//! Where `entry.s` leads: interrupts set flags, exceptions of the hypervisor itself are its end.
+//! Handlers called by `entry.s`: interrupts set flags, exceptions in the hypervisor are fatal.
 //!
 //! ```text
-//! stop_others() ── NMI ──> each other CPU notes where it was and stops for good
+//! stop_others() ── NMI ──> each other CPU records its RIP and stops for good
 //! ```
 // UNSAFETY: defines the symbol that assembly calls.
 #![allow(unsafe_code)]
@@ -23,7 +23,7 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 static STOPPED_AT: PerCpu<AtomicU64> = PerCpu::new([const { AtomicU64::new(0) }; MAX_CPUS]);
 static FATAL: Once<Frame> = Once::new();
 
-// SAFETY: called by `entry.s` alone, with the frame it built.
+// SAFETY: called only by `entry.s`, with the frame it built.
 #[unsafe(no_mangle)]
 extern "C" fn interrupt_dispatch(frame: &mut Frame) {
     match frame.vector {
@@ -33,8 +33,8 @@ extern "C" fn interrupt_dispatch(frame: &mut Frame) {
     }
 }
 
-/// Stops this CPU where another one asks for it. Any other NMI is counted and forgotten: the hypervisor has no
-/// source of its own.
+/// Stops this CPU if another one has requested it. Any other NMI is only counted: the hypervisor
+/// has no NMI source of its own.
 fn nmi(frame: &Frame) {
     if STOPPING.load(Ordering::Acquire) {
         STOPPED_AT.this().store(frame.rip, Ordering::Release);
@@ -44,7 +44,7 @@ fn nmi(frame: &Frame) {
 }
 
 fn fatal(frame: &Frame) -> ! {
-    // The first exception is the one told about.
+    // Only the first exception is reported.
     FATAL.call_once(|| *frame);
     panic!(
         "exception {} {}, error code {:#x}, cr2 {:#x}, rip {:#x}",
@@ -56,12 +56,12 @@ fn fatal(frame: &Frame) -> ! {
     )
 }
 
-/// Returns the registers of the exception that ended the hypervisor, if one did.
+/// Returns the registers at the exception that ended the hypervisor, if there was one.
 pub fn fatal_frame() -> Option<&'static Frame> {
     FATAL.get()
 }
 
-/// Stops all other CPUs for good: for a hypervisor that is about to end.
+/// Stops all other CPUs for good, when the hypervisor is about to end.
 pub fn stop_others() {
     STOPPING.store(true, Ordering::Release);
     if percpu::count() > 1 {
@@ -69,7 +69,7 @@ pub fn stop_others() {
     }
 }
 
-/// Returns where a CPU was when [`stop_others`] reached it.
+/// Returns the RIP at which [`stop_others`] stopped a CPU.
 pub fn stopped_at(cpu: CpuId) -> Option<u64> {
     Some(STOPPED_AT.of(cpu).load(Ordering::Acquire)).filter(|&rip| rip != 0)
 }

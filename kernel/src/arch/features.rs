@@ -1,8 +1,8 @@
-//! What every CPU must have, back ends' needs aside.
+//! Features that every CPU must have, apart from those of the back ends.
 
 use super::instr;
 
-/// A feature the hypervisor cannot do without: where CPUID shows it and what it is called.
+/// A required feature: its CPUID bit and its name.
 struct Needed {
     name: &'static str,
     ecx_bit: u32,

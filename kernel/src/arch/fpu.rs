@@ -1,8 +1,9 @@
 //! The extended state (x87, SSE, AVX) of guests.
 //!
-//! The hypervisor is soft-float: a vCPU's state stays in the registers across exits and moves only when another vCPU
-//! takes the CPU. XCR0 is part of it. No supervisor state (XSS) is offered to guests.
-// UNSAFETY: XSAVE and XRSTOR write and read memory; XCR0 faults on values the CPU does not take.
+//! The hypervisor is soft-float: a vCPU's state stays in the registers across exits, and is
+//! switched only when another vCPU takes the CPU. XCR0 is part of it. Guests are offered no
+//! supervisor state (XSS).
+// UNSAFETY: XSAVE and XRSTOR write and read memory; XCR0 faults on invalid values.
 #![allow(unsafe_code)]
 
 use super::instr;
@@ -14,14 +15,14 @@ const X87: u64 = 1 << 0;
 const SSE: u64 = 1 << 1;
 const AVX: u64 = 1 << 2;
 const AVX512: u64 = 0b111 << 5;
-/// What is switched; further components are not offered.
+/// Components that are switched; guests are offered no others.
 const KNOWN: u64 = X87 | SSE | AVX | AVX512;
 
 /// One XSAVE area; AVX-512's takes 2696 bytes.
 #[repr(C, align(64))]
 struct Area([u8; 4096]);
 
-/// Components that this machine's CPUs have and guests are offered.
+/// Components that the CPUs of this machine have and guests are offered.
 static OFFERED: Once<u64> = Once::new();
 
 /// Enables XSAVE on this CPU with all offered components.
@@ -47,13 +48,13 @@ pub fn offered_xcr0() -> u64 {
     OFFERED.get().copied().unwrap_or(X87)
 }
 
-/// Returns XCR0 as it is on this CPU: the guest's whose FPU state is loaded.
+/// Returns XCR0 of this CPU, which belongs to the guest whose FPU state is loaded.
 pub fn live_xcr0() -> u64 {
     // SAFETY: `init` has set CR4.OSXSAVE on every CPU.
     unsafe { instr::xgetbv(0) }
 }
 
-/// Sets XCR0 for the guest whose FPU state is loaded; what the CPU does not take is left alone.
+/// Sets XCR0 for the guest whose FPU state is loaded; an invalid value is ignored.
 pub fn set_live_xcr0(value: u64) {
     if is_valid_xcr0(value, offered_xcr0()) {
         // SAFETY: OSXSAVE is on, and the value has just been checked.
@@ -61,19 +62,19 @@ pub fn set_live_xcr0(value: u64) {
     }
 }
 
-/// Returns whether a guest may set XCR0 to `value`; else XSETBV raises #GP(0). SDM 1 "XCR0".
+/// Returns whether a guest may set XCR0 to `value`; otherwise XSETBV raises #GP(0). SDM 1 "XCR0".
 pub fn is_valid_xcr0(value: u64, offered: u64) -> bool {
     value & !offered == 0 && value & X87 != 0 && value == consistent_part(value)
 }
 
-/// Leaves out the components whose base is missing.
+/// Removes the components whose base component is missing.
 const fn consistent_part(value: u64) -> u64 {
     let value = if value & SSE == 0 { value & !(AVX | AVX512) } else { value };
     let value = if value & AVX == 0 { value & !AVX512 } else { value };
     if value & AVX512 == AVX512 { value } else { value & !AVX512 }
 }
 
-/// The extended state of a vCPU that does not have the CPU.
+/// The extended state of a vCPU that is not loaded.
 pub struct GuestFpu {
     area: Box<Area>,
     xcr0: u64,
@@ -85,18 +86,21 @@ impl GuestFpu {
         const MXCSR: usize = 24;
         const MXCSR_RESET: u32 = 0x1f80;
         let mut area = Box::new(Area([0; 4096]));
-        // XRSTOR takes the initial state for components that the header does not name, but MXCSR from memory.
+        // XRSTOR initialises the components that the header does not name, but takes MXCSR from
+        // memory.
         area.0[MXCSR..MXCSR + 4].copy_from_slice(&MXCSR_RESET.to_le_bytes());
         Self { area, xcr0: X87 }
     }
 
     /// Moves the state from the CPU's registers to memory.
     pub fn save(&mut self) {
-        // Read back, not remembered: not every emulator lets us intercept XSETBV, so a guest may have chosen more than is offered.
+        // XCR0 is read back: not every emulator can intercept XSETBV, so a guest may have enabled
+        // more than it is offered.
         // SAFETY: XSAVE is on since `init`.
         let chosen = unsafe { instr::xgetbv(0) };
         self.xcr0 = consistent_part(chosen & offered_xcr0()) | X87;
-        // SAFETY: the value `init` set. The guest may have left state in what it closed.
+        // SAFETY: the value that `init` set. The guest may have left state in components that it
+        // disabled.
         unsafe { instr::xsetbv(0, offered_xcr0()) };
         // SAFETY: aligned by its type, and large enough, which `init` has checked.
         unsafe { instr::xsave(self.area.0.as_mut_ptr()) };
@@ -106,7 +110,7 @@ impl GuestFpu {
     pub fn load(&self) {
         // SAFETY: as in `save`.
         unsafe { instr::xsetbv(0, offered_xcr0()) };
-        // SAFETY: written by `save` or `new`, by nobody else.
+        // SAFETY: written only by `save` or `new`.
         unsafe { instr::xrstor(self.area.0.as_ptr()) };
         // SAFETY: a value that this CPU held before, or the reset value.
         unsafe { instr::xsetbv(0, self.xcr0) };

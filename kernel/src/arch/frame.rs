@@ -1,4 +1,4 @@
-//! The registers at an interrupt or exception, as `entry.s` stores them, and what an exception is called.
+//! The registers at an interrupt or exception, as stored by `entry.s`, and the names of exceptions.
 
 use core::fmt;
 

@@ -1,8 +1,9 @@
 //! The hypervisor's own heap: configuration, names, tasks, tables of partitions. Never guest memory.
 //!
-//! Nothing on it grows with the pool, with a partition's memory or with what a disk holds. What is larger than a page or two, or
-//! comes and goes while partitions run, is taken by [`zeroed`], which fails with an error where the heap is short and leaves the last
-//! [`RESERVE`] bytes alone. So the small allocations that cannot fail (a task, an event's text) find room also then.
+//! Its use does not grow with the pool, with a partition's memory or with the contents of a disk.
+//! Allocations that are larger than a page or two, or that come and go while partitions run, use
+//! [`zeroed`]. It fails with an error if the heap is short, and leaves the last [`RESERVE`] bytes
+//! alone. So small allocations that cannot fail (a task, an event's text) still succeed then.
 //!
 //! The heap's size follows the machine's ([`bytes_for`]).
 // UNSAFETY: is the global allocator, and takes over the memory that becomes the heap.
@@ -10,28 +11,28 @@
 
 use alloc::vec::Vec;
 
-/// Bytes that [`zeroed`] leaves to what cannot fail.
+/// Bytes that [`zeroed`] leaves for allocations that cannot fail.
 pub const RESERVE: usize = 512 << 10;
-/// Least size: 4 MiB that a node with the most partitions, spaces and disks has in use at its start, and the buffers of a dump in
-/// each space.
+/// Least size: 4 MiB that a node with the most partitions, spaces and disks uses at its start, and
+/// the buffers of a dump in each space.
 const LEAST_BYTES: u64 = 16 << 20;
 /// Largest size: no configuration needs more.
 const MOST_BYTES: u64 = 64 << 20;
-/// Part of the machine's memory that the heap is.
+/// Divisor of the machine's memory that gives the heap's size.
 const SHARE: u64 = 32;
 
-/// The heap is too full. The environment's fault: the machine has too little memory.
+/// The heap is too full. The cause lies outside the hypervisor: the machine has too little memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeapError;
 
-/// How full the heap is, in bytes.
+/// Use of the heap, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HeapUse {
-    /// All.
+    /// Size of the heap.
     pub size: u64,
     /// In use now.
     pub used: u64,
-    /// Most that were in use at a time since the start.
+    /// Most bytes in use at one time since the start.
     pub peak: u64,
 }
 
@@ -50,7 +51,8 @@ pub const fn bytes_for(usable: u64) -> u64 {
 /// Returns `len` zero bytes.
 ///
 /// # Errors
-/// [`HeapError`] where the heap would have fewer than [`RESERVE`] bytes left, or no piece that large.
+/// [`HeapError`] if the heap would have fewer than [`RESERVE`] bytes left, or has no piece that
+/// large.
 pub fn zeroed(len: usize) -> Result<Vec<u8>, HeapError> {
     if !leaves_reserve(usage(), len) {
         return Err(HeapError);
@@ -61,7 +63,8 @@ pub fn zeroed(len: usize) -> Result<Vec<u8>, HeapError> {
     Ok(bytes)
 }
 
-/// Returns `count` zero values for something that can be done without; `None` where the heap is more than three eighths full.
+/// Returns `count` zero values for an optional purpose; `None` if the heap would be more than three
+/// eighths full.
 pub fn spare<T: Copy + Default>(count: usize) -> Option<Vec<T>> {
     if !leaves_most(usage(), count.saturating_mul(size_of::<T>())) {
         return None;
@@ -76,17 +79,17 @@ const fn leaves_most(heap: HeapUse, len: usize) -> bool {
     heap.size == 0 || heap.used.saturating_add(len as u64) <= heap.size / 8 * 3
 }
 
-/// Returns whether [`zeroed`] has room for `len` bytes in all, in whatever pieces.
+/// Returns whether [`zeroed`] has room for `len` bytes in total, in any number of pieces.
 pub fn has_room(len: usize) -> bool {
     leaves_reserve(usage(), len)
 }
 
 const fn leaves_reserve(heap: HeapUse, len: usize) -> bool {
-    // The host's heap is not ours and has no size here.
+    // On the host the heap is not ours, and has size 0 here.
     heap.size == 0 || heap.used.saturating_add(len as u64).saturating_add(RESERVE as u64) <= heap.size
 }
 
-/// Returns how full the heap is.
+/// Returns the use of the heap.
 pub fn usage() -> HeapUse {
     #[cfg(target_os = "none")]
     return global::HEAP.usage();
@@ -108,7 +111,7 @@ mod global {
     #[global_allocator]
     pub static HEAP: CountedHeap = CountedHeap { heap: LockedHeap::empty(), peak: AtomicUsize::new(0) };
 
-    /// The allocator, and the most that was in use.
+    /// The allocator, with the peak of its use.
     pub struct CountedHeap {
         heap: LockedHeap,
         peak: AtomicUsize,
@@ -133,7 +136,7 @@ mod global {
 
         unsafe fn dealloc(&self, bytes: *mut u8, layout: Layout) {
             let Some(bytes) = NonNull::new(bytes) else { return };
-            // SAFETY: the caller gives back what `alloc` gave with this layout.
+            // SAFETY: the caller returns memory from `alloc` with the same layout.
             unsafe { self.heap.lock().deallocate(bytes, layout) };
         }
     }
@@ -141,7 +144,7 @@ mod global {
     /// Makes `len` bytes at `start` the heap; once.
     ///
     /// # Safety
-    /// They are mapped, and nothing else uses them from now on.
+    /// The bytes are mapped, and nothing else uses them from now on.
     pub unsafe fn init(start: *mut u8, len: usize) {
         // SAFETY: the caller's promise.
         unsafe { HEAP.heap.lock().init(start, len) };

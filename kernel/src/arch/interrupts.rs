@@ -1,16 +1,17 @@
-//! External interrupts: who has which vector, what a handler leaves behind, how a CPU waits.
+//! External interrupts: assignment of vectors, what a handler does, and how a CPU waits.
 //!
-//! Interrupts are off while the hypervisor works. They are taken in two places: [`window`], for an instant, after an exit
-//! said that one is pending; and [`idle`]. A handler ends the interrupt and counts it; whoever owns the vector
-//! takes the count with [`take`].
+//! Interrupts are off while the hypervisor works. They are taken in two places: in [`window`],
+//! briefly, after an exit has reported a pending one; and in [`idle`]. A handler ends the interrupt
+//! and counts it; the user of the vector takes the count with [`take`].
 //!
 //! ```text
 //! guest runs ──exit: host interrupt──> window() ──> arrived(vector): count, end of interrupt ──> take(vector)
 //! nothing to run ──> take(..) of all causes, none ──> idle(deadline): sti; hlt ─────────────────────┘
 //! ```
 //!
-//! No wake-up is lost: between the last look at the counts and HLT interrupts are off, and a pending one ends HLT at once.
-// UNSAFETY: lets interrupts in, which needs this CPU's tables to be loaded.
+//! No wake-up is lost: interrupts are off between the last check of the counts and HLT, and a
+//! pending one ends HLT at once.
+// UNSAFETY: enables interrupts, which requires this CPU's tables to be loaded.
 #![allow(unsafe_code)]
 
 use super::{
@@ -22,13 +23,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 /// The one-shot timer.
 pub const TIMER: u8 = 0x30;
-/// Another CPU wants this one to look at its flags.
+/// Another CPU asks this one to check its flags.
 pub const KICK: u8 = 0x31;
-/// The first disk; each queue has a vector from here on.
+/// Vector of the first disk; each further disk has the next vector.
 pub const DISK: u8 = 0x40;
-/// One beyond the last disk's vector.
+/// End of the disks' vectors (exclusive).
 pub const DISK_END: u8 = 0x60;
-/// The APIC's word for "it was nothing".
+/// The APIC's vector for a spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
 struct Counts([AtomicU32; 256]);
@@ -36,11 +37,11 @@ struct Counts([AtomicU32; 256]);
 static ARRIVED: PerCpu<Counts> = PerCpu::new([const { Counts([const { AtomicU32::new(0) }; 256]) }; MAX_CPUS]);
 static APIC_IDS: PerCpu<AtomicU32> = PerCpu::new([const { AtomicU32::new(0) }; MAX_CPUS]);
 
-/// Handles an interrupt: from the entry code.
+/// Handles an interrupt; called by the entry code.
 #[cfg(target_os = "none")]
 pub(super) fn arrived(vector: u8) {
     count(vector);
-    // A spurious one is not in service: ending it would end another.
+    // A spurious interrupt is not in service: an end of interrupt would end another one.
     if vector != SPURIOUS {
         apic::end_of_interrupt();
     }
@@ -52,15 +53,15 @@ pub(super) fn count(vector: u8) {
     ARRIVED.this().0[usize::from(vector)].fetch_add(1, Ordering::Release);
 }
 
-/// Returns how often a vector arrived on this CPU since the last call.
+/// Returns how often a vector has arrived on this CPU since the last call.
 pub fn take(vector: u8) -> u32 {
     let count = &ARRIVED.this().0[usize::from(vector)];
-    // Mostly nothing: a read is cheaper than an exchange.
+    // The count is mostly 0, and a read is cheaper than an exchange.
     if count.load(Ordering::Acquire) == 0 { 0 } else { count.swap(0, Ordering::AcqRel) }
 }
 
-/// Returns how often a vector arrived on any CPU since the last call: for devices, whose interrupts may go to one CPU
-/// and be served by another.
+/// Returns how often a vector has arrived on any CPU since the last call. For devices, whose
+/// interrupts may arrive on one CPU and be handled on another.
 pub fn take_anywhere(vector: u8) -> u32 {
     let counts = (0..MAX_CPUS).map(|cpu| &ARRIVED.of(CpuId::new(cpu)).0[usize::from(vector)]);
     counts.map(|count| if count.load(Ordering::Acquire) == 0 { 0 } else { count.swap(0, Ordering::AcqRel) }).sum()
@@ -68,24 +69,26 @@ pub fn take_anywhere(vector: u8) -> u32 {
 
 /// Takes all pending interrupts.
 pub fn window() {
-    // SAFETY: start-up loads this CPU's tables before anything here runs.
+    // SAFETY: start-up loads this CPU's tables before any caller runs.
     unsafe { instr::interrupt_window() };
 }
 
-/// A turn of a loop that waits for a device without idling.
+/// One iteration of a loop that waits for a device without idling.
 ///
-/// A window besides the pause: Bochs, on a VM entry with IF clear, masks external interrupts for the hypervisor around us too,
-/// until IF was set once. Without it, a loop that waits for that hypervisor's devices keeps it from running.
+/// It opens an interrupt window too. When we are nested under Bochs, a VM entry of the outer
+/// hypervisor with IF clear masks external interrupts for that hypervisor as well, until IF has
+/// been set once. Without the window, a loop that waits for a device of the outer hypervisor would
+/// keep it from running.
 pub fn spin() {
     #[cfg(test)]
     super::time::test_clock::pass();
     instr::pause();
-    // On the host this is a test, whose interrupts are not ours.
+    // On the host this is a test, which has no interrupts of ours.
     #[cfg(target_os = "none")]
     window();
 }
 
-/// Waits for an interrupt, until `deadline_ns` if there is one. May return early.
+/// Waits for an interrupt, until `deadline_ns` if given. May return early.
 pub fn idle(deadline_ns: Option<u64>) {
     match deadline_ns {
         Some(deadline) => time::arm(deadline),
@@ -95,17 +98,17 @@ pub fn idle(deadline_ns: Option<u64>) {
     unsafe { instr::wait_for_interrupt() };
 }
 
-/// Makes a CPU leave guest mode or its idle wait and look at its flags.
+/// Makes a CPU leave guest mode or its idle wait and check its flags.
 pub fn kick(cpu: CpuId) {
     apic::send(apic_id(cpu), KICK);
 }
 
-/// Returns a CPU's APIC identifier: where devices' messages go.
+/// Returns a CPU's APIC identifier, the destination of devices' messages.
 pub fn apic_id(cpu: CpuId) -> u32 {
     APIC_IDS.of(cpu).load(Ordering::Acquire)
 }
 
-/// Notes this CPU's APIC identifier.
+/// Records this CPU's APIC identifier.
 #[cfg(target_os = "none")]
 pub(super) fn note_apic_id(cpu: CpuId) {
     APIC_IDS.of(cpu).store(apic::id(), Ordering::Release);

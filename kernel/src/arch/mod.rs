@@ -1,7 +1,7 @@
 //! This CPU and the machine's core: the only inline assembly, descriptor tables, interrupts, time, other CPUs.
 //!
-//! Lowest layer: names nothing above but the log. What needs the linker's symbols or the boot stub exists on the
-//! bare machine only.
+//! The lowest layer: it uses nothing above it except the log. Modules that need the linker's
+//! symbols or the boot stub exist only on the bare machine.
 
 pub mod acpi;
 pub mod apic;

@@ -1,15 +1,15 @@
-//! Which CPU this is, and data that each CPU has its own copy of.
+//! The identity of this CPU, and per-CPU data.
 //!
 //! ```text
-//! GS base ─> AREAS[cpu] { index }        loaded first of all on every CPU
+//! GS base ─> AREAS[cpu] { index }        loaded first on every CPU
 //!
-//! PerCpu<T>     every CPU reaches every copy: atomics, read by others     of(cpu), this()
-//! CpuLocal<T>   only the own CPU reaches its copy, mutably                with(|value| ..)
+//! PerCpu<T>     every CPU may read every copy: atomics                    of(cpu), this()
+//! CpuLocal<T>   only its own CPU accesses a copy, mutably                 with(|value| ..)
 //! ```
 //!
-//! Invariant: while this CPU runs the hypervisor's code, GS base points to its area; the worlds' switches restore it
-//! before any Rust runs.
-// UNSAFETY: GS-relative addressing; the cell that hands out the own CPU's copy.
+//! Invariant: while this CPU runs the hypervisor's code, GS base points to its area; the world
+//! switches restore it before any Rust runs.
+// UNSAFETY: GS-relative addressing; the cell that lends this CPU's copy.
 #![allow(unsafe_code)]
 
 use core::{
@@ -17,17 +17,17 @@ use core::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// CPUs that are used at most.
+/// Most CPUs that are used.
 pub const MAX_CPUS: usize = 8;
 #[cfg(target_os = "none")]
 const _: () = assert!(MAX_CPUS == stub::stacks::MAX_CPUS);
 
-/// A CPU, numbered from 0 in the order of their start: 0 is the one that booted.
+/// A CPU, numbered from 0 in the order of starting: 0 is the boot CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct CpuId(u8);
 
 impl CpuId {
-    /// The CPU that booted.
+    /// The boot CPU.
     pub const BOOT: Self = Self(0);
 
     /// Wraps an index.
@@ -47,7 +47,7 @@ impl CpuId {
 
 static ONLINE: AtomicUsize = AtomicUsize::new(1);
 
-/// Returns how many CPUs run; they have the numbers below it. Settled when start-up ends.
+/// Returns the number of running CPUs; they are numbered from 0. Constant after start-up.
 pub fn count() -> usize {
     ONLINE.load(Ordering::Acquire)
 }
@@ -57,13 +57,13 @@ pub fn online() -> impl Iterator<Item = CpuId> {
     (0..count()).map(CpuId::new)
 }
 
-/// Returns all CPUs that run but this one.
+/// Returns all running CPUs except this one.
 pub fn others() -> impl Iterator<Item = CpuId> {
     let this = current();
     online().filter(move |&cpu| cpu != this)
 }
 
-/// Notes that one more CPU runs.
+/// Records that one more CPU runs.
 #[cfg(target_os = "none")]
 pub(super) fn came_online() {
     ONLINE.fetch_add(1, Ordering::AcqRel);
@@ -74,7 +74,7 @@ mod area {
     use super::{CpuId, MAX_CPUS};
     use crate::arch::instr;
 
-    /// What GS base points to. The index is read by `gs:[0]`.
+    /// The target of GS base. `gs:[0]` reads the index.
     #[repr(C, align(64))]
     struct Area {
         index: u64,
@@ -92,19 +92,20 @@ mod area {
 
     const IA32_GS_BASE: u32 = 0xc000_0101;
 
-    /// Makes this CPU `cpu`; the first thing it does.
+    /// Makes this CPU `cpu`; must be the first call on a CPU.
     pub fn init(cpu: CpuId) {
         // SAFETY: every 64-bit CPU has the register; nothing else uses GS.
         unsafe { instr::wrmsr(IA32_GS_BASE, &raw const AREAS[cpu.index()] as u64) };
     }
 
-    /// Returns the CPU that runs this.
+    /// Returns the CPU that runs this code.
     pub fn current() -> CpuId {
         // SAFETY: GS base points to an `Area` (see the module's invariant).
         CpuId::new(unsafe { instr::gs_word() } as usize)
     }
 
-    /// Returns the CPU that runs this, or `None` where it has not been told yet: for a panic in the very beginning.
+    /// Returns the CPU that runs this code, or `None` before [`init`]: for a panic at the very
+    /// start.
     pub fn current_if_known() -> Option<CpuId> {
         // SAFETY: every 64-bit CPU has the register.
         let base = unsafe { instr::rdmsr(IA32_GS_BASE) };
@@ -112,7 +113,7 @@ mod area {
         (areas..areas + size_of_val(&AREAS) as u64).contains(&base).then(current)
     }
 
-    /// Returns what GS base must be on this CPU: for the worlds' switches.
+    /// Returns the value that GS base must have on this CPU, for the world switches.
     pub fn gs_base() -> u64 {
         &raw const AREAS[current().index()] as u64
     }
@@ -121,13 +122,13 @@ mod area {
 #[cfg(target_os = "none")]
 pub use area::{current, current_if_known, gs_base, init};
 
-/// Returns the CPU that runs this; on the host there is but one.
+/// Returns the CPU that runs this code; on the host there is only one.
 #[cfg(not(target_os = "none"))]
 pub fn current() -> CpuId {
     CpuId::BOOT
 }
 
-/// A copy for each CPU that every CPU may look at.
+/// A copy for each CPU, which every CPU may read.
 #[derive(Default, Debug)]
 pub struct PerCpu<T>([T; MAX_CPUS]);
 
@@ -148,7 +149,7 @@ impl<T> PerCpu<T> {
     }
 }
 
-/// A copy for each CPU that only this CPU reaches.
+/// A copy for each CPU, which only that CPU accesses.
 #[derive(Default)]
 pub struct CpuLocal<T>(PerCpu<LocalCell<T>>);
 
@@ -158,8 +159,8 @@ struct LocalCell<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: a copy is reached through `with` on its CPU only, and `entered` admits one borrower at a time even
-// where CPUs are not told apart (on the host).
+// SAFETY: a copy is accessed through `with` on its CPU only, and `entered` admits one borrower at a
+// time even if CPUs are not distinguished (on the host).
 unsafe impl<T: Send> Sync for CpuLocal<T> {}
 
 impl<T> CpuLocal<T> {
@@ -182,11 +183,11 @@ impl<T> CpuLocal<T> {
     /// Calls `f` with this CPU's copy.
     ///
     /// # Panics
-    /// If `f` comes here again for the same data (our bug).
+    /// If `f` calls this again for the same data (our bug).
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         let cell = self.0.this();
         assert!(!cell.entered.swap(true, Ordering::Acquire), "CPU-local data is entered once at a time");
-        // SAFETY: `entered` was false: nobody else has the copy until it is false again.
+        // SAFETY: `entered` was false: there is no other borrower until it is false again.
         let result = f(unsafe { &mut *cell.value.get() });
         cell.entered.store(false, Ordering::Release);
         result

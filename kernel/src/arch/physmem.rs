@@ -1,7 +1,7 @@
-//! Memory that is handed out once, at start-up: the heap, the pool's frames, memory-backed disks.
+//! Memory that is allocated once, at start-up: the heap, the pool's frames, memory-backed disks.
 //!
-//! The whole of the machine's usable memory starts here; what is taken never comes back. It is in the direct map,
-//! and zeroed unless its taker says otherwise.
+//! It starts with all usable memory of the machine, and memory that is taken is never returned. The
+//! memory is in the direct map, and zeroed unless a method says otherwise.
 // UNSAFETY: zeroes physical memory and makes it the heap.
 #![allow(unsafe_code)]
 
@@ -10,7 +10,7 @@ use crate::addr::{Hpa, PAGE_SIZE};
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 use core::ops::Range;
 
-/// Usable memory that nothing has yet. Not `Clone`: two owners would hand out the same memory.
+/// Usable memory without an owner. Not `Clone`: two copies would allocate the same memory twice.
 pub struct PhysicalMemory {
     regions: arrayvec::ArrayVec<Range<u64>, 64>,
     total: u64,
@@ -20,12 +20,13 @@ impl PhysicalMemory {
     /// Takes over the usable regions of the boot information.
     ///
     /// # Safety
-    /// They are mapped in the direct map, used by nobody, and this is the only call.
+    /// The regions are in the direct map, nothing uses them, and this is the only call.
     pub unsafe fn new(regions: &[MemoryRegion]) -> Self {
         let usable = regions.iter().filter(|r| r.kind == MemoryRegionKind::Usable).map(|r| r.start..r.end);
         let mut this = Self { regions: arrayvec::ArrayVec::new(), total: 0 };
         for region in usable {
-            // More pieces than fit are small ones, and memory not used.
+            // If there are too many regions, the rest is left unused; the regions that do not fit
+            // are small.
             if this.regions.try_push(region.clone()).is_ok() {
                 this.total += region.end - region.start;
             }
@@ -38,7 +39,7 @@ impl PhysicalMemory {
         self.total
     }
 
-    /// Returns how many bytes are left, in whatever pieces.
+    /// Returns how many bytes are left, in any number of pieces.
     pub fn usable_left(&self) -> u64 {
         self.regions.iter().map(|r| r.end - r.start).sum()
     }
@@ -48,16 +49,18 @@ impl PhysicalMemory {
         self.regions.iter().map(|r| r.end - r.start).max().unwrap_or(0)
     }
 
-    /// Takes `bytes` (rounded up to whole pages) of contiguous, zeroed memory, from the smallest piece that has room.
+    /// Takes `bytes` (rounded up to whole pages) of contiguous, zeroed memory, from the smallest
+    /// piece with enough room.
     pub fn take(&mut self, bytes: u64) -> Option<Range<Hpa>> {
         let range = self.take_uncleared(bytes)?;
         let len = range.end.as_u64() - range.start.as_u64();
-        // SAFETY: the range was usable, so it is mapped and nobody's, and it has just been taken out.
+        // SAFETY: the range was usable, so it is mapped and unused, and it has just been taken.
         unsafe { core::ptr::write_bytes(direct_map::pointer::<u8>(range.start), 0, len as usize) };
         Some(range)
     }
 
-    /// Takes memory that holds whatever the firmware left: for frames, which are zeroed or filled as they are installed.
+    /// Takes memory that still holds the firmware's leftovers: for frames, which are zeroed or
+    /// filled when they are installed.
     pub fn take_uncleared(&mut self, bytes: u64) -> Option<Range<Hpa>> {
         let bytes = bytes.checked_next_multiple_of(PAGE_SIZE)?;
         let room = |r: &Range<u64>| r.end - r.start;
@@ -67,7 +70,8 @@ impl PhysicalMemory {
         Some(Hpa::new(start)..Hpa::new(start + bytes))
     }
 
-    /// Takes memory that is not cleared in up to `N` pieces, from the largest piece down; nothing where that is not enough.
+    /// Takes memory that is not zeroed, in up to `N` pieces, largest first; `None` if that is not
+    /// enough.
     pub fn take_pieces<const N: usize>(&mut self, bytes: u64) -> Option<arrayvec::ArrayVec<Range<Hpa>, N>> {
         let before = self.regions.clone();
         let (mut pieces, mut left) = (arrayvec::ArrayVec::new(), bytes);
@@ -83,16 +87,17 @@ impl PhysicalMemory {
         Some(pieces)
     }
 
-    /// Takes memory for `count` values that live as long as the machine runs, and fills it.
+    /// Takes memory for `count` values that are never freed, and fills it.
     pub fn take_slice<T>(&mut self, count: u32, value: impl Fn(u32) -> T) -> Option<&'static [T]> {
         const { assert!(align_of::<T>() <= PAGE_SIZE as usize, "a page's alignment is enough") };
         let range = self.take_uncleared(u64::from(count) * size_of::<T>() as u64)?;
         let first: *mut T = direct_map::pointer(range.start);
         for n in 0..count {
-            // SAFETY: within the range, which is in the direct map and ours alone; aligned as its first page is.
+            // SAFETY: within the range, which is in the direct map and ours alone; aligned like its
+            // first page.
             unsafe { first.add(n as usize).write(value(n)) };
         }
-        // SAFETY: the values were just written, and the range is never given back.
+        // SAFETY: the values were just written, and the range is never returned.
         Some(unsafe { core::slice::from_raw_parts(first, count as usize) })
     }
 
@@ -101,14 +106,14 @@ impl PhysicalMemory {
         self.take(PAGE_SIZE).map(|range| range.start)
     }
 
-    /// Makes a part of it the heap that fits the machine; once.
+    /// Makes a part of the memory the heap, sized for the machine; once.
     ///
     /// # Panics
-    /// If the machine has not that much in one piece: nothing works then.
+    /// If the machine has no contiguous piece of that size: the hypervisor cannot work then.
     pub fn make_heap(&mut self) {
         let range = self.take_uncleared(heap::bytes_for(self.total)).expect("the machine has memory for the heap");
         let len = (range.end.as_u64() - range.start.as_u64()) as usize;
-        // SAFETY: the range is in the direct map, ours alone, and stays so.
+        // SAFETY: the range is in the direct map, ours alone, and never returned.
         unsafe { heap::init(direct_map::pointer(range.start), len) };
     }
 }

@@ -1,8 +1,9 @@
-//! The programmable interval timer as a yardstick, and the old interrupt controllers' end.
+//! The programmable interval timer as a yardstick, and masking of the legacy interrupt controllers.
 //!
-//! Channel 2 counts down from a known number at 1.193182 MHz, from the write of its upper byte on, while its gate in port 61h is open;
-//! bit 5 there says that it is done. The CPU's own clocks are measured meanwhile. Every wait is bounded, so a machine without the timer
-//! is found out, not hung on.
+//! Channel 2 counts down at 1.193182 MHz from a given number, starting when its upper byte is
+//! written, while its gate in port 61h is open. Bit 5 of that port shows the end of the count. The
+//! CPU's own clocks are measured meanwhile. Every wait is bounded, so that a machine without the
+//! timer is detected and does not hang the hypervisor.
 // UNSAFETY: programs legacy devices by port I/O.
 #![allow(unsafe_code)]
 
@@ -16,13 +17,14 @@ const GATE_OPEN: u8 = 1 << 0;
 const SPEAKER: u8 = 1 << 1;
 const OUTPUT: u8 = 1 << 5;
 
-/// Polls of a window's end before the timer is taken for absent: a port read takes 0.1 us at the least, so this is a
-/// hundred times the longest window.
+/// Polls for the end of a window before the timer is considered absent. A port read takes at least
+/// 0.1 us, so this is a hundred times the longest window.
 pub const PATIENCE: u32 = 50_000_000;
 
-/// Prepares a window of `ticks` ticks, all but the byte that begins it.
+/// Prepares a window of `ticks` ticks; only the byte that starts it is missing.
 ///
-/// The gate is open from here on: QEMU counts from the load whatever the gate is, and other timers wait for both.
+/// The gate is open from here on: QEMU counts from the load whatever the gate is, other timers need
+/// both.
 pub fn prepare_window(ticks: u16) {
     const CHANNEL_2_ONE_SHOT: u8 = 0b1011_0000;
     write(GATE, read(GATE) & !SPEAKER | GATE_OPEN);
@@ -30,7 +32,7 @@ pub fn prepare_window(ticks: u16) {
     write(CHANNEL_2, ticks as u8);
 }
 
-/// Begins the window.
+/// Starts the window.
 pub fn begin_window(ticks: u16) {
     write(CHANNEL_2, (ticks >> 8) as u8);
 }
@@ -40,7 +42,7 @@ pub fn window_is_over() -> bool {
     read(GATE) & OUTPUT != 0
 }
 
-/// Returns how long a window of `ticks` ticks is.
+/// Returns the length of a window of `ticks` ticks.
 pub const fn window_ns(ticks: u16) -> u64 {
     ticks as u64 * 1_000_000_000 / FREQUENCY_HZ
 }
@@ -57,6 +59,6 @@ fn read(port: u16) -> u8 {
 }
 
 fn write(port: u16, value: u8) {
-    // SAFETY: as above; they reach no memory.
+    // SAFETY: as above; these devices do not access memory.
     unsafe { instr::out8(port, value) };
 }

@@ -1,4 +1,5 @@
-//! Counts of the timer whose first interrupt was not seen, where an emulator can lose one ([`super::quirks::requests_get_lost`]).
+//! Counts late ends of the timer, on an emulator that can lose its interrupt
+//! ([`super::quirks::requests_get_lost`]).
 //!
 //! ```text
 //!  armed      deadline                                  repeat  seen
@@ -7,24 +8,25 @@
 //!                │<────────────────── late ──────────────────────>│
 //! ```
 //!
-//! A CPU that sees the end later by a whole count was held up by the emulator's host, or the interrupt was lost and a
-//! repeat told of it. In the second case the CPU is there right behind an end; in the first one it comes at any time of a
-//! count, so that one in [`PART`] of these is taken for the second.
+//! If a CPU notices the end late by a whole count, there are two causes: the emulator's host paused
+//! the CPU, or the interrupt was lost and a repeat replaced it. In the second case the CPU notices
+//! right after a later end. In the first case it notices at any time within a count, so one in
+//! [`PART`] of these is mistaken for the second.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The part of a count behind its end in which a CPU is there that a repeat has told.
+/// Fraction of a count after its end within which a CPU notices a repeat.
 const PART: u64 = 16;
 
 static LATE: AtomicU64 = AtomicU64::new(0);
 static REPEATED: AtomicU64 = AtomicU64::new(0);
 
-/// How often ends were seen late, on all CPUs since the start.
+/// How often ends were noticed late, on all CPUs since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RepeatCounts {
-    /// Later by a whole count and more.
+    /// Late by nearly a whole count, or more.
     pub late: u64,
-    /// Those of them that were seen right behind a later end.
+    /// Those of them that were noticed right after a later end.
     pub repeated: u64,
 }
 
@@ -33,8 +35,8 @@ pub fn counts() -> RepeatCounts {
     RepeatCounts { late: LATE.load(Relaxed), repeated: REPEATED.load(Relaxed) }
 }
 
-/// Notes an end that was seen `late`, of a timer that counts `count` again and again and ended last `since_last` before; all in
-/// ticks of one clock.
+/// Records an end that was noticed `late`, of a timer that repeats `count` and last ended
+/// `since_last` ago; all in ticks of one clock.
 pub(super) fn note(count: u64, late: u64, since_last: u64) {
     if late < count - count / PART {
         return;

@@ -6,7 +6,7 @@ use super::instr;
 
 const INDEX: u16 = 0x70;
 const DATA: u16 = 0x71;
-/// Reads of a clock that says it is being updated; an update takes at most 2 ms.
+/// Reads of a clock that reports an update in progress; an update takes at most 2 ms.
 const PATIENCE: u32 = 100_000;
 const UPDATE_IN_PROGRESS: u8 = 1 << 7;
 const BINARY: u8 = 1 << 2;
@@ -20,7 +20,7 @@ fn cmos(register: u8) -> u8 {
     unsafe { instr::in8(DATA) }
 }
 
-/// Returns nanoseconds since 1970, to the second; the century is taken to be the 21st.
+/// Returns nanoseconds since 1970, with a resolution of a second; assumes the 21st century.
 pub fn unix_ns() -> u64 {
     for _ in 0..PATIENCE {
         if cmos(0xa) & UPDATE_IN_PROGRESS == 0 {
@@ -32,7 +32,7 @@ pub fn unix_ns() -> u64 {
     seconds(fields, status) * 1_000_000_000
 }
 
-/// Converts second, minute, hour, day, month and year as the clock has them.
+/// Converts the clock's second, minute, hour, day, month and year.
 fn seconds(fields: [u8; 6], status: u8) -> u64 {
     let number = |raw: u8| u64::from(if status & BINARY != 0 { raw } else { (raw >> 4) * 10 + (raw & 15) });
     let [second, minute, hour, day, month, year] = fields;

@@ -4,7 +4,7 @@
 //! boot CPU                                         the CPU being started
 //! place trampoline
 //! INIT, 10 ms, start-up IPI (twice) ─────────────> real mode, long mode, own stack (stub)
-//! waits, bounded                                   enter(): own tables, APIC, extended state
+//! waits with a time-out                            enter(): own tables, APIC, extended state
 //!   <──────────────────────────────────────────── came_online()
 //! next CPU ...                                     waits for release()
 //! release() ─────────────────────────────────────> main(cpu)
@@ -24,15 +24,15 @@ use log::warn;
 use spin::Once;
 use stub::trampoline;
 
-/// What a started CPU runs, once released.
+/// The function that a started CPU runs once released.
 static MAIN: Once<fn(CpuId) -> !> = Once::new();
-/// The counter as the CPU that started last read it.
+/// The time-stamp counter, as read by the CPU that was started last.
 static STARTED_AT_TSC: AtomicU64 = AtomicU64::new(0);
 
-/// Longest start of a CPU: emulators need some milliseconds.
+/// Time-out for the start of a CPU: emulators need some milliseconds.
 const START_TIMEOUT_NS: u64 = 500_000_000;
 
-/// Prepares the CPU this runs on; every CPU calls it once, first of all.
+/// Prepares the calling CPU; must be the first call on every CPU.
 pub fn prepare_this_cpu(cpu: CpuId) {
     percpu::init(cpu);
     descriptors::init(cpu);
@@ -41,7 +41,7 @@ pub fn prepare_this_cpu(cpu: CpuId) {
     fpu::init();
 }
 
-/// Starts the CPUs that the firmware's tables name; they then wait for [`release`].
+/// Starts the CPUs in the firmware's tables; they then wait for [`release`].
 pub fn start_others(rsdp: Option<u64>) {
     let ids = rsdp.map(|rsdp| acpi::cpus(&Machine, rsdp)).unwrap_or_default();
     for apic_id in ids.into_iter().filter(|&id| id != apic::id()) {
@@ -50,7 +50,8 @@ pub fn start_others(rsdp: Option<u64>) {
             break;
         }
         if !start(CpuId::new(index), apic_id) {
-            // The trampoline may still be waited for by this CPU: no other may be placed over it.
+            // This CPU may still start and use its trampoline, so the next one must not overwrite
+            // that.
             warn!("CPU with APIC id {apic_id} does not start; {index} are used");
             break;
         }
@@ -92,7 +93,7 @@ fn wait_for(cpu: CpuId, timeout_ns: u64) -> bool {
     true
 }
 
-/// Where the trampoline leads.
+/// The trampoline jumps here.
 extern "C" fn enter(index: usize) -> ! {
     let cpu = CpuId::new(index);
     prepare_this_cpu(cpu);
@@ -111,10 +112,10 @@ struct Machine;
 
 impl Physical for Machine {
     fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
-        // Always mapped by the stub; tables lie below, and a wild pointer must not fault.
+        // The stub always maps this range. Tables lie within it, and a wild pointer must not fault.
         const MAPPED: u64 = 1 << 32;
         let end = address.checked_add(len as u64)?;
-        // SAFETY: mapped, and nothing writes the firmware's tables.
+        // SAFETY: mapped, and the firmware's tables are never written.
         (end <= MAPPED).then(|| unsafe { core::slice::from_raw_parts(direct_map::pointer(Hpa::new(address)), len) })
     }
 }

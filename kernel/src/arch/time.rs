@@ -1,7 +1,8 @@
-//! Time since start, from the time-stamp counter, and the one-shot timer.
+//! Time since the start, from the time-stamp counter; and the one-shot timer.
 //!
-//! [`calibrate`] measures both clocks once, against CPUID's word or the interval timer; then time is a multiplication.
-//! The counters of all CPUs are taken as one; `smp` checks that as each CPU starts.
+//! [`calibrate`] measures both clocks once, against CPUID's value or the interval timer; after
+//! that, time is a multiplication. The counters of all CPUs are treated as one; `smp` checks that
+//! as each CPU starts.
 // UNSAFETY: arms the timer in TSC-deadline mode, for CPUs that have it.
 #![allow(unsafe_code)]
 
@@ -10,11 +11,11 @@ use super::calibrate::{Frequencies, Yardstick, frequencies};
 use super::{apic, instr, interrupts, pit, quirks, repeats};
 use spin::Once;
 
-/// A clock's frequency, ready for conversions without division.
+/// A clock's frequency, prepared for conversions without division.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scale {
     hz: u64,
-    /// Nanoseconds a tick, 32 binary places.
+    /// Nanoseconds per tick, with 32 fractional bits.
     ns_per_tick: u64,
 }
 
@@ -22,7 +23,7 @@ impl Scale {
     /// Makes a scale.
     ///
     /// # Panics
-    /// If `hz` is 0 (our bug: what is measured is checked first).
+    /// If `hz` is 0 (our bug: measured values are checked first).
     pub const fn new(hz: u64) -> Self {
         assert!(hz > 0, "a clock that stands still");
         Self { hz, ns_per_tick: ((1_000_000_000_u128 << 32) / hz as u128) as u64 }
@@ -33,40 +34,42 @@ impl Scale {
         self.hz
     }
 
-    /// Returns how long `ticks` take; what is beyond the range of nanoseconds (a guest's deadline) is the longest time.
+    /// Returns the duration of `ticks`, saturated at the range of nanoseconds (for a guest's
+    /// deadline).
     pub const fn ns(self, ticks: u64) -> u64 {
         let ns = (ticks as u128 * self.ns_per_tick as u128) >> 32;
         if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }
     }
 
-    /// Returns how many ticks `ns` have, rounded up.
+    /// Returns the number of ticks in `ns`, rounded up.
     pub const fn ticks(self, ns: u64) -> u64 {
         let ticks = (ns as u128 * self.hz as u128).div_ceil(1_000_000_000);
         if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 }
     }
 }
 
-/// How fast a timer counts, beside the counter.
+/// Speed of a timer relative to the counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Ratio {
-    /// The timer's ticks a tick of the counter, 32 binary places.
+    /// Timer ticks per tick of the counter, with 32 fractional bits.
     per_tick: u64,
 }
 
 impl Ratio {
-    /// Makes the ratio of two frequencies; the counter's is not 0.
+    /// Makes the ratio of two frequencies; the counter's must not be 0.
     const fn new(timer_hz: u64, counter_hz: u64) -> Self {
         let per_tick = ((timer_hz as u128) << 32) / counter_hz as u128;
         Self { per_tick: if per_tick > u64::MAX as u128 { u64::MAX } else { per_tick as u64 } }
     }
 
-    /// Returns an initial count for so many ticks of the counter: at least one, at most what the register holds.
+    /// Returns the initial count for `ticks` ticks of the counter: at least one, at most the
+    /// register's maximum.
     const fn count(self, ticks: u64) -> u32 {
         let count = ((ticks as u128 * self.per_tick as u128) >> 32) + 1;
         if count > u32::MAX as u128 { u32::MAX } else { count as u32 }
     }
 
-    /// Returns how many ticks of the counter a count takes.
+    /// Returns the ticks of the counter that a count takes.
     const fn ticks(self, count: u32) -> u64 {
         (((count as u128) << 32) / if self.per_tick == 0 { 1 } else { self.per_tick as u128 }) as u64
     }
@@ -74,15 +77,15 @@ impl Ratio {
 
 struct Clocks {
     tsc: Scale,
-    /// `None`: the timer compares with the time-stamp counter itself.
+    /// `None`: the timer compares with the time-stamp counter.
     timer: Option<Ratio>,
-    /// Whether its interrupt can get lost, so that a count is repeated.
+    /// Whether its interrupt can be lost, so that a count must repeat.
     losses: Losses,
-    /// The counter when time began.
+    /// The counter's value at time 0.
     start: u64,
 }
 
-/// Whether a timer's interrupt can get lost.
+/// Whether a timer's interrupt can be lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Losses {
     Never,
@@ -90,8 +93,9 @@ enum Losses {
 }
 
 impl Losses {
-    /// Returns what to program for a count. Where an interrupt can get lost the count is repeated, else a guest that never exits for
-    /// another reason would stay for good; so it is no shorter than an emulator can follow.
+    /// Returns the count and mode to program for a count. If an interrupt can be lost, the count
+    /// repeats; otherwise a guest that never exits for another reason would keep the CPU for good.
+    /// A repeated count has a minimum, so that an emulator can keep up.
     fn program(self, count: u32) -> (u32, Countdown) {
         const LEAST: u32 = 2_000;
         match self {
@@ -118,7 +122,7 @@ pub fn calibrate() {
     });
 }
 
-/// The interval timer's window, beside the clocks of this CPU.
+/// The interval timer's window, with this CPU's clocks.
 struct IntervalTimer;
 
 impl Yardstick for IntervalTimer {
@@ -143,7 +147,7 @@ impl Yardstick for IntervalTimer {
     }
 }
 
-/// SDM 2A "CPUID": leaf 15h, counter frequency = crystal * EBX / EAX.
+/// Returns the counter's frequency from CPUID leaf 15h: crystal * EBX / EAX. SDM 2A "CPUID".
 fn tsc_hz_by_cpuid() -> Option<u64> {
     if instr::cpuid(0, 0).eax < 0x15 {
         return None;
@@ -177,17 +181,17 @@ pub fn now_ns() -> u64 {
     CLOCKS.get().map_or(0, |clocks| clocks.tsc.ns(instr::rdtsc().saturating_sub(clocks.start)))
 }
 
-/// Returns the counter's value at a time since [`calibrate`].
+/// Returns the counter's value at `ns` since [`calibrate`].
 pub fn tsc_at(ns: u64) -> u64 {
     CLOCKS.get().map_or(u64::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
 }
 
-/// Returns the time since [`calibrate`] at a counter's value.
+/// Returns the time since [`calibrate`] for a value of the counter.
 pub fn ns_at(tsc: u64) -> u64 {
     CLOCKS.get().map_or(u64::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
 }
 
-/// Waits actively; for start-up only.
+/// Waits in a busy loop; for start-up only.
 pub fn spin_ns(ns: u64) {
     let end = now_ns().saturating_add(ns);
     while now_ns() < end {
@@ -195,16 +199,16 @@ pub fn spin_ns(ns: u64) {
     }
 }
 
-/// Sets this CPU's timer to interrupt at `deadline_ns`, or somewhat earlier if that is beyond its range.
+/// Sets this CPU's timer to interrupt at `deadline_ns`, or earlier if that is beyond its range.
 pub fn arm(deadline_ns: u64) {
     arm_at(tsc_at(deadline_ns));
 }
 
-/// The same, at a value of the counter: the shorter way.
+/// As [`arm`], for a value of the counter: needs no conversion.
 pub fn arm_at(deadline: u64) {
     let Some(clocks) = CLOCKS.get() else { return };
     match clocks.timer {
-        // SAFETY: there is no ratio only where the CPU has this mode. Zero would disarm it.
+        // SAFETY: only a CPU with this mode has no ratio. Zero would disarm the timer.
         None => unsafe { apic::start_deadline_timer(interrupts::TIMER, deadline.max(1)) },
         Some(timer) => {
             let count = timer.count(deadline.saturating_sub(instr::rdtsc()));
@@ -214,10 +218,11 @@ pub fn arm_at(deadline: u64) {
     }
 }
 
-/// Notes when the CPU saw the end of a count that this CPU's timer has been armed with: [`repeats::counts`] tells of the late ones.
+/// Records when this CPU noticed the end of a count of its timer; [`repeats::counts`] has the late
+/// ones.
 #[inline]
 pub fn note_end(deadline: u64, now: u64) {
-    /// Shorter than that nothing is told from the way to here.
+    /// Below this, lateness cannot be distinguished from the time the code takes to get here.
     const LATE_TICKS: u64 = 50_000;
     if now.saturating_sub(deadline) > LATE_TICKS {
         note_late(now - deadline);
@@ -231,7 +236,7 @@ fn note_late(late: u64) {
     repeats::note(timer.ticks(count), late, timer.ticks(count.saturating_sub(left)));
 }
 
-/// Stops this CPU's timer. An interrupt that is pending already still comes.
+/// Stops this CPU's timer. A pending interrupt still arrives.
 pub fn disarm() {
     match CLOCKS.get().map(|clocks| clocks.timer) {
         None => {}
@@ -241,7 +246,7 @@ pub fn disarm() {
     }
 }
 
-/// A clock that a test sets, for its own thread.
+/// A clock set by a test, for its own thread.
 #[cfg(test)]
 pub mod test_clock {
     use core::cell::Cell;
@@ -250,12 +255,12 @@ pub mod test_clock {
         static NOW_NS: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// Makes it `ns` since the start, until it is set again.
+    /// Sets the time to `ns` since the start, until it is set again.
     pub fn set(ns: u64) {
         NOW_NS.set(Some(ns));
     }
 
-    /// Lets a millisecond pass where the clock is set: a loop that waits for the time looks at it in vain else.
+    /// Advances the clock by a millisecond if it is set: a loop that waits for a time then ends.
     pub fn pass() {
         NOW_NS.set(NOW_NS.get().map(|ns| ns + 1_000_000));
     }

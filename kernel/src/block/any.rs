@@ -1,4 +1,5 @@
-//! The kinds of disk of a running machine behind one type, so that loops over requests call no `dyn`.
+//! All kinds of disk of a running machine as one type, so that loops over requests make no `dyn`
+//! calls.
 
 use super::{Completion, Disk, DiskCounters, DiskInfo, Incident, Request, SubmitError};
 #[cfg(target_os = "none")]
@@ -6,7 +7,7 @@ use super::{dma::DirectMemory, memory::MemoryDisk, virtio::VirtioDisk, virtio::p
 use crate::addr::Hpa;
 
 /// A disk of this machine.
-// Each lives for ever on the heap, one a disk.
+// Each disk is allocated once on the heap and never freed.
 #[allow(clippy::large_enum_variant)]
 pub enum AnyDisk {
     /// virtio-blk on PCI.
@@ -15,7 +16,7 @@ pub enum AnyDisk {
     /// In a region of the machine's memory.
     #[cfg(target_os = "none")]
     Memory(MemoryDisk<DirectMemory>),
-    /// A test's, on the host.
+    /// A test's disk, on the host.
     #[cfg(not(target_os = "none"))]
     Host(&'static (dyn Disk + Send)),
 }

@@ -1,7 +1,9 @@
-//! One request at a time with a bound, for start-up only: nothing else may use the disk meanwhile.
+//! Blocking requests, one at a time and with a time-out, for start-up only: nothing else may use
+//! the disk meanwhile.
 //!
-//! Completions of others would be lost here, so this is over before the first partition runs. The driver's own
-//! time-out comes first; the bound here only ends a wait for a driver that is broken.
+//! A completion of another request would be lost here, so blocking requests end before the first
+//! partition runs. The driver's own time-out comes first; the time-out here only ends a wait for a
+//! broken driver.
 
 use super::request::SECTOR_SIZE;
 use super::{Completion, Cookie, Disk, DiskError, Lane, Operation, Request, SectorRange, Segment, SubmitError};
@@ -13,15 +15,16 @@ const COOKIE: Cookie = Cookie(u64::MAX);
 /// Why a blocking request failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BlockingError {
-    /// The disk did not take it.
+    /// The disk did not accept it.
     Refused(SubmitError),
-    /// The disk took it and failed.
+    /// The disk accepted it and failed.
     Failed(DiskError),
-    /// No answer in time. The device may still own the buffer: it must never be used again.
+    /// The disk did not answer in time. The device may still own the buffer: it must never be used
+    /// again.
     Stuck,
 }
 
-/// A disk, a clock and a bound.
+/// A disk, a clock and a time-out.
 pub struct Blocking<'a, C> {
     disk: &'a dyn Disk,
     clock: C,
@@ -29,7 +32,7 @@ pub struct Blocking<'a, C> {
 }
 
 impl<'a, C: Fn() -> u64> Blocking<'a, C> {
-    /// Uses `disk` with the time that `clock` tells, for at most `timeout_ns` a request.
+    /// Uses `disk` with the time of `clock`, and waits at most `timeout_ns` per request.
     pub fn new(disk: &'a dyn Disk, clock: C, timeout_ns: u64) -> Self {
         Self { disk, clock, timeout_ns }
     }
@@ -50,7 +53,7 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
         self.transfer(Operation::Write, offset, buffer, bytes)
     }
 
-    /// Makes all that was written durable.
+    /// Makes all earlier writes durable.
     ///
     /// # Errors
     /// [`BlockingError`] says where it failed.

@@ -1,7 +1,8 @@
-//! Finding the machine's disks at start-up, on the bare machine only.
+//! Finds the machine's disks at start-up, on the bare machine only.
 //!
-//! Disks live for ever: every virtio-blk function on PCI in the order of its address, then the memory-backed disks
-//! that the configuration asks for. A function that cannot be driven is reported and left alone.
+//! Disks are never freed: first every virtio-blk function on PCI in the order of its address, then
+//! the memory-backed disks of the configuration. A function that cannot be driven is reported and
+//! left alone.
 
 // UNSAFETY: gives physical memory and PCI functions to their drivers.
 #![allow(unsafe_code)]
@@ -26,19 +27,19 @@ use crate::pci::msix::Target;
 pub const MAX_DISKS: usize = 16;
 /// PCI device number of a modern block device: 0x1040 and the virtio type.
 const MODERN_BLOCK: u16 = 0x1042;
-/// PCI device number of a block device that is legacy, too.
+/// PCI device number of a transitional block device, which is also legacy.
 const TRANSITIONAL_BLOCK: u16 = 0x1001;
 
-/// Why a disk is not there.
+/// Why a disk cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The function cannot be driven.
     Function(FunctionError),
     /// The device cannot be used.
     Device(InitError),
-    /// The machine has not enough memory in one piece.
+    /// The machine has too little contiguous memory.
     Memory,
-    /// There are [`MAX_DISKS`] already.
+    /// There are already [`MAX_DISKS`] disks.
     TooMany,
 }
 
@@ -53,7 +54,7 @@ impl core::fmt::Display for Refusal {
     }
 }
 
-/// What start-up gives to disks.
+/// The resources that start-up gives to disks.
 pub struct Discovery<'a> {
     memory: &'a mut PhysicalMemory,
     /// The first disk's vector; each further disk has the next.
@@ -65,20 +66,20 @@ pub struct Discovery<'a> {
 }
 
 impl<'a> Discovery<'a> {
-    /// Starts with nothing found. Interrupts go to vectors from `first_vector` on at the CPU `apic_id`.
+    /// Starts with no disks. The first disk's interrupt is `first_vector`, on the CPU `apic_id`.
     pub fn new(memory: &'a mut PhysicalMemory, first_vector: u8, apic_id: u8) -> Self {
         Self { memory, first_vector, apic_id, limits: Limits::default(), found: ArrayVec::new() }
     }
 
-    /// Lets drivers wait for so long instead of the usual time.
+    /// Sets the drivers' time limits.
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Takes over every virtio-blk function; `refused` is told of each that is of no use.
+    /// Takes over every virtio-blk function; calls `refused` for each that cannot be used.
     ///
     /// # Safety
-    /// The machine is a PC, and nobody else drives these functions.
+    /// The machine is a PC, and no other code drives these functions.
     pub unsafe fn virtio(&mut self, clock: fn() -> u64, mut refused: impl FnMut(DeviceFunction, Refusal)) {
         // SAFETY: the caller's promise.
         let access = unsafe { Ports::new() };
@@ -95,7 +96,7 @@ impl<'a> Discovery<'a> {
         let index = self.next_index()?;
         let target = Target { vector: self.first_vector + index, apic_id: self.apic_id };
         let range = self.memory.take(REGION_BYTES as u64).ok_or(Refusal::Memory)?;
-        // SAFETY: `take` gives memory away for ever.
+        // SAFETY: `take` gives memory away for good.
         let region = unsafe { DmaRegion::of_taken(range) };
         // SAFETY: the promise to `virtio`; each function is visited once.
         let port = unsafe { PciPort::new(access, at, target) }.map_err(Refusal::Function)?;
@@ -107,11 +108,12 @@ impl<'a> Discovery<'a> {
     /// Makes a memory-backed disk.
     ///
     /// # Errors
-    /// [`Refusal`] where there is no memory or no number for it.
+    /// [`Refusal`] if there is no memory or no number for it.
     pub fn memory_backed(&mut self, bytes: u64) -> Result<(), Refusal> {
         let index = self.next_index()?;
         let range = self.memory.take(bytes).ok_or(Refusal::Memory)?;
-        // SAFETY: buffers belong to submitters until completion (the contract of `Disk`), the range to this disk.
+        // SAFETY: buffers belong to submitters until completion (the contract of `Disk`), and the
+        // range belongs to this disk.
         let memory = unsafe { DirectMemory::new() };
         let disk = MemoryDisk::new(index, memory, range.start, bytes);
         self.found.push(Found { disk: Box::leak(Box::new(AnyDisk::Memory(disk))), base: Some(range.start) });

@@ -1,13 +1,13 @@
-//! How drivers reach physical memory: copies for the memory disk, volatile words for rings.
+//! Drivers' access to physical memory: copies for the memory disk, volatile words for rings.
 //!
-//! [`DmaRegion`] is memory that a driver shares with its device: rings, request headers, status bytes. It is reached
-//! through a [`Window`] only, because the device may write at any time. [`DmaMemory`] copies whole buffers
-//! between physical addresses.
+//! [`DmaRegion`] is memory that a driver shares with its device: rings, request headers, status
+//! bytes. It is accessed only through a [`Window`], because the device may write at any time.
+//! [`DmaMemory`] copies whole buffers between physical addresses.
 //!
-//! On the bare machine both go through the direct map. In host tests a region is a leaked allocation whose
-//! "physical" address is its own, and `fake::FakeMemory` is a vector.
+//! On the bare machine both use the direct map. In host tests a region is a leaked allocation whose
+//! "physical" address is its virtual address, and `fake::FakeMemory` is a vector.
 
-// UNSAFETY: copies between physical addresses, which belong to whoever submitted them.
+// UNSAFETY: copies between physical addresses, which belong to the submitter of the request.
 #![allow(unsafe_code)]
 
 use crate::addr::Hpa;
@@ -34,8 +34,8 @@ impl DirectMemory {
     /// Makes the accessor.
     ///
     /// # Safety
-    /// Only addresses of RAM that their users own, for as long as the access takes, are ever given to it: buffers
-    /// belong to the submitter of a request until its completion, regions to their disk.
+    /// It is only ever given addresses of RAM that its users own for the duration of the access:
+    /// buffers belong to the submitter of a request until its completion, regions to their disk.
     pub const unsafe fn new() -> Self {
         Self { _private: () }
     }
@@ -64,19 +64,19 @@ pub struct DmaRegion {
 }
 
 impl DmaRegion {
-    /// Makes a region of the memory behind `window`, which devices see at `hpa`.
+    /// Makes a region of the memory in `window`; devices see it at `hpa`.
     ///
     /// # Panics
-    /// If it is not aligned to 4 KiB on both sides (our bug: memory is handed out in pages).
+    /// If it is not aligned to 4 KiB on both sides (our bug: memory is allocated in pages).
     pub fn new(hpa: Hpa, window: Window) -> Self {
         assert!(hpa.page_offset() == 0 && window.address().is_multiple_of(4096), "a DMA region is page-aligned");
         Self { hpa, window }
     }
 
-    /// Makes a region of physical memory that was taken for ever.
+    /// Makes a region of physical memory that was taken for good.
     ///
     /// # Safety
-    /// The range is RAM that nobody else uses.
+    /// The range is RAM with no other user.
     #[cfg(target_os = "none")]
     pub unsafe fn of_taken(range: core::ops::Range<Hpa>) -> Self {
         let len = (range.end.as_u64() - range.start.as_u64()) as usize;
@@ -109,10 +109,10 @@ impl DmaRegion {
         self.window.write(offset, value);
     }
 
-    /// Returns where the device finds byte `offset`.
+    /// Returns the address of byte `offset` as the device sees it.
     ///
     /// # Panics
-    /// If that is not in the region (our bug).
+    /// If `offset` is not in the region (our bug).
     pub fn hpa(&self, offset: usize) -> Hpa {
         assert!(offset < self.len(), "offset within the DMA region");
         self.hpa.checked_add(offset as u64).expect("RAM does not end at 2^64")

@@ -1,9 +1,9 @@
-//! A disk around a disk that fails, delays and drops on command, and counts what arrives.
+//! A wrapper around a disk that fails, delays and drops requests on command, and counts them.
 //!
 //! ```text
 //!   submit ──> rule matches? ── no ──────────────────────> inner disk ──> completion
 //!                 │ Fail   ─> not passed on ───────────────> completion with that error, at the next poll
-//!                 │ Drop   ─> not passed on ─ limit over ──> completion TimedOut, as a driver would
+//!                 │ Drop   ─> not passed on ─ time-out ────> completion TimedOut, as a driver would
 //!                 └ Delay  ─> inner disk ─> held ─ time ───> completion
 //! ```
 
@@ -14,30 +14,30 @@ use super::stats::{DiskCounters, DiskStats};
 use super::{Completion, Cookie, Disk, DiskInfo, Operation, Request, SectorRange, SubmitError};
 use crate::sync::{Ranked, rank};
 
-/// What happens to a request that a rule matches.
+/// The effect on a request that a rule matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// It never reaches the disk and ends so.
+    /// The request never reaches the disk and ends in this error.
     Fail(DiskError),
-    /// It never reaches the disk and times out.
+    /// The request never reaches the disk and times out.
     Drop,
-    /// It is carried out, its completion comes this much later.
+    /// The request is carried out, and its completion is delayed.
     Delay {
-        /// After the poll that found it complete.
+        /// Time after the poll that found it complete.
         ns: u64,
     },
 }
 
-/// Which requests an effect is for.
+/// An effect, and the requests it applies to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rule {
-    /// Only this operation, or any.
+    /// The operation; `None` for any.
     pub operation: Option<Operation>,
-    /// Only requests that touch these sectors, or any.
+    /// Requests that touch these sectors; `None` for all.
     pub sectors: Option<SectorRange>,
-    /// What happens.
+    /// The effect.
     pub effect: Effect,
-    /// For so many requests; then the rule is over.
+    /// Number of matches, after which the rule is removed.
     pub times: u32,
 }
 
@@ -55,7 +55,7 @@ fn overlap(a: SectorRange, b: SectorRange) -> bool {
 /// A completion that is held back.
 struct Held {
     completion: Completion,
-    /// When it comes out; `None` until the first poll says what time it is.
+    /// When to deliver it; set by the first poll, which brings the time.
     due_ns: Option<u64>,
     wait_ns: u64,
 }
@@ -68,7 +68,7 @@ struct Faults {
 }
 
 impl Faults {
-    /// Uses up one match of the first rule for this request.
+    /// Uses up one match of the first rule that matches this request.
     fn effect_for(&mut self, request: &Request<'_>) -> Option<Effect> {
         let n = self.rules.iter().position(|rule| rule.matches(request))?;
         let effect = self.rules[n].effect;
@@ -79,7 +79,7 @@ impl Faults {
         Some(effect)
     }
 
-    /// Takes one held completion that is due.
+    /// Takes one held completion whose time has come.
     fn take_due(&mut self, now_ns: u64) -> Option<Completion> {
         for held in &mut self.held {
             held.due_ns.get_or_insert(now_ns.saturating_add(held.wait_ns));
@@ -88,7 +88,7 @@ impl Faults {
         Some(self.held.remove(n).completion)
     }
 
-    /// Holds a completion back if its request was to be delayed.
+    /// Holds a completion back if its request was delayed.
     fn hold_back(&mut self, completion: Completion, now_ns: u64) -> Option<Completion> {
         let Some(n) = self.delayed.iter().position(|(cookie, _)| *cookie == completion.cookie) else {
             return Some(completion);
@@ -99,7 +99,7 @@ impl Faults {
     }
 }
 
-/// The wrapper. Cookies in flight must differ.
+/// The wrapper. All cookies in flight must differ.
 pub struct FaultDisk<D> {
     inner: D,
     timeout_ns: u64,
@@ -113,14 +113,14 @@ impl<D: Disk> FaultDisk<D> {
         Self { inner, timeout_ns, stats: DiskStats::default(), faults: Ranked::default() }
     }
 
-    /// Adds a rule; earlier ones come first.
+    /// Adds a rule; earlier rules take precedence.
     pub fn inject(&self, rule: Rule) {
         if rule.times > 0 {
             self.faults.lock().rules.push(rule);
         }
     }
 
-    /// Forgets all rules.
+    /// Removes all rules.
     pub fn heal(&self) {
         self.faults.lock().rules.clear();
     }

@@ -1,13 +1,14 @@
-//! The one place that decides whether a request may go to a disk now: a node submits nothing to a disk that may be another node's.
+//! The only place that decides whether a request may go to a disk now: a node submits nothing to a
+//! disk that may belong to another node.
 //!
 //! ```text
 //!   Unclaimed ── first claim ──> Leased until t ── another node has it ──> GivenUp
 //!     only reads                 now <= t: all; later: nothing, until a beat is confirmed
 //!
-//!   Unshared                     the machine's own memory: all, always
+//!   Unshared                     a memory-backed disk: all, always
 //! ```
 //!
-//! Requests of [`Lane::Beat`] pass until the disk is given up: they are what the lease is made of.
+//! Requests of [`Lane::Beat`] pass until the disk is given up: they renew the lease.
 
 use super::{Lane, Operation, SubmitError};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -21,12 +22,12 @@ const GIVEN_UP: u64 = 0;
 pub struct SubmitGate(AtomicU64);
 
 impl SubmitGate {
-    /// For a disk that no other node can see.
+    /// Makes the gate of a disk that no other node can see.
     pub const fn unshared() -> Self {
         Self(AtomicU64::new(UNSHARED))
     }
 
-    /// For a disk on which nothing is claimed yet.
+    /// Makes the gate of a disk on which nothing is claimed yet.
     pub const fn unclaimed() -> Self {
         Self(AtomicU64::new(UNCLAIMED))
     }
@@ -37,7 +38,7 @@ impl SubmitGate {
         let _ = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != GIVEN_UP && now != UNSHARED).then_some(end));
     }
 
-    /// Lets nothing through any more.
+    /// Closes the gate for good.
     pub fn give_up(&self) {
         self.0.store(GIVEN_UP, Ordering::Release);
     }
@@ -53,7 +54,7 @@ impl SubmitGate {
         self.0.load(Ordering::Acquire) == UNSHARED
     }
 
-    /// Returns whether the lease is over: what the disk says now may be another node's doing.
+    /// Returns whether the lease has ended: the disk's content may then come from another node.
     pub fn is_suspended(&self, now_ns: impl FnOnce() -> u64) -> bool {
         match self.0.load(Ordering::Acquire) {
             GIVEN_UP | UNCLAIMED | UNSHARED => false,
@@ -61,11 +62,11 @@ impl SubmitGate {
         }
     }
 
-    /// Judges a request.
+    /// Decides whether a request may be submitted.
     ///
     /// # Errors
-    /// [`SubmitError::Full`] while the lease is over: try again. [`SubmitError::Failed`] where the disk is another node's, and for a
-    /// write before anything is claimed.
+    /// [`SubmitError::Full`] while the lease has ended: try again. [`SubmitError::Failed`] if
+    /// another node has the disk, and for a write before anything is claimed.
     #[inline]
     pub fn check(&self, lane: Lane, operation: Operation, now_ns: impl FnOnce() -> u64) -> Result<(), SubmitError> {
         match self.0.load(Ordering::Acquire) {

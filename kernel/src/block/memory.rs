@@ -1,9 +1,10 @@
-//! A disk in a region of physical memory, for machines without virtio (Bochs) and for exact measurements.
+//! A disk in physical memory, for machines without virtio (Bochs) and for exact measurements.
 //!
-//! A request is carried out when it is polled, not when it is submitted, as a device's DMA would be: a buffer that is
-//! touched too early shows. Requests complete in order.
+//! A request is carried out when it is polled, not when it is submitted: a device's DMA is also
+//! late. So a test shows if the submitter touches a buffer too early. Requests complete in order.
 //!
-//! Invariant: the region belongs to the disk alone, so the only other memory it touches are the submitters' buffers.
+//! Invariant: the region belongs to the disk alone. The only other memory that it touches is the
+//! submitters' buffers.
 
 use alloc::boxed::Box;
 
@@ -17,10 +18,10 @@ use arrayvec::ArrayVec;
 
 /// Most segments in a request.
 const MAX_SEGMENTS: usize = 64;
-/// Requests that fit in flight.
+/// Most requests in flight.
 const DEPTH: usize = 64;
 
-/// A request that waits for its poll. Filled in place: what is not used is not copied.
+/// A request that waits for its poll. It is filled in place, so unused segments are not copied.
 struct Pending {
     operation: Operation,
     sectors: SectorRange,
@@ -37,7 +38,7 @@ impl Pending {
     fn fill(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
         self.segments.clear();
         match request.segments {
-            // A page that somebody waits for.
+            // The common case: a fault for one page.
             [segment] => self.segments.push(*segment),
             segments => self.segments.try_extend_from_slice(segments).map_err(|_| SubmitError::Invalid)?,
         }
@@ -46,9 +47,9 @@ impl Pending {
     }
 }
 
-/// Requests, first in, first out. They are filled and carried out where they are and change hands by their address.
+/// A FIFO of requests. Requests are filled and carried out in place; only their boxes move.
 struct Fifo {
-    /// A ring: `len` of them from `head` on.
+    /// A ring: `len` requests from `head` on.
     waiting: [Option<Box<Pending>>; DEPTH],
     head: usize,
     len: usize,
@@ -69,7 +70,7 @@ impl Fifo {
         Ok(())
     }
 
-    /// Takes the oldest request, to be given back when it has been carried out.
+    /// Takes the oldest request; the caller gives it back after carrying it out.
     fn pop(&mut self) -> Option<Box<Pending>> {
         let oldest = self.waiting[self.head].take()?;
         self.head = (self.head + 1) % DEPTH;
@@ -92,7 +93,7 @@ pub struct MemoryDisk<M> {
 }
 
 impl<M: DmaMemory> MemoryDisk<M> {
-    /// Makes disk number `index` of the `bytes` at `base`, which are its own from now on.
+    /// Makes disk number `index` of the `bytes` at `base`, which belong to the disk from now on.
     pub fn new(index: u8, memory: M, base: Hpa, bytes: u64) -> Self {
         let mut serial = [0; 20];
         serial[..6].copy_from_slice(b"memory");
@@ -110,12 +111,12 @@ impl<M: DmaMemory> MemoryDisk<M> {
         Self { memory, base, info, stats: DiskStats::default(), fifo: Ranked::new(Fifo::new()) }
     }
 
-    /// Returns where the disk's first byte lies (an emulator can write it to a file).
+    /// Returns the address of the disk's first byte (an emulator can write the disk to a file).
     pub fn base(&self) -> Hpa {
         self.base
     }
 
-    /// Returns the address of sector `first`; the request was checked.
+    /// Returns the address of sector `first`; the request has been checked.
     fn at(&self, first: u64) -> Hpa {
         self.base.checked_add(first * SECTOR_SIZE).expect("the disk lies in physical memory")
     }

@@ -1,23 +1,23 @@
-//! Disks: requests with scatter-gather lists, completions by polling, never a wait without a bound.
+//! Disks: requests with scatter-gather lists, completions by polling, time-outs for every wait.
 //!
-//! `block` names buffers by host physical address, never guest pages. Whoever submits a request owns its
-//! buffers and keeps them in place until the completion with the same [`Cookie`] comes back. A completion with
-//! [`DiskError::TimedOut`] does not end that: the disk is written off, still has the buffers, and a second completion, the late
-//! answer, gives them back.
+//! `block` names buffers by host physical address, never by guest page. The submitter of a request
+//! owns its buffers and keeps them in place until the completion with the same [`Cookie`]. A
+//! completion with [`DiskError::TimedOut`] does not end that: the disk is written off and still has
+//! the buffers. A second completion, the late answer, gives them back.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`request`] | what is asked and answered |
+//! | [`request`] | requests and completions |
 //! | [`virtio`] | virtio-blk on PCI |
 //! | [`memory`] | a disk in physical memory, for machines without virtio |
 //! | [`fault`] | a wrapper that fails, delays and drops on command and counts (tests) |
 //! | [`pace`] | how many bytes of writes may be in flight |
-//! | [`gate`] | whether a disk that other nodes see takes requests now |
-//! | [`blocking`] | one request at a time with a bound, for start-up |
-//! | `any` | the kinds of disk of a running machine, behind one type |
+//! | [`gate`] | whether a disk that other nodes can see may get requests now |
+//! | [`blocking`] | one request at a time with a time-out, for start-up |
+//! | `any` | all kinds of disk of a running machine, as one type |
 //! | `discover` | finding disks at start-up |
-//! | [`gpt`] | partition tables: reading and judging one, making one |
-//! | [`dma`] | how drivers reach physical memory |
+//! | [`gpt`] | partition tables: reading, checking and making |
+//! | [`dma`] | drivers' access to physical memory |
 //! | [`stats`] | counters by operation |
 
 pub mod any;
@@ -42,7 +42,7 @@ pub use request::{
 };
 pub use stats::DiskCounters;
 
-/// A disk that takes requests and answers later.
+/// A disk that accepts requests and answers later.
 ///
 /// Implementations lock inside, briefly, and never across I/O: any CPU may call any method.
 pub trait Disk: Sync {
@@ -53,42 +53,47 @@ pub trait Disk: Sync {
     ///
     /// # Errors
     /// [`SubmitError::Full`]: nothing was queued, poll and try again.
-    /// [`SubmitError::Invalid`]: out of range or beyond the limits of [`Disk::info`] (our bug, but surfaced).
+    /// [`SubmitError::Invalid`]: out of range or beyond the limits of [`Disk::info`] (our bug).
     /// [`SubmitError::Failed`]: the device is dead.
     fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError>;
 
-    /// Collects what is finished (and what has timed out at `now_ns`), at most `out`'s room; returns how many.
+    /// Collects finished requests, and those that have timed out at `now_ns`, as many as `out` has
+    /// room for; returns how many.
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize;
 
-    /// Returns whether a poll would bring answers at once although no interrupt will tell so. A device that interrupts says no.
+    /// Returns whether a poll would return completions at once that no interrupt announces. False
+    /// for a device with interrupts.
     fn has_answers(&self) -> bool {
         false
     }
 
-    /// Returns whether the disk takes no request now: it is dead, or written off until its late answers have come.
+    /// Returns whether the disk accepts no request now: it is dead, or written off until its late
+    /// answers have come.
     fn is_dead(&self) -> bool {
         false
     }
 
-    /// Takes the oldest thing that happened to the disk and was not told yet.
+    /// Takes the oldest incident that has not been reported yet.
     fn take_incident(&self) -> Option<Incident> {
         None
     }
 
-    /// Waits no longer than this for an answer from now on: the machine ends.
+    /// Shortens the time-out from now on: the machine ends.
     fn hurry(&self, _request_ns: u64) {}
 
-    /// Returns the bytes that one write should have at most, so that no other request waits long behind it.
+    /// Returns the most bytes that one write should have, so that no other request waits long
+    /// behind it.
     fn write_room(&self) -> u64 {
         u64::MAX
     }
 
-    /// Returns whether it is not known now whose the disk is: what it answers meanwhile proves nothing, and is asked again later.
+    /// Returns whether it is unknown now which node owns the disk. Its answers then prove nothing,
+    /// and the request is made again later.
     fn is_suspended(&self) -> bool {
         false
     }
 
-    /// Returns what the disk has done so far.
+    /// Returns the counters of the disk.
     fn counters(&self) -> DiskCounters {
         DiskCounters::default()
     }

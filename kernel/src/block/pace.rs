@@ -1,22 +1,25 @@
-//! How many bytes of writes may be in flight on a disk: so few that a new request is answered within half a second.
+//! Limits the bytes of writes in flight on a disk, so that a new request is answered within half a
+//! second.
 //!
-//! A disk serves requests more or less in turn, so a read or a beat waits behind what was submitted before it. The bound follows
-//! what is measured: an answer that took longer than [`GOAL_NS`] shrinks it in proportion, one that was quick while the bound was in
-//! use lets it grow by its size, which doubles it in the time of one answer.
+//! A disk serves requests more or less in turn, so a read or a beat waits behind earlier requests.
+//! The limit follows the measured latency. An answer that took longer than [`GOAL_NS`] shrinks the
+//! limit in proportion. An answer that was quick while the limit was in use lets it grow by the
+//! size of the write, which doubles it in the time of one answer.
 //!
 //! ```text
 //!   bytes ── admit ──> in flight ── answer after t ──┬─ t > goal: bound * goal / t
 //!                                                    └─ t <= goal, bound in use: bound + bytes, or an eighth
 //! ```
 
-/// What an answer may take: half of what is promised, because a request also waits for one that is being served.
+/// Target latency: half of the promised one, because a request also waits for the request that is
+/// being served.
 pub const GOAL_NS: u64 = 250_000_000;
-/// The bound at the start: one request of the usual size.
+/// The limit at the start: one request of the usual size.
 pub const FIRST: u64 = 512 << 10;
-/// Smallest and largest bound.
+/// Smallest and largest limit.
 pub const BOUNDS: core::ops::RangeInclusive<u64> = (32 << 10)..=(16 << 20);
 
-/// The bound of one disk.
+/// The limit of one disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WritePace {
     bound: u64,
@@ -24,27 +27,28 @@ pub struct WritePace {
     growth: Growth,
 }
 
-/// How the bound grows.
+/// How the limit grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Growth {
-    /// Twofold in the time of an answer, until the disk's speed is met.
+    /// Doubles in the time of an answer, until the disk's speed is reached.
     Fast,
-    /// By an eighth, so that it stays near that.
+    /// Grows by an eighth, to stay near the disk's speed.
     Slow,
 }
 
 impl WritePace {
-    /// Nothing in flight.
+    /// Makes the initial limit, with nothing in flight.
     pub const fn new() -> Self {
         Self { bound: FIRST, in_flight: 0, growth: Growth::Fast }
     }
 
-    /// Returns the bytes that one request should have at most.
+    /// Returns the most bytes that one request should have.
     pub const fn room(&self) -> u64 {
         self.bound
     }
 
-    /// Takes a write of so many bytes into account, if it may be submitted now; one alone always may.
+    /// Admits a write of `bytes` bytes if it may be submitted now; a write is always admitted if
+    /// nothing is in flight.
     pub const fn admit(&mut self, bytes: u64) -> bool {
         let is_free = self.in_flight == 0 || self.in_flight.saturating_add(bytes) <= self.bound;
         if is_free {
@@ -53,19 +57,20 @@ impl WritePace {
         is_free
     }
 
-    /// Notes that an admitted write was not submitted after all.
+    /// Takes back an admitted write that was not submitted after all.
     pub const fn withdraw(&mut self, bytes: u64) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
     }
 
-    /// Notes the answer to a write that was submitted `latency_ns` ago.
+    /// Records the answer to a write that was submitted `latency_ns` ago.
     pub fn answered(&mut self, bytes: u64, latency_ns: u64) {
         let was_in_use = self.in_flight.saturating_mul(2) >= self.bound;
         self.withdraw(bytes);
         let bound = if latency_ns > GOAL_NS {
             self.growth = Growth::Slow;
             let shrunk = u128::from(self.bound) * u128::from(GOAL_NS) / u128::from(latency_ns);
-            // Answers that were under way together tell the same story: not all of them may shrink it to nothing.
+            // Writes in flight together have similar latencies: several such answers must not
+            // shrink the limit to nothing.
             u64::try_from(shrunk).unwrap_or(self.bound).max(self.bound / 2)
         } else if was_in_use {
             let share = if self.growth == Growth::Fast { 1 } else { 8 };
@@ -90,8 +95,9 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// A disk of `speed` bytes a second that serves writes in turn, and a writer that has always more; returns what a new request would
-    /// have waited at most in the last half of the time, and the bytes written.
+    /// Simulates a disk of `speed` bytes per second that serves writes in turn, and a writer that
+    /// always has more. Returns the longest wait of a new request in the last half of the time, and
+    /// the bytes written.
     fn simulate(speed: impl Fn(u64) -> u64, seconds: u64) -> (u64, u64) {
         let (mut pace, mut now, mut busy_until) = (WritePace::new(), 0_u64, 0_u64);
         let mut queue: VecDeque<(u64, u64, u64)> = VecDeque::new();

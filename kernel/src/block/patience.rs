@@ -1,31 +1,32 @@
-//! Patience with a disk that refuses a request around the blocks, as the pager has it for pages: a refused request is tried again
-//! after a tenth of a second, [`MAX_TRIES`] times in all. Pure: `node::spaces` carries it out.
+//! Retries for requests around the blocks, like the pager's retries for pages: a refused request is
+//! tried again after a tenth of a second, [`MAX_TRIES`] times in all. Pure: `node::spaces` carries
+//! it out.
 
 use super::DiskError;
 
-/// Times that a request is tried.
+/// How often a request is tried.
 pub const MAX_TRIES: u32 = 8;
 /// Time between two tries.
 pub const PAUSE_NS: u64 = 100_000_000;
 
-/// What a request is about, for events.
+/// The purpose of a request, for events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpaceAccess {
-    /// So many bytes at this offset in the space are read.
+    /// A read: offset in the space, number of bytes.
     Read(u64, usize),
-    /// They are written.
+    /// A write: offset in the space, number of bytes.
     Write(u64, usize),
     /// A version of the space's record is written and made durable.
     Record,
-    /// Everything that was written before is made durable.
+    /// All earlier writes are made durable.
     Flush,
     /// The claims on the space are read, and one is written.
     Claim,
-    /// The claim is taken away in order.
+    /// The claim is released.
     ClaimsEnd,
-    /// Which dump of the disk is selected is read.
+    /// The boot-code bytes are read to find the selected dump of the disk.
     Selection,
-    /// The boot-code bytes of the disk lose the header of the space's dump.
+    /// The header of the space's dump is removed from the boot-code bytes of the disk.
     Deselect,
 }
 
@@ -44,23 +45,23 @@ impl core::fmt::Display for SpaceAccess {
     }
 }
 
-/// How often a request was tried.
+/// Counts the tries of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tries(u32);
 
-/// What becomes of a request that was refused.
+/// What follows a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AfterRefusal {
-    /// It is tried again; the first time that is told.
+    /// The request is tried again; the first time is reported.
     Again,
-    /// It has failed for good after so many tries.
+    /// The request has failed for good after this many tries.
     GivenUp(u32),
     /// Another try would change nothing.
     Hopeless,
 }
 
 impl Tries {
-    /// Decides what follows a refusal.
+    /// Counts a refusal and decides what follows.
     pub fn refused(&mut self, error: DiskError) -> AfterRefusal {
         self.0 += 1;
         match error {
@@ -70,7 +71,7 @@ impl Tries {
         }
     }
 
-    /// Returns whether it was refused for the first time.
+    /// Returns whether the request was refused for the first time.
     pub const fn is_first(self) -> bool {
         self.0 == 1
     }

@@ -1,4 +1,4 @@
-//! What a disk is asked and what it answers.
+//! Requests and completions of a disk.
 
 use crate::addr::Hpa;
 use crate::arch::heap::HeapError;
@@ -6,10 +6,11 @@ use crate::arch::heap::HeapError;
 /// Bytes of a sector, the unit of addresses on a disk (VIRTIO 1.2 §5.2 "Block Device").
 pub const SECTOR_SIZE: u64 = 512;
 
-/// Most sectors in a discard or write-zeroes, 32 MiB: a disk that takes fewer at a time does not offer them.
+/// Most sectors in a discard or write-zeroes, 32 MiB. A disk with a lower limit does not offer
+/// these operations.
 pub const MAX_RANGE_SECTORS: u64 = 1 << 16;
 
-/// The submitter's word for a request, handed back in its completion.
+/// The submitter's identifier of a request, returned in its completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cookie(pub u64);
 
@@ -27,72 +28,74 @@ pub struct Segment {
 pub struct SectorRange {
     /// First sector.
     pub first: u64,
-    /// How many.
+    /// Number of sectors.
     pub count: u64,
 }
 
-/// What to do.
+/// The operation of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// Disk to memory.
     Read,
     /// Memory to disk; durable after a later flush.
     Write,
-    /// Everything completed before is durable when this completes.
+    /// Makes all writes completed before it durable.
     Flush,
-    /// The range's content is not needed any more.
+    /// The content of the range is no longer needed.
     Discard,
     /// The range reads as zeros afterwards.
     WriteZeroes,
 }
 
-/// Which part of a disk's queue a request may use.
+/// The part of a disk's queue that a request may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Lane {
-    /// What is left beside the reserved slot.
+    /// All slots except the reserved one.
     #[default]
     Common,
-    /// The reserved slot too: a full queue does not keep the request waiting. For the beat of a claim, one at a time.
+    /// The reserved slot too: a full queue does not delay the request. For the beat of a claim, one
+    /// at a time.
     Beat,
 }
 
-/// One request. For read and write the segments' lengths sum up to the range; else there are none.
+/// One request. For a read or a write the lengths of the segments add up to the range; otherwise
+/// there are no segments.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// What to do.
+    /// The operation.
     pub operation: Operation,
-    /// Where on the disk; ignored by flush.
+    /// The sectors; ignored by flush.
     pub sectors: SectorRange,
-    /// Where in memory.
+    /// The buffer.
     pub segments: &'a [Segment],
-    /// Which slots it may take.
+    /// The slots it may use.
     pub lane: Lane,
-    /// Comes back in the completion.
+    /// Returned in the completion.
     pub cookie: Cookie,
 }
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Completion {
-    /// The request's.
+    /// Cookie of the request.
     pub cookie: Cookie,
-    /// Well or not.
+    /// Success or error.
     pub result: Result<(), DiskError>,
 }
 
-/// Why a request failed. The environment's fault.
+/// Why a request failed. The cause lies outside the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DiskError {
     /// The device reported an I/O error.
     Io,
     /// The device does not support the operation.
     Unsupported,
-    /// No answer in time. The device still has the buffers: they are the submitter's again after a second completion with the same
-    /// cookie, the late answer, which may never come.
+    /// The disk did not answer in time. It still has the buffers. They return to the submitter with
+    /// a second completion with the same cookie, the late answer, which may never come.
     TimedOut,
     /// The device is gone or broken.
     Dead,
-    /// The hypervisor has no memory for what the request needs; the device knows nothing of it.
+    /// The hypervisor has no memory for the request; the device was not involved.
     NoMemory,
 }
 
@@ -114,33 +117,33 @@ impl core::fmt::Display for DiskError {
     }
 }
 
-/// Something that happened to a disk outside its answers.
+/// An event at a disk that belongs to no request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Incident {
-    /// A request got no answer in time: the disk takes none until all in flight are answered.
+    /// A request timed out: the disk accepts none until all in flight are answered.
     WrittenOff {
         /// Requests in flight.
         unanswered: u16,
     },
-    /// All answers have come: the disk takes requests again.
+    /// All answers have come: the disk accepts requests again.
     Back {
-        /// Since it was written off.
+        /// Time since it was written off.
         away_ns: u64,
     },
-    /// The device broke its protocol or asked for a reset: it gets one when nothing is in flight.
+    /// The device broke its protocol or asked for a reset: it is reset when nothing is in flight.
     Broken,
-    /// The capacity has changed; sectors. What is on the disk stays where it is.
+    /// The capacity in sectors has changed. The content of the disk stays in place.
     Resized {
         /// Before.
         from: u64,
         /// Now.
         to: u64,
     },
-    /// The device does not obey a reset, or is another one after it: it is not used any more.
+    /// The device does not complete a reset, or is another one after it: it is no longer used.
     Dead,
 }
 
-/// Why a request was not taken.
+/// Why a request was not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SubmitError {
     /// The queue is full: poll, then try again.
@@ -151,7 +154,7 @@ pub enum SubmitError {
     Failed,
 }
 
-/// What a disk is and can do.
+/// Properties of a disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskInfo {
     /// Number of the disk, in the order of discovery.
@@ -166,11 +169,11 @@ pub struct DiskInfo {
     pub depth: usize,
     /// Writes are volatile until flushed.
     pub write_cache: bool,
-    /// Takes [`Operation::Discard`].
+    /// The disk supports [`Operation::Discard`].
     pub discard: bool,
-    /// Takes [`Operation::WriteZeroes`].
+    /// The disk supports [`Operation::WriteZeroes`].
     pub write_zeroes: bool,
-    /// The host's name for it (virtio serial), zero-padded.
+    /// The host's name for the disk (virtio serial), zero-padded.
     pub serial: [u8; 20],
 }
 
@@ -178,7 +181,7 @@ impl Request<'_> {
     /// Checks the request against the limits of a disk.
     ///
     /// # Errors
-    /// [`SubmitError::Invalid`] where the range or the segments do not fit.
+    /// [`SubmitError::Invalid`] if the range or the segments do not fit.
     #[inline]
     pub fn check(&self, info: &DiskInfo) -> Result<(), SubmitError> {
         let sound = match self.operation {
@@ -203,7 +206,8 @@ impl Request<'_> {
                 && u64::from(s.len).is_multiple_of(SECTOR_SIZE)
                 && s.base.checked_add(u64::from(s.len)).is_some()
         };
-        // One pass: of 32-bit lengths no disk takes so many that their sum would not fit.
+        // One pass: the sum cannot overflow, because no disk takes that many segments of 32-bit
+        // lengths.
         let add = |sum: u64, s: &Segment| whole(s).then(|| sum + u64::from(s.len));
         let sum = || self.segments.iter().try_fold(0, add);
         self.segments.len() <= info.max_segments

@@ -1,7 +1,8 @@
-//! The disks at work on the bare machine: `selftest=disk` on the command line.
+//! Exercises the disks on the bare machine: `selftest=disk` on the command line.
 //!
-//! Overwrites every disk it finds. Words beside it: `bad=SECTOR` expects an error there, `patience=MS` makes the
-//! driver's time-out short, `silent` expects that nothing is answered in time and that the disk works again afterwards.
+//! Overwrites every disk it finds. Further words: `bad=SECTOR` expects an error there,
+//! `patience=MS` shortens the driver's time-out, `silent` expects that no request is answered in
+//! time and that the disk works again afterwards.
 
 // UNSAFETY: fills and compares buffers in physical memory that it took.
 #![allow(unsafe_code)]
@@ -19,9 +20,9 @@ use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{interrupts, time};
 use crate::pci::window::Window;
 
-/// Requests in flight at a time, where the disk is deep enough.
+/// Requests in flight, if the disk is deep enough.
 const REQUESTS: u64 = 64;
-/// Segments of each, a page each.
+/// Segments of each request, a page each.
 const SEGMENTS: u64 = 8;
 const PAGE: u64 = 4096;
 const REQUEST_SECTORS: u64 = SEGMENTS * PAGE / 512;
@@ -34,7 +35,7 @@ const STREAM_SEGMENTS: u64 = 32;
 const STREAM_DEPTH: u64 = 16;
 const PATIENCE_NS: u64 = 60_000_000_000;
 
-/// What the command line asks for.
+/// The options of the command line.
 struct Wishes {
     bad_sector: Option<u64>,
     patience_ms: Option<u64>,
@@ -135,17 +136,18 @@ impl Bench<'_> {
         );
     }
 
-    /// Page `n` of the buffer; the second half is where data is read back to.
+    /// Returns page `n` of the buffer; data is read back into the second half.
     fn page(&self, n: u64) -> Hpa {
         self.buffer.checked_add(n * PAGE).expect("the buffer lies in physical memory")
     }
 
     fn window(&self, first_page: u64) -> Window {
-        // SAFETY: the buffer was taken for ever; the disk has it only while a request is in flight, and then nobody looks.
+        // SAFETY: the buffer was taken for good; the disk has it only while a request is in flight,
+        // and it is not accessed then.
         unsafe { Window::of_physical(self.page(first_page), BUFFER_BYTES as usize) }
     }
 
-    /// Writes 64 scattered requests at once, reads them back elsewhere, compares every word.
+    /// Writes 64 scattered requests at once, reads them back to another place, compares every word.
     fn scatter_gather(&self) -> Verdict {
         let (here, there) = (self.window(0), self.window(REQUESTS * SEGMENTS));
         let key = u64::from(self.disk().info().index) << 56;
@@ -159,7 +161,7 @@ impl Bench<'_> {
         ensure(most == REQUESTS.min(self.disk().info().depth as u64), "requests in flight")
     }
 
-    /// Returns the most requests that were in flight.
+    /// Sends all requests; returns the most that were in flight.
     fn all_at_once(&self, operation: Operation, first_page: u64) -> Result<u64, &'static str> {
         let vector = interrupts::DISK + self.disk().info().index;
         interrupts::take(vector);
@@ -173,7 +175,7 @@ impl Bench<'_> {
                 ensure(completion.result.is_ok(), "a transfer")?;
                 done += 1;
             }
-            // Answers may be found before their interrupt is taken.
+            // Completions may be polled before their interrupt is taken.
             interrupts::window();
             arrived += interrupts::take(vector);
         }
@@ -194,7 +196,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Waits for interrupts until something is complete.
+    /// Waits for interrupts until a request is complete.
     fn wait(&self) -> Result<arrayvec::ArrayVec<Completion, 16>, &'static str> {
         let end = time::now_ns() + PATIENCE_NS;
         let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }; 16];
@@ -209,7 +211,8 @@ impl Bench<'_> {
         }
     }
 
-    /// Carries out one request of `count` sectors on the buffer's start; `None` if it was not taken.
+    /// Carries out one request of `count` sectors on the start of the buffer; `None` if it was not
+    /// accepted.
     fn one(&self, operation: Operation, first: u64, count: u64) -> Option<Result<(), DiskError>> {
         let data = [Segment { base: self.buffer, len: (count * 512) as u32 }];
         let segments = if matches!(operation, Operation::Read | Operation::Write) { &data[..] } else { &[] };
@@ -242,7 +245,7 @@ impl Bench<'_> {
         ensure((4096..8192).any(|at| window.read::<u8>(at) != 0), "data beside the zeros")
     }
 
-    /// Prints what one page costs this CPU: to submit, and to poll until it is there, without idling.
+    /// Prints this CPU's cost of one page: to submit, and to poll until completion, without idling.
     fn latency(&self) -> Verdict {
         let (mut submit, mut poll) = (u64::MAX, u64::MAX);
         let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
@@ -264,7 +267,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Moves 64 MiB in large requests, at most to the end of the disk; prints how fast.
+    /// Moves 64 MiB in large requests, at most to the end of the disk; prints the speed.
     fn stream(&self, operation: Operation) -> Verdict {
         let request = self.stream_segments() * PAGE;
         let total = (STREAM_BYTES.min(self.disk().info().capacity * 512)) / request;
@@ -293,7 +296,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// As many as the disk takes.
+    /// Returns the segments of a large request, as many as the disk takes.
     fn stream_segments(&self) -> u64 {
         STREAM_SEGMENTS.min(self.disk().info().max_segments as u64)
     }
@@ -312,8 +315,8 @@ impl Bench<'_> {
         }
     }
 
-    /// Expects that a write is not answered in time, that every late one is answered once more, and that the disk works again then,
-    /// without a reset.
+    /// Expects that a write is not answered in time, that every late request is answered once more,
+    /// and that the disk then works again without a reset.
     fn silence(&self) -> Verdict {
         let mut sent = 0;
         while sent < REQUESTS && self.send(Operation::Write, sent, 0)? {
@@ -328,7 +331,7 @@ impl Bench<'_> {
         }
         info!("selftest disk: {late} of {sent} timed out, {:?}", self.disk().counters());
         ensure(late > 0 && self.disk().counters().resets == 0, "late answers without a reset")?;
-        // What makes it slow may go on for a while.
+        // The cause of the delay may last a little longer.
         let again = (0..3).any(|_| self.one(Operation::Read, 0, 1) == Some(Ok(())));
         info!("selftest disk: works again {again}, {} resets", self.disk().counters().resets);
         ensure(again, "a read after the late answers")

@@ -1,4 +1,4 @@
-//! What a disk has done: requests and bytes by operation, errors, resets.
+//! Counters of a disk: requests and bytes by operation, errors, resets.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,15 +7,15 @@ use super::request::{Operation, Request, SECTOR_SIZE};
 /// Counters of one disk at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DiskCounters {
-    /// Requests taken, by operation.
+    /// Requests accepted, by operation.
     pub requests: PerOperation,
-    /// Bytes that those requests were for.
+    /// Bytes of those requests.
     pub bytes: PerOperation,
-    /// Requests that ended in an error, time-outs included.
+    /// Requests that ended in an error, including time-outs.
     pub errors: u64,
-    /// Requests that got no answer in time.
+    /// Requests that timed out.
     pub timeouts: u64,
-    /// Times that the device was reset after start-up.
+    /// Resets of the device after start-up.
     pub resets: u64,
     /// Notifications sent to the device.
     pub notifications: u64,
@@ -36,7 +36,7 @@ pub struct PerOperation {
     pub write_zeroes: u64,
 }
 
-/// Counters that any CPU may advance.
+/// Counters that any CPU may increment.
 #[derive(Default, Debug)]
 pub struct DiskStats {
     requests: [AtomicU64; 5],
@@ -48,7 +48,7 @@ pub struct DiskStats {
 }
 
 impl DiskStats {
-    /// Counts a request that was taken.
+    /// Counts a request that was accepted.
     pub fn taken(&self, request: &Request<'_>) {
         let n = index(request.operation);
         self.requests[n].fetch_add(1, Relaxed);
@@ -62,7 +62,7 @@ impl DiskStats {
         self.errors.fetch_add(1, Relaxed);
     }
 
-    /// Counts a request that got no answer in time.
+    /// Counts a request that timed out.
     pub fn timed_out(&self) {
         self.timeouts.fetch_add(1, Relaxed);
     }
@@ -77,7 +77,8 @@ impl DiskStats {
         self.notifications.fetch_add(1, Relaxed);
     }
 
-    /// Returns the counters; each is exact, all together only while nothing is submitted.
+    /// Returns the counters. Each is exact; together they are consistent only while nothing is
+    /// submitted.
     pub fn snapshot(&self) -> DiskCounters {
         DiskCounters {
             requests: per_operation(&self.requests),

@@ -1,9 +1,9 @@
-//! What an operator or a harness asks for: one parser for the monitor's text and one for JSON lines.
+//! Commands of an operator or a harness: one parser for the monitor's text and one for JSON lines.
 
 use crate::paging::space::DumpSelector;
 use serde::Deserialize;
 
-/// A request. Names are borrowed from the line.
+/// A command. Names are borrowed from the line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command<'a> {
     /// Partitions, spaces and dumps.
@@ -12,11 +12,11 @@ pub enum Command<'a> {
     Stats,
     /// Crash a partition, as if it had panicked.
     Crash(&'a str),
-    /// Send the keys to a partition.
+    /// Direct the keys to a partition.
     Console(&'a str),
-    /// The same, and give it the first line as it is.
+    /// As `Console`, and give the partition the first line in raw mode.
     Raw(&'a str),
-    /// Give a dump back, or all of a partition.
+    /// Release a dump, or all dumps of a partition.
     Release(DumpChoice<'a>),
     /// Stop a partition for good.
     Stop(&'a str),
@@ -24,33 +24,33 @@ pub enum Command<'a> {
     Type(&'a str, &'a str),
     /// Evict up to this many pages of a partition now (tests, `bench`).
     Evict(&'a str, u64),
-    /// Stop everything and the machine.
+    /// Stop all partitions and the machine.
     PowerOff,
-    /// What there is.
+    /// The list of commands.
     Help,
 }
 
-/// Which dumps a command is about.
+/// The dumps that a command selects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DumpChoice<'a> {
-    /// All of a partition.
+    /// All dumps of a partition.
     All(&'a str),
-    /// That of a partition which the selector means.
+    /// The dump of a partition that the selector matches.
     One(&'a str, DumpSelector),
-    /// That whose name the selector means, of whatever partition.
+    /// The dump whose name the selector matches, of any partition.
     Named(DumpSelector),
 }
 
-/// Why a line is no command.
+/// Why a line is not a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CommandError<'a> {
     /// Not JSON, or not of the form `{"id":1,"command":"..."}`.
     Malformed,
     /// No such command.
     Unknown(&'a str),
-    /// The command needs a partition's name or a number behind it.
+    /// The command needs a further argument: a partition's name or a number.
     MissingArgument(&'static str),
-    /// Neither a dump's name, at least its first eight digits, nor an incarnation.
+    /// Neither a dump's name (at least its first eight digits) nor an incarnation.
     NoDump(&'a str),
 }
 
@@ -92,7 +92,7 @@ struct Line<'a> {
     bytes: Option<&'a str>,
 }
 
-/// What stands behind a command's word.
+/// The arguments after a command's word.
 #[derive(Clone, Copy, Default)]
 struct Arguments<'a> {
     name: Option<&'a str>,
@@ -151,7 +151,8 @@ pub fn parse_text(line: &str) -> Option<Result<Command<'_>, CommandError<'_>>> {
     Some(build(word, arguments))
 }
 
-/// A word that can only be a dump's name is one, unless a dump stands behind it.
+/// Parses the arguments of `release`: a first word that can only be a dump's name is one, unless a
+/// second word follows.
 fn release_words<'a>(first: Option<&'a str>, second: Option<&'a str>) -> Arguments<'a> {
     let is_name = |text| matches!(DumpSelector::parse(text), Some(DumpSelector::Name { .. }));
     match (first, second) {
@@ -160,7 +161,7 @@ fn release_words<'a>(first: Option<&'a str>, second: Option<&'a str>) -> Argumen
     }
 }
 
-/// Parses a JSON line; the id comes back even with an error, where there is one.
+/// Parses a JSON line; also returns its id, if it has one, even with an error.
 pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<Command<'_>, CommandError<'_>>) {
     match serde_json_core::from_slice::<Line<'_>>(line) {
         Ok((line, _)) => {
@@ -172,7 +173,7 @@ pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<Command<'_>, CommandError
     }
 }
 
-/// Returns the id of a line whose other members are wrong: its sender waits for an answer.
+/// Returns the id of a line whose other members are wrong: the sender still waits for an answer.
 fn id_of(line: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Id {

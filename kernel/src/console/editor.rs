@@ -1,7 +1,7 @@
-//! The monitor's line: editing within it, and the lines before it.
+//! The monitor's line editor, with a history.
 //!
-//! What the terminal shows follows by the smallest means: backspaces, `CSI K` (erase to the end of the line), and the
-//! line's rest written again.
+//! The terminal is updated by the simplest means: backspaces, `CSI K` (erase to the end of the
+//! line), and rewriting the rest of the line.
 
 use super::keys::EditKey;
 use arrayvec::ArrayVec;
@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 const LONGEST: usize = 128;
 /// Lines that are remembered.
 const REMEMBERED: usize = 8;
-/// In front of each line.
+/// Shown before each line.
 pub const PROMPT: &[u8] = b"tidepool> ";
 
 type Text = ArrayVec<u8, LONGEST>;
@@ -21,19 +21,19 @@ pub struct LineEditor {
     cursor: usize,
     /// Earlier lines, the latest last.
     history: ArrayVec<Text, REMEMBERED>,
-    /// The place in the history that is shown; its length stands for the new line.
+    /// Position in the history of the shown line; the history's length stands for the new line.
     place: usize,
     /// The new line while an earlier one is shown.
     new: Text,
 }
 
 impl LineEditor {
-    /// Starts empty.
+    /// Makes an empty line without a history.
     pub const fn new() -> Self {
         Self { text: Text::new_const(), cursor: 0, history: ArrayVec::new_const(), place: 0, new: Text::new_const() }
     }
 
-    /// Takes a key and hands to `put` what the terminal has to show; returns a line that is complete.
+    /// Handles a key and passes the bytes for the terminal to `put`; returns a complete line.
     pub fn take(&mut self, key: EditKey, put: &mut impl FnMut(&[u8])) -> Option<Text> {
         match key {
             EditKey::Enter => return Some(self.enter(put)),
@@ -60,13 +60,13 @@ impl LineEditor {
         None
     }
 
-    /// Returns what the terminal shows: prompt, text, and the way back to the cursor.
+    /// Returns the bytes that show the line: prompt, text, and backspaces to the cursor.
     pub fn shown(&self) -> ArrayVec<u8, { PROMPT.len() + 2 * LONGEST }> {
         let back = core::iter::repeat_n(0x08, self.text.len() - self.cursor);
         PROMPT.iter().copied().chain(self.text.iter().copied()).chain(back).collect()
     }
 
-    /// Forgets the line, not those before it.
+    /// Clears the line, but not the history.
     pub fn clear(&mut self) {
         self.text.clear();
         self.cursor = 0;
@@ -129,7 +129,7 @@ impl LineEditor {
         }
     }
 
-    /// Shows the line at `place` of the history, or the new one behind the last.
+    /// Shows the line at `place` of the history, or after the last the new line.
     fn recall(&mut self, place: Option<usize>, put: &mut impl FnMut(&[u8])) {
         let Some(place) = place.filter(|&place| place <= self.history.len()) else { return };
         if self.place == self.history.len() {
@@ -148,7 +148,7 @@ impl LineEditor {
         self.text = line;
     }
 
-    /// The terminal's cursor stands behind the text; it goes back to ours.
+    /// Moves the terminal's cursor from the end of the text back to the editor's cursor.
     fn back(&self, put: &mut impl FnMut(&[u8])) {
         (self.cursor..self.text.len()).for_each(|_| put(b"\x08"));
     }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::console::keys::KeyDecoder;
 
-    /// A terminal of one line that knows backspaces and `CSI K`.
+    /// A one-line terminal that supports backspaces and `CSI K`.
     #[derive(Default)]
     struct Shown {
         cells: Vec<u8>,
@@ -191,7 +191,8 @@ mod tests {
         }
     }
 
-    /// Types `bytes`; returns the lines that were entered, what is shown of the last one, and where the cursor is.
+    /// Types `bytes`; returns the lines entered, the text shown of the last one, and the cursor's
+    /// position.
     fn typed(bytes: &[u8]) -> (Vec<String>, String, usize) {
         let (mut editor, mut keys, mut shown, mut lines) = (LineEditor::new(), KeyDecoder::new(), Shown::default(), Vec::new());
         for &byte in bytes {

@@ -1,17 +1,18 @@
-//! The event stream: what happened, one JSON object a line on the second serial port.
+//! The event stream: one JSON object per line on the second serial port.
 //!
-//! Test harnesses and dashboards wait on these and never on time. Every line has `t`, nanoseconds since the
-//! start, and `event`, the kind in snake case; `docs/events.md` lists the fields. Counts are pages of 4 KiB, sizes bytes,
-//! times nanoseconds. Nothing here allocates: a crash is reported from where it happens.
+//! Test harnesses and dashboards wait for these events and never for a time. Every line has `t`,
+//! nanoseconds since the start, and `event`, the kind in snake case; `docs/events.md` lists the
+//! fields. Counts are pages of 4 KiB, sizes bytes, times nanoseconds. Nothing here allocates, so a
+//! crash can be reported where it happens.
 
 use crate::paging::space::Uuid;
 use crate::partition::exit_counts::ExitTally;
 use serde::Serialize;
 
-/// Longest line; longer text inside an event is cut by its maker.
+/// Longest line; the maker of an event must cut longer text.
 pub const MAX_LINE: usize = 2048;
 
-/// What happened.
+/// An event.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -20,22 +21,23 @@ pub enum Event<'a> {
     Boot {
         version: &'a str,
         backend: &'a str,
-        /// Who keeps A and D bits of guests' pages.
+        /// Whether the CPU or software keeps A and D bits of guests' pages.
         accessed_dirty: &'a str,
         cpus: u32,
-        /// How many of them run guests.
+        /// Number of CPUs that run guests.
         guest_cpus: u32,
         memory_bytes: u64,
         pool_pages: u64,
         tsc_hz: u64,
     },
-    /// Something the operator has to mend; `place` names file, key or device.
+    /// A problem that the operator has to solve; `place` names file, key or device.
     Error { place: &'a str, message: &'a str },
     /// A disk was found.
     Disk { index: u8, bytes: u64, base: Option<u64>, serial: &'a str },
-    /// A paging space was looked at or changed its state.
+    /// A paging space was opened or changed its state.
     Space { disk: u8, space: u32, state: &'a str, partition: &'a str, epoch: u64 },
-    /// Answer to `list`: a dump, or the record of a crash whose dump was cut off before it began.
+    /// Answer to `list`: a dump, or the record of a crash whose dump was interrupted before it
+    /// began.
     Dump {
         dump: Uuid,
         partition: &'a str,
@@ -47,18 +49,18 @@ pub enum Event<'a> {
         detail: u64,
         text: &'a str,
         unix_ns: u64,
-        /// Why it is not whole.
+        /// Why it is partial.
         cause: Option<&'a str>,
     },
-    /// A space is claimed by another node, and watched before it is used.
+    /// Another node has claimed a space; the claim is watched before the space is used.
     Watching { disk: u8, space: u32, node: &'a str },
     /// A partition starts an incarnation.
     Start { partition: &'a str, incarnation: u64 },
     /// The incarnation's first entry into the guest.
     Entered { partition: &'a str, incarnation: u64, tsc: u64 },
-    /// A line that a test kernel reported by its protocol.
+    /// A line that a test kernel has reported by its protocol.
     Guest { partition: &'a str, incarnation: u64, kind: &'a str, text: &'a str },
-    /// A partition waits for something before it can start.
+    /// A partition cannot start yet; `what` names the reason.
     Waiting { partition: &'a str, what: &'a str },
     /// A partition crashed.
     Crash {
@@ -73,7 +75,7 @@ pub enum Event<'a> {
         zero: u64,
         tsc: u64,
     },
-    /// A guest shows no sign of life: an NMI is sent, and a crash follows if that does not help.
+    /// A guest shows no sign of life: it gets an NMI, and if that does not help it is crashed.
     Hang { partition: &'a str, incarnation: u64, rip: u64 },
     /// A crashed partition may run again.
     Restart {
@@ -87,9 +89,9 @@ pub enum Event<'a> {
         boot_memory: u64,
         since_crash_ns: u64,
     },
-    /// A crashed partition has restarted as often as it may: it stops when its dump is sealed.
+    /// A crashed partition has reached its limit of restarts: it stops when its dump is sealed.
     RestartLimit { partition: &'a str, incarnation: u64, restarts: u32, time_ns: u64 },
-    /// The drain of a dump goes on.
+    /// Progress of a dump's drain.
     Drain { partition: &'a str, incarnation: u64, done: u64, remaining: u64, freed: u64 },
     /// A dump is sealed.
     DumpComplete {
@@ -107,22 +109,25 @@ pub enum Event<'a> {
         program_headers: u32,
         vmcoreinfo: bool,
         drain_ns: u64,
-        /// From the crash until its record was durable, and from there until the dump's description was.
+        /// Time from the crash until its record was durable, and from there until the dump's
+        /// description was durable.
         crashed_ns: u64,
         described_ns: u64,
         since_crash_ns: u64,
     },
-    /// A dump could not be finished; what was written remains as a partial dump.
+    /// A dump could not be finished; the pages written so far remain as a partial dump.
     DumpFailed { partition: &'a str, incarnation: u64, dump: Uuid, disk: u8, space: u32, message: &'a str },
-    /// A crash leaves no dump: as many are kept as may be.
+    /// A crash leaves no dump, because the limit of kept dumps is reached.
     DumpSkipped { partition: &'a str, incarnation: u64, kept: u32, bound: u32 },
-    /// The oldest dump goes, because a newer one is promised and no more may be kept.
+    /// The oldest dump is dropped, because a newer one is promised and the limit of kept dumps is
+    /// reached.
     DumpDropped { partition: &'a str, incarnation: u64, dump: Uuid, disk: u8, space: u32, newer: Uuid },
-    /// A dump was given back.
+    /// A dump was released.
     Released { disk: u8, space: u32, partition: &'a str, incarnation: u64, dump: Option<Uuid> },
     /// A guest asked for power off or reset, or was stopped.
     Stopped { partition: &'a str, incarnation: u64, how: &'a str, code: u64 },
-    /// A piece of the console's output of a partition whose console goes to programs: two hexadecimal digits a byte.
+    /// Console output of a partition whose console goes to programs: two hexadecimal digits per
+    /// byte.
     Output { partition: &'a str, bytes: &'a str },
     /// The keys of the first line go to another partition, or its console is shown in another way.
     Console { partition: &'a str, mode: &'a str },
@@ -132,17 +137,18 @@ pub enum Event<'a> {
     Pool(PoolStats),
     /// One measurement.
     Bench { id: &'a str, minimum: u64, average: u64, count: u64, unit: &'a str },
-    /// A self-test's verdict.
+    /// Result of a self-test.
     SelfTest { name: &'a str, passed: bool, detail: &'a str },
     /// The answer to the command with this id.
     Reply { id: u64, ok: bool, error: Option<&'a str> },
-    /// Lines that did not fit into the buffer before this one.
+    /// Number of earlier lines that did not fit into the buffer.
     Lost { lines: u64 },
-    /// Nothing runs any more; the machine stops with this status.
+    /// No partition runs any more; the machine stops with this status.
     End { status: u32 },
 }
 
-/// Counters of one partition: AMS's `hpi`, `hpit`, `pmem` and their like (`lparstat -m`), and ours.
+/// Counters of one partition: AMS's `hpi`, `hpit`, `pmem` and similar ones (`lparstat -m`), and our
+/// own.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[allow(missing_docs)]
 pub struct PartitionStats<'a> {
@@ -158,9 +164,9 @@ pub struct PartitionStats<'a> {
     pub page_ins: u64,
     pub page_outs: u64,
     pub exits: u64,
-    /// The same by kind.
+    /// `exits` by kind.
     pub exits_by: ExitTally,
-    /// Crashes that left no dump because as many were kept as may be, since the start.
+    /// Crashes since the start that left no dump, because the limit of kept dumps was reached.
     pub dumps_skipped: u64,
 }
 
@@ -171,7 +177,7 @@ pub struct PoolStats {
     pub id: Option<u64>,
     pub pages: u64,
     pub free: u64,
-    /// Frames of dump images that still drain.
+    /// Frames of dump images that are still draining.
     pub image: u64,
     pub metadata_bytes: u64,
     pub guest_pages: u64,
@@ -191,28 +197,30 @@ pub struct PoolStats {
     pub resident_faults: u64,
     pub waits: u64,
     pub lost: u64,
-    /// Times that the pager's lock was taken, and that a CPU waited for it; the longest hold.
+    /// How often the pager's lock was taken, and how often a CPU waited for it; the longest hold.
     pub lock_taken: u64,
     pub lock_waits: u64,
     pub lock_longest_ns: u64,
-    /// Turns of the pager, those of them that found nothing to do, and polls that another CPU did meanwhile.
+    /// Turns of the pager, turns that found no work, and polls skipped because another CPU was
+    /// polling.
     pub turns: u64,
     pub turns_without_work: u64,
     pub polls_left: u64,
-    /// Ends of the host's timer that a CPU saw later by a whole count and more, and those of them of which a repeat told.
+    /// Ends of the host's timer that a CPU noticed late by a whole count or more, and how many of
+    /// them a repeat reported.
     pub timers_late: u64,
     pub timers_repeated: u64,
     /// Memory objects, pages of second-level tables and TLB tags in use.
     pub objects: u64,
     pub tables: u64,
     pub tags: u64,
-    /// Bytes of the hypervisor's own heap: all, in use, most in use at a time since the start.
+    /// Bytes of the hypervisor's own heap: size, in use, most in use at one time since the start.
     pub heap_size: u64,
     pub heap_used: u64,
     pub heap_peak: u64,
 }
 
-/// Writes `event` as one line into `out`; returns its length.
+/// Writes `event` as one line to `out`; returns its length.
 ///
 /// # Errors
 /// `None` if the line is longer than `out`.
@@ -221,7 +229,7 @@ pub fn encode(event: &Event<'_>, t_ns: u64, out: &mut [u8]) -> Option<usize> {
     let mut head = arrayvec::ArrayString::<32>::new();
     write!(head, "{{\"t\":{t_ns},").ok()?;
     let prefix = head.len();
-    // The event's own opening brace lands on the prefix's last byte and is then put right.
+    // The event's opening brace overwrites the prefix's last byte, which is then restored.
     let body = serde_json_core::to_slice(event, out.get_mut(prefix - 1..)?).ok()?;
     out[..prefix].copy_from_slice(head.as_bytes());
     let end = prefix - 1 + body;

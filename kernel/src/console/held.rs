@@ -1,23 +1,24 @@
-//! Lines that are held back while one partition has the serial line as it is: the newest stay, the loss is counted.
+//! Lines that are held back while one partition has the serial line in raw mode. The newest lines
+//! are kept, the lost ones are counted.
 
 use super::ring::Ring;
 
 /// Bytes of held lines.
 const ROOM: usize = 16 << 10;
 
-/// Lines that wait for their turn.
+/// Lines waiting to be shown.
 pub struct HeldLines {
     lines: Ring<ROOM>,
     lost: u64,
 }
 
 impl HeldLines {
-    /// Holds nothing.
+    /// Makes an empty buffer.
     pub const fn new() -> Self {
         Self { lines: Ring::new(), lost: 0 }
     }
 
-    /// Holds a line, which ends with a line feed; the oldest go where there is no room.
+    /// Adds a line, which ends with a line feed. If there is no room, the oldest lines are dropped.
     pub fn push(&mut self, line: &[u8]) {
         while line.len() > self.lines.room() && self.drop_oldest() {}
         if !self.lines.push(line) {
@@ -32,7 +33,7 @@ impl HeldLines {
         is_any
     }
 
-    /// Hands all lines to `put`, in pieces; returns how many were lost since the last call.
+    /// Passes all lines to `put`, in pieces; returns how many were lost since the last call.
     pub fn take(&mut self, mut put: impl FnMut(&[u8])) -> u64 {
         loop {
             let mut piece = arrayvec::ArrayVec::<u8, 64>::new();

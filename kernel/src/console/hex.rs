@@ -2,14 +2,14 @@
 
 use arrayvec::{ArrayString, ArrayVec};
 
-/// Bytes of an `output` event at most.
+/// Most bytes of an `output` event.
 pub const OUTPUT: usize = 256;
-/// Bytes of a `type` command at most.
+/// Most bytes of a `type` command.
 pub const TYPED: usize = 64;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Writes bytes; those beyond [`OUTPUT`] are left out.
+/// Encodes bytes; those beyond [`OUTPUT`] are dropped.
 pub fn encode(bytes: &[u8]) -> ArrayString<{ 2 * OUTPUT }> {
     let mut text = ArrayString::new();
     for byte in bytes.iter().take(OUTPUT) {
@@ -19,7 +19,7 @@ pub fn encode(bytes: &[u8]) -> ArrayString<{ 2 * OUTPUT }> {
     text
 }
 
-/// Reads bytes; `None` where there are other characters, a digit alone, or more than [`TYPED`] bytes.
+/// Decodes bytes; `None` if there are other characters, an odd digit, or more than [`TYPED`] bytes.
 pub fn decode(text: &str) -> Option<ArrayVec<u8, TYPED>> {
     let mut bytes = ArrayVec::new();
     for pair in text.as_bytes().chunks(2) {

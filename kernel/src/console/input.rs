@@ -1,8 +1,8 @@
-//! What arrives on the two lines: keys for a partition or the monitor, JSON lines for commands.
+//! Input from the two lines: keys for a partition or the monitor, JSON lines with commands.
 //!
 //! ```text
-//!   COM1 ──┬─ Ctrl-] ──> switches            ┌─ partition: keys go to the console that is chosen
-//!          └─ other ───> where it points ────┴─ monitor: a line with editing, then a command
+//!   COM1 ──┬─ Ctrl-] ──> switches            ┌─ partition: keys go to the chosen console
+//!          └─ other ───> present target ─────┴─ monitor: a line with editing, then a command
 //!   COM2 ────> a JSON line, then a command
 //! ```
 
@@ -31,21 +31,21 @@ pub enum Input<'a> {
     Text(&'a str),
     /// A line for the command interpreter.
     Json(&'a [u8]),
-    /// A JSON line that was too long, and dropped.
+    /// A JSON line that exceeded the length limit and was dropped.
     TooLong,
 }
 
-/// How the console of the partition with the keys is shown where there are several.
+/// How the console of the partition with the keys is shown if there are several partitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConsoleMode {
-    /// Lines of all partitions, each behind its partition's name.
+    /// Lines of all partitions, each with its partition's name before it.
     Lines,
-    /// Its output as it is, for programs that use the whole screen; the others' lines are held back.
+    /// Its raw output, for programs that use the whole screen; the others' lines are held back.
     Raw,
 }
 
 impl ConsoleMode {
-    /// Returns the word for events.
+    /// Returns the name for events.
     pub const fn as_str(self) -> &'static str {
         match self {
             ConsoleMode::Lines => "lines",
@@ -54,16 +54,16 @@ impl ConsoleMode {
     }
 }
 
-/// Where keys go after a piece of input.
+/// Destination of the keys after a piece of input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Then {
-    /// Where they went.
+    /// Unchanged.
     Stay,
-    /// To a console that was chosen, shown like this.
+    /// A chosen console, shown in this way.
     Console(ConsoleMode),
 }
 
-/// The state of both lines' input.
+/// State of the input from both lines.
 pub struct Reader {
     focus: Focus,
     mode: ConsoleMode,
@@ -75,7 +75,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Starts with the keys going to the partition.
+    /// Starts with the keys directed to the partition.
     pub const fn new() -> Self {
         Self {
             focus: Focus::Partition,
@@ -88,7 +88,8 @@ impl Reader {
         }
     }
 
-    /// Takes what has arrived, at most `budget` bytes a line, and hands complete pieces to `take`, which says where keys go then.
+    /// Reads input, at most `budget` bytes per line, and passes complete pieces to `take`, which
+    /// returns where the keys go then.
     pub fn poll(&mut self, lines: &mut impl Lines, budget: usize, mut take: impl FnMut(Input<'_>) -> Then) {
         for _ in 0..budget {
             if self.focus == Focus::Partition && !lines.takes_keys() {
@@ -138,9 +139,9 @@ impl Reader {
         let Some(line) = self.editor.take(key, &mut print) else {
             return output::enter_monitor(&self.editor.shown());
         };
-        // What the command says, and partitions meanwhile, stands for itself.
+        // The output of the command, and of partitions meanwhile, appears on lines of its own.
         output::enter_monitor(&[]);
-        // Only printable ASCII gets in, so this is always text.
+        // The editor accepts only printable ASCII, so this is always valid text.
         match take(Input::Text(core::str::from_utf8(&line).unwrap_or_default())) {
             Then::Stay => self.prompt(),
             Then::Console(mode) => self.enter_console(mode),
@@ -152,7 +153,8 @@ impl Reader {
         output::enter_monitor(&self.editor.shown());
     }
 
-    /// Returns whether the keys have gone to a console since the last call, whose prompt is to be shown then.
+    /// Returns whether the keys were directed to a console since the last call; the console's
+    /// prompt must then be shown.
     pub fn take_switched(&mut self) -> bool {
         core::mem::take(&mut self.has_switched)
     }
@@ -165,7 +167,7 @@ impl Reader {
         if core::mem::take(&mut self.overrun) {
             take(Input::TooLong);
         } else if !self.json.is_empty() {
-            // A program chooses a console; who is at the monitor stays there.
+            // A program chooses a console; the keys stay at the monitor if they are there.
             match (take(Input::Json(&self.json)), self.focus) {
                 (Then::Console(mode), Focus::Partition) => self.enter_console(mode),
                 (Then::Console(mode), Focus::Monitor) => self.mode = mode,

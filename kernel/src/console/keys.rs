@@ -1,8 +1,9 @@
-//! Bytes of a terminal as keys: escape sequences are read whole, and what is no key for the monitor is dropped.
+//! Decodes a terminal's bytes to keys: escape sequences are read whole, and those without a meaning
+//! for the monitor are dropped.
 //!
-//! ECMA-48 gives the forms: `ESC [` parameters final byte (CSI), `ESC O` byte (SS3, keypad mode of xterm), and strings from
-//! `ESC ]`, `ESC P` and their kin up to `ESC \` or BEL. A terminal's answers (cursor report, attributes, colours)
-//! have the same forms as its keys.
+//! ECMA-48 defines the forms: `ESC [` parameters final byte (CSI), `ESC O` byte (SS3, keypad mode
+//! of xterm), and strings from `ESC ]`, `ESC P` and similar to `ESC \` or BEL. A terminal's answers
+//! (cursor report, attributes, colours) have the same forms as its keys.
 //!
 //! ```text
 //!   Plain ──ESC──> Escape ──[──> Control ──final──> key or nothing
@@ -10,12 +11,13 @@
 //!                         ──]──> Text    ──BEL, ESC \──> nothing
 //! ```
 
-/// Longest string that is read as one; a lone escape key in front of `]` must not swallow everything typed behind it.
+/// Longest string that is read as one: a lone escape key before `]` must not swallow all further
+/// input.
 const LONGEST_TEXT: u16 = 256;
-/// Bytes behind `ESC [ M`: a mouse report of xterm's first protocol.
+/// Bytes after `ESC [ M`: a mouse report of xterm's first protocol.
 const MOUSE: u8 = 3;
 
-/// A key that means something to a line editor.
+/// A key with a meaning for the line editor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EditKey {
     /// Text: printable ASCII.
@@ -34,9 +36,9 @@ pub enum EditKey {
     Home,
     /// Moves to the end.
     End,
-    /// The line before in the history.
+    /// Recalls the previous line of the history.
     Up,
-    /// The line behind in the history.
+    /// Recalls the next line of the history.
     Down,
     /// Deletes the whole line.
     KillLine,
@@ -55,7 +57,7 @@ enum Within {
         number: u16,
         /// Whether its digits have ended.
         is_over: bool,
-        /// Whether nothing came before.
+        /// Whether this is the first byte of the sequence.
         is_first: bool,
     },
     Keypad,
@@ -70,18 +72,18 @@ enum Within {
     },
 }
 
-/// Reads bytes one by one.
+/// Decodes bytes one by one.
 pub struct KeyDecoder {
     within: Within,
 }
 
 impl KeyDecoder {
-    /// Starts between keys.
+    /// Starts outside any sequence.
     pub const fn new() -> Self {
         Self { within: Within::Plain }
     }
 
-    /// Takes a byte; returns a key that is complete now.
+    /// Decodes a byte; returns the key that it completes.
     pub fn feed(&mut self, byte: u8) -> Option<EditKey> {
         let (within, key) = step(self.within, byte);
         self.within = within;
@@ -120,7 +122,7 @@ const fn plain(byte: u8) -> (Within, Option<EditKey>) {
         0x0b => EditKey::KillToEnd,
         0x0e => EditKey::Down,
         0x10 => EditKey::Up,
-        // Ctrl-C means what it means at a shell: not this line.
+        // Ctrl-C discards the line, as in a shell.
         0x03 | 0x15 => EditKey::KillLine,
         0x17 => EditKey::KillWord,
         0x20..=0x7e => EditKey::Text(byte),
@@ -134,7 +136,7 @@ const fn escape(byte: u8) -> Within {
         b'[' => Within::Control { number: 0, is_over: false, is_first: true },
         b'O' => Within::Keypad,
         b']' | b'P' | b'X' | b'^' | b'_' => Within::Text { left: LONGEST_TEXT },
-        // An intermediate byte, or the escape key again.
+        // An intermediate byte, or a further escape key.
         0x20..=0x2f | 0x1b => Within::Escape,
         _ => Within::Plain,
     }
@@ -150,12 +152,12 @@ const fn control(number: u16, is_over: bool, is_first: bool, byte: u8) -> (Withi
         b'M' if is_first => (Within::Mouse { left: MOUSE }, None),
         b'~' => (Within::Plain, numbered(number)),
         0x40..=0x7e => (Within::Plain, letter(byte)),
-        // Anything else breaks the sequence off and means what it means alone.
+        // Any other byte ends the sequence and is decoded on its own.
         _ => plain(byte),
     }
 }
 
-/// `CSI n ~` of the VT220 and its kin.
+/// Decodes `CSI n ~` of the VT220 and similar terminals.
 const fn numbered(number: u16) -> Option<EditKey> {
     match number {
         1 | 7 => Some(EditKey::Home),
@@ -180,7 +182,7 @@ const fn letter(byte: u8) -> Option<EditKey> {
 const fn text(left: u16, byte: u8) -> Within {
     match byte {
         0x1b => Within::TextEscape { left },
-        // BEL ends it; a line end or a cancel says that it was none.
+        // BEL ends the string; a line end or a cancel shows that it was not a string.
         0x07 | b'\r' | b'\n' | 0x18 | 0x1a => Within::Plain,
         _ if left == 0 => Within::Plain,
         _ => Within::Text { left: left - 1 },

@@ -6,11 +6,11 @@
 //!   events              ───> ring  ──> pump ─────┴─ COM2: JSON lines, commands back
 //! ```
 //!
-//! With more than one partition each line of a console stands behind its partition's name ([`tagged`]), and keys go to the
-//! one that the command `console` has chosen.
+//! With more than one partition, each line of a console has its partition's name before it
+//! ([`tagged`]), and keys go to the partition chosen by the command `console`.
 //!
-//! Whoever prints only fills a ring; the pump moves bytes when the line takes them. Commands are parsed here and
-//! carried out by the partition layer.
+//! Printing only fills a ring; the pump moves bytes when the line accepts them. Commands are parsed
+//! here and carried out by the partition layer.
 
 pub mod command;
 pub mod editor;

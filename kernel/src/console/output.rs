@@ -1,6 +1,6 @@
-//! What waits for the two serial lines: text for people, events for programs.
+//! Pending output for the two serial lines: text for people, events for programs.
 //!
-//! Anybody may print or report at any time, from any CPU, holding any lock below rank `EVENTS`; bytes move when
+//! Any CPU may print or report at any time, holding any lock below rank `EVENTS`; bytes move when
 //! [`pump`] is called. Nothing here waits.
 
 use super::event::{self, Event, MAX_LINE};
@@ -12,7 +12,7 @@ use arrayvec::ArrayString;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes kept of each line's output while nobody takes it.
+/// Bytes kept of each line's output while the line accepts none.
 const ROOM: usize = 64 << 10;
 
 struct Outputs {
@@ -27,7 +27,8 @@ static OUTPUTS: Ranked<Outputs, { rank::EVENTS }> =
 
 /// Whether the monitor has the keys; changed with `OUTPUTS` locked.
 static IS_MONITOR: AtomicBool = AtomicBool::new(false);
-/// Whether the partition with the keys has the first line as it is; changed with `OUTPUTS` locked.
+/// Whether the partition with the keys has the first line in raw mode; changed with `OUTPUTS`
+/// locked.
 static IS_RAW: AtomicBool = AtomicBool::new(false);
 
 /// Reports an event on the second line, with the time `t_ns` since the start.
@@ -45,7 +46,7 @@ pub fn report(event: &Event<'_>, t_ns: u64) {
     outputs.events.push(&line[..len]);
 }
 
-/// Bytes that guests leave to the monitor and to messages.
+/// Bytes that guests' output leaves free for the monitor and messages.
 const RESERVED: usize = 8 << 10;
 
 /// Returns how many bytes of guests' output fit now.
@@ -53,17 +54,18 @@ pub fn guest_room() -> usize {
     OUTPUTS.lock().people.room().saturating_sub(RESERVED)
 }
 
-/// Returns whether the second line has room for a few more events of the longest kind.
+/// Returns whether the second line has room for a few more events of maximum length.
 pub fn has_event_room() -> bool {
     OUTPUTS.lock().events.room() > 4 * MAX_LINE
 }
 
-/// Prints bytes on the first line as they are.
+/// Prints bytes on the first line unchanged.
 pub fn print(bytes: &[u8]) {
     OUTPUTS.lock().people.push(bytes);
 }
 
-/// Prints a whole line of a partition behind its name, or holds it back while another one has the line as it is.
+/// Prints a whole line of a partition with its name before it, or holds it back while another
+/// partition has the line in raw mode.
 pub fn print_line(partition: &str, text: &[u8]) {
     let Outputs { screen, held, people, .. } = &mut *OUTPUTS.lock();
     if is_raw() {
@@ -74,36 +76,37 @@ pub fn print_line(partition: &str, text: &[u8]) {
     });
 }
 
-/// The monitor has the keys, and its line shows `text`: it is shown again behind a partition's line.
+/// Directs the keys to the monitor, whose line shows `text`. The line is shown again after each
+/// line of a partition.
 pub fn enter_monitor(text: &[u8]) {
     OUTPUTS.lock().screen.set_open(text);
     IS_MONITOR.store(true, Ordering::Relaxed);
 }
 
-/// The keys go to a partition again.
+/// Directs the keys to a partition again.
 pub fn leave_monitor() {
     OUTPUTS.lock().screen.set_open(&[]);
     IS_MONITOR.store(false, Ordering::Relaxed);
 }
 
-/// Returns whether the partition with the keys has the first line as it is.
+/// Returns whether the partition with the keys has the first line in raw mode.
 pub fn is_raw() -> bool {
     IS_RAW.load(Ordering::Relaxed)
 }
 
-/// Gives the first line, as it is, to the partition with the keys.
+/// Gives the first line in raw mode to the partition with the keys.
 pub fn enter_raw() {
     let _outputs = OUTPUTS.lock();
     IS_RAW.store(true, Ordering::Relaxed);
 }
 
-/// Takes the first line back for all partitions, and shows the lines that were held back.
+/// Ends raw mode, and shows the lines that were held back.
 pub fn leave_raw() {
     let Outputs { held, people, .. } = &mut *OUTPUTS.lock();
     if !IS_RAW.swap(false, Ordering::Relaxed) {
         return;
     }
-    // Attributes off: the program that was cut off may have set some.
+    // Resets the attributes: the interrupted program may have set some.
     people.push(b"\x1b[m\r\n");
     let lost = held.take(|bytes| {
         people.push(bytes);
@@ -124,8 +127,8 @@ pub fn show_unfinished(partition: &str, text: &[u8]) {
     });
 }
 
-/// Says that the keys go elsewhere now: ends an unfinished line and prints formatted text, with nobody's output in between, so that
-/// whatever stands unfinished afterwards stands behind it.
+/// Announces that the keys go elsewhere: ends an unfinished line and prints formatted text, with no
+/// other output in between. Any line that is unfinished later appears after the text.
 pub fn print_switch(args: fmt::Arguments<'_>) {
     let text = formatted(args);
     let Outputs { screen, people, .. } = &mut *OUTPUTS.lock();
@@ -142,7 +145,7 @@ pub fn print_text(args: fmt::Arguments<'_>) {
 
 fn formatted(args: fmt::Arguments<'_>) -> ArrayString<1024> {
     let mut text = ArrayString::new();
-    // Longer text is cut: this is for lines.
+    // Longer text is cut: this is meant for lines.
     let _ = write!(CrLf(&mut text), "{args}");
     text
 }
@@ -155,13 +158,14 @@ impl Write for CrLf<'_> {
     }
 }
 
-/// Where bytes go and come from: the serial lines, or a test.
+/// Where bytes are written and read: the serial lines, or a test.
 pub trait Lines {
-    /// Writes what the line takes at once; returns how many bytes that was.
+    /// Writes the bytes that the line accepts at once; returns how many.
     fn write(&mut self, line: Which, bytes: &[u8]) -> usize;
     /// Reads a byte that has arrived.
     fn read(&mut self, line: Which) -> Option<u8>;
-    /// Returns whether a key for the partition's console finds room; else it stays on the line.
+    /// Returns whether the partition's console has room for a key; otherwise the key stays on the
+    /// line.
     fn takes_keys(&mut self) -> bool {
         true
     }
@@ -176,7 +180,8 @@ pub enum Which {
     Programs,
 }
 
-/// Moves what the lines take, at most `budget` bytes each; returns whether anything is still waiting.
+/// Writes what the lines accept, at most `budget` bytes each; returns whether output is still
+/// pending.
 pub fn pump(lines: &mut impl Lines, budget: usize) -> bool {
     let mut waiting = false;
     for which in [Which::People, Which::Programs] {
@@ -188,7 +193,7 @@ pub fn pump(lines: &mut impl Lines, budget: usize) -> bool {
 fn pump_one(lines: &mut impl Lines, which: Which, budget: usize) -> bool {
     let mut left = budget;
     while left > 0 {
-        // The ring is only held to copy: a slow line must not hold up whoever reports.
+        // The lock is held only to copy: a slow line must not delay a CPU that reports.
         let mut piece = arrayvec::ArrayVec::<u8, 16>::new();
         {
             let outputs = &mut *OUTPUTS.lock();

@@ -1,12 +1,12 @@
-//! A bounded queue of bytes between whoever prints and the serial line.
+//! A bounded queue of bytes between printing code and the serial line.
 //!
-//! Records are kept whole: what does not fit is dropped as a whole and counted, so a slow or absent
-//! reader costs output, never time or memory.
+//! Records are kept whole. A record that does not fit is dropped as a whole and counted, so a slow
+//! or absent reader loses output, but costs neither time nor memory.
 
 /// A ring of `N` bytes.
 pub struct Ring<const N: usize> {
     bytes: [u8; N],
-    /// Next byte to take; grows without wrapping, as `tail` does.
+    /// Next byte to take; increases without wrapping, like `tail`.
     head: u64,
     tail: u64,
     dropped: u64,
@@ -18,7 +18,7 @@ impl<const N: usize> Ring<N> {
         Self { bytes: [0; N], head: 0, tail: 0, dropped: 0 }
     }
 
-    /// Bytes that are waiting.
+    /// Returns the number of waiting bytes.
     pub const fn len(&self) -> usize {
         (self.tail - self.head) as usize
     }
@@ -28,12 +28,12 @@ impl<const N: usize> Ring<N> {
         self.head == self.tail
     }
 
-    /// Bytes that still fit.
+    /// Returns the number of bytes that still fit.
     pub const fn room(&self) -> usize {
         N - self.len()
     }
 
-    /// Puts the whole record in, or drops it and counts.
+    /// Adds the whole record, or drops and counts it; returns whether it was added.
     pub fn push(&mut self, record: &[u8]) -> bool {
         if record.len() > self.room() {
             self.dropped += 1;
@@ -46,13 +46,13 @@ impl<const N: usize> Ring<N> {
         true
     }
 
-    /// Copies the oldest bytes, as many as fit, and leaves them.
+    /// Copies the oldest bytes, as many as fit, without taking them.
     pub fn peek_into<const M: usize>(&self, out: &mut arrayvec::ArrayVec<u8, M>) {
         let count = self.len().min(out.remaining_capacity()) as u64;
         out.extend((self.head..self.head + count).map(|at| self.bytes[(at % N as u64) as usize]));
     }
 
-    /// Takes the oldest `count` bytes away, or all there are.
+    /// Takes the oldest `count` bytes, or all if there are fewer.
     pub fn discard(&mut self, count: usize) {
         self.head = self.tail.min(self.head + count as u64);
     }

@@ -1,8 +1,9 @@
-//! Sizes as people read them.
+//! Sizes for people.
 
 use core::fmt;
 
-/// Bytes, shown in the largest unit that leaves a whole number of at most four digits, else with two decimals: `256 MiB`, `259.01 MiB`.
+/// Bytes, shown in the largest unit that leaves a whole number of at most four digits, otherwise
+/// with two decimals: `256 MiB`, `259.01 MiB`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadableSize(pub u64);
 

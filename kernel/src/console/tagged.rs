@@ -1,24 +1,24 @@
-//! Several partitions' consoles on one line: whole lines, each behind its partition's name.
+//! Several partitions' consoles on one line: whole lines, each with its partition's name before it.
 //!
 //! ```text
 //!   web: "Deb" "ian 12\r\n" ──> "[web] Debian 12"
 //!   db:  "ready\n"          ──> "[db] ready"
-//!   web: "login: "          ──> shown as it stands once web has no more to say, if web has the keys; a line of another
-//!                               partition ends it, and it is shown again behind that
+//!   web: "login: "          ──> shown unfinished when web pauses, if web has the keys; a line of another partition
+//!                               ends it, and it is shown again after that line
 //! ```
 //!
-//! [`Lines`] belongs to a partition and cuts what it writes; [`Screen`] belongs to the serial line and knows what stands
-//! unfinished there.
+//! [`Lines`] belongs to a partition and cuts its output into lines. [`Screen`] belongs to the
+//! serial line and tracks the unfinished line there.
 
 use super::editor::PROMPT;
 use arrayvec::ArrayVec;
 
 /// Longest line that is kept whole.
 const LINE: usize = 512;
-/// The same with a name in front of it.
+/// The same with a name before it.
 const TAGGED: usize = LINE + 40;
 const END: &[u8] = b"\r\n";
-/// To the start of the line, and erases it (ECMA-48 EL).
+/// Moves to the start of the line and erases it (ECMA-48 EL).
 const ERASE: &[u8] = b"\r\x1b[K";
 
 /// Cuts a partition's output into lines.
@@ -28,12 +28,12 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Nothing written yet.
+    /// Makes an empty buffer.
     pub const fn new() -> Self {
         Self { line: ArrayVec::new_const() }
     }
 
-    /// Takes what was written; calls `whole` with each line that is whole now, without its end.
+    /// Adds output; calls `whole` with each line that is now complete, without its end.
     pub fn take(&mut self, bytes: &[u8], mut whole: impl FnMut(&[u8])) {
         for &byte in bytes {
             if byte == b'\n' || self.line.is_full() {
@@ -46,18 +46,18 @@ impl Lines {
         }
     }
 
-    /// Returns the line that is not whole yet.
+    /// Returns the unfinished line.
     pub fn unfinished(&self) -> &[u8] {
         &self.line
     }
 
-    /// Forgets the line that is not whole yet.
+    /// Drops the unfinished line.
     pub fn clear(&mut self) {
         self.line.clear();
     }
 }
 
-/// What stands at the end of the serial line's output.
+/// The end of the serial line's output.
 #[derive(Debug, Default)]
 pub struct Screen {
     /// Name and text of an unfinished line, or nothing.
@@ -65,17 +65,18 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// At the start of a line.
+    /// Starts at the beginning of a line.
     pub const fn new() -> Self {
         Self { open: ArrayVec::new_const() }
     }
 
-    /// Prints a whole line of the partition `name`; an unfinished one is shown again behind it, unless it was this one.
+    /// Prints a whole line of the partition `name`. An unfinished line is shown again after it,
+    /// unless it was the same line.
     pub fn line(&mut self, name: &str, text: &[u8], mut put: impl FnMut(&[u8])) {
         let line = tagged(name, text);
         let own = self.open.starts_with(&tagged(name, b""));
         match line.strip_prefix(&*self.open) {
-            // Also where nothing is open.
+            // Also if no line is open.
             Some(rest) => put(rest),
             None => {
                 put(self.gap());
@@ -102,17 +103,18 @@ impl Screen {
         self.open = line;
     }
 
-    /// Returns what makes room for another line: the monitor's line comes back and so is erased, a partition's stays.
+    /// Returns the bytes that make room for another line: the monitor's line is erased because it
+    /// is shown again, a partition's line stays.
     fn gap(&self) -> &'static [u8] {
         if self.open.starts_with(PROMPT) { ERASE } else { END }
     }
 
-    /// Notes the monitor's line, which stands there already.
+    /// Records the monitor's line, which is on the screen already.
     pub fn set_open(&mut self, text: &[u8]) {
         self.open = text.iter().copied().take(TAGGED).collect();
     }
 
-    /// Ends an unfinished line: what comes next stands for itself.
+    /// Ends an unfinished line, so that the next output starts on its own line.
     pub fn leave(&mut self, mut put: impl FnMut(&[u8])) {
         if !self.open.is_empty() {
             put(END);
@@ -121,7 +123,7 @@ impl Screen {
     }
 }
 
-/// Returns a line behind its partition's name, with its end.
+/// Returns a line with its partition's name before it, and its end.
 pub fn whole_line(name: &str, text: &[u8]) -> ArrayVec<u8, { TAGGED + END.len() }> {
     tagged(name, text).iter().chain(END).copied().collect()
 }
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!((whole.len(), whole[0].len(), rest.len()), (1, LINE, 3));
     }
 
-    /// What the serial line carries, and what is on the screen then.
+    /// The screen's state, and the bytes on the serial line.
     struct Terminal(Screen, Vec<u8>);
 
     impl Terminal {

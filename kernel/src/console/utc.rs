@@ -13,16 +13,16 @@ impl core::fmt::Display for UtcTime {
     }
 }
 
-/// Returns year, month and day of the day that is so many after 1 January 1970.
+/// Returns year, month and day of the date `days` days after 1 January 1970.
 ///
-/// Years are counted from March on, so that a leap day is a year's last.
+/// Years are counted from March on, so that a leap day is the last day of a year.
 pub const fn date(days: u64) -> (u64, u64, u64) {
     // 1 January 1970 is day 719,468 after 1 March of year 0.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Five months from March on have 153 days, in the order 31, 30, 31, 30, 31.
+    // From March on, five months have 153 days: 31, 30, 31, 30, 31.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };

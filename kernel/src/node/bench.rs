@@ -1,9 +1,12 @@
-//! Measurements of the pager's own work, for `tidepool bench`: the configuration asks for them with `self_tests = ["pager"]`.
+//! Measures the pager's own work, for `tidepool bench`: the configuration asks for it with
+//! `self_tests = ["pager"]`.
 //!
-//! An object that no partition has is filled, aged, paged out and drained before any partition starts, on this CPU, through the
-//! same calls as in operation. The clock is the time-stamp counter, which counts instructions on both emulators. Whatever the pager
-//! does in between is included: flush tickets, scans, checksums, requests, completions, and what the disk itself takes; of a
-//! memory-backed disk that is a copy, measured beside as `device`, in whose place a virtio disk would do DMA.
+//! An object that belongs to no partition is filled, aged, paged out and drained before any
+//! partition starts. It all happens on this CPU, through the same calls as in operation. The clock
+//! is the time-stamp counter, which counts instructions on both emulators. The figures include
+//! everything the pager does meanwhile: flush tickets, scans, checksums, requests, completions, and
+//! the disk's own time. A memory-backed disk takes the time of a copy, where a virtio disk would
+//! use DMA; that copy is measured separately as `device`.
 
 use super::{Node, NodePager, report, services};
 use crate::addr::{Gpa, PAGE_SIZE};
@@ -21,28 +24,28 @@ use crate::paging::{Drain, Store};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// What the configuration calls these measurements.
+/// Name of these measurements in the configuration.
 pub const NAME: &str = crate::config::SELF_TESTS[0];
 /// Owner of the space while it is measured.
 const OWNER: &str = "self-test";
-/// Pages of the object: the poll looks at half as many leaves at a time.
+/// Pages of the object: a turn of the poll scans half as many leaves.
 const PAGES: u32 = 8192;
-/// Pages of which an average is taken, to be compared with other averages.
+/// Pages in one average, so that averages can be compared.
 const CHUNK: u32 = 1024;
-/// Pages of a request that is made without the pager.
+/// Pages in a request that bypasses the pager.
 const RUN: u64 = 64;
-/// Turns within which everything must have happened.
+/// Turns after which the wait for an operation is given up.
 const TURNS: u32 = 1_000_000;
 
-/// The object's bytes, as a vCPU's emulated accesses reach them.
+/// The object's bytes, accessed like a vCPU's emulated accesses.
 type NodeBytes<'a> = GuestBytes<'a, DirectMap, NodePager>;
 
-/// Why there are no figures.
+/// Why a measurement failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unmeasured {
-    /// No free paging space of 32 MiB, or no frames for as much.
+    /// There is no free paging space of 32 MiB, or there are too few frames.
     NoRoom,
-    /// Something did not end.
+    /// The operation did not finish in time.
     Stuck,
     /// A page that leaves without a write was written.
     Written,
@@ -83,7 +86,7 @@ struct Bench {
     cpu: CpuId,
 }
 
-/// Ticks of one operation on many pages.
+/// Ticks that one operation takes on many pages.
 #[derive(Default)]
 struct Figure {
     least: u64,
@@ -107,7 +110,7 @@ impl Figure {
 }
 
 impl Bench {
-    /// Gives the node turns until `done`.
+    /// Runs turns of the node until `done`.
     fn until(&self, mut done: impl FnMut() -> bool) -> Result<(), Unmeasured> {
         for _ in 0..TURNS {
             if done() {
@@ -118,7 +121,7 @@ impl Bench {
         Err(Unmeasured::Stuck)
     }
 
-    /// Does a turn of the pager; returns its ticks.
+    /// Runs one turn of the pager; returns its ticks.
     fn turn(&self) -> u64 {
         let start = instr::rdtsc();
         let work = self.node.pager.poll(self.cpu, time::now_ns());
@@ -144,7 +147,8 @@ impl Bench {
         self.until(|| gone.is_gone())
     }
 
-    /// A1, then P3: the clock's first visit ages a page, the second one takes it. Then the pages that leave without a write.
+    /// A1, then P3: the clock's first visit ages a page, its second visit evicts the page. Then P4
+    /// and P5, the pages that leave without a write.
     fn age_and_write_out(&self, layout: RamLayout, store: Store) -> Result<(), Unmeasured> {
         let object = self.object(layout, store)?;
         let age = self.age(&object)?;
@@ -156,7 +160,7 @@ impl Bench {
         self.bury(object)
     }
 
-    /// Lets the clock visit every page once, all of them referenced, and take the first one.
+    /// Lets the clock visit every page once, all of them referenced, and evict the first one.
     fn age(&self, object: &MemoryObject) -> Result<Figure, Unmeasured> {
         let mut figure = Figure::default();
         self.node.pager.ask_evict(object.id(), 1);
@@ -173,7 +177,8 @@ impl Bench {
         Ok(figure)
     }
 
-    /// Has pages leave that the clock has aged, all but the last of them; `left` counts those that have left.
+    /// Evicts the pages that the clock has aged, except for the last chunk; `left` counts evicted
+    /// pages.
     fn evict(&self, object: &MemoryObject, left: impl Fn(&Snapshot) -> u64) -> Result<Figure, Unmeasured> {
         let mut figure = Figure::default();
         for chunk in 1..PAGES / CHUNK {
@@ -185,8 +190,8 @@ impl Bench {
         Ok(figure)
     }
 
-    /// P4 and P5: pages leave without a write, because their blocks are current or because they hold zeros. `touch` makes
-    /// them so, which is not measured.
+    /// P4 and P5: pages leave without a write, because their blocks are current or because they
+    /// hold zeros. `touch` brings the pages into that state and is not measured.
     fn leave_unwritten(
         &self,
         object: &MemoryObject,
@@ -209,7 +214,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Gives the pager turns until no more than `pages` hold frames and nothing is under way; returns the ticks.
+    /// Runs the pager until at most `pages` pages hold frames and no write-out is in flight;
+    /// returns the ticks.
     fn settle(&self, object: &MemoryObject, pages: u32) -> Result<u64, Unmeasured> {
         let mut ticks = 0;
         for _ in 0..TURNS {
@@ -222,8 +228,8 @@ impl Bench {
         Err(Unmeasured::Stuck)
     }
 
-    /// D1: the drain of an image whose pages are all resident and dirty. As a whole: batches overlap, so the end of any part of it
-    /// would find work done for it before.
+    /// D1: the drain of an image whose pages are all resident and dirty. It is measured as a whole:
+    /// batches overlap, so a part of it would contain work that was done for another part.
     fn drain(&self, layout: RamLayout, store: Store) -> Result<(), Unmeasured> {
         let object = self.object(layout, store)?;
         object.become_image();
@@ -244,7 +250,7 @@ impl Bench {
         Err(Unmeasured::Stuck)
     }
 
-    /// What the disk alone takes for a page of a large write.
+    /// Measures the disk alone: its time for one page of a large write.
     fn device(&self, store: Store) -> Result<(), Unmeasured> {
         let disk = self.node.pager.disks()[store.disk];
         let run = RUN.min(disk.info().max_segments as u64);

@@ -1,4 +1,5 @@
-//! Making the node from the machine and the configuration. Whatever is missing or too small is said by name.
+//! Builds the node from the machine and the configuration. An error names the part that is missing
+//! or too small.
 
 // UNSAFETY: takes physical memory for disks' buffers and control blocks, and sees frames through the direct map.
 #![allow(unsafe_code)]
@@ -58,11 +59,11 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// Why there is no node: which part of the configuration, and what is the matter.
+/// Why the node cannot be built.
 pub struct Trouble {
-    /// Key of the configuration, or device.
+    /// Key of the configuration, or the device.
     pub place: String,
-    /// In words.
+    /// The problem, in words.
     pub message: String,
 }
 
@@ -70,10 +71,10 @@ fn trouble(place: &str, message: String) -> Trouble {
     Trouble { place: place.into(), message }
 }
 
-/// Makes the node.
+/// Builds the node.
 ///
 /// # Errors
-/// [`Trouble`] names what is missing or too small.
+/// [`Trouble`] names the part that is missing or too small.
 pub fn node(
     memory: &mut PhysicalMemory,
     archive: BootArchive,
@@ -132,8 +133,9 @@ pub fn node(
     })))
 }
 
-/// Two starts never have the same name, be they clones or on clocks that count instructions: the host command put a word of its own
-/// into the archive; a machine that starts again from the same archive has its CPU's random numbers, or at least another time.
+/// Makes a name that no other start has, even on a clone of the machine or with a clock that counts
+/// instructions. The host command puts a unique word into the archive. A machine that starts again
+/// from the same archive differs by the CPU's random numbers, or at least by the time.
 fn name_of_start(archive: &BootArchive) -> Uuid {
     let word = archive.module(BootArchive::WORD).unwrap_or_default();
     let random = || instr::random().unwrap_or(0);
@@ -146,12 +148,12 @@ fn direct_map() -> &'static DirectMap {
 }
 
 fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static NodeDisk>, Trouble> {
-    // The last CPU takes the disks' interrupts: the first ones have guests.
+    // The last CPU takes the disks' interrupts, because guests run on the first CPUs.
     let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
     let limits = Limits { request_ns: config.disk_timeout_ns, ..Limits::default() };
     let mut discovery = Discovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
     let mut refused = Vec::new();
-    // SAFETY: the node is made once, and nobody else drives disks.
+    // SAFETY: the node is made once, and no other code drives disks.
     unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why}"))) };
     for why in refused {
         super::report(&crate::console::event::Event::Error { place: "paging device", message: &why });
@@ -166,11 +168,12 @@ fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static No
 
 fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, Trouble> {
     let range = memory.take(bytes as u64).ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
-    // SAFETY: `take` gives memory away for ever.
+    // SAFETY: `take` gives memory away for good.
     Ok(unsafe { DmaRegion::of_taken(range) })
 }
 
-/// Frames for second-level tables: a partition waits where there are more dump images than they are for.
+/// Takes frames for second-level tables. They are enough for a fixed number of dump images; a
+/// partition waits while there are more images than that.
 fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: &Spaces) -> Result<FrameTable, Trouble> {
     let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
     let pages = table_pages(&partitions, &spaces.rooms());
@@ -195,9 +198,11 @@ fn pool(memory: &mut PhysicalMemory, config: &Config) -> Result<FrameTable, Trou
     frame_table(memory, config.pool_bytes / PAGE_SIZE).ok_or_else(none)
 }
 
-/// Takes `frames` frames and the memory of their table; `None` where the machine has not that much.
+/// Takes `frames` frames and the memory of their table; `None` if the machine has too little
+/// memory.
 ///
-/// Nothing is cleared: a frame holds what the firmware left until it is zeroed or filled for its first owner.
+/// Nothing is zeroed: a frame holds the firmware's leftovers until it is zeroed or filled for its
+/// first owner.
 fn frame_table(memory: &mut PhysicalMemory, frames: u64) -> Option<FrameTable> {
     let total = u32::try_from(frames).ok()?;
     let entries = memory.take_slice(total, |n| FrameStore::entry(n, total))?;
@@ -211,20 +216,20 @@ fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
     FrameRegion { first: range.start.number(), count: ((range.end.as_u64() - range.start.as_u64()) / PAGE_SIZE) as u32 }
 }
 
-/// Makes the runners of all partitions, on a CPU whose virtualisation is switched on.
+/// Makes the runners of all partitions. The CPU that calls must have virtualisation enabled.
 ///
 /// # Errors
-/// [`Trouble`] where a partition cannot be made.
+/// [`Trouble`] if a partition cannot be made.
 pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Runners, Trouble> {
     let partitions = node.partitions.iter().enumerate();
     let runners = partitions.map(|(index, shared)| runner(node, frames, index, shared)).collect::<Result<Vec<_>, _>>()?;
     Ok(Runners::new(runners))
 }
 
-/// Checks that a partition can ever run.
+/// Checks that a partition can run at all.
 ///
 /// # Errors
-/// [`Trouble`] names the key and what is the matter.
+/// [`Trouble`] names the key and the problem.
 pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     let place = format!("partition {}", shared.name());
     let bytes = shared.config.memory_bytes;
@@ -248,7 +253,8 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     Ok(layout)
 }
 
-/// Checks that the heap has room for a dump in every space at the same time, so that no dump ever waits or ends for want of memory.
+/// Checks that the heap has room for a dump in every space at the same time, so that no dump waits
+/// or fails for lack of memory.
 ///
 /// # Errors
 /// [`Trouble`] says how full the heap is.
@@ -271,7 +277,7 @@ pub fn check_heap(node: &Node) -> Result<(), Trouble> {
 /// Checks that all partitions can run at the same time.
 ///
 /// # Errors
-/// [`Trouble`] names what there is too little of.
+/// [`Trouble`] names the resource that is too small.
 pub fn check_together(node: &Node) -> Result<(), Trouble> {
     let partitions = node.partitions.len();
     let least = terms::least_pool(partitions as u32, node.pager.watermarks().high);
@@ -285,7 +291,8 @@ pub fn check_together(node: &Node) -> Result<(), Trouble> {
     if !node.spaces.has_devices() {
         return Ok(());
     }
-    // The largest first: if each fits the space that is as far down the list, they fit together.
+    // Largest first: if each memory fits the space at the same position of the list, they all fit
+    // together.
     let mut wanted: Vec<_> = node.partitions.iter().map(|p| (p.config.memory_bytes, p.name())).collect();
     wanted.sort_unstable_by_key(|&(bytes, _)| core::cmp::Reverse(bytes));
     let mut spaces = node.spaces.sizes();
@@ -306,7 +313,7 @@ pub fn check_together(node: &Node) -> Result<(), Trouble> {
     }
 }
 
-/// Keeps a space for each partition's next incarnation, where there are enough.
+/// Reserves a space for each partition's next incarnation, if there are enough spaces.
 fn reserve(node: &Node) {
     let tenant = |shared: &Arc<Shared>| {
         let (config, pages) = (&shared.config, shared.config.memory_bytes / PAGE_SIZE);
@@ -345,7 +352,7 @@ fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, index: usize, sha
     Ok(runner)
 }
 
-/// Takes a control frame for a back end.
+/// Takes a page for a control structure of the back end.
 pub fn control_frame(memory: &mut PhysicalMemory) -> Option<ControlFrame> {
     let hpa = memory.take_page()?;
     // SAFETY: the page was taken for good, zeroed, and is in the direct map.

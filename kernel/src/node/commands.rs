@@ -1,4 +1,4 @@
-//! Carrying out what the operator, or a harness, asks for.
+//! Carries out the commands of the operator or of a harness.
 
 use super::spaces::{DumpError, KeptDump};
 use super::{Node, report, stats};
@@ -14,17 +14,17 @@ use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::Ordering;
 
-/// Answer to `type` where the guest has not read what was typed before.
+/// Answer to `type` while the guest has not read the earlier input.
 const BUSY: &str = "busy: the guest has not read what was typed before";
 
-/// Who is told.
+/// Who receives the answer to a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Audience {
     People,
     Program(u64),
 }
 
-/// Carries out a line typed at the monitor; says where keys go then.
+/// Carries out a line typed at the monitor; returns where keys go from then on.
 pub fn text(node: &'static Node, line: &str) -> Then {
     let done = match parse_text(line) {
         None => return Then::Stay,
@@ -37,7 +37,7 @@ pub fn text(node: &'static Node, line: &str) -> Then {
     })
 }
 
-/// Carries out a JSON line and answers it; says where keys go then.
+/// Carries out a JSON line and answers it; returns where keys go from then on.
 pub fn json(node: &'static Node, line: &[u8]) -> Then {
     let (id, parsed) = parse_json(line);
     let id = id.unwrap_or(0);
@@ -49,7 +49,7 @@ pub fn json(node: &'static Node, line: &[u8]) -> Then {
     done.unwrap_or(Then::Stay)
 }
 
-/// Answers a JSON line that was too long.
+/// Answers a JSON line that exceeds the length limit.
 pub fn too_long() {
     report(&Event::Reply { id: 0, ok: false, error: Some("line too long") });
 }
@@ -105,20 +105,20 @@ fn stop(node: &Node, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends the keys to a partition from now on.
+/// Directs the keys to a partition from now on.
 fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<Then, String> {
     let (index, shared) = find(node, name)?;
-    // What another partition with the whole line has held back comes first.
+    // Output that another partition's raw mode has held back is printed first.
     leave_raw();
     node.console.store(index, Ordering::Relaxed);
-    // Its prompt may be out already: what is typed then stands behind a new one.
+    // The partition may have printed its prompt already; it is shown again after this heading.
     print_switch(format_args!("\n[console of {}]\n", shared.name()));
     report(&Event::Console { partition: shared.name(), mode: mode.as_str() });
-    // Alone, a partition has the line as it is anyway.
+    // A single partition has the raw line anyway.
     Ok(Then::Console(if node.partitions.len() > 1 { mode } else { ConsoleMode::Lines }))
 }
 
-/// Types bytes at a partition's console, all of them or none.
+/// Types bytes at a partition's console: all of them or none.
 fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
     let (index, shared) = find(node, name)?;
     let bytes = hex::decode(bytes).ok_or("bytes: must be up to 64 bytes, two hexadecimal digits each")?;
@@ -150,7 +150,7 @@ fn evict(node: &Node, name: &str, pages: u64) -> Result<(), String> {
     let object = stats::memory_of(node, shared).ok_or("it has no memory now")?;
     let pages = u32::try_from(pages).unwrap_or(u32::MAX);
     node.pager.ask_evict(object.id(), pages);
-    // A CPU that idles does it while this one goes back to its guest.
+    // An idle CPU evicts the pages while this CPU returns to its guest.
     node.wake_others();
     Ok(())
 }

@@ -1,8 +1,10 @@
-//! Writing what surrounds the blocks of a dump: byte streams to their part of a space, a buffer at a time.
+//! Writes the parts of a dump around its blocks: byte streams go to their extents of a space, a
+//! buffer at a time.
 //!
-//! A dump that ends early, by a disk's error or by a power cut, is described from the same two things in both cases: the bitmap
-//! and the progress ([`Recovered`]), the bitmap a window at a time. So a reader of the ELF header and one of the bitmap see the
-//! same pages, and a dump of any size takes the same memory.
+//! A dump that ends early, by a disk error or by a power cut, is described in both cases from the
+//! bitmap and the progress ([`Recovered`]). The bitmap is read a window at a time, so the memory
+//! needed does not depend on the size of the dump. A reader of the ELF header and a reader of the
+//! bitmap therefore see the same pages.
 
 use super::spaces::{BUFFER, SpaceId, Spaces};
 use super::task::yield_now;
@@ -18,19 +20,19 @@ use crate::paging::space::layout::Extent;
 use crate::paging::space::record::Contents;
 use core::future::Future;
 
-/// Looks at pages that the count of program headers takes in a turn.
+/// Looks at pages that the count of program headers makes in one turn.
 const COUNT_BUDGET: u32 = 4096;
 
-/// Pages that a stream is made of, and that may have to come from a disk.
+/// The pages that a stream describes; their state may have to be read from a disk.
 pub trait PageSource: CorePages + Send {
-    /// Makes page `next` and some behind it known.
+    /// Makes the state of page `next`, and of some pages after it, known.
     ///
     /// # Errors
     /// The disk's.
     fn load(&mut self, next: u32) -> impl Future<Output = Result<(), DiskError>> + Send;
 }
 
-/// The pages of a dump as bitmap and progress tell them.
+/// The pages of a dump, as its bitmap and its progress describe them.
 pub struct Recovered<'a> {
     spaces: &'a Spaces,
     id: SpaceId,
@@ -41,7 +43,8 @@ pub struct Recovered<'a> {
 }
 
 impl<'a> Recovered<'a> {
-    /// Describes the dump in space `id`, of which every page below `progress` is final or one of `missing`.
+    /// Describes the dump in space `id`. Every page below `progress` is final or listed in
+    /// `missing`.
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
@@ -91,16 +94,16 @@ impl PageSource for Recovered<'_> {
     }
 }
 
-/// How a stream gets to the disk.
+/// How a stream is written to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PutMode {
-    /// All of it is written.
+    /// Everything is written.
     Write,
-    /// It is compared with what lies there, and written where that is different.
+    /// The stream is compared with the disk, and only differences are written.
     Repair,
 }
 
-/// Returns how many program headers describe `pages`, the note's included.
+/// Returns the number of program headers that describe `pages`, including the note's.
 ///
 /// # Errors
 /// The disk's.
@@ -115,7 +118,8 @@ pub async fn count(pages: &mut impl PageSource) -> Result<u32, DiskError> {
     }
 }
 
-/// Writes the ELF header of a dump that ended early; returns the number of program headers and the bytes that were written.
+/// Writes the ELF header of a dump that ended early; returns the number of program headers and of
+/// bytes written.
 ///
 /// # Errors
 /// The disk's.
@@ -129,7 +133,7 @@ pub async fn headers(pages: &mut Recovered<'_>, notes_len: u32, mode: PutMode) -
     Ok((number, bytes))
 }
 
-/// Writes a stream to a part of the space; returns the bytes written.
+/// Writes a stream to an extent of the space; returns the number of bytes written.
 ///
 /// # Errors
 /// The disk's.
@@ -145,7 +149,8 @@ pub async fn put(
     loop {
         held += stream.fill(pages, &mut buffer[held..]);
         let next = stream.next();
-        // Streams are cut anywhere; the disk wants whole sectors, and only the end is padded.
+        // A stream may stop at any byte, but the disk takes whole sectors. Only the end of the
+        // stream is padded.
         let whole = if next.is_none() { held.next_multiple_of(512) } else { held / 512 * 512 };
         buffer[held..whole.max(held)].fill(0);
         if whole > 0 {
@@ -167,14 +172,14 @@ pub async fn put(
     }
 }
 
-/// Bytes that are there already, as a stream.
+/// A stream of bytes that are in memory already.
 pub struct Fixed<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Fixed<'a> {
-    /// All of `bytes`.
+    /// Makes a stream of all `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }

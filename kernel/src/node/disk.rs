@@ -1,11 +1,17 @@
-//! A disk of the node, of whatever kind, as one type for the pager; every request passes its gate.
+//! One type for every kind of disk, for the pager. Every request passes the disk's gate.
 //!
-//! Writes in flight are bounded, and pages are the last to be let in: not before a task's request that was refused, for the bound or for
-//! a full queue (there is always a further page, so it would wait for ever), and not while a crash is being described. On a slow disk each of its
-//! tables would wait behind pages, and until all of them are there a power cut costs the dump. Both waits end: a refusal is old
-//! after [`REFUSED_NS`], and each request of a description ends.
+//! Writes in flight are limited, and write-outs of pages have the lowest priority. They are held
+//! back in two cases:
 //!
-//! One call through a table a request, which carries many pages: not worth an enum of drivers.
+//! * A task's request was refused, by the limit or by a full queue. There is always a further page
+//!   to write, so the task would starve.
+//! * A crash is being described. On a slow disk each of the dump's tables would wait behind pages,
+//!   and a power cut costs the dump until all tables are written.
+//!
+//! Both waits end: a refusal expires after [`REFUSED_NS`], and each request of a description ends.
+//!
+//! Dynamic dispatch costs one indirect call per request, and a request carries many pages: an enum
+//! of drivers would gain nothing.
 
 use crate::addr::Hpa;
 use crate::arch::time;
@@ -19,11 +25,12 @@ use crate::sync::{Ranked, rank};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Time between two reports of failed requests.
+/// Least time between two reports of failed requests.
 const REPORT_NS: u64 = 1_000_000_000;
-/// How long pages wait for a task's request that was refused, and that its task submits again at its next turn.
+/// How long pages wait for a task's request that was refused. The task submits it again at its next
+/// turn.
 const REFUSED_NS: u64 = 50_000_000;
-/// Most writes in flight on a disk.
+/// Limit on writes in flight on a disk.
 const MOST_WRITES: usize = 72;
 
 /// A paging device.
@@ -31,14 +38,14 @@ pub struct NodeDisk {
     found: Found,
     info: DiskInfo,
     gate: SubmitGate,
-    /// Requests that ended in an error and were not reported yet.
+    /// Requests that failed and have not been reported yet.
     failed: AtomicU32,
-    /// When they may be reported, so that a bad disk does not fill the event stream.
+    /// Earliest time of the next report, so that a bad disk does not flood the event stream.
     report_at: AtomicU64,
     writes: Ranked<Writes, { rank::DISK }>,
 }
 
-/// A crash that is being described on a disk, from this value's making to its drop.
+/// Marks that a crash is being described on a disk, until the value is dropped.
 pub struct Describing<'d>(&'d NodeDisk);
 
 impl Drop for Describing<'_> {
@@ -47,15 +54,15 @@ impl Drop for Describing<'_> {
     }
 }
 
-/// The writes in flight on a disk that others can be slower than.
+/// The writes in flight on a disk whose requests can wait behind them.
 #[derive(Default)]
 struct Writes {
     pace: WritePace,
-    /// Cookie, bytes, when it was submitted.
+    /// Cookie, bytes, time of submission.
     in_flight: ArrayVec<(Cookie, u64, u64), MOST_WRITES>,
-    /// A task's request that was refused, and until when pages wait for it.
+    /// A task's request that was refused, and the time until which pages wait for it.
     refused: Option<(Cookie, u64)>,
-    /// Crashes that are being described on the disk.
+    /// Number of crashes that are being described on the disk.
     describing: u32,
 }
 
@@ -73,7 +80,7 @@ impl Writes {
         is_free
     }
 
-    /// Takes note of a task's request that was submitted, or was refused because there is no room now.
+    /// Records that a task's request was submitted, or was refused for lack of room.
     fn note(&mut self, cookie: Cookie, result: Result<(), SubmitError>, now_ns: u64) {
         if result == Err(SubmitError::Full) {
             self.refused = Some((cookie, now_ns.saturating_add(REFUSED_NS)));
@@ -105,18 +112,18 @@ fn class_of(cookie: Cookie) -> Option<Class> {
     Tag::of(cookie).map(|tag| tag.class)
 }
 
-/// Returns whether a request counts among the writes that others wait behind.
+/// Returns whether a request is a bulk write, behind which other requests wait.
 fn is_paced(request: &Request<'_>) -> bool {
     matches!(request.operation, Operation::Write | Operation::WriteZeroes) && request.lane == Lane::Common
 }
 
-/// Returns whether a request is a task's: about records, claims, a dump's tables.
+/// Returns whether a task submitted the request: for records, claims or a dump's tables.
 fn is_tasks(cookie: Cookie) -> bool {
     matches!(class_of(cookie), Some(Class::Metadata | Class::Dump))
 }
 
 impl NodeDisk {
-    /// Wraps what start-up has found.
+    /// Wraps a disk that discovery has found.
     pub fn new(found: Found) -> Self {
         let gate = if found.base.is_some() { SubmitGate::unshared() } else { SubmitGate::unclaimed() };
         Self {
@@ -129,23 +136,23 @@ impl NodeDisk {
         }
     }
 
-    /// Lets no further page be written as long as the result lives.
+    /// Holds back write-outs of pages while the returned value lives.
     pub fn describe_crash(&self) -> Describing<'_> {
         self.writes.lock().describing += 1;
         Describing(self)
     }
 
-    /// Lets nothing through any more: another node has taken the disk.
+    /// Closes the gate for good: another node has taken the disk.
     pub fn give_up(&self) {
         self.gate.give_up();
     }
 
-    /// Lets requests through until the lease on the disk's claims ends.
+    /// Opens the gate until the lease on the disk's claims ends.
     pub fn open_until(&self, lease_end_ns: u64) {
         self.gate.open_until(lease_end_ns);
     }
 
-    /// Takes all writes for answered: for a pager that polls the disk under another name.
+    /// Treats all writes as answered. For tests whose pager polls the disk under another name.
     #[cfg(test)]
     pub fn take_writes_for_answered(&self, now_ns: u64) {
         let mut writes = self.writes.lock();
@@ -154,7 +161,7 @@ impl NodeDisk {
         }
     }
 
-    /// Returns how many requests have failed since the last answer of this kind, once a second at most.
+    /// Returns the number of failed requests since the last such answer, at most once a second.
     pub fn take_failed(&self, now_ns: u64) -> Option<u32> {
         if self.failed.load(Ordering::Relaxed) == 0 || now_ns < self.report_at.load(Ordering::Relaxed) {
             return None;
@@ -163,7 +170,7 @@ impl NodeDisk {
         Some(self.failed.swap(0, Ordering::Relaxed))
     }
 
-    /// Returns where the disk's first byte is, if it is memory-backed.
+    /// Returns the address of the disk's first byte if the disk is memory-backed.
     pub const fn base(&self) -> Option<Hpa> {
         self.found.base
     }
@@ -182,7 +189,8 @@ impl NodeDisk {
         result
     }
 
-    /// Submits a task's request to a disk that others can be slower than; pages wait for it where it is refused.
+    /// Submits a task's request to a disk that can be slower than the CPU. If it is refused,
+    /// pages wait for it.
     #[cold]
     fn submit_tasks(&self, request: &Request<'_>) -> Result<(), SubmitError> {
         let result = if is_paced(request) { self.submit_write(request) } else { self.found.disk.submit(request) };
@@ -199,12 +207,12 @@ impl Disk for NodeDisk {
     #[inline(always)]
     fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
         match self.gate.check(request.lane, request.operation, time::now_ns) {
-            // Memory is never slower than the CPU.
+            // A memory-backed disk is never slower than the CPU.
             Ok(()) if self.gate.is_unshared() => self.found.disk.submit(request),
             Ok(()) if is_tasks(request.cookie) => self.submit_tasks(request),
             Ok(()) if is_paced(request) => self.submit_write(request),
             Ok(()) => self.found.disk.submit(request),
-            // A lease on a dead disk never goes on.
+            // The lease of a dead disk is never renewed.
             Err(SubmitError::Full) if self.found.disk.is_dead() => Err(SubmitError::Failed),
             Err(error) => Err(error),
         }
@@ -213,11 +221,11 @@ impl Disk for NodeDisk {
     #[inline(always)]
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
         let count = self.found.disk.poll(now_ns, out);
-        // The machine's own memory neither fails nor is slower than the CPU.
+        // A memory-backed disk neither fails nor is slower than the CPU.
         if self.gate.is_unshared() {
             return count;
         }
-        // Lateness is an incident of its own.
+        // A late request is reported as an incident of its own.
         let is_error = |completion: &&Completion| matches!(completion.result, Err(DiskError::Io | DiskError::Unsupported));
         let failed = out[..count].iter().filter(is_error).count();
         if failed > 0 {

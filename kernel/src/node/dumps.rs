@@ -1,22 +1,25 @@
-//! Dumps on their way: from a crashed incarnation's memory to a sealed space.
+//! Writes dumps: from a crashed incarnation's memory to a sealed space.
 //!
 //! ```text
-//!   begin (O(1)) ─> CRASHED ─> describe what is final, DRAINING ─> sweep ──────────> describe all ─> COMPLETE ─> memory gone
+//!   begin (O(1)) ─> CRASHED ─> describe final pages, DRAINING ───> sweep ──────────> describe all ─> COMPLETE ─> memory gone
 //!                                                              │  ^      │
 //!                                                              │  └──────┘ every second: checksums, flush, bitmap, flush, progress
-//!                                                              └ a write fails for good ─> describe what is final ─> PARTIAL
+//!                                                              └ a write fails for good ─> describe final pages ─> PARTIAL
 //! ```
 //!
-//! A bit of the bitmap counts from the moment it is on the medium, also beyond the progress: so its block and its checksum are
-//! made durable before it, and it is written from a copy that no page joins meanwhile. The copy is a window of bounded size: a large
-//! dump's bitmap is written in pieces, each after its checksums.
+//! A bit of the bitmap counts from the moment it is on the medium, even above the recorded
+//! progress. So a page's block and checksum are made durable before its bit. The bitmap is written
+//! from a copy, to which no page is added meanwhile. The copy is a window of bounded size: a large
+//! bitmap is written in pieces, each after its checksums.
 //!
-//! Where an earlier owner of the space did not stop in order, the task stays for some time after the seal, and writes over what lands late.
+//! If an earlier owner of the space did not stop cleanly, the task stays for some time after the
+//! seal and overwrites that owner's late writes.
 //!
-//! A disk that refuses a write is asked again; what it refuses for good is missing from the dump, which is sealed as partial.
+//! A refused write is tried again. Pages whose writes fail for good are missing from the dump,
+//! which is then sealed as partial.
 //!
-//! Each dump is a task. Once the record says DRAINING, the sweep is stepped at every turn of it, also while progress is being
-//! recorded, because the restart waits for frames and not for records.
+//! Each dump is a task. Once the record says DRAINING, every turn of the task steps the sweep, also
+//! while progress is being recorded: the restart waits for frames, not for records.
 
 mod late;
 mod missing;
@@ -43,21 +46,22 @@ use core::future::Future;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use writer::DumpWriter;
 
-/// Times that a drain goes on after its disk has refused writes again and again.
+/// How often a drain is resumed after its disk has refused writes repeatedly.
 const PAUSES: u32 = 3;
-/// How long it waits before.
+/// Pause before a drain is resumed.
 const PAUSE_NS: u64 = 1_000_000_000;
-/// Leaves that a turn of the sweep looks at.
+/// Leaves that the sweep visits in one turn.
 const VISITS: u32 = 4096;
-/// Looks at pages that the bitmap takes between two turns of the sweep.
+/// Looks at pages that marking the bitmap makes between two turns of the sweep.
 const MARK_BUDGET: u32 = 4096;
-/// Time between two records of progress. Each takes flushes, which on many disks cost as much as tens of MiB of writes, so this
-/// bounds both: what a power cut loses, and what recording costs.
+/// Time between two records of progress. Each record takes flushes, which on many disks cost as
+/// much as tens of MiB of writes. So this interval limits both the loss at a power cut and the cost
+/// of recording.
 const PROGRESS_NS: u64 = 1_000_000_000;
-/// Pages whose checksums fill a sector: progress is recorded in whole ones.
+/// Pages whose checksums fill a sector: progress is recorded in multiples of it.
 const PAGES_PER_SECTOR: u32 = 128;
 
-/// How a drain stands, for the restart gate and the statistics.
+/// State of a drain, for the restart gate and the statistics.
 #[derive(Debug, Default)]
 pub struct JobStatus {
     freed: AtomicU64,
@@ -66,22 +70,25 @@ pub struct JobStatus {
 }
 
 impl JobStatus {
-    /// Returns frames freed from the image, pages still to drain, and whether the drain has ended.
+    /// Returns the frames freed from the image, the pages left to drain, and whether the drain has
+    /// ended.
     pub fn read(&self) -> (u64, u64, bool) {
         (self.freed.load(Ordering::Acquire), self.remaining.load(Ordering::Acquire), self.ended.load(Ordering::Acquire))
     }
 }
 
-/// What the partition knows of a dump that begins.
+/// The partition's part of the order to dump.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DumpOrder {
-    /// The page in which the guest says its VMCOREINFO note is.
+    /// The page that holds the VMCOREINFO note, according to the guest.
     pub note_page: Option<PageIndex>,
-    /// Older dumps of the partition are dropped beyond so many when this one is promised; `None`: none is.
+    /// How many dumps the partition may have. When this dump is promised, the oldest beyond this
+    /// number are dropped; `None`: no dump is dropped.
     pub drop_beyond: Option<u32>,
 }
 
-/// Begins the dump of a crashed incarnation, in O(1): its memory becomes an image, everything else happens in a task.
+/// Begins the dump of a crashed incarnation, in O(1): its memory becomes an image; a task does all
+/// the rest.
 pub fn begin(
     node: &'static Node,
     partition: &str,
@@ -120,33 +127,33 @@ struct Job {
     status: Arc<JobStatus>,
     paged_before: u64,
     order: DumpOrder,
-    /// The dump's.
+    /// Name of the dump.
     name: Uuid,
-    /// Everything written beside blocks, records included.
+    /// Bytes written outside the blocks, records included.
     metadata_bytes: AtomicU64,
 }
 
-/// What the record says of what was written around the blocks.
+/// The record's description of the parts around the blocks.
 #[derive(Clone, Copy, Default)]
 struct Described {
     program_headers: u32,
     notes_len: u32,
 }
 
-/// When a dump came how far: nanoseconds since the start, but for the last.
+/// Milestones of a dump, in nanoseconds since the start; the last is a duration.
 #[derive(Clone, Copy)]
 struct DumpTimes {
-    /// The record said CRASHED.
+    /// When the record said CRASHED.
     crashed_ns: u64,
-    /// It said DRAINING.
+    /// When the record said DRAINING.
     started_ns: u64,
     /// How long the sweep took.
     drain_ns: u64,
 }
 
-/// Why a dump is not whole.
+/// Why a dump is not complete.
 enum DumpTrouble {
-    /// It is sealed as partial, without so many pages, of which this is the first.
+    /// It is sealed as partial: the error, the number of missing pages, and the first missing page.
     Sealed(DiskError, u32, u32),
     /// It could not be sealed.
     Unsealed(DiskError),
@@ -176,7 +183,7 @@ impl Job {
             Ok(contents) => {
                 let result = self.dump(contents, &mut writer).await;
                 match &result {
-                    // What was written is a part of a dump, which is sealed when the disk is tried again.
+                    // A part of the dump is on the disk. It is sealed when the disk is tried again.
                     Err(DumpTrouble::Unsealed(error)) => self.node.spaces.set_aside(self.space, *error),
                     Ok(()) | Err(DumpTrouble::Sealed(..)) => self.node.spaces.keep(self.space),
                 }
@@ -187,7 +194,8 @@ impl Job {
         if let Err(trouble) = result {
             self.announce_trouble(&trouble);
         }
-        // Told first: a partition that starts because the drain has ended starts behind its outcome.
+        // Announced before `ended` is set: a partition that starts because the drain has ended
+        // starts after the announcement.
         self.status.ended.store(true, Ordering::Release);
         if let Some(writer) = &mut writer {
             self.look_for_late_writes(writer).await;
@@ -195,7 +203,8 @@ impl Job {
         let _ = self.node.graves.bury(self.drain.image().clone());
     }
 
-    /// Makes the space the dump's. An incarnation that did not wait for its space may have crashed before that was ready.
+    /// Gives the space to the dump. If the incarnation ran without waiting for its space, the crash
+    /// may have come before the space was ready.
     async fn take_space(&self) -> Result<Contents, DiskError> {
         let (node, space) = (self.node, self.space);
         task::until(|| node.spaces.is_ready(space)).await?;
@@ -207,8 +216,9 @@ impl Job {
 
     async fn dump<'j>(&'j self, contents: Contents, kept: &mut Option<DumpWriter<'j>>) -> Result<(), DumpTrouble> {
         let writer = kept.insert(DumpWriter::new(self, contents)?);
-        // At once: until the record says CRASHED, a power cut costs all that is known of the crash, and until it says DRAINING
-        // the dump. On a slow disk the records would wait behind the blocks, so these come before the sweep.
+        // The records come first. Until the record says CRASHED, a power cut loses every trace of
+        // the crash; until it says DRAINING, a power cut loses the dump. On a slow disk the records
+        // would wait behind the blocks, so they precede the sweep.
         let describing = self.node.spaces.disk(self.space).describe_crash();
         writer.crashed().await?;
         let crashed_ns = time::now_ns();
@@ -216,7 +226,7 @@ impl Job {
         drop(describing);
         let started_ns = time::now_ns();
         if let Some(most) = self.order.drop_beyond {
-            // Beside the sweep, which waits for no other space.
+            // Runs beside the sweep, which waits for no other space.
             self.node.tasks.start(self.node.spaces.drop_oldest(self.partition, self.name, most));
         }
         let last = self.sweep(writer).await?;
@@ -232,7 +242,8 @@ impl Job {
         Ok(())
     }
 
-    /// Drains the image, and records progress meanwhile, until everything is final or the disk refuses writes for good.
+    /// Drains the image and records progress, until everything is final or the disk refuses writes
+    /// for good.
     async fn sweep(&self, writer: &mut DumpWriter<'_>) -> Result<Progress, DiskError> {
         let (mut recorded_ns, mut before, mut pauses) = (time::now_ns(), None, 0);
         loop {
@@ -244,7 +255,7 @@ impl Job {
                 if progress.failed == Some(DiskError::Dead) || pauses == PAUSES {
                     return Ok(progress);
                 }
-                // Perhaps the disk only had a bad moment: it gets another as long as that.
+                // The fault may be transient: the disk gets another chance after a pause.
                 pauses += 1;
                 super::spaces::sleep(PAUSE_NS).await;
                 self.drain.retry(&self.node.pager);
@@ -255,7 +266,8 @@ impl Job {
                 self.announce_progress(whole);
                 recorded_ns = time::now_ns();
             }
-            // A sweep that got on, or has a batch that waits for no disk, gets on again at once; else the disk has to answer first.
+            // If the sweep made progress, or has a batch that waits for no disk, it continues at
+            // once. Otherwise the disk has to answer first.
             if busy || before.replace(progress) != Some(progress) {
                 task::yield_now().await;
             } else {
@@ -264,7 +276,8 @@ impl Job {
         }
     }
 
-    /// Does a turn of the sweep and publishes how it stands; also returns whether it has more to do before any disk answers.
+    /// Runs one turn of the sweep and publishes its state. Also returns whether more can be done
+    /// before a disk answers.
     fn step(&self) -> (Progress, bool) {
         let (progress, work) = self.drain.step(&self.node.pager, percpu::current(), VISITS);
         self.node.act_on(work);
@@ -273,7 +286,7 @@ impl Job {
         (progress, work.busy)
     }
 
-    /// Goes on sweeping at every turn of `future`.
+    /// Steps the sweep at every turn of `future`.
     async fn sweeping<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = core::pin::pin!(future);
         core::future::poll_fn(|context| {
@@ -299,14 +312,14 @@ impl Job {
         }
     }
 
-    /// Makes the vCPU's notes.
+    /// Makes the notes of the vCPU.
     fn notes(&self) -> Result<Vec<u8>, DiskError> {
         let mut notes = heap::zeroed(notes::VCPU_NOTES_SIZE)?;
         notes::write_vcpu(&mut notes, 0, &self.crash.regs, &self.crash.state);
         Ok(notes)
     }
 
-    /// Makes all notes; the kernel's own is found in the blocks.
+    /// Makes all notes. The kernel's own note is searched for in the blocks.
     async fn notes_with_kernels_own(&self, layout: &Layout) -> Result<Vec<u8>, DiskError> {
         let (node, space, drain, crash) = (self.node, self.space, &self.drain, &self.crash);
         let candidates = self.order.note_page.into_iter().chain(node.pager.landmarks(drain.image().id()));

@@ -1,7 +1,7 @@
-//! Memory objects that nobody needs any more, taken apart a piece at a time.
+//! Takes unused memory objects apart, a piece at a time.
 //!
 //! ```text
-//!   detach (I/O ends) ──> begin, flush ──ticket passed──> pages and tables given back ──> number free
+//!   detach (I/O ends) ──> begin, flush ──ticket passed──> pages and tables freed ──> number free
 //! ```
 
 use super::NodePager;
@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Pages that one visit takes apart at most.
+/// Most pages that one visit takes apart.
 const BUDGET: u32 = 512;
 
 enum Step {
@@ -28,30 +28,30 @@ struct Grave {
     done: Arc<AtomicBool>,
 }
 
-/// What is being taken apart.
+/// The objects that are being taken apart.
 pub struct Graves {
-    /// New ones: a task may bury, which runs under the lock of all tasks.
+    /// New objects. A task may add one, and tasks run under the lock of all tasks.
     inbox: Ranked<Vec<Grave>, { rank::EVENTS }>,
     list: Ranked<Vec<Grave>, { rank::SCHEDULER }>,
-    /// Buried and not gone.
+    /// Objects buried and not gone yet.
     count: AtomicUsize,
-    /// Of these, how many wait for disks that do not answer.
+    /// Those of them that wait for silent disks.
     held: AtomicUsize,
 }
 
-/// Tells whether an object is gone, its frames and numbers with it.
+/// Tells whether an object is gone, together with its frames and its number.
 #[derive(Clone, Debug)]
 pub struct Gone(Arc<AtomicBool>);
 
 impl Gone {
-    /// Returns whether it is.
+    /// Returns whether the object is gone.
     pub fn is_gone(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
 impl Graves {
-    /// Nothing to take apart.
+    /// Makes an empty list.
     pub const fn new() -> Self {
         Self {
             inbox: Ranked::new(Vec::new()),
@@ -61,7 +61,7 @@ impl Graves {
         }
     }
 
-    /// Takes an object that no vCPU runs on; it goes in the background.
+    /// Takes an object on which no vCPU runs; it is taken apart in the background.
     pub fn bury(&self, object: Arc<MemoryObject>) -> Gone {
         let done = Arc::new(AtomicBool::new(false));
         self.count.fetch_add(1, Ordering::AcqRel);
@@ -69,17 +69,17 @@ impl Graves {
         Gone(done)
     }
 
-    /// Returns whether nothing is left.
+    /// Returns whether no object is left.
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Returns whether nothing is left but what disks that do not answer still have.
+    /// Returns whether the only objects left wait for disks that do not answer.
     pub fn is_quiet(&self) -> bool {
         self.count.load(Ordering::Acquire) == self.held.load(Ordering::Acquire)
     }
 
-    /// Does a piece of work; returns the CPUs to kick and whether there is more to do at once.
+    /// Does a piece of work; returns the CPUs to kick, and whether more can be done at once.
     pub fn poll(&self, pager: &NodePager, words: &CpuWords, objects: &ObjectTable, me: CpuId) -> (Kicks, bool) {
         if self.is_empty() {
             return (Kicks(0), false);
@@ -111,7 +111,8 @@ impl Default for Graves {
 }
 
 impl Grave {
-    /// Goes on; `None` when it is gone, else whether there is more to do at once.
+    /// Takes the object further apart; `None` if it is gone, otherwise whether more can be done at
+    /// once.
     fn dig(&mut self, pager: &NodePager, words: &CpuWords, me: CpuId) -> (Option<bool>, Kicks) {
         match &mut self.step {
             Step::Detach => match pager.detach(self.object.id()) {

@@ -1,14 +1,16 @@
-//! Disk I/O for tasks: a request is awaited.
+//! Disk I/O for tasks: a task awaits its request.
 //!
-//! Completions come by way of the pager, which polls every disk, into the mailbox of class `Dump`; [`AsyncIo::deliver`] puts each
-//! into the slot that its cookie names. Every disk has slots of its own, so a disk that answers slowly or not at all keeps no
-//! request for another disk waiting; the last slot of each is for the beat of a claim.
+//! The pager polls every disk and puts these completions into the mailbox of class `Dump`.
+//! [`AsyncIo::deliver`] moves each into the slot that its cookie names. Every disk has its own
+//! slots, so a slow or dead disk delays no request for another disk. The last slot of each disk is
+//! for the beat of its claims.
 //!
-//! The buffer of [`AsyncIo::transfer`] belongs to the request until its answer comes, whatever becomes of the task that awaits it.
+//! The buffer of [`AsyncIo::transfer`] belongs to the request until the disk answers, even if the
+//! task that awaits it is dropped.
 //!
 //! ```text
 //!   Free ──take──> Pending ──answer──> Done ──task looks──> Free
-//!                     │ no answer in time          late answer, the buffer waits to be taken
+//!                     │ no answer in time          late answer: buffer returned
 //!                     └──────────> Overdue ──task looks──> Abandoned ──────> Free
 //! ```
 
@@ -21,7 +23,7 @@ use crate::paging::cookie::{Class, PER_DISK, Tag};
 use crate::sync::{Ranked, rank};
 use arrayvec::ArrayVec;
 
-/// The slot that only [`Lane::Beat`] takes.
+/// The slot reserved for [`Lane::Beat`].
 const BEAT_SLOT: usize = PER_DISK - 1;
 
 #[derive(Debug, Default)]
@@ -29,21 +31,21 @@ enum Slot {
     #[default]
     Free,
     Pending(Option<DmaRegion>),
-    /// No answer came in time: the disk still has the buffer.
+    /// The request timed out: the disk still has the buffer.
     Overdue(Option<DmaRegion>),
-    /// The same, and the task knows.
+    /// As `Overdue`, and the task has been told.
     Abandoned(Option<DmaRegion>),
     Done(Answer),
 }
 
-/// How a request has ended, and the buffer that it gives back.
+/// Result of a request, and the buffer that it returns.
 type Answer = (Result<(), DiskError>, Option<DmaRegion>);
 
 /// The requests of one disk.
 #[derive(Debug)]
 struct DiskSlots {
     slots: [Slot; PER_DISK],
-    /// Buffers that late answers have given back.
+    /// Buffers that late answers have returned.
     returned: ArrayVec<(Lane, DmaRegion), PER_DISK>,
 }
 
@@ -52,7 +54,7 @@ impl DiskSlots {
         Self { slots: [const { Slot::Free }; PER_DISK], returned: ArrayVec::new_const() }
     }
 
-    /// Takes a slot of the lane; the beat has its own and asks for no other.
+    /// Takes a slot of the lane; the beat has one slot of its own and takes no other.
     fn take(&mut self, lane: Lane) -> Option<usize> {
         let mut range = match lane {
             Lane::Common => 0..BEAT_SLOT,
@@ -63,7 +65,7 @@ impl DiskSlots {
         Some(free)
     }
 
-    /// Gives a pending request its buffer to keep.
+    /// Gives a pending request its buffer to hold.
     fn keep(&mut self, slot: usize, buffer: Option<DmaRegion>) {
         self.slots[slot] = Slot::Pending(buffer);
     }
@@ -110,12 +112,12 @@ pub struct AsyncIo {
 }
 
 impl AsyncIo {
-    /// Nothing in flight.
+    /// Makes a table with nothing in flight.
     pub const fn new() -> Self {
         Self { disks: [const { Ranked::new(DiskSlots::new()) }; MAX_DISKS] }
     }
 
-    /// Hands completions to the tasks that await them.
+    /// Delivers completions to the tasks that await them.
     pub fn deliver(&self, pager: &NodePager) {
         while let Some(completion) = pager.take_completion(Class::Dump) {
             if let Some(tag) = Tag::of(completion.cookie)
@@ -126,15 +128,16 @@ impl AsyncIo {
         }
     }
 
-    /// Returns a buffer of a lane that a request has kept beyond its task's wait, and that the late answer has given back.
+    /// Returns a buffer of a lane that a request kept after its task gave up, and that the late
+    /// answer has returned.
     pub fn take_returned(&self, disk: &impl Disk, lane: Lane) -> Option<DmaRegion> {
         self.disks[usize::from(disk.info().index)].lock().take_returned(lane)
     }
 
-    /// Carries out one request on memory that is never given back.
+    /// Carries out one request on memory that is never freed.
     ///
     /// # Errors
-    /// The disk's, after its own retries and time-outs.
+    /// The disk's error, after its own retries and time-outs.
     pub async fn run(
         &self,
         disk: &impl Disk,
@@ -146,10 +149,11 @@ impl AsyncIo {
         self.carry_out(disk, &request, None).await.0
     }
 
-    /// Carries out one request on the first bytes of `buffer`, as many as the sectors have; the buffer comes back with the answer.
-    /// Where none comes in time ([`DiskError::TimedOut`]) it comes back with the late one: [`Self::take_returned`].
+    /// Carries out one request on the first bytes of `buffer`, as many as the sectors have. The
+    /// buffer comes back with the answer. If the request times out ([`DiskError::TimedOut`]), the
+    /// buffer comes back with the late answer: [`Self::take_returned`].
     ///
-    /// [`Lane::Beat`] waits for no request but an earlier beat of the same disk.
+    /// A request in [`Lane::Beat`] waits only for an earlier beat of the same disk.
     pub async fn transfer(
         &self,
         disk: &impl Disk,
@@ -164,7 +168,7 @@ impl AsyncIo {
         self.carry_out(disk, &request, Some(buffer)).await
     }
 
-    /// Makes everything that was completed before durable.
+    /// Makes all writes completed before this call durable.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -172,7 +176,7 @@ impl AsyncIo {
         self.flush_in(disk, Lane::Common).await
     }
 
-    /// As [`Self::flush`], in a lane.
+    /// As [`Self::flush`], in the given lane.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -182,7 +186,8 @@ impl AsyncIo {
         self.carry_out(disk, &request, None).await.0
     }
 
-    /// Carries a request out, again if it fails while it is not known whose the disk is: it waits until that is known, and then counts.
+    /// Carries a request out. A failure counts only while it is known which node owns the disk.
+    /// While that is in doubt, a failed request is repeated, and waits until the owner is known.
     async fn carry_out(&self, disk: &impl Disk, request: &Request<'_>, mut buffer: Option<DmaRegion>) -> Answer {
         let had_buffer = buffer.is_some();
         loop {
@@ -199,7 +204,7 @@ impl AsyncIo {
         let number = usize::from(disk.info().index);
         let slots = &self.disks[number];
         let Some(slot) = until(|| match slots.lock().take(request.lane) {
-            // What a disk has that does not answer may never come free.
+            // The slots of a dead disk's requests may never become free.
             None if disk.is_dead() => Some(None),
             slot => slot.map(Some),
         })
@@ -208,7 +213,7 @@ impl AsyncIo {
             return (Err(DiskError::Dead), buffer);
         };
         let cookie = Tag { class: Class::Dump, detail: number as u32, slot: slot as u32 }.cookie();
-        // In its place before the disk may answer.
+        // The buffer is stored before the disk can answer.
         slots.lock().keep(slot, buffer);
         let request = Request { cookie, ..*request };
         let submitted = until(|| match disk.submit(&request) {
@@ -219,7 +224,8 @@ impl AsyncIo {
         if submitted.is_err() {
             slots.lock().complete(slot, Err(DiskError::Dead));
         } else {
-            // A disk without interrupts has answered already: no CPU would look before the guest's turn is over.
+            // A disk without interrupts has answered already, and no CPU would look before the
+            // guest's time slice ends.
             yield_now().await;
         }
         until(|| slots.lock().take_answer(slot)).await

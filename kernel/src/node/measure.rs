@@ -1,8 +1,10 @@
-//! The raw disk's speed: the yardstick for the drain.
+//! Measures the raw disk's speed: the yardstick for the drain.
 //!
-//! The same driver, the same shape of request (scatter-gather over single frames, as many segments as the disk takes) and as many in
-//! flight as a drain has, but no pager: blocks of a free space are written in order with zeros, before any partition runs. The first of them
-//! are not timed: what a disk takes faster until its cache or its burst allowance is full, it does not do for long.
+//! Uses the same driver, the same shape of request (scatter-gather over single frames, as many
+//! segments as the disk takes) and the same number in flight as a drain, but no pager. Zeros are
+//! written in order to the blocks of a free space, before any partition runs. The first writes are
+//! not timed: until its cache or its burst allowance is full, a disk is faster than it is in the
+//! long run.
 
 use super::spaces::SpaceId;
 use super::{Node, report};
@@ -21,18 +23,18 @@ use core::task::Poll;
 
 /// Name of the measurement in the configuration's `self_tests`, and of its event.
 pub const RAW_DISK: &str = crate::config::SELF_TESTS[1];
-/// Bytes written before the clock starts.
+/// Bytes written before the measurement starts.
 const WARM_UP: u64 = 16 << 20;
-/// Bytes timed.
+/// Bytes measured.
 const BYTES: u64 = 64 << 20;
 /// Requests in flight.
 const DEPTH: usize = 8;
-/// Where blocks begin in the smallest of spaces.
+/// Offset of the blocks in the smallest space.
 const START: u64 = 1 << 20;
 
 type InFlight<'a> = Pin<Box<dyn Future<Output = Result<(), DiskError>> + 'a>>;
 
-/// Measures every free space and reports bytes a second.
+/// Measures every free space and reports bytes per second.
 pub async fn raw_disks(node: &'static Node) {
     for number in 0..node.spaces.count() {
         let id = SpaceId(number);

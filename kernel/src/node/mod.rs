@@ -1,11 +1,12 @@
-//! The running hypervisor as a whole: what everything above `paging` stands on, made once at start.
+//! The running hypervisor as a whole: everything above `paging` rests on it. It is made once, at
+//! start.
 //!
 //! ```text
-//!   Node ── words, frames, objects      who owns which page, and who may still see it
-//!        ── pager ──> disks             what does not fit
-//!        ── tasks ──> spaces, dumps     what outlives an incarnation
-//!        ── graves                      what is given back
-//!        ── partitions                  what others may know of them
+//!   Node ── words, frames, objects      owner of each page, CPUs that may still access it
+//!        ── pager ──> disks             pages that do not fit into memory
+//!        ── tasks ──> spaces, dumps     data that outlives an incarnation
+//!        ── graves                      memory that is being freed
+//!        ── partitions                  the part of their state that others may read
 //! ```
 //!
 //! Everything here lives as long as the machine runs, so references are `'static`.
@@ -59,7 +60,8 @@ use io::AsyncIo;
 use spaces::Spaces;
 use task::Tasks;
 
-/// How long a disk may take for an answer when the machine ends: about what a slow one needs for a flush of its cache.
+/// How long a disk may take to answer when the machine ends: about the time of a cache flush on a
+/// slow disk.
 const LAST_ANSWER_NS: u64 = 5_000_000_000;
 
 /// The pager of a node.
@@ -67,19 +69,19 @@ pub type NodePager = Pager<'static, DirectMap, NodeDisk, Shares>;
 
 /// A running hypervisor.
 pub struct Node {
-    /// Which virtualisation it uses.
+    /// The back end of the virtualisation.
     pub backend: Backend,
-    /// Where its CPUs are.
+    /// The published state of each CPU.
     pub words: &'static CpuWords,
     /// The pool.
     pub frames: Arc<FrameTable>,
     /// Pages for second-level tables.
     pub tables: Arc<TableReserve>,
-    /// How frames are reached.
+    /// Access to the contents of frames.
     pub memory: &'static DirectMap,
     /// All memory objects.
     pub objects: ObjectTable,
-    /// Who answers faults and takes frames back.
+    /// Answers faults and reclaims frames.
     pub pager: NodePager,
     /// Paging spaces.
     pub spaces: &'static Spaces,
@@ -87,17 +89,17 @@ pub struct Node {
     pub io: &'static AsyncIo,
     /// Work that waits for disks.
     pub tasks: &'static Tasks,
-    /// Objects that are taken apart.
+    /// Objects that are being taken apart.
     pub graves: Graves,
     /// Tags of cached translations.
     pub tags: Ranked<Tags, { rank::FRAMES }>,
-    /// Whose turn it is.
+    /// The run queue of all CPUs.
     pub run_queue: Ranked<RunQueue<WaitFor>, { rank::RUN_QUEUE }>,
-    /// The partitions, in the order of the configuration; the run queue has the same.
+    /// The partitions, in the order of the configuration; the run queue uses the same order.
     pub partitions: Vec<Arc<Shared>>,
     /// Number of the partition that keys go to.
     pub console: AtomicUsize,
-    /// What the machine was started with.
+    /// The boot archive.
     pub archive: BootArchive,
     /// Time of day at the start: nanoseconds since 1970.
     pub unix_ns_at_start: u64,
@@ -116,7 +118,7 @@ impl Node {
         self.unix_ns_at_start.saturating_add(now_ns)
     }
 
-    /// Does what the pager's work asks of the CPUs.
+    /// Kicks and wakes the CPUs that the pager's work concerns.
     pub fn act_on(&self, work: Work) {
         self.kick(work.kicks);
         if work.woke {
@@ -124,14 +126,16 @@ impl Node {
         }
     }
 
-    /// Something has happened that may be waited for: wakes the vCPUs that it concerns, and the CPUs that may have to go on with it.
+    /// Wakes the vCPUs whose wait is over, and the CPUs that may have to run them. Called after
+    /// each event that may end a wait.
     pub fn wake(&self) {
         let kicks = self.run_queue.lock().wake(time::now_ns, WaitFor::is_over);
         self.kick(kicks);
         self.wake_others();
     }
 
-    /// Free frames are few: has another CPU take some back that does not run a guest, or does it here.
+    /// Has another CPU reclaim frames when free frames are few; if every other CPU runs a guest,
+    /// this CPU does it.
     #[cold]
     #[inline(never)]
     pub fn relieve(&self, me: CpuId, now: u64) {
@@ -141,16 +145,18 @@ impl Node {
         }
     }
 
-    /// Makes partition number `index` look at what was asked of it.
+    /// Makes partition number `index` look at its requests.
     pub fn poke(&self, index: usize) {
         let kicks = self.run_queue.lock().poke(index, time::now_ns());
         self.kick(kicks);
     }
 
-    /// Makes the other CPUs that may wait for something look again: for an answer from a disk, for a task to go on with.
+    /// Makes the other CPUs look again if they may be waiting: for a disk's answer, or for work on
+    /// a task.
     ///
-    /// One in guest mode waits for nothing and is left alone: it stays there until its slice ends, and an exit would cost more than it
-    /// finds. Before it idles it looks at everything, and sees what was done before this call.
+    /// A CPU in guest mode waits for nothing and is left alone: it stays in the guest until its
+    /// slice ends, and an exit would cost more than it gains. Before that CPU idles it looks at
+    /// everything, and sees all that was done before this call.
     #[inline]
     pub fn wake_others(&self) {
         percpu::others().filter(|&cpu| !self.words.is_in_guest(cpu)).for_each(interrupts::kick);
@@ -161,12 +167,12 @@ impl Node {
         kicks.cpus().for_each(interrupts::kick);
     }
 
-    /// The machine ends: a disk that does not answer is not waited for as long as usual.
+    /// Shortens the wait for disks that do not answer: the machine ends.
     pub fn hurry_disks(&self) {
         self.pager.disks().iter().for_each(|disk| disk.hurry(LAST_ANSWER_NS));
     }
 
-    /// Returns whether nothing runs and nothing is under way any more, and the machine is to stop then.
+    /// Returns whether the machine is to stop, no partition runs and no work is in flight.
     pub fn has_ended(&self) -> bool {
         let stopped = |shared: &Arc<Shared>| shared.phase() == Phase::Stopped;
         self.ending.load(Ordering::Acquire)
@@ -175,7 +181,8 @@ impl Node {
             && self.graves.is_quiet()
     }
 
-    /// Returns whether the machine ends, and of all memory only that is left which disks that do not answer still have.
+    /// Returns whether the machine ends, and the only memory left is held by disks that do not
+    /// answer.
     pub fn ends_without_disks(&self) -> bool {
         self.ending.load(Ordering::Acquire) && self.graves.is_quiet()
     }
@@ -186,7 +193,7 @@ impl Node {
     }
 }
 
-/// Reports an event, now.
+/// Reports an event with the current time.
 pub fn report(event: &Event<'_>) {
     #[cfg(test)]
     tests::events::note(event);

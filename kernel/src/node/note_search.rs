@@ -1,6 +1,7 @@
-//! Finding the crashed kernel's own VMCOREINFO among the pages that look like one, in a dump whose blocks are all final.
+//! Finds the crashed kernel's own VMCOREINFO among the pages that look like one. All blocks of the
+//! dump are final.
 //!
-//! `dump::kernel_note` decides; here its reads are carried out.
+//! `dump::kernel_note` decides; this module carries out its reads.
 
 use super::Node;
 use super::spaces::SpaceId;
@@ -19,20 +20,20 @@ const CR0_PAGING: u64 = 1 << 31;
 
 /// A dump that is searched.
 pub struct NoteSearch<'a> {
-    /// Whose.
+    /// The node that has the dump.
     pub node: &'static Node,
-    /// Where its blocks are.
+    /// The space that holds its blocks.
     pub space: SpaceId,
-    /// How they lie there.
+    /// The layout of that space.
     pub layout: &'a Layout,
-    /// Which pages have blocks.
+    /// Knows which pages have blocks.
     pub drain: &'a Drain,
     /// The crashed CPU.
     pub crash: &'a CrashRecord,
 }
 
 impl NoteSearch<'_> {
-    /// Returns the text of the first of `candidates` that is the crashed kernel's.
+    /// Returns the text of the first of `candidates` that belongs to the crashed kernel.
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
@@ -59,12 +60,12 @@ impl NoteSearch<'_> {
         if self.translate(self.crash.state.cr3, self.crash.regs.rip).await?.is_some() {
             return Ok(false);
         }
-        // The crashed CPU has no tables that could tell.
+        // The crashed CPU's page tables cannot confirm or refute the claim.
         let Some(page) = self.page_at(claim.physical).await? else { return Ok(false) };
         Ok(claim.is_named_by(&page[claim.physical.page_offset() as usize..]))
     }
 
-    /// Translates an address of the guest's by its own tables.
+    /// Translates a guest virtual address with the guest's own page tables.
     async fn translate(&self, cr3: u64, address: u64) -> Result<Option<Gpa>, DiskError> {
         if self.crash.state.cr0 & CR0_PAGING == 0 {
             return Ok(None);
@@ -88,7 +89,8 @@ impl NoteSearch<'_> {
         }
     }
 
-    /// Reads a page; `None` if the dump does not have it, or its block is unreadable or wrong: the dump then does without the note.
+    /// Reads a page; `None` if the dump does not have it, or its block is unreadable or wrong. The
+    /// dump then goes without the note.
     async fn page(&self, index: PageIndex) -> Result<Option<Vec<u8>>, DiskError> {
         let mut page = heap::zeroed(PAGE_SIZE as usize)?;
         match (self.drain.final_kind(&self.node.pager, index), self.layout.block_sectors(index, 1)) {

@@ -1,6 +1,8 @@
-//! What the pager has met that an operator should hear of, as `error` events that name partition and paging device.
+//! Reports problems that the pager has met to the operator, as `error` events that name partition
+//! and paging device.
 //!
-//! Only live memory speaks here. A dump that cannot be written has its own event (`dump_failed`), which says what became of it.
+//! Only problems of live memory are reported here. A dump that cannot be written has its own event
+//! (`dump_failed`), which gives the outcome.
 
 use super::{Node, report};
 use crate::arch::time;
@@ -12,7 +14,7 @@ use crate::partition::shared::{Request, Shared};
 use alloc::format;
 use alloc::string::{String, ToString};
 
-/// Reports everything that waits.
+/// Reports all waiting notices.
 #[cold]
 pub fn report_all(node: &Node) {
     while let Some(notice) = node.pager.take_notice() {
@@ -41,7 +43,7 @@ pub fn report_all(node: &Node) {
     }
 }
 
-/// Reports what has happened to disks outside their answers.
+/// Reports incidents of disks that belong to no request.
 pub fn report_disks(node: &Node) {
     for (number, disk) in node.pager.disks().iter().enumerate() {
         if let Some(failed) = disk.take_failed(time::now_ns()) {
@@ -72,13 +74,13 @@ pub fn report_disks(node: &Node) {
     }
 }
 
-/// Returns whose live memory an object is.
+/// Returns the partition whose live memory `object` is.
 fn owner(node: &Node, object: ObjectId) -> Option<&Shared> {
     let is_owner = |shared: &&Shared| super::stats::memory_of(node, shared).is_some_and(|memory| memory.id() == object);
     node.partitions.iter().map(|shared| &**shared).find(is_owner)
 }
 
-/// Names a partition and where its pages go.
+/// Names a partition and the paging device of its pages.
 fn place(node: &Node, shared: &Shared) -> String {
     let (name, incarnation) = (shared.name(), shared.incarnation());
     let mut spaces = node.spaces.summaries().into_iter();

@@ -1,4 +1,4 @@
-//! What the hypervisor does between guests: a bounded turn of everything that is not a vCPU.
+//! The hypervisor's work between guests: a bounded turn of everything except vCPUs.
 
 use super::Node;
 use super::commands;
@@ -10,19 +10,19 @@ use crate::log::serial::{self, Line};
 use crate::sync::{Ranked, rank};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes that a turn moves on each serial line.
+/// Bytes that one turn moves on each serial line.
 const CONSOLE_BUDGET: usize = 256;
-/// How often the serial lines' input is looked at by a CPU that idles.
+/// How often an idle CPU polls the serial lines for input.
 pub const CONSOLE_INTERVAL_NS: u64 = 20_000_000;
-/// How long a CPU idles that waits for a flush.
+/// How long a CPU idles while a flush is awaited.
 pub const FLUSH_INTERVAL_NS: u64 = 20_000;
-/// How long a line may take nothing at the end; a full FIFO takes 1.4 ms to leave.
+/// How long a line may accept nothing at the end; a full FIFO drains in 1.4 ms.
 const LAST_PATIENCE_NS: u64 = 20_000_000;
 
-/// How often the disks are asked what has happened to them.
+/// How often the disks are asked for incidents.
 const INCIDENTS_INTERVAL_NS: u64 = 5_000_000;
 
-/// When they are asked next.
+/// Time of the next such question.
 static INCIDENTS_DUE_NS: AtomicU64 = AtomicU64::new(0);
 
 static READER: Ranked<Reader, { rank::CONSOLE }> = Ranked::new(Reader::new());
@@ -30,7 +30,7 @@ static READER: Ranked<Reader, { rank::CONSOLE }> = Ranked::new(Reader::new());
 /// The machine's serial lines.
 struct Serial;
 
-/// The same, with the partition that keys go to.
+/// The same, with the partition that receives the keys.
 struct Keyed(&'static Node);
 
 impl Lines for Keyed {
@@ -62,24 +62,24 @@ const fn line_of(which: Which) -> Line {
     }
 }
 
-/// How long a CPU may do something else, or nothing, before the services' next turn.
+/// How long a CPU may do other work, or idle, before the next turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rest {
     /// There is more to do at once.
     None,
-    /// A flush is awaited, which passes in microseconds.
+    /// A flush is awaited, which completes in microseconds.
     Short,
-    /// Until an interrupt, or the next look at the console.
+    /// Until an interrupt, or until the next poll of the console.
     Long,
 }
 
-/// Gives everything a turn; returns when the next one is due.
+/// Runs one turn of everything; returns when the next one is due.
 pub fn turn(node: &'static Node, cpu: CpuId) -> Rest {
     let rest = background(node, cpu);
     if console(node) { Rest::None } else { rest }
 }
 
-/// Gives everything a turn but the console.
+/// Runs one turn of everything except the console.
 pub fn background(node: &'static Node, cpu: CpuId) -> Rest {
     let now = time::now_ns();
     let work = node.pager.poll(cpu, now);
@@ -106,7 +106,7 @@ pub fn background(node: &'static Node, cpu: CpuId) -> Rest {
     if work.soon { Rest::Short } else { Rest::Long }
 }
 
-/// Takes input, carries out commands, moves output.
+/// Reads input, carries out commands, writes output.
 fn console(node: &'static Node) -> bool {
     if let Some(mut reader) = READER.try_lock() {
         reader.poll(&mut Keyed(node), CONSOLE_BUDGET, |input| match input {
@@ -133,16 +133,16 @@ fn console(node: &'static Node) -> bool {
     false
 }
 
-/// Moves out what is still waiting, before the machine stops, as long as a line takes anything.
+/// Writes the pending output before the machine stops, for as long as the line accepts bytes.
 pub fn drain_output() {
-    // Kept for good: the other CPUs would print the same bytes again.
+    // The lock is never released: the other CPUs would print the same bytes again.
     core::mem::forget(READER.lock());
     let mut lines = Watched { deadline: time::now_ns() + LAST_PATIENCE_NS };
     while output::pump(&mut lines, CONSOLE_BUDGET) && time::now_ns() < lines.deadline {}
     serial::drain();
 }
 
-/// The serial lines, and until when the last bytes may still not be taken.
+/// The serial lines, and the deadline for the next accepted byte.
 struct Watched {
     deadline: u64,
 }

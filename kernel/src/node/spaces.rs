@@ -1,4 +1,5 @@
-//! The paging spaces of a node: whole disks or GPT partitions of disks, from what a start finds to what a release leaves.
+//! The paging spaces of a node: whole disks or GPT partitions of disks, from discovery at start to
+//! release.
 //!
 //! ```text
 //!   open ──> Unusable (foreign, damaged, dead)      acquire            crash             end of the drain
@@ -6,11 +7,11 @@
 //!        └─> Free <───────────────────────┴─── release: scrub, then free <──────────────────────┘
 //! ```
 //!
-//! Only what no task is at can be released: a dump that still drains is not.
+//! A space can be released only while no task works on it: a dump that is still draining cannot.
 //!
-//! Records are written by tasks; a space has one task at a time, because every one of them begins with a change of phase
-//! that only one can make. What a record claims is durable before the record is.
-//! Nothing is written to a space before it is claimed.
+//! Tasks write the records. A space has one task at a time: every task begins with a change of
+//! phase that only one task can make. The data that a record claims is durable before the record is
+//! written. Nothing is written to a space before it is claimed.
 
 mod activate;
 mod beats;
@@ -54,16 +55,17 @@ pub use discover::{Device, Place};
 pub use kept::{DumpError, KeptDump};
 pub use reserve::SpaceTenant;
 
-/// Bytes of the buffer that a space's task works with.
+/// Bytes of the buffer that the tasks of a device's spaces use.
 pub const BUFFER: usize = SPACE_BUFFER;
-/// Bytes of the buffer that the beat of a disk's claims works with, so that it waits for no task: claims and both records.
+/// Bytes of the buffer for the beat of a disk's claims: claims and both records. The beat has its
+/// own buffer so that it waits for no task.
 pub const BEAT_BUFFER: usize = 12 << 10;
 
 /// A space, by its number in the order of disks and, on a disk, of GPT entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpaceId(pub usize);
 
-/// What a space is doing, beyond what its record says.
+/// State of a space in this node, which is more detailed than its record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Unusable,
@@ -79,25 +81,26 @@ enum Phase {
 struct Inner {
     phase: Phase,
     record: Option<Record>,
-    /// The partition that acquired it, last.
+    /// The partition that acquired it last.
     user: Option<Uuid>,
-    /// Its dump is the selected one of its disk, as seen when the space was opened: it is not dropped, and a bound of dumps counts on that.
+    /// Its dump was the selected one of its disk when the space was opened. A selected dump is not
+    /// dropped, and the limit on the number of dumps takes that into account.
     is_selected: bool,
-    /// The claim on it, while it is this node's.
+    /// This node's claim on it, if any.
     holding: Option<Holding>,
-    /// How this node came by it.
+    /// How this node got it.
     succession: Succession,
-    /// It was made a partial dump at this start, by what an earlier owner left.
+    /// This start made it a partial dump, from the remains of an interrupted drain.
     was_cut_off: bool,
-    /// A task writes a record, or compares the one that is there.
+    /// A task writes the record, or compares the record on the disk.
     is_record_busy: bool,
-    /// Another node is at it.
+    /// Another node has it.
     is_refused: bool,
-    /// Times in a row that it had to be put out of use.
+    /// How often in a row it has been put out of use.
     failures: u32,
-    /// When late writes of an earlier owner are looked for again.
+    /// When to look for late writes of an earlier owner again.
     late_ns: u64,
-    /// When it is looked at again, where it is out of use.
+    /// When to try it again, if it is out of use.
     again_ns: u64,
 }
 
@@ -114,19 +117,19 @@ pub struct Spaces {
     io: &'static AsyncIo,
     tasks: &'static super::task::Tasks,
     node: Uuid,
-    /// Whose spaces are kept for them, where that is done.
+    /// The partitions for which spaces are reserved, if spaces are reserved.
     tenants: Once<Vec<SpaceTenant>>,
-    /// Held while a free space is chosen: two partitions do not take what only one may.
+    /// Held while a free space is chosen, so that two partitions cannot take the same one.
     choosing: Ranked<(), { rank::OBJECT }>,
     beats: beats::Beats,
-    /// When the next space is looked at again: one that is out of use, or one that late writes may land on.
+    /// When to look at the next space: to reopen it, or to check it for late writes.
     mend_due_ns: AtomicU64,
 }
 
-/// A line about a space for people.
+/// A line about a space for people to read.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Where it lies.
+    /// Location of the space.
     pub place: Place,
     /// State in words.
     pub state: &'static str,
@@ -135,7 +138,7 @@ pub struct Summary {
 }
 
 impl Spaces {
-    /// Finds the spaces of `devices`; [`Self::open`] looks at what they hold.
+    /// Finds the spaces of `devices`; [`Self::open`] reads their contents.
     pub fn new(devices: Vec<Device>, io: &'static AsyncIo, tasks: &'static super::task::Tasks, node: Uuid) -> Self {
         let places = discover::places(&devices);
         let space = |place| Space {
@@ -172,24 +175,24 @@ impl Spaces {
         &self.spaces[id.0]
     }
 
-    /// Returns whether any space could ever hold `pages` pages, and the largest number that one can.
+    /// Returns the number of pages that the largest usable space can hold; 0 if there is none.
     pub fn largest(&self) -> u32 {
         let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
         usable.map(|s| s.place.area.most_pages()).max().unwrap_or(0)
     }
 
-    /// Returns the bytes of the largest memory that each space could hold, whatever it holds now.
+    /// Returns the memory size in bytes that each space has room for, whatever it holds now.
     pub fn rooms(&self) -> Vec<u64> {
         self.spaces.iter().map(|s| u64::from(s.place.area.most_pages()) * PAGE_SIZE).collect()
     }
 
-    /// Returns how many pages each space can hold that is not out of use.
+    /// Returns the number of pages that each usable space can hold.
     pub fn sizes(&self) -> Vec<u32> {
         let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
         usable.map(|s| s.place.area.most_pages()).collect()
     }
 
-    /// Returns where the pages of an active space go.
+    /// Returns where the pages of an active space are stored.
     pub fn store(&self, id: SpaceId) -> Option<Store> {
         let (place, layout) = (self.place(id), self.layout(id)?);
         let blocks = place.area.locate_extent(layout.blocks())?;
@@ -206,7 +209,7 @@ impl Spaces {
         self.device(id).disk()
     }
 
-    /// Returns where a space lies.
+    /// Returns the location of a space.
     pub fn place(&self, id: SpaceId) -> Place {
         self.space(id).place
     }
@@ -215,18 +218,18 @@ impl Spaces {
         &self.devices[self.place(id).disk]
     }
 
-    /// Returns where I/O of tasks goes through.
+    /// Returns the I/O of tasks.
     pub const fn io(&self) -> &'static AsyncIo {
         self.io
     }
 
-    /// Returns what the record of a space says of its contents.
+    /// Returns the contents that the record of a space describes.
     pub fn contents(&self, id: SpaceId) -> Option<Contents> {
         self.space(id).inner.lock().record.as_ref()?.contents.clone()
     }
 
-    /// Makes the name of the dump of a crash at `time_ns`: no sequence number of a space is ever used twice, and a copy of
-    /// the space on another node differs by node and time.
+    /// Makes the name of the dump of a crash at `time_ns`. A sequence number of a space is never
+    /// used twice, and a copy of the space on another node differs by node and time.
     pub fn name_dump(&self, id: SpaceId, time_ns: u64) -> Uuid {
         let inner = self.space(id).inner.lock();
         let (space, sequence) = inner.record.as_ref().map_or((Uuid::NIL, 0), |r| (r.space, r.sequence));
@@ -234,12 +237,12 @@ impl Spaces {
         Uuid::of_dump(space, [sequence, time_ns, high, low])
     }
 
-    /// Hands an active space to the drain of a dump; nobody else touches it until [`Self::keep`].
+    /// Hands an active space to the drain of a dump, which is its only user until [`Self::keep`].
     pub fn begin_drain(&self, id: SpaceId) {
         self.space(id).inner.lock().phase = Phase::Draining;
     }
 
-    /// Notes that the drain into a space has ended: it holds a dump until that is released.
+    /// Records that the drain into a space has ended: it holds a dump until that is released.
     pub fn keep(&self, id: SpaceId) {
         self.space(id).inner.lock().phase = Phase::Dump;
     }
@@ -249,7 +252,7 @@ impl Spaces {
         self.space(id).inner.lock().phase == Phase::Free
     }
 
-    /// Returns how many there are, usable or not.
+    /// Returns the number of spaces, usable or not.
     pub const fn count(&self) -> usize {
         self.spaces.len()
     }

@@ -1,4 +1,4 @@
-//! From a machine that is up to partitions that run.
+//! From a started machine to running partitions.
 //!
 //! ```text
 //!   config ─> back end ─> node ─> spaces opened ─> CPU 0: runners ─┬─> CPU 0: the loop, until everything has ended
@@ -26,18 +26,18 @@ use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::{Context, Waker};
 
-/// What the other CPUs find when they are released.
+/// The data that the other CPUs find when they are released.
 static STARTED: Once<Started> = Once::new();
-/// Frames for the back ends of CPUs and vCPUs.
+/// Pages for the control structures of CPUs and vCPUs.
 static FRAMES: Ranked<Vec<ControlFrame>, { rank::FRAMES }> = Ranked::new(Vec::new());
 
-/// All that a CPU needs for its loop.
+/// Everything that a CPU needs for its loop.
 struct Started {
     node: &'static Node,
     runners: Runners,
 }
 
-/// Runs what the boot archive says; returns when everything has ended.
+/// Runs the partitions of the boot archive; returns when everything has ended.
 pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
     let result = start(memory, archive).and_then(|node| {
         let result = on_boot_cpu(node);
@@ -95,14 +95,14 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     }
 }
 
-/// Measures, and checks that every partition can run, and all of them together.
+/// Runs the measurements, and checks that the partitions can run, each alone and all together.
 fn prepare(node: &'static Node, config: &Config) -> Result<(), Trouble> {
     measure(node, config)?;
     node.partitions.iter().try_for_each(|shared| build::check(node, shared).map(|_| ()))?;
     build::check_together(node)
 }
 
-/// Leaves the disks to others.
+/// Releases the disks for other nodes.
 fn leave(node: &'static Node) {
     node.hurry_disks();
     block_on(node, node.spaces.give_up_claims());
@@ -125,7 +125,7 @@ fn measure(node: &'static Node, config: &Config) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Waits for a task at start-up, while nothing else runs; disks time out by themselves.
+/// Waits for a task at start-up, while nothing else runs; requests time out by themselves.
 fn block_on(node: &'static Node, future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -145,7 +145,8 @@ fn on_boot_cpu(node: &'static Node) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// A CPU that cannot run guests is reported, and the others go on without it.
+/// Runs another CPU's loop. A CPU that cannot run guests is reported, and the others go on without
+/// it.
 fn other_cpu(cpu: CpuId) -> ! {
     if let Some(Started { node, runners }) = STARTED.get() {
         match enable(node, cpu) {

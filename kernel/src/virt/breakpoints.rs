@@ -1,22 +1,24 @@
-//! A guest's breakpoints at accesses that the hypervisor carries out in its place, where the CPU cannot see them.
+//! A guest's breakpoints at emulated accesses: the hypervisor carries them out, so the CPU cannot
+//! check them.
 //!
 //! ```text
 //!  DR7  31 30 29 28 | 27 26 25 24 | 23 22 21 20 | 19 18 17 16 | 13 | 7 6 5 4 3 2 1 0
 //!       LEN3  R/W3  | LEN2  R/W2  | LEN1  R/W1  | LEN0  R/W0  | GD | G3 L3 .. G0 L0
 //! ```
 //!
-//! R/W: 0 execution, 1 writes, 2 ports (with CR4.DE), 3 reads and writes. LEN: 1, 2, 8 and 4 bytes, of which the address loses its low
-//! bits. SDM 3B "Debug Control Register (DR7)", "Breakpoint Field Recognition". Pure.
+//! R/W: 0 execution, 1 writes, 2 ports (with CR4.DE), 3 reads and writes. LEN: 1, 2, 8 and 4 bytes;
+//! the low bits of the address are ignored accordingly. SDM 3B "Debug Control Register (DR7)",
+//! "Breakpoint Field Recognition". Pure.
 
 use super::exit::Width;
 
-/// Enable bits of all four.
+/// Enable bits of all four breakpoints.
 const ENABLED: u64 = 0xff;
 /// DR7.GD: a debug exception clears it.
 pub const DR7_GENERAL_DETECT: u64 = 1 << 13;
 const CR4_DEBUGGING_EXTENSIONS: u64 = 1 << 3;
 
-/// What an access does, as far as breakpoints tell it apart. A read-modify-write counts as a write.
+/// Kind of an access, as breakpoints distinguish it. A read-modify-write counts as a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Touch {
     /// Reads memory.
@@ -27,7 +29,7 @@ pub enum Touch {
     Port,
 }
 
-/// DR0 to DR3, DR7, and whether ports can have any.
+/// DR0 to DR3, DR7, and whether I/O breakpoints can exist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Breakpoints {
     addresses: [u64; 4],
@@ -48,13 +50,14 @@ pub const fn is_enabled(dr7: u64) -> bool {
 }
 
 impl Breakpoints {
-    /// Takes them from the registers.
+    /// Makes the breakpoints from the registers.
     pub const fn new(addresses: [u64; 4], dr7: u64, cr4: u64) -> Self {
         let at_ports = if cr4 & CR4_DEBUGGING_EXTENSIONS != 0 { AtPorts::Fire } else { AtPorts::Reserved };
         Self { addresses, dr7, at_ports }
     }
 
-    /// Returns the bits B0 to B3 of DR6 for an access to `width` from `at` on: a linear address, or a port.
+    /// Returns the bits B0 to B3 of DR6 for an access of `width` from `at` on: a linear address, or
+    /// a port.
     pub fn hits(&self, touch: Touch, at: u64, width: Width) -> u64 {
         let hit = |number: &usize| self.is_hit(*number, touch, at, width.bytes() as u64);
         (0..self.addresses.len()).filter(hit).fold(0, |bits, number| bits | 1 << number)
@@ -75,19 +78,21 @@ impl Breakpoints {
     }
 }
 
-/// Whether the guest may have a breakpoint enabled: what is asked before exits are answered at once.
+/// Whether the guest may have a breakpoint enabled. It is checked before exits that are answered at
+/// once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DebugUse {
-    /// None is enabled, and a MOV to DR7 exits.
+    /// No breakpoint is enabled, and a MOV to DR7 exits.
     Unused,
-    /// It has exited, and is repeated at the next entry.
+    /// A MOV to DR7 has exited; the guest repeats it at the next entry.
     Repeated,
-    /// DR7 has to be looked at.
+    /// A breakpoint may be enabled: DR7 must be read.
     Used,
 }
 
 impl DebugUse {
-    /// Returns what it is at an entry, where DR7 has been looked at: none enabled once the MOV that has exited is repeated means unused.
+    /// Returns the state at an entry, when DR7 has been read. If no breakpoint is enabled after the
+    /// repeated MOV, the state is unused.
     pub const fn at_entry(self, dr7: u64) -> Self {
         match self {
             Self::Repeated => Self::Used,
@@ -95,7 +100,7 @@ impl DebugUse {
         }
     }
 
-    /// Returns what it is with this value of DR7.
+    /// Returns the state for this value of DR7.
     pub const fn of(dr7: u64) -> Self {
         if is_enabled(dr7) { Self::Used } else { Self::Unused }
     }
@@ -109,7 +114,7 @@ mod tests {
 
     const DE: u64 = 8;
 
-    /// One breakpoint, enabled locally, of kind and length as DR7 has them.
+    /// Returns one breakpoint, enabled locally, with kind and length as encoded in DR7.
     fn one(number: usize, kind: u64, len: u64, at: u64) -> Breakpoints {
         let mut addresses = [0x10; 4];
         addresses[number] = at;
@@ -150,14 +155,14 @@ mod tests {
         }
     }
 
-    /// Else the MOV that is to be repeated would exit for ever.
+    /// Otherwise the repeated MOV would exit again endlessly.
     #[test]
     fn a_mov_that_has_exited_is_repeated_before_dr7_counts() {
         assert_eq!(DebugUse::Repeated.at_entry(0x400), DebugUse::Used);
         assert_eq!((DebugUse::Used.at_entry(0x400), DebugUse::Used.at_entry(0x401)), (DebugUse::Unused, DebugUse::Used));
     }
 
-    /// Neither end of the address space is a neighbour of the other.
+    /// The two ends of the address space are not adjacent.
     #[test]
     fn the_ends_of_the_address_space_are_ends() {
         assert_eq!(one(0, 3, 0, 0).hits(Read, u64::MAX, Byte), 0);

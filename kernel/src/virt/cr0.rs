@@ -1,4 +1,4 @@
-//! CR0 as a guest writes it, for a CPU that does not judge it itself. Pure.
+//! CR0 as written by a guest, for a CPU that does not check it itself. Pure.
 //!
 //! SDM 2B "MOV - Move to/from Control Registers", SDM 3A "Control Registers".
 
@@ -10,11 +10,12 @@ const ET: u64 = 1 << 4;
 const NW: u64 = 1 << 29;
 const CD: u64 = 1 << 30;
 const PG: u64 = 1 << 31;
-/// PE, MP, EM, TS, ET, NE, WP, AM, NW, CD, PG: the others are ignored, those of the upper half refused.
+/// PE, MP, EM, TS, ET, NE, WP, AM, NW, CD, PG: the other bits are ignored, those of the upper half
+/// refused.
 const KNOWN: u64 = 0x3f | 1 << 16 | 1 << 18 | NW | CD | PG;
 const CR4_PAE: u64 = 1 << 5;
 
-/// What a write of CR0 is judged by, and changes.
+/// The registers that a write of CR0 depends on, and changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub struct Paging {

@@ -1,6 +1,7 @@
-//! The guest's DR0 to DR3, which neither vendor's world switch moves.
+//! The guest's DR0 to DR3, which neither vendor's world switch saves or loads.
 //!
-//! The hypervisor sets no breakpoints, and DR7 is off after every exit, so they stay in the CPU while a vCPU is loaded.
+//! The hypervisor sets no breakpoints, and DR7 is off after every exit, so these registers stay in
+//! the CPU while a vCPU is loaded.
 
 use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 
@@ -9,7 +10,7 @@ use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 pub struct DebugAddresses([u64; 4]);
 
 impl DebugAddresses {
-    /// Reads the CPU's.
+    /// Reads this CPU's registers.
     pub fn read() -> Self {
         Self([Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()])
     }
@@ -19,7 +20,7 @@ impl DebugAddresses {
         self.0
     }
 
-    /// Writes them into the CPU.
+    /// Writes them to this CPU.
     pub fn load(&self) {
         let [dr0, dr1, dr2, dr3] = self.0;
         Dr0::write(dr0);

@@ -1,10 +1,10 @@
-//! EFER as a guest writes it: the rule that both vendors share. Pure.
+//! EFER as written by a guest: the rule that both vendors share. Pure.
 
 use crate::virt::exit::Event;
 
 /// System-call enable.
 pub const SCE: u64 = 1 << 0;
-/// Long-mode enable: the guest's wish.
+/// Long-mode enable: set by the guest.
 pub const LME: u64 = 1 << 8;
 /// Long-mode active: follows LME and paging.
 pub const LMA: u64 = 1 << 10;
@@ -12,7 +12,8 @@ pub const LMA: u64 = 1 << 10;
 pub const NXE: u64 = 1 << 11;
 const CR0_PG: u64 = 1 << 31;
 
-/// Returns the guest's EFER after it wrote `value` over `current`; LMA follows paging and is not written.
+/// Returns the guest's EFER after a write of `value` over `current`; LMA follows paging and cannot
+/// be written.
 ///
 /// # Errors
 /// #GP: a bit that CPUID does not offer, or LME changed while paging is on.

@@ -1,10 +1,10 @@
-//! Why a guest stopped running, in words that both vendors share.
+//! Why a guest stopped running, in terms that both vendors share.
 //!
-//! Pure: the back ends decode into these types, the partition's handlers decide on them.
+//! Pure: the back ends decode into these types, and the partition's handlers act on them.
 
 use crate::addr::{Gpa, Gva};
 
-/// What the guest did at the second-level table.
+/// The guest's access at the second-level table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// A data read.
@@ -38,7 +38,7 @@ impl Width {
             Width::Qword => 8,
         }
     }
-    /// Returns the mask of the bits that this width carries.
+    /// Returns the mask of the bits of this width.
     pub const fn mask(self) -> u64 {
         match self {
             Width::Byte => 0xff,
@@ -47,7 +47,8 @@ impl Width {
             Width::Qword => u64::MAX,
         }
     }
-    /// Puts `value` into a register as the CPU does: a byte or word leaves the rest of `old`, a dword clears the upper half.
+    /// Writes `value` to a register as the CPU does: a byte or word keeps the rest of `old`, a
+    /// dword clears the upper half.
     #[inline(always)]
     pub const fn merge(self, old: u64, value: u64) -> u64 {
         match self {
@@ -90,66 +91,68 @@ pub struct IoAccess {
     pub string: bool,
 }
 
-/// A MOV to or from a control or debug register that the hypervisor carries out; the register is a general one's partner.
+/// A MOV to or from a control or debug register that the hypervisor carries out; the other operand
+/// is a general register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SystemMove {
     /// MOV to CR0.
     ToCr0,
-    /// LMSW, which an exit does not tell from MOV to CR0.
+    /// LMSW, which the exit does not distinguish from a MOV to CR0.
     StatusWord,
-    /// MOV to CR4: only what CPUID announces can be set.
+    /// MOV to CR4: only bits that CPUID announces can be set.
     ToCr4,
     /// MOV to CR8.
     ToCr8,
-    /// MOV to DR7 by its number, or by DR5's.
+    /// MOV to DR7, under its own number or DR5's.
     ToDr7(DebugNumber),
-    /// MOV from DR7 by its number, or by DR5's.
+    /// MOV from DR7, under its own number or DR5's.
     FromDr7(DebugNumber),
 }
 
-/// How an instruction names DR7.
+/// The number by which an instruction names DR7.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DebugNumber {
     /// As DR7.
     Own,
-    /// As DR5, which is another name for it until CR4.DE is set.
+    /// As DR5, an alias of DR7 unless CR4.DE is set.
     Alias,
 }
 
-/// What made the CPU switch to another task of 32-bit protected mode.
+/// The cause of a task switch in 32-bit protected mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TaskSource {
     /// A far CALL of a TSS or a task gate.
     Call,
-    /// IRET with NT set: the task before this one.
+    /// IRET with NT set: back to the previous task.
     Iret,
     /// A far JMP to a TSS or a task gate.
     Jump,
-    /// An interrupt or exception whose entry in the IDT is a task gate.
+    /// An interrupt or exception whose IDT entry is a task gate.
     Gate,
 }
 
-/// A task switch that the guest has asked for. Neither vendor's CPUs carry one out in a guest.
+/// A task switch that the guest has requested. Neither vendor's CPUs carry out task switches in a
+/// guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TaskSwitch {
-    /// What asked for it.
+    /// The cause.
     pub source: TaskSource,
     /// The selector of the new task's TSS.
     pub selector: u16,
 }
 
-/// Why a guest stopped running. Closed: what a back end cannot name is [`Exit::Unknown`].
+/// Why a guest stopped running. A closed list: any other exit of a back end is [`Exit::Unknown`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
     /// The second-level table has no usable entry for an access.
     SecondLevelFault {
-        /// Where.
+        /// The guest-physical address.
         gpa: Gpa,
-        /// What the guest tried.
+        /// The guest's access.
         access: Access,
         /// The CPU was walking the guest's own page tables.
         during_walk: bool,
-        /// The linear address, where the hardware tells.
+        /// The linear address, if the hardware reports it.
         gva: Option<Gva>,
     },
     /// IN, OUT, INS, OUTS.
@@ -166,40 +169,45 @@ pub enum Exit {
     Xsetbv,
     /// VMCALL or VMMCALL.
     Hypercall,
-    /// INVD or WBINVD: nothing to do but skip it.
+    /// INVD or WBINVD: the handler only skips it.
     CacheFlush,
-    /// A MOV to or from a system register; which general register takes part must be decoded.
+    /// A MOV to or from a system register; the general register must be decoded from the
+    /// instruction.
     System(SystemMove),
     /// RDPMC of the counter in ECX.
     ReadCounter,
     /// An instruction that CPUID hides (VMX and SVM instructions, MONITOR, INVPCID ...): #UD.
     Undefined,
-    /// A host interrupt is pending (or a back end's longest stay is over, which is an occasion to look); it is taken when the
-    /// hypervisor opens interrupts.
+    /// A host interrupt is pending; it is taken when the hypervisor enables interrupts. A back end
+    /// also reports this exit when its longest stay is over, so that the hypervisor looks for
+    /// interrupts.
     HostInterrupt,
-    /// The guest can take an interrupt now, as [`crate::virt`]'s window request asked.
+    /// The guest can take an interrupt now, as requested by
+    /// [`crate::virt::Vcpu::request_interrupt_window`].
     InterruptWindow,
     /// The guest can take an NMI now.
     NmiWindow,
-    /// SVM under an emulator that forgets shadows: the guest would take an interrupt but for the shadow in which it is entered, and has
-    /// not been entered.
+    /// SVM under an emulator that forgets shadows: the guest could take an interrupt, but it is in
+    /// an interrupt shadow. It has not been entered.
     ShadowedWindow,
     /// Triple fault, or SVM's shutdown.
     TripleFault,
     /// A switch to another task of 32-bit protected mode.
     TaskSwitch(TaskSwitch),
-    /// The host's CPU has reported an error of the machine while the guest ran.
+    /// The host CPU has reported a machine check while the guest ran.
     MachineCheck,
-    /// SVM: with CR0.NE clear the CPU waits at an x87 instruction for the interrupt that a PC's board makes of an error.
+    /// SVM with CR0.NE clear: at an x87 instruction the CPU waits for the interrupt that a PC's
+    /// board generates for an error.
     FloatingPointFrozen,
-    /// The back end has dealt with the exit itself; run again.
+    /// The back end has handled the exit itself; run again.
     Handled,
-    /// The CPU refused the guest's state at entry: the guest's fault if a guest can cause it; `code` is the vendor's.
+    /// The CPU refused the guest's state at entry. The guest may have caused it; `code` is the
+    /// vendor's.
     EntryFailed {
         /// VMX: basic exit reason or VM-instruction error. SVM: the exit code.
         code: u64,
     },
-    /// An exit that no back end asked for; `code` is the vendor's.
+    /// An exit that the back end did not request; `code` is the vendor's.
     Unknown {
         /// The vendor's exit code.
         code: u64,
@@ -207,7 +215,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Whether an instruction of the guest's exited, to be carried out or refused by the hypervisor.
+    /// Whether the exit is for an instruction of the guest, which the hypervisor carries out or
+    /// refuses.
     #[inline(always)]
     pub const fn is_instruction(self) -> bool {
         use Exit::*;
@@ -215,16 +224,16 @@ impl Exit {
     }
 }
 
-/// What has made an interrupt shadow.
+/// The cause of an interrupt shadow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ShadowSource {
-    /// STI, the byte in front of the instruction that is in the shadow.
+    /// STI, the byte before the instruction that is in the shadow.
     Sti,
-    /// MOV SS or POP SS, or what cannot be told.
+    /// MOV SS or POP SS, or an unknown cause.
     Other,
 }
 
-/// Kind of an event that is injected.
+/// Kind of an injected event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventKind {
     /// A maskable external interrupt.
@@ -238,7 +247,7 @@ pub enum EventKind {
 /// An event to deliver to the guest at its next entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// What kind.
+    /// The kind.
     pub kind: EventKind,
     /// IDT vector.
     pub vector: u8,
@@ -255,7 +264,7 @@ impl Event {
     pub const fn nmi() -> Self {
         Self { kind: EventKind::Nmi, vector: 2, error_code: None }
     }
-    /// #DB; DR6 says why.
+    /// #DB; DR6 has the cause.
     pub const fn debug() -> Self {
         Self { kind: EventKind::Exception, vector: 1, error_code: None }
     }
@@ -267,7 +276,7 @@ impl Event {
     pub const fn general_protection() -> Self {
         Self { kind: EventKind::Exception, vector: 13, error_code: Some(0) }
     }
-    /// #MF: an x87 instruction finds the error of an earlier one.
+    /// #MF: an x87 instruction reports the error of an earlier one.
     pub const fn floating_point() -> Self {
         Self { kind: EventKind::Exception, vector: 16, error_code: None }
     }
@@ -275,8 +284,9 @@ impl Event {
     pub const fn page_fault(error_code: u32) -> Self {
         Self { kind: EventKind::Exception, vector: 14, error_code: Some(error_code) }
     }
-    /// Whether the event is a fault: the pushed RFLAGS then has RF set, so that the repeated instruction meets no
-    /// instruction breakpoint again. SDM 3B "Instruction-Breakpoint Exception Condition".
+    /// Whether the event is a fault: the pushed RFLAGS then has RF set, so that no instruction
+    /// breakpoint matches the repeated instruction. SDM 3B "Instruction-Breakpoint Exception
+    /// Condition".
     pub const fn is_fault(&self) -> bool {
         const DEBUG_NMI_BREAKPOINT_OVERFLOW: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4;
         const DOUBLE_FAULT_AND_MACHINE_CHECK: u32 = 1 << 8 | 1 << 18;

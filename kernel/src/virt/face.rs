@@ -1,5 +1,6 @@
-//! The one face of both back ends: a two-variant enum each for the machine's choice, the enabled CPU and the
-//! vCPU, so that dispatch is a predictable branch and never a `dyn` call on the exit path.
+//! The common interface of both back ends. The machine's choice, the enabled CPU and the vCPU are
+//! enums of two variants, so that dispatch is a predictable branch and never a `dyn` call on the
+//! exit path.
 //!
 //! ```text
 //!   Backend::detect ─> Backend ─ enable_cpu (each CPU) ─> EnabledCpu
@@ -9,14 +10,16 @@
 //!   load(&EnabledCpu) ─> { inject? flush? run ─> Exit ─> handler ─> advance_to? }* ─> unload
 //! ```
 //!
-//! Who goes round many times without a decision is generic over [`Runs`] instead, and asks for the back end once.
+//! A loop that answers many exits without a dispatch in each is generic over [`Runs`], and
+//! dispatches once.
 //!
-//! Invariants, which the back ends rely on and the scheduler keeps:
-//! * vCPUs are made and touched on enabled CPUs only (VMX: their state is reached by instructions of VMX operation).
-//! * A CPU has at most one loaded vCPU; from [`Vcpu::load`] to [`Vcpu::unload`] the guest's debug registers
-//!   (and on VMX its syscall MSRs) are live in the CPU.
+//! Invariants, on which the back ends rely and which the scheduler keeps:
+//! * vCPUs are made and accessed on enabled CPUs only (VMX: their state is accessed by instructions
+//!   of VMX operation).
+//! * A CPU has at most one loaded vCPU; from [`Vcpu::load`] to [`Vcpu::unload`] the guest's debug
+//!   registers (and on VMX its syscall MSRs) are live in the CPU.
 //! * Interrupts are off around [`Vcpu::run`].
-//! * The frame that is the second-level table's root lives as long as a vCPU points to it.
+//! * The root frame of the second-level table lives as long as a vCPU points to it.
 
 use super::breakpoints::Breakpoints;
 use super::exit::{Event, Exit, IoAccess, ShadowSource, SystemMove};
@@ -28,7 +31,8 @@ use super::{svm, vmx};
 use crate::addr::{Gpa, Hpa};
 use core::fmt;
 
-/// What the CPU lacks, as text for the operator: "AMD-V: nested paging (CPUID 8000000A EDX bit 0)".
+/// The feature that the CPU lacks, as text for the operator: "AMD-V: nested paging (CPUID 8000000A
+/// EDX bit 0)".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Missing(pub &'static str);
 
@@ -38,26 +42,26 @@ impl fmt::Display for Missing {
     }
 }
 
-/// What a back end offers beyond the necessary. The same on all CPUs of a node.
+/// Properties of a back end that depend on the CPU. They are the same on all CPUs of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capabilities {
-    /// Number of TLB tags, the host's 0 included: for [`Tags::new`](super::tag::Tags::new).
+    /// Number of TLB tags, including the host's 0: for [`Tags::new`](super::tag::Tags::new).
     pub tags: u32,
     /// Whether second-level leaves have accessed and dirty bits.
     pub accessed_dirty: AccessedDirty,
 }
 
-/// Who tells that a guest page was read or written.
+/// How reads and writes of guest pages are detected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AccessedDirty {
     /// The CPU sets bits in the leaf.
     Hardware,
-    /// Nobody: pages are unmapped to see an access and mapped read-only to see a write.
+    /// Not at all: pages are unmapped to detect an access, and mapped read-only to detect a write.
     Absent,
 }
 
 impl AccessedDirty {
-    /// Returns a word for who it is.
+    /// Returns the name for reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Hardware => "cpu",
@@ -66,7 +70,7 @@ impl AccessedDirty {
     }
 }
 
-/// Which virtualisation this machine uses; chosen once at start.
+/// The kind of virtualisation that this machine uses; chosen once at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
     /// VMX with EPT.
@@ -75,7 +79,7 @@ pub enum Backend {
     Svm,
 }
 
-/// A CPU whose virtualisation is switched on; kept in its per-CPU data.
+/// A CPU with virtualisation enabled; kept in its per-CPU data.
 #[derive(Debug)]
 pub enum EnabledCpu {
     /// VMX root operation.
@@ -84,7 +88,7 @@ pub enum EnabledCpu {
     Svm(svm::EnabledCpu),
 }
 
-/// Whether [`Exit::InterruptWindow`] (or [`Exit::NmiWindow`]) is wanted.
+/// Whether [`Exit::InterruptWindow`] (or [`Exit::NmiWindow`]) is requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Window {
     /// Exit as soon as the guest can take the event.
@@ -93,7 +97,7 @@ pub enum Window {
     None,
 }
 
-/// The registers that decide how the guest translates addresses. Cheap to read, unlike [`CpuState`].
+/// The registers that control the guest's address translation. Cheap to read, unlike [`CpuState`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub struct ControlRegisters {
@@ -104,7 +108,8 @@ pub struct ControlRegisters {
     pub efer: u64,
 }
 
-/// The vendor's raw words about the last exit, by the manual's names, for a dump line of an entry failure or an unknown exit.
+/// The vendor's raw words about the last exit, by the manual's names, for reports of an entry
+/// failure or an unknown exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RawExit(pub [(&'static str, u64); 6]);
 
@@ -115,23 +120,24 @@ impl fmt::Display for RawExit {
 }
 
 impl Backend {
-    /// Frames that [`Self::enable_cpu`] wants.
+    /// Frames that [`Self::enable_cpu`] takes.
     pub const FRAMES_PER_CPU: usize = 2;
 
-    /// Returns what this CPU offers.
+    /// Returns the back end that this CPU supports.
     ///
     /// # Errors
-    /// What lacks, if neither back end has all it needs.
+    /// The missing feature, if neither back end has all it needs.
     pub fn detect() -> Result<Self, Missing> {
         match (vmx::detect(), svm::detect()) {
             (Ok(()), _) => Ok(Self::Vmx),
             (_, Ok(())) => Ok(Self::Svm),
-            // Both messages start alike on a CPU without either; the vendor's own is the helpful one.
+            // On a CPU without either, both messages are similar; the one of the CPU's vendor
+            // helps.
             (Err(vmx), Err(svm)) => Err(if svm::is_vendor() { svm } else { vmx }),
         }
     }
 
-    /// Returns the name that people know.
+    /// Returns the name for people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Vmx => "VMX with EPT",
@@ -139,7 +145,7 @@ impl Backend {
         }
     }
 
-    /// Returns what the back end offers here.
+    /// Returns the back end's properties on this machine.
     pub fn capabilities(self) -> Capabilities {
         match self {
             Self::Vmx => vmx::capabilities(),
@@ -147,10 +153,10 @@ impl Backend {
         }
     }
 
-    /// Switches virtualisation on for the calling CPU, once, with interrupts off.
+    /// Enables virtualisation on the calling CPU, once, with interrupts off.
     ///
     /// # Errors
-    /// What this CPU lacks although the first one had it, or firmware has locked.
+    /// The feature that this CPU lacks although the first one had it, or that firmware has locked.
     pub fn enable_cpu(self, frames: [ControlFrame; Self::FRAMES_PER_CPU]) -> Result<EnabledCpu, Missing> {
         Ok(match self {
             Self::Vmx => EnabledCpu::Vmx(vmx::EnabledCpu::enable(frames)?),
@@ -176,7 +182,8 @@ pub enum Vcpu {
     Svm(svm::Vcpu),
 }
 
-/// What an instruction that exited is carried out on; a back end's vCPU, or either.
+/// The registers on which an exited instruction is carried out: of either back end's vCPU, or of
+/// the enum.
 pub trait Registers {
     /// See [`Vcpu::regs`].
     fn regs(&self) -> &Regs;
@@ -190,7 +197,7 @@ pub trait Registers {
     fn advance_to(&mut self, rip: u64);
 }
 
-/// Why the guest stopped, in the vendor's number: enough for exits that are answered at once.
+/// The vendor's number of the exit reason: enough for exits that are answered at once.
 pub type RawReason = u64;
 
 /// RDMSR or WRMSR.
@@ -201,7 +208,7 @@ pub enum MsrAccess {
     Write,
 }
 
-/// What a fetch of 64-bit code depends on.
+/// The registers on which a fetch of 64-bit code depends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub struct LongCode {
@@ -223,25 +230,26 @@ pub trait Runs: EventSink {
     /// The reason of [`Exit::InterruptWindow`].
     const WINDOW: RawReason;
 
-    /// Tells whether an exit for `reason` is for RDMSR or WRMSR.
+    /// Returns the kind of access if `reason` is for RDMSR or WRMSR.
     fn msr_access(&self, reason: RawReason) -> Option<MsrAccess>;
 
-    /// Runs the guest until its next exit, which is named by [`Vcpu::exit`] unless it is answered without.
+    /// Runs the guest until its next exit. [`Vcpu::exit`] names the exit, unless it is answered
+    /// without that.
     fn enter(&mut self) -> RawReason;
     /// Returns the access of an exit for [`Runs::PORT`].
     fn port_access(&self) -> Option<IoAccess>;
-    /// Returns where the access of an exit for [`Runs::FAULT`] went.
+    /// Returns the address of the access in an exit for [`Runs::FAULT`].
     fn fault_address(&self) -> Gpa;
-    /// Returns whether that access is an instruction's own, to data: no fetch, no walk of the guest's tables, no part of an
-    /// event's delivery or of the return from an NMI.
+    /// Returns whether that access is an instruction's own access to data: not a fetch, not a walk
+    /// of the guest's tables, not part of an event's delivery or of the return from an NMI.
     fn is_data_access(&self) -> bool;
-    /// Returns what a fetch depends on where the guest runs 64-bit code.
+    /// Returns the registers on which a fetch depends, if the guest runs 64-bit code.
     fn long_code(&self) -> Option<LongCode>;
-    /// Takes up an exit for [`Runs::WINDOW`] in [`Vcpu::exit`]'s stead.
+    /// Handles an exit for [`Runs::WINDOW`] in place of [`Vcpu::exit`].
     fn take_up_window(&mut self);
 }
 
-/// Passes [`Registers`] on to a type's own methods.
+/// Forwards [`Registers`] to a type's own methods.
 macro_rules! registers {
     ($vcpu:ty) => {
         impl Registers for $vcpu {
@@ -273,7 +281,7 @@ registers!(vmx::Vcpu);
 registers!(svm::Vcpu);
 registers!(Vcpu);
 
-/// Calls the same method of whichever back end it is.
+/// Calls the same method of either back end.
 macro_rules! each {
     ($vcpu:expr, $inner:ident => $call:expr) => {
         match $vcpu {
@@ -289,23 +297,24 @@ impl Vcpu {
         each!(self, v => v.set_memory(root, tag))
     }
 
-    /// Says which bits of CR4 the guest may set: those that its CPUID announces. All others are reserved, as on a CPU without them.
+    /// Sets the bits of CR4 that the guest may set: those that its CPUID announces. All others are
+    /// reserved, as on a CPU without them.
     pub fn offer_cr4(&mut self, bits: u64) {
         each!(self, v => v.offer_cr4(bits))
     }
 
-    /// Sets what is added to the time-stamp counter where the guest reads it.
+    /// Sets the offset that is added when the guest reads the time-stamp counter.
     pub fn set_tsc_offset(&mut self, offset: u64) {
         each!(self, v => v.set_tsc_offset(offset))
     }
 
-    /// Carries out a MOV between a system register and `gpr`; the caller advances.
+    /// Carries out a MOV between a system register and `gpr`; the caller then advances RIP.
     ///
     /// # Errors
     /// The exception that the guest gets instead.
     ///
     /// # Panics
-    /// On VMX, whose exits name the general register: the back end carries such a MOV out alone.
+    /// On VMX: its exits name the general register, so its back end carries out such a MOV itself.
     pub fn move_system(&mut self, access: SystemMove, gpr: Gpr) -> Result<(), Event> {
         match self {
             Self::Vmx(_) => panic!("VMX names the registers of such a MOV"),
@@ -313,10 +322,11 @@ impl Vcpu {
         }
     }
 
-    /// Makes the vCPU resident on the calling CPU. Flushes its linear translations where it last ran elsewhere.
+    /// Makes the vCPU resident on the calling CPU. Flushes its linear translations if it last ran
+    /// on another CPU.
     ///
     /// # Panics
-    /// If it is loaded already, or `cpu` is the other back end's.
+    /// If it is loaded already, or `cpu` belongs to the other back end.
     pub fn load(&mut self, cpu: &EnabledCpu) {
         match (self, cpu) {
             (Self::Vmx(vcpu), EnabledCpu::Vmx(cpu)) => vcpu.load(cpu),
@@ -325,12 +335,13 @@ impl Vcpu {
         }
     }
 
-    /// Ends the residency, so that another vCPU can be loaded here and this one elsewhere.
+    /// Ends the residency, so that this CPU can load another vCPU, and another CPU this one.
     pub fn unload(&mut self) {
         each!(self, v => v.unload())
     }
 
-    /// Drops the guest's cached translations on this CPU (both levels combined) before the next run.
+    /// Flushes the guest's cached translations on this CPU (both levels combined) before the next
+    /// run.
     #[inline]
     pub fn flush(&mut self) {
         each!(self, v => v.flush())
@@ -342,7 +353,7 @@ impl Vcpu {
         self.exit()
     }
 
-    /// Names the exit after [`Runs::enter`]: once, and before anything is changed.
+    /// Names the exit after [`Runs::enter`]: once, and before any state is changed.
     pub fn exit(&mut self) -> Exit {
         each!(self, v => v.exit())
     }
@@ -353,54 +364,59 @@ impl Vcpu {
         each!(self, v => v.regs())
     }
 
-    /// Sets one register. Costs less than [`Self::regs_mut`], after which a back end has to expect all of them changed.
+    /// Sets one register. Cheaper than [`Self::regs_mut`], after which a back end must assume that
+    /// all have changed.
     #[inline]
     pub fn set(&mut self, gpr: Gpr, value: u64) {
         each!(self, v => v.set(gpr, value))
     }
 
-    /// Returns them to be changed. To step over an instruction use [`Self::advance_to`].
+    /// Returns the registers for modification. To step over an instruction use
+    /// [`Self::advance_to`].
     #[inline]
     pub fn regs_mut(&mut self) -> &mut Regs {
         each!(self, v => v.regs_mut())
     }
 
-    /// Reads the rest of the state. Costs; the vCPU may be loaded or not.
+    /// Reads the rest of the state. Expensive; the vCPU may be loaded or not.
     pub fn state(&self) -> CpuState {
         each!(self, v => v.state())
     }
 
-    /// Replaces the rest of the state. A queued event, NMI blocking and an interrupt shadow belong to the old one and are gone.
+    /// Replaces the rest of the state. A queued event, NMI blocking and an interrupt shadow belong
+    /// to the old state and are dropped.
     pub fn set_state(&mut self, state: &CpuState) {
         each!(self, v => v.set_state(state))
     }
 
-    /// Returns what an address translation of the guest depends on.
+    /// Returns the registers on which the guest's address translation depends.
     #[inline]
     pub fn control_registers(&self) -> ControlRegisters {
         each!(self, v => v.control_registers())
     }
 
-    /// Returns CR4 as the guest sees it, for less than all of [`Self::control_registers`].
+    /// Returns CR4 as the guest sees it; cheaper than all of [`Self::control_registers`].
     #[inline]
     pub fn cr4(&self) -> u64 {
         each!(self, v => v.control_registers().cr4)
     }
 
-    /// Returns whether a breakpoint of the guest's may be enabled at the next entry, so that an access which is carried out in its place
-    /// may meet it. Where none is, the guest's next MOV to DR7 exits.
+    /// Returns whether a breakpoint of the guest may be enabled at the next entry, so that an
+    /// emulated access must check for it. If none is enabled, the guest's next MOV to DR7 exits.
     #[inline(always)]
     pub fn may_break(&mut self) -> bool {
         each!(self, v => v.may_break())
     }
 
-    /// Returns the guest's breakpoints, if any is enabled; for an access that is carried out in its place. The vCPU is loaded.
+    /// Returns the guest's breakpoints, if any is enabled, for an emulated access. The vCPU is
+    /// loaded.
     pub fn breakpoints(&self) -> Option<Breakpoints> {
         each!(self, v => v.breakpoints())
     }
 
-    /// Queues the debug exception of breakpoints that an emulated access has met, `hits` being their bits in DR6. To be called before
-    /// [`Self::advance_to`], which adds a single step's bit: one exception tells of both. The vCPU is loaded.
+    /// Queues the debug exception for breakpoints that an emulated access has hit; `hits` has their
+    /// bits in DR6. Must be called before [`Self::advance_to`], which adds the bit of a single
+    /// step: one exception reports both. The vCPU is loaded.
     pub fn raise_debug(&mut self, hits: u64) {
         each!(self, v => v.raise_debug(hits))
     }
@@ -418,7 +434,7 @@ impl Vcpu {
         each!(self, v => v.pat())
     }
 
-    /// Sets the page attribute table, whose types the caller has checked.
+    /// Sets the page attribute table; the caller has checked its types.
     pub fn set_pat(&mut self, value: u64) {
         each!(self, v => v.set_pat(value))
     }
@@ -428,26 +444,28 @@ impl Vcpu {
         each!(self, v => v.set_cr2(cr2))
     }
 
-    /// Returns CR8, the class (vector / 16) up to which the guest blocks interrupts. MOV to CR8 does not exit:
-    /// a local APIC model takes its task priority from here after each exit.
+    /// Returns CR8, the priority class (vector / 16) up to which the guest blocks interrupts. MOV
+    /// to CR8 does not exit: a local APIC model reads its task priority here after each exit.
     #[inline]
     pub fn cr8(&self) -> u8 {
         each!(self, v => v.cr8())
     }
 
-    /// Sets CR8, when the guest has written the task priority through the local APIC.
+    /// Sets CR8, after the guest has written the task priority through the local APIC.
     pub fn set_cr8(&mut self, class: u8) {
         each!(self, v => v.set_cr8(class))
     }
 
-    /// Returns the address behind the instruction that exited by `exit`, where the hardware tells; else the caller decodes.
+    /// Returns the address after the instruction that exited by `exit`, if the hardware reports it;
+    /// otherwise the caller decodes.
     #[inline]
     pub fn next_rip(&self, exit: Exit) -> Option<u64> {
         each!(self, v => v.next_rip(exit))
     }
 
-    /// Continues at `rip`, the emulated instruction being done: the interrupt shadow of an earlier STI or MOV SS ends, RF is
-    /// cleared, and where the guest single-steps (TF) its debug exception is due.
+    /// Continues at `rip` after an emulated instruction: the interrupt shadow of an earlier STI or
+    /// MOV SS ends, RF is cleared, and if the guest single-steps (TF) its debug exception becomes
+    /// due.
     #[inline]
     pub fn advance_to(&mut self, rip: u64) {
         each!(self, v => v.advance_to(rip))
@@ -463,35 +481,37 @@ impl Vcpu {
         each!(self, v => v.can_take_nmi())
     }
 
-    /// Queues `event` for the next run. An exception takes the place of an event that is queued already, as it does when the
-    /// CPU meets one while it delivers the other.
+    /// Queues `event` for the next run. An exception replaces an event that is queued already, as
+    /// it does when the CPU meets one during the delivery of the other.
     ///
     /// # Panics
-    /// If an interrupt or NMI is injected that the guest cannot take: [`Self::event_pending`].
+    /// If an interrupt or NMI is injected that the guest cannot take, see [`Self::event_pending`].
     pub fn inject(&mut self, event: Event) {
         each!(self, v => v.inject(event))
     }
 
-    /// Returns whether an event is queued: injected and not yet run, or interrupted in its delivery by the last exit.
+    /// Returns whether an event is queued: injected and not yet delivered, or interrupted in its
+    /// delivery by the last exit.
     #[inline]
     pub fn event_pending(&self) -> bool {
         each!(self, v => v.event_pending())
     }
 
-    /// Asks for, or calls off, an exit when the guest can take an interrupt.
+    /// Requests, or cancels, an exit as soon as the guest can take an interrupt.
     pub fn request_interrupt_window(&mut self, window: Window) {
         each!(self, v => v.request_interrupt_window(window))
     }
 
-    /// Asks for, or calls off, an exit when the guest can take an NMI.
+    /// Requests, or cancels, an exit as soon as the guest can take an NMI.
     pub fn request_nmi_window(&mut self, window: Window) {
         each!(self, v => v.request_nmi_window(window))
     }
 
-    /// Answers [`Exit::ShadowedWindow`]: the guest executes STI again, or the window waits for the next exit.
+    /// Answers [`Exit::ShadowedWindow`]: the guest executes STI again, or the window waits for the
+    /// next exit.
     ///
     /// # Panics
-    /// On VMX, which enters a guest in a shadow as it is.
+    /// On VMX, which preserves a shadow at entry.
     pub fn leave_shadow(&mut self, source: ShadowSource) {
         match self {
             Self::Vmx(_) => panic!("VMX keeps shadows"),
@@ -504,7 +524,7 @@ impl Vcpu {
         each!(self, v => v.raw_exit())
     }
 
-    /// Gives the control frame back.
+    /// Returns the control frame.
     ///
     /// # Panics
     /// If the vCPU is still loaded.

@@ -1,10 +1,11 @@
-//! Frames and tags that the back ends are handed, because `virt` allocates nothing itself.
+//! Frames that the back ends are given, because `virt` allocates nothing itself.
 //!
-//! A back end needs a few page-aligned pages that only the CPU's virtualisation reads and writes (VMCS,
-//! VMCB, save areas), and a tag for each vCPU's translations. Who owns memory (`mm`) makes the former,
-//! [`Tags`](super::tag::Tags) the latter.
+//! A back end needs a few page-aligned pages that only the CPU's virtualisation reads and writes
+//! (VMCS, VMCB, save areas), and a tag for each vCPU's translations. The owner of memory (`mm`)
+//! makes the pages, [`Tags`](super::tag::Tags) makes the tags.
 //!
-//! Invariant: a [`ControlFrame`] is used for one thing until its owner is dropped, and is never the guest's.
+//! Invariant: a [`ControlFrame`] has one purpose until its owner is dropped, and never belongs to
+//! the guest.
 
 // UNSAFETY: `ControlFrame::new` is where ownership of raw memory enters; the caller vouches for it.
 #![allow(unsafe_code)]
@@ -29,17 +30,17 @@ impl ControlFrame {
         Self { hpa, hva }
     }
 
-    /// Returns the physical address, as the hardware wants it.
+    /// Returns the physical address, for the hardware.
     pub const fn hpa(&self) -> Hpa {
         self.hpa
     }
 
-    /// Returns where the hypervisor sees the frame.
+    /// Returns the hypervisor's address of the frame.
     pub const fn hva(&self) -> Hva {
         self.hva
     }
 
-    /// Gives the frame back to who frees it.
+    /// Gives the frame back, to be freed.
     pub const fn into_parts(self) -> (Hpa, Hva) {
         (self.hpa, self.hva)
     }

@@ -1,20 +1,21 @@
-//! Hardware virtualisation: one vendor-neutral face, two back ends.
+//! Hardware virtualisation: one vendor-neutral interface, two back ends.
 //!
 //! ```text
 //!   partition ──> Vcpu::run ──> vmx::Vcpu (VMX, EPT) ──> world switch
 //!       ^                       svm::Vcpu (SVM, NPT) ──> world switch
-//!       └────────── Exit  <──── decoded at the hardware edge, pure and table-tested
+//!       └────────── Exit  <──── decoded by the back end: pure, tested by tables
 //! ```
 //!
-//! Above this module nobody knows which back end runs. A back end turns a raw exit into a small
-//! [`Exit`], deals alone with what only its vendor has (VMX: control-register shadows; SVM: the EFER
-//! shadow), and re-injects an event whose delivery was interrupted by an exit. `virt` never names a
+//! The layers above do not know which back end runs. A back end turns a raw exit into a small
+//! [`Exit`], handles the exits that only its vendor has (VMX: control-register shadows; SVM: the
+//! EFER shadow), and re-injects an event whose delivery an exit interrupted. `virt` never names a
 //! partition, a page or a device.
 //!
 //! Invariants:
-//! * Host interrupts are off around [`Vcpu::run`]; a pending host interrupt ends the guest's stay with
-//!   [`Exit::HostInterrupt`] and is still pending then.
-//! * A `Vcpu` belongs to the CPU that runs it; moving it needs [`Vcpu::unload`] on the old CPU first.
+//! * Host interrupts are off around [`Vcpu::run`]; a pending host interrupt ends the guest's stay
+//!   with [`Exit::HostInterrupt`] and is still pending then.
+//! * A `Vcpu` belongs to the CPU that runs it; before it moves, the old CPU must call
+//!   [`Vcpu::unload`].
 //! * The kernel is soft-float: guest FPU state stays in the registers across exits.
 
 pub mod breakpoints;

@@ -1,10 +1,11 @@
-//! Where events for the guest go in: what either back end's vCPU, or the enum of both, offers for it.
+//! Where events are injected: the methods that either back end's vCPU, and the enum of both, offer
+//! for that.
 
 use super::exit::Event;
 use super::face::{Registers, Vcpu, Window};
 use super::{svm, vmx};
 
-/// A vCPU as the place that interrupts and NMIs go to.
+/// A vCPU as the receiver of interrupts and NMIs.
 pub trait EventSink: Registers {
     /// See [`Vcpu::cr8`].
     fn cr8(&self) -> u8;
@@ -22,7 +23,7 @@ pub trait EventSink: Registers {
     fn request_nmi_window(&mut self, window: Window);
 }
 
-/// Passes [`EventSink`] on to a type's own methods.
+/// Forwards [`EventSink`] to a type's own methods.
 macro_rules! sink {
     ($vcpu:ty) => {
         impl EventSink for $vcpu {

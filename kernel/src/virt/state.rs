@@ -1,7 +1,7 @@
-//! Registers and machine state of a vCPU, in words that both vendors share.
+//! Registers and machine state of a vCPU, in terms that both vendors share.
 //!
-//! [`Regs`] is what every exit handler may look at and change; the back ends keep it current.
-//! [`CpuState`] is the rest; reading it costs, so it is asked for: to start an incarnation, to walk
+//! Every exit handler may read and change [`Regs`]; the back ends keep it current. [`CpuState`] is
+//! the rest. It is expensive to read, so it is read on request: to start an incarnation, to walk
 //! the guest's tables, to write a dump's notes.
 
 /// Number of a general-purpose register in instruction encoding (ModRM, REX).
@@ -28,7 +28,7 @@ pub enum Gpr {
 }
 
 impl Gpr {
-    /// Returns the register of an encoding, of which the low four bits count.
+    /// Returns the register of an encoding; only the low four bits count.
     pub const fn from_number(number: u8) -> Self {
         const ALL: [Gpr; 16] = {
             use Gpr::*;
@@ -38,7 +38,8 @@ impl Gpr {
     }
 }
 
-/// General-purpose registers, instruction pointer and flags. `repr(C)`: the world switches know the offsets.
+/// General-purpose registers, instruction pointer and flags. `repr(C)`: the world switches use the
+/// offsets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Regs {
@@ -52,11 +53,11 @@ pub struct Regs {
 
 /// RFLAGS.IF: interrupts are taken.
 pub const RFLAGS_INTERRUPT: u64 = 1 << 9;
-/// RFLAGS.TF: a debug exception behind every instruction.
+/// RFLAGS.TF: a debug exception after every instruction.
 pub const RFLAGS_TRAP: u64 = 1 << 8;
-/// RFLAGS.RF: the next instruction meets no instruction breakpoint.
+/// RFLAGS.RF: no instruction breakpoint matches the next instruction.
 pub const RFLAGS_RESUME: u64 = 1 << 16;
-/// DR6.BS: the debug exception is a single step's.
+/// DR6.BS: the cause of the debug exception is a single step.
 pub const DR6_SINGLE_STEP: u64 = 1 << 14;
 
 impl Regs {
@@ -77,11 +78,11 @@ impl Regs {
         self.set(Gpr::Rax, value & 0xffff_ffff);
         self.set(Gpr::Rdx, value >> 32);
     }
-    /// RFLAGS.TF.
+    /// Returns RFLAGS.TF.
     pub const fn single_steps(&self) -> bool {
         self.rflags & RFLAGS_TRAP != 0
     }
-    /// RFLAGS.IF.
+    /// Returns RFLAGS.IF.
     pub const fn interrupts_enabled(&self) -> bool {
         self.rflags & RFLAGS_INTERRUPT != 0
     }
@@ -109,7 +110,7 @@ pub struct DescriptorTable {
     pub limit: u16,
 }
 
-/// Everything of a vCPU but [`Regs`], the FPU and what the emulated devices hold.
+/// The state of a vCPU except for [`Regs`], the FPU and the emulated devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[allow(missing_docs)]
 pub struct CpuState {
@@ -143,19 +144,19 @@ pub struct CpuState {
 }
 
 impl CpuState {
-    /// Current privilege level: SS.DPL, as both vendors define it.
+    /// Returns the current privilege level: SS.DPL, as both vendors define it.
     pub const fn cpl(&self) -> u8 {
         ((self.ss.attributes >> 5) & 3) as u8
     }
 
-    /// Flat 64-bit or 32-bit protected mode states are made by the loaders from this base: real-mode
-    /// reset values are never used because kernels start by a boot protocol.
+    /// Makes the base state of flat 64-bit or 32-bit protected mode for the loaders: the reset
+    /// state of real mode is never used, because kernels start by a boot protocol.
     pub const fn flat(code: Segment, data: Segment) -> Self {
         let none = Segment { selector: 0, attributes: 1 << 16, limit: 0, base: 0 };
         let tss = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
         let table = DescriptorTable { base: 0, limit: 0 };
-        // As after reset (SDM 3A "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"): a limit of 0 in the
-        // IDTR is always the guest's own doing.
+        // As after reset (SDM 3A "IA-32 and Intel 64 Processor States Following Power-up, Reset, or
+        // INIT"): so only the guest itself can set an IDTR limit of 0.
         let idtr = DescriptorTable { base: 0, limit: 0xffff };
         Self {
             cs: code,

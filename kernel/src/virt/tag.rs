@@ -1,13 +1,14 @@
 //! Tags of cached translations: ASID on SVM, VPID on VMX.
 //!
-//! Each vCPU has a tag of its own while tags last, because two vCPUs under one tag would see each other's
-//! linear translations. CPUs differ in how many they have (QEMU's TCG: 16); the last one is kept back for
-//! all the vCPUs that came too late, and a back end flushes at every [`load`](super::Vcpu::load) of those.
+//! Each vCPU has its own tag while there are enough, because two vCPUs under one tag would use each
+//! other's linear translations. The number of tags depends on the CPU (QEMU's TCG: 16). The last
+//! tag is reserved for all vCPUs that find no other; a back end flushes at every
+//! [`load`](super::Vcpu::load) of those.
 //!
-//! A released tag may be handed out again at once: the first run of a vCPU on a CPU after
+//! A released tag may be allocated again at once: the first run of a vCPU on a CPU after
 //! [`set_memory`](super::Vcpu::set_memory) flushes its tag there.
 
-/// The number that tells this vCPU's translations from the others' in the TLB. Never 0, which is the host's.
+/// The number that distinguishes this vCPU's translations in the TLB. Never 0, which is the host's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TlbTag {
     number: u16,
@@ -17,9 +18,9 @@ pub struct TlbTag {
 /// Whether other vCPUs have the same tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sharing {
-    /// This vCPU's alone.
+    /// No other vCPU has it.
     Exclusive,
-    /// Tags ran out: the back end flushes whenever the vCPU gets a CPU.
+    /// Tags ran out: the back end flushes whenever the vCPU is loaded.
     Shared,
 }
 
@@ -28,34 +29,35 @@ impl TlbTag {
     pub const fn number(self) -> u16 {
         self.number
     }
-    /// Returns whether others have it too.
+    /// Returns whether other vCPUs may have it too.
     pub const fn sharing(self) -> Sharing {
         self.sharing
     }
 }
 
-/// Most tags that are managed; enough for every vCPU that fits a node, and 512 bytes.
+/// Limit on managed tags: enough for every vCPU that fits a node, in 512 bytes.
 const LIMIT: usize = 4096;
 
-/// The tags of one node. The owner puts it behind its lock.
+/// The tags of one node. The owner puts them behind its lock.
 pub struct Tags {
     used: [u64; LIMIT / 64],
-    /// The shared tag; those in `1..last` are handed out one by one.
+    /// The shared tag; the tags in `1..last` are exclusive.
     last: u16,
 }
 
 impl Tags {
-    /// Manages the tags `1..count`, `count` being what the hardware offers including the host's 0.
+    /// Manages the tags `1..count`; `count` is the hardware's number, including the host's 0.
     ///
     /// # Panics
-    /// If the hardware has no tag but the host's: [`Backend::detect`](super::Backend::detect) refuses such a CPU.
+    /// If the hardware has no tag except the host's: [`Backend::detect`](super::Backend::detect)
+    /// refuses such a CPU.
     pub const fn new(count: u32) -> Self {
         assert!(count >= 2, "a back end offers one tag besides the host's");
         let count = if count > LIMIT as u32 { LIMIT as u32 } else { count };
         Self { used: [0; LIMIT / 64], last: count as u16 - 1 }
     }
 
-    /// Hands out a tag: an exclusive one while there is one.
+    /// Allocates a tag: an exclusive one while there is one.
     pub fn allocate(&mut self) -> TlbTag {
         for number in 1..self.last {
             let (word, bit) = Self::position(number);
@@ -67,7 +69,7 @@ impl Tags {
         TlbTag { number: self.last, sharing: Sharing::Shared }
     }
 
-    /// Takes a tag back from a vCPU that will not run again.
+    /// Frees the tag of a vCPU that will not run again.
     pub fn release(&mut self, tag: TlbTag) {
         if tag.sharing == Sharing::Exclusive {
             let (word, bit) = Self::position(tag.number);
@@ -76,7 +78,7 @@ impl Tags {
         }
     }
 
-    /// Returns how many exclusive tags are handed out.
+    /// Returns the number of exclusive tags in use.
     pub fn used(&self) -> u32 {
         self.used.iter().map(|word| word.count_ones()).sum()
     }

@@ -18,10 +18,10 @@ pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     !(state as u32)
 }
 
-/// Returns the CRC32C of the 4 KiB from `page` on: 521 instructions, because each word is an operand in memory
-/// and a turn has 256 of them.
+/// Returns the CRC32C of the 4 KiB from `page` on. Takes 521 instructions: each word is a memory
+/// operand, and a loop iteration has 256 of them.
 ///
-/// Somebody may write the page meanwhile; the result is then the checksum of no content that ever was.
+/// If the page is written meanwhile, the result may be the checksum of contents that never existed.
 ///
 /// # Safety
 /// The page is mapped and readable.

@@ -1,8 +1,9 @@
-//! Single instructions as functions: with the worlds' switches, the only inline assembly.
+//! Single instructions as functions: apart from the world switches, the only inline assembly.
 //!
-//! Nothing here decides anything. What cannot break memory safety is a safe function; what can, says what it needs.
-//! `vmx` and `svm` beside this file hold the instructions of one vendor's virtualisation each.
-// UNSAFETY: an instruction has no other way into Rust.
+//! This module makes no decisions. An instruction that cannot break memory safety is a safe
+//! function; any other states its requirements. `vmx` and `svm` hold the instructions of one
+//! vendor's virtualisation each.
+// UNSAFETY: there is no other way to execute these instructions.
 #![allow(unsafe_code)]
 
 mod checksum;
@@ -23,7 +24,7 @@ use core::arch::asm;
 
 pub use core::arch::x86_64::CpuidResult;
 
-/// Reads the time-stamp counter after everything before it has completed.
+/// Reads the time-stamp counter after all earlier instructions have completed.
 ///
 /// SDM 2B "RDTSC": LFENCE orders it; AMD makes LFENCE so by default since Zen.
 pub fn rdtsc() -> u64 {
@@ -45,16 +46,18 @@ pub fn pause() {
 
 /// Masks external interrupts on this CPU.
 pub fn cli() {
-    // SAFETY: fewer interrupts endanger nothing; not `nomem`, so that it is a compiler barrier.
+    // SAFETY: masking interrupts cannot break memory safety; not `nomem`, so that it is a compiler
+    // barrier.
     unsafe { asm!("cli", options(nostack)) };
 }
 
-/// Unmasks external interrupts for two instructions' time, so that all that is pending and of lower priority is taken.
+/// Unmasks external interrupts for two instructions, so that every pending interrupt is taken.
 ///
 /// # Safety
 /// This CPU's interrupt table and per-CPU area are loaded.
 pub unsafe fn interrupt_window() {
-    // SAFETY: the caller's promise. The NOP is STI's shadow; interrupts come before CLI.
+    // SAFETY: the caller's promise. The first NOP is in STI's shadow; interrupts are taken before
+    // CLI.
     unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) };
 }
 
@@ -63,14 +66,14 @@ pub unsafe fn interrupt_window() {
 /// # Safety
 /// This CPU's interrupt table and per-CPU area are loaded.
 pub unsafe fn wait_for_interrupt() {
-    // SAFETY: the caller's promise. STI's shadow covers HLT: an interrupt cannot slip between them.
+    // SAFETY: the caller's promise. STI's shadow covers HLT: no interrupt is taken between them.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
-/// Stops this CPU for good; NMIs are taken and it stops again.
+/// Stops this CPU for good; after an NMI it stops again.
 pub fn stop() -> ! {
     loop {
-        // SAFETY: ends this CPU's work, which is asked for.
+        // SAFETY: ends this CPU's work, as requested.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
 }
@@ -116,8 +119,9 @@ pub unsafe fn zero_page(page: *mut u8) {
 /// Copies `words` words of eight bytes.
 ///
 /// # Safety
-/// `from` is mapped readable and `to` writable for as much, and the ranges do not overlap. Of what somebody writes to `from` meanwhile (a page
-/// that is being cleaned stays its guest's) some is copied and some is not.
+/// `from` is mapped readable and `to` writable for as much, and the ranges do not overlap. `from`
+/// may be written meanwhile (the guest keeps a page that is being cleaned): the copy may then
+/// contain any part of these writes.
 pub unsafe fn copy_words(from: *const u8, to: *mut u8, words: u64) {
     // SAFETY: the caller's promise; the direction flag is clear by the ABI.
     unsafe {
@@ -128,7 +132,8 @@ pub unsafe fn copy_words(from: *const u8, to: *mut u8, words: u64) {
 /// Returns whether a page is all zeros, by `repe scasq`: it stops at the first other word.
 ///
 /// # Safety
-/// `page` is page-aligned and mapped for 4096 bytes. A writer beside makes the answer stale, not wrong.
+/// `page` is page-aligned and mapped for 4096 bytes. If the page is written meanwhile, the answer
+/// may be out of date.
 pub unsafe fn page_is_zero(page: *const u8) -> bool {
     let zero: u8;
     // SAFETY: the caller's promise.

@@ -7,7 +7,7 @@ macro_rules! port_access {
         /// Reads a port.
         ///
         /// # Safety
-        /// The caller owns the device behind the port, or there is none.
+        /// The caller owns the device at the port, or there is none.
         pub unsafe fn $in_name(port: u16) -> $ty {
             let value: $ty;
             // SAFETY: the caller's promise.
@@ -18,7 +18,7 @@ macro_rules! port_access {
         /// Writes a port.
         ///
         /// # Safety
-        /// The caller owns the device behind the port, and the write has no effect on memory in use.
+        /// The caller owns the device at the port, and the write has no effect on memory in use.
         pub unsafe fn $out_name(port: u16, value: $ty) {
             // SAFETY: the caller's promise.
             unsafe { asm!($out_text, in("dx") port, in($register) value, options(nostack, preserves_flags)) };

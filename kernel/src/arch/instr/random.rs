@@ -1,4 +1,4 @@
-//! The CPU's own random numbers, where it has any.
+//! The CPU's own random numbers, if it has any.
 
 use super::cpuid;
 use core::arch::asm;
@@ -6,7 +6,8 @@ use core::arch::asm;
 /// Attempts before a generator counts as exhausted (SDM 1 "Random Number Generator Instructions").
 const TRIES: usize = 10;
 
-/// Returns a number of the CPU's entropy source (RDSEED), or of its generator (RDRAND); `None` where it has neither.
+/// Returns a number from the CPU's entropy source (RDSEED) or its generator (RDRAND); `None` if it
+/// has neither.
 pub fn random() -> Option<u64> {
     let has_seed = cpuid(0, 0).eax >= 7 && cpuid(7, 0).ebx & 1 << 18 != 0;
     let has_generator = cpuid(1, 0).ecx & 1 << 30 != 0;
@@ -16,7 +17,7 @@ pub fn random() -> Option<u64> {
 
 fn rdseed() -> Option<u64> {
     let (number, is_valid): (u64, u8);
-    // SAFETY: writes a register and flags; the caller has asked CPUID.
+    // SAFETY: writes a register and flags; the caller has checked CPUID.
     unsafe { asm!("rdseed {}", "setc {}", out(reg) number, out(reg_byte) is_valid, options(nomem, nostack)) };
     (is_valid != 0).then_some(number)
 }

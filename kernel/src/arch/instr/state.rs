@@ -5,7 +5,7 @@ use core::arch::asm;
 /// Reads a model-specific register.
 ///
 /// # Safety
-/// The CPU has the register; else this is #GP, which stops the hypervisor.
+/// The CPU has the register; otherwise #GP is raised, which stops the hypervisor.
 pub unsafe fn rdmsr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the caller's promise.
@@ -16,7 +16,7 @@ pub unsafe fn rdmsr(msr: u32) -> u64 {
 /// Writes a model-specific register.
 ///
 /// # Safety
-/// The CPU has the register and accepts the value, and what the register controls keeps Rust's promises.
+/// The CPU has the register and accepts the value, and the register's effect keeps Rust's promises.
 pub unsafe fn wrmsr(msr: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
     // SAFETY: the caller's promise.
@@ -56,7 +56,7 @@ pub unsafe fn xsave(area: *mut u8) {
 /// Loads all state components that XCR0 enables.
 ///
 /// # Safety
-/// As for [`xsave`], and the area's header is one that XSAVE wrote or all zeros.
+/// As for [`xsave`], and the area's header was written by XSAVE or is all zeros.
 pub unsafe fn xrstor(area: *const u8) {
     // SAFETY: the caller's promise.
     unsafe { asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags)) };

@@ -1,12 +1,13 @@
-//! The instructions of VMX, and the registers that a VMX guest shares with its host because no VMCS field switches them.
+//! VMX instructions, and the registers that a VMX guest shares with its host because no VMCS field
+//! switches them.
 //!
-//! VMREAD and VMWRITE cannot fail where `virt::vmx` uses them (a VMCS is current, the field exists); if they do, that is
-//! a panic and not a value, which keeps their cost at two instructions.
+//! VMREAD and VMWRITE cannot fail in `virt::vmx` (a VMCS is current, the field exists). A failure
+//! is a panic and not a return value, which keeps their cost at two instructions.
 
 use crate::addr::Hpa;
 use core::arch::asm;
 
-/// A VMX instruction said VMfailInvalid or VMfailValid (SDM 3D "Conventions").
+/// A VMX instruction reported VMfailInvalid or VMfailValid (SDM 3D "Conventions").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VmFail;
 
@@ -27,7 +28,8 @@ takes_address!(
     /// Enters VMX root operation.
     ///
     /// # Safety
-    /// CR0, CR4 and IA32_FEATURE_CONTROL allow it; `region` holds the revision identifier and is the CPU's from now on.
+    /// CR0, CR4 and IA32_FEATURE_CONTROL allow it; `region` holds the revision identifier and
+    /// belongs to the CPU from now on.
     vmxon,
     "vmxon [{address}]"
 );
@@ -65,15 +67,16 @@ extern "C" fn vmcs_access_refused(encoding: u64) -> ! {
 
 /// Reads a field of the current VMCS.
 ///
-/// To the compiler it is a read of memory: one whose result nobody uses is left out, and none moves across a write, an
-/// entry or a change of VMCS, all of which may write memory. (The call on failure is no effect that anybody relies on.)
+/// The compiler treats it as a read of memory. A read whose result is unused is removed. A read
+/// does not move across a write, an entry or a change of VMCS, because all of these may write
+/// memory. (The call on failure is not an effect that callers rely on.)
 ///
 /// # Safety
 /// VMX root operation.
 #[inline(always)]
 pub unsafe fn vmread(encoding: u64) -> u64 {
     let value: u64;
-    // SAFETY: the caller's promise. The call is reached on failure only and does not return.
+    // SAFETY: the caller's promise. The call is reached only on failure and does not return.
     unsafe {
         asm!("vmread {value}, rdi", "ja 2f", "call {refused}", "2:",
             value = lateout(reg) value, in("rdi") encoding, refused = sym vmcs_access_refused, options(pure, readonly))
@@ -84,20 +87,21 @@ pub unsafe fn vmread(encoding: u64) -> u64 {
 /// Writes a field of the current VMCS.
 ///
 /// # Safety
-/// VMX root operation; what the field controls keeps Rust's promises when the guest runs and when it exits.
+/// VMX root operation; the field's effect keeps Rust's promises when the guest runs and when it
+/// exits.
 #[inline(always)]
 pub unsafe fn vmwrite(encoding: u64, value: u64) {
-    // SAFETY: the caller's promise. The call is reached on failure only and does not return.
+    // SAFETY: the caller's promise. The call is reached only on failure and does not return.
     unsafe {
         asm!("vmwrite rdi, {value}", "ja 2f", "call {refused}", "2:",
             value = in(reg) value, in("rdi") encoding, refused = sym vmcs_access_refused)
     };
 }
 
-/// Drops the translations that were cached through one EPT pointer.
+/// Flushes the translations that were cached through one EPT pointer.
 ///
 /// # Safety
-/// VMX root operation; the CPU has single-context INVEPT, and `ept_pointer` is one that an entry would accept.
+/// VMX root operation; the CPU has single-context INVEPT, and an entry would accept `ept_pointer`.
 pub unsafe fn invept(ept_pointer: u64) -> Result<(), VmFail> {
     const SINGLE_CONTEXT: u64 = 1;
     let descriptor = [ept_pointer, 0];
@@ -110,7 +114,7 @@ pub unsafe fn invept(ept_pointer: u64) -> Result<(), VmFail> {
     if failed == 0 { Ok(()) } else { Err(VmFail) }
 }
 
-/// Drops the linear translations that were cached under one VPID.
+/// Flushes the linear translations that were cached under one VPID.
 ///
 /// # Safety
 /// VMX root operation; the CPU has single-context INVVPID, and `vpid` is not 0.
@@ -151,7 +155,7 @@ pub fn read_cr2() -> u64 {
     value
 }
 
-/// Sets CR2, which the hypervisor itself reads only in a page fault's handler.
+/// Sets CR2, which the hypervisor itself reads only in its page-fault handler.
 pub fn write_cr2(value: u64) {
     // SAFETY: no memory access depends on CR2.
     unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
@@ -165,7 +169,7 @@ pub fn read_dr6() -> u64 {
     value
 }
 
-/// Sets the low 32 bits of DR6; the others would fault.
+/// Sets the low 32 bits of DR6; setting the others would fault.
 pub fn write_dr6(value: u64) {
     // SAFETY: a status register; DR7.GD is clear in the host.
     unsafe { asm!("mov dr6, {}", in(reg) value & 0xffff_ffff, options(nomem, nostack, preserves_flags)) };

@@ -1,4 +1,4 @@
-//! Looking for a byte that is not zero.
+//! Tests a page for a byte that is not zero.
 
 use core::arch::asm;
 
@@ -8,7 +8,8 @@ use core::arch::asm;
 /// The page is mapped and readable, and aligned to eight bytes.
 #[inline(always)]
 pub unsafe fn is_zero_page(page: *const u8) -> bool {
-    // SAFETY: the caller's promise; in one access, as somebody may write the page meanwhile.
+    // SAFETY: the caller's promise; a single volatile access, because the page may be written
+    // meanwhile.
     let first = unsafe { page.cast::<u64>().read_volatile() };
     // SAFETY: the caller's promise.
     first == 0 && unsafe { is_all_zero(page) }

@@ -40,11 +40,11 @@ impl DmaMemory for &FakeMemory {
 #[derive(Clone, Copy)]
 struct Page(#[allow(dead_code)] [u8; 4096]);
 
-/// Makes a region of `pages` pages, never freed, whose "physical" address is its own.
+/// Makes a region of `pages` pages, never freed, whose "physical" address is its virtual address.
 pub fn region(pages: usize) -> DmaRegion {
     let memory = Box::leak(vec![Page([0; 4096]); pages].into_boxed_slice());
     let base = NonNull::from(memory).cast::<u8>();
-    // SAFETY: leaked, so valid for ever; nobody else knows it.
+    // SAFETY: leaked, so valid for good; no other code has its address.
     let window = unsafe { Window::new(base, pages * 4096) };
     DmaRegion::new(Hpa::new(base.as_ptr().expose_provenance() as u64), window)
 }

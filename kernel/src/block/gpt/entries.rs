@@ -1,11 +1,12 @@
-//! Judging entries: one that lies outside, or shares sectors with another of any type, is nobody's to write to.
+//! Validates entries. An entry that lies outside the usable sectors, or shares sectors with another
+//! entry of any type, must not be written to.
 
 use super::table::Room;
 use super::{Entry, EntryFault};
 use alloc::vec::Vec;
 use gpt_disk_types::GptPartitionEntry;
 
-/// Returns the entries in use with what is wrong with each.
+/// Returns the entries in use, each with its fault.
 pub(super) fn judged(all: impl Iterator<Item = (u32, GptPartitionEntry)>, room: &Room) -> Vec<Entry> {
     let used = all.filter(|(_, entry)| entry.is_used());
     let mut entries: Vec<Entry> = used.map(|(number, entry)| typed(number, &entry, room)).collect();
@@ -26,8 +27,8 @@ fn typed(number: u32, entry: &GptPartitionEntry, room: &Room) -> Entry {
     }
 }
 
-/// Marks both of every two entries that share sectors. One that lies outside already has its fault, but still spoils others: what
-/// its owner writes goes where it says.
+/// Marks both entries of every pair that shares sectors. An entry outside the usable sectors
+/// already has its fault, but it still spoils others: its owner writes to the sectors it names.
 fn mark_overlaps(entries: &mut [Entry]) {
     for one in 0..entries.len() {
         for other in 0..entries.len() {

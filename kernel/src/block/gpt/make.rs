@@ -1,4 +1,4 @@
-//! Making a new table: the bytes for both ends of a disk whose partitions are all paging spaces.
+//! Makes a new table: the bytes for both ends of a disk whose partitions are all paging spaces.
 
 use super::{BOOT_CODE_LEN, SPACE_TYPE};
 use crate::block::SectorRange;
@@ -11,37 +11,38 @@ use gpt_disk_types::{
     GptPartitionEntrySize, GptPartitionName, Guid, Lba, LbaLe, MasterBootRecord, U32Le,
 };
 
-/// Entries of a new table: what every tool expects.
+/// Entries of a new table: the number that every tool expects.
 const ENTRIES: u32 = 128;
 const ENTRY_SIZE: u32 = 128;
 const ENTRY_SECTORS: u64 = (ENTRIES * ENTRY_SIZE) as u64 / SECTOR_SIZE;
-/// Sectors that partitions begin at a multiple of: 1 MiB.
+/// Alignment of partitions in sectors: 1 MiB.
 const ALIGN: u64 = (1 << 20) / SECTOR_SIZE;
-/// Sectors at the end that belong to the backup.
+/// Sectors at the end of the disk for the backup.
 const TAIL: u64 = ENTRY_SECTORS + 1;
 
 /// A space of a new table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewSpace {
-    /// Where it lies.
+    /// Its sectors.
     pub sectors: SectorRange,
-    /// Its name for ever.
+    /// Its permanent name.
     pub guid: Guid,
 }
 
-/// Why spaces cannot be put on a disk.
+/// Why spaces do not fit on a disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoRoom {
-    /// None, or more than the table has entries for.
+    /// There are none, or more than the table has entries for.
     Count,
-    /// The disk is smaller than this many bytes.
+    /// The disk has fewer bytes than these.
     Needs(u64),
 }
 
-/// Places spaces of these sizes in bytes one after the other on a disk of `disk_bytes`, each at a multiple of 1 MiB.
+/// Places spaces of these sizes in bytes one after the other on a disk of `disk_bytes`, each
+/// aligned to 1 MiB.
 ///
 /// # Errors
-/// [`NoRoom`] says what does not fit.
+/// [`NoRoom`] says why they do not fit.
 pub fn place(disk_bytes: u64, sizes: &[u64]) -> Result<Vec<SectorRange>, NoRoom> {
     if sizes.is_empty() || sizes.len() > ENTRIES as usize {
         return Err(NoRoom::Count);
@@ -60,12 +61,12 @@ pub fn place(disk_bytes: u64, sizes: &[u64]) -> Result<Vec<SectorRange>, NoRoom>
     Ok(placed)
 }
 
-/// Bytes to write, and where.
+/// Bytes to write, and their place on the disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Piece {
     /// First byte on the disk.
     pub offset: u64,
-    /// What belongs there.
+    /// The bytes.
     pub bytes: Vec<u8>,
 }
 

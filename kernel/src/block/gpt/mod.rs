@@ -3,16 +3,17 @@
 //! ```text
 //!   sector 0        protective MBR; its boot-code bytes may hold the header of one selected dump
 //!   sector 1        primary header       ─┐
-//!   sectors 2..     its entries           ├─ both have CRCs; the backup counts where the primary is damaged
+//!   sectors 2..     its entries           ├─ both have CRCs; the backup counts if the primary is damaged
 //!   ...             partitions            │
 //!   end - 33 ..     the backup's entries  │
 //!   last sector     backup header        ─┘
 //! ```
 //!
-//! Types and CRCs come from `gpt_disk_types`; what is accepted is decided here. Nothing here writes to a disk that has a table:
-//! [`make`] only makes the bytes of a new one. UEFI 2.10 "GUID Partition Table (GPT) Disk Layout".
+//! Types and CRCs come from `gpt_disk_types`; this module decides which tables are accepted. It
+//! never writes to a disk: [`make`] only makes the bytes of a new table. UEFI 2.10 "GUID Partition
+//! Table (GPT) Disk Layout".
 //!
-//! Shared by the hypervisor and the host command: the caller brings the sectors.
+//! Shared by the hypervisor and the host command: the caller reads the sectors.
 
 mod entries;
 pub mod make;
@@ -52,20 +53,20 @@ impl core::fmt::Display for Copy {
     }
 }
 
-/// What is wrong with a copy of a table.
+/// The fault of a copy of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// No signature.
     Signature,
-    /// A revision, header size or entry size that nobody uses.
+    /// A revision, header size or entry size that is not in use.
     Unsupported,
-    /// The header's CRC.
+    /// The header's CRC is wrong.
     HeaderCrc,
-    /// It lies elsewhere than it says.
+    /// The header names another place than its own.
     Misplaced,
-    /// Its entries, or the room for partitions, lie outside the disk or overlap the table.
+    /// Its entries, or its usable sectors, lie outside the disk or overlap the table.
     Bounds,
-    /// The entries' CRC.
+    /// The entries' CRC is wrong.
     EntriesCrc,
 }
 
@@ -82,12 +83,12 @@ impl core::fmt::Display for Fault {
     }
 }
 
-/// What is wrong with an entry of a table whose CRCs are right.
+/// The fault of an entry in a table whose CRCs are right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryFault {
-    /// It ends before it begins, or lies outside the room for partitions.
+    /// It ends before it begins, or lies outside the usable sectors.
     OutOfRange,
-    /// It shares sectors with the entry of this number.
+    /// It shares sectors with the entry with this number.
     Overlaps(u32),
 }
 
@@ -105,20 +106,20 @@ impl core::fmt::Display for EntryFault {
 pub struct Entry {
     /// Its number, from 1 on, as every tool counts.
     pub number: u32,
-    /// What it is for.
+    /// Its partition type.
     pub kind: GptPartitionType,
-    /// Its name for ever.
+    /// Its permanent name.
     pub guid: Guid,
-    /// First and last sector, as the table says.
+    /// First sector, as the table says.
     pub first: u64,
-    /// The last sector belongs to it.
+    /// Last sector, which belongs to the entry.
     pub last: u64,
     /// Why it cannot be used.
     pub fault: Option<EntryFault>,
 }
 
 impl Entry {
-    /// Returns whether it is meant to be a paging space.
+    /// Returns whether its type is that of a paging space.
     pub fn is_space(&self) -> bool {
         self.kind == SPACE_TYPE
     }
@@ -135,7 +136,7 @@ impl Entry {
 /// A table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
-    /// The disk's name for ever.
+    /// The disk's permanent name.
     pub disk: Guid,
     /// Which copy this is.
     pub copy: Copy,
@@ -143,12 +144,12 @@ pub struct Table {
     pub entries: Vec<Entry>,
 }
 
-/// What a disk holds as far as partition tables go.
+/// The partition table found on a disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
     /// No sign of a table.
     None,
-    /// A table. With the backup comes the fault of the primary.
+    /// A table. If it is the backup, the fault of the primary comes with it.
     Table(Table, Option<Fault>),
     /// Signs of a table, and both copies are damaged: primary, backup.
     Damaged(Fault, Fault),

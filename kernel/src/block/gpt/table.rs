@@ -1,4 +1,4 @@
-//! Reading a table: the primary, else the backup, each only if everything in it is right.
+//! Reads a table: the primary, otherwise the backup, each only if everything in it is right.
 
 use super::{Copy, Fault, Found, MAX_ENTRY_BYTES, Table, entries};
 use crate::block::request::SECTOR_SIZE;
@@ -7,15 +7,16 @@ use bytemuck::pod_read_unaligned;
 use gpt_disk_types::{BlockSize, GptHeader, GptHeaderRevision, GptPartitionEntryArray, MasterBootRecord};
 
 const SECTOR: usize = SECTOR_SIZE as usize;
-/// Bytes of a header; others are allowed, but nobody writes them.
+/// Bytes of a header; larger headers are allowed, but not used in practice.
 const HEADER_LEN: usize = size_of::<GptHeader>();
-/// The MBR partition type that says: there is a GPT.
+/// The MBR partition type of a protective MBR, which announces a GPT.
 const PROTECTIVE: u8 = 0xee;
 
-/// Looks for a table on a disk of `sectors` sectors; `read` fills a buffer of whole sectors from the one given.
+/// Looks for a table on a disk of `sectors` sectors; `read` fills a buffer with whole sectors from
+/// the given one on.
 ///
 /// # Errors
-/// What `read` returns.
+/// Any error of `read`.
 pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<Found, E> {
     if sectors < 3 {
         return Ok(Found::None);
@@ -26,7 +27,8 @@ pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), 
         Ok(table) => return Ok(Found::Table(table, None)),
         Err(fault) => fault,
     };
-    // A backup alone is what a new owner of the disk forgot: it counts only where something at the start still points to a table.
+    // A backup without a primary may be left over from a former use of the disk: it counts only if
+    // the protective MBR or the primary header still points to a table.
     if primary == Fault::Signature && !is_protective(&mbr) {
         return Ok(Found::None);
     }
@@ -39,7 +41,7 @@ pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), 
 /// Reads one copy of the table.
 ///
 /// # Errors
-/// Outside, what `read` returns; inside, what is wrong with the copy.
+/// The outer result has the error of `read`, the inner one the fault of the copy.
 pub fn read_copy<E>(
     copy: Copy,
     sectors: u64,
@@ -61,14 +63,14 @@ pub fn read_copy<E>(
     Ok(table(&header, copy, &room, &mut bytes))
 }
 
-/// Where things lie according to a header.
+/// The layout that a header describes.
 pub(super) struct Room {
     /// First sector of the entries.
     entries_at: u64,
     entry_sectors: u64,
-    /// First sector that a partition may have.
+    /// First usable sector.
     pub first: u64,
-    /// The last one.
+    /// Last usable sector.
     pub last: u64,
 }
 
@@ -94,7 +96,8 @@ fn judge(header: &GptHeader, copy: Copy, at: u64, sectors: u64) -> Result<Room, 
 }
 
 impl Room {
-    /// Returns whether the entries lie on their side of the partitions, and those between the two headers.
+    /// Returns whether the entries lie outside the usable sectors, on their own side, and the
+    /// usable sectors lie between the two headers.
     fn is_sound(&self, copy: Copy, sectors: u64) -> bool {
         let Some(end) = self.entries_at.checked_add(self.entry_sectors) else { return false };
         let entries_are_outside = match copy {

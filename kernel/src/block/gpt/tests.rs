@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 const HEADER: usize = 512;
 const ENTRIES: usize = 1024;
 
-/// The first and the last sectors of a disk; nothing between is ever read.
+/// The first and the last sectors of a disk; the sectors between are never read.
 struct Disk(Vec<u8>);
 
 impl Disk {
@@ -38,7 +38,7 @@ impl Disk {
         }
     }
 
-    /// Changes the table behind a header's back, then makes its CRCs right again.
+    /// Changes the table, then makes its CRCs right again.
     fn change(&mut self, change: impl FnOnce(&mut [u8])) {
         change(&mut self.0);
         let mut header: GptHeader = bytemuck::pod_read_unaligned(&self.0[HEADER..HEADER + 92]);
@@ -120,7 +120,7 @@ fn a_header_in_the_wrong_place_or_beyond_the_disk_is_refused() {
     let mut disk = Disk::with(&[8 * MIB]);
     disk.change(|bytes| bytes[HEADER + 48..HEADER + 56].copy_from_slice(&(SECTORS - 1).to_le_bytes()));
     assert!(matches!(disk.read(), Found::Table(_, Some(Fault::Bounds))));
-    // The image of a disk that was cut: the primary describes more than there is.
+    // A truncated disk image: the primary describes more sectors than there are.
     let disk = Disk::with(&[8 * MIB]);
     let found = read(SECTORS / 2, |sector, out| {
         out.copy_from_slice(&disk.0[sector as usize * 512..][..out.len()]);
@@ -170,7 +170,7 @@ fn sizes_that_do_not_fit_say_what_they_need() {
     assert!(place(BYTES, &[u64::MAX, u64::MAX]).is_err());
 }
 
-/// Numbers that look random, the same in every run.
+/// Pseudo-random numbers, the same in every run.
 struct Random(u64);
 
 impl Random {
@@ -181,7 +181,7 @@ impl Random {
         self.0
     }
 
-    /// Edges and neighbours more often than chance would have it.
+    /// Returns a number; edges and their neighbours come more often than by chance.
     fn number(&mut self) -> u64 {
         match self.next() % 6 {
             0 => self.next(),
@@ -203,7 +203,7 @@ fn whatever_a_table_with_right_crcs_says_its_spaces_lie_apart_and_on_the_disk() 
             disk.set_range(number as usize, first, last);
         }
         if random.next().is_multiple_of(3) {
-            // One of the header's numbers: where things lie, how many entries, how large.
+            // One of the header's numbers: a place, the number of entries, or their size.
             let (field, value) = ([24, 40, 48, 72, 80][random.next() as usize % 5], random.number());
             disk.0[HEADER + field..HEADER + field + 8].copy_from_slice(&value.to_le_bytes());
             let mut header: GptHeader = bytemuck::pod_read_unaligned(&disk.0[HEADER..HEADER + 92]);

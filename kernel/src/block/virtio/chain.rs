@@ -24,7 +24,7 @@ mod kind {
     pub const WRITE_ZEROES: u32 = 13;
 }
 
-/// Writes the chain of `request`, which was checked against the limits, for slot `slot`.
+/// Writes the chain of `request` for slot `slot`. The request has been checked against the limits.
 pub fn of_request(region: &DmaRegion, plan: &Plan, slot: u16, request: &Request<'_>) {
     write_header(region, plan.header(slot), kind_of(request.operation), header_sector(request));
     let mut chain = Chain::new(region, plan, slot);
@@ -57,7 +57,8 @@ fn kind_of(operation: Operation) -> u32 {
     }
 }
 
-/// Only transfers have a sector in the header (VIRTIO 1.2 §5.2.6.1 "Driver Requirements: Device Operation").
+/// Returns the sector of the header: only reads and writes have one (VIRTIO 1.2 §5.2.6.1 "Driver
+/// Requirements: Device Operation").
 fn header_sector(request: &Request<'_>) -> u64 {
     match request.operation {
         Operation::Read | Operation::Write => request.sectors.first,
@@ -65,8 +66,8 @@ fn header_sector(request: &Request<'_>) -> u64 {
     }
 }
 
-/// Writes `virtio_blk_discard_write_zeroes`. Zeros may be unmapped, so that a sparse image stays sparse; a discard has no flags
-/// (VIRTIO 1.2 §5.2.6.1).
+/// Writes `virtio_blk_discard_write_zeroes`. Write-zeroes sets UNMAP, so that a sparse image stays
+/// sparse; a discard has no flags (VIRTIO 1.2 §5.2.6.1).
 fn write_range(region: &DmaRegion, at: usize, request: &Request<'_>) {
     const UNMAP: u32 = 1;
     region.write(at, request.sectors.first);
@@ -95,14 +96,15 @@ impl<'a> Chain<'a> {
         chain
     }
 
-    /// Adds a descriptor; the next one is always linked, the last link goes with [`Chain::finish`].
+    /// Adds a descriptor that is linked to the next one; [`Chain::finish`] adds the last, which has
+    /// no link.
     fn push(&mut self, address: u64, len: u32, flags: u16) {
         self.put(address, len, flags | flag::NEXT);
     }
 
     fn put(&mut self, address: u64, len: u32, flags: u16) {
         let at = self.plan.chain(self.slot) + usize::from(self.len) * DESCRIPTOR_SIZE;
-        // Links count within the table that holds the chain.
+        // Links are indexes into the table that holds the chain.
         let first = match self.plan.descriptors {
             Descriptors::Direct { .. } => self.plan.head(self.slot),
             Descriptors::Indirect => 0,

@@ -5,13 +5,14 @@
 //!   Ready ───────────────────────────────> WrittenOff(silent) ───────────────────────────────> Ready
 //!     │ └── Violation, DEVICE_NEEDS_RESET ──> WrittenOff(broken) ── nothing in flight ──> Resetting
 //!     ^                                                                                       │ │ limit over: cut off
-//!     └──────────── same disk, whatever its capacity <─────────────────────────── status 0 ───┘ └──────> Dead
+//!     └──────────── same disk, even if resized <───────────────────────────────── status 0 ───┘ └──────> Dead
 //!                       Dead <─────── another disk, refused, or too many resets
 //! ```
 //!
-//! A request that gets no answer in time is told so once, and its buffers stay the device's: the late answer, a second
-//! completion with the same cookie, gives them back. A device is never reset while a request is in flight. QEMU's reset waits for the
-//! requests that the host has not answered, and holds every CPU of the machine meanwhile.
+//! A request that times out is completed once with an error, and its buffers stay with the device.
+//! The late answer, a second completion with the same cookie, gives them back. A device is never
+//! reset while a request is in flight: QEMU's reset waits for the requests that the host has not
+//! answered, and stops every CPU of the machine meanwhile.
 
 use virtio_drivers::transport::DeviceStatus;
 
@@ -28,23 +29,24 @@ use crate::block::request::SECTOR_SIZE;
 use crate::block::stats::DiskStats;
 use crate::block::{Completion, Cookie, DiskError, Incident, Lane, Operation, Request, SubmitError};
 
-/// Resets without one good answer in between before a device is given up.
+/// Resets without a good answer in between, after which a device is given up.
 const MOST_RESETS: u8 = 3;
-/// How often the device is asked for its status and its capacity, nanoseconds: each look is some register accesses.
+/// How often the device's status and capacity are read, in nanoseconds: each look is some register
+/// accesses.
 const LOOK_NS: u64 = 1_000_000_000;
 
 /// Status bytes.
 mod status {
     pub const OK: u8 = 0;
     pub const UNSUPPORTED: u8 = 2;
-    /// What the driver puts there, so that a device that writes none is noticed.
+    /// Written by the driver beforehand: it stays if the device writes no status.
     pub const NONE: u8 = 0xff;
 }
 
-/// How long the driver waits.
+/// Time limits of the driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// For an answer to a request.
+    /// For the answer to a request.
     pub request_ns: u64,
     /// For the device to confirm a reset.
     pub reset_ns: u64,
@@ -56,25 +58,25 @@ impl Default for Limits {
     }
 }
 
-/// What a device did that no device may do.
+/// A violation of the protocol by the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Violation {
-    /// It used more than it was offered.
+    /// The used index is beyond the chains offered.
     IndexJump,
-    /// It used a chain that is nobody's.
+    /// A used chain that is not in flight.
     UnknownId(u32),
-    /// It claims to have written more than it was given.
+    /// More bytes written than it was given.
     TooLong(u32),
 }
 
-/// What stands in the way of a working device.
+/// State of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// The queue is set up.
     Ready,
-    /// The device was told to reset, with nothing in flight, and has not said that it has.
+    /// The device was told to reset, with nothing in flight, and has not confirmed it.
     Resetting { since_ns: u64 },
-    /// For good.
+    /// The device is given up for good.
     Dead,
 }
 
@@ -87,9 +89,9 @@ pub struct Core<P> {
     ring: Ring,
     slots: Slots,
     phase: Phase,
-    /// Since then the device has an unanswered request that is overdue, and takes no other.
+    /// Set when a request became overdue: the device accepts no request until all are answered.
     written_off_at: Option<u64>,
-    /// The device has to be reset before it takes another request, as soon as nothing is in flight.
+    /// The device must be reset before it accepts another request, as soon as nothing is in flight.
     broken: bool,
     limits: Limits,
     resets: u8,
@@ -99,10 +101,10 @@ pub struct Core<P> {
 }
 
 impl<P: Port> Core<P> {
-    /// Takes over a device and `region`, which is the driver's own.
+    /// Takes over a device and `region`, which belongs to the driver.
     ///
     /// # Errors
-    /// [`InitError`] says why the device is of no use.
+    /// [`InitError`] says why the device cannot be used.
     pub fn new(mut port: P, region: DmaRegion, limits: Limits) -> Result<Self, InitError> {
         if region.len() < REGION_BYTES {
             return Err(InitError::Region);
@@ -128,26 +130,27 @@ impl<P: Port> Core<P> {
         })
     }
 
-    /// Returns what the disk is.
+    /// Returns the properties of the disk.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// Returns how the queue is used.
+    /// Returns the layout of the queue.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Returns the last thing that the device did wrong.
+    /// Returns the last violation of the device.
     pub fn last_violation(&self) -> Option<Violation> {
         self.last_violation
     }
 
-    /// Queues a request that was checked against the limits.
+    /// Queues a request that has been checked against the limits.
     pub fn submit(&mut self, request: &Request<'_>, stats: &DiskStats) -> Result<(), SubmitError> {
         let slot = self.free_slot(request.lane)?;
         if request.operation == Operation::Flush && !self.geometry.has(feature::FLUSH) {
-            // No cache, no flush (VIRTIO 1.2 §5.2.6.1): what completed is durable.
+            // A device without FLUSH has no volatile cache (VIRTIO 1.2 §5.2.6.1): completed writes
+            // are durable.
             self.slots.occupy(slot, InFlight { cookie: request.cookie, incoming: 0, since_ns: None, told: Told::No });
             self.slots.complete_at_once(slot);
             return Ok(());
@@ -159,7 +162,7 @@ impl<P: Port> Core<P> {
         Ok(())
     }
 
-    /// Asks the device for its name; [`Core::identity`] has it after the completion.
+    /// Asks the device for its name; [`Core::identity`] returns it after the completion.
     pub fn submit_identify(&mut self, cookie: Cookie, stats: &DiskStats) -> Result<(), SubmitError> {
         let slot = self.free_slot(Lane::Common)?;
         self.region.write(self.plan.status(slot), status::NONE);
@@ -168,22 +171,23 @@ impl<P: Port> Core<P> {
         Ok(())
     }
 
-    /// Returns the name that the device gave.
+    /// Returns the name that the device has given.
     pub fn identity(&self) -> [u8; IDENTITY_LEN] {
         core::array::from_fn(|n| self.region.read(self.plan.identity() + n))
     }
 
-    /// Returns whether the device takes no request now: it is dead, or written off until its last answer has come.
+    /// Returns whether the device accepts no request now: it is dead, or written off until its last
+    /// answer has come.
     pub fn is_dead(&self) -> bool {
         self.phase == Phase::Dead || self.written_off_at.is_some()
     }
 
-    /// Returns what has happened to the device.
+    /// Returns the incidents of the device.
     pub fn incidents(&mut self) -> &mut Incidents {
         &mut self.incidents
     }
 
-    /// Waits no longer than this for an answer from now on, also to the requests that are in flight.
+    /// Shortens the time-out from now on, also for the requests in flight.
     pub fn hurry(&mut self, request_ns: u64) {
         self.limits.request_ns = self.limits.request_ns.min(request_ns);
     }
@@ -207,7 +211,7 @@ impl<P: Port> Core<P> {
         }
     }
 
-    /// Collects completions; also where overdue requests are found, and where a device comes back.
+    /// Collects completions. Also detects overdue requests, and lets a device come back.
     pub fn poll(&mut self, now_ns: u64, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
         if self.phase == Phase::Ready {
@@ -256,7 +260,8 @@ impl<P: Port> Core<P> {
         let Some(Used { id, len }) = used else { return Ok(None) };
         let slot = self.plan.slot_of(id).ok_or(Violation::UnknownId(id))?;
         let request = self.slots.vacate(slot).ok_or(Violation::UnknownId(id))?;
-        // Data and status are all that the device was given to write. The request is answered all the same, so its buffer is free.
+        // Data and status are all that the device may write. The request is still answered, so its
+        // buffer is free.
         if len > request.incoming.saturating_add(1) {
             self.last_violation = Some(Violation::TooLong(len));
             self.note_broken();
@@ -267,7 +272,8 @@ impl<P: Port> Core<P> {
         Ok(Some(Completion { cookie: request.cookie, result }))
     }
 
-    /// Judges an answer. A read counts only if the device claims to have written all of it.
+    /// Returns the result of an answer. A read counts only if the device claims to have written all
+    /// of it.
     fn verdict(&self, slot: u16, incoming: u32, len: u32) -> Result<(), DiskError> {
         match self.region.read::<u8>(self.plan.status(slot)) {
             status::OK if incoming == 0 || len == incoming + 1 => Ok(()),
@@ -282,13 +288,13 @@ impl<P: Port> Core<P> {
         }
     }
 
-    /// Takes no request any more until every one in flight has its answer.
+    /// Accepts no request until every one in flight has its answer.
     fn write_off(&mut self, now_ns: u64) {
         self.written_off_at = Some(now_ns);
         self.incidents.push(Incident::WrittenOff { unanswered: self.slots.count() as u16 });
     }
 
-    /// Tells the requests that are in flight, once each and as far as `out` has room, that they wait no longer.
+    /// Completes the requests in flight with a time-out, once each and as far as `out` has room.
     fn tell(&mut self, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
         for place in out {
@@ -301,7 +307,8 @@ impl<P: Port> Core<P> {
         done
     }
 
-    /// Looks for what the device tells by no answer: that it needs a reset, that its capacity is another one.
+    /// Reads the state that the device reports in no answer: the need for a reset, and its
+    /// capacity.
     fn look(&mut self, now_ns: u64) {
         self.look_at = now_ns.saturating_add(LOOK_NS);
         if self.phase != Phase::Ready {
@@ -315,7 +322,8 @@ impl<P: Port> Core<P> {
         }
     }
 
-    /// The spaces of a disk keep their place and their size: beyond the end of a disk that shrank its own errors say so.
+    /// Records the capacity. The spaces of a disk keep their place and size: on a disk that shrank,
+    /// requests beyond its end fail.
     fn note_capacity(&mut self, capacity: u64) {
         let before = core::mem::replace(&mut self.geometry.capacity, capacity);
         if before != capacity {
@@ -323,7 +331,7 @@ impl<P: Port> Core<P> {
         }
     }
 
-    /// Goes on with a device that has no request in flight any more.
+    /// Resets the device, or lets it come back, once it has no request in flight.
     fn settle(&mut self, now_ns: u64, stats: &DiskStats) {
         match self.phase {
             Phase::Ready if self.slots.count() == 0 && self.broken => self.begin_reset(now_ns, stats),

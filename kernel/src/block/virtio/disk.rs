@@ -1,4 +1,4 @@
-//! The [`Disk`] that others see: the core behind its lock.
+//! The [`Disk`] of a virtio device: the core behind its lock.
 
 use super::core::{Core, Limits, Violation};
 use super::geometry::feature;
@@ -14,21 +14,22 @@ use core::sync::atomic::{AtomicBool, Ordering};
 pub struct VirtioDisk<P> {
     info: DiskInfo,
     stats: DiskStats,
-    /// Whether [`Core::is_dead`], for looks without the lock.
+    /// Copy of [`Core::is_dead`], readable without the lock.
     is_down: AtomicBool,
-    /// Whether there are incidents, for looks without the lock.
+    /// Whether there are incidents, readable without the lock.
     has_incidents: AtomicBool,
     core: Ranked<Core<P>, { rank::DISK }>,
 }
 
 impl<P: Port> VirtioDisk<P> {
-    /// Brings the device up as disk number `index`, with `region` as its own memory, and asks for its name.
+    /// Brings the device up as disk number `index`, with `region` as its own memory, and asks for
+    /// its name.
     ///
-    /// `clock` tells the time in nanoseconds; a device that does not answer in time has no name, and is Dead at first
-    /// use if it stays so.
+    /// `clock` returns the time in nanoseconds. A device that does not answer in time has no name,
+    /// and is dead at its first use if it stays silent.
     ///
     /// # Errors
-    /// [`InitError`] says why the device is of no use.
+    /// [`InitError`] says why the device cannot be used.
     pub fn new(index: u8, port: P, region: DmaRegion, limits: Limits, clock: impl Fn() -> u64) -> Result<Self, InitError> {
         let core = Core::new(port, region, limits)?;
         let mut disk = Self {
@@ -49,14 +50,14 @@ impl<P: Port> VirtioDisk<P> {
         if core.submit_identify(Cookie(0), &self.stats).is_err() {
             return [0; 20];
         }
-        // Ends: the core times the request out.
+        // The loop ends: the core times the request out.
         while core.poll(clock(), &mut out, &self.stats) == 0 {
             crate::arch::interrupts::spin();
         }
         if out[0].result.is_ok() { core.identity() } else { [0; 20] }
     }
 
-    /// Returns the last thing that the device did wrong.
+    /// Returns the last violation of the device.
     pub fn last_violation(&self) -> Option<Violation> {
         self.core.lock().last_violation()
     }

@@ -10,10 +10,10 @@ use super::geometry::feature;
 use super::port::{Port, PortError};
 use crate::block::dma::fake::device_view;
 
-/// What the device does wrong with the next request.
+/// The device's misbehaviour at the next request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wrong {
-    /// Says nothing.
+    /// Does not answer.
     Silent,
     /// Answers with this status.
     Status(u8),
@@ -29,7 +29,7 @@ pub enum Wrong {
     Twice,
 }
 
-/// A chain taken apart: address, length, whether the device writes.
+/// A parsed chain: address, length, whether the device writes.
 type Chain = Vec<(u64, u32, bool)>;
 
 /// The device.
@@ -39,7 +39,7 @@ pub struct FakeDevice {
     pub queue_max: u32,
     pub disk: Vec<u8>,
     pub wrong: Vec<Wrong>,
-    /// Reads of the status that a reset still shows as pending.
+    /// Reads of the status that still show a reset as pending.
     pub reset_reads: u32,
     pub notifications: u32,
     pub resets: u32,
@@ -47,7 +47,7 @@ pub struct FakeDevice {
     pub refuse_features: bool,
     /// Shows DEVICE_NEEDS_RESET until the next reset.
     pub needs_reset: bool,
-    /// Heads of requests that it has kept silent about.
+    /// Heads of the requests that it has not answered.
     silent: Vec<u16>,
     /// Operations carried out: kind and sector.
     pub log: Vec<(u32, u64)>,
@@ -87,7 +87,7 @@ impl FakeDevice {
         }
     }
 
-    /// Carries out what is available.
+    /// Carries out the available requests.
     pub fn work(&mut self) {
         let Some((size, desc, avail, used)) = self.queue else { return };
         let available = device_view(avail, 4 + usize::from(size) * 2);
@@ -98,14 +98,14 @@ impl FakeDevice {
         }
     }
 
-    /// Answers all requests that it has kept silent about.
+    /// Answers all requests that it has not answered.
     pub fn answer_late(&mut self) {
         while !self.silent.is_empty() {
             self.answer_one_late();
         }
     }
 
-    /// Answers the oldest request that it has kept silent about.
+    /// Answers the oldest request that it has not answered.
     pub fn answer_one_late(&mut self) {
         let (size, desc, _, used) = self.queue.expect("a queue is set up");
         let head = self.silent.remove(0);
@@ -147,7 +147,7 @@ impl FakeDevice {
         ring.write(2, self.used);
     }
 
-    /// Returns status and bytes written into memory.
+    /// Carries out a request; returns the status and the bytes written into memory.
     fn carry_out(&mut self, chain: &Chain) -> (u8, u32) {
         let header = device_view(chain[0].0, 16);
         let (kind, sector) = (header.read::<u32>(0), header.read::<u64>(8));
@@ -176,7 +176,7 @@ impl FakeDevice {
             11 | 13 => {
                 let range = device_view(data[0].0, 16);
                 let (first, count) = (range.read::<u64>(0) as usize, range.read::<u32>(8) as usize);
-                // Zeros may be unmapped; a discard has no flags.
+                // Write-zeroes may unmap; a discard has no flags.
                 assert_eq!(range.read::<u32>(12), u32::from(kind == 13), "flags");
                 if kind == 13 {
                     self.disk[first * 512..(first + count) * 512].fill(0);
@@ -199,7 +199,7 @@ impl FakeDevice {
     }
 }
 
-/// Follows a chain, through an indirect table where there is one.
+/// Follows a chain, through an indirect table if there is one.
 fn chain(size: u16, desc: u64, head: u16) -> Chain {
     let first = device_view(desc + u64::from(head) * 16, 16);
     if first.read::<u16>(12) & 4 != 0 {

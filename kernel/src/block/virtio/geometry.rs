@@ -1,12 +1,12 @@
-//! What the device offers, parsed once: features and configuration as checked numbers.
+//! The device's offer, parsed once: features and configuration as checked numbers.
 
 use virtio_drivers::transport::Transport;
 
 /// Feature bits (VIRTIO 1.2 §5.2.3 "Feature bits", §6 "Reserved Feature Bits").
 pub mod feature {
-    /// Longest segment is in `size_max`.
+    /// `size_max` has the longest segment.
     pub const SIZE_MAX: u64 = 1 << 1;
-    /// Most segments is in `seg_max`.
+    /// `seg_max` has the most segments.
     pub const SEG_MAX: u64 = 1 << 2;
     /// Read-only.
     pub const RO: u64 = 1 << 5;
@@ -21,7 +21,7 @@ pub mod feature {
     /// Not a legacy device.
     pub const VERSION_1: u64 = 1 << 32;
 
-    /// What this driver takes where it is offered.
+    /// Features that this driver accepts if offered.
     pub const WANTED: u64 = SIZE_MAX | SEG_MAX | RO | FLUSH | DISCARD | WRITE_ZEROES | INDIRECT | VERSION_1;
 }
 
@@ -36,23 +36,23 @@ mod offset {
     pub const MAX_WRITE_ZEROES_SECTORS: usize = 48;
 }
 
-/// Longest segment that we use: so that a whole request stays below 4 GiB.
+/// Longest segment that we use, so that a whole request stays below 4 GiB.
 const MOST_SEGMENT_LEN: u32 = 16 << 20;
-/// Reads of a configuration that keeps changing before it is given up.
+/// Reads of a configuration that keeps changing, after which it is given up.
 const CONSISTENT_TRIES: usize = 16;
 
-/// Why a configuration is of no use.
+/// Why a configuration cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConfigError {
-    /// The device has no or too small a configuration.
+    /// The device has no configuration, or too small a one.
     Missing,
-    /// It changed whenever it was read.
+    /// It changed during every read.
     Unstable,
-    /// The disk cannot be written.
+    /// The disk is read-only.
     ReadOnly,
     /// No sectors.
     Empty,
-    /// Not even one segment, or segments shorter than a sector.
+    /// It allows no segment, or only segments shorter than a sector.
     Segments,
 }
 
@@ -68,38 +68,39 @@ impl core::fmt::Display for ConfigError {
     }
 }
 
-/// What the disk is.
+/// Properties of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
-    /// Features that both sides speak.
+    /// Features that both sides support.
     pub features: u64,
-    /// Sectors.
+    /// Capacity in sectors.
     pub capacity: u64,
     /// Most segments that the device takes in a request.
     pub max_segments: u32,
     /// Longest segment, in whole sectors.
     pub max_segment_len: u32,
-    /// Takes discards of [`MAX_RANGE_SECTORS`].
+    /// Supports discards of [`MAX_RANGE_SECTORS`].
     pub discard: bool,
-    /// Takes write-zeroes of [`MAX_RANGE_SECTORS`].
+    /// Supports write-zeroes of [`MAX_RANGE_SECTORS`].
     pub write_zeroes: bool,
 }
 
 impl Geometry {
-    /// Returns whether this can be the disk that `before` was: all but the capacity, which a disk may change while it runs.
+    /// Returns whether this can be the same disk as `before`: everything but the capacity is equal,
+    /// which may change at run time.
     pub fn is_same_disk(&self, before: &Self) -> bool {
         *self == Self { capacity: self.capacity, ..*before }
     }
 
-    /// Returns whether both sides speak all of `features`.
+    /// Returns whether both sides support all of `features`.
     pub const fn has(&self, features: u64) -> bool {
         self.features & features == features
     }
 
-    /// Reads the configuration of a device that speaks `features`.
+    /// Reads the configuration of a device with `features` negotiated.
     ///
     /// # Errors
-    /// [`ConfigError`] where this is no disk to page to.
+    /// [`ConfigError`] if the disk cannot be used for paging.
     pub fn read<T: Transport>(transport: &T, features: u64) -> Result<Self, ConfigError> {
         for _ in 0..CONSISTENT_TRIES {
             let before = transport.read_config_generation();

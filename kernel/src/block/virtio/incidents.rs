@@ -1,9 +1,9 @@
-//! What happens to a device outside its answers, kept until it is told.
+//! Incidents of a device, kept until they are reported.
 
 use crate::block::Incident;
 use arrayvec::ArrayVec;
 
-/// Incidents that are kept; the oldest makes room.
+/// Incidents that are kept; a further one replaces the oldest.
 const KEPT: usize = 8;
 
 /// The incidents of one device, oldest first.
@@ -13,7 +13,7 @@ pub struct Incidents {
 }
 
 impl Incidents {
-    /// Keeps one until it is taken.
+    /// Keeps an incident until it is taken.
     pub fn push(&mut self, incident: Incident) {
         if self.kept.is_full() {
             self.kept.remove(0);
@@ -21,7 +21,7 @@ impl Incidents {
         self.kept.push(incident);
     }
 
-    /// Takes the oldest.
+    /// Takes the oldest incident.
     pub fn take(&mut self) -> Option<Incident> {
         self.kept.pop_at(0)
     }

@@ -1,6 +1,7 @@
-//! Bringing a device up (VIRTIO 1.2 §3.1.1 "Driver Requirements: Device Initialization").
+//! Initializes a device (VIRTIO 1.2 §3.1.1 "Driver Requirements: Device Initialization").
 //!
-//! virtio-drivers' own sequence neither waits for the reset nor reads FEATURES_OK back; this one does both.
+//! The sequence in virtio-drivers neither waits for the reset nor reads FEATURES_OK back; this one
+//! does both.
 
 use virtio_drivers::transport::DeviceStatus;
 
@@ -10,29 +11,29 @@ use super::port::{Port, PortError};
 use super::ring::Ring;
 use crate::block::dma::DmaRegion;
 
-/// The one queue.
+/// The only queue.
 pub const QUEUE: u16 = 0;
-/// Reads of the status before a device that was reset is given up; each takes about a microsecond.
+/// Reads of the status after a reset, until the device is given up; each takes about a microsecond.
 const RESET_READS: usize = 1_000_000;
 
 /// Why a device cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InitError {
-    /// It does not obey a reset.
+    /// It does not complete a reset.
     Reset,
     /// It is a legacy device.
     Legacy,
-    /// It refuses the features that it offered.
+    /// It refuses features that it offered.
     Features,
-    /// Its configuration is of no use.
+    /// Its configuration cannot be used.
     Config(ConfigError),
     /// Its queue has no room for a request.
     Queue,
-    /// Vector or doorbell.
+    /// Its vector or its doorbell cannot be used.
     Port(PortError),
     /// After a reset it is another disk.
     Changed,
-    /// Given less memory than [`super::REGION_BYTES`].
+    /// The region has less than [`super::REGION_BYTES`].
     Region,
 }
 
@@ -51,7 +52,7 @@ impl core::fmt::Display for InitError {
     }
 }
 
-/// Resets the device and waits, for a bounded number of reads.
+/// Resets the device and waits for a bounded number of reads.
 ///
 /// # Errors
 /// [`InitError::Reset`].
@@ -66,10 +67,10 @@ pub fn reset<P: Port>(port: &mut P) -> Result<(), InitError> {
     Err(InitError::Reset)
 }
 
-/// Brings a device that was reset to where its queue works.
+/// Initializes a device after a reset, until its queue works.
 ///
 /// # Errors
-/// [`InitError`]; the device is marked failed then.
+/// [`InitError`]; the device is then marked as failed.
 pub fn bring_up<P: Port>(port: &mut P, region: &DmaRegion, ring: &mut Ring) -> Result<(Geometry, Plan), InitError> {
     let result = try_bring_up(port, region, ring);
     if result.is_err() {

@@ -1,10 +1,12 @@
-//! A virtio-blk function on PCI: virtio-drivers' transport, with MSI-X and the doorbell through windows of our own.
+//! A virtio-blk function on PCI: the transport of virtio-drivers, with our own MSI-X and doorbell.
 //!
-//! The crate has no notion of vectors, looks the doorbell up at each notification (two more register accesses, each an
-//! exit where we are nested) and panics where the device names one that does not exist; its drop waits for
-//! the device without bound. So vector and doorbell are ours, and the transport is never dropped.
+//! The crate does not support vectors. It looks the doorbell up at each notification: two more
+//! register accesses, each an exit when we are nested. It panics if the device names a doorbell
+//! that does not exist. Its drop waits for the device without a time-out. So vector and doorbell
+//! are ours, and the transport is never dropped.
 //!
-//! Base address registers are firmware's, wherever they are: `arch::device_map` reaches those that the direct map does not.
+//! Firmware has placed the base address registers, at any address: `arch::device_map` maps those
+//! outside the direct map.
 
 // UNSAFETY: maps device registers, and answers for it to virtio-drivers' `Hal`.
 #![allow(unsafe_code)]
@@ -28,12 +30,14 @@ use crate::pci::{Command, ConfigurationAccess, DeviceFunction, PciRoot};
 
 /// End of the physical addresses that a page table can hold (SDM 3A "4-Level Paging").
 const PHYSICAL_END: u64 = 1 << 52;
-/// The table entry of the one queue.
+/// The MSI-X table entry of the only queue.
 const QUEUE_ENTRY: u16 = 0;
-/// Registers that virtio-drivers looks for by itself (VIRTIO 1.2 §4.1.4 "Virtio Structure PCI Capabilities").
+/// Registers that virtio-drivers finds by itself (VIRTIO 1.2 §4.1.4 "Virtio Structure PCI
+/// Capabilities").
 const VIRTIO_PCI_CAP_ISR_CFG: u8 = 3;
 const VIRTIO_PCI_CAP_DEVICE_CFG: u8 = 4;
-/// No vector: the device's answer where it has no resources, and our wish for configuration changes.
+/// No vector: the device's answer if it has no resources, and our setting for configuration
+/// changes.
 const NO_VECTOR: u16 = 0xffff;
 
 /// Offsets in the common configuration (VIRTIO 1.2 §4.1.4.3 "Common configuration structure layout").
@@ -45,20 +49,20 @@ mod common {
     pub const LEN: usize = 56;
 }
 
-/// Why a function is not driven.
+/// Why a function cannot be driven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FunctionError {
-    /// Its capability list is none.
+    /// Its capability list is damaged.
     Capabilities,
     /// It lacks the registers of a modern device.
     Registers,
     /// Firmware gave its registers no address.
     Address,
-    /// There is no room left to map its registers.
+    /// No virtual addresses are left to map its registers.
     Room,
     /// It has no MSI-X.
     NoMsix,
-    /// virtio-drivers' transport does not take it.
+    /// virtio-drivers' transport refuses it.
     Transport,
 }
 
@@ -75,14 +79,14 @@ impl core::fmt::Display for FunctionError {
     }
 }
 
-/// The face that virtio-drivers wants of the platform. Only its mapping of registers is ever used.
+/// The platform interface that virtio-drivers needs. Only its mapping of registers is ever used.
 struct Registers;
 
-// SAFETY: `mmio_phys_to_virt` returns addresses that stay mapped for ever; `dma_alloc` never succeeds, so
-// there is nothing to free; buffers are not shared through the crate.
+// SAFETY: `mmio_phys_to_virt` returns addresses that stay mapped for good; `dma_alloc` never
+// succeeds, so there is nothing to free; buffers are not shared through the crate.
 unsafe impl Hal for Registers {
     fn dma_alloc(_pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        (0, NonNull::dangling()) // address 0 is the crate's word for failure
+        (0, NonNull::dangling()) // address 0 tells the crate that the allocation failed
     }
     unsafe fn dma_dealloc(_at: PhysAddr, _pointer: NonNull<u8>, _pages: usize) -> i32 {
         0
@@ -97,7 +101,7 @@ unsafe impl Hal for Registers {
     unsafe fn unshare(_at: PhysAddr, _buffer: NonNull<[u8]>, _direction: BufferDirection) {}
 }
 
-/// Registers in a BAR, as a virtio capability names them.
+/// Registers in a BAR, as described by a virtio capability.
 #[derive(Clone, Copy)]
 struct Place {
     bar: u8,
@@ -113,7 +117,7 @@ pub struct PciPort {
     common: Window,
     notify: Window,
     notify_multiplier: u32,
-    /// Where in `notify` the queue's doorbell is.
+    /// Offset of the queue's doorbell in `notify`.
     doorbell: usize,
 }
 
@@ -121,10 +125,10 @@ impl PciPort {
     /// Takes over the virtio function `at` and sends its interrupts to `target`.
     ///
     /// # Errors
-    /// [`FunctionError`] says what it lacks.
+    /// [`FunctionError`] names the missing part.
     ///
     /// # Safety
-    /// Nobody else drives the function, and its registers are where firmware says.
+    /// No other code drives the function, and its registers are where firmware says.
     pub unsafe fn new(access: Ports, at: DeviceFunction, target: Target) -> Result<Self, FunctionError> {
         let mut root = PciRoot::new(access);
         root.set_command(at, Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
@@ -148,7 +152,8 @@ impl PciPort {
     }
 }
 
-/// Reads where a virtio capability's registers are (VIRTIO 1.2 §4.1.4 "Virtio Structure PCI Capabilities").
+/// Reads the place of a virtio capability's registers (VIRTIO 1.2 §4.1.4 "Virtio Structure PCI
+/// Capabilities").
 fn place(access: &Ports, at: DeviceFunction, entry: &Capability) -> Option<Place> {
     let word = |n: u8| Some(access.read_word(at, entry.offset.checked_add(n)?));
     let len = entry.header as u8;
@@ -163,14 +168,15 @@ fn find(access: &Ports, at: DeviceFunction, list: &[Capability], kind: u8) -> Op
     Some((*entry, place(access, at, entry)?))
 }
 
-/// Checks what virtio-drivers adds up unchecked.
+/// Checks the sums that virtio-drivers makes without overflow checks.
 fn check_places(access: &Ports, at: DeviceFunction, list: &[Capability]) -> Result<(), FunctionError> {
     let sound = |p: Place| p.bar < 6 && p.offset.checked_add(p.len).is_some();
     let mut places = list.iter().filter_map(|entry| place(access, at, entry));
     if places.all(sound) { Ok(()) } else { Err(FunctionError::Registers) }
 }
 
-/// Maps the BARs of all registers, as a whole: what the transport asks for later is part of one.
+/// Maps the BARs of all registers as a whole, so that every range the transport maps later is part
+/// of one.
 fn map_bars(root: &mut PciRoot<Ports>, access: &Ports, at: DeviceFunction, list: &[Capability]) -> Result<(), FunctionError> {
     const NAMED: [u8; 4] =
         [VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_CAP_ISR_CFG, VIRTIO_PCI_CAP_DEVICE_CFG];
@@ -182,7 +188,7 @@ fn map_bars(root: &mut PciRoot<Ports>, access: &Ports, at: DeviceFunction, list:
     Ok(())
 }
 
-/// Returns address and size of a BAR that firmware has placed.
+/// Returns the address and size of a BAR that firmware has placed.
 fn bar(root: &mut PciRoot<Ports>, at: DeviceFunction, number: u8) -> Result<(u64, u64), FunctionError> {
     let bar = root.bar_info(at, number).ok().flatten().ok_or(FunctionError::Address)?;
     let (base, size) = bar.memory_address_size().ok_or(FunctionError::Address)?;
@@ -198,8 +204,8 @@ fn map(root: &mut PciRoot<Ports>, at: DeviceFunction, place: Place) -> Result<Wi
     }
     let registers = device_map::map(Hpa::new(base + offset), len).ok_or(FunctionError::Room)?;
     let registers = NonNull::new(registers.as_u64() as *mut u8).ok_or(FunctionError::Address)?;
-    // SAFETY: the range is inside a BAR of a function that is ours (promise to `new`), mapped for ever by `device_map`;
-    // registers are reached by volatile accesses only.
+    // SAFETY: the range is inside a BAR of a function that is ours (promise to `new`), mapped for
+    // good by `device_map`; registers are reached by volatile accesses only.
     Ok(unsafe { Window::new(registers, len as usize) })
 }
 

@@ -1,28 +1,28 @@
-//! Where rings, descriptors, headers and status bytes lie in the driver's one region.
+//! Layout of the driver's region: rings, descriptors, headers and status bytes.
 //!
 //! ```text
 //!   0        descriptor table    16 bytes x queue size
 //!   4 KiB    available ring
 //!   8 KiB    used ring
-//!  12 KiB    request headers     16 bytes a slot
-//!            ranges              16 bytes a slot    (discard, write-zeroes)
-//!            status              1 byte a slot
+//!  12 KiB    request headers     16 bytes per slot
+//!            ranges              16 bytes per slot  (discard, write-zeroes)
+//!            status              1 byte per slot
 //!            identity            32 bytes
-//!  20 KiB    indirect tables     2 KiB a slot       (where the device offers them)
+//!  20 KiB    indirect tables     2 KiB per slot     (if the device offers them)
 //! ```
 //!
-//! With indirect tables a slot uses one descriptor of the ring, so 64 requests of up to 126 segments fit in flight.
-//! Without, the descriptor table is cut into equal strides.
+//! With indirect tables a slot uses one descriptor of the ring, so 64 requests of up to 126
+//! segments fit in flight. Without them, the descriptor table is divided into equal strides.
 
 /// Most descriptors in the ring.
 pub const MAX_QUEUE: u16 = 256;
-/// Most requests in flight; a slot is a bit of a word.
+/// Most requests in flight; each slot has a bit of a `u64`.
 pub const MAX_SLOTS: u16 = 64;
 /// Descriptors of an indirect table.
 const TABLE_DESCRIPTORS: u16 = 128;
 /// Descriptors of a slot without indirect tables.
 const DIRECT_STRIDE: u16 = 16;
-/// Descriptors beside the data: header and status.
+/// Descriptors other than data: header and status.
 const OVERHEAD: u16 = 2;
 /// Bytes of a descriptor, a request header and a range.
 pub const DESCRIPTOR_SIZE: usize = 16;
@@ -52,28 +52,29 @@ const _: () = {
 pub enum Descriptors {
     /// Slot `s` owns descriptors `s * stride ..`.
     Direct {
-        /// How many.
+        /// Descriptors of each slot.
         stride: u16,
     },
     /// Slot `s` owns descriptor `s`, which points to its table.
     Indirect,
 }
 
-/// The plan for one device.
+/// The layout for one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plan {
     /// Descriptors in the ring, a power of two.
     pub queue_size: u16,
-    /// Requests in flight.
+    /// Most requests in flight.
     pub slots: u16,
-    /// Segments in a request.
+    /// Most segments in a request.
     pub max_segments: u16,
     /// How slots use descriptors.
     pub descriptors: Descriptors,
 }
 
 impl Plan {
-    /// Plans for a queue of up to `most` descriptors; `None` if there is no room for one request.
+    /// Makes the layout for a queue of at most `most` descriptors; `None` if there is no room for
+    /// one request.
     pub fn new(most: u32, device_segments: u32, indirect: bool) -> Option<Self> {
         let most = most.min(u32::from(MAX_QUEUE)) as u16;
         if most <= OVERHEAD {
@@ -95,7 +96,7 @@ impl Plan {
         (max_segments > 0).then_some(Self { queue_size, slots, max_segments, descriptors })
     }
 
-    /// Returns the descriptor that is the head of slot `slot`'s chain.
+    /// Returns the head descriptor of slot `slot`'s chain.
     pub const fn head(&self, slot: u16) -> u16 {
         match self.descriptors {
             Descriptors::Direct { stride } => slot * stride,
@@ -103,7 +104,7 @@ impl Plan {
         }
     }
 
-    /// Returns the slot whose chain starts at `id`, or `None` if none does.
+    /// Returns the slot whose chain starts at `id`; `None` if there is no such slot.
     pub const fn slot_of(&self, id: u32) -> Option<u16> {
         let slot = match self.descriptors {
             Descriptors::Direct { stride } if id.is_multiple_of(stride as u32) => id / stride as u32,
@@ -113,7 +114,7 @@ impl Plan {
         if slot < self.slots as u32 { Some(slot as u16) } else { None }
     }
 
-    /// Returns where the chain of a slot lies: in the descriptor table or its own table.
+    /// Returns the offset of a slot's chain: in the descriptor table or in its own table.
     pub const fn chain(&self, slot: u16) -> usize {
         match self.descriptors {
             Descriptors::Direct { .. } => self.head(slot) as usize * DESCRIPTOR_SIZE,
@@ -121,32 +122,32 @@ impl Plan {
         }
     }
 
-    /// Returns where the available ring lies.
+    /// Returns the offset of the available ring.
     pub const fn available(&self) -> usize {
         AVAILABLE
     }
 
-    /// Returns where the used ring lies.
+    /// Returns the offset of the used ring.
     pub const fn used(&self) -> usize {
         USED
     }
 
-    /// Returns where a slot's request header lies.
+    /// Returns the offset of a slot's request header.
     pub const fn header(&self, slot: u16) -> usize {
         HEADERS + slot as usize * DESCRIPTOR_SIZE
     }
 
-    /// Returns where a slot's range lies.
+    /// Returns the offset of a slot's range.
     pub const fn range(&self, slot: u16) -> usize {
         RANGES + slot as usize * DESCRIPTOR_SIZE
     }
 
-    /// Returns where a slot's status lies.
+    /// Returns the offset of a slot's status.
     pub const fn status(&self, slot: u16) -> usize {
         STATUS + slot as usize
     }
 
-    /// Returns where the device writes its name.
+    /// Returns the offset of the device's name.
     pub const fn identity(&self) -> usize {
         IDENTITY
     }

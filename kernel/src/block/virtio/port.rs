@@ -1,4 +1,4 @@
-//! The device as the driver sees it: virtio-drivers' transport, and what that lacks.
+//! The driver's interface to the device: virtio-drivers' transport, plus the parts missing there.
 
 use virtio_drivers::transport::Transport;
 
@@ -22,12 +22,13 @@ impl core::fmt::Display for PortError {
 
 /// A transport with a vector, a doorbell, and a way to cut the device off.
 pub trait Port: Transport + Send {
-    /// Ties `queue` to its interrupt and finds its doorbell, before the queue is enabled; again after each reset.
+    /// Connects `queue` to its interrupt and finds its doorbell. Called before the queue is
+    /// enabled, and again after each reset.
     ///
     /// # Errors
-    /// [`PortError`] where the device refuses.
+    /// [`PortError`] if the device refuses.
     fn prepare_queue(&mut self, queue: u16) -> Result<(), PortError>;
 
-    /// Takes the device's access to memory away for good: it has not obeyed a reset.
+    /// Disables the device's access to memory for good, after it has not completed a reset.
     fn cut_off(&mut self);
 }

@@ -6,31 +6,31 @@
 //!   used        0 flags  2 index  4 ring[n]: u32 id, u32 length     device writes
 //! ```
 //!
-//! Both indexes run freely through 16 bits. Our own copies are the truth; what the device writes is only ever compared
-//! with them.
+//! Both indexes wrap at 16 bits. The driver relies on its own copies; the device's index is only
+//! compared with them.
 
 use core::sync::atomic::{Ordering, fence};
 
 use super::plan::Plan;
 use crate::block::dma::DmaRegion;
 
-/// The device asks not to be notified.
+/// The device asks for no notifications.
 const NO_NOTIFY: u16 = 1;
 
-/// What the device says it is done with.
+/// An element of the used ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Used {
     /// Head of the chain. Unchecked.
     pub id: u32,
-    /// Bytes that it wrote. Unchecked.
+    /// Bytes that the device wrote. Unchecked.
     pub len: u32,
 }
 
-/// The used index is ahead of what was ever made available.
+/// The used index is beyond the chains made available.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IndexJump;
 
-/// Our side of the rings.
+/// The driver's indexes of the rings.
 #[derive(Debug, Default)]
 pub struct Ring {
     available: u16,
@@ -43,14 +43,16 @@ impl Ring {
         let slot = usize::from(self.available % plan.queue_size);
         region.write(plan.available() + 4 + slot * 2, head);
         self.available = self.available.wrapping_add(1);
-        // The device must see chain and ring entry before the index that announces them.
+        // The device must see the chain and the ring entry before the index that announces them.
         fence(Ordering::SeqCst);
         region.write(plan.available() + 2, self.available);
-        // The index must be out before `wants_notification` reads the device's flags, or both sides sleep.
+        // The index must be visible before `wants_notification` reads the device's flags. Otherwise
+        // the driver might skip the notification while the device stops looking, and the request
+        // would hang.
         fence(Ordering::SeqCst);
     }
 
-    /// Returns whether the device has to be told of what was offered.
+    /// Returns whether the device must be notified of the chains offered.
     pub fn wants_notification(&self, region: &DmaRegion, plan: &Plan) -> bool {
         region.read::<u16>(plan.used()) & NO_NOTIFY == 0
     }
@@ -58,7 +60,7 @@ impl Ring {
     /// Takes the next used element.
     ///
     /// # Errors
-    /// [`IndexJump`] where the device claims more than it was offered.
+    /// [`IndexJump`] if the device claims more than it was offered.
     pub fn take(&mut self, region: &DmaRegion, plan: &Plan) -> Result<Option<Used>, IndexJump> {
         let index = region.read::<u16>(plan.used() + 2);
         // The elements must be read after the index that announces them.
@@ -75,7 +77,7 @@ impl Ring {
         Ok(Some(Used { id: region.read(element), len: region.read(element + 4) }))
     }
 
-    /// Starts anew, after a reset.
+    /// Resets both sides of the rings, after a reset of the device.
     pub fn clear(&mut self, region: &DmaRegion, plan: &Plan) {
         *self = Self::default();
         for at in [plan.available(), plan.used()] {

@@ -1,4 +1,5 @@
-//! Who is in flight: one slot a request, in place, with what its device may answer.
+//! Requests in flight: one slot per request, filled in place, with the limits of the device's
+//! answer.
 
 use super::plan::MAX_SLOTS;
 use crate::block::{Cookie, Lane};
@@ -6,17 +7,17 @@ use crate::block::{Cookie, Lane};
 /// A request in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct InFlight {
-    /// The submitter's word.
+    /// The submitter's identifier.
     pub cookie: Cookie,
-    /// Data bytes that the device writes into memory if all goes well.
+    /// Data bytes that the device writes into memory if the request succeeds.
     pub incoming: u32,
-    /// When it was submitted, as told by the first poll after that; `None` before.
+    /// Time of submission, set by the first poll after it; `None` before.
     pub since_ns: Option<u64>,
-    /// Whether its submitter waits.
+    /// Whether its submitter has been told of a time-out.
     pub told: Told,
 }
 
-/// Whether the submitter of a request knows that no answer came in time.
+/// Whether the submitter of a request has been told that it timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Told {
     /// The submitter waits for the answer.
@@ -31,7 +32,7 @@ pub struct Slots {
     free: u64,
     /// Bit `s`: slot `s` is for [`Lane::Beat`] alone.
     reserved: u64,
-    /// Bit `s`: the request in slot `s` is done without its device.
+    /// Bit `s`: the request in slot `s` is complete without the device.
     instant: u64,
     in_flight: [Option<InFlight>; MAX_SLOTS as usize],
 }
@@ -44,9 +45,9 @@ impl Slots {
         Self { free, reserved, instant: 0, in_flight: [None; MAX_SLOTS as usize] }
     }
 
-    /// Returns the slot that [`Slots::occupy`] would take for a request of that lane.
+    /// Returns the slot for the next request of that lane, to be passed to [`Slots::occupy`].
     ///
-    /// The highest slot is the beat's, unless it is the only one.
+    /// The highest slot is reserved for the beat, unless it is the only one.
     pub fn next_free(&self, lane: Lane) -> Option<u16> {
         let open = match lane {
             Lane::Common => self.free & !self.reserved,
@@ -55,18 +56,18 @@ impl Slots {
         (open != 0).then(|| open.trailing_zeros() as u16)
     }
 
-    /// Puts a request into slot `slot`, which [`Slots::next_free`] named.
+    /// Puts a request into slot `slot`, which [`Slots::next_free`] returned.
     pub fn occupy(&mut self, slot: u16, request: InFlight) {
         self.free &= !(1 << slot);
         self.in_flight[usize::from(slot)] = Some(request);
     }
 
-    /// Notes that the request in slot `slot` never goes to the device and is done.
+    /// Marks the request in slot `slot` as complete; it never goes to the device.
     pub fn complete_at_once(&mut self, slot: u16) {
         self.instant |= 1 << slot;
     }
 
-    /// Takes out a request that is done without its device.
+    /// Takes a request that is complete without the device.
     pub fn take_instant(&mut self) -> Option<InFlight> {
         if self.instant == 0 {
             return None;
@@ -82,14 +83,16 @@ impl Slots {
         Some(request)
     }
 
-    /// Returns the cookie of a request whose submitter has not been told of its lateness, and notes that it is told now.
+    /// Returns the cookie of a request in flight whose submitter has not been told of the time-out,
+    /// and marks it as told.
     pub fn tell_one(&mut self) -> Option<Cookie> {
         let request = self.in_flight.iter_mut().flatten().find(|request| request.told == Told::No)?;
         request.told = Told::Yes;
         Some(request.cookie)
     }
 
-    /// Notes when new requests were submitted, and returns whether one has waited for `limit_ns`.
+    /// Sets the submission time of new requests, and returns whether a request has waited for
+    /// `limit_ns`.
     pub fn overdue(&mut self, now_ns: u64, limit_ns: u64) -> bool {
         let mut overdue = false;
         for request in self.in_flight.iter_mut().flatten() {
@@ -99,7 +102,7 @@ impl Slots {
         overdue
     }
 
-    /// Returns how many requests are in flight.
+    /// Returns the number of requests in flight.
     pub fn count(&self) -> usize {
         self.in_flight.iter().flatten().count()
     }

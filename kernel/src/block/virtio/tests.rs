@@ -1,4 +1,4 @@
-//! The driver against a device that does its work, and one that does not.
+//! The driver against a working device and against a misbehaving one.
 
 use std::sync::{Arc, Mutex};
 
@@ -47,7 +47,7 @@ impl Bed {
         self.device().wrong.push(wrong);
     }
 
-    /// One segment a page of the buffer, from `page` on.
+    /// Returns a segment for each page of the buffer, from `page` on.
     fn segments(&self, page: usize, count: usize) -> Vec<Segment> {
         (page..page + count).map(|p| Segment { base: self.buffer.hpa(p * 4096), len: 4096 }).collect()
     }
@@ -83,7 +83,7 @@ impl Bed {
         out[..n].iter().map(|c| (c.cookie.0, c.result)).collect()
     }
 
-    /// The device is alive and right after whatever happened.
+    /// Checks that the device still works, whatever happened before.
     fn assert_works(&self, now_ns: u64) {
         self.write(7);
         self.work();
@@ -279,7 +279,7 @@ fn a_disk_that_does_not_answer_is_written_off_without_a_reset_and_late_answers_b
     bed.write(3);
     bed.work();
     assert_eq!((bed.poll(1099), bed.disk.is_dead()), (vec![], false));
-    // All that is in flight is told: the disk is written off as a whole.
+    // All requests in flight are completed with a time-out: the disk is written off as a whole.
     assert_eq!(bed.poll(1100), [(1, Err(DiskError::TimedOut)), (3, Err(DiskError::TimedOut))]);
     assert!(bed.disk.is_dead());
     assert_eq!(bed.submit(Operation::Write, 0, &bed.segments(0, 1), 4), Err(SubmitError::Failed));

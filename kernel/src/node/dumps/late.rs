@@ -1,5 +1,6 @@
-//! Late writes of an earlier owner on a sealed dump: the image's tables still say what header, bitmap and checksums are, so the dump's task
-//! stays for as long as late writes are looked for, and then the tables go.
+//! Repairs late writes of an earlier owner on a sealed dump. The image's tables still describe
+//! header, bitmap and checksums. So the dump's task keeps them for as long as late writes are
+//! expected, and then frees them.
 
 use super::Job;
 use super::writer::{DumpWriter, Repaired};
@@ -11,10 +12,12 @@ use crate::paging::space::{Record, SpaceState};
 use core::sync::atomic::Ordering;
 
 impl Job {
-    /// Looks at the sealed dump again and again, until the time for that is over, the dump is released, the disk refuses, or the machine ends.
+    /// Checks the sealed dump repeatedly, until late writes are no longer expected, the dump is
+    /// released, the disk refuses, or the machine ends.
     pub(super) async fn look_for_late_writes(&self, writer: &mut DumpWriter<'_>) {
         let (spaces, mut took_ns) = (self.node.spaces, 0);
-        // Frames that a refused write has left in the image go at once.
+        // If refused writes have left frames in the image, there is no check: the frames are freed
+        // at once.
         while spaces.succession(self.space).is_watched(time::now_ns()) && self.has_no_frames() {
             let due_ns = time::now_ns().saturating_add(pause_after(took_ns));
             until(|| (self.is_ending() || time::now_ns() >= due_ns).then_some(())).await;
@@ -28,7 +31,7 @@ impl Job {
         }
     }
 
-    /// Looks once, while nothing else changes the space's record; `None` where the dump is not there any more.
+    /// Checks once, while no other task changes the space's record; `None` if the dump is gone.
     async fn look_once(&self, writer: &mut DumpWriter<'_>) -> Result<Option<Repaired>, DiskError> {
         let spaces = self.node.spaces;
         let record = spaces.take_record(self.space).await;

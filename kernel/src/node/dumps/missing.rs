@@ -1,4 +1,5 @@
-//! Which pages are missing from a dump although the drain has passed them: their blocks are unreadable or wrong, or were never written.
+//! Finds pages that are missing from a dump although the drain has passed them: their blocks are
+//! unreadable, wrong, or were never written.
 
 use super::{Job, MARK_BUDGET};
 use crate::addr::{PAGE_SIZE, PageIndex};
@@ -8,24 +9,26 @@ use crate::node::task;
 use crate::paging::space::{Layout, MissingPages, MissingRange};
 use crate::paging::{BadPages, PageFinal};
 
-/// What becomes of pages that are not final.
+/// How pages that are not final are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unfinished {
-    /// The drain gets to them yet.
+    /// The drain will still reach them.
     OnItsWay,
-    /// It has ended: they are missing.
+    /// The drain has ended: they are missing.
     Missing,
 }
 
-/// The pages that are missing.
+/// The missing pages.
 pub(super) struct FoundMissing {
-    /// As many as the record has room for.
+    /// As many as the record can list.
     pub pages: MissingPages,
-    /// The first that has none, or the number of pages: progress goes no further.
+    /// The first missing page that the record cannot list, or the number of pages. Progress stops
+    /// here.
     pub most: u32,
 }
 
-/// Finds what is missing now. Blocks that were once found wrong are read again, and believed where they are right.
+/// Finds the pages that are missing now. Blocks that were found wrong earlier are read again, and
+/// accepted if they are right.
 pub(super) async fn look(job: &Job, layout: &Layout, unfinished: Unfinished) -> FoundMissing {
     let (all, suspects) = (layout.pages(), job.drain.suspects(&job.node.pager));
     let mut found = FoundMissing { pages: MissingPages::default(), most: all };
@@ -59,7 +62,7 @@ fn holds(suspects: &BadPages, index: PageIndex) -> bool {
 
 async fn reads_right(job: &Job, layout: &Layout, index: PageIndex, crc: Crc32c) -> bool {
     let Some(sectors) = layout.block_sectors(index, 1) else { return false };
-    // Without memory to look at it, what was said of the block stands.
+    // Without memory to read the block, the earlier finding stands.
     let Ok(mut page) = heap::zeroed(PAGE_SIZE as usize) else { return false };
     let read = job.node.spaces.read_once(job.space, sectors.first * 512, &mut page).await;
     read.is_ok() && crc32c(&page) == crc

@@ -1,4 +1,5 @@
-//! The pages of an image that drains, as streams want them: what is final now, but for blocks that are known to be wrong.
+//! The pages of an image that is being drained, as a source of streams: the pages that are final
+//! now, except those with wrong blocks.
 
 use crate::addr::{Gfn, PageIndex};
 use crate::block::DiskError;
@@ -9,7 +10,7 @@ use crate::node::describe::PageSource;
 use crate::paging::space::{Layout, MissingPages};
 use crate::paging::{Drain, PageFinal};
 
-/// The image's pages as far as they are final.
+/// The pages of the image that are final.
 pub(super) struct ImagePages<'a> {
     pub node: &'static Node,
     pub drain: &'a Drain,

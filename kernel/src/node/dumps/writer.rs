@@ -1,4 +1,5 @@
-//! What a dump's task writes around the blocks, in the order in which each says what is durable already.
+//! Writes the parts of a dump around its blocks. Each part is written after the data that it
+//! declares durable.
 //!
 //! ```text
 //!   crashed ──> begin ──────────────────────────────> progress ... ──> seal
@@ -6,9 +7,10 @@
 //!   CRASHED     record DRAINING                       once a second
 //! ```
 //!
-//! The bitmap on the disk was zeroed when the space was activated, so only the sectors with bits are written. Where an earlier owner did not
-//! stop in order, its late writes may lie anywhere there: then everything is compared, and written where it is different, before DRAINING,
-//! before the seal, and from time to time after it.
+//! The bitmap on the disk was zeroed when the space was activated, so only sectors with set bits
+//! are written. If an earlier owner did not stop cleanly, its late writes may lie anywhere in these
+//! parts. Then everything is compared, and differences are written: before DRAINING, before the
+//! seal, and from time to time after it.
 
 use super::missing::{self, Unfinished};
 use super::pages::ImagePages;
@@ -27,36 +29,36 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-/// How much of the bitmap is written.
+/// Which part of the bitmap is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BitmapPart {
-    /// The sectors that have bits: the others are zeros on the disk.
+    /// The sectors with set bits: the others are zeros on the disk.
     WithBits,
-    /// All: bits that are on the disk have to go.
+    /// All sectors: some bits on the disk must be cleared.
     All,
 }
 
-/// A dump on its way to the disk.
+/// A dump that is being written.
 pub(super) struct DumpWriter<'j> {
     job: &'j Job,
     contents: Contents,
     window: BitmapWindow,
     missing: MissingPages,
-    /// The progress goes no further: the list of missing pages has no room for this one.
+    /// Limit of the progress: the record's list of missing pages has no room for this page.
     most: u32,
     first: Described,
     stage: DumpStage,
-    /// Below it bitmap and checksums are on the medium.
+    /// Below this page, bitmap and checksums are on the medium.
     recorded: u32,
     mode: PutMode,
-    /// What the seal was written with.
+    /// The contents that the seal was written with.
     sealed: Option<DumpSeal>,
 }
 
-/// What the record says.
+/// Stage of the dump in the record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DumpStage {
-    /// Nothing yet of the dump's pages.
+    /// Nothing about the dump's pages.
     New,
     /// DRAINING.
     Draining,
@@ -64,22 +66,22 @@ enum DumpStage {
     Sealed,
 }
 
-/// What a look at a sealed dump has found.
+/// Result of a check of a sealed dump.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Repaired {
-    /// All was as it was written.
+    /// Everything was as written.
     Nothing,
-    /// A late write of an earlier owner, which is gone again.
+    /// A late write of an earlier owner, which has been overwritten.
     Something,
 }
 
-/// What a sealed dump was described with.
+/// The description of a sealed dump.
 struct DumpSeal {
     notes: Vec<u8>,
     extent: SealExtent,
 }
 
-/// How much of its pages a sealed dump has.
+/// Whether a sealed dump has all of its pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SealExtent {
     Whole,
@@ -112,12 +114,12 @@ impl<'j> DumpWriter<'j> {
         self.contents.layout
     }
 
-    /// Returns the page below which progress is recorded.
+    /// Returns the page below which progress has been recorded.
     pub const fn recorded(&self) -> u32 {
         self.recorded
     }
 
-    /// Makes durable that there was a crash, before anything else: from here on a power cut leaves its record.
+    /// Makes the crash durable before anything else: from here on a power cut leaves its record.
     pub async fn crashed(&self) -> Result<(), DiskError> {
         let job = self.job;
         job.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);
@@ -127,11 +129,12 @@ impl<'j> DumpWriter<'j> {
             record.drain = DrainRecord::default();
             record.crash = Some(crash);
         };
-        // It claims nothing of the blocks, so no flush comes before it.
+        // The record claims nothing about the blocks, so no flush precedes it.
         job.node.spaces.change_now(job.space, change).await
     }
 
-    /// Describes what is final before the sweep writes anything, by a valid header, and says DRAINING.
+    /// Describes the pages that are final before the sweep writes anything, with a valid header,
+    /// and sets DRAINING.
     pub async fn begin(&mut self) -> Result<(), DiskError> {
         self.look_for_missing(Unfinished::OnItsWay).await;
         self.first = self.describe(&self.job.notes()?).await?;
@@ -141,7 +144,8 @@ impl<'j> DumpWriter<'j> {
         Ok(())
     }
 
-    /// Brings bitmap and record up to `end`, below which all is final; each after what it claims is durable.
+    /// Brings bitmap and record up to `end`, below which every page is final. Each is written after
+    /// the data it claims is durable.
     pub async fn progress(&mut self, end: u32) -> Result<(), DiskError> {
         let end = end.min(self.most);
         self.write_bits(self.recorded..end, BitmapPart::WithBits).await?;
@@ -150,7 +154,7 @@ impl<'j> DumpWriter<'j> {
         Ok(())
     }
 
-    /// Seals a drain that has ended: whole, or partial where a page is missing, which then has this cause.
+    /// Seals a drain that has ended: complete, or partial with `cause` if a page is missing.
     pub async fn seal(&mut self, cause: PartialCause) -> Result<(Described, MissingPages), DiskError> {
         let unfinished = match cause {
             PartialCause::NONE => Unfinished::OnItsWay,
@@ -183,8 +187,8 @@ impl<'j> DumpWriter<'j> {
         }
     }
 
-    /// Compares all that surrounds the blocks of a sealed dump with what lies on the disk, and writes what is different. The caller
-    /// holds the record.
+    /// Compares the parts around the blocks of a sealed dump with the disk, and writes the
+    /// differences. The caller holds the record.
     ///
     /// # Errors
     /// The disk's.
@@ -210,12 +214,13 @@ impl<'j> DumpWriter<'j> {
         self.job.metadata_bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns how much of the bitmap is to be written where this would do if nothing lands late.
+    /// Returns which part of the bitmap to write; `enough` suffices if no late write is possible.
     fn part(&self, enough: BitmapPart) -> BitmapPart {
         if self.mode == PutMode::Repair { BitmapPart::All } else { enough }
     }
 
-    /// Describes what is there by what is on the disk, as a start would that finds a drain cut off.
+    /// Describes the dump from the disk's contents, as a start does that finds an interrupted
+    /// drain.
     async fn describe_partial(&mut self, notes: &[u8]) -> Result<Described, DiskError> {
         let job = self.job;
         self.put(self.layout().notes(), Fixed::new(notes)).await?;
@@ -233,12 +238,13 @@ impl<'j> DumpWriter<'j> {
         (self.missing, self.most) = (found.pages, found.most);
     }
 
-    /// Writes checksums and bits from a page on to the end, of which only what is final has any.
+    /// Writes checksums and bits from page `from` to the end; only final pages have any.
     async fn write_all_bits(&mut self, from: u32, part: BitmapPart) -> Result<(), DiskError> {
         self.write_bits(from..self.layout().pages(), part).await
     }
 
-    /// Adds what is final among `pages` to the bitmap, and what shares a sector of it with them.
+    /// Adds the final pages of `pages` to the bitmap, along with the final pages in the same
+    /// sectors.
     async fn write_bits(&mut self, pages: Range<u32>, part: BitmapPart) -> Result<(), DiskError> {
         let layout = self.layout();
         for piece in BitmapWindow::pieces(pages, layout.pages()) {
@@ -246,7 +252,8 @@ impl<'j> DumpWriter<'j> {
             self.mark(piece).await;
             self.put_checksums().await?;
             let needs_flush = match self.stage {
-                // No bit counts yet, and one flush before the record that says DRAINING does for all.
+                // No bit counts yet: one flush before the record that says DRAINING covers all of
+                // them.
                 DumpStage::New => false,
                 DumpStage::Draining => true,
                 DumpStage::Sealed => self.written() != before,
@@ -272,7 +279,7 @@ impl<'j> DumpWriter<'j> {
         Ok(())
     }
 
-    /// Opens the window over `pages` and sets the bits of the final ones that have blocks.
+    /// Opens the window over `pages` and sets the bits of the final pages that have blocks.
     async fn mark(&mut self, pages: Range<u32>) {
         self.window.open(pages.clone());
         let (mut next, mut looks) = (pages.start, 0);
@@ -289,7 +296,8 @@ impl<'j> DumpWriter<'j> {
         task::yield_now().await;
     }
 
-    /// Writes the checksums of the window's blocks; those of other pages mean nothing, and their place stays as it is.
+    /// Writes the checksums of the window's blocks. The checksums of other pages have no meaning
+    /// and are left as they are.
     async fn put_checksums(&self) -> Result<(), DiskError> {
         let mut from = self.window.pages().start;
         while let Some(run) = self.window.checksum_run(from) {
@@ -300,7 +308,7 @@ impl<'j> DumpWriter<'j> {
         Ok(())
     }
 
-    /// Writes notes, ELF header and program headers for what is final.
+    /// Writes notes, ELF header and program headers for the pages that are final.
     async fn describe(&self, notes: &[u8]) -> Result<Described, DiskError> {
         let layout = self.layout();
         let program_headers = describe::count(&mut self.pages(&layout)).await?;
@@ -313,7 +321,7 @@ impl<'j> DumpWriter<'j> {
         ImagePages { node: self.job.node, drain: &self.job.drain, layout, missing: &self.missing }
     }
 
-    /// Writes a stream about the image's pages to a part of the space.
+    /// Writes a stream about the image's pages to an extent of the space.
     async fn put(&self, extent: Extent, stream: impl Stream) -> Result<(), DiskError> {
         let (job, layout) = (self.job, self.layout());
         let place = (job.node.spaces, job.space);

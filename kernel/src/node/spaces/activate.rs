@@ -1,8 +1,8 @@
-//! The way of a space into use: a free one is chosen, then made ready in the background.
+//! Puts a space into use: a free one is chosen, then prepared in the background.
 //!
 //! ```text
 //!   Free ──acquire──┐
-//!                   ├─> Activating: old head gone, record ACTIVE with the new epoch ──> Active
+//!                   ├─> Activating: old head zeroed, record ACTIVE with the new epoch ──> Active
 //!   Active ─renew───┘                                              └ a write fails ───> Failed
 //! ```
 
@@ -17,8 +17,9 @@ use alloc::vec::Vec;
 use arrayvec::ArrayString;
 
 impl Spaces {
-    /// Takes the smallest free space that fits, on a disk that answers and not kept for another partition, and starts to
-    /// activate it; `None` if there is none now.
+    /// Takes the smallest free space that fits and starts to activate it; `None` if there is none
+    /// now. The space must be on a disk that answers, and must not be reserved for another
+    /// partition.
     pub fn acquire(&'static self, owner: &str, ram: &RamLayout, epoch: u64) -> Option<SpaceId> {
         let fits = |id: &SpaceId| self.place(*id).area.fits(ram.pages()) && !self.disk(*id).is_dead();
         let mut fitting: Vec<_> = (0..self.spaces.len()).map(SpaceId).filter(fits).collect();
@@ -33,14 +34,15 @@ impl Spaces {
         Some(id)
     }
 
-    /// Activates a space again for the next incarnation of its owner; whatever the last one left there is stale.
+    /// Activates a space again for the next incarnation of its owner. The previous incarnation's
+    /// contents are stale.
     pub fn renew(&'static self, id: SpaceId, owner: &str, ram: &RamLayout, epoch: u64) {
         self.space(id).inner.lock().phase = Phase::Activating;
         self.start_activation(id, owner, ram, epoch);
     }
 
-    /// Takes a space for `owner` if it is free, and clean or its own; one with a stranger's pages has to be scrubbed first and is
-    /// found at a later try.
+    /// Takes a free space for `owner` if it is clean or holds only the owner's old pages. A space
+    /// with another partition's pages is scrubbed first; a later attempt finds it.
     fn claim(&self, id: SpaceId, owner: &str, strangers: &mut Vec<SpaceId>) -> bool {
         let mut inner = self.space(id).inner.lock();
         if inner.phase != Phase::Free {
@@ -78,10 +80,10 @@ impl Spaces {
 
     async fn activate(&self, id: SpaceId, name: ArrayString<64>, ram: &RamLayout, epoch: u64) -> Result<(), DiskError> {
         let contents = Contents::new(self.place(id).area.bytes(), ram).map_err(|_| DiskError::Unsupported)?;
-        // No reader may take the old header for that of what comes now.
+        // A reader must not take the old header for the header of the new contents.
         self.deselect(id).await?;
         self.write(id, 0, &[0; PAGE_SIZE as usize]).await?;
-        // Nor old bits: a crash writes only the sectors of the bitmap that have some.
+        // The old bits must go too: a crash writes only the bitmap sectors with set bits.
         let bitmap = contents.layout.bitmap();
         self.zero(id, SectorRange { first: bitmap.start / 512, count: bitmap.len / 512 }).await?;
         let is_original = |record: &Record| record.format == RecordFormat::Original;
@@ -95,11 +97,12 @@ impl Spaces {
             record.format = RecordFormat::Extended;
         })
         .await?;
-        // A program that knows no extended records would take the copy before, which says FREE, for the newest.
+        // A program that does not know extended records would take the previous copy, which says
+        // FREE, for the newest. So both copies are written.
         if was_original { self.change(id, |_| ()).await } else { Ok(()) }
     }
 
-    /// Returns whether an acquired space can take pages: `None` while it is on the way.
+    /// Returns whether an acquired space can take pages; `None` while it is being activated.
     pub fn is_ready(&self, id: SpaceId) -> Option<Result<(), DiskError>> {
         match self.space(id).inner.lock().phase {
             Phase::Active => Some(Ok(())),

@@ -1,8 +1,10 @@
-//! The beat of the claims: one task a disk, on requests of its own, so that it waits for no other disk and no other work.
+//! The beat of the claims: one task per disk, with its own requests, so that it waits for no other
+//! disk and no other work.
 //!
-//! A beat writes the claims of the disk's spaces and reads them back. The disk takes requests until two seconds after the
-//! *submission* of the last beat that was confirmed. With the claims come the records: where a late write of an earlier owner
-//! lies in place of the newest record, that is written again.
+//! A beat writes the claims of the disk's spaces and reads them back. The disk accepts requests
+//! until two seconds after the *submission* of the last confirmed beat. The records are read with
+//! the claims: if a late write of an earlier owner has overwritten the newest record, the record is
+//! written again.
 
 use super::{SpaceId, Spaces};
 use crate::arch::time;
@@ -15,13 +17,14 @@ use crate::paging::space::{Record, Side, Uuid};
 use alloc::format;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Beats in a row that late writes may bury before the next one is waited for.
+/// Most consecutive beats that late writes may overwrite before the task waits for the next beat.
 const MOST_BURIED: usize = 8;
 
-/// How long the beats of a disk may fail before it is given up: as long as a request is waited for.
+/// How long the beats of a disk may fail before the disk is given up: as long as the time-out of a
+/// request.
 const PATIENCE_NS: u64 = 30_000_000_000;
 
-/// When the claims of each disk are renewed.
+/// When to renew the claims of each disk.
 #[derive(Debug)]
 pub(super) struct Beats {
     disks: [DiskBeat; MAX_DISKS],
@@ -29,15 +32,16 @@ pub(super) struct Beats {
 
 #[derive(Debug)]
 struct DiskBeat {
-    /// The next one; never, before there is anything to renew and after it was given up.
+    /// Time of the next beat; `u64::MAX` before there is anything to renew, and after the disk was
+    /// given up.
     due_ns: AtomicU64,
     /// A task reads and writes claims of this disk.
     is_taken: AtomicBool,
-    /// Since when beats fail; 0 while they do not.
+    /// When beats began to fail; 0 while they succeed.
     failing_since_ns: AtomicU64,
 }
 
-/// The right to read and write the claims of a disk.
+/// The exclusive right to read and write the claims of a disk.
 pub(super) struct Turn<'a>(&'a AtomicBool);
 
 impl Drop for Turn<'_> {
@@ -57,7 +61,7 @@ impl Beats {
 
     fn try_turn(&self, disk: usize) -> Option<Turn<'_>> {
         let taken = &self.disks[disk].is_taken;
-        // Lazily: a turn that is dropped gives the disk free.
+        // Lazily: a turn that is dropped would free the disk.
         (!taken.swap(true, Ordering::AcqRel)).then(|| Turn(taken))
     }
 
@@ -71,13 +75,13 @@ impl Beats {
         self.disks[disk].due_ns.store(time::now_ns() + BEAT_NS, Ordering::Release);
     }
 
-    /// Renews the claims of a disk no more.
+    /// Stops renewing the claims of a disk.
     pub(super) async fn stop(&self, disk: usize) -> Turn<'_> {
         self.disks[disk].due_ns.store(u64::MAX, Ordering::Release);
         self.turn(disk).await
     }
 
-    /// Notes the end of a beat, unless the claims were given up meanwhile.
+    /// Schedules the next beat, unless the claims were given up meanwhile.
     fn note_end(&self, disk: usize) {
         let next = |due: u64| (due != u64::MAX).then(|| time::now_ns() + BEAT_NS);
         let _ = self.disks[disk].due_ns.try_update(Ordering::AcqRel, Ordering::Acquire, next);
@@ -85,7 +89,7 @@ impl Beats {
 }
 
 impl Spaces {
-    /// Renews the claims of each disk when it is time; called at every turn.
+    /// Renews the claims of each disk when the time has come; called at every turn.
     pub fn beat(&'static self, now_ns: u64) {
         for disk in 0..self.devices.len() {
             if now_ns < self.beats.disks[disk].due_ns.load(Ordering::Acquire) {
@@ -106,7 +110,8 @@ impl Spaces {
         self.beat_with_turn(disk, &turn).await;
     }
 
-    /// Renews the claims of all spaces on a disk, and with them its lease: that of the claim whose beat is the oldest.
+    /// Renews the claims of all spaces on a disk, and with them the disk's lease. The lease follows
+    /// the claim with the oldest beat.
     async fn beat_with_turn(&self, disk: usize, _turn: &Turn<'_>) {
         let mut lease_end_ns = u64::MAX;
         for id in (0..self.spaces.len()).map(SpaceId).filter(|&id| self.place(id).disk == disk) {
@@ -128,7 +133,8 @@ impl Spaces {
         }
     }
 
-    /// A beat that fails confirms nothing; the next one may. A disk whose claims cannot be renewed for long is no use to this node.
+    /// Records whether a beat failed. A failed beat confirms nothing; the next one may succeed. A
+    /// disk whose claims cannot be renewed for long is given up.
     fn note_beat(&self, disk: usize, id: SpaceId, error: Option<DiskError>) {
         let since = &self.beats.disks[disk].failing_since_ns;
         let Some(error) = error else { return since.store(0, Ordering::Release) };
@@ -168,7 +174,7 @@ impl Spaces {
         Ok(held)
     }
 
-    /// Writes the claim one beat on and judges what lies there afterwards.
+    /// Writes the claim of the next beat and evaluates the disk's contents afterwards.
     pub(super) async fn beat_once(&self, id: SpaceId, holding: &mut Holding) -> Result<Held, DiskError> {
         let claim = holding.beat();
         let written_ns = time::now_ns();
@@ -182,8 +188,8 @@ impl Spaces {
         Ok(held)
     }
 
-    /// Writes the newest record again, where something else lies in its place. `known` is the number of the newest one from before
-    /// `tail` was read: a record that was written meanwhile need not be in it.
+    /// Writes the newest record again if it was overwritten. `known` is the sequence number of the
+    /// newest record before `tail` was read: a record written meanwhile need not be in `tail`.
     async fn repair_record(&self, id: SpaceId, known: u64, tail: &[u8], lease_end_ns: u64) -> Result<(), DiskError> {
         let Some(record) = self.try_take_record(id, known) else { return Ok(()) };
         let at = Side::of(record.sequence).offset_in_tail();
@@ -197,12 +203,13 @@ impl Spaces {
         result
     }
 
-    /// Returns the number of the record that was written last.
+    /// Returns the sequence number of the record written last.
     fn record_sequence(&self, id: SpaceId) -> Option<u64> {
         self.space(id).inner.lock().record.as_ref().map(|record| record.sequence)
     }
 
-    /// Returns the record of this number, if it is the newest and no task is about to write the next one.
+    /// Returns the record with this sequence number if it is the newest and no task is writing the
+    /// next one.
     fn try_take_record(&self, id: SpaceId, known: u64) -> Option<Record> {
         let mut inner = self.space(id).inner.lock();
         if inner.is_record_busy {
@@ -213,7 +220,8 @@ impl Spaces {
         Some(record)
     }
 
-    /// Waits until no other task is at the record, and returns it; the next task waits for [`Self::give_record`].
+    /// Waits until no other task uses the record, and returns it. The next task waits for
+    /// [`Self::give_record`].
     pub async fn take_record(&self, id: SpaceId) -> Option<Record> {
         until(|| {
             let mut inner = self.space(id).inner.lock();
@@ -225,12 +233,13 @@ impl Spaces {
         .await
     }
 
-    /// Lets the next task at the record.
+    /// Lets the next task use the record.
     pub fn give_record(&self, id: SpaceId) {
         self.space(id).inner.lock().is_record_busy = false;
     }
 
-    /// Another node has a space: nothing goes to its disk any more.
+    /// Gives up the disk of a space that another node has taken: no further request goes to the
+    /// disk.
     fn lose_disk(&self, disk: usize, id: SpaceId, node: Uuid) {
         self.give_disk_up(disk);
         let taker = if node == Uuid::NIL { "another node".into() } else { format!("node {node}") };

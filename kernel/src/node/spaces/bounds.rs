@@ -1,4 +1,4 @@
-//! The dumps of one partition, as far as a bound of them is concerned.
+//! Counts the dumps of one partition, for the limit on their number.
 
 use super::{Inner, Phase, SpaceId, Spaces};
 use crate::dump::bound::DumpCensus;
@@ -20,14 +20,15 @@ impl Spaces {
     }
 }
 
-/// Adds what a space holds of a partition.
+/// Adds a space's dump, if it belongs to the partition.
 fn count(census: &mut DumpCensus, inner: &Inner, user: Uuid) {
     let owner = inner.record.as_ref().and_then(|record| record.owner.as_ref());
     let is_owners = owner.is_some_and(|owner| owner.partition == user);
     let state = inner.record.as_ref().map(|record| record.state);
     match inner.phase {
         Phase::Draining if inner.user == Some(user) && state == Some(SpaceState::Draining) => census.promised += 1,
-        // A space that is on its way into use for an incarnation that has crashed meanwhile waits for its dump.
+        // The incarnation may have crashed while its space was being activated: the space waits for
+        // the dump.
         Phase::Activating | Phase::Active | Phase::Draining if inner.user == Some(user) => census.unpromised += 1,
         Phase::Dump | Phase::Failed(_) | Phase::Unusable if is_owners && !inner.is_refused && holds_dump(state) => {
             census.kept += 1;
@@ -37,12 +38,13 @@ fn count(census: &mut DumpCensus, inner: &Inner, user: Uuid) {
     }
 }
 
-/// Returns whether a record in this state stands for a dump, or for as much as a power cut or a disk has left of one.
+/// Returns whether a record in this state stands for a dump, or for the remains of one after a
+/// power cut or a disk error.
 const fn holds_dump(state: Option<SpaceState>) -> bool {
     matches!(state, Some(SpaceState::Crashed | SpaceState::Draining | SpaceState::Complete | SpaceState::Partial))
 }
 
-/// Returns whether a dump may be dropped for a newer one.
+/// Returns whether a dump may be dropped in favour of a newer one.
 pub(super) fn may_go(inner: &Inner) -> bool {
     let state = inner.record.as_ref().map(|record| record.state);
     inner.phase == Phase::Dump && !inner.is_selected && matches!(state, Some(SpaceState::Complete | SpaceState::Partial))

@@ -1,7 +1,8 @@
-//! Claims on spaces: taken before anything is written, given back when the node stops in order.
+//! Claims on spaces: taken before anything is written, released when the node stops cleanly.
 //!
-//! The rules are `paging::space::taking` and `holding`; here they meet the disks. Every space is taken by a task of its own, so that a disk
-//! that hangs, or a claim that is watched, keeps no other waiting. [`super::beats`] renews the claims.
+//! The rules are in `paging::space::taking` and `holding`; this module carries them out on the
+//! disks. Every space is claimed by its own task, so that a disk that hangs, or a claim that is
+//! watched, delays no other space. [`super::beats`] renews the claims.
 //!
 //! A memory-backed disk belongs to no other node and has no claims.
 
@@ -27,7 +28,8 @@ use arrayvec::ArrayString;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// How long a stop in order waits for disks that do not answer; a claim that stays is watched by the next start.
+/// How long a clean stop waits for disks that do not answer; the next start watches a claim that
+/// stays.
 const LAST_PATIENCE_NS: u64 = 10_000_000_000;
 
 /// The last 12 KiB of a space: claims and both records.
@@ -49,7 +51,8 @@ impl Ending {
 }
 
 impl Spaces {
-    /// Claims these spaces; watches those that are claimed already, and refuses those that another node is at.
+    /// Claims these spaces. Watches those that are already claimed, and refuses those that another
+    /// node uses.
     pub(super) async fn claim_all(&'static self, ids: Vec<SpaceId>) {
         let left = Arc::new(AtomicUsize::new(ids.len()));
         for id in ids {
@@ -65,10 +68,11 @@ impl Spaces {
         until(|| (left.load(Ordering::Acquire) == 0).then_some(())).await;
     }
 
-    /// Claims a space, and tries that again where the disk refuses. The space is [refused](Self::is_refused) where it is another's.
+    /// Claims a space, with retries if the disk refuses. The space is [refused](Self::is_refused)
+    /// if another node has it.
     ///
     /// # Errors
-    /// The disk's, after some tries.
+    /// The disk's error, after some tries.
     pub(super) async fn claim_space(&'static self, id: SpaceId) -> Result<(), DiskError> {
         patiently!(self, id, SpaceAccess::Claim, self.claim_once(id).await)
     }
@@ -83,13 +87,14 @@ impl Spaces {
         Ok(())
     }
 
-    /// Takes the claim, and returns the look that proves it; `None` where the space is refused.
+    /// Takes the claim, and returns the look that proves it; `None` if the space is refused.
     async fn take(&self, id: SpaceId) -> Result<Option<(Claim, Look)>, DiskError> {
         let mut taking = Taking::new(self.node);
         let (mut next_ns, mut is_told) = (0, false);
         loop {
             sleep_until(next_ns).await;
-            // Between the look that finds a space free and the write that claims it nothing else of this start gets in.
+            // No other request of this start comes between the look that finds a space free and the
+            // write that claims it.
             let _turn = self.beats.turn(self.place(id).disk).await;
             let (look, _) = self.look(id).await?;
             let mut step = taking.looked(&look);
@@ -117,14 +122,15 @@ impl Spaces {
         }
     }
 
-    /// Takes all claims away: the last that a node writes.
+    /// Releases all claims: the last write of a node.
     pub async fn give_up_claims(&'static self) {
         let disks: Vec<usize> = (0..self.devices.len()).filter(|&disk| self.held_on(disk).next().is_some()).collect();
         let left = Arc::new(AtomicUsize::new(disks.len()));
         for disk in disks {
             let left = left.clone();
             self.tasks.start(async move {
-                // What the claims stand for is durable before they go; a claim that stays is watched.
+                // The data that the claims protect is durable before they go; the next start
+                // watches a claim that stays.
                 let _ = self.release_claims(disk).await;
                 left.fetch_sub(1, Ordering::AcqRel);
             });
@@ -145,7 +151,7 @@ impl Spaces {
         Ok(())
     }
 
-    /// Takes a claim away for good.
+    /// Releases a claim for good.
     async fn end_claim(&self, id: SpaceId, claim: &Claim) -> Result<(), DiskError> {
         patiently!(self, id, SpaceAccess::ClaimsEnd, self.end_claim_once(id, claim).await)
     }
@@ -187,12 +193,13 @@ impl Spaces {
         Claim::start(self.place(id).area.bytes()).ok_or(DiskError::Unsupported)
     }
 
-    /// Returns whether the space is left alone, because another node has it.
+    /// Returns whether the space is left alone because another node has it.
     pub(super) fn is_refused(&self, id: SpaceId) -> bool {
         self.space(id).inner.lock().is_refused
     }
 
-    /// Returns whether this node may write to a space: it has claimed it, or no other node can see the disk.
+    /// Returns whether this node may write to a space: it has claimed the space, or no other node
+    /// can see the disk.
     pub(super) fn is_claimed(&self, id: SpaceId) -> bool {
         self.disk(id).base().is_some() || self.space(id).inner.lock().holding.is_some()
     }
@@ -210,12 +217,12 @@ impl Spaces {
     }
 }
 
-/// Goes on at that time.
+/// Waits until `end_ns`.
 async fn sleep_until(end_ns: u64) {
     until(|| (time::now_ns() >= end_ns).then_some(())).await;
 }
 
-/// Goes on after so long.
+/// Waits for `ns` nanoseconds.
 pub async fn sleep(ns: u64) {
     sleep_until(time::now_ns().saturating_add(ns)).await;
 }

@@ -1,7 +1,8 @@
-//! Which spaces there are: a disk with a GUID partition table has one for each entry of our type, any other disk is one.
+//! Finds the spaces: a disk with a GUID partition table has one for each entry of our type; any
+//! other disk is one space.
 //!
-//! Read with nothing else running, before there is a pager. A disk whose table holds none of ours is somebody else's; an entry
-//! that cannot be trusted is named and left alone, the others are used.
+//! Runs alone, before there is a pager. A disk whose table has no entry of our type belongs to
+//! another system. An entry that cannot be trusted is reported and left alone; the others are used.
 
 use crate::addr::Hpa;
 use crate::arch::{interrupts, time};
@@ -20,15 +21,15 @@ use crate::sync::{Ranked, rank};
 use alloc::format;
 use alloc::vec::Vec;
 
-/// Patience with a driver, which gives up earlier by itself.
+/// Time-out for a driver; the driver itself gives up earlier.
 const TIMEOUT_NS: u64 = 60_000_000_000;
 
-/// Where a space lies.
+/// Location of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
     /// Its disk.
     pub disk: usize,
-    /// Number of its GPT entry; 0 where it is the whole disk.
+    /// Number of its GPT entry; 0 if the space is the whole disk.
     pub number: u32,
     /// Its part of the disk.
     pub area: Area,
@@ -43,13 +44,13 @@ impl core::fmt::Display for Place {
     }
 }
 
-/// A paging device: a disk, and the buffers that everything around the blocks of its spaces goes through, one a lane.
+/// A paging device: a disk, and one buffer per lane for all I/O outside the blocks of its spaces.
 pub struct Device {
     disk: &'static NodeDisk,
     buffers: Ranked<LaneBuffers, { rank::SPACE }>,
 }
 
-/// The buffers of a device that no request has now.
+/// The buffers of a device that no request holds now.
 struct LaneBuffers {
     /// [`BUFFER`](super::BUFFER) bytes.
     common: Option<DmaRegion>,
@@ -67,7 +68,7 @@ impl LaneBuffers {
 }
 
 impl Device {
-    /// Gives a disk its buffers: one for what tasks do, one for the beat of its claims.
+    /// Gives a disk its buffers: one for the tasks, one for the beat of its claims.
     pub const fn new(disk: &'static NodeDisk, common: DmaRegion, beat: DmaRegion) -> Self {
         Self { disk, buffers: Ranked::new(LaneBuffers { common: Some(common), beat: Some(beat) }) }
     }
@@ -84,7 +85,7 @@ impl Device {
         *self.buffers.lock().of(lane) = Some(buffer);
     }
 
-    /// Looks for a partition table, again where the disk refuses.
+    /// Looks for a partition table, with retries if the disk refuses.
     fn table_at_last(&self, number: usize) -> Result<Found, DiskError> {
         let mut tries = Tries::default();
         loop {
@@ -108,7 +109,7 @@ impl Device {
         let disk = Blocking::new(self.disk, time::now_ns, TIMEOUT_NS);
         let found = gpt::read(self.disk.info().capacity, |sector, bytes| read(&disk, sector, &buffer, bytes));
         match found {
-            // The device may still write to the buffer: nobody gets it any more.
+            // The device may still write to the buffer, so the buffer is never used again.
             Err(BlockingError::Stuck) => return Err(DiskError::Dead),
             _ => self.give_buffer(Lane::Common, buffer),
         }
@@ -123,7 +124,7 @@ fn read(disk: &Blocking<'_, impl Fn() -> u64>, sector: u64, buffer: &DmaRegion, 
     Ok(())
 }
 
-/// Returns the places of all spaces, in the order of disks and of GPT entries.
+/// Returns the locations of all spaces, in the order of disks and of GPT entries.
 pub(super) fn places(devices: &[Device]) -> Vec<Place> {
     let mut places = Vec::new();
     for (disk, device) in devices.iter().enumerate() {

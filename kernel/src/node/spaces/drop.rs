@@ -1,7 +1,9 @@
-//! Dropping the oldest dumps of a partition for a newer one, where the configuration asks for it.
+//! Drops the oldest dumps of a partition in favour of a newer one, if the configuration asks for
+//! it.
 //!
-//! Only after the newer one's record says DRAINING on the disk, and only COMPLETE or PARTIAL dumps of the same partition that are
-//! not selected. Each is named by an event before it goes.
+//! This happens only after the newer dump's record says DRAINING on the disk. Only COMPLETE or
+//! PARTIAL dumps of the same partition that are not selected are dropped. An event names each dump
+//! before it goes.
 
 use super::bounds::may_go;
 use super::{KeptDump, Place, SpaceId, Spaces};
@@ -11,13 +13,13 @@ use crate::paging::space::Uuid;
 use arrayvec::ArrayString;
 
 impl Spaces {
-    /// Drops the oldest dumps of `owner` until it has no more than `most`, of which `newer` is one.
+    /// Drops the oldest dumps of `owner` until it has at most `most`, including `newer`.
     pub async fn drop_oldest(&'static self, owner: ArrayString<64>, newer: Uuid, most: u32) {
         while self.has_excess(&owner, most) {
             let Some(oldest) = self.oldest(&owner) else { return };
             match self.is_selected(oldest.id).await {
                 Ok(false) => self.drop_dump(&oldest, newer),
-                // What cannot be looked at may be selected.
+                // If the selection cannot be read, the dump may be selected.
                 Ok(true) | Err(_) => self.spare(oldest.id),
             }
         }
@@ -25,11 +27,11 @@ impl Spaces {
 
     fn has_excess(&self, owner: &str, most: u32) -> bool {
         let census = self.dumps_of(owner, None);
-        // What is not promised yet drops for itself.
+        // A dump that is not promised yet makes its own drops.
         census.kept + census.promised > most
     }
 
-    /// Returns the oldest dump of a partition that may go.
+    /// Returns the oldest dump of a partition that may be dropped.
     fn oldest(&self, owner: &str) -> Option<KeptDump> {
         let user = Uuid::from_name(owner);
         let mut dumps = self.kept_dumps();
@@ -38,7 +40,7 @@ impl Spaces {
     }
 
     fn drop_dump(&'static self, oldest: &KeptDump, newer: Uuid) {
-        // Released meanwhile by a command: then that has said so.
+        // If a command has released it meanwhile, that command has reported it.
         if !self.release(oldest.id) {
             return;
         }

@@ -1,7 +1,7 @@
-//! The first thing that an owner writes: both records, with the epoch of its claim.
+//! The first write of an owner: both records, with the epoch of its claim.
 //!
-//! From then on no record that an earlier owner wrote, however late it lands, is the newest, and no earlier owner that wakes up takes
-//! the space for its own.
+//! From then on no record of an earlier owner can be the newest, however late it lands. An earlier
+//! owner that wakes up does not take the space for its own.
 
 use super::{SpaceId, Spaces};
 use crate::arch::{instr, time};
@@ -11,7 +11,7 @@ use crate::paging::space::holding::{Held, Holding};
 use crate::paging::space::{Class, Record, Residue, Side, Uuid};
 
 impl Spaces {
-    /// Makes the space this node's; false where it has to be taken again.
+    /// Makes the space this node's; false if it must be claimed again.
     ///
     /// # Errors
     /// The disk's.
@@ -21,12 +21,12 @@ impl Spaces {
             let _turn = self.beats.turn(disk).await;
             let Held::Confirmed { .. } = self.beat_once(id, &mut holding).await? else { return Ok(false) };
         }
-        // Looked at again: another node may have been at it until it was claimed.
+        // The class is read again: another node may have used the space until it was claimed.
         let epoch = holding.claim().epoch;
         let record = match self.class(id).await? {
             Some(Class::Space(record)) => record,
             Some(Class::Blank) => self.blank_record(id),
-            // Left alone; `open` says what it is.
+            // The space is left alone; `open` reports its class.
             _ => return Ok(true),
         };
         let mut sequence = Sequence(record.sequence);
@@ -43,7 +43,7 @@ impl Spaces {
         Ok(true)
     }
 
-    /// Makes the record of a space that nothing was ever written to.
+    /// Makes the record of a space that was never written.
     pub(super) fn blank_record(&self, id: SpaceId) -> Record {
         let name = Uuid::from_entropy(instr::rdtsc(), id.0 as u64);
         Record { sequence: 0, ..Record::free(self.place(id).area.bytes(), name, Residue::Clean) }
@@ -51,7 +51,8 @@ impl Spaces {
 
     pub(super) async fn write_record_in(&self, id: SpaceId, lane: Lane, record: &Record) -> Result<(), DiskError> {
         let start = Side::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
-        // On the heap: a future keeps it while it waits, and is itself part of larger ones that pass over the stack.
+        // On the heap: the future holds the bytes while it waits, and it is itself part of larger
+        // futures that are moved over the stack.
         let bytes = record.encode().to_vec();
         self.write_in(id, lane, start, &bytes).await?;
         self.io.flush_in(self.disk(id), lane).await

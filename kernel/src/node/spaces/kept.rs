@@ -1,4 +1,4 @@
-//! The dumps that spaces hold: which there are, and which of them a command means.
+//! The dumps that spaces hold: lists them, and selects those that a command means.
 
 use super::{Phase, Place, SpaceId, Spaces};
 use crate::console::command::DumpChoice;
@@ -12,26 +12,26 @@ use core::fmt::Write;
 pub struct KeptDump {
     /// Its space.
     pub id: SpaceId,
-    /// Where that lies.
+    /// Location of the space.
     pub place: Place,
-    /// How far it came.
+    /// State in its record.
     pub state: SpaceState,
-    /// Whose it is.
+    /// Partition and incarnation that crashed.
     pub owner: Owner,
     /// The crash.
     pub crash: Crash,
-    /// Why it is not whole.
+    /// Why it is partial.
     pub cause: Option<PartialCause>,
 }
 
 /// Why dumps cannot be released.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DumpError {
-    /// There is none such.
+    /// No dump matches.
     None,
     /// It is still being written.
     Draining,
-    /// Several have this number, or a name that begins so: these.
+    /// Several dumps have this number, or a name with this prefix; they are listed.
     Ambiguous(String),
 }
 
@@ -48,10 +48,10 @@ impl Spaces {
         self.spaces.iter().enumerate().filter_map(dump).collect()
     }
 
-    /// Releases the dumps that a command means.
+    /// Releases the dumps that a command selects.
     ///
     /// # Errors
-    /// [`DumpError`]; then none is released.
+    /// [`DumpError`]; then no dump is released.
     pub fn release_dumps(&'static self, choice: DumpChoice<'_>) -> Result<(), DumpError> {
         let mut dumps = self.kept_dumps();
         dumps.retain(|dump| chooses(choice, dump));
@@ -65,7 +65,7 @@ impl Spaces {
         }
     }
 
-    /// Returns whether a dump that the command may mean is still being written.
+    /// Returns whether a dump that the command may select is still being written.
     fn is_any_draining(&self, choice: DumpChoice<'_>) -> bool {
         match choice {
             DumpChoice::All(owner) | DumpChoice::One(owner, _) => self.is_draining(owner),
@@ -86,7 +86,7 @@ fn chooses(choice: DumpChoice<'_>, dump: &KeptDump) -> bool {
     }
 }
 
-/// Lists names, each with partition and incarnation.
+/// Lists the names of dumps, each with partition and incarnation.
 fn names(dumps: &[KeptDump]) -> String {
     let mut text = String::new();
     for dump in dumps {

@@ -1,8 +1,9 @@
-//! Late writes of an earlier owner that did not stop in order: looked for in what surrounds the blocks, by the rules of
-//! [`crate::paging::space::succession`].
+//! Looks for late writes of an earlier owner that did not stop cleanly, in the parts around the
+//! blocks. The rules are in [`crate::paging::space::succession`].
 //!
-//! A look holds the record, so that the space keeps its state meanwhile: a crash, an activation and a release begin with a change
-//! of the record. The dumps that this node drains are looked after by their own tasks ([`crate::node::dumps`]).
+//! A look holds the record, so that the space keeps its state meanwhile: a crash, an activation and
+//! a release all begin with a change of the record. Dumps that this node drains are checked by
+//! their own tasks ([`crate::node::dumps`]).
 
 use super::{Phase, SpaceId, Spaces};
 use crate::addr::PAGE_SIZE;
@@ -14,7 +15,7 @@ use crate::paging::space::succession::{Succession, Surroundings, pause_after};
 use core::sync::atomic::Ordering;
 
 impl Spaces {
-    /// Notes how this node came by a space.
+    /// Records how this node got a space.
     pub(super) fn succeed(&self, id: SpaceId, succession: Succession) {
         self.space(id).inner.lock().succession = succession;
         if succession.compares() {
@@ -22,24 +23,25 @@ impl Spaces {
         }
     }
 
-    /// Returns how this node came by a space.
+    /// Returns how this node got a space.
     pub fn succession(&self, id: SpaceId) -> Succession {
         self.space(id).inner.lock().succession
     }
 
-    /// Tells that a late write was found and written over.
+    /// Reports that a late write was found and overwritten.
     pub fn tell_repaired(&self, id: SpaceId, what: &str) {
         self.trouble(id, &alloc::format!("{what} was overwritten by a late write of an earlier owner, and is written again"));
     }
 
-    /// Looks at a space again after the pause that follows a look of this length.
+    /// Schedules the next look at a space, after a pause that depends on how long the last look
+    /// took.
     fn look_again(&self, id: SpaceId, took_ns: u64) {
         let at_ns = time::now_ns().saturating_add(pause_after(took_ns));
         self.space(id).inner.lock().late_ns = at_ns;
         self.mend_due_ns.fetch_min(at_ns, Ordering::AcqRel);
     }
 
-    /// Begins a look where it is time for one; says when the next one is due, if there is to be one.
+    /// Begins a look if it is due; returns when the next one is due, if there will be one.
     pub(super) fn look_for_late_writes(&'static self, id: SpaceId, now_ns: u64) -> Option<u64> {
         let mut inner = self.space(id).inner.lock();
         if !inner.succession.is_watched(now_ns) || matches!(inner.phase, Phase::Failed(_)) {
@@ -51,12 +53,12 @@ impl Spaces {
         if now_ns < inner.late_ns {
             return Some(inner.late_ns);
         }
-        // The end of the look sets it anew.
+        // Set again when the look ends.
         inner.late_ns = u64::MAX;
         drop(inner);
         self.tasks.start(async move {
             let start_ns = time::now_ns();
-            // What fails is tried again at the next look.
+            // An error is ignored: the next look tries again.
             let _ = self.repair_surroundings(id).await;
             self.look_again(id, time::now_ns().saturating_sub(start_ns));
         });
@@ -89,7 +91,7 @@ impl Spaces {
         Ok(())
     }
 
-    /// Makes the header of a dump say again what bitmap and record say.
+    /// Rewrites the header of a dump from its bitmap and record, if they differ.
     async fn repair_header(&self, id: SpaceId, record: &Record) -> Result<(), DiskError> {
         let Some(contents) = &record.contents else { return Ok(()) };
         let mut pages = Recovered::new(self, id, contents, record.drain.progress, &record.missing)?;

@@ -1,4 +1,5 @@
-//! Spaces that a disk's error has put out of use: looked at again after some time, as a start looks at them.
+//! Spaces that a disk error has put out of use: they are tried again after some time, as at a
+//! start.
 //!
 //! ```text
 //!   Activating, Draining, Releasing ── error ──> Failed ── 10 s, then 20, 40 ... 320 ──> opened again ─┬─> Free, Dump, Releasing
@@ -6,8 +7,8 @@
 //!                                                  └──────────────────── error ────────────────────────┘
 //! ```
 //!
-//! So a space is not lost until the next start, and a dump that could not be sealed is sealed once its disk takes writes again. A space
-//! that could not be claimed is claimed then.
+//! So a space is not lost until the next start. A dump that could not be sealed is sealed once its
+//! disk accepts writes again, and a space that could not be claimed is claimed.
 
 use super::{Phase, SpaceId, Spaces};
 use crate::arch::time;
@@ -15,9 +16,9 @@ use crate::block::{Disk, DiskError};
 use alloc::format;
 use core::sync::atomic::Ordering;
 
-/// Time until the first look.
+/// Time until the first retry.
 const FIRST_NS: u64 = 10_000_000_000;
-/// How often that time is doubled.
+/// How often that time is doubled at most.
 const DOUBLINGS: u32 = 5;
 
 impl Spaces {
@@ -31,7 +32,8 @@ impl Spaces {
         self.mend_due_ns.fetch_min(inner.again_ns, Ordering::AcqRel);
     }
 
-    /// Opens spaces again that have waited long enough, and looks for late writes on others; called at every turn.
+    /// Opens spaces again that have waited long enough, and checks others for late writes; called
+    /// at every turn.
     pub fn mend(&'static self, now_ns: u64) {
         if now_ns < self.mend_due_ns.load(Ordering::Acquire) {
             return;
@@ -45,7 +47,8 @@ impl Spaces {
             if !matches!(inner.phase, Phase::Failed(_)) {
                 continue;
             }
-            // A dead disk is waited for. So is one whose claim was lost: it takes no requests any more.
+            // A dead disk is waited for, and so is a disk whose claim was lost: it accepts no
+            // requests any more.
             if inner.again_ns > now_ns || self.disk(id).is_dead() {
                 inner.again_ns = inner.again_ns.max(now_ns.saturating_add(FIRST_NS));
                 self.mend_due_ns.fetch_min(inner.again_ns, Ordering::AcqRel);

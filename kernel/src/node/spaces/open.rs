@@ -1,4 +1,4 @@
-//! What a start does with the spaces it finds.
+//! Opens the spaces at a start.
 
 use super::{BUFFER, Phase, SpaceId, Spaces, next};
 use crate::arch::heap;
@@ -15,7 +15,8 @@ use alloc::format;
 use alloc::vec::Vec;
 
 impl Spaces {
-    /// Looks at every space and does what a start has to do. A task of its own, before the first partition.
+    /// Opens every space: claims it, and finishes or resumes interrupted work. Runs as a task of
+    /// its own, before the first partition.
     pub async fn open(&'static self) {
         let all = || (0..self.spaces.len()).map(SpaceId);
         let mut ours = Vec::new();
@@ -28,11 +29,11 @@ impl Spaces {
         }
         self.claim_all(ours).await;
         for id in all() {
-            // One that could not be read or claimed is tried again later.
+            // A space that could not be read or claimed is tried again later.
             if self.is_refused(id) || self.has_failed(id) {
                 continue;
             }
-            // Looked at again: another node may have been at it until it was claimed.
+            // The class is read again: another node may have used the space until it was claimed.
             if let Err(error) = self.open_one(id).await {
                 self.cannot_read(id, error);
             }
@@ -48,7 +49,7 @@ impl Spaces {
         matches!(self.space(id).inner.lock().phase, Phase::Failed(_))
     }
 
-    /// Claims a space that could not be claimed when the others were, and does what a start has to do.
+    /// Claims a space that could not be claimed earlier, and opens it.
     pub(super) async fn open_late(&'static self, id: SpaceId) -> Result<(), DiskError> {
         if !self.is_claimed(id) && may_be_ours(self.class(id).await?.as_ref()) {
             self.claim_space(id).await?;
@@ -56,7 +57,7 @@ impl Spaces {
         if self.is_refused(id) { Ok(()) } else { self.open_one(id).await }
     }
 
-    /// Reads what a space holds; `None` where it is too small for one.
+    /// Reads the class of a space; `None` if it is too small for one.
     pub(super) async fn class(&self, id: SpaceId) -> Result<Option<Class>, DiskError> {
         let bytes = self.place(id).area.bytes();
         let Some(tail) = usable(bytes).checked_sub(TAIL_LEN as u64) else { return Ok(None) };
@@ -73,7 +74,7 @@ impl Spaces {
         Ok(Some(foreign.map_or(Class::Blank, |at| Class::Foreign(Foreign::At(at)))))
     }
 
-    /// Looks for foreign data on a space whose ends are zeros.
+    /// Looks for foreign data on a space whose head and tail are zeros.
     async fn foreign_byte(&self, id: SpaceId) -> Result<Option<u64>, DiskError> {
         let capacity = self.place(id).area.bytes();
         for place in places(capacity) {
@@ -93,7 +94,8 @@ impl Spaces {
         Ok(None)
     }
 
-    /// Looks at a space and does what a start has to do. No beat takes what is written meanwhile for a stranger's record.
+    /// Opens a space while holding its record, so that no beat takes a write of this task for
+    /// another node's record.
     pub(super) async fn open_one(&self, id: SpaceId) -> Result<(), DiskError> {
         let _ = self.take_record(id).await;
         let result = self.open_with_record(id).await;
@@ -135,7 +137,8 @@ impl Spaces {
             Recovery::Finish => (Phase::Dump, self.finish(id, known(class)).await?),
             Recovery::Scrub => (Phase::Releasing, known(class)),
         };
-        // Only the host selects a dump, while no hypervisor has the disk: what holds now holds until the space is used anew.
+        // Only the host selects a dump, and only while no hypervisor has the disk: the selection
+        // stays valid until the space is reused.
         let is_selected = phase == Phase::Dump && self.is_selected(id).await?;
         self.tell(id, &record);
         let mut inner = space.inner.lock();
@@ -145,7 +148,7 @@ impl Spaces {
         Ok(())
     }
 
-    /// Makes a partial dump of a drain that was cut off: the header up to date, then the record.
+    /// Makes a partial dump of an interrupted drain: brings the header up to date, then the record.
     async fn finish(&self, id: SpaceId, cut: Record) -> Result<Record, DiskError> {
         let mut record = next(cut, |r| {
             r.state = SpaceState::Partial;

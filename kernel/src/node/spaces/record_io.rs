@@ -1,4 +1,4 @@
-//! Reading and writing a space outside its blocks, through the buffer of its device; and changes of its record.
+//! Reads and writes a space outside its blocks, through its device's buffer; changes its record.
 
 use super::retry::patiently;
 use super::{SpaceId, Spaces, next};
@@ -9,16 +9,17 @@ use crate::node::task::until;
 use crate::paging::space::Record;
 
 impl Spaces {
-    /// Changes the record: makes durable what it will claim, writes the next version, flushes, and only then believes it.
+    /// Changes the record: flushes the data it will claim, writes the next version, flushes that,
+    /// and only then adopts it.
     ///
     /// # Errors
-    /// The disk's; the old record is valid then.
+    /// The disk's error; the old record is then still valid.
     pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
         self.flush(id).await?;
         self.change_now(id, change).await
     }
 
-    /// As [`Self::change`], for a record that claims nothing of what was written before.
+    /// As [`Self::change`], for a record that claims nothing about earlier writes.
     ///
     /// # Errors
     /// As [`Self::change`].
@@ -45,10 +46,10 @@ impl Spaces {
         patiently!(self, id, SpaceAccess::Record, self.write_record_in(id, Lane::Common, record).await)
     }
 
-    /// Makes everything that was written before durable.
+    /// Makes all earlier writes durable.
     ///
     /// # Errors
-    /// The disk's, after some tries.
+    /// The disk's error, after some tries.
     pub async fn flush(&self, id: SpaceId) -> Result<(), DiskError> {
         patiently!(self, id, SpaceAccess::Flush, self.io.flush(self.disk(id)).await)
     }
@@ -56,7 +57,8 @@ impl Spaces {
     /// Writes `bytes` (whole sectors, at most [`super::BUFFER`]) through the device's buffer.
     ///
     /// # Errors
-    /// The disk's, after some tries; [`DiskError::Unsupported`] where a byte lies outside the space.
+    /// The disk's error, after some tries; [`DiskError::Unsupported`] if a byte lies outside the
+    /// space.
     pub async fn write(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let access = SpaceAccess::Write(offset, bytes.len());
         patiently!(self, id, access, self.write_in(id, Lane::Common, offset, bytes).await)
@@ -71,7 +73,7 @@ impl Spaces {
         patiently!(self, id, access, self.read_in(id, Lane::Common, offset, bytes).await)
     }
 
-    /// As [`Self::read`], but with a single try, and no event where it fails.
+    /// As [`Self::read`], but with a single try and without an event on failure.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -79,7 +81,8 @@ impl Spaces {
         self.read_in(id, Lane::Common, offset, bytes).await
     }
 
-    /// As [`Self::write`]; in [`Lane::Beat`] at most [`BEAT_BUFFER`](super::BEAT_BUFFER) bytes, and no other task is waited for.
+    /// As [`Self::write`], in the given lane. In [`Lane::Beat`] at most
+    /// [`BEAT_BUFFER`](super::BEAT_BUFFER) bytes; it then waits for no other task.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -92,7 +95,7 @@ impl Spaces {
         result
     }
 
-    /// As [`Self::read`], in a lane.
+    /// As [`Self::read`], in the given lane.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -116,7 +119,8 @@ impl Spaces {
         self.holds(id, offset, len, is_zero).await
     }
 
-    /// Returns whether `bytes` (whole sectors, at most [`BUFFER`](super::BUFFER)) lie there.
+    /// Returns whether the space holds `bytes` (whole sectors, at most [`BUFFER`](super::BUFFER))
+    /// at `offset`.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -151,10 +155,10 @@ impl Spaces {
         answer
     }
 
-    /// Takes the device's buffer of a lane, which another task or a request that is late may have.
+    /// Takes the device's buffer of a lane. Waits while another task or a late request has it.
     ///
     /// # Errors
-    /// [`DiskError::Dead`]: the disk does not answer, and may keep the buffer.
+    /// [`DiskError::Dead`]: the disk does not answer, and may still hold the buffer.
     pub(super) async fn take_buffer(&self, id: SpaceId, lane: Lane) -> Result<DmaRegion, DiskError> {
         let (device, disk) = (self.device(id), self.disk(id));
         until(|| match device.take_buffer(lane).or_else(|| self.io.take_returned(disk, lane)) {
@@ -164,7 +168,7 @@ impl Spaces {
         .await
     }
 
-    /// Gives a buffer back, unless the disk still has it.
+    /// Returns a buffer, unless the disk still has it.
     pub(super) fn give_buffer(&self, id: SpaceId, lane: Lane, buffer: Option<DmaRegion>) {
         if let Some(buffer) = buffer {
             self.device(id).give_buffer(lane, buffer);

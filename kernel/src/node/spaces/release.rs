@@ -1,4 +1,4 @@
-//! The way of a space out of use: its owner's pages are wiped in the background, then it is free.
+//! Takes a space out of use: its owner's pages are wiped in the background, then it is free.
 
 use super::retry::patiently;
 use super::{BUFFER, Phase, Place, Space, SpaceId, Spaces};
@@ -13,11 +13,13 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Sectors zeroed by a request of a scrub at most: 1 MiB, so that no other request waits long behind one.
+/// Most sectors that one request of a scrub zeroes: 1 MiB, so that no other request waits long
+/// behind it.
 const SCRUB_SECTORS: u64 = 2048;
 
 impl Spaces {
-    /// Gives a space back: it is scrubbed in the background. Returns whether it was in use or held a dump.
+    /// Releases a space: it is scrubbed in the background. Returns whether it was in use or held a
+    /// dump.
     pub fn release(&'static self, id: SpaceId) -> bool {
         let mut inner = self.space(id).inner.lock();
         if !matches!(inner.phase, Phase::Active | Phase::Dump) {
@@ -44,7 +46,7 @@ impl Spaces {
         (0..self.spaces.len()).filter(|&n| is_it(&self.spaces[n])).map(SpaceId).collect()
     }
 
-    /// Goes on with releases that a power cut interrupted.
+    /// Resumes releases that a power cut interrupted.
     pub fn resume(&'static self) {
         for id in (0..self.spaces.len()).map(SpaceId) {
             if self.space(id).inner.lock().phase == Phase::Releasing {
@@ -94,7 +96,8 @@ impl Spaces {
         Ok(())
     }
 
-    /// Makes a range read as zeros. What does already is left alone: a sparse image would lose room to zeros that are written.
+    /// Makes a range read as zeros. Parts that already do are not written: written zeros would
+    /// allocate blocks in a sparse image.
     pub(super) async fn zero(&self, id: SpaceId, range: SectorRange) -> Result<(), DiskError> {
         let (mut at, end) = (range.first * SECTOR_SIZE, (range.first + range.count) * SECTOR_SIZE);
         let mut dirty = at..at;
@@ -112,7 +115,8 @@ impl Spaces {
         self.write_zeros(id, dirty).await
     }
 
-    /// Writes zeros, by the device where it can: it may give the room back.
+    /// Writes zeros, by the device's own command if it has one: the device may then free the
+    /// blocks.
     async fn write_zeros(&self, id: SpaceId, bytes: Range<u64>) -> Result<(), DiskError> {
         let (disk, len) = (self.disk(id), bytes.end - bytes.start);
         if len == 0 {

@@ -1,4 +1,4 @@
-//! Keeps free spaces for the partitions whose own they are, by the rule of [`crate::paging::space::reserve`].
+//! Reserves free spaces for the partitions, by the rule of [`crate::paging::space::reserve`].
 
 use super::{Phase, SpaceId, Spaces};
 use crate::block::Disk;
@@ -7,24 +7,25 @@ use crate::paging::space::reserve::{SpaceNeed, meets};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// A partition that has spaces of its own.
+/// A partition for which spaces are reserved.
 #[derive(Debug)]
 pub struct SpaceTenant {
     name: Uuid,
     need: SpaceNeed,
-    /// It will not run again, and needs none.
+    /// The partition will not run again and needs no space.
     has_stopped: AtomicBool,
 }
 
 impl SpaceTenant {
-    /// Makes a partition with this need.
+    /// Makes a tenant with this need.
     pub fn new(name: &str, need: SpaceNeed) -> Self {
         Self { name: Uuid::from_name(name), need, has_stopped: AtomicBool::new(false) }
     }
 }
 
 impl Spaces {
-    /// Keeps spaces for these partitions from now on, if there are enough for all; returns whether it does.
+    /// Reserves spaces for these partitions from now on, if there are enough for all; returns
+    /// whether it does.
     pub fn reserve(&self, tenants: Vec<SpaceTenant>) -> bool {
         let needs: Vec<_> = tenants.iter().map(|tenant| tenant.need).collect();
         let is_enough = meets(&needs, &self.sizes());
@@ -34,7 +35,7 @@ impl Spaces {
         is_enough
     }
 
-    /// Keeps nothing any more for a partition that has stopped.
+    /// Ends the reservation for a partition that has stopped.
     pub fn end_reserve(&self, name: &str) {
         let name = Uuid::from_name(name);
         let tenants = self.tenants.get().into_iter().flatten();
@@ -53,7 +54,7 @@ impl Spaces {
         meets(&needs, &self.free_beside(id))
     }
 
-    /// Returns the pages of each other space that is free.
+    /// Returns the number of pages of each other free space.
     fn free_beside(&self, id: SpaceId) -> Vec<u32> {
         let others = (0..self.spaces.len()).map(SpaceId).filter(|other| *other != id);
         let free = others.filter(|&other| self.space(other).inner.lock().phase == Phase::Free && !self.disk(other).is_dead());

@@ -1,14 +1,15 @@
-//! Carries out [`crate::block::patience`] for what is written and read around the blocks. The first refusal and the last are events
-//! that name device and bytes.
+//! Applies [`crate::block::patience`] to I/O outside the blocks. The first and the last refusal are
+//! reported as events that name device and bytes.
 
 use super::{SpaceId, Spaces, sleep};
 use crate::block::DiskError;
 use crate::block::patience::{AfterRefusal, PAUSE_NS, SpaceAccess, Tries};
 use alloc::format;
 
-/// Makes a request of a space, and makes it again where the disk refuses it; the value is the last one's.
+/// Makes a request of a space, and repeats it if the disk refuses; the value is the last result.
 ///
-/// A macro, because a task's future has to be `Send`, which the future of a closure that borrows cannot be shown to be.
+/// A macro, because a task's future has to be `Send`, and that cannot be shown for the future of a
+/// closure that borrows.
 macro_rules! patiently {
     ($spaces:expr, $id:expr, $access:expr, $request:expr) => {{
         let mut tries = $crate::block::patience::Tries::default();
@@ -23,7 +24,8 @@ macro_rules! patiently {
 pub(super) use patiently;
 
 impl Spaces {
-    /// Says whether a request is to be tried again, when that may be; tells what has to be told.
+    /// Waits and returns true if the request is to be tried again; reports the refusals that must
+    /// be reported.
     pub(super) async fn tries_again(
         &self,
         id: SpaceId,

@@ -1,6 +1,8 @@
-//! The boot-code bytes of a disk with several spaces: whoever takes a space away from its dump takes the dump's header there, too.
+//! The boot-code bytes of a disk with several spaces. When a dump loses its space, the copy of its
+//! header in these bytes is removed too.
 //!
-//! Only the host command puts one there (`tidepool dump select`), while no hypervisor has the disk.
+//! Only the host command writes a header there (`tidepool dump select`), while no hypervisor has
+//! the disk.
 
 use super::retry::patiently;
 use super::{SpaceId, Spaces};
@@ -9,11 +11,12 @@ use crate::block::patience::SpaceAccess;
 use crate::block::{DiskError, Lane, Operation, SectorRange};
 use crate::dump::selected::BootCode;
 
-/// Where the boot-code bytes are.
+/// Location of the boot-code bytes.
 const FIRST: SectorRange = SectorRange { first: 0, count: 1 };
 
 impl Spaces {
-    /// Takes the header of the dump in this space out of the boot-code bytes, if that is the selected one.
+    /// Removes the header of the dump in this space from the boot-code bytes, if that dump is
+    /// selected.
     ///
     /// # Errors
     /// The disk's.

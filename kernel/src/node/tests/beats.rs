@@ -1,4 +1,5 @@
-//! Claims and beats beside the work on a space: what the node itself writes is no stranger's, and it writes to no space that is not its own.
+//! Claims and beats during work on a space: the node does not mistake its own writes for another
+//! node's, and writes to no space it does not own.
 
 use super::disk::{FaultKind, FaultPlan, SimDisk};
 use super::guest::SimGuest;
@@ -8,7 +9,7 @@ use crate::mm::layout::RamLayout;
 use crate::node::spaces::sleep;
 use crate::paging::space::claim::{Claim, Claims, PAGE_LEN};
 
-/// How long a record is changed, again and again: several beats.
+/// How long a record is changed repeatedly: several beats.
 const SPELL_NS: u64 = 3_000_000_000;
 
 #[test]
@@ -36,14 +37,15 @@ fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
     }
 }
 
-/// Returns the claims on a disk that is one space.
+/// Returns the claims on a disk that is a single space.
 fn claims(disk: &SimDisk) -> Claims {
     let content = &disk.state().content;
     let start = Claim::start(content.len() as u64).expect("room for a claim") as usize;
     Claims::decode(content[start..][..PAGE_LEN].try_into().expect("a page"))
 }
 
-/// Opens a blank disk that refuses everything from its n-th request on; returns the machine, and what a start has asked for.
+/// Opens a blank disk that fails every request from its n-th on; returns the machine, and the
+/// number of requests made by the start.
 fn open(fault: Option<u64>) -> (SimMachine, u64) {
     let ram = SimRam::new(400);
     let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), 1)));
@@ -57,7 +59,8 @@ fn open(fault: Option<u64>) -> (SimMachine, u64) {
     (machine, requests)
 }
 
-/// The disk takes requests again some time later: the space is claimed then, before anything else is written to it.
+/// The disk accepts requests again some time later. The space is then claimed before anything else
+/// is written to it.
 #[test]
 fn a_space_that_could_not_be_claimed_at_the_start_is_claimed_later() {
     let (_, requests) = open(None);

@@ -1,4 +1,4 @@
-//! Dumps are counted by partition, whatever they are on their way to.
+//! Dumps are counted by partition in every phase of their space.
 
 use super::disk::{FaultKind, FaultPlan, SimDisk};
 use super::guest::{PAGES, SimGuest, Truth};
@@ -47,7 +47,8 @@ fn dumps_count_from_the_crash_on_and_for_their_own_partition_only() {
     assert_eq!(spaces.dumps_of("q", q.space), DumpCensus::default());
 }
 
-/// Crashes `guest`, waits for its dump, and tries for its next space for some time; returns whether it runs again.
+/// Crashes `guest`, waits for its dump, and tries for some time to get its next space; returns
+/// whether the guest runs again.
 fn crash_and_try(machine: &mut SimMachine, guest: &mut SimGuest, truth: &mut Truth) -> bool {
     let job = guest.crash(machine, truth);
     machine.until("the end of the drain", 60, |_| job.read().2.then_some(()));
@@ -129,7 +130,7 @@ fn the_oldest_dump_goes_when_the_newer_one_is_promised_and_not_before() {
 /// Bytes of a disk with two spaces.
 const TABLE_DISK_BYTES: usize = 6 << 20;
 
-/// Returns the content of a disk with two spaces, and where the first lies.
+/// Returns the content of a disk with two spaces, and the sectors of the first.
 fn with_table() -> (Vec<u8>, SectorRange) {
     let placed = place(TABLE_DISK_BYTES as u64, &[DISK_BYTES as u64; 2]).expect("there is room");
     let guid = |n: u8| NewSpace { sectors: placed[usize::from(n)], guid: gpt_disk_types::Guid::from_bytes([n + 1; 16]) };
@@ -144,7 +145,8 @@ fn machine_with(content: Vec<u8>, uuid_seed: u64) -> SimMachine {
     machine_with_error(content, uuid_seed, None)
 }
 
-/// The n-th request behind those for the partition table ends in an error, once.
+/// Makes a machine whose disk fails once, at the `at`-th request after those for the partition
+/// table.
 fn machine_with_error(content: Vec<u8>, uuid_seed: u64, at: Option<u64>) -> SimMachine {
     let ram = SimRam::new(400);
     let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, content.len(), ram.map(), uuid_seed)));
@@ -157,7 +159,8 @@ fn machine_with_error(content: Vec<u8>, uuid_seed: u64, at: Option<u64>) -> SimM
     machine
 }
 
-/// Puts the header of the dump in this space into the boot-code bytes, as `tidepool dump select` does.
+/// Writes the header of the dump in this space to the boot-code bytes, as `tidepool dump select`
+/// does.
 fn select(content: &mut [u8], sectors: SectorRange) {
     let area = Area::part(sectors).expect("a part of a disk");
     let space = &content[area.start() as usize..][..area.bytes() as usize];
@@ -166,7 +169,7 @@ fn select(content: &mut [u8], sectors: SectorRange) {
     content[..code.len()].copy_from_slice(&code);
 }
 
-/// The same when a guest on the first has crashed and its dump is sealed.
+/// Returns the same disk after a guest on the first space has crashed and its dump is sealed.
 fn with_dump() -> (Vec<u8>, SectorRange) {
     let (content, first) = with_table();
     let (mut machine, mut truth) = (machine_with(content, 1), Truth::new());

@@ -6,18 +6,18 @@ use super::guest::{SimGuest, Truth};
 use super::machine::{SimMachine, SimRam};
 use crate::console::command::DumpChoice;
 
-/// Bytes of a disk: a space for the guest, and little more.
+/// Bytes of a disk: one space for the guest, and little more.
 pub const DISK_BYTES: usize = (1 << 20) + (512 << 10);
-/// Frames of the pool: less than half of what two guests have.
+/// Frames of the pool: less than half of the pages of two guests.
 const FRAMES: u32 = 80;
-/// Turns between two things that an operator does.
+/// Turns between two actions of the operator.
 const SPELL: u32 = 150;
 
-/// What a cycle leaves behind.
+/// State after a cycle.
 pub struct CycleResult {
     pub machine: SimMachine,
     pub truth: Truth,
-    /// The guest beside the one that crashes.
+    /// The guest that does not crash.
     pub neighbour: SimGuest,
     /// The guest that crashes.
     pub guest: SimGuest,
@@ -27,7 +27,7 @@ pub struct CycleResult {
     pub pace: u64,
 }
 
-/// Runs one, over `disks` disks, with a log or a fault on the first.
+/// Runs a cycle over `disks` disks, with a log or a fault on the first.
 pub fn run(disks: u8, seed: u64, fault: Option<FaultPlan>, records: bool) -> CycleResult {
     let ram = SimRam::new(FRAMES);
     let disks: Vec<&'static SimDisk> = (0..disks)
@@ -62,10 +62,10 @@ struct Cycle {
 
 impl Cycle {
     fn script(&mut self) {
-        // The guest that crashes has the first disk, the neighbour another.
+        // The guest that crashes is on the first disk, the neighbour on another.
         self.wait("a first start", 30, |cycle| cycle.guest.start(&cycle.machine));
         self.wait("the neighbour's start", 30, |cycle| cycle.neighbour.start(&cycle.machine));
-        // Until every page has been touched, and the pool is full.
+        // By then every page has been touched, and the pool is full.
         self.go_on(SPELL);
         let before = self.neighbour.steps;
         self.go_on(SPELL);
@@ -83,7 +83,7 @@ impl Cycle {
         }
         let job = self.guest.crash(&self.machine, &mut self.truth);
         self.wait("the end of a drain", 120, |_| job.read().2);
-        // One that finds no space does not start; a bad disk may have taken them.
+        // A guest that finds no space does not start; a bad disk may have taken the spaces away.
         for _ in 0..400 {
             if self.guest.start(&self.machine) {
                 break;
@@ -95,7 +95,7 @@ impl Cycle {
 
     fn release(&mut self) {
         (1..=self.guest.incarnation).for_each(|incarnation| self.machine.note_release(self.guest.name, incarnation));
-        // There may be none, after a fault.
+        // After a fault there may be no dump.
         let _ = self.machine.node.spaces.release_dumps(DumpChoice::All(self.guest.name));
         self.go_on(SPELL / 2);
     }
@@ -110,7 +110,7 @@ impl Cycle {
         assert!(node.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
     }
 
-    /// A turn of the machine, in which both guests do something.
+    /// Runs a turn of the machine, in which both guests do some steps.
     fn turn(&mut self) {
         self.turns += u64::from(self.neighbour.runs());
         for _ in 0..1 + self.dice.below(3) {

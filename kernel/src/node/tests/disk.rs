@@ -1,4 +1,5 @@
-//! A disk in the host's memory with a volatile cache: what was written may be lost, whole or in part, until a flush is answered.
+//! A disk in the host's memory with a volatile cache: until a flush is answered, any written sector
+//! may be lost.
 
 use super::Dice;
 use crate::addr::{Hfn, Hpa, PAGE_SIZE};
@@ -9,10 +10,10 @@ use crate::mm::phys::{DirectMap, FrameMemory};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
-/// Addresses below are frames of the simulated pool, those above are buffers of the host.
+/// Addresses below this one are frames of the simulated pool; those above are buffers of the host.
 const FRAMES_END: u64 = 1 << 40;
 
-/// What happened at the disk, in order.
+/// Events at the disk, in order.
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// A write was submitted: from then on any of its sectors may be on the medium.
@@ -21,18 +22,18 @@ pub enum Entry {
     Written(u64),
     /// A flush was submitted.
     FlushBegins(u64),
-    /// It was answered.
+    /// A flush was answered.
     FlushEnds(u64),
-    /// The node was told, or told, something.
+    /// An expectation of the test changed.
     Mark(Mark),
 }
 
-/// What the log's reader holds the medium to.
+/// An expectation that the reader of the log checks against the medium.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mark {
     /// A dump was announced as complete: owner and incarnation.
     Promised(String, u64),
-    /// It may go from now on.
+    /// The dump may disappear from now on.
     Released(String, u64),
 }
 
@@ -41,15 +42,15 @@ pub enum Mark {
 pub enum FaultKind {
     /// That request ends in an I/O error.
     ErrorOnce,
-    /// That request and all after it do.
+    /// That request and all later ones end in an I/O error.
     ErrorForGood,
-    /// That request and all after it are not answered.
+    /// That request and all later ones are not answered.
     NoAnswer,
-    /// The same, but all are answered some seconds later.
+    /// As `NoAnswer`, but all are answered some seconds later.
     LateAnswer,
 }
 
-/// Fails at the request of that number.
+/// A fault at the request with this number.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultPlan {
     pub request: u64,
@@ -63,9 +64,9 @@ struct Flying {
     data: Vec<u8>,
     segments: Vec<Segment>,
     cookie: Cookie,
-    /// When it was submitted, as told by the first poll after that.
+    /// Time of submission; set by the first poll after it.
     since_ns: Option<u64>,
-    /// When a disk of limited speed has done it.
+    /// When a disk of limited speed has finished it.
     due_ns: u64,
     told: bool,
 }
@@ -77,13 +78,13 @@ pub struct DiskState {
     pub records: bool,
     pub requests: u64,
     pub fault: Option<FaultPlan>,
-    /// Bytes a second, where it serves its requests in turn.
+    /// Bytes per second, if the disk serves its requests in turn.
     pub speed: Option<u64>,
-    /// Until when it is busy with them.
+    /// When the disk has finished the requests it has.
     busy_until_ns: u64,
-    /// Whether answers to reads come late, so that other requests go by.
+    /// Whether answers to reads come late, so that later requests overtake them.
     pub reads_are_late: bool,
-    /// When the first request was not answered.
+    /// When the first request went unanswered.
     pub silent_since: Option<u64>,
     flying: Vec<Flying>,
     incidents: VecDeque<Incident>,
@@ -99,9 +100,9 @@ pub struct SimDisk {
     state: Mutex<DiskState>,
 }
 
-/// What a late disk takes for its answers.
+/// Delay of a late disk's answers.
 pub const LATE_NS: u64 = 5_000_000_000;
-/// What a simulated driver waits for an answer.
+/// Time-out of the simulated driver.
 pub const TIMEOUT_NS: u64 = 2_000_000_000;
 
 impl SimDisk {
@@ -154,7 +155,7 @@ impl SimDisk {
         }
     }
 
-    /// Goes over a segment: page by page in the pool, at once elsewhere.
+    /// Calls `piece` for each part of a segment: page by page in the pool, all at once elsewhere.
     fn each_piece(
         &self,
         segment: &Segment,
@@ -195,7 +196,7 @@ impl DiskState {
         }
     }
 
-    /// Returns when a request that comes now is done.
+    /// Returns when a request submitted now is finished.
     fn due_ns(&mut self, bytes: u64) -> u64 {
         let Some(speed) = self.speed else { return 0 };
         self.busy_until_ns = self.busy_until_ns.max(self.now_ns) + bytes * 1_000_000_000 / speed;
@@ -285,7 +286,7 @@ impl Disk for SimDisk {
                 count += 1;
                 continue;
             }
-            // Any of those that are to be answered, some of them now.
+            // Answers a random one of the requests that are due, and leaves some of them for later.
             let is_late = state.reads_are_late && !state.dice.one_in(1024);
             let is_due = |flying: &Flying| flying.due_ns <= now_ns && !(is_late && flying.operation == Operation::Read);
             let may_go = |flying: &Flying| !state.is_silent(flying.number) && is_due(flying);

@@ -1,4 +1,4 @@
-//! What a simulated node has reported, kept for its test.
+//! Events that a simulated node has reported, kept for its test.
 
 use crate::console::event::Event;
 use std::cell::RefCell;
@@ -12,7 +12,7 @@ pub fn note(event: &Event<'_>) {
     TOLD.with(|told| told.borrow_mut().push(format!("{event:?}")));
 }
 
-/// Takes what was told since the last call.
+/// Takes the events reported since the last call.
 pub fn take() -> Vec<String> {
     TOLD.with(|told| told.take())
 }

@@ -1,4 +1,5 @@
-//! Faults: one disk of three fails at one of its requests, while a cycle goes on; the neighbour on another disk must not notice.
+//! Faults: one disk of three fails at one of its requests during a cycle; the neighbour on another
+//! disk must not notice.
 
 use super::cycle::{self, CycleResult};
 use super::disk::{FaultKind, FaultPlan};
@@ -7,7 +8,7 @@ use super::{image, is_long, seed};
 const DISKS: u8 = 3;
 const KINDS: [FaultKind; 4] = [FaultKind::ErrorOnce, FaultKind::ErrorForGood, FaultKind::NoAnswer, FaultKind::LateAnswer];
 
-/// Holds a cycle with a fault to what must be true of each.
+/// Checks a cycle with a fault against the requirements of every cycle.
 fn check(result: &CycleResult, plan: FaultPlan, plain: &CycleResult) {
     let what = |message: &str| format!("{plan:?}: {message}; told: {:#?}", result.machine.told);
     for disk in &result.machine.disks {
@@ -16,7 +17,8 @@ fn check(result: &CycleResult, plan: FaultPlan, plain: &CycleResult) {
             panic!("{}", what(&wrong));
         }
     }
-    // Its pages were right at each step, or the step had panicked. And it got on.
+    // The neighbour's pages were right at each step, or the step would have panicked. It must also
+    // have made progress.
     let (pace, before) = (result.neighbour.steps * 1000 / result.turns.max(1), plain.pace);
     assert!(
         pace * 10 >= before * 8,
@@ -26,7 +28,7 @@ fn check(result: &CycleResult, plan: FaultPlan, plain: &CycleResult) {
     assert!(result.neighbour.losses.is_empty(), "{}", what("the neighbour lost a page"));
     let told = ["Error", "DumpFailed", "Crash"].iter().any(|name| result.machine.has_told(name));
     assert!(told, "{}", what("no event tells of the fault"));
-    // One error costs no incarnation.
+    // A single error must not end an incarnation.
     if plan.kind == FaultKind::ErrorOnce {
         assert!(result.guest.losses.is_empty(), "{}", what("the guest lost a page by one error"));
     }

@@ -1,4 +1,5 @@
-//! A guest that writes pages, reads them back and checks them, and remembers what each of its incarnations held when it crashed.
+//! A guest that writes pages, reads them back and checks them. It remembers the contents of each
+//! incarnation at its crash.
 
 use super::Dice;
 use super::machine::SimMachine;
@@ -17,10 +18,10 @@ use std::sync::Arc;
 
 /// Pages of a guest.
 pub const PAGES: u32 = 96;
-/// A value stands at the start of each sector of its page.
+/// Distance of the copies of a page's value: one at the start of each sector.
 pub const STEP: usize = 512;
 
-/// What the incarnations held, by owner and incarnation: a value a page, 0 for zeros.
+/// Contents of the incarnations, by owner and incarnation: one value per page, 0 for zeros.
 pub type Truth = HashMap<(String, u64), Vec<u64>>;
 
 pub struct SimGuest {
@@ -29,16 +30,16 @@ pub struct SimGuest {
     pub incarnation: u64,
     pub space: Option<SpaceId>,
     object: Option<Arc<MemoryObject>>,
-    /// The access that its one vCPU has not made yet, and what that waits for.
+    /// The pending access of its only vCPU, and the ticket that the access waits for.
     parked: Option<(PageIndex, Access, WaitTicket)>,
     values: Vec<u64>,
     dice: Dice,
-    /// Pages touched and right.
+    /// Pages touched and found right.
     pub steps: u64,
     pub losses: Vec<Loss>,
 }
 
-/// What a page of a value looks like.
+/// Returns the page that holds `value`.
 pub fn page_of(value: u64) -> Vec<u8> {
     let mut page = vec![0; PAGE_SIZE as usize];
     page.chunks_mut(STEP).for_each(|sector| sector[..8].copy_from_slice(&value.to_le_bytes()));
@@ -56,12 +57,12 @@ impl SimGuest {
         RamLayout::new(u64::from(PAGES) * PAGE_SIZE).expect("some pages")
     }
 
-    /// Whether it has memory.
+    /// Returns whether it has memory.
     pub fn runs(&self) -> bool {
         self.object.is_some()
     }
 
-    /// Goes a step on towards its next incarnation; returns whether it runs.
+    /// Takes a step towards its next incarnation; returns whether the guest runs.
     pub fn start(&mut self, machine: &SimMachine) -> bool {
         if self.runs() {
             return true;
@@ -92,10 +93,10 @@ impl SimGuest {
         true
     }
 
-    /// Touches a page: writes a new value to it, or reads and checks. Returns why a page is lost.
+    /// Touches a page: writes a new value, or reads and checks it. Returns why a page is lost.
     ///
     /// # Panics
-    /// If a page is not what was written.
+    /// If a page does not hold the value written last.
     pub fn step(&mut self, machine: &SimMachine) -> Result<(), Loss> {
         let Some(object) = self.object.clone() else { return Ok(()) };
         let (index, access) = match self.parked {
@@ -131,18 +132,19 @@ impl SimGuest {
         Ok(())
     }
 
-    /// Has all of its pages evicted that may be.
+    /// Evicts all of its pages that may be evicted.
     pub fn evict(&self, machine: &SimMachine) {
         let object = self.object.as_ref().expect("a guest that runs");
         machine.node.pager.ask_evict(object.id(), PAGES);
     }
 
-    /// Crashes: its memory becomes a dump image, and what it held is the truth about that.
+    /// Crashes: the guest's memory becomes a dump image, and its contents are recorded as the truth
+    /// for the dump.
     pub fn crash(&mut self, machine: &SimMachine, truth: &mut Truth) -> Arc<JobStatus> {
         self.crash_with(machine, truth, DumpOrder::default())
     }
 
-    /// As [`Self::crash`], with what is known of the dump.
+    /// As [`Self::crash`], with a dump order.
     pub fn crash_with(&mut self, machine: &SimMachine, truth: &mut Truth, order: DumpOrder) -> Arc<JobStatus> {
         let object = self.object.take().expect("a guest that runs");
         let space = self.space.take().expect("a guest that runs has a space");
@@ -153,7 +155,7 @@ impl SimGuest {
         dumps::begin(machine.node, self.name, record, object, space, order)
     }
 
-    /// Stops for good: memory and space are given back.
+    /// Stops for good: frees its memory. The space stays with the node.
     pub fn stop(&mut self, machine: &SimMachine) {
         if let Some(object) = self.object.take() {
             let _ = machine.node.graves.bury(object);

@@ -1,4 +1,4 @@
-//! What a disk's bytes claim, held to what the guests really had.
+//! Checks the claims of a disk's bytes against the real contents of the guests.
 
 use super::guest::{Truth, page_of};
 use crate::addr::{PAGE_SIZE, PageIndex};
@@ -10,7 +10,7 @@ use crate::paging::space::copies::TAIL_LEN;
 use crate::paging::space::layout::usable;
 use crate::paging::space::{Class, Record, SpaceState, classify};
 
-/// What a disk holds.
+/// Returns the class of a disk's contents.
 pub fn class(image: &[u8]) -> Class {
     let bytes = image.len() as u64;
     let tail = usable(bytes) as usize - TAIL_LEN;
@@ -26,17 +26,18 @@ pub fn record(image: &[u8]) -> Option<Record> {
     }
 }
 
-/// Whether a record says that the bitmap counts.
+/// Returns whether the record makes the bitmap valid.
 pub fn has_dump(record: &Record) -> bool {
     matches!(record.state, SpaceState::Draining | SpaceState::Complete | SpaceState::Partial)
 }
 
-/// Owner and incarnation.
+/// Returns owner and incarnation.
 pub fn owner(record: &Record) -> Option<(String, u64)> {
     record.owner.as_ref().map(|owner| (owner.name.to_string(), owner.epoch))
 }
 
-/// Checks every claim of a dump: bitmap, checksums, progress; also the program headers where the record says that it is sealed.
+/// Checks every claim of a dump: bitmap, checksums, progress, and the program headers if the record
+/// says the dump is sealed.
 ///
 /// # Errors
 /// Names the first claim that is wrong.
@@ -85,7 +86,8 @@ fn word(image: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(image[at..][..8].try_into().expect("eight bytes"))
 }
 
-/// Reads the dump as any ELF reader does: each segment's bytes are the guest's, what is beyond its file size is zero.
+/// Reads the dump as any ELF reader does: the file bytes of a segment are the guest's, and bytes
+/// beyond its file size are zero.
 fn check_headers(image: &[u8], record: &Record, values: &[u64]) -> Result<(), String> {
     if image[..4] != *b"\x7fELF" {
         return Err(format!("{:?} without an ELF header", record.state));

@@ -1,5 +1,5 @@
-//! Late writes: one node stands still while it writes what surrounds the blocks, another one takes its space over, and then the write lands,
-//! at some point of the other one's cycle.
+//! Late writes: a node stalls while it writes the parts around the blocks, another node takes its
+//! space over, and then the write lands at some point of the other node's cycle.
 
 use super::cycle::{self, DISK_BYTES};
 use super::disk::{Entry, SimDisk};
@@ -16,14 +16,16 @@ use std::collections::BTreeMap;
 
 /// Disks of the recorded cycle.
 const DISKS: u8 = 3;
-/// A turn of the clock while nothing happens but waiting.
+/// Step of the clock while the test only waits.
 const WAIT_NS: u64 = 20_000_000;
-/// Such turns in which a late write is found: a look a second, and some time for it.
+/// Number of such steps within which a late write is found: a look per second, and some time for
+/// the look itself.
 const LOOK_TURNS: u32 = 75;
-/// Steps of a guest between start and crash. One that does none leaves zeros, and a dump whose bitmap has no sector to write.
+/// Steps of a guest between start and crash. A guest without steps leaves zeros, and a dump whose
+/// bitmap has no sector to write.
 const STEPS: [u32; 2] = [200, 0];
 
-/// Where the next owner is when the write lands.
+/// State of the next owner when the write lands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Moment {
     /// It has claimed and opened the space.
@@ -38,7 +40,7 @@ enum Moment {
 
 const MOMENTS: [Moment; 4] = [Moment::Opened, Moment::Active, Moment::Draining, Moment::Sealed];
 
-/// A write that is on its way while its node stands still.
+/// A write in flight while its node is stalled.
 struct LateWrite {
     /// The disk without it.
     image: Vec<u8>,
@@ -50,7 +52,7 @@ fn layout() -> Layout {
     Layout::for_pages(DISK_BYTES as u64, PAGES).expect("it fits")
 }
 
-/// The writes of a log below the blocks, each with the disk as it was before.
+/// Returns the logged writes below the blocks, each with the disk's content before it.
 fn late_writes(log: &[Entry]) -> Vec<LateWrite> {
     let data_start = layout().blocks().start as usize;
     let (mut medium, mut dice, mut found) = (Medium::new(), Dice::new(1), Vec::new());
@@ -81,7 +83,8 @@ impl Successor<'_> {
         self.machine.disks[0].state().content.clone()
     }
 
-    /// Lets the write land, if this is its moment; after some time nothing is left of it.
+    /// Lets the write land if this is its moment. Some time later no trace of the write may be
+    /// left.
     fn pass(&mut self, moment: Moment) {
         if moment == self.moment {
             self.machine.disks[0].state().content[self.late.at..][..self.late.data.len()].copy_from_slice(&self.late.data);
@@ -139,7 +142,7 @@ impl Successor<'_> {
         (state() == Some(SpaceState::Complete)).then_some(()).ok_or_else(|| format!("sealed as {:?}", state()))
     }
 
-    /// What the disk claims is right, and a space that is no dump has no header.
+    /// Checks that the disk's claims are right, and that a space without a dump has no header.
     fn check(&self, when: &str, truth: &Truth) -> Result<(), String> {
         let content = self.content();
         let what = |wrong: String| format!("{when}: {wrong}; told: {:#?}", self.machine.told);
@@ -157,7 +160,7 @@ impl Successor<'_> {
     }
 }
 
-/// Lets a write land at a moment; returns whether it was found and written over.
+/// Lets a write land at a moment; returns whether it was found and overwritten.
 fn land(late: &LateWrite, (moment, steps): (Moment, u32), seed: u64, truth_before: &Truth) -> Result<bool, String> {
     let ram = SimRam::new(80);
     let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), seed)));
@@ -180,7 +183,7 @@ fn nothing_that_surrounds_the_blocks_is_lost_to_a_late_write_of_an_earlier_owner
     let first_bits = all.iter().position(|late| late.at == bitmap).expect("a dump has a bitmap");
     for (n, late) in all.iter().enumerate() {
         let chosen = match n {
-            // Old bits are the ones that could make a wrong page of a dump.
+            // Old bits matter most: they could make a dump contain a wrong page.
             _ if is_long() || n == first_bits => &ways[..],
             _ if n % 2 == 0 => &ways[n / 2 % ways.len()..][..1],
             _ => &[],

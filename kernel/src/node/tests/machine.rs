@@ -1,4 +1,5 @@
-//! A node without CPUs that run guests: what is between guest and disk, and a clock that goes on by a millisecond a turn.
+//! A node whose CPUs run no guests: the code between guest and disk, and a clock that advances by a
+//! millisecond per turn.
 
 use super::disk::{Mark, SimDisk};
 use super::events;
@@ -33,9 +34,9 @@ use core::sync::atomic::{AtomicBool, AtomicUsize};
 use core::task::{Context, Waker};
 use std::sync::Arc;
 
-/// A turn of the clock.
+/// Step of the clock per turn.
 const TURN_NS: u64 = 1_000_000;
-/// How often a CPU comes by in a turn.
+/// How often a CPU polls in a turn.
 const LOOKS: usize = 4;
 /// A machine's time at its start: not zero, as on the real one.
 const START_NS: u64 = 1_000_000_000;
@@ -60,7 +61,7 @@ pub struct SimMachine {
     pub node: &'static Node,
     pub disks: Vec<&'static SimDisk>,
     pub now_ns: u64,
-    /// All that the node has reported.
+    /// All events that the node has reported.
     pub told: Vec<String>,
 }
 
@@ -69,7 +70,7 @@ fn leak<T>(value: T) -> &'static T {
 }
 
 impl SimMachine {
-    /// Makes a node over these disks. It lives for ever, as the real one does.
+    /// Makes a node over these disks. It is never freed, like the real one.
     pub fn new(ram: &SimRam, disks: Vec<&'static SimDisk>, uuid_seed: u64) -> Self {
         test_clock::set(START_NS);
         let _ = events::take();
@@ -111,14 +112,15 @@ impl SimMachine {
         Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 
-    /// Gives everything a turn, a millisecond later.
+    /// Advances the clock by a millisecond and runs a turn of everything.
     pub fn turn(&mut self) {
         self.now_ns += TURN_NS;
         test_clock::set(self.now_ns);
         for _ in 0..LOOKS {
             services::background(self.node, CpuId::BOOT);
         }
-        // The services' pause between two looks is counted in the time of whichever machine was before.
+        // Called directly: the static due time in `services` belongs to whichever simulated machine
+        // ran before.
         notices::report_disks(self.node);
         for event in events::take() {
             self.mark(&event);
@@ -126,7 +128,7 @@ impl SimMachine {
         }
     }
 
-    /// Lets the log of a disk know what its dumps are held to.
+    /// Records in the log of a disk which dumps must be found there.
     fn mark(&self, event: &str) {
         if event.starts_with("DumpComplete")
             && let (Some(disk), Some(incarnation)) = (number(event, "disk: "), number(event, "incarnation: "))
@@ -139,7 +141,7 @@ impl SimMachine {
         }
     }
 
-    /// Notes that a dump may go, before it does.
+    /// Records, before the release, that a dump may disappear.
     pub fn note_release(&self, owner: &str, incarnation: u64) {
         for disk in &self.disks {
             let mut state = disk.state();
@@ -149,10 +151,10 @@ impl SimMachine {
         }
     }
 
-    /// Turns until `ready` answers.
+    /// Runs turns until `ready` returns a value.
     ///
     /// # Panics
-    /// If it does not within `limit_s` seconds of the machine's time.
+    /// If that takes more than `limit_s` seconds of the machine's time.
     pub fn until<T>(&mut self, what: &str, limit_s: u64, mut ready: impl FnMut(&mut Self) -> Option<T>) -> T {
         let end = self.now_ns + limit_s * 1_000_000_000;
         loop {
@@ -164,7 +166,7 @@ impl SimMachine {
         }
     }
 
-    /// Turns until a task has ended.
+    /// Runs turns until a future has ended.
     pub fn block_on(&mut self, what: &str, limit_s: u64, future: impl Future<Output = ()>) {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
@@ -176,14 +178,14 @@ impl SimMachine {
     }
 }
 
-/// Returns the number behind a word in an event's debug text.
+/// Returns the number after a word in an event's debug text.
 pub fn number(event: &str, word: &str) -> Option<u64> {
     let rest = &event[event.find(word)? + word.len()..];
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..digits].parse().ok()
 }
 
-/// Returns the text in quotes behind a word in an event's debug text.
+/// Returns the quoted text after a word in an event's debug text.
 pub fn text(event: &str, word: &str) -> String {
     event.find(word).map(|at| &event[at + word.len()..]).and_then(|rest| rest.split('"').nth(1)).unwrap_or_default().to_owned()
 }

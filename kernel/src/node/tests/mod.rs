@@ -3,15 +3,16 @@
 //! ```text
 //!   SimGuest, SimGuest      write, read and check pages, crash, start again
 //!        │
-//!   SimMachine              pager, spaces, dumps, tasks, graves: as on the bare machine; a clock that tests turn
+//!   SimMachine              pager, spaces, dumps, tasks, graves: as on the bare machine; a clock set by tests
 //!        │
 //!   SimDisk, SimDisk …      answers late and out of order, fails on command, keeps a log of writes and flushes
 //! ```
 //!
-//! `power_cuts` replays the log of a full cycle up to every point, with what was flushed and any part of what was not, and lets
-//! `Spaces::open` look at the result. `faults` breaks one disk at each of its requests. `late_writes` lets a write of one node land in the
-//! middle of the next one's cycle. Both print their seed. The short forms run with
-//! the unit tests; `TIDEPOOL_SIMULATION=long` asks for the long ones (`docs/testing.md`).
+//! `power_cuts` replays the log of a full cycle up to every point, with all flushed writes and any
+//! part of the others, and runs `Spaces::open` on the result. `faults` breaks one disk at each of
+//! its requests. `late_writes` lets a write of one node land in the middle of the next node's
+//! cycle. Each prints its seed. The short forms run with the unit tests; `TIDEPOOL_SIMULATION=long`
+//! selects the long ones (`docs/testing.md`).
 
 mod beats;
 mod bounds;
@@ -26,19 +27,19 @@ mod machine;
 mod power_cuts;
 mod windows;
 
-/// Whether the long forms are asked for.
+/// Returns whether the long forms are selected.
 fn is_long() -> bool {
     std::env::var_os("TIDEPOOL_SIMULATION").is_some_and(|value| value == "long")
 }
 
-/// The seed of a run: the one that is asked for, or always the same.
+/// Returns the seed of a run: from the environment, or a fixed one.
 fn seed() -> u64 {
     let seed = std::env::var("TIDEPOOL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     println!("TIDEPOOL_SEED={seed}");
     seed
 }
 
-/// A small generator of numbers (xorshift64*), so that a seed repeats a run.
+/// A small generator of random numbers (xorshift64*), so that a seed repeats a run.
 #[derive(Clone, Copy)]
 struct Dice(u64);
 

@@ -1,4 +1,5 @@
-//! Power cuts: the log of a full cycle, replayed up to a point, with any part of what was not flushed.
+//! Power cuts: the log of a full cycle, replayed up to a point, with any part of the unflushed
+//! writes.
 
 use super::cycle::{self, DISK_BYTES};
 use super::disk::{Entry, Mark, SimDisk};
@@ -17,34 +18,35 @@ use core::pin::pin;
 use core::task::{Context, Waker};
 use std::collections::{BTreeMap, HashMap};
 
-/// Disks of the recorded cycle: one for each guest, one for the next incarnation.
+/// Disks of the recorded cycle: one for each guest, and one for the next incarnation.
 const DISKS: u8 = 3;
-/// A turn of the clock while a start looks at a disk: claims of the node that went with the power are watched for seconds.
+/// Step of the clock while a start opens a disk: the claims of the node that lost its power are
+/// watched for seconds.
 const TURN_NS: u64 = 20_000_000;
 
-/// The medium of one disk as the log tells it up to some point.
+/// The medium of one disk, replayed from the log up to some point.
 pub struct Medium {
     base: Vec<u8>,
-    /// Writes that no flush has covered: where, what, and whether they were answered.
+    /// Writes that no flush has covered: offset, data, and whether they were answered.
     pending: BTreeMap<u64, (usize, Vec<u8>, bool)>,
-    /// Flushes on their way, and what each covers.
+    /// Flushes in flight, and the writes that each covers.
     flushes: HashMap<u64, Vec<u64>>,
-    /// A dump that was announced and not released.
+    /// A dump that was announced as complete and not released.
     promised: Option<(String, u64)>,
 }
 
-/// What of the pending writes is on the medium when the power goes.
+/// Which of the pending writes are on the medium after the power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     None,
     All,
-    /// Some writes whole.
+    /// Some writes, each whole.
     Some,
-    /// Some sectors of each.
+    /// Some sectors of each write.
     Torn,
-    /// Only the last one.
+    /// Only the last write.
     Last,
-    /// All but the last one.
+    /// All writes but the last.
     ButLast,
 }
 
@@ -107,10 +109,10 @@ impl Medium {
     }
 }
 
-/// A machine that starts with one disk, again and again.
+/// A machine that starts with the same disk again and again.
 struct Recovery {
     machine: SimMachine,
-    /// The disk as the present start has it; the machine's pager polls it as its own.
+    /// The disk of the present start. The machine's pager polls the same disk as its own.
     node_disk: Option<&'static NodeDisk>,
     starts: u64,
 }
@@ -122,7 +124,7 @@ impl Recovery {
         Self { machine: SimMachine::new(&ram, vec![disk], 99), node_disk: None, starts: 0 }
     }
 
-    /// Lets a node start with this disk; returns what is on it then.
+    /// Lets a node start with this disk; returns the disk's content after that.
     fn start(&mut self, image: Vec<u8>) -> Vec<u8> {
         let disk = self.machine.disks[0];
         disk.state().content = image;
@@ -166,7 +168,7 @@ impl Recovery {
     }
 }
 
-/// What was found.
+/// Counters of the results.
 #[derive(Default, Debug)]
 struct Tally {
     cuts: u64,
@@ -176,7 +178,8 @@ struct Tally {
     by_state: BTreeMap<String, u64>,
 }
 
-/// Cuts the power at a point with a fate, and holds the disk to what it claims before and after the next start.
+/// Cuts the power at a point with a fate, and checks the disk's claims before and after the next
+/// start.
 fn cut(
     medium: &Medium,
     fate: Fate,
@@ -209,7 +212,7 @@ fn cut(
     }
     match image::class(&after) {
         Class::Space(_) => Ok(()),
-        // Before the first record is durable the disk holds nothing that could be lost.
+        // Before the first record is durable the disk holds no data that could be lost.
         _ if image::record(&medium.base).is_none() => Ok(()),
         other => Err(format!("no space after the start: {other:?}")),
     }
@@ -223,7 +226,8 @@ fn state_of(image: &[u8]) -> String {
     }
 }
 
-/// Replays a log: every `stride`-th point with nothing and all of what is pending, and `random` points with other fates.
+/// Replays a log: every `stride`-th point with none and with all of the pending writes, and
+/// `random` points with other fates.
 fn replay(log: &[Entry], truth: &Truth, stride: usize, random: usize, dice: &mut Dice, tally: &mut Tally) {
     let mut recovery = Recovery::new();
     let mut medium = Medium::new();

@@ -1,4 +1,5 @@
-//! How long a power cut would cost the crash's record, or the dump, on a slow disk that is busy with pages when the crash comes.
+//! Measures for how long a power cut would lose the crash's record, or the dump. The disk is slow
+//! and busy with pages when the crash comes.
 
 use super::cycle::DISK_BYTES;
 use super::disk::SimDisk;
@@ -12,21 +13,21 @@ use crate::node::NodeDisk;
 use crate::paging::cookie::{Class, Tag};
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// What a new request waits for at most: the writes that are in flight already.
+/// Longest wait of a new request: for the writes that are already in flight.
 const IN_FLIGHT_NS: u64 = SECOND_NS / 2;
-/// Turns of the clock that the steps of a task take beside the disk's time.
+/// Time for the turns of the clock that a task's steps take beside the disk's time.
 const SLACK_NS: u64 = 60_000_000;
-/// A record's copy.
+/// Bytes of one copy of a record.
 const RECORD_BYTES: u64 = 4096;
 
-/// When a dump came how far.
+/// Milestones of a dump.
 struct DumpWindows {
     crashed_ns: u64,
     described_ns: u64,
     metadata_bytes: u64,
 }
 
-/// Crashes a guest while its pages are on their way to a disk of `speed` bytes a second.
+/// Crashes a guest while its pages are being written to a disk of `speed` bytes per second.
 fn crash(speed: u64, seed: u64) -> DumpWindows {
     let ram = SimRam::new(400);
     let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), seed)));
@@ -36,7 +37,8 @@ fn crash(speed: u64, seed: u64) -> DumpWindows {
     let (mut guest, mut truth) = (SimGuest::new("p", 0, seed), Truth::new());
     machine.until("a start", 60, |machine| guest.start(machine).then_some(()));
     disk.state().speed = Some(speed);
-    // The bound of writes in flight has met the disk's speed by then, and nearly all pages are on their way.
+    // By then the limit on writes in flight has adapted to the disk's speed, and nearly all pages
+    // are being written.
     for turn in 0..30_000 {
         guest.step(&machine).expect("no page is lost");
         if turn % 6_000 == 5_950 {

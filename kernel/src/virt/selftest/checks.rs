@@ -1,4 +1,4 @@
-//! The list of checks, in the order in which a back end grows.
+//! The checks, in the order in which a back end's features build on each other.
 
 use super::guest::{ABSENT, CODE, STACK_TOP};
 use super::{Bench, guest, modes};
@@ -10,7 +10,7 @@ use crate::virt::face::{EnabledCpu, Window};
 use crate::virt::state::Gpr;
 use log::info;
 
-/// Runs them all on the calling CPU.
+/// Runs all checks on the calling CPU.
 pub fn all(bench: &mut Bench, cpu: &EnabledCpu) {
     bench.vcpu.load(cpu);
     cpuid_exits_and_can_be_stepped_over(bench);
@@ -142,7 +142,8 @@ fn msrs_exit_and_efer_is_shadowed(bench: &mut Bench) {
     if exit == Exit::WriteMsr {
         bench.skip(2);
     }
-    // Not LME: TCG loses the host's CR0 at the exit of a guest that has LME without PAE (QEMU 7.2).
+    // Without LME: TCG loses the host's CR0 at the exit of a guest that has LME without PAE (QEMU
+    // 7.2).
     let accepted = bench.vcpu.write_efer(0x801).is_ok() && bench.vcpu.control_registers().efer == 0x801;
     let refused = bench.vcpu.write_efer(1 << 12).is_err();
     bench.check("EFER takes what is offered and nothing else", (accepted && refused).into(), exit);
@@ -247,7 +248,7 @@ fn the_timer_ends_a_guest_that_spins(bench: &mut Bench) {
     interrupts::take(interrupts::TIMER);
     let start = time::now_ns();
     time::arm(start + SLICE_NS);
-    // Whatever else comes in between is taken too; the guest itself never exits.
+    // Other interrupts in between are taken too; the guest itself never exits.
     let exit = loop {
         let exit = bench.vcpu.run();
         interrupts::window();
@@ -280,7 +281,7 @@ fn a_triple_fault_is_named(bench: &mut Bench) {
     bench.check("a triple fault is named", (exit == Exit::TripleFault).into(), exit);
 }
 
-/// What `benchmarks.md` calls E1 without the partition's share: exact under an instruction clock.
+/// Measures `benchmarks.md`'s E1 without the partition's share: exact under an instruction clock.
 fn cpuid_round_trip_is_measured(bench: &mut Bench) {
     const WARM_UPS: u32 = 64;
     const ROUNDS: u32 = 4096;

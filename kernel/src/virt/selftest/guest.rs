@@ -1,10 +1,11 @@
-//! The self-test's guest: sixteen pages, a second-level table for them made by hand, and a few bytes of machine code.
+//! The self-test's guest: sixteen pages, a hand-made second-level table for them, and a few bytes
+//! of machine code.
 //!
 //! ```text
-//!  0x1000 code   0x2000 IDT   0x3000 GDT   0x4000..0x5000 stack   0x6000.. nothing at first, mapped by the checks
+//!  0x1000 code   0x2000 IDT   0x3000 GDT   0x4000..0x5000 stack   0x6000.. unmapped, mapped by the checks
 //! ```
 //!
-//! 32-bit protected mode without paging, so that the guest needs no tables of its own.
+//! 32-bit protected mode without paging, so that the guest needs no page tables of its own.
 
 // UNSAFETY: writes the guest's memory and the table through the direct map.
 #![allow(unsafe_code)]
@@ -15,7 +16,7 @@ use crate::arch::physmem::PhysicalMemory;
 use crate::virt::face::Backend;
 use crate::virt::state::{CpuState, DescriptorTable, Segment};
 
-/// Where the code is.
+/// Address of the code.
 pub const CODE: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 const GDT: u64 = 0x3000;
@@ -25,7 +26,7 @@ pub const STACK_TOP: u64 = 0x5000;
 pub const ABSENT: u64 = 0x6000;
 const PAGES: u64 = 16;
 
-/// Where the interrupt handler lies within the code page; it counts in EBX and returns.
+/// Offset of the interrupt handler in the code page; it counts in EBX and returns.
 const HANDLER: u64 = 0x800;
 /// inc ebx; iret
 const HANDLER_CODE: [u8; 2] = [0x43, 0xcf];
@@ -91,7 +92,8 @@ impl Memory {
         unsafe { source.read_volatile() }
     }
 
-    /// A GDT with flat code (8), data (0x10) and 64-bit code (0x18), and 256 gates to one handler.
+    /// Writes a GDT with flat code (8), data (0x10) and 64-bit code (0x18), and 256 gates to one
+    /// handler.
     pub fn write_tables(&self) {
         let gdt = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_9b00_0000_ffff_u64];
         (0..).zip(gdt).for_each(|(i, entry): (u64, u64)| self.copy_in(GDT + i * 8, &entry.to_le_bytes()));

@@ -1,7 +1,8 @@
-//! The smallest guest that shows a back end at work: `selftest=virt` on the command line.
+//! A minimal guest that exercises a back end: `selftest=virt` on the command line.
 //!
-//! Every check starts the same guest afresh on a few bytes of machine code, and looks at the exits through the
-//! vendor-neutral face only, so both back ends answer to the same list. One line a check on the serial port.
+//! Every check starts the same guest afresh on a few bytes of machine code. It sees the exits only
+//! through the vendor-neutral interface, so both back ends must pass the same checks. Prints one
+//! line per check on the serial port.
 
 mod checks;
 mod guest;
@@ -20,7 +21,8 @@ use crate::arch::physmem::PhysicalMemory;
 use guest::Memory;
 use log::{error, info};
 
-/// Runs all checks: on the calling CPU, then on another one if there is one. The others have been started, not released.
+/// Runs all checks: on the calling CPU, then on another one if there is one. The other CPUs have
+/// been started, but not released.
 pub fn run(physical: &mut PhysicalMemory) -> ExitCode {
     match Backend::detect().and_then(|backend| run_on_all(backend, physical)) {
         Ok(Score { failed: 0, passed }) => {
@@ -49,14 +51,14 @@ fn run_on_all(backend: Backend, physical: &mut PhysicalMemory) -> Result<Score, 
     Ok(Score { passed: here.passed + there.passed, failed: here.failed + there.failed })
 }
 
-/// How many checks held.
+/// How many checks passed and failed.
 #[derive(Clone, Copy, Default)]
 struct Score {
     passed: u32,
     failed: u32,
 }
 
-/// A guest, what a CPU needs to run it, and the score.
+/// A guest, its back end, and the score.
 struct Bench {
     backend: Backend,
     vcpu: Vcpu,
@@ -73,7 +75,7 @@ impl Bench {
         Ok(Self { backend, vcpu, memory, score: Score::default() })
     }
 
-    /// Puts the guest to the start of `code`.
+    /// Resets the guest to the start of `code`.
     fn start(&mut self, code: &[u8]) {
         self.memory.copy_in(guest::CODE, code);
         self.vcpu.set_state(&guest::state());
@@ -82,7 +84,8 @@ impl Bench {
         regs.set(Gpr::Rsp, guest::STACK_TOP);
     }
 
-    /// Runs until an exit that is not the back end's own or a host interrupt, which is taken.
+    /// Runs until an exit for the caller. Takes host interrupts, and skips exits that the back end
+    /// has handled.
     fn run(&mut self) -> Exit {
         let mut exit = self.vcpu.run();
         while matches!(exit, Exit::Handled | Exit::HostInterrupt) {
@@ -92,7 +95,7 @@ impl Bench {
         exit
     }
 
-    /// The same after a flush.
+    /// As [`Self::run`], after a flush.
     fn flush_and_run(&mut self) -> Exit {
         self.vcpu.flush();
         self.run()
@@ -104,7 +107,7 @@ impl Bench {
         self.vcpu.advance_to(rip);
     }
 
-    /// Returns how far RIP is into the code.
+    /// Returns the offset of RIP in the code.
     fn at(&self) -> u64 {
         self.vcpu.regs().rip.wrapping_sub(guest::CODE)
     }
@@ -123,7 +126,7 @@ impl Bench {
     }
 }
 
-/// Whether a check held.
+/// Whether a check passed.
 enum Outcome {
     Held,
     Broken,
@@ -135,12 +138,12 @@ impl From<bool> for Outcome {
     }
 }
 
-/// What the guests may set in CR4.
+/// The CR4 bits that the guests may set.
 const PAE: u64 = 1 << 5;
 
 const NO_MEMORY: Missing = Missing("memory for the test guest");
 
-/// What [`Backend::enable_cpu`] wants.
+/// Takes the frames for [`Backend::enable_cpu`].
 fn cpu_frames(physical: &mut PhysicalMemory) -> Result<[ControlFrame; Backend::FRAMES_PER_CPU], Missing> {
     Ok([frame(physical)?, frame(physical)?])
 }
@@ -148,6 +151,6 @@ fn cpu_frames(physical: &mut PhysicalMemory) -> Result<[ControlFrame; Backend::F
 #[allow(unsafe_code)] // UNSAFETY: hands a frame to the back end
 fn frame(physical: &mut PhysicalMemory) -> Result<ControlFrame, Missing> {
     let hpa = physical.take_page().ok_or(NO_MEMORY)?;
-    // SAFETY: just taken: zeroed, nobody else's, and mapped for good.
+    // SAFETY: just taken: zeroed, without another user, and mapped for good.
     Ok(unsafe { ControlFrame::new(hpa, direct_map::hva(hpa)) })
 }

@@ -1,4 +1,5 @@
-//! Checks of the guest's own machine state: modes it switches itself to, registers it may and may not have.
+//! Checks of the guest's own machine state: modes that it switches to, registers that it may and
+//! may not have.
 
 use super::Bench;
 use super::guest::{CODE, set_gate};
@@ -7,7 +8,7 @@ use crate::virt::exit::Exit;
 use crate::virt::face::EnabledCpu;
 use crate::virt::state::Gpr;
 
-/// Runs them all.
+/// Runs all of them.
 pub fn all(bench: &mut Bench, cpu: &EnabledCpu) {
     a_guest_switches_itself_to_64_bit_mode(bench);
     a_control_bit_that_is_not_offered_faults(bench);
@@ -15,7 +16,8 @@ pub fn all(bench: &mut Bench, cpu: &EnabledCpu) {
     syscall_registers_follow_the_vcpu(bench, cpu);
 }
 
-/// From protected mode without paging on, all of it the guest's own work, as a kernel does that PVH starts.
+/// Starts in protected mode without paging. The guest does all of the switch itself, like a kernel
+/// started by PVH.
 fn a_guest_switches_itself_to_64_bit_mode(bench: &mut Bench) {
     const PML4: u64 = 0x6000;
     let tables = [(PML4, 0x7003_u64), (0x7000, 0x8003), (0x8000, 0x83)]; // one 2 MiB page at 0
@@ -50,7 +52,8 @@ fn a_guest_switches_itself_to_64_bit_mode(bench: &mut Bench) {
     tables.iter().for_each(|(page, _)| bench.memory.unmap(Gpa::new(*page)));
 }
 
-/// Runs to an exit that is no access to EFER or to a control register: some back ends leave these to the layer above.
+/// Runs to an exit that is not for EFER or a control register: some back ends leave these to the
+/// layer above.
 fn run_with_system(bench: &mut Bench) -> Exit {
     loop {
         let length = match bench.run() {
@@ -66,7 +69,7 @@ fn run_with_system(bench: &mut Bench) -> Exit {
                 }
                 2
             }
-            // The guests move from RAX alone.
+            // The guests move from RAX only.
             Exit::System(access) => match bench.vcpu.move_system(access, Gpr::Rax) {
                 Ok(()) => move_length(bench),
                 Err(event) => {
@@ -80,7 +83,7 @@ fn run_with_system(bench: &mut Bench) -> Exit {
     }
 }
 
-/// Returns the bytes of the MOV at RIP: a REX prefix names CR8.
+/// Returns the length of the MOV at RIP: a REX prefix names CR8.
 fn move_length(bench: &Bench) -> u64 {
     const REX_R: u8 = 0x44;
     let rip = bench.vcpu.regs().rip;
@@ -96,7 +99,7 @@ fn a_control_bit_that_is_not_offered_faults(bench: &mut Bench) {
     let sp = bench.vcpu.regs().get(Gpr::Rsp);
     let (error_code, rip) = (bench.memory.read(sp) as u32, (bench.memory.read(sp) >> 32) as u32);
     let faulted = exit == Exit::Halt && bench.at() == 9 && error_code == 0 && u64::from(rip) == CODE + 5;
-    // QEMU's TCG ends the guest's stay with SVM's code for a bad state instead.
+    // QEMU's TCG instead ends the guest's stay with SVM's code for an invalid state.
     let ended = matches!(exit, Exit::EntryFailed { .. }) && bench.at() == 5;
     bench.check("VMXE in CR4 is refused at the instruction", (faulted || ended).into(), exit);
     bench.memory.write_tables();

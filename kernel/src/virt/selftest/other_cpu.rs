@@ -1,4 +1,4 @@
-//! The same checks on a second CPU, and a kick from the first that ends the stay of a guest there.
+//! The same checks on a second CPU, and a kick from the first CPU that ends a guest's stay there.
 //!
 //! ```text
 //!   CPU 0   hand over the bench ─ release ─ wait SPINNING ─ kick ─ wait DONE ─ take the score
@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use log::info;
 use spin::Mutex;
 
-/// What CPU 0 hands over: the bench, and frames to enable the other CPU with.
+/// Handed over by CPU 0: the bench, and frames to enable the other CPU.
 type Handed = (Bench, Option<CpuFrames>);
 type CpuFrames = [ControlFrame; Backend::FRAMES_PER_CPU];
 
@@ -25,7 +25,7 @@ const CHECKING: u8 = 0;
 const SPINNING: u8 = 1;
 const DONE: u8 = 2;
 
-/// Much more than the checks take on the slowest emulator.
+/// Much longer than the checks take on the slowest emulator.
 const PATIENCE_NS: u64 = 20_000_000_000;
 
 /// Runs the checks of `bench` on the next CPU, if there is one.
@@ -57,7 +57,7 @@ fn wait_for(stage: u8) -> Result<(), Missing> {
     Ok(())
 }
 
-/// What the other CPUs do: the next one takes the bench.
+/// The main function of the other CPUs: CPU 1 takes the bench.
 fn other_main(cpu: CpuId) -> ! {
     let handed = if cpu == CpuId::new(1) { BENCH.lock().take() } else { None };
     if let Some((mut bench, Some(frames))) = handed {

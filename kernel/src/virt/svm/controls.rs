@@ -1,7 +1,10 @@
-//! The controls of a guest's VMCB: what exits, and how interrupts and paging are virtualised.
+//! The controls of a guest's VMCB: which events exit, and how interrupts and paging are
+//! virtualised.
 //!
-//! Not intercepted on purpose: control registers but for what is written to CR4 (nested paging makes the others the guest's own),
-//! RDTSC, PAUSE, SMI. RDPID and XSAVES have no intercept: where a CPU has them they run, although CPUID hides them. See: APM 2 "Instruction Intercepts", "Interrupt Intercepts", "Exception Intercepts".
+//! Not intercepted on purpose: RDTSC, PAUSE, SMI, and control registers except for writes of CR4.
+//! With nested paging the other control registers belong to the guest. RDPID and XSAVES have no
+//! intercept: a CPU that has them runs them, although CPUID hides them. See: APM 2 "Instruction
+//! Intercepts", "Interrupt Intercepts", "Exception Intercepts".
 
 use super::vmcb::{Controls, TlbControl, V_IGN_TPR, V_INTR_MASKING};
 use crate::addr::Hpa;
@@ -27,7 +30,7 @@ mod event_bit {
     pub const SHUTDOWN: u32 = 1 << 31;
 }
 
-/// The VINTR intercept, which is off only while an interrupt is delivered as a virtual one.
+/// The VINTR intercept, which is off only while V_IRQ delivers an interrupt.
 pub const INTERCEPT_VINTR: u32 = event_bit::VINTR;
 /// The IRET intercept, which is on only while an NMI is being handled.
 pub const INTERCEPT_IRET: u32 = event_bit::IRET;
@@ -54,23 +57,24 @@ const INSTRUCTIONS: u32 = 0xff | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12) | 
 /// Bits of `intercept_more` (offset 0x14): INVLPGB 0, INVLPGB with an illegal form 1, INVPCID 2, MCOMMIT 3, TLBSYNC 4.
 const MORE: u32 = 0x1f;
 
-/// Writes of CR4: what CPUID hides is refused there.
+/// Writes of CR4: bits that CPUID hides are refused.
 const CONTROL_WRITES: u32 = 1 << (16 + 4);
-/// Writes of CR8, where they are dangerous.
+/// Writes of CR8, on an emulator where they are dangerous.
 const WRITE_CR8: u32 = 1 << (16 + 8);
-/// Reads and writes of DR5 and DR7, where breakpoints are dangerous.
+/// Reads and writes of DR5 and DR7, on an emulator where breakpoints are dangerous.
 const DR5_AND_DR7: u32 = 0b1010_0000 | 0b1010_0000 << 16;
 
-/// Writes of DR5 and DR7, as long as no breakpoint is enabled: then exits that are answered at once need not look for any.
+/// Writes of DR5 and DR7, while no breakpoint is enabled: exits that are answered at once then need
+/// no check for breakpoints.
 pub const WRITE_DR5_AND_DR7: u32 = 0b1010_0000 << 16;
 
-/// #DB and #AC, because a guest can make the CPU raise them for ever in microcode, where no interrupt gets
-/// through (CVE-2015-8104, CVE-2015-5307); #MC, which is never the guest's.
+/// #DB and #AC, because a guest can make the CPU raise them endlessly in microcode, where no
+/// interrupt gets through (CVE-2015-8104, CVE-2015-5307); #MC, which is always the host's.
 const EXCEPTIONS: u32 = (1 << 1) | (1 << 17) | (1 << 18);
 
 const NESTED_PAGING: u64 = 1;
 
-/// Fills in the controls that never change. Nothing else is set: a zeroed field is off.
+/// Writes the controls that never change. A zeroed field is off, so no other field is written.
 pub fn set_up(control: &mut Controls, io_map: Hpa, msr_map: Hpa, hazards: GuestHazards) {
     let (cr0, cr8, debug) = match hazards {
         GuestHazards::None => (0, 0, WRITE_DR5_AND_DR7),

@@ -46,11 +46,12 @@ pub mod code {
     pub const INVLPGB: u64 = 0xa0;
     pub const TLBSYNC: u64 = 0xa4;
     pub const NPF: u64 = 0x400;
-    /// Of the range that the manual leaves to the host: the vCPU's own word for [`Exit::ShadowedWindow`].
+    /// The vCPU's own code for [`Exit::ShadowedWindow`], from the range that the manual leaves to
+    /// the host.
     pub const SHADOWED_WINDOW: u64 = 0xf000_0000;
 }
 
-/// What VMEXIT wrote about an exit.
+/// The words that #VMEXIT wrote about an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RawExit {
     /// `exit_code`.
@@ -59,13 +60,13 @@ pub struct RawExit {
     pub info_1: u64,
     /// `exit_info_2`.
     pub info_2: u64,
-    /// `exit_interrupt_info`: the event whose delivery has exited.
+    /// `exit_interrupt_info`: the event whose delivery the exit interrupted.
     pub interrupted: u64,
 }
 
 /// Names the exit.
 pub fn decode(raw: RawExit) -> Exit {
-    // The commonest one of those that come here.
+    // The most frequent reason for which this function is called.
     if raw.code == code::NPF {
         return second_level_fault(raw);
     }
@@ -75,10 +76,11 @@ pub fn decode(raw: RawExit) -> Exit {
         code::MSR if raw.info_1 == 0 => Exit::ReadMsr,
         code::MSR => Exit::WriteMsr,
         code::HLT => Exit::Halt,
-        // A host NMI was taken when the world switch set the global interrupt flag; it too may want the loop's attention.
+        // A host NMI was taken when the world switch set the global interrupt flag; it too may need
+        // the loop's attention.
         code::INTR | code::NMI => Exit::HostInterrupt,
         code::VINTR => Exit::InterruptWindow,
-        // The back end's own: the vCPU settles them.
+        // Handled by the vCPU itself.
         code::IRET | code::EXCP_DB | code::EXCP_AC => Exit::Handled,
         code::SHADOWED_WINDOW => Exit::ShadowedWindow,
         code::VMMCALL => Exit::Hypercall,
@@ -90,7 +92,7 @@ pub fn decode(raw: RawExit) -> Exit {
         code::EXCP_MC => Exit::MachineCheck,
         code::FERR_FREEZE => Exit::FloatingPointFrozen,
         code::RSM | code::INVLPGA | code::VMRUN | code::VMLOAD..=code::RDTSCP => Exit::Undefined,
-        // INVPCID and MCOMMIT lie between the two.
+        // INVPCID and MCOMMIT lie inside the last range.
         code::MONITOR..=code::MWAIT_ARMED | code::RDPRU | code::INVLPGB..=code::TLBSYNC => Exit::Undefined,
         code::CR0_SEL_WRITE => Exit::System(SystemMove::ToCr0),
         code::WRITE_CR4 => Exit::System(SystemMove::ToCr4),
@@ -99,13 +101,14 @@ pub fn decode(raw: RawExit) -> Exit {
         code::WRITE_DR7 => Exit::System(SystemMove::ToDr7(DebugNumber::Own)),
         code::READ_DR5 => Exit::System(SystemMove::FromDr7(DebugNumber::Alias)),
         code::READ_DR7 => Exit::System(SystemMove::FromDr7(DebugNumber::Own)),
-        // VMEXIT_INVALID is -1; QEMU's TCG (7.2 to 10.0) writes only its lower half. Those from -2 to -4 are of features that are off.
+        // VMEXIT_INVALID is -1; QEMU's TCG (7.2 to 10.0) writes only its lower half. The codes from
+        // -2 to -4 belong to features that are off.
         code if code as u32 >= u32::MAX - 3 => Exit::EntryFailed { code },
         code => Exit::Unknown { code },
     }
 }
 
-/// EXITINFO1 of a nested page fault is the error code of the access, and says whether it was a walk's.
+/// EXITINFO1 of a nested page fault is the error code of the access, with a bit for a table walk.
 const FETCH: u64 = 1 << 4;
 const GUEST_TABLE_WALK: u64 = 1 << 33;
 
@@ -210,19 +213,19 @@ mod tests {
         assert_eq!(plain(0x6f), Exit::ReadCounter);
     }
 
-    /// What becomes of an exit code.
+    /// How an exit code is handled.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     enum Fate {
-        /// Decided by the code, or by fields that other tests give.
+        /// Decided by the code, or by fields that other tests cover.
         Known,
         /// #UD: CPUID hides the instruction.
         Hidden,
-        /// No intercept of ours asks for it, or nothing that a guest does can bring it about.
+        /// None of our intercepts requests it, or a guest cannot cause it.
         NotAsked,
     }
 
     fn fate_of(code: u64) -> Fate {
-        // A port's width, so that the code alone counts.
+        // A valid port width, so that the code alone decides.
         match decode(RawExit { code, info_1: 1 << 4, ..RawExit::default() }) {
             Exit::Undefined => Fate::Hidden,
             Exit::Unknown { code: told } => {

@@ -1,13 +1,13 @@
 //! The EFER shadow. Pure.
 //!
-//! VMRUN refuses a guest EFER without SVME (APM 2 "Canonicalization and Consistency Checks"), so the VMCB
-//! always has it and the guest never sees it; that is why the MSR is intercepted at all. What a guest may write is
-//! `virt::efer`'s.
+//! VMRUN refuses a guest EFER without SVME (APM 2 "Canonicalization and Consistency Checks"). So
+//! the VMCB always has SVME and the guest never sees it, which is why the MSR is intercepted.
+//! `virt::efer` decides which values a guest may write.
 
-/// Secure virtual machine enable: the host's business.
+/// Secure virtual machine enable: set by the host only.
 pub const SVME: u64 = 1 << 12;
 
-/// Returns the value as the VMCB needs it.
+/// Returns the value for the VMCB.
 pub const fn to_hardware(guest: u64) -> u64 {
     guest | SVME
 }

@@ -6,14 +6,15 @@
 //!   GIF=1 IF=0   (a host NMI comes here at the earliest)  guest registers saved
 //! ```
 //!
-//! IF is 1 at VMRUN because with V_INTR_MASKING it is the host's IF that lets a physical interrupt end the
-//! guest's stay; GIF is 0 around it so that nothing comes while the guest's TR and GS are in the CPU. A
-//! physical interrupt that is pending already therefore ends the stay at once. #VMEXIT leaves GIF at 0.
+//! IF is 1 at VMRUN, because with V_INTR_MASKING the host's IF lets a physical interrupt end the
+//! guest's stay. GIF is 0 around VMRUN, so that no interrupt is taken while the guest's TR and GS
+//! are in the CPU. A physical interrupt that is pending already therefore ends the stay at once.
+//! #VMEXIT leaves GIF at 0.
 //!
-//! What must move each time, and why: FS, GS, TR and LDTR with their hidden parts, since the hypervisor
-//! reaches its per-CPU data by GS and its interrupt stacks by TR; they have no cheaper way back than VMLOAD,
-//! which brings the syscall MSRs along. Registers in which the guest's values remain are cleared, so that
-//! no guest steers the hypervisor's speculation by them.
+//! Each switch must move FS, GS, TR and LDTR with their hidden parts, since the hypervisor reaches
+//! its per-CPU data by GS and its interrupt stacks by TR. VMLOAD is the cheapest way to restore
+//! them, and it loads the syscall MSRs as well. Registers in which the guest's values remain are
+//! cleared, so that a guest cannot steer the hypervisor's speculation by them.
 //!
 //! See: APM 2 "VMRUN Instruction", "Global Interrupt Flag, STGI and CLGI Instructions".
 
@@ -96,15 +97,18 @@ unsafe extern "C" {
     fn tidepool_svm_run(regs: *mut Regs, guest: u64, host: u64);
 }
 
-/// Runs the guest of the VMCB at `guest` until it exits. RAX, RSP, RIP and RFLAGS travel in the VMCB, the rest in `regs`.
+/// Runs the guest of the VMCB at `guest` until it exits. The VMCB holds RAX, RSP, RIP and RFLAGS,
+/// `regs` the rest.
 ///
 /// # Safety
 /// 1. EFER.SVME and the host save area are set on this CPU, and interrupts are off.
-/// 2. `guest` is a VMCB whose nested page table maps only what the guest may touch.
-/// 3. `host` is a page that VMSAVE has filled on this CPU, and GS, TR and the syscall MSRs are as they were then.
+/// 2. `guest` is a VMCB whose nested page table maps only memory that the guest may access.
+/// 3. `host` is a page that VMSAVE has filled on this CPU, and GS, TR and the syscall MSRs have not
+///    changed since.
 /// 4. No reference to the guest's VMCB is live.
 #[inline(always)]
 pub unsafe fn run(regs: &mut Regs, guest: Hpa, host: Hpa) {
-    // SAFETY: the caller's four promises; the switch restores what the C calling convention wants kept.
+    // SAFETY: the caller's four promises; the switch preserves the registers that the C calling
+    // convention requires.
     unsafe { tidepool_svm_run(regs, guest.as_u64(), host.as_u64()) }
 }

@@ -32,9 +32,10 @@ pub const fn encode(event: Event) -> u64 {
     VALID | kind | error | event.vector as u64
 }
 
-/// Returns what to put into EVENTINJ after an exit that left `interrupted` in EXITINTINFO.
+/// Returns the value for EVENTINJ after an exit that left `interrupted` in EXITINTINFO.
 ///
-/// INT n, INT3 and INTO are not repeated: RIP still points to the instruction, which delivers it again.
+/// INT n, INT3 and INTO are not re-injected: RIP still points to the instruction, which raises the
+/// event again.
 pub const fn reinjection(interrupted: u64) -> u64 {
     let instruction = match interrupted & TYPE_MASK {
         TYPE_SOFTWARE_INTERRUPT => true,

@@ -1,10 +1,12 @@
-//! Events of a vCPU: what SVM leaves to software.
+//! Events of a vCPU: the parts that SVM leaves to software.
 //!
-//! Left to software are NMI blocking (the IRET intercept tells its end), the debug exception behind an emulated instruction, and
-//! the exceptions that are intercepted only to bound them (#DB, #AC). Interrupts are delivered by window and EVENTINJ.
-//! V_IRQ opens the window: it is never delivered, because an interrupted delivery of it is reported differently by TCG and by real CPUs.
+//! These are NMI blocking (the IRET intercept reports its end), the debug exception after an
+//! emulated instruction, and the exceptions that are intercepted only to bound them (#DB, #AC).
+//! Interrupts are delivered by window and EVENTINJ. V_IRQ opens the window and is never delivered,
+//! because TCG and real CPUs report its interrupted delivery differently.
 //!
-//! Under QEMU's TCG EVENTINJ delivers an interrupt now and then twice ([`GuestHazards::Tcg`]). There V_IRQ is delivered too:
+//! Under QEMU's TCG, EVENTINJ sometimes delivers an interrupt twice ([`GuestHazards::Tcg`]). There
+//! V_IRQ is delivered:
 //!
 //! ```text
 //!  inject ──> queued ──prepare_entry: V_IRQ, no VINTR intercept──> VMRUN ──┬─ V_IRQ clear at the exit: delivered
@@ -12,10 +14,11 @@
 //!               └── V_IRQ still set: a host interrupt came first, or the delivery was interrupted ──┘
 //! ```
 //!
-//! QEMU's TCG up to 7.2 forgets an interrupt shadow at VMRUN. A window that opens at the very instruction that is in the
-//! shadow is therefore taken back; else STI; HLT would lose a wake-up. From then on no entry into a shadow asks for the window. Where STI has
-//! made the shadow the guest executes it again, and the CPU makes its shadow itself (`partition::shadow`). Behind MOV SS and POP SS the
-//! window waits for the next exit.
+//! QEMU's TCG up to 7.2 forgets an interrupt shadow at VMRUN. So a window that opens at the
+//! instruction in the shadow is taken back; otherwise STI; HLT would lose a wake-up. From then on
+//! no entry into a shadow asks for the window. If STI made the shadow, the guest executes STI again
+//! and the CPU makes its shadow itself (`partition::shadow`). After MOV SS and POP SS the window
+//! waits for the next exit.
 
 use super::decode::code;
 use super::vcpu::Vcpu;
@@ -26,7 +29,7 @@ use crate::virt::exit::{Event, EventKind, Exit, ShadowSource};
 use crate::virt::face::Window;
 use crate::virt::state::{DR6_SINGLE_STEP, RFLAGS_INTERRUPT, RFLAGS_RESUME, RFLAGS_TRAP};
 
-/// What is known about events beyond the VMCB.
+/// State of events that the VMCB does not hold.
 #[derive(Debug)]
 pub(super) struct Events {
     pub(super) preparation: Preparation,
@@ -36,9 +39,9 @@ pub(super) struct Events {
     nmi_window: Window,
     nmi: NmiBlocking,
     shadow_at_entry: ShadowAtEntry,
-    /// Where the guest was when it was entered last with the window asked for, if in a shadow.
+    /// RIP at the last entry that asked for the window in a shadow.
     shadowed_at: Option<u64>,
-    /// Where the window waits for the next exit, because no STI has made the shadow.
+    /// RIP at which the window waits for the next exit, because the shadow is not from STI.
     put_off_at: Option<u64>,
 }
 
@@ -65,31 +68,32 @@ impl Events {
     }
 }
 
-/// Whether an entry has more to do than the switch: one look instead of one at each thing that may be due.
+/// Whether an entry needs more than the switch: a single check in place of one for each thing that
+/// may be due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Preparation {
-    /// Nothing has changed since the last entry, and nothing is asked for.
+    /// Nothing has changed since the last entry, and no window or delivery is requested.
     Done,
-    /// The vCPU may have been unloaded, or the virtual interrupt is asked for.
+    /// The vCPU may have been unloaded, or the virtual interrupt is needed.
     Due,
 }
 
-/// What becomes of an entry that has been prepared.
+/// The result of preparing an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EntryVerdict {
     /// The guest is entered.
     Enter,
-    /// It is not: [`Exit::ShadowedWindow`].
+    /// The guest is not entered: [`Exit::ShadowedWindow`].
     PutOff,
 }
 
-/// What the virtual interrupt is for at the next entry.
+/// Purpose of the virtual interrupt at the next entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum AtEntry {
     Nothing,
     /// It opens the window.
     Window,
-    /// It is delivered, with this vector, unless it has been: V_IRQ tells.
+    /// It is delivered with this vector; a clear V_IRQ shows that it has been.
     Deliver(u8),
 }
 
@@ -102,23 +106,23 @@ impl AtEntry {
     }
 }
 
-/// What the CPU does with an interrupt shadow that the VMCB has at VMRUN.
+/// How the CPU treats an interrupt shadow in the VMCB at VMRUN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ShadowAtEntry {
-    /// As the manual says; assumed until seen otherwise.
+    /// As the manual says; assumed until an exit shows otherwise.
     Honoured,
     Forgotten,
 }
 
-/// Whether the guest is handling an NMI, during which the next one waits.
+/// Whether the guest is handling an NMI, which blocks the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum NmiBlocking {
     Off,
-    /// Ends with the IRET, which exits.
+    /// Ends with IRET, which exits.
     UntilIret,
-    /// The IRET is being executed, and a single step tells its end: an NMI waits.
+    /// The IRET is being executed, and a single step will report its end: an NMI waits.
     Stepping {
-        /// Where the IRET is.
+        /// Address of the IRET.
         iret: u64,
         /// The guest's own TF.
         trap_flag: u64,
@@ -128,8 +132,8 @@ enum NmiBlocking {
 }
 
 impl Vcpu {
-    /// Raises the virtual interrupt that opens the window, or is delivered. Before each run with either asked for, and the
-    /// first one after a load.
+    /// Raises the virtual interrupt that opens the window, or is delivered. Called before each run
+    /// while either is requested, and before the first run after a load.
     ///
     /// # Panics
     /// If the vCPU is not loaded.
@@ -149,7 +153,7 @@ impl Vcpu {
         EntryVerdict::Enter
     }
 
-    /// Opens the window where the guest is in a shadow, unless that has to go first.
+    /// Opens the window of a guest in a shadow, unless the shadow must end first.
     #[cold]
     fn open_shadowed_window(&mut self) -> EntryVerdict {
         if self.has_forgotten_shadow() {
@@ -161,7 +165,7 @@ impl Vcpu {
         EntryVerdict::Enter
     }
 
-    /// Returns whether this CPU would forget the shadow, and nothing else is under way.
+    /// Returns whether this CPU would forget the shadow, and no other event is in progress.
     fn has_forgotten_shadow(&self) -> bool {
         self.events.shadow_at_entry == ShadowAtEntry::Forgotten
             && self.regs.interrupts_enabled()
@@ -190,12 +194,12 @@ impl Vcpu {
         control.interrupt_control = cleared | V_IRQ | u64::from(vector) << V_INTR_VECTOR_SHIFT;
     }
 
-    /// Whether a virtual interrupt waits to be delivered.
+    /// Returns whether a virtual interrupt waits for delivery.
     fn delivery_pending(&self) -> bool {
         matches!(self.events.at_entry, AtEntry::Deliver(_)) && self.vmcb().control.interrupt_control & V_IRQ != 0
     }
 
-    /// The virtual interrupt has been delivered: V_IRQ opens the window again.
+    /// Called after delivery of the virtual interrupt: V_IRQ opens the window again.
     fn end_delivery(&mut self) {
         self.vmcb_mut().control.intercept_events |= controls::INTERCEPT_VINTR;
         self.events.ask_at_entry(AtEntry::of(self.events.interrupt_window));
@@ -204,7 +208,8 @@ impl Vcpu {
         }
     }
 
-    /// Queues the event again whose delivery the exit has interrupted. A virtual interrupt is queued still.
+    /// Re-queues the event whose delivery the exit interrupted. A virtual interrupt is still
+    /// queued.
     #[cold]
     pub(super) fn take_up_interrupted_delivery(&mut self) {
         let pending = self.delivery_pending();
@@ -212,20 +217,21 @@ impl Vcpu {
         control.event_injection = if pending { 0 } else { event::reinjection(control.exit_interrupt_info) };
     }
 
-    /// Raises the virtual interrupt that opens the window, unless that must wait.
+    /// Raises the virtual interrupt that opens the window, unless the window must wait.
     fn open_window(&mut self) {
         let shadowed = self.in_shadow();
         self.events.shadowed_at = shadowed.then_some(self.regs.rip);
         let control = &mut self.vmcb_mut().control;
         control.interrupt_control |= V_IRQ;
         if shadowed && self.events.shadow_at_entry == ShadowAtEntry::Forgotten {
-            // The guest executes the shadowed instruction first; the window is asked for again after the next exit.
+            // The guest executes the shadowed instruction first; the window is requested again
+            // after the next exit.
             self.vmcb_mut().control.interrupt_control &= !V_IRQ;
         }
     }
 
-    /// The window has opened; if at the very instruction that was in a shadow, puts back the shadow that the CPU has
-    /// forgotten, and knows it from now on.
+    /// Handles an opened window. If it opened at the instruction in a shadow, the CPU has forgotten
+    /// the shadow: puts the shadow back, and expects that from now on.
     pub(super) fn window_opened(&mut self) -> Exit {
         if self.events.shadowed_at != Some(self.regs.rip) {
             return Exit::InterruptWindow;
@@ -235,13 +241,14 @@ impl Vcpu {
         Exit::Handled
     }
 
-    /// Deals with an exit that is the back end's own.
+    /// Handles an exit that concerns only the back end.
     #[cold]
     pub(super) fn settle(&mut self) -> Exit {
         let control = &mut self.vmcb_mut().control;
         match control.exit_code {
             code::IRET => return self.end_nmi(),
-            // An interrupted delivery goes first; if it raises the exception again, that exits again.
+            // An interrupted delivery goes first; if it raises the exception again, the exception
+            // exits again.
             _ if control.event_injection & event::VALID != 0 => {}
             code::EXCP_DB => control.event_injection = event::encode(Event::debug()),
             _ => self.inject(Event::alignment_check()),
@@ -249,7 +256,8 @@ impl Vcpu {
         Exit::Handled
     }
 
-    /// The IRET that ends the handling of an NMI is about to run. An NMI that waits comes behind it: a single step tells when.
+    /// Called when the IRET that ends the handling of an NMI is about to run. A waiting NMI must
+    /// come after it: a single step reports its end.
     fn end_nmi(&mut self) -> Exit {
         self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_IRET;
         self.events.nmi = match self.events.nmi_window {
@@ -269,10 +277,12 @@ impl Vcpu {
         matches!(self.events.nmi, NmiBlocking::Stepping { .. })
     }
 
-    /// Deals with the first exit after the step over an IRET began; `None` if the exit is about something else too.
+    /// Handles the first exit after the step over an IRET began; `None` if the exit also has
+    /// another cause.
     ///
-    /// The step's own debug exception ends the blocking, and is the guest's only if the guest single-steps itself. At any other
-    /// exit the IRET has not run, or has faulted: its end is awaited again.
+    /// The step's own debug exception ends the blocking. The guest gets it only if the guest
+    /// single-steps itself. At any other exit the IRET has not run, or has faulted, and its end is
+    /// awaited again.
     #[cold]
     pub(super) fn after_stepped_iret(&mut self) -> Option<Exit> {
         let NmiBlocking::Stepping { iret, trap_flag, dr6 } = self.events.nmi else { return None };
@@ -334,7 +344,7 @@ impl Vcpu {
         self.vmcb_mut().control.event_injection = event::encode(event);
     }
 
-    /// Drops the event that is queued, the shadow and NMI blocking: another state has none of them.
+    /// Drops the queued event, the shadow and NMI blocking: a new state has none of them.
     pub(super) fn forget_events(&mut self) {
         self.events.nmi = NmiBlocking::Off;
         if matches!(self.events.at_entry, AtEntry::Deliver(_)) {
@@ -349,7 +359,8 @@ impl Vcpu {
 
     /// See [`crate::virt::Vcpu::event_pending`].
     pub fn event_pending(&self) -> bool {
-        // One that waits although the guest has IF clear was put off by a fault of its own delivery.
+        // An interrupt that waits although IF is clear was delayed by a fault during its own
+        // delivery.
         self.vmcb().control.event_injection & event::VALID != 0 || self.delivery_pending() && self.regs.interrupts_enabled()
     }
 
@@ -357,7 +368,7 @@ impl Vcpu {
     pub fn request_interrupt_window(&mut self, window: Window) {
         self.events.interrupt_window = window;
         if self.delivery_pending() {
-            // The virtual interrupt is taken; the window is asked for again behind the delivery.
+            // The virtual interrupt is in use; the window is requested again after the delivery.
             return;
         }
         let delivered = matches!(self.events.at_entry, AtEntry::Deliver(_));

@@ -1,4 +1,4 @@
-//! The guest's state between [`CpuState`] and the VMCB's save area. Pure.
+//! Converts the guest's state between [`CpuState`] and the VMCB's save area. Pure.
 
 use super::efer;
 use super::vmcb::{SaveArea, Segment as Raw};
@@ -9,7 +9,7 @@ const UNUSABLE: u32 = 1 << 16;
 const DPL_SHIFT: u32 = 5;
 const DPL: u32 = 3 << DPL_SHIFT;
 
-/// Moves bits 15:12 (VMX's places for AVL, L, D/B, G) to 11:8. Unusable is "not present" here.
+/// Moves bits 15:12 (AVL, L, D/B, G in VMX's layout) to 11:8. Unusable becomes "not present".
 fn to_raw(segment: &Segment) -> Raw {
     let attributes = (segment.attributes & 0xff) | ((segment.attributes >> 4) & 0xf00);
     let usable = if segment.attributes & UNUSABLE == 0 { attributes } else { attributes & !PRESENT };
@@ -38,7 +38,7 @@ pub const fn runs_long_code(save: &SaveArea) -> bool {
     save.efer & crate::virt::efer::LMA != 0 && save.cs.attributes & LONG != 0
 }
 
-/// Writes `state`, and the CPL that follows from SS.
+/// Writes `state`, and the CPL derived from SS.
 pub fn store(save: &mut SaveArea, state: &CpuState) {
     store_segments(save, state);
     save.cpl = state.cpl();
@@ -105,7 +105,8 @@ pub fn load(save: &SaveArea) -> CpuState {
     }
 }
 
-/// SS with the CPL as its DPL: on this vendor's CPUs a null SS has none, and the VMCB's CPL is what counts.
+/// Returns SS with the CPL as its DPL: on AMD's CPUs a null SS has none, and the VMCB's CPL is
+/// used.
 fn stack_segment(save: &SaveArea) -> Segment {
     let ss = from_raw(&save.ss);
     Segment { attributes: (ss.attributes & !DPL) | (u32::from(save.cpl) << DPL_SHIFT), ..ss }

@@ -1,4 +1,4 @@
-//! What this back end needs of a CPU, and how it is switched on.
+//! The CPU features that this back end needs, and how SVM is enabled.
 //!
 //! See: APM 2 "Enabling SVM", "VM_HSAVE_PA MSR", "VM_CR MSR".
 
@@ -22,7 +22,7 @@ const MSR_VM_HSAVE_PA: u32 = 0xc001_0117;
 
 const VM_CR_SVMDIS: u64 = 1 << 4;
 
-/// What CPUID says about SVM.
+/// SVM-related CPUID words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Features {
     /// Leaf 8000_0001, ECX.
@@ -48,7 +48,7 @@ impl Features {
         Self { extended, asids: leaf.ebx, svm: leaf.edx }
     }
 
-    /// Checks what is necessary. VM_CR exists only where SVM does, hence the closure.
+    /// Checks the required features. VM_CR exists only on a CPU with SVM, hence the closure.
     fn check(self, read_vm_cr: impl FnOnce() -> u64) -> Result<(), Missing> {
         if self.extended & Self::SVM == 0 {
             return Err(Missing("AMD-V: the CPU has no SVM (CPUID 8000_0001 ECX bit 2)"));
@@ -69,57 +69,58 @@ impl Features {
 /// Checks this CPU.
 ///
 /// # Errors
-/// What it lacks.
+/// The missing feature.
 pub fn detect() -> Result<(), Missing> {
-    // SAFETY: the closure is called only where CPUID reports SVM, which brings the MSR.
+    // SAFETY: the closure is called only if CPUID reports SVM, and the MSR exists with SVM.
     Features::read().check(|| unsafe { rdmsr(MSR_VM_CR) })
 }
 
-/// Returns whether the CPU's maker is one that builds SVM, for the choice of the message.
+/// Returns whether the CPU's vendor makes SVM, to choose the error message.
 pub fn is_vendor() -> bool {
     let leaf = cpuid(0, 0);
     let vendor = [leaf.ebx.to_le_bytes(), leaf.edx.to_le_bytes(), leaf.ecx.to_le_bytes()];
     matches!(vendor.as_flattened(), b"AuthenticAMD" | b"HygonGenuine")
 }
 
-/// Returns what this back end offers on this CPU.
+/// Returns the back end's properties on this CPU.
 pub fn capabilities() -> Capabilities {
     Capabilities { tags: Features::read().asids, accessed_dirty: AccessedDirty::Hardware }
 }
 
-/// Returns whether the CPU can flush one ASID alone.
+/// Returns whether the CPU can flush a single ASID.
 pub fn flushes_by_asid() -> bool {
     Features::read().svm & Features::FLUSH_BY_ASID != 0
 }
 
-/// A CPU with SVM on: VMRUN works.
+/// A CPU with SVM enabled: VMRUN works.
 #[derive(Debug)]
 pub struct EnabledCpu {
-    /// VMRUN's own, opaque.
+    /// VMRUN's save area, opaque.
     _save_area: ControlFrame,
-    /// What VMLOAD brings back after each exit.
+    /// The state that VMLOAD restores after each exit.
     host_state: ControlFrame,
 }
 
 impl EnabledCpu {
-    /// Switches SVM on for the calling CPU.
+    /// Enables SVM on the calling CPU.
     ///
     /// # Errors
-    /// What this CPU lacks.
+    /// The missing feature.
     pub fn enable([save_area, host_state]: [ControlFrame; Backend::FRAMES_PER_CPU]) -> Result<Self, Missing> {
         detect()?;
         // SAFETY: every CPU in long mode has EFER.
         let efer = unsafe { rdmsr(MSR_EFER) };
         // SAFETY: SVME, which this CPU has, only makes the SVM instructions available.
         unsafe { wrmsr(MSR_EFER, efer | SVME) };
-        // SAFETY: the frame is the CPU's for good, since nothing switches SVM off again.
+        // SAFETY: the frame belongs to the CPU for good, since SVM is never disabled again.
         unsafe { wrmsr(MSR_VM_HSAVE_PA, save_area.hpa().as_u64()) };
         Ok(Self { _save_area: save_area, host_state })
     }
 
-    /// Notes the calling CPU's FS, GS, TR, LDTR and syscall MSRs as what the host has, and returns where.
+    /// Saves the calling CPU's FS, GS, TR, LDTR and syscall MSRs as the host's, and returns the
+    /// address of the save area.
     pub fn note_host_state(&self) -> Hpa {
-        // SAFETY: SVME is set, and the frame is ours alone.
+        // SAFETY: SVME is set, and the frame belongs to this CPU alone.
         unsafe { vmsave(self.host_state.hpa()) };
         self.host_state.hpa()
     }

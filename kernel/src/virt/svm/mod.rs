@@ -1,23 +1,24 @@
-//! SVM with NPT: the second back end, and the one that every laptop can run (QEMU's TCG emulates it).
+//! SVM with NPT: the second back end. Every laptop can run it, because QEMU's TCG emulates it.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `host` | what the CPU must have, and switching it on |
+//! | `host` | required CPU features, and enabling SVM |
 //! | `vmcb` | the control block's layout |
-//! | `controls` | what exits |
+//! | `controls` | which events and instructions exit |
 //! | `permission` | which ports and MSRs exit |
 //! | `guest` | guest state to and from the VMCB |
 //! | `efer` | the EFER shadow |
-//! | `event` | injected and interrupted events, as words |
+//! | `event` | encoding of injected and interrupted events |
 //! | `decode` | raw exit to [`Exit`](super::Exit) |
 //! | `entry` | the world switch |
-//! | `vcpu` | the vCPU that puts them together |
+//! | `vcpu` | the vCPU, which uses all of these |
 //! | `events` | its windows, shadows and NMIs |
 //!
-//! For the layers above: CR8 is virtualised (V_TPR) and read with [`Vcpu::cr8`]; the MSRs PAT and EFER exit,
-//! and are emulated by [`Vcpu::state`]/[`Vcpu::set_state`] and [`Vcpu::write_efer`]. CPUID must not offer what EFER
-//! would have to switch on beyond SCE, LME and NXE, nor MONITOR, RDPRU, SVM. The clean bits are not used yet: every
-//! entry reads the whole VMCB. The predictors are not flushed between guests (IBPB), nor the L1D.
+//! For the layers above: CR8 is virtualised (V_TPR) and read with [`Vcpu::cr8`]. The MSRs PAT and
+//! EFER exit, and are emulated by [`Vcpu::state`]/[`Vcpu::set_state`] and [`Vcpu::write_efer`].
+//! CPUID must not offer features that need EFER bits beyond SCE, LME and NXE, nor MONITOR, RDPRU,
+//! SVM. The clean bits are not used yet: every entry reads the whole VMCB. Neither the predictors
+//! (IBPB) nor the L1D are flushed between guests.
 
 mod controls;
 mod decode;

@@ -1,13 +1,14 @@
 //! The permission maps: which ports and MSRs exit. Constants of the image, the same for every guest. Pure.
 //!
-//! See: APM 2 "IOIO Intercepts" (one bit a port, and three beyond for a dword at 0xffff) and
-//! "MSR Intercepts" (two bits an MSR, read then write, 0x800 bytes a range of 8192).
+//! See: APM 2 "IOIO Intercepts" (one bit per port, and three more for a dword at 0xffff) and "MSR
+//! Intercepts" (two bits per MSR, read then write, 0x800 bytes per range of 8192).
 
 /// Three pages, all ones: every port access exits.
 #[repr(C, align(4096))]
 pub struct IoMap([u8; 3 * 4096]);
 
-/// Two pages: every MSR exits but those in [`GUEST_OWNED`]. The TSC does, since QEMU 7.2 reads it as 0 (`helper_rdmsr`).
+/// Two pages: every MSR exits except those in [`GUEST_OWNED`]. The TSC exits because QEMU 7.2 reads
+/// it as 0 (`helper_rdmsr`).
 #[repr(C, align(4096))]
 pub struct MsrMap([u8; 2 * 4096]);
 
@@ -16,7 +17,7 @@ pub static IO_MAP: IoMap = IoMap([0xff; 3 * 4096]);
 /// The MSR permission map of every guest.
 pub static MSR_MAP: MsrMap = MsrMap::new();
 
-/// MSRs that VMLOAD and VMSAVE switch, so the guest has them to itself.
+/// MSRs that VMLOAD and VMSAVE switch, so that they belong to the guest.
 ///
 /// PAT is not among them although the VMCB holds it: QEMU's TCG has one PAT for host and guest.
 const GUEST_OWNED: [u32; 10] = [

@@ -1,4 +1,5 @@
-//! Control and debug registers that are not the guest's own: CR4's hidden bits, and under an emulator CR8 and DR7.
+//! Control and debug registers that do not belong to the guest: CR4's hidden bits, and under an
+//! emulator CR8 and DR7.
 
 use super::vcpu::Vcpu;
 use super::{controls, efer, event};
@@ -13,27 +14,27 @@ use crate::virt::state::Gpr;
 
 /// DR7 with all breakpoints off.
 const DR7_OFF: u64 = 0x400;
-/// CS.L, as the VMCB packs attributes.
+/// CS.L in the VMCB's packed attributes.
 const LONG: u16 = 1 << 9;
-/// CR4.DE: DR4 and DR5 are no names any more.
+/// CR4.DE: DR4 and DR5 are no longer aliases.
 const CR4_DEBUGGING_EXTENSIONS: u64 = 1 << 3;
 
-/// What the guest believes of registers whose hardware has something else.
+/// The guest's view of registers that have another value in hardware.
 #[derive(Debug)]
 pub(super) struct SystemRegisters {
     /// Bits of CR4 that CPUID announces.
     offered_cr4: u64,
     dr7: DebugControl,
-    /// Where [`DebugControl::Hardware`] holds DR7, writes of it exit while it is unused.
+    /// While this is unused, writes of DR7 exit, if [`DebugControl::Hardware`] holds DR7.
     pub(super) debug_use: DebugUse,
 }
 
-/// Who holds the guest's DR7.
+/// Where the guest's DR7 is.
 #[derive(Debug)]
 enum DebugControl {
     /// The VMCB.
     Hardware,
-    /// Only this shadow: the guest's breakpoints never fire ([`GuestHazards::Tcg`]).
+    /// In this shadow only: the guest's breakpoints never fire ([`GuestHazards::Tcg`]).
     Shadow(u64),
 }
 
@@ -59,7 +60,7 @@ impl SystemRegisters {
         matches!(self.dr7, DebugControl::Hardware)
     }
 
-    /// Takes over the guest's DR7; returns what the VMCB gets.
+    /// Stores the guest's DR7; returns the value for the VMCB.
     pub(super) const fn take_dr7(&mut self, value: u64) -> u64 {
         self.debug_use = DebugUse::of(value);
         match &mut self.dr7 {
@@ -136,7 +137,8 @@ impl Vcpu {
         self.system.debug_use != DebugUse::Unused && self.look_for_breakpoints()
     }
 
-    /// Returns whether a breakpoint may be enabled when the guest is entered; where none is, the next MOV to DR7 exits again.
+    /// Returns whether a breakpoint may be enabled when the guest is entered; if none is, the next
+    /// MOV to DR7 exits again.
     #[cold]
     fn look_for_breakpoints(&mut self) -> bool {
         let dr7 = self.system.guest_dr7(self.vmcb().save.dr7);
@@ -144,7 +146,8 @@ impl Vcpu {
         self.system.debug_use != DebugUse::Unused
     }
 
-    /// Lets writes of DR7 exit while it is unused. Where the VMCB does not hold it they exit in any case.
+    /// Makes writes of DR7 exit while it is unused. If the VMCB does not hold DR7, they always
+    /// exit.
     pub(super) fn watch_dr7(&mut self, debug_use: DebugUse) {
         self.system.debug_use = debug_use;
         if self.system.has_hardware_breakpoints() {
@@ -186,7 +189,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// A register as a MOV to a system register takes it: 32 bits outside 64-bit mode.
+    /// Returns the register's value as a MOV to a system register uses it: 32 bits outside 64-bit
+    /// mode.
     fn operand(&self, gpr: Gpr) -> u64 {
         let (value, save) = (self.regs.get(gpr), &self.vmcb().save);
         if save.efer & LMA != 0 && save.cs.attributes & LONG != 0 { value } else { value & 0xffff_ffff }

@@ -1,10 +1,11 @@
-//! The vCPU: a VMCB and the registers beside it.
+//! The vCPU: a VMCB, and the registers that it does not hold.
 //!
-//! The second half is what SVM leaves to software: [`super::events`], and [`super::system`] for control and debug registers.
+//! Further parts are in [`super::events`], and in [`super::system`] for control and debug
+//! registers.
 //!
 //! Invariants: `regs` is current while the guest does not run; EVENTINJ is the only queue of events.
 
-// UNSAFETY: reaches the VMCB by its address and runs the guest.
+// UNSAFETY: accesses the VMCB by its address and runs the guest.
 #![allow(unsafe_code)]
 
 use super::decode::{self, code};
@@ -30,9 +31,9 @@ pub struct Vcpu {
     frame: ControlFrame,
     /// The host's VMCB of the CPU on which the vCPU is loaded.
     pub(super) host: Option<Hpa>,
-    /// The same of the CPU on which it was loaded last.
+    /// The host's VMCB of the CPU on which it was last loaded.
     last_host: Option<Hpa>,
-    /// The one that an entry takes: `host`, while the vCPU is loaded.
+    /// The host's VMCB for an entry: `host`, while the vCPU is loaded.
     entry_host: Hpa,
     debug_addresses: DebugAddresses,
     sharing: Sharing,
@@ -65,7 +66,8 @@ impl Vcpu {
 
     #[inline(always)]
     pub(super) fn vmcb(&self) -> &Vmcb {
-        // SAFETY: the frame is ours, a page, initialised (zeroed at first); the CPU writes it only inside `entry::run`.
+        // SAFETY: the frame is ours, a page, initialised (zeroed at first); the CPU writes it only
+        // inside `entry::run`.
         unsafe { &*(self.frame.hva().as_u64() as *const Vmcb) }
     }
 
@@ -78,7 +80,7 @@ impl Vcpu {
     /// See [`crate::virt::Vcpu::set_memory`].
     pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
         self.sharing = tag.sharing();
-        // Whichever CPU loads it next takes it for a stranger and flushes.
+        // The next CPU that loads the vCPU then treats it as moved, and flushes.
         self.last_host = None;
         self.flush();
         let control = &mut self.vmcb_mut().control;
@@ -120,12 +122,14 @@ impl Vcpu {
         save.rsp = gpr[Gpr::Rsp as usize];
         save.rip = rip;
         save.rflags = rflags;
-        // SAFETY: 1. `load` got proof that SVM is on and runs on this CPU, and `prepare_entry` has seen that it was called since
-        // `unload`; the caller has interrupts off. 2. `set_memory`'s caller vouches for the table. 3. `load` filled the host's page. 4. References to the VMCB live in statements only.
+        // SAFETY: 1. `load` got proof that SVM is on and runs on this CPU, and `prepare_entry` has
+        // checked that it was called since `unload`; the caller has interrupts off. 2.
+        // `set_memory`'s caller vouches for the table. 3. `load` filled the host's page. 4.
+        // References to the VMCB live only within single statements.
         unsafe { entry::run(&mut self.regs, self.frame.hpa(), self.entry_host) };
     }
 
-    /// Takes over what the exit left.
+    /// Saves the state that the exit left.
     #[inline(always)]
     fn take_over(&mut self) -> RawReason {
         let Vmcb { control, save } = self.vmcb_mut();

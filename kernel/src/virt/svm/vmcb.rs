@@ -1,11 +1,12 @@
-//! The virtual machine control block, field by field as the hardware lays it out.
+//! The virtual machine control block, in the hardware's layout.
 //!
-//! See: APM 2 "Layout of VMCB" (appendix B). Two areas: controls from 0, the guest's state from 0x400. Fields
-//! that no CPU we use has (SEV, AVIC, last-branch records) are part of the gaps.
+//! See: APM 2 "Layout of VMCB" (appendix B). Two areas: controls from 0, the guest's state from
+//! 0x400. Fields for features that none of our CPUs has (SEV, AVIC, last-branch records) are part
+//! of the gaps.
 //!
-//! Invariant: offsets are what the manual says; the assertions at the end hold the compiler to it.
+//! Invariant: the offsets are the manual's; the assertions at the end check that at compile time.
 
-/// What VMRUN does and what the last exit said, 0x000 to 0x3ff.
+/// Controls of VMRUN and information about the last exit, 0x000 to 0x3ff.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Controls {
@@ -13,7 +14,7 @@ pub struct Controls {
     pub intercept_cr: u32,
     /// The same for DR0 to DR15.
     pub intercept_dr: u32,
-    /// One bit an exception vector.
+    /// One bit per exception vector.
     pub intercept_exceptions: u32,
     /// See [`super::controls`].
     pub intercept_events: u32,
@@ -38,9 +39,9 @@ pub struct Controls {
     pub interrupt_state: u64,
     /// Why the guest stopped.
     pub exit_code: u64,
-    /// First word about it.
+    /// First information word.
     pub exit_info_1: u64,
-    /// Second word about it.
+    /// Second information word.
     pub exit_info_2: u64,
     /// The event whose delivery the exit interrupted, in [`super::event`]'s layout.
     pub exit_interrupt_info: u64,
@@ -52,9 +53,9 @@ pub struct Controls {
     /// Root of the nested page table.
     pub nested_cr3: u64,
     _gap_0b8: [u8; 0xc0 - 0xb8],
-    /// Which fields are as they were at the last VMRUN; 0: none, the CPU reads them all.
+    /// Fields that have not changed since the last VMRUN; 0: none, the CPU reads them all.
     pub clean_bits: u64,
-    /// Address of the next instruction, on CPUs that save it; else never written.
+    /// Address of the next instruction, on CPUs that save it; other CPUs never write it.
     pub next_rip: u64,
     _gap_0d0: [u8; 0x400 - 0xd0],
 }
@@ -114,7 +115,7 @@ pub struct SaveArea {
     pub sysenter_eip: u64,
     pub cr2: u64,
     _gap_248: [u8; 0x268 - 0x248],
-    /// The guest's PAT while paging is nested.
+    /// The guest's PAT with nested paging.
     pub pat: u64,
     _gap_270: [u8; 0xc00 - 0x270],
 }
@@ -129,15 +130,15 @@ pub struct Vmcb {
     pub save: SaveArea,
 }
 
-/// What VMRUN flushes: APM 2 "TLB Control".
+/// Translations that VMRUN flushes: APM 2 "TLB Control".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum TlbControl {
     /// Nothing.
     Nothing = 0,
-    /// All translations of all ASIDs: every CPU can do it.
+    /// All translations of all ASIDs: every CPU supports it.
     All = 1,
-    /// This guest's ASID, where CPUID has FlushByAsid.
+    /// Those of this guest's ASID, if CPUID has FlushByAsid.
     ThisAsid = 3,
 }
 
@@ -145,9 +146,9 @@ pub enum TlbControl {
 pub const V_TPR: u64 = 0xf;
 /// `interrupt_control`: a virtual interrupt is pending.
 pub const V_IRQ: u64 = 1 << 8;
-/// `interrupt_control`: where that interrupt's vector begins.
+/// `interrupt_control`: position of that interrupt's vector.
 pub const V_INTR_VECTOR_SHIFT: u32 = 32;
-/// `interrupt_control`: that interrupt does not look at CR8.
+/// `interrupt_control`: that interrupt ignores CR8.
 pub const V_IGN_TPR: u64 = 1 << 20;
 /// `interrupt_control`: the guest's IF and CR8 mask virtual interrupts only; physical ones follow the host's IF.
 pub const V_INTR_MASKING: u64 = 1 << 24;
@@ -172,7 +173,7 @@ const _: () = {
 #[cfg(test)]
 #[allow(unsafe_code)] // UNSAFETY: the tests' block is made as a zeroed frame holds it
 impl Vmcb {
-    /// Returns a VMCB as a zeroed frame has it.
+    /// Returns a VMCB as in a zeroed frame.
     pub fn zeroed() -> Self {
         // SAFETY: every field is an integer, for which zero is a value.
         unsafe { core::mem::zeroed() }

@@ -1,12 +1,13 @@
-//! What this CPU's VMX can do: the capability MSRs, parsed once into typed values.
+//! VMX capabilities of this CPU: the capability MSRs, parsed once into typed values.
 //!
 //! ```text
 //!  IA32_VMX_BASIC ─ true controls? ─┬─ pin, primary, exit, entry ─ secondary ─ EPT_VPID_CAP
 //!                                   └─ revision, region size       (each only if the one before has it)
 //! ```
 //!
-//! Pure: the MSRs come through a closure, so that tables of real and emulated CPUs test it. [`Settings`] is what the
-//! set-up of a VMCS needs; a CPU that cannot give it is refused with the name of what it lacks.
+//! Pure: the MSRs are read through a closure, so that tests can supply tables of real and emulated
+//! CPUs. [`Settings`] has all that is needed to set up a VMCS. A CPU that does not support it is
+//! refused, and the message names the missing feature.
 
 use super::controls::{Allowed, ControlError, Group, Pin, Primary, Secondary, adjust, requests};
 use crate::virt::face::{AccessedDirty, Missing};
@@ -25,7 +26,7 @@ mod msr {
     pub const CR4_FIXED1: u32 = 0x489;
     pub const SECONDARY: u32 = 0x48b;
     pub const EPT_VPID: u32 = 0x48c;
-    /// The same four groups without the bits that older software expected to be 1: 12 higher.
+    /// The same four groups without the bits that older software expects to be 1: 12 higher.
     pub const TRUE_OFFSET: u32 = 12;
 }
 
@@ -34,7 +35,7 @@ mod msr {
 pub struct Basic(u64);
 
 impl Basic {
-    /// Identifier that the first word of a VMCS or VMXON region holds.
+    /// Identifier in the first word of a VMCS or VMXON region.
     pub const fn revision(self) -> u32 {
         self.0 as u32 & 0x7fff_ffff
     }
@@ -49,7 +50,7 @@ impl Basic {
     }
 }
 
-/// Bits of a control register that VMX operation fixes.
+/// Bits of a control register that are fixed in VMX operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fixed {
     /// Must be 1.
@@ -59,7 +60,7 @@ pub struct Fixed {
 }
 
 impl Fixed {
-    /// Makes `value` one that VMX operation accepts.
+    /// Makes `value` valid in VMX operation.
     pub const fn apply(self, value: u64) -> u64 {
         (value | self.ones) & self.permitted
     }
@@ -78,7 +79,7 @@ impl EptVpid {
     const INVVPID: u64 = 1 << 32;
     const INVVPID_SINGLE: u64 = 1 << 41;
 
-    /// In the order in which they are looked for; the first that lacks is named.
+    /// In the order of the checks; the first missing feature is named.
     const NEEDED: [(u64, &'static str); 6] = [
         (Self::WALK_4, "VT-x: EPT with 4 levels (IA32_VMX_EPT_VPID_CAP bit 6)"),
         (Self::WRITE_BACK, "VT-x: write-back memory type for EPT (IA32_VMX_EPT_VPID_CAP bit 14)"),
@@ -90,7 +91,7 @@ impl EptVpid {
 }
 
 impl EptVpid {
-    /// Returns it, if all is there that we cannot do without.
+    /// Returns the capabilities if all required ones are present.
     fn checked(self) -> Result<Self, Missing> {
         match Self::NEEDED.iter().find(|(bit, _)| self.0 & bit == 0) {
             Some((_, text)) => Err(Missing(text)),
@@ -103,7 +104,7 @@ impl EptVpid {
     }
 }
 
-/// All that a VMCS of ours needs to know about the CPU.
+/// The CPU's properties that our VMCSs depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// Revision identifier.
@@ -116,13 +117,13 @@ pub struct Settings {
     pub cr4: Fixed,
     /// Value of the pin-based controls.
     pub pin: u32,
-    /// Value of the primary processor-based controls, no window asked for.
+    /// Value of the primary processor-based controls, without window requests.
     pub primary: u32,
-    /// Value of the secondary ones.
+    /// Value of the secondary processor-based controls.
     pub secondary: u32,
     /// Value of the VM-exit controls.
     pub exit: u32,
-    /// Value of the VM-entry controls, the guest not in IA-32e mode.
+    /// Value of the VM-entry controls for a guest that is not in IA-32e mode.
     pub entry: u32,
     /// Whether EPT has accessed and dirty bits.
     pub accessed_dirty: AccessedDirty,
@@ -132,7 +133,7 @@ impl Settings {
     /// Reads and checks the capabilities of a CPU that has VMX.
     ///
     /// # Errors
-    /// The first thing that lacks.
+    /// The first missing feature.
     pub fn read(read_msr: impl Fn(u32) -> u64) -> Result<Self, Missing> {
         let basic = Basic(read_msr(msr::BASIC));
         if basic.region_bytes() > crate::addr::PAGE_SIZE || !basic.write_back() {
@@ -146,7 +147,8 @@ impl Settings {
             _ => Allowed::from_msr(read_msr(msr::SECONDARY)),
         };
         let fixed = |zero: u32, one: u32| Fixed { ones: read_msr(zero), permitted: read_msr(one) };
-        // The secondary ones first: what an old CPU lacks is there, and the message should name that.
+        // The secondary controls first: an old CPU lacks features there, and the message should
+        // name those.
         Ok(Self {
             secondary: adjust(Group::Secondary, secondary, requests::SECONDARY).map_err(missing)?,
             pin: adjust(Group::PinBased, group(msr::PIN), requests::PIN).map_err(missing)?,
@@ -161,14 +163,16 @@ impl Settings {
         })
     }
 
-    /// Returns the preemption timer's value for a stay of `ticks` of the time-stamp counter; `None` without the timer.
+    /// Returns the preemption timer's value for a stay of `ticks` ticks of the time-stamp counter;
+    /// `None` without the timer.
     pub fn preemption_value(&self, ticks: u64) -> Option<u32> {
         let value = u32::try_from(ticks >> self.preemption_shift).unwrap_or(u32::MAX);
         (self.pin & Pin::PREEMPTION_TIMER.bits() != 0).then_some(value)
     }
 }
 
-/// Names the control that lacks. The operator reads the text; the bits are for who adds a control.
+/// Names the missing control. The text is for the operator; the bits are for developers who add a
+/// control.
 fn missing(error: ControlError) -> Missing {
     const TEXTS: [(Group, u32, &str); 6] = [
         (Group::Secondary, Secondary::ENABLE_EPT.bits(), "VT-x: EPT (extended page tables, secondary control bit 1)"),
@@ -193,7 +197,7 @@ fn missing(error: ControlError) -> Missing {
 mod tests {
     use super::*;
 
-    /// The MSRs of Bochs' corei7_haswell_4770, as far as we read them.
+    /// The MSRs of Bochs' corei7_haswell_4770 that we read.
     fn haswell(number: u32) -> u64 {
         match number {
             0x480 => 0x00da_0400_0000_0001 | 6 << 50 | 1 << 55,
@@ -225,7 +229,7 @@ mod tests {
         assert_eq!(settings.cr0.apply(0x10), 0x8000_0031);
     }
 
-    /// The value is Bochs' corei7_ivy_bridge_3770k's.
+    /// The value is from Bochs' corei7_ivy_bridge_3770k.
     #[test]
     fn a_cpu_without_accessed_and_dirty_bits_is_taken_as_it_is() {
         assert_eq!(Settings::read(haswell).unwrap().accessed_dirty, AccessedDirty::Hardware);

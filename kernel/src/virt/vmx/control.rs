@@ -1,14 +1,16 @@
 //! VMX operation of a CPU, and access to the current VMCS.
 //!
 //! ```text
-//!  EnabledCpu::enable: check ─> IA32_FEATURE_CONTROL ─> CR0, CR4 ─> VMXON      once a CPU, never undone
+//!  EnabledCpu::enable: check ─> IA32_FEATURE_CONTROL ─> CR0, CR4 ─> VMXON      once per CPU, never undone
 //!  Vmcs: clear <──vmclear── current on one CPU ──> CurrentVmcs: read, write
 //!          └──────vmptrld──────────^
 //! ```
 //!
-//! Invariants: VMCS fields are reached through a [`CurrentVmcs`] only, which exists only while its VMCS is
-//! current on this CPU; it is neither `Send` nor kept. Interrupts are off in the hypervisor, so nothing comes between.
-// UNSAFETY: VMX instructions; what a field means for memory is kept right by this back end, which alone writes them.
+//! Invariants: VMCS fields are accessed only through a [`CurrentVmcs`], which exists only while its
+//! VMCS is current on this CPU; it is neither `Send` nor stored. Interrupts are off in the
+//! hypervisor, so no other code runs in between.
+// UNSAFETY: VMX instructions. Only this back end writes VMCS fields, and keeps what they mean for
+// memory right.
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
@@ -23,10 +25,10 @@ use crate::virt::face::Missing;
 use crate::virt::frame::ControlFrame;
 use x86_64::registers::control::{Cr0, Cr4};
 
-/// Reads and checks what the calling CPU has.
+/// Reads and checks the capabilities of the calling CPU.
 ///
 /// # Errors
-/// What lacks.
+/// The missing feature.
 pub fn probe() -> Result<Settings, Missing> {
     const VMX: u32 = 1 << 5;
     if instr::cpuid(1, 0).ecx & VMX == 0 {
@@ -35,7 +37,8 @@ pub fn probe() -> Result<Settings, Missing> {
     if feature_control() == FeatureControl::LockedOff {
         return Err(Missing("VT-x: the firmware has switched VMX off and locked it (IA32_FEATURE_CONTROL)"));
     }
-    // SAFETY: CPUID says VMX, so the capability registers exist; those that depend on others are read after them.
+    // SAFETY: CPUID reports VMX, so the capability registers exist; those that depend on others are
+    // read after them.
     Settings::read(|number| unsafe { rdmsr(number) })
 }
 
@@ -65,18 +68,19 @@ const fn parse_feature_control(value: u64) -> FeatureControl {
 /// A CPU in VMX root operation.
 #[derive(Debug)]
 pub struct EnabledCpu {
-    /// The CPU's for good; its address also tells this CPU from others.
+    /// Belongs to the CPU for good; its address also identifies the CPU.
     vmxon_region: ControlFrame,
-    /// SVM wants two frames; this one lies idle.
+    /// SVM needs two frames; this one is unused.
     _spare: ControlFrame,
     host: HostState,
 }
 
 impl EnabledCpu {
-    /// Enters VMX root operation. The descriptor tables, the task register, GS base and CR3 are what they will stay.
+    /// Enters VMX root operation. The descriptor tables, the task register, GS base and CR3 must
+    /// already have their final values.
     ///
     /// # Errors
-    /// What this CPU lacks, or that it differs from the first one.
+    /// The feature that this CPU lacks, or that it differs from the first CPU.
     pub fn enable(frames: [ControlFrame; 2]) -> Result<Self, Missing> {
         let settings = probe()?;
         if settings != *super::settings() {
@@ -84,43 +88,44 @@ impl EnabledCpu {
         }
         let [vmxon_region, spare] = frames;
         if let FeatureControl::Unlocked(value) = feature_control() {
-            // SAFETY: the register is unlocked, and the bits are defined where there is VMX.
+            // SAFETY: the register is unlocked, and its bits are defined on a CPU with VMX.
             unsafe { wrmsr(msr::FEATURE_CONTROL, value) };
         }
         set_control_registers(&settings);
         write_revision(&vmxon_region, settings.basic.revision());
-        // SAFETY: the registers are set as VMXON wants them, and the frame is ours for good.
+        // SAFETY: the registers are set as VMXON requires, and the frame is ours for good.
         unsafe { vmx::vmxon(vmxon_region.hpa()) }.map_err(|_| Missing("VT-x: VMXON is refused"))?;
         Ok(Self { vmxon_region, _spare: spare, host: HostState::capture() })
     }
 
-    /// Which CPU this is.
+    /// Returns the identity of this CPU.
     pub fn id(&self) -> CpuTag {
         CpuTag(self.vmxon_region.hpa())
     }
 
-    /// What every exit on this CPU loads.
+    /// Returns the state that every exit on this CPU loads.
     pub fn host(&self) -> &HostState {
         &self.host
     }
 }
 
-/// Tells one enabled CPU from another.
+/// Identifies an enabled CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuTag(Hpa);
 
 fn set_control_registers(settings: &Settings) {
     let (cr0, cr4) = (settings.cr0.apply(Cr0::read_raw()), settings.cr4.apply(Cr4::read_raw()));
-    // SAFETY: adds NE, which only matters to x87 code, and there is none.
+    // SAFETY: adds NE, which affects only x87 code, and there is none.
     unsafe { Cr0::write_raw(cr0) };
     // SAFETY: adds VMXE.
     unsafe { Cr4::write_raw(cr4) };
 }
 
-/// SDM 3C "Format of the VMCS Region": the CPU refuses a region without its revision identifier.
+/// Writes the revision identifier, without which the CPU refuses a region. SDM 3C "Format of the
+/// VMCS Region".
 fn write_revision(frame: &ControlFrame, revision: u32) {
     let first_word = frame.hva().as_u64() as *mut u32;
-    // SAFETY: a control frame is a mapped page of its owner's; the CPU does not use it yet.
+    // SAFETY: a control frame is a mapped page of its owner; the CPU does not use it yet.
     unsafe { first_word.write_volatile(revision) };
 }
 
@@ -129,7 +134,7 @@ fn write_revision(frame: &ControlFrame, revision: u32) {
 pub struct Vmcs(ControlFrame);
 
 impl Vmcs {
-    /// Makes a VMCS out of a frame. The calling CPU is in VMX root operation.
+    /// Makes a VMCS in a frame. The calling CPU is in VMX root operation.
     pub fn new(frame: ControlFrame, settings: &Settings) -> Self {
         write_revision(&frame, settings.basic.revision());
         let vmcs = Self(frame);
@@ -137,38 +142,40 @@ impl Vmcs {
         vmcs
     }
 
-    /// Writes it back to memory: not current, not launched.
+    /// Writes the VMCS back to memory: it is then neither current nor launched.
     pub fn clear(&self) {
-        // SAFETY: the frame is a VMCS, and its vCPU's owner is here: no other CPU has it.
+        // SAFETY: the frame is a VMCS, and the owner of its vCPU is the caller: the VMCS is current
+        // on no other CPU.
         unsafe { vmx::vmclear(self.0.hpa()) }.expect("VMCLEAR of a VMCS of ours");
     }
 
-    /// Makes it current on this CPU.
+    /// Makes the VMCS current on this CPU.
     pub fn make_current(&self) {
-        // SAFETY: as for `clear`; it was cleared when it left the last CPU.
+        // SAFETY: as for `clear`; the VMCS was cleared when it left the last CPU.
         unsafe { vmx::vmptrld(self.0.hpa()) }.expect("VMPTRLD of a VMCS of ours");
     }
 
-    /// Lends access to it though it is current nowhere, and puts the current one back.
+    /// Gives access to a VMCS that is current nowhere, and then makes the previous one current
+    /// again.
     #[cold]
     #[inline(never)]
     pub fn with_current<R>(&self, access: impl FnOnce(&mut CurrentVmcs<'_>) -> R) -> R {
-        // SAFETY: VMX root operation, which nothing leaves.
+        // SAFETY: VMX root operation, which is never left.
         let previous = unsafe { vmx::vmptrst() };
         self.make_current();
         let result = access(&mut CurrentVmcs(PhantomData));
         self.clear();
         if previous != Hpa::new(u64::MAX) {
-            // SAFETY: it was current here a moment ago.
+            // SAFETY: this VMCS was current here before.
             unsafe { vmx::vmptrld(previous) }.expect("VMPTRLD of what was current");
         }
         result
     }
 
-    /// Gives access to it.
+    /// Gives access to the VMCS.
     ///
     /// # Safety
-    /// It is current on this CPU, and stays so while the result lives.
+    /// The VMCS is current on this CPU, and stays current while the result lives.
     #[inline(always)]
     pub unsafe fn current(&self) -> CurrentVmcs<'_> {
         CurrentVmcs(PhantomData)
@@ -180,7 +187,7 @@ impl Vmcs {
     }
 }
 
-/// Access to the VMCS that is current on this CPU. The pointer keeps it from being sent to another.
+/// Access to the VMCS that is current on this CPU. The pointer makes it `!Send`.
 #[derive(Debug)]
 pub struct CurrentVmcs<'a>(PhantomData<(&'a Vmcs, *mut ())>);
 
@@ -202,7 +209,8 @@ impl CurrentVmcs<'_> {
     /// Writes a field.
     #[inline(always)]
     pub fn write<W: Width>(&mut self, field: Field<W>, value: W::Value) {
-        // SAFETY: as for `read`; what host and control fields hold is made by `setup` and `host_state` alone.
+        // SAFETY: as for `read`; only `setup` and `host_state` make the values of host and control
+        // fields.
         unsafe { vmx::vmwrite(field.encoding(), W::to_raw(value)) };
     }
 }

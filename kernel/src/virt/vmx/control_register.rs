@@ -1,20 +1,21 @@
-//! CR0 and CR4 as the guest sees them and as they are.
+//! CR0 and CR4: the guest's view and the real values.
 //!
-//! A host-owned bit (set in the guest/host mask) reads as the shadow has it, whatever the real bit is, and a MOV that
-//! would make it differ from the shadow exits. All others are the guest's own, paging and protection included
-//! (unrestricted guest), so that mode switches never exit.
+//! A host-owned bit (set in the guest/host mask) reads as the shadow has it, whatever the real bit
+//! is. A MOV that would make it differ from the shadow exits. All other bits belong to the guest,
+//! including paging and protection (unrestricted guest), so that mode switches never exit.
 //!
 //! ```text
 //!            real bit            guest reads     guest writes
-//!  CR0.NE    1, VMX wants it     its own value   shadow follows, instruction runs again
+//!  CR0.NE    1, for VMX          its own value   shadow follows, instruction runs again
 //!  CR0.CD,NW 0, EPT is WB        its own value   likewise
-//!  CR4.MCE   1, host's concern   its own value   likewise
-//!  CR4.VMXE  1, VMX wants it     0               #GP(0)
-//!  CR4 rest  0, not offered      0               #GP(0): what CPUID hides, too
+//!  CR4.MCE   1, the host's       its own value   likewise
+//!  CR4.VMXE  1, for VMX          0               #GP(0)
+//!  CR4 rest  0, not offered      0               #GP(0), also for bits that CPUID hides
 //! ```
 //!
-//! Running the instruction again, after the shadow's bits have become what the guest writes, leaves all of the
-//! instruction's own checks and effects (PDPTE loads, EFER.LMA, TLB) to the CPU: there is nothing to emulate. Pure.
+//! The instruction runs again after the shadow has been set to the value that the guest writes. The
+//! CPU then does all of the instruction's checks and effects (PDPTE loads, EFER.LMA, TLB), and
+//! nothing is emulated. Pure.
 
 use super::capability::Fixed;
 
@@ -42,20 +43,21 @@ pub mod cr4 {
     pub const MCE: u64 = 1 << 6;
     /// VMX enable.
     pub const VMXE: u64 = 1 << 13;
-    /// What a guest may have and the hardware holds; a vCPU has those of them that its CPUID announces.
+    /// Bits of CR4 that a guest may own in hardware; a vCPU owns those of them that its CPUID
+    /// announces.
     pub const GUEST_OWNED: u64 = crate::virt::cr4::KNOWN & !MCE;
     /// Owned by the host.
     pub const MASK: u64 = !GUEST_OWNED;
     /// The host's values of the owned bits.
     pub const REAL: u64 = MCE | VMXE;
-    /// Owned bits that the guest may believe to have changed.
+    /// Host-owned bits whose shadow the guest may change.
     pub const SHADOWED: u64 = MCE;
 }
 
-/// What becomes of a guest's MOV to a control register that exited.
+/// How an exited MOV to a control register is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
-    /// Set the shadow to this, and let the instruction run again.
+    /// Set the shadow to this value, and let the instruction run again.
     Retry {
         /// The new shadow.
         shadow: u64,
@@ -64,16 +66,16 @@ pub enum Write {
     Refuse,
 }
 
-/// Judges a write of `value` to CR0.
+/// Decides on a write of `value` to CR0.
 pub const fn write_cr0(value: u64) -> Write {
-    // SDM 3A "Control Registers": NW without CD is no mode of the cache.
+    // SDM 3A "Control Registers": NW without CD is invalid.
     if value & cr0::NW != 0 && value & cr0::CD == 0 {
         return Write::Refuse;
     }
     Write::Retry { shadow: value & cr0::MASK }
 }
 
-/// Judges a write of `value` to CR4 where CPUID announces `offered`.
+/// Decides on a write of `value` to CR4; CPUID announces `offered`.
 pub const fn write_cr4(value: u64, offered: u64) -> Write {
     if value & !(offered & crate::virt::cr4::KNOWN) != 0 {
         return Write::Refuse;
@@ -81,18 +83,18 @@ pub const fn write_cr4(value: u64, offered: u64) -> Write {
     Write::Retry { shadow: value & cr4::SHADOWED }
 }
 
-/// Returns what goes into the VMCS's guest CR0 for a guest that believes `value`. The shadow is `value` itself.
+/// Returns the VMCS's guest CR0 for a guest whose CR0 is `value`. The shadow is `value` itself.
 pub const fn real_cr0(value: u64) -> u64 {
     const EXTENSION_TYPE: u64 = 1 << 4;
     (value & !cr0::MASK) | cr0::REAL | EXTENSION_TYPE
 }
 
-/// Likewise for CR4, without what this CPU does not have.
+/// Likewise for CR4, without the bits that this CPU does not have.
 pub const fn real_cr4(value: u64, fixed: Fixed) -> u64 {
     ((value & !cr4::MASK) | cr4::REAL) & fixed.permitted
 }
 
-/// Returns what the guest reads.
+/// Returns the value that the guest reads.
 pub const fn guest_view(real: u64, shadow: u64, mask: u64) -> u64 {
     (real & !mask) | (shadow & mask)
 }
@@ -119,7 +121,8 @@ mod tests {
         assert_eq!(write_cr4(1 << 20, u64::MAX), Write::Retry { shadow: 0 });
         assert_eq!(write_cr4(1 << 20, !(1 << 20)), Write::Refuse, "SMEP that CPUID hides");
         assert_eq!(write_cr4(cr4::MCE, !cr4::MCE), Write::Refuse, "MCE that CPUID hides");
-        // What Linux sets: PSE, PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE, SMEP, SMAP.
+        // The bits that Linux sets: PSE, PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE,
+        // SMEP, SMAP.
         assert_eq!(0x35_0eb0 & cr4::MASK, 0);
     }
 

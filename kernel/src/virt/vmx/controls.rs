@@ -1,8 +1,9 @@
-//! The control bits of VMX and how a wish becomes a value that this CPU accepts.
+//! The control bits of VMX, and how a request becomes a value that this CPU accepts.
 //!
 //! Each group has a capability MSR with two halves: bits that must be 1 and bits that may be 1. A
-//! [`Request`] says what we need on, what we need off and what we take where it exists; [`adjust`] makes
-//! the value, or an error that names the group and the bits. Pure. Who asks for what, and why: [`requests`].
+//! [`Request`] lists the bits that must be on, those that must be off, and those that are set if
+//! supported. [`adjust`] makes the value, or an error that names the group and the bits. Pure.
+//! [`requests`] has the requests and their reasons.
 
 use core::fmt;
 
@@ -116,7 +117,7 @@ pub enum Group {
     Entry,
 }
 
-/// What a capability MSR allows in one group.
+/// The settings that a capability MSR allows in one group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allowed {
     /// Bits that must be 1 ("allowed 0-settings": low half of the MSR).
@@ -134,34 +135,34 @@ impl Allowed {
     pub const NONE: Self = Self { required: 0, permitted: 0 };
 }
 
-/// What we want of one group.
+/// The settings that we need in one group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     /// Must be 1.
     pub on: u32,
     /// Must be 0.
     pub off: u32,
-    /// 1 where the CPU can.
+    /// 1 if the CPU supports it.
     pub optional: u32,
 }
 
-/// A request that this CPU cannot meet.
+/// A request that this CPU does not support.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControlError {
     /// The group.
     pub group: Group,
-    /// What was asked to be 1.
+    /// Bits requested to be 1.
     pub requested: u32,
-    /// Bits asked to be 1 that this CPU does not have.
+    /// Bits requested to be 1 that this CPU does not support.
     pub forbidden: u32,
-    /// Bits asked to be 0 that this CPU insists on.
+    /// Bits requested to be 0 that this CPU requires to be 1.
     pub required: u32,
 }
 
-/// Fits `request` to what the CPU allows.
+/// Adapts `request` to the settings that the CPU allows.
 ///
 /// # Errors
-/// If a bit that must be 1 may not be, or the other way round.
+/// If a bit that must be 1 may not be 1, or a bit that must be 0 may not be 0.
 pub const fn adjust(group: Group, allowed: Allowed, request: Request) -> Result<u32, ControlError> {
     let forbidden = request.on & !allowed.permitted;
     let required = request.off & allowed.required;
@@ -195,22 +196,24 @@ impl fmt::Display for ControlError {
     }
 }
 
-/// What Tidepool asks of each group.
+/// Tidepool's request for each group.
 pub mod requests {
     use super::*;
 
-    /// Host interrupts and NMIs end the guest's stay. With virtual NMIs the guest has its own NMI blocking;
-    /// without them (no CPU that has EPT lacks them) guest NMIs would be a guess. The preemption timer is the upper bound
-    /// of a stay, whatever interrupts do: Bochs takes none from a guest that is entered with IF clear.
+    /// Host interrupts and NMIs end the guest's stay. With virtual NMIs the guest has its own NMI
+    /// blocking; without them its NMIs could not be delivered reliably (every CPU with EPT has
+    /// them). The preemption timer limits a stay even if no interrupt comes: Bochs takes none from
+    /// a guest that is entered with IF clear.
     pub const PIN: Request = Request {
         on: Pin::EXTERNAL_INTERRUPT_EXITING.union(Pin::NMI_EXITING).union(Pin::VIRTUAL_NMIS).bits(),
         off: Pin::POSTED_INTERRUPTS.bits(),
         optional: Pin::PREEMPTION_TIMER.bits(),
     };
 
-    /// Ports are all emulated, so no I/O bitmaps. CR8 exits rather than a TPR shadow: the local APIC's model then
-    /// owns the task priority alone, and Linux never writes CR8. With EPT the guest owns CR3 and INVLPG. MOV to a debug register exits as
-    /// long as no breakpoint is enabled: then exits that are answered at once need not look for any.
+    /// All ports are emulated, so there are no I/O bitmaps. CR8 exits, and there is no TPR shadow:
+    /// so only the local APIC's model has the task priority, and Linux never writes CR8. With EPT
+    /// the guest owns CR3 and INVLPG. MOV to a debug register exits while no breakpoint is enabled:
+    /// exits that are answered at once then need no check for breakpoints.
     pub const PRIMARY: Request = Request {
         on: Primary::HLT_EXITING
             .union(Primary::TSC_OFFSETTING)
@@ -238,8 +241,9 @@ pub mod requests {
         optional: 0,
     };
 
-    /// What CPUID hides is not enabled, so that it raises #UD: RDTSCP and RDPID, INVPCID, XSAVES, TPAUSE and UMWAIT, PCONFIG.
-    /// ENCLS and ENCLV need no enabling: they exit, on CPUs that have them.
+    /// Instructions that CPUID hides are not enabled, so that they raise #UD: RDTSCP and RDPID,
+    /// INVPCID, XSAVES, TPAUSE and UMWAIT, PCONFIG. ENCLS and ENCLV cannot be disabled: they exit
+    /// on CPUs that have these controls.
     pub const SECONDARY: Request = Request {
         on: Secondary::ENABLE_EPT
             .union(Secondary::ENABLE_VPID)
@@ -259,8 +263,9 @@ pub mod requests {
         optional: Secondary::ENCLS_EXITING.union(Secondary::ENCLV_EXITING).bits(),
     };
 
-    /// The preemption timer is not saved, so that each entry starts it afresh from a field that nobody writes again.
-    /// Interrupts are not acknowledged at the exit: they stay pending until the hypervisor opens its own.
+    /// The preemption timer is not saved, so that each entry starts it afresh from a field that is
+    /// written once. Interrupts are not acknowledged at the exit: they stay pending until the
+    /// hypervisor enables interrupts.
     pub const EXIT: Request = Request {
         on: ExitControls::SAVE_DEBUG_CONTROLS
             .union(ExitControls::HOST_ADDRESS_SPACE_SIZE)

@@ -1,7 +1,8 @@
-//! From VMX's exit reason and qualification to a vendor-neutral [`Exit`], or to what the back end does itself.
+//! Decodes VMX's exit reason and qualification to a vendor-neutral [`Exit`], or to an action of the
+//! back end.
 //!
-//! Pure: the information fields come through [`Information`], read only where the reason has them, so that the
-//! commonest exits cost one VMREAD. Tables in `decode/tests.rs`.
+//! Pure: the information fields are read through [`Information`], and only for reasons that have
+//! them, so that the most frequent exits cost one VMREAD. Tables in `decode/tests.rs`.
 
 use super::event::Interruption;
 use crate::addr::{Gpa, Gva};
@@ -11,7 +12,7 @@ use crate::virt::state::Gpr;
 #[cfg(test)]
 mod tests;
 
-/// Where the decoder gets what an exit reason alone does not tell.
+/// Source of the information fields of an exit.
 pub trait Information {
     /// Exit qualification.
     fn qualification(&self) -> u64;
@@ -89,25 +90,27 @@ impl Reason {
     pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
-    /// The basic exit reason.
+    /// Returns the basic exit reason.
     pub const fn basic(self) -> u16 {
         self.0 as u16
     }
-    /// Whether the entry failed: the guest did not run.
+    /// Returns whether the entry failed: the guest did not run.
     pub const fn entry_failed(self) -> bool {
         self.0 & (1 << 31) != 0
     }
-    /// Whether the guest ran, and touched a page that the EPT does not give it.
+    /// Returns whether the guest ran, and accessed a page that the EPT does not permit.
     pub const fn is_ept_violation(self) -> bool {
         self.0 == reason::EPT_VIOLATION as u32
     }
     const fn is_in(self, set: u64) -> bool {
-        // An entry failure and the modifier bits of SGX and SMM make the word large: in no set.
+        // An entry failure and the modifier bits of SGX and SMM make the word large: it is in no
+        // set.
         self.0 < 64 && set >> self.0 & 1 != 0
     }
 
-    /// Whether an event delivery may have been interrupted: then IDT-vectoring information is read.
-    /// SDM 3C "Information for VM Exits During Event Delivery"; an instruction's exit never is one.
+    /// Returns whether an event delivery may have been interrupted: IDT-vectoring information must
+    /// then be read. SDM 3C "Information for VM Exits During Event Delivery"; an exit due to an
+    /// instruction never interrupts a delivery.
     pub const fn may_interrupt_delivery(self) -> bool {
         use reason::*;
         self.is_in(set([EXCEPTION_OR_NMI, TASK_SWITCH, EPT_VIOLATION, EPT_MISCONFIGURATION]))
@@ -124,28 +127,29 @@ pub enum ControlAccess {
     ReadCr8(Gpr),
 }
 
-/// What is to be done about an exit.
+/// How an exit is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decoded {
-    /// Tell who runs the vCPU.
+    /// The exit is returned to the caller.
     Exit(Exit),
     /// The guest did not run: VM-entry failure, with the basic exit reason.
     EntryFailed(u16),
-    /// A control register; the back end's own.
+    /// A control register, handled by the back end.
     Control(ControlAccess),
-    /// A MOV to or from a debug register, the first one since there were no breakpoints.
+    /// A MOV to or from a debug register, the first since there were no breakpoints.
     DebugRegister,
-    /// An NMI of the host's, which the exit has consumed.
+    /// A host NMI, which the exit has consumed.
     HostNmi,
-    /// An exception that exits only so that the guest cannot hang the CPU by it: #DB or #AC, to be given to it.
+    /// An exception that exits only so that the guest cannot hang the CPU by it: #DB or #AC. It is
+    /// given to the guest.
     Reflect(Interruption),
-    /// RDPMC: no counter is offered, which is #GP rather than #UD.
+    /// RDPMC: no counter is offered, which gives #GP, not #UD.
     GeneralProtection,
-    /// An EPT entry that no format allows: our bug.
+    /// An invalid EPT entry: our bug.
     Misconfigured(Gpa),
 }
 
-/// Decodes an exit whose reason tells everything: the shortest way, and the commonest exits'.
+/// Decodes an exit that needs only its reason: the fastest path, for the most frequent exits.
 pub const fn plain(raw: Reason) -> Option<Exit> {
     use reason::*;
     /// An entry failure, and the modifier bits of SGX and SMM, make the word larger.
@@ -155,7 +159,8 @@ pub const fn plain(raw: Reason) -> Option<Exit> {
     }
     Some(match raw.basic() {
         CPUID => Exit::Cpuid,
-        // The timer's end is an occasion to look for host interrupts, which a stay that long may have missed.
+        // After a stay that long, the timer's exit lets the hypervisor check for host interrupts
+        // that the stay may have missed.
         EXTERNAL_INTERRUPT | PREEMPTION_TIMER => Exit::HostInterrupt,
         INTERRUPT_WINDOW => Exit::InterruptWindow,
         NMI_WINDOW => Exit::NmiWindow,
@@ -174,7 +179,7 @@ pub const fn plain(raw: Reason) -> Option<Exit> {
 /// Decodes an exit that is not [`plain`].
 pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
     match raw.basic() {
-        // The error came up at the entry, or the CPU noticed it only then.
+        // The error occurred at the entry, or the CPU noticed it only then.
         reason::ENTRY_MACHINE_CHECK if raw.entry_failed() => Decoded::Exit(Exit::MachineCheck),
         failed if raw.entry_failed() => Decoded::EntryFailed(failed),
         reason::TASK_SWITCH => Decoded::Exit(Exit::TaskSwitch(task_switch(info.qualification()))),
@@ -190,12 +195,13 @@ pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
     }
 }
 
-/// Returns whether a reason is an instruction's that CPUID hides. Most exit only where a control asks for it, which none
-/// of ours does; SEAMCALL and TDCALL exit on every CPU that has them, and ENCLS where it is asked for.
+/// Returns whether a reason belongs to an instruction that CPUID hides. Most exit only if a control
+/// requests it, and none of ours does. SEAMCALL and TDCALL exit on every CPU that has them, and
+/// ENCLS if requested.
 const fn is_hidden_instruction(basic: u16) -> bool {
     use reason::*;
-    // VMFUNC lies between the first two, TPAUSE between the third two, and the last six are SEAMCALL, TDCALL, RDMSRLIST, WRMSRLIST,
-    // URDMSR and UWRMSR.
+    // VMFUNC lies inside the first range, TPAUSE inside the third. The last six reasons are
+    // SEAMCALL, TDCALL, RDMSRLIST, WRMSRLIST, URDMSR and UWRMSR.
     matches!(
         basic,
         RSM | RDTSCP
@@ -223,8 +229,9 @@ const fn unknown(raw: Reason) -> Exit {
     Exit::Unknown { code: raw.0 as u64 }
 }
 
-/// SDM 3C "Exit Qualification for EPT Violations". An access to the guest's page tables counts as a write where A/D bits are on, and here in
-/// any case: the CPU's next one mostly sets a bit there, and Bochs sets it without asking for more than the read.
+/// SDM 3C "Exit Qualification for EPT Violations". An access to the guest's page tables counts as a
+/// write if A/D bits are on. Here it always counts as one: the CPU's next access mostly sets a bit
+/// there, and Bochs sets it although it reported only the read.
 #[inline]
 pub fn ept_violation(info: &impl Information) -> Exit {
     const WRITE: u64 = 1 << 1;
@@ -247,14 +254,15 @@ const FETCH: u64 = 1 << 2;
 const LINEAR_VALID: u64 = 1 << 7;
 const TRANSLATED: u64 = 1 << 8;
 
-/// Returns whether an EPT violation is an instruction's access to data, and no return from an NMI.
+/// Returns whether an EPT violation is an instruction's access to data, and not part of a return
+/// from an NMI.
 #[inline(always)]
 pub const fn is_data_access(qualification: u64) -> bool {
     let known = LINEAR_VALID | TRANSLATED;
     qualification & (known | FETCH) == known && !nmi_unblocked_by_iret(qualification)
 }
 
-/// Whether an EPT violation's IRET had unblocked NMIs already (qualification bit 12).
+/// Returns whether the IRET of an EPT violation had already unblocked NMIs (qualification bit 12).
 #[inline(always)]
 pub const fn nmi_unblocked_by_iret(qualification: u64) -> bool {
     qualification & (1 << 12) != 0
@@ -266,14 +274,14 @@ pub const fn port_access(q: u64) -> IoAccess {
     let width = match q & 7 {
         0 => Width::Byte,
         1 => Width::Word,
-        // 3 is the only other value that the manual gives.
+        // 3 is the only other value in the manual.
         _ => Width::Dword,
     };
     let direction = if q & (1 << 3) != 0 { IoDirection::In } else { IoDirection::Out };
     IoAccess { port: (q >> 16) as u16, width, direction, string: q & (1 << 4) != 0 }
 }
 
-/// Only #DB, #AC and #MC are asked for, see `setup::EXCEPTIONS`.
+/// Decodes an exception. Only #DB, #AC and #MC are requested, see `setup::EXCEPTIONS`.
 fn exception(raw: Reason, interruption: Interruption) -> Decoded {
     const DEBUG: u8 = 1;
     const ALIGNMENT: u8 = 17;
@@ -286,7 +294,8 @@ fn exception(raw: Reason, interruption: Interruption) -> Decoded {
     }
 }
 
-/// SDM 3C "Exit Qualification for Control-Register Accesses". CLTS and LMSW touch no host-owned bit.
+/// SDM 3C "Exit Qualification for Control-Register Accesses". CLTS and LMSW change no host-owned
+/// bit.
 const fn control(raw: Reason, q: u64) -> Decoded {
     let gpr = Gpr::from_number((q >> 8) as u8 & 0xf);
     Decoded::Control(match (q & 0xf, (q >> 4) & 3) {

@@ -5,9 +5,11 @@
 //!  exit:                       guest's registers ─> context ─> RSP, RIP, RFLAGS, reason ─> callee-saved <─ stack
 //! ```
 //!
-//! The first VMREAD shows that a VMCS is current; the others, of fields that every CPU has, cannot fail then. 56 instructions there and back besides the VMREADs. HOST_RSP is the stack as `switch` found it, so an interrupt
-//! right after the exit has a whole stack below it; it is written only when it differs from last time. RFLAGS is 2 after an
-//! exit: interrupts off, direction up, as the ABI wants it. The FPU is not touched: nobody here uses it.
+//! The first VMREAD proves that a VMCS is current. The other VMREADs cannot fail then, because
+//! every CPU has their fields. 56 instructions there and back, besides the VMREADs. HOST_RSP is the
+//! stack at the call of `switch`, so an interrupt right after the exit has an intact stack below
+//! it; HOST_RSP is written only when it changes. RFLAGS is 2 after an exit: interrupts off,
+//! direction up, as the ABI requires. The FPU is not touched: no hypervisor code uses it.
 // UNSAFETY: the switch itself.
 #![allow(unsafe_code)]
 
@@ -16,21 +18,21 @@ use core::mem::offset_of;
 use super::field::{guest, host, info};
 use crate::virt::state::{Gpr, Regs};
 
-/// What the switch reads and writes. `repr(C)`: the assembly knows the offsets.
+/// The data that the switch reads and writes. `repr(C)`: the assembly uses the offsets.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Context {
-    /// The guest's registers. RSP, RIP and RFLAGS live in the VMCS and are copied here at each exit.
+    /// The guest's registers. RSP, RIP and RFLAGS are in the VMCS and are copied here at each exit.
     pub regs: Regs,
-    /// What HOST_RSP of the VMCS holds.
+    /// The value of HOST_RSP in the VMCS.
     host_rsp: u64,
     /// The exit reason, 32 bits; or [`REFUSED`].
     pub reason: u64,
-    /// What comes next; an exit makes it [`Launch::Launched`].
+    /// The next instruction to use; an exit makes it [`Launch::Launched`].
     pub launch: Launch,
 }
 
-/// Stands for the exit reason where there was no exit: VMfail, the error is in the VMCS.
+/// Takes the place of the exit reason if there was no exit: VMfail, with the error in the VMCS.
 pub const REFUSED: u64 = u64::MAX;
 
 const _: () = {
@@ -92,7 +94,7 @@ core::arch::global_asm!(
     "jmp 4f",
     "3:",
     "vmresume",
-    // VMfail: RSP is as it was, the context on top of the stack is not needed.
+    // VMfail: RSP has not changed, and the context on top of the stack is not needed.
     "4:",
     "pop rdi",
     "mov qword ptr [rdi + {reason}], -1",
@@ -151,7 +153,7 @@ unsafe extern "sysv64" {
     fn tidepool_vmx_exit();
 }
 
-/// Where exits go.
+/// Returns the address at which exits continue.
 pub fn exit_address() -> u64 {
     tidepool_vmx_exit as *const () as u64
 }
@@ -159,9 +161,10 @@ pub fn exit_address() -> u64 {
 /// Runs the guest of the current VMCS until its next exit.
 ///
 /// # Safety
-/// 1. The current VMCS is set up whole, its host state is this CPU's, and it is loaded on this CPU.
-/// 2. `context` belongs to it: what it says of HOST_RSP and of its launch state is so.
-/// 3. The second-level table lets the guest reach nothing but its own memory.
+/// 1. The current VMCS is set up completely, its host state is this CPU's, and it is loaded on this
+///    CPU.
+/// 2. `context` belongs to it: its HOST_RSP and launch state are those of the VMCS.
+/// 3. The second-level table gives the guest access only to its own memory.
 #[inline(always)]
 pub unsafe fn switch(context: &mut Context) {
     // SAFETY: the caller's promises.

@@ -1,4 +1,4 @@
-//! Events on their way into the guest: the interruption-information words of VMX.
+//! Events for the guest: the interruption-information words of VMX.
 //!
 //! ```text
 //!  31     13 12 11 10   8 7      0
@@ -7,8 +7,9 @@
 //! +---+-----+--+--+------+--------+     SDM 3C "Format of the VM-Entry Interruption-Information Field"
 //! ```
 //!
-//! The same word tells what to inject, which exception exited, and what was being delivered when an exit came
-//! between. The last is injected again as it is: that is all there is to an interrupted delivery. Pure.
+//! The same format describes an event to inject, an exception that exited, and an event whose
+//! delivery an exit interrupted. The last is injected again unchanged; nothing else is needed for
+//! an interrupted delivery. Pure.
 
 use crate::virt::exit::{Event, EventKind};
 
@@ -37,30 +38,30 @@ impl Interruption {
     pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
-    /// Whether there is anything.
+    /// Returns whether the word holds an event.
     pub const fn is_valid(self) -> bool {
         self.0 & VALID != 0
     }
-    /// Whether it is an NMI.
+    /// Returns whether the event is an NMI.
     pub const fn is_nmi(self) -> bool {
         self.kind() == Kind::Nmi as u32
     }
-    /// IDT vector.
+    /// Returns the IDT vector.
     pub const fn vector(self) -> u8 {
         self.0 as u8
     }
-    /// Whether an IRET that faulted had unblocked NMIs already: they must be blocked again.
+    /// Returns whether a faulting IRET had already unblocked NMIs: they must be blocked again.
     pub const fn nmi_unblocked_by_iret(self) -> bool {
         self.is_valid() && self.0 & NMI_UNBLOCKED_BY_IRET != 0
     }
-    /// Whether an error code comes with it.
+    /// Returns whether the event has an error code.
     pub const fn has_error_code(self) -> bool {
         self.0 & ERROR_CODE != 0
     }
     const fn kind(self) -> u32 {
         (self.0 >> 8) & 7
     }
-    /// Whether the event comes from an instruction, whose length the CPU then wants to know.
+    /// Returns whether the event comes from an instruction, whose length the CPU then needs.
     const fn is_software(self) -> bool {
         let kind = self.kind();
         kind == Kind::SoftwareInterrupt as u32
@@ -69,19 +70,19 @@ impl Interruption {
     }
 }
 
-/// What the VM-entry event-injection fields will hold.
+/// Values for the VM-entry event-injection fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryEvent {
     /// VM-entry interruption information.
     pub info: u32,
-    /// Error code, if `info` says there is one.
+    /// Error code, if `info` has that bit set.
     pub error_code: u32,
     /// Length of the instruction, for software events.
     pub length: u32,
 }
 
 impl EntryEvent {
-    /// Encodes an event of the vendor-neutral face.
+    /// Encodes a vendor-neutral event.
     pub const fn encode(event: Event) -> Self {
         let kind = match event.kind {
             EventKind::Interrupt => Kind::External,
@@ -95,10 +96,10 @@ impl EntryEvent {
         Self { info: VALID | flag | (kind as u32) << 8 | event.vector as u32, error_code, length: 0 }
     }
 
-    /// Takes up an event whose delivery an exit interrupted.
+    /// Re-queues an event whose delivery an exit interrupted.
     ///
-    /// `error_code` and `length` are the IDT-vectoring error code and the VM-exit instruction length; which of them
-    /// means anything is decided here.
+    /// `error_code` and `length` are the IDT-vectoring error code and the VM-exit instruction
+    /// length; this function decides which of them are valid.
     pub const fn interrupted(vectoring: Interruption, error_code: u32, length: u32) -> Option<Self> {
         if !vectoring.is_valid() {
             return None;
@@ -111,22 +112,22 @@ impl EntryEvent {
         })
     }
 
-    /// Returns the event without its error code: in real mode there is none, and an entry with one fails.
+    /// Returns the event without its error code: real mode has none, and an entry with one fails.
     pub const fn for_real_mode(self) -> Self {
         Self { info: self.info & !ERROR_CODE, error_code: 0, length: self.length }
     }
 
-    /// Whether an error code is pushed.
+    /// Returns whether an error code is pushed.
     pub const fn has_error_code(self) -> bool {
         self.info & ERROR_CODE != 0
     }
 
-    /// Whether it is an NMI.
+    /// Returns whether the event is an NMI.
     pub const fn is_nmi(self) -> bool {
         Interruption(self.info).is_nmi()
     }
 
-    /// Whether it is an exception that [`Event::is_fault`] calls a fault.
+    /// Returns whether the event is an exception that [`Event::is_fault`] classifies as a fault.
     pub const fn is_fault(self) -> bool {
         let exception = Event { kind: EventKind::Exception, vector: self.info as u8, error_code: None };
         Interruption(self.info).kind() == Kind::HardwareException as u32 && exception.is_fault()

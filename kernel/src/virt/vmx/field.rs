@@ -1,4 +1,5 @@
-//! The fields of a VMCS: each encoding once, typed by its width and by whether it can be written.
+//! The fields of a VMCS: each encoding appears once, typed by its width and by whether it is
+//! writable.
 //!
 //! ```text
 //!  31          15 14 13 12 11 10  9              1  0
@@ -8,21 +9,21 @@
 //!        width 0: 16, 1: 64, 2: 32, 3: natural      type 1: VM-exit information, read only
 //! ```
 //!
-//! Invariants, checked when this compiles: an encoding's width is that of its Rust type, and only an
-//! [`Info`] names a read-only field. An encoding is never a number, so it cannot be written where a
-//! value belongs.
+//! Invariants, checked at compile time: an encoding's width is that of its Rust type, and only an
+//! [`Info`] names a read-only field. An encoding is not a plain number, so it cannot be passed in
+//! place of a value.
 
 use core::marker::PhantomData;
 
-/// A width of VMCS fields: the Rust type of the value and its code in the encoding.
+/// Width of a VMCS field: the Rust type of the value, and the code in the encoding.
 pub trait Width {
-    /// What the field holds.
+    /// Type of the field's value.
     type Value: Copy;
     /// Bits 14:13 of the encoding.
     const CODE: u32;
-    /// Takes a value from the 64 bits that VMREAD delivers.
+    /// Converts the 64 bits that VMREAD returns to a value.
     fn from_raw(raw: u64) -> Self::Value;
-    /// Makes the 64 bits that VMWRITE takes.
+    /// Converts a value to the 64 bits for VMWRITE.
     fn to_raw(value: Self::Value) -> u64;
 }
 
@@ -119,7 +120,7 @@ pub struct SegmentFields {
 }
 
 /// The n-th segment in the order that all four groups of encodings share: ES, CS, SS, DS, FS, GS, LDTR, TR.
-/// (Bases have GDTR and IDTR behind TR; limits likewise.)
+/// (GDTR and IDTR follow TR in the bases and limits.)
 const fn segment(n: u32) -> SegmentFields {
     SegmentFields {
         selector: Field::new(0x0800 + 2 * n),
@@ -168,7 +169,7 @@ pub mod control {
     }
 }
 
-/// What the CPU tells about an exit.
+/// Exit information.
 #[allow(missing_docs)]
 pub mod info {
     use super::*;

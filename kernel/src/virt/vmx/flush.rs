@@ -1,14 +1,16 @@
-//! Which cached translations go, and when.
+//! Which cached translations are flushed, and when.
 //!
 //! | what changed | instruction |
 //! |---|---|
-//! | leaves of the second-level table (the object's generation moved on) | INVEPT of the table |
-//! | the vCPU comes from another CPU, whose INVLPGs this one did not see | INVVPID too |
-//! | a new table or tag, perhaps another vCPU's before | both |
+//! | leaves of the second-level table (new generation of the object) | INVEPT of the table |
+//! | the CPU: the guest's INVLPGs on the last CPU had no effect here | INVVPID too |
+//! | the table or tag, which another vCPU may have used before | both |
 //!
-//! SDM 3C "Caching Translation Information": with EPT there are combined mappings (tag, table) and guest-physical ones
-//! (table); INVEPT drops both kinds of its table, INVVPID the combined ones of its tag.
-// UNSAFETY: flushing more never endangers memory; flushing too little does, and is decided by callers.
+//! SDM 3C "Caching Translation Information": with EPT there are combined mappings (tag, table) and
+//! guest-physical mappings (table). INVEPT drops both kinds for its table, INVVPID the combined
+//! ones of its tag.
+// UNSAFETY: flushing more never endangers memory; flushing too little does, and the callers decide
+// when to flush.
 #![allow(unsafe_code)]
 
 use crate::addr::Hpa;
@@ -16,7 +18,8 @@ use crate::arch::instr::vmx;
 use crate::virt::face::AccessedDirty;
 use crate::virt::tag::TlbTag;
 
-/// The EPT pointer: a table of 4 levels, walked through write-back memory, with accessed and dirty bits where the CPU has them.
+/// The EPT pointer: a table of 4 levels, walked through write-back memory, with accessed and dirty
+/// bits if the CPU has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Eptp(u64);
 
@@ -25,10 +28,10 @@ impl Eptp {
     const WALK_4: u64 = 3 << 3;
     const ACCESSED_DIRTY: u64 = 1 << 6;
 
-    /// Points to the table whose root is at `root`.
+    /// Makes the pointer to the table with this root.
     ///
     /// # Panics
-    /// If that is not the start of a frame.
+    /// If `root` is not the start of a frame.
     pub const fn new(root: Hpa, accessed_dirty: AccessedDirty) -> Self {
         assert!(root.page_offset() == 0, "a table's root is a frame");
         let kept = match accessed_dirty {
@@ -44,13 +47,14 @@ impl Eptp {
     }
 }
 
-/// Drops everything cached through the table.
+/// Flushes all translations cached through the table.
 pub fn table(eptp: Eptp) {
-    // SAFETY: only a loaded vCPU flushes, so this is VMX operation; capabilities were checked, the pointer is of our making.
+    // SAFETY: only a loaded vCPU flushes, so this is VMX operation; capabilities were checked, and
+    // the pointer was made by `Eptp`.
     unsafe { vmx::invept(eptp.as_u64()) }.expect("INVEPT of a table of ours");
 }
 
-/// Drops everything cached under the tag.
+/// Flushes all translations cached under the tag.
 pub fn tag(tag: TlbTag) {
     // SAFETY: as above; no tag is 0.
     unsafe { vmx::invvpid(tag.number()) }.expect("INVVPID of a guest's tag");

@@ -1,8 +1,9 @@
-//! A [`CpuState`] into the VMCS and out of it.
+//! Copies a [`CpuState`] to and from the VMCS.
 //!
-//! Segments need no translation: the state has VMX's layout of access rights. What the state does not say: the PDPTEs
-//! of 32-bit PAE paging, which only the CPU loads (a state *with* such paging in force cannot be set; one that was read
-//! back and is set into the same VMCS finds them there).
+//! Segments need no conversion: the state has VMX's layout of access rights. The state does not
+//! include the PDPTEs of 32-bit PAE paging, which only the CPU loads. So a state with such paging
+//! active cannot be set. An exception is a state that was read from the same VMCS, which still
+//! holds the PDPTEs.
 
 use super::capability::Settings;
 use super::control::CurrentVmcs;
@@ -13,10 +14,10 @@ use crate::virt::efer;
 use crate::virt::face::{ControlRegisters, LongCode};
 use crate::virt::state::{CpuState, DescriptorTable, Segment};
 
-/// SDM 3C "Guest Register State": access rights that exist.
+/// SDM 3C "Guest Register State": the defined bits of the access rights.
 const ATTRIBUTES: u32 = 0x1_f0ff;
 
-/// Writes all of `state` that has a field.
+/// Writes every part of `state` that has a field.
 pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) {
     write_segments(vmcs, state);
     vmcs.write(guest::GDTR_BASE, state.gdtr.base);
@@ -30,7 +31,7 @@ pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) 
     vmcs.write(control::CR4_SHADOW, state.cr4);
     vmcs.write(guest::DR7, state.dr7);
     vmcs.write(guest::PAT, state.pat);
-    // The model-specific register has 64 bits, the field 32; so has the CPU's use of it.
+    // The MSR has 64 bits, the field 32; the CPU uses only 32 as well.
     vmcs.write(guest::SYSENTER_CS, state.sysenter_cs as u32);
     vmcs.write(guest::SYSENTER_ESP, state.sysenter_esp);
     vmcs.write(guest::SYSENTER_EIP, state.sysenter_eip);
@@ -38,7 +39,7 @@ pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) 
     write_no_activity(vmcs);
 }
 
-/// EFER and the entry control that goes with it; exits keep the control up to date from here on.
+/// Writes EFER and its entry control; exits keep the control up to date from here on.
 fn write_mode(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) {
     let long_mode = state.efer & efer::LME != 0 && state.cr0 & cr0::PG != 0;
     let (lma, mode) = if long_mode { (efer::LMA, EntryControls::IA32E_MODE_GUEST) } else { (0, EntryControls::empty()) };
@@ -46,7 +47,7 @@ fn write_mode(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings)
     vmcs.write(control::ENTRY, settings.entry | mode.bits());
 }
 
-/// A replaced state is in no shadow and awaits nothing.
+/// Clears shadows, activity state and pending exceptions: a new state has none of them.
 fn write_no_activity(vmcs: &mut CurrentVmcs<'_>) {
     vmcs.write(guest::INTERRUPTIBILITY, 0);
     vmcs.write(guest::ACTIVITY, 0);
@@ -71,7 +72,7 @@ fn write_segment(vmcs: &mut CurrentVmcs<'_>, fields: SegmentFields, segment: &Se
     vmcs.write(fields.attributes, segment.attributes & ATTRIBUTES);
 }
 
-/// Reads all that has a field; the rest of the result is zero.
+/// Reads every part that has a field; the rest of the result is zero.
 pub fn read(vmcs: &CurrentVmcs<'_>) -> CpuState {
     let control = read_control_registers(vmcs);
     CpuState {
@@ -83,7 +84,7 @@ pub fn read(vmcs: &CurrentVmcs<'_>) -> CpuState {
         ss: read_segment(vmcs, guest::SS),
         ldtr: read_segment(vmcs, guest::LDTR),
         tr: read_segment(vmcs, guest::TR),
-        // The CPU keeps limits of 16 bits in these fields of 32.
+        // The CPU keeps 16-bit limits in these 32-bit fields.
         gdtr: DescriptorTable { base: vmcs.read(guest::GDTR_BASE), limit: vmcs.read(guest::GDTR_LIMIT) as u16 },
         idtr: DescriptorTable { base: vmcs.read(guest::IDTR_BASE), limit: vmcs.read(guest::IDTR_LIMIT) as u16 },
         cr0: control.cr0,
@@ -108,7 +109,8 @@ fn read_segment(vmcs: &CurrentVmcs<'_>, fields: SegmentFields) -> Segment {
     }
 }
 
-/// Reads what the guest sees in its control registers. In line, so that a caller pays for those it looks at.
+/// Reads the control registers as the guest sees them. Inlined, so that a caller pays only for
+/// those it uses.
 #[inline]
 pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
     ControlRegisters {
@@ -119,7 +121,7 @@ pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
     }
 }
 
-/// Reads what a fetch of 64-bit code depends on.
+/// Reads the registers on which a fetch of 64-bit code depends.
 #[inline(always)]
 pub fn long_code(vmcs: &CurrentVmcs<'_>) -> LongCode {
     let control = read_control_registers(vmcs);
@@ -127,7 +129,7 @@ pub fn long_code(vmcs: &CurrentVmcs<'_>) -> LongCode {
     LongCode { cr3: control.cr3, cr4: control.cr4, cpl }
 }
 
-/// Whether the guest executes 64-bit code.
+/// Returns whether the guest executes 64-bit code.
 #[inline]
 pub fn in_64_bit_mode(vmcs: &CurrentVmcs<'_>) -> bool {
     const CS_LONG: u32 = 1 << 13;

@@ -1,6 +1,7 @@
-//! What an exit loads into the CPU: captured once on each CPU, written into a VMCS when it comes to that CPU.
+//! The host state that an exit loads: captured once on each CPU, and written to a VMCS when it
+//! moves to that CPU.
 //!
-//! RIP is the world switch's exit label, RSP is written by the world switch itself when it changes.
+//! RIP is the world switch's exit label; the world switch itself writes RSP when it changes.
 // UNSAFETY: reads registers and this CPU's descriptor table.
 #![allow(unsafe_code)]
 
@@ -31,7 +32,7 @@ pub struct HostState {
 }
 
 impl HostState {
-    /// Takes what the calling CPU has.
+    /// Captures the calling CPU's state.
     pub fn capture() -> Self {
         let (frame, flags) = Cr3::read_raw();
         let task_selector = vmx::task_register();
@@ -54,7 +55,7 @@ impl HostState {
         }
     }
 
-    /// Writes it. In 64-bit mode the data selectors may be null, and are.
+    /// Writes the state. In 64-bit mode the data selectors may be null, and are.
     pub fn write(&self, vmcs: &mut CurrentVmcs<'_>) {
         vmcs.write(host::CR0, self.cr0);
         vmcs.write(host::CR3, self.cr3);
@@ -81,11 +82,12 @@ impl HostState {
 /// Reads the base of the task segment from its descriptor, 16 bytes in 64-bit mode.
 ///
 /// # Panics
-/// If no task segment is loaded: VMX wants one, and so do the stacks of NMI and machine check.
+/// If no task segment is loaded: VMX needs one, and so do the stacks of NMI and machine check.
 fn task_base(gdt_base: u64, selector: u16) -> u64 {
     assert!(selector & !7 != 0, "a task segment is loaded before VMX is enabled");
     let descriptor = (gdt_base + u64::from(selector & !7)) as *const u64;
-    // SAFETY: TR was loaded from this table, so the descriptor lies in it; only this CPU uses the table.
+    // SAFETY: TR was loaded from this table, so the descriptor lies in it; only this CPU uses the
+    // table.
     let low = unsafe { descriptor.read_unaligned() };
     // SAFETY: as above; the upper half follows.
     let high = unsafe { descriptor.add(1).read_unaligned() };

@@ -1,20 +1,22 @@
 //! VMX with EPT: the first back end.
 //!
 //! ```text
-//!  capability ─ controls      what the CPU can, what we ask                       pure
+//!  capability ─ controls      the CPU's capabilities, our requests                pure
 //!  control ─ host_state       VMX operation of a CPU, the current VMCS            unsafe
 //!  field                      the VMCS's fields, typed                            pure
-//!  setup ─ guest_state        what goes into a VMCS, once and for each guest
+//!  setup ─ guest_state        contents of a VMCS: constant, and for each guest
 //!  vcpu ─ entry ─ decode      run: world switch, then exit -> `Exit`              decode is pure
 //!  event ─ control_register   interruption words; CR0 and CR4 masks and shadows   pure
 //!  msrs ─ msr_bitmap ─ flush
 //! ```
 //!
-//! Required beyond VMX itself, and named if it lacks: EPT with 4 levels and write-back, unrestricted guest,
-//! VPID, virtual NMIs, MSR bitmaps, EFER and PAT switched at entry and exit, INVEPT and INVVPID of a single context.
+//! Required beyond VMX itself, and named in the message if missing: EPT with 4 levels and
+//! write-back, unrestricted guest, VPID, virtual NMIs, MSR bitmaps, EFER and PAT switched at entry
+//! and exit, INVEPT and INVVPID of a single context.
 //!
-//! What a guest reaches without an exit: its control registers but for a few bits, CR3, INVLPG, its debug registers, time
-//! stamp, EFER, PAT and the MSRs of system calls. Ports, CPUID, HLT, XSETBV, CR8 and all other MSRs exit.
+//! The guest accesses these without an exit: its control registers except for a few bits, CR3,
+//! INVLPG, its debug registers, time stamp, EFER, PAT and the MSRs of system calls. Ports, CPUID,
+//! HLT, XSETBV, CR8 and all other MSRs exit.
 
 mod capability;
 mod control;
@@ -39,20 +41,20 @@ use super::face::{Capabilities, Missing};
 use capability::Settings;
 use spin::Once;
 
-/// What [`detect`] found; the same on every CPU, which [`EnabledCpu::enable`] checks.
+/// Result of [`detect`]; the same on every CPU, which [`EnabledCpu::enable`] checks.
 static SETTINGS: Once<Settings> = Once::new();
 
-/// Checks that the calling CPU has all we need.
+/// Checks that the calling CPU has all required features.
 ///
 /// # Errors
-/// What lacks.
+/// The missing feature.
 pub fn detect() -> Result<(), Missing> {
     let settings = control::probe()?;
     SETTINGS.call_once(|| settings);
     Ok(())
 }
 
-/// Returns what the back end offers.
+/// Returns the back end's properties on this machine.
 pub fn capabilities() -> Capabilities {
     /// VPIDs have 16 bits on every CPU.
     const VPIDS: u32 = 1 << 16;

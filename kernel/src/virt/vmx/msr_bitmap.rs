@@ -1,24 +1,25 @@
-//! Which model-specific registers a guest reaches without an exit.
+//! The MSRs that a guest accesses without an exit.
 //!
 //! ```text
-//!  0      1024          2048     3072           4096      one bit an MSR; 0: no exit
+//!  0      1024          2048     3072           4096      one bit per MSR; 0: no exit
 //!  | read | read        | write  | write        |
 //!  | low  | c0000000..  | low    | c0000000..   |         SDM 3C "MSR-Bitmap Address"
 //! ```
 //!
-//! The same for every vCPU, so it is one constant page of the image. Passed through is what the VMCS switches (FS and GS
-//! base, SYSENTER, PAT, EFER) and what is switched with the vCPU itself (`msrs`); all else exits.
+//! The bitmap is the same for every vCPU, so it is one constant page of the image. MSRs that the
+//! VMCS switches (FS and GS base, SYSENTER, PAT, EFER) or that are switched with the vCPU (`msrs`)
+//! are passed through; all others exit.
 
 use crate::virt::vmx::msrs::number as msr;
 
-/// The page.
+/// The bitmap's page.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct MsrBitmap([u8; 4096]);
 
 const WRITES: usize = 2048;
 
-/// What every guest may read and write.
+/// MSRs that every guest may read and write.
 const PASSED: [u32; 12] = [
     msr::SYSENTER_CS,
     msr::SYSENTER_ESP,
@@ -46,7 +47,7 @@ impl MsrBitmap {
         page
     }
 
-    /// Byte and bit of a register in the reads' half.
+    /// Returns the byte and bit of an MSR in the half for reads.
     const fn position(number: u32) -> (usize, u8) {
         let (half, index) = match number {
             0..=0x1fff => (0, number as usize),
@@ -57,7 +58,7 @@ impl MsrBitmap {
     }
 }
 
-/// Every guest's.
+/// The bitmap of every guest.
 pub static PAGE: MsrBitmap = MsrBitmap::new();
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! The model-specific registers that no VMCS field switches and no hypervisor code uses: the guest's stay in the CPU while
-//! its vCPU is loaded, so that an exit costs nothing for them.
-// UNSAFETY: reads and writes registers; none of them matters to code that neither executes SYSCALL nor SWAPGS.
+//! MSRs that no VMCS field switches and no hypervisor code uses. The guest's values stay in the CPU
+//! while its vCPU is loaded, so that they cost nothing at an exit.
+// UNSAFETY: reads and writes MSRs; none of them affects code that executes neither SYSCALL nor
+// SWAPGS.
 #![allow(unsafe_code)]
 
 use crate::arch::instr::{rdmsr, wrmsr};
@@ -24,7 +25,7 @@ pub mod number {
     pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 }
 
-/// A vCPU's values of those registers.
+/// A vCPU's values of these MSRs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct GuestMsrs {
     star: u64,
@@ -35,12 +36,12 @@ pub struct GuestMsrs {
 }
 
 impl GuestMsrs {
-    /// As after a reset.
+    /// Makes the values after a reset.
     pub const fn new() -> Self {
         Self { star: 0, lstar: 0, cstar: 0, sfmask: 0, kernel_gs_base: 0 }
     }
 
-    /// Takes over what a state says.
+    /// Copies the values from a state.
     pub fn set(&mut self, state: &CpuState) {
         *self = Self {
             star: state.star,
@@ -51,7 +52,7 @@ impl GuestMsrs {
         };
     }
 
-    /// Puts the values into a state.
+    /// Copies the values to a state.
     pub fn copy_to(&self, state: &mut CpuState) {
         state.star = self.star;
         state.lstar = self.lstar;
@@ -75,7 +76,8 @@ impl GuestMsrs {
 
     /// Writes this CPU's registers.
     pub fn restore(&self) {
-        // SAFETY: the values came from the registers, or from a loader (canonical addresses); the host uses none.
+        // SAFETY: the values came from the registers, or from a loader (canonical addresses); the
+        // host uses none of them.
         let write = |number, value| unsafe { wrmsr(number, value) };
         write(number::STAR, self.star);
         write(number::LSTAR, self.lstar);

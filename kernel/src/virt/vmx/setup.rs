@@ -1,6 +1,7 @@
-//! The part of a VMCS that is the same for every guest: the controls, and guest fields that no [`CpuState`] has.
+//! The part of a VMCS that is the same for every guest: the controls, and guest fields that are not
+//! in a [`CpuState`].
 //!
-//! Host state is `host_state`'s, the rest of the guest's is `guest_state`'s.
+//! `host_state` writes the host state, `guest_state` the rest of the guest's.
 //!
 //! [`CpuState`]: crate::virt::state::CpuState
 
@@ -13,8 +14,8 @@ use super::msr_bitmap;
 use crate::addr::{Hpa, Hva};
 use crate::arch::{direct_map, time};
 
-/// Exceptions that exit: #DB and #AC, because a guest can arrange that their delivery raises them again for ever, which
-/// no interrupt ends; #MC, because it is the host's.
+/// Exceptions that exit: #DB and #AC, because a guest can make their delivery raise them again
+/// endlessly, which no interrupt ends; #MC, because it is the host's.
 const EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
 
 /// Writes the controls.
@@ -26,7 +27,8 @@ pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
     vmcs.write(control::ENTRY, settings.entry);
     write_enclave_bitmaps(vmcs, Secondary::from_bits_retain(settings.secondary));
     vmcs.write(control::EXCEPTION_BITMAP, EXCEPTIONS);
-    // No page fault exits: bit 14 of the bitmap is clear, and mask and match make every error code "equal".
+    // No page fault exits: bit 14 of the bitmap is clear, and mask and match make every error code
+    // "equal".
     vmcs.write(control::PAGE_FAULT_MASK, 0);
     vmcs.write(control::PAGE_FAULT_MATCH, 0);
     vmcs.write(control::CR3_TARGET_COUNT, 0);
@@ -40,7 +42,7 @@ pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
     vmcs.write(control::TSC_OFFSET, 0);
 }
 
-/// Makes every function of ENCLS and ENCLV exit; the fields exist only with the controls.
+/// Makes every function of ENCLS and ENCLV exit; the fields exist only with their controls.
 fn write_enclave_bitmaps(vmcs: &mut CurrentVmcs<'_>, secondary: Secondary) {
     if secondary.contains(Secondary::ENCLS_EXITING) {
         vmcs.write(control::ENCLS_EXITING_BITMAP, u64::MAX);
@@ -50,9 +52,9 @@ fn write_enclave_bitmaps(vmcs: &mut CurrentVmcs<'_>, secondary: Secondary) {
     }
 }
 
-/// Writes the guest fields that stay as they are, or that the CPU alone changes.
+/// Writes the guest fields that never change, or that only the CPU changes.
 pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
-    /// Longest stay in the guest, in parts of a second: 1 ms.
+    /// Longest stay in the guest, as a fraction of a second: 1 ms.
     const STAYS_A_SECOND: u64 = 1000;
     if let Some(value) = settings.preemption_value(time::tsc_hz() / STAYS_A_SECOND) {
         vmcs.write(guest::PREEMPTION_TIMER, value);

@@ -1,16 +1,18 @@
-//! A virtual CPU on VMX: its life and its run.
+//! A virtual CPU on VMX: its life cycle and its run.
 //!
 //! ```text
-//!            load: VMPTRLD, host state if the CPU is a new one, MSRs, debug registers, CR2
+//!            load: VMPTRLD, host state if the CPU has changed, MSRs, debug registers, CR2
 //!  unloaded ────────────────────────────────────────────────────────────> loaded ──┐ run: flush? event? registers?
 //!           <────────────────────────────────────────────────────────────    ^     │      switch, decode
-//!            unload: the same back into `live`, VMCLEAR                      └─────┘
+//!            unload: all that saved to `live`, VMCLEAR                       └─────┘
 //! ```
 //!
-//! Neighbours: `events` (what goes in), `exits` (what the back end deals with alone), `registers` (state for handlers).
+//! Submodules: `events` (injection), `exits` (exits handled by the back end), `registers` (state
+//! for handlers).
 //!
-//! Invariants: `context.regs` is current whenever the guest is not running; `live` is when the vCPU is not loaded.
-// UNSAFETY: enters the guest, and relies on which VMCS is current; `residency` tells.
+//! Invariants: `context.regs` is current while the guest does not run; `live` is current while the
+//! vCPU is not loaded.
+// UNSAFETY: enters the guest, and relies on its VMCS being current, which `residency` tracks.
 #![allow(unsafe_code)]
 
 mod debugging;
@@ -40,19 +42,19 @@ use crate::virt::frame::ControlFrame;
 use crate::virt::state::Gpr;
 use crate::virt::tag::{Sharing, TlbTag};
 
-/// Whether the vCPU occupies a CPU.
+/// Whether the vCPU is loaded on a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Residency {
     Unloaded,
     Loaded,
 }
 
-/// What this CPU may still cache of the vCPU's translations.
+/// Whether this CPU may cache stale translations of the vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cached {
-    /// Nothing wrong.
+    /// No stale translation is cached.
     Current,
-    /// Anything: another CPU's past, or another vCPU's.
+    /// Stale translations may be cached: from the time on another CPU, or from another vCPU.
     Unknown,
 }
 
@@ -60,19 +62,19 @@ enum Cached {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pointers {
     Same,
-    /// RIP alone: an instruction was stepped over.
+    /// Only RIP: an instruction was stepped over.
     Stepped,
     Changed,
 }
 
-/// The table and the tag.
+/// The second-level table and the tag.
 #[derive(Clone, Copy, Debug)]
 struct Memory {
     eptp: Eptp,
     tag: TlbTag,
 }
 
-/// What stays in the CPU from load to unload; here it is kept in between.
+/// State that is in the CPU while the vCPU is loaded; otherwise it is kept here.
 #[derive(Clone, Copy, Debug)]
 struct Live {
     msrs: GuestMsrs,
@@ -88,7 +90,7 @@ impl Live {
         Self { msrs: GuestMsrs::new(), breakpoints: DebugAddresses::default(), dr6: Self::DR6_RESET, cr2: 0 }
     }
 
-    /// Takes them from this CPU.
+    /// Reads the state from this CPU.
     fn save(&mut self) {
         self.msrs.save();
         self.breakpoints = DebugAddresses::read();
@@ -96,7 +98,7 @@ impl Live {
         self.cr2 = read_cr2();
     }
 
-    /// Puts them into this CPU.
+    /// Writes the state to this CPU.
     fn restore(&self) {
         self.msrs.restore();
         self.breakpoints.load();
@@ -110,19 +112,19 @@ impl Live {
 pub struct Vcpu {
     context: Context,
     residency: Residency,
-    /// Current only while the vCPU is loaded: one look tells both.
+    /// `Current` only while the vCPU is loaded, so that a single check covers both.
     cached: Cached,
-    /// What it was at the last unload.
+    /// The value of `cached` at the last unload.
     kept: Cached,
     pointers: Pointers,
-    /// For the next entry: injected, or interrupted in its delivery by the last exit.
+    /// Event for the next entry: injected, or interrupted in its delivery by the last exit.
     queued: Option<EntryEvent>,
     memory: Option<Memory>,
     vmcs: Vmcs,
     settings: &'static Settings,
-    /// The primary controls as the VMCS has them: the windows come and go.
+    /// The primary controls in the VMCS, which change with the requested windows.
     primary: Primary,
-    /// While it is unused, MOV to and from debug registers exits.
+    /// While this is unused, MOV to and from debug registers exits.
     debug_use: DebugUse,
     /// Bits of CR4 that CPUID announces.
     offered_cr4: u64,
@@ -235,16 +237,16 @@ impl Vcpu {
         self.vmcs.into_frame()
     }
 
-    /// Drops the guest's cached translations on this CPU; the vCPU is loaded there.
+    /// Flushes the guest's cached translations on this CPU, on which the vCPU is loaded.
     #[cold]
     pub fn flush(&mut self) {
         flush::table(self.memory.expect("a loaded vCPU has memory").eptp);
     }
 
-    /// Makes the first entry after a load see the table as it is.
+    /// Flushes all of the vCPU's stale translations before the first entry after a load.
     ///
     /// # Panics
-    /// If the vCPU is not loaded: then what is cached is not current.
+    /// If the vCPU is not loaded: its translations are then not current.
     #[cold]
     fn flush_all(&mut self) {
         assert!(self.residency == Residency::Loaded, "a vCPU is loaded before it runs");
@@ -269,27 +271,30 @@ impl Vcpu {
         self.pointers = Pointers::Same;
     }
 
-    /// VMLAUNCH or VMRESUME was refused (SDM 3C "VM-Instruction Error Numbers"): controls or host state, so a bug of ours,
-    /// but one that the partition alone need not survive. The numbers lie below every reason of a failed entry.
+    /// Handles a refused VMLAUNCH or VMRESUME (SDM 3C "VM-Instruction Error Numbers"). The cause is
+    /// in the controls or the host state, so it is a bug of ours. Only this partition has to end
+    /// for it. The numbers are below every reason of a failed entry.
     #[cold]
     fn refused(&self) -> Exit {
         Exit::EntryFailed { code: u64::from(self.current().info(info::INSTRUCTION_ERROR)) }
     }
 
     fn reason(&self) -> Reason {
-        // The field has 32 bits, the switch stores 64: zero but where it was refused.
+        // The field has 32 bits, the switch stores 64: the upper half is zero except after a
+        // refusal.
         Reason::from_raw(self.context.reason as u32)
     }
 
-    /// Access to the VMCS of a loaded vCPU.
+    /// Returns access to the VMCS of a loaded vCPU.
     #[inline(always)]
     fn current(&self) -> CurrentVmcs<'_> {
         debug_assert!(self.residency == Residency::Loaded, "only a loaded vCPU's VMCS is current");
-        // SAFETY: `load` made it current on this CPU, and a vCPU's owner is the CPU that it is loaded on.
+        // SAFETY: `load` made it current on this CPU, and the CPU on which a vCPU is loaded owns
+        // it.
         unsafe { self.vmcs.current() }
     }
 
-    /// Access to the VMCS, wherever the vCPU is.
+    /// Gives access to the VMCS, whether the vCPU is loaded or not.
     fn with_vmcs<R>(&self, access: impl FnOnce(&mut CurrentVmcs<'_>) -> R) -> R {
         match self.residency {
             Residency::Loaded => access(&mut self.current()),
@@ -316,8 +321,9 @@ impl Runs for Vcpu {
             self.write_queued_event();
         }
         self.write_pointers();
-        // SAFETY: 1. `new` and `load` wrote controls and host state; the launch state is reset where the VMCS is cleared.
-        // 2. The context was made with the VMCS. 3. The owner of the table sees to it, as `set_memory` asks.
+        // SAFETY: 1. `new` and `load` wrote controls and host state; the launch state is reset when
+        // the VMCS is cleared. 2. The context was made with the VMCS. 3. The owner of the table
+        // ensures it, as `set_memory` asks.
         unsafe { switch(&mut self.context) };
         self.context.reason
     }

@@ -1,4 +1,4 @@
-//! Tables of exits, as the manual gives them and as Bochs reports them.
+//! Tables of exits, from the manual and from Bochs.
 
 use super::*;
 
@@ -25,7 +25,7 @@ impl Information for Fields {
     }
 }
 
-/// No field of this is read: the reason alone tells.
+/// No field is read: the reason is enough.
 struct Nothing;
 
 impl Information for Nothing {
@@ -81,20 +81,21 @@ fn reasons_that_tell_everything_read_no_other_field() {
     }
 }
 
-/// What becomes of a basic exit reason.
+/// How a basic exit reason is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
-    /// Decided by the reason, or by fields that other tests give.
+    /// Decided by the reason, or by fields that other tests cover.
     Known,
     /// #UD: CPUID hides the instruction.
     Hidden,
-    /// No control of ours asks for it, or nothing that a guest does can bring it about.
+    /// None of our controls requests it, or a guest cannot cause it.
     NotAsked,
-    /// The manual has no such reason, or it comes with a failed entry alone.
+    /// The manual has no such reason, or it comes only with a failed entry.
     None,
 }
 
-/// Every reason of SDM 3D "VMX Basic Exit Reasons", to the end of the edition that `docs/architecture.md` names and beyond.
+/// Every reason of SDM 3D "VMX Basic Exit Reasons", to the end of the edition that
+/// `docs/architecture.md` names, and beyond.
 #[test]
 fn every_exit_reason_has_a_fate() {
     use Fate::{Hidden, Known, NotAsked};
@@ -146,7 +147,8 @@ fn every_exit_reason_has_a_fate() {
     }
 }
 
-/// What the decoder makes of a reason; the table alone tells what the manual has not from what is not asked for.
+/// Returns how the decoder handles a reason. Only the table distinguishes reasons that the manual
+/// does not have from those that are not requested.
 fn fate_of(reason: u32) -> Fate {
     let raw = Reason::from_raw(reason);
     let fields = Fields { interruption: 0x8000_0312, ..Fields::default() };
@@ -160,7 +162,8 @@ fn fate_of(reason: u32) -> Fate {
     }
 }
 
-/// What a control could ask for is off, so that a CPU which insists on it is refused at the start.
+/// Controls whose exits have no handler are off. A CPU that requires one of them is refused at the
+/// start.
 #[test]
 fn what_has_no_answer_is_not_asked_for() {
     use crate::virt::vmx::controls::{Primary, Secondary, requests};
@@ -204,7 +207,8 @@ fn a_failed_entry_is_never_taken_for_an_exit() {
     assert!(!Reason::from_raw(1 << 31 | 48).may_interrupt_delivery());
 }
 
-/// Reads and writes of data; fetches, walks of the guest's tables, an unknown linear address and an IRET that ends an NMI are none.
+/// Reads and writes of data count. Fetches, walks of the guest's tables, an unknown linear address
+/// and an IRET that ends an NMI do not.
 #[test]
 fn only_an_instructions_access_to_data_is_one() {
     for (qualification, is_data) in [
@@ -234,13 +238,13 @@ fn ept_violations() {
     assert_eq!(fault(0x181), expect(Access::Read, false, Some(0xffff_8000)));
     assert_eq!(fault(0x182), expect(Access::Write, false, Some(0xffff_8000)));
     assert_eq!(fault(0x184), expect(Access::Execute, false, Some(0xffff_8000)));
-    // Read-modify-write; a write to a read-only page has the permission bits too.
+    // Read-modify-write; a write to a read-only page also has the permission bits.
     assert_eq!(fault(0x183), expect(Access::Write, false, Some(0xffff_8000)));
     assert_eq!(fault(0x1aa), expect(Access::Write, false, Some(0xffff_8000)));
-    // The guest's own tables, with A/D bits and without.
+    // The guest's own page tables, with A/D bits and without.
     assert_eq!(fault(0x083), expect(Access::Write, true, Some(0xffff_8000)));
     assert_eq!(fault(0x081), expect(Access::Write, true, Some(0xffff_8000)));
-    // MOV to CR3 in PAE mode: no linear address; bit 8 then means nothing.
+    // MOV to CR3 in PAE mode: no linear address; bit 8 then has no meaning.
     assert_eq!(fault(0x001), expect(Access::Read, false, None));
     assert!(nmi_unblocked_by_iret(0x1181) && !nmi_unblocked_by_iret(0x181));
 }

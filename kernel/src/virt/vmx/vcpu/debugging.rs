@@ -1,4 +1,4 @@
-//! Breakpoints of the guest's at accesses that the hypervisor carries out in its place.
+//! The guest's breakpoints at emulated accesses.
 
 use super::Vcpu;
 use crate::arch::instr::vmx::{read_dr6, write_dr6};
@@ -17,7 +17,8 @@ impl Vcpu {
         self.debug_use != DebugUse::Unused && self.look_for_breakpoints()
     }
 
-    /// Returns whether a breakpoint may be enabled when the guest is entered; where none is, the next MOV to a debug register exits again.
+    /// Returns whether a breakpoint may be enabled when the guest is entered; if none is, the next
+    /// MOV to a debug register exits again.
     #[cold]
     fn look_for_breakpoints(&mut self) -> bool {
         self.watch_debug_registers(self.debug_use.at_entry(self.dr7()));
@@ -28,7 +29,8 @@ impl Vcpu {
         self.with_vmcs(|vmcs| vmcs.read(guest::DR7))
     }
 
-    /// Lets MOV to and from debug registers exit while they are unused. The guest repeats such a MOV, and the CPU carries it out.
+    /// Makes MOV to and from debug registers exit while they are unused. The guest repeats such a
+    /// MOV, and the CPU carries it out.
     #[cold]
     pub(super) fn watch_debug_registers(&mut self, debug_use: DebugUse) {
         self.debug_use = debug_use;
@@ -49,7 +51,8 @@ impl Vcpu {
         breakpoints::is_enabled(dr7).then(all)
     }
 
-    /// See [`crate::virt::Vcpu::raise_debug`]. The exception is injected, because one that is pending would be lost to it.
+    /// See [`crate::virt::Vcpu::raise_debug`]. The exception is injected, because an injection
+    /// would drop a pending debug exception.
     pub fn raise_debug(&mut self, hits: u64) {
         let dr7 = self.dr7();
         self.with_vmcs(|vmcs| vmcs.write(guest::DR7, dr7 & !DR7_GENERAL_DETECT));

@@ -1,4 +1,5 @@
-//! Events into the guest: what is queued, when it fits, and what an exit interrupted.
+//! Events for the guest: the queued event, when it can be taken, and deliveries that an exit
+//! interrupted.
 
 use super::Vcpu;
 use super::exits::PENDING_SINGLE_STEP;
@@ -26,7 +27,7 @@ impl Vcpu {
     /// Queues `event` for the next run.
     ///
     /// # Panics
-    /// If one is queued already.
+    /// If an event is queued already.
     pub fn inject(&mut self, event: Event) {
         assert!(self.queued.is_none(), "one event is injected at an entry");
         if event.is_fault() {
@@ -53,17 +54,18 @@ impl Vcpu {
         self.queued.is_none() && self.interruptibility() & (blocking::SHADOW | blocking::BY_NMI) == 0 && !self.step_pending()
     }
 
-    /// Whether a single step's exception is due at the entry: it goes before any interrupt, and one that is injected would drop it.
+    /// Returns whether a single step's exception is due at the entry. It precedes any interrupt,
+    /// and an injected interrupt would drop it.
     fn step_pending(&self) -> bool {
         self.context.regs.single_steps() && self.with_vmcs(|vmcs| vmcs.read(guest::PENDING_DEBUG)) & PENDING_SINGLE_STEP != 0
     }
 
-    /// Asks for, or calls off, an exit when the guest can take an interrupt.
+    /// Requests, or cancels, an exit as soon as the guest can take an interrupt.
     pub fn request_interrupt_window(&mut self, window: Window) {
         self.set_primary(Primary::INTERRUPT_WINDOW_EXITING, window);
     }
 
-    /// Asks for, or calls off, an exit when the guest can take an NMI.
+    /// Requests, or cancels, an exit as soon as the guest can take an NMI.
     pub fn request_nmi_window(&mut self, window: Window) {
         self.set_primary(Primary::NMI_WINDOW_EXITING, window);
     }
@@ -84,7 +86,7 @@ impl Vcpu {
         self.with_vmcs(|vmcs| vmcs.read(guest::INTERRUPTIBILITY))
     }
 
-    /// Moves the queued event into the VMCS; the CPU takes it out at the exit.
+    /// Moves the queued event into the VMCS; the CPU removes it at the exit.
     #[cold]
     pub(super) fn write_queued_event(&mut self) {
         let Some(mut event) = self.queued.take() else { return };
@@ -99,9 +101,10 @@ impl Vcpu {
         vmcs.write(control::ENTRY_INTERRUPTION, event.info);
     }
 
-    /// Queues again what the exit interrupted. SDM 3C "Information for VM Exits During Event Delivery", and for NMIs "Resuming
-    /// Guest Software after Handling an Exception": blocking ends for one that is delivered once more, and comes back
-    /// where an IRET faulted after it had ended it.
+    /// Re-queues the event whose delivery the exit interrupted. SDM 3C "Information for VM Exits
+    /// During Event Delivery", and for NMIs "Resuming Guest Software after Handling an Exception":
+    /// NMI blocking ends for an NMI that is delivered again, and is restored if an IRET faulted
+    /// after it had ended the blocking.
     #[inline(always)]
     pub(super) fn take_up_interrupted_delivery(&mut self) {
         let mut vmcs = self.current();

@@ -1,4 +1,4 @@
-//! Exits that the back end deals with alone, because only VMX has them.
+//! Exits that the back end handles itself, because only VMX has them.
 // UNSAFETY: runs the host's NMI handler.
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ use crate::virt::vmx::event::{EntryEvent, Interruption};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::guest_state::in_64_bit_mode;
 
-/// "BS" of the pending debug exceptions, whose layout is DR6's.
+/// "BS" of the pending debug exceptions, which have DR6's layout.
 pub(super) const PENDING_SINGLE_STEP: u64 = DR6_SINGLE_STEP;
 
 impl Information for CurrentVmcs<'_> {
@@ -35,14 +35,15 @@ impl Information for CurrentVmcs<'_> {
 }
 
 impl Vcpu {
-    /// Takes up the commonest exit whose reason alone does not tell everything, apart from the others: a page that is not there.
+    /// Handles the most frequent exit that needs more than its reason: an access to a page that is
+    /// not there. It has its own function for speed.
     #[inline(never)]
     pub(super) fn second_level_fault(&mut self) -> Exit {
         self.take_up_interrupted_delivery();
         ept_violation(&self.current())
     }
 
-    /// Takes up an exit whose reason alone does not tell everything.
+    /// Handles an exit that needs more than its reason.
     #[inline(never)]
     pub(super) fn look_closer(&mut self) -> Exit {
         if self.reason().may_interrupt_delivery() {
@@ -62,8 +63,8 @@ impl Vcpu {
         Exit::Handled
     }
 
-    /// The CPU refused the guest's state. Whether the VMCS counts as launched then depends on which instruction it was;
-    /// clearing it makes that certain.
+    /// Handles a guest state that the CPU refused. Whether the VMCS then counts as launched depends
+    /// on the instruction; clearing it makes that certain.
     #[cold]
     fn entry_failed(&mut self, reason: u16) -> Exit {
         self.vmcs.clear();
@@ -96,7 +97,8 @@ impl Vcpu {
         }
     }
 
-    /// A register as a MOV to a control register takes it: 32 bits outside 64-bit mode.
+    /// Returns the register's value as a MOV to a control register uses it: 32 bits outside 64-bit
+    /// mode.
     fn operand(&self, gpr: Gpr) -> u64 {
         let value = self.context.regs.get(gpr);
         if in_64_bit_mode(&self.current()) { value } else { value & 0xffff_ffff }
@@ -106,8 +108,9 @@ impl Vcpu {
         self.advance_to(self.behind_instruction());
     }
 
-    /// Gives #DB or #AC to the guest. An event that was being delivered is lost to it, as on the bare CPU, where a benign
-    /// exception during a delivery is simply handled first and the delivery not repeated.
+    /// Gives #DB or #AC to the guest. An event that was being delivered is lost, as on real
+    /// hardware, where a benign exception during a delivery is handled first and the delivery is
+    /// not repeated.
     fn reflect(&mut self, exception: Interruption) {
         const DEBUG: u8 = 1;
         let mut vmcs = self.current();
@@ -126,7 +129,8 @@ impl Vcpu {
         self.queued = again;
     }
 
-    /// An entry with TF set in an interrupt shadow wants the single step pending (SDM 3C "Checks on Guest Non-Register State").
+    /// Sets the pending single step that an entry requires with TF set in an interrupt shadow (SDM
+    /// 3C "Checks on Guest Non-Register State").
     fn keep_step_consistent(&mut self) {
         let in_shadow = self.interruptibility() & blocking::SHADOW != 0;
         if in_shadow && self.context.regs.single_steps() {
@@ -147,7 +151,7 @@ impl Vcpu {
         });
     }
 
-    /// Returns the address behind the instruction that exited, where VMX tells.
+    /// Returns the address after the instruction that exited, if VMX reports its length.
     #[inline(always)]
     pub fn next_rip(&self, exit: Exit) -> Option<u64> {
         exit.is_instruction().then(|| self.behind_instruction())
@@ -160,13 +164,13 @@ impl Vcpu {
         if next >> 32 == rip >> 32 { next } else { self.wrapped(next) }
     }
 
-    /// RIP wraps at 4 GiB outside 64-bit mode.
+    /// Truncates RIP outside 64-bit mode, where it wraps at 4 GiB.
     #[cold]
     fn wrapped(&self, next: u64) -> u64 {
         if in_64_bit_mode(&self.current()) { next } else { next & 0xffff_ffff }
     }
 
-    /// Continues at `rip`, the emulated instruction being done.
+    /// Continues at `rip` after an emulated instruction.
     #[inline(always)]
     pub fn advance_to(&mut self, rip: u64) {
         self.context.regs.rip = rip;
@@ -192,12 +196,12 @@ impl Vcpu {
         match self.queued {
             _ if !self.context.regs.single_steps() => {}
             None => self.pend_single_step(),
-            // The debug exception of a breakpoint: it tells of the step, too.
+            // A queued debug exception of a breakpoint: it reports the step too.
             Some(_) => write_dr6(read_dr6() | DR6_SINGLE_STEP),
         }
     }
 
-    /// A fault that is given to the guest pushes RFLAGS with RF set.
+    /// Sets RF, which the RFLAGS pushed by a fault must have.
     pub(super) fn set_resume_flag(&mut self) {
         self.context.regs.rflags |= RFLAGS_RESUME;
         self.pointers = Pointers::Changed;

@@ -1,4 +1,4 @@
-//! The vCPU's registers for handlers, loaders and dumps.
+//! The vCPU's registers, for handlers, loaders and dumps.
 
 use super::{Pointers, Residency, Vcpu};
 use crate::arch::instr::vmx::write_cr2;
@@ -26,7 +26,7 @@ impl Vcpu {
         self.context.regs.set(gpr, value);
     }
 
-    /// Returns them to be changed.
+    /// Returns the registers for modification.
     #[inline]
     pub fn regs_mut(&mut self) -> &mut Regs {
         self.pointers = Pointers::Changed;
@@ -46,14 +46,14 @@ impl Vcpu {
         state
     }
 
-    /// Replaces the rest of the state; what was queued for the old one is forgotten.
+    /// Replaces the rest of the state; a queued event is dropped.
     pub fn set_state(&mut self, state: &CpuState) {
         let settings = self.settings;
         self.with_vmcs(|vmcs| guest_state::write(vmcs, state, settings));
         self.watch_debug_registers(DebugUse::of(state.dr7));
         self.queued = None;
         if self.residency == Residency::Loaded {
-            // The state says nothing of the break points and IA32_TSC_AUX: they stay.
+            // The state does not include DR0 to DR3: they keep their values.
             self.live.save();
         }
         self.live.msrs.set(state);
@@ -64,13 +64,14 @@ impl Vcpu {
         }
     }
 
-    /// Returns what an address translation of the guest depends on.
+    /// Returns the registers on which the guest's address translation depends.
     #[inline]
     pub fn control_registers(&self) -> ControlRegisters {
         self.with_vmcs(|vmcs| guest_state::read_control_registers(vmcs))
     }
 
-    /// Emulates WRMSR to EFER, for a caller that has it from elsewhere than an exit: the guest itself writes it without one.
+    /// Emulates WRMSR to EFER, for a caller without an exit: the guest itself writes EFER without
+    /// one.
     ///
     /// # Errors
     /// #GP for reserved bits, or for LME changed while paging is on.
@@ -81,7 +82,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Returns the guest's page attribute table, for a caller that has it from elsewhere than an exit: the guest reaches it without one.
+    /// Returns the guest's page attribute table, for a caller without an exit: the guest accesses
+    /// it without one.
     pub fn pat(&self) -> u64 {
         self.with_vmcs(|vmcs| vmcs.read(guest::PAT))
     }
