@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Boots a configuration, crashes a partition when its console says so, checks the dump, and exits with a status.
+"""Boots a configuration, crashes a partition once its console prints a text, checks the dump, and exits with a status.
 
     examples/harness.py CONFIG.toml PARTITION TEXT [COMMAND...]
 
-TEXT is what the console says when the partition is up; COMMAND is `tidepool` (default: cargo run -q --).
-Status 0: the partition crashed, came back, and its dump verifies. 1: it did not. 2: wrong arguments.
+TEXT appears on the console when the partition is up; COMMAND is `tidepool` (default: cargo run -q --).
+Status 0: the partition crashed and restarted, and its dump verifies. 1: a failure. 2: wrong arguments.
 """
 
 import atexit
@@ -18,11 +18,11 @@ import tempfile
 import time
 import tomllib
 
-LIMIT = 600  # seconds until everything has to be over
+LIMIT = 600  # seconds for the whole run
 
 
 class Node:
-    """A node that `tidepool boot` runs, reached by its sockets."""
+    """A node that `tidepool boot` runs, accessed through its sockets."""
     def __init__(self, command, config, partition, folder):
         events, console = f"{folder}/events", f"{folder}/console"
         boot = ["boot", "--quiet", config, "--events", events, "--console", f"{partition}={console}"]
@@ -33,7 +33,7 @@ class Node:
         self.seen, self.asked = [], 0
 
     def connect(self, path):
-        """The sockets are there as soon as the configuration was checked."""
+        """Connects to a socket, which exists once the configuration was checked."""
         while True:
             if self.process.poll() is not None:
                 sys.exit(f"the command ended with status {self.process.returncode}")
@@ -45,7 +45,7 @@ class Node:
                 time.sleep(0.05)
 
     def wait(self, **wanted):
-        """Returns the next event with these members. What a command causes may come before its reply: both are found."""
+        """Returns the next event with these members since the last command. Its effects may come before its reply."""
         at = self.asked
         while True:
             if at == len(self.seen):
@@ -56,7 +56,7 @@ class Node:
             at += 1
 
     def wait_for_text(self, text):
-        """Reads the console until it has said `text`."""
+        """Reads the console until `text` appears."""
         heard = b""
         while text.encode() not in heard:
             heard += self.console.recv(4096) or sys.exit(f"no “{text}” in {heard[-500:]!r}")

@@ -3,18 +3,18 @@
 use tests::modules::{ROOTS, unseen_tests};
 use tests::source::{Source, files};
 
-/// Lines above a place in which its note is looked for.
+/// Lines above a place in which its note is searched.
 const NOTE_DISTANCE: usize = 12;
-/// Lines of a file that is no test.
+/// Maximum number of lines of a file that is no test.
 const LONGEST_FILE: usize = 600;
-/// Lines from which on a file is reported as long.
+/// Number of lines from which a file is reported as long.
 const LONG_FILE: usize = 400;
 
 fn rust() -> Vec<Source> {
     files(&[".rs"])
 }
 
-/// Collects the lines for which `wrong` holds, given the lines before.
+/// Collects the lines for which `wrong` returns true; it also gets the lines before.
 fn violations(sources: &[Source], wrong: impl Fn(&Source, &[(usize, &str)], &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
@@ -37,7 +37,7 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
 }
 
-/// This file names what it forbids.
+/// Returns whether a file is another one than this, which contains the forbidden texts itself.
 fn others(source: &Source) -> bool {
     source.path != "tests/house_rules.rs"
 }
@@ -95,7 +95,8 @@ fn citations_have_one_form() {
     none(&found, "write SDM 3C \"Section Title\", APM 2 \"Section Title\" or VIRTIO 1.2 §5.2");
 }
 
-/// Checks what follows each `manual` in `line`; a manual that is only mentioned has no number behind it.
+/// Checks the text behind each `manual` in `line`; a manual that is only mentioned has no number
+/// behind it.
 fn cited_well(line: &str, manual: &str) -> bool {
     line.split(manual).skip(1).all(|rest| {
         if !rest.starts_with(|c: char| c.is_ascii_digit()) {
@@ -148,7 +149,7 @@ fn the_readme_shows_the_example_that_it_names() {
 
 #[test]
 fn every_test_is_compiled_and_run_somewhere() {
-    // The module names some in the texts of its own tests.
+    // The module contains such lines in the texts of its own tests.
     let sources: Vec<_> = rust();
     none(&unseen_tests(&sources, ROOTS), "tests that `cargo test` never compiles");
 }
@@ -158,8 +159,7 @@ fn messages_are_no_debug_text() {
     let found = violations(&files(&[".rs"]), |source, _, line| {
         let shown = ["kernel/src/node/", "kernel/src/partition/", "kernel/src/paging/", "boot/src/"];
         let debug = line.contains(":?}") || line.contains(":#?}") || line.contains(":x?}");
-        // An assertion is for us.
-        // So is the transcript's copy of an emulator's command.
+        // An assertion is for developers. So is the transcript's copy of an emulator's command.
         let ours = ["assert", "panic!", "expect(", "unreachable!", "join(COMMAND)"].iter().any(|word| line.contains(word));
         debug && !ours && !is_comment(line) && !source.is_test() && shown.iter().any(|folder| source.path.starts_with(folder))
     });

@@ -1,4 +1,5 @@
-//! The boot archive: one tar file that holds the configuration and every image, as the one module that every boot path hands over.
+//! The boot archive: one tar file with the configuration and all images, passed as the only module
+//! on every boot path.
 //!
 //! PVH passes a single initrd, so kernels, initrds, the configuration and the symbol table travel together.
 //! Time stamps and owners are zero: the same input gives the same bytes.
@@ -8,16 +9,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Where a module's bytes come from.
+/// The source of a module's bytes.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A file, copied when the archive is written.
     File(PathBuf),
-    /// Bytes made here.
+    /// Bytes held in memory.
     Bytes(Vec<u8>),
 }
 
-/// Characters of a file's path that its module's name shows; with the number they stay below the 100 of a tar header.
+/// Characters of a file's path that appear in its module's name. With the number, the name stays
+/// below the 100 bytes of a tar header.
 const READABLE: usize = 80;
 
 /// The modules of a boot archive, in order.
@@ -27,18 +29,20 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Adds a module of ours.
+    /// Adds a module that this program names.
     ///
     /// # Panics
-    /// Where one of that name is there already (our bug: names of files have a number in front).
+    /// Where a module of that name exists already. That is a bug here: names of files carry a
+    /// number.
     pub fn add(&mut self, name: &str, source: Source) {
         assert!(self.modules.iter().all(|(n, _)| n != name), "a module's name is given once: {name}");
         self.modules.push((name.to_owned(), source));
     }
 
-    /// Adds a file, once; returns its module's name.
+    /// Adds a file unless the archive has it already; returns its module's name.
     ///
-    /// The end of the path is for people; the number in front is what tells modules apart, whatever was cut or replaced behind it.
+    /// The end of the path is shown for people. The number in front keeps module names distinct,
+    /// however the path was cut or its characters replaced.
     pub fn add_file(&mut self, path: PathBuf) -> String {
         let is_it = |source: &Source| matches!(source, Source::File(there) if *there == path);
         if let Some((name, _)) = self.modules.iter().find(|(_, source)| is_it(source)) {
@@ -51,16 +55,16 @@ impl Archive {
         name
     }
 
-    /// Puts other bytes in place of a module's.
+    /// Replaces the bytes of a module.
     pub fn replace(&mut self, name: &str, source: Source) {
         self.modules.retain(|(other, _)| other != name);
         self.add(name, source);
     }
 
-    /// Returns the bytes of memory that the archive will take.
+    /// Returns the bytes of memory that the archive will occupy.
     ///
     /// # Errors
-    /// Where a file cannot be looked at.
+    /// Where a file's size cannot be read.
     pub fn size(&self) -> Result<u64> {
         let mut total = 1024;
         for (_, source) in &self.modules {

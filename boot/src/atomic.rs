@@ -1,14 +1,14 @@
-//! Files that appear whole or not at all.
+//! Files that are written completely or not at all.
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Writes `path` by filling a file beside it and renaming that.
+/// Writes `path`: `fill` writes a temporary file beside it, which is then renamed.
 ///
 /// # Errors
-/// Names `path`; what was there before is untouched.
+/// Names `path`; its earlier content is then untouched.
 pub fn write(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let parent = path.parent().context("a file path has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("{}: cannot make the folder", parent.display()))?;

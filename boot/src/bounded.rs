@@ -1,4 +1,5 @@
-//! Programs that end in time, or are ended: nothing here waits without a limit, neither for a program nor for what it says.
+//! Child processes with a time limit: neither the wait for a process nor the wait for its output is
+//! unbounded.
 
 use anyhow::{Context, Result, bail};
 use std::io::Read;
@@ -7,13 +8,14 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(5);
-/// For what a program that has ended said last. Longer only takes what another process has inherited its output.
+/// Time to collect the last output of a process that has ended. Only output inherited by another
+/// process takes longer.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Waits for the end of a program, at most `limit`.
+/// Waits for a child process to end, at most `limit`.
 ///
 /// # Errors
-/// Where it does not end in time: it is killed.
+/// Where it does not end in time; the process is then killed.
 pub fn finish(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
     let deadline = Instant::now() + limit;
     loop {
@@ -29,11 +31,11 @@ pub fn finish(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
     }
 }
 
-/// As [`Command::output`], for at most `limit`.
+/// Runs a command as [`Command::output`] does, for at most `limit`.
 ///
 /// # Errors
-/// Where the program cannot be started, does not end in time, or leaves its output to a process that keeps it open. What it said is
-/// part of the error.
+/// Where the program cannot be started, does not end in time, or leaves its output open in another
+/// process. The error contains the output so far.
 pub fn output(command: &mut Command, limit: Duration) -> Result<Output> {
     let program = command.get_program().display().to_string();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -49,7 +51,7 @@ pub fn output(command: &mut Command, limit: Duration) -> Result<Output> {
     Ok(Output { status, stdout: stdout.0, stderr: stderr.0 })
 }
 
-/// Reads to the end, on a thread of its own.
+/// Reads a stream to its end, on a thread of its own.
 fn listen(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -63,7 +65,7 @@ fn listen(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// Returns what came, and whether that is all.
+/// Returns the bytes received, and whether the stream has ended.
 fn heard(receiver: &Receiver<Vec<u8>>) -> (Vec<u8>, bool) {
     let (mut all, deadline) = (Vec::new(), Instant::now() + GRACE);
     loop {

@@ -22,7 +22,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-/// What every command understands.
+/// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
     /// Where the hypervisor runs [default: kvm where it offers VMX or SVM to guests, else qemu]
@@ -34,12 +34,12 @@ pub struct Common {
 }
 
 impl Common {
-    /// Returns the chosen bed or the machine's best.
+    /// Returns the chosen bed, or the best one of this machine.
     pub fn bed(&self) -> Bed {
         self.bed.unwrap_or_else(Bed::best)
     }
 
-    /// Returns whether missing things may be fetched.
+    /// Returns whether missing things may be downloaded and installed.
     pub fn permission(&self) -> Permission {
         if self.no_install { Permission::Refuse } else { Permission::Install }
     }
@@ -91,7 +91,7 @@ pub struct BootArguments {
     pub quiet: bool,
 }
 
-/// Reads `NAME=PATH`.
+/// Parses `NAME=PATH`.
 fn console_path(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.to_owned(), path.into())),
@@ -104,7 +104,8 @@ pub fn main() -> ExitCode {
     main_from(std::env::args_os())
 }
 
-/// Runs a command line, the program's name included; errors go to standard error, the status is 0 only where everything held.
+/// Runs a command line that includes the program's name. Errors go to standard error; the status is
+/// 0 only where everything succeeded.
 pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
     let result = run(&cli);

@@ -1,8 +1,10 @@
-//! Dumps on paging devices, from outside: what there is, whether it is whole, and what a power cut left to do.
+//! Dumps on paging devices, read from the host: listing, verifying, and finishing what a power cut
+//! interrupted.
 //!
-//! A dump's blocks are where the pages always were; bitmap and progress say which of them are final. From these two follows
-//! everything else: the ELF header of a dump whose drain was cut off is made from them here exactly as the
-//! hypervisor would at its next start.
+//! A dump's blocks stay where the pages always were. The bitmap and the progress counter say which
+//! of them are final, and everything else is derived from these two. The ELF header of an
+//! interrupted drain, for example, is made here exactly as the hypervisor would make it at its next
+//! start.
 
 mod choice;
 pub mod gdb;
@@ -25,13 +27,13 @@ use kernel::paging::space::{Record, SpaceState};
 use std::path::Path;
 use windows::Window;
 
-/// Bytes of blocks that are read at a time.
+/// Pages of blocks that are read at a time.
 const PIECE_PAGES: u32 = 256;
 
-/// Bytes of the header that are made at a time.
+/// Bytes of the header that are generated at a time.
 const HEADER_PIECE: usize = 1 << 16;
 
-/// A dump and what describes its pages.
+/// A dump, with the tables that describe its pages.
 pub struct Dump {
     image: Image,
     record: Record,
@@ -40,7 +42,7 @@ pub struct Dump {
     checksums: Window,
 }
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Verdict {
     /// Pages whose block has the right checksum.
@@ -51,9 +53,9 @@ pub struct Verdict {
     pub first_wrong: Option<u32>,
     /// Pages that are zero.
     pub zero: u32,
-    /// Pages of which nothing final is there.
+    /// Pages without a final block.
     pub missing: u32,
-    /// Whether the ELF header says the same as bitmap and progress.
+    /// Whether the ELF header agrees with bitmap and progress.
     pub header_current: bool,
 }
 
@@ -69,26 +71,26 @@ impl Dump {
     /// Opens the dump on a space.
     ///
     /// # Errors
-    /// Says what the space holds instead.
+    /// Names the contents that the space has instead.
     pub fn of(image: Image) -> Result<Self> {
         let record = image.record()?;
         ensure!(record.state.holds_dump(), "{}: holds no dump, the space is {}", image.name(), record.state.name());
         let contents = record.contents.clone().context("a dump's record describes its pages")?;
         let window = |extent: Extent| match record.state.describes_pages() {
             true => Window::new(extent),
-            // What lies there is an earlier incarnation's.
+            // The tables there belong to an earlier incarnation.
             false => Window::new(Extent { len: 0, ..extent }),
         };
         let (bitmap, checksums) = (window(contents.layout.bitmap()), window(contents.layout.checksums()));
         Ok(Self { image, record, contents, bitmap, checksums })
     }
 
-    /// Returns the space's name for people.
+    /// Returns the space's name as shown to people.
     pub fn name(&self) -> String {
         self.image.name()
     }
 
-    /// Returns what a command line has to name for this dump.
+    /// Returns the arguments that select this dump on a command line.
     pub fn place(&self) -> String {
         match self.image.number() {
             0 => self.image.path().display().to_string(),
@@ -106,7 +108,8 @@ impl Dump {
         self.contents.layout.pages()
     }
 
-    /// Hands out, piece by piece with the offset of each, the ELF header and program headers that describe what is final.
+    /// Generates the ELF header and program headers of the final pages, and hands them out in
+    /// pieces with the offset of each.
     fn describe(&self, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut count = Count::default();
         let program_headers = count.step(self, u32::MAX).context("all pages are counted in one step")?;
@@ -123,7 +126,7 @@ impl Dump {
         Ok(())
     }
 
-    /// Returns whether the image begins with the header that describes what is final.
+    /// Returns whether the image begins with the header that [`Self::describe`] generates.
     fn has_current_header(&self) -> Result<bool> {
         let (mut found, mut is_current) = (vec![0; HEADER_PIECE], true);
         self.describe(|at, expected| {
@@ -178,7 +181,7 @@ impl Dump {
         Ok(())
     }
 
-    /// Brings the ELF header up to date, and the state of a dump whose drain was cut off to PARTIAL.
+    /// Brings the ELF header up to date. A dump whose drain was interrupted becomes PARTIAL.
     ///
     /// # Errors
     /// Where the image cannot be written.
@@ -186,7 +189,7 @@ impl Dump {
         if !self.record.state.describes_pages() {
             return Ok(self.record.state);
         }
-        // The record is written only behind a header that was made of tables that could be read.
+        // The record is written last, and only when all tables behind the header could be read.
         self.describe(|_, _| Ok(()))?;
         self.describe(|at, piece| self.image.write(at, piece))?;
         if self.record.state != SpaceState::Draining {
@@ -197,15 +200,17 @@ impl Dump {
         Ok(SpaceState::Partial)
     }
 
-    /// Gives the dump back. Its blocks are scrubbed by the hypervisor's next start, before anybody else gets the space.
+    /// Gives the dump's space back. The hypervisor scrubs the blocks at its next start, before the
+    /// space is used again.
     ///
     /// # Errors
-    /// Where the drain was cut off and [`Dump::finish`] has not run, or the image cannot be written.
+    /// Where the drain was interrupted and [`Dump::finish`] has not run, or the image cannot be
+    /// written.
     pub fn release(&self) -> Result<()> {
         self.move_to(SpaceState::Releasing)
     }
 
-    /// Looks at page `index` in the piece of the bitmap that has it.
+    /// Passes the piece of the bitmap with the bit of page `index` to `look`.
     fn bits<T>(&self, index: PageIndex, look: impl FnOnce(&[u8], PageIndex) -> T) -> T {
         self.bitmap.around(&self.image, u64::from(index.0 / 8), |bytes, at| look(bytes, PageIndex(8 * at as u32 + index.0 % 8)))
     }
@@ -215,7 +220,7 @@ impl Dump {
         content_of_bit(bit, self.record.drain.progress, &self.record.missing, index)
     }
 
-    /// Returns what is known of page `index`.
+    /// Returns the known content of page `index`.
     ///
     /// # Errors
     /// Where the image cannot be read.

@@ -1,7 +1,8 @@
-//! The event stream: one JSON object a line on the second serial port, and commands the other way.
+//! The event stream: one JSON object a line from the second serial port, and commands in the other
+//! direction.
 //!
-//! Every wait has a limit and consumes what it passes over, so that a test states the order in which it expects things; all
-//! events stay available in [`Events::all`].
+//! Every wait has a limit and consumes the events that it skips, so a test states the order in
+//! which it expects events. All events stay available in [`Events::all`].
 
 use crate::serial::{Line, NoLine};
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 pub struct Event(pub Value);
 
 impl Event {
-    /// Returns the member `event`, or nothing where there is none.
+    /// Returns the member `event`, or an empty string where there is none.
     pub fn name(&self) -> &str {
         self.0["event"].as_str().unwrap_or("")
     }
@@ -35,7 +36,7 @@ impl Event {
     }
 }
 
-/// What a look at the stream gave.
+/// The result of polling the stream.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Polled {
     /// An event.
@@ -54,7 +55,7 @@ pub struct Events {
     next_id: u64,
 }
 
-/// Bytes of the stream that are kept for a reader that has only the last events.
+/// Bytes of the stream to keep for a caller that keeps only the last events.
 const STREAM_KEPT: usize = 4 << 20;
 
 impl Events {
@@ -63,7 +64,8 @@ impl Events {
         Self { line, all: Vec::new(), kept: usize::MAX, next_id: 1 }
     }
 
-    /// Keeps only the last events from now on, at least `count` of them: a machine may run for months.
+    /// Limits the memory from now on to at least the last `count` events: a machine may run for
+    /// months.
     pub fn keep_last(&mut self, count: usize) {
         self.kept = count;
         self.line.keep_last(STREAM_KEPT);
@@ -76,7 +78,7 @@ impl Events {
         }
     }
 
-    /// Returns a second handle to send through.
+    /// Returns a second handle for sending.
     ///
     /// # Errors
     /// Where the system refuses one.
@@ -84,7 +86,7 @@ impl Events {
         self.line.typist()
     }
 
-    /// Returns all events read so far, or those that are kept.
+    /// Returns all events read so far, or the kept part of them.
     pub fn all(&self) -> &[Event] {
         &self.all
     }
@@ -101,7 +103,7 @@ impl Events {
         }
     }
 
-    /// Returns what comes within `limit`.
+    /// Returns the next event that arrives within `limit`, or why there is none.
     pub fn poll(&mut self, limit: Duration) -> Polled {
         let deadline = Instant::now() + limit;
         loop {
@@ -129,10 +131,11 @@ impl Events {
         Ok(id)
     }
 
-    /// Waits for an event of which `wanted` holds; earlier ones are passed over.
+    /// Waits for an event that `wanted` accepts; earlier events are skipped.
     ///
     /// # Errors
-    /// Where it does not come within `limit`, or the machine stops before; `what` names it.
+    /// Where no such event comes within `limit`, or the machine stops first. `what` names the event
+    /// in the error.
     pub fn wait_for(&mut self, limit: Duration, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Result<Event> {
         let deadline = Instant::now() + limit;
         loop {
@@ -152,7 +155,7 @@ impl Events {
         self.wait_for(limit, &format!("event “{name}”"), |e| e.name() == name)
     }
 
-    /// Reads to the end of the stream of a machine that has stopped; returns the last event of this name.
+    /// Reads to the end of a stopped machine's stream; returns the last event of this name.
     ///
     /// # Errors
     /// Where the stream does not end within `limit`.
@@ -177,7 +180,8 @@ impl Events {
     }
 }
 
-/// Firmware talks on the same line before the hypervisor does, so what is no JSON object is passed over.
+/// Returns the event in a line. Firmware writes to the same line before the hypervisor does, so
+/// lines without a JSON object are skipped.
 fn parse(line: &str) -> Option<Event> {
     let start = line.find('{')?;
     serde_json::from_str::<Value>(&line[start..]).ok().filter(Value::is_object).map(Event)

@@ -1,7 +1,8 @@
-//! Signals: whatever must not outlive the command is ended first, and the terminal is put back before the command stops.
+//! Signals: child processes are ended first, and the terminal is restored before the command stops.
 //!
-//! Emulators run in process groups of their own, so no signal of the terminal reaches them; this module ends
-//! them in order (they then write back what they hold of the disk images) and puts the terminal back.
+//! Emulators run in process groups of their own, so no signal of the terminal reaches them. This
+//! module ends them in order, so that they write back their cached data of the disk images, and
+//! restores the terminal.
 //!
 //! ```text
 //!   SIGINT SIGTERM SIGHUP SIGQUIT ──> End actions, the latest first ──> exit 128 + signal
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once};
 
-/// What a signal asks of the command.
+/// The request that a signal makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signalled {
     /// To end.
@@ -43,11 +44,11 @@ impl Registry {
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry { next: 0, actions: BTreeMap::new() });
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Something to do at a signal; dropping it takes it back.
+/// An action to run at a signal; dropping it removes it.
 pub struct OnSignal(u64);
 
 impl OnSignal {
-    /// Registers `action`; the latest runs first.
+    /// Registers `action`; the latest action runs first.
     pub fn new(when: Signalled, action: impl FnMut() + Send + 'static) -> Self {
         let mut registry = registry();
         let id = registry.next;
@@ -67,7 +68,8 @@ fn registry() -> std::sync::MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Stays where it is if a signal ends the command: what its end breaks here is no failure, and the signal has the last word.
+/// Blocks for ever if a signal is ending the command. The failures that this causes elsewhere are
+/// then not reported.
 pub fn yield_to_end() {
     while ENDING.load(Ordering::Acquire) {
         std::thread::park();
@@ -76,11 +78,11 @@ pub fn yield_to_end() {
 
 /// Ends the command as Ctrl-C would.
 pub fn end() {
-    // Without a handler the process ends here, which is what was asked for.
+    // Without a handler the raised signal ends the process directly, which is as intended.
     let _ = low_level::raise(SIGINT);
 }
 
-/// Takes over the signals for the rest of the process.
+/// Installs the signal handlers for the rest of the process.
 ///
 /// # Errors
 /// Where the system refuses the handlers.
@@ -110,7 +112,7 @@ fn start() -> std::io::Result<()> {
 
 fn end_by(signal: i32) {
     ENDING.store(true, Ordering::Release);
-    // The lock stays held: no new emulator registers itself while the old ones are ended.
+    // The lock stays held: no new emulator can register while the old ones are ended.
     let mut registry = registry();
     registry.run(Signalled::End);
     let name = low_level::signal_name(signal).unwrap_or("a signal");

@@ -1,5 +1,5 @@
-//! Boot media: a GRUB ISO (BIOS) with the hypervisor and the boot archive, or with a Linux; and the same for a stick, which starts on
-//! BIOS and on UEFI machines.
+//! Boot media: a GRUB ISO (BIOS) with the hypervisor and the boot archive, or with a Linux, and an
+//! image for a USB stick that starts on BIOS and on UEFI machines.
 
 use crate::bounded;
 use anyhow::{Context, Result, bail};
@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// How long the image may take.
+/// Time limit for making the image.
 const MAKE: Duration = Duration::from_secs(300);
 
-/// Makes a bootable ISO of the hypervisor at `iso`, using the empty folder `work` on the way.
+/// Makes a bootable ISO of the hypervisor at `iso`; `work` is an empty folder for temporary files.
 ///
 /// # Errors
-/// Names what `grub-mkrescue` lacks, or the file that cannot be written.
+/// Names the tool that `grub-mkrescue` lacks, or the file that cannot be written.
 pub fn make(iso: &Path, work: &Path, hypervisor: &Path, archive: &Path, append: &str) -> Result<()> {
     make_with(iso, work, Platforms::Bios, &[(hypervisor, "tidepool"), (archive, "archive")], &script(append))
 }
@@ -23,17 +23,17 @@ fn script(append: &str) -> String {
     format!("multiboot2 /boot/tidepool {append}\nmodule2 /boot/archive archive\n")
 }
 
-/// Which firmware a medium is for.
+/// The firmware that a medium supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Platforms {
-    /// BIOS alone: smaller, and quicker in a slow machine.
+    /// BIOS only: a smaller image that starts faster on a slow machine.
     Bios,
-    /// Every one that GRUB is installed for: BIOS and UEFI.
+    /// All platforms that GRUB is installed for: BIOS and UEFI.
     All,
 }
 
-/// Makes the image of a stick or a disk that starts the hypervisor on BIOS and on UEFI machines; `work` is an empty folder. Needs no
-/// rights but to write the two.
+/// Makes the image of a USB stick or a disk that starts the hypervisor on BIOS and on UEFI
+/// machines; `work` is an empty folder. Needs write access to these two paths and no other rights.
 ///
 /// # Errors
 /// As [`make`].
@@ -41,7 +41,7 @@ pub fn make_stick(image: &Path, work: &Path, hypervisor: &Path, archive: &Path, 
     make_with(image, work, Platforms::All, &[(hypervisor, "tidepool"), (archive, "archive")], &script(append))
 }
 
-/// Makes one of a Linux and its initramfs, beside what `work` holds already.
+/// Makes an ISO of a Linux and its initramfs. Files already in `work` go onto the ISO too.
 ///
 /// # Errors
 /// As [`make`].
@@ -61,7 +61,7 @@ fn make_with(iso: &Path, work: &Path, platforms: Platforms, files: &[(&Path, &st
     if platforms == Platforms::Bios {
         command.arg("--directory=/usr/lib/grub/i386-pc");
     }
-    // No fonts, locales or themes: a tenth of the size, and a quicker start in a slow machine.
+    // No fonts, locales or themes: a tenth of the size, and a faster start on a slow machine.
     command.args(["--fonts=", "--locales=", "--themes=", "--compress=no", "-o"]).arg(iso).arg(work);
     let output = bounded::output(&mut command, MAKE).context("the boot medium (Debian: grub-common, xorriso, mtools)")?;
     if !output.status.success() {

@@ -1,7 +1,8 @@
 //! Builds the hypervisor and the test kernels for the bare machine.
 //!
-//! Cargo on stable knows no dependency on a binary of another target, so a nested cargo does it, in a target
-//! folder of its own: the outer cargo may hold the lock of the ordinary one while it runs us.
+//! Stable cargo has no dependencies on binaries of another target, so a nested cargo builds them.
+//! It uses a target folder of its own: the outer cargo may hold the lock of the usual one while it
+//! runs us.
 
 use crate::paths;
 use anyhow::{Context, Result, bail};
@@ -12,13 +13,14 @@ const TARGET: &str = "x86_64-unknown-none";
 /// The hypervisor's ELF file.
 const HYPERVISOR: &str = "tidepool-kernel";
 
-/// Which hypervisor to build.
+/// The hypervisor to build.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Variant {
-    /// The hypervisor.
+    /// The normal hypervisor.
     #[default]
     Ordinary,
-    /// Without the flush before a frame is reused: the test of the flush protocol must then fail.
+    /// Without the TLB flush before a frame is reused. The test of the flush protocol must fail
+    /// with it.
     NoFlush,
 }
 
@@ -41,7 +43,7 @@ impl Variant {
 /// Builds the hypervisor; returns its ELF file.
 ///
 /// # Errors
-/// Where cargo fails; its own output has said why.
+/// Where cargo fails; cargo itself has printed the reason.
 pub fn hypervisor(variant: Variant) -> Result<PathBuf> {
     if builder().is_none()
         && let Some(built) = built(variant)
@@ -57,7 +59,7 @@ pub fn hypervisor(variant: Variant) -> Result<PathBuf> {
     Ok(build(&folder, &arguments).context("the hypervisor does not build")?.join(HYPERVISOR))
 }
 
-/// Returns the cargo that can build here: the tree is there, and so is the program.
+/// Returns the cargo that can build here: the source tree and the program must both exist.
 pub fn builder() -> Option<PathBuf> {
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
@@ -65,7 +67,7 @@ pub fn builder() -> Option<PathBuf> {
     (paths::has_tree() && starts(&cargo) && starts(&rustc)).then_some(cargo)
 }
 
-/// Returns whether a hypervisor is there already.
+/// Returns whether a built hypervisor exists already.
 pub fn is_built() -> bool {
     built(Variant::Ordinary).is_some()
 }
@@ -81,7 +83,7 @@ fn built(variant: Variant) -> Option<PathBuf> {
 /// Builds all test kernels; returns the folder of their ELF files, named like the binaries of the package `guests`.
 ///
 /// # Errors
-/// Where cargo fails; its own output has said why.
+/// Where cargo fails; cargo itself has printed the reason.
 pub fn test_kernels() -> Result<PathBuf> {
     let folder = paths::tidepool().join("guests");
     let built = folder.join(TARGET).join("release");
@@ -91,15 +93,15 @@ pub fn test_kernels() -> Result<PathBuf> {
     build(&folder, &["-p", "guests"]).context("the test kernels do not build")
 }
 
-/// Builds the worker, a program for Linux that needs no shared library; returns its file.
+/// Builds the worker, a statically linked Linux program; returns its file.
 ///
 /// # Errors
-/// Where cargo fails; its own output has said why.
+/// Where cargo fails; cargo itself has printed the reason.
 pub fn worker() -> Result<PathBuf> {
     Ok(programs()?.join("worker"))
 }
 
-/// Builds the checker, which reads the worker's pages in a dump, likewise.
+/// Builds the checker, which reads the worker's pages in a dump; returns its file.
 ///
 /// # Errors
 /// As [`worker`].
@@ -124,7 +126,8 @@ fn build_for(target: &str, folder: &Path, arguments: &[&str]) -> Result<PathBuf>
     let mut command = Command::new(builder().with_context(|| format!("{lacking}; beside the program, {HYPERVISOR} serves too"))?);
     command.current_dir(paths::workspace()).args(["build", "--release", "--quiet", "--target", target]);
     command.args(arguments).arg("--target-dir").arg(folder);
-    // The host's flags would replace the target's in .cargo/config.toml, and with them the static relocation model.
+    // The host's flags would replace the target's flags in .cargo/config.toml, and with them the
+    // static relocation model.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
         command.env_remove(variable);
     }

@@ -1,7 +1,7 @@
 //! Standard input as the console's keyboard.
 //!
-//! Every key goes to the machine. Only the hypervisor's escape key typed three times in a row is looked at here as
-//! well: a hypervisor that hangs cannot be asked to `quit`.
+//! Every key goes to the machine. In addition, the hypervisor's escape key typed three times in a
+//! row is recognised here: a hung hypervisor cannot carry out `quit`.
 
 use crate::interrupt;
 use crate::screen::{HostScreen, Notice};
@@ -11,11 +11,11 @@ use std::net::TcpStream;
 
 /// Ctrl-].
 const ESCAPE: u8 = 0x1d;
-/// So many of them in a row ask whether the machine shall end at once.
+/// Escape keys in a row that open the question whether to end the machine at once.
 const CALLS: u32 = 3;
 const QUESTION: &str = "Ctrl-] three times: q ends the machine at once, as a power cut would; any other key goes on";
 
-/// Passes standard input to the console; the thread ends with the input or the process.
+/// Forwards standard input to the console. The thread ends with the input or the process.
 ///
 /// # Errors
 /// Where the system refuses a thread.
@@ -50,20 +50,20 @@ fn listen(mut console: TcpStream, screen: &HostScreen, mut emergency: Option<Eme
     }
 }
 
-/// What a key means besides what it means to the machine.
+/// The meaning of a key to us, besides its meaning to the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pressed {
-    /// Nothing.
+    /// None.
     Key,
-    /// Ask whether the machine shall end.
+    /// Ask whether to end the machine.
     Question,
-    /// The answer is no; the key is not the machine's.
+    /// The answer is no; this key is not sent to the machine.
     Answer,
     /// End the machine.
     End,
 }
 
-/// Counts the escape keys.
+/// Counts escape keys typed in a row.
 #[derive(Clone, Copy, Default, Debug)]
 struct EmergencyKey {
     in_a_row: u32,
@@ -73,7 +73,7 @@ impl EmergencyKey {
     fn take(&mut self, key: u8) -> Pressed {
         match (self.in_a_row, key) {
             (CALLS, b'q' | b'Q') => Pressed::End,
-            // A key that is held down goes on repeating itself.
+            // A key that is held down repeats.
             (CALLS, ESCAPE) => Pressed::Answer,
             (CALLS, _) => {
                 self.in_a_row = 0;

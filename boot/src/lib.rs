@@ -1,4 +1,5 @@
-//! From your shell to power-on: the host command `tidepool` as a library, so that the tests drive the same code.
+//! From your shell to power-on: the host command `tidepool` as a library, so that the tests run the
+//! same code.
 //!
 //! ```text
 //!  cli ──> commands ──> config (TOML) ──> archive ──┐
@@ -6,8 +7,8 @@
 //!             └──> setup, kernel_build, initramfs ──┘
 //! ```
 //!
-//! Nothing here is trusted by the hypervisor: the archive is parsed there again. What is written to disk is
-//! written beside its place and renamed, so that an interruption leaves the old file or the new one.
+//! The hypervisor trusts nothing from here: it parses the archive again. Files are written under a
+//! temporary name and renamed, so an interruption leaves either the old file or the new one.
 
 pub mod archive;
 pub mod atomic;

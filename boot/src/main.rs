@@ -1,4 +1,4 @@
-//! The host command `tidepool`; everything it does is in the library, where the tests reach it too.
+//! The host command `tidepool`. All its code is in the library, where the tests use it too.
 
 use std::process::ExitCode;
 

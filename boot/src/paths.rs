@@ -1,18 +1,20 @@
-//! Where things lie: the workspace and the folder `target/tidepool` under it, which alone is written to.
+//! Paths: the workspace, and the folder `target/tidepool` under it. Only that folder is written to.
 //!
 //! A program that was copied away from its tree keeps its transcripts in the user's cache instead.
 
 use std::path::{Path, PathBuf};
 
-/// Returns the root of the workspace: of the running cargo's package if that is ours, else the one that this program was built in.
+/// Returns the root of the workspace: that of the running cargo's package if it is ours, else the
+/// workspace that this program was built in.
 pub fn workspace() -> PathBuf {
-    // Cargo sets the variable at run time too, for whatever package it runs; the compiled-in value serves a binary started by hand.
+    // Cargo sets the variable at run time too, for any package it runs. The compiled-in value
+    // serves a binary that was started by hand.
     let running = std::env::var_os("CARGO_MANIFEST_DIR").and_then(|package| Some(Path::new(&package).parent()?.to_owned()));
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf);
     running.filter(|root| is_ours(root)).unwrap_or(built)
 }
 
-/// Returns whether the tree is there: without it nothing can be built.
+/// Returns whether the source tree exists; without it nothing can be built.
 pub fn has_tree() -> bool {
     is_ours(&workspace())
 }
@@ -21,8 +23,8 @@ fn is_ours(root: &Path) -> bool {
     root.join("boot/stub/src/lib.rs").is_file() && root.join("kernel/src/lib.rs").is_file()
 }
 
-/// Returns the folder for everything that is built, downloaded or run: `target/tidepool`, or without the tree `tidepool` in the user's
-/// cache.
+/// Returns the folder for everything that is built, downloaded or run: `target/tidepool`, or
+/// `tidepool` in the user's cache where there is no tree.
 pub fn tidepool() -> PathBuf {
     if !has_tree() {
         return cache(|name| std::env::var_os(name).map(PathBuf::from)).join("tidepool");
@@ -31,7 +33,8 @@ pub fn tidepool() -> PathBuf {
     workspace().join(target).join("tidepool")
 }
 
-/// The user's cache as the XDG base directory specification has it, given the environment.
+/// Returns the user's cache folder according to the XDG base directory specification, from the
+/// given environment.
 fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
     let absolute = |path: &PathBuf| path.is_absolute();
     let home = || variable("HOME").filter(absolute).map(|home| home.join(".cache"));

@@ -1,14 +1,15 @@
-//! Files whose end is near: reading a FIFO or a device of characters would never end.
+//! Files of finite size: reading a FIFO or a character device would never end.
 
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// Checks that `path` is a file or a block device, before it is opened: opening a FIFO waits for its writer.
+/// Checks that `path` is a regular file or a block device. Call it before opening the file: opening
+/// a FIFO waits for its writer.
 ///
 /// # Errors
-/// Says what it is instead, or why that cannot be found out.
+/// Names the file type found, or the reason why the type cannot be read.
 pub fn check(path: &Path) -> Result<()> {
     let kind = fs::metadata(path).with_context(|| format!("{}", path.display()))?.file_type();
     let what = match kind {

@@ -1,4 +1,4 @@
-//! Tables for people: columns as wide as their widest cell, numbers to the right.
+//! Tables for people: columns as wide as their widest cell, numbers right-aligned.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ pub struct Table {
 }
 
 impl Table {
-    /// Makes a table with these columns.
+    /// Makes an empty table with these columns.
     pub fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row; cells beyond the head's are left out.
+    /// Adds a row; cells beyond the head's columns are dropped.
     pub fn row(&mut self, cells: &[String]) {
         self.rows.push(cells.iter().take(self.head.len()).cloned().collect());
     }
 
-    /// Returns its text, each line two columns further right.
+    /// Returns the table as text, each line indented by two columns.
     pub fn indented(&self) -> String {
         self.to_string().lines().map(|line| format!("  {line}\n")).collect()
     }
@@ -30,7 +30,7 @@ impl Table {
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     }
 
-    /// A column of numbers only is aligned to the right.
+    /// Returns whether a column holds only numbers; such a column is right-aligned.
     fn is_number(&self, column: usize) -> bool {
         let number = |cell: &String| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit());
         !self.rows.is_empty() && self.rows.iter().filter_map(|row| row.get(column)).all(number)
@@ -54,7 +54,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Names and values, one a line, the values under each other.
+/// Names and values, one pair a line, with the values aligned.
 #[derive(Clone, Debug, Default)]
 pub struct Facts(Vec<(String, String)>);
 
@@ -72,7 +72,7 @@ impl fmt::Display for Facts {
     }
 }
 
-/// Writes nanoseconds in the unit that people read.
+/// Formats nanoseconds in a unit that is easy to read.
 pub fn time(ns: u64) -> String {
     match ns {
         0..10_000 => format!("{ns} ns"),

@@ -1,7 +1,7 @@
-//! One serial line of a running machine: what it said so far, waiting for more, and a way to type.
+//! One serial line of a running machine: its output so far, waiting for more output, and typing.
 //!
-//! Both emulators connect to a TCP port that we listen on before they start, so nothing they say is lost. A thread
-//! reads; everything is kept in memory and in the run's transcript.
+//! Both emulators connect to a TCP port on which we listen before they start, so no output is lost.
+//! A thread reads the line; all output is kept in memory and in the run's transcript.
 
 use crate::screen::HostScreen;
 use anyhow::{Context, Result, bail};
@@ -12,10 +12,10 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an emulator may take to connect a line, which it does before anything else.
+/// Time limit for an emulator to connect a line. Emulators connect before anything else.
 const CONNECTED: Duration = Duration::from_secs(120);
 
-/// Where the bytes go besides memory and transcript.
+/// The destination of the bytes besides memory and transcript.
 #[derive(Clone, Debug)]
 pub enum Echo {
     /// Nowhere.
@@ -26,9 +26,9 @@ pub enum Echo {
 
 struct Heard {
     bytes: Vec<u8>,
-    /// Bytes that came before them and were forgotten.
+    /// Bytes dropped from the front of `bytes`.
     forgotten: usize,
-    /// Bytes that are kept at least.
+    /// Minimum of bytes to keep.
     kept: usize,
     ended: bool,
 }
@@ -42,7 +42,8 @@ impl Default for Heard {
 impl Heard {
     fn take(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        // Twice as many, so that the move is paid by as many bytes that came.
+        // Drop only when twice that many are held: the cost of the move is then spread over as many
+        // new bytes.
         if self.bytes.len() / 2 > self.kept {
             let surplus = self.bytes.len() - self.kept;
             self.bytes.drain(..surplus);
@@ -63,14 +64,14 @@ impl Shared {
     }
 }
 
-/// A line that waits for its emulator to connect.
+/// A line whose emulator has not yet connected.
 pub struct Listener(TcpListener);
 
 impl Listener {
     /// Binds a free port of this machine.
     ///
     /// # Errors
-    /// Where no port can be had.
+    /// Where no port is free.
     pub fn new() -> Result<Self> {
         Ok(Self(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for a serial line")?))
     }
@@ -78,12 +79,12 @@ impl Listener {
     /// Returns the port to give to the emulator.
     ///
     /// # Errors
-    /// Where the system does not tell.
+    /// Where the operating system does not report it.
     pub fn port(&self) -> Result<u16> {
         Ok(self.0.local_addr()?.port())
     }
 
-    /// Waits for the emulator, at most as long as `alive` says that it runs, and two minutes.
+    /// Waits for the emulator to connect, while `alive` returns `Ok` and for at most two minutes.
     ///
     /// # Errors
     /// Where the emulator ends first, or does not connect.
@@ -91,7 +92,8 @@ impl Listener {
         Line::start(self.accept_stream(alive)?, transcript, echo)
     }
 
-    /// As [`Listener::accept`], for a caller that does the reading.
+    /// Accepts the connection as [`Listener::accept`] does, for a caller that reads the stream
+    /// itself.
     ///
     /// # Errors
     /// As [`Listener::accept`].
@@ -139,7 +141,7 @@ impl Line {
         self.stream.write_all(bytes).context("the machine's serial line is closed")
     }
 
-    /// Returns a second handle to type through.
+    /// Returns a second handle for typing.
     ///
     /// # Errors
     /// Where the system refuses one.
@@ -147,12 +149,13 @@ impl Line {
         Ok(self.stream.try_clone()?)
     }
 
-    /// Keeps only the last bytes from now on, at least `bytes` of them: a machine may run for months.
+    /// Limits the memory from now on to at least the last `bytes` bytes: a machine may run for
+    /// months.
     pub fn keep_last(&self, bytes: usize) {
         self.shared.lock().kept = bytes;
     }
 
-    /// Returns everything heard so far, or what is kept of it.
+    /// Returns everything received so far, or the kept part of it.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.shared.lock().bytes).into_owned()
     }
@@ -187,10 +190,10 @@ impl Line {
         }
     }
 
-    /// Waits for a line that contains `text`; earlier lines are passed over. Returns it.
+    /// Waits for a line that contains `text` and returns it. Earlier lines are skipped.
     ///
     /// # Errors
-    /// Where it does not come within `limit`, or the machine stops before.
+    /// Where no such line comes within `limit`, or the machine stops first.
     pub fn wait_for(&mut self, limit: Duration, text: &str) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
@@ -204,10 +207,10 @@ impl Line {
     }
 }
 
-/// Why there is no further line.
+/// The reason why there is no further line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoLine {
-    /// Not in time.
+    /// The deadline has passed.
     TimeOut,
     /// The machine has stopped.
     Ended,
@@ -227,7 +230,7 @@ fn listen(mut reader: TcpStream, mut transcript: File, echo: &Echo, shared: &Sha
 }
 
 fn hear(bytes: &[u8], transcript: &mut File, echo: &Echo, shared: &Shared) {
-    // A full disk or a closed pipe must not stop the machine: what is heard stays in memory.
+    // A full disk or a closed pipe must not stop the machine: the output stays in memory.
     let _ = transcript.write_all(bytes);
     if let Echo::Screen(screen) = echo {
         screen.output(bytes);

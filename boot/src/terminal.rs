@@ -1,23 +1,25 @@
-//! The terminal while it is a partition's console: every key goes to the guest as it is typed, Ctrl-C, Ctrl-Z and Ctrl-S
-//! among them, and what comes back is the only echo.
+//! The terminal as a partition's console: every key goes to the guest as it is typed, including
+//! Ctrl-C, Ctrl-Z and Ctrl-S. The only echo is the guest's own.
 //!
-//! `stty` does the work: it is everywhere, and knows all terminals.
+//! `stty` changes the modes: it is installed everywhere and knows all terminals.
 
 use crate::interrupt::{OnSignal, Signalled};
 use std::io::IsTerminal;
 use std::process::{Command, Stdio};
 
-/// `raw` leaves what concerns the echo and the keys that quote others.
+/// `raw` does not switch off the echo and the extended input characters (`iexten`).
 const CONSOLE: [&str; 3] = ["raw", "-echo", "-iexten"];
 
-/// The terminal in console mode; dropping it puts it back, and so do signals that end or stop the command.
+/// The terminal in console mode. Dropping it restores the terminal; so do signals that end or stop
+/// the command.
 pub struct Terminal {
     before: String,
     _on_signals: [OnSignal; 3],
 }
 
 impl Terminal {
-    /// Puts the terminal into console mode; `None` where standard input is none, or `stty` is missing.
+    /// Puts the terminal into console mode. Returns `None` where standard input is no terminal, or
+    /// `stty` is missing.
     pub fn console() -> Option<Self> {
         if !std::io::stdin().is_terminal() {
             return None;
@@ -42,7 +44,7 @@ impl Drop for Terminal {
     }
 }
 
-/// A panic ends the process without dropping anything.
+/// Restores the terminal at a panic, which ends the process without dropping anything.
 fn restore_at_panic(before: String) {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -51,16 +53,18 @@ fn restore_at_panic(before: String) {
     }));
 }
 
-/// Changes the terminal, where it is ours: a command in the background would be stopped for that, or take the shell's.
+/// Runs `stty` if this process is in the foreground. In the background the system would stop it for
+/// that, or it would change the shell's terminal.
 fn stty(arguments: &[&str]) {
     if in_foreground() {
-        // A terminal that is gone needs no restoring.
+        // A terminal that no longer exists needs no restoring.
         let _ = Command::new("stty").args(arguments).stderr(Stdio::null()).status();
     }
 }
 
-/// `proc(5)`, `/proc/PID/stat`: the fields behind the name in parentheses are state, parent, process group, session,
-/// terminal, and the terminal's foreground process group.
+/// Returns whether this process group is the terminal's foreground group. `proc(5)`,
+/// `/proc/PID/stat`: the fields behind the name in parentheses are state, parent, process group,
+/// session, terminal, and the terminal's foreground process group.
 fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();

@@ -1,12 +1,13 @@
-//! Image files of paging devices, from outside: what they hold, making and formatting them.
+//! Image files of paging devices, as the host sees them: creating, formatting and reading them.
 //!
 //! ```text
 //!   Disk (a file) ──┬─ no partition table ──> Image: the whole file is a space
 //!                   └─ GPT ────────────────> an Image for each entry of our type that can be trusted
 //! ```
 //!
-//! The formats are the hypervisor's own (`kernel::paging::space`, `kernel::block::gpt`); here are only the file operations.
-//! Whoever writes holds a [`lock`], so that an image that an emulator uses is never changed.
+//! The formats are the hypervisor's own (`kernel::paging::space`, `kernel::block::gpt`); this
+//! module has only the file operations. Every writer holds a [`lock`], so that an image in use by
+//! an emulator is never changed.
 
 mod disk;
 mod image;
@@ -29,24 +30,24 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a caller will do with an image.
+/// The access that a caller asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Look at it.
+    /// Read only.
     Read,
-    /// Change it.
+    /// Read and write.
     Write,
 }
 
-/// Images have whole blocks of so many bytes: an emulator that goes around the host's cache, as ours do, can write to no other on a
-/// file system with blocks of this size, as tmpfs has.
+/// Images are a whole number of such blocks. Our emulators bypass the host's page cache, and direct
+/// I/O cannot write any other size on a file system with blocks of this size, tmpfs for one.
 const HOST_BLOCK: u64 = 4096;
 
-/// Makes a new image of `bytes`, rounded up to whole blocks of 4 KiB, which takes room on the host's disk only as it is used, and
-/// formats it.
+/// Creates and formats a new image of `bytes`, rounded up to whole blocks of 4 KiB. The file is
+/// sparse: it takes room on the host's disk only as it is used.
 ///
 /// # Errors
-/// Where there is a file already, or it is too small.
+/// Where the file exists already, or the size is too small.
 pub fn create(path: &Path, bytes: u64) -> Result<()> {
     refuse_existing(path)?;
     let bytes = whole_blocks(bytes)?;
@@ -56,7 +57,7 @@ pub fn create(path: &Path, bytes: u64) -> Result<()> {
     })
 }
 
-/// As [`create`], with a partition table and a formatted space of each of these sizes.
+/// As [`create`], with a partition table and one formatted space for each of `sizes`.
 ///
 /// # Errors
 /// As [`create`], or where the spaces do not fit or one is too small.
@@ -84,7 +85,7 @@ fn whole_blocks(bytes: u64) -> Result<u64> {
 /// Checks that spaces of these sizes fit on a disk of `bytes`.
 ///
 /// # Errors
-/// Says what they need.
+/// Names the size that they need.
 pub fn fits(bytes: u64, sizes: &[u64]) -> Result<()> {
     placed(bytes, sizes).map(|_| ())
 }
@@ -124,7 +125,7 @@ fn refuse_existing(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says in a few words what a space holds.
+/// Describes a space's contents in a few words.
 pub fn describe(class: &Class) -> String {
     match class {
         Class::Blank => "blank".to_owned(),
@@ -135,10 +136,10 @@ pub fn describe(class: &Class) -> String {
     }
 }
 
-/// Returns unpredictable bytes.
+/// Returns random bytes of the operating system.
 ///
 /// # Errors
-/// Where the system has none.
+/// Where the system has no source of them.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -150,7 +151,7 @@ fn new_uuid() -> Result<Uuid> {
     Ok(Uuid::from_entropy((number >> 64) as u64, number as u64))
 }
 
-/// The same name in a partition table, where the first three fields are little-endian.
+/// Converts the name to a partition table's GUID, whose first three fields are little-endian.
 fn gpt_guid(uuid: Uuid) -> kernel::block::gpt::Guid {
     let mut bytes = uuid.0;
     bytes[..4].reverse();

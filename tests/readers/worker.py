@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Reads a dump of the demonstration's Debian with drgn and says as JSON what it found.
+"""Reads a dump of the demonstration's Debian with drgn and prints the results as JSON.
 
     worker.py DUMP VMLINUX
 
-The dump is opened as it is: a paging device's image. Members of the answer: release, tasks (count), panicked (the task's
-name), backtrace (function names), pages (the worker's, found through its page tables), wrong (those whose CRC is not right),
-missing (indexes that should be there), keys.
+The dump is opened in place: a paging device's image. Members of the answer: release, tasks (count), panicked
+(the task's name), backtrace (function names), pages (number of the worker's pages, found through its page
+tables), wrong (pages with a wrong CRC), missing (number of indexes not found), keys.
 """
 
 import json
@@ -20,12 +20,12 @@ from drgn.helpers.linux.pid import for_each_task
 PAGE = 4096
 MAGIC = struct.unpack("<Q", b"TPWORKER")[0]
 HEADER = 64
-# Read at a time.
+# Bytes to read at a time.
 CHUNK = 4 << 20
 
 
 def worker_pages(task):
-    """Yields the worker's pages, by its own address space."""
+    """Yields the worker's pages, read through its own address space."""
     for vma in for_each_vma(task.mm):
         start, end = vma.vm_start.value_(), vma.vm_end.value_()
         if vma.vm_file or end - start < CHUNK:
@@ -38,7 +38,7 @@ def pages_at(mm, start, size):
     try:
         data = access_remote_vm(mm, start, size)
     except drgn.FaultError:
-        # Some of it was never touched: page by page then.
+        # Some pages were never touched: read page by page.
         if size > PAGE:
             for at in range(start, start + size, PAGE):
                 yield from pages_at(mm, at, PAGE)
@@ -48,7 +48,7 @@ def pages_at(mm, start, size):
 
 
 def check(pages):
-    """Returns the indexes seen, how many pages are wrong, and the keys."""
+    """Returns the indexes seen, the number of wrong pages, and the keys."""
     seen, wrong, keys = set(), 0, set()
     for page in pages:
         magic, key, index, _generation, crc = struct.unpack_from("<5Q", page)

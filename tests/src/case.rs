@@ -1,6 +1,7 @@
-//! Cases become trials of libtest-mimic: one for each bed. What they need is brought first; only KVM can be missing, and is ignored then.
+//! Turns cases into trials of libtest-mimic, one for each bed. Requirements are installed first.
+//! Only KVM can be missing; its cases are then ignored.
 //!
-//! A case that does not end fails, with the place where it stands; the others go on.
+//! A case that does not end fails, with the backtraces of its threads; the other cases go on.
 
 use crate::hung;
 use anyhow::{Context, Result, bail};
@@ -10,37 +11,38 @@ use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-/// The longest case takes four minutes on a machine of its own. Each wait within a case has a limit of its own: this one is for
-/// waits that lack theirs.
+/// The longest case takes four minutes on an idle machine. Each wait within a case has a limit of
+/// its own; this limit is for waits that lack one.
 const CASE_LIMIT: Duration = Duration::from_secs(20 * 60);
-/// Variables of ours that make no run longer. Any other one asks for a run as long as a person wants.
+/// Our variables that do not make a run longer. Any other one asks for a run of any length.
 const USUAL: [&str; 2] = ["TIDEPOOL_SEED", "TIDEPOOL_NO_INSTALL"];
 
 /// A system test.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// What, and with which outcome.
+    /// Its name: the subject and the outcome.
     pub name: &'static str,
-    /// Where it runs.
+    /// The beds that it runs on.
     pub beds: &'static [Bed],
-    /// What it needs beside the bed.
+    /// Its requirements besides the bed.
     pub needs: &'static [Job],
     /// The test.
     pub run: fn(Bed) -> Result<()>,
 }
 
-/// Runs `cases` as the command line says, and brings what they need before.
+/// Runs `cases` as the command line selects them, after installing their requirements.
 ///
 /// # Errors
-/// What is missing and cannot be had here: the command that brings it.
+/// Names the requirement that cannot be installed here, and the command that installs it.
 pub fn run(cases: &[Case]) -> Result<Conclusion> {
-    // Ctrl-C ends what the tests started.
+    // Ctrl-C must end the processes that the tests started.
     boot::interrupt::install().expect("signal handlers can be installed");
     let mut arguments = Arguments::from_args();
-    // Each machine keeps two CPUs busy: more than two machines at a time only make each other late.
+    // Each machine keeps two CPUs busy: more than two machines at a time only slow each other down.
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(2));
     let mut all: Vec<_> = cases.iter().flat_map(|case| case.beds.iter().map(move |&bed| (case, bed))).collect();
-    // Those in bed C share one Linux and wait for each other; in the middle they would keep others from running.
+    // Cases in bed C share one Linux and wait for each other, so they come last: earlier they would
+    // block other cases.
     all.sort_by_key(|(_, bed)| *bed == Bed::Nested);
     if !arguments.list {
         let wanted = all.iter().filter(|(case, bed)| is_chosen(&arguments, &name(case, *bed)) && !is_machines(*bed));
@@ -50,7 +52,7 @@ pub fn run(cases: &[Case]) -> Result<Conclusion> {
     Ok(libtest_mimic::run(&arguments, trials))
 }
 
-/// Whether missing things may be fetched: not where `TIDEPOOL_NO_INSTALL` is set.
+/// Returns whether missing things may be fetched: not where `TIDEPOOL_NO_INSTALL` is set.
 fn permission() -> Permission {
     if std::env::var_os("TIDEPOOL_NO_INSTALL").is_some() { Permission::Refuse } else { Permission::Install }
 }
@@ -59,13 +61,13 @@ fn name(case: &Case, bed: Bed) -> String {
     format!("{}::{}", bed.name(), case.name)
 }
 
-/// Returns whether the command line chooses a case, as libtest-mimic will.
+/// Returns whether the command line selects a case, by the rules of libtest-mimic.
 fn is_chosen(arguments: &Arguments, name: &str) -> bool {
     let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };
     arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
-/// Returns what all these cases need, each once.
+/// Returns the requirements of all these cases, each once.
 fn jobs<'c>(cases: impl Iterator<Item = (&'c Case, Bed)>) -> Vec<Job> {
     let mut jobs = Vec::new();
     for (case, bed) in cases {
@@ -78,7 +80,7 @@ fn jobs<'c>(cases: impl Iterator<Item = (&'c Case, Bed)>) -> Vec<Job> {
     jobs
 }
 
-/// Returns whether a bed is the machine's own business, and is not there: no set-up can bring it.
+/// Returns whether a bed depends on the hardware and is not available: no set-up can provide it.
 fn is_machines(bed: Bed) -> bool {
     bed == Bed::Kvm && !kvm::offers_virtualisation()
 }
@@ -86,20 +88,21 @@ fn is_machines(bed: Bed) -> bool {
 fn trial(case: &Case, bed: Bed) -> Trial {
     let (name, test) = (name(case, bed), case.run);
     if is_machines(bed) {
-        // The reason stands in front of the name in the list. The same cases run on the other beds, so nothing goes untested for it.
+        // The reason appears before the name in the list. The same cases run on the other beds, so
+        // no code goes untested.
         return Trial::test(name, || Ok(())).with_kind("KVM offers no VMX or SVM here").with_ignored_flag(true);
     }
     let limit = limit(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
     Trial::test(name, move || within(limit, move || test(bed)).map_err(|error| Failed::from(format!("{error:#}"))))
 }
 
-/// Returns the limit of a case in a run with these variables.
+/// Returns the time limit of a case in a run with these variables.
 fn limit(mut variables: impl Iterator<Item = String>) -> Option<Duration> {
     let is_longer = |name: String| name.starts_with("TIDEPOOL_") && !USUAL.contains(&name.as_str());
     (!variables.any(is_longer)).then_some(CASE_LIMIT)
 }
 
-/// Runs `test` in a thread of its own, which is left behind where it does not end within `limit`.
+/// Runs `test` on a thread of its own. A thread that does not end within `limit` is left behind.
 fn within(limit: Option<Duration>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     let (teller, outcome) = mpsc::channel();
     let thread = std::thread::Builder::new().name("case".to_owned()).spawn(move || _ = teller.send(test()))?;

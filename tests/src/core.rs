@@ -1,4 +1,5 @@
-//! An independent reader of dumps: the ELF64 core as any program sees it, and the keyed pages of a test kernel in it.
+//! An independent reader of dumps: it reads the ELF64 core as any program does, and the keyed pages
+//! of a test kernel in it.
 
 use anyhow::{Context, Result, bail, ensure};
 use object::elf::{ET_CORE, PT_LOAD, PT_NOTE};
@@ -6,21 +7,21 @@ use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use std::collections::BTreeMap;
 use worker::{Identity, PAGE_BYTES, Page};
 
-/// What the keyed pages of a dump look like.
+/// The keyed pages of a dump.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct KeyedPages {
-    /// Generation by index, of the pages that are right.
+    /// Generation by index, of the correct pages.
     pub generations: BTreeMap<u64, u64>,
-    /// Pages that are wrong.
+    /// Number of wrong pages.
     pub wrong: u64,
     /// Program headers of the dump.
     pub segments: usize,
 }
 
-/// Reads all pages of `key` from the dump that begins at the first byte of `image`.
+/// Reads all pages with `key` from the dump that begins at the first byte of `image`.
 ///
 /// # Errors
-/// Where it is no core, or a segment lies outside.
+/// Where it is no core, or a segment lies outside the image.
 pub fn keyed_pages(image: &[u8], key: u64) -> Result<KeyedPages> {
     let elf = ElfFile64::<object::Endianness>::parse(image).context("no ELF64 file")?;
     let endian = elf.endian();

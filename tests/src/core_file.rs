@@ -1,6 +1,7 @@
-//! A reader of ELF cores that knows nothing of paging spaces: what any tool sees of a dump.
+//! A reader of ELF cores without any knowledge of paging spaces: the view of a dump that every tool
+//! has.
 //!
-//! System V ABI, "Object Files"; only what a core has.
+//! System V ABI, "Object Files"; only the parts that occur in a core.
 
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
@@ -11,12 +12,12 @@ const PAGE: u64 = 4096;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 
-/// What a core says of a page.
+/// A page according to a core.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PageIn {
-    /// It is in no segment.
+    /// The page is in no segment.
     NoSegment,
-    /// It is in a segment's part without bytes.
+    /// The page is in the part of a segment that has no bytes in the file.
     Zero,
     /// Its bytes.
     Bytes(Box<[u8]>),
@@ -40,7 +41,7 @@ impl CoreFile {
     /// Opens the core that starts at byte 0 of the file.
     ///
     /// # Errors
-    /// Where it is none.
+    /// Where it is no core.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path)?;
         let mut head = [0; 64];

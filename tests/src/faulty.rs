@@ -1,11 +1,11 @@
-//! A partition whose disk is about to fail, and its neighbour on another disk.
+//! A partition whose disk will fail, and its neighbour on another disk.
 //!
 //! ```text
 //!   p  crashes again and again   disk 0 (fails), disk 2
 //!   q  writes and checks pages   disk 1
 //! ```
 //!
-//! Each disk is served by a server of the test's.
+//! Each disk is served by an NBD server of the test.
 
 use crate::cuts::GuestTruth;
 use crate::nbd::{NbdDisk, Recording};
@@ -18,44 +18,45 @@ use boot::screen::{Notice, NoticeWriter};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// For whatever comes next.
+/// Time limit for the next step.
 pub const LIMIT: Duration = Duration::from_secs(120);
 /// The partition whose disk fails.
 pub const VICTIM: &str = "p";
-/// The partition beside it.
+/// The other partition.
 pub const NEIGHBOUR: &str = "q";
-/// What the victim writes.
+/// The victim's guest.
 pub const VICTIMS: GuestTruth = GuestTruth { key: 0x4000, seed: 1, writes: 300 };
 /// MiB of the disks.
 const DISKS_MIB: [u64; 3] = [8, 10, 8];
-/// With those of the victim a little more than the pool has: the neighbour waits for its disk now and then, and would be late at
-/// every step if the victim kept more than its share.
+/// With the victim's pages a little more than the pool holds. So the neighbour waits for its disk
+/// now and then, and would be late at every step if the victim kept more than its share.
 const NEIGHBOURS_PAGES: u64 = 950;
 /// 16 ns an instruction.
 const COUNTED: Clock = Clock::Paced(4);
 /// Rewrites of the neighbour between two lines of its log.
 pub const STEP: u64 = 32;
 
-/// The machine.
+/// A machine with disks that can fail.
 pub struct FaultyMachine {
-    /// It runs.
+    /// The running machine.
     pub running: Running,
-    /// Servers of its disks.
+    /// The NBD servers of its disks.
     pub disks: Vec<NbdDisk>,
     /// Their images.
     pub images: Vec<PathBuf>,
-    /// Lines for the screen, with the event of each.
+    /// Notices for the screen, each with its event.
     pub notices: Vec<(Event, Notice)>,
-    /// When the neighbour has said that it got on, in nanoseconds of the machine's clock.
+    /// Times of the neighbour's progress lines, in nanoseconds of the machine's clock.
     pub steps: Vec<u64>,
-    /// Where the victim's pages begin, once it has said so.
+    /// Address of the victim's first page, once the guest has logged it.
     pub first_page: Option<u64>,
     writer: NoticeWriter,
     _folder: Folder,
 }
 
 impl FaultyMachine {
-    /// Starts it by this clock; `prepare` gives the disks their rules before the machine sees them.
+    /// Starts the machine with this clock; `prepare` gives the disks their rules before the machine
+    /// uses them.
     ///
     /// # Errors
     /// Where something does not build or start.
@@ -80,10 +81,10 @@ impl FaultyMachine {
         })
     }
 
-    /// Returns the next event; what is wrong with the neighbour, or in the hypervisor, is an error.
+    /// Returns the next event. A fault of the neighbour or in the hypervisor is an error.
     ///
     /// # Errors
-    /// Such, or where the machine says nothing more.
+    /// At such a fault, or where no further event comes.
     pub fn next_event(&mut self) -> Result<Event> {
         let event = self.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
         if let Some(notice) = self.writer.event(&event) {
@@ -104,10 +105,11 @@ impl FaultyMachine {
         Ok(event)
     }
 
-    /// Goes through events until one is wanted.
+    /// Reads events until `wanted` accepts one; returns that.
     ///
     /// # Errors
-    /// As [`FaultyMachine::next_event`], or where it does not come within two minutes; names what was waited for.
+    /// As [`FaultyMachine::next_event`], or where it does not come within two minutes; the error
+    /// contains `what`.
     pub fn until(&mut self, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Result<Event> {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -127,7 +129,7 @@ impl FaultyMachine {
     }
 }
 
-/// What a machine's time follows.
+/// The time base of a machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimeBase {
     /// Instructions: rates can be compared.

@@ -1,4 +1,5 @@
-//! A reader of GUID partition tables that shares no code with what makes them, and a hand that spoils them.
+//! A reader of GUID partition tables that shares no code with their writer, and functions that
+//! damage them.
 //!
 //! UEFI 2.10 "GUID Partition Table (GPT) Disk Layout"; 512-byte sectors, 128 entries of 128 bytes.
 
@@ -15,7 +16,7 @@ const HEADER: usize = 92;
 /// An entry in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Its number, from 1 on.
+    /// Its number, counted from 1.
     pub number: usize,
     /// First byte on the disk.
     pub start: u64,
@@ -33,7 +34,7 @@ impl Gpt {
     /// Opens an image.
     ///
     /// # Errors
-    /// Names it.
+    /// Names the image.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::options().read(true).write(true).open(path).with_context(|| format!("{}", path.display()))?;
         let sectors = file.metadata()?.len() / SECTOR;
@@ -54,10 +55,10 @@ impl Gpt {
         self.bytes(0, 440)
     }
 
-    /// Checks the protective MBR and everything of both copies; returns the entries in use.
+    /// Checks the protective MBR and both copies of the table; returns the entries in use.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Names the fault.
     pub fn check(&self) -> Result<Vec<Entry>> {
         let mbr = self.bytes(0, 512)?;
         ensure!(mbr[510..] == [0x55, 0xaa], "no MBR");
@@ -94,7 +95,7 @@ impl Gpt {
         Ok((header, found))
     }
 
-    /// Changes an entry's 128 bytes in both copies, and makes their CRCs right.
+    /// Changes an entry's 128 bytes in both copies, and updates their CRCs.
     ///
     /// # Errors
     /// Where the image cannot be written.
@@ -114,7 +115,7 @@ impl Gpt {
         Ok(())
     }
 
-    /// Writes over the start of a header: of the primary, or of the last sector's.
+    /// Overwrites the start of a header: of the primary one, or of the one in the last sector.
     ///
     /// # Errors
     /// Where the image cannot be written.

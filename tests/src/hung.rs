@@ -1,17 +1,19 @@
-//! A case that does not end: where its threads and its processes stand, for the failure's text.
+//! A case that does not end: the backtraces of its threads and its child processes, for the
+//! failure's text.
 
 use std::fs;
 use std::process::{Command, Stdio};
 
-/// Crates whose functions say where a test stands.
+/// Crates whose functions are shown in a backtrace.
 const OURS: [&str; 3] = ["boot::", "tests::", "system::"];
 
-/// Describes the children of this process and, where gdb is there and may attach, the calls of its threads.
+/// Describes the children of this process and, where gdb is installed and may attach, the calls of
+/// its threads.
 pub fn describe() -> String {
     format!("processes:\n{}calls, the innermost first:\n{}", children(), calls(&backtraces()))
 }
 
-/// Returns a line for each child: its number, and the command that it runs.
+/// Returns a line for each child: its number and its command.
 fn children() -> String {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of_task = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -22,10 +24,10 @@ fn children() -> String {
     tasks.map(of_task).map(|children| children.split_whitespace().map(line).collect::<String>()).collect()
 }
 
-/// Returns what gdb shows of all threads, or nothing where it shows nothing.
+/// Returns gdb's backtrace of all threads, or an empty string where gdb fails.
 ///
-/// All threads of this process stand still meanwhile. So what gdb says goes to a file: a pipe would be full, and none would read it.
-/// And another program ends it.
+/// gdb stops all threads of this process. So its output goes to a file: a pipe would fill up
+/// without a reader. For the same reason another program, `timeout`, limits its time.
 fn backtraces() -> String {
     let process = std::process::id().to_string();
     let path = std::env::temp_dir().join(format!("tidepool-hung-{process}-{:?}", std::thread::current().id()));
@@ -37,7 +39,7 @@ fn backtraces() -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-/// Takes from gdb's words the threads that stand in functions of ours, and these functions.
+/// Returns from gdb's output the threads that are in functions of ours, with these functions.
 fn calls(said: &str) -> String {
     let threads = said.split("\nThread ").map(|thread| {
         let frames = thread
@@ -66,7 +68,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let line = format!("{}: sleep 60", child.id());
         let deadline = Instant::now() + Duration::from_secs(20);
-        // The new process shows its command from the moment on in which it has taken on its program.
+        // The new process shows its command only after exec.
         let is_told = (0..).map(|_| children().contains(&line)).find(|told| *told || Instant::now() > deadline);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,7 +1,9 @@
-//! What the system tests share: cases, the beds they run on, and why one cannot run here.
+//! The shared parts of the system tests: cases, the beds they run on, and the reasons why a case
+//! cannot run here.
 //!
-//! A case is a function of a bed that returns an error where something did not hold. It builds the machine through the
-//! library of the host command, so the tests drive what people drive; it waits on events, never on time alone.
+//! A case is a function of a bed that returns an error where a check failed. It builds the machine
+//! through the library of the host command, so the tests use the same code as people do. It waits
+//! for events, never for time alone.
 
 mod case;
 pub mod core;

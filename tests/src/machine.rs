@@ -1,4 +1,5 @@
-//! Machines for tests: what is built once, and the usual ways to start and to end.
+//! Machines for tests: images that are built once, and the usual ways to start and to end a
+//! machine.
 
 use anyhow::{Context, Result, bail};
 use boot::bed::{Bed, Ended, Machine, Running};
@@ -22,7 +23,7 @@ pub fn machine(bed: Bed, name: &str) -> Result<Machine> {
 /// Describes a machine that runs the configuration `toml`; its file names are relative to `folder`.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// Where the configuration has a mistake.
 pub fn plan_machine(bed: Bed, name: &str, toml: &str, folder: &Path) -> Result<Machine> {
     let plan = config::read(name, toml, folder, bed)?;
     let mut machine = machine(bed, name)?;
@@ -44,10 +45,10 @@ pub fn test_kernel(name: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Waits until the machine has stopped and says that all went well; its transcript is then removed.
+/// Waits until the machine has stopped with success; its transcript is then removed.
 ///
 /// # Errors
-/// Where it does not stop within `limit`, or says otherwise; names the transcript.
+/// Where it does not stop within `limit`, or without success; names the transcript.
 pub fn expect_success(mut running: Running, limit: Duration) -> Result<()> {
     let folder = running.folder().display().to_string();
     match running.wait_for_end(limit).with_context(|| folder.clone())? {

@@ -1,12 +1,15 @@
-//! Which files of the tree the host's test runs compile: the modules of each crate root, as their declarations say.
+//! The files of the tree that the host's test runs compile: the modules of each crate root,
+//! according to their declarations.
 //!
-//! A file that only the bare machine has (`cfg(target_os = "none")`) or that no module names is in none of them, and a `#[test]`
-//! in it runs nowhere. What `cfg(loom)` adds is run by `.ci/run`.
+//! A file that exists only on the bare machine (`cfg(target_os = "none")`), or that no module
+//! declares, is not among them, and a `#[test]` in it never runs. Code under `cfg(loom)` is run by
+//! `.ci/run`.
 
 use crate::source::Source;
 use std::collections::BTreeSet;
 
-/// Roots whose tests `cargo test` runs: each package's library, and the targets that have libtest's harness.
+/// Crate roots whose tests `cargo test` runs: each package's library, and the targets with
+/// libtest's harness.
 pub const ROOTS: &[&str] = &[
     "kernel/src/lib.rs",
     "boot/src/lib.rs",
@@ -16,7 +19,7 @@ pub const ROOTS: &[&str] = &[
     "tests/house_rules.rs",
 ];
 
-/// Attributes of a declaration that keeps a module from the host.
+/// Attributes that exclude a module from the host.
 const BARE: &[&str] = &["target_os=\"none\"", "feature="];
 
 /// Returns the paths of all files that belong to `roots` on the host.
@@ -32,7 +35,7 @@ pub fn compiled(sources: &[Source], roots: &[&str]) -> BTreeSet<String> {
     found
 }
 
-/// Returns the lines of `#[test]` that no host run compiles.
+/// Returns the lines with a `#[test]` that no host run compiles.
 pub fn unseen_tests(sources: &[Source], roots: &[&str]) -> Vec<String> {
     let compiled = compiled(sources, roots);
     let mut unseen = Vec::new();
@@ -69,7 +72,8 @@ fn children(source: &Source, sources: &[Source]) -> Vec<String> {
     found
 }
 
-/// Returns the modules in other files that a text declares, each with the attributes above it, without blanks.
+/// Returns the modules in other files that a text declares, each with its attributes, without
+/// blanks.
 fn declarations(text: &str) -> Vec<(Vec<String>, String)> {
     let mut found = Vec::new();
     let mut attributes = Vec::new();
@@ -85,13 +89,13 @@ fn declarations(text: &str) -> Vec<(Vec<String>, String)> {
     found
 }
 
-/// Returns what follows `mod` in a declaration.
+/// Returns the text behind `mod` in a declaration.
 fn module(line: &str) -> Option<&str> {
     let visible = line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
     visible.strip_prefix("mod ")
 }
 
-/// Returns the numbers of the lines within blocks of modules that the host does not have.
+/// Returns the numbers of the lines within module blocks that the host does not have.
 fn bare_lines(text: &str) -> BTreeSet<usize> {
     let (mut found, mut attributes, mut depth) = (BTreeSet::new(), Vec::new(), 0_usize);
     for (number, line) in (1..).zip(text.lines()) {
@@ -110,7 +114,8 @@ fn bare_lines(text: &str) -> BTreeSet<usize> {
     found
 }
 
-/// A module that only the bare machine has; `not(...)` is for the host.
+/// Returns whether only the bare machine has a module with these attributes; `not(...)` is for the
+/// host.
 fn is_bare(attributes: &[String]) -> bool {
     attributes
         .iter()

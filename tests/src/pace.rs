@@ -1,12 +1,12 @@
-//! How fast something goes on that says so at every step.
+//! The pace of an activity that reports each of its steps.
 
 use std::ops::Range;
 
-/// Returns the least number of steps in any `window` within `spell`; `None` where the spell is shorter. All are times of one clock,
-/// and those of the steps ascend.
+/// Returns the least number of steps in any `window` within `spell`; `None` where the spell is
+/// shorter than a window. All times are of one clock; the steps are in ascending order.
 pub fn slowest(steps: &[u64], window: u64, spell: Range<u64>) -> Option<usize> {
     let last = spell.end.checked_sub(window).filter(|last| *last >= spell.start)?;
-    // A window holds the fewest where it begins right behind a step, or at either end.
+    // The window with the fewest steps begins right after a step, or at either end of the spell.
     let begins = steps.iter().map(|step| step + 1).filter(|begin| (spell.start..=last).contains(begin));
     let count = |begin: u64| steps.iter().filter(|step| (begin..begin + window).contains(step)).count();
     begins.chain([spell.start, last]).map(count).min()

@@ -1,4 +1,4 @@
-//! A configuration with one partition that runs a test kernel, in the form that the bed needs.
+//! A configuration with one partition that runs a test kernel, for any bed.
 
 use crate::{plan_machine, test_kernel};
 use anyhow::Result;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Name of the partition.
 pub const PARTITION: &str = "guest";
 
-/// What runs, and on what.
+/// The machine and its partition.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The test kernel.
@@ -24,7 +24,7 @@ pub struct Scenario {
     pub devices_mib: Vec<u64>,
     /// Further lines of the partition's section.
     pub partition: &'static str,
-    /// What to do when nothing runs any more.
+    /// What the hypervisor does when no partition runs any more.
     pub at_end: &'static str,
 }
 
@@ -42,10 +42,10 @@ impl Scenario {
         }
     }
 
-    /// Starts it, in a folder of its own.
+    /// Starts the machine in a folder of its own.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or missing.
+    /// Where the configuration has a mistake, or something is missing.
     pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
         let folder = Folder::new(name)?;
         let machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
@@ -67,7 +67,7 @@ impl Scenario {
     }
 }
 
-/// A scenario that runs.
+/// A running scenario.
 pub struct Started {
     /// The machine.
     pub running: Running,
@@ -81,18 +81,18 @@ impl Started {
         Self { running, disks, folder }
     }
 
-    /// Returns a path in the scenario's folder, which goes with it.
+    /// Returns a path in the scenario's folder, which is removed with it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.0.join(name)
     }
 
-    /// Says where the transcript is, for errors.
+    /// Returns the transcript's place, for errors.
     pub fn place(&self) -> String {
         format!("transcript in {}", self.running.folder().display())
     }
 }
 
-/// A folder that goes with its owner.
+/// A folder that is removed with its owner.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -101,10 +101,10 @@ impl Folder {
         &self.0
     }
 
-    /// Makes one.
+    /// Creates a folder.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// Where it cannot be created.
     pub fn new(name: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let unique = format!("{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

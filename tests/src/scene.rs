@@ -1,4 +1,4 @@
-//! A partition with the test kernel `states` on QEMU, its paging devices, and the ways to talk to all three.
+//! A partition with the test kernel `states` on QEMU, its paging devices, and access to all three.
 //!
 //! ```text
 //!   Scene (a folder: configuration, images) ── start ──> Play (a machine that runs) ── cut or end ──> the images again
@@ -12,12 +12,12 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// For whatever the machine has to do next.
+/// Time limit for the machine's next step.
 pub const LIMIT: Duration = Duration::from_secs(120);
 /// The partition's name.
 pub const PARTITION: &str = "p";
 
-/// What a scene consists of.
+/// The parts of a scene.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The partition's memory in MiB.
@@ -32,7 +32,7 @@ pub struct Setting {
     pub partition: &'static str,
 }
 
-/// A folder with images, and what runs on them.
+/// A folder with images, and the machine to run on them.
 pub struct Scene {
     folder: PathBuf,
     name: &'static str,
@@ -41,10 +41,10 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes the folder, empty.
+    /// Creates the folder, empty.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Where it cannot be created.
     pub fn new(bed: Bed, name: &'static str, setting: Setting) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("tidepool-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
@@ -56,7 +56,7 @@ impl Scene {
         self.folder.join(format!("disk{number}.img"))
     }
 
-    /// Makes the images that are missing, and describes the machine.
+    /// Creates the missing images, and describes the machine.
     ///
     /// # Errors
     /// Where something does not build, or the configuration is refused.
@@ -106,12 +106,12 @@ impl Play {
     /// Waits for an event by name.
     ///
     /// # Errors
-    /// Where it does not come; names the transcript.
+    /// Where it does not come in time; names the transcript.
     pub fn event(&mut self, name: &str) -> Result<Event> {
         self.running.events.wait_named(LIMIT, name).with_context(|| format!("{}", self.running.folder().display()))
     }
 
-    /// Waits for an event by name of which `wanted` holds.
+    /// Waits for an event of this name that `wanted` accepts.
     ///
     /// # Errors
     /// As [`Play::event`].
@@ -128,7 +128,7 @@ impl Play {
         self.event_with("space", |e| e.0["disk"] == number && e.0["state"] == state)
     }
 
-    /// Waits until the guest logs a line that starts so; returns the rest.
+    /// Waits until the guest logs a line that begins with `start`; returns the rest.
     ///
     /// # Errors
     /// As [`Play::event`].
@@ -141,15 +141,16 @@ impl Play {
     /// Presses a key at the guest's console.
     ///
     /// # Errors
-    /// Where the machine is gone.
+    /// Where the machine has ended.
     pub fn key(&mut self, key: u8) -> Result<()> {
         self.running.console.send(&[key])
     }
 
-    /// Brings the guest to “ready” with everything it filled first paged out; returns where its pages start.
+    /// Brings the guest to “ready”, with all pages that it filled first paged out; returns the
+    /// address of its first page.
     ///
     /// # Errors
-    /// Where it does not come that far.
+    /// Where the guest does not get that far.
     pub fn get_ready(&mut self) -> Result<u64> {
         let start = self.line("first page at 0x")?;
         self.line("filled ")?;
@@ -159,16 +160,16 @@ impl Play {
         Ok(u64::from_str_radix(&start, 16)?)
     }
 
-    /// Has pages evicted until next to nothing is resident and nothing is on its way.
+    /// Evicts pages until hardly any is resident and no write is in flight.
     ///
     /// # Errors
-    /// Where the machine refuses.
+    /// Where the machine refuses the command.
     pub fn evict_all(&mut self) -> Result<()> {
-        // What the guest needs to go on comes back at once: its code, its stack, its tables.
+        // The guest's working set (code, stack, tables) is faulted in again at once.
         const WORKING_SET: u64 = 32;
         for _ in 0..10_000 {
             if self.stats()?.number("resident")? <= WORKING_SET {
-                // What was asked for last may not be served yet; a new wish takes its place.
+                // The last request may not be complete yet; a new one replaces it.
                 self.command("evict", Some(0))?;
                 return Ok(());
             }
@@ -186,10 +187,10 @@ impl Play {
         self.event("stats")
     }
 
-    /// Asks for the partition's counters until `holds` is true of them.
+    /// Polls the partition's counters until `holds` accepts them.
     ///
     /// # Errors
-    /// Where that is not so within [`LIMIT`], or as [`Play::stats`].
+    /// Where that takes longer than [`LIMIT`], or as [`Play::stats`].
     pub fn until(&mut self, what: &str, holds: impl Fn(&Event) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -201,17 +202,18 @@ impl Play {
         }
     }
 
-    /// Gives a command about the partition, with a number where it takes one.
+    /// Sends a command about the partition, with a number where the command takes one.
     ///
     /// # Errors
-    /// Where it is refused.
+    /// Where the command is refused.
     pub fn command(&mut self, word: &str, count: Option<u64>) -> Result<()> {
         let reply = self.ask(word, count)?;
         ensure!(reply.0["ok"] == true, "{word} was refused: {}", reply.0);
         Ok(())
     }
 
-    /// Crashes the partition as an operator; returns the event, which may come before the command's reply.
+    /// Crashes the partition as an operator would; returns the event, which may come before the
+    /// command's reply.
     ///
     /// # Errors
     /// As [`Play::event`].
@@ -220,17 +222,18 @@ impl Play {
         self.event("crash")
     }
 
-    /// Gives a command about the partition that has to be refused; returns why it was.
+    /// Sends a command about the partition that must be refused; returns the reason.
     ///
     /// # Errors
-    /// Where it is carried out.
+    /// Where the command is carried out.
     pub fn refused(&mut self, word: &str) -> Result<String> {
         let reply = self.ask(word, None)?;
         ensure!(reply.0["ok"] == false, "{word} was not refused");
         Ok(reply.text("error")?.to_owned())
     }
 
-    /// Gives a command of any form; returns why it was refused, or `None` where it was carried out.
+    /// Sends a command of any form; returns the reason where it was refused, or `None` where it was
+    /// carried out.
     ///
     /// # Errors
     /// Where the machine does not answer.
@@ -247,16 +250,17 @@ impl Play {
         self.running.events.command(LIMIT, command)
     }
 
-    /// Cuts the power: what the host's kernel has is on the disk, what is in the machine is not.
+    /// Cuts the power: writes that reached the host's kernel survive, the machine's memory does
+    /// not.
     pub fn cut_power(mut self) {
         self.running.cut_power();
         self.running.passed();
     }
 
-    /// Switches the machine off in order.
+    /// Switches the machine off in an orderly way.
     ///
     /// # Errors
-    /// Where it does not end, or says that something failed.
+    /// Where it does not end, or ends without success.
     pub fn power_off(mut self) -> Result<()> {
         self.running.events.send(json!({"command": "poweroff"}))?;
         crate::expect_success(self.running, LIMIT)

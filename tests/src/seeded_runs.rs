@@ -1,23 +1,25 @@
-//! Many runs by seed, some at a time: each prints its seed where it fails, and all are run before that counts.
+//! Many runs by seed, several at a time. A failed run prints its seed, and all runs complete before
+//! the result counts.
 
 use crate::seeds;
 use anyhow::{Result, bail};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Runs of which each has the next seed.
+/// A number of runs with consecutive seeds.
 #[derive(Clone, Copy, Debug)]
 pub struct SeededRuns {
     /// The first seed.
     pub seed: u64,
-    /// How many.
+    /// Number of runs.
     pub count: u64,
-    /// How many at a time.
+    /// Number of runs at a time.
     pub at_a_time: usize,
 }
 
 impl SeededRuns {
-    /// Plans `usual` runs, or as many as the variable asks for; `TIDEPOOL_SEED` is the first seed, else the clock chooses it.
+    /// Plans `usual` runs, or the number in the variable. The first seed is `TIDEPOOL_SEED`, else
+    /// from the clock.
     pub fn plan(variable: &str, usual: u64) -> Self {
         let seed = seeds::announced();
         let count = seeds::number_from(variable).unwrap_or(usual);
@@ -25,10 +27,10 @@ impl SeededRuns {
         Self { seed, count, at_a_time: 3 }
     }
 
-    /// Runs `run` with each seed; it returns a word on what happened, and these are counted.
+    /// Runs `run` with each seed. It returns a word for its outcome; equal words are counted.
     ///
     /// # Errors
-    /// Names the seed of each run that failed, and why.
+    /// Names the seed of each failed run, with its error.
     pub fn each(&self, run: impl Fn(u64) -> Result<String> + Sync) -> Result<()> {
         let (next, outcomes) = (AtomicU64::new(0), Mutex::new(Vec::new()));
         let work = || loop {

@@ -1,4 +1,4 @@
-//! Seeded choices of tests: the seed is printed, and `TIDEPOOL_SEED` repeats a run.
+//! Seeded choices for tests: the seed is printed, and `TIDEPOOL_SEED` repeats a run.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ pub fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Returns the seed of this run, `TIDEPOOL_SEED` or the clock's, and prints it.
+/// Returns the seed of this run, from `TIDEPOOL_SEED` or the clock, and prints it.
 pub fn announced() -> u64 {
     let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| u64::from(since.subsec_nanos()));
     let seed = number_from("TIDEPOOL_SEED").unwrap_or_else(clock);
@@ -21,7 +21,7 @@ pub fn announced() -> u64 {
 pub struct Choices(u64);
 
 impl Choices {
-    /// Begins.
+    /// Starts the generator with a seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -33,7 +33,7 @@ impl Choices {
         mixed ^ mixed >> 31
     }
 
-    /// Chooses a number of a range that is not empty.
+    /// Chooses a number from a range that is not empty.
     pub fn number(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }

@@ -1,11 +1,11 @@
-//! A configuration with several partitions of test kernels, in the form that the bed needs.
+//! A configuration with several partitions of test kernels, for any bed.
 
 use crate::scenario::{Folder, Started};
 use crate::{plan_machine, test_kernel};
 use anyhow::Result;
 use boot::bed::{Bed, Clock};
 
-/// One of the partitions.
+/// One partition of the configuration.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// Its name.
@@ -20,7 +20,7 @@ pub struct Member {
     pub lines: &'static str,
 }
 
-/// What runs, and on what.
+/// The machine and its partitions.
 #[derive(Clone, Debug)]
 pub struct Several {
     /// MiB of the pool.
@@ -29,27 +29,27 @@ pub struct Several {
     pub cpus: u32,
     /// Paging devices, MiB each.
     pub devices_mib: Vec<u64>,
-    /// Who shares all that.
+    /// The partitions that share them.
     pub members: Vec<Member>,
 }
 
 impl Member {
-    /// A partition without further lines.
+    /// Makes a partition without further lines.
     pub fn new(name: &str, kernel: &'static str, memory_mib: u64, cmdline: &str) -> Self {
         Self { name: name.to_owned(), kernel, cmdline: cmdline.to_owned(), memory_mib, lines: "" }
     }
 }
 
 impl Several {
-    /// Starts it, in a folder of its own; the machine stays when nothing runs any more.
+    /// Starts the machine in a folder of its own. It stays on when no partition runs any more.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or missing.
+    /// Where the configuration has a mistake, or something is missing.
     pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
         self.start_by(Clock::Host, bed, name)
     }
 
-    /// Starts it as [`Several::start`] does, on a machine whose time follows `clock`.
+    /// Starts the machine as [`Several::start`] does, with a clock that follows `clock`.
     ///
     /// # Errors
     /// As [`Several::start`].

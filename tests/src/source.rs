@@ -13,7 +13,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Returns whether it serves tests only.
+    /// Returns whether the file serves tests only.
     pub fn is_test(&self) -> bool {
         let file = self.path.rsplit('/').next().unwrap_or("");
         self.path.starts_with("tests/")
@@ -31,7 +31,7 @@ impl Source {
     }
 }
 
-/// Returns all files with one of these endings, without what is built or fetched.
+/// Returns all files with one of these endings, except built and downloaded ones.
 pub fn files(endings: &[&str]) -> Vec<Source> {
     let root = boot::paths::workspace();
     let mut found = Vec::new();

@@ -1,9 +1,10 @@
-//! A reader of paging spaces that knows `docs/on-disk-format.md` and shares no code with what wrote them.
+//! A reader of paging spaces, written from `docs/on-disk-format.md`. It shares no code with the
+//! writer.
 //!
 //! ```text
-//!   Space ── record ──> Record      the newest of two copies whose checksum is right
-//!         ── core ────> Core        the ELF core at byte 0: what a debugger sees
-//!         ── verify ──> Core        both, and everything that they and bitmap and checksums say of each other
+//!   Space ── record ──> Record      the newest of two copies with a correct checksum
+//!         ── core ────> Core        the ELF core at byte 0: the view of a debugger
+//!         ── verify ──> Core        both, and their consistency with bitmap and checksums
 //! ```
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +13,7 @@ use std::path::Path;
 
 /// Bytes of a page and of a record.
 pub const PAGE: usize = 4096;
-/// State of a whole dump.
+/// State of a complete dump.
 const COMPLETE: u32 = 4;
 const EHDR: usize = 64;
 const PHDR: usize = 56;
@@ -22,7 +23,7 @@ const PT_NOTE: u32 = 4;
 /// The bytes of a paging device.
 pub struct Space(Vec<u8>);
 
-/// What a record says of a dump.
+/// A dump's record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     /// State number.
@@ -33,9 +34,9 @@ pub struct Record {
     pub owner: String,
     /// RAM pages.
     pub pages: usize,
-    /// RAM: first guest page number and pages of each range.
+    /// Ranges of RAM: first guest page number, number of pages.
     pub ranges: Vec<(u64, u64)>,
-    /// Why it crashed.
+    /// The reason of the crash.
     pub crash_reason: u32,
     bitmap_start: usize,
     checksums_start: usize,
@@ -52,7 +53,7 @@ pub struct Load {
     pub offset: usize,
     /// First byte in guest physical memory.
     pub address: u64,
-    /// Bytes in the file; what is beyond them in memory is zero.
+    /// Bytes in the file; the rest in memory is zero.
     pub file_bytes: usize,
     /// Bytes in memory.
     pub memory_bytes: usize,
@@ -69,7 +70,7 @@ pub struct Core<'s> {
 /// A note.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Note<'s> {
-    /// Who defines its types.
+    /// The name that defines the meaning of its type.
     pub name: &'s str,
     /// Its type.
     pub kind: u32,
@@ -107,10 +108,10 @@ impl Space {
         Ok(usize::try_from(self.long(at)?)?)
     }
 
-    /// Returns the newest record whose checksum is right.
+    /// Returns the newest record with a correct checksum.
     ///
     /// # Errors
-    /// Where neither copy is one.
+    /// Where neither copy is correct.
     pub fn record(&self) -> Result<Record> {
         let end = self.0.len() / PAGE * PAGE;
         ensure!(end >= 2 * PAGE, "the space is shorter than its records");
@@ -147,7 +148,7 @@ impl Space {
     /// Returns the core at byte 0.
     ///
     /// # Errors
-    /// Where a header is not as readers of dumps demand.
+    /// Where a header is not as readers of dumps require.
     pub fn core(&self) -> Result<Core<'_>> {
         // Class 64, little-endian, version 1.
         ensure!(self.bytes(0, 7)? == b"\x7fELF\x02\x01\x01", "no ELF64 header");
@@ -176,10 +177,10 @@ impl Space {
         })
     }
 
-    /// Checks a whole dump against itself: record, headers, bitmap, checksums, blocks.
+    /// Checks the consistency of a complete dump: record, headers, bitmap, checksums, blocks.
     ///
     /// # Errors
-    /// The first thing that does not fit.
+    /// Names the first inconsistency.
     pub fn verify(&self) -> Result<Core<'_>> {
         let (record, core) = (self.record()?, self.core()?);
         ensure!(record.state == COMPLETE && record.drain_progress == record.pages, "no whole dump: {record:?}");
@@ -259,7 +260,8 @@ impl<'s> Core<'s> {
     }
 }
 
-/// CRC-32C (Castagnoli), a bit at a time: too plain to be wrong in the way that a fast one could be.
+/// CRC-32C (Castagnoli), one bit at a time: too simple to share the mistakes of a fast
+/// implementation.
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
     !bytes.iter().fold(u32::MAX, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))

@@ -1,4 +1,5 @@
-//! A disk that is full, fails for a while, or answers nothing: what goes on beside it, and what comes back behind it.
+//! A disk that is full, fails for a while, or does not answer: the other partition goes on, and
+//! afterwards the disk is used again.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -18,18 +19,18 @@ pub const CASES: &[Case] = &[
     Case { name: "power_off_does_not_wait_for_a_dead_disk", beds: &[Bed::Qemu], needs: &[], run: dead },
 ];
 
-/// Least time until a space that failed is looked at again.
+/// Minimum time until a failed space is tried again.
 const AGAIN_NS: u64 = 10_000_000_000;
-/// Blocks begin here or further on.
+/// The blocks begin at this offset or later.
 const HEAD: u64 = 1 << 20;
 /// Bytes of the records, behind the claims.
 const RECORDS: u64 = TAIL_LEN as u64;
 /// Bytes of claims and records, at the end of a space.
 const CLAIMS_AND_RECORDS: u64 = PAGE_LEN as u64 + RECORDS;
-/// Steps of the neighbour that show that it goes on.
+/// Steps of the neighbour that prove its progress.
 const STEPS: usize = 20;
 
-/// Starts the machine; the victim pages on its first disk.
+/// Starts the machine; the victim pages to its first disk.
 fn start(name: &str) -> Result<FaultyMachine> {
     let mut machine = FaultyMachine::start(name, TimeBase::Host, |_| {})?;
     machine.until("the neighbour's first step", |event| is_line(event, "q", "writes 32 "))?;
@@ -70,7 +71,7 @@ fn full(_: Bed) -> Result<()> {
         goes_on(machine)?;
         ensure!(machine.disks[0].log().iter().any(|entry| entry.failure == Some(Failure::NoSpace)), "no write failed");
         machine.until("an incarnation on the other disk", |event| is_line(event, VICTIM, "filled"))?;
-        // The host has room again.
+        // From here on the host has room again.
         machine.disks[0].let_go();
         goes_on(machine)
     };
@@ -78,7 +79,8 @@ fn full(_: Bed) -> Result<()> {
     end(machine, LIMIT).with_context(|| place)
 }
 
-/// The claims stay: a disk whose claims cannot be renewed is not written to at all, and a dump waits.
+/// Fails all writes except those of claims. With failed claims the hypervisor would write nothing
+/// to the disk, and the dump would wait.
 fn refuse_all_but_claims(disk: &NbdDisk) {
     let refused = Rule { kinds: &[Kind::Write, Kind::WriteZeroes, Kind::Flush], ..Rule::all(Action::Fail(Failure::Io)) };
     let claims = disk.size() - CLAIMS_AND_RECORDS..disk.size() - RECORDS;
@@ -104,7 +106,7 @@ fn for_a_while(_: Bed) -> Result<()> {
         ensure!(sealed.number("t")? >= failed.number("t")? + AGAIN_NS, "at once: {} {}", failed.0, sealed.0);
         let held = HeldDump::on(&machine.images[0])?.context("a partial dump")?;
         held.check(&machine.images[0], &VICTIMS, machine.first_page.context("pages")?)?;
-        // The space is as good as any: released, it takes an incarnation again.
+        // After its release the space is usable again and takes an incarnation.
         machine.running.events.send(json!({"command": "release", "dump": held.name}))?;
         machine.until("the release", |event| event.name() == "released" && event.0["disk"] == 0)?;
         goes_on(machine)
@@ -114,10 +116,11 @@ fn for_a_while(_: Bed) -> Result<()> {
 }
 
 fn dead(_: Bed) -> Result<()> {
-    /// Five seconds for each disk, and what the machine needs for its healthy ones.
+    /// Five seconds for each disk, and the time that the machine needs for its healthy disks.
     const ORDERLY: Duration = Duration::from_secs(20);
     let mut machine = FaultyMachine::start("dead", TimeBase::Host, |disks| {
-        // From the first write of a page on, so that the disk has memory of the partition's that it does not give back.
+        // From the first write of a page on, so that the disk holds memory of the partition that it
+        // does not give back.
         let bytes = HEAD..disks[0].size() - CLAIMS_AND_RECORDS;
         let keep = Rule { kinds: &[Kind::Write], bytes, ..Rule::all(Action::Keep) };
         disks[0].rule(Rule { afterwards: Some(Action::Keep), ..keep });

@@ -1,4 +1,4 @@
-//! Gates on path lengths: the clock is the instruction, so they are exact on any machine.
+//! Gates on path lengths: the clock counts instructions, so the results are exact on any machine.
 
 use anyhow::{Result, ensure};
 use boot::bed::Bed;

@@ -1,4 +1,5 @@
-//! What one partition that crashes again and again leaves to itself and to others: bounds of dumps and restarts, reserved spaces.
+//! Limits for a partition that crashes again and again: bounds of dumps and restarts, reserved
+//! spaces.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -20,7 +21,7 @@ pub const CASES: &[Case] = &[
 const SMALL: Setting = Setting { memory_mib: 8, pool_mib: 24, devices_mib: &[14, 14, 14], cmdline: "dirty=50", partition: "" };
 const MIB: u64 = 1 << 20;
 
-/// Lets incarnation `number` begin and crashes it.
+/// Waits until incarnation `number` begins, and crashes it.
 fn crash(play: &mut Play, number: u64) -> Result<()> {
     begin(play, number)?;
     play.key(b'c')?;
@@ -32,7 +33,7 @@ fn begin(play: &mut Play, number: u64) -> Result<()> {
     play.get_ready().map(|_| ())
 }
 
-/// Crashes incarnation `number`; returns the name of its whole dump.
+/// Crashes incarnation `number`; returns the name of its complete dump.
 fn dump(play: &mut Play, number: u64) -> Result<String> {
     crash(play, number)?;
     Ok(play.event_with("dump_complete", |event| event.0["incarnation"] == number)?.text("dump")?.to_owned())
@@ -46,7 +47,7 @@ fn names(image: &Path) -> Result<Vec<String>> {
     Ok(dumps.filter_map(|record| record.crash.map(|crash| crash.name.to_string())).collect())
 }
 
-/// Returns the first event of a name, which may have come while others were waited for.
+/// Returns the first event of this name that `wanted` accepts, from earlier or later events.
 fn seen(play: &mut Play, name: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
     let before = play.running.events.all().iter().find(|event| event.name() == name && wanted(event)).cloned();
     before.map_or_else(|| play.event_with(name, &wanted), Ok)
@@ -66,7 +67,7 @@ fn skips(bed: Bed) -> Result<()> {
     ensure!(skipped.number("bound")? == 1, "{}", skipped.0);
     begin(&mut play, 3)?;
     ensure!(play.stats()?.number("dumps_skipped")? == 1);
-    // With the dump gone there is room again.
+    // Without that dump there is room again.
     ensure!(play.asked(json!({"command": "release", "dump": first}))?.is_none());
     play.event("released")?;
     play.key(b'c')?;
@@ -95,7 +96,7 @@ fn drops(bed: Bed) -> Result<()> {
     play.power_off()?;
     ensure!(names(&image)? == [second.clone()], "{:?} instead of {second}", names(&image)?);
 
-    // A selected dump stays, and the next crash leaves none, because the bound holds.
+    // A selected dump stays. The next crash leaves no dump, because of the bound.
     let disk = Disk::open(&image, Access::Write)?;
     let spaces = disk.usable()?;
     let holds = |space: &&boot::volume::Image| space.record().is_ok_and(|record| record.state.holds_dump());
@@ -107,7 +108,7 @@ fn drops(bed: Bed) -> Result<()> {
     let skipped = play.event("dump_skipped")?;
     ensure!(skipped.number("kept")? == 1 && skipped.number("bound")? == 1, "{}", skipped.0);
     begin(&mut play, 2)?;
-    // Released by its name it makes room, selected or not.
+    // A release by name makes room, also of a selected dump.
     ensure!(play.asked(json!({"command": "release", "dump": second}))?.is_none());
     play.event("released")?;
     play.key(b'c')?;
@@ -132,7 +133,8 @@ fn stops(bed: Bed) -> Result<()> {
     play.power_off()
 }
 
-/// Four spaces for two partitions: both run, the loop's dump has one, and one is kept for the neighbour's next incarnation.
+/// Four spaces for two partitions: one for each while it runs, one for the looping partition's
+/// dump, one for the neighbour's next incarnation.
 fn reserves(bed: Bed) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("tidepool-{}-reserves", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -161,7 +163,7 @@ fn reserves(bed: Bed) -> Result<()> {
     let waits = |event: &Event| event.0["partition"] == PARTITION && event.0["t"].as_u64() >= Some(gate);
     let waiting = seen(&mut play, "waiting", waits)?;
     seen(&mut play, "dump_complete", of(PARTITION, 2))?;
-    // The fourth space is free, and not the loop's.
+    // The fourth space is free, and not available to the looping partition.
     ensure!(play.asked(crash("calm"))?.is_none());
     seen(&mut play, "start", of("calm", 2))?;
     let third = play.running.events.all().iter().any(|event| event.name() == "start" && of(PARTITION, 3)(event));

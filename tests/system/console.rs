@@ -1,4 +1,4 @@
-//! The first serial line: nothing that is typed or printed is lost, however much of it comes at once.
+//! The first serial line: no input or output is lost, however much comes at once.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -8,14 +8,15 @@ use tests::scenario::{Scenario, Started};
 use tests::{Case, expect_success};
 
 const LIMIT: Duration = Duration::from_secs(240);
-/// Lines that are pasted, and that come back: several times what all queues hold, where the line is fast.
+/// Lines that are pasted, and that come back: several times the size of all queues, where the line
+/// is fast.
 const fn lines(bed: Bed) -> (u32, u32) {
     match bed {
         Bed::Bochs => (60, 100),
         _ => (400, 1500),
     }
 }
-/// End of transmission.
+/// The character End of Transmission.
 const END: &[u8] = b"\x04";
 
 pub const CASES: &[Case] =

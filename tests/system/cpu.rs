@@ -1,4 +1,4 @@
-//! The CPU that a guest sees, where the hypervisor has a hand in it.
+//! The CPU as the guest sees it, where the hypervisor takes part in its behaviour.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -23,7 +23,8 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// Nested, Bochs 2.7 keeps NMIs blocked from one guest to the next (docs/testing.md): the second round would never end.
+/// With nested guests Bochs 2.7 keeps NMIs blocked from one guest to the next (docs/testing.md):
+/// the second round would never end.
 fn arguments(bed: Bed) -> &'static str {
     match bed {
         Bed::Nested => "exotic=1 nmi_rounds=1",
@@ -31,7 +32,8 @@ fn arguments(bed: Bed) -> &'static str {
     }
 }
 
-/// The kernel checks all in one start. Behind its last check it touches an empty address by an instruction that is not emulated.
+/// The kernel makes all checks in one start. Finally it accesses an empty address with an
+/// instruction that is not emulated.
 fn the_cpu_is_as_the_manuals_say(bed: Bed) -> Result<()> {
     let scenario =
         Scenario { at_end: "stay", partition: "dump = \"off\"\nrestart = \"never\"", ..Scenario::new("cpu", arguments(bed)) };
@@ -47,11 +49,11 @@ fn the_cpu_is_as_the_manuals_say(bed: Bed) -> Result<()> {
     Ok(())
 }
 
-/// What asks for each of the switches of `tasks`, in the words of the crash.
+/// The cause of each task switch of `tasks`, in the words of the crash.
 const SWITCHES: [&str; 5] = ["a far JMP", "a far CALL", "IRET with NT set", "a task gate in the IDT", "a far JMP"];
 
-/// The kernel switches tasks in another way in each incarnation. QEMU's emulation never asks the hypervisor: the second task runs there,
-/// and resets the machine.
+/// In each incarnation the kernel switches tasks in another way. QEMU's emulation does not
+/// intercept the switch: there the second task runs, and resets the machine.
 fn a_task_switch_ends_with_its_reason(bed: Bed) -> Result<()> {
     let partition = "dump = \"off\"\nrestart = \"immediate\"";
     let scenario = Scenario { at_end: "stay", partition, ..Scenario::new("tasks", "") };

@@ -1,6 +1,7 @@
-//! Power cuts: the emulator is killed at any moment of a cycle of crashes, and the next start finds what was promised.
+//! Power cuts: the emulator is killed at any moment of a cycle of crashes, and the next start finds
+//! the promised dumps.
 //!
-//! `TIDEPOOL_KILLS=200` makes it so many kills; `TIDEPOOL_SEED=N` takes another first seed.
+//! `TIDEPOOL_KILLS=200` sets the number of kills; `TIDEPOOL_SEED=N` sets the first seed.
 
 use anyhow::{Context, Result};
 use boot::bed::Bed;
@@ -16,9 +17,9 @@ pub const CASES: &[Case] =
 
 /// Kills in a usual run.
 const KILLS: u64 = 6;
-/// Longest time from a moment to the kill.
+/// Longest time from an event to the kill.
 const SPREAD_MS: u64 = 400;
-/// Events behind which the power may go: name, and state where it is a space's.
+/// Events after which the power may be cut: name, and state where it is a space's.
 const MOMENTS: [(&str, &str); 10] = [
     ("boot", ""),
     ("space", "active"),
@@ -32,7 +33,7 @@ const MOMENTS: [(&str, &str); 10] = [
     ("released", ""),
 ];
 
-/// When the power goes: so long behind the n-th event of a kind.
+/// The moment of the power cut: this time after the n-th event of a kind.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     event: (&'static str, &'static str),
@@ -74,7 +75,7 @@ fn kill(seed: u64) -> Result<String> {
     Ok(word.trim().to_owned())
 }
 
-/// Lets the cycle go on until its moment, kills the emulator, and notes what it said until then.
+/// Runs the cycle until its moment, kills the emulator, and notes the events until then.
 fn go_on_until(cycle: &mut CrashCycle, moment: Moment) -> Result<()> {
     let mut left = moment.number;
     while left > 0 {

@@ -1,9 +1,12 @@
-//! An unmodified Debian, promised twice the memory there is: pages, panics, and is running again before its dump is complete.
+//! An unmodified Debian with twice as much memory promised as there is: it pages, panics, and runs
+//! again before its dump is complete.
 //!
-//! The first case is the demonstration itself, whose claims are the assertions: no page wrong, a restart with pages still to drain, every
-//! block of the dump right, the panic in makedumpfile's log, the worker's pages found by drgn.
+//! The first case is the demonstration itself, whose claims are the assertions: no page wrong, a
+//! restart with pages still to drain, every block of the dump right, the panic in makedumpfile's
+//! log, the worker's pages found by drgn.
 //!
-//! The second one is its smaller kind, on VMX, up to the dump. The third is as small as a Debian can be, on a CPU without A and D bits.
+//! The second one is a smaller one on VMX, up to the dump. The third is the smallest possible
+//! Debian, on a CPU without A and D bits.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -20,10 +23,11 @@ use std::path::Path;
 use std::time::Duration;
 use tests::{Case, expect_success, plan_machine};
 
-/// For whatever a Debian does next in an emulator that does fifty million instructions a second.
+/// Time limit for the next step of a Debian, in an emulator with fifty million instructions a
+/// second.
 const LIMIT: Duration = Duration::from_secs(420);
 const SHORT: Duration = Duration::from_secs(60);
-/// The kernel's own word for its panic, without level and time.
+/// The kernel's panic message, without level and time.
 const PANIC: &str = "Kernel panic - not syncing: sysrq triggered crash";
 
 pub const CASES: &[Case] = &[
@@ -33,7 +37,8 @@ pub const CASES: &[Case] = &[
         needs: &[Job::Guest, Job::Readers],
         run: |bed| demonstrate(bed, Permission::Refuse, &format!("demo-test-{}", bed.name()), Scale::of(bed).untimed()),
     },
-    // A boot there takes a minute and more of CPU time: the successor's second one is left to `cargo run -- --bed bochs`.
+    // A boot takes a minute or more of CPU time there, so the successor's second boot is left to
+    // `cargo run -- --bed bochs`.
     Case {
         name: "debian_panics_beside_debian_on_vmx_and_its_dump_is_read",
         beds: &[Bed::Bochs],
@@ -54,7 +59,7 @@ fn without_dirty_bits(bed: Bed) -> Result<()> {
     let readers = Readers { vmlinux, python: python::drgn(Permission::Refuse)? };
     let folder = paths::tidepool().join("debian-without-dirty-bits");
     std::fs::create_dir_all(&folder)?;
-    // Its own, as others make theirs at the same time.
+    // An initramfs of its own: other tests make theirs at the same time.
     let initrd = folder.join("initramfs.cpio");
     initramfs::make(&kernel, &initrd)?;
     let machine = plan_machine(bed, "debian-without-dirty-bits", &configuration(&kernel.vmlinuz(), &initrd), &folder)?;
@@ -88,7 +93,8 @@ fn configuration(kernel: &Path, initrd: &Path) -> String {
     )
 }
 
-/// Sees the partition through crash, dump and restart, and brings the dump out; returns how many pages the worker had.
+/// Follows the partition through crash, dump and restart, and copies the dump out; returns the
+/// number of the worker's pages.
 fn live_through(running: &mut boot::bed::Running, image: &Path) -> Result<u64> {
     let boot = running.events.wait_named(SHORT, "boot")?;
     ensure!(boot.text("accessed_dirty")? == "software", "{}", boot.0);
@@ -114,7 +120,7 @@ fn live_through(running: &mut boot::bed::Running, image: &Path) -> Result<u64> {
     Ok(pages)
 }
 
-/// Waits for the end of the worker's first pass; returns how many pages it found right.
+/// Waits for the end of the worker's first pass; returns the number of correct pages.
 fn verified(running: &mut boot::bed::Running) -> Result<u64> {
     let line = running.console.wait_for(LIMIT, "worker: pass 1 ")?;
     let words: Vec<_> = line.split_whitespace().rev().collect();

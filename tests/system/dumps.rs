@@ -1,4 +1,4 @@
-//! Dumps: what they cost, what they hold, and what is left of one that something cut short.
+//! Dumps: their cost, their contents, and the remains of an interrupted dump.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -26,10 +26,10 @@ pub const CASES: &[Case] = &[
 const PAGE: u64 = 4096;
 /// The test kernel's key.
 const KEY: u64 = 0x5747;
-/// What the kernel itself writes between its page-out and its crash: stack, tables, data.
+/// Pages that the kernel itself writes between its page-out and its crash: stack, tables, data.
 const KERNELS_OWN: u64 = 32;
 
-/// Pages of the test kernel: paged out before the crash, dirty, written with zeros.
+/// Pages of the test kernel by state: paged out before the crash, dirty, written with zeros.
 #[derive(Clone, Copy)]
 struct Pages {
     start: u64,
@@ -38,7 +38,7 @@ struct Pages {
     zeros: u64,
 }
 
-/// How many of the pages with content are right, in no segment, and wrong.
+/// Number of pages with content that are correct, in no segment, and wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Found {
     right: u64,
@@ -51,7 +51,7 @@ impl Pages {
         self.start + index * PAGE
     }
 
-    /// Looks at the pages with content through the ELF header alone.
+    /// Reads the pages with content through the ELF header alone.
     fn in_core(&self, path: &Path) -> Result<Found> {
         let (core, mut found) = (CoreFile::open(path)?, Found::default());
         for index in 0..self.paged + self.dirty {
@@ -98,16 +98,18 @@ fn cost(bed: Bed) -> Result<()> {
 
     let (written, metadata) = (complete.number("pages_written")?, complete.number("metadata_bytes")?);
     ensure!((pages.dirty..=pages.dirty + KERNELS_OWN).contains(&written), "{}", complete.0);
-    // Beside the dump only the space's claim is written, a sector now and then.
+    // Besides the dump only the space's claim is written, one sector now and then.
     let beats = (after.bytes_written - before.bytes_written).checked_sub(written * PAGE + metadata);
     ensure!(
         beats.is_some_and(|bytes| bytes.is_multiple_of(512) && bytes <= 64 * 512),
         "QEMU counts {before:?} to {after:?}, {}",
         complete.0
     );
-    // Headers, notes, bitmap, checksums (4 bytes a page, twice) and records: little beside the pages.
+    // Headers, notes, bitmap, checksums (4 bytes a page, twice) and records: little compared with
+    // the pages.
     ensure!(metadata < 160 << 10, "{}", complete.0);
-    // How long a power cut would have cost the dump, and of that how long everything that is known of the crash.
+    // The time in which a power cut would lose the dump, and the part of it that would lose even
+    // the crash's record.
     let (crashed, described) = (complete.number("crashed_ns")?, complete.number("described_ns")?);
     println!("record CRASHED after {} us, DRAINING {} us later", crashed / 1000, described / 1000);
     ensure!(complete.number("pages_paged_before")? >= pages.paged - KERNELS_OWN, "{}", complete.0);
@@ -118,7 +120,7 @@ fn cost(bed: Bed) -> Result<()> {
     whole(&scene.image(0))
 }
 
-/// Checks every block of a complete dump by its checksum, and its header.
+/// Checks every block of a complete dump against its checksum, and the header.
 fn whole(path: &Path) -> Result<()> {
     let dump = Dump::open(path, Access::Read)?;
     let verdict = dump.verify()?;
@@ -127,7 +129,8 @@ fn whole(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Large enough that a record of progress, which waits behind megabytes of blocks on a slow disk, comes well before the end.
+/// Large enough that a record of progress is written well before the end, although it waits behind
+/// megabytes of blocks on a slow disk.
 const CUT: Setting = Setting {
     memory_mib: 128,
     pool_mib: 144,
@@ -136,7 +139,8 @@ const CUT: Setting = Setting {
     partition: "restart = \"never\"",
 };
 
-/// Cuts the power after the first record of progress, while the disk is far too slow for the rest.
+/// Cuts the power after the first record of progress, on a disk that is far too slow to write the
+/// rest meanwhile.
 fn cut(bed: Bed, name: &'static str) -> Result<(Scene, Pages)> {
     let scene = Scene::new(bed, name, CUT)?;
     let mut play = scene.start()?;
@@ -161,7 +165,7 @@ fn power_cut(bed: Bed) -> Result<()> {
     partial(&scene.image(0), &pages)
 }
 
-/// The disk is so slow that the record of the crash is long there before the description of the dump is.
+/// The disk is so slow that the crash's record is durable long before the dump's description.
 fn early_cut(bed: Bed) -> Result<()> {
     let (memory_mib, pool_mib, devices_mib) = (16, 32, &[24]);
     let setting = Setting { memory_mib, pool_mib, devices_mib, cmdline: "paged=1000 dirty=500", ..CUT };
@@ -179,7 +183,7 @@ fn early_cut(bed: Bed) -> Result<()> {
     ensure!(crash.registers.starts_with(&[5, 0, 0, 0, 80, 1, 0, 0, 1, 0, 0, 0]), "no NT_PRSTATUS: {crash:?}");
     let verdict = Dump::open(&scene.image(0), Access::Read)?.verify()?;
     ensure!((verdict.right, verdict.wrong) == (0, 0), "blocks of which nothing is known: {verdict:?}");
-    // The next start keeps and shows it, until it is released.
+    // The next start keeps and reports the dump until it is released.
     let mut play = scene.start()?;
     play.event("waiting")?;
     play.running.events.send(serde_json::json!({"command": "list"}))?;
@@ -198,7 +202,8 @@ fn finished_outside(bed: Bed) -> Result<()> {
     partial(&path, &pages)
 }
 
-/// Checks a partial dump: what a segment holds is right, and all that was paged out before is there.
+/// Checks a partial dump: pages in segments are correct, and all pages that were paged out before
+/// are there.
 fn partial(path: &Path, pages: &Pages) -> Result<()> {
     let dump = Dump::open(path, Access::Read)?;
     let verdict = dump.verify()?;
@@ -209,12 +214,13 @@ fn partial(path: &Path, pages: &Pages) -> Result<()> {
     Ok(())
 }
 
-/// How long a power cut would cost the crash's record, or the dump, on a disk that is busy with page-outs when the crash comes.
+/// Measures the time in which a power cut would lose the crash's record, or the dump, on a disk
+/// that is busy with page-outs at the crash.
 fn windows(bed: Bed) -> Result<()> {
     const SPEED: u64 = 2 << 20;
-    /// Writes in flight, which cannot be called back, are answered within this.
+    /// Time in which writes in flight are answered; they cannot be cancelled.
     const IN_FLIGHT_NS: u64 = 500_000_000;
-    /// For each flush, on a host that has other work.
+    /// Time for each flush, on a busy host.
     const FLUSH_NS: u64 = 250_000_000;
     let setting = Setting { memory_mib: 32, pool_mib: 48, devices_mib: &[40], cmdline: "paged=500 dirty=4000", ..CUT };
     let scene = Scene::new(bed, "windows", setting)?;
@@ -227,7 +233,8 @@ fn windows(bed: Bed) -> Result<()> {
     let crash = play.crash()?;
     let complete = play.event("dump_complete")?;
     let written = complete.number("pages_written")?;
-    // Else the disk had nothing to do, and the test says nothing: all that is left takes far longer than the bounds.
+    // Otherwise the disk was idle and the test proves nothing: writing the rest must take far
+    // longer than the bounds.
     ensure!(written * PAGE > 3 * SPEED, "only {written} pages were left: {}", crash.0);
     let (crashed, described) = (complete.number("crashed_ns")?, complete.number("described_ns")?);
     let record_bound = IN_FLIGHT_NS + FLUSH_NS;
@@ -245,7 +252,7 @@ fn windows(bed: Bed) -> Result<()> {
     whole(&scene.image(0))
 }
 
-/// Describes a disk that fails an operation on one page's block, and only there.
+/// Describes a disk that fails an operation on one page's block only.
 fn fail(scene: &Scene, operation: &str, gpa: u64, memory_mib: u64) -> Result<std::path::PathBuf> {
     let image = scene.image(0);
     let ram = RamLayout::new(memory_mib << 20).context("the memory has a layout")?;
@@ -270,7 +277,7 @@ fn write_error(bed: Bed) -> Result<()> {
     };
     let scene = Scene::new(bed, "write-error", setting)?;
     let mut machine = scene.machine()?;
-    // A page that is dirty until the crash.
+    // A page that stays dirty until the crash.
     machine.disks[0] = fail(&scene, "write", (8 << 20) - PAGE, 16)?;
     let mut play = Play::of(&machine)?;
     let pages = Pages { start: play.get_ready()?, paged: 500, dirty: 1500, zeros: 0 };
@@ -306,7 +313,8 @@ fn read_error(bed: Bed) -> Result<()> {
     without_the_lost_page(&scene.image(0), lost)
 }
 
-/// The disk is sound outside the machine, so the block itself is right; but the dump was sealed without it.
+/// Outside the machine the disk is sound, so the block itself is correct; but the dump was sealed
+/// without it.
 fn without_the_lost_page(image: &Path, lost: u64) -> Result<()> {
     let dump = Dump::open(image, Access::Read)?;
     let (record, verdict) = (dump.record(), dump.verify()?);

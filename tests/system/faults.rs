@@ -1,6 +1,7 @@
-//! Faults: a disk fails at any of its requests, and the neighbour on another disk goes on as before.
+//! Faults: any one of a disk's requests fails, and the neighbour on another disk goes on as before.
 //!
-//! `TIDEPOOL_FAULTS=60` makes it so many requests, each failing in four ways; `TIDEPOOL_SEED=N` takes another first seed.
+//! `TIDEPOOL_FAULTS=60` sets the number of requests, each failing in four ways; `TIDEPOOL_SEED=N`
+//! sets the first seed.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::Bed;
@@ -27,27 +28,28 @@ pub const CASES: &[Case] =
 const FAULTS: u64 = 2;
 /// The disk that fails.
 const DISK: u64 = 0;
-/// Images that the victim may have dumps on.
+/// Indices of the images that may hold dumps of the victim.
 const VICTIMS_DISKS: [usize; 2] = [0, 2];
 /// Requests of QEMU's own: it reads the first sector to guess a geometry (its `guess_disk_lchs`).
 const EMULATORS: u64 = 1;
-/// From the neighbour's first step to the last request that may be the one, by the machine's clock: two crashes, two dumps and a
-/// release.
+/// Time from the neighbour's first step to the last request that may be chosen, by the machine's
+/// clock: two crashes, two dumps and a release.
 const CYCLE_NS: u64 = 9_000_000_000;
-/// How long a run is looked at behind the fault: three times as long as the disk has for an answer.
+/// Time for which a run is observed after the fault: three times the disk's time limit for an
+/// answer.
 const SPELL_NS: u64 = 6_000_000_000;
-/// Runs in which the neighbour may be slow before that counts.
+/// Number of slow runs of the neighbour that count as a failure.
 const TRIES: usize = 3;
-/// The first sectors, which a start looks at.
+/// The first sectors, which a start reads.
 const HEAD: u64 = HEAD_LEN as u64;
 /// Both records, at a disk's end.
 const RECORDS: u64 = TAIL_LEN as u64;
-/// In how much of a run without a fault the neighbour is slowest.
+/// Length of the window in which the neighbour is slowest in a run without a fault.
 const WINDOW_NS: u64 = 2_000_000_000;
-/// The neighbour says within this time that it got on.
+/// Longest time without a step of the neighbour.
 const PAUSE_NS: u64 = 1_000_000_000;
 
-/// What becomes of a request.
+/// The fault of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RequestFault {
     ErrorOnce,
@@ -59,7 +61,7 @@ enum RequestFault {
 impl RequestFault {
     const ALL: [Self; 4] = [Self::ErrorOnce, Self::ErrorForGood, Self::NoAnswer, Self::LateAnswer];
 
-    /// What happens to the request, and what to all that follow.
+    /// Returns the action for the request, and the action for all later ones.
     const fn actions(self) -> (Action, Option<Action>) {
         match self {
             Self::ErrorOnce => (Action::Fail(Failure::Io), None),
@@ -70,28 +72,30 @@ impl RequestFault {
     }
 }
 
-/// Among which requests of a disk the one that fails is chosen.
+/// A class of a disk's requests, from which the failing one is chosen.
 #[derive(Clone, Debug)]
 struct RequestClass {
     kinds: &'static [Kind],
     bytes: Range<u64>,
-    /// How many there were without a fault, QEMU's own included.
+    /// Number of these requests in a run without a fault, including QEMU's own.
     count: u64,
-    /// QEMU's own, which come first.
+    /// Number of QEMU's own, which come first.
     emulators: u64,
 }
 
 /// A run without a fault.
 #[derive(Clone, Debug)]
 struct PlainRun {
-    /// Steps of the neighbour in a spell in which it is always as slow as in its slowest window: beside a victim that works.
+    /// Steps of the neighbour in a spell, at the rate of its slowest window beside a working
+    /// victim.
     slowest: usize,
-    /// Each is chosen as often as any other, because most requests are writes of pages.
+    /// The classes of requests. Each is chosen equally often, because most requests are writes of
+    /// pages.
     classes: Vec<RequestClass>,
 }
 
 impl PlainRun {
-    /// Chooses the n-th request of a class.
+    /// Chooses a request of a class.
     fn choose(&self, seed: u64, fault: RequestFault) -> Rule {
         let mut choices = Choices::new(seed);
         let class = &self.classes[choices.number(0..self.classes.len() as u64) as usize];
@@ -104,7 +108,7 @@ impl PlainRun {
 fn faults(_: Bed) -> Result<()> {
     let plan = SeededRuns { at_a_time: 2, ..SeededRuns::plan("TIDEPOOL_FAULTS", FAULTS) };
     let plain = plain_run()?;
-    // Each request has as many runs as there are ways to fail, and seeds of its own.
+    // Each request has one run for each way to fail, with consecutive seeds.
     let ways = RequestFault::ALL.len() as u64;
     SeededRuns { count: plan.count * ways, ..plan }.each(|seed| {
         let kind = RequestFault::ALL[(seed % ways) as usize];
@@ -139,7 +143,8 @@ fn classes(log: &[Entry], len: u64) -> Vec<RequestClass> {
         .collect()
 }
 
-/// The hypervisor's first look is at the partition table: what is before that is QEMU's.
+/// Checks that the hypervisor's first request reads the partition table: earlier requests are
+/// QEMU's.
 fn are_emulators(emulators: &[Entry], hypervisors: &[Entry]) -> Result<()> {
     let sectors = |entries: &[Entry]| entries.iter().map(|entry| (entry.kind, entry.bytes.clone())).collect::<Vec<_>>();
     let [first, second] = [(Kind::Read, 0..512), (Kind::Read, 512..1024)];
@@ -150,7 +155,7 @@ fn are_emulators(emulators: &[Entry], hypervisors: &[Entry]) -> Result<()> {
 
 fn fault(rule: &Rule, kind: RequestFault, plain: &PlainRun) -> Result<String> {
     let mut slow = String::new();
-    // A busy host may slow the neighbour down once; a fault does so each time.
+    // A busy host may slow the neighbour down once; a fault does so every time.
     for _ in 0..TRIES {
         match fault_once(rule, kind, plain)? {
             FaultOutcome::Well(word) => return Ok(word),
@@ -163,10 +168,10 @@ fn fault(rule: &Rule, kind: RequestFault, plain: &PlainRun) -> Result<String> {
     bail!("{TRIES} times in a row {slow}")
 }
 
-/// How a run went.
+/// The outcome of a run.
 enum FaultOutcome {
     Well(String),
-    /// The neighbour was too slow, or a good disk was.
+    /// The neighbour, or a good disk, was too slow.
     Slow(String),
 }
 
@@ -195,7 +200,8 @@ fn has_stalled(machine: &FaultyMachine) -> bool {
     machine.notices.iter().any(|(event, _)| is_written_off(event) && !is_trouble(event))
 }
 
-/// The neighbour goes on, and both the events and the screen tell of the fault. Returns from when to when it was looked at.
+/// Checks that the neighbour goes on, and that events and screen report the fault. Returns the time
+/// of the observation.
 fn check_fault(machine: &mut FaultyMachine, kind: RequestFault) -> Result<Range<u64>> {
     first_step(machine)?;
     let mut begin = None;
@@ -221,7 +227,7 @@ fn check_fault(machine: &mut FaultyMachine, kind: RequestFault) -> Result<Range<
     Ok(begin..begin + SPELL_NS)
 }
 
-/// A single error costs no incarnation, no dump and no space: the request is tried again.
+/// Checks that a single error costs no incarnation, no dump and no space: the request is retried.
 fn costs_nothing(machine: &FaultyMachine) -> Result<()> {
     let is_lost = |event: &Event| match event.name() {
         "crash" => event.0["reason"] != "triple fault",
@@ -254,7 +260,8 @@ fn first_step(machine: &mut FaultyMachine) -> Result<u64> {
     machine.until("the neighbour's first step", is_step)?.number("t")
 }
 
-/// Goes on until `is_over`, which knows the machine's clock; checks the victim's dumps and gives them back.
+/// Reads events until `is_over`, which gets the machine's clock; checks the victim's dumps and
+/// releases them.
 fn go_on(machine: &mut FaultyMachine, mut is_over: impl FnMut(&FaultyMachine, u64) -> bool) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -286,7 +293,7 @@ fn check_held(machine: &FaultyMachine, image: &Path, held: &HeldDump) -> Result<
     held.check_at(image, &VICTIMS, first, moment).map(|_| ())
 }
 
-/// Switches the machine off; looks at all that its disks hold then.
+/// Switches the machine off, and checks the contents of its disks.
 fn finish(mut machine: FaultyMachine, kind: RequestFault) -> Result<()> {
     machine.running.events.send(json!({"command": "poweroff"}))?;
     let deadline = Instant::now() + LIMIT;
@@ -302,7 +309,7 @@ fn finish(mut machine: FaultyMachine, kind: RequestFault) -> Result<()> {
 }
 
 fn check_image(machine: &FaultyMachine, image: &Path) -> Result<()> {
-    // The fault may have kept the disk from being formatted.
+    // The fault may have prevented the disk's formatting.
     if Image::open(image, Access::Read)?.class()? == Class::Blank {
         return Ok(());
     }

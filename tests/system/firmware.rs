@@ -1,6 +1,7 @@
-//! The hypervisor from a stick, as on a real machine: through GRUB, by BIOS and by UEFI firmware.
+//! The hypervisor from a USB stick, as on a real machine: through GRUB, with BIOS and with UEFI
+//! firmware.
 //!
-//! OVMF puts the disks' registers near 1 TiB, beyond what the direct map reaches.
+//! OVMF puts the disks' registers near 1 TiB, beyond the direct map.
 
 use anyhow::{Result, ensure};
 use boot::bed::{Bed, Firmware, Medium};

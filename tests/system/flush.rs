@@ -1,9 +1,10 @@
-//! A page that leaves while a vCPU on another CPU writes it: no write is lost and no frame has two owners; and without the flush
-//! both happen.
+//! A page that is paged out while a vCPU on another CPU writes it: no write is lost and no frame
+//! has two owners. Without the TLB flush both happen.
 //!
-//! The guest (`spin`) stays in guest mode and turns over its pages; each line of its log makes the harness ask for pages to leave,
-//! so that they do while it writes. Its cold pages keep the pool short besides. On these beds nothing but such a vCPU shows a
-//! missing flush: the emulators flush by themselves at every entry.
+//! The guest (`spin`) stays in guest mode and writes its pages in turn. At each line of its log the
+//! harness requests an eviction, so that pages leave while the guest writes them. Its cold pages
+//! keep the pool short in addition. On these beds only such a vCPU reveals a missing flush: the
+//! emulators flush by themselves at every entry.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::bochs::CPU_WITHOUT_AD;
@@ -36,20 +37,21 @@ pub const CASES: &[Case] = &[
 const LIMIT: Duration = Duration::from_secs(240);
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How much is done on a bed.
+/// The amount of work on a bed.
 struct Measure {
-    /// What the guest does: more than the pool holds.
+    /// The guest's command line: more pages than the pool holds.
     cmdline: &'static str,
     /// MiB of the partition, of the pool and of the paging device.
     mib: [u32; 3],
-    /// Pages asked to leave at each line of the guest's log.
+    /// Pages to evict at each line of the guest's log.
     evict: u32,
-    /// Pages that have to have left by then.
+    /// Minimum number of pages that have left by the end.
     least: u64,
 }
 
-/// A write is lost where the guest does not exit between a page's checksum and the end of its write, which is long on
-/// Bochs: there the cold pages come seldom, because each is an exit.
+/// Returns the amount of work. A write is lost only where the guest does not exit between a page's
+/// checksum and the end of its write. That time is long on Bochs, so the cold pages come seldom
+/// there: each is an exit.
 const fn measure(bed: Bed) -> Measure {
     match bed {
         Bed::Bochs => {
@@ -61,15 +63,15 @@ const fn measure(bed: Bed) -> Measure {
     }
 }
 
-/// How the guest came through.
+/// The guest's outcome.
 #[derive(Debug)]
 enum Outcome {
-    /// All turns, every page right.
+    /// All turns are done, and every page was correct.
     Passed,
-    /// It found a page wrong, in these words.
+    /// The guest found a wrong page; its message.
     #[allow(dead_code, reason = "read by Debug")]
     Wrong(String),
-    /// The hypervisor read a block that is not what was summed.
+    /// The hypervisor read a block that does not match its checksum.
     Lost,
 }
 
@@ -100,12 +102,14 @@ fn judge(running: &mut Running, measure: &Measure) -> Result<()> {
 
 fn mutant_is_caught(bed: Bed, cpu: Option<&str>) -> Result<()> {
     let mut measure = measure(bed);
-    // It ends when it is caught.
+    // The run ends at the first fault.
     measure.cmdline = match (bed, cpu) {
-        // A fault for each page that has aged is an exit for each: only few pages leave and are summed between two exits.
+        // Here each access to an aged page faults, and so exits: only few pages are checksummed and
+        // written between two exits.
         (Bed::Bochs, Some(_)) => "turns=400000 report=3000 hot=8 cold=1320 stride=1000",
         (Bed::Bochs, None) => measure.cmdline,
-        // Mostly within a second; a page's checksum is quick there, so it has a longer chance.
+        // Usually the fault occurs within a second. A checksum is fast here, so the run gets more
+        // turns.
         _ => "turns=2000000 report=1000 hot=96 cold=1400 stride=100",
     };
     let mut machine = machine(bed, cpu, "no-flush", &measure)?;
@@ -141,7 +145,7 @@ fn machine(bed: Bed, cpu: Option<&str>, name: &str, measure: &Measure) -> Result
     Ok(machine)
 }
 
-/// The machine's disks, which go with the test.
+/// The machine's disks, which are removed with the test.
 struct Disks(Vec<std::path::PathBuf>);
 
 impl Drop for Disks {
@@ -150,14 +154,14 @@ impl Drop for Disks {
     }
 }
 
-/// Makes pages leave at each line of the guest's log, until it ends one way or the other.
+/// Evicts pages at each line of the guest's log, until the guest ends.
 fn drive(running: &mut Running, measure: &Measure) -> Result<Outcome> {
     let deadline = Instant::now() + LIMIT;
     let (mut wrong, mut unanswered) = (None, None);
     while let Some(event) = running.events.next(deadline)? {
         match (event.name(), word(&event, "kind"), word(&event, "text")) {
             ("guest", "log", text) if text.starts_with("wrong page") => wrong = Some(text.to_owned()),
-            // The line is slow: a second command before the first is answered would only queue.
+            // The line is slow: a second command before the first answer would only queue.
             ("guest", "log", text) if text.starts_with("turn") && unanswered.is_none() => {
                 let command = json!({"command": "evict", "partition": "spin", "count": measure.evict});
                 unanswered = Some(running.events.send(command)?);
@@ -166,7 +170,7 @@ fn drive(running: &mut Running, measure: &Measure) -> Result<Outcome> {
             ("guest", "pass", _) => return Ok(Outcome::Passed),
             ("guest", "fail", _) => return wrong.map(Outcome::Wrong).context("the guest failed otherwise"),
             ("crash", ..) if word(&event, "reason") == "page lost" => return Ok(Outcome::Lost),
-            // Goes with that crash, before or after it.
+            // This error belongs to that crash, before or after it.
             ("error", ..) if word(&event, "message").contains("cannot be read back (its block holds something else") => {}
             ("crash" | "error" | "panic" | "stopped", ..) => bail!("unexpected: {}", event.0),
             _ => {}

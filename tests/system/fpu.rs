@@ -1,4 +1,4 @@
-//! x87, SSE and AVX registers belong to the vCPU, however often its CPU goes to others.
+//! x87, SSE and AVX registers belong to the vCPU, however often its CPU runs other vCPUs.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Running};
@@ -18,7 +18,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 const ANSWER: Duration = Duration::from_secs(60);
 const NAMES: [&str; 3] = ["avx", "sse", "x87"];
 
-/// Three with other contents and another XCR0 each, in a pool that holds half of their memory.
+/// Three partitions, each with different contents and another XCR0, and a pool of half their
+/// memory.
 fn extended_state(bed: Bed) -> Result<()> {
     let member = |(name, states): (&str, u32)| {
         Member::new(name, "fpu", 4, &format!("key={:#x} states={states} rounds=400 pages=16", 0xa0 + states))

@@ -1,4 +1,5 @@
-//! Several spaces on one disk: each partition gets its own, and a dump opens through the header of the disk.
+//! Several spaces on one disk: each partition gets its own space, and a dump can be opened through
+//! the disk's header.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Machine};
@@ -30,7 +31,7 @@ const KEY: u64 = 0x5747;
 /// Pages that a partition fills.
 const FILLED: u64 = 600;
 
-/// A folder with a configuration and images, which goes with its test.
+/// A folder with a configuration and images, which is removed with its test.
 struct Bench {
     folder: PathBuf,
     bed: Bed,
@@ -70,13 +71,14 @@ impl Drop for Bench {
     }
 }
 
-/// Returns the first event by name of which `wanted` holds, whether it came already or not: partitions run side by side.
+/// Returns the first event of this name that `wanted` accepts, from earlier or later events:
+/// partitions run in parallel.
 fn told(play: &mut Play, name: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
     let earlier = play.running.events.all().iter().find(|e| e.name() == name && wanted(e)).cloned();
     earlier.map_or_else(|| play.event_with(name, wanted), Ok)
 }
 
-/// Waits until the guest of a partition logs a line that starts so; returns the rest.
+/// Waits until a partition's guest logs a line that begins with `start`; returns the rest.
 fn line(play: &mut Play, partition: &str, start: &str) -> Result<String> {
     let event = told(play, "guest", |e| {
         e.0["partition"] == partition && e.0["text"].as_str().is_some_and(|text| text.starts_with(start))
@@ -94,7 +96,7 @@ fn command(play: &mut Play, word: &str, partition: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a space is in this state for this partition; returns its number.
+/// Waits until a partition's space is in this state; returns its number.
 fn space(play: &mut Play, partition: &str, state: &str) -> Result<u32> {
     let event = told(play, "space", |e| e.0["partition"] == partition && e.0["state"] == state)?;
     Ok(u32::try_from(event.number("space")?)?)
@@ -107,7 +109,8 @@ fn record(path: &Path, number: u32) -> Result<Record> {
 fn best_fit(bed: Bed) -> Result<()> {
     let bench = Bench::new(bed, "best-fit")?;
     let mut play = Play::of(&bench.machine(&[&[72, 24], &[40]], &[16, 32, 16])?)?;
-    // Asked for at the same time by two: either may get the smallest, the other the next that is left.
+    // Two partitions ask at the same time: either may get the smallest space, the other the next
+    // free one.
     let mut taken = Vec::new();
     for name in ["a", "b", "c"] {
         let event = told(&mut play, "space", |e| e.0["partition"] == name && e.0["state"] == "active")?;
@@ -136,7 +139,8 @@ fn selected(bed: Bed) -> Result<()> {
     let other = (1..=3).find(|&n| n != neighbour && record(&bench.image(0), n).is_ok_and(|r| r.state == SpaceState::Free));
     let other = other.context("a third space is free")?;
     let before = sum(&bench.image(0), &beside_claim(&entries[other as usize - 1]))?;
-    // Everything of both is on the disk before the crash; what the neighbour gets back afterwards came from there.
+    // All pages of both are on the disk before the crash; the neighbour's later page-ins come from
+    // there.
     command(&mut play, "evict", "a")?;
     command(&mut play, "evict", "b")?;
     command(&mut play, "crash", "b")?;
@@ -162,7 +166,7 @@ fn selected(bed: Bed) -> Result<()> {
     release(&bench, number, &entries)
 }
 
-/// Has the hypervisor give the dump back: its header goes with it.
+/// Releases the dump through the hypervisor; its header in the boot code is removed as well.
 fn release(bench: &Bench, number: u32, entries: &[Entry]) -> Result<()> {
     let mut play = Play::of(&bench.machine(&[&[24, 24, 24]], &[16, 16])?)?;
     line(&mut play, "b", "filled ")?;
@@ -181,7 +185,7 @@ fn release(bench: &Bench, number: u32, entries: &[Entry]) -> Result<()> {
 fn bad_tables(bed: Bed) -> Result<()> {
     let bench = Bench::new(bed, "bad-tables")?;
     let machine = bench.machine(&[&[24, 24, 24], &[24], &[24], &[24]], &[16])?;
-    // After the host command's own look.
+    // After the host command's own check.
     let gpt = |n| Gpt::open(&bench.image(n));
     let sector = |mib: u64| (mib * MIB / 512).to_le_bytes();
     gpt(0)?.change_entry(2, |entry| entry[32..40].copy_from_slice(&sector(20)))?;
@@ -221,7 +225,7 @@ fn beside_claim(entry: &Entry) -> Entry {
     Entry { len: entry.len - 12288, ..*entry }
 }
 
-/// Returns a sum of the bytes of an entry.
+/// Returns a checksum over the bytes of an entry.
 fn sum(path: &Path, entry: &Entry) -> Result<u64> {
     let mut bytes = vec![0; usize::try_from(entry.len)?];
     std::fs::File::open(path)?.read_exact_at(&mut bytes, entry.start)?;

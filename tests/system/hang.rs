@@ -1,4 +1,4 @@
-//! Guests that hang, and guests that only look so: `hang_timeout`.
+//! Guests that hang, and guests that only seem to hang: `hang_timeout`.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -10,11 +10,11 @@ use tests::{Case, expect_success};
 const LIMIT: Duration = Duration::from_secs(240);
 const LINES: &str = "hang_timeout = \"2 s\"\ndump = \"off\"";
 
-/// Ways of the test kernel `hang`, and what becomes of its first incarnation.
+/// Ways of the test kernel `hang`, and the outcome of its first incarnation.
 const HANGS: &[(u32, &str)] =
     &[(1, "watchdog"), (2, "watchdog"), (4, "watchdog"), (5, "pass"), (6, "halted for good"), (7, "panic")];
-/// The same where the guest does nothing at all that would exit: an emulator that takes no interrupt while the guest has
-/// IF clear notices that one never.
+/// Ways without any exit. Bochs delivers no host interrupt while the guest has IF clear, so this
+/// hang is not detected there.
 const SILENT: &[(u32, &str)] = &[(3, "watchdog")];
 
 pub const CASES: &[Case] = &[
@@ -48,7 +48,7 @@ fn hang(bed: Bed, ways: &[(u32, &str)]) -> Result<()> {
     while !left.is_empty() {
         let event = started.running.events.wait_for(LIMIT, &format!("{left:?}"), |event| outcome(event).is_some())?;
         let (partition, found) = outcome(&event).context("such an event")?;
-        // One that has passed halts for good.
+        // A guest that has passed halts for good, which is a second event.
         let Some(place) = left.iter().position(|(how, _)| partition == format!("g{how}")) else { continue };
         let (how, expected) = left.remove(place);
         ensure!(found == expected, "{how}: {found} instead of {expected}; {}", started.place());
@@ -65,7 +65,7 @@ fn hang(bed: Bed, ways: &[(u32, &str)]) -> Result<()> {
     expect_success(started.running, LIMIT)
 }
 
-/// Returns how a partition's first incarnation ended, if `event` tells that.
+/// Returns the outcome of a partition's first incarnation, if `event` reports it.
 fn outcome(event: &Event) -> Option<(&str, &str)> {
     if event.0["incarnation"] != 1 {
         return None;

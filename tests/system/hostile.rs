@@ -1,4 +1,5 @@
-//! A guest that does whatever is forbidden: its partition goes on or crashes with a reason, and nothing else happens.
+//! A guest that tries forbidden operations: its partition goes on or crashes with a reason, and
+//! nothing else is affected.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::Bed;
@@ -9,7 +10,7 @@ use tests::scenario::{PARTITION, Scenario, Started};
 use tests::{Case, expect_success};
 
 const LIMIT: Duration = Duration::from_secs(240);
-/// After that long without an event the guest is taken to be in a loop of its own making.
+/// A guest without an event for this long counts as looping.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub const CASES: &[Case] = &[
@@ -17,7 +18,8 @@ pub const CASES: &[Case] = &[
     Case { name: "a_hostile_guest_harms_only_itself_on_vmx", beds: &[Bed::Bochs], needs: &[], run: |bed| hostile(bed, 2) },
 ];
 
-/// Seeds can be tried one by one: `TIDEPOOL_SEED=7 cargo test --test system -- hostile`.
+/// Returns the first seed. Seeds can be tried one by one:
+/// `TIDEPOOL_SEED=7 cargo test --test system -- hostile`.
 fn seed() -> Result<u64> {
     match std::env::var("TIDEPOOL_SEED") {
         Ok(text) => text.parse().context("TIDEPOOL_SEED is a number"),
@@ -34,7 +36,7 @@ fn hostile(bed: Bed, incarnations: u64) -> Result<()> {
     expect_success(started.running, LIMIT)
 }
 
-/// Waits for the end of the machine; a guest that hangs is crashed by the operator.
+/// Waits for the machine's end; the operator crashes a guest that hangs.
 fn watch(started: &mut Started) -> Result<Event> {
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! Whatever ends the command, no emulator outlives it.
+//! However the command ends, no emulator outlives it.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::Bed;
@@ -10,10 +10,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tests::{Case, test_kernel};
 
-/// First argument of this program when it is to be the command itself.
+/// First argument of this program to run as the command itself.
 pub const AS_TIDEPOOL: &str = "as-tidepool";
 const LIMIT: Duration = Duration::from_secs(60);
-/// The command may build the hypervisor first.
+/// Time limit that includes building the hypervisor.
 const BUILT_AND_STARTED: Duration = Duration::from_secs(600);
 
 pub const CASES: &[Case] = &[
@@ -45,12 +45,13 @@ fn ends_with(bed: Bed, signal: &str, status: Option<i32>) -> Result<()> {
     Ok(())
 }
 
-/// Starts the command with a kernel that never ends, and waits until that is there.
+/// Starts the command with a kernel that never ends, and waits until the kernel runs.
 fn start(bed: Bed) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([AS_TIDEPOOL, "boot", "--bed", bed.name(), "--no-install"]);
     if bed == Bed::Qemu {
-        // Bochs boots through GRUB, which takes the hypervisor only; its early console is enough there.
+        // Bochs boots through GRUB, which starts only the hypervisor; its early console is enough
+        // there.
         command.arg("--hypervisor").arg(test_kernel("idle")?);
     } else {
         command.args(["--append", "selftest=virt"]);
@@ -60,7 +61,7 @@ fn start(bed: Bed) -> Result<Child> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let is_there = |line: &String| line.contains("idle") || line.contains("Tidepool");
-        // The end of the output ends the channel.
+        // The end of the output closes the channel.
         if BufReader::new(output).lines().map_while(Result::ok).any(|line| is_there(&line)) {
             let _ = sender.send(());
         }
@@ -78,7 +79,7 @@ fn child_of(parent: u32) -> Option<u32> {
     children.split_whitespace().find_map(|child| child.parse().ok())
 }
 
-/// A process that nobody has waited for yet is not running any more either.
+/// Returns whether a process runs. A zombie, which was not reaped yet, does not run.
 fn is_running(process: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))

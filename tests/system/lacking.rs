@@ -1,4 +1,5 @@
-//! Machines that lack something: they stop at once and name it, or say how they do without.
+//! Machines without a required or useful CPU feature: they stop at once and name it, or report how
+//! they do without.
 
 use anyhow::{Result, ensure};
 use boot::bed::bochs::CPU_WITHOUT_AD;
@@ -14,7 +15,8 @@ pub const CASES: &[Case] = &[
     Case { name: "a_cpu_without_dirty_bits_is_taken_and_named", beds: &[Bed::Bochs], needs: &[], run: accessed_dirty },
 ];
 
-/// It has no unrestricted guest either, but XSAVE is looked for first: every CPU needs it, whatever its vendor.
+/// This CPU has no unrestricted guest either, but XSAVE is checked first: every CPU needs it, of
+/// any vendor.
 fn xsave(bed: Bed) -> Result<()> {
     refused(bed, "corei5_lynnfield_750", "XSAVE")
 }

@@ -1,7 +1,9 @@
-//! Every way out of a real Linux ends as `docs/guest-platform.md` says: one way after the other, each in an incarnation of its own.
+//! Every way in which a real Linux leaves ends as `docs/guest-platform.md` says: one way after the
+//! other, each in an incarnation of its own.
 //!
-//! The whole table takes minutes for a kernel; what CI runs of it is in [`SHORT`]. `TIDEPOOL_WAYS=all` runs all of it, `TIDEPOOL_WAYS=sleep,mute` some chains of it, and
-//! `TIDEPOOL_LINUX=FILE.deb` takes another kernel, a Debian package of one, or several with a colon between.
+//! The whole table takes minutes for a kernel; CI runs the part in [`SHORT`]. `TIDEPOOL_WAYS=all`
+//! runs the whole table, `TIDEPOOL_WAYS=sleep,mute` some of its chains. `TIDEPOOL_LINUX=FILE.deb`
+//! selects another kernel: a Debian package of one, or several packages separated by colons.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::{Bed, Machine, Running};
@@ -38,19 +40,19 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// For a machine that does something else besides.
+/// Time limit on a busy machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 const SHORT_LIMIT: Duration = Duration::from_secs(90);
-/// Between two looks at guests that sleep.
+/// Time between two checks for sleeping guests.
 const TYPING: Duration = Duration::from_secs(1);
 
-/// What an incarnation ends with, in the words of the event.
+/// The outcomes of an incarnation, as named in the events.
 const RESET: &str = "reset";
 const PANIC: &str = "panic";
 const RECORD: &str = "panic record";
 const HALT: &str = "halted for good";
 
-/// A partition: its name, words for its kernel, and its ways with what becomes of each.
+/// A partition: its name, words for its kernel's command line, and its ways with their outcomes.
 #[derive(Clone, Copy)]
 struct Chain {
     name: &'static str,
@@ -58,9 +60,10 @@ struct Chain {
     ways: &'static [(&'static str, &'static str)],
 }
 
-/// Room for a crash kernel; the same log in several records.
+/// Memory for a crash kernel; a log of several records.
 const ORDINARY: &str = "crashkernel=96M pstore.kmsg_bytes=32768";
-/// As an old kernel, or one that has panicked early: nothing tells of a panic. Without KVM's clock it measures the TSC itself.
+/// As with an old kernel, or a panic early at boot: a panic is not reported. Without KVM's clock
+/// the kernel measures the TSC itself.
 const MUTE: &str = "erst_disable modules=no no-kvmclock";
 
 const SHORT: &[Chain] = &[
@@ -83,7 +86,7 @@ const ALL: &[Chain] = &[
             ("panic0", PANIC),
             ("panic1", PANIC),
             ("panic-1", PANIC),
-            // Its crash kernel starts before anything is told.
+            // Its crash kernel starts before the panic is reported.
             ("crash-kernel", RESET),
             ("sysrq-o", "power off"),
         ],
@@ -100,9 +103,10 @@ const ALL: &[Chain] = &[
     },
     Chain { name: "mute", words: MUTE, ways: &[("panic1", RESET), ("panic-1", RESET), ("halt", HALT)] },
     Chain { name: "nopv", words: "nopv", ways: &[("reboot", RESET), ("panic0", PANIC), ("poweroff", "power off")] },
-    // Without a timer it waits before the first process can do anything.
+    // Without a timer the kernel waits before the first process can do anything.
     Chain { name: "nolapic", words: "nolapic", ways: &[("reboot", HALT)] },
-    // By the MP table, where the kernel reads such. Nothing tells of a panic: pvpanic and the error records are ACPI's.
+    // With the MP table, where the kernel reads one. A panic is not reported: pvpanic and the error
+    // records belong to ACPI.
     Chain {
         name: "noacpi",
         words: "acpi=off",
@@ -122,10 +126,10 @@ const ALL: &[Chain] = &[
     Chain { name: "t", words: "reboot=t", ways: &[("reboot", RESET), ("poweroff", "power off")] },
 ];
 
-/// A boot takes half a minute of CPU time there.
+/// A boot takes half a minute of CPU time on this bed.
 const ON_VMX: &[Chain] = &[Chain { name: "linux", words: MUTE, ways: &[("reboot", RESET)] }];
 
-/// Returns the chains of the whole table that are asked for: all, or some by name.
+/// Returns the selected chains of the whole table: all, or some by name.
 fn wanted() -> Result<Vec<Chain>> {
     let Ok(names) = std::env::var("TIDEPOOL_WAYS") else { return Ok(Vec::new()) };
     if names == "all" {
@@ -135,7 +139,8 @@ fn wanted() -> Result<Vec<Chain>> {
     names.split(',').map(|name| chain(name).map(of_this_linux)).collect()
 }
 
-/// Debian's cloud kernels, of which the usual one is, are built without MP tables: without ACPI they have no timer.
+/// Returns the chain with the outcomes of this Linux. Debian's cloud kernels, which are the
+/// default, are built without MP tables: without ACPI they have no timer.
 fn of_this_linux(chain: &Chain) -> Chain {
     let is_cloud = std::env::var("TIDEPOOL_LINUX").map_or(true, |files| files.contains("-cloud-"));
     match chain.name {
@@ -149,11 +154,11 @@ fn leave(bed: Bed) -> Result<()> {
     if wanted.is_empty() {
         return run(bed, SHORT);
     }
-    // A few at a time, so that the machine needs no more memory than others have.
+    // A few at a time, so that the machine needs no more memory than in other tests.
     wanted.chunks(4).try_for_each(|chains| run(bed, chains))
 }
 
-/// The kernel of the test: bzImage and modules.
+/// Returns the kernel of the test: bzImage and modules.
 fn kernel(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     match std::env::var_os("TIDEPOOL_LINUX") {
         Some(packages) => debian::unpack_other(&std::env::split_paths(&packages).collect::<Vec<_>>(), folder),
@@ -170,7 +175,7 @@ fn run(bed: Bed, chains: &[Chain]) -> Result<()> {
     let place = format!("transcript in {}", running.folder().display());
     follow(&mut running, chains).with_context(|| place.clone())?;
     judge(&running, chains).with_context(|| place.clone())?;
-    // One whose last way leads to another incarnation runs still.
+    // A partition whose last way leads to another incarnation still runs.
     if chains.iter().any(|chain| chain.ways.last().is_some_and(|(_, outcome)| *outcome == RESET)) {
         running.events.send(json!({"command": "poweroff"}))?;
     }
@@ -179,7 +184,7 @@ fn run(bed: Bed, chains: &[Chain]) -> Result<()> {
     Ok(())
 }
 
-/// A machine, and the folder of its files.
+/// A machine, and the folder with its files.
 struct Stage {
     machine: Machine,
     folder: PathBuf,
@@ -189,7 +194,7 @@ impl Stage {
     fn set(bed: Bed, name: &str, chains: &[Chain], dump: &str) -> Result<Self> {
         let name = format!("{}-leave-{name}", bed.name());
         let folder = paths::tidepool().join(&name);
-        // What a run that failed has left is not this one's.
+        // Remove the files of an earlier, failed run.
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
         let (vmlinuz, modules) = kernel(&folder)?;
@@ -201,7 +206,7 @@ impl Stage {
 }
 
 fn configuration(bed: Bed, chains: &[Chain], kernel: &Path, initrd: &Path) -> String {
-    // Linux 7.3 and what the initramfs holds of it need more than 112 MiB.
+    // Linux 7.3 with its initramfs needs more than 112 MiB.
     let memory = |chain: &Chain| if chain.words.contains("crashkernel") { 288 } else { 144 };
     let pool: u64 = chains.iter().map(memory).sum();
     let mut text = format!("at_end = \"power-off\"\n[pool]\nmemory = \"{pool} MiB\"\n");
@@ -241,7 +246,8 @@ fn follow(running: &mut Running, chains: &[Chain]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the console has told of each partition's last way: its text comes on another line than events, and may be behind them.
+/// Waits until the console shows each partition's last way: its text comes on another line than the
+/// events, and may be later.
 fn catch_up(running: &mut Running, chains: &[Chain]) {
     let deadline = Instant::now() + SHORT_LIMIT;
     while chains.iter().any(|chain| !has_told(running, chains, chain)) && Instant::now() < deadline {
@@ -262,7 +268,8 @@ fn is_without_timer(way: &str, outcome: &str) -> bool {
     way == "reboot" && outcome == HALT
 }
 
-/// Types at the console of those that sleep, or wait for a line: a byte that comes too early for that is lost, so until they go on.
+/// Types at the console of sleeping or waiting guests until they go on: a byte that comes too early
+/// is lost.
 fn wake_sleepers(running: &mut Running, chains: &[Chain]) -> Result<()> {
     let console = running.console.text();
     for Chain { name, .. } in chains {
@@ -280,7 +287,7 @@ fn lines_of<'t>(console: &'t str, chains: &[Chain], name: &str) -> impl Iterator
     console.lines().filter(move |line| tag.as_ref().is_none_or(|tag| line.contains(tag)))
 }
 
-/// Every crash is told in the kernel's own words.
+/// Checks that every crash is reported with the kernel's own message.
 fn judge_words(running: &Running) -> Result<()> {
     for crash in running.events.all().iter().filter(|event| event.name() == "crash") {
         ensure!(crash.text("text")?.starts_with("Kernel panic - not syncing: "), "{}", crash.0);
@@ -301,7 +308,7 @@ fn judge(running: &Running, chains: &[Chain]) -> Result<()> {
             ensure!(has_begun != is_without_timer(way, outcome), "{name}: {way}: begun is {has_begun}");
             match *way {
                 "kexec" => ensure!(says("leave: after kexec"), "{name}: no second kernel"),
-                // ACPI offers S5 alone: "mem" is suspend to idle then, and there is no standby.
+                // ACPI offers only S5: "mem" is then suspend-to-idle, and standby does not exist.
                 "suspend-freeze" | "suspend-mem" => {
                     ensure!(says(&format!("leave: woke from {}, status 0", &way[8..])), "{name}: {way} did not sleep");
                 }
@@ -320,7 +327,8 @@ fn judge(running: &Running, chains: &[Chain]) -> Result<()> {
     Ok(())
 }
 
-/// The note of the kernel before it lies in memory too, and readers would fail with it.
+/// The note of the kernel before the kexec is still in memory too; a reader that took it would
+/// fail.
 fn after_kexec(bed: Bed) -> Result<()> {
     const CHAIN: &[Chain] =
         &[Chain { name: "linux", words: "crashkernel=96M", ways: &[("kexec-panic", PANIC), ("poweroff", "power off")] }];
@@ -342,7 +350,7 @@ fn after_kexec(bed: Bed) -> Result<()> {
     Ok(())
 }
 
-/// Returns what each incarnation of a partition ended with.
+/// Returns the outcome of each incarnation of a partition.
 fn outcomes<'a>(running: &'a Running, partition: &'a str) -> Vec<&'a str> {
     let of_it = running.events.all().iter().filter(|event| event.0["partition"] == partition);
     of_it

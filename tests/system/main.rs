@@ -1,7 +1,7 @@
 //! System tests: the hypervisor on emulators, driven through the library of the host command.
 //!
-//! `cargo test --test system -- qemu::` runs one bed's cases; the transcript of a failed one is kept under
-//! `target/tidepool/transcripts`.
+//! `cargo test --test system -- qemu::` runs one bed's cases; the transcript of a failed case is
+//! kept under `target/tidepool/transcripts`.
 
 mod bad_disk;
 mod bench;
@@ -40,7 +40,7 @@ mod two_nodes;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Tests of the command as a process start this very program again.
+    // Tests of the command as a process start this program again.
     if std::env::args().nth(1).as_deref() == Some(interrupt::AS_TIDEPOOL) {
         return boot::cli::main_from(std::env::args_os().skip(1));
     }

@@ -1,7 +1,8 @@
-//! Debian and a test kernel beside it, through the whole story, on VMX in nested KVM with virtio-blk.
+//! Debian and a test kernel through the whole story, on VMX in nested KVM with virtio-blk.
 //!
-//! This is bed C's demonstration, whose claims are the assertions: nobody found a page wrong, both crashed, were dumped and are
-//! back, and both dumps read right where the machine runs, by makedumpfile and by a reader of the pages.
+//! This is bed C's demonstration, whose claims are the assertions. No page was wrong; both
+//! partitions crashed, were dumped and run again. Both dumps are read correctly in the Linux that
+//! runs the machine, by makedumpfile and by a reader of the pages.
 
 use boot::bed::Bed;
 use boot::demo::nested::demonstrate;

@@ -1,4 +1,4 @@
-//! Test kernels in partitions: they run, page, crash and come back.
+//! Test kernels in partitions: they run, page, crash and restart.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -43,7 +43,7 @@ fn passes(bed: Bed, scenario: Scenario) -> Result<()> {
     expect_success(started.running, LIMIT)
 }
 
-/// Ways of `leave` to have the machine reset.
+/// Number of the ways in which `leave` resets the machine.
 const WAYS: u64 = 7;
 
 fn resets(bed: Bed) -> Result<()> {
@@ -57,7 +57,8 @@ fn resets(bed: Bed) -> Result<()> {
     expect_success(started.running, LIMIT)
 }
 
-/// Returns the memory of a partition that pages: in bed C a page that comes and goes takes five milliseconds.
+/// Returns the memory of a partition that pages: in bed C a page-out and page-in take five
+/// milliseconds.
 const fn memory_mib(bed: Bed) -> u64 {
     match bed {
         Bed::Nested => 8,
@@ -77,7 +78,8 @@ fn overcommit(bed: Bed) -> Result<()> {
         Scenario { pool_mib: memory_mib(bed) / 2, memory_mib: memory_mib(bed), at_end: "stay", ..Scenario::new("fill", cmdline) };
     let mut started = scenario.start(bed, &format!("{}-overcommit", bed.name()))?;
     wait_for_pass(&mut started)?;
-    // The pool's: the partition's own go with its memory, which ends right behind the verdict.
+    // Use the pool's counters: the partition's own are removed with its memory, right after the
+    // verdict.
     stats(&mut started)?;
     let pool =
         started.running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters of the pool")?;
@@ -100,7 +102,8 @@ fn crash(bed: Bed) -> Result<()> {
     ensure!(crash.text("reason")? == "triple fault", "{}", crash.0);
     ensure!(crash.number("paged")? > 0, "nothing was paged out before: {}", crash.0);
     let restart = events.wait_named(LIMIT, "restart")?;
-    // How much is left to drain then is a matter of timing here; the story on bed B, whose time is exact, asserts it.
+    // The number of pages left to drain depends on timing here; the story on bed B, whose time is
+    // exact, asserts it.
     let freed = restart.number("freed_from_image")? >= restart.number("boot_memory")?;
     ensure!(restart.text("gate")? == "threshold" && freed, "{}", restart.0);
     let complete = events.wait_named(LIMIT, "dump_complete")?;
@@ -113,7 +116,7 @@ fn crash(bed: Bed) -> Result<()> {
     Ok(())
 }
 
-/// Returns an image of paging device `disk`: the file itself, or the memory that stands for it.
+/// Returns an image of paging device `disk`: the file itself, or a copy of the memory behind it.
 fn bring_out(bed: Bed, started: &mut Started, disk: usize) -> Result<PathBuf> {
     let file = started.file("memory.img");
     match bed {
@@ -124,13 +127,13 @@ fn bring_out(bed: Bed, started: &mut Started, disk: usize) -> Result<PathBuf> {
         }
         Bed::Bochs => {}
     }
-    // The partition has stopped, so the hypervisor's own page tables are in force.
+    // The partition has stopped, so the hypervisor's own page tables are in use.
     started.running.events.wait_named(LIMIT, "stopped")?;
     started.running.bring_out(disk as u64, &file, ANSWER)?;
     Ok(file)
 }
 
-/// The dump by our own record of it, and by a reader that knows ELF and the page format only.
+/// Checks the dump against its own record, and by a reader that knows only ELF and the page format.
 fn check_dump(started: &Started, image: &Path) -> Result<()> {
     let verdict = Dump::open(image, Access::Read)?.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}; {}", started.place());
@@ -150,8 +153,8 @@ fn check_dump(started: &Started, image: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The device's own counter is the witness: with a pool that holds everything, all it is ever asked to write is the dump,
-/// the pages evicted before it, and what describes them.
+/// The device's own counter is the proof: with a pool that holds everything, the device is asked to
+/// write only the dump, the pages evicted before it, and their metadata.
 fn writes(bed: Bed) -> Result<()> {
     const FILLED: u64 = 1024;
     const EVICTED: u64 = 512;
@@ -167,7 +170,7 @@ fn writes(bed: Bed) -> Result<()> {
     let events = &mut started.running.events;
     events.wait_for(LIMIT, "the kernel to spin", |e| is_guest(e, "log") && e.0["text"] == "spinning")?;
     events.command(ANSWER, json!({"command": "evict", "partition": PARTITION, "count": EVICTED}))?;
-    // The answer says that the pager was asked; the pages leave at its pace.
+    // The answer only confirms the request; the pager evicts the pages at its own pace.
     let deadline = Instant::now() + ANSWER;
     while stats(&mut started)?.number("paged")? < EVICTED / 2 {
         ensure!(Instant::now() < deadline, "the pages do not leave; {}", started.place());
@@ -178,7 +181,8 @@ fn writes(bed: Bed) -> Result<()> {
     let before = complete.number("pages_paged_before")? + complete.number("pages_clean")?;
     ensure!(before >= EVICTED / 2, "hardly a page was on the disk before: {}", complete.0);
     let written = started.running.disk_counters()?[0].bytes_written;
-    // Image, stack and tables of the kernel, the firmware's tables; headers, bitmap, checksums and records of the space.
+    // Image, stack and tables of the kernel, the firmware's tables; headers, bitmap, checksums and
+    // records of the space.
     let bound = (FILLED + 128) * 4096 + (1 << 20);
     ensure!(written >= FILLED * 4096, "{written} bytes are too few for {FILLED} pages");
     ensure!(written <= bound, "{written} bytes were written, {bound} are enough; {}", complete.0);

@@ -1,7 +1,7 @@
-//! Power cuts by prefix: all requests of a cycle of crashes are recorded, and the next start finds what any moment may have left
-//! on the disks, with any part of what no flush had covered.
+//! Power cuts by prefix: all requests of a cycle of crashes are recorded. The next start then runs
+//! on the disks of any moment, with any part of the writes that no flush had covered.
 //!
-//! `TIDEPOOL_PREFIXES=200` makes it so many; `TIDEPOOL_SEED=N` takes another first seed.
+//! `TIDEPOOL_PREFIXES=200` sets their number; `TIDEPOOL_SEED=N` sets the first seed.
 
 use anyhow::{Context, Result};
 use boot::bed::Bed;
@@ -25,16 +25,16 @@ pub const CASES: &[Case] =
 const PREFIXES: u64 = 6;
 /// Prefixes of one recording.
 const EACH: u64 = 50;
-/// Dumps that are released in a recorded cycle.
+/// Dumps released in a recorded cycle.
 const RELEASES: u64 = 4;
 /// Both records and the claims, at a disk's end.
 const TAIL: u64 = (PAGE_LEN + TAIL_LEN) as u64;
 
-/// A cycle as its disks saw it.
+/// A cycle as recorded by its disks.
 struct Recorded {
     truth: GuestTruth,
     disks: Vec<RecordedDisk>,
-    /// What was promised from when on.
+    /// The promises, each with the time from which it holds.
     promises: Vec<(Duration, DumpPromises)>,
     first_page: u64,
 }
@@ -51,7 +51,8 @@ fn prefixes(_: Bed) -> Result<()> {
     Ok(())
 }
 
-/// Serves the disks of a cycle, and lets it go on until some dumps are released and the machine is switched off.
+/// Serves the disks of a cycle, and runs it until enough dumps are released and the machine is
+/// switched off.
 fn record(seed: u64) -> Result<Recorded> {
     let truth = GuestTruth { key: 0x3000, seed, writes: 1200 };
     let disks = CycleDisks::new("record")?;
@@ -59,7 +60,7 @@ fn record(seed: u64) -> Result<Recorded> {
     let base = disks.images.iter().map(std::fs::read).collect::<std::io::Result<Vec<_>>>()?;
     let served = disks.images.iter().map(|image| NbdDisk::new(image, Recording::Bytes)).collect::<Result<Vec<_>>>()?;
     machine.disks = served.iter().map(|disk| disk.serve("node")).collect::<Result<Vec<PathBuf>>>()?;
-    // Every log has a clock of its own; all times here are the first one's.
+    // Every log has its own clock; all times here are those of the first.
     let behind: Vec<_> = served.iter().map(|disk| served[0].now().saturating_sub(disk.now())).collect();
     let mut cycle = CrashCycle::new(machine.start()?, Choices::new(seed));
     let place = format!("transcript in {}", cycle.running.folder().display());
@@ -83,7 +84,8 @@ fn play(cycle: &mut CrashCycle, clock: &NbdDisk) -> Result<Vec<(Duration, DumpPr
     let (mut promises, mut released) = (vec![(Duration::ZERO, DumpPromises::default())], 0);
     while released < RELEASES {
         let event = cycle.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
-        // A release is asked for within: its promise ends before that, and all others begin when they are heard of.
+        // `play` may request a release: that promise ends before the request. All other promises
+        // begin with their event.
         let before = clock.now();
         cycle.play(&event)?;
         promises.push((before, cycle.promises.clone()));
@@ -94,7 +96,7 @@ fn play(cycle: &mut CrashCycle, clock: &NbdDisk) -> Result<Vec<(Duration, DumpPr
 }
 
 impl Recorded {
-    /// Makes the disks of a moment, and lets the next start find them.
+    /// Creates the disks of a moment, and checks the next start on them.
     fn cut(&self, seed: u64) -> Result<String> {
         let mut dice = Choices::new(seed);
         let (moment, fate) = (self.moment(&mut dice), UnflushedFate::ALL[dice.number(0..6) as usize]);
@@ -111,7 +113,8 @@ impl Recorded {
         Ok(word)
     }
 
-    /// Chooses a moment: right before or behind the arrival or the answer of a request; mostly of one that is no block's.
+    /// Chooses a moment: right before or after the arrival or the answer of a request. Mostly of a
+    /// flush or a request to the disk's end.
     fn moment(&self, dice: &mut Choices) -> Duration {
         let disk = &self.disks[dice.number(0..self.disks.len() as u64) as usize];
         let around = |entry: &&Entry| entry.kind == Kind::Flush || entry.bytes.end > disk.base.len() as u64 - TAIL;

@@ -1,4 +1,5 @@
-//! What people and programs reach a node by: the screen, the keys, the sockets, the example harness.
+//! The ways in which people and programs reach a node: the screen, the keyboard, the sockets, the
+//! example harness.
 
 use crate::interrupt::AS_TIDEPOOL;
 use anyhow::{Context, Result, bail, ensure};
@@ -27,7 +28,7 @@ pub const CASES: &[Case] = &[
     Case { name: "what_the_emulator_said_is_part_of_the_error", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: wrong_model },
 ];
 
-/// A folder with a configuration of one partition that echoes what is typed.
+/// A folder with a configuration of one partition that echoes its input.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -60,7 +61,7 @@ const IMAGES: &str =
     "[[paging_device]]\nimage = \"a.img\"\nsize = \"6 MiB\"\n[[paging_device]]\nimage = \"b.img\"\nsize = \"6 MiB\"\n";
 const MEMORY: &str = "[[paging_device]]\nmemory = \"6 MiB\"\n";
 
-/// A little more than the example gives itself.
+/// A little more time than the example's own limit.
 const HARNESS: Duration = Duration::from_secs(660);
 
 fn harness(_: Bed) -> Result<()> {
@@ -78,17 +79,17 @@ fn screen(_: Bed) -> Result<()> {
     let folder = Folder::new("screen", IMAGES)?;
     let mut terminal = Terminal::start(&folder.config())?;
     terminal.wait_for("#7> ")?;
-    // Interrupt, quit, stop, output off and on: the kernel repeats them as they are.
+    // Interrupt, quit, stop, output off and on: the kernel receives and repeats them unchanged.
     terminal.keys(b"\x03\x1c\x1a\x13\x11\r")?;
     terminal.wait_for("heard \x03\x1c\x1a\x13\x11\r\n")?;
-    // A half-typed line, and a crash meanwhile.
+    // The guest crashes while a line is half typed.
     terminal.keys(b"half")?;
     terminal.wait_for("#7> half")?;
     terminal.keys(b"\x1dcrx\x1b[24;80R\x7fash e\r")?;
     terminal.wait_for("e: incarnation 1 crashed (operator)")?;
     let image = folder.0.join("a.img");
     terminal.wait_for(&format!("`crash vmlinux {}`", image.display()))?;
-    // Stopped and continued, the terminal is a console again.
+    // After a stop and a continuation the terminal is in console mode again.
     terminal.signal("TSTP")?;
     terminal.wait_until("stopped", |terminal| terminal.state() == Some('T'))?;
     ensure!(terminal.modes()?.contains(" icanon"), "the terminal is put back: {}", terminal.modes()?);
@@ -116,11 +117,11 @@ fn wrong_model(bed: Bed) -> Result<()> {
     Ok(())
 }
 
-/// The command under a pseudo-terminal, which `script` of util-linux makes.
+/// The command on a pseudo-terminal, created by `script` of util-linux.
 struct Terminal {
     child: Child,
     heard: Arc<Mutex<String>>,
-    /// The command itself, and its terminal.
+    /// Process number of the command itself, and its terminal.
     command: u32,
     device: PathBuf,
 }
@@ -180,14 +181,14 @@ impl Terminal {
         Ok(())
     }
 
-    /// `script` stops with its command, and continues it.
+    /// Continues the command; `script` stops with its command.
     fn go_on(&self) -> Result<()> {
         self.signal("CONT")?;
         ensure!(Command::new("kill").arg("-CONT").arg(self.child.id().to_string()).status()?.success(), "script goes on");
         Ok(())
     }
 
-    /// The state letter of `proc(5)`.
+    /// Returns the state letter of `proc(5)`.
     fn state(&self) -> Option<char> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.command)).ok()?;
         stat.rsplit(')').next()?.trim_start().chars().next()

@@ -1,7 +1,9 @@
-//! The tools that people open a dump with, each on a whole image and on a selected dump of a disk with several spaces.
+//! The tools with which people open a dump, each on a whole image and on a selected dump of a disk
+//! with several spaces.
 //!
-//! The guest is Debian's kernel without an initrd, which panics by itself. Its first page is zero, so the first segment has no bytes in
-//! the file: crash(8) refuses such a dump unless the segment has an offset all the same.
+//! The guest is Debian's kernel without an initrd, which panics by itself. Its first page is zero,
+//! so the first segment has no bytes in the file. crash(8) refuses such a dump unless the segment
+//! nevertheless has an offset.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
@@ -22,10 +24,10 @@ pub const CASES: &[Case] = &[Case {
     run: every_reader,
 }];
 
-/// What the kernel says when it finds no file system.
+/// The kernel's message when it finds no file system.
 const PANIC: &str = "VFS: Unable to mount root fs";
 
-/// A folder that goes with its test.
+/// A folder that is removed with its test.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -52,7 +54,8 @@ fn every_reader(bed: Bed) -> Result<()> {
     Ok(())
 }
 
-/// Has two kernels panic; returns the images with their dumps: a whole one, and a space of a disk with two.
+/// Lets two kernels panic; returns the images with their dumps: a whole one, and one space of a
+/// disk with two.
 fn crash_both(bed: Bed, folder: &Path, kernel: &Path) -> Result<[(PathBuf, u32); 2]> {
     let mut text = "[pool]\nmemory = \"280 MiB\"\n[[paging_device]]\nimage = \"whole.img\"\nsize = \"136 MiB\"\n\
                     [[paging_device]]\nimage = \"shared.img\"\nspaces = [\"137 MiB\", \"137 MiB\"]\n"

@@ -1,4 +1,4 @@
-//! The hypervisor's own checks, each started by its command line.
+//! The hypervisor's own checks, each started by a word on its command line.
 
 use anyhow::Result;
 use boot::bed::{Bed, Machine};
@@ -31,7 +31,7 @@ fn finish(mut machine: Machine, name: &str) -> Result<()> {
     expect_success(machine.start()?, LIMIT)
 }
 
-/// A blank disk image that goes with its test.
+/// A blank disk image that is removed with its test.
 struct Scratch(PathBuf);
 
 impl Scratch {

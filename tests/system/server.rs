@@ -1,8 +1,8 @@
-//! A real server under load meets no fault that is not its own: redis, its benchmark and the worker in a Debian that has more
-//! memory than the pool.
+//! A real server under load sees no fault that is not its own: redis, its benchmark and the worker,
+//! in a Debian that has more memory than the pool.
 //!
-//! The case is short; `TIDEPOOL_SERVER_SECONDS=7200` makes it two hours by the guest's clock, and `TIDEPOOL_SERVER_CLOCK=instructions`
-//! lets the machine's clock count instructions.
+//! The case is short. `TIDEPOOL_SERVER_SECONDS=7200` makes it two hours long by the guest's clock;
+//! `TIDEPOOL_SERVER_CLOCK=instructions` makes the machine's clock count instructions.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::{Bed, Clock, Running};
@@ -22,28 +22,30 @@ const SERVER: Case = Case {
     run: serve,
 };
 
-/// On Bochs only where a long run is asked for: the boot and two passes alone take minutes there.
+/// The case, on Bochs too where a long run is asked for: the boot and two passes alone take minutes
+/// there.
 pub fn cases() -> &'static [Case] {
     if long().is_some() { &[SERVER, Case { beds: &[Bed::Bochs], ..SERVER }] } else { &[SERVER] }
 }
 
-/// Returns for how many seconds of the guest a person wants to see it serve.
+/// Returns the seconds of the guest's clock of a long run, if one is asked for.
 fn long() -> Option<f64> {
     std::env::var("TIDEPOOL_SERVER_SECONDS").ok()?.parse().ok()
 }
 
-/// Seconds of the guest that are served at least.
+/// Minimum seconds of service by the guest's clock.
 const SHORT_S: f64 = 10.0;
-/// For one line of the guest. An emulator on a busy machine needs a minute for a boot.
+/// Time limit for one line of the guest. On a busy machine an emulator needs a minute for a boot.
 const PATIENCE: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(60);
-/// Passes between two words of ours.
+/// Passes between two reports of the test.
 const REPORT: u64 = 25;
-/// As in the other long run.
+/// The same rate as in the other long run.
 const COUNTED: Clock = Clock::Instructions(5);
 
-/// Words of a Linux, and of our own init script, that tell of a fault. A stalled machine shows as a lockup, a lost timer as
-/// a stalled grace period or an unstable clock, a page that is not what was written as a wrong one.
+/// Words of a Linux, and of our own init script, that report a fault. A stalled machine shows as a
+/// lockup, a lost timer as a stalled grace period or an unstable clock, a corrupt page as a wrong
+/// one.
 const FAULTS: &[&str] = &[
     "Oops",
     "BUG:",
@@ -68,7 +70,7 @@ const FAULTS: &[&str] = &[
     "worker: wrong",
     "server: wrong",
 ];
-/// Words of the start that look like some of them.
+/// Words of the boot that look like some of them.
 const HARMLESS: &[&str] = &["rcu: Hierarchical", "rcu: \tRCU", "rcu_tasks", "rcu: RCU calculated", "rcu: Adjusting"];
 
 fn serve(bed: Bed) -> Result<()> {
@@ -107,7 +109,7 @@ fn configuration(bed: Bed, kernel: &Path, initrd: &Path) -> String {
     )
 }
 
-/// What is seen of the guest.
+/// The observations of the guest.
 struct Watch<'m> {
     running: &'m mut Running,
     faults: Vec<String>,
@@ -118,7 +120,7 @@ struct Watch<'m> {
 }
 
 impl Watch<'_> {
-    /// Reads along until the guest has served for so many of its seconds, or has met a fault.
+    /// Reads the output until the guest has served for `seconds` of its clock, or has seen a fault.
     fn until(&mut self, seconds: f64) -> Result<()> {
         while self.faults.is_empty() && (self.guest_s < seconds || self.passes < 2) {
             match self.running.console.next_line(Instant::now() + PATIENCE) {
@@ -161,7 +163,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Says how far it is, and what the hypervisor has counted.
+    /// Prints the progress and the hypervisor's counters.
     fn report(&mut self) -> Result<()> {
         self.running.events.send(json!({"command": "stats"}))?;
         let faults = &mut self.faults;
@@ -178,7 +180,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Returns what tells where a machine stands still.
+    /// Returns the state of a stalled machine, for the failure's text.
     fn state(&mut self) -> String {
         let before = self.running.events.all().len();
         let answer = self.running.events.command(LIMIT, json!({"command": "stats"}));

@@ -1,4 +1,5 @@
-//! Several partitions on few CPUs and one pool: neither a busy loop, nor a wait for a page, nor a neighbour's crash stops anybody.
+//! Several partitions on few CPUs and one pool: a busy loop, a wait for a page or a crash of one
+//! partition does not stop the others.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Running};
@@ -21,14 +22,15 @@ pub const CASES: &[Case] = &[
 const LIMIT: Duration = Duration::from_secs(240);
 const ANSWER: Duration = Duration::from_secs(90);
 
-/// One that never waits, one that crashes and comes back, one that works on more pages than it can hold.
+/// Three partitions: one never waits, one crashes and restarts, one works on more pages than it can
+/// hold.
 fn three(bed: Bed, cpus: u32) -> Result<()> {
     let several = Several {
         pool_mib: 10,
         cpus,
         devices_mib: vec![10; 4],
         members: vec![
-            // Longer than the others need.
+            // Takes longer than the other partitions need.
             Member::new("busy", "spin", 8, "turns=100000000 report=20000 hot=32 cold=1000 stride=50"),
             Member::new("crasher", "fill", 8, "key=0xc0 passes=2 crash=1"),
             Member::new("worker", "fill", 8, "key=0xa0 passes=6 rewrite=4"),
@@ -72,23 +74,24 @@ fn talk(running: &mut Running) -> Result<()> {
     running.console.send(b"two\r")?;
     running.console.wait_for(LIMIT, "[e2] #2> two")?;
     heard(running, "e2", "two")?;
-    // At the monitor.
+    // Switch the console at the monitor.
     running.console.send(b"\x1dconsole e1\rthree\r")?;
     heard(running, "e1", "three")?;
-    // The prompt of the one with the keys is shown although it is no whole line.
+    // The prompt of the partition with the keyboard is shown although it is no complete line.
     let deadline = Instant::now() + LIMIT;
     while !running.console.text().ends_with("[e1] #1> ") {
         let refused = running.events.command(ANSWER, json!({"command": "console", "partition": "nobody"}))?;
         ensure!(refused.0["ok"] == false && Instant::now() < deadline, "{}", refused.0);
     }
-    // Nobody has heard what was typed for another one.
+    // No partition has received input for another one.
     let heard = |event: &Event| Some(format!("{}: {}", word(event, "partition"), word(event, "text").strip_prefix("heard ")?));
     let heard: Vec<_> = running.events.all().iter().filter_map(heard).collect();
     ensure!(heard == ["e0: one", "e2: two", "e1: three"], "{heard:?}");
     Ok(())
 }
 
-/// Waits until a guest says that it has heard `what`, on both lines: neither keeps step with the other.
+/// Waits until a guest reports on both serial lines that it received `what`; the two lines are not
+/// synchronised.
 fn heard(running: &mut Running, partition: &str, what: &str) -> Result<()> {
     let text = format!("heard {what}");
     running.console.wait_for(LIMIT, &format!("[{partition}] {text}"))?;
@@ -115,7 +118,8 @@ fn missing(bed: Bed) -> Result<()> {
     expect_success(started.running, ANSWER)
 }
 
-/// The neighbour has more pages than the pool and never stops asking; the crashed one's boot memory is half of what it held.
+/// The neighbour has more pages than the pool and never stops faulting. The crashed partition's
+/// boot memory is half of its former frames.
 fn full_pool(bed: Bed) -> Result<()> {
     const BOOT_PAGES: u64 = 512;
     let crasher = Member {
@@ -149,7 +153,7 @@ fn judge_full_pool(running: &mut Running, boot_pages: u64) -> Result<()> {
     Ok(())
 }
 
-/// What has happened so far.
+/// The observations so far.
 #[derive(Default, Debug)]
 struct Seen {
     busy_lines: u32,

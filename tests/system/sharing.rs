@@ -1,4 +1,5 @@
-//! One disk and two hypervisors: a claim says who is at a space, and nobody writes to it beside its owner.
+//! One disk and two hypervisors: a claim names the node that uses a space, and only that node
+//! writes to the space.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Ended};
@@ -22,7 +23,7 @@ pub const CASES: &[Case] = &[
 const SMALL: Setting =
     Setting { memory_mib: 16, pool_mib: 24, devices_mib: &[24], cmdline: "paged=200 dirty=1000", partition: "" };
 
-/// Returns the image for an emulator that does not ask who else has it.
+/// Returns the image's name for an emulator that takes no lock on it.
 fn unlocked(image: &Path) -> PathBuf {
     let file = format!("{{\"driver\":\"file\",\"filename\":\"{}\",\"locking\":\"off\"}}", image.display());
     format!("json:{{\"driver\":\"raw\",\"file\":{file}}}").into()
@@ -39,7 +40,7 @@ fn claim(image: &Path) -> Result<Option<Claim>> {
     Ok(claims(image)?.owner())
 }
 
-/// Writes a claim as a node would, in its own sector.
+/// Writes a claim as a node would, into that node's own sector.
 fn put_claim(image: &Path, claim: &Claim) -> Result<()> {
     let file = File::options().write(true).open(image)?;
     let start = Claim::start(file.metadata()?.len()).context("room for a claim")?;
@@ -93,12 +94,13 @@ fn taken(bed: Bed) -> Result<()> {
     let scene = Scene::new(bed, "taken", SMALL)?;
     let mut play = scene.start()?;
     play.get_ready()?;
-    // All that the guest lives on comes back from the disk.
+    // The guest's whole working set comes back from the disk.
     play.key(b'v')?;
     ensure!(play.line("wrong ")? == "0");
     let thief = Uuid([9; 16]);
     let own = claim(&scene.image(0))?.context("a claim")?;
-    // A late beat of an earlier owner lies where the claim was: it is written over, and no more than that.
+    // A late claim write of an earlier owner overwrites the claim: the owner only writes its claim
+    // again.
     for beat in 0..4 {
         put_claim(&scene.image(0), &Claim { node: thief, epoch: own.epoch - 2, beat })?;
         let deadline = Instant::now() + LIMIT;
@@ -112,7 +114,8 @@ fn taken(bed: Bed) -> Result<()> {
     put_claim(&scene.image(0), &Claim { node: thief, epoch: own.epoch + 1, beat: 1 })?;
     let error = play.event_with("error", |e| e.0["place"] == "paging device 0")?;
     ensure!(error.text("message")?.contains(&format!("was taken by node {thief}")), "{}", error.0);
-    // From now on nothing of the first may reach the disk, and what is in its memory stays: it is the only copy.
+    // From now on the first node must not write to the disk. The pages in its memory stay: they are
+    // the only copy.
     let before = play.running.disk_counters()?[0];
     for _ in 0..50 {
         play.command("evict", Some(4096))?;

@@ -1,7 +1,9 @@
-//! Large pools and large partitions: what grows with them is sized at the start, and what a dump costs follows what was touched.
+//! Large pools and large partitions: tables are sized at the start, and the cost of a dump depends
+//! on the touched pages.
 //!
-//! The ordinary run takes a pool of 3 GiB and a partition of 64 GiB. `TIDEPOOL_SIZES=all` takes pools of 64 MiB, 2, 8 and 16 GiB and
-//! partitions of 4, 64 and 128 GiB; images are sparse and the emulator's memory is taken as it is touched.
+//! The usual run takes a pool of 3 GiB and a partition of 64 GiB. `TIDEPOOL_SIZES=all` takes pools
+//! of 64 MiB, 2, 8 and 16 GiB and partitions of 4, 64 and 128 GiB. Images are sparse, and the
+//! emulator's memory is allocated as it is touched.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Clock, Running};
@@ -32,22 +34,24 @@ const LIMIT: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 
-/// Instructions from the first of the hypervisor's own to the guest's first, without what the pool costs.
+/// Instructions from the hypervisor's first to the guest's first, without those that depend on the
+/// pool's size.
 const START_INSTRUCTIONS: u64 = 30_000_000;
-/// Instructions that a GiB of the pool may add.
+/// Maximum of additional instructions for each GiB of the pool.
 const GIB_INSTRUCTIONS: u64 = 2_000_000;
 /// 8 ns an instruction.
 const COUNTED: Clock = Clock::Instructions(3);
 const INSTRUCTION_NS: u64 = 8;
 
-/// Pages of the large partition, in the states that `states` brings them into.
+/// Numbers of pages of the large partition in the states of `states`.
 const PAGED: u64 = 200;
 const DIRTY: u64 = 300;
 const FAR: u64 = 64;
 /// The test kernel's key, and the index of the first far page.
 const KEY: u64 = 0x5747;
 const FAR_INDEX: u64 = 1 << 32;
-/// What the dump's images may take of the host's disk: a few blocks a page, and what describes 128 GiB.
+/// Maximum of the host's disk that the dump's image may allocate: a few blocks a page, and the
+/// metadata of 128 GiB.
 const MOST_ALLOCATED: u64 = 64 * MIB;
 
 fn all() -> bool {
@@ -59,8 +63,8 @@ fn pools(bed: Bed) -> Result<()> {
     sizes.iter().try_for_each(|&mib| pool(bed, mib).with_context(|| format!("a pool of {mib} MiB")))
 }
 
-/// A guest works in the pool; how many instructions went before its first is counted. The paging device is memory: the time that a disk
-/// takes is not the hypervisor's.
+/// Runs a guest in the pool, and counts the instructions before the guest's first. The paging
+/// device is memory-backed: a disk's time would not be the hypervisor's.
 fn pool(bed: Bed, pool_mib: u64) -> Result<()> {
     let toml = format!(
         "[pool]\nmemory = \"{pool_mib} MiB\"\n[machine]\ncpus = 1\n[[paging_device]]\nmemory = \"20 MiB\"\n\
@@ -89,7 +93,7 @@ fn work_in(running: &mut Running, pool_mib: u64) -> Result<()> {
     check_heap(running).map(|_| ())
 }
 
-/// Returns the pool's counters after checking those of the heap.
+/// Returns the pool's counters; checks those of the heap before.
 fn check_heap(running: &mut Running) -> Result<Event> {
     running.events.send(json!({"command": "stats"}))?;
     let pool = running.events.wait_named(LIMIT, "pool")?;
@@ -110,7 +114,8 @@ fn partitions(bed: Bed) -> Result<()> {
     sizes.iter().try_for_each(|&gib| partition(bed, gib).with_context(|| format!("a partition of {gib} GiB")))
 }
 
-/// A large partition of which hardly a page is touched crashes twice, and comes back, while its neighbour works on.
+/// A large partition with few touched pages crashes twice and restarts, while its neighbour works
+/// on.
 fn partition(bed: Bed, gib: u64) -> Result<()> {
     let device = gib * 1024 + gib * 16 + 64;
     let cmdline = format!("paged={PAGED} dirty={DIRTY} far={FAR}");
@@ -151,7 +156,8 @@ fn of_big(running: &mut Running, name: &str, incarnation: u64) -> Result<Event> 
     running.events.wait_for(LIMIT, &format!("“{name}” of big, {incarnation}"), wanted)
 }
 
-/// Brings the large partition to where all its pages are filled, of which the first were paged out before.
+/// Waits until the large partition has filled all its pages, the first of which were paged out
+/// before.
 fn get_ready(running: &mut Running, incarnation: u64) -> Result<()> {
     of_big(running, "start", incarnation)?;
     line(running, "filled ")?;
@@ -174,7 +180,7 @@ fn text_of(event: &Event) -> &str {
     event.0["text"].as_str().unwrap_or_default()
 }
 
-/// Waits for two further passes of the neighbour, neither of which may find a wrong page.
+/// Waits for two further passes of the neighbour; neither may find a wrong page.
 fn neighbour_goes_on(running: &mut Running) -> Result<()> {
     for _ in 0..2 {
         let passes = |e: &Event| e.0["partition"] == "neighbour" && (text_of(e).starts_with("pass ") || e.0["kind"] == "fail");
@@ -184,7 +190,8 @@ fn neighbour_goes_on(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-/// Both dumps are whole: every page that was written is where its number says, also above 4 GiB, and the image is sparse still.
+/// Checks that both dumps are complete: every written page is at its place, also above 4 GiB, and
+/// the image is still sparse.
 fn check_image(path: &Path) -> Result<()> {
     let verdict = Dump::open(path, Access::Read)?.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");
@@ -193,7 +200,7 @@ fn check_image(path: &Path) -> Result<()> {
     ensure!(allocated <= MOST_ALLOCATED, "{} takes {} MiB", path.display(), allocated / MIB);
     let pages = u64::from(verdict.right + verdict.zero);
     let core = CoreFile::open(path)?;
-    // The RAM above the hole begins at 4 GiB and has all but 3 GiB of the pages.
+    // The RAM above the hole begins at 4 GiB and has all pages but those of 3 GiB.
     let stride = (pages * PAGE - 3 * 1024 * MIB) / FAR / PAGE * PAGE;
     for n in 0..FAR {
         let PageIn::Bytes(bytes) = core.page((4 << 30) + n * stride)? else { anyhow::bail!("far page {n} is not in the dump") };
@@ -205,7 +212,8 @@ fn check_image(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A disk holds the record of a drain that was cut off, with more pages than any heap has bits for: the start goes on, in pieces.
+/// A disk holds the record of an interrupted drain, with more pages than any heap has bits for: the
+/// start processes it in pieces.
 fn recovery(bed: Bed) -> Result<()> {
     const GIB: u64 = 256;
     let folder = std::env::temp_dir().join(format!("tidepool-{}-cut-off", std::process::id()));
@@ -232,13 +240,14 @@ fn start_beside(bed: Bed, folder: &Path, bytes: u64) -> Result<()> {
     ensure!(ended.0["kind"] == "pass", "{}; {place}", ended.0);
     running.events.send(json!({"command": "poweroff"}))?;
     expect_success(running, LIMIT)?;
-    // What was final is described: the first page of the memory above the hole, and nothing else.
+    // Only final pages are described: the first page of the memory above the hole, and no other.
     let verdict = Dump::open(&path, Access::Read)?.verify()?;
     ensure!((verdict.right, verdict.wrong, verdict.zero, verdict.header_current) == (1, 0, 1000, true), "{verdict:?}");
     Ok(())
 }
 
-/// Makes a sparse image whose record says DRAINING, with a progress of 1000 pages and one block behind it.
+/// Creates a sparse image whose record says DRAINING, with a progress of 1000 pages and one block
+/// behind it.
 fn cut_off(path: &Path, bytes: u64) -> Result<()> {
     boot::volume::create(path, bytes + bytes / 50)?;
     let image = Image::open(path, Access::Write)?;

@@ -1,8 +1,8 @@
-//! Eight partitions at overcommit 3 that crash and come back at seeded random, some of them at once, some behind the threshold:
-//! every dump is right to the last page, and at the end nothing is lost.
+//! Eight partitions at overcommit 3 that crash and restart at seeded random, some immediately, some
+//! at the threshold: every page of every dump is correct, and at the end no resource is lost.
 //!
-//! `TIDEPOOL_SOAK_SECONDS=3600` makes it an hour by the hypervisor's clock, which then follows instructions and leaps over idle
-//! time; otherwise it is short.
+//! `TIDEPOOL_SOAK_SECONDS=3600` makes the run an hour long by the hypervisor's clock, which then
+//! counts instructions and leaps over idle time. Otherwise the run is short.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::{Bed, Clock};
@@ -28,15 +28,16 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PARTITIONS: usize = 8;
 const MEMORY_MIB: u64 = 6;
 const POOL_MIB: u64 = 16;
-/// Keyed pages of each: most of its memory.
+/// Keyed pages of each partition: most of its memory.
 const PAGES: u64 = 1100;
 /// Least number of rewrites between a start and the crash.
 const WRITES: u64 = 2500;
-/// Seconds by the hypervisor's clock.
+/// Length of a short run, in seconds of the hypervisor's clock.
 const SHORT_S: u64 = 15;
-/// Of a long run: 32 ns an instruction, as on a CPU of 31 MIPS. An hour takes some ten minutes so.
+/// The clock of a long run: 32 ns an instruction, as on a CPU of 31 MIPS. An hour of it takes about
+/// ten minutes.
 const LONG: Clock = Clock::Instructions(5);
-/// More spaces than partitions: those with a dump that is not checked yet.
+/// More spaces than partitions, for the dumps that are not checked yet.
 const SPACES: usize = 12;
 
 fn name(index: usize) -> String {
@@ -50,7 +51,8 @@ fn soak(bed: Bed) -> Result<()> {
         ..Member::new(&name(index), "turmoil", MEMORY_MIB, &cmdline(seed, index))
     };
     let seconds = seeds::number_from("TIDEPOOL_SOAK_SECONDS");
-    // Counting instructions, QEMU runs its CPUs in turn, and 7.2 gives every turn to the first that has something to do.
+    // With instruction counting QEMU runs its CPUs in turn, and QEMU 7.2 gives every turn to the
+    // first CPU with work.
     let (clock, cpus) = if seconds.is_some() && bed == Bed::Qemu { (LONG, 1) } else { (Clock::Host, 2) };
     let several = Several {
         pool_mib: POOL_MIB,
@@ -78,23 +80,23 @@ fn seed_of(seed: u64, index: usize) -> u64 {
     seed.wrapping_mul(31).wrapping_add(index as u64)
 }
 
-/// What a run is up to.
+/// The state of a run.
 struct Soak {
     started: Started,
     seed: u64,
-    /// How long, by the hypervisor's clock.
+    /// Length of the run, by the hypervisor's clock.
     seconds: u64,
     dumps: u64,
     crashes: u64,
     /// Partitions that have stopped for good.
     stopped: BTreeSet<String>,
-    /// Dumps begun and not yet given back: partition and incarnation.
+    /// Dumps begun and not yet released: partition and incarnation.
     open: BTreeSet<(String, u64)>,
 }
 
 impl Soak {
     fn run(mut self) -> Result<()> {
-        // Before that the line is the firmware's.
+        // Before this event the line is the firmware's.
         self.until(|_, event| Ok(event.name() == "start"))?;
         let before = self.pool()?;
         ensure!(before.number("tags")? == PARTITIONS as u64, "{}", before.0);
@@ -111,7 +113,7 @@ impl Soak {
         expect_success(self.started.running, LIMIT)
     }
 
-    /// Goes through events until `end` holds after one; returns that.
+    /// Reads events until `end` accepts one; returns that.
     fn until(&mut self, end: impl Fn(&Self, &Event) -> Result<bool>) -> Result<Event> {
         loop {
             let event = self.started.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
@@ -136,7 +138,7 @@ impl Soak {
                 ensure!(number("reserved")? >= number("boot_memory")?, "neighbours had what was promised: {}", event.0);
             }
             "dump_complete" => self.check(event)?,
-            // Also of a space without a dump, whose partition has stopped.
+            // This event also comes for a space without a dump, whose partition has stopped.
             "released" => {
                 self.open.remove(&(word("partition"), event.number("incarnation")?));
             }
@@ -151,7 +153,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Checks a dump against what the run must have written, and gives it back.
+    /// Checks a dump against the expected writes of the run, and releases it.
     fn check(&mut self, complete: &Event) -> Result<()> {
         let (partition, incarnation) = (complete.text("partition")?, complete.number("incarnation")?);
         let disk = usize::try_from(complete.number("disk")?)?;
@@ -179,7 +181,8 @@ impl Soak {
         Ok(None)
     }
 
-    /// Counts are as they were before anything ran: all frames free, no object, no table, the vCPUs' own tags.
+    /// Checks that the counters are as before the partitions ran: all frames free, no object, no
+    /// table, no tag but those of the vCPUs.
     fn nothing_is_lost(&mut self, before: &Event) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         let pool = loop {
@@ -191,7 +194,7 @@ impl Soak {
         };
         ensure!(pool.number("tables")? == 0, "{}", pool.0);
         ensure!(pool.number("tags")? == before.number("tags")?, "{} before, {} now", before.0, pool.0);
-        // Spaces of partitions that have stopped are still being scrubbed.
+        // Spaces of stopped partitions are still being scrubbed.
         while let Some((disk, state)) = self.space_in_use()? {
             ensure!(Instant::now() < deadline, "{disk}: {state:?}");
             self.pool()?;
@@ -200,7 +203,7 @@ impl Soak {
     }
 }
 
-/// Every page that the incarnation has filled is there once, as it was last written.
+/// Checks that every page that the incarnation filled is there once, with its last content.
 fn check_dump(image: &Path, seed: u64, index: usize, incarnation: u64) -> Result<()> {
     let verdict = Dump::open(image, Access::Read)?.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");

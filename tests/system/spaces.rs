@@ -1,4 +1,4 @@
-//! The life of a paging space: taken, sealed, released, and what a start makes of what it finds.
+//! The life of a paging space: taken, sealed, released, and its treatment at the next start.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Ended, Machine};
@@ -40,7 +40,7 @@ fn waits(bed: Bed) -> Result<()> {
     let mut play = scene.start()?;
     play.get_ready()?;
     ensure!(play.refused("release")?.contains("has no dump"));
-    // Its answer may come behind the crash.
+    // The command's answer may come after the crash.
     play.running.events.send(json!({"command": "crash", "partition": PARTITION}))?;
     ensure!(play.event("crash")?.text("reason")? == "operator");
     play.event("dump_complete")?;
@@ -92,7 +92,7 @@ fn two_dumps(bed: Bed) -> Result<()> {
     play.power_off()
 }
 
-/// Incarnations begin at 1 at every start: so does the second dump's.
+/// Incarnations are numbered from 1 at every start, and so is that of the second dump.
 fn same_number(bed: Bed) -> Result<()> {
     let setting = Setting { devices_mib: &[24, 24], partition: "restart = \"never\"", ..SMALL };
     let scene = Scene::new(bed, "same-number", setting)?;
@@ -179,16 +179,16 @@ fn immediate(bed: Bed) -> Result<()> {
 fn strangers(bed: Bed) -> Result<()> {
     let scene = Scene::new(bed, "strangers", Setting { devices_mib: &[24, 24, 24, 24, 24], ..SMALL })?;
     let machine = scene.machine()?;
-    // After the host command's own look.
+    // After the host command's own check.
     let file = |n| std::fs::File::options().write(true).open(scene.image(n));
     file(0)?.write_all_at(b"\x53\xef", 0x438)?;
     let size = std::fs::metadata(scene.image(1))?.len();
     file(1)?.write_all_at(b"x", size - 8192 + 300)?;
     file(1)?.write_all_at(b"x", size - 4096 + 300)?;
-    // Both ends are zeros, the data lies between them.
+    // Both ends are zeros, and the data lies between them.
     file(3)?.write_all_at(&[0; 12288], size - 12288)?;
     file(3)?.write_all_at(&[0x5a; 1 << 20], 12 << 20)?;
-    // A first format that the power cut: of the record only the first sector is there.
+    // A first format interrupted by a power cut: only the first sector of the record exists.
     let whole = record(&scene.image(4)).map(|record| Record { sequence: 2, ..record }.encode())?;
     file(4)?.write_all_at(&[0; 12288], size - 12288)?;
     file(4)?.write_all_at(&whole[..512], size - 8192)?;
@@ -234,7 +234,7 @@ fn too_small(bed: Bed) -> Result<()> {
     refuses(&machine, "partition p", "memory of 16 MiB is larger than every paging space")
 }
 
-/// Checks that the machine says so and stops.
+/// Checks that the machine reports this message and stops.
 fn refuses(machine: &Machine, place: &str, message: &str) -> Result<()> {
     let mut running = machine.start()?;
     let error = running.events.wait_named(LIMIT, "error")?;

@@ -1,4 +1,4 @@
-//! From power-on to the first lines, and the end that nobody wants.
+//! From power-on to the first lines, and starts that fail.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Ended, qemu};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tests::{Case, expect_success, machine};
 
 const LIMIT: Duration = Duration::from_secs(90);
-/// A whole run of the command, on a busy machine.
+/// Time limit of a whole run of the command, on a busy machine.
 const COPY: Duration = Duration::from_secs(300);
 
 pub const CASES: &[Case] = &[
@@ -26,14 +26,14 @@ fn two_cpus_come_up(bed: Bed) -> Result<()> {
     machine.apply(config::nothing(bed)?);
     let mut running = machine.start()?;
     running.console.wait_for(LIMIT, "INFO  Tidepool ")?;
-    // One more where the boot CPU runs no guests.
+    // One more CPU where the boot CPU runs no guests.
     running.console.wait_for(LIMIT, if bed == Bed::Qemu { "3 CPUs" } else { "2 CPUs" })?;
     expect_success(running, LIMIT)
 }
 
-/// The command in a folder of its own, with no program in the search path but the emulator.
+/// Runs the command in a folder of its own, with no program in the search path but the emulator.
 fn copied(bed: Bed) -> Result<()> {
-    // Builds the hypervisor, if that has not been done.
+    // This builds the hypervisor, unless it is built already.
     machine(bed, "copied")?;
     let folder = std::env::temp_dir().join(format!("tidepool-copied-{}", std::process::id()));
     let search = folder.join("bin");
@@ -56,7 +56,7 @@ fn copied(bed: Bed) -> Result<()> {
     Ok(())
 }
 
-/// Each example with what the set-up brings; nothing is started.
+/// Checks each example with the files that the set-up installs; no machine is started.
 fn examples(bed: Bed) -> Result<()> {
     initramfs::prepare(&debian::kernel(Permission::Refuse)?)?;
     let folder = paths::workspace().join("examples");

@@ -1,6 +1,7 @@
-//! The whole story with a test kernel on a memory-backed disk: it pages, crashes, drains, is a dump, and works again.
+//! The whole story with a test kernel on a memory-backed disk: it pages, crashes, drains, leaves a
+//! dump, and works again.
 //!
-//! The dump is brought out by Bochs' debugger and read back without the code that wrote it.
+//! Bochs' debugger copies the dump out, and the dump is read without the code that wrote it.
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::{Bed, Running};
@@ -44,7 +45,8 @@ fn two_cpus(bed: Bed) -> Result<()> {
     Ok(())
 }
 
-/// Twice as much logical memory as pool, much of it dirty when incarnation 1 crashes. Returns what was said of its restart.
+/// Runs a partition with twice as much logical memory as pool, much of it dirty at the crash of
+/// incarnation 1. Returns the event of its restart.
 fn story(bed: Bed, lines: &'static str, gate: &str, accessed_dirty: &str) -> Result<Event> {
     let scenario = Scenario {
         pool_mib: 4,
@@ -75,14 +77,14 @@ fn tell(started: &mut Started, gate: &str) -> Result<Event> {
     let verdict = |event: &Event| event.name() == "guest" && event.0["kind"] != "log";
     let verdict = running.events.wait_for(LIMIT, "the verdict of incarnation 2", verdict)?;
     ensure!(verdict.text("kind")? == "pass", "{}", verdict.0);
-    // Without a guest the hypervisor's own page tables are in force, which Bochs reads through.
+    // Without a guest the hypervisor's own page tables are in use; Bochs reads memory through them.
     running.events.wait_named(SHORT, "stopped")?;
     paged(running)?;
     check_dump(started, &crash, &dump, filled)?;
     Ok(restart)
 }
 
-/// Waits until an incarnation has verified all its pages; returns how many.
+/// Waits until an incarnation has verified all its pages; returns their number.
 fn verified_pages(running: &mut Running, incarnation: u64) -> Result<u64> {
     let line = running.events.wait_for(LIMIT, &format!("incarnation {incarnation} at work"), |event| {
         let text = event.0["text"].as_str().unwrap_or("");
@@ -120,7 +122,8 @@ fn check_dump(started: &mut Started, crash: &Event, dump: &Event, filled: u64) -
     check_pages(&core, filled)
 }
 
-/// What was resident was written or clean; what was paged stayed where it was; the rest costs nothing.
+/// Checks the counters: resident pages were written or clean, paged ones stayed in place, the other
+/// pages cost nothing.
 fn check_counts(core: &Core<'_>, crash: &Event, dump: &Event) -> Result<()> {
     let (written, clean) = (dump.number("pages_written")?, dump.number("pages_clean")?);
     let (zero, paged) = (dump.number("pages_zero")?, dump.number("pages_paged_before")?);
@@ -140,7 +143,7 @@ fn check_registers(core: &Core<'_>, crash: &Event) -> Result<()> {
     Ok(())
 }
 
-/// Every page that the test kernel filled is there once, as it was last written.
+/// Checks that every page that the test kernel filled is there once, with its last content.
 fn check_pages(core: &Core<'_>, filled: u64) -> Result<()> {
     let mut next = 0;
     for address in core.addresses() {
@@ -148,7 +151,7 @@ fn check_pages(core: &Core<'_>, filled: u64) -> Result<()> {
         let words = |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().expect("eight bytes"));
         let page = std::array::from_fn(words);
         if Identity::of(&page).is_some_and(|found| found.key == KEY) {
-            // Every second page was written anew, the first one included.
+            // Every second page was rewritten, including the first.
             let expected = Identity { key: KEY, index: next, generation: u64::from(next % 2 == 0) };
             let checked = expected.check(&page).and_then(|()| worker::check_crc(&page).map(|_| ()));
             ensure!(checked.is_ok(), "page {next} at {address:#x}: {checked:?}");

@@ -1,7 +1,8 @@
-//! Two hypervisors on one image, through a server that can be slow: at most one has the space at a time, nothing of the new
-//! owner is lost, and no page is ever wrong.
+//! Two hypervisors on one image, through a server that can be slow: at most one has the space at a
+//! time, no write of the new owner is lost, and no page is ever wrong.
 //!
-//! `TIDEPOOL_TWO_NODES=200` is how many seeded runs there are; `TIDEPOOL_SEED` is the seed of the first one, the others follow it.
+//! `TIDEPOOL_TWO_NODES=200` sets the number of seeded runs; `TIDEPOOL_SEED` sets the first seed,
+//! the others follow it.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::qemu::TRACE;
@@ -26,15 +27,15 @@ use tests::{Case, plan_machine};
 pub const CASES: &[Case] =
     &[Case { name: "two_nodes_keep_apart_on_a_slow_path", beds: &[Bed::Qemu], needs: &[], run: two_nodes }];
 
-/// Runs where nobody asks for more.
+/// Number of runs by default.
 const FEW: u64 = 6;
-/// Runs at a time: most of a run is waiting.
+/// Number of runs at a time: most of a run is waiting.
 const AT_A_TIME: usize = 2;
 const LIMIT: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(10);
-/// Writes that are late: under way before their node stands still, or sent as it goes on.
+/// Number of late writes: in flight when their node is stopped, or sent as it continues.
 const LATE: usize = 4;
-/// Passes of a guest that show that its node goes on.
+/// Passes of a guest that prove that its node goes on.
 const PASSES: usize = 2;
 
 fn two_nodes(bed: Bed) -> Result<()> {
@@ -72,15 +73,15 @@ fn folder_of_log() -> std::path::PathBuf {
     boot::paths::tidepool().join("transcripts")
 }
 
-/// One of the two.
+/// One of the two nodes.
 struct Node {
     name: &'static str,
     running: Running,
-    /// When passes of its guest ended.
+    /// Times at which its guest completed a pass.
     passes: Vec<Instant>,
-    /// It was refused the space, or gave it up, or has ended.
+    /// Whether it was refused the space, gave it up, or has ended.
     is_out: bool,
-    /// Its guest lost a page.
+    /// Whether its guest lost a page.
     has_lost: bool,
 }
 
@@ -91,7 +92,7 @@ impl Node {
         Ok(Self { name, running: machine.start()?, passes: Vec::new(), is_out: false, has_lost: false })
     }
 
-    /// Takes note of what it has said meanwhile.
+    /// Takes the events that have come meanwhile.
     fn look(&mut self) -> Result<()> {
         loop {
             match self.running.events.poll(Duration::ZERO) {
@@ -127,11 +128,11 @@ impl Node {
         Ok(())
     }
 
-    /// Returns what it has submitted to the disk.
+    /// Returns the requests that it has submitted to the disk.
     fn submitted(&self, disk: &NbdDisk) -> Result<Vec<Submitted>> {
         let path = self.running.folder().join(TRACE);
         let trace = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        // A line that the end of the emulator cut off says nothing.
+        // The last line may be cut off by the emulator's end and is ignored.
         submitted::read(self.name, &trace[..trace.rfind('\n').map_or(0, |end| end + 1)], disk.started())
     }
 
@@ -140,13 +141,13 @@ impl Node {
     }
 }
 
-/// Both, and their disk.
+/// The two nodes and their disk.
 struct Pair {
     plan: Plan,
     disk: NbdDisk,
     machine: Machine,
     nodes: Vec<Node>,
-    /// When `a` went on, by the log's clock.
+    /// Time at which `a` continued, by the log's clock.
     resumed: Option<Duration>,
 }
 
@@ -157,7 +158,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Looks at both until something holds.
+    /// Polls both nodes until `holds` returns true.
     fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         while !holds(self) {
@@ -172,7 +173,7 @@ impl Pair {
         self.until("a time", |_| Instant::now() >= end)
     }
 
-    /// Does what the plan says; returns the node that has the space in the end, if one has.
+    /// Carries out the plan; returns the node that has the space at the end, if any.
     fn play(&mut self) -> Result<Option<&'static str>> {
         if let Disturbance::Starters { late } = self.plan.disturbance {
             self.disk.rule(self.late_claims(late)?);
@@ -214,12 +215,12 @@ impl Pair {
         Ok(())
     }
 
-    /// Requests of `a` that are late from now on.
+    /// Returns a rule that delays requests of `a` from now on.
     fn late_requests(&self, kinds: &'static [Kind]) -> Rule {
         Rule { node: Some("a"), kinds, ..Rule::all(Action::Hold(self.plan.hold)) }
     }
 
-    /// Returns for how long.
+    /// Begins the disturbance; returns its length.
     fn begin_to_disturb(&mut self) -> Result<Duration> {
         let length = match self.plan.disturbance {
             Disturbance::Starters { .. } => return Ok(Duration::ZERO),
@@ -254,7 +255,8 @@ impl Pair {
         Ok(())
     }
 
-    /// Whether one has the space and goes on, and nothing of the other one is on its way.
+    /// Returns whether one node has the space and goes on, and no request of the other is in
+    /// flight.
     fn is_settled(&self, since: Instant) -> bool {
         let goes_on = |node: &Node| node.has_lost || node.passes_since(since) >= PASSES;
         let out: Vec<_> = self.nodes.iter().filter(|node| node.is_out).map(|node| node.name).collect();
@@ -263,7 +265,7 @@ impl Pair {
         is_over && self.disk.log().iter().all(|entry| entry.answered.is_some() || !out.contains(&entry.node))
     }
 
-    /// Looks at the server's log and the image.
+    /// Judges the server's log and the image.
     fn judge(&mut self, winner: Option<&'static str>, image: &Path) -> Result<String> {
         self.nodes.iter_mut().for_each(|node| node.running.cut_power());
         let log = self.disk.log();
@@ -286,7 +288,7 @@ impl Pair {
         format!("transcripts and the server's log: {}", places.collect::<Vec<_>>().join(", "))
     }
 
-    /// Keeps the server's log, without what was written.
+    /// Writes the server's log to a file, without the written data.
     fn keep_log(&self, folder: &Path) -> Result<()> {
         let lines = self.disk.log().into_iter().map(|entry| format!("{:?}\n", Entry { data: None, ..entry }));
         let head = format!("{:?}, a resumed at {:?}\n", self.plan, self.resumed);
@@ -294,13 +296,14 @@ impl Pair {
     }
 }
 
-/// Returns the bytes of claims and records.
+/// Returns the range of claims and records.
 fn ending(len: u64) -> Result<Range<u64>> {
     let start = Claim::start(len).context("room for a claim")?;
     Ok(start..start + (PAGE_LEN + TAIL_LEN) as u64)
 }
 
-/// Claim, record and header are the owner's: nothing of an earlier owner has landed on them to stay.
+/// Checks that claim, record and header are the owner's: no write of an earlier owner has
+/// overwritten them for good.
 fn what_the_owner_wrote_is_there(log: &[Entry], owner: &str, image: &Path, ending: &Range<u64>) -> Result<()> {
     const HEADER: Range<u64> = 0..4096;
     let file = File::open(image)?;

@@ -1,8 +1,10 @@
-//! Bochs: VMX on any machine. It boots the GRUB ISO and has no virtio; paging devices are memory-backed there.
+//! Bochs: VMX on any machine. It boots the GRUB ISO. It has no virtio, so paging devices are
+//! memory-backed.
 //!
-//! Debian's Bochs is built with its debugger, whose commands come from standard input: the first, `c`, lets the machine run.
-//! Later an interrupt stops it for a moment, so that memory can be written to a file: that is how a
-//! memory-backed paging space gets out ([`Running::bring_out`]).
+//! Debian's Bochs is built with its debugger, which reads commands from standard input. The first
+//! command, `c`, starts the machine. Later an interrupt stops the machine for a moment, and a
+//! debugger command writes memory to a file: this is how a memory-backed paging space is copied out
+//! ([`Running::bring_out`]).
 
 use super::running::{self, Lines, Running};
 use super::transcript::RunFolder;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// The program to start.
 pub const PROGRAM: &str = "bochs-bin";
-/// VMX with EPT, unrestricted guest, VPID and A/D bits: the ordinary case.
+/// VMX with EPT, unrestricted guest, VPID and A/D bits: the default model.
 const USUAL_CPU: &str = "corei7_haswell_4770";
 /// The same without A/D bits.
 pub const CPU_WITHOUT_AD: &str = "corei7_ivy_bridge_3770k";
@@ -37,12 +39,13 @@ pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
     fs::write(run.join("bochsrc"), settings)?;
     fs::write(run.join("debugger"), "c\n")?;
     let mut command = Command::new(PROGRAM);
-    // Names relative to the run's folder: Bochs overflows a buffer on an image path of more than some sixty bytes.
+    // Names are relative to the run's folder: Bochs overflows a buffer where an image path exceeds
+    // some sixty bytes.
     command.current_dir(run).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
     running::start(command, lines, folder, &machine.echo)
 }
 
-/// Returns the emulated instructions in a second of the machine's.
+/// Returns the emulated instructions in a second of the machine's time.
 const fn ips(clock: Clock) -> u32 {
     match clock {
         Clock::Host => IPS,
@@ -55,7 +58,8 @@ pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, ips: u32, mib: u64, ports: &
     let cpu = cpu.unwrap_or(USUAL_CPU);
     let line = |(n, port): (usize, &u16)| format!("com{}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n", n + 1);
     let lines: String = ports.iter().enumerate().map(line).collect();
-    // The sound driver is named because the default one overruns a buffer where there is no sound card.
+    // A sound driver is named because the default one overruns a buffer where there is no sound
+    // card.
     format!(
         "config_interface: textconfig\n\
          display_library: rfb, options=\"timeout=0\"\n\
@@ -76,12 +80,15 @@ pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, ips: u32, mib: u64, ports: &
 }
 
 impl Running {
-    /// Writes memory-backed disk `index` of a Bochs machine to `file`; the machine stands still meanwhile.
+    /// Writes memory-backed disk `index` of a Bochs machine to `file`; the machine is stopped
+    /// meanwhile.
     ///
-    /// Bochs reads through the page tables in force, so no partition may run: then the hypervisor's direct map is there.
+    /// No partition may run. Bochs reads through the current page tables, and only the hypervisor's
+    /// own contain the direct map.
     ///
     /// # Errors
-    /// Where the machine runs in another bed or has not told of the disk, or the file does not come within `limit`.
+    /// Where the machine runs in another bed or has not reported the disk, or the file is not
+    /// complete within `limit`.
     pub fn bring_out(&mut self, index: u64, file: &Path, limit: Duration) -> Result<()> {
         let told = self.events.all().iter().find(|event| event.name() == "disk" && event.0["index"] == index);
         let told = told.with_context(|| format!("disk {index} was never reported"))?;

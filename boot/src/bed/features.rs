@@ -1,4 +1,5 @@
-//! What a CPU, or KVM for its guests, offers of what the hypervisor needs: named one by one, for `tidepool doctor`.
+//! The CPU features that the hypervisor uses, as offered by a CPU or by KVM to its guests; listed
+//! one by one for `tidepool doctor`.
 
 use super::kvm;
 
@@ -7,25 +8,25 @@ use super::kvm;
 pub struct Feature {
     /// Its name.
     pub name: &'static str,
-    /// Whether it is there.
+    /// Whether it is offered.
     pub offered: bool,
-    /// What it is for.
+    /// Its importance to the hypervisor.
     pub role: Role,
 }
 
-/// What the hypervisor does without a feature.
+/// The consequence of a missing feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// It does not start.
+    /// The hypervisor does not start.
     Needed,
-    /// It runs, slower.
+    /// The hypervisor runs, but slower.
     Useful,
 }
 
 /// A VMX feature: a capability MSR and the bit in it (SDM 3D "VMX Capability Reporting Facility").
 struct VmxBit(&'static str, u32, u32, Role);
 
-/// Allowed settings of the secondary controls have the bits that may be 1 in their upper half.
+/// The upper half of this MSR holds the bits of the secondary controls that may be 1.
 const SECONDARY: u32 = 0x48b;
 const PRIMARY: u32 = 0x482;
 const EPT_VPID: u32 = 0x48c;
@@ -50,7 +51,8 @@ const SVM_BITS: &[SvmBit] = &[
     SvmBit("decode assists", 7, Role::Useful),
 ];
 
-/// Names what of VMX is there, given the capability MSRs; an MSR that cannot be read offers nothing.
+/// Returns the VMX features according to the capability MSRs. An MSR that cannot be read offers
+/// nothing.
 pub fn vmx(msr: impl Fn(u32) -> Option<u64>) -> Vec<Feature> {
     let feature = |VmxBit(name, number, bit, role): &VmxBit| {
         let offered = msr(*number).is_some_and(|value| value >> bit & 1 == 1);
@@ -59,12 +61,12 @@ pub fn vmx(msr: impl Fn(u32) -> Option<u64>) -> Vec<Feature> {
     VMX_BITS.iter().map(feature).collect()
 }
 
-/// Names what of SVM is there, given EDX of CPUID 8000000Ah.
+/// Returns the SVM features according to EDX of CPUID 8000000Ah.
 pub fn svm(edx: u32) -> Vec<Feature> {
     SVM_BITS.iter().map(|SvmBit(name, bit, role)| Feature { name, offered: edx >> bit & 1 == 1, role: *role }).collect()
 }
 
-/// Returns what KVM offers its guests here: a heading, and the features behind it.
+/// Returns the features that KVM offers its guests here, with a heading.
 pub fn of_kvm() -> Option<(&'static str, Vec<Feature>)> {
     match kvm::offered()? {
         kvm::Offer::Vmx => Some(("VMX", vmx(kvm::feature_msr))),
@@ -91,7 +93,7 @@ mod tests {
         assert_eq!(offered(&vmx(haswell)).len(), VMX_BITS.len());
         assert_eq!(offered(&vmx(|_| None)), [""; 0]);
         assert_eq!(offered(&vmx(|number| (number == SECONDARY).then_some(1 << 33))), ["EPT"]);
-        // The lower half says what must be 1, not what may be.
+        // The lower half holds the bits that must be 1, not those that may be 1.
         assert_eq!(offered(&vmx(|number| (number == SECONDARY).then_some(0xffff_ffff))), [""; 0]);
     }
 

@@ -1,8 +1,9 @@
-//! Does KVM here offer hardware virtualisation to its guests?
+//! The hardware virtualisation that KVM offers to its guests on this machine.
 //!
-//! A `/dev/kvm` node proves nothing: nesting may be off. Only the CPUID leaves that KVM says it supports tell.
+//! A `/dev/kvm` node proves nothing, because nesting may be off. Only the CPUID leaves that KVM
+//! reports as supported are proof.
 
-// UNSAFETY: KVM is asked by ioctl, which the standard library does not have.
+// UNSAFETY: KVM is queried by ioctl, which the standard library does not have.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -35,7 +36,7 @@ struct Table {
 
 const _: () = assert!(size_of::<Entry>() == 40 && size_of::<Table>() == 8 + 40 * ENTRIES);
 
-/// What KVM offers its guests.
+/// The hardware virtualisation that KVM offers its guests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offer {
     /// VMX.
@@ -44,7 +45,7 @@ pub enum Offer {
     Svm(u32),
 }
 
-/// Returns what a guest of KVM would see.
+/// Returns the hardware virtualisation that a guest of KVM would see.
 pub fn offered() -> Option<Offer> {
     offer(&supported_cpuid().ok()?)
 }
@@ -57,7 +58,7 @@ fn offer(table: &[Entry]) -> Option<Offer> {
     (register(0x8000_0001, 2) & SVM != 0).then(|| Offer::Svm(register(0x8000_000a, 3)))
 }
 
-/// Returns the state of `/dev/kvm`, for people.
+/// Describes the state of `/dev/kvm`.
 pub fn state() -> String {
     match File::options().read(true).write(true).open("/dev/kvm") {
         Ok(_) => "is there".to_owned(),
@@ -75,7 +76,7 @@ struct OneMsr {
     data: u64,
 }
 
-/// Returns a feature MSR as KVM's guests would see it; `None` where KVM has none of that number.
+/// Returns a feature MSR as KVM's guests would see it; `None` where KVM has no such MSR.
 pub fn feature_msr(number: u32) -> Option<u64> {
     let kvm = File::options().read(true).write(true).open("/dev/kvm").ok()?;
     let mut msr = OneMsr { count: 1, padding: 0, index: number, reserved: 0, data: 0 };

@@ -1,11 +1,13 @@
-//! The beds: emulators that Tidepool runs on, behind one description of a machine and one handle of a running one.
+//! The beds: emulators that Tidepool runs on, with one description of a machine and one handle of a
+//! running machine.
 //!
 //! ```text
 //!  Machine ──start──> Running { console: Line, events: Events, the emulator } ──finish──> Ended
 //! ```
 //!
-//! A run keeps its console, events and emulator output in a folder of its own ([`transcript`]), which is removed when the
-//! run is [passed](Running::passed) and kept otherwise, as one of the newest few.
+//! A run keeps its console, events and emulator output in a folder of its own ([`transcript`]). The
+//! folder is removed when the run is [passed](Running::passed). Otherwise it is kept, as one of the
+//! newest few.
 
 pub mod bochs;
 pub mod features;
@@ -46,7 +48,7 @@ pub enum Bed {
 }
 
 impl Bed {
-    /// Returns the best bed of this machine.
+    /// Returns the best bed that this machine supports.
     pub fn best() -> Self {
         if kvm::offers_virtualisation() { Self::Kvm } else { Self::Qemu }
     }
@@ -62,31 +64,32 @@ impl Bed {
     }
 }
 
-/// What the machine's clock follows.
+/// The time base of the machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Clock {
     /// The host's time.
     #[default]
     Host,
-    /// Retired instructions, 2 to this power nanoseconds each: two runs without disks are equal. (Bochs always counts
-    /// instructions: as `Host`, 20 ns each.)
+    /// Retired instructions, 2 to this power nanoseconds each: two runs without disks are
+    /// identical. (Bochs always counts instructions: as `Host`, 20 ns each.)
     Instructions(u8),
-    /// As [`Clock::Instructions`]; while no CPU has work, time passes as the host's does and does not leap to the next timer.
-    /// So a disk's answer does not come too late for a CPU that only waits for it.
+    /// As [`Clock::Instructions`]; but while all CPUs are idle, time passes at the host's rate and
+    /// does not leap to the next timer. So a disk's completion does not come too late for a CPU
+    /// that only waits for it.
     Paced(u8),
 }
 
-/// How the hypervisor gets into the machine.
+/// The way in which the hypervisor gets into the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Medium {
-    /// As the bed does it: QEMU hands it over itself, Bochs boots a CD.
+    /// The bed's usual way: QEMU loads the hypervisor itself, Bochs boots a CD.
     #[default]
     Usual,
-    /// From a stick's image, by this firmware (QEMU and KVM only).
+    /// From a USB stick's image, by this firmware (QEMU and KVM only).
     Stick(Firmware),
 }
 
-/// What starts a machine.
+/// The firmware that starts a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Firmware {
     /// A PC's BIOS.
@@ -98,9 +101,9 @@ pub enum Firmware {
 /// A machine to start.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Where it runs.
+    /// The bed that it runs on.
     pub bed: Bed,
-    /// Names the folder of its transcript.
+    /// Name for the folder of its transcript.
     pub name: String,
     /// CPUs of the host machine that run guests.
     pub cpus: u32,
@@ -114,27 +117,29 @@ pub struct Machine {
     pub append: String,
     /// Images of virtio-blk disks, in order.
     pub disks: Vec<PathBuf>,
-    /// Bytes a second that each of them can do, if it is to be held to that.
+    /// Limit of each disk's bandwidth in bytes a second, if one is set.
     pub disk_bandwidth: Option<u64>,
     /// How the hypervisor is started.
     pub medium: Medium,
-    /// What time follows.
+    /// The clock's time base.
     pub clock: Clock,
-    /// The CPU model, where not the bed's usual one.
+    /// The CPU model, if not the bed's default.
     pub cpu: Option<String>,
-    /// Whether the console appears on our standard output.
+    /// Destination of the console besides the transcript.
     pub echo: Echo,
     /// The only core of this machine that the emulator may run on (QEMU only).
     pub host_core: Option<u32>,
     /// A plugin that QEMU loads, with its arguments (QEMU's own emulation only).
     pub plugin: Option<String>,
-    /// Events of QEMU that it writes to [`qemu::TRACE`] in the run's folder, a line each with its time (`qemu-system-x86_64 -trace help`).
+    /// QEMU trace events to log to [`qemu::TRACE`] in the run's folder, a line each with its time
+    /// (`qemu-system-x86_64 -trace help`).
     pub trace: &'static [&'static str],
 }
 
 impl Machine {
-    /// Describes a machine with two CPUs, 512 MiB and nothing else; where emulation is slow, with less. (The Linux of
-    /// [`Bed::Nested`] has one CPU: two of the machine's would only wait for each other.)
+    /// Describes a machine with two CPUs, 512 MiB and nothing else; smaller where emulation is
+    /// slow. (The Linux of [`Bed::Nested`] has one CPU, so a second CPU of the machine would only
+    /// wait for the first.)
     pub fn new(bed: Bed, name: &str, hypervisor: PathBuf) -> Self {
         Self {
             bed,
@@ -156,7 +161,7 @@ impl Machine {
         }
     }
 
-    /// Takes over what a configuration asks for.
+    /// Applies a configuration's plan to the machine.
     pub fn apply(&mut self, plan: Plan) {
         self.archive = plan.archive;
         self.disks = plan.disks;
@@ -169,7 +174,7 @@ impl Machine {
     /// Starts the machine and waits until its serial lines are connected.
     ///
     /// # Errors
-    /// Where the emulator is missing or refuses; its own words are part of the error.
+    /// Where the emulator is missing or fails; the error contains the emulator's output.
     pub fn start(&self) -> Result<Running> {
         let folder = RunFolder::new(&self.name)?;
         self.write_archive(folder.path())?;
@@ -183,7 +188,7 @@ impl Machine {
     pub(crate) fn write_archive(&self, folder: &Path) -> Result<()> {
         let elf = std::fs::read(&self.hypervisor).with_context(|| format!("{}", self.hypervisor.display()))?;
         let mut archive = self.archive.clone();
-        // Without symbols a backtrace has addresses only: no reason not to start.
+        // Without symbols a backtrace has only addresses; that is no reason not to start.
         if let Some(symbols) = symbols::from_elf(&elf) {
             archive.add(symbols::MODULE, Source::Bytes(symbols));
         }

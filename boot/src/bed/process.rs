@@ -1,8 +1,10 @@
 //! An emulator's process, which never outlives us.
 //!
-//! Three nets: dropping the handle ends it, an interrupt ends it ([`crate::interrupt`]), and should we be killed outright the
-//! system kills it (`PR_SET_PDEATHSIG`, which fires when the *thread* that started it ends: start emulators from threads that
-//! outlive them). It has a process group of its own, so that Ctrl-C at the terminal reaches us alone.
+//! Three safeguards: dropping the handle ends the emulator, an interrupt ends it
+//! ([`crate::interrupt`]), and if this process is killed the system kills the emulator
+//! (`PR_SET_PDEATHSIG`). That signal fires when the *thread* that started the emulator ends, so
+//! start emulators from threads that outlive them. The emulator has its own process group, so
+//! Ctrl-C at the terminal reaches only this process.
 
 // UNSAFETY: fork-time set-up and signals to a process group exist only as system calls.
 #![allow(unsafe_code)]
@@ -14,7 +16,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an emulator may take to write back and end before it is killed.
+/// Time for an emulator to write back its caches and end before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(5);
 
@@ -43,7 +45,7 @@ impl Emulator {
         Ok(Self { child, _on_signal: on_signal })
     }
 
-    /// Takes the write end of the emulator's standard input, where it was piped.
+    /// Takes the write end of the emulator's standard input, if it was piped.
     pub fn stdin(&mut self) -> Option<ChildStdin> {
         lock(&self.child).stdin.take()
     }
@@ -51,19 +53,19 @@ impl Emulator {
     /// Returns the exit status if the emulator has ended.
     ///
     /// # Errors
-    /// Where the system does not tell.
+    /// Where the system does not report it.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(lock(&self.child).try_wait()?)
     }
 
-    /// Waits for the end, at most `limit`.
+    /// Waits for the emulator to end, at most `limit`.
     ///
     /// # Errors
-    /// Where the system does not tell.
+    /// Where the system does not report it.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let deadline = Instant::now() + limit;
         loop {
-            // Locked for each look only: an interrupt needs the child too.
+            // Lock only for each check: the interrupt handler needs the child too.
             let status = self.ended()?;
             if status.is_some() || Instant::now() >= deadline {
                 return Ok(status);
@@ -72,7 +74,7 @@ impl Emulator {
         }
     }
 
-    /// Ends the emulator: asks, waits a little, then kills.
+    /// Ends the emulator: asks it to end, waits `PATIENCE`, then kills it.
     pub fn end(&mut self) {
         end(&mut lock(&self.child));
     }
@@ -84,12 +86,12 @@ impl Emulator {
         let _ = child.wait();
     }
 
-    /// Lets the emulator stand still, all of its threads: no time passes for it, but for the world.
+    /// Stops all threads of the emulator. Time stands still in the machine, but not outside it.
     pub fn freeze(&mut self) {
         signal(&mut lock(&self.child), libc::SIGSTOP);
     }
 
-    /// Lets it go on.
+    /// Continues a stopped emulator.
     pub fn thaw(&mut self) {
         signal(&mut lock(&self.child), libc::SIGCONT);
     }
@@ -123,7 +125,8 @@ fn end(child: &mut Child) {
     }
 }
 
-/// Signals the process group of `child`, unless it was waited for already: its number may be another's by then.
+/// Signals the process group of `child`, unless the child was reaped: its number may belong to
+/// another process then.
 fn signal(child: &mut Child, signal: libc::c_int) {
     if let (Ok(None), Ok(group)) = (child.try_wait(), libc::pid_t::try_from(child.id())) {
         // SAFETY: no memory is involved; the group is ours because its leader is not reaped yet (checked above).

@@ -1,4 +1,5 @@
-//! QEMU: `q35` with the hypervisor as PVH kernel, the boot archive as its initrd, disks as modern virtio-blk.
+//! QEMU: `q35` with the hypervisor as PVH kernel, the boot archive as its initrd, disks as modern
+//! (non-legacy) virtio-blk.
 
 use super::running::{self, Lines, Running};
 use super::transcript::RunFolder;
@@ -13,15 +14,15 @@ use std::time::{Duration, Instant};
 
 /// The program to start.
 pub const PROGRAM: &str = "qemu-system-x86_64";
-/// What the hypervisor uses at most.
+/// Maximum number of CPUs that the hypervisor uses.
 const MAX_CPUS: u32 = kernel::arch::percpu::MAX_CPUS as u32;
 /// UEFI firmware of Debian's package ovmf.
 pub const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 /// The stick's name in the run's folder.
 pub(super) const STICK: &str = "stick.img";
-/// Where [`Machine::trace`] is written, in the run's folder.
+/// File of [`Machine::trace`], in the run's folder.
 pub const TRACE: &str = "trace.log";
-/// Where a value written stops the emulator.
+/// The exit device: a value written to its port stops the emulator.
 pub(super) const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
 pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
@@ -39,7 +40,7 @@ pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
     running::start(command, lines, folder, &machine.echo)
 }
 
-/// Returns QEMU, held to one core of this machine where that is asked for.
+/// Returns QEMU's command, bound to one core of this machine where `host_core` is given.
 fn program(host_core: Option<u32>) -> Command {
     let Some(core) = host_core else { return Command::new(PROGRAM) };
     let mut command = Command::new("taskset");
@@ -47,8 +48,9 @@ fn program(host_core: Option<u32>) -> Command {
     command
 }
 
-/// All that QEMU emulates, less what the hypervisor hides from guests and cannot intercept there: RDTSCP, and the registers of MPX
-/// and protection keys, which QEMU's XSETBV gives to any guest and no vCPU switch moves.
+/// All that QEMU emulates, except features that the hypervisor hides from guests but cannot
+/// intercept here: RDTSCP, and the registers of MPX and protection keys. QEMU's XSETBV enables the
+/// latter for any guest, and the vCPU switch does not save them.
 const EMULATED_CPU: &str = "max,-rdtscp,-mpx,-pku,-pks";
 
 fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
@@ -56,7 +58,8 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     let mut add = |items: &[&str]| list.extend(items.iter().map(|&s| s.to_owned()));
     let (accelerator, usual_cpu) = match machine.bed {
         Bed::Kvm => ("kvm", "host"),
-        // One thread a CPU, so that the CPUs really run side by side; instruction counting allows one thread only.
+        // One thread for each CPU, so that the CPUs really run in parallel; instruction counting
+        // allows only one thread.
         _ if machine.clock == Clock::Host => ("tcg,thread=multi", EMULATED_CPU),
         _ => ("tcg", EMULATED_CPU),
     };
@@ -81,7 +84,8 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
         add(&["-chardev", &line, "-serial", &format!("chardev:{name}")]);
     }
     for (index, image) in machine.disks.iter().enumerate() {
-        // `none`: past the host's page cache, so that the disk's speed is a disk's; a FLUSH is a real fdatasync.
+        // `cache=none` bypasses the host's page cache, so the speed is the real disk's, and a FLUSH
+        // is a real fdatasync.
         let limit = machine.disk_bandwidth.map(|bytes| format!("throttling.bps-total={bytes},")).unwrap_or_default();
         let drive = format!("if=none,id=disk{index},format=raw,cache=none,discard=unmap,{limit}file={}", escape(image));
         add(&["-drive", &drive, "-device", &disk_device(index)]);
@@ -99,7 +103,7 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     list
 }
 
-/// Returns how time follows instructions, where it does.
+/// Returns the setting for a clock that counts instructions; `None` for the host's time.
 fn instruction_count(clock: Clock) -> Option<String> {
     match clock {
         Clock::Host => None,
@@ -108,20 +112,21 @@ fn instruction_count(clock: Clock) -> Option<String> {
     }
 }
 
-/// Returns the device of disk `index`.
+/// Returns the device argument of disk `index`.
 ///
-/// A failed request is reported to the hypervisor. The emulator's own choice would stop the whole machine where the host's disk
-/// is full, and would repeat the write at any later time.
+/// A failed request is reported to the hypervisor. With QEMU's default a full host disk would stop
+/// the whole machine, and the write would be repeated at any later time.
 pub(super) fn disk_device(index: usize) -> String {
     format!("virtio-blk-pci,drive=disk{index},serial=disk{index},disable-legacy=on,werror=report,rerror=report")
 }
 
-/// One more than are to run guests, where the boot CPU cannot be trusted with them (docs/testing.md, "Known of the emulators").
+/// Returns the number of CPUs to emulate: one more than run guests where the boot CPU must not run
+/// them (docs/testing.md, "Known of the emulators").
 fn emulated_cpus(machine: &Machine) -> u32 {
     if machine.bed == Bed::Qemu && machine.cpus > 1 { (machine.cpus + 1).min(MAX_CPUS) } else { machine.cpus }
 }
 
-/// What a disk was asked to do, counted by the emulator.
+/// A disk's requests, counted by the emulator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskCounters {
     /// Bytes written.
@@ -133,7 +138,7 @@ pub struct DiskCounters {
 }
 
 impl Running {
-    /// Returns what the emulator counted for each virtio-blk disk, in order.
+    /// Returns the emulator's counters of each virtio-blk disk, in order.
     ///
     /// # Errors
     /// Where the machine runs in another bed, or the emulator does not answer.
@@ -148,20 +153,20 @@ impl Running {
         disks.filter(|disk| disk["device"].as_str().is_some_and(|name| name.starts_with("disk"))).map(counters).collect()
     }
 
-    /// Stops the emulator in order, so that its plugins write what they have.
+    /// Ends the emulator in an orderly way, so that its plugins write their results.
     ///
     /// # Errors
     /// As [`Running::disk_counters`], and where it does not end.
     pub fn quit(&mut self) -> Result<()> {
         self.greet_monitor()?;
         let monitor = self.monitor.as_mut().context("only QEMU has such a monitor")?;
-        // The answer may go down with the emulator.
+        // The emulator may end before it answers.
         monitor.send(format!("{}\n", json!({"execute": "quit"})).as_bytes())?;
         let status = self.runner.wait(Duration::from_secs(30))?;
         status.map(|_| ()).context("the emulator does not quit")
     }
 
-    /// Lets virtio-blk disk `number` write no more than this from now on; 0 lifts the limit.
+    /// Limits the write bandwidth of virtio-blk disk `number` from now on; 0 removes the limit.
     ///
     /// # Errors
     /// As [`Running::disk_counters`].
@@ -173,7 +178,8 @@ impl Running {
         self.monitor_command(&json!({"execute": "block_set_io_throttle", "arguments": arguments})).map(|_| ())
     }
 
-    /// Returns what the emulator's monitor answers to a command for people, as `info registers`.
+    /// Returns the answer of the emulator's monitor to a command for people
+    /// (`info registers`, for example).
     ///
     /// # Errors
     /// As [`Running::disk_counters`].
@@ -211,7 +217,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// QEMU ends a value at a comma unless it is doubled.
+/// Escapes a path: QEMU ends a value at a comma unless the comma is doubled.
 fn escape(path: &Path) -> String {
     text(path).replace(',', ",,")
 }

@@ -1,4 +1,4 @@
-//! What runs a machine: a process of ours, or one of the Linux that bed C runs.
+//! The process that runs a machine: a child of ours, or a process of the Linux of bed C.
 
 use super::nested::Session;
 use super::process::Emulator;
@@ -6,16 +6,16 @@ use anyhow::{Context, Result};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// The emulator of a machine, wherever it runs.
+/// The emulator of a machine.
 pub(super) enum Runner {
-    /// Here.
+    /// A process on this host.
     Process(Emulator),
-    /// Within Linux within Bochs.
+    /// A process of the Linux within Bochs.
     Nested(Session),
 }
 
 impl Runner {
-    /// Waits for the end, at most `limit`.
+    /// Waits for the emulator to end, at most `limit`.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         match self {
             Self::Process(emulator) => emulator.wait(limit),
@@ -23,7 +23,8 @@ impl Runner {
         }
     }
 
-    /// Ends it, where nobody will look at its disks any more: asks, waits a little, then kills. (Otherwise, drop it.)
+    /// Ends the emulator where its disks are not needed any more: asks, waits, then kills.
+    /// (Otherwise, drop it.)
     pub fn discard(&mut self) {
         match self {
             Self::Process(emulator) => emulator.end(),
@@ -31,7 +32,7 @@ impl Runner {
         }
     }
 
-    /// Kills it at once, as a power cut would.
+    /// Kills the emulator at once, as a power cut would.
     pub fn kill(&mut self) {
         match self {
             Self::Process(emulator) => emulator.kill(),
@@ -39,7 +40,7 @@ impl Runner {
         }
     }
 
-    /// Returns the process, for what only a process of ours can do.
+    /// Returns the process, for operations that need a process on this host.
     pub fn process(&mut self) -> Result<&mut Emulator> {
         match self {
             Self::Process(emulator) => Some(emulator),
@@ -48,7 +49,7 @@ impl Runner {
         .context("the emulator is no process of this machine")
     }
 
-    /// Returns the nested session, for what only Linux within Bochs can do.
+    /// Returns the nested session, for operations that need the Linux within Bochs.
     pub fn nested(&mut self) -> Result<&mut Session> {
         match self {
             Self::Nested(session) => Some(session),

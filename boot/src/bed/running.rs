@@ -1,4 +1,4 @@
-//! A machine that runs: its lines, its emulator, and its orderly or sudden end.
+//! A running machine: its lines, its emulator, and its orderly or sudden end.
 
 use super::nested::Session;
 use super::process::Emulator;
@@ -21,17 +21,17 @@ pub(super) const EMULATOR: &str = "emulator.txt";
 const BOCHS_LOG: &str = "bochs.log";
 const MONITOR: &str = "monitor.jsonl";
 pub(super) const COMMAND: &str = "command.txt";
-/// Lines of an emulator's words that an error repeats.
+/// Lines of the emulator's output that an error repeats.
 const LAST_LINES: usize = 10;
-/// For bytes that are on their way already.
+/// Time limit for bytes that are already in flight.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
-    /// Everything asked for was done.
+    /// The run has ended with success.
     Success,
-    /// It says that something failed, or stopped without a word.
+    /// The hypervisor reported a failure, or the machine stopped without a report.
     Failure,
     /// It still runs.
     Not,
@@ -44,7 +44,8 @@ pub struct Running {
     /// The second serial line: for programs.
     pub events: Events,
     pub(super) monitor: Option<Line>,
-    /// The monitor takes commands from the first one on that says so, and only once.
+    /// Whether `qmp_capabilities` was sent: the monitor accepts no commands before it, and accepts
+    /// it only once.
     pub(super) monitor_greeted: bool,
     pub(super) runner: Runner,
     debugger: Option<std::process::ChildStdin>,
@@ -79,7 +80,8 @@ pub(super) fn start(mut command: Command, lines: Lines, folder: RunFolder, echo:
     Ok(Running { console, monitor, monitor_greeted: false, events, runner, debugger, folder })
 }
 
-/// Takes over a machine that runs within another one, `session`; its serial lines are connected already.
+/// Takes over a machine that runs within another machine, `session`; its serial lines are connected
+/// already.
 pub(super) fn adopt(session: Session, lines: Lines, folder: RunFolder, echo: &Echo) -> Result<Running> {
     let (console, events, monitor) = accept(lines, folder.path(), echo, || Ok(()))?;
     let runner = Runner::Nested(session);
@@ -105,7 +107,8 @@ fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {
     }
 }
 
-/// Returns what the emulator said, to stand behind a sentence. Bochs keeps what ends it in a log of its own.
+/// Returns the emulator's last output, to be placed behind a sentence. Bochs writes the cause of
+/// its end to a log of its own.
 fn said(folder: &Path) -> String {
     let read = |name: &str| String::from_utf8_lossy(&fs::read(folder.join(name)).unwrap_or_default()).into_owned();
     let fatal: String =
@@ -123,8 +126,8 @@ impl Running {
         self.folder.path()
     }
 
-    /// Returns why a machine that ended with [`Ended::Failure`] did so: the emulator's own words where it was the emulator that
-    /// failed, else what the hypervisor blamed last.
+    /// Returns the reason why a machine ended with [`Ended::Failure`]: the emulator's output where
+    /// the emulator failed, else the last error that the hypervisor reported.
     pub fn failure(&mut self) -> String {
         let status = self.runner.wait(Duration::ZERO).ok().flatten();
         let blamed = |event: &Event| match event.name() {
@@ -147,18 +150,18 @@ impl Running {
         self.events.all().iter().any(|event| matches!(event.name(), "end" | "panic"))
     }
 
-    /// Waits until the machine has stopped by itself, at most `limit`.
+    /// Waits for the machine to stop by itself, at most `limit`.
     ///
     /// # Errors
-    /// Where the system does not tell.
+    /// Where the system does not report it.
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<Ended> {
         let status = self.runner.wait(limit)?;
         let Some(status) = status else { return Ok(Ended::Not) };
-        // What the emulator wrote last may still be on its way through the sockets.
+        // The emulator's last bytes may still be in flight in the sockets.
         self.console.wait_for_end(GRACE);
         let success = match exit_value(status) {
             Some(value) => value == ExitCode::Success as i32,
-            // Bochs has no status: what the hypervisor said last counts.
+            // Bochs has no exit status of ours: the hypervisor's last event decides.
             None => self.events.last_named("end", GRACE)?.is_some_and(|end| end.0["status"] == 0),
         };
         Ok(if success { Ended::Success } else { Ended::Failure })
@@ -172,7 +175,7 @@ impl Running {
         self.runner.nested()
     }
 
-    /// Runs a shell script where the emulator runs; returns what it says.
+    /// Runs a shell script on the system that runs the emulator; returns its output.
     ///
     /// # Errors
     /// Where it fails, or does not end within `limit`.
@@ -188,21 +191,21 @@ impl Running {
         Ok(said)
     }
 
-    /// Cuts the power.
+    /// Kills the emulator, as a power cut would.
     pub fn cut_power(&mut self) {
         self.runner.kill();
     }
 
-    /// Lets the emulator stand still: no time passes for it, but for the world.
+    /// Stops the emulator. Time stands still in the machine, but not outside it.
     ///
     /// # Errors
-    /// Where it is no process of this machine.
+    /// Where the emulator is no process of this machine.
     pub fn freeze(&mut self) -> Result<()> {
         self.runner.process()?.freeze();
         Ok(())
     }
 
-    /// Lets it go on.
+    /// Continues a frozen emulator.
     ///
     /// # Errors
     /// As [`Running::freeze`].
@@ -217,7 +220,7 @@ impl Running {
         self.folder.discard();
     }
 
-    /// Stops Bochs in its debugger for as long as it takes to run `commands`, then lets it go on.
+    /// Stops Bochs in its debugger, runs `commands`, and continues it.
     ///
     /// # Errors
     /// Where the machine runs in another bed, or has ended.
@@ -230,7 +233,8 @@ impl Running {
     }
 }
 
-/// QEMU's exit device turns a value v into the status 2 v + 1. Bochs always ends with 1, which no value of ours gives.
+/// QEMU's exit device turns a value v into the status 2 v + 1. Bochs always ends with status 1,
+/// which no value of ours produces.
 fn exit_value(status: ExitStatus) -> Option<i32> {
     status.code().filter(|code| code % 2 == 1 && *code > 1).map(|code| code >> 1)
 }

@@ -1,8 +1,8 @@
-//! The folder of a run: its console, events and what the emulator said.
+//! The folder of a run: its console, its events and the emulator's output.
 //!
 //! ```text
-//!  run passes            the folder goes
-//!  run fails             the folder stays, without the archive (which is made of files that are still there)
+//!  run passes            the folder is removed
+//!  run fails             the folder stays, without the archive (made of files that still exist)
 //!  next run begins       of the folders whose command has ended, the newest KEPT stay
 //! ```
 
@@ -15,21 +15,21 @@ use std::time::SystemTime;
 
 /// Folders of earlier runs that are kept.
 pub const KEPT: usize = 20;
-/// What a run can be repeated without: the large part of its folder.
+/// Large files in the folder that are not needed to repeat the run.
 const LARGE: [&str; 3] = [super::ARCHIVE, "boot.iso", super::qemu::STICK];
 
-/// The folder of a run that is on.
+/// The folder of a run in progress.
 pub(super) struct RunFolder {
     path: PathBuf,
-    /// An end by a signal is the operator's wish and no failure.
+    /// Removes the folder at a signal: an end by the operator is no failure.
     _on_signal: OnSignal,
 }
 
 impl RunFolder {
-    /// Makes a new folder for a machine of this name, and removes what is too many of the old ones.
+    /// Creates a folder for a machine of this name, and removes the oldest folders beyond [`KEPT`].
     ///
     /// # Errors
-    /// Names the folder that cannot be made.
+    /// Names the folder that cannot be created.
     pub fn new(name: &str) -> Result<Self> {
         static RUN: AtomicU32 = AtomicU32::new(0);
         let run = RUN.fetch_add(1, Ordering::Relaxed);
@@ -43,12 +43,12 @@ impl RunFolder {
         Ok(Self { path, _on_signal: on_signal })
     }
 
-    /// Returns where it is.
+    /// Returns the folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes it with all that is in it.
+    /// Removes the folder with its contents.
     pub fn discard(&self) {
         let _ = fs::remove_dir_all(&self.path);
     }
@@ -65,7 +65,8 @@ fn lighten(folder: &Path) {
     let _ = fs::remove_dir_all(folder.join("iso"));
 }
 
-/// Removes the oldest folders in `all` whose commands have ended, so that `kept` stay, and the large parts of those.
+/// Removes the oldest folders in `all` whose commands have ended, so that `kept` stay. In these,
+/// the large files are removed.
 fn prune(all: &Path, kept: usize) {
     let entries = fs::read_dir(all).into_iter().flatten().flatten();
     let ended = entries.map(|entry| entry.path()).filter(|path| has_ended(path));
@@ -84,7 +85,7 @@ fn changed(path: &Path) -> SystemTime {
     path.metadata().and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Returns whether `path` is a run's folder, `NAME.PROCESS.RUN`, and its process is gone.
+/// Returns whether `path` is a run's folder, `NAME.PROCESS.RUN`, whose process has ended.
 fn has_ended(path: &Path) -> bool {
     let mut parts = path.file_name().and_then(|name| name.to_str()).unwrap_or("").rsplit('.');
     let (run, process) = (parts.next(), parts.next());

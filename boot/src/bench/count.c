@@ -1,12 +1,12 @@
 /*
- * A QEMU plugin that counts the hypervisor's instructions by the place where they stand, and all others together.
+ * A QEMU plugin that counts the hypervisor's instructions by address, and all others together.
  *
  *   -plugin FILE.so,out=PATH
  *
- * PATH gets, when the emulator ends, a line "guests COUNT" and for each block of the hypervisor's code a line
- * "ADDRESS COUNT" (hexadecimal, decimal). Each emulated CPU runs in a thread of its own and counts apart, so no
- * increment is lost. Only blocks in the highest 2 GiB are the hypervisor's: the guests must be test kernels, which
- * run at low addresses.
+ * When the emulator ends, PATH gets a line "guests COUNT", and a line "ADDRESS COUNT" (hexadecimal,
+ * decimal) for each block of the hypervisor's code. Each emulated CPU runs in a thread of its own and
+ * has its own counters, so no increment is lost. Blocks in the highest 2 GiB count as the
+ * hypervisor's: the guests must be test kernels, which run at low addresses.
  *
  * The declarations are those of QEMU's plugin interface, version 1 (qemu-plugin.h), which Debian does not install.
  */
@@ -35,14 +35,14 @@ EXPORT int qemu_plugin_version = 1;
 enum { CPUS = 16, SLOTS = 1 << 16 };
 static const uint64_t HYPERVISOR = 0xffffffff80000000u;
 
-/* A translated block: where it stands, how many instructions it has, how often each CPU has begun it. */
+/* A translated block: its address, its number of instructions, how often each CPU has begun it. */
 struct block {
     uint64_t address;
     uint64_t length;
     uint64_t begun[CPUS];
 };
 
-/* Open addressing by address and length; QEMU holds a lock of its own around translation. */
+/* Open addressing by address and length. QEMU serialises translation by a lock of its own. */
 static struct block *blocks[SLOTS];
 static uint64_t guests[CPUS][8]; /* a cache line each */
 static const char *path = "instructions.txt";

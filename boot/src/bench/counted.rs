@@ -1,4 +1,5 @@
-//! Instructions on machines of several CPUs, where no counter of the machine has them: a QEMU plugin counts.
+//! Instruction counts on machines of several CPUs, where the machine has no counter for them: a
+//! QEMU plugin counts.
 //!
 //! The plugin (`count.c`) is built by the C compiler that Rust needs as its linker.
 
@@ -10,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = include_str!("count.c");
-/// The function in which a CPU waits for a lock of the hypervisor's, as its demangled name ends.
+/// The function in which a CPU waits for a lock of the hypervisor: two parts of its demangled name.
 const WAIT: (&str, &str) = ("sync::ranked::Ranked<", "::wait");
 
-/// What a run has executed, in instructions.
+/// The instructions that a run has executed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Instructions {
-    /// The hypervisor's, without those that wait for locks.
+    /// The hypervisor's, without lock waits.
     pub hypervisor: u64,
-    /// Those that wait for locks.
+    /// The hypervisor's in lock waits.
     pub waits: u64,
     /// The guests' (and the boot code's).
     pub guests: u64,
@@ -44,15 +45,15 @@ pub fn plugin() -> Result<PathBuf> {
     Ok(built)
 }
 
-/// Returns QEMU's argument that loads `plugin` and has it write to `out`.
+/// Returns QEMU's argument that loads `plugin` with the output file `out`.
 pub fn argument(plugin: &Path, out: &Path) -> String {
     format!("{},out={}", plugin.display(), out.display())
 }
 
-/// Reads what the plugin has written, with the symbols of `hypervisor`.
+/// Reads the plugin's output, with the symbols of `hypervisor`.
 ///
 /// # Errors
-/// Where a file is missing, has no symbols, or was not written to its end.
+/// Where a file is missing, has no symbols, or is incomplete.
 pub fn read(out: &Path, hypervisor: &Path) -> Result<Instructions> {
     let text = std::fs::read_to_string(out).with_context(|| format!("{}: no count of the plugin", out.display()))?;
     let elf = std::fs::read(hypervisor).with_context(|| format!("{}", hypervisor.display()))?;
@@ -62,7 +63,7 @@ pub fn read(out: &Path, hypervisor: &Path) -> Result<Instructions> {
         .with_context(|| format!("{} is cut off", out.display()))
 }
 
-/// Reads the plugin's lines; `None` where they do not end as they should.
+/// Parses the plugin's lines; `None` where the end is missing or a line is malformed.
 fn parse(text: &str, name_of: impl Fn(u64) -> Option<String>) -> Option<Instructions> {
     let mut lines = text.strip_suffix("end\n")?.lines();
     let guests = lines.next()?.strip_prefix("guests ")?.parse().ok()?;
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_hypervisors_waits_have_the_name_that_is_looked_for() {
-        // The name as the compiler makes it of this very lock.
+        // The compiler's own name of this lock's type.
         let name = std::any::type_name::<kernel::sync::Ranked<(), 1>>();
         assert!(format!("{name}>").contains(WAIT.0), "{name}");
     }

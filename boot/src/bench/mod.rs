@@ -1,4 +1,4 @@
-//! Benchmarks: how many instructions an operation takes, on machines whose clock is the instruction.
+//! Benchmarks: the instructions of an operation, on machines whose clock counts instructions.
 //!
 //! ```text
 //!  operations: one machine ──┬─ `self_tests = ["pager"]` ──> events `bench`: A1, P3, D1
@@ -22,7 +22,7 @@ use crate::config;
 use anyhow::Result;
 use std::path::Path;
 
-/// What is measured, and what it is measured on.
+/// The images to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Images<'a> {
     /// The hypervisor's ELF file.
@@ -32,8 +32,9 @@ pub struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// Describes a machine with one CPU whose clock counts instructions; `toml` is its configuration. Bochs
-    /// counts them at any pace; its own one is kept, at which all figures were taken.
+    /// Describes a machine with one CPU whose clock counts instructions; `toml` is its
+    /// configuration. Bochs counts instructions at any rate; its default rate is kept, at which all
+    /// figures were taken.
     fn machine(&self, bed: Bed, name: &str, toml: &str) -> Result<Machine> {
         let plan = config::read(name, toml, Path::new(""), bed)?;
         let mut machine = Machine::new(bed, name, self.hypervisor.to_owned());

@@ -9,18 +9,18 @@ use serde_json::json;
 use std::io::Write;
 use std::time::Duration;
 
-/// For each step of the run, on a busy machine.
+/// Time limit for each step of the run, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
-/// How often a guest does each operation.
+/// How often a guest repeats each operation.
 const COUNT: u64 = 4096;
 
-/// An operation and what it is compared with.
+/// An operation and its references.
 struct Operation {
     id: &'static str,
     what: &'static str,
     /// Linux 6.1 with KVM on the same beds: VMX, SVM.
     kvm: [Option<u64>; 2],
-    /// What it may take.
+    /// Its maximum, if it has one.
     bar: Option<u64>,
 }
 
@@ -57,22 +57,23 @@ const OPERATIONS: &[Operation] = &[
 /// One measured operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Figure {
-    /// As in `docs/benchmarks.md`.
+    /// The id, as in `docs/benchmarks.md`.
     pub id: String,
-    /// The cheapest one.
+    /// The minimum.
     pub minimum: u64,
     /// The mean.
     pub average: u64,
-    /// How often.
+    /// The number of repetitions.
     pub count: u64,
 }
 
-/// Everything that one run has measured.
+/// All results of one run.
 #[derive(Clone, Debug)]
 pub struct Figures {
     bed: Bed,
     figures: Vec<Figure>,
-    /// Metadata of a guest page, in bytes, of a partition twice as large as the pool that has touched all its pages.
+    /// Bytes of metadata for a guest page, in a partition twice as large as the pool that has
+    /// touched all its pages.
     pub metadata_per_page: f64,
 }
 
@@ -85,7 +86,7 @@ impl Figures {
         self.figures.iter().find(|figure| figure.id == id).with_context(|| format!("{id} was not measured"))
     }
 
-    /// Returns the ids of those whose minimum is above the bar.
+    /// Returns the ids of the operations whose minimum is above the bar.
     pub fn above_the_bar(&self) -> Vec<&'static str> {
         let above = |operation: &&Operation| {
             let minimum = self.get(operation.id).map_or(u64::MAX, |figure| figure.minimum);
@@ -94,7 +95,7 @@ impl Figures {
         OPERATIONS.iter().filter(above).map(|operation| operation.id).collect()
     }
 
-    /// Returns the table for people.
+    /// Returns the table to print.
     pub fn table(&self) -> Table {
         let mut table = Table::new(&["id", "operation", "minimum", "average", "count", "bar", "KVM here"]);
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
@@ -119,7 +120,7 @@ impl Figures {
         self.figures.push(figure);
     }
 
-    /// D1 as a device with DMA would leave it.
+    /// Derives D1 without the time of the disk's copy, as with a device that uses DMA.
     fn derive(&mut self) -> Result<()> {
         let (whole, copy) = (self.get("D1")?.clone(), self.get("device")?.minimum);
         let without = |ticks: u64| ticks.saturating_sub(copy);
@@ -132,7 +133,7 @@ impl Figures {
 /// Measures all operations.
 ///
 /// # Errors
-/// What did not happen in time, or went wrong in the machine.
+/// Names the step that did not finish in time, or the failure in the machine.
 pub fn measure(bed: Bed, images: &Images<'_>) -> Result<Figures> {
     let machine = images.machine(bed, "bench", &configuration(images))?;
     let mut running = machine.start()?;
@@ -147,7 +148,7 @@ pub fn measure(bed: Bed, images: &Images<'_>) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The pool holds everything, so that only what is evicted on purpose leaves.
+/// The pool holds everything, so that pages leave only by an explicit eviction.
 fn configuration(images: &Images<'_>) -> String {
     format!(
         "self_tests = [\"pager\"]\n\
@@ -160,7 +161,7 @@ fn configuration(images: &Images<'_>) -> String {
     )
 }
 
-/// Takes figures until the guest asks for an eviction; returns of how many pages.
+/// Takes figures until the guest asks for an eviction; returns the number of pages to evict.
 fn until_evict(running: &mut Running, figures: &mut Figures) -> Result<u64> {
     let asked = running.events.wait_for(LIMIT, "the guest's wish for an eviction", |event| {
         figures.figures.extend(figure_of(event));
@@ -185,7 +186,7 @@ fn is_bad(event: &Event) -> bool {
     matches!(event.name(), "error" | "crash" | "end") || event.name() == "guest" && event.0["kind"] == "fail"
 }
 
-/// Returns the figure in the hypervisor's own event, or in a line of the guest's log.
+/// Returns the figure from the hypervisor's own event, or from a line of the guest's log.
 fn figure_of(event: &Event) -> Option<Figure> {
     let number = |member: &str| event.0[member].as_u64();
     if event.name() == "bench" {
@@ -198,7 +199,7 @@ fn figure_of(event: &Event) -> Option<Figure> {
     Some(Figure { id, minimum: number()?, average: number()?, count: number()? })
 }
 
-/// Returns the metadata of a guest page at overcommit 2, all pages touched.
+/// Returns the metadata of a guest page at an overcommit of 2, all pages touched.
 fn metadata(bed: Bed, images: &Images<'_>) -> Result<f64> {
     let toml = format!(
         "[pool]\nmemory = \"32 MiB\"\n\
@@ -217,7 +218,7 @@ fn metadata(bed: Bed, images: &Images<'_>) -> Result<f64> {
     Ok(metadata)
 }
 
-/// Evicts `pages` pages and waits until nothing leaves any more.
+/// Evicts `pages` pages and waits until no more page-outs are in flight.
 fn evict(running: &mut Running, pages: u64) -> Result<()> {
     running.events.command(LIMIT, json!({"command": "evict", "partition": "bench", "count": pages}))?;
     let mut last = 0;

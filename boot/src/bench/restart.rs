@@ -1,4 +1,4 @@
-//! R1: how long a crashed partition takes to run again, by the size of its memory.
+//! R1: the time until a crashed partition runs again, by the size of its memory.
 
 use super::Images;
 use crate::bed::Bed;
@@ -6,11 +6,11 @@ use crate::report::Table;
 use anyhow::{Result, bail};
 use std::time::Duration;
 
-/// For the memory to be filled, on a busy machine.
+/// Time limit to fill the memory, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 /// Memory sizes that are compared, in MiB.
 pub const SIZES: [u64; 3] = [64, 256, 1024];
-/// Instructions that a restart may take more for a page more.
+/// Maximum of additional instructions of a restart for each additional page.
 pub const BAR: f64 = 0.05;
 
 /// One restart.
@@ -25,7 +25,7 @@ pub struct Restart {
 /// Crashes a partition of `mib` MiB whose memory is all resident and dirty.
 ///
 /// # Errors
-/// What did not happen in time, or went wrong in the machine.
+/// Names the step that did not finish in time, or the failure in the machine.
 pub fn measure(bed: Bed, images: &Images<'_>, mib: u64) -> Result<Restart> {
     let machine = images.machine(bed, &format!("restart-{mib}"), &configuration(images, mib))?;
     let mut running = machine.start()?;
@@ -39,7 +39,8 @@ pub fn measure(bed: Bed, images: &Images<'_>, mib: u64) -> Result<Restart> {
     Ok(restart)
 }
 
-/// The pool holds all of the memory and some frames more; two devices, for the dump and for what comes after.
+/// The pool holds the whole memory and some frames more. Two devices: one for the dump, one for the
+/// next incarnation.
 fn configuration(images: &Images<'_>, mib: u64) -> String {
     let device = mib + mib / 64 + 8;
     format!(
@@ -54,14 +55,15 @@ fn configuration(images: &Images<'_>, mib: u64) -> String {
     )
 }
 
-/// Returns how many instructions a restart takes more for a page more of memory: the steepest of all pairs.
+/// Returns the additional instructions of a restart for each additional page of memory: the
+/// steepest slope of all pairs.
 pub fn slope(restarts: &[Restart]) -> f64 {
     let pair = |(a, b): (&Restart, &Restart)| (b.instructions as f64 - a.instructions as f64) / (b.pages as f64 - a.pages as f64);
     let pairs = restarts.iter().enumerate().flat_map(|(n, a)| restarts[n + 1..].iter().map(move |b| (a, b)));
     pairs.map(pair).fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// Returns the table for people.
+/// Returns the table to print.
 pub fn table(restarts: &[Restart]) -> Table {
     let mut table = Table::new(&["MiB", "pages resident", "instructions from crash to entry"]);
     for (mib, restart) in SIZES.iter().zip(restarts) {

@@ -1,12 +1,14 @@
-//! What more CPUs cost and give: four partitions that page, on machines with one, two and four CPUs that run guests.
+//! Cost and gain of more CPUs: four partitions that page, on machines with one, two and four CPUs
+//! that run guests.
 //!
 //! ```text
-//!  QEMU, plugin that counts ─> instructions of the hypervisor, without lock waits; pages moved    rounds, median
-//!  QEMU on one host core ────> the same job gets through
+//!  QEMU, plugin that counts ─> hypervisor instructions without lock waits; pages moved (median)
+//!  QEMU on one host core ────> the same job completes
 //!  Bochs ────────────────────> its ticks, of which each CPU has one at a time: work per tick
 //! ```
 //!
-//! Every figure is compared with one CPU's of the same run of the command, so nothing depends on the build.
+//! Every figure is compared with that of one CPU in the same run of the command, so it does not
+//! depend on the build.
 
 use super::Images;
 use super::counted::{self, Instructions};
@@ -20,27 +22,27 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 
-/// For the whole job, on a busy machine of one core.
+/// Time limit for the whole job, on a busy machine of one core.
 const LIMIT: Duration = Duration::from_secs(900);
 /// Partitions, MiB of each, and passes over its memory.
 const PARTITIONS: u32 = 4;
 const MIB: u64 = 32;
 const PASSES: u32 = 3;
-/// MiB of the pool: half of what the partitions have.
+/// MiB of the pool: half of the partitions' memory.
 const POOL_MIB: u64 = 64;
 
-/// CPUs that run guests, as they are compared.
+/// The compared numbers of CPUs that run guests.
 pub const CPUS: [u32; 3] = [1, 2, 4];
-/// Runs of which the median counts.
+/// Number of runs for a median.
 pub const ROUNDS: u32 = 5;
-/// Most hypervisor instructions, compared with one CPU's.
+/// Maximum of hypervisor instructions, relative to one CPU.
 pub const BAR_INSTRUCTIONS: f64 = 1.3;
-/// Most page-ins, compared likewise.
+/// Maximum of page-ins, relative to one CPU.
 pub const BAR_PAGE_INS: f64 = 1.1;
-/// Least work per tick of two CPUs, compared likewise.
+/// Minimum of work per tick of two CPUs, relative to one CPU.
 pub const BAR_WORK: f64 = 1.7;
 
-/// What the partitions page to.
+/// The paging devices of the partitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disks {
     /// Memory-backed paging devices.
@@ -53,7 +55,7 @@ impl Disks {
     /// All kinds.
     pub const ALL: [Self; 2] = [Self::Memory, Self::Virtio];
 
-    /// Returns the word for tables.
+    /// Returns the name used in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -62,14 +64,14 @@ impl Disks {
     }
 }
 
-/// What one run has cost.
+/// The cost of one run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cost {
     /// Instructions, where they were counted.
     pub instructions: Instructions,
-    /// Pages read because they were asked for, and all that were read.
+    /// Pages read on demand.
     pub page_ins: u64,
-    /// Pages read beside those.
+    /// Pages read in addition (read-around).
     pub read_around: u64,
     /// Pages written.
     pub page_outs: u64,
@@ -80,7 +82,7 @@ pub struct Cost {
 /// Runs the job under the plugin and counts.
 ///
 /// # Errors
-/// What did not happen in time, or went wrong in the machine.
+/// Names the step that did not finish in time, or the failure in the machine.
 pub fn count(images: &Images<'_>, cpus: u32, disks: Disks) -> Result<Cost> {
     let folder = Scratch::new("scale")?;
     let mut machine = machine(Bed::Qemu, images, folder.path(), (cpus, disks))?;
@@ -106,7 +108,7 @@ pub fn on_one_core(images: &Images<'_>, cpus: u32, disks: Disks) -> Result<Cost>
     Ok(cost)
 }
 
-/// Runs the job on Bochs, whose CPUs take their ticks side by side.
+/// Runs the job on Bochs, where in one tick every CPU runs.
 ///
 /// # Errors
 /// As [`count`].
@@ -145,7 +147,7 @@ fn configuration(images: &Images<'_>, cpus: u32, disks: Disks) -> String {
     text
 }
 
-/// Starts the machine and waits until all partitions have passed; the machine stays.
+/// Starts the machine and waits until all partitions have passed; the machine keeps running.
 fn work(machine: &Machine) -> Result<(Running, Cost)> {
     let mut running = machine.start()?;
     let first = running.events.wait_named(LIMIT, "entered")?.number("t")?;
@@ -181,7 +183,7 @@ pub struct Medians {
     pub waits: u64,
     /// See [`Cost::page_ins`].
     pub page_ins: u64,
-    /// Pages read, asked for or not.
+    /// Pages read, on demand or not.
     pub read: u64,
     /// See [`Cost::page_outs`].
     pub page_outs: u64,
@@ -190,7 +192,7 @@ pub struct Medians {
 /// Returns the medians of `costs`.
 ///
 /// # Panics
-/// If there are none (our bug).
+/// If `costs` is empty (our bug).
 pub fn medians(costs: &[Cost]) -> Medians {
     let of = |value: fn(&Cost) -> u64| {
         let mut values: Vec<_> = costs.iter().map(value).collect();
@@ -206,7 +208,8 @@ pub fn medians(costs: &[Cost]) -> Medians {
     }
 }
 
-/// Returns the table for people, and whether all of it is within the bars; `rows` has one CPU first.
+/// Returns the table to print, and whether all figures are within the bars; `rows` begins with one
+/// CPU.
 pub fn judge(rows: &[(u32, Medians)]) -> (Table, bool) {
     let mut table =
         Table::new(&["CPUs", "hypervisor", "of one", "bar", "lock waits", "page-ins", "of one", "bar", "read", "written"]);

@@ -5,11 +5,11 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder for images that goes with its owner.
+/// A folder for images that is removed with its owner.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes one in the folder for everything that is run.
+    /// Creates a folder in the folder for everything that is run.
     ///
     /// # Errors
     /// Where the system refuses it.
@@ -24,7 +24,7 @@ impl Scratch {
         Ok(Self(path))
     }
 
-    /// Returns where it is.
+    /// Returns the folder's path.
     pub fn path(&self) -> &Path {
         &self.0
     }

@@ -1,12 +1,14 @@
-//! Traces of accesses in a guest whose memory does not fit: pages read against LRU, instructions an access, the worst stall.
+//! Access traces in a guest whose memory exceeds the pool: pages read compared with LRU,
+//! instructions an access, the longest stall.
 //!
 //! ```text
 //!  guest `trace`: fill 192 MiB in order ─ "trace start" ─ (stats, a key) ─ the trace ─ "trace done" ─ (stats)
 //!  host:          the same trace through a cache of as many pages under exact LRU, fill included
 //! ```
 //!
-//! The pool has 128 MiB, the machine one CPU. With memory-backed disks its clock is the instruction, so a run repeats exactly and a stall is
-//! the instructions of one access. With virtio disks of 100 MiB/s it follows the host's time, and a stall is a time.
+//! The pool has 128 MiB, the machine one CPU. With memory-backed disks the clock counts
+//! instructions, so a run repeats exactly and a stall is the number of instructions of one access.
+//! With virtio disks of 100 MiB/s the clock follows the host's time, and a stall is a time.
 
 use super::Images;
 use super::scale::Disks;
@@ -23,25 +25,26 @@ use std::path::Path;
 use std::time::Duration;
 use worker::trace::{Trace, Workload, fill_ranks};
 
-/// For one trace, on a busy machine.
+/// Time limit for one trace, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(1200);
 /// Pages of the array, MiB of the pool and of the partition.
 const PAGES: u32 = 49_152;
 const POOL_MIB: u64 = 128;
 const MIB: u64 = 200;
-/// What KVM wrote for M3, and how long its worst access of M1 took, on a disk of 100 MiB/s.
+/// Bytes that KVM wrote for M3, and the time of its longest access of M1, on a disk of 100 MiB/s.
 const KVM_M3_BYTES: u64 = 74_000_000;
 const KVM_M1_STALL_NS: u64 = 292_000_000;
-/// Most pages read by M2 and M3, and by M1, compared with LRU.
+/// Maximum of pages read, relative to LRU: for M2 and M3, and for M1.
 const BAR_READ: f64 = 1.15;
 const BAR_WALK: f64 = 1.02;
-/// Instructions of the longest access: a tenth more than M1's, the longest of the four, when this was written.
+/// Maximum instructions of the longest access: a tenth more than M1's at the time of writing, the
+/// longest of the four.
 const BAR_STALL: u64 = 1_100_000;
 
-/// A trace, and what it is held to.
+/// A trace and its identification.
 #[derive(Clone, Copy, Debug)]
 pub struct Job {
-    /// As in `docs/benchmarks.md`.
+    /// Its id, as in `docs/benchmarks.md`.
     pub id: &'static str,
     /// Its number for the guest.
     number: u64,
@@ -57,29 +60,29 @@ pub const JOBS: [Job; 4] = [
     Job { id: "M4", number: 4, accesses: 300_000 },
 ];
 
-/// What a trace has cost.
+/// The cost of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cost {
-    /// Pages read, asked for or not, and those that were asked for.
+    /// Pages read, on demand or not.
     pub read: u64,
     /// Faults that had to read.
     pub page_ins: u64,
     /// Bytes written.
     pub written: u64,
-    /// Ticks of all accesses, of 99 of 100 at most, and of the longest.
+    /// Ticks of all accesses together; see `p99` and `worst`.
     pub ticks: u64,
-    /// See [`Cost::ticks`].
+    /// Ticks that 99 of 100 accesses do not exceed.
     pub p99: u64,
-    /// See [`Cost::ticks`].
+    /// Ticks of the longest access.
     pub worst: u64,
-    /// Pages of the guest that were resident when its array was filled: as many LRU is given.
+    /// Pages of the guest that were resident when its array was filled; LRU gets the same number.
     pub frames: u64,
 }
 
 /// Runs a trace on QEMU.
 ///
 /// # Errors
-/// What did not happen in time, or went wrong in the machine.
+/// Names the step that did not finish in time, or the failure in the machine.
 pub fn measure(images: &Images<'_>, job: &Job, disks: Disks) -> Result<Cost> {
     let folder = Scratch::new("trace")?;
     let machine = machine(images, folder.path(), job, disks)?;
@@ -124,7 +127,7 @@ fn machine(images: &Images<'_>, folder: &Path, job: &Job, disks: Disks) -> Resul
     Ok(machine)
 }
 
-/// Waits for a line of the guest's log that begins so.
+/// Waits for a line of the guest's log that begins with `begin`.
 fn wait_for(running: &mut Running, begin: &str) -> Result<String> {
     let found = running.events.wait_for(LIMIT, begin, |event| is_bad(event) || text_of(event).starts_with(begin))?;
     if is_bad(&found) {
@@ -146,7 +149,7 @@ fn word_after(line: &str, word: &str) -> Option<u64> {
     line.split(' ').skip_while(|w| *w != word).nth(1)?.parse().ok()
 }
 
-/// What the pager has counted.
+/// The pager's counters.
 #[derive(Clone, Copy)]
 struct Traffic {
     read: u64,
@@ -163,13 +166,14 @@ fn traffic(running: &mut Running) -> Result<Traffic> {
     Ok(Traffic {
         read: page_ins + pool.number("read_around")?,
         page_ins,
-        // Older hypervisors do not tell what they cleaned.
+        // Older hypervisors do not report write-back of pages that stay.
         written: pool.number("bytes_written").or_else(|_| pool.number("page_outs").map(|pages| pages * 4096))?,
         frames: stats.number("resident")?,
     })
 }
 
-/// Returns how many pages a cache of `frames` pages under exact LRU reads for the trace, after the array was filled in order.
+/// Returns the pages that a cache of `frames` pages under exact LRU reads for the trace, after the
+/// array was filled in order.
 pub fn lru(job: &Job, frames: u64) -> u64 {
     let mut ranks = vec![0; PAGES as usize];
     fill_ranks(&mut ranks);
@@ -182,7 +186,7 @@ pub fn lru(job: &Job, frames: u64) -> u64 {
     (0..job.accesses).filter(|_| cache.access(trace.step().page) == Met::Absent).count() as u64
 }
 
-/// Whether a page was in the cache.
+/// The result of an access to the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Met {
     Present,
@@ -212,7 +216,7 @@ impl Lru {
     }
 }
 
-/// Returns the table for people, and what is above its bar.
+/// Returns the table to print, and the figures above their bars.
 pub fn judge(costs: &[(Job, Cost)], disks: Disks) -> (Table, Vec<String>) {
     let head = ["id", "read", "LRU", "of LRU", "faults", "written MB", "an access", "p99", "worst"];
     let (mut table, mut above) = (Table::new(&head), Vec::new());
@@ -260,7 +264,8 @@ mod tests {
         assert_eq!(word_after("worst", "worst"), None);
     }
 
-    /// The numbers of an independent model in C, which raises to powers where this one has a table.
+    /// The expected numbers come from an independent model in C, which computes powers where this
+    /// one has a table.
     #[test]
     fn lru_reads_what_an_independent_model_reads() {
         for (job, expected) in JOBS.iter().zip([98_304_u64, 34_306, 17_581, 49_024]) {

@@ -1,4 +1,4 @@
-//! `tidepool bench`: path lengths in instructions, beside the reference and the bar.
+//! `tidepool bench`: path lengths in instructions, compared with the reference and the bar.
 
 use crate::bed::Bed;
 use crate::bench::{Images, operations, restart, scale, traces};
@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What is measured.
+/// The arguments of `tidepool bench`.
 #[derive(Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -39,7 +39,7 @@ enum What {
 /// Measures on the chosen bed; the status is 0 only where every figure is within its bar.
 ///
 /// # Errors
-/// What is missing, or did not happen.
+/// Names the missing thing, or the step that failed.
 pub fn run(common: &Common, arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.what {
         None => operations_and_restarts(common),
@@ -124,7 +124,7 @@ fn scale_on_qemu(images: &Images<'_>, rounds: u32) -> Result<bool> {
     Ok(within)
 }
 
-/// Prints where the hypervisor's instructions of the first run went.
+/// Prints the hypervisor functions in which the instructions of the first run were spent.
 fn print_functions(cpus: u32, costs: &[scale::Cost]) {
     let Some(first) = costs.first() else { return };
     let mut functions: Vec<_> = first.instructions.functions.iter().collect();

@@ -1,4 +1,5 @@
-//! `tidepool boot FILE.toml`: a configuration, its console, and what happens to its partitions.
+//! `tidepool boot FILE.toml`: boots a configuration, shows its console and the events of its
+//! partitions.
 
 use crate::bed::{Ended, Machine, Running};
 use crate::cli::{BootArguments, Common};
@@ -16,20 +17,20 @@ use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long a look at the event stream waits for one.
+/// Time limit of one poll for events.
 const LOOK: Duration = Duration::from_millis(250);
-/// What is kept of a machine's lines in memory: it may run for months.
+/// Limits of the events and console bytes kept in memory: a machine may run for months.
 const EVENTS_KEPT: usize = 64;
 const CONSOLE_KEPT: usize = 64 << 10;
 
 /// Boots and stays until the machine stops.
 ///
 /// # Errors
-/// What is wrong with the configuration, or missing on this machine.
+/// Names the mistake in the configuration, or the program missing on this machine.
 pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let bed = common.bed();
     setup::prepare(&[Job::Boot(bed)], common.permission())?;
-    // The configuration first: its mistakes cost no build.
+    // Read the configuration first: a mistake in it should not cost a build.
     let mut plan = arguments.file.as_deref().map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
     plan.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     plan.route_consoles(arguments.console.iter().map(|(name, _)| name.as_str()))?;
@@ -51,7 +52,8 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     watch(running, &screen, &hub, notices)
 }
 
-/// With one partition its console has the screen to itself.
+/// Returns the name of the only partition, whose console has the screen to itself; `None` where
+/// there are several.
 fn only_partition(plan: &Plan) -> Option<String> {
     match plan.config.partitions.as_slice() {
         [only] => Some(only.name.clone()),
@@ -86,7 +88,7 @@ fn watch(mut running: Running, screen: &HostScreen, hub: &SocketHub, mut notices
     Ok(ExitCode::FAILURE)
 }
 
-/// Hands every event to `take` until the machine has ended.
+/// Passes every event to `take` until the machine has ended.
 fn wait(running: &mut Running, mut take: impl FnMut(&crate::events::Event)) -> Result<Ended> {
     loop {
         let limit = match running.events.poll(LOOK) {
@@ -100,7 +102,7 @@ fn wait(running: &mut Running, mut take: impl FnMut(&crate::events::Event)) -> R
         match running.wait_for_end(limit)? {
             Ended::Not => {}
             ended => {
-                // What was on its way when the emulator ended.
+                // Events that were in flight when the emulator ended.
                 while let Polled::Event(event) = running.events.poll(Duration::ZERO) {
                     take(&event);
                 }

@@ -21,26 +21,26 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How long one look at the events lasts, and so how stale a line of the console can be.
+/// Time limit of one poll for events, and so the delay of a console line.
 const LOOK: Duration = Duration::from_millis(20);
 /// Time between two requests for counters, and so between two points of the picture.
 const STATS: Duration = Duration::from_millis(500);
-/// The same while a dump drains.
+/// The same time while a dump drains.
 const STATS_OF_DRAIN: Duration = Duration::from_millis(40);
-/// For the machine's orderly end.
+/// Time limit for the machine's orderly end.
 const END: Duration = Duration::from_secs(60);
 
 /// Runs the demonstration; the status is 0 only where every claim held.
 ///
 /// # Errors
-/// What is missing, went wrong, or did not hold.
+/// Names the missing thing, the failure, or the claim that did not hold.
 pub fn run(common: &Common) -> Result<ExitCode> {
     let bed = common.bed();
     demonstrate(bed, common.permission(), "demo", Scale::of(bed))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs it in the folder `name`, so that two do not meet.
+/// Runs the demonstration in the folder `name`, so that two runs do not collide.
 ///
 /// # Errors
 /// As [`run`], and where a claim did not hold.
@@ -73,13 +73,13 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -
     if !verdict.broken().is_empty() {
         bail!("did not hold: {}; {place}", verdict.broken().join(", "));
     }
-    // Only what held is worth showing.
+    // The README shows only runs in which all claims held.
     record.write(&folder)?;
     running.passed();
     Ok(())
 }
 
-/// Tells the story as it happens.
+/// Follows the story and prints it as it happens.
 fn follow(running: &mut Running, scale: Scale, record: &mut RunRecord) -> Result<Story> {
     let (start, mut story, mut counters) = (Instant::now(), Story::new(scale), Counters::new());
     while !story.is_over() {

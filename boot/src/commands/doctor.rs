@@ -1,5 +1,5 @@
-//! `tidepool doctor`: what this machine offers, one partition on its best bed, and what to send with a report. Within half a minute, once
-//! the hypervisor is built.
+//! `tidepool doctor`: the features of this machine, a trial of one partition on its best bed, and
+//! the text to send with a report. Takes at most half a minute, once the hypervisor is built.
 
 use crate::bed::features::{self, Feature, Role};
 use crate::bed::{Bed, Ended, Machine, kvm};
@@ -14,16 +14,16 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// For everything that the trial waits for.
+/// Time limit for the whole trial.
 const LIMIT: Duration = Duration::from_secs(25);
 /// Memory of the trial's partition, of which it fills a part.
 const TRIAL: &str = "at_end = \"power-off\"\n[pool]\nmemory = \"24 MiB\"\n[[paging_device]]\nmemory = \"24 MiB\"\n\
                      [[partition]]\nname = \"trial\"\nmemory = \"16 MiB\"\nrestart = \"never\"\ncmdline = \"paged=500 dirty=100\"\n";
 
-/// Looks, tries, and says what to send.
+/// Examines the machine, runs the trial, and prints the text to send.
 ///
 /// # Errors
-/// Where the output cannot be written; what is wrong with the machine is a line and the status.
+/// Where the output cannot be written. A fault of the machine is a line of output and the status.
 pub fn run(common: &Common) -> Result<ExitCode> {
     println!("tidepool {}", env!("CARGO_PKG_VERSION"));
     machine();
@@ -62,13 +62,13 @@ fn machine() {
     }
 }
 
-/// Returns what stands behind a key of such a file, without quotes.
+/// Returns the value of a key in such a file, without quotes.
 fn value(text: &str, key: &str, separator: char) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(separator));
     line.map_or_else(|| "unknown".to_owned(), |value| value.trim().trim_matches('"').to_owned())
 }
 
-/// Turns `/proc/meminfo`'s kilobytes into MiB.
+/// Converts `/proc/meminfo`'s kilobytes to MiB.
 fn mib(kilobytes: &str) -> String {
     let number = kilobytes.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
     number.map_or_else(|| "unknown".to_owned(), |number| format!("{} MiB", number >> 10))
@@ -129,13 +129,13 @@ fn beds() {
     }
 }
 
-/// Runs a partition through paging, crash and dump; returns what it found.
+/// Runs a partition through paging, crash and dump; returns the observations.
 fn trial(bed: Bed) -> Result<Vec<String>> {
     let kernel = kernel_build::test_kernels()?.join("states");
     let text = format!("{TRIAL}kernel = \"{}\"\n", kernel.display());
     let mut machine = Machine::new(bed, "doctor", kernel_build::hypervisor(Variant::Ordinary)?);
     machine.apply(config::read("trial", &text, Path::new(""), bed)?);
-    // A first build takes its own time.
+    // Start the time limit after the build, which may take long the first time.
     let deadline = Instant::now() + LIMIT;
     let left = || deadline.saturating_duration_since(Instant::now());
     let mut running = machine.start()?;

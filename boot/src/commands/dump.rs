@@ -67,7 +67,7 @@ pub enum Action {
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// Names the image.
@@ -106,7 +106,7 @@ fn release(file: &Path, choice: Option<DumpChoice>) -> Result<()> {
     let image = DumpChoice::find(choice, &disk)?;
     let number = image.number();
     let released = Dump::of(image)?;
-    // First: no tool may take blocks that are about to be scrubbed for a dump.
+    // Deselect first: no tool may mistake blocks that are about to be scrubbed for a dump.
     dump::deselect(&disk, number)?;
     released.release()?;
     println!("{}: released", released.name());

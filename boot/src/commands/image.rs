@@ -1,6 +1,8 @@
-//! `tidepool image [CONFIGURATION] FILE`: a stick that starts the hypervisor with its configuration, kernels and initrds.
+//! `tidepool image [CONFIGURATION] FILE`: a USB stick that starts the hypervisor with its
+//! configuration, kernels and initrds.
 //!
-//! The paging devices of the configuration are the virtio-blk disks of the machine that boots it: none is made here.
+//! The configuration's paging devices are the virtio-blk disks of the machine that boots the stick.
+//! None is created here.
 
 use crate::bed::{Bed, Machine};
 use crate::cli::Common;
@@ -31,7 +33,7 @@ pub struct Arguments {
 /// Writes the image.
 ///
 /// # Errors
-/// What is wrong with the configuration, or missing on this machine.
+/// Names the mistake in the configuration, or the program missing on this machine.
 pub fn run(common: &Common, arguments: &Arguments) -> Result<ExitCode> {
     setup::prepare(&[Job::Stick], common.permission())?;
     let (configuration, image) = files(&arguments.files)?;
@@ -50,7 +52,7 @@ pub fn run(common: &Common, arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells the configuration and the image apart.
+/// Splits the arguments into configuration and image.
 fn files(given: &[PathBuf]) -> Result<(Option<&Path>, PathBuf)> {
     let is_configuration = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "toml");
     match given {
@@ -65,7 +67,7 @@ fn files(given: &[PathBuf]) -> Result<(Option<&Path>, PathBuf)> {
     }
 }
 
-/// Writes it beside its place, and renames it when it is whole.
+/// Writes the image under a temporary name, and renames it when it is complete.
 fn write(image: &Path, plan: config::Plan, hypervisor: PathBuf, append: &str) -> Result<()> {
     let mut name = image.file_name().with_context(|| format!("{}: no file name", image.display()))?.to_owned();
     name.push(format!(".{}", std::process::id()));

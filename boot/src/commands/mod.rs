@@ -1,4 +1,4 @@
-//! What the command line offers, one module a command.
+//! The commands of the command line, one module each.
 
 pub mod bench;
 pub mod boot;

@@ -1,4 +1,5 @@
-//! `tidepool readme`: puts the last demonstration's figures and picture into the tree's README, so that both are of one run.
+//! `tidepool readme`: puts the last demonstration's figures and picture into the tree's README, so
+//! that both come from the same run.
 
 use crate::demo::record;
 use crate::{atomic, paths};

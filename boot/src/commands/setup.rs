@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// Prepares all jobs.
 ///
 /// # Errors
-/// What is missing and may not or cannot be had.
+/// Names the missing thing that must not or cannot be fetched.
 pub fn run(common: &Common) -> Result<ExitCode> {
     let permission = common.permission();
     setup::prepare(

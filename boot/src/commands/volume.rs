@@ -49,7 +49,7 @@ pub enum Action {
     },
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// Names the image.
@@ -125,7 +125,7 @@ fn about(image: &Image) -> Result<Vec<String>> {
     ])
 }
 
-/// The number of a space for people; a whole image has none.
+/// Returns the number of a space as shown to people; `-` for a whole image.
 pub(super) fn number(number: u32) -> String {
     if number == 0 { "-".to_owned() } else { number.to_string() }
 }
@@ -141,7 +141,7 @@ fn check(files: &[PathBuf]) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// Says what each space holds; returns what is wrong.
+/// Prints the contents of each space; returns the faults.
 fn complaints(file: &Path) -> Result<Vec<String>> {
     let disk = Disk::open(file, Access::Read)?;
     let mut complaints = Vec::new();

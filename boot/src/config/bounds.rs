@@ -1,4 +1,4 @@
-//! What bounds a partition that crashes again and again.
+//! Limits for a partition that crashes again and again.
 
 use super::document::{ConfigError, Section};
 use super::duration;
@@ -6,7 +6,8 @@ use kernel::config::{DumpBound, MAX_RESTARTS, RestartLimit, WhenFull};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The time of a `restart_limit`: in less no guest boots, and after a day a crash has nothing to do with the last.
+/// Range of the time in a `restart_limit`. No guest boots in less than a second; crashes more than
+/// a day apart are unrelated.
 const TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// Reads `restart_limit = "5 in 10 min"`.

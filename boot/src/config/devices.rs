@@ -11,10 +11,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What a paging device is made of.
+/// The backing of a paging device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Device {
-    /// An image file, made if it is missing.
+    /// An image file; created if it is missing.
     Image(PathBuf),
     /// Memory of the machine.
     Memory,
@@ -23,21 +23,22 @@ pub enum Device {
 /// A paging device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PagingDevice {
-    /// What it is made of.
+    /// Its backing.
     pub device: Device,
     /// Its size.
     pub bytes: u64,
-    /// Sizes of its spaces, where it has a partition table; else it is one.
+    /// Sizes of its spaces if it has a partition table. Without a table the whole device is one
+    /// space.
     pub spaces: Vec<u64>,
 }
 
 impl PagingDevice {
-    /// Returns the size of a memory-backed device.
+    /// Returns the size of a memory-backed device; `None` for an image.
     pub fn memory(&self) -> Option<u64> {
         (self.device == Device::Memory).then_some(self.bytes)
     }
 
-    /// Returns the image file, if it is one.
+    /// Returns the image file of an image-backed device.
     pub fn image(&self) -> Option<PathBuf> {
         match &self.device {
             Device::Image(path) => Some(path.clone()),
@@ -62,7 +63,7 @@ impl PagingDevice {
         self.spaces.len().max(1)
     }
 
-    /// Makes the image file if there is none.
+    /// Creates the image file if it is missing.
     ///
     /// # Errors
     /// Names the file.
@@ -93,13 +94,13 @@ pub(super) fn read(root: &Section<'_>, base: &Path, bed: Bed) -> Result<Vec<Pagi
     Ok(devices)
 }
 
-/// Returns whether two names are one file, by whatever way: a link, another way through the folders.
+/// Returns whether two paths name the same file, also through links or different folders.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let numbers = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
     match (numbers(one), numbers(other)) {
         (Some(one), Some(other)) => one == other,
         (None, None) => {
-            // Neither is there yet: the folder's number and the name.
+            // Neither file exists yet: compare the folder's numbers and the file name.
             let place = |path: &Path| {
                 Some((
                     numbers(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?,
@@ -169,8 +170,9 @@ fn spaces(section: &Section<'_>) -> Result<Vec<u64>, ConfigError> {
     section.texts("spaces")?.iter().map(one).collect()
 }
 
-/// Returns the sizes of the spaces behind a partition table, none where the whole image is one. What cannot be used is refused: the
-/// hypervisor would, too, but said here it costs no start.
+/// Returns the sizes of the spaces in an image's partition table; empty where the whole image is
+/// one space. Unusable images are refused here, before a machine starts; the hypervisor would
+/// refuse them too.
 fn there(section: &Section<'_>, path: &Path) -> Result<Vec<u64>, ConfigError> {
     let wrong = |message: String| section.error("image", &message);
     let disk = Disk::open(path, Access::Read).map_err(|error| wrong(format!("{error:#}")))?;

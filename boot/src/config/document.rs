@@ -1,4 +1,5 @@
-//! A TOML document whose values know their place: `Section` reads them by key and says file, line and key when one is wrong.
+//! A TOML document whose values know their place. `Section` reads them by key; its errors name
+//! file, line and key.
 
 use super::{duration, size};
 use kernel::addr::PAGE_SIZE;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What is wrong with a configuration, and where.
+/// An error in a configuration, and its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     file: String,
@@ -19,12 +20,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Blames the file as a whole.
+    /// Makes an error about the file as a whole.
     pub fn file(path: &Path, message: &str) -> Self {
         Self { file: path.display().to_string(), line: None, key: None, message: message.to_owned() }
     }
 
-    /// Blames a line of the file, whatever its keys.
+    /// Makes an error about a line of the file, without a key.
     pub fn line(path: &Path, line: usize, message: &str) -> Self {
         Self { file: path.display().to_string(), line: Some(line), key: None, message: message.to_owned() }
     }
@@ -63,7 +64,7 @@ pub struct Document<'t> {
 }
 
 impl<'t> Document<'t> {
-    /// Parses `text`; `name` is the file in errors.
+    /// Parses `text`; `name` is the file's name in errors.
     ///
     /// # Errors
     /// Where it is no TOML.
@@ -112,10 +113,10 @@ impl<'d> Section<'d> {
         self.error(key, &format!("must be {wanted}, not {}", value.type_str()))
     }
 
-    /// Checks that there are no other keys.
+    /// Checks that the section has no other keys.
     ///
     /// # Errors
-    /// Names the first that is not among `known`.
+    /// Names the first key that is not among `known`.
     pub fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
         let unknown = self.table.keys().map(Spanned::get_ref).find(|key| !known.contains(&key.as_ref()));
         unknown.map_or(Ok(()), |key| Err(self.error(key, &format!("unknown key (known: {})", known.join(", ")))))
@@ -134,7 +135,7 @@ impl<'d> Section<'d> {
         value.as_str().map(Some).ok_or_else(|| self.wrong_type(key, value, "text in quotes"))
     }
 
-    /// Returns a text that has to be there.
+    /// Returns a text that is required.
     ///
     /// # Errors
     /// Where it is missing, empty, or something else.
@@ -196,11 +197,11 @@ impl<'d> Section<'d> {
             let (least, most) = (duration::format(*bounds.start()), duration::format(*bounds.end()));
             return Err(self.error(key, &format!("“{text}” is not within {least} and {most}")));
         }
-        // Ten minutes and more fit by far.
+        // The longest time allowed, a day, is below 2^64 ns.
         Ok(u64::try_from(time.as_nanos()).ok())
     }
 
-    /// As [`Section::pages`], but it has to be there.
+    /// As [`Section::pages`], for a required key.
     ///
     /// # Errors
     /// Where it is missing or something else.
@@ -208,10 +209,10 @@ impl<'d> Section<'d> {
         self.pages(key)?.ok_or_else(|| self.error(key, "missing"))
     }
 
-    /// Returns the value that one of the given words stands for.
+    /// Returns the value of one of the given words.
     ///
     /// # Errors
-    /// Names the words where it is none of them.
+    /// Names the allowed words where the value is none of them.
     pub fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(key)? else { return Ok(None) };
         let known = || words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");

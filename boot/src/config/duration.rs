@@ -1,14 +1,14 @@
-//! Times as people write them: `2 s`.
+//! Times in their readable form: `2 s`.
 
 use std::time::Duration;
 
 /// Milliseconds of each unit.
 const UNITS: &[(&str, u64)] = &[("min", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Reads a whole number and a unit.
+/// Parses a whole number and a unit.
 ///
 /// # Errors
-/// What is wrong, to stand behind the key.
+/// The fault as text, to be placed behind the key.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -19,7 +19,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     number.checked_mul(scale).map(Duration::from_millis).ok_or_else(|| format!("“{text}” is beyond 64 bits"))
 }
 
-/// Writes a time of whole milliseconds in the largest unit that needs no fraction.
+/// Formats a time of whole milliseconds in the largest unit that needs no fraction.
 pub fn format(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let fits = |scale: u64| millis != 0 && millis.is_multiple_of(scale);

@@ -1,4 +1,4 @@
-//! Kernels and initrds are recognised by their content before they travel anywhere.
+//! Kernels and initrds are checked by their content before they go into an archive.
 
 use object::Endianness;
 use object::elf::{FileHeader32, FileHeader64, NoteType, PT_NOTE};
@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Xen's `public/elfnote.h`: where a PVH kernel is entered.
+/// The note with the entry point of a PVH kernel (Xen's `public/elfnote.h`).
 const XEN_ELFNOTE_PHYS32_ENTRY: NoteType = NoteType(18);
 
-/// What Linux accepts as initrd: where it looks, and for what. Archives and what they are compressed with
-/// (`init/initramfs.c`, `lib/decompress.c`), file systems of a RAM disk (`init/do_mounts_rd.c`).
+/// Magic numbers of the initrds that Linux accepts, each with its offset: archives and their
+/// compressed forms (`init/initramfs.c`, `lib/decompress.c`), file systems of a RAM disk
+/// (`init/do_mounts_rd.c`).
 const INITRDS: &[(usize, &[u8])] = &[
     (0, b"070701"),
     (0, b"070702"),
@@ -33,7 +34,7 @@ const INITRDS: &[(usize, &[u8])] = &[
     (0x410, b"\x7f\x13"),
     (0x410, b"\x8f\x13"),
 ];
-/// Bytes in which all of that is found.
+/// Bytes from the start that contain all these magic numbers.
 const INITRD_HEAD: u64 = 0x440;
 
 /// The formats of kernels.
@@ -48,7 +49,7 @@ pub enum KernelFormat {
 /// Checks that `path` is a kernel that a partition can start; returns its format.
 ///
 /// # Errors
-/// What is wrong, to stand behind the key.
+/// The fault as text, to be placed behind the key.
 pub fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
     crate::regular::check(path).map_err(|e| format!("{e:#}"))?;
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -61,10 +62,11 @@ pub fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
     Err(format!("{}: neither a bzImage nor an ELF file with a PVH note", path.display()))
 }
 
-/// Checks that `path` is an initrd that Linux takes; to an ELF kernel it is a module, whose content only that kernel knows.
+/// Checks that `path` is an initrd that Linux accepts. For an ELF kernel any content is accepted:
+/// only that kernel knows the module's format.
 ///
 /// # Errors
-/// What is wrong, to stand behind the key.
+/// The fault as text, to be placed behind the key.
 pub fn check_initrd(path: &Path, kernel: KernelFormat) -> Result<(), String> {
     crate::regular::check(path).map_err(|e| format!("{e:#}"))?;
     let mut head = Vec::new();
@@ -77,7 +79,8 @@ pub fn check_initrd(path: &Path, kernel: KernelFormat) -> Result<(), String> {
     Err(format!("{}: neither a cpio archive, a compressed one, nor a file system that Linux takes as initrd", path.display()))
 }
 
-/// Linux's `Documentation/arch/x86/boot.rst`: boot flag at 0x1fe, header magic at 0x202.
+/// Returns whether this is a bzImage (Linux's `Documentation/arch/x86/boot.rst`: boot flag at
+/// 0x1fe, header magic at 0x202).
 fn is_bzimage(bytes: &[u8]) -> bool {
     bytes.get(0x1fe..0x200) == Some(&[0x55, 0xaa]) && bytes.get(0x202..0x206) == Some(b"HdrS")
 }

@@ -1,6 +1,8 @@
-//! Limits of the hypervisor that a configuration can hit: each is an error here, with its line and key, before anything starts.
+//! Limits of the hypervisor that a configuration can exceed. Each is an error with line and key,
+//! before anything starts.
 //!
-//! The numbers are the hypervisor's own constants, and a kernel is planned by the hypervisor's own loaders.
+//! The limits are the hypervisor's own constants, and kernels are loaded on trial by the
+//! hypervisor's own loaders.
 
 use super::devices::PagingDevice;
 use super::document::{ConfigError, Section};
@@ -17,12 +19,13 @@ use kernel::partition::loaders::{self, ImageSource, LoadError, Request};
 use std::fs;
 use std::path::Path;
 
-/// Most bytes that QEMU lets a disk do in a second (QEMU `include/qemu/throttle.h`, `THROTTLE_VALUE_MAX`).
+/// Maximum bandwidth of a disk in QEMU, bytes a second (QEMU `include/qemu/throttle.h`,
+/// `THROTTLE_VALUE_MAX`).
 const MOST_BANDWIDTH: u64 = 1_000_000_000_000_000;
-/// Largest boot archive: firmware and QEMU put it below 2 GiB, beside the hypervisor.
+/// Maximum size of a boot archive: firmware and QEMU put it below 2 GiB, beside the hypervisor.
 const MOST_ARCHIVE: u64 = 1 << 30;
 
-/// Checks how many paging devices and spaces there are.
+/// Checks the number of paging devices and spaces.
 pub(super) fn devices(sections: &[Section<'_>], devices: &[PagingDevice]) -> Result<(), ConfigError> {
     let mut spaces = 0;
     for (place, (section, device)) in sections.iter().zip(devices).enumerate() {
@@ -41,7 +44,7 @@ pub(super) fn devices(sections: &[Section<'_>], devices: &[PagingDevice]) -> Res
     Ok(())
 }
 
-/// Checks how many partitions there are: each needs a memory object while it runs.
+/// Checks the number of partitions: each needs a memory object while it runs.
 pub(super) fn partitions(sections: &[Section<'_>]) -> Result<(), ConfigError> {
     const MOST: usize = ObjectTable::CAPACITY;
     match sections.get(MOST) {
@@ -52,7 +55,7 @@ pub(super) fn partitions(sections: &[Section<'_>]) -> Result<(), ConfigError> {
     }
 }
 
-/// Reads a command line that a kernel can be given.
+/// Reads the command line for a kernel.
 pub(super) fn command_line<'d>(section: &Section<'d>) -> Result<&'d str, ConfigError> {
     let cmdline = section.text("cmdline")?.unwrap_or("");
     match cmdline.chars().find(|c| c.is_control()) {
@@ -61,7 +64,7 @@ pub(super) fn command_line<'d>(section: &Section<'d>) -> Result<&'d str, ConfigE
     }
 }
 
-/// Plans the start of a partition as the hypervisor will.
+/// Plans the start of a partition as the hypervisor will do it.
 pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>, cmdline: &str) -> Result<(), ConfigError> {
     let bytes = section.required_pages("memory")?;
     let layout = RamLayout::new(bytes)
@@ -69,11 +72,11 @@ pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>,
     let wrong = |path: &Path, error: std::io::Error| section.error("kernel", &format!("{}: {error}", path.display()));
     let images = Images {
         kernel: fs::read(kernel).map_err(|error| wrong(kernel, error))?,
-        // Only its length counts, and untouched zeros cost nothing.
+        // Only the initrd's length matters, and zeros that are never touched take no memory.
         initrd: initrd.map(|path| fs::metadata(path).map(|data| vec![0; data.len() as usize])).transpose().unwrap_or(None),
     };
     let names = Kernel { image: Images::KERNEL.to_owned(), initrd: images.initrd.is_some().then(|| Images::INITRD.to_owned()) };
-    // The longest that it ever gets.
+    // The longest command line that any incarnation gets.
     let cmdline = command_line::with_incarnation(cmdline, u64::MAX);
     let request = Request { kernel: &names, cmdline: &cmdline, layout: &layout, acpi: &Tables::new() };
     let Err(error) = loaders::plan(&images, &request) else { return Ok(()) };

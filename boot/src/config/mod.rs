@@ -34,19 +34,21 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Least pool that is accepted: below it, the hypervisor's reserves leave nothing to share.
+/// Smallest pool that is accepted: below it, the hypervisor's reserves leave nothing to share.
 const LEAST_POOL: u64 = 4 << 20;
-/// What `disk_timeout` may be: shorter would write healthy disks off under load, longer would keep a partition hanging for it.
+/// Range of `disk_timeout`. A shorter time would fail healthy disks under load; a longer time would
+/// leave a partition hanging on a dead disk.
 const DISK_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
-/// Memory of the machine beside what is computed: the hypervisor, the least heap, disks' buffers, firmware.
+/// Memory of the machine besides the computed parts: the hypervisor, the least heap, disk buffers,
+/// firmware.
 const MACHINE_RESERVE: u64 = 64 << 20;
 
-/// What a configuration asks for, ready to start.
+/// The result of a checked configuration, ready to start.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What the hypervisor is told.
+    /// The configuration for the hypervisor.
     pub config: Config,
-    /// Everything that it is handed.
+    /// The boot archive for the hypervisor.
     pub archive: Archive,
     /// Image files of the paging devices, in order.
     pub disks: Vec<PathBuf>,
@@ -54,19 +56,19 @@ pub struct Plan {
     pub machine_mib: u64,
     /// CPUs of the machine.
     pub cpus: u32,
-    /// The CPU model of the machine, where not the bed's usual one.
+    /// The machine's CPU model, where it differs from the bed's default.
     pub cpu: Option<String>,
-    /// Bytes a second that each disk of the machine can do, if it is to be held to that.
+    /// Limit of each disk's bandwidth in bytes a second, if one is set.
     pub disk_bandwidth: Option<u64>,
-    /// What keeps some partitions from starting, though not all.
+    /// Reasons why some partitions, not all, cannot start.
     pub warnings: Vec<String>,
 }
 
 impl Plan {
-    /// Lets the consoles of these partitions go to programs as well.
+    /// Routes the consoles of these partitions to programs as well.
     ///
     /// # Errors
-    /// Names a partition that there is not, and those that there are.
+    /// Names the unknown partition, and the known ones.
     pub fn route_consoles<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<()> {
         for name in names {
             let known: Vec<_> = self.config.partitions.iter().map(|partition| partition.name.clone()).collect();
@@ -81,10 +83,11 @@ impl Plan {
     }
 }
 
-/// Bytes of a configuration at most: far more than anybody writes by hand.
+/// Maximum size of a configuration in bytes, far more than a hand-written one needs.
 const LARGEST_TEXT: u64 = 1 << 20;
 
-/// Reads and checks the file at `path` for `bed`, and makes paging devices that it asks for and that are missing.
+/// Reads and checks the file at `path` for `bed`, and creates the paging devices that it names and
+/// that are missing.
 ///
 /// # Errors
 /// [`ConfigError`], or why an image file cannot be made.
@@ -94,7 +97,8 @@ pub fn load(path: &Path, bed: Bed) -> Result<Plan> {
     read(&path.display().to_string(), &text, base, bed)
 }
 
-/// Reads and checks the file at `path` as [`load`] does, for a machine whose disks are not here: makes no paging device.
+/// Reads and checks the file at `path` as [`load`] does, for a machine whose disks are not on this
+/// host: creates no paging device.
 ///
 /// # Errors
 /// [`ConfigError`].
@@ -104,7 +108,7 @@ pub fn check(path: &Path, bed: Bed) -> Result<Plan> {
     Ok(plan(&path.display().to_string(), &text, base, bed)?.0)
 }
 
-/// As [`load`], from text; `name` stands for the file in errors, file names are relative to `base`.
+/// As [`load`], from text. `name` is the file's name in errors; file names are relative to `base`.
 ///
 /// # Errors
 /// As [`load`].
@@ -117,7 +121,7 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Reads the text of a configuration, from a pipe too, but not for ever.
+/// Reads the text of a configuration, which may come from a pipe, up to a size limit.
 fn text_of(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |error| ConfigError::file(path, &format!("cannot be read: {error}"));
     let mut bytes = Vec::new();
@@ -163,10 +167,10 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(Plan, Vec<Pagi
     Ok((Plan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings }, devices))
 }
 
-/// Returns the plan of a machine that has nothing to run and so stops at once.
+/// Returns the plan of a machine without partitions, which stops at once.
 ///
 /// # Errors
-/// None that is not a mistake here.
+/// Only where this function itself has a mistake.
 pub fn nothing(bed: Bed) -> Result<Plan> {
     read("nothing", "at_end = \"power-off\"\npool.memory = \"16 MiB\"", Path::new(""), bed)
 }
@@ -181,7 +185,8 @@ fn pool(root: &Section<'_>) -> Result<u64, ConfigError> {
     Ok(bytes)
 }
 
-/// Returns the machine's MiB and CPUs: as told, if it can hold the rest, or just enough.
+/// Returns the machine's MiB and CPUs: as configured, if the memory holds everything, else just
+/// enough.
 fn machine(root: &Section<'_>, config: &Config, devices: &[PagingDevice], archive: u64) -> Result<(u64, u32), ConfigError> {
     let needs = needs(config, devices);
     let beside = beside(config, &needs, archive);
@@ -202,14 +207,15 @@ fn machine(root: &Section<'_>, config: &Config, devices: &[PagingDevice], archiv
     Ok((bytes >> 20, cpus.ok_or_else(|| machine.error("cpus", "must be 1 to 8"))?))
 }
 
-/// Returns what the hypervisor takes for tables at its start.
+/// Returns the memory that the hypervisor takes for tables at its start.
 fn needs(config: &Config, devices: &[PagingDevice]) -> MemoryNeeds {
     let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
     let spaces: Vec<u64> = devices.iter().flat_map(PagingDevice::partition_sizes).collect();
     MemoryNeeds::of(config.pool_bytes, &partitions, &spaces)
 }
 
-/// Returns the machine's memory beside the pool. The heap is a part of the whole, so it grows with the rest.
+/// Returns the machine's memory besides the pool. The heap is a fraction of the whole, so it grows
+/// with the rest.
 fn beside(config: &Config, needs: &MemoryNeeds, archive: u64) -> u64 {
     let disks = config.memory_disks.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
     let fixed = MACHINE_RESERVE.saturating_add(archive).saturating_add(disks).saturating_add(needs.total());
@@ -217,8 +223,8 @@ fn beside(config: &Config, needs: &MemoryNeeds, archive: u64) -> u64 {
     fixed.saturating_add(heap::bytes_for(all.saturating_add(all / 16)) - heap::bytes_for(0))
 }
 
-/// Returns the CPU model that the emulator shall show. Which there are is the emulator's business; a name has no blanks, which could be more
-/// than a name in its settings.
+/// Returns the CPU model that the emulator shall show. The emulator checks whether the model
+/// exists. A name has no blanks: with blanks it could be several settings for the emulator.
 fn cpu(root: &Section<'_>) -> Result<Option<String>, ConfigError> {
     let Some(machine) = root.section("machine")? else { return Ok(None) };
     let Some(model) = machine.text("cpu")? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! `[[partition]]`: what runs.
+//! `[[partition]]`: the guests to run.
 
 use super::devices::PagingDevice;
 use super::document::{ConfigError, Section};
@@ -27,24 +27,25 @@ const KEYS: &[&str] = &[
     "restart_limit",
 ];
 
-/// What `hang_timeout` may be: shorter is a guest's own long critical section, longer than a day nobody waits for.
+/// Range of `hang_timeout`. A shorter time would fire within a guest's own long critical sections;
+/// more than a day is no useful limit.
 const HANG_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
-/// Module of an image that cannot be used: no archive has it.
+/// Module name of an unusable image; no archive contains it.
 const ABSENT: &str = "absent";
 
-/// What `[[partition]]` ask for.
+/// The result of reading all `[[partition]]` sections.
 #[derive(Debug)]
 pub(super) struct Partitions {
     pub all: Vec<Partition>,
-    /// What keeps some of them, not all, from starting, or from starting again.
+    /// Reasons why some partitions, not all, cannot start or cannot start again.
     pub warnings: Vec<ConfigError>,
 }
 
-/// Reads all `[[partition]]`, and puts their images into `archive`.
+/// Reads all `[[partition]]` sections, and adds their images to `archive`.
 ///
-/// A kernel or initrd that is missing, or is none, keeps its own partition from starting and no other: the hypervisor reports that
-/// partition and runs the rest. Where nothing could run it is an error.
+/// A missing or invalid kernel or initrd keeps only its own partition from starting: the hypervisor
+/// reports that partition and runs the rest. It is an error where no partition could run.
 pub(super) fn read(
     root: &Section<'_>,
     base: &Path,
@@ -73,8 +74,8 @@ pub(super) fn read(
     Ok(Partitions { all: partitions, warnings })
 }
 
-/// Every partition needs a space of its own while it runs. The largest first: if each fits the space that is as far down the list,
-/// they fit together.
+/// Checks that every partition can have a space of its own while it runs. Both lists are sorted,
+/// largest first: the partitions fit together if each fits the space at its own place in the list.
 fn fit_together(sections: &[Section<'_>], partitions: &[Partition], devices: &[PagingDevice]) -> Result<(), ConfigError> {
     if devices.is_empty() {
         return Ok(());
@@ -154,7 +155,7 @@ fn one(
     })
 }
 
-/// The name is typed on the console and stands in events and records.
+/// Reads the name, which is typed on the console and appears in events and records.
 fn name(section: &Section<'_>) -> Result<String, ConfigError> {
     let name = section.required_text("name")?;
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -179,7 +180,8 @@ fn fits(section: &Section<'_>, partition: &Partition, devices: &[PagingDevice]) 
     }
 }
 
-/// Adds the file to the archive; one file is one module, however the configuration names it.
+/// Adds the file to the archive. One file is one module, even if the configuration names it by
+/// several paths.
 fn module(archive: &mut Archive, path: PathBuf) -> String {
     archive.add_file(path.canonicalize().unwrap_or(path))
 }

@@ -1,11 +1,11 @@
-//! Sizes as people write them: `256 MiB`.
+//! Sizes in their readable form: `256 MiB`.
 
 const UNITS: &[(&str, u32)] = &[("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
-/// Reads a whole number and a unit.
+/// Parses a whole number and a unit.
 ///
 /// # Errors
-/// What is wrong, to stand behind the key.
+/// The fault as text, to be placed behind the key.
 pub fn parse(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -16,19 +16,19 @@ pub fn parse(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("“{text}” is beyond 64 bits"))
 }
 
-/// Writes `bytes` in the largest unit that needs no fraction.
+/// Formats `bytes` in the largest unit that needs no fraction.
 pub fn format(bytes: u64) -> String {
     let fits = |shift: &u32| bytes != 0 && bytes.is_multiple_of(1 << shift);
     let (unit, shift) = UNITS.iter().find(|(_, shift)| fits(shift)).unwrap_or(&("B", 0));
     format!("{} {unit}", bytes >> shift)
 }
 
-/// Writes `bytes` as people read it, rounded down where the largest unit needs a fraction.
+/// Formats `bytes` for reading; rounded down where the largest unit needs a fraction.
 pub fn readable(bytes: u64) -> String {
     kernel::console::size::ReadableSize(bytes).to_string()
 }
 
-/// Writes `bytes` in MiB, rounded up: for sums that no unit fits.
+/// Formats `bytes` in MiB, rounded up: for sums that are no whole multiple of a unit.
 pub fn in_mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }

@@ -21,7 +21,8 @@ impl Folder {
     }
 }
 
-/// A bzImage with a payload of 4 KiB that wants to lie at 16 MiB, needs 4 MiB there, and takes 2047 bytes of command line.
+/// A bzImage with a payload of 4 KiB. It prefers to be loaded at 16 MiB, needs 4 MiB there, and
+/// takes 2047 bytes of command line.
 fn bzimage() -> Vec<u8> {
     let mut image = vec![0; 1024 + 4096];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
@@ -93,11 +94,12 @@ fn the_machine_grows_with_the_tables_of_frames_and_of_pages() {
     };
     let small = mib("128 MiB", "256 MiB", "288 MiB").unwrap();
     fs::remove_file(folder.0.join("a.img")).unwrap();
-    // 12 bytes a frame, and a heap of a 32nd of the machine up to 64 MiB.
+    // 12 bytes a frame, and a heap of 1/32 of the machine up to 64 MiB.
     let pool = mib("16 GiB", "256 MiB", "288 MiB").unwrap();
     assert!((16384 + 48 + 48 + 128..16384 + 48 + 48 + 160).contains(&pool), "{pool} MiB");
     fs::remove_file(folder.0.join("a.img")).unwrap();
-    // 8 bytes a page and the levels above, for the live memory and for one that is being taken apart.
+    // 8 bytes a page plus the upper table levels, once for the live memory and once for memory that
+    // is being taken apart.
     let partition = mib("128 MiB", "128 GiB", "132 GiB").unwrap();
     assert!((small + 2 * 257..small + 2 * 257 + 40).contains(&partition), "{partition} MiB");
 }
@@ -158,7 +160,7 @@ fn the_archive_holds_what_the_configuration_names() {
     assert_eq!(names, [kernel.image.clone(), kernel.initrd.clone().unwrap(), "config".to_owned()]);
 }
 
-/// Each row: what to replace in [`GOOD`], by what, and the error.
+/// Each row: the text to replace in [`GOOD`], the replacement, and the expected error.
 #[test]
 fn every_mistake_names_file_line_and_key() {
     let folder = Folder::new("mistakes");
@@ -194,7 +196,7 @@ fn every_mistake_names_file_line_and_key() {
         ("[pool]", "disk_timeout = \"99 ms\"\n[pool]", "demo.toml:2: disk_timeout: “99 ms” is not within 100 ms and 10 min"),
         ("[pool]", "disk_timeout = \"11 min\"\n[pool]", "demo.toml:2: disk_timeout: “11 min” is not within 100 ms and 10 min"),
     ];
-    // The image exists, so that each row fails for its own reason only.
+    // Create the image first, so that each row fails for its own reason only.
     folder.read(GOOD).unwrap();
     for (from, to, expected) in rows {
         assert!(GOOD.contains(from), "{from}");
@@ -279,7 +281,7 @@ fn an_image_with_spaces_is_made_once_and_then_has_to_be_as_described() {
     let plan = folder.read(&text).unwrap();
     assert_eq!(fs::metadata(&plan.disks[0]).unwrap().len(), 282 << 20);
     folder.read(&text).unwrap();
-    // What is there needs no description.
+    // An existing device needs no description.
     folder.read(&GOOD.replacen("size = \"288 MiB\"\n", "", 1)).unwrap();
     let error = folder.read(&with_spaces("\"272 MiB\"")).unwrap_err();
     assert!(error.starts_with("demo.toml:6: paging_device.spaces: ") && error.ends_with("already: 272 MiB, 8 MiB"), "{error}");
@@ -294,7 +296,7 @@ fn spaces_that_cannot_be_are_named_before_anything_is_made() {
         ("\"272 MiB\", \"4 KiB\"", "demo.toml:6: paging_device.spaces: a space of 4 KiB is too small for a page"),
         ("\"272 MiB\"]\nsize = [", "demo.toml:7: paging_device.size: must be a size"),
         ("\"272 MiB\"]\nsize = \"272 MiB\" #", "demo.toml:6: paging_device.spaces: the spaces need 274 MiB"),
-        // Larger than each space, though not than the device.
+        // Larger than each space, but not than the device.
         ("\"140 MiB\", \"140 MiB\"", "demo.toml:11: partition.memory: 256 MiB is larger than every paging space"),
     ];
     for (spaces, expected) in rows {
@@ -312,7 +314,7 @@ fn a_partition_table_that_is_not_ours_or_damaged_is_refused() {
     folder.read(&with_spaces("\"272 MiB\"")).unwrap();
     let file = fs::File::options().read(true).write(true).open(folder.0.join("a.img")).unwrap();
     let text = GOOD.replacen("size = \"288 MiB\"\n", "", 1);
-    // The damaged primary makes the backup count, which is enough to start.
+    // The primary header is damaged, so the backup header counts. That is enough to start.
     file.write_all_at(b"x", 1024).unwrap();
     folder.read(&text).unwrap();
     file.write_all_at(b"x", (274 << 20) - 512).unwrap();
@@ -320,7 +322,7 @@ fn a_partition_table_that_is_not_ours_or_damaged_is_refused() {
     assert!(error.starts_with("demo.toml:5: paging_device.image: ") && error.contains("damaged partition table"), "{error}");
 }
 
-/// `GOOD` with a second partition, and room for both.
+/// [`GOOD`] with a second partition, and enough room for both.
 fn two(second: &str) -> String {
     GOOD.replace("\"64 MiB\"", "\"288 MiB\"") + second
 }
@@ -331,7 +333,7 @@ fn a_kernel_that_is_missing_keeps_only_its_own_partition_from_starting() {
     let text = two("[[partition]]\nname = \"other\"\nmemory = \"64 MiB\"\nkernel = \"missing\"\n");
     let plan = folder.read(&text).unwrap();
     assert_eq!(plan.config.partitions.len(), 2);
-    // The second is that two spaces are too few to keep one for each next incarnation.
+    // The second warning: two spaces are too few to keep one for each next incarnation.
     assert!(plan.warnings.len() == 2 && plan.warnings[0].starts_with("demo.toml:20: partition.kernel: "), "{:?}", plan.warnings);
     assert!(plan.warnings[1].contains("next incarnation"), "{:?}", plan.warnings);
     let error = folder.read(&text.replace("\"vmlinuz\"", "\"text\"")).unwrap_err();
@@ -388,7 +390,7 @@ fn one_image_by_two_names_is_one_disk() {
     two("there.img", "sub/there.img").unwrap();
 }
 
-/// Sections of `count` memory-backed devices, 1 KiB apart in no way but their number.
+/// Sections of `count` memory-backed devices, all alike.
 fn memory_devices(count: usize) -> String {
     "[[paging_device]]\nmemory = \"32 MiB\"\n".repeat(count)
 }
@@ -487,7 +489,7 @@ fn too_few_spaces_to_keep_one_for_each_next_incarnation_are_a_warning() {
     let warnings = |text: &str| folder.read(text).unwrap().warnings;
     let few = warnings(GOOD);
     assert!(few.len() == 1 && few[0].starts_with("demo.toml:11: partition.memory: “debian” may have to wait"), "{few:?}");
-    // The other space is too small for it.
+    // The other space is too small for this partition.
     assert!(few[0].contains("takes 2 paging spaces that fit, and there are 2"), "{few:?}");
     assert_eq!(warnings(&GOOD.replace("[[partition]]", spare)), [""; 0]);
     assert_eq!(warnings(&GOOD.replace("\"immediate\"", "\"never\"")), [""; 0]);

@@ -1,32 +1,33 @@
-//! Asks a running machine for its counters now and then.
+//! Requests a running machine's counters at intervals.
 
 use crate::events::{Event, Events};
 use anyhow::Result;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// An answer that has not come after that long was lost, and the next request is due.
+/// A request without an answer for this long counts as lost, and the next one is due.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// When to ask next.
+/// The time of the next request.
 ///
-/// The events' line is slow: a request before the last one is answered would only queue, until the hypervisor has no room left for
-/// events and drops some.
+/// The event line is slow. A request sent before the last one is answered would only queue, until
+/// the hypervisor's event buffer overflows and events are lost.
 #[derive(Debug)]
 pub struct Counters {
-    /// Whether a partition has started: before that the line is the firmware's, and a request is lost.
+    /// Whether a partition has started. Before that the firmware owns the line, and a request would
+    /// be lost.
     started: bool,
     last: Instant,
     unanswered: Option<u64>,
 }
 
 impl Counters {
-    /// The first time to ask is when a partition has started.
+    /// Begins without a request; the first one is due once a partition has started.
     pub fn new() -> Self {
         Self { started: false, last: Instant::now(), unanswered: None }
     }
 
-    /// Looks whether an event is the answer.
+    /// Takes an event, which may be the start of a partition or the answer.
     pub fn event(&mut self, event: &Event) {
         self.started |= event.name() == "start";
         if event.name() == "reply" && event.0["id"].as_u64() == self.unanswered {
@@ -34,7 +35,7 @@ impl Counters {
         }
     }
 
-    /// Asks, if the last time was a `period` ago and has been answered.
+    /// Sends a request if the last one is at least `period` old and was answered.
     ///
     /// # Errors
     /// Where the machine is gone.

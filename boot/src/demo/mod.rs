@@ -1,13 +1,15 @@
-//! The demonstration: Debians that were promised twice the memory there is, from their first page-out to a dump.
+//! The demonstration: Debians with twice as much memory promised as there is, from their first
+//! page-out to a dump.
 //!
 //! ```text
-//!  boot ──> workers fill memory, verify it, pass after pass ──> one panics
-//!       ──> it restarts while its drain goes on, the others work on ──> it works again ──> the dump is read ──> table, picture
+//!  boot ──> workers fill memory and verify it, pass after pass ──> one panics
+//!       ──> it restarts during its drain, the others work on
+//!       ──> it works again ──> the dump is read ──> table, picture
 //! ```
 //!
-//! [`scale`] says how large it is in each bed, [`story`] follows what the machine says, [`readers`] open the dump with the
-//! usual tools, [`verdict`] says what of all that held, [`picture`] draws the pool over time. The configuration is an ordinary
-//! file, which stays for people to look at.
+//! [`scale`] defines the size in each bed, [`story`] follows the machine's output, [`readers`] open
+//! the dump with the usual tools, [`verdict`] judges the claims, [`picture`] draws the pool over
+//! time. The configuration is an ordinary file, which is kept so that people can read it.
 
 pub mod counters;
 pub mod nested;
@@ -35,7 +37,7 @@ pub fn write_configuration(folder: &Path, bed: Bed, scale: &Scale, kernel: &Path
     fs::create_dir_all(folder)?;
     let mut text = "# The demonstration's configuration; `tidepool boot` takes such a file.\n".to_owned();
     if bed != Bed::Bochs {
-        // What a memory-backed disk would do says nothing.
+        // The speed of a memory-backed disk would be meaningless.
         text += "self_tests = [\"raw-disk\"]\n";
     }
     text += &format!("\n[pool]\nmemory = \"{}\"\n\n", format_size(scale.pool));

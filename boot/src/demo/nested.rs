@@ -1,12 +1,14 @@
-//! The demonstration in bed C, on VMX in nested KVM: the same story, smaller, of Debian and of a test kernel beside it.
+//! The demonstration in bed C, on VMX in nested KVM: the same story at a smaller size, of Debian
+//! and a test kernel.
 //!
 //! ```text
 //!  debian   boots ── worker ── panic ─────── dump ── boots again ── worker
 //!  small    fills, verifies ── triple fault ── dump ── fills, verifies, ends
 //! ```
 //!
-//! Both dumps are read where the machine runs, by programs that know nothing of paging spaces (makedumpfile and
-//! `checker`), and then here, block by block against the checksums.
+//! Both dumps are read in the Linux that runs the machine, by programs that know nothing of paging
+//! spaces (makedumpfile and `checker`). Then they are verified here, block by block against the
+//! checksums.
 
 use super::counters::Counters;
 use super::picture::Series;
@@ -28,26 +30,26 @@ use std::time::{Duration, Instant};
 
 const DEBIAN: &str = "debian";
 const SMALL: &str = "small";
-/// Of the pages of Debian's worker, and of the test kernel's.
+/// Keys of the pages of Debian's worker and of the test kernel.
 const DEBIAN_KEY: u64 = 0xdeb1;
 const SMALL_KEY: u64 = 0x7ea5;
-/// MiB of Debian, of the test kernel, of the pool.
+/// MiB of Debian, of the test kernel, and of the pool.
 const MIB: [u64; 3] = [122, 6, 64];
-/// MiB that a space needs beside its pages.
+/// MiB that a space needs besides its pages.
 const SPARE: u64 = 8;
-/// For the whole story, on a machine that does something else besides.
+/// Time limit for the whole story, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// For the machine to answer, and for a reader to read.
+/// Time limit for an answer of the machine, and for a reader.
 const ANSWER: Duration = Duration::from_secs(120);
-/// Between two requests for counters: each answer costs a second there.
+/// Time between two requests for counters: each answer takes a second in this bed.
 const STATS: Duration = Duration::from_secs(8);
-/// The same while Debian's dump drains.
+/// The same time while Debian's dump drains.
 const STATS_OF_DRAIN: Duration = Duration::from_millis(500);
 
-/// Runs it in the folder `name`.
+/// Runs the demonstration in the folder `name`.
 ///
 /// # Errors
-/// What is missing, went wrong, or did not hold.
+/// Names the missing thing, the failure, or the claim that did not hold.
 pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     setup::prepare(&[Job::Boot(bed), Job::Guest, Job::Readers], permission)?;
     let kernel = debian::kernel(permission)?;
@@ -98,15 +100,15 @@ fn configuration(folder: &Path, vmlinuz: &Path, initrd: &Path, small: &Path) -> 
     Ok(text)
 }
 
-/// What happened.
+/// The story so far.
 #[derive(Default)]
 struct Story {
     events: Vec<Event>,
     /// The pool over time.
     series: Series,
-    /// Pages that Debian's worker filled, by its own words, in each incarnation.
+    /// Pages that Debian's worker filled in each incarnation, as it reported.
     filled: Vec<u64>,
-    /// What Debian's worker said, and what the test kernel did.
+    /// The output of Debian's worker, and of the test kernel.
     debian: Worker,
     small: Worker,
 }
@@ -116,7 +118,7 @@ impl Story {
         self.events.iter().find(|event| event.name() == name && event.0["partition"] == partition)
     }
 
-    /// Whether all has happened that is waited for.
+    /// Returns whether the story is complete.
     fn is_over(&self) -> bool {
         let dumped = [DEBIAN, SMALL].iter().all(|name| self.find(name, "dump_complete").is_some());
         dumped && self.filled.len() >= 2 && self.verdict_of_small().is_some()
@@ -127,18 +129,18 @@ impl Story {
         self.events.iter().find(of_small).and_then(|event| event.0["kind"].as_str())
     }
 
-    /// Whether a partition's restart was told before its dump was complete.
+    /// Returns whether a partition's restart was reported before its dump was complete.
     fn is_early(&self, partition: &str) -> bool {
         let place = |name: &str| self.events.iter().position(|event| event.name() == name && event.0["partition"] == partition);
         place("restart").is_some_and(|restart| place("dump_complete").is_none_or(|complete| restart < complete))
     }
 
-    /// Whether Debian's dump is on its way.
+    /// Returns whether Debian's drain is in progress.
     fn drains(&self) -> bool {
         self.find(DEBIAN, "crash").is_some() && self.find(DEBIAN, "dump_complete").is_none()
     }
 
-    /// Takes an event in.
+    /// Takes an event.
     fn event(&mut self, at: f64, event: &Event) {
         self.series.event(event);
         let of_small = event.0["partition"] == SMALL;
@@ -149,7 +151,7 @@ impl Story {
         }
     }
 
-    /// Takes a line of Debian's console in; returns whether it is worth telling.
+    /// Takes a line of Debian's console; returns whether to show it.
     fn line(&mut self, at: f64, line: &str) -> bool {
         let behind = |what: &str| line.split_once(what).map(|(_, rest)| rest.trim_end());
         if let Some(text) = behind("worker: ") {
@@ -205,7 +207,7 @@ fn follow(running: &mut Running, start: Instant) -> Result<Story> {
     }
     running.events.command(ANSWER, json!({"command": "stats"}))?;
     story.events = running.events.all().to_vec();
-    // The readers shall not wait for a worker that never ends.
+    // Power off first: the readers must not share the CPU with a worker that never ends.
     running.events.send(json!({"command": "poweroff"}))?;
     running.wait_for_end(ANSWER)?;
     Ok(story)
@@ -245,7 +247,7 @@ fn judge(running: &mut Running, bed: Bed, story: &Story, disks: &[PathBuf]) -> R
     Ok(verdict)
 }
 
-/// Reads a dump beside the emulator.
+/// Reads a dump in the Linux that runs the emulator.
 fn read_where_it_is(
     running: &mut Running,
     bed: Bed,

@@ -1,4 +1,4 @@
-//! A panel of a picture: where times and pages come to lie, its axes, and the marks on it.
+//! A panel of a picture: the coordinates of times and pages, its axes, and the marks on it.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 const PAGES_PER_MIB: f64 = 256.0;
 /// Height of a row of names above a frame.
 pub(super) const ROW: f64 = 17.0;
-/// Width of a character of a mark's name, roughly: enough to see whether a name leaves the picture.
+/// Approximate width of a character in a mark's name, to find whether the name exceeds the picture.
 const CHARACTER: f64 = 7.0;
 
 /// The edges of a panel in the picture.
@@ -18,7 +18,7 @@ pub(super) struct Edges {
     pub base: f64,
 }
 
-/// Where values come to lie.
+/// The mapping of values to coordinates.
 pub(super) struct Panel {
     pub edges: Edges,
     time: (f64, f64),
@@ -26,7 +26,7 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// Returns a panel for a span of time and this many pages; none where there is nothing to draw.
+    /// Returns a panel for a span of time and a number of pages; `None` where either is empty.
     pub fn of(edges: Edges, time: (f64, f64), pages: u64) -> Option<Self> {
         (time.1 > time.0 && pages > 0).then_some(Self { edges, time, pages: pages as f64 })
     }
@@ -39,21 +39,22 @@ impl Panel {
         self.edges.base - (pages / self.pages).min(1.0) * (self.edges.base - self.edges.top)
     }
 
-    /// What lies outside is cut off at the edges.
+    /// Returns a clip path that hides everything outside the edges.
     pub fn clip(&self) -> String {
         let Edges { left, right, top, base } = self.edges;
         let (width, height) = (right - left, base - top);
         format!("<clipPath id=\"c{top}\"><rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\"/></clipPath>\n")
     }
 
-    /// Returns which of ascending times lie inside, and the next on either side, to which lines go over the edge.
+    /// Returns the range of the ascending times that lie inside, plus one on either side for lines
+    /// that cross the edge.
     fn seen(&self, times: &[f64]) -> Range<usize> {
         let first = times.partition_point(|at| *at < self.time.0);
         let end = times.partition_point(|at| *at <= self.time.1);
         first.saturating_sub(1)..times.len().min(end + 1)
     }
 
-    /// Draws what lies between two lines, which have a value for each of the ascending times.
+    /// Draws the area between two lines, which have a value for each of the ascending times.
     pub fn area(&self, times: &[f64], below: &[f64], above: &[f64], colour: &str) -> String {
         let point = |(at, pages): (&f64, &f64)| format!("{:.1},{:.1}", self.x(*at), self.y(*pages));
         let seen = self.seen(times);
@@ -64,7 +65,8 @@ impl Panel {
         format!("<polygon points=\"{}\" fill=\"{colour}\" stroke=\"white\" stroke-width=\"0.4\" {clip}/>\n", points.join(" "))
     }
 
-    /// Draws what was promised beyond the pool of `pages` pages: an empty room with its size, above the line of what there is.
+    /// Draws the promised memory beyond the pool of `pages` pages: an empty area with its size,
+    /// above the line of the pool.
     pub fn promise(&self, pages: u64, name: &str) -> String {
         let (Edges { left, right, top, .. }, line) = (self.edges, self.y(pages as f64));
         let mut text = String::new();
@@ -93,7 +95,7 @@ impl Panel {
         let step = nice_step(self.time.1 - self.time.0);
         let digits = usize::from(step < 1.0);
         let mut at = (self.time.0 / step).ceil() * step;
-        // The last one gives way to the unit.
+        // Leave room for the unit at the right edge.
         while at <= self.time.1 && self.x(at) < right - 60.0 {
             let x = self.x(at);
             let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at:.digits$}</text>", base + 17.0);
@@ -104,8 +106,8 @@ impl Panel {
         text
     }
 
-    /// Draws lines with their names, if they have one, above the frame. The first one's name stands highest: so no line crosses a name
-    /// that begins at another.
+    /// Draws marks as lines with their names, if any, above the frame. The first mark's name is the
+    /// highest, so no line crosses the name of another mark.
     pub fn marks(&self, marks: &[(f64, String)]) -> String {
         let (Edges { right, top, base, .. }, mut text) = (self.edges, String::new());
         let mut rows = marks.iter().filter(|(_, name)| !name.is_empty()).count();
@@ -127,7 +129,7 @@ impl Panel {
     }
 }
 
-/// Returns the distance of labels, about eight of them for the whole, in 1, 2 or 5 of some power of ten.
+/// Returns the distance of labels, about eight for the whole span: 1, 2 or 5 times a power of ten.
 fn nice_step(span: f64) -> f64 {
     let rough = span / 8.0;
     let power = 10_f64.powf(rough.log10().floor());

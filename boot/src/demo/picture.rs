@@ -1,4 +1,5 @@
-//! The pool over time, drawn: who holds its frames, and when the crash, the restart and the complete dump were.
+//! A drawing of the pool over time: the owners of its frames, and the moments of the crash, the
+//! restart and the complete dump.
 
 use super::panel::{Edges, Panel, ROW};
 use crate::events::Event;
@@ -10,18 +11,19 @@ use std::path::Path;
 const WIDTH: f64 = 1080.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 1056.0;
-/// Upper edge of the whole run's panel, under the legend, and the height of its frame.
+/// Upper edge of the panel of the whole run, below the legend, and the height of its frame.
 const TOP: f64 = 46.0;
 const WHOLE: f64 = 210.0;
-/// From the whole to what joins it with the piece around the crash, the height of that, and the height of the piece's frame.
+/// Distance from the whole to the joint with the piece around the crash, height of the joint, and
+/// height of the piece's frame.
 const GAP: f64 = 26.0;
 const JOINT: f64 = 34.0;
 const PIECE: f64 = 270.0;
-/// Room for times and unit under a frame.
+/// Space for times and unit below a frame.
 const FOOT: f64 = 30.0;
-/// Seconds of the piece before the first mark and behind the last one.
+/// Seconds of the piece before the first mark and after the last one.
 const AROUND: f64 = 1.0;
-/// Colours of partitions, in turn; free frames and those of dump images have their own.
+/// Colours of the partitions, in turn; free frames and dump images have colours of their own.
 const COLOURS: [&str; 6] = ["#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#bbbbbb"];
 const FREE: &str = "#f2f2f2";
 const IMAGE: &str = "#ee6677";
@@ -34,19 +36,20 @@ struct Sample {
     free: u64,
     image: u64,
     resident: BTreeMap<String, u64>,
-    /// A partition is between its crash and its restart.
+    /// Whether a partition is between its crash and its restart.
     is_between: bool,
 }
 
 impl Sample {
-    /// Returns the frames of dump images. Right after a crash the counters know of none yet: then it is what nobody else has.
+    /// Returns the frames of dump images. Right after a crash the counters do not have them yet:
+    /// the image then has all frames without another owner.
     fn image(&self) -> f64 {
         let others = self.free + self.resident.values().sum::<u64>();
         let rest = if self.is_between { self.total.saturating_sub(others) } else { 0 };
         self.image.max(rest) as f64
     }
 
-    /// Adds up what is resident, for the stack of layers.
+    /// Returns a partition's resident pages, for its layer.
     fn of(&self, name: &str) -> f64 {
         self.resident.get(name).copied().unwrap_or(0) as f64
     }
@@ -61,7 +64,7 @@ pub struct Series {
     promised: BTreeMap<String, u64>,
 }
 
-/// When something happened to a partition.
+/// An event in the life of a partition, with its time.
 #[derive(Clone, PartialEq, Debug)]
 struct Mark {
     seconds: f64,
@@ -70,7 +73,7 @@ struct Mark {
 }
 
 impl Series {
-    /// Takes an event in: counters become a sample, what one looks for becomes a mark.
+    /// Takes an event: counters become a sample, important events become a mark.
     pub fn event(&mut self, event: &Event) {
         let number = |member: &str| event.0[member].as_u64().unwrap_or(0);
         let seconds = number("t") as f64 / 1e9;
@@ -81,7 +84,7 @@ impl Series {
             }
             "stats" => {
                 if let (Some(sample), Some(name)) = (self.samples.last_mut(), event.0["partition"].as_str()) {
-                    // Between crash and restart it has nothing but what the image has.
+                    // Between crash and restart the partition has no frames but those of its image.
                     let between = ["crashed", "waiting"].map(|state| event.0["state"] == state).contains(&true);
                     sample.is_between |= between;
                     sample.resident.insert(name.to_owned(), if between { 0 } else { number("resident") });
@@ -100,7 +103,8 @@ impl Series {
         }
     }
 
-    /// At a crash all frames of the partition become the dump image's, at once: a step, however far the next counters are.
+    /// At a crash all frames of the partition become the dump image's at once. Adds two samples, so
+    /// that this is a step in the picture.
     fn hand_over(&mut self, event: &Event, seconds: f64) {
         let (Some(last), Some(name)) = (self.samples.last(), event.0["partition"].as_str()) else { return };
         let resident = event.0["resident"].as_u64().unwrap_or(0);
@@ -117,7 +121,7 @@ impl Series {
         self.marks.push(Mark { seconds, partition, what });
     }
 
-    /// Writes it to `pool.svg` in a folder, as [`Series::svg`] draws it, and says so.
+    /// Writes the picture of [`Series::svg`] to `pool.svg` in a folder, and prints its path.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -130,15 +134,16 @@ impl Series {
         Ok(())
     }
 
-    /// Draws it as SVG: the whole, and below it what lies around the marks of partition `focus`; none where there is nothing to draw.
+    /// Returns the picture as SVG: the whole run, and below it the piece around the marks of
+    /// partition `focus`; `None` where there is nothing to draw.
     pub fn svg(&self, focus: &str) -> Option<String> {
         let (first, last) = (self.samples.first()?.seconds, self.samples.last()?.seconds);
-        // A mark may be before the first counters.
+        // A mark may be before the first sample.
         let first = self.marks.iter().map(|mark| mark.seconds).fold(first, f64::min);
         let times = || self.marks.iter().filter(|mark| mark.partition == focus).map(|mark| mark.seconds);
         let (start, end) = (times().fold(last, f64::min) - AROUND, times().fold(first, f64::max) + AROUND);
         let span = (start.max(first), end.min(last));
-        // A mark says in one of the two what it is: where there is most room for it.
+        // Each mark is named in one of the two panels, in the one with more room for it.
         let (inside, outside): (Vec<&Mark>, Vec<&Mark>) =
             self.marks.iter().partition(|mark| (span.0..=span.1).contains(&mark.seconds));
         let pool = self.samples.iter().map(|sample| sample.total).max()?;
@@ -166,7 +171,8 @@ impl Series {
         marks.iter().map(|mark| self.name(mark)).collect()
     }
 
-    /// Returns when a mark is and what it says; whose it is only where that is not clear.
+    /// Returns a mark's time and text. The partition's name is included only where the marks have
+    /// several.
     fn name(&self, mark: &Mark) -> (f64, String) {
         let whose = if self.marks.iter().all(|other| other.partition == mark.partition) {
             String::new()
@@ -190,8 +196,9 @@ impl Series {
         svg + &panel.axes() + &panel.marks(marks) + &panel.promise(pool, &name)
     }
 
-    /// Names, colours and pages over time of what is stacked, from the bottom. The partition in focus stands on its own dump image, so
-    /// that a crash turns its colour into the image's where it is.
+    /// Returns name, colour and pages over time of each layer, from the bottom. The partition in
+    /// focus lies directly on the dump image: at a crash its colour turns into the image's colour
+    /// at the same place.
     fn layers(&self, focus: &str) -> Vec<Layer> {
         let of = |pages: &dyn Fn(&Sample) -> f64| self.samples.iter().map(pages).collect();
         let mut names: Vec<&String> = self.samples.iter().flat_map(|sample| sample.resident.keys()).collect();
@@ -219,7 +226,7 @@ fn head(height: f64) -> String {
     )
 }
 
-/// Shows which part of the whole the piece below is.
+/// Draws the lines from the whole to the piece below, which show the piece's place in it.
 fn join(whole: &Panel, span: (f64, f64), top: f64) -> String {
     let (start, end) = (whole.x(span.0), whole.x(span.1));
     let Edges { top: upper, base, .. } = whole.edges;
@@ -262,7 +269,7 @@ mod tests {
     #[test]
     fn every_holder_has_an_area_and_every_mark_a_line() {
         let svg = series().svg("a").unwrap();
-        // Each is there twice, in the whole and in the piece around the crash.
+        // Each layer is there twice, in the whole and in the piece around the crash.
         assert_eq!((svg.matches("<polygon").count(), svg.matches("crash 1.5 s").count()), (6, 1));
         assert!(svg.contains(">a</text>") && svg.contains(">free</text>") && svg.ends_with("</svg>\n"));
     }
@@ -278,7 +285,7 @@ mod tests {
         assert_eq!(held, [(4.0, 0, 400), (3.0, 0, 756), (3.0, 500, 256)]);
     }
 
-    /// Points of the polygons of a colour, the whole's first.
+    /// Returns the points of the polygons of a colour; those of the whole come first.
     fn points(svg: &str, colour: &str) -> Vec<Vec<(f64, f64)>> {
         let fill = format!("fill=\"{colour}\"");
         let polygons = svg.lines().filter(|line| line.starts_with("<polygon") && line.contains(&fill));
@@ -324,7 +331,7 @@ mod tests {
         let svg = series().svg("a").unwrap();
         assert_eq!(svg.matches(">promised to 1 partitions: 8 MiB<").count(), 2);
         assert_eq!(svg.matches("fill=\"#00000010\"").count(), 1);
-        // The scale is that of the promise: 2048 pages.
+        // The scale is that of the promised memory: 2048 pages.
         assert!(svg.contains(">8</text>"));
     }
 

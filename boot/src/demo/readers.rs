@@ -1,4 +1,4 @@
-//! The dump, opened by the tools that people use: makedumpfile, drgn, crash(8), gdb, readelf and elfutils.
+//! The dump, opened with the usual tools: makedumpfile, drgn, crash(8), gdb, readelf and elfutils.
 
 use crate::bounded;
 use crate::dump::Dump;
@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-/// Opens the dump with drgn and answers in JSON.
+/// Script that opens the dump with drgn and answers in JSON.
 const READER: &str = "tests/readers/worker.py";
 
-/// Which dump of an image gdb is to look at.
+/// The dump of an image that gdb shall read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Selection {
-    /// The image is one dump.
+    /// The only dump of the image.
     Whole,
-    /// The one in this space.
+    /// The dump in this space.
     Space(u32),
 }
 
@@ -28,17 +28,17 @@ impl Selection {
     }
 }
 
-/// What it takes to read a dump of the demonstration.
+/// The requirements for reading a dump of the demonstration.
 #[derive(Clone, Debug)]
 pub struct Readers {
-    /// The Python interpreter that has drgn.
+    /// A Python interpreter with drgn.
     pub python: PathBuf,
     /// The crashed kernel's debug symbols.
     pub vmlinux: PathBuf,
 }
 
 impl Readers {
-    /// Returns the commands that open the dump on `image`, for people.
+    /// Returns the commands that open the dump on `image`, to show to people.
     pub fn commands(&self, image: &Path) -> Vec<String> {
         let (image, vmlinux) = (image.display(), self.vmlinux.display());
         vec![
@@ -52,7 +52,7 @@ impl Readers {
     /// Returns the crashed kernel's log.
     ///
     /// # Errors
-    /// What makedumpfile says.
+    /// With makedumpfile's output.
     pub fn kernel_log(&self, image: &Path) -> Result<String> {
         let out = scratch(image, "dmesg");
         let _ = std::fs::remove_file(&out);
@@ -62,10 +62,10 @@ impl Readers {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Makes a compressed copy without the pages that nobody looks at, as one would to keep it; returns its size.
+    /// Makes a compressed copy without free and zero pages, suitable to be kept; returns its size.
     ///
     /// # Errors
-    /// What makedumpfile says.
+    /// With makedumpfile's output.
     pub fn compressed_size(&self, image: &Path) -> Result<u64> {
         let out = scratch(image, "kdump");
         let _ = std::fs::remove_file(&out);
@@ -75,10 +75,10 @@ impl Readers {
         Ok(size)
     }
 
-    /// Returns what crash(8) answers to `commands`, one a line.
+    /// Returns crash(8)'s output for `commands`, one a line.
     ///
     /// # Errors
-    /// What crash says.
+    /// With crash's output.
     pub fn crash(&self, image: &Path, commands: &str) -> Result<String> {
         let script = scratch(image, "crash");
         std::fs::write(&script, format!("{commands}quit\n"))?;
@@ -88,10 +88,11 @@ impl Readers {
         Ok(text(&output?))
     }
 
-    /// Returns what gdb answers to `commands`; it reads memory by the guest's virtual addresses, through the host command `tidepool`.
+    /// Returns gdb's output for `commands`. gdb reads memory by the guest's virtual addresses,
+    /// through the host command `tidepool`.
     ///
     /// # Errors
-    /// What gdb says.
+    /// With gdb's output.
     pub fn gdb(&self, image: &Path, selection: Selection, tidepool: &str, commands: &[&str]) -> Result<String> {
         let dump = Dump::of(Disk::open(image, Access::Read)?.space(match selection {
             Selection::Whole => None,
@@ -103,10 +104,10 @@ impl Readers {
         Ok(text(&run(&mut gdb)?))
     }
 
-    /// Returns headers and notes as binutils and elfutils print them.
+    /// Returns the headers and notes, as printed by binutils and elfutils.
     ///
     /// # Errors
-    /// What they say, warnings too.
+    /// With the tools' output; a warning is an error too.
     pub fn elf(&self, image: &Path) -> Result<String> {
         let headers = run(Command::new("readelf").arg("-hlW").arg(image))?;
         let notes = run(Command::new("eu-readelf").arg("-n").arg(image))?;
@@ -116,10 +117,10 @@ impl Readers {
         Ok(text(&headers) + &text(&notes))
     }
 
-    /// Returns what drgn finds: tasks, the panicking task's backtrace, the worker's pages.
+    /// Returns drgn's results: tasks, the panicking task's backtrace, the worker's pages.
     ///
     /// # Errors
-    /// What drgn says.
+    /// With drgn's output.
     pub fn inspect(&self, image: &Path) -> Result<Value> {
         let script = crate::paths::workspace().join(READER);
         let output = run(Command::new(&self.python).arg(script).arg(image).arg(&self.vmlinux))?;
@@ -135,7 +136,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 
-/// How long a reader may take for a dump.
+/// Time limit for a reader.
 const READ: Duration = Duration::from_secs(600);
 
 fn run(command: &mut Command) -> Result<Output> {

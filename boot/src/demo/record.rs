@@ -1,13 +1,14 @@
-//! What a demonstration said, kept beside its picture, so that text and picture of the README come from one run.
+//! The output of a demonstration, kept beside its picture, so that text and picture of the README
+//! come from the same run.
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 
 /// The file in the demonstration's folder.
 pub const FILE: &str = "run.txt";
-/// Between these lines the README has what a run said.
+/// The README has a run's output between these two lines.
 const MARKS: [&str; 2] = ["<!-- the run: begin -->", "<!-- the run: end -->"];
-/// What the README shows of the story: the lines with these words, which make a dozen.
+/// Lines of the story that the README shows are those with these words, about a dozen.
 const SHOWN: [&str; 7] =
     ["the hypervisor runs", " is up, ", "worker: crash", "crashed (", "restarting", "incarnation 2 starts", "dump is complete"];
 
@@ -19,19 +20,19 @@ pub struct RunRecord {
 }
 
 impl RunRecord {
-    /// Shows a line of the story and keeps it.
+    /// Prints a line of the story and keeps it.
     pub fn line(&mut self, line: String) {
         println!("{line}");
         self.story.push(line);
     }
 
-    /// Shows the tables and keeps them.
+    /// Prints the tables and keeps them.
     pub fn tables(&mut self, text: &str) {
         println!("\n{text}");
         self.tables = text.trim_end().to_owned();
     }
 
-    /// Writes what a README shows of it.
+    /// Writes the excerpt for the README.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -47,10 +48,10 @@ impl RunRecord {
     }
 }
 
-/// Puts an excerpt into a README, between its marks.
+/// Puts an excerpt into a README's text, between its marks.
 ///
 /// # Errors
-/// Where the marks are not there.
+/// Where the marks are missing.
 pub fn replace(readme: &str, excerpt: &str) -> Result<String> {
     let [begin, end] = MARKS;
     let (Some(start), Some(stop)) = (readme.find(begin), readme.find(end)) else {

@@ -1,49 +1,53 @@
-//! How large the demonstration is in each bed.
+//! The size of the demonstration in each bed.
 
 use crate::bed::Bed;
 
-/// Share of the raw disk's speed that a drain reaches where nothing but the disk holds it up, in percent.
+/// Percentage of the raw disk's speed that a drain reaches where only the disk limits it.
 const DRAIN_PERCENT: u64 = 80;
 
-/// The clock by which a worker's pace is judged.
+/// The clock for the worker's pace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Clock {
     /// The host's.
     Host,
-    /// The machine's own, as its events tell it: where that counts instructions, it is no matter who else uses the host.
+    /// The machine's own, from its events. Where it counts instructions, the load of the host does
+    /// not matter.
     Machine,
 }
 
-/// The size of a demonstration. The first partition is the one that crashes.
+/// The size of a demonstration. The first partition crashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scale {
-    /// How many partitions share the pool.
+    /// Number of partitions that share the pool.
     pub partitions: u64,
     /// CPUs of the machine.
     pub cpus: u64,
-    /// What each of them is promised.
+    /// Logical memory of each partition.
     pub memory: u64,
-    /// What they share.
+    /// Size of the pool.
     pub pool: u64,
-    /// MiB that a worker fills; what is available less a reserve where none is given.
+    /// MiB that a worker fills; `None`: the available memory less a reserve.
     pub worker_mib: Option<u64>,
     /// Passes of the first worker before its panic.
     pub passes: u64,
-    /// MiB that it writes anew right before the panic: what the drain has to write.
+    /// MiB that it rewrites right before the panic, which the drain then has to write.
     pub dirty_mib: u64,
-    /// Bytes a second that each disk of an emulated machine can do.
+    /// Bandwidth limit of each disk of an emulated machine, in bytes a second.
     ///
-    /// Under TCG a CPU takes 20 to 50 times as long as a real one for its part of a page's way to the disk, while the disk's part costs
-    /// the emulator next to nothing. This disk is as much slower than an NVMe drive of 2 to 5 GB/s, so that the two stand to each other
-    /// as in a real machine, and the drain's share of the disk's speed says whether the disk or the hypervisor holds it up.
+    /// Under TCG a CPU takes 20 to 50 times as long as a real one for its part of writing a page,
+    /// while the emulated disk's part takes next to no time. So this limit makes the disk slower by
+    /// the same factor than an NVMe drive of 2 to 5 GB/s. CPU and disk are then in the same
+    /// proportion as in a real machine, and the drain's percentage of the disk's speed shows
+    /// whether the disk or the hypervisor limits it.
     pub disk_bandwidth: Option<u64>,
-    /// Share of the raw disk's speed that the drain has to reach, in percent; none where that is only looked at.
+    /// Percentage of the raw disk's speed that the drain has to reach; `None`: it is only reported.
     pub drain_percent: Option<u64>,
-    /// Passes of the first worker behind the restart before the story is over; none where nobody waits for its kernel to boot.
+    /// Passes of the first worker after the restart until the story is over; 0: do not wait for its
+    /// kernel to boot.
     pub successor_passes: u64,
-    /// What the workers' pace is measured with.
+    /// The clock for the workers' pace.
     pub clock: Clock,
-    /// Seconds of the host, from the machine's start to the end of the story.
+    /// Time limit from the machine's start to the end of the story, in seconds of the host.
     pub limit_s: u64,
 }
 
@@ -67,8 +71,8 @@ impl Scale {
         match bed {
             Bed::Kvm | Bed::Nested => full,
             Bed::Qemu => Self { disk_bandwidth: Some(100 << 20), ..full },
-            // Its disks are memory. One CPU: Bochs does two in turn, a few instructions each, and both together then get through half
-            // of what one does.
+            // Its disks are memory-backed. One CPU: Bochs emulates two CPUs in turn, a few
+            // instructions each, and the two together do half the work of one.
             Bed::Bochs => Self {
                 partitions: 2,
                 cpus: 1,
@@ -85,27 +89,30 @@ impl Scale {
         }
     }
 
-    /// The same story for a test, which times nothing: who runs beside it is none of its business.
+    /// Returns the same story without speed requirements, for a test: other tests may load the
+    /// host.
     pub fn untimed(self) -> Self {
         Self { drain_percent: None, ..self }
     }
 
-    /// The story up to the complete dump, with the successor about to boot: where a boot takes minutes.
+    /// Returns the story up to the complete dump only, for beds where the successor takes minutes
+    /// to boot.
     pub fn to_the_dump(self) -> Self {
         Self { successor_passes: 0, ..self }
     }
 
-    /// Size of each paging device: the memory, what describes it, and the records.
+    /// Returns the size of each paging device: the memory, its tables, and the records.
     pub fn device(&self) -> u64 {
         self.memory + (16 << 20)
     }
 
-    /// Paging devices: one for each partition, and one for the successor of the one that crashes.
+    /// Returns the number of paging devices: one for each partition, and one for the successor of
+    /// the crashed one.
     pub fn devices(&self) -> u64 {
         self.partitions + 1
     }
 
-    /// Logical memory for each hundred bytes of the pool.
+    /// Returns the logical memory in percent of the pool.
     pub fn overcommit_percent(&self) -> u64 {
         self.partitions * self.memory * 100 / self.pool
     }

@@ -1,6 +1,6 @@
-//! What happened so far, told by events and by the partitions' consoles.
+//! The story so far, from the events and the partitions' consoles.
 //!
-//! Times are seconds since the machine started, of the clock that [`Scale`] names.
+//! Times are seconds since the machine's start, by the clock that [`Scale`] selects.
 
 use super::Scale;
 use super::picture::Series;
@@ -11,22 +11,22 @@ use crate::events::Event;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// An event, and when it came.
+/// An event with its time.
 pub type At = (f64, Event);
 
 /// The story of all partitions.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Story {
     scale: Scale,
-    /// What each partition's worker has said.
+    /// The worker of each partition.
     pub workers: BTreeMap<String, Worker>,
     /// The crash of the first partition.
     pub crash: Option<At>,
-    /// The restart behind it.
+    /// The restart after the crash.
     pub restart: Option<At>,
     /// The complete dump.
     pub complete: Option<At>,
-    /// Whether that came before the restart.
+    /// Whether the dump was complete before the restart.
     pub complete_before_restart: bool,
     /// The last counters of each incarnation of each partition.
     pub stats: BTreeMap<(String, u64), Value>,
@@ -34,9 +34,10 @@ pub struct Story {
     pub series: Series,
     /// Speed of each raw disk in bytes a second, where it was measured.
     pub raw_speed: BTreeMap<u64, u64>,
-    /// What ends the story early.
+    /// The failure that ends the story early, if any.
     pub failure: Option<String>,
-    /// The last event's time by the machine's own clock, and the last moment by the clock that judges, in seconds.
+    /// Time of the last event by the machine's own clock, and the latest moment by the selected
+    /// clock, in seconds.
     machine_s: f64,
     now: f64,
     /// Pages that each worker had verified when the dump was complete.
@@ -44,7 +45,7 @@ pub struct Story {
 }
 
 impl Story {
-    /// Nothing has happened.
+    /// Begins a story without events.
     pub fn new(scale: Scale) -> Self {
         let workers = (0..scale.partitions).map(|index| (Scale::name(index), Worker::default())).collect();
         Self {
@@ -64,12 +65,12 @@ impl Story {
         }
     }
 
-    /// Returns how large it is.
+    /// Returns the size of the demonstration.
     pub fn scale(&self) -> &Scale {
         &self.scale
     }
 
-    /// Takes an event in that came at `host_s`; returns what to tell people.
+    /// Takes an event that came at `host_s`; returns the line to show to people.
     pub fn event(&mut self, host_s: f64, event: &Event) -> Option<String> {
         self.machine_s = event.0["t"].as_u64().map_or(self.machine_s, |ns| ns as f64 / 1e9);
         let at = self.moment(host_s);
@@ -107,7 +108,7 @@ impl Story {
         told.map(|told| if who.is_empty() { told } else { format!("{who}: {told}") })
     }
 
-    /// Returns what the clock says that judges.
+    /// Returns the time by the selected clock.
     fn moment(&mut self, host_s: f64) -> f64 {
         self.now = match self.scale.clock {
             Clock::Host => host_s,
@@ -136,7 +137,7 @@ impl Story {
         Some(what)
     }
 
-    /// Takes a line of the consoles in that came at `host_s`; returns what to tell people.
+    /// Takes a console line that came at `host_s`; returns the line to show to people.
     pub fn line(&mut self, host_s: f64, line: &str) -> Option<String> {
         let at = self.moment(host_s);
         let (name, line) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", line));
@@ -155,8 +156,8 @@ impl Story {
         Some(if only { told } else { format!("{name}: {told}") })
     }
 
-    /// Returns whether everything has happened that the demonstration waits for: the dump has been complete for a while, the
-    /// successor works, and so do the others.
+    /// Returns whether the story is complete: the dump has been complete for a while, and the
+    /// successor and the other partitions have worked.
     pub fn is_over(&self) -> bool {
         let (first, needed) = (Scale::name(0), self.scale.successor_passes);
         let works = |(name, worker): (&String, &Worker)| match *name == first {
@@ -167,7 +168,7 @@ impl Story {
         self.failure.is_some() || (recovered && self.restart.is_some() && self.workers.iter().all(works))
     }
 
-    /// Returns whether the dump is on its way.
+    /// Returns whether the drain is in progress.
     pub fn drains(&self) -> bool {
         self.crash.is_some() && self.complete.is_none()
     }
@@ -179,7 +180,7 @@ impl Story {
     }
 }
 
-/// Consoles of partitions may have something in front of the line.
+/// Returns the text behind `what`. A partition's console may have a prefix before the line.
 fn behind<'a>(line: &'a str, what: &str) -> Option<&'a str> {
     line.find(what).map(|at| line[at + what.len()..].trim_end())
 }

@@ -1,4 +1,4 @@
-//! What of the demonstration held: each claim with its figure, and one verdict.
+//! The verdict on a demonstration: each claim with its figure, and whether all of them held.
 
 use super::Scale;
 use super::story::Story;
@@ -8,17 +8,18 @@ use crate::report::{Facts, Table, time};
 use serde_json::Value;
 use std::fmt::Display;
 
-/// Seconds that a neighbour may say nothing around the drain; it speaks several times a second otherwise.
+/// Seconds that a neighbour may be silent around the drain; otherwise it prints several times a
+/// second.
 pub(super) const RECOVERY_S: f64 = 10.0;
 /// Seconds before the crash with which the time of the drain is compared.
 const BEFORE_S: f64 = 10.0;
-/// Longest usual time between two words of a worker about how far it is, in seconds.
+/// Longest usual time between two progress lines of a worker, in seconds.
 const MARK_S: f64 = 0.5;
 
-/// What the readers found in the dump.
+/// The results of the readers.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reading {
-    /// Every block against its checksum.
+    /// The verification of all blocks against their checksums.
     pub blocks: BlockVerdict,
     /// The kernel's log, by makedumpfile.
     pub log: String,
@@ -57,8 +58,8 @@ impl Verdict {
         table
     }
 
-    /// Adds a row: incarnations, page-ins, page-outs, pages verified and wrong of a partition, and how much slower it was while
-    /// another one drained.
+    /// Adds a partition's row: incarnations, page-ins, page-outs, pages verified and wrong, and how
+    /// much slower the partition was while another one drained.
     pub fn row(&mut self, partition: &str, counts: [u64; 5], slower: Option<String>) {
         let counts = counts.iter().map(u64::to_string);
         let row = [partition.to_owned()].into_iter().chain(counts).chain([slower.unwrap_or_else(|| "-".to_owned())]);
@@ -71,19 +72,19 @@ impl Verdict {
         self.hold(name, holds);
     }
 
-    /// Adds a claim that the table shows.
+    /// Adds a claim whose figure is in the table.
     pub fn hold(&mut self, name: &str, holds: bool) {
         if !holds {
             self.broken.push(name.to_owned());
         }
     }
 
-    /// Judges what is promised, in percent of what there is.
+    /// Judges the overcommit: the promised memory in percent of the pool.
     pub fn overcommit(&mut self, percent: u64) {
         self.claim("overcommit", format!("{}.{:02}", percent / 100, percent % 100), percent >= 200);
     }
 
-    /// Judges a restart behind the threshold; `early` if it came before the dump was complete.
+    /// Judges a restart at the threshold; `early` if it came before the dump was complete.
     pub fn restart(&mut self, whose: &str, restart: &Event, early: bool) {
         let number = |member: &str| restart.0[member].as_u64().unwrap_or(0);
         let remaining = number("drain_remaining");
@@ -95,7 +96,7 @@ impl Verdict {
         self.facts.add(&format!("{whose}from crash to restart"), time(number("since_crash_ns")));
     }
 
-    /// Judges the paging, the crash and what the neighbours felt of it.
+    /// Judges the paging, the crash and its effect on the neighbours.
     pub fn of_story(&mut self, story: &Story) {
         self.overcommit(story.scale().overcommit_percent());
         for name in story.workers.keys() {
@@ -116,7 +117,7 @@ impl Verdict {
         }
     }
 
-    /// A neighbour works on while the other one crashes, drains and starts again.
+    /// Judges that a neighbour works on while the other partition crashes, drains and starts again.
     fn of_neighbour(&mut self, story: &Story, name: &str) {
         let (Some((crash, _)), Some((complete, _))) = (&story.crash, &story.complete) else { return };
         let worker = &story.workers[name];
@@ -154,7 +155,7 @@ impl Verdict {
         }
     }
 
-    /// Judges the dump by what the readers found, against what the worker had in memory.
+    /// Judges the dump by the readers' results, compared with the worker's memory.
     pub fn of_reading(&mut self, story: &Story, reading: &Reading) {
         let blocks = reading.blocks;
         let text = format!("{} right, {} zero, {} wrong, {} missing", blocks.right, blocks.zero, blocks.wrong, blocks.missing);
@@ -177,14 +178,15 @@ impl Verdict {
     }
 }
 
-/// Returns how much slower a neighbour was between the crash and the complete dump than before.
+/// Returns how much slower a neighbour was from the crash to the complete dump than before.
 fn slowdown(story: &Story, name: &str) -> Option<String> {
     let (crash, complete) = (story.crash.as_ref()?.0, story.complete.as_ref()?.0);
     if name == Scale::name(0) {
         return None;
     }
     let worker = &story.workers[name];
-    // A mark comes several times a second: one more on each side, or a short drain has none.
+    // Extend the time by one mark's interval on each side: a short drain would otherwise contain no
+    // mark.
     let during = worker.pace(crash - MARK_S, complete + MARK_S)?;
     let before = worker.pace(crash - MARK_S - BEFORE_S, crash - MARK_S)?;
     Some(format!("{:.0} %", (1.0 - during / before.max(1.0)) * 100.0))
@@ -213,7 +215,7 @@ mod tests {
             story.line(2.0, &format!("[{name}] worker: pass 1 pages 7 wrong 0"));
         }
         for second in 20..60_u64 {
-            // Half as fast while the other one drains.
+            // Half as fast while the other partition drains.
             let seen = if second < 40 { second * 100 } else { 2000 + second * 50 };
             story.line(second as f64, &format!("[{two}] worker: at {seen}"));
         }

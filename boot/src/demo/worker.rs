@@ -1,11 +1,11 @@
-//! What a partition's worker says, and how fast it gets on.
+//! The output of a partition's worker, and its pace.
 
-/// How far one partition's worker is, over all its incarnations.
+/// The progress of one partition's worker, over all its incarnations.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Worker {
-    /// The incarnation that speaks.
+    /// The current incarnation.
     pub incarnation: u64,
-    /// Passes that this incarnation has ended.
+    /// Passes that this incarnation has completed.
     pub passes: u64,
     /// Pages of a pass.
     pub pages: u64,
@@ -15,18 +15,18 @@ pub struct Worker {
     pub verified: u64,
     /// Pages found wrong.
     pub wrong: u64,
-    /// When it said how many pages it had looked at since the start: seconds, and how many.
+    /// Progress reports: time in seconds, and the pages verified since the start.
     marks: Vec<(f64, u64)>,
 }
 
 impl Worker {
-    /// Notes that an incarnation is up.
+    /// Notes that an incarnation has started.
     pub fn begin(&mut self, incarnation: u64) {
         (self.incarnation, self.passes) = (incarnation, 0);
         self.marks.clear();
     }
 
-    /// Takes in what stands behind `worker: `; returns whether people want to see it.
+    /// Takes the text behind `worker: `; returns whether to show it to people.
     pub fn said(&mut self, at: f64, text: &str) -> bool {
         let words: Vec<_> = text.split(' ').collect();
         match words.as_slice() {
@@ -48,14 +48,15 @@ impl Worker {
         }
     }
 
-    /// Returns the pages a second that it looked at between two moments; none where it said nothing there.
+    /// Returns the pages verified a second between two moments; `None` where too few reports lie
+    /// between them.
     pub fn pace(&self, from: f64, to: f64) -> Option<f64> {
         let within: Vec<_> = self.marks.iter().filter(|(at, _)| (from..=to).contains(at)).collect();
         let (first, last) = (within.first()?, within.last()?);
         (last.0 > first.0).then(|| (last.1.saturating_sub(first.1)) as f64 / (last.0 - first.0))
     }
 
-    /// Returns the longest time that it said nothing between two moments.
+    /// Returns the longest time without a report between two moments.
     pub fn longest_pause(&self, from: f64, to: f64) -> f64 {
         let times = self.marks.iter().map(|mark| mark.0).filter(|at| (from..=to).contains(at));
         let (last, longest) = times.fold((from, 0.0), |(before, longest), at| (at, f64::max(longest, at - before)));

@@ -1,16 +1,16 @@
-//! Which dump of an image a command means: the number of its space, or its name, or the beginning of that.
+//! The choice of a dump on an image by its space's number, its name, or the beginning of its name.
 
 use crate::volume::{Disk, Image};
 use anyhow::{Result, bail};
 use kernel::paging::space::{Class, DumpSelector, Uuid};
 use std::str::FromStr;
 
-/// What was typed.
+/// The choice as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DumpChoice {
     /// The number of a GPT entry, up to 128.
     Space(u32),
-    /// Eight digits or more of a dump's name, hyphens left out or not.
+    /// At least eight digits of a dump's name, with or without hyphens.
     Named(DumpSelector),
 }
 
@@ -29,10 +29,10 @@ impl FromStr for DumpChoice {
 }
 
 impl DumpChoice {
-    /// Returns the space of `disk` that is meant; without a choice the only one.
+    /// Returns the chosen space of `disk`; without a choice the only space.
     ///
     /// # Errors
-    /// Says which spaces or dumps there are instead.
+    /// Lists the spaces or dumps that exist.
     pub fn find(choice: Option<Self>, disk: &Disk) -> Result<Image> {
         match choice {
             Some(Self::Named(selector)) => named(disk, selector),
@@ -47,7 +47,7 @@ fn named(disk: &Disk, selector: DumpSelector) -> Result<Image> {
     for image in disk.usable()? {
         let Some(name) = name_of(&image)? else { continue };
         names.push(name.to_string());
-        // A name never has incarnations' numbers.
+        // A dump's name does not contain the number of its incarnation.
         if selector.selects(name, u64::MAX) {
             found.push(image);
         }

@@ -1,4 +1,5 @@
-//! Selecting one dump of a disk: its header goes into the boot-code bytes, so that tools open the raw image.
+//! Selects one dump of a disk: its header goes into the boot-code bytes, so that tools can open the
+//! raw image.
 
 use super::{Dump, PIECE_PAGES};
 use crate::volume::Disk;
@@ -10,19 +11,21 @@ use kernel::dump::selected::{BootCode, Selection};
 use kernel::paging::space::SpaceState;
 use std::ops::Range;
 
-/// What to do with a boot loader in the boot-code bytes.
+/// How to treat a boot loader in the boot-code bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BootLoader {
-    /// Leave it, and refuse.
+    /// Keep it, and refuse the selection.
     Keep,
     /// Overwrite it.
     Replace,
 }
 
-/// Selects the dump in space `number` of `disk`; returns how many of its final pages the header has no room for.
+/// Selects the dump in space `number` of `disk`; returns the number of final pages for which the
+/// header has no room.
 ///
 /// # Errors
-/// Where the image has one space only, the drain was cut off, or the boot-code bytes hold something else.
+/// Where the image has only one space, the drain was interrupted, or the boot-code bytes hold
+/// other code.
 pub fn select(disk: &Disk, number: u32, loader: BootLoader) -> Result<u32> {
     let dump = Dump::of(disk.space(Some(number))?)?;
     ensure!(dump.image.number() > 0, "{}: the whole image is this dump already", dump.name());
@@ -35,7 +38,7 @@ pub fn select(disk: &Disk, number: u32, loader: BootLoader) -> Result<u32> {
     let selection = Selection::of(&dump);
     dump.bitmap.check()?;
     ensure!(selection.block_ranges().any(|range| !range.is_empty()), "{}: nothing of it is there", dump.name());
-    // A header never describes blocks that are not yet as it says.
+    // Clear the old header first: a header must never describe blocks that are not written yet.
     disk.set_boot_code(&[0; BOOT_CODE_LEN])?;
     for range in selection.block_ranges() {
         dump.zero_blocks(range)?;
@@ -47,8 +50,8 @@ pub fn select(disk: &Disk, number: u32, loader: BootLoader) -> Result<u32> {
 }
 
 impl Dump {
-    /// Makes the blocks of zero pages in a range read as zeros. Nothing else ever reads them, and those that are zeros stay unwritten, so
-    /// a sparse image stays sparse.
+    /// Makes the blocks of zero pages in a range read as zeros. Nothing else reads these blocks.
+    /// Blocks that are already zero are not written, so a sparse image stays sparse.
     fn zero_blocks(&self, range: Range<u32>) -> Result<()> {
         let zeros = [0; PAGE_SIZE as usize];
         let mut blocks = vec![0; (PIECE_PAGES as usize) * zeros.len()];
@@ -68,7 +71,8 @@ impl Dump {
     }
 }
 
-/// Takes the header of a dump in space `number` out of the boot-code bytes, if that is the selected one.
+/// Removes the header of the dump in space `number` from the boot-code bytes, if that dump is
+/// selected.
 ///
 /// # Errors
 /// Where the image cannot be read or written.

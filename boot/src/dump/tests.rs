@@ -8,7 +8,8 @@ use std::path::PathBuf;
 const CAPACITY: u64 = 8 << 20;
 const PAGES: u32 = 64;
 
-/// An image with a dump whose even pages have blocks; pages from `progress` on were not reached.
+/// An image with a dump whose even pages have blocks. The drain has not reached the pages from
+/// `progress` on.
 struct Sample(PathBuf);
 
 impl Sample {
@@ -83,7 +84,8 @@ fn a_drain_that_was_cut_off_becomes_a_partial_dump_with_a_current_header() {
     assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
     let verdict = sample.open().verify().unwrap();
     assert_eq!(verdict, Verdict { right: 32, wrong: 0, first_wrong: None, zero: 5, missing: 27, header_current: true });
-    // One segment each for pages 0 to 9, taken together in pairs of a block and a zero page, then one for each block.
+    // One segment for each pair of a block and a zero page in pages 0 to 9, then one for each
+    // block.
     let header = header_of(&sample.open());
     assert_eq!(u16::from_le_bytes(header[56..58].try_into().unwrap()), 1 + 32);
 }
@@ -137,7 +139,8 @@ impl Sample {
         Disk::open(&self.0, Access::Write).unwrap()
     }
 
-    /// Returns the page at `address` as the header at byte 0 of the whole image tells it: `None` where no segment has it.
+    /// Returns the page at `address` according to the header at byte 0 of the whole image; `None`
+    /// where no segment contains it.
     fn page_by_first_header(&self, index: u64) -> Option<Vec<u8>> {
         let bytes = std::fs::read(&self.0).unwrap();
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
@@ -170,7 +173,7 @@ fn a_selected_dump_opens_at_byte_0_of_its_disk_and_reads_zeros_where_blocks_were
 #[test]
 fn of_a_partial_dump_the_longest_runs_are_selected_and_the_rest_is_counted() {
     let sample = on_a_partition("select-partial", SpaceState::Partial, 10);
-    // Pages 0 to 10, then every second: four of these 26 find room.
+    // Pages 0 to 10, then every second one: only four of these 26 fit.
     assert_eq!(select(&sample.disk(), 2, BootLoader::Keep).unwrap(), 22);
     assert_eq!(sample.page_by_first_header(8).unwrap(), [9; 4096]);
     assert_eq!(sample.page_by_first_header(11), None);
@@ -209,7 +212,7 @@ fn of_first_release(state: &str) -> Sample {
     let sample = Sample::new(&format!("first-{state}"), SpaceState::Draining, 10);
     let image = Image::open(&sample.0, Access::Write).unwrap();
     image.write(CAPACITY - 8192, &[0; 8192]).unwrap();
-    // All have sequence number 8, which belongs to copy A.
+    // All records have sequence number 8, which belongs in copy A.
     image.write(CAPACITY - 8192, &bytes[..508]).unwrap();
     image.write(CAPACITY - 4096 - 4, &bytes[508..]).unwrap();
     sample
@@ -240,7 +243,7 @@ fn a_crash_whose_pages_were_not_yet_described_has_none() {
     sample.open().release().unwrap();
 }
 
-/// A table larger than a window: blocks in front of and behind its edge are found and checked.
+/// A table larger than a window: blocks on both sides of a window's edge are found and checked.
 #[test]
 fn tables_of_many_gib_are_looked_at_in_pieces() {
     const MANY: u32 = (8 << 20) + 4096;

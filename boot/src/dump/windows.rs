@@ -1,32 +1,36 @@
-//! A dump's tables of bits and checksums, a window at a time: those of 16 TiB are larger than a host's memory.
+//! A dump's bitmap and checksum table, read a window at a time: for 16 TiB the tables exceed a
+//! host's memory.
 //!
-//! The hypervisor's code that describes a dump asks page by page and knows no failure. So a window that cannot be read is zeros, and
-//! the failure is kept until the caller asks for it with [`Window::check`].
+//! The hypervisor's code that describes a dump asks page by page and cannot handle errors. So a
+//! window that cannot be read is handed out as zeros. The error is kept until the caller asks for
+//! it with [`Window::check`].
 
 use crate::volume::Image;
 use anyhow::{Error, Result};
 use kernel::paging::space::layout::Extent;
 use std::cell::{Cell, RefCell};
 
-/// Bytes that are held of a table: the bits of 8 Mi pages, the checksums of 256 Ki.
+/// Bytes of a table that are held: bits of 8 Mi pages, or checksums of 256 Ki pages.
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// A table on an image of which one piece is held.
+/// A table on an image, of which one piece is held in memory.
 pub(super) struct Window {
     extent: Extent,
-    /// Where in the table `bytes` begin, once something was read.
+    /// Offset of `bytes` in the table, once a piece was read.
     start: Cell<Option<u64>>,
     bytes: RefCell<Vec<u8>>,
     failure: RefCell<Option<Error>>,
 }
 
 impl Window {
-    /// Looks at the table that `extent` of an image holds; one without bytes has none.
+    /// Makes a window on the table in `extent` of an image. An empty extent means that there is no
+    /// table.
     pub(super) fn new(extent: Extent) -> Self {
         Self { extent, start: Cell::new(None), bytes: RefCell::default(), failure: RefCell::default() }
     }
 
-    /// Hands out the bytes of the held piece around byte `at` of the table, and where in it that is; nothing beyond the table's end.
+    /// Passes to `look` the held bytes around byte `at` of the table, and the position of `at` in
+    /// them; empty beyond the table's end.
     pub(super) fn around<T>(&self, image: &Image, at: u64, look: impl FnOnce(&[u8], u64) -> T) -> T {
         if at >= self.extent.len {
             return look(&[], 0);
@@ -49,10 +53,10 @@ impl Window {
         self.start.set(Some(start));
     }
 
-    /// Says whether all that was handed out was read.
+    /// Checks that all bytes handed out were really read.
     ///
     /// # Errors
-    /// The first failure, which names the image; it is told once.
+    /// The first error, which names the image; it is returned only once.
     pub(super) fn check(&self) -> Result<()> {
         self.failure.borrow_mut().take().map_or(Ok(()), Err)
     }

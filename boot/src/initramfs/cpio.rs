@@ -1,6 +1,7 @@
 //! A cpio archive in the `newc` format, as Linux unpacks it (Linux: `driver-api/early-userspace/buffer-format`).
 //!
-//! Written here because no tool is needed then, and device nodes need no root. Owners and times are zero.
+//! Written here so that no tool is needed and device nodes need no root rights. Owners and times
+//! are zero.
 
 use std::io::{Result, Write};
 
@@ -53,7 +54,8 @@ impl<W: Write> Archive<W> {
         self.inode += 1;
         let name_size = name.len() as u32 + 1;
         let size = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
-        // inode mode uid gid links time size, device of the file, device that it is, length of the name, checksum
+        // inode mode uid gid links time size, device of the file, device number of the node, name
+        // length, checksum
         let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0];
         self.out.write_all(b"070701")?;
         for field in fields {

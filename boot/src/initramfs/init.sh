@@ -1,8 +1,8 @@
 #!/bin/busybox sh
 # The first process of the demonstration's Debian. Options on the kernel's command line:
 #   tidepool.shell          a shell instead of the worker
-#   tidepool.incarnation=N  which boot this is; the hypervisor appends it
-#   worker.crash_after=N    in the first incarnation, panic after N passes, for real
+#   tidepool.incarnation=N  number of this boot; the hypervisor appends it
+#   worker.crash_after=N    a real panic in the first incarnation, after N passes
 #   worker.*                see the worker
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -27,8 +27,8 @@ if [ $mode = shell ]; then
         setsid cttyhack sh -l
     done
 fi
-# The worker stops for good before it asks for the crash, so that no page is half written in the dump; it
-# stays alive, so that the dump shows its memory.
+# The worker stops for good before it requests the crash, so that no page is half written in the
+# dump. It stays alive, so that its memory is in the dump.
 worker | while read -r line; do
     echo "$line"
     if [ "$line" = "worker: crash now" ]; then

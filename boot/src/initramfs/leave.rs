@@ -1,6 +1,7 @@
-//! The initramfs of a Linux that is there to leave: by another way in each incarnation, into another kernel, into a crash kernel.
+//! The initramfs of a Linux that leaves in a different way in each incarnation: among others into
+//! another kernel, and into a crash kernel.
 //!
-//! It holds the kernel once more, for kexec, and with it a smaller initramfs of the same kind.
+//! It contains the kernel a second time, for kexec, and a smaller initramfs of the same kind.
 
 use super::cpio::Archive;
 use super::libraries::Libraries;
@@ -10,14 +11,14 @@ use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// What runs as the first process.
+/// The init script, the first process.
 const INIT: &[u8] = include_bytes!("leave.sh");
 const KEXEC: &str = "kexec";
 
 /// Writes the initramfs for the kernel `vmlinuz`, which loads `modules` in this order, to `path`.
 ///
 /// # Errors
-/// Names what is missing.
+/// Names the missing file or program.
 pub fn make(vmlinuz: &Path, modules: &[PathBuf], path: &Path) -> Result<()> {
     let kexec = setup::program(KEXEC).context("kexec is missing (Debian: kexec-tools)")?;
     let mut files = Libraries::default();
@@ -38,7 +39,7 @@ pub fn make(vmlinuz: &Path, modules: &[PathBuf], path: &Path) -> Result<()> {
     })
 }
 
-/// Adds what boots.
+/// Adds the files that are needed to boot.
 fn system<W: Write>(archive: &mut Archive<W>, modules: &[PathBuf]) -> Result<()> {
     ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
     archive.character_device("dev/console", 5, 1)?;

@@ -1,8 +1,8 @@
 #!/bin/busybox sh
-# The first process of a Linux that leaves by another way in each of its incarnations. On the kernel's command line:
-#   ways=NAME,NAME,...      what to do in the first, second, ... incarnation
-#   tidepool.incarnation=N  which one this is; the hypervisor appends it
-#   ways.kexec[-panic]      this kernel was started by another one, and reboots or panics
+# The first process of a Linux that leaves in another way in each incarnation. On the command line:
+#   ways=NAME,NAME,...      the ways of the first, second, ... incarnation
+#   tidepool.incarnation=N  number of this incarnation; the hypervisor appends it
+#   ways.kexec[-panic]      another kernel started this one by kexec; it reboots or panics
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc
@@ -35,7 +35,7 @@ done
 way=$(echo "$ways" | cut -d , -f "$incarnation")
 echo "leave: Linux $(uname -r) incarnation $incarnation way $way"
 
-# Fills the kernel's log, so that it takes several records.
+# Fills the kernel's log, so that it needs several records.
 chatter() {
     line=$(seq -s ' ' 1 200 | cut -c 1-800)
     for n in $(seq 1 60); do
@@ -45,7 +45,7 @@ chatter() {
 case $way in
 reboot) reboot -f ;;
 type-*)
-    # What reboot= says on the command line, from Linux 5.11 on.
+    # The same types as reboot= on the command line; the file exists from Linux 5.11 on.
     echo "${way#type-}" > /sys/kernel/reboot/type
     reboot -f
     ;;
@@ -67,7 +67,7 @@ crash-kernel*)
     echo c > /proc/sysrq-trigger
     ;;
 suspend-*)
-    # The first is where Linux from 6.6 on has it.
+    # The first path is that of Linux 6.6 and later.
     for port in /sys/class/tty/ttyS0/device /sys/class/tty/ttyS0; do
         [ -e $port/power/wakeup ] && echo enabled > $port/power/wakeup
     done

@@ -1,5 +1,5 @@
-//! What bed C's Linux consists of: an initramfs with busybox, an agent and kvm_intel, and on the medium that it is started from
-//! QEMU and readers for dumps.
+//! The files of bed C's Linux: an initramfs with busybox, an agent and kvm_intel. QEMU and the
+//! programs that read dumps are on its boot medium.
 
 use super::cpio::Archive;
 use super::libraries::Libraries;
@@ -13,15 +13,16 @@ use std::path::{Path, PathBuf};
 
 /// Programs beside QEMU.
 const PROGRAMS: &[&str] = &["makedumpfile"];
-/// What QEMU loads for a machine without display and network: firmware, and the code that starts a PVH kernel.
+/// Files that QEMU loads for a machine without display and network: firmware, and the option ROM
+/// that starts a PVH kernel.
 const ROMS: &[&str] = &["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin"];
-/// Where Debian's packages have them.
+/// Folders in which Debian's packages install them.
 const ROM_FOLDERS: &[&str] = &["/usr/share/qemu", "/usr/share/seabios"];
 
-/// Writes the initramfs to `path`, with the kernel's `modules` in the order in which they are to be loaded.
+/// Writes the initramfs to `path`, with the kernel's `modules` in their load order.
 ///
 /// # Errors
-/// Names what is missing.
+/// Names the missing file or program.
 pub fn make(modules: &[PathBuf], path: &Path) -> Result<()> {
     let busybox = busybox()?;
     crate::atomic::write(path, |file| {
@@ -41,10 +42,11 @@ pub fn make(modules: &[PathBuf], path: &Path) -> Result<()> {
     })
 }
 
-/// Copies QEMU, the readers, and what they need, to where they belong below `root`, the boot medium.
+/// Copies QEMU, the dump readers and the libraries they need to their places below `root`, the boot
+/// medium.
 ///
 /// # Errors
-/// Names what is missing.
+/// Names the missing file or program.
 pub fn fill(root: &Path) -> Result<()> {
     let mut libraries = Libraries::default();
     for name in PROGRAMS.iter().chain(&[qemu::PROGRAM]) {
@@ -64,7 +66,7 @@ pub fn fill(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a program to its place below `root`.
+/// Writes a program to its path below `root`.
 fn put(root: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let path = root.join(path.strip_prefix("/")?);
     std::fs::create_dir_all(path.parent().context("a file has a folder")?)?;

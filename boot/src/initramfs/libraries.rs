@@ -1,4 +1,5 @@
-//! The shared libraries that a program needs, found as the dynamic linker would (System V ABI, "Dynamic Linking").
+//! The shared libraries of a program, found as the dynamic linker would find them (System V ABI,
+//! "Dynamic Linking").
 
 use super::cpio::Archive;
 use anyhow::{Context, Result};
@@ -9,21 +10,22 @@ use std::collections::btree_map::Entry;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The folders of [`FOLDERS`] and of the dynamic linker, without what is only another name.
+/// The folders of [`FOLDERS`] and of the dynamic linker; a second path of the same folder is listed
+/// once.
 const MERGED: &[&str] = &["lib64", "lib/x86_64-linux-gnu"];
 
-/// Where Debian keeps libraries; the dynamic linker looks there without being told.
+/// Folders of Debian's libraries; the dynamic linker searches them by default.
 const FOLDERS: &[&str] = &["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
 
-/// Files by the path at which they are looked for.
+/// Files by the path at which the dynamic linker looks for them.
 #[derive(Default)]
 pub struct Libraries(BTreeMap<PathBuf, Vec<u8>>);
 
 impl Libraries {
-    /// Adds what the ELF file `bytes` needs, and what that needs.
+    /// Adds the libraries that the ELF file `bytes` needs, and their own dependencies.
     ///
     /// # Errors
-    /// Names what is missing.
+    /// Names the missing library.
     pub fn add_for(&mut self, bytes: &[u8]) -> Result<()> {
         let mut next: Vec<PathBuf> = interpreter(bytes)?.into_iter().collect();
         for name in needed(bytes)? {
@@ -39,7 +41,7 @@ impl Libraries {
         Ok(())
     }
 
-    /// Adds all of them to an archive that has the folder `lib`.
+    /// Adds all libraries to an archive that has the folder `lib`.
     ///
     /// # Errors
     /// Where the archive cannot be written.
@@ -52,7 +54,7 @@ impl Libraries {
         Ok(())
     }
 
-    /// Returns all of them.
+    /// Returns all libraries.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
         self.0.iter().map(|(path, bytes)| (path.as_path(), bytes.as_slice()))
     }

@@ -1,5 +1,5 @@
-//! The initramfs of the demonstration's Debian: busybox, an init script, the worker, the kernel's own modules. (Bed C has one of
-//! its own, [`level1`].)
+//! The initramfs of the demonstration's Debian: busybox, an init script, the worker, the kernel's
+//! own modules. (Bed C has its own initramfs, [`level1`].)
 
 mod cpio;
 pub mod leave;
@@ -15,13 +15,13 @@ use object::elf::PT_INTERP;
 use object::read::elf::{ElfFile64, ProgramHeader};
 use std::path::{Path, PathBuf};
 
-/// What runs as the first process.
+/// The init script, the first process.
 const INIT: &[u8] = include_bytes!("init.sh");
 const BUSYBOX: &[&str] = &["/bin/busybox", "/usr/bin/busybox"];
 /// Its name in an archive.
 const BUSYBOX_PLACE: &str = "bin/busybox";
 
-/// Makes the initramfs for `kernel` in its usual place, which is returned.
+/// Makes the initramfs for `kernel` at its usual path; returns the path.
 ///
 /// # Errors
 /// As [`make`].
@@ -34,7 +34,7 @@ pub fn prepare(kernel: &debian::Kernel) -> Result<PathBuf> {
 /// Writes the initramfs for `kernel` to `path`, whole or not at all.
 ///
 /// # Errors
-/// Names what is missing.
+/// Names the missing file or program.
 pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
     let worker = std::fs::read(kernel_build::worker()?)?;
     let busybox = busybox()?;
@@ -46,7 +46,8 @@ pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
     crate::atomic::write(path, |file| {
         let mut archive = Archive::new(std::io::BufWriter::new(file));
         ["bin", "dev", "proc", "sys", "lib"].iter().try_for_each(|name| archive.folder(name))?;
-        // The first process finds its standard streams here, before it can mount anything.
+        // The kernel opens the first process's standard streams here, before that process can mount
+        // anything.
         archive.character_device("dev/console", 5, 1)?;
         archive.program(BUSYBOX_PLACE, &busybox)?;
         archive.program("bin/worker", &worker)?;

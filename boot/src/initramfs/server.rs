@@ -1,4 +1,5 @@
-//! The initramfs of a Linux that serves: redis under the load of its own benchmark, beside the worker.
+//! The initramfs of a Linux server: redis under the load of its own benchmark, with the worker
+//! beside it.
 
 use super::cpio::Archive;
 use super::libraries::Libraries;
@@ -8,16 +9,17 @@ use crate::{kernel_build, setup};
 use anyhow::{Context, Result};
 use std::path::Path;
 
-/// The first process.
+/// The init script, the first process.
 const INIT: &[u8] = include_bytes!("server.sh");
-/// Programs by what they are called there and here: the server is the checker of its files under another name.
+/// Programs: the name in the initramfs and the name on the host. The server is the same binary as
+/// its file checker.
 const PROGRAMS: &[(&str, &str)] =
     &[("redis-server", "redis-check-rdb"), ("redis-cli", "redis-cli"), ("redis-benchmark", "redis-benchmark")];
 
 /// Writes the initramfs for `kernel` to `path`.
 ///
 /// # Errors
-/// Names what is missing.
+/// Names the missing file or program.
 pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
     let mut libraries = Libraries::default();
     let mut programs = Vec::new();

@@ -1,9 +1,9 @@
 #!/bin/busybox sh
-# The first process of a Linux that serves. On the kernel's command line:
+# The first process of a Linux server. On the kernel's command line:
 #   server.requests=N  requests of each kind in a pass
 #   worker.*           see the worker
-# A pass sends requests through a socket of the file system and through TCP, has the server fork and write its data, and
-# asks it at the end how many increments it has counted.
+# A pass sends requests through a Unix socket and through TCP, makes the server fork and write its
+# data, and finally checks the server's number of increments.
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc

@@ -1,5 +1,5 @@
-//! The screen of `tidepool boot`: a thread writes the console's output and our notices, so that a terminal which stands
-//! still holds up the console alone, never events or commands.
+//! The screen of `tidepool boot`. A thread writes the console's output and our notices, so a
+//! terminal that accepts no output holds up only the console, never events or commands.
 
 mod notice;
 mod painter;
@@ -15,11 +15,11 @@ use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes of output that wait for the terminal before the console is held up.
+/// Bytes of output that may wait for the terminal before the console is held up.
 const WAITING: usize = 64 << 10;
-/// Notices that wait for the terminal at most; later ones are counted only.
+/// Maximum number of notices that wait for the terminal; later ones are only counted.
 const NOTICES: usize = 256;
-/// How long the last output may take at the end.
+/// Time limit for the last output at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 enum Item {
@@ -44,7 +44,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// A handle of the screen; clones write to the same one.
+/// A handle to the screen; clones write to the same screen.
 #[derive(Clone)]
 pub struct HostScreen(Arc<Shared>);
 
@@ -66,7 +66,7 @@ impl HostScreen {
         Ok(screen)
     }
 
-    /// Shows output of the console; waits while the terminal takes none.
+    /// Shows output of the console; waits while the terminal accepts none.
     pub fn output(&self, bytes: &[u8]) {
         let mut queue = self.lock();
         while queue.bytes >= WAITING && !queue.is_finishing {
@@ -89,13 +89,14 @@ impl HostScreen {
         self.0.changed.notify_all();
     }
 
-    /// Says how line ends must reach the terminal from now on.
+    /// Sets how line ends reach the terminal from now on.
     pub fn set_line_ends(&self, ends: LineEnds) {
         self.lock().items.push_back(Item::LineEnds(ends));
         self.0.changed.notify_all();
     }
 
-    /// Shows all that waits and ends; what the terminal does not take within bounds is left out.
+    /// Shows everything queued and ends. Output that the terminal does not accept within
+    /// `PATIENCE` is dropped.
     pub fn finish(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut queue = self.lock();
@@ -136,7 +137,8 @@ impl HostScreen {
         self.0.changed.notify_all();
     }
 
-    /// Waits for an item and shows notices that become due meanwhile; `None` when all is shown and the end is asked for.
+    /// Waits for an item, and meanwhile shows the notices that become due. Returns `None` when all
+    /// is shown and the end was requested.
     fn next(&self, painter: &mut ScreenPainter<impl Write>) -> Option<Item> {
         let mut queue = self.lock();
         loop {
@@ -177,7 +179,7 @@ mod tests {
         bytes: Vec<u8>,
     }
 
-    /// Takes nothing until it is opened.
+    /// A writer that accepts nothing until it is opened.
     #[derive(Clone, Default)]
     struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 

@@ -1,4 +1,4 @@
-//! Events as lines for people: what happened, to which partition, and what to do about it.
+//! Events as lines for people: what happened, in which partition, and which command helps.
 
 use crate::config::readable_size;
 use crate::events::Event;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Seconds between two lines about one drain.
 const DRAIN_INTERVAL: f64 = 10.0;
-/// Events that say nothing a person waits for, and answers to commands.
+/// Events that people need not see, and answers to commands.
 const SILENT: &[&str] =
     &["boot", "disk", "space", "start", "entered", "guest", "stats", "pool", "bench", "self_test", "reply", "output", "console"];
 
@@ -17,7 +17,8 @@ const SILENT: &[&str] =
 pub struct Notice {
     /// The line, without its end.
     pub text: String,
-    /// Whether the partition whose console fills the screen has ended, and with it a program that had all of it.
+    /// Whether the partition on the screen has ended, and with it a program that used the full
+    /// screen.
     pub ends_screen: bool,
 }
 
@@ -28,27 +29,29 @@ impl Notice {
     }
 }
 
-/// Turns events into notices; knows which image is which disk.
+/// Turns events into notices; knows which image belongs to which disk.
 #[derive(Debug, Default)]
 pub struct NoticeWriter {
     images: Vec<PathBuf>,
     /// Image of each disk by its number in events; none for a memory-backed one.
     disks: BTreeMap<u64, Option<PathBuf>>,
-    /// When each partition's drain was told of last, in seconds.
+    /// Time in seconds of the last notice about each partition's drain.
     drains: BTreeMap<String, f64>,
-    /// The partition whose console has the screen as it is, where there is one.
+    /// The partition that has the console to itself, if there is one.
     raw: Option<String>,
-    /// The end is told twice: as an event, and by the last bytes that any end of the hypervisor writes.
+    /// Whether the end was reported. It comes twice: as an event, and as the last bytes that the
+    /// hypervisor writes at any end.
     has_ended: bool,
 }
 
 impl NoticeWriter {
-    /// Knows the images of the machine's virtio disks, in order; `only` is the partition that has the console to itself.
+    /// Makes a writer for these images of virtio disks, in order; `only` is the partition that has
+    /// the console to itself.
     pub fn new(images: &[PathBuf], only: Option<String>) -> Self {
         Self { images: images.to_vec(), raw: only, ..Self::default() }
     }
 
-    /// Takes an event in; returns the line for the screen, where there is one.
+    /// Takes an event; returns its line for the screen, if there is one.
     pub fn event(&mut self, event: &Event) -> Option<Notice> {
         self.learn(event);
         let partition = text(event, "partition");
@@ -118,7 +121,7 @@ impl NoticeWriter {
         })
     }
 
-    /// A drain is told of at its first step and then at most every ten seconds.
+    /// Returns the notice of a drain: at its first step, then at most every ten seconds.
     fn drain(&mut self, event: &Event) -> Option<String> {
         let seconds = number(event, "t") as f64 / 1e9;
         let partition = text(event, "partition").to_owned();
@@ -203,7 +206,7 @@ fn stopped(event: &Event) -> String {
     }
 }
 
-/// An event that this list does not know yet is told by its members.
+/// Returns the line of an unknown event: its name and its members.
 fn other(name: &str, event: &Event) -> String {
     let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let members = event.0.as_object().into_iter().flatten();

@@ -1,4 +1,4 @@
-//! What a person sees: the serial line's output, and notices of ours between its lines.
+//! The screen as a person sees it: the serial line's output, with our notices between its lines.
 //!
 //! ```text
 //!   output at the start of a line   notices at once
@@ -12,31 +12,32 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// How long a line must have stood still before it is taken for a prompt.
+/// Time without output after which an unfinished line is taken for a prompt.
 const QUIET: Duration = Duration::from_millis(500);
-/// Notices that wait at most; later ones are counted only.
+/// Maximum number of waiting notices; later ones are only counted.
 const WAITING: usize = 256;
 /// Ends a program's full screen: attributes off, first screen, visible cursor.
 const LEAVE: &[u8] = b"\x1b[m\x1b[?1049l\x1b[?25h";
 
-/// When waiting notices can be shown.
+/// When waiting notices can be shown next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Due {
-    /// No notice waits, or only further output can make room for it.
+    /// No notice waits, or only further output can make room for one.
     NotBefore,
     /// Now.
     Now,
-    /// Then, unless output comes first.
+    /// At this time, unless output comes first.
     At(Instant),
 }
 
 /// How line ends reach the terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LineEnds {
-    /// As the line has them.
+    /// Line ends unchanged.
     #[default]
     Unchanged,
-    /// The terminal does not return at a line feed, so a carriage return is put in front of a lone one.
+    /// The terminal does not return the carriage at a line feed, so a carriage return is put in
+    /// front of each lone one.
     Return,
 }
 
@@ -65,7 +66,7 @@ impl<W: Write> ScreenPainter<W> {
         }
     }
 
-    /// Shows output that came at `now`, with the notices that wait at the first end of a line.
+    /// Shows output that came at `now`; waiting notices are shown at the first end of a line.
     pub fn output(&mut self, bytes: &[u8], now: Instant) {
         self.heard_at = Some(now);
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -77,7 +78,7 @@ impl<W: Write> ScreenPainter<W> {
         self.flush();
     }
 
-    /// Takes a notice in.
+    /// Queues a notice.
     pub fn notice(&mut self, text: String) {
         if self.waiting.len() < WAITING {
             self.waiting.push_back(text);
@@ -86,7 +87,8 @@ impl<W: Write> ScreenPainter<W> {
         }
     }
 
-    /// The partition on the screen has ended, and with it a program that had the full screen.
+    /// Leaves the full screen: the partition on the screen has ended, and with it the program that
+    /// used it.
     pub fn leave_full_screen(&mut self) {
         if self.tracker.is_full_screen() {
             self.put(LEAVE);
@@ -94,7 +96,7 @@ impl<W: Write> ScreenPainter<W> {
         }
     }
 
-    /// Returns when notices that wait can be shown.
+    /// Returns when waiting notices can be shown.
     pub fn due(&self, now: Instant) -> Due {
         let quiet_at = self.heard_at.map(|at| at + QUIET);
         match quiet_at {
@@ -106,7 +108,7 @@ impl<W: Write> ScreenPainter<W> {
         }
     }
 
-    /// Shows the notices that wait, wherever the output stands.
+    /// Shows the waiting notices now, even within a line.
     pub fn show(&mut self) {
         if !self.waiting.is_empty() {
             let unfinished = self.tracker.unfinished().to_vec();
@@ -118,7 +120,8 @@ impl<W: Write> ScreenPainter<W> {
         self.flush();
     }
 
-    /// Leaves the screen to what comes after us: all notices shown, at the start of a line.
+    /// Prepares the screen for the output after ours: shows all notices and ends at the start of a
+    /// line.
     pub fn finish(&mut self) {
         self.leave_full_screen();
         self.end_line();
@@ -147,7 +150,8 @@ impl<W: Write> ScreenPainter<W> {
         }
     }
 
-    /// Copies output; a program with the full screen moves its cursor down by line feeds.
+    /// Copies output. A program with the full screen moves its cursor down by line feeds, so a
+    /// carriage return must not be added there.
     fn copy(&mut self, bytes: &[u8]) {
         if self.line_ends == LineEnds::Unchanged {
             bytes.iter().for_each(|&byte| self.tracker.feed(byte));
@@ -165,7 +169,7 @@ impl<W: Write> ScreenPainter<W> {
         self.put(&text);
     }
 
-    /// A closed pipe or a terminal that is gone must not stop the machine.
+    /// Writes bytes and ignores errors: a closed pipe or a lost terminal must not stop the machine.
     fn put(&mut self, bytes: &[u8]) {
         let _ = self.out.write_all(bytes);
     }

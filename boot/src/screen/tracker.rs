@@ -1,11 +1,13 @@
-//! Where the serial line's output stands: at the start of a line, within one, or on a program's full screen.
+//! The state of the serial line's output: at the start of a line, within a line, or on a program's
+//! full screen.
 //!
-//! Only as much of ECMA-48 is read as that takes: line ends, control sequences, and the private modes by which
-//! xterm and its kin switch to their second screen (`CSI ? 1049 h`, "Private Modes" in xterm's ctlseqs).
+//! Parses only the necessary part of ECMA-48: line ends, control sequences, and the private modes
+//! by which xterm and similar terminals switch to their second screen (`CSI ? 1049 h`, "Private
+//! Modes" in xterm's ctlseqs).
 
 /// Longest unfinished line that can be shown again.
 const LONGEST: usize = 1024;
-/// Longest parameters of a control sequence that are kept.
+/// Maximum length of a control sequence's parameters that is kept.
 const PARAMETERS: usize = 16;
 /// Private modes that show the second screen.
 const SECOND_SCREEN: [&[u8]; 3] = [b"?1049", b"?1047", b"?47"];
@@ -17,7 +19,7 @@ enum Within {
     Escape,
     /// A control sequence: `CSI`, parameters, one final byte.
     Control,
-    /// An operating system command and its kin, up to BEL or ST.
+    /// An operating system command or a similar string, up to BEL or ST.
     Command,
     /// The escape that may end it.
     CommandEscape,
@@ -34,7 +36,7 @@ pub struct OutputTracker {
 }
 
 impl OutputTracker {
-    /// Takes a byte that was written.
+    /// Takes a byte that is written to the terminal.
     pub fn feed(&mut self, byte: u8) {
         if byte == b'\n' {
             self.line.clear();
@@ -70,7 +72,8 @@ impl OutputTracker {
     fn control(&mut self, end: u8) {
         if SECOND_SCREEN.contains(&self.parameters.as_slice()) && matches!(end, b'h' | b'l') {
             self.is_full_screen = end == b'h';
-            // The first screen comes back as it was: a program takes the second one from the start of a line.
+            // The terminal restores the first screen. A program switches to the second screen from
+            // the start of a line.
             self.line.clear();
         }
     }
@@ -80,23 +83,23 @@ impl OutputTracker {
         self.line.iter().all(|&byte| byte == b'\r')
     }
 
-    /// Returns whether no escape sequence is unfinished.
+    /// Returns whether the output is outside any escape sequence.
     pub fn is_between(&self) -> bool {
         self.within == Within::Text
     }
 
-    /// Returns whether a program has the second screen.
+    /// Returns whether a program uses the second screen.
     pub fn is_full_screen(&self) -> bool {
         self.is_full_screen
     }
 
-    /// Forgets the second screen: its program is gone.
+    /// Leaves the second screen, because its program is gone.
     pub fn leave_full_screen(&mut self) {
         self.is_full_screen = false;
         self.line.clear();
     }
 
-    /// Returns the unfinished line, to be shown again; nothing where it is too long for that.
+    /// Returns the unfinished line, to be shown again; empty where it is too long.
     pub fn unfinished(&self) -> &[u8] {
         if self.is_too_long { &[] } else { &self.line }
     }

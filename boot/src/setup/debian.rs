@@ -1,7 +1,7 @@
 //! Debian's cloud kernel, with modules and debug symbols of the same version, unpacked and never installed.
 //!
-//! The version is whatever the archive offers at that moment. It is kept until its folder, `target/tidepool/debian`, is
-//! removed, so that dumps and symbols go together.
+//! The version is the newest that the archive offers at the first call. It is kept until its
+//! folder, `target/tidepool/debian`, is removed, so that dumps and symbols match.
 
 use super::download::{self, apt_cache};
 use super::{Permission, packages, refuse};
@@ -18,7 +18,7 @@ const VMLINUZ: &str = "vmlinuz";
 /// Modules that the guest may need, by file name.
 const MODULES: &[&str] = &["pvpanic.ko", "pvpanic-mmio.ko", "qemu_fw_cfg.ko"];
 
-/// Modules with which the kernel runs machines itself: its own disks, KVM. In the order in which they have to be loaded.
+/// Modules for a kernel that runs machines itself: its disks and KVM, in their load order.
 const HOST_MODULES: &[&str] = &[
     "scsi_common.ko",
     "scsi_mod.ko",
@@ -49,7 +49,7 @@ impl Kernel {
         self.folder.join(VMLINUZ)
     }
 
-    /// Returns the modules, in the order in which they have to be loaded.
+    /// Returns the modules in their load order.
     pub fn modules(&self) -> Vec<PathBuf> {
         MODULES.iter().map(|name| self.folder.join(name)).filter(|path| path.exists()).collect()
     }
@@ -58,13 +58,13 @@ impl Kernel {
         HOST_MODULES.iter().map(|name| self.folder.join(name)).collect()
     }
 
-    /// Returns where the debug symbols are, once they were fetched.
+    /// Returns the path of the debug symbols; the file exists once they were fetched.
     pub fn vmlinux(&self) -> PathBuf {
         self.folder.join("vmlinux")
     }
 }
 
-/// Returns whether kernel and debug symbols were fetched.
+/// Returns whether the kernel and its debug symbols were fetched.
 pub fn is_there() -> bool {
     cached(&folder()).is_some_and(|kernel| kernel.vmlinux().exists())
 }
@@ -73,7 +73,7 @@ fn folder() -> PathBuf {
     paths::tidepool().join("debian")
 }
 
-/// Returns the kernel, fetching it if need be.
+/// Returns the kernel; fetches it if necessary.
 ///
 /// # Errors
 /// Where it cannot or may not be fetched.
@@ -94,24 +94,24 @@ pub fn kernel(permission: Permission) -> Result<Kernel> {
         kernel.folder.display()
     );
     fetch(&kernel)?;
-    // Last, so that its presence says that the rest is whole.
+    // Written last: the file's presence means that the rest is complete.
     atomic::write(&kernel.folder.join("version"), |file| Ok(writeln!(file, "{} {}", kernel.package, kernel.version)?))?;
     Ok(kernel)
 }
 
-/// Returns whether kernel and the modules to run machines with were fetched.
+/// Returns whether the kernel and the modules to run machines were fetched.
 pub fn hosts() -> bool {
     cached(&folder()).is_some_and(|kernel| kernel.host_modules().iter().all(|path| path.exists()))
 }
 
-/// Returns the modules with which `kernel` runs machines itself, in the order in which they have to be loaded.
+/// Returns the modules with which `kernel` runs machines itself, in their load order.
 ///
 /// # Errors
 /// Where they cannot or may not be fetched.
 pub fn host_modules(kernel: &Kernel, permission: Permission) -> Result<Vec<PathBuf>> {
     let modules = kernel.host_modules();
     if !modules.iter().all(|path| path.exists()) {
-        // A folder that was filled before these were wanted.
+        // The folder was filled by an earlier version that did not need these modules.
         if permission == Permission::Refuse {
             refuse(&format!("the modules of {}", kernel.package))?;
         }
@@ -120,7 +120,7 @@ pub fn host_modules(kernel: &Kernel, permission: Permission) -> Result<Vec<PathB
     Ok(modules)
 }
 
-/// Makes sure that the debug symbols of `kernel` are there.
+/// Makes sure that the debug symbols of `kernel` exist; returns their file.
 ///
 /// # Errors
 /// Where they cannot or may not be fetched.
@@ -149,7 +149,8 @@ fn cached(folder: &std::path::Path) -> Option<Kernel> {
     Some(Kernel { package: package.to_owned(), version: version.to_owned(), folder: folder.to_owned() })
 }
 
-/// Returns the package of the newest cloud kernel and the version in which it is there together with its symbols.
+/// Returns the package of the newest cloud kernel, and the newest version that is offered together
+/// with its symbols.
 fn resolve() -> Result<(String, String)> {
     let dependencies = match apt_cache(&["depends", META_PACKAGE]) {
         Ok(text) => text,
@@ -168,7 +169,7 @@ fn resolve() -> Result<(String, String)> {
     Ok((package.to_owned(), version))
 }
 
-/// Returns the versions of a package that can be had, newest first.
+/// Returns the available versions of a package, newest first.
 fn versions(package: &str) -> Result<Vec<String>> {
     let table = apt_cache(&["madison", package])?;
     Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_owned()).collect())
@@ -180,10 +181,11 @@ fn fetch(kernel: &Kernel) -> Result<()> {
     Ok(fs::remove_file(&file)?)
 }
 
-/// Unpacks another kernel's `packages`, files, into `folder`: its bzImage, and the modules that a guest may need, compressed or not.
+/// Unpacks another kernel's package files `packages` into `folder`: its bzImage, and the modules
+/// that a guest may need, compressed or not.
 ///
 /// # Errors
-/// Where they hold no kernel.
+/// Where they contain no kernel.
 pub fn unpack_other(packages: &[PathBuf], folder: &std::path::Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     for package in packages {
         download::unpack(package, |path| name_of_other(path).map(|name| folder.join(name)))?;
@@ -197,7 +199,8 @@ pub fn unpack_other(packages: &[PathBuf], folder: &std::path::Path) -> Result<(P
     Ok((vmlinuz, MODULES.iter().filter_map(|name| named(name)).collect()))
 }
 
-/// Returns as what a file of another kernel's package is kept. Linux 7.3's bzImage lies beside its modules, in a package of its own.
+/// Returns the name under which a file of another kernel's package is kept. Linux 7.3's bzImage
+/// lies beside its modules, in a package of its own.
 fn name_of_other(path: &str) -> Option<&str> {
     let name = path.rsplit('/').next()?;
     if name == VMLINUZ || path.contains("/boot/vmlinuz-") {

@@ -1,4 +1,5 @@
-//! A Debian package as a file: fetched and checked by apt, which knows keys and mirrors, but never installed.
+//! A Debian package as a file: fetched and verified by apt, which has keys and mirrors, but never
+//! installed.
 
 use super::progress::Progress;
 use anyhow::{Context, Result, bail};
@@ -7,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Fetches `name` of exactly `version` into `folder`; returns the file.
+/// Downloads exactly `version` of `name` into `folder`; returns the file.
 pub(super) fn package(name: &str, version: &str, folder: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let exact = format!("{name}={version}");
     if let Some(file) = find(folder, name)? {
-        // A file of an earlier, interrupted run; apt completes it or finds it whole.
+        // A file of an earlier, interrupted run: apt completes it, or finds it complete.
         eprintln!("tidepool: going on with {}", file.display());
     }
     let mut progress = Progress::new(&format!("downloading {name}"), size(&exact)?);
@@ -52,7 +53,7 @@ pub(super) fn apt_cache(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Unpacks those files of a package for which `place` gives a path; returns how many.
+/// Unpacks the files of a package for which `place` returns a path; returns their number.
 pub(super) fn unpack(package: &Path, place: impl Fn(&str) -> Option<PathBuf>) -> Result<usize> {
     let mut command = Command::new("dpkg-deb");
     command.arg("--fsys-tarfile").arg(package).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -80,7 +81,7 @@ fn unpack_tar(tar: impl std::io::Read, place: impl Fn(&str) -> Option<PathBuf>) 
             count += 1;
         }
     }
-    // Read to the end, or dpkg-deb fails on a closed pipe.
+    // Read to the end: dpkg-deb fails on a closed pipe.
     std::io::copy(&mut archive.into_inner(), &mut std::io::sink())?;
     Ok(count)
 }

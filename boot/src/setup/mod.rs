@@ -1,4 +1,4 @@
-//! What a job needs that is not in this tree: found, or listed and installed, or refused.
+//! Requirements of a job that are not in this tree: found, or listed and installed, or refused.
 //!
 //! | what | from | where to |
 //! |---|---|---|
@@ -7,7 +7,8 @@
 //! | Debian's cloud kernel, its debug symbols | Debian packages, unpacked, never installed | `target/tidepool/debian` |
 //! | drgn | PyPI | a virtual environment, `target/tidepool/python` |
 //!
-//! Everything is resumable: each piece is checked by what it provides, and appears under its name only when it is whole.
+//! Everything is resumable. Each piece is checked by a file that it provides, and gets its name
+//! only when it is complete.
 
 pub mod debian;
 mod download;
@@ -25,13 +26,13 @@ use packages::{BOCHS, DEBUGGERS, DUMP, GUEST, KEXEC, PYTHON, QEMU, SERVER, STICK
 /// Whether missing things may be installed and downloaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Permission {
-    /// List them, then do it.
+    /// List them, then install them.
     Install,
-    /// Name them and stop.
+    /// Name them and fail.
     Refuse,
 }
 
-/// What the needed things are for.
+/// A job that has requirements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Job {
     /// Start the hypervisor in a bed.
@@ -40,13 +41,13 @@ pub enum Job {
     Guest,
     /// Build the initramfs of a Linux that starts other kernels.
     Kexec,
-    /// Build the initramfs of a Linux that serves.
+    /// Build the initramfs of a Linux server.
     Server,
     /// Read dumps with the usual tools.
     Readers,
-    /// Write the image of a stick.
+    /// Write the image of a USB stick.
     Stick,
-    /// Start one as UEFI machines do.
+    /// Start a stick's image by UEFI.
     Uefi,
 }
 
@@ -67,7 +68,7 @@ impl Job {
     }
 }
 
-/// Returns what of everything for `jobs` is not there.
+/// Returns the names of everything that is missing for `jobs`.
 pub fn lacking(jobs: &[Job]) -> Vec<String> {
     let packages = missing(jobs.iter().flat_map(|job| job.packages()));
     let mut lacking: Vec<_> = packages.iter().map(|package| format!("Debian's {}", package.name)).collect();
@@ -83,10 +84,10 @@ pub fn lacking(jobs: &[Job]) -> Vec<String> {
     lacking
 }
 
-/// Makes sure that the packages and the Rust target for `jobs` are there.
+/// Makes sure that the packages and the Rust target for `jobs` are installed.
 ///
 /// # Errors
-/// Says what is missing and how to get it, where that is refused or impossible.
+/// Names the missing things and how to get them, where installing is refused or impossible.
 pub fn prepare(jobs: &[Job], permission: Permission) -> Result<()> {
     toolchain::prepare(permission)?;
     let needed = jobs.iter().flat_map(|job| job.packages());
@@ -97,7 +98,8 @@ pub fn prepare(jobs: &[Job], permission: Permission) -> Result<()> {
     Ok(())
 }
 
-/// Brings everything for `jobs`: packages, the Rust target, Debian's kernel with its symbols, drgn.
+/// Installs everything for `jobs`: packages, the Rust target, Debian's kernel with its symbols,
+/// drgn.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -112,7 +114,7 @@ pub fn bring(jobs: &[Job], permission: Permission) -> Result<()> {
     Ok(())
 }
 
-/// Returns the error for something that is missing and may not be fetched.
+/// Returns the error for a missing thing that must not be fetched.
 fn refuse(what: &str) -> Result<()> {
     bail!("missing: {what}; --no-install forbids fetching it")
 }

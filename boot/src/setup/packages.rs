@@ -1,11 +1,12 @@
-//! Debian packages, checked by a file that each provides, so that hand-made installations count too.
+//! Debian packages. Each is checked by a file that it provides, so that manual installations count
+//! too.
 
 use super::{Permission, refuse};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Debian package and what shows that it is there.
+/// A Debian package and the proof that it is installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Package {
     /// Its name.
@@ -28,7 +29,7 @@ pub(super) const BOCHS: &[Package] = &[
     package("xorriso", "xorriso"),
     package("mtools", "mformat"),
 ];
-/// What makes and starts sticks for BIOS and UEFI.
+/// Packages to make and start sticks for BIOS and UEFI.
 pub(super) const STICK: &[Package] = &[
     package("grub-common", "grub-mkrescue"),
     package("grub-pc-bin", "/usr/lib/grub/i386-pc/multiboot2.mod"),
@@ -39,7 +40,7 @@ pub(super) const STICK: &[Package] = &[
 pub(super) const UEFI: &[Package] = &[package("ovmf", crate::bed::qemu::OVMF)];
 pub(super) const GUEST: &[Package] = &[package("busybox-static", "busybox"), package("dpkg", "dpkg-deb")];
 pub(super) const KEXEC: &[Package] = &[package("kexec-tools", "kexec")];
-/// A server, its client and its load; the package starts nothing.
+/// A server, its client and its load generator; the package starts no service.
 pub(super) const SERVER: &[Package] = &[package("redis-tools", "redis-benchmark")];
 pub(super) const DUMP: &[Package] = &[package("makedumpfile", "makedumpfile")];
 /// Further readers of dumps.
@@ -48,10 +49,10 @@ pub(super) const DEBUGGERS: &[Package] =
 pub(super) const PYTHON: &[Package] =
     &[package("python3", "/usr/bin/python3"), package("python3-venv", "/usr/share/doc/python3-venv")];
 
-/// Returns those of `packages` that are not there.
+/// Returns those of `packages` that are not installed.
 pub fn missing(packages: impl IntoIterator<Item = &'static Package>) -> Vec<&'static Package> {
     let mut missing: Vec<_> = packages.into_iter().filter(|package| !is_there(package.proof)).collect();
-    // Several jobs may need one.
+    // Several jobs may need the same package.
     let mut seen = std::collections::BTreeSet::new();
     missing.retain(|package| seen.insert(package.name));
     missing
@@ -61,7 +62,7 @@ fn is_there(proof: &str) -> bool {
     if proof.starts_with('/') { Path::new(proof).exists() } else { program(proof).is_some() }
 }
 
-/// Returns where a program is: in the search path or, for those without it, among the system's own.
+/// Returns a program's path: from the search path, else from the system's own folders.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Progress of long work: a bar on a terminal, a line every few seconds elsewhere.
+//! Progress of long work: a progress bar on a terminal, a line every few seconds elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Time between two lines where there is no terminal.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Bytes of something, of a known total.
+/// The progress of an operation with a known total of bytes.
 pub struct Progress {
     what: String,
     total: u64,
@@ -25,7 +25,7 @@ impl Progress {
         Self { what: what.to_owned(), total, bar, next_line: Instant::now() + INTERVAL }
     }
 
-    /// Shows that `done` bytes are done.
+    /// Shows that `done` bytes are complete.
     pub fn set(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);

@@ -15,10 +15,10 @@ fn folder() -> PathBuf {
     paths::tidepool().join("python")
 }
 
-/// Returns the Python interpreter that has drgn.
+/// Returns a Python interpreter with drgn.
 ///
 /// # Errors
-/// Where it cannot or may not be made.
+/// Where the environment cannot or must not be created.
 pub fn drgn(permission: Permission) -> Result<PathBuf> {
     let folder = folder();
     let python = folder.join("bin/python");

@@ -1,4 +1,4 @@
-//! The bare machine's standard library for the active toolchain.
+//! The bare-metal standard library for the active toolchain.
 
 use super::{Permission, refuse};
 use crate::{kernel_build, paths};
@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Makes sure that the target of `rust-toolchain.toml` is there.
+/// Makes sure that the target of `rust-toolchain.toml` is installed.
 pub(super) fn prepare(permission: Permission) -> Result<()> {
     if kernel_build::builder().is_none() && kernel_build::is_built() {
-        // What is built runs without a compiler, too.
+        // A hypervisor that is already built needs no compiler.
         return Ok(());
     }
     if has_target()? {
@@ -19,10 +19,11 @@ pub(super) fn prepare(permission: Permission) -> Result<()> {
         return refuse("the Rust target x86_64-unknown-none");
     }
     eprintln!("tidepool: adding the Rust target x86_64-unknown-none to the toolchain");
-    // Without arguments it reads rust-toolchain.toml; a plain build does not, where automatic installation is off.
+    // Without arguments rustup installs what rust-toolchain.toml lists; a plain build does not,
+    // where automatic installation is off.
     let mut command = Command::new("rustup");
     command.current_dir(paths::workspace()).args(["toolchain", "install", "--no-self-update"]);
-    // `cargo run` names its own toolchain here, which would hide the file.
+    // `cargo run` sets its own toolchain here, which would override the file.
     command.env_remove("RUSTUP_TOOLCHAIN");
     let status = command.status().context("rustup cannot be started: add the target by hand")?;
     if !status.success() || !has_target()? {

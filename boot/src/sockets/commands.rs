@@ -1,4 +1,5 @@
-//! Commands from several askers on the machine's one line: each gets an id of ours, and its answers find the way back.
+//! Commands of several clients on the machine's single command line. Each gets an id of ours, by
+//! which its answers are routed back.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -6,15 +7,15 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Longest line that the hypervisor takes (`kernel/src/console/input.rs`).
+/// Longest line that the hypervisor accepts (`kernel/src/console/input.rs`).
 const LONGEST: usize = 512;
-/// Commands that wait until the hypervisor listens.
+/// Maximum number of commands that wait until the hypervisor listens.
 const EARLY: usize = 64;
 
-/// Where an answer goes.
+/// The destination of an answer.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Asker {
-    /// A client of the event socket, and the id that it gave.
+    /// A client of the event socket, with the id that it gave.
     Client {
         /// Its number.
         client: u64,
@@ -29,7 +30,7 @@ pub enum Asker {
 struct Pending {
     next_id: u64,
     askers: BTreeMap<u64, Asker>,
-    /// Lines from before the hypervisor listens; `None` since it does.
+    /// Lines from before the hypervisor listens; `None` once it does.
     early: Option<Vec<String>>,
 }
 
@@ -44,15 +45,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl MachineCommands {
-    /// Sends on `line` as soon as [`Self::listens`] was called.
+    /// Creates the line; commands are sent on `line` only after [`Self::listens`] was called.
     pub fn new(line: TcpStream) -> Self {
         let pending = Pending { next_id: 1, early: Some(Vec::new()), ..Pending::default() };
         Self { line: Mutex::new(line), pending: Mutex::new(pending) }
     }
 
-    /// The hypervisor listens: what waits is sent.
+    /// Notes that the hypervisor listens, and sends the waiting commands.
     pub fn listens(&self) {
-        // The line first: a command that comes now stands behind those that waited.
+        // Lock the line first: a command that arrives now is sent after those that waited.
         let mut line = lock(&self.line);
         let early = lock(&self.pending).early.take().unwrap_or_default();
         let _ = line.write_all(early.concat().as_bytes());
@@ -61,7 +62,7 @@ impl MachineCommands {
     /// Sends a command.
     ///
     /// # Errors
-    /// What is wrong with it, for the reply.
+    /// The fault in the command as text, for the reply.
     pub fn send(&self, asker: Asker, command: &Value) -> Result<(), String> {
         let (id, text) = self.register(asker, command)?;
         let Some(text) = text else { return Ok(()) };
@@ -72,7 +73,7 @@ impl MachineCommands {
         })
     }
 
-    /// Notes who asks; returns the line to send, unless it has to wait.
+    /// Registers the asker; returns the line to send, or `None` if it has to wait.
     fn register(&self, asker: Asker, command: &Value) -> Result<(u64, Option<String>), String> {
         let mut pending = lock(&self.pending);
         let id = pending.next_id;
@@ -95,7 +96,8 @@ impl MachineCommands {
         Ok((id, text))
     }
 
-    /// Returns whose answer an event with `id` is; a reply is the last of them.
+    /// Returns the asker of the command that an event with `id` answers. A reply is the last of its
+    /// answers.
     pub fn asker(&self, id: u64, is_last: bool) -> Option<Asker> {
         let askers = &mut lock(&self.pending).askers;
         if is_last { askers.remove(&id) } else { askers.get(&id).cloned() }

@@ -1,7 +1,8 @@
 //! `boot --console NAME=PATH`: one partition's console for programs, byte for byte.
 //!
-//! Output goes to every client; what any of them sends is typed. The hypervisor takes up to 64 bytes at a time and answers when
-//! the guest has room for more, so nothing typed is lost; a client that types faster is held up.
+//! Output goes to every client; input of all clients is typed into the one console. The hypervisor
+//! accepts up to 64 bytes at a time and answers when the guest has room for more. So no input is
+//! lost, and a client that types faster is held up.
 
 use super::commands::{Asker, MachineCommands};
 use super::local::LocalSocket;
@@ -16,25 +17,25 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes of earlier output for a client that connects late.
+/// Bytes of earlier output kept for clients that connect late.
 const HISTORY: usize = 64 << 10;
-/// Bytes that wait to be typed.
+/// Bytes of input that may wait.
 const TYPED: usize = 4096;
-/// Clients at a time.
+/// Maximum number of clients.
 const CLIENTS: usize = 16;
-/// How long the hypervisor may take for an answer.
+/// Time limit for an answer of the hypervisor.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a guest that has not read its keys is left alone.
+/// Pause before the next attempt while the guest has not read its input.
 const AGAIN: Duration = Duration::from_millis(50);
 
 struct Client {
     outbox: Outbox,
-    /// Line ends that were dropped; `None` while all is well.
+    /// Line ends that were dropped; `None` while nothing is lost.
     lost: Option<u64>,
 }
 
 impl Client {
-    /// Lets output wait; where it does not fit, everything up to the end of a line is dropped.
+    /// Queues output. Where it does not fit, everything up to the end of a line is dropped.
     fn push(&mut self, bytes: &[u8]) {
         let Some(lost) = self.lost else {
             self.lost = (!self.outbox.push(&bytes.into())).then(|| line_ends(bytes));
@@ -59,7 +60,7 @@ struct State {
     clients: Vec<Client>,
     history: VecDeque<u8>,
     typed: VecDeque<u8>,
-    /// The answer to what was typed last: whether it was taken.
+    /// The answer to the last command: whether the guest took the input.
     answer: Option<Result<(), String>>,
 }
 
@@ -77,7 +78,7 @@ pub struct ConsoleServer {
 }
 
 impl ConsoleServer {
-    /// Takes clients in at `socket`.
+    /// Accepts clients at `socket`.
     ///
     /// # Errors
     /// Where the system refuses a thread.
@@ -90,12 +91,12 @@ impl ConsoleServer {
         Ok(Self { shared, _socket: socket })
     }
 
-    /// Returns whose console it is.
+    /// Returns the partition's name.
     pub fn partition(&self) -> &str {
         &self.shared.partition
     }
 
-    /// Hands an `output` event to all clients.
+    /// Passes an `output` event to all clients.
     pub fn output(&self, event: &Value) {
         let text = event["bytes"].as_str().unwrap_or("");
         let pieces = text.as_bytes().chunks(2 * hex::TYPED).filter_map(|part| std::str::from_utf8(part).ok());
@@ -108,14 +109,14 @@ impl ConsoleServer {
         state.clients.iter_mut().for_each(|client| client.push(&bytes));
     }
 
-    /// Takes the answer to what was typed.
+    /// Takes the hypervisor's answer to a command that typed input.
     pub fn answer(&self, event: &Value) {
         let error = event["error"].as_str().unwrap_or("").to_owned();
         self.shared.lock().answer = Some(if event["ok"] == true { Ok(()) } else { Err(error) });
         self.shared.changed.notify_all();
     }
 
-    /// Lets all clients have what waits, and closes.
+    /// Sends all queued output to the clients until `deadline`, and closes.
     pub fn finish(&self, deadline: Instant) {
         let clients = std::mem::take(&mut self.shared.lock().clients);
         clients.iter().for_each(|client| client.outbox.finish(deadline));
@@ -160,7 +161,7 @@ impl Shared {
         }
     }
 
-    /// Types what waits, one command at a time.
+    /// Types the waiting input, one command at a time.
     fn type_on(&self) {
         loop {
             let mut state = self.lock();
@@ -172,9 +173,9 @@ impl Shared {
             state.answer = None;
             drop(state);
             match self.type_once(&bytes) {
-                // The guest has not read what came before: later.
+                // The guest has not read the earlier input: try again later.
                 Err(error) if error.starts_with("busy") => std::thread::sleep(AGAIN),
-                // Typed, or refused for good: a partition that has stopped takes no keys.
+                // Typed, or refused for good: a stopped partition takes no input.
                 _ => drop(self.lock().typed.drain(..count)),
             }
             self.changed.notify_all();
@@ -190,7 +191,7 @@ impl Shared {
         self.commands.send(Asker::Console(self.partition.clone()), &command)?;
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, ANSWER, |state| state.answer.is_none());
-        // An answer that was lost is taken for a good one: typed twice is worse than not at all.
+        // No answer in time counts as success: input typed twice is worse than input lost.
         waited.unwrap_or_else(PoisonError::into_inner).0.answer.take().unwrap_or(Ok(()))
     }
 }

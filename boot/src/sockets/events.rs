@@ -6,8 +6,8 @@
 //!   client ──command──> an id of ours ──> hypervisor
 //! ```
 //!
-//! A client that connects late first gets what happened before, as far as it is kept. One that reads too slowly loses whole
-//! lines and is told how many.
+//! A client that connects late first gets the earlier events that are still kept. A client that
+//! reads too slowly loses whole lines and gets their number.
 
 use super::commands::{Asker, MachineCommands};
 use super::local::LocalSocket;
@@ -20,11 +20,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Bytes of earlier events that are kept for a client that connects late.
+/// Bytes of earlier events kept for clients that connect late.
 const HISTORY: usize = 512 << 10;
 /// Longest line of a client.
 const LONGEST: usize = 4096;
-/// Clients at a time.
+/// Maximum number of clients.
 const CLIENTS: usize = 64;
 
 struct Client {
@@ -33,7 +33,7 @@ struct Client {
 }
 
 impl Client {
-    /// Lets a line wait, behind a word about those that were lost before.
+    /// Queues a line, preceded by a message about lines that were lost before.
     fn push(&mut self, line: &Piece) {
         if self.lost > 0 {
             let note = json!({"event": "lost", "lines": self.lost});
@@ -52,7 +52,7 @@ struct Clients {
     next: u64,
     history: VecDeque<Piece>,
     history_bytes: usize,
-    /// Lines that the history has no more.
+    /// Lines that were dropped from the history.
     forgotten: u64,
 }
 
@@ -93,7 +93,7 @@ pub struct EventServer {
 }
 
 impl EventServer {
-    /// Takes clients in at `socket`.
+    /// Accepts clients at `socket`.
     ///
     /// # Errors
     /// Where the system refuses a thread.
@@ -104,7 +104,7 @@ impl EventServer {
         Ok(Self { shared, _socket: socket })
     }
 
-    /// Hands an event to all clients.
+    /// Passes an event to all clients.
     pub fn broadcast(&self, event: &Value) {
         let line = piece(event);
         let mut clients = self.shared.lock();
@@ -113,12 +113,12 @@ impl EventServer {
         clients.all.values_mut().for_each(|client| client.push(&line));
     }
 
-    /// Hands an answer to the client that asked, with the id that it gave.
+    /// Passes an answer to the client that asked, with that client's own id.
     pub fn answer(&self, client: u64, id: Value, event: &Value) {
         self.shared.answer(client, id, event);
     }
 
-    /// Lets all clients have what waits, and closes.
+    /// Sends all queued lines to the clients until `deadline`, and closes.
     pub fn finish(&self, deadline: Instant) {
         let clients = std::mem::take(&mut self.shared.lock().all);
         clients.values().for_each(|client| client.outbox.finish(deadline));
@@ -138,7 +138,7 @@ impl Shared {
         }
     }
 
-    /// A client that cannot be had is let go: it sees its connection closed.
+    /// Adds a client. Where that fails the connection is closed.
     fn take_in(self: &Arc<Self>, stream: UnixStream) {
         let Ok(reader) = stream.try_clone() else { return };
         let Ok(outbox) = Outbox::start(stream) else { return };
@@ -147,7 +147,7 @@ impl Shared {
         let _ = std::thread::Builder::new().name("client".into()).spawn(move || shared.listen(client, reader));
     }
 
-    /// Carries out what a client sends, until it stops sending; it may go on reading then.
+    /// Carries out a client's commands until it stops sending; it may go on reading then.
     fn listen(&self, client: u64, stream: UnixStream) {
         let mut reader = BufReader::new(stream);
         loop {
@@ -158,7 +158,7 @@ impl Shared {
             }
             if line.len() > LONGEST && line.last() != Some(&b'\n') {
                 self.refuse(client, Value::Null, &format!("line too long: at most {LONGEST} bytes"));
-                // The rest belongs to it.
+                // The rest of this line belongs to the command that is too long.
                 if !matches!(reader.skip_until(b'\n'), Ok(1..)) {
                     return;
                 }

@@ -1,4 +1,4 @@
-//! A Unix socket that programs connect to: made before the machine starts, gone when the command ends.
+//! A Unix socket for programs: created before the machine starts, removed when the command ends.
 
 use crate::interrupt::{OnSignal, Signalled};
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// `unix(7)`: `sun_path` has 108 bytes, the last of them zero.
 const LONGEST_PATH: usize = 107;
 
-/// A socket that listens; dropping it removes its file.
+/// A listening socket; dropping it removes its file.
 pub struct LocalSocket {
     listener: UnixListener,
     path: PathBuf,
@@ -19,10 +19,11 @@ pub struct LocalSocket {
 }
 
 impl LocalSocket {
-    /// Listens at `path`, for this user only. A file that an ended process has left there is replaced.
+    /// Listens at `path`, for this user only. A stale socket of an ended process is replaced.
     ///
     /// # Errors
-    /// Names the path: it is too long, something else is there, another process listens there, or the system refuses it.
+    /// Names the path: it is too long, a file of another kind is there, another process listens
+    /// there, or the system refuses it.
     pub fn bind(path: &Path) -> Result<Self> {
         let name = path.display();
         let length = path.as_os_str().len();
@@ -37,7 +38,7 @@ impl LocalSocket {
         Ok(Self { listener, path: path.to_owned(), _on_signal: on_signal })
     }
 
-    /// Hands every connection to `take`, from a thread that lives as long as the process.
+    /// Passes every connection to `take`, on a thread that lives as long as the process.
     ///
     /// # Errors
     /// Where the system refuses a thread.
@@ -62,7 +63,7 @@ impl Drop for LocalSocket {
     }
 }
 
-/// Removes a socket at which no process listens any more.
+/// Removes a socket on which no process listens any more.
 fn remove_stale(path: &Path) -> Result<()> {
     let name = path.display();
     let file = match fs::symlink_metadata(path) {

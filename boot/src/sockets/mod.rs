@@ -1,4 +1,5 @@
-//! How programs reach a node that `tidepool boot` runs: Unix sockets for events and commands, and for consoles.
+//! The sockets by which programs reach a node that `tidepool boot` runs: for events and commands,
+//! and for consoles.
 
 mod commands;
 mod console;
@@ -17,17 +18,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long clients may take for the last lines.
+/// Time limit for the clients to read the last lines.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Sockets that listen for a machine that has not started yet.
+/// Listening sockets of a machine that has not started yet.
 pub struct Sockets {
     events: Option<LocalSocket>,
     consoles: Vec<(String, LocalSocket)>,
 }
 
 impl Sockets {
-    /// Makes all sockets: what is wrong with one costs no start.
+    /// Creates all sockets. Call it before the machine starts, so that a bad path fails early.
     ///
     /// # Errors
     /// Names the path, or the partition that is named twice.
@@ -46,7 +47,7 @@ impl Sockets {
         Ok(Self { events, consoles: consoles.collect::<Result<_>>()? })
     }
 
-    /// Serves them; `line` takes commands for the machine.
+    /// Accepts clients on all sockets; `line` takes commands for the machine.
     ///
     /// # Errors
     /// Where the system refuses a thread.
@@ -59,7 +60,7 @@ impl Sockets {
     }
 }
 
-/// All sockets of a machine that runs.
+/// All sockets of a running machine.
 pub struct SocketHub {
     commands: Arc<MachineCommands>,
     events: Option<EventServer>,
@@ -67,7 +68,8 @@ pub struct SocketHub {
 }
 
 impl SocketHub {
-    /// Hands an event to those that it concerns: output to its console, an answer to the client that asked, all else to everybody.
+    /// Passes an event on: output to its console, an answer to the client that asked, everything
+    /// else to all clients.
     pub fn event(&self, event: &Value) {
         if event["event"] == "boot" {
             self.commands.listens();
@@ -85,7 +87,7 @@ impl SocketHub {
         }
     }
 
-    /// Lets all clients have what waits, and closes.
+    /// Sends all queued lines to the clients within `PATIENCE`, and closes.
     pub fn finish(&self) {
         let deadline = Instant::now() + PATIENCE;
         self.events.iter().for_each(|events| events.finish(deadline));

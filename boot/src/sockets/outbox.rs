@@ -1,4 +1,5 @@
-//! What waits for a client that reads: bounded, written by a thread of its own, so that a slow client holds up itself alone.
+//! The bounded queue to one client, written out by a thread of its own, so that a slow client holds
+//! up only itself.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -7,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes that wait for one client.
+/// Bytes that may wait for one client.
 pub const ROOM: usize = 1 << 20;
 
-/// A line, or a piece of output, that several clients may get.
+/// A line, or a piece of output, shared by the clients that get it.
 pub type Piece = Arc<[u8]>;
 
 #[derive(Default)]
@@ -27,7 +28,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// The way out to one client.
+/// The output queue of one client.
 #[derive(Clone, Default)]
 pub struct Outbox(Arc<Shared>);
 
@@ -43,7 +44,7 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Lets a piece wait, unless there is no room for it; returns whether it does.
+    /// Queues a piece if there is room; returns whether it was queued.
     pub fn push(&self, piece: &Piece) -> bool {
         let mut waiting = self.lock();
         let fits = waiting.bytes + piece.len() <= ROOM;
@@ -55,12 +56,12 @@ impl Outbox {
         fits
     }
 
-    /// Returns whether the client has gone.
+    /// Returns whether the client has disconnected.
     pub fn is_closed(&self) -> bool {
         self.lock().is_closed
     }
 
-    /// Lets the client have what waits, at most until `deadline`, and closes the connection.
+    /// Sends the queue to the client until `deadline`, and closes the connection.
     pub fn finish(&self, deadline: Instant) {
         let mut waiting = self.lock();
         while !waiting.is_closed && (waiting.is_writing || !waiting.pieces.is_empty()) {
@@ -86,7 +87,7 @@ impl Outbox {
         }
         self.lock().is_closed = true;
         self.0.changed.notify_all();
-        // The reader of the same connection ends with it.
+        // This ends the thread that reads the same connection.
         let _ = stream.shutdown(Shutdown::Both);
     }
 

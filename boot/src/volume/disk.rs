@@ -1,4 +1,4 @@
-//! An image file as a disk: which spaces it has.
+//! An image file as a disk, and the spaces on it.
 
 use super::{Access, Image, lock};
 use anyhow::{Context, Result, bail};
@@ -18,11 +18,11 @@ pub struct Disk {
     found: Found,
 }
 
-/// A place for a space.
+/// A place for a space on a disk.
 pub struct Slot {
-    /// Number of its GPT entry, 0 where it is the whole file.
+    /// Number of its GPT entry; 0 where the space is the whole file.
     pub number: u32,
-    /// The space, or why its entry cannot be trusted.
+    /// The space, or the reason why its entry cannot be trusted.
     pub space: Result<Image, EntryFault>,
 }
 
@@ -30,7 +30,7 @@ impl Disk {
     /// Opens the file at `path` and looks for a partition table.
     ///
     /// # Errors
-    /// Where it is missing, or to be written while it is in use.
+    /// Where the file is missing, or [`Access::Write`] is asked for while the file is in use.
     pub fn open(path: &Path, access: Access) -> Result<Self> {
         crate::regular::check(path)?;
         let options = OpenOptions::new().read(true).write(access == Access::Write).open(path);
@@ -62,15 +62,16 @@ impl Disk {
         self.bytes
     }
 
-    /// Returns the partition table, if there is one in force, and what is wrong with the primary where that is the backup.
+    /// Returns the partition table in force, if there is one. Where that is the backup, the fault
+    /// of the primary table comes with it.
     pub fn table(&self) -> Option<(&Table, Option<Fault>)> {
         if let Found::Table(table, fault) = &self.found { Some((table, *fault)) } else { None }
     }
 
-    /// Returns what is wrong with each copy of the partition table that is.
+    /// Returns the faults of the partition table's damaged copies.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the image cannot be read.
     pub fn table_faults(&self) -> Result<Vec<(Copy, Fault)>> {
         let mut faults = Vec::new();
         for copy in [Copy::Primary, Copy::Backup] {
@@ -100,7 +101,7 @@ impl Disk {
         }
     }
 
-    /// Returns the spaces that can be used.
+    /// Returns the usable spaces.
     ///
     /// # Errors
     /// As [`Disk::slots`].
@@ -108,10 +109,10 @@ impl Disk {
         Ok(self.slots()?.into_iter().filter_map(|slot| slot.space.ok()).collect())
     }
 
-    /// Returns a space by number, or the only one.
+    /// Returns a space by its number; without a number the only space.
     ///
     /// # Errors
-    /// Where there is none such, or no number and several.
+    /// Where no such space exists, or there are several and no number is given.
     pub fn space(&self, number: Option<u32>) -> Result<Image> {
         let mut slots = self.slots()?;
         let place = match number {
@@ -133,7 +134,7 @@ impl Disk {
 }
 
 impl Disk {
-    /// Returns whose the boot-code bytes of a disk with a partition table are.
+    /// Returns the contents of the boot-code bytes on a disk with a partition table.
     ///
     /// # Errors
     /// Where they cannot be read.
@@ -153,7 +154,7 @@ impl Disk {
         Ok(images.iter().find(|image| image.number() > 0 && code.selects(image.area())).map(Image::number))
     }
 
-    /// Writes the boot-code bytes, after and before everything else.
+    /// Writes the boot-code bytes, with a flush before and after the write.
     ///
     /// # Errors
     /// Where there is no partition table, or the image cannot be written.

@@ -1,4 +1,5 @@
-//! One space of an image file: the whole file, or a GPT partition of it. Offsets are the space's own.
+//! One space of an image file: the whole file, or one of its GPT partitions. Offsets are relative
+//! to the space.
 
 use super::{Access, Disk, Resized, describe, new_uuid};
 use anyhow::{Context, Result, bail, ensure};
@@ -26,7 +27,7 @@ impl Image {
     /// Opens the only space of the image at `path`.
     ///
     /// # Errors
-    /// Where it is missing, or to be written while it is in use, or has several spaces.
+    /// Where the file is missing or has several spaces, or is to be written while it is in use.
     pub fn open(path: &Path, access: Access) -> Result<Self> {
         Disk::open(path, access)?.space(None)
     }
@@ -44,12 +45,12 @@ impl Image {
         &self.path
     }
 
-    /// Returns the number of the space's GPT entry, 0 where it is the whole file.
+    /// Returns the number of the space's GPT entry; 0 where the space is the whole file.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Returns where in the file the space lies.
+    /// Returns the area of the file that the space occupies.
     pub fn area(&self) -> Area {
         self.area
     }
@@ -59,7 +60,7 @@ impl Image {
         self.area.bytes()
     }
 
-    /// Returns the name for people.
+    /// Returns the space's name as shown to people.
     pub fn name(&self) -> String {
         match self.number {
             0 => self.path.display().to_string(),
@@ -67,7 +68,8 @@ impl Image {
         }
     }
 
-    /// Returns where in the file `len` bytes from `offset` on begin.
+    /// Returns the file offset of the `len` bytes from `offset` on; fails where they are not within
+    /// the space.
     fn locate(&self, offset: u64, len: usize) -> Result<u64> {
         let end = offset.checked_add(len as u64).filter(|end| *end <= self.capacity());
         ensure!(end.is_some(), "{}: {len} bytes at {offset} are not in the space", self.name());
@@ -92,7 +94,7 @@ impl Image {
         self.file.write_all_at(bytes, at).with_context(|| format!("{}: writing at {offset}", self.name()))
     }
 
-    /// Waits until everything written is on the medium.
+    /// Waits until everything written is on stable storage.
     ///
     /// # Errors
     /// Names the image.
@@ -100,10 +102,10 @@ impl Image {
         self.file.sync_data().with_context(|| format!("{}: flushing", self.name()))
     }
 
-    /// Returns what the space holds.
+    /// Returns the kind of contents.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the space cannot be read.
     pub fn class(&self) -> Result<Class> {
         let Some(tail_start) = Side::A.start(self.capacity()) else {
             return Ok(Class::Foreign(Foreign::TooSmall));
@@ -119,7 +121,8 @@ impl Image {
         Ok(self.foreign_byte()?.map_or(Class::Blank, |at| Class::Foreign(Foreign::At(at))))
     }
 
-    /// Looks for foreign data on a space whose ends are zeros, where the hypervisor looks before it formats one.
+    /// Looks for foreign data on a space whose ends are zeros, at the places that the hypervisor
+    /// checks before it formats a space.
     fn foreign_byte(&self) -> Result<Option<u64>> {
         for place in places(self.capacity()) {
             let mut bytes = vec![0; usize::try_from(place.len)?];
@@ -131,10 +134,10 @@ impl Image {
         Ok(None)
     }
 
-    /// Returns which copy of the record is damaged where the other is sound, and how.
+    /// Returns the damaged copy of the record and its fault, where the other copy is sound.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the space cannot be read.
     pub fn damaged_copy(&self) -> Result<Option<(Side, RecordError)>> {
         let Some(tail_start) = Side::A.start(self.capacity()) else { return Ok(None) };
         let mut tail = [0; TAIL_LEN];
@@ -142,10 +145,10 @@ impl Image {
         Ok(damaged_copy(&tail, self.capacity()))
     }
 
-    /// Says in words what the space holds; one whose image was cut or grown is recognised.
+    /// Describes the space's contents. A space whose image was cut or grown is recognised.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the space cannot be read.
     pub fn describe(&self) -> Result<String> {
         let class = self.class()?;
         let Some(resized) = self.resized(&class)? else { return Ok(describe(&class)) };
@@ -158,10 +161,11 @@ impl Image {
         Ok(format!("{resized}{advice}"))
     }
 
-    /// Returns the space of another size that is found where none is at its place.
+    /// Returns the space of another size that is found there, where `class` says that none is at
+    /// its place.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the image cannot be read.
     pub fn resized(&self, class: &Class) -> Result<Option<Resized>> {
         match class {
             Class::Blank | Class::Foreign(_) => Resized::find(self),
@@ -169,7 +173,8 @@ impl Image {
         }
     }
 
-    /// Returns whether nothing but zeros lies from `start` on; more than 4 GiB are not looked at.
+    /// Returns whether only zeros follow from `start` on. At most 4 GiB are read; a longer range
+    /// counts as not zero.
     fn ends_in_zeros(&self, start: u64) -> Result<bool> {
         let mut piece = vec![0; 1 << 20];
         for at in (start..self.capacity()).step_by(piece.len()) {
@@ -185,7 +190,7 @@ impl Image {
     /// Returns the space's record.
     ///
     /// # Errors
-    /// Says what the space holds instead.
+    /// Names the contents that the space has instead.
     pub fn record(&self) -> Result<Record> {
         match self.class()? {
             Class::Space(record) => Ok(record),
@@ -193,7 +198,8 @@ impl Image {
         }
     }
 
-    /// Returns the claim on the space: a node runs on it, or was cut off.
+    /// Returns the claim on the space, if any: a node uses it now, or used it when it was
+    /// interrupted.
     ///
     /// # Errors
     /// Where it cannot be read.
@@ -204,7 +210,7 @@ impl Image {
         Ok(Claims::decode(&page).owner())
     }
 
-    /// Writes a record over the older copy, and waits until it is on the medium.
+    /// Writes a record over the older copy and waits until it is on stable storage.
     ///
     /// # Errors
     /// Names the image.
@@ -215,14 +221,14 @@ impl Image {
         self.flush()
     }
 
-    /// Makes a free space, whatever it held. Old blocks stay, known as stale.
+    /// Formats the space as free, whatever it held. Old blocks stay on the disk and count as stale.
     ///
     /// # Errors
-    /// Where it is too small, or cannot be written.
+    /// Where the space is too small, or cannot be written.
     pub fn format(&self) -> Result<Uuid> {
         let residue = if self.class()? == Class::Blank { Residue::Clean } else { Residue::Stale };
         let tail_start = Side::A.start(self.capacity()).context("too small for a space")?;
-        // Both records go first: an interruption leaves something that is nobody's space.
+        // Erase both records first: an interruption then leaves no valid space.
         self.write(tail_start, &[0; TAIL_LEN])?;
         if let Some(claim) = Claim::start(self.capacity()) {
             self.write(claim, &[0; PAGE_LEN])?;

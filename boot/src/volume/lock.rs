@@ -1,7 +1,9 @@
-//! The kind of lock that QEMU takes on its images: by open file description, so the two exclude each other.
+//! The kind of lock that QEMU takes on its images: on the open file description. So QEMU and this
+//! program exclude each other.
 //!
-//! QEMU holds shared locks on a few bytes of an image for as long as it has it open; an exclusive lock on the whole file
-//! conflicts with each of them. (`File::lock` is the other kind, flock, which QEMU does not see.)
+//! QEMU holds shared locks on a few bytes of an image for as long as the image is open. An
+//! exclusive lock on the whole file conflicts with each of them. (`File::lock` takes the other
+//! kind, flock, which QEMU does not see.)
 
 // UNSAFETY: such locks exist only as a system call.
 #![allow(unsafe_code)]
@@ -10,10 +12,10 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::AsRawFd;
 
-/// Locks the whole file until it is closed; returns whether that was possible.
+/// Locks the whole file until it is closed; returns whether the lock was free.
 ///
 /// # Errors
-/// Where the file system has no locks.
+/// Where the file system does not support such locks.
 pub fn try_exclusive(file: &File) -> Result<bool> {
     let lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,

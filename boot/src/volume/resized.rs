@@ -1,8 +1,9 @@
-//! A paging space whose image was cut or grown: its record is not at the end, so it looks like an unknown ELF file, or like nothing.
+//! A paging space whose image was cut or grown. Its record is not at the end, so the image looks
+//! like an unknown ELF file, or blank.
 //!
 //! ```text
-//!   grown:  [ELF][...][record A][record B] 0 0 0 0     the record is there, further to the front
-//!   cut:    [ELF][...                                  the record is gone; the ELF header says how far the blocks went
+//!   grown:  [ELF][...][record A][record B] 0 0 0 0  the record is there, but not at the end
+//!   cut:    [ELF][...                               the record is gone; the ELF header has the end
 //! ```
 
 use super::Image;
@@ -12,33 +13,34 @@ use kernel::paging::space::Record;
 use kernel::paging::space::layout::RECORD_SIZE;
 use std::fmt;
 
-/// How far in front of the end a record is looked for.
+/// Bytes before the end in which a record is searched.
 const LOOK_BACK: u64 = 4 << 30;
 const PIECE: u64 = 1 << 20;
 /// The claim and both copies of the record.
 const TAIL: u64 = 12 << 10;
-/// Where a record has the size of its space.
+/// Offset of a space's size in its record.
 const CAPACITY_AT: usize = 168;
-/// Bytes of program headers that are looked at.
+/// Bytes of program headers that are examined.
 const HEADERS: usize = 64 << 10;
 const PT_LOAD: u64 = 1;
 const PT_NOTE: u64 = 4;
 
-/// A space whose image has another size than it was made for.
+/// A space whose image has another size than the space was made for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Resized {
-    /// A sound record lies further to the front.
+    /// A sound record lies before the end.
     Grown {
-        /// The newest such record, which has the size that the space was made for.
+        /// The newest such record; it has the original size of the space.
         record: Box<Record>,
-        /// Bytes that the space has now.
+        /// Present size of the space in bytes.
         is: u64,
     },
-    /// The header of a dump tells of blocks, or of a record behind them, beyond the end.
+    /// A dump's header describes blocks beyond the end, or so far that their record would lie
+    /// beyond it.
     Cut {
-        /// Bytes that the space had at least.
+        /// Least original size of the space in bytes.
         least: u64,
-        /// Bytes that it has now.
+        /// Present size in bytes.
         is: u64,
     },
 }
@@ -62,10 +64,10 @@ impl fmt::Display for Resized {
 }
 
 impl Resized {
-    /// Looks for a space of another size on one that is not recognised as it is.
+    /// Looks for a space of another size on an image that is not recognised at its present size.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the image cannot be read.
     pub fn find(image: &Image) -> Result<Option<Self>> {
         match grown(image)? {
             Some(found) => Ok(Some(found)),
@@ -79,7 +81,7 @@ fn grown(image: &Image) -> Result<Option<Resized>> {
     let (mut end, mut piece) = (is / RECORD_SIZE * RECORD_SIZE, Vec::new());
     let least = end.saturating_sub(LOOK_BACK);
     let mut newest: Option<Record> = None;
-    // Once one copy is found, its neighbour is at most a piece away.
+    // Once one copy is found, the other is at most a piece away.
     while end > least {
         let start = end.saturating_sub(PIECE);
         piece.resize((end - start) as usize, 0);
@@ -97,7 +99,7 @@ fn grown(image: &Image) -> Result<Option<Resized>> {
     Ok(newest.map(|record| Resized::Grown { record: Box::new(record), is }))
 }
 
-/// Decodes a record of a space that ends right behind it, or one record further.
+/// Decodes a record whose space ends right behind it, or one record further.
 fn record_at(bytes: &[u8; RECORD_SIZE as usize], at: u64) -> Option<Record> {
     let capacity = u64::from_le_bytes(*bytes[CAPACITY_AT..].first_chunk()?);
     let behind = capacity.checked_sub(at)?;
@@ -112,7 +114,8 @@ fn cut(image: &Image) -> Result<Option<Resized>> {
     Ok(described_end(&head).map(|end| Resized::Cut { least: end + TAIL, is }).filter(|_| is > 0))
 }
 
-/// Returns where the last block ends that the program headers in `head` describe, if they are those of a dump.
+/// Returns the end of the last block that the program headers in `head` describe; `None` if they
+/// are not a dump's.
 fn described_end(head: &[u8]) -> Option<u64> {
     let word = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
     let count = usize::from(u16::from_le_bytes(*head.get(56..)?.first_chunk()?));

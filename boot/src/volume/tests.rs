@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 const MIB: u64 = 1 << 20;
 
-/// A file that goes with its test.
+/// A file that is removed at the end of its test.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -138,7 +138,7 @@ fn sizes_that_do_not_fit_make_no_file() {
 fn a_damaged_table_is_said_and_its_spaces_are_still_found() {
     let file = Temporary::new("primary");
     create_spaces(&file.0, 16 * MIB, &[8 * MIB]).unwrap();
-    // A byte of the table's identifier, which is random.
+    // Invert a byte of the table's GUID, which is random.
     let byte = std::fs::read(&file.0).unwrap()[512 + 60];
     file.put(512 + 60, &[!byte]);
     let disk = Disk::open(&file.0, Access::Read).unwrap();
@@ -176,7 +176,7 @@ fn a_space_that_was_grown_is_recognised_and_what_makes_it_whole_does() {
     let command = told.split('`').nth(1).unwrap();
     assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success());
     assert_eq!(Image::open(&file.0, Access::Read).unwrap().describe().unwrap(), "free");
-    // What was written behind it since is somebody's: no advice to cut it off.
+    // Data was written behind the space since: there must be no advice to cut it off.
     File::options().write(true).open(&file.0).unwrap().set_len(9 * MIB).unwrap();
     file.put(9 * MIB - 1, b"x");
     let told = Image::open(&file.0, Access::Read).unwrap().describe().unwrap();
@@ -191,7 +191,7 @@ fn other_bytes_that_look_like_a_record_are_none() {
     File::options().write(true).open(&file.0).unwrap().set_len(9 * MIB).unwrap();
     let record = bytes[8 * MIB as usize - 8192..].to_vec();
     file.put(8 * MIB - 8192, &[0; 8192]);
-    // A whole copy of a record at a place that is not its own: a file system that holds an image, say.
+    // A whole copy of a record at a wrong place, for example a file system that holds an image.
     file.put(4 * MIB, &record);
     assert!(!Image::open(&file.0, Access::Read).unwrap().describe().unwrap().contains("grown"));
 }

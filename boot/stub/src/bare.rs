@@ -1,4 +1,4 @@
-//! What runs on the bare machine between the entry code and the kernel.
+//! The code on the bare machine between the entry code and the kernel.
 
 use crate::{
     DIRECT_MAP, Handover, KERNEL_BASE,
@@ -15,16 +15,16 @@ use core::{cell::UnsafeCell, slice};
 core::arch::global_asm!(include_str!("boot.s"), options(att_syntax));
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
-/// The real-mode area: vectors, BIOS data, ROMs; and the page that starts other CPUs.
+/// The real-mode area: vectors, BIOS data, ROMs, and the trampoline's page.
 const LOW_MEMORY: u64 = 0x10_0000;
-/// The boot tables map this much.
+/// Bytes that the boot tables map.
 const BOOT_MAPPED: u64 = 1 << 32;
 
 unsafe extern "Rust" {
     fn tidepool_kernel_main(handover: Handover) -> !;
 }
 
-/// Static room that outlives the stub.
+/// Static memory that outlives the stub.
 struct Kept<T>(UnsafeCell<T>);
 
 // SAFETY: each is borrowed once, by `boot_main`, which runs once on one CPU.
@@ -33,7 +33,7 @@ unsafe impl<T> Sync for Kept<T> {}
 static REGIONS: Kept<[MemoryRegion; MAX_REGIONS]> = Kept(UnsafeCell::new([MemoryRegion::empty(); MAX_REGIONS]));
 static COMMAND_LINE: Kept<[u8; 1024]> = Kept(UnsafeCell::new([0; 1024]));
 
-/// The machine's memory through the boot tables.
+/// Access to the machine's memory through the boot tables.
 struct Machine;
 
 impl Physical for Machine {

@@ -1,9 +1,10 @@
 //! From power-on to the kernel.
 //!
-//! One higher-half ELF64 that QEMU starts by PVH and GRUB by Multiboot2. The entry code (`boot.s`) goes to long
-//! mode on rough tables; [`boot_main`] reads what the loader says ([`protocol`]), takes what is in use out of
-//! the memory map ([`regions`]), switches to the final tables ([`tables`]) and calls the kernel that
-//! [`entry!`] names. [`trampoline`] later brings the other CPUs the same way.
+//! One higher-half ELF64 that QEMU starts by PVH and GRUB by Multiboot2. The entry code (`boot.s`)
+//! switches to long mode with provisional tables. [`boot_main`] reads the loader's information
+//! ([`protocol`]), removes used ranges from the memory map ([`regions`]), switches to the final
+//! tables ([`tables`]) and calls the kernel that [`entry!`] names. [`trampoline`] later starts the
+//! other CPUs in the same way.
 //!
 //! ```text
 //! physical     0 .. 1 MiB     firmware's, and the trampoline's page: never usable memory
@@ -28,22 +29,22 @@ pub mod trampoline;
 
 use bootloader_api::BootInfo;
 
-/// Where all of physical memory is mapped.
+/// Virtual address at which all physical memory is mapped.
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
-/// Where the kernel's image is mapped: this plus its physical address.
+/// Offset of the kernel image's virtual addresses from its physical addresses.
 pub const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 
-/// What the kernel is given.
+/// The stub's information for the kernel.
 #[derive(Debug)]
 pub struct Handover {
-    /// Memory map, direct map, ACPI root pointer, boot archive. Physical addresses of the archive are already
-    /// translated: `ramdisk_addr` is virtual, as `bootloader_api` has it.
+    /// Memory map, direct map, ACPI root pointer, boot archive. The archive's address is already
+    /// translated: `ramdisk_addr` is virtual, as `bootloader_api` defines it.
     pub boot_info: BootInfo,
-    /// The command line; what is not UTF-8 is left out.
+    /// The command line; bytes that are not UTF-8 are left out.
     pub command_line: &'static str,
 }
 
-/// Names the function that the stub calls: `fn(Handover) -> !`.
+/// Names the kernel's entry function for the stub: `fn(Handover) -> !`.
 #[macro_export]
 macro_rules! entry {
     ($path:path) => {

@@ -1,22 +1,23 @@
-//! What the loader says: PVH's start information and Multiboot2's boot information, reduced to one form.
+//! The loader's information: PVH's start information and Multiboot2's boot information, converted
+//! to one form.
 //!
-//! Both lie in physical memory and are trusted to mean well, not to be well formed: every address
-//! and length goes through [`Physical::bytes`], and a broken list ends early.
+//! Both lie in physical memory. They are trusted to be benign, not to be well formed: every address
+//! and length goes through [`Physical::bytes`], and a malformed list ends early.
 
 use core::ops::Range;
 
-/// Magic of PVH's start information; `boot.s` passes it as the protocol's name.
+/// Magic of PVH's start information; `boot.s` passes it to identify the protocol.
 pub const PVH: u32 = 0x336e_c578;
-/// What a Multiboot2 loader leaves in EAX.
+/// The value that a Multiboot2 loader leaves in EAX.
 pub const MULTIBOOT2: u32 = 0x36d7_6289;
 
-/// Physical memory as far as the boot tables map it.
+/// Physical memory, as far as the boot tables map it.
 pub trait Physical {
-    /// Returns the bytes at `address`, or `None` where that is not readable.
+    /// Returns the bytes at `address`, or `None` where they are not readable.
     fn bytes(&self, address: u64, len: u64) -> Option<&[u8]>;
 }
 
-/// The loader's findings.
+/// The loader's information in one form.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Findings<'a> {
     /// Physical address of the ACPI root pointer.
@@ -25,16 +26,17 @@ pub struct Findings<'a> {
     pub module: Option<Range<u64>>,
     /// The command line.
     pub command_line: &'a [u8],
-    /// What the loader's own structure occupies.
+    /// The range of the loader's own structure.
     pub information: Range<u64>,
 }
 
 /// Longest command line that is read.
 const MAX_COMMAND_LINE: u64 = 1024;
 
-/// Reads PVH's start information at `address`; `entry(start, len, kind)` gets each entry of the memory map.
+/// Parses PVH's start information at `address`; `entry(start, len, kind)` gets each entry of the
+/// memory map.
 ///
-/// Xen's public header `arch-x86/hvm/start_info.h` has the layout.
+/// The layout is in Xen's public header `arch-x86/hvm/start_info.h`.
 pub fn parse_pvh<'a>(memory: &'a impl Physical, address: u64, mut entry: impl FnMut(u64, u64, u32)) -> Option<Findings<'a>> {
     let info = memory.bytes(address, 40)?;
     if u32_at(info, 0)? != PVH {
@@ -47,7 +49,7 @@ pub fn parse_pvh<'a>(memory: &'a impl Physical, address: u64, mut entry: impl Fn
     }
     found.command_line = c_string(memory, u64_at(info, 24)?);
     found.rsdp = Some(u64_at(info, 32)?).filter(|&rsdp| rsdp != 0);
-    // Version 0 has no memory map, and nothing that starts version 0 starts this.
+    // Version 0 has no memory map; no loader of version 0 starts this kernel.
     if u32_at(info, 4)? >= 1 {
         let tail = memory.bytes(address + 40, 12)?;
         let (table, count) = (u64_at(tail, 0)?, u32_at(tail, 8)?);
@@ -59,7 +61,8 @@ pub fn parse_pvh<'a>(memory: &'a impl Physical, address: u64, mut entry: impl Fn
     Some(found)
 }
 
-/// Reads Multiboot2's boot information at `address`; `entry(start, len, kind)` gets each entry of the memory map.
+/// Parses Multiboot2's boot information at `address`; `entry(start, len, kind)` gets each entry of
+/// the memory map.
 ///
 /// Multiboot2 specification, "Boot information format".
 pub fn parse_multiboot2<'a>(
@@ -86,7 +89,8 @@ pub fn parse_multiboot2<'a>(
                     entry(u64_at(e, 0)?, u64_at(e, 8)?, u32_at(e, 16)?);
                 }
             }
-            // 14 has a copy of the old root pointer, 15 of the new one, which wins.
+            // Tag 14 has a copy of the old root pointer, tag 15 of the new one; tag 15 takes
+            // precedence.
             14 if found.rsdp.is_none() => found.rsdp = Some(address + at as u64 + 8),
             15 => found.rsdp = Some(address + at as u64 + 8),
             _ => {}

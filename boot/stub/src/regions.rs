@@ -1,14 +1,16 @@
-//! The memory map on its way from the firmware's form to `BootInfo`'s.
+//! The memory map, converted from the firmware's form to `BootInfo`'s.
 //!
-//! Invariants: usable ranges are whole pages, do not overlap one another, and overlap nothing that was
-//! reserved or that the firmware calls by another kind, in whatever order they came.
+//! Invariants: usable ranges are whole pages and do not overlap one another. They do not overlap
+//! any reserved range, nor any range of another kind in the firmware's map, whatever the order of
+//! the calls.
 
 use arrayvec::ArrayVec;
 use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 use core::ops::Range;
 
 const PAGE: u64 = 4096;
-/// More pieces than any map seen (a UEFI one has about 60); what does not fit is lost as usable memory, never gained.
+/// More pieces than any known map has (a UEFI map has about 60). Beyond this, usable memory is
+/// lost, never gained.
 pub const MAX_REGIONS: usize = 192;
 
 /// The map under construction.
@@ -24,7 +26,7 @@ impl MemoryMap {
         Self { usable: ArrayVec::new_const(), taken: ArrayVec::new_const() }
     }
 
-    /// Adds an entry of the firmware's map, in its numbering of kinds (1 is memory).
+    /// Adds an entry of the firmware's map, with the firmware's number of its kind (1 is memory).
     pub fn add_firmware_entry(&mut self, start: u64, len: u64, kind: u32) {
         let end = start.saturating_add(len);
         if kind != 1 {
@@ -41,12 +43,12 @@ impl MemoryMap {
         }
     }
 
-    /// Takes a range out of the usable memory: it holds something of the boot.
+    /// Removes a range from the usable memory: it holds data of the boot.
     pub fn reserve(&mut self, range: Range<u64>) {
         self.take(range, MemoryRegionKind::Bootloader);
     }
 
-    /// Takes everything from `limit` on out of the usable memory: the direct map ends there.
+    /// Removes everything from `limit` on from the usable memory: the direct map ends there.
     pub fn cut_at(&mut self, limit: u64) {
         subtract(&mut self.usable, &(limit..u64::MAX));
     }
@@ -66,7 +68,8 @@ impl MemoryMap {
         self.usable.iter().map(|range| range.end).max().unwrap_or(0)
     }
 
-    /// Writes the map out in `BootInfo`'s form, usable memory first, and returns the part of `out` that is filled.
+    /// Writes the map to `out` in `BootInfo`'s form, usable memory first; returns the filled part
+    /// of `out`.
     pub fn write_to(self, out: &mut [MemoryRegion; MAX_REGIONS]) -> &mut [MemoryRegion] {
         let usable = self.usable.iter().map(|r| MemoryRegion { start: r.start, end: r.end, kind: MemoryRegionKind::Usable });
         let mut len = 0;
@@ -82,7 +85,8 @@ impl MemoryMap {
             return;
         }
         subtract(&mut self.usable, &outward(range.clone()));
-        // Only a note for the reader of the map, and the guard of later entries; a full list must not pass unseen.
+        // The entry informs readers of the map and keeps later entries from making the range
+        // usable. A full list must not go unnoticed.
         self.taken
             .try_push(MemoryRegion { start: range.start, end: range.end, kind })
             .expect("the firmware's memory map has more pieces than MAX_REGIONS");
@@ -100,7 +104,7 @@ fn subtract(ranges: &mut ArrayVec<Range<u64>, MAX_REGIONS>, hole: &Range<u64>) {
         let above = range.start.max(hole.end)..range.end;
         for rest in [below, above] {
             if !rest.is_empty() {
-                // A piece that does not fit is memory not used.
+                // A piece that does not fit stays unused memory.
                 let _ = ranges.try_push(rest);
             }
         }

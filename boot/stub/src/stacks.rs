@@ -1,21 +1,21 @@
-//! One stack a CPU, each above a page that is not mapped.
+//! One stack for each CPU, each above an unmapped guard page.
 //!
-//! An overflow so ends in a double fault on another stack, not in a neighbour's data.
+//! So a stack overflow ends in a double fault on another stack, and does not overwrite other data.
 // UNSAFETY: names the memory that the linker script and the entry code know by symbol.
 #![allow(unsafe_code)]
 
 use core::{cell::UnsafeCell, ptr::addr_of};
 
-/// CPUs that are started at most.
+/// Maximum number of CPUs.
 pub const MAX_CPUS: usize = 8;
-/// Bytes from one stack's guard page to the next one's.
+/// Bytes from one stack's guard page to the next.
 const STRIDE: usize = 128 * 1024;
 const GUARD: usize = 4096;
 
 #[repr(C, align(4096))]
 struct Stacks(UnsafeCell<[[u8; STRIDE]; MAX_CPUS]>);
 
-// SAFETY: never referenced, only used as stacks, each by its own CPU.
+// SAFETY: no reference is ever made; each part is used only as the stack of its own CPU.
 unsafe impl Sync for Stacks {}
 
 static STACKS: Stacks = Stacks(UnsafeCell::new([[0; STRIDE]; MAX_CPUS]));

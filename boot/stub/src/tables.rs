@@ -17,11 +17,11 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// One table serves the direct map: 512 GiB.
+/// End of the direct map: one table covers 512 GiB.
 pub const DIRECT_MAP_LIMIT: u64 = 512 * GIB;
 const GIB: u64 = 1 << 30;
 const PAGE: u64 = 4096;
-/// Room for a kernel image of 32 MiB.
+/// Page tables for a kernel image of up to 32 MiB.
 const IMAGE_TABLES: usize = 16;
 
 const PRESENT: u64 = 1;
@@ -46,7 +46,8 @@ impl Table {
         unsafe { self.0.get().cast::<u64>().add(index).write_volatile(entry) };
     }
 
-    /// Returns the physical address: the image lies at [`KERNEL_BASE`] plus its physical address.
+    /// Returns the physical address: the image is mapped at [`KERNEL_BASE`] plus its physical
+    /// address.
     fn physical(&self) -> u64 {
         addr_of!(*self) as u64 - KERNEL_BASE
     }
@@ -58,7 +59,7 @@ static DIRECT_LOW: [Table; 4] = [const { Table::new() }; 4];
 static KERNEL: Table = Table::new();
 static IMAGE_DIRECTORY: Table = Table::new();
 static IMAGE: [Table; IMAGE_TABLES] = [const { Table::new() }; IMAGE_TABLES];
-/// What CR3 holds on every CPU after its start.
+/// The value of CR3 on every CPU after its start.
 static CR3: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
@@ -68,7 +69,7 @@ unsafe extern "C" {
     static __kernel_end: u8;
 }
 
-/// Returns the physical addresses of the kernel's image, the entry code's part included.
+/// Returns the physical range of the kernel's image, including the entry code.
 pub fn image() -> Range<u64> {
     0x20_0000..addr_of!(__kernel_end) as u64 - KERNEL_BASE
 }
@@ -78,7 +79,8 @@ pub fn root() -> u64 {
     CR3.load(Ordering::Acquire)
 }
 
-/// Builds the tables, taking pages from `map` where 2 MiB pages must map what lies above 4 GiB, and switches to them.
+/// Builds the tables and switches to them. Where the CPU lacks 1 GiB pages, takes pages from `map`
+/// for page directories of 2 MiB pages above 4 GiB.
 pub fn build_and_load(map: &mut MemoryMap) {
     map_image();
     map_direct(map);
@@ -129,7 +131,8 @@ fn large_page(gib: usize, index: usize) -> u64 {
     ((gib as u64) * GIB + ((index as u64) << 21)) | PRESENT | WRITABLE | LARGE | NO_EXECUTE
 }
 
-/// Makes a page directory for one GiB in a page of its own.
+/// Builds a page directory for one GiB in a page from `map`; returns its entry, or `None` where no
+/// page is free.
 fn directory(map: &mut MemoryMap, gib: usize) -> Option<u64> {
     let page = map.allocate_below(4 * GIB, 1)?;
     for i in 0..512 {

@@ -1,20 +1,21 @@
-//! Starts further CPUs: the code they run in real mode, and what it is told.
+//! Starts further CPUs: their real-mode code and its parameters.
 //!
 //! ```text
 //! place(cpu, entry) ─> caller sends INIT and start-up IPIs with PAGE ─> real mode ─> long mode on the boot tables
 //!                                                                   ─> final tables, own stack ─> entry(cpu)
 //! ```
 //!
-//! One CPU at a time: `place` is called again only after the CPU before has reported or is given up.
+//! One CPU at a time: call `place` again only after the CPU before has reported or was given up.
 // UNSAFETY: writes code to low physical memory, which the memory map keeps free for it.
 #![allow(unsafe_code)]
 
 use crate::{DIRECT_MAP, stacks, tables};
 use core::ptr::addr_of;
 
-/// Physical address of the trampoline; `trampoline.s` has it too. The first MiB is never usable memory.
+/// Physical address of the trampoline; `trampoline.s` has the same constant. The first MiB is never
+/// usable memory.
 pub const TRAMPOLINE: u64 = 0x8000;
-/// The vector that start-up IPIs carry.
+/// The vector in start-up IPIs.
 pub const PAGE: u8 = (TRAMPOLINE >> 12) as u8;
 
 unsafe extern "C" {
@@ -24,7 +25,7 @@ unsafe extern "C" {
     static boot_pml4: u8;
 }
 
-/// Writes the trampoline for `cpu`, which will call `entry(cpu)` on its own stack.
+/// Writes the trampoline for `cpu`, which then calls `entry(cpu)` on its own stack.
 ///
 /// # Panics
 /// If `cpu` is beyond [`stacks::MAX_CPUS`] (our bug).

@@ -1,11 +1,12 @@
-//! Reads a dump as any program would, from byte 0 as an ELF core, and checks every [`worker::Page`] in it: `checker FILE KEY`.
+//! Reads a dump as any program would, from byte 0 as an ELF core, and verifies every
+//! [`worker::Page`] in it: `checker FILE KEY`.
 //!
 //! ```text
 //! checker: segments 12 pages 3000 wrong 0 twice 0 missing 0 generation 0 2250 1 750
 //! ```
 //!
-//! `pages` counts indexes that were found, `missing` those below the highest that were not, `twice` pages whose index came
-//! before. The status is 0 only where nothing is wrong.
+//! `pages` counts the indexes found, `missing` the indexes below the highest that were not found,
+//! `twice` the pages whose index was found before. The status is 0 only where there is no fault.
 
 use std::collections::BTreeMap;
 use std::fs::File;

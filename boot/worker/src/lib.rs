@@ -1,17 +1,19 @@
-//! A page that proves itself: whoever reads it later, from memory or from a dump, sees whether one bit is wrong.
+//! A page that can be verified by itself: a later reader, of memory or of a dump, detects every
+//! wrong bit.
 //!
 //! ```text
 //!  0      magic       u64   "TPWORKER"
 //!  8      key         u64   of the run that wrote it
-//!  16     index       u64   which page of the run
-//!  24     generation  u64   how often it was written anew
+//!  16     index       u64   number of the page in the run
+//!  24     generation  u64   number of rewrites
 //!  32     crc         u64   CRC-32 (IEEE, as in zlib) of bytes 64..4096
 //!  40     zero
-//!  64     a stream of pseudo-random words that key, index and generation determine
+//!  64     pseudo-random words, determined by key, index and generation
 //! ```
 //!
-//! Two independent checks: a reader that knows the key makes the words again; any other reader checks the CRC, which every
-//! scripting language has. A page that belongs elsewhere, or is older than it should be, fails the first.
+//! Two independent checks. A reader that knows the key generates the words again. Any other reader
+//! checks the CRC, which every scripting language has. Only the first check detects a page that
+//! belongs elsewhere, or is older than it should be.
 
 #![no_std]
 #![warn(missing_docs)]
@@ -29,32 +31,32 @@ const HEADER_WORDS: usize = 8;
 /// A page as words, little-endian.
 pub type Page = [u64; WORDS];
 
-/// What determines a page's content.
+/// The values that determine a page's content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// Of the run.
+    /// Key of the run.
     pub key: u64,
-    /// Which page of the run.
+    /// Number of the page in the run.
     pub index: u64,
-    /// How often it was written anew.
+    /// Number of rewrites.
     pub generation: u64,
 }
 
-/// What is wrong with a page.
+/// The fault of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wrong {
-    /// No magic: not such a page at all.
+    /// No magic: this is no worker's page.
     Magic,
-    /// Another page's header: this key, index and generation.
+    /// The header of another page, with this key, index and generation.
     Identity(Identity),
-    /// The word at this position.
+    /// The word at this index is wrong.
     Word(usize),
-    /// The CRC does not fit the words.
+    /// The CRC does not match the words.
     Crc,
 }
 
 impl Identity {
-    /// Fills `page`.
+    /// Fills `page` with its content.
     pub fn fill(&self, page: &mut Page) {
         let mut stream = self.stream();
         page[HEADER_WORDS..].fill_with(|| stream.next());
@@ -62,10 +64,10 @@ impl Identity {
         page[..HEADER_WORDS].copy_from_slice(&[MAGIC, self.key, self.index, self.generation, u64::from(crc), 0, 0, 0]);
     }
 
-    /// Checks that `page` is exactly what [`Identity::fill`] makes, CRC aside.
+    /// Checks that `page` has exactly the content of [`Identity::fill`], except for the CRC.
     ///
     /// # Errors
-    /// The first thing that is [`Wrong`].
+    /// The first fault, as [`Wrong`].
     pub fn check(&self, page: &Page) -> Result<(), Wrong> {
         let found = Self::of(page).ok_or(Wrong::Magic)?;
         if found != *self {
@@ -78,7 +80,7 @@ impl Identity {
         }
     }
 
-    /// Returns what `page` says it is, or `None` if it is no such page.
+    /// Returns the identity in the header of `page`, or `None` where the magic is missing.
     pub fn of(page: &Page) -> Option<Self> {
         (page[0] == MAGIC).then_some(Self { key: page[1], index: page[2], generation: page[3] })
     }
@@ -86,12 +88,12 @@ impl Identity {
     fn stream(&self) -> Stream {
         let mut seed = Stream(self.key);
         let mixed = seed.next() ^ self.index.rotate_left(32) ^ self.generation;
-        // Zero is the one state in which a xorshift generator stays.
+        // Never zero: a xorshift generator does not leave that state.
         Stream(Stream(mixed | 1 << 63).next() | 1)
     }
 }
 
-/// Checks the CRC of a page that is one by its magic.
+/// Checks the magic and the CRC of a page.
 ///
 /// # Errors
 /// [`Wrong::Magic`] or [`Wrong::Crc`].
@@ -100,7 +102,7 @@ pub fn check_crc(page: &Page) -> Result<Identity, Wrong> {
     if page[4] == u64::from(crc32(&page[HEADER_WORDS..])) { Ok(identity) } else { Err(Wrong::Crc) }
 }
 
-/// Marsaglia's xorshift64, six instructions a word.
+/// Marsaglia's xorshift64: six instructions a word.
 struct Stream(u64);
 
 impl Stream {

@@ -1,5 +1,6 @@
-//! The program that Debian runs in the demonstration: it fills memory with [`worker::Page`]s and verifies them, pass after
-//! pass. An eighth of the pages is written anew in each pass, so that clean and dirty pages, paged and resident, all occur.
+//! The program that Debian runs in the demonstration. It fills memory with [`worker::Page`]s and
+//! verifies them, pass after pass. An eighth of the pages is rewritten in each pass, so that clean
+//! and dirty pages, paged and resident, all occur.
 //!
 //! ```text
 //! worker: filled pages 45056 key 0x5eed
@@ -7,28 +8,29 @@
 //! worker: pass 3 pages 45056 wrong 0
 //! ```
 //!
-//! `/proc/cmdline` says `worker.mib=` (default: what is available less a reserve), `worker.key=` and `worker.crash_after=`: in
-//! the first incarnation it writes `worker.dirty_mib=` MiB anew after so many passes, says “crash now”, and touches nothing any
-//! more. It never ends.
+//! `/proc/cmdline` sets `worker.mib=` (default: the available memory less a reserve), `worker.key=`
+//! and `worker.crash_after=`. After that many passes the first incarnation rewrites
+//! `worker.dirty_mib=` MiB, prints “crash now”, and touches no memory from then on. The program
+//! never ends.
 
 use worker::{Identity, PAGE_BYTES, Page};
 
 const DEFAULT_KEY: u64 = 0x5eed;
 const PAGE_WORDS: usize = PAGE_BYTES / 8;
-/// Left to the rest of the system where no size is given.
+/// MiB left to the rest of the system where no size is given.
 const RESERVE_MIB: u64 = 32;
-/// Pages after which it says how many it has looked at since the start.
+/// Pages between two reports of the pages verified since the start.
 const REPORT: u64 = 1024;
-/// One page in so many is written anew in a pass.
+/// One page in this many is rewritten in a pass.
 const REWRITE: usize = 8;
 
 struct Pages {
     key: u64,
     words: Vec<u64>,
-    /// Words before the first whole page of the system.
+    /// Words before the first page boundary.
     skip: usize,
     generations: Vec<u32>,
-    /// Pages looked at since the start.
+    /// Pages verified since the start.
     seen: u64,
 }
 
@@ -53,14 +55,15 @@ fn main() -> ! {
         }
     }
     loop {
-        // Alive, so that the dump has its memory.
+        // The process must stay alive, so that its memory is in the dump.
         std::thread::park();
     }
 }
 
 impl Pages {
     fn new(key: u64, count: usize) -> Self {
-        // Zeroed memory comes from the kernel untouched; each page is then touched once, in order.
+        // Zeroed memory comes from the kernel untouched; afterwards each page is touched once, in
+        // order.
         let words = vec![0; (count + 1) * PAGE_WORDS];
         let skip = words.as_ptr().align_offset(PAGE_BYTES);
         let mut pages = Self { key, words, skip, generations: vec![0; count], seen: 0 };
@@ -83,7 +86,7 @@ impl Pages {
         Identity { key: self.key, index: index as u64, generation: self.generations[index].into() }
     }
 
-    /// Writes the last `count` pages anew, so that a crash finds so many dirty; returns how many that were.
+    /// Rewrites the last `count` pages, so that they are dirty at the crash; returns their number.
     fn rewrite_last(&mut self, count: usize) -> usize {
         let first = self.count().saturating_sub(count);
         for index in first..self.count() {
@@ -93,7 +96,7 @@ impl Pages {
         self.count() - first
     }
 
-    /// Verifies every page and writes some anew; returns how many were wrong.
+    /// Verifies every page and rewrites some of them; returns the number of wrong pages.
     fn pass(&mut self, pass: u64) -> usize {
         let mut wrong = 0;
         for index in 0..self.count() {

@@ -1,4 +1,5 @@
-//! Traces of page accesses, the same on every machine: what a guest replays, and what a model of a cache replays on the host.
+//! Traces of page accesses, identical on every machine: replayed by a guest, and by a model of a
+//! cache on the host.
 //!
 //! | trace | pages | written |
 //! |---|---|---|
@@ -7,18 +8,20 @@
 //! | M3, Zipf | by Zipf's law with exponent 0.99, ranks scattered over the pages | a fifth |
 //! | M4, moving | a third of them, the next third after 100,000 accesses | a fifth |
 //!
-//! Zipf's law is YCSB's approximation (Gray et al., "Quickly Generating Billion-Record Synthetic Databases", 1994), which maps a uniform
-//! number to a rank. The map is monotonic, so a table of the numbers at which ranks begin replaces a power for each access.
-//! All numbers are IEEE doubles, added and multiplied in one order: guests without a floating-point unit get the same.
+//! Zipf's law is YCSB's approximation (Gray et al., "Quickly Generating Billion-Record Synthetic
+//! Databases", 1994), which maps a uniform number to a rank. The map is monotonic. So a table with
+//! the first number of each rank replaces the computation of a power for each access. All numbers
+//! are IEEE doubles, added and multiplied in a fixed order: guests without a floating-point unit
+//! get the same results.
 
 /// Zipf's exponent.
 const THETA: f64 = 0.99;
 /// Random numbers have this many bits.
 const RANDOM_BITS: u32 = 53;
-/// Accesses before the set of [`Workload::Moving`] moves on.
+/// Accesses before the working set of [`Workload::Moving`] moves on.
 const PERIOD: u64 = 100_000;
 
-/// What kind of trace.
+/// The kind of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Workload {
     /// M1.
@@ -32,7 +35,7 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// All, in the order of their numbers.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Cyclic, Self::Uniform, Self::Zipf, Self::Moving];
 
     /// Returns the workload of M1 to M4 by its number, from 1 on.
@@ -44,16 +47,17 @@ impl Workload {
 /// An access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Step {
-    /// Which page.
+    /// The page.
     pub page: u32,
-    /// Whether it is written.
+    /// Whether the access is a write.
     pub writes: bool,
 }
 
-/// Fills `table`, a word a page: for each rank of Zipf's law the random number at which the next one begins.
+/// Fills `table`, one word a page: for each rank of Zipf's law, the random number at which the next
+/// rank begins.
 ///
 /// # Panics
-/// If there are fewer than 2 pages, or more than 32 bits count.
+/// If there are fewer than 2 pages, or their number does not fit into 32 bits.
 pub fn fill_ranks(table: &mut [u64]) {
     let pages = u32::try_from(table.len()).expect("32 bits count a trace's pages");
     assert!(pages >= 2, "a trace of {pages} pages");
@@ -73,7 +77,7 @@ pub fn fill_ranks(table: &mut [u64]) {
     }
 }
 
-/// A trace that goes on for ever.
+/// An endless trace.
 #[derive(Clone, Debug)]
 pub struct Trace<'a> {
     workload: Workload,
@@ -84,17 +88,18 @@ pub struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Begins a trace over as many pages as `ranks` has words; they were [filled](fill_ranks).
+    /// Begins a trace over as many pages as `ranks` has words; the words must be
+    /// [filled](fill_ranks).
     ///
     /// # Panics
-    /// If more pages than 32 bits count.
+    /// If the number of pages does not fit into 32 bits.
     pub fn new(workload: Workload, seed: u64, ranks: &'a [u64]) -> Self {
         let pages = u32::try_from(ranks.len()).expect("32 bits count a trace's pages");
         let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
         Self { workload, pages, ranks, at: 0, state }
     }
 
-    /// xorshift64*.
+    /// Returns the next random number (xorshift64*).
     fn random(&mut self) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
@@ -130,7 +135,8 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Returns `base` to the power of `exponent`, for positive bases: the same bits on every machine.
+/// Returns `base` to the power of `exponent`, for positive bases, with the same bits on every
+/// machine.
 fn power(base: f64, exponent: f64) -> f64 {
     exponential(exponent * logarithm(base))
 }
@@ -142,7 +148,7 @@ fn logarithm(x: f64) -> f64 {
     let m = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
     let s = (m - 1.0) / (m + 1.0);
     let square = s * s;
-    // 1/3 to the power of 35 is below a double's last bit.
+    // (1/3)^35 is below a double's last bit.
     let series = (0..18).rev().fold(0.0, |sum, n| sum * square + 1.0 / f64::from(2 * n + 1));
     exponent as f64 * core::f64::consts::LN_2 + 2.0 * s * series
 }
@@ -176,7 +182,7 @@ mod tests {
         }
     }
 
-    /// The formula with the host's power, for numbers of all sizes.
+    /// Compares with the formula and the host's power function, for numbers of all sizes.
     #[test]
     fn ranks_are_those_of_the_formula() {
         let (pages, table) = (49_152_u32, table(49_152));

@@ -1,4 +1,5 @@
-//! A run of rewrites that seed and incarnation determine: whoever knows both knows what every page holds when it ends.
+//! A run of rewrites determined by seed and incarnation: these two give the content of every page
+//! at its end.
 
 use crate::Stream;
 
@@ -23,7 +24,8 @@ impl Turmoil {
     }
 }
 
-/// The page to be written next. Three of four are among the first eighth: some pages are hot, most are not.
+/// Returns the next page to rewrite. Three of four are among the first eighth: some pages are hot,
+/// most are not.
 impl Iterator for Turmoil {
     type Item = u64;
 

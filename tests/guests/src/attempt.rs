@@ -1,6 +1,8 @@
-//! Code that is made up at run time and may do anything: it runs until its first trap, and the test goes on.
+//! Code that is generated at run time and may do anything: it runs until its first trap, then the
+//! test goes on.
 //!
-//! A machine that such code has broken beyond that (no tables, no stack) crashes, which a test may expect too.
+//! Code that breaks the machine beyond a trap (no tables, no stack) crashes it; a test may expect
+//! that too.
 
 // UNSAFETY: runs bytes as code.
 #![allow(unsafe_code)]
@@ -16,40 +18,40 @@ unsafe extern "C" {
     static attempt_recover: u8;
 }
 
-/// Longest code of a random attempt.
+/// Maximum length of a random attempt's code.
 pub const CODE_BYTES: usize = 32;
-/// Longest code of all.
+/// Maximum length of any code.
 pub const LONGEST_CODE: usize = 128;
 /// RAX, RBX, RCX, RDX, RBP, RSI, RDI, R8 to R15.
 pub const REGISTERS: usize = 15;
-/// The first vector of interrupts: the local APIC's timer, which ends code that does not end.
+/// The first vector of interrupts: the local APIC's timer, which stops code that does not end.
 const TIMER: u32 = 0x20;
 const SPURIOUS: u32 = 0x2f;
-/// Ticks of the timer that code may take.
+/// Ticks of the timer until code is stopped.
 const PATIENCE: u32 = 1_000_000;
 
-/// INT3: one byte, so that code which is cut off in its last instruction ends too.
+/// INT3, a single byte, so that code that ends within its last instruction traps too.
 const END: u8 = 0xcc;
-/// Bytes of [`END`] behind the code.
+/// Number of [`END`] bytes behind the code.
 const ENDS: usize = 64;
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static OBSERVER: AtomicUsize = AtomicUsize::new(0);
 static LAST: [AtomicU64; FIGURES] = [const { AtomicU64::new(0) }; FIGURES];
 
-/// Numbers of an [`Outcome`].
+/// Number of values in an [`Outcome`].
 const FIGURES: usize = 9;
 
-/// What ended a piece of code, and the registers then.
+/// The trap that ended a piece of code, and the registers at that trap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub struct Outcome {
-    /// #BP if the code got to its end.
+    /// The vector; #BP if the code ran to its end.
     pub vector: u64,
     pub error: u64,
-    /// Bytes from the code's beginning.
+    /// Offset from the beginning of the code.
     pub at: u64,
-    /// As pushed.
+    /// RFLAGS as pushed.
     pub rflags: u64,
     pub rax: u64,
     pub rcx: u64,
@@ -63,7 +65,8 @@ struct Code([u8; LONGEST_CODE + ENDS]);
 
 static mut CODE: Code = Code([END; LONGEST_CODE + ENDS]);
 
-/// Runs `code` with `registers` and interrupts on; returns the vector that ended it: #BP if it got to its end.
+/// Runs `code` with `registers` and interrupts enabled; returns the vector that ended it: #BP if
+/// the code ran to its end.
 ///
 /// # Panics
 /// If the code is longer than [`LONGEST_CODE`].
@@ -72,12 +75,13 @@ pub fn attempt(registers: &[u64; REGISTERS], code: &[u8]) -> u64 {
     observe(registers, code, |_| Handled::No).vector
 }
 
-/// Returns the address of the code that [`observe`] runs.
+/// Returns the address at which [`observe`] runs code.
 pub fn place() -> u64 {
     (&raw const CODE) as u64
 }
 
-/// Runs `code` likewise, without a limit of its time, and tells more. Each trap goes to `observer` first: the code goes on where that answers so.
+/// Runs `code` in the same way without a time limit, and returns the registers too. Each trap goes
+/// to `observer` first; where that answers [`Handled::Yes`] the code goes on.
 ///
 /// # Panics
 /// If the code is longer than [`LONGEST_CODE`].
@@ -91,14 +95,15 @@ pub fn observe(registers: &[u64; REGISTERS], code: &[u8], observer: Handler) -> 
     bytes[..code.len()].copy_from_slice(code);
     bytes[code.len()..].fill(END);
     RUNNING.store(true, Ordering::SeqCst);
-    // SAFETY: what the code does to this machine is the purpose of the test; it ends in a trap, whose handler comes back here.
+    // SAFETY: the code may do anything to this machine, which is the purpose of the test; it ends
+    // in a trap, whose handler returns here.
     unsafe { attempt_run(registers.as_ptr(), place.cast()) };
     RUNNING.store(false, Ordering::SeqCst);
     let [vector, error, at, rflags, rax, rcx, rdx, rsi, rdi] = core::array::from_fn(|n| LAST[n].load(Ordering::SeqCst));
     Outcome { vector, error, at, rflags, rax, rcx, rdx, rsi, rdi }
 }
 
-/// Sets the local APIC's timer, as far as the last code has left it there.
+/// Starts the local APIC's timer, unless earlier code has made it unreachable.
 fn set_timer() {
     const SPURIOUS_VECTOR: u64 = 0xf0;
     const ENABLED: u32 = 1 << 8;
@@ -113,7 +118,7 @@ fn handler(frame: &mut Frame) -> Handled {
     if !RUNNING.load(Ordering::SeqCst) {
         return Handled::No;
     }
-    // SAFETY: `observe` stored a function of this type, and nobody else stores there.
+    // SAFETY: `observe` stored a function of this type, and nothing else is stored there.
     let observer = unsafe { core::mem::transmute::<usize, Handler>(OBSERVER.load(Ordering::SeqCst)) };
     if observer(frame) == Handled::Yes {
         return Handled::Yes;

@@ -1,12 +1,14 @@
-//! The extended state: x87, SSE, AVX. A kernel is compiled without any of it, so what is loaded stays until somebody else changes it.
+//! The extended state: x87, SSE, AVX. A kernel is compiled without these registers, so loaded
+//! contents stay until other code changes them.
 //!
 //! ```text
 //!  0 FCW FSW FTW ..  24 MXCSR  32 ST0..7, 16 bytes each  160 XMM0..15  512 header: XSTATE_BV ..  576 upper halves of YMM0..15
 //! ```
 //!
-//! SDM 1 "XSAVE Area". The last instruction's pointers are left out: CPUs differ in when they save them.
+//! SDM 1 "XSAVE Area". The pointers to the last instruction are ignored: CPUs differ in when they
+//! save them.
 
-// UNSAFETY: switches the CPU's state on, and moves it.
+// UNSAFETY: enables the extended state, and loads and saves it.
 #![allow(unsafe_code)]
 
 use crate::instr;
@@ -29,7 +31,7 @@ pub mod component {
 #[repr(C, align(64))]
 pub struct Area([u8; END]);
 
-/// Where two areas differ.
+/// The first difference of two areas.
 pub struct Difference {
     offset: usize,
     expected: u8,
@@ -43,12 +45,13 @@ impl fmt::Display for Difference {
 }
 
 impl Area {
-    /// Nothing.
+    /// Returns an empty area.
     pub const fn new() -> Self {
         Self([0; END])
     }
 
-    /// Contents that `seed` determines, for the components of `xcr0`: legal, and nowhere as after a reset.
+    /// Returns contents determined by `seed` for the components of `xcr0`: legal, and in every
+    /// place different from the state after a reset.
     pub fn of(seed: u64, xcr0: u64) -> Self {
         let mut area = Self::new();
         let mut word = seed;
@@ -56,7 +59,7 @@ impl Area {
             word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             *byte = (word >> 56) as u8;
         }
-        // Rounding and precision as they come, all exceptions masked, the stack full with its top anywhere.
+        // Any rounding and precision, all exceptions masked, the stack full with any top.
         area.put(0, &(0x007f | (word >> 8) as u16 & 0x0c00 | 0x0300).to_le_bytes());
         area.put(2, &((word >> 20) as u16 & 0x3800).to_le_bytes());
         area.put(4, &[0xff]);
@@ -76,13 +79,13 @@ impl Area {
         unsafe { instr::xrstor(self.0.as_ptr()) }
     }
 
-    /// Takes the registers' contents.
+    /// Saves the registers.
     pub fn save(&mut self) {
         // SAFETY: aligned, and large enough for the components that `enable` allows.
         unsafe { instr::xsave(self.0.as_mut_ptr()) }
     }
 
-    /// Compares what software can see of the components of `xcr0`.
+    /// Compares the parts of the components in `xcr0` that software can see.
     ///
     /// # Errors
     /// The first byte that differs.
@@ -107,7 +110,8 @@ impl Default for Area {
     }
 }
 
-/// Switches on what the CPU has of `wanted`; returns what XCR0 is then, or `None` without XSAVE.
+/// Enables those components in `wanted` that the CPU has; returns the new XCR0, or `None` without
+/// XSAVE.
 pub fn enable(wanted: u64) -> Option<u64> {
     const XSAVE: u32 = 1 << 26;
     if instr::cpuid(1, 0).ecx & XSAVE == 0 {

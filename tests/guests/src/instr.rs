@@ -39,7 +39,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
     core::arch::x86_64::__cpuid_count(leaf, subleaf)
 }
 
-/// Executes CPUID with two prefixes that mean nothing to it.
+/// Executes CPUID with two prefixes that have no effect on it.
 pub fn cpuid_prefixed() {
     // SAFETY: changes registers only; RBX, which the compiler keeps for itself, is put back.
     unsafe {
@@ -50,7 +50,8 @@ pub fn cpuid_prefixed() {
     }
 }
 
-/// Reads a model-specific register; one that is not there raises #GP, which fails the test unless it is [expected](crate::trap).
+/// Reads a model-specific register. A missing register raises #GP, which fails the test unless it
+/// is [expected](crate::trap).
 pub fn rdmsr(register: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: changes registers only.
@@ -77,31 +78,31 @@ pub fn cr2() -> u64 {
     value
 }
 
-/// Lets interrupts in from the next instruction but one on.
+/// Enables interrupts, effective after the next instruction.
 pub fn sti() {
     // SAFETY: all vectors have a handler (`trap::install` ran first).
     unsafe { asm!("sti", options(nostack)) }
 }
 
-/// Keeps interrupts out.
+/// Disables interrupts.
 pub fn cli() {
     // SAFETY: only defers handlers.
     unsafe { asm!("cli", options(nostack)) }
 }
 
-/// Lets interrupts in for two instructions.
+/// Enables interrupts for two instructions.
 pub fn interrupt_window() {
     // SAFETY: as for `sti`.
     unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) }
 }
 
-/// Sets the class of interrupts that wait.
+/// Sets the task priority class: interrupts up to this class are held pending.
 pub fn set_cr8(class: u64) {
     // SAFETY: the task priority only defers interrupts.
     unsafe { asm!("mov cr8, {}", in(reg) class, options(nomem, nostack, preserves_flags)) }
 }
 
-/// Reads the class of interrupts that wait.
+/// Reads the task priority class.
 pub fn cr8() -> u64 {
     let value;
     // SAFETY: reads a register.
@@ -120,13 +121,14 @@ pub fn take_dr6() -> u64 {
     value
 }
 
-/// Waits for an interrupt, which it lets in.
+/// Enables interrupts and halts until one comes; then disables them.
 pub fn sti_hlt() {
     // SAFETY: as for `sti`; the pair leaves no gap in which a wake-up is lost.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
 }
 
-/// Lets interrupts in behind a write to `place`, and spins until `taken` is not 0, `limit` times at most; returns how often it was 0.
+/// Enables interrupts with a write to `place` in the STI shadow, and spins until `taken` is not 0,
+/// at most `limit` times; returns the number of times that it was 0.
 pub fn sti_write_spin(place: *mut u8, taken: &AtomicU64, limit: u64) -> u64 {
     let mut left = limit;
     // SAFETY: as for `sti`; the caller owns the place.
@@ -141,33 +143,35 @@ pub fn sti_write_spin(place: *mut u8, taken: &AtomicU64, limit: u64) -> u64 {
     limit - left
 }
 
-/// Stops for good.
+/// Stops the CPU for good.
 pub fn stop() -> ! {
     loop {
-        // SAFETY: nothing follows.
+        // SAFETY: no code runs afterwards.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
     }
 }
 
-/// Does nothing else any more, with interrupts off.
+/// Loops on one instruction for ever, with interrupts disabled.
 pub fn jump_to_itself() -> ! {
-    // SAFETY: nothing follows.
+    // SAFETY: no code runs afterwards.
     unsafe { asm!("cli", "2: jmp 2b", options(nomem, nostack, noreturn)) }
 }
 
-/// Says that this is a busy wait.
+/// Marks a busy wait (PAUSE).
 pub fn pause() {
     core::hint::spin_loop();
 }
 
-/// Crashes as a CPU does that finds no handler for a fault, nor for that fault: the machine resets.
+/// Crashes by a triple fault: the CPU finds no handler for a fault nor for the double fault, and
+/// the machine resets.
 pub fn triple_fault() -> ! {
     let empty = [0_u16; 5];
     // SAFETY: ends this machine, on purpose; the descriptor lives until the fault.
     unsafe { asm!("lidt [{}]", "ud2", in(reg) &empty, options(noreturn)) }
 }
 
-/// Resets the machine as kernels do that ask for it by a triple fault: a breakpoint without a descriptor table.
+/// Resets the machine by the triple fault of kernels that want a reset: a breakpoint without a
+/// descriptor table.
 pub fn reset_by_triple_fault() -> ! {
     let empty = [0_u16; 5];
     // SAFETY: ends this machine, on purpose; the descriptor lives until the fault.
@@ -183,13 +187,13 @@ pub(crate) unsafe fn lidt(pointer: &[u8; 10]) {
     unsafe { asm!("lidt [{}]", in(reg) pointer, options(readonly, nostack, preserves_flags)) }
 }
 
-/// Raises #UD; the handler goes on behind its two bytes.
+/// Raises #UD; the handler continues behind its two bytes.
 pub fn ud2() {
     // SAFETY: the trap's handler decides what follows; registers are restored.
     unsafe { asm!("ud2", options(nostack)) }
 }
 
-/// Raises #BP; the trap returns behind it.
+/// Raises #BP; the trap returns behind the instruction.
 pub fn int3() {
     // SAFETY: as for `ud2`.
     unsafe { asm!("int3", options(nostack)) }
@@ -209,7 +213,8 @@ pub fn write_io_apic(register: u32) {
     unsafe { (SELECT as *mut u32).write_volatile(register) }
 }
 
-/// Writes a register of the local APIC that is an MSR: in x2APIC mode, or its base or deadline.
+/// Writes a register of the local APIC that is an MSR: one in x2APIC mode, the APIC base or the TSC
+/// deadline.
 pub fn write_x2apic(register: u32, value: u64) {
     // SAFETY: the local APIC changes nothing about how Rust's code runs.
     unsafe { wrmsr(register, value) }
@@ -233,10 +238,10 @@ pub fn control_registers() -> (u64, u64, u64) {
     (cr0, cr3, cr4)
 }
 
-/// Switches XSAVE on with the components `xcr0`.
+/// Enables XSAVE with the components `xcr0`.
 ///
 /// # Safety
-/// The CPU has XSAVE and these components; what Rust compiles to uses none of their registers.
+/// The CPU has XSAVE and these components; code that Rust compiles uses none of their registers.
 pub unsafe fn enable_xsave(xcr0: u64) {
     const MONITOR_COPROCESSOR: u64 = 1 << 1;
     const EMULATION_AND_TASK_SWITCHED: u64 = 1 << 2 | 1 << 3;
@@ -261,10 +266,10 @@ pub fn xcr0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Loads all components that are on, after [`enable_xsave`].
+/// Loads all enabled components, after [`enable_xsave`].
 ///
 /// # Safety
-/// `area` is a legal XSAVE area, and what Rust compiles to uses none of the registers.
+/// `area` is a legal XSAVE area, and code that Rust compiles uses none of the registers.
 pub unsafe fn xrstor(area: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -272,7 +277,7 @@ pub unsafe fn xrstor(area: *const u8) {
     }
 }
 
-/// Saves all components that are on, after [`enable_xsave`].
+/// Saves all enabled components, after [`enable_xsave`].
 ///
 /// # Safety
 /// `area` is aligned to 64 bytes and large enough.

@@ -1,4 +1,4 @@
-//! What the test kernels share: a way into long mode, a way to report, traps, time, memory.
+//! The shared parts of the test kernels: entry to long mode, reports, traps, time, memory.
 //!
 //! A test kernel is one file in `src/bin`, about one aspect:
 //!
@@ -12,9 +12,10 @@
 //! }
 //! ```
 //!
-//! It runs in ring 0 in long mode on one stack, with interrupts off and the first 4 GiB mapped at themselves; there is no
-//! heap. It has no part in the hypervisor and shares no code with it, so a mistake there has no twin here; only the
-//! page format is the worker's. Where there is no test port (plain QEMU) it reports on COM1 and ends by the exit device.
+//! It runs in ring 0 in long mode on one stack, with interrupts disabled and the first 4 GiB
+//! identity-mapped; there is no heap. It shares no code with the hypervisor, so a mistake there is
+//! not repeated here; only the page format is the worker's. Where there is no test port (plain
+//! QEMU) it reports on COM1 and ends through the exit device.
 
 #![no_std]
 
@@ -44,7 +45,7 @@ pub use report::{Verdict, fail, pass};
 #[cfg(target_os = "none")]
 pub use worker;
 
-/// Names the function that is the test: `fn(&Machine) -> Verdict`.
+/// Names the test's function: `fn(&Machine) -> Verdict`.
 #[macro_export]
 macro_rules! kernel {
     ($run:ident) => {

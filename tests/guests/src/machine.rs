@@ -1,4 +1,4 @@
-//! What PVH's start information says about the machine: memory map and command line.
+//! The machine according to PVH's start information: memory map and command line.
 //!
 //! Layout: Xen's `public/arch-x86/hvm/start_info.h`, version 1.
 
@@ -7,7 +7,7 @@
 
 const MAGIC: u32 = 0x336e_c578;
 const RAM: u32 = 1;
-/// Longest command line that is looked at.
+/// Longest command line that is read.
 const CMDLINE: usize = 2048;
 
 unsafe extern "C" {
@@ -57,17 +57,19 @@ impl Machine {
         self.ram().map(|range| range.end - range.start).sum()
     }
 
-    /// Returns the RAM that this kernel may use as it likes: above its own image, in whole pages, below 4 GiB.
+    /// Returns the RAM for this kernel's free use: above its own image, in whole pages, below 4
+    /// GiB.
     pub fn free(&self) -> Range {
         let image_end = (&raw const __image_end) as u64;
-        // The loader's own structures may lie behind the image: leave them room.
+        // The loader's own structures may lie behind the image: leave room for them.
         let start = (image_end.max(self.map).max(self.cmdline) + (64 << 10)).next_multiple_of(4096);
         let holds = |range: &Range| range.start <= image_end && image_end < range.end;
         let end = self.ram().find(holds).map_or(start, |range| range.end.min(1 << 32) & !4095);
         Range { start: start.min(end), end }
     }
 
-    /// Returns the RAM above 4 GiB, empty where there is none; a CPU with pages of 1 GiB reaches it.
+    /// Returns the RAM above 4 GiB, empty where there is none. It is reachable on a CPU with pages
+    /// of 1 GiB.
     pub fn high(&self) -> Range {
         self.ram().find(|range| range.start >= 1 << 32).unwrap_or(Range { start: 0, end: 0 })
     }

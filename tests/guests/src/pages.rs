@@ -1,6 +1,6 @@
-//! Free memory as pages that prove themselves ([`worker::Identity`]).
+//! Free memory as pages that can be verified by themselves ([`worker::Identity`]).
 
-// UNSAFETY: free memory is named by physical address.
+// UNSAFETY: free memory is accessed by physical address.
 #![allow(unsafe_code)]
 
 use crate::Machine;
@@ -10,26 +10,27 @@ use worker::{Identity, PAGE_BYTES, Page, Wrong};
 pub struct Pages {
     start: u64,
     count: u64,
-    /// Bytes from one to the next.
+    /// Bytes from one page to the next.
     stride: u64,
 }
 
 impl Pages {
-    /// Takes at most `limit` pages of the free memory; call it once.
+    /// Takes at most `limit` pages of the free memory. Must be called only once.
     pub fn take(machine: &Machine, limit: u64) -> Self {
         let free = machine.free();
         let stride = PAGE_BYTES as u64;
         Self { start: free.start, count: limit.min((free.end - free.start) / stride), stride }
     }
 
-    /// Takes `count` pages, evenly spread over the RAM above 4 GiB; call it once. None where there is no such RAM.
+    /// Takes `count` pages, evenly spread over the RAM above 4 GiB; empty where there is no such
+    /// RAM. Must be called only once.
     pub fn far(machine: &Machine, count: u64) -> Self {
         let high = machine.high();
         let stride = (high.end - high.start) / count.max(1) / PAGE_BYTES as u64 * PAGE_BYTES as u64;
         Self { start: high.start, count: if stride == 0 { 0 } else { count }, stride }
     }
 
-    /// Takes the last pages away and returns them as so many words, all zero.
+    /// Removes the last pages and returns them as `words` words, all zero.
     pub fn take_words(&mut self, words: usize) -> &'static mut [u64] {
         let taken = (words as u64 * 8).div_ceil(PAGE_BYTES as u64);
         assert!(taken <= self.count && self.stride == PAGE_BYTES as u64, "{taken} of {} pages", self.count);
@@ -39,7 +40,7 @@ impl Pages {
         unsafe { core::slice::from_raw_parts_mut(start as *mut u64, words) }
     }
 
-    /// Returns how many pages there are.
+    /// Returns the number of pages.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -64,7 +65,7 @@ impl Pages {
     /// Checks page `index`.
     ///
     /// # Errors
-    /// What is [`Wrong`].
+    /// The page's fault, as [`Wrong`].
     pub fn check(&mut self, key: u64, index: u64, generation: u64) -> Result<(), Wrong> {
         Identity { key, index, generation }.check(self.page(index))
     }
@@ -77,7 +78,7 @@ impl Pages {
     /// Checks page `n` as the page of another index.
     ///
     /// # Errors
-    /// What is [`Wrong`].
+    /// The page's fault, as [`Wrong`].
     pub fn check_as(&mut self, key: u64, n: u64, index: u64) -> Result<(), Wrong> {
         Identity { key, index, generation: 0 }.check(self.page(n))
     }

@@ -1,6 +1,7 @@
-//! Leaving for real mode, as kernels do that hand the machine back to its firmware.
+//! Leaves long mode for real mode, as kernels do that return the machine to its firmware.
 
-// UNSAFETY: the way there is assembly, and its last step is copied to where 16-bit code can reach it.
+// UNSAFETY: the switch is assembly, and its last step is copied to an address that 16-bit code can
+// reach.
 #![allow(unsafe_code)]
 
 core::arch::global_asm!(include_str!("real_mode.s"), options(att_syntax));
@@ -11,7 +12,7 @@ unsafe extern "C" {
     fn leave_for_real_mode(step: u32) -> !;
 }
 
-/// Where the last step is copied to: RAM that neither loader nor firmware uses.
+/// Address of the last step's copy: RAM that neither loader nor firmware uses.
 const STEP: u32 = 0x8000;
 
 /// Jumps to `segment:offset` in real mode.

@@ -1,4 +1,4 @@
-//! How a test kernel reports: log lines, then one verdict.
+//! The report of a test kernel: log lines, then one verdict.
 //!
 //! | port | write | means |
 //! |---|---|---|
@@ -24,29 +24,29 @@ const EXIT: u16 = 0xf4;
 const EXIT_PASS: u32 = 0x10;
 const EXIT_FAIL: u32 = 0x11;
 
-/// What a test found.
+/// The result of a test.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Verdict(Option<u32>);
 
-/// Everything held.
+/// Returns the verdict that every check passed.
 pub fn pass() -> Verdict {
     Verdict(None)
 }
 
-/// Something did not hold; `why` goes to the log.
+/// Returns the verdict that a check failed; logs `why`.
 pub fn fail(why: &str) -> Verdict {
     crate::log!("failed: {why}");
     Verdict(Some(1))
 }
 
-/// Something did not hold: a code that the event carries.
+/// Returns the verdict that a check failed, with a code for the event.
 pub fn fail_with(code: u32) -> Verdict {
     Verdict(Some(code))
 }
 
 impl Verdict {
-    /// Reports and stops.
+    /// Reports the verdict and stops the machine.
     pub fn report(self) -> ! {
         match (self.0, has_test_port()) {
             (None, true) => outb(PASS, 0),
@@ -62,7 +62,7 @@ fn has_test_port() -> bool {
     inb(PRESENT) == PRESENT_VALUE
 }
 
-/// Where log lines go.
+/// The destination of log lines.
 pub struct Log;
 
 impl Write for Log {
@@ -89,7 +89,7 @@ macro_rules! log {
     }};
 }
 
-/// Ends the test as failed unless a condition holds.
+/// Fails the test unless a condition holds.
 #[macro_export]
 macro_rules! check {
     ($condition:expr, $($argument:tt)+) => {

@@ -1,6 +1,6 @@
-//! Leaving for 32-bit protected mode, whose tasks the hardware switches.
+//! Leaves long mode for 32-bit protected mode, where the hardware switches tasks.
 
-// UNSAFETY: the way there is assembly.
+// UNSAFETY: the switch is assembly.
 #![allow(unsafe_code)]
 
 core::arch::global_asm!(include_str!("tasks.s"), options(att_syntax));
@@ -9,7 +9,7 @@ unsafe extern "C" {
     fn switch_tasks(way: u32) -> !;
 }
 
-/// How many ways there are to ask for a task switch.
+/// Number of ways to request a task switch.
 pub const WAYS: u32 = 5;
 
 /// Switches to another task by far JMP, far CALL, IRET, a task gate in the IDT, or far JMP to a task gate. That task resets the machine.

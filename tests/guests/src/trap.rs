@@ -1,6 +1,6 @@
 //! Exceptions and interrupts: the first 64 vectors reach one function, which a test may replace.
 //!
-//! Without a handler every trap ends the test as failed, with what and where in the log.
+//! Without a handler every trap fails the test, and its vector and address go to the log.
 
 // UNSAFETY: the interrupt descriptor table holds code addresses and is read by the CPU.
 #![allow(unsafe_code)]
@@ -45,16 +45,16 @@ pub struct Frame {
 
 const _: () = assert!(size_of::<Frame>() == 22 * 8);
 
-/// What a handler answers.
+/// A handler's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Handled {
-    /// Go on where the frame says.
+    /// Continue as the frame says.
     Yes,
-    /// Unexpected: the test fails.
+    /// Unexpected trap: the test fails.
     No,
 }
 
-/// Takes a trap.
+/// Handles a trap.
 pub type Handler = fn(&mut Frame) -> Handled;
 
 static HANDLER: AtomicUsize = AtomicUsize::new(0);
@@ -99,7 +99,7 @@ const fn gate(target: u64) -> [u64; 2] {
 extern "C" fn trap(frame: &mut Frame) {
     let handler = HANDLER.load(Ordering::SeqCst);
     if handler != 0 {
-        // SAFETY: `handle` stored a function of this type, and nobody else stores there.
+        // SAFETY: `handle` stored a function of this type, and nothing else is stored there.
         let handler = unsafe { core::mem::transmute::<usize, Handler>(handler) };
         if handler(frame) == Handled::Yes {
             return;

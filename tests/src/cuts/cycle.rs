@@ -1,4 +1,5 @@
-//! A partition on two slow disks that crashes, comes back while its dump drains, and whose dumps are released: again and again.
+//! A partition on two slow disks that crashes, starts again while its dump drains, and whose dumps
+//! are released: again and again.
 //!
 //! ```text
 //!   activation ─> paging ─> crash ─> CRASHED, DRAINING ─> COMPLETE ─> release ─> scrub ─> FREE
@@ -23,9 +24,9 @@ use std::time::Duration;
 pub const PARTITION: &str = "p";
 /// Bytes of a disk.
 const DISK_BYTES: u64 = 8 << 20;
-/// Further lines of the machine in which a cycle goes on: its disks are slow, so that each step takes its time.
+/// Further lines of the machine during a cycle: its disks are slow, so that each step takes time.
 pub const SLOW_DISKS: &str = "disk_bandwidth = \"4 MiB\"";
-/// For whatever comes next.
+/// Time limit for the next event.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// The folder and the two images of a cycle.
@@ -36,7 +37,7 @@ pub struct CycleDisks {
 }
 
 impl CycleDisks {
-    /// Makes two free spaces in a folder of their own.
+    /// Creates two free spaces in a folder of their own.
     ///
     /// # Errors
     /// Where they cannot be written.
@@ -47,7 +48,7 @@ impl CycleDisks {
         Ok(Self { folder, images })
     }
 
-    /// Describes a machine on these disks with one partition of 6 MiB in a pool of 4.
+    /// Describes a machine on these disks with one partition of 6 MiB and a pool of 4 MiB.
     ///
     /// # Errors
     /// Where something does not build.
@@ -63,7 +64,7 @@ impl CycleDisks {
         plan_machine(Bed::Qemu, name, &text, self.folder.path())
     }
 
-    /// Keeps copies of the images in the folder of a failed run's transcript.
+    /// Copies the images to the folder of a failed run's transcript.
     ///
     /// # Errors
     /// Where they cannot be written.
@@ -75,13 +76,13 @@ impl CycleDisks {
     }
 }
 
-/// A cycle that goes on.
+/// A running cycle.
 pub struct CrashCycle {
     /// The machine.
     pub running: Running,
-    /// What it has promised so far.
+    /// The hypervisor's promises so far.
     pub promises: DumpPromises,
-    /// Where the guest's pages begin, once it has said so.
+    /// Address of the guest's first page, once the guest has logged it.
     pub first_page: Option<u64>,
     dice: Choices,
 }
@@ -92,10 +93,10 @@ impl CrashCycle {
         Self { running, promises: DumpPromises::default(), first_page: None, dice }
     }
 
-    /// Takes an event in, without an answer to it.
+    /// Takes an event without reacting to it.
     ///
     /// # Errors
-    /// Where it says that something is wrong.
+    /// Where it reports a fault.
     pub fn note(&mut self, event: &Event) -> Result<()> {
         self.promises.take(event);
         let says = event.0["text"].as_str().unwrap_or("");
@@ -113,10 +114,11 @@ impl CrashCycle {
         Ok(())
     }
 
-    /// Takes an event in, and releases dumps: most at once, the others when the partition waits for a space.
+    /// Takes an event and releases dumps: most at once, the others when the partition waits for a
+    /// space.
     ///
     /// # Errors
-    /// As [`CrashCycle::note`], or where the machine is gone.
+    /// As [`CrashCycle::note`], or where the machine has ended.
     pub fn play(&mut self, event: &Event) -> Result<()> {
         self.note(event)?;
         let is_due = match event.name() {

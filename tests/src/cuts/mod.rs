@@ -1,4 +1,4 @@
-//! Power cuts on emulators: a machine ends at any moment, and the next start finds its disks.
+//! Power cuts on emulators: a machine ends at any moment, and the next start reads its disks.
 //!
 //! ```text
 //!   CrashCycle (events ──> DumpPromises) ── cut ──> survey (HeldDump, GuestTruth) ── NextStart ──> the same again

@@ -1,4 +1,5 @@
-//! A new start of the hypervisor on disks that a cut has left: claims, the dumps that were there, and another guest that pages.
+//! A new start of the hypervisor on the disks after a power cut: claims, the earlier dumps, and
+//! another guest that pages.
 
 use super::cycle::{CycleDisks, LIMIT};
 use super::survey::HeldDump;
@@ -14,23 +15,23 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
-/// What the guest says when it has read and written enough pages.
+/// The guest's log line once it has read and written enough pages.
 const ENOUGH: &str = "writes 1024 wrong 0";
 
-/// States of a space that holds a dump.
+/// The states of a space with a dump.
 const DUMP_STATES: [&str; 4] = ["crashed", "draining", "complete", "partial"];
 
-/// A start, and what has to be on each disk.
+/// A start, and the expected contents of each disk.
 pub struct NextStart<'d> {
     disks: &'d CycleDisks,
     expected: Vec<Option<HeldDump>>,
-    /// The highest epoch of a claim on each disk before.
+    /// The highest epoch of a claim on each disk before the start.
     epochs: Vec<u64>,
     has_started: bool,
 }
 
 impl<'d> NextStart<'d> {
-    /// Expects `held` dumps on `disks` to survive.
+    /// Expects the dumps `held` on `disks` to survive.
     ///
     /// # Errors
     /// Where a disk cannot be read.
@@ -40,11 +41,11 @@ impl<'d> NextStart<'d> {
         Ok(Self { disks, expected, epochs, has_started: false })
     }
 
-    /// Starts the hypervisor with a guest of its own and sees it page; then looks at claims and dumps. `truth` and `first` are
-    /// those of the guest before.
+    /// Starts the hypervisor with another guest until that guest has paged enough; then checks
+    /// claims and dumps. `truth` and `first` are those of the guest before.
     ///
     /// # Errors
-    /// What is wrong; the transcript and the images are kept.
+    /// Names the fault; the transcript and the images are kept.
     pub fn check(mut self, name: &str, truth: &GuestTruth, first: Option<u64>) -> Result<()> {
         let guest = GuestTruth { key: truth.key + 1, seed: truth.seed + 1, writes: 100_000 };
         let mut running = self.disks.machine(name, &guest, "")?.start()?;
@@ -61,7 +62,7 @@ impl<'d> NextStart<'d> {
         result.with_context(|| format!("the start behind the cut, images in {}", transcript.display()))
     }
 
-    /// Goes on until the guest has paged enough; releases the dumps where both spaces hold one.
+    /// Runs until the guest has paged enough; releases a dump where both spaces hold one.
     fn play(&mut self, running: &mut Running) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -80,7 +81,7 @@ impl<'d> NextStart<'d> {
         }
     }
 
-    /// A space that holds a dump is told of in that state, and in no other.
+    /// Checks that a space with a dump is reported in the dump's state, and in no other.
     fn look_at_event(&self, event: &Event) -> Result<()> {
         let disk = usize::try_from(event.number("disk")?)?;
         match self.expected.get(disk).context("a disk of ours")? {
@@ -90,14 +91,16 @@ impl<'d> NextStart<'d> {
         Ok(())
     }
 
-    /// Where each space holds a dump, the partition waits until one is released. (It also waits for a scrub.)
+    /// Releases a dump: where each space holds one, the partition waits for that. (It also waits
+    /// for the scrub.)
     fn release_one(&mut self, running: &mut Running) -> Result<()> {
         let dump = self.expected[0].take().context("a dump on the first disk")?;
         running.events.send(json!({"command": "release", "dump": dump.name}))?;
         Ok(())
     }
 
-    /// The new start owns every disk, by a higher epoch than any before, in claim and record.
+    /// Checks that the new start owns every disk, in claim and record, by a higher epoch than any
+    /// before.
     fn look_at_claims(&self) -> Result<()> {
         let owners: Vec<_> = self.disks.images.iter().map(|image| claims(image)).collect::<Result<_>>()?;
         for (disk, (claims, before)) in owners.iter().zip(&self.epochs).enumerate() {

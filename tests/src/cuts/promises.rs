@@ -1,29 +1,29 @@
-//! What the hypervisor has promised of the dump on each disk, by its events.
+//! The hypervisor's promises about the dump on each disk, derived from its events.
 //!
 //! ```text
-//!   space … draining ──> DRAINING is durable: a start makes at least a partial dump of it
-//!   dump_complete    ──> COMPLETE is durable: the dump is whole
-//!   a release is asked for ──> nothing is promised any more
+//!   space … draining ──> DRAINING is durable: the next start makes at least a partial dump of it
+//!   dump_complete    ──> COMPLETE is durable: the dump is complete
+//!   a release is requested ──> no promise any more
 //! ```
 
 use boot::events::Event;
 use std::collections::BTreeMap;
 
-/// How much of a dump is promised.
+/// The part of a dump that is promised.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum DumpPromise {
-    /// That there is one.
+    /// That the dump exists.
     Begun,
-    /// That it is whole.
+    /// That the dump is complete.
     Whole,
 }
 
-/// The promises, by disk: which incarnation's dump, and how much of it.
+/// The promises by disk: the dump's incarnation, and the promised part.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DumpPromises(BTreeMap<u64, (u64, DumpPromise)>);
 
 impl DumpPromises {
-    /// Takes an event in.
+    /// Takes an event.
     pub fn take(&mut self, event: &Event) {
         let number = |member: &str| event.0[member].as_u64();
         match event.name() {
@@ -41,17 +41,17 @@ impl DumpPromises {
         self.0.insert(disk, (incarnation, before.map_or(promise, |before| before.max(promise))));
     }
 
-    /// Takes the promise of an incarnation's dump back; call it before the release is asked for.
+    /// Withdraws the promise of an incarnation's dump; call it before the release is requested.
     pub fn release(&mut self, incarnation: u64) {
         self.0.retain(|_, (of, _)| *of != incarnation);
     }
 
-    /// Returns the incarnations whose dumps are whole.
+    /// Returns the incarnations with complete dumps.
     pub fn whole(&self) -> Vec<u64> {
         self.0.values().filter(|(_, promise)| *promise == DumpPromise::Whole).map(|(of, _)| *of).collect()
     }
 
-    /// Returns what is promised of a disk.
+    /// Returns the promise about a disk.
     pub fn of(&self, disk: u64) -> Option<(u64, DumpPromise)> {
         self.0.get(&disk).copied()
     }
@@ -74,7 +74,8 @@ mod tests {
         promises.take(&draining(1, 3));
         assert_eq!(promises.of(1), Some((3, DumpPromise::Begun)));
         promises.take(&Event(json!({"event": "dump_complete", "disk": 1, "incarnation": 3})));
-        // Progress of a drain is a record that says DRAINING once more; told late it takes nothing back.
+        // A drain's progress is another record with the state DRAINING; a late event of it
+        // withdraws no promise.
         promises.take(&draining(1, 3));
         assert_eq!((promises.of(1), promises.whole()), (Some((3, DumpPromise::Whole)), vec![3]));
         promises.release(3);

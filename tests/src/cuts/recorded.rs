@@ -1,10 +1,11 @@
-//! What is on a disk when the power goes, made from the log of its requests.
+//! The contents of a disk after a power cut, derived from the log of its requests.
 //!
 //! ```text
-//!   base image ─ writes that a flush has covered ─ a part of those that none has ──> the image that the next start finds
+//!   base image ─ writes covered by a flush ─ a part of the others ──> the image of the next start
 //! ```
 //!
-//! A flush covers the writes that were answered before it arrived, once it is answered itself.
+//! A flush covers the writes that were answered before the flush arrived. It must have been
+//! answered itself.
 
 use crate::nbd::{Entry, Kind};
 use crate::seeds::Choices;
@@ -13,25 +14,25 @@ use std::time::Duration;
 /// Bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
-/// What becomes of the writes that no flush has covered.
+/// The fate of the writes that no flush has covered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnflushedFate {
     /// All are lost.
     Lost,
     /// All have landed.
     Landed,
-    /// Some have, whole.
+    /// Some have landed, each as a whole.
     Some,
-    /// Of each some sectors have.
+    /// Some sectors of each have landed.
     Torn,
-    /// Only the last one has.
+    /// Only the last one has landed.
     Last,
-    /// All but the last one have.
+    /// All but the last one have landed.
     ButLast,
 }
 
 impl UnflushedFate {
-    /// All of them.
+    /// All fates.
     pub const ALL: [Self; 6] = [Self::Lost, Self::Landed, Self::Some, Self::Torn, Self::Last, Self::ButLast];
 
     /// Returns whether a sector of a write lands.
@@ -47,7 +48,7 @@ impl UnflushedFate {
     }
 }
 
-/// A write whose fate is open.
+/// A write that no flush has covered.
 #[derive(Clone, Copy)]
 struct WriteInDoubt {
     is_last: bool,
@@ -64,7 +65,7 @@ pub struct RecordedDisk {
 }
 
 impl RecordedDisk {
-    /// Returns what is on the disk if the power goes at `cut`, a time of the log.
+    /// Returns the disk's contents if the power is cut at `cut`, a time of the log.
     pub fn at(&self, cut: Duration, fate: UnflushedFate, dice: &mut Choices) -> Vec<u8> {
         let covered = self.covered(cut);
         let writes: Vec<_> = self.log.iter().filter(|entry| entry.writes() && entry.arrived <= cut).collect();
@@ -79,7 +80,7 @@ impl RecordedDisk {
         image
     }
 
-    /// Returns until when a write has to be answered, so that a flush covers it at `cut`.
+    /// Returns the time by which a write must have been answered to be covered by a flush at `cut`.
     fn covered(&self, cut: Duration) -> Duration {
         let ended = self.log.iter().filter(|entry| entry.kind == Kind::Flush && entry.failure.is_none());
         let ended = ended.filter(|entry| entry.answered.is_some_and(|answered| answered <= cut));
@@ -87,7 +88,7 @@ impl RecordedDisk {
     }
 }
 
-/// Puts those sectors of a write into an image that land. A trimmed range reads as zeros.
+/// Copies the sectors of a write that land into an image. A trimmed range reads as zeros.
 fn put(image: &mut [u8], entry: &Entry, mut lands: impl FnMut() -> bool) {
     let (start, end) = (entry.bytes.start as usize, entry.bytes.end as usize);
     for at in (start..end).step_by(SECTOR) {
@@ -117,7 +118,8 @@ mod tests {
         Entry { node: "n", kind, bytes, arrived, answered, action: None, failure: None, data }
     }
 
-    /// Three writes of two sectors, of which a flush covers the first: the second is answered behind its arrival.
+    /// Three writes of two sectors. A flush covers only the first: the second is answered after the
+    /// flush arrived.
     fn disk() -> RecordedDisk {
         let log = vec![
             request(Kind::Write, 0..1024, 1, (1, Some(2))),

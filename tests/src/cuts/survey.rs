@@ -1,4 +1,5 @@
-//! What two disks hold after a cut, held to what was promised and to what the guest really had.
+//! Compares the contents of two disks after a power cut with the hypervisor's promises and with the
+//! guest's real pages.
 
 use super::promises::{DumpPromise, DumpPromises};
 use super::truth::{CrashMoment, GuestTruth, PagesShown};
@@ -14,9 +15,9 @@ use std::path::{Path, PathBuf};
 pub struct HeldDump {
     /// Its name.
     pub name: String,
-    /// Of which incarnation.
+    /// The incarnation that it is of.
     pub incarnation: u64,
-    /// How far it came.
+    /// The state of its space.
     pub state: SpaceState,
 }
 
@@ -34,22 +35,23 @@ impl HeldDump {
         Ok(Some(Self { name: crash.name.to_string(), incarnation: owner.epoch, state: record.state }))
     }
 
-    /// Returns what a start makes of it.
+    /// Returns the state that the next start gives it.
     #[must_use]
     pub fn after_a_start(self) -> Self {
         let state = if self.state == SpaceState::Draining { SpaceState::Partial } else { self.state };
         Self { state, ..self }
     }
 
-    /// Checks the dump by the host command's code, by the independent readers and by the guest's own pages.
+    /// Checks the dump by the host command's code, by the independent readers and against the
+    /// guest's own pages.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// Names the first fault.
     pub fn check(&self, image: &Path, truth: &GuestTruth, first: u64) -> Result<PagesShown> {
         self.check_at(image, truth, first, CrashMoment::AtTheEnd)
     }
 
-    /// As [`HeldDump::check`], of a guest that crashed at this moment.
+    /// As [`HeldDump::check`], for a guest that crashed at this moment.
     ///
     /// # Errors
     /// As [`HeldDump::check`].
@@ -58,7 +60,7 @@ impl HeldDump {
         ensure!(verdict.wrong == 0, "{} dump: {verdict:?}", self.state.name());
         let shown = match self.state {
             SpaceState::Complete | SpaceState::Partial => truth.check(image, first, self.incarnation, moment)?,
-            // Their header is brought up to date by the next start.
+            // The next start brings the header of such a dump up to date.
             _ => return Ok(PagesShown::default()),
         };
         ensure!(verdict.header_current, "{} dump: {verdict:?}", self.state.name());
@@ -72,7 +74,7 @@ impl HeldDump {
     }
 }
 
-/// Looks at all disks right behind a cut; returns the dump on each.
+/// Checks all disks right after a power cut; returns the dump on each.
 ///
 /// # Errors
 /// Where a promise is broken, or a dump is wrong.
@@ -93,7 +95,7 @@ pub fn survey(
     (0..).zip(images).map(|pair| look(pair).with_context(|| format!("disk {} behind the cut", pair.0))).collect()
 }
 
-/// Checks that a dump is there as promised.
+/// Checks that a dump exists as promised.
 fn keeps(promise: Option<(u64, DumpPromise)>, held: Option<&HeldDump>) -> Result<()> {
     let Some((incarnation, promise)) = promise else { return Ok(()) };
     let held = held.with_context(|| format!("the dump of incarnation {incarnation} was promised and is not there"))?;

@@ -1,4 +1,5 @@
-//! What each page of a dump of the test kernel `turmoil` has to hold: seed and incarnation determine it.
+//! The expected content of each page in a dump of the test kernel `turmoil`, determined by seed and
+//! incarnation.
 
 use crate::core_file::{CoreFile, PageIn};
 use anyhow::{Result, ensure};
@@ -9,23 +10,23 @@ use worker::{Identity, PAGE_BYTES, Page};
 /// Keyed pages of the guest: most of its 6 MiB.
 pub const PAGES: u64 = 1100;
 
-/// The guest of one start of the hypervisor.
+/// The guest of one run of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestTruth {
-    /// Marks its pages.
+    /// The key in its pages.
     pub key: u64,
-    /// Determines its writes.
+    /// The seed of its writes.
     pub seed: u64,
     /// Least number of rewrites before it crashes.
     pub writes: u64,
 }
 
-/// How many of the guest's pages a dump shows right, and does not show.
+/// Numbers of the guest's pages that a dump shows correctly, and that it does not show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PagesShown {
-    /// With the content of the crash.
+    /// Pages with their content at the crash.
     pub right: u64,
-    /// In no segment.
+    /// Pages in no segment.
     pub missing: u64,
 }
 
@@ -36,7 +37,7 @@ impl GuestTruth {
         format!("key={key} seed={seed} pages={PAGES} writes={writes}")
     }
 
-    /// Returns how often an incarnation had written each page anew when it crashed.
+    /// Returns the number of rewrites of each page before an incarnation's crash.
     fn generations(&self, incarnation: u64) -> Vec<u64> {
         let mut generations = vec![0; PAGES as usize];
         for page in Turmoil::new(self.seed, incarnation, PAGES, self.writes) {
@@ -45,10 +46,11 @@ impl GuestTruth {
         generations
     }
 
-    /// Looks at the guest's pages, the first of which is at physical address `first`, through the ELF header alone.
+    /// Checks the guest's pages, the first of which is at physical address `first`, through the ELF
+    /// header alone.
     ///
     /// # Errors
-    /// Names the first page that is shown with anything but a content of the crash.
+    /// Names the first page with a content that it cannot have had at the crash.
     pub fn check(&self, image: &Path, first: u64, incarnation: u64, moment: CrashMoment) -> Result<PagesShown> {
         let (core, mut shown) = (CoreFile::open(image)?, PagesShown::default());
         for (index, last) in (0..).zip(self.generations(incarnation)) {
@@ -70,12 +72,12 @@ impl GuestTruth {
     }
 }
 
-/// How much of its work an incarnation had done when it crashed.
+/// The part of its work that an incarnation had done when it crashed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CrashMoment {
-    /// All: the crash is its own, and each page is as written last.
+    /// All: the crash is the guest's own, and each page has its last content.
     AtTheEnd,
-    /// Some: each page is as written at one time, or not written yet.
+    /// Some: each page has the content of some moment, or was not written yet.
     OnTheWay,
 }
 

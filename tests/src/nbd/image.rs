@@ -1,4 +1,4 @@
-//! The image behind the server.
+//! The image file of the server.
 
 use super::protocol::{Failure, Kind, Request};
 use anyhow::{Context, Result};
@@ -20,12 +20,12 @@ impl Image {
         Ok(Self { file, len })
     }
 
-    /// Bytes.
+    /// Returns the size in bytes.
     pub(super) const fn len(&self) -> u64 {
         self.len
     }
 
-    /// Does what a request asks for; returns what was read.
+    /// Carries a request out; returns the bytes read.
     pub(super) fn carry_out(&self, request: &Request) -> Result<Vec<u8>, Failure> {
         if request.bytes.end > self.len {
             return Err(Failure::Invalid);
@@ -43,7 +43,7 @@ impl Image {
             }
             Kind::Write => self.file.write_all_at(&request.data, start)?,
             Kind::WriteZeroes | Kind::Trim => self.clear(request)?,
-            // The server's process is what stays up: the emulators are cut off, not the host.
+            // Only the emulators are cut off, not this process or the host, so no fsync is needed.
             Kind::Flush => {}
         }
         Ok(Vec::new())

@@ -1,4 +1,4 @@
-//! What arrived, and what became of it.
+//! The log of arrived requests and their outcomes.
 
 use super::protocol::{Failure, Kind, Request};
 use super::rule::Action;
@@ -6,12 +6,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How much of a write is kept in the log.
+/// The part of a write that is kept in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Recording {
-    /// Where it was, and no bytes.
+    /// Its range, without the bytes.
     Places,
-    /// All bytes, so that the image of any moment can be made anew.
+    /// All bytes, so that the image of any moment can be reconstructed.
     Bytes,
 }
 
@@ -20,24 +20,24 @@ pub enum Recording {
 pub struct Entry {
     /// The node's name.
     pub node: &'static str,
-    /// What it asked for.
+    /// The kind of the request.
     pub kind: Kind,
     /// Bytes of the disk.
     pub bytes: Range<u64>,
-    /// When the server had it whole.
+    /// Time at which the server had received it completely.
     pub arrived: Duration,
-    /// When it was done and answered.
+    /// Time at which it was carried out and answered.
     pub answered: Option<Duration>,
-    /// What a rule did to it.
+    /// The action of a rule, if one applied.
     pub action: Option<Action>,
-    /// How it failed.
+    /// Its error, if it failed.
     pub failure: Option<Failure>,
-    /// What it was to write, with [`Recording::Bytes`].
+    /// The bytes to write, with [`Recording::Bytes`].
     pub data: Option<Arc<[u8]>>,
 }
 
 impl Entry {
-    /// Returns whether the image has changed, or will.
+    /// Returns whether the request has changed the image, or will.
     pub fn writes(&self) -> bool {
         matches!(self.kind, Kind::Write | Kind::WriteZeroes | Kind::Trim) && self.failure.is_none()
     }
@@ -60,7 +60,7 @@ impl Log {
         self.start.elapsed()
     }
 
-    /// Returns when the clock was zero.
+    /// Returns the time at which the clock was zero.
     pub(super) fn started(&self) -> SystemTime {
         self.started
     }
@@ -69,7 +69,7 @@ impl Log {
         &self.entries
     }
 
-    /// Notes a request; returns its place.
+    /// Logs a request; returns its index.
     pub(super) fn arrive(&mut self, node: &'static str, request: &Request, action: Option<Action>) -> usize {
         let keep = self.recording == Recording::Bytes && request.kind == Kind::Write;
         self.entries.push(Entry {
@@ -85,7 +85,7 @@ impl Log {
         self.entries.len() - 1
     }
 
-    /// Notes that a request is answered.
+    /// Logs the answer to a request.
     pub(super) fn answer(&mut self, index: usize, failure: Option<Failure>) {
         let now = self.now();
         let entry = &mut self.entries[index];

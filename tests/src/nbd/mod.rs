@@ -1,18 +1,19 @@
-//! A disk that several emulators share: an NBD server over one image, with a port for each node, rules for what goes wrong, and a
-//! log of every request.
+//! A disk that several emulators share: an NBD server on one image, with a port for each node,
+//! rules that inject faults, and a log of every request.
 //!
 //! ```text
 //!   node a ── port a ─┐                  ┌─ do it ────────────> image, answer
-//!                     ├─ request ─ rules ┼─ hold it, then do it > image, answer (late)
+//!                     ├─ request ─ rules ┼─ hold, then do it ──> image, answer (late)
 //!   node b ── port b ─┘        │         ├─ fail ─────────────> answer with an error
-//!                              v         └─ keep ─────────────> nothing, until it is let go
+//!                              v         └─ keep ─────────────> nothing, until released
 //!                             log
 //! ```
 //!
-//! * Requests of a connection are carried out in the order of their arrival, except for those that a rule holds or keeps; these
-//!   keep no other request waiting. So a held write lands behind later ones, as on a slow path to a disk.
+//! * Requests of a connection are carried out in the order of their arrival, except for those that
+//!   a rule holds or keeps. These delay no other request, so a held write lands after later ones,
+//!   as on a slow path to a disk.
 //! * A write that fails or is kept has not touched the image.
-//! * A flush says nothing about writes that are held or kept.
+//! * A flush does not cover writes that are held or kept.
 
 mod image;
 mod log;
@@ -54,7 +55,7 @@ struct State {
     kept: Vec<Kept>,
 }
 
-/// A request that a rule kept, and where its answer goes.
+/// A request that a rule kept, and the connection for its answer.
 #[derive(Debug)]
 struct Kept {
     index: usize,
@@ -63,7 +64,7 @@ struct Kept {
 }
 
 impl NbdDisk {
-    /// Serves the image at `path`, whose size is the disk's.
+    /// Serves the image at `path`; the file's size is the disk's size.
     ///
     /// # Errors
     /// Where the image cannot be opened.
@@ -73,10 +74,10 @@ impl NbdDisk {
         Ok(Self { shared: Arc::new(Shared { image, state: Mutex::new(state) }) })
     }
 
-    /// Opens a port for `node`; returns what QEMU takes as the name of an image.
+    /// Opens a port for `node`; returns an image name for QEMU.
     ///
     /// # Errors
-    /// Where no port is to be had.
+    /// Where no port is free.
     pub fn serve(&self, node: &'static str) -> Result<PathBuf> {
         let listener = TcpListener::bind("127.0.0.1:0").context("a port for an NBD server")?;
         let port = listener.local_addr()?.port();
@@ -84,19 +85,19 @@ impl NbdDisk {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let disk = disk.clone();
-                // A client that goes away ends its own thread only.
+                // A client that disconnects ends only its own thread.
                 std::thread::spawn(move || drop(disk.talk(node, stream)));
             }
         });
         Ok(format!("nbd:127.0.0.1:{port}").into())
     }
 
-    /// Adds a rule, for requests that arrive from now on. The first rule that fits decides.
+    /// Adds a rule for requests that arrive from now on. The first matching rule decides.
     pub fn rule(&self, rule: Rule) {
         self.state().rules.add(rule);
     }
 
-    /// Takes all rules away, and carries out the requests that were kept, in the order of their arrival.
+    /// Removes all rules, and carries out the kept requests in the order of their arrival.
     pub fn let_go(&self) {
         let kept = {
             let mut state = self.state();
@@ -113,7 +114,7 @@ impl NbdDisk {
         self.state().log.entries().to_vec()
     }
 
-    /// Returns the first request that a rule has met.
+    /// Returns the first request to which a rule applied.
     pub fn first_met(&self) -> Option<Entry> {
         self.state().log.entries().iter().find(|entry| entry.action.is_some()).cloned()
     }
@@ -123,12 +124,12 @@ impl NbdDisk {
         self.shared.image.len()
     }
 
-    /// Returns how long the server has existed: the clock of the log.
+    /// Returns the time since the server's start, which is the log's clock.
     pub fn now(&self) -> Duration {
         self.state().log.now()
     }
 
-    /// Returns when the server began: zero of the log's clock.
+    /// Returns the time of the server's start, zero of the log's clock.
     pub fn started(&self) -> SystemTime {
         self.state().log.started()
     }
@@ -184,12 +185,12 @@ impl NbdDisk {
     }
 }
 
-/// Where a connection's answers go, one at a time.
+/// The way for a connection's answers, one at a time.
 #[derive(Clone, Debug)]
 struct Client(Arc<Mutex<TcpStream>>);
 
 impl Client {
-    /// Answers. A client that has gone needs no answer.
+    /// Sends an answer. Where the client has disconnected, the answer is dropped.
     fn answer(&self, request: &Request, outcome: Result<Vec<u8>, Failure>) {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop(request.answer(&mut *stream, outcome));

@@ -12,11 +12,11 @@ const REQUEST_MAGIC: u64 = 0x2560_9513;
 const REPLY_MAGIC: u32 = 0x6744_6698;
 
 const FIXED_NEWSTYLE: u16 = 1;
-/// Transmission flags: they are valid, FLUSH, TRIM, WRITE_ZEROES, several connections see one cache.
+/// Transmission flags: flags valid, FLUSH, TRIM, WRITE_ZEROES, multiple connections with one cache.
 const FLAGS: u16 = 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 8;
-/// Longest option that is read.
+/// Longest option that is accepted.
 const LONGEST_OPTION: usize = 4096;
-/// Longest data of a request.
+/// Most data bytes of a request.
 const LONGEST_REQUEST: u64 = 32 << 20;
 
 mod option {
@@ -32,22 +32,22 @@ mod reply {
     pub const UNSUPPORTED: u32 = 1 << 31 | 1;
 }
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Bytes.
+    /// Return bytes.
     Read,
-    /// Bytes to be written.
+    /// Write bytes.
     Write,
-    /// Earlier writes to be durable.
+    /// Make earlier writes durable.
     Flush,
-    /// Bytes to be forgotten.
+    /// Discard bytes.
     Trim,
-    /// Bytes to be zero.
+    /// Write zeros.
     WriteZeroes,
 }
 
-/// How a request fails: an error number of the protocol.
+/// A request's error: an error number of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// EIO.
@@ -74,13 +74,13 @@ pub(super) struct Request {
     pub(super) kind: Kind,
     /// Bytes of the disk.
     pub(super) bytes: Range<u64>,
-    /// What is to be written.
+    /// The bytes to write.
     pub(super) data: Vec<u8>,
     handle: [u8; 8],
 }
 
 impl Request {
-    /// Reads the next one; `None` where the client takes its leave.
+    /// Reads the next request; `None` where the client disconnects.
     pub(super) fn read(stream: &mut impl Read) -> Result<Option<Self>> {
         let mut head = [0; 28];
         match stream.read_exact(&mut head) {
@@ -107,12 +107,12 @@ impl Request {
         Ok(Some(Self { kind, bytes: start..start.saturating_add(len), data, handle }))
     }
 
-    /// Bytes that it reads or writes.
+    /// Returns the number of bytes that the request covers.
     pub(super) fn len(&self) -> usize {
         (self.bytes.end - self.bytes.start) as usize
     }
 
-    /// Answers with what was read, or with an error.
+    /// Answers with the bytes read, or with an error.
     pub(super) fn answer(&self, stream: &mut impl Write, outcome: Result<Vec<u8>, Failure>) -> std::io::Result<()> {
         let (error, data) = match outcome {
             Ok(data) => (0, data),
@@ -123,7 +123,8 @@ impl Request {
     }
 }
 
-/// Answers options until one begins the transmission; false where the client leaves.
+/// Answers options until one begins the transmission phase; returns false where the client
+/// disconnects.
 pub(super) fn shake_hands(stream: &mut (impl Read + Write), len: u64) -> Result<bool> {
     stream.write_all(&[&SERVER_MAGIC[..], OPTION_MAGIC, &FIXED_NEWSTYLE.to_be_bytes()].concat())?;
     let mut client_flags = [0; 4];

@@ -1,42 +1,42 @@
-//! Rules: which requests go wrong, and how.
+//! Rules: the requests that go wrong, and the faults.
 
 use super::Entry;
 use super::protocol::{Failure, Kind, Request};
 use std::ops::Range;
 use std::time::Duration;
 
-/// What happens to a request instead of what it asks for.
+/// The action that replaces the normal handling of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// It is carried out and answered so much later.
+    /// The request is carried out and answered this much later.
     Hold(Duration),
-    /// It is kept, unanswered, until [`super::NbdDisk::let_go`].
+    /// The request stays unanswered until [`super::NbdDisk::let_go`].
     Keep,
-    /// It fails.
+    /// The request fails.
     Fail(Failure),
 }
 
 /// A rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// The node, or all.
+    /// The node; `None`: all nodes.
     pub node: Option<&'static str>,
-    /// The kinds; none are all.
+    /// The kinds of requests; empty: all kinds.
     pub kinds: &'static [Kind],
-    /// Bytes of the disk that a request has to touch; a flush touches all.
+    /// Bytes of the disk that a request has to touch; a flush touches every range.
     pub bytes: Range<u64>,
-    /// How many requests that fit pass before the first one that does not.
+    /// Number of matching requests that are handled normally before the first with the action.
     pub skip: u64,
-    /// How many do not pass.
+    /// Number of requests with the action.
     pub times: u64,
-    /// What happens to them.
+    /// The action.
     pub action: Action,
-    /// What happens to every request behind the first of them.
+    /// The action for every request after the first one with `action`.
     pub afterwards: Option<Action>,
 }
 
 impl Rule {
-    /// Every request of every node, from now on.
+    /// Returns a rule for every request of every node, from now on.
     pub const fn all(action: Action) -> Self {
         Self { node: None, kinds: &[], bytes: 0..u64::MAX, skip: 0, times: u64::MAX, action, afterwards: None }
     }
@@ -48,13 +48,13 @@ impl Rule {
             && (kind == Kind::Flush || touches)
     }
 
-    /// Returns whether a request of a log fits.
+    /// Returns whether a logged request matches.
     pub fn fits_entry(&self, entry: &Entry) -> bool {
         self.fits(entry.node, entry.kind, &entry.bytes)
     }
 }
 
-/// The rules in force. The first that fits decides.
+/// The rules in force. The first matching rule decides.
 #[derive(Default, Debug)]
 pub(super) struct Rules(Vec<Rule>);
 
@@ -63,7 +63,7 @@ impl Rules {
         self.0.push(rule);
     }
 
-    /// Returns what happens to a request; `None` where it is carried out.
+    /// Returns the action for a request; `None` where it is handled normally.
     pub(super) fn decide(&mut self, node: &str, request: &Request) -> Option<Action> {
         let rule = self.0.iter_mut().find(|rule| rule.times > 0 && rule.fits(node, request.kind, &request.bytes))?;
         if rule.skip > 0 {

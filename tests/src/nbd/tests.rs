@@ -2,7 +2,7 @@ use super::*;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
-/// A client that has begun the transmission.
+/// A client after the handshake, in the transmission phase.
 struct Peer(TcpStream);
 
 impl Peer {
@@ -92,7 +92,7 @@ fn a_rule_may_decide_about_all_that_follows() {
     for (handle, kind) in [(1, 3), (2, 6), (3, 3), (4, 6)] {
         peer.ask(kind, handle, 0, 0, &[]);
     }
-    // A range of no bytes touches nothing, so only flushes and what follows one are met.
+    // An empty range matches no rule, so request 4 passes although the rule now covers all kinds.
     assert_eq!([(); 4].map(|()| peer.answer()), [(1, 0), (2, 0), (3, 5), (4, 0)]);
     peer.ask(6, 5, 0, 512, &[]);
     assert_eq!(peer.answer(), (5, 5));

@@ -17,7 +17,7 @@ const CHECKSUMS: usize = 3 * PAGE;
 const DATA: usize = 4 * PAGE;
 const RECORD: usize = DATA + 3 * PAGE;
 
-/// A dump of three pages made by hand: a block, a zero page, a block.
+/// A hand-made dump of three pages: a block, a zero page, a block.
 fn dump() -> Vec<u8> {
     let mut bytes = vec![0; RECORD + 2 * PAGE];
     elf(&mut bytes);
@@ -54,7 +54,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
-/// Puts numbers of `len` bytes at their offsets from `base`.
+/// Writes numbers of `len` bytes at their offsets from `base`.
 fn numbers(bytes: &mut [u8], base: usize, len: usize, members: &[(usize, usize)]) {
     for (at, value) in members {
         put(bytes, base + at, &value.to_le_bytes()[..len]);

@@ -1,10 +1,12 @@
-//! Reads what two nodes submitted to their disk and what its server saw: who had the space when, and whether the other one kept away.
+//! Compares the requests of two nodes with the log of their disk's server: which node had the space
+//! when, and whether the other kept away.
 //!
-//! A node *has* the space from its first request for anything but the ending (claims and records): before that it only looks and
-//! claims. From then on the node that had it before submits nothing, except that
+//! A node *has* the space from its first request outside the ending (claims and records): before
+//! that it only reads and claims. From then on the previous owner submits nothing, with two
+//! exceptions:
 //!
-//! * a look at the ending is no harm;
-//! * a process that goes on after standing still may have rung a doorbell before: [`GRACE`].
+//! * a read of the ending is harmless;
+//! * a process that continues after a stop may have rung a doorbell before the stop: [`GRACE`].
 
 use super::submitted::Submitted;
 use crate::nbd::{Entry, Kind};
@@ -12,34 +14,34 @@ use anyhow::{Result, ensure};
 use std::ops::Range;
 use std::time::Duration;
 
-/// How long a process that goes on needs for what its doorbell had rung for.
+/// Time in which requests behind an earlier doorbell are submitted after a process continues.
 pub const GRACE: Duration = Duration::from_millis(300);
 
-/// What the test knows beside the logs.
+/// Facts that the test knows besides the logs.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// Bytes of claims and records.
     pub ending: Range<u64>,
-    /// When `a` went on, by the log's clock.
+    /// Time at which `a` continued, by the log's clock.
     pub resumed: Option<Duration>,
 }
 
-/// The change of hands.
+/// A node's ownership of the space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tenure {
     /// The node.
     pub node: &'static str,
-    /// When its first request for more than the ending arrived.
+    /// Time at which its first request outside the ending arrived.
     pub since: Duration,
 }
 
-/// Whether a start may do this before it has the space: it looks and claims, and looks for its own partitions.
+/// Returns whether a start may submit this before it has the space: it reads, and writes claims.
 fn is_beginning(entry: &Entry, claims: &Range<u64>) -> bool {
     let is_claim = claims.start <= entry.bytes.start && entry.bytes.end <= claims.end;
     entry.kind == Kind::Read || is_claim && entry.kind == Kind::Write
 }
 
-/// Returns who had the space, in order, each node once.
+/// Returns the owners of the space in order, each node once.
 pub fn tenures(log: &[Entry], known: &Known) -> Vec<Tenure> {
     let claims = known.ending.start..known.ending.start + 4096;
     let mut tenures: Vec<Tenure> = Vec::new();
@@ -51,10 +53,10 @@ pub fn tenures(log: &[Entry], known: &Known) -> Vec<Tenure> {
     tenures
 }
 
-/// No node submits anything to a disk that it had and that another one has now.
+/// Checks that no node submits a request to a disk after another node has taken it over.
 ///
 /// # Errors
-/// Names the first request that is too late.
+/// Names the first request that came too late.
 pub fn old_owners_keep_away(tenures: &[Tenure], submitted: &[Submitted], known: &Known) -> Result<()> {
     for request in submitted {
         let Some(had) = tenures.iter().position(|tenure| tenure.node == request.node) else { continue };
@@ -72,10 +74,10 @@ pub fn old_owners_keep_away(tenures: &[Tenure], submitted: &[Submitted], known: 
     Ok(())
 }
 
-/// Compares what `node` wrote last, byte for byte within `range`, with what is on the disk.
+/// Compares the last writes of `node`, byte for byte within `range`, with the disk's contents.
 ///
 /// # Errors
-/// Names the first write of which something is missing.
+/// Names the first write of which a byte is missing.
 pub fn nothing_is_overtaken(log: &[Entry], node: &str, range: &Range<u64>, on_disk: &[u8]) -> Result<()> {
     let mut is_written = vec![false; on_disk.len()];
     for entry in log.iter().rev().filter(|entry| entry.node == node && entry.writes() && entry.answered.is_some()) {
@@ -108,7 +110,7 @@ mod tests {
         Entry { node, kind, bytes, arrived, answered, action: None, failure: None, data: None }
     }
 
-    /// Nothing waits in between: the server sees what is submitted as it is.
+    /// Judges a log without delays: the server sees each request when it is submitted.
     fn judge(entries: &[(&'static str, Kind, u64, u64)]) -> Result<Vec<&'static str>> {
         let log: Vec<_> = entries.iter().map(|&(node, kind, start, ms)| entry(node, kind, start, ms)).collect();
         let submitted = |by: &Entry| Submitted { node: by.node, at: by.arrived, kind: Some(by.kind), bytes: by.bytes.clone() };

@@ -1,4 +1,5 @@
-//! Two nodes on one image: what is done to them, and whether the log of the disk's server shows that they kept apart.
+//! Two nodes on one image: the disturbances, and whether the log of the disk's server shows that
+//! the nodes kept apart.
 
 pub mod judge;
 pub mod plan;

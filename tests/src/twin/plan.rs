@@ -1,46 +1,47 @@
-//! What a seed does to two nodes, `a` and `b`, that see one disk.
+//! The disturbance that a seed selects for two nodes, `a` and `b`, that share one disk.
 //!
 //! ```text
 //!              start of b (0 to 5 s)
-//!   a  ──────────┬──── stands still (1 to 20 s) ─────┬──────────>   Pause
+//!   a  ──────────┬──── stopped (1 to 20 s) ──────────┬──────────>   Pause
 //!   a  ──────────┬──── its requests are late ────────┬──────────>   SlowPath
-//!   a  ──── writes ── stands still, they land meanwhile ────────>   LateWritesAndPause
+//!   a  ──── writes ── stopped, they land meanwhile ────────────>   LateWritesAndPause
 //!   a, b  start together, claims of one are late ───────────────>   Starters
 //! ```
 
 use crate::seeds::Choices;
 use std::time::Duration;
 
-/// What happens to node `a` while `b` starts.
+/// The disturbance of node `a` while `b` starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disturbance {
     /// Both start; the first claims of one are held.
     Starters {
-        /// Whose claims.
+        /// The node whose claims are held.
         late: &'static str,
     },
-    /// The process of `a` stands still.
+    /// The process of `a` is stopped for this time.
     Pause(Duration),
-    /// All requests of `a` are held, for so long.
+    /// All requests of `a` are held for this time.
     SlowPath(Duration),
-    /// The process of `a` stands still, and the writes that it sends afterwards are held.
+    /// The process of `a` is stopped, and the writes that it sends afterwards are held.
     PauseAndSlowWrites(Duration),
-    /// Writes of `a` are held that may land behind the change of hands, and while they are, its process stands still.
+    /// Writes of `a` are held so that they may land after `b` has taken the space; meanwhile the
+    /// process of `a` is stopped.
     LateWritesAndPause(Duration),
 }
 
 /// A run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// What it was made of.
+    /// The seed of the plan.
     pub seed: u64,
-    /// What happens to `a`.
+    /// The disturbance of `a`.
     pub disturbance: Disturbance,
-    /// From the start of `a`, or from the beginning of the disturbance, to the start of `b`.
+    /// Time from the start of `a`, or from the beginning of the disturbance, to the start of `b`.
     pub start_of_b: Duration,
-    /// How long each request is held that is late.
+    /// Time for which each late request is held.
     pub hold: Duration,
-    /// How many claims are held, of two starters.
+    /// Number of claims that are held, where both nodes start.
     pub held_claims: u64,
 }
 

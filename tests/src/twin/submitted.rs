@@ -1,18 +1,21 @@
-//! What a node has submitted to its disk: what its QEMU took from the disk's queue, as QEMU's own trace tells.
+//! The requests that a node has submitted to its disk: those that its QEMU took from the disk's
+//! queue, according to QEMU's own trace.
 //!
 //! ```text
 //!   node ── ring, doorbell ──> QEMU takes it (here) ── its NBD client, 16 at a time ──> server (`nbd::Entry`)
 //! ```
 //!
-//! QEMU takes all that is in the ring as soon as it hears the doorbell. What the server sees may be much later: behind 16 unanswered
-//! requests QEMU keeps the others back. So this is the place that tells what the node did itself.
+//! QEMU takes all requests from the ring as soon as it sees the doorbell. The server may receive
+//! them much later: while 16 requests are unanswered QEMU holds the others back. So only this trace
+//! shows what the node itself did.
 
 use crate::nbd::{Entry, Kind};
 use anyhow::{Context, Result, ensure};
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-/// What QEMU has to trace: requests taken from a queue, and what those are that read or write. (It has no event for the others.)
+/// QEMU's trace events: requests taken from a queue, and the ranges of reads and writes. (QEMU has
+/// no such event for other requests.)
 pub const EVENTS: &[&str] = &["virtqueue_pop", "virtio_blk_handle_read", "virtio_blk_handle_write"];
 const SECTOR: u64 = 512;
 
@@ -21,18 +24,18 @@ const SECTOR: u64 = 512;
 pub struct Submitted {
     /// The node.
     pub node: &'static str,
-    /// When its emulator took it, by the server's clock.
+    /// Time at which its emulator took it, by the server's clock.
     pub at: Duration,
-    /// Whether it reads or writes; `None` for all others (flushes, zeroes).
+    /// Read or write; `None` for all other requests (flushes, zeroes).
     pub kind: Option<Kind>,
-    /// Bytes of the disk, where it reads or writes.
+    /// Bytes of the disk that it reads or writes.
     pub bytes: Range<u64>,
 }
 
 /// Reads the trace of `node`, whose lines are `PID@SECONDS.MICROSECONDS:EVENT NAME VALUE …`.
 ///
 /// # Errors
-/// Names the line that is none of those.
+/// Names a line of another form.
 pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<Submitted>> {
     let started = started.duration_since(SystemTime::UNIX_EPOCH)?;
     let mut list: Vec<Submitted> = Vec::new();
@@ -57,12 +60,13 @@ pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<
     Ok(list)
 }
 
-/// Every write that the server had from a node lies within what the node has submitted until then: else the trace says nothing.
+/// Checks that each write at the server lies within the requests that the node had submitted
+/// before; otherwise the trace is useless.
 ///
 /// # Errors
-/// Names the first write that does not.
+/// Names the first write that violates this.
 pub fn covers(submitted: &[Submitted], log: &[Entry]) -> Result<()> {
-    /// What the two clocks may differ by.
+    /// Maximum difference of the two clocks.
     const CLOCKS: Duration = Duration::from_millis(100);
     for entry in log.iter().filter(|entry| entry.kind == Kind::Write) {
         let may_be = |by: &&Submitted| by.node == entry.node && by.kind == Some(Kind::Write) && by.at <= entry.arrived + CLOCKS;

@@ -1,11 +1,12 @@
 #!/bin/busybox sh
 # The first process of the Linux that bed C runs within Bochs. It takes orders from its first serial line:
 #
-#   run ID BYTES LINES    run so many bytes of shell script from the start of the exchange disk
-#   stop ID SIGNAL        signal all of that
+#   run ID BYTES LINES    run a shell script of BYTES bytes from the start of the exchange disk
+#   stop ID SIGNAL        send SIGNAL to all processes of that script
 #
-# and answers "@start ID", "@say ID TEXT" for each line of output, "@exit ID STATUS". LINES are the numbers of further
-# serial lines that the script's processes speak on; each gets the byte 1e, the ID and a line end when they are gone.
+# and answers "@start ID", "@say ID TEXT" for each line of output, "@exit ID STATUS". LINES are the
+# numbers of further serial lines that the script's processes use. When these processes have ended,
+# each line gets the byte 1e, the ID and a line end.
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin
 mount -t proc proc /proc
@@ -16,14 +17,15 @@ mkdir -p /cd
 for module in /lib/modules/*.ko; do
     insmod "$module"
 done
-# What is large stays on the medium: from an initramfs it would be read and unpacked before anything runs.
+# Large files stay on the medium: in an initramfs they would be unpacked before the first process.
 mount -t iso9660 -o ro /dev/sr0 /cd
 ln -s /cd/usr /usr
 ln -s /cd/lib64 /lib64
 ln -s /cd/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu
 stty -F /dev/ttyS0 -echo
 for line in 1 2 3; do
-    # Not echoing: what arrives while nobody reads must not come back. Local: an open must not wait for a carrier.
+    # -echo: input that no process reads must not come back.
+    # clocal: an open must not wait for a carrier.
     stty -F /dev/ttyS$line 115200 raw -echo clocal
 done
 [ -e /dev/kvm ] && [ -e /dev/sda ] && . /exchange.sh && echo "@ready"

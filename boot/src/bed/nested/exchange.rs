@@ -1,12 +1,13 @@
-//! The disk through which files come into and out of the Linux within Bochs.
+//! The disk that carries files into and out of the Linux within Bochs.
 //!
 //! ```text
 //!  MiB 0        1                                            2048
-//!      [ script | what a machine needs, one after the other | what is brought out ]
+//!      [ script | input files, one after the other          | output                 ]
 //! ```
 //!
-//! It carries files only. A machine's paging devices are files in the Linux's memory meanwhile: each access to an ATA disk of
-//! Bochs costs a millisecond of the emulated clock, and waiting there is as slow as working.
+//! It carries files only. While a machine runs, its paging devices are files in the Linux's memory:
+//! each access to an ATA disk of Bochs costs a millisecond of emulated time, and Bochs emulates
+//! waiting time no faster than work.
 
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
@@ -14,28 +15,28 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The disk's file, in the folder of the Linux.
+/// The disk's file, in the folder of the Linux's files.
 pub(super) const NAME: &str = "exchange.img";
 const MIB: u64 = 1 << 20;
 const FILES: u64 = MIB;
-/// Where the Linux puts what is brought out, in MiB.
+/// Where the Linux writes its output, in MiB.
 pub(super) const OUT_MIB: u64 = 2048;
 const END: u64 = 2 * OUT_MIB * MIB;
 
 /// The disk.
 pub(super) struct Exchange(File);
 
-/// A file on the disk.
+/// A file's place on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Extent {
-    /// Where it begins, in MiB.
+    /// Its start, in MiB.
     pub mib: u64,
     /// Its length.
     pub bytes: u64,
 }
 
 impl Exchange {
-    /// Makes the disk, blank.
+    /// Creates the disk, blank.
     pub fn new(folder: &Path) -> Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(folder.join(NAME))?;
         file.set_len(END)?;
@@ -48,9 +49,9 @@ impl Exchange {
         Ok(self.0.write_all_at(script.as_bytes(), 0)?)
     }
 
-    /// Replaces all that is on the disk by `files`; returns where each is.
+    /// Replaces all files on the disk by `files`; returns the place of each.
     pub fn put(&self, files: &[&Path]) -> Result<Vec<Extent>> {
-        // The blocks read as zeros then, and the file that Bochs has open stays the same.
+        // Truncating makes the blocks read as zeros, and keeps the file that Bochs has open.
         self.0.set_len(0)?;
         self.0.set_len(END)?;
         let mut start = FILES;
@@ -66,7 +67,7 @@ impl Exchange {
         Ok(extents)
     }
 
-    /// Writes `bytes` of what was brought out to `path`.
+    /// Writes the first `bytes` bytes of the output to `path`.
     pub fn fetch(&self, bytes: u64, path: &Path) -> Result<()> {
         ensure!(bytes <= END - OUT_MIB * MIB, "{bytes} bytes do not fit on the exchange disk");
         crate::atomic::write(path, |file| {
@@ -77,7 +78,7 @@ impl Exchange {
     }
 }
 
-/// Copies so many bytes in pieces, zeros left out.
+/// Copies `bytes` bytes piece by piece; pieces of zeros are skipped.
 fn copy(bytes: u64, mut read: impl FnMut(&mut [u8], u64) -> Result<()>, write: impl Fn(&[u8], u64) -> Result<()>) -> Result<()> {
     const STEP: u64 = 1 << 16;
     let mut buffer = [0; STEP as usize];
@@ -91,7 +92,7 @@ fn copy(bytes: u64, mut read: impl FnMut(&mut [u8], u64) -> Result<()>, write: i
     Ok(())
 }
 
-/// Returns whether a file holds nothing but zeros.
+/// Returns whether a file contains only zeros.
 pub(super) fn is_blank(path: &Path) -> Result<bool> {
     let mut file = File::open(path).with_context(|| format!("{}", path.display()))?;
     let mut buffer = vec![0; 1 << 16];

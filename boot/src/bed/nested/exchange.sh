@@ -1,4 +1,5 @@
-# Files from and to the exchange disk, past the page cache, which knows nothing of what the other side writes.
+# Copies files from and to the exchange disk. Direct I/O bypasses the page cache, which would miss
+# the other side's writes.
 # Positions are in MiB.
 
 # take POSITION BYTES FILE

@@ -1,12 +1,13 @@
-//! The Linux within Bochs: started once, then one job after the other.
+//! The Linux within Bochs: started once, runs one job after the other.
 //!
 //! ```text
 //!  Bochs: com1 ── agent (orders, answers)      com2, com3, com4 ── the emulator it runs: console, events, monitor
 //!         ata  ── exchange disk
 //! ```
 //!
-//! It takes most of a minute to come up and a few seconds to start a machine in it, so all machines of a process share one,
-//! one at a time ([`Turn`]). It ends with the process: the thread that started Bochs lives as long.
+//! It boots in about a minute and starts a machine in a few seconds, so all machines of a process
+//! share it, one at a time ([`Turn`]). It lives as long as the process: the thread that started
+//! Bochs does, too.
 
 use super::exchange::{self, Exchange};
 use super::wire::Wire;
@@ -25,23 +26,25 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-/// For Linux to come up; usually it takes a minute.
+/// Time limit for Linux to boot; it usually takes a minute.
 const BOOT: Duration = Duration::from_secs(400);
-/// For the agent's next word; it says nothing for as long as a machine runs.
+/// Time limit for the agent's next line: while a machine runs the agent prints nothing.
 const SILENCE: Duration = Duration::from_secs(3600);
-/// Between two looks at the world while waiting for an answer.
+/// Time limit for the agent's answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// MiB of memory: for Linux, a machine of 512 MiB and its paging devices.
 const MEMORY_MIB: u64 = 1536;
-/// Emulated instructions a second of emulated time: four times as many as on bed B, because most of them are spent on exits, and a
-/// guest that has a tick each four milliseconds would do little else.
+/// Emulated instructions a second of emulated time: four times as many as on bed B. Most
+/// instructions are spent on exits; at bed B's rate a guest with a tick every 4 ms would do little
+/// besides its ticks.
 const IPS: u32 = 200_000_000;
-/// Not mitigating saves a third of the time between two levels, and nothing here is secret.
+/// Without mitigations the switches between the two levels take a third less time, and no data here
+/// is secret.
 const CMDLINE: &str = "console=ttyS0,115200 quiet panic=-1 nokaslr mitigations=off tsc=reliable";
 
-/// A Linux that runs.
+/// A running Linux.
 pub struct Level1 {
-    /// Files from and to it.
+    /// The way for files to and from it.
     pub(super) exchange: Exchange,
     /// The serial lines of the machine in it: console, events, monitor.
     pub(super) wires: [Wire; 3],
@@ -54,15 +57,15 @@ pub struct Level1 {
 struct State {
     jobs: BTreeMap<u32, Job>,
     last: u32,
-    /// Bochs has ended.
+    /// Whether Bochs has ended.
     gone: bool,
 }
 
-/// What is known of a job.
+/// The state of a job.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Job {
     started: bool,
-    /// What it wrote, once it has ended.
+    /// Its output, once it has ended.
     pub said: String,
     /// Its exit status, once it has ended.
     pub status: Option<i32>,
@@ -75,7 +78,7 @@ static BUSY: Mutex<bool> = Mutex::new(false);
 static FREE: Condvar = Condvar::new();
 
 impl Turn {
-    /// Waits for it.
+    /// Waits until the Linux is free, and takes it.
     pub fn take() -> Self {
         let busy = FREE.wait_while(lock(&BUSY), |busy| *busy);
         *busy.unwrap_or_else(PoisonError::into_inner) = true;
@@ -95,10 +98,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Level1 {
-    /// Returns the one of this process, starting it where there is none.
+    /// Returns the Linux of this process; starts it at the first call.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// Where it does not boot.
     pub fn of_this_process() -> Result<Arc<Self>> {
         static CURRENT: Mutex<Option<Arc<Level1>>> = Mutex::new(None);
         let mut current = lock(&CURRENT);
@@ -119,7 +122,8 @@ impl Level1 {
         id
     }
 
-    /// Runs a script as job `id`; `lines` says on which serial lines it speaks. Returns when it runs.
+    /// Starts a script as job `id`, and returns once it runs. `lines` names the serial lines that
+    /// it uses.
     pub(super) fn run(&self, id: u32, script: &str, lines: &str) -> Result<()> {
         self.exchange.put_script(script)?;
         self.order(&format!("run {id} {} {lines}", script.len()))?;
@@ -127,7 +131,7 @@ impl Level1 {
         job.map(drop).context("the Linux within Bochs does not answer")
     }
 
-    /// Sends a signal to all of a job.
+    /// Sends a signal to all processes of a job.
     pub(super) fn signal(&self, id: u32, signal: &str) -> Result<()> {
         self.order(&format!("stop {id} {signal}"))
     }
@@ -152,7 +156,7 @@ impl Level1 {
         }
     }
 
-    /// Listens to the agent until Bochs ends.
+    /// Reads the agent's lines until Bochs ends.
     fn listen(&self, line: &mut Line) {
         loop {
             match line.next_line(Instant::now() + SILENCE) {
@@ -165,7 +169,7 @@ impl Level1 {
         self.changed.notify_all();
     }
 
-    /// Takes in a line of the agent; Linux speaks on the same line.
+    /// Takes a line of the agent. Linux prints on the same serial line.
     fn hear(&self, line: &str) {
         let mut words = line.splitn(3, ' ');
         let (Some(word), Some(Ok(id))) = (words.next(), words.next().map(str::parse)) else { return };
@@ -202,7 +206,7 @@ fn boot() -> Result<Arc<Level1>> {
     answer.recv().context("the thread of the Linux within Bochs has ended")?
 }
 
-/// Makes a folder for this process's Linux, and removes those whose process has gone.
+/// Creates a folder for this process's Linux, and removes those of ended processes.
 fn folder() -> Result<PathBuf> {
     let all = paths::tidepool().join("nested");
     fs::create_dir_all(&all)?;
@@ -212,7 +216,7 @@ fn folder() -> Result<PathBuf> {
         }
     }
     let folder = all.join(std::process::id().to_string());
-    // An earlier Linux of this process has ended if another is started.
+    // Any earlier Linux of this process has ended before another one is started.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir(&folder).with_context(|| format!("{}", folder.display()))?;
     Ok(folder)
@@ -226,14 +230,15 @@ fn start(folder: &Path) -> Result<(Arc<Level1>, Line, Emulator)> {
         ports.push(listener.port()?);
     }
     let disk = format!("ata0-slave: type=disk, path={}, mode=flat, cylinders=0\n", exchange::NAME);
-    // KVM reads an MSR at each exit that Bochs has not: nobody needs to know a million times.
+    // At each exit KVM reads an MSR that Bochs does not have: ignore the error instead of logging
+    // it each time.
     let settings = bochs::bochsrc(None, 1, IPS, MEMORY_MIB, &ports).replace("error: action=report", "error: action=ignore");
     fs::write(folder.join("bochsrc"), settings + &disk)?;
     fs::write(folder.join("debugger"), "c\n")?;
     let output = fs::File::create(folder.join("emulator.txt"))?;
     let mut command = Command::new(bochs::PROGRAM);
     command.current_dir(folder).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
-    // A debugger at the end of its input would end the machine.
+    // The debugger ends the machine at the end of its input, so the input must stay open.
     command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
     let mut emulator = Emulator::start(command)?;
     let [agent, lines @ ..] = listeners;

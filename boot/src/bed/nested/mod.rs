@@ -6,8 +6,9 @@
 //!                                                └─ one at a time, on the same serial lines
 //! ```
 //!
-//! [`level1`] is the Linux, [`session`] a machine in it, [`exchange`] the way for files, [`wire`] that for the serial lines.
-//! Slow: an exit of a partition costs a quarter of a millisecond, a page that comes and goes some five.
+//! [`level1`] is the Linux, [`session`] a machine in it, [`exchange`] transfers files, [`wire`] the
+//! serial lines. This bed is slow: an exit of a partition costs a quarter of a millisecond, a
+//! page-out and page-in together about five.
 
 mod exchange;
 mod level1;
@@ -25,7 +26,7 @@ use level1::{Level1, Turn};
 
 /// The agent's script, the first process of the Linux.
 pub(crate) const AGENT: &[u8] = include_bytes!("agent.sh");
-/// What scripts use to reach the exchange disk.
+/// The shell functions by which scripts access the exchange disk.
 pub(crate) const EXCHANGE: &[u8] = include_bytes!("exchange.sh");
 
 pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
@@ -43,7 +44,7 @@ pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
     running::adopt(session, lines, folder, &machine.echo)
 }
 
-/// Returns the emulator's command line, as a shell's.
+/// Returns the emulator's command line, quoted for a shell.
 fn command(machine: &Machine) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut add = |items: &[&str]| words.extend(items.iter().map(|&item| quote(item)));
@@ -56,7 +57,7 @@ fn command(machine: &Machine) -> String {
     }
     add(&["-serial", "chardev:console", "-serial", "chardev:events", "-mon", "chardev=monitor,mode=control"]);
     for number in 0..machine.disks.len() {
-        // In memory, so there is no cache to go past, and nothing to wait for at a FLUSH.
+        // The file is in memory: there is no page cache to bypass, and a FLUSH need not wait.
         add(&["-drive", &format!("if=none,id=disk{number},format=raw,file=/tmp/disk{number}")]);
         add(&["-device", &super::qemu::disk_device(number)]);
     }

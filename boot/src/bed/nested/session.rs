@@ -10,9 +10,9 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For an emulator that was asked to end, and for the marks behind its last words.
+/// Time limit for an emulator to end after a request, and for the marks behind its last output.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For a file to be copied to or from the exchange disk.
+/// Time limit for copying a file to or from the exchange disk.
 const COPY: Duration = Duration::from_secs(120);
 
 /// A machine in the Linux within Bochs.
@@ -21,27 +21,28 @@ pub struct Session {
     id: u32,
     status: Option<ExitStatus>,
     disks: Vec<Disk>,
-    /// Where the emulator's words go.
+    /// Path of the file for the emulator's output.
     words: PathBuf,
     _turn: Turn,
 }
 
-/// A paging device, which is a file of the Linux meanwhile.
+/// A paging device, which is a file of the Linux while the machine runs.
 struct Disk {
     image: PathBuf,
     bytes: u64,
 }
 
-/// What a machine needs, where it is on the exchange disk.
+/// The places of a machine's files on the exchange disk.
 pub(super) struct Files {
     pub kernel: Extent,
     pub archive: Extent,
-    /// `None` for a blank paging device, which is made there.
+    /// Size and place of each paging device; no place for a blank one, which the Linux creates.
     pub disks: Vec<(u64, Option<Extent>)>,
 }
 
 impl Session {
-    /// Puts the machine's files on the exchange disk and starts it; `command` makes the emulator's command line.
+    /// Puts the machine's files on the exchange disk and starts the machine; `command` builds the
+    /// emulator's command line.
     pub(super) fn start(
         level1: &Arc<Level1>,
         turn: Turn,
@@ -62,33 +63,33 @@ impl Session {
         Ok(session)
     }
 
-    /// Waits for the end, at most `limit`.
+    /// Waits for the machine's end, at most `limit`.
     pub(in crate::bed) fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         if self.status.is_some() {
             return Ok(self.status);
         }
         if let Some(job) = self.level1.wait_for_end(self.id, limit)? {
             self.level1.wires.iter().for_each(|wire| wire.detach(PATIENCE));
-            // Its folder has gone where the test has passed.
+            // Where the test has passed, its folder is gone and the write fails.
             let _ = std::fs::write(&self.words, job.said);
             self.status = job.status.map(|status| ExitStatus::from_raw((status & 0xff) << 8));
         }
         Ok(self.status)
     }
 
-    /// Ends it and brings its paging devices back.
+    /// Ends the machine and brings its paging devices back.
     pub(in crate::bed) fn end(&mut self) {
         self.stop("TERM");
         self.kill();
     }
 
-    /// Ends it; nobody wants its paging devices back.
+    /// Ends the machine without bringing its paging devices back.
     pub(in crate::bed) fn discard(&mut self) {
         self.disks.clear();
         self.end();
     }
 
-    /// Kills it, and brings its paging devices back as they are.
+    /// Kills the machine, and brings its paging devices back as they are.
     pub(in crate::bed) fn kill(&mut self) {
         self.stop("KILL");
         if let Err(error) = self.return_disks() {
@@ -104,10 +105,11 @@ impl Session {
         let _ = self.wait(PATIENCE);
     }
 
-    /// Runs a shell script in the same Linux and returns what it says. Paging device *n* is the file `/tmp/disk`*n*.
+    /// Runs a shell script in the same Linux and returns its output. Paging device *n* is the file
+    /// `/tmp/disk`*n*.
     ///
     /// # Errors
-    /// Where it fails, with what it said, or does not end within `limit`.
+    /// Where the script fails (the error contains its output), or does not end within `limit`.
     pub fn beside(&self, script: &str, limit: Duration) -> Result<String> {
         let id = self.level1.new_job();
         self.level1.run(id, script, "")?;
@@ -117,10 +119,10 @@ impl Session {
         Ok(job.said)
     }
 
-    /// Writes paging device `number`, as it is now, to `file`.
+    /// Copies paging device `number` in its present state to `file`.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be written.
+    /// Where there is no such device, or the file cannot be written.
     pub fn bring_out(&self, number: usize, file: &Path) -> Result<()> {
         let disk = self.disks.get(number).with_context(|| format!("there is no paging device {number}"))?;
         self.beside(&format!(". /exchange.sh; give /tmp/disk{number} {OUT_MIB}"), COPY)?;
@@ -130,7 +132,7 @@ impl Session {
     fn return_disks(&mut self) -> Result<()> {
         for number in 0..self.disks.len() {
             let image = &self.disks[number].image;
-            // Its folder may have gone with the test that made it.
+            // The image's folder may have been removed with its test.
             if image.exists() {
                 self.bring_out(number, image)?;
             }

@@ -1,12 +1,13 @@
-//! One serial line of the Linux within Bochs, handed to one machine after the other.
+//! One serial line of the Linux within Bochs, assigned to one machine after the other.
 //!
 //! ```text
 //!  Bochs ═══ wire ═══╤═ machine 1's line (closed: it has ended)
 //!                    └─ machine 2's line
 //! ```
 //!
-//! When a machine's emulator is gone, the agent writes a mark with the machine's number on each line it used. All that came
-//! before the mark was the machine's; behind it, its line is closed here, as if the emulator had closed it.
+//! When a machine's emulator has exited, the agent writes a mark with the machine's number on each
+//! line that the emulator used. All output before the mark is that machine's. At the mark its line
+//! is closed here, as if the emulator had closed it.
 
 use anyhow::Result;
 use std::io::{ErrorKind, Read, Write};
@@ -14,10 +15,11 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Begins a mark; a line end ends it. (ASCII's record separator, which nobody writes on a terminal.)
+/// Begins a mark, which a line end terminates. (ASCII's record separator, which does not occur in
+/// terminal output.)
 const MARK: u8 = 0x1e;
 
-/// A line and whom it belongs to now.
+/// A line and its present owner.
 pub(super) struct Wire {
     shared: Arc<Shared>,
     to_machine: Arc<Mutex<TcpStream>>,
@@ -43,7 +45,7 @@ impl Wire {
         Ok(Self { shared, to_machine: Arc::new(Mutex::new(stream)) })
     }
 
-    /// Gives the line to machine `id`, whose own end is at `port` of this computer.
+    /// Assigns the line to machine `id`, whose own end is at `port` of this computer.
     pub fn attach(&self, id: u32, port: u16) -> Result<()> {
         let line = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port))?;
         line.set_nodelay(true)?;
@@ -53,7 +55,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Waits until the machine's mark has come, at most `limit`, and closes its line.
+    /// Waits for the machine's mark, at most `limit`, and closes its line.
     pub fn detach(&self, limit: Duration) {
         let owner = lock(&self.shared.owner);
         let waited = self.shared.freed.wait_timeout_while(owner, limit, |owner| owner.is_some());
@@ -82,7 +84,7 @@ fn listen(mut reader: TcpStream, shared: &Shared) {
         let mut owner = lock(&shared.owner);
         for piece in heard {
             match (piece, owner.as_mut()) {
-                // Whoever does not listen any more misses nothing.
+                // An owner that has closed its end needs no more output, so the error is ignored.
                 (Piece::Bytes(bytes), Some(owner)) => drop(owner.line.write_all(&bytes)),
                 (Piece::Mark(id), Some(current)) if current.id == id => close(&mut owner),
                 _ => {}
@@ -103,14 +105,14 @@ fn type_through(mut line: TcpStream, to_machine: &Mutex<TcpStream>) {
     }
 }
 
-/// A part of what a line says.
+/// A part of a line's output.
 #[derive(PartialEq, Eq, Debug)]
 enum Piece {
     Bytes(Vec<u8>),
     Mark(u32),
 }
 
-/// Tells marks from the rest, however it is cut.
+/// Separates marks from output. A mark may be split over several reads.
 #[derive(Default)]
 struct Filter {
     mark: Option<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! `tidepool dump list`: a line for every space of every image, whatever it holds.
+//! `tidepool dump list`: a line for every space of every image, whatever its contents.
 
 use crate::config::readable_size;
 use crate::report::Table;
@@ -12,10 +12,11 @@ use std::process::ExitCode;
 
 const HEAD: [&str; 10] = ["image", "space", "holds", "partition", "incarnation", "memory", "crash", "time", "name", "selected"];
 
-/// Prints the table. An image that cannot be looked at is told behind it, and makes the status say so.
+/// Prints the table. An image that cannot be read is reported below it, and the status is then a
+/// failure.
 ///
 /// # Errors
-/// None: each image is told by itself.
+/// None: faults are reported for each image separately.
 pub fn run(files: &[PathBuf]) -> Result<ExitCode> {
     let (mut table, mut code) = (Table::new(&HEAD), ExitCode::SUCCESS);
     for file in files {
@@ -76,7 +77,7 @@ fn of_dump(file: &Path, number: u32, record: &Record, is_selected: bool) -> Vec<
     ]
 }
 
-/// What a state means for who wants to open the dump.
+/// Returns the name of a state, with its meaning for opening the dump.
 fn state(state: SpaceState) -> &'static str {
     match state {
         SpaceState::Draining => "draining, or cut off: `dump header` makes it a partial dump",

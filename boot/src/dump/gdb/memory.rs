@@ -1,4 +1,5 @@
-//! A dump's memory as its vCPU saw it: physical pages from their blocks, virtual addresses through the guest's page tables.
+//! A dump's memory as its vCPU saw it: physical pages from their blocks, virtual addresses through
+//! the guest's page tables.
 //!
 //! SDM 3A "Paging": four or five levels of 512 entries, 4 KiB, 2 MiB and 1 GiB pages.
 
@@ -18,7 +19,7 @@ const CR0_PG: u64 = 1 << 31;
 /// CR4: five levels.
 const CR4_LA57: u64 = 1 << 12;
 
-/// Where a physical page comes from.
+/// A source of physical pages.
 pub trait Physical {
     /// Reads the page that begins at `address`; `None` where the dump does not have it.
     fn page(&self, address: u64) -> Option<Box<[u8; PAGE_SIZE as usize]>>;
@@ -38,7 +39,7 @@ impl Physical for Dump {
 }
 
 impl Dump {
-    /// Returns which page of the dump is guest page `gfn`.
+    /// Returns the index in the dump of guest page `gfn`.
     fn index_of(&self, gfn: Gfn) -> Option<PageIndex> {
         let (mut low, mut high) = (0, self.page_count());
         while low < high {
@@ -54,7 +55,7 @@ impl Dump {
     }
 }
 
-/// The registers that say how a vCPU translates addresses.
+/// The registers that control a vCPU's address translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Paging {
     /// Control register 0.
@@ -66,7 +67,8 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// Returns the physical address of `address`, where the guest has mapped it and the tables are in the dump.
+    /// Returns the physical address of `address`, where the guest has mapped it and the dump has
+    /// the tables.
     pub fn translate(&self, memory: &impl Physical, address: u64) -> Option<u64> {
         if self.cr0 & CR0_PG == 0 {
             return Some(address);
@@ -89,7 +91,7 @@ impl Paging {
         None
     }
 
-    /// Reads up to `length` bytes from virtual address `start`: as many as the dump has without a gap.
+    /// Reads up to `length` bytes from virtual address `start`, up to the first gap in the dump.
     pub fn read(&self, memory: &impl Physical, start: u64, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < length {
@@ -126,7 +128,8 @@ mod tests {
         }
     }
 
-    /// 0xffff_8000_0000_0000 and on: a page at 0x9000, none, a large page at 0x20_0000; as the tables of four levels have it.
+    /// From 0xffff_8000_0000_0000 on: a page at 0x9000, no page, a large page at 0x20_0000, mapped
+    /// by tables of four levels.
     fn tables() -> (Pages, Paging) {
         let mut pages = Pages::default();
         pages.put(0x1000, 256, 0x2000 | PRESENT);

@@ -1,11 +1,12 @@
-//! gdb on a dump by virtual addresses.
+//! gdb on a dump, by virtual addresses.
 //!
-//! A dump describes physical memory: its program headers have no virtual addresses, which a kernel maps in pages
-//! of any order. So gdb gets the memory from us, as from a machine that stands still:
+//! A dump describes physical memory. Its program headers have no virtual addresses, because a
+//! kernel may map its pages in any order. So gdb reads the memory through us, as that of a stopped
+//! machine:
 //!
 //! ```text
 //!   gdb ── remote protocol on a pipe ──> protocol ──> memory: page tables ──> blocks of the dump
-//!                                           └───────> notes: registers, by how much KASLR moved the kernel
+//!                                           └───────> notes: registers, KASLR offset
 //! ```
 
 mod memory;
@@ -45,7 +46,7 @@ fn notes(dump: &Dump) -> Result<Notes> {
     Ok(Notes::parse(&bytes))
 }
 
-/// Answers a gdb on standard input and output until it leaves.
+/// Answers a gdb on standard input and output until gdb disconnects.
 ///
 /// # Errors
 /// Where the image cannot be read, or the connection fails.
@@ -54,18 +55,19 @@ pub fn serve(dump: &Dump) -> Result<()> {
     protocol::serve(&target, &mut stdin().lock(), &mut stdout().lock())
 }
 
-/// Becomes a gdb that looks at the dump; returns only where it cannot be started.
+/// Replaces this process by a gdb that reads the dump; returns only where gdb cannot be started.
 ///
 /// # Errors
-/// As described.
+/// Where the image cannot be read or gdb cannot be started.
 pub fn start(dump: &Dump, symbols: Option<&Path>, further: &[String]) -> Result<()> {
     let program = std::env::current_exe().context("the path of this program")?;
     let tidepool = format!("'{}'", program.display());
     Err(command(dump, symbols, &tidepool)?.args(further).exec()).context("gdb cannot be started (Debian: gdb)")
 }
 
-/// Returns the command that has gdb look at the dump, with the kernel's symbols where they are given; `tidepool` are the shell's
-/// words for this host command, which gdb starts to have its packets answered.
+/// Returns the command that starts gdb on the dump, with the kernel's symbols where they are given.
+/// `tidepool` is the shell command of this host program, which gdb starts to have its packets
+/// answered.
 ///
 /// # Errors
 /// Where the image cannot be read.

@@ -1,34 +1,36 @@
-//! The notes of a dump, read back: the registers of its vCPU, and what its kernel says of itself.
+//! The notes of a dump, read back: the registers of its vCPU, and the kernel's VMCOREINFO.
 
 use super::memory::Paging;
 use kernel::dump::vmcoreinfo;
 
 /// A note's header: sizes of name and descriptor, type.
 const HEADER: usize = 12;
-/// Where the descriptors of [`kernel::dump::notes`] have their registers.
+/// Offsets of the registers in the descriptors of [`kernel::dump::notes`].
 const PRSTATUS_REGISTERS: usize = 112;
 const QEMU_CONTROL_REGISTERS: usize = 8 + 18 * 8 + 10 * 24;
-/// General registers in the order of `struct user_regs_struct`.
+/// Number of registers in `struct user_regs_struct`.
 const USER_REGISTERS: usize = 27;
-/// That order in gdb's: rax rbx rcx rdx rsi rdi rbp rsp r8 to r15 rip, then eflags cs ss ds es fs gs of four bytes each.
+/// Indices into that structure in gdb's order: rax rbx rcx rdx rsi rdi rbp rsp r8 to r15 rip, then
+/// eflags cs ss ds es fs gs of four bytes each.
 const LONG: [usize; 17] = [10, 5, 11, 12, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16];
 const SHORT: [usize; 7] = [18, 17, 20, 23, 24, 25, 26];
 
-/// What the notes say.
+/// The contents of the notes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Notes {
-    /// Registers as gdb wants them.
+    /// Registers in gdb's order.
     pub registers: Vec<u8>,
     /// How addresses are translated.
     pub paging: Paging,
-    /// The same with the kernel's own tables, for a crash while a program ran on tables that lack the kernel.
+    /// The same with the kernel's own tables, for a crash while the CPU used a program's tables
+    /// that do not map the kernel.
     pub kernel: Option<Paging>,
-    /// By how much the kernel's symbols were moved (KASLR); `None` where the kernel left no VMCOREINFO.
+    /// Displacement of the kernel's symbols (KASLR); `None` where the kernel left no VMCOREINFO.
     pub kernel_offset: Option<u64>,
 }
 
 impl Notes {
-    /// Reads the notes' segment; of several vCPUs the first counts.
+    /// Parses the notes' segment. Of several vCPUs the first counts.
     pub fn parse(mut bytes: &[u8]) -> Self {
         let (mut notes, mut text) = (Self::default(), [].as_slice());
         while let Some((name, descriptor, rest)) = split(bytes) {
@@ -48,7 +50,7 @@ impl Notes {
     }
 }
 
-/// Splits the first note off: name, descriptor, what follows.
+/// Splits off the first note: name, descriptor, rest.
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
     let (name, descriptor) = (word(0)?, word(4)?);
@@ -79,9 +81,9 @@ fn offset(text: &[u8]) -> Option<u64> {
     vmcoreinfo::value(text, "KERNELOFFSET").map_or(Some(0), |value| u64::from_str_radix(value, 16).ok())
 }
 
-/// Returns the physical address of the kernel's top table.
+/// Returns the physical address of the kernel's top-level page table.
 fn kernel_tables(text: &[u8]) -> Option<u64> {
-    /// Where the kernel's image is mapped (Linux, `__START_KERNEL_map`).
+    /// Virtual address of the kernel's image (Linux, `__START_KERNEL_map`).
     const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
     let address = u64::from_str_radix(vmcoreinfo::value(text, "SYMBOL(swapper_pg_dir)")?, 16).ok()?;
     let base: i64 = vmcoreinfo::value(text, "NUMBER(phys_base)")?.parse().ok()?;

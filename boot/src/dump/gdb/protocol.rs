@@ -1,4 +1,5 @@
-//! The half of gdb's remote protocol that a machine needs which never runs again: registers and memory are read, nothing is changed.
+//! The part of gdb's remote protocol for a stopped machine: registers and memory are read, nothing
+//! is changed.
 //!
 //! ```text
 //!   $packet#checksum   each answered by + and a packet of our own; an empty one says "not supported"
@@ -12,7 +13,7 @@ use std::io::{BufRead, Write};
 /// Bytes of memory in one answer.
 const MOST_BYTES: usize = 0x1000;
 
-/// What a debugger looks at.
+/// The machine that a debugger inspects.
 pub trait Target {
     /// Returns the registers in gdb's order.
     fn registers(&self) -> &[u8];
@@ -20,7 +21,7 @@ pub trait Target {
     fn memory(&self, start: u64, length: usize) -> Vec<u8>;
 }
 
-/// Answers the debugger until it leaves.
+/// Answers the debugger until it disconnects.
 ///
 /// # Errors
 /// Where the connection fails.
@@ -37,7 +38,8 @@ pub fn serve(target: &impl Target, input: &mut impl BufRead, output: &mut impl W
     Ok(())
 }
 
-/// Returns the next packet that came whole, and acknowledges it; one with a wrong checksum is asked for again.
+/// Returns the next complete packet and acknowledges it. A packet with a wrong checksum is
+/// requested again.
 fn next_packet(input: &mut impl BufRead, output: &mut impl Write) -> Result<Option<Vec<u8>>> {
     loop {
         let mut skipped = Vec::new();
@@ -66,9 +68,9 @@ fn answer(target: &impl Target, packet: &str) -> String {
         Some(("g", "")) => hexadecimal(target.registers()),
         Some(("m", range)) => memory(target, range),
         Some(("H" | "D", _)) => "OK".to_owned(),
-        // It stands where it crashed, and asked to go on it stays there.
+        // The vCPU stays at the crash; "continue" and "step" do not move it.
         Some(("?" | "c" | "s", _)) => "S05".to_owned(),
-        // What would change something.
+        // Requests to change something.
         Some(("G" | "M" | "P" | "X", _)) => "E01".to_owned(),
         _ => query(packet).to_owned(),
     }

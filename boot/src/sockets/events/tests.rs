@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A hub whose machine is the other end of a connection.
+/// A hub; the test holds the machine's end of the connection.
 struct Bench {
     hub: SocketHub,
     machine: BufReader<TcpStream>,
@@ -119,7 +119,7 @@ fn a_slow_client_loses_whole_lines_and_is_told_how_many() {
         bench.hub.event(&json!({"t": n, "event": "drain", "text": "x".repeat(200)}));
     }
     let (mut told, mut lost) = (0, 0);
-    // The word about the last ones comes with the next line that fits.
+    // The message about the last lost lines comes with the next line that fits.
     while told + lost < count {
         if told % 100 == 0 {
             bench.hub.event(&json!({"t": 0, "event": "more"}));

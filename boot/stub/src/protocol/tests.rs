@@ -1,6 +1,6 @@
 use super::*;
 
-/// Memory from address 0x1000 on.
+/// Memory that begins at address 0x1000.
 struct Fake(Vec<u8>);
 
 impl Physical for Fake {

@@ -1,9 +1,11 @@
-//! What a guest can measure by its time-stamp counter: exits (E1, E3 to E8), first accesses (F1, F3) and page-ins (P1).
+//! The figures that a guest can measure by its time-stamp counter: exits (E1, E3 to E8), first
+//! accesses (F1, F3) and page-ins (P1).
 //!
-//! Each figure is a line `bench ID MINIMUM AVERAGE COUNT` on the log, in ticks, the reading of the counter included. Before the
-//! page-ins the kernel says `evict N` and waits for a byte on its console; by then the harness has had its pages evicted.
-//! `count=` sets how often each operation is measured; with `crash=1` the kernel only
-//! writes to all its memory and crashes (R1), with `touch=1` it stays.
+//! Each figure is a line `bench ID MINIMUM AVERAGE COUNT` in the log, in ticks, including the read
+//! of the counter. Before the page-ins the kernel logs `evict N` and waits for a byte on its
+//! console, which the harness sends once the pages are evicted. `count=` sets the number of
+//! repetitions of each operation. With `crash=1` the kernel only writes to all its memory and
+//! crashes (R1); with `touch=1` it keeps running instead.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -17,7 +19,7 @@ use guests::{
     trap::{self, Frame, Handled},
 };
 
-/// Rounds before the first that counts.
+/// Rounds before the first measured one.
 #[cfg(target_os = "none")]
 const WARM_UPS: u64 = 64;
 
@@ -46,7 +48,8 @@ fn run(machine: &Machine) -> Verdict {
     measure("E5", count, |_| instr::write_io_apic(0x10));
 
     let mut pages = Pages::take(machine, u64::MAX);
-    // Of the second part only every other page is used: a page-in finds no neighbour to bring along.
+    // Only every other page of the second part is used, so that a page-in finds no neighbour for
+    // read-around.
     let (alone, together) = (count, 3 * count);
     let untouched = together + count;
     guests::check!(pages.count() >= untouched + count, "{} pages are too few", pages.count());
@@ -60,7 +63,7 @@ fn run(machine: &Machine) -> Verdict {
     guests::log!("evict {}", 3 * count);
     wait_for_key();
     let mut wrong = 0;
-    // Far apart, so that no page is read ahead of a walk.
+    // Far apart, so that no page is read ahead of its access.
     measure_at("P1", (0..count).map(|n| n * SCATTER % count), |n| {
         wrong += u64::from(pages.page(alone + 2 * n)[0] != n | 1);
     });
@@ -72,7 +75,7 @@ fn run(machine: &Machine) -> Verdict {
     guests::pass()
 }
 
-/// When the last interrupt reached its handler; 0 before.
+/// Time at which the last interrupt reached its handler; 0 before.
 #[cfg(target_os = "none")]
 static CAME: AtomicU64 = AtomicU64::new(0);
 #[cfg(target_os = "none")]
@@ -103,7 +106,7 @@ const DEADLINE: u32 = 0x6e0;
 #[cfg(target_os = "none")]
 const APIC_BASE: u32 = 0x1b;
 
-/// MSR exits, interrupts to oneself, timers.
+/// MSR exits, self-IPIs, timers.
 #[cfg(target_os = "none")]
 fn interrupts(count: u64) {
     trap::handle(on_interrupt);
@@ -143,7 +146,7 @@ fn interrupts(count: u64) {
 #[cfg(target_os = "none")]
 fn drop_value(_: u64) {}
 
-/// Measures how late a deadline's interrupt reaches its handler, while the guest waits as `wait` does.
+/// Measures the time from a deadline to its interrupt's handler, while the guest waits by `wait`.
 #[cfg(target_os = "none")]
 fn lateness(id: &str, wait: fn()) {
     const AHEAD: u64 = 20_000;
@@ -154,7 +157,8 @@ fn lateness(id: &str, wait: fn()) {
         let deadline = instr::tsc() + AHEAD;
         instr::write_x2apic(DEADLINE, deadline);
         instr::sti();
-        // No STI here: an exit in its shadow, which QEMU's emulation forgets, would put the interrupt off to the exit behind it.
+        // No STI here: QEMU's emulation loses the STI shadow at an exit in it, and the interrupt
+        // would be delayed until the next exit.
         while CAME.load(Ordering::SeqCst) == 0 {
             wait();
         }
@@ -184,10 +188,11 @@ fn wait_for_key() {
     }
 }
 
-/// A prime that divides no count in use: its multiples visit every page, each farther from the one before than a read reaches.
+/// A prime that divides no used count: its multiples visit every page, each farther from the last
+/// than read-around reaches.
 #[cfg(target_os = "none")]
 const SCATTER: u64 = 17;
-/// COM1's line status, and its bit for a byte that waits.
+/// COM1's line status, and its bit for a received byte.
 #[cfg(target_os = "none")]
 const LINE_STATUS: u16 = 0x3fd;
 #[cfg(target_os = "none")]
@@ -198,7 +203,7 @@ fn measure(id: &str, count: u64, operation: impl FnMut(u64)) {
     measure_at(id, 0..count, operation);
 }
 
-/// The same at given places; what it takes to find them is not measured.
+/// As `measure`, at given places; the time to find a place is not measured.
 #[cfg(target_os = "none")]
 fn measure_at(id: &str, places: impl Iterator<Item = u64>, mut operation: impl FnMut(u64)) {
     let (mut least, mut total, mut count) = (u64::MAX, 0, 0);

@@ -1,4 +1,5 @@
-//! Talks on the first serial line: says `name=` (a number), prompts, and repeats each line that is typed.
+//! Talks on the first serial line: prints `name=` (a number), prompts, and repeats each line of
+//! input.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);

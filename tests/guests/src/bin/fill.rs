@@ -1,6 +1,7 @@
-//! Fills all free memory with keyed pages and verifies them, pass after pass: `passes=`, `limit=` (pages), `key=`,
-//! `rewrite=N` writes each N-th page anew in every pass. `crash=1` ends the first incarnation with a triple fault instead of a
-//! pass, `spin=1` stays busy without touching memory.
+//! Fills all free memory with keyed pages and verifies them, pass after pass: `passes=`, `limit=`
+//! (pages), `key=`; `rewrite=N` rewrites each N-th page in every pass. `crash=1` ends the first
+//! incarnation with a triple fault instead of a pass; `spin=1` stays busy instead of passing,
+//! without touching memory.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -15,7 +16,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
 
     for pass in 0..passes {
         for index in 0..pages.count() {
-            // A page was written anew in each earlier pass in which its turn came.
+            // A page was rewritten in each earlier pass in which it was due.
             let written = |p: u64| u64::from(rewrite > 0 && (index + p).is_multiple_of(rewrite));
             let generation = (0..pass).map(written).sum();
             if let Err(wrong) = pages.check(key, index, generation) {

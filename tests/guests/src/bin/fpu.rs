@@ -1,6 +1,7 @@
-//! x87, SSE and AVX registers, MXCSR and XCR0 are the guest's own: through exits that are answered at once and exits that are
-//! not, through faults that wait for a page, and while others with other contents have the CPU. `rounds=`, `key=`, `states=` (the
-//! components to switch on, 7 for all), `pages=` looked at in each round.
+//! x87, SSE and AVX registers, MXCSR and XCR0 belong to the guest. They survive exits on the fast
+//! path and on the slow path, faults that wait for a page, and other vCPUs with other contents on
+//! the same CPU. `rounds=`, `key=`, `states=` (the components to enable, 7 for all), `pages=` read
+//! in each round.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -41,7 +42,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
     guests::pass()
 }
 
-/// Exits that the hypervisor answers at once, and such as it handles with a look at everything.
+/// Exits that the hypervisor answers on its fast path, and others that take the slow path.
 #[cfg(target_os = "none")]
 fn exits() {
     const LINE_STATUS: u16 = 0x3fd;

@@ -1,4 +1,4 @@
-//! Hangs, or does not, as `how=` says, after some ticks of its timer:
+//! Hangs, or only seems to, as `how=` says, after some ticks of its timer:
 //!
 //! | how | what |
 //! |---|---|
@@ -7,10 +7,10 @@
 //! | 3 | jumps to itself with interrupts off |
 //! | 4 | never had a tick, and reads a port with interrupts off |
 //! | 5 | halts for six seconds, one tick in each, then passes |
-//! | 6 | halts with interrupts on and nothing that could send one |
+//! | 6 | halts with interrupts on and no source of interrupts |
 //! | 7 | panics when the NMI comes |
 //!
-//! `after=N` does that in the first N incarnations only; later ones pass at once.
+//! `after=N` limits this to the first N incarnations; later ones pass at once.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -56,7 +56,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
         }
         6 => {
             start_timer(0);
-            // The last tick may still be on its way.
+            // The last tick may still be pending.
             loop {
                 sti_hlt();
             }
@@ -112,7 +112,7 @@ fn wait_for(ticks: u64) {
     }
 }
 
-/// Reads a port for ever: each read is an exit, which every emulator notices.
+/// Reads a port for ever: each read is an exit, which works on every emulator.
 #[cfg(target_os = "none")]
 fn poll() -> ! {
     loop {

@@ -1,4 +1,4 @@
-//! The smallest test kernel: it says what it sees and passes.
+//! The smallest test kernel: it logs a description of its machine and passes.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);

@@ -1,4 +1,5 @@
-//! Says that it is there and waits for ever, using no CPU: for tests of what happens around a kernel.
+//! Reports that it runs and waits for ever without using the CPU: for tests of the code around a
+//! kernel.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);

@@ -1,4 +1,4 @@
-//! Leaves by another way in each incarnation, all of which reset the machine; passes when there is no other way left.
+//! Resets the machine in another way in each incarnation; passes when all ways have been used.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -10,7 +10,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
     let incarnation = machine.option("tidepool.incarnation").unwrap_or(1);
     guests::log!("way {incarnation}");
     match incarnation {
-        // Where firmware begins, by the two names that kernels use.
+        // The firmware's entry point, at the two addresses that kernels use.
         1 => jump(0xf000, 0xfff0),
         2 => jump(0xffff, 0x0000),
         3 => reset_by_triple_fault(),

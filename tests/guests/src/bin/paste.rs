@@ -1,5 +1,5 @@
-//! Reads its console to the end of transmission (0x04), slowly, and reports how many bytes came and their FNV-1a hash; then writes
-//! `flood=` lines without ever looking whether there is room.
+//! Reads its console slowly to the end of transmission (0x04), and reports the number of bytes and
+//! their FNV-1a hash; then writes `flood=` lines without checking whether there is room.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);

@@ -1,15 +1,17 @@
-//! Writes and checks pages turn after turn without leaving guest mode by itself, so that a translation that was taken away and not
-//! flushed is written through: `turns=`, `hot=` pages of each turn, `cold=` further pages of which one takes its turn after
-//! every `stride=` turns, `report=` turns between two lines of the log, `key=`.
+//! Writes and checks pages in turn without leaving guest mode by itself, so that it writes through
+//! a stale translation if a TLB flush is missing: `turns=`, `hot=` pages in each turn, `cold=`
+//! further pages of which one takes its turn after every `stride=` turns, `report=` turns between
+//! two lines of the log, `key=`.
 //!
 //! ```text
-//!  a page is a ring of 512 words; turn t looks at the words of t - 1 (written last) and t - 512, then writes that of t
+//!  a page is a ring of 512 words; turn t checks those of t - 1 and t - 512, then writes that of t
 //!
 //!  63 ........ 48  47 ....... 24  23 ........ 0
 //!    page            turn           hash of both and the key
 //! ```
 //!
-//! A lost write leaves a word of 512 turns ago where that of the last turn should be; a frame that is someone else's has another page's words.
+//! A lost write leaves a word that is 512 turns old in place of the last turn's. A frame with two
+//! owners has another page's words.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -20,7 +22,7 @@ use guests::{Machine, Verdict, pages::Pages};
 #[cfg(target_os = "none")]
 const RING: u64 = 512;
 
-/// What a word should be, and is.
+/// A word with its expected value.
 #[cfg(target_os = "none")]
 struct Wrong {
     position: u64,
@@ -42,7 +44,8 @@ impl Ring<'_> {
         place | (place ^ self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
     }
 
-    /// Checks one position when `turns` turns are over: it holds the word of the last turn that came by, or still zero.
+    /// Checks one position after `turns` turns: it holds the word of the last turn at this
+    /// position, or is still zero.
     #[inline]
     fn check(&self, position: u64, turns: u64) -> Result<(), Wrong> {
         let expected = match turns.checked_sub(position + 1) {
@@ -53,7 +56,7 @@ impl Ring<'_> {
         if found == expected { Ok(()) } else { Err(Wrong { position, expected, found }) }
     }
 
-    /// Checks what the last turn wrote and what this one overwrites, and writes.
+    /// Checks the word of the last turn and the word that this turn overwrites, then writes.
     #[inline]
     fn turn(&mut self, turn: u64) -> Result<(), Wrong> {
         self.check((turn + RING - 1) % RING, turn)?;
@@ -67,7 +70,7 @@ impl Ring<'_> {
     }
 }
 
-/// The pages and whose turn it is.
+/// The pages and the schedule of their turns.
 #[cfg(target_os = "none")]
 struct Work {
     pages: Pages,
@@ -83,7 +86,7 @@ impl Work {
         Ring { words: self.pages.page(page), page, key: self.key }
     }
 
-    /// Returns the cold page whose turn comes with `turn`, and which of its own turns that is.
+    /// Returns the cold page that is due in `turn`, and the number of that page's own turn.
     fn cold_turn(&self, turn: u64) -> Option<(u64, u64)> {
         let visit = turn / self.stride;
         (self.cold > 0 && turn.is_multiple_of(self.stride)).then(|| (self.hot + visit % self.cold, visit / self.cold))

@@ -1,8 +1,9 @@
-//! Brings its pages into known states, then does as the keys of its console say.
+//! Brings its pages into known states, then obeys the keys of its console.
 //!
-//! `paged=N` pages are filled; at a key `dirty=N` further ones are, and `zeros=N` are written with zeros after having been
-//! something else. `far=N` pages are filled together with the first ones, evenly spread over the memory above 4 GiB. The rest is never
-//! touched. Then: `v` verifies, `c` crashes, `r` resets, `p` ends.
+//! `paged=N` pages are filled. At a key `dirty=N` further pages are filled, and `zeros=N` are
+//! written with zeros after other contents. `far=N` pages are filled together with the first ones,
+//! evenly spread over the memory above 4 GiB. The rest is never touched. Then: `v` verifies, `c`
+//! crashes, `r` resets, `p` ends.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);

@@ -1,4 +1,5 @@
-//! Switches tasks by the hardware, in another way in each incarnation; passes when there is no other way left.
+//! Switches tasks by hardware, in another way in each incarnation; passes when all ways have been
+//! used.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);

@@ -1,8 +1,9 @@
 //! Replays a trace of page accesses ([`worker::trace`]) over more pages than the pool has frames, and measures each access.
 //!
-//! `trace=` (1 to 4), `pages=`, `ops=`, `seed=`. It fills the pages in order, says `trace start` and waits for a byte on its console,
-//! so that counters can be read between; at the end it says `trace done ops N ticks T median M p99 P worst W wrong X`, in ticks of its
-//! time-stamp counter for one access.
+//! `trace=` (1 to 4), `pages=`, `ops=`, `seed=`. It fills the pages in order, logs `trace start`
+//! and waits for a byte on its console, so that counters can be read before the trace. At the end
+//! it logs `trace done ops N ticks T median M p99 P worst W wrong X`, in ticks of its time-stamp
+//! counter for one access.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -52,7 +53,7 @@ fn run(machine: &Machine) -> Verdict {
 
 #[cfg(target_os = "none")]
 const KEY: u64 = 0x7ace_7ace_7ace_7ace;
-/// COM1's line status, and its bit for a byte that waits.
+/// COM1's line status, and its bit for a received byte.
 #[cfg(target_os = "none")]
 const LINE_STATUS: u16 = 0x3fd;
 #[cfg(target_os = "none")]
@@ -80,7 +81,7 @@ impl Times {
         self.worst = self.worst.max(ticks);
     }
 
-    /// Returns the least time of the step in which so many thousandths of all times end.
+    /// Returns the lower bound of the step that contains this quantile, in thousandths.
     fn quantile(&self, thousandths: u64) -> u64 {
         let mut seen = 0;
         for (step, &count) in (0_u64..).zip(&self.counts) {

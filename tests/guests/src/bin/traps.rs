@@ -1,4 +1,4 @@
-//! Exceptions arrive where they belong, with their vector, error code and return address.
+//! Exceptions are delivered with their vector, error code and return address.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);

@@ -1,8 +1,9 @@
-//! Fills pages, rewrites them in an order that seed and incarnation determine, and crashes: the reader of the dump knows what
-//! each page has to hold. `key=`, `seed=`, `pages=`, `writes=` (least number of rewrites), `report=` (rewrites between two lines of the
-//! log).
+//! Fills pages, rewrites them in an order determined by seed and incarnation, and crashes: a reader
+//! of the dump knows the content of each page. `key=`, `seed=`, `pages=`, `writes=` (least number
+//! of rewrites), `report=` (rewrites between two lines of the log).
 //!
-//! The pages behind the keyed ones count how often each was written, so that an old page is noticed when it is met again.
+//! The pages behind the keyed ones count the rewrites of each page, so that a stale page is
+//! detected at its next rewrite.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -13,7 +14,7 @@ use guests::{pages::Pages, worker::turmoil::Turmoil};
 /// Counters in a page.
 #[cfg(target_os = "none")]
 const COUNTERS: u64 = 512;
-/// Rewrites between two lines of the log, where no other number is asked for.
+/// Default number of rewrites between two lines of the log.
 #[cfg(target_os = "none")]
 const REPORT: u64 = 1024;
 

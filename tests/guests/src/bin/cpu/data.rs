@@ -1,5 +1,6 @@
-//! Breakpoints on data and on ports, at accesses that the hypervisor carries out. SDM 3B "Debug Registers", "Data Memory and I/O
-//! Breakpoint Exception Conditions". Also under QEMU's emulation, where no others fire.
+//! Breakpoints on data and on ports, at accesses that the hypervisor carries out. SDM 3B "Debug
+//! Registers", "Data Memory and I/O Breakpoint Exception Conditions". They fire under QEMU's
+//! emulation too, where no other breakpoints fire.
 
 use super::{DONE, RAX, RCX, RDI, RDX, RSI, expect};
 use crate::traps::{DR7_OFF, write_dr};
@@ -12,13 +13,13 @@ const DEBUG: u64 = 1;
 const DEBUG_EXTENSIONS: u64 = 1 << 3;
 const SINGLE_STEP: u64 = 1 << 14;
 
-/// Registers of the local APIC, and an address where nothing is.
+/// Registers of the local APIC, and an unassigned address.
 const LOCAL_APIC: u64 = 0xfee0_0000;
 const ID: u64 = LOCAL_APIC + 0x20;
 const PRIORITY: u64 = LOCAL_APIC + 0x80;
 const EMPTY: u64 = 0xc000_0000;
 
-/// R/W and LEN of DR7.
+/// Values of the R/W and LEN fields of DR7.
 const WRITES: u64 = 1;
 const PORTS: u64 = 2;
 const ACCESSES: u64 = 3;
@@ -33,7 +34,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 static CAUSES: AtomicU64 = AtomicU64::new(0);
 static BUFFER: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
-/// Notes a debug exception of a breakpoint; one of a single step alone is passed over.
+/// Records a debug exception of a breakpoint; a single step alone is ignored.
 fn note(frame: &mut Frame) -> Handled {
     if frame.vector != DEBUG {
         return Handled::No;
@@ -51,7 +52,8 @@ fn note(frame: &mut Frame) -> Handled {
 /// A breakpoint: its number, its kind and length, its address.
 type Breakpoint = (u8, u64, u64);
 
-/// Runs `code` under breakpoints; `wanted` is where the exception comes, and DR6's bits, if one comes.
+/// Runs `code` under breakpoints; `wanted` is the offset of the expected exception and DR6's bits,
+/// if one is expected.
 fn under(name: &str, breakpoints: &[Breakpoint], code: &[u8], set: &[(usize, u64)], wanted: Option<(u64, u64)>) {
     let mut registers = [0; REGISTERS];
     set.iter().for_each(|&(register, value)| registers[register] = value);
@@ -107,12 +109,12 @@ const STEPPED: [u8; 20] =
 
 fn together() {
     under("a step and a read", &[(0, ACCESSES | DWORD, ID)], &STEPPED, &[(RSI, ID)], Some((11, SINGLE_STEP | 1)));
-    // rep stosd of five, the third at the breakpoint: two are left
+    // rep stosd with count 5, the third element at the breakpoint: two are left
     let set = [(RDI, EMPTY - 8), (RCX, 5), (RAX, 0)];
     under("an element", &[(0, WRITES | DWORD, EMPTY)], &[0xf3, 0xab], &set, Some((0, 1)));
     expect(format_args!("elements behind it"), COUNTER.load(Ordering::SeqCst), 2);
     under("the last element", &[(0, WRITES | DWORD, EMPTY)], &[0xf3, 0xab], &[(RDI, EMPTY - 8), (RCX, 3)], Some((2, 1)));
-    // rep movsd of one from a device to RAM, the breakpoint at the RAM
+    // rep movsd with count 1 from a device to RAM, the breakpoint at the RAM
     let to = BUFFER.as_ptr() as u64;
     let set = [(RSI, ID), (RDI, to), (RCX, 1)];
     under("the other end of MOVS", &[(0, WRITES | DWORD, to)], &[0xf3, 0xa5], &set, Some((2, 1)));
@@ -138,11 +140,11 @@ fn ports() {
     set_cr4(cr4);
 }
 
-/// Checks.
+/// Runs the checks.
 pub fn check() {
     data();
     together();
     ports();
-    // Afterwards all is as before: no breakpoint is left.
+    // Afterwards no breakpoint is left.
     under("none", &[], READ, &[(RSI, ID)], None);
 }

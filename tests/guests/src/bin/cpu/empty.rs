@@ -1,14 +1,15 @@
-//! Where nothing is, reads are ones and writes vanish, whatever the instruction.
+//! At unassigned addresses reads return ones and writes are ignored, by any instruction.
 
 use super::{DONE, RAX, RCX, RDI, RDX, RSI, expect, try_with};
 
-/// In the device hole, and nobody's.
+/// An address in the device hole without a device.
 const NOWHERE: u64 = 0xc000_0000;
 
 const CARRY: u64 = 1;
 const ZERO: u64 = 1 << 6;
 
-/// Name, code with its memory operand at [RSI], RAX before, RAX behind, flags that count, flags behind.
+/// Name, code with its memory operand at [RSI], RAX before, RAX after, mask of flags to compare,
+/// flags after.
 type Form = (&'static str, &'static [u8], u64, u64, u64, u64);
 
 #[rustfmt::skip]
@@ -57,7 +58,7 @@ fn forms() {
 fn strings() {
     let buffer = [0xff_u8; 8];
     let there = buffer.as_ptr() as u64;
-    // REPE CMPSB between two empty places: all are equal.
+    // REPE CMPSB between two unassigned addresses: all bytes are equal.
     let outcome = try_with(&[0xf3, 0xa6], &[(RSI, NOWHERE), (RDI, NOWHERE + 0x100), (RCX, 8)]);
     let found = (outcome.vector, outcome.rcx, outcome.rsi, outcome.rdi);
     expect(format_args!("REPE CMPSB where nothing is"), found, (DONE, 0, NOWHERE + 8, NOWHERE + 0x108));
@@ -73,14 +74,14 @@ fn strings() {
     expect(format_args!("REP MOVSB"), (outcome.vector, outcome.rcx, outcome.rsi), (DONE, 0, there + 8));
 }
 
-/// An instruction that nobody carries out at a device: the partition crashes, and says why.
+/// An instruction that is not emulated for devices: the partition crashes with that reason.
 pub fn exotic() {
     // fld tbyte [rsi]
     let _ = try_with(&[0xdb, 0x2e], &[(RSI, NOWHERE)]);
     guests::log!("the exotic instruction has run");
 }
 
-/// Checks.
+/// Runs the checks.
 pub fn check() {
     forms();
     strings();

@@ -1,5 +1,6 @@
-//! Interrupts, NMIs and faults: each comes once, where the manuals say. SDM 3A "Nonmaskable Interrupt (NMI)", SDM 3B "Instruction
-//! Breakpoint Exception Condition", APM 2 "Non-Maskable-Interrupt Exception (NMI)".
+//! Interrupts, NMIs and faults: each is delivered once, at the place that the manuals define.
+//! SDM 3A "Nonmaskable Interrupt (NMI)", SDM 3B "Instruction Breakpoint Exception Condition", APM 2
+//! "Non-Maskable-Interrupt Exception (NMI)".
 
 use super::{PROTECTION, RAX, RCX, expect, try_with};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +29,8 @@ fn look_away() {
     });
 }
 
-/// The first NMI sends another one, which has to wait for the first one's IRET.
+/// Handles NMIs. The first one sends another, which must be held pending until the first one's
+/// IRET.
 fn on_nmi(frame: &mut Frame) -> Handled {
     if frame.vector != NMI {
         return Handled::No;
@@ -39,7 +41,8 @@ fn on_nmi(frame: &mut Frame) -> Handled {
         look_away();
         MEANWHILE.store(COUNT.load(Ordering::SeqCst), Ordering::SeqCst);
     }
-    // The second has to come behind the IRET: it then finds the stack as the first one found it.
+    // The second NMI must come after the IRET: its stack pointer is then the same as the first
+    // one's.
     let first = STACK.swap(frame.rsp, Ordering::SeqCst);
     NESTED.fetch_add(u64::from(first != 0 && first != frame.rsp), Ordering::SeqCst);
     INSIDE.store(0, Ordering::SeqCst);
@@ -71,7 +74,8 @@ fn on_interrupt(frame: &mut Frame) -> Handled {
     Handled::Yes
 }
 
-/// An interrupt waits, and the kernel writes CR8: only the priority changes; then it is taken, once.
+/// An interrupt is pending and the kernel writes CR8: only the priority changes. Later the
+/// interrupt is taken once.
 fn task_priority() {
     trap::handle(on_interrupt);
     instr::write_apic(0xf0, 0x1ff);
@@ -96,7 +100,7 @@ fn task_priority() {
     instr::set_cr8(0);
 }
 
-/// Each interrupt is delivered once, with and without a wait for the window.
+/// Checks that each interrupt is delivered once, with and without a wait for the interrupt window.
 pub fn once(rounds: u64) {
     trap::handle(on_interrupt);
     instr::write_apic(0xf0, 0x1ff);
@@ -112,7 +116,8 @@ pub fn once(rounds: u64) {
     expect(format_args!("interrupts within interrupts"), NESTED.load(Ordering::SeqCst), 0);
 }
 
-/// An exit in the shadow of STI, for a page that was never touched, puts no interrupt off: the guest spins behind it.
+/// An exit in the STI shadow, for a page that was never touched, must not delay an interrupt: the
+/// guest spins after it.
 fn behind_the_shadow() {
     /// RAM that neither loader nor kernel uses.
     const UNTOUCHED: u64 = 8 << 20;
@@ -129,20 +134,20 @@ fn behind_the_shadow() {
     }
 }
 
-/// A fault pushes RF, whoever raises it.
+/// A fault pushes RF, whether the CPU or the hypervisor raises it.
 fn resume_flag() {
     let outcome = try_with(&[0x0f, 0x32], &[(RCX, 0xdead_beef)]);
     expect(format_args!("#GP pushes RF"), (outcome.vector, outcome.rflags & RESUME_FLAG), (PROTECTION, RESUME_FLAG));
-    // VMRUN or VMLAUNCH: the one that exits.
+    // The one of VMRUN and VMLAUNCH that causes an exit.
     let outcome = try_with(&[0x0f, 0x01, if super::is_amd() { 0xd8 } else { 0xc2 }], &[]);
     expect(format_args!("#UD pushes RF"), (outcome.vector, outcome.rflags & RESUME_FLAG), (super::UNDEFINED, RESUME_FLAG));
     expect(format_args!("and is where the instruction is"), (outcome.at, outcome.error), (0, 0));
-    // An emulated instruction ends RF: it is not set in what a later interrupt or PUSHF shows.
+    // An emulated instruction clears RF: a later interrupt or PUSHF pushes it as 0.
     let outcome = try_with(&[0x0f, 0xa2, 0x9c, 0x58], &[(RAX, 0)]);
     expect(format_args!("RF behind CPUID"), outcome.rax & (RESUME_FLAG | INTERRUPT_FLAG), INTERRUPT_FLAG);
 }
 
-/// Checks, with `nmi_rounds` times two NMIs.
+/// Runs the checks, with two NMIs in each of `nmi_rounds` rounds.
 pub fn check(nmi_rounds: u64) {
     nmis(nmi_rounds);
     task_priority();

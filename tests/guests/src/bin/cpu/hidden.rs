@@ -3,17 +3,18 @@
 use super::{RSI, UNDEFINED, expect, try_with};
 use guests::instr::cpuid;
 
-/// Where CPUID announces an instruction: leaf, subleaf, register (EAX to EDX), bit.
+/// The CPUID bit of an instruction: leaf, subleaf, register (EAX to EDX), bit.
 type Place = (u32, u32, usize, u32);
 
-/// No CPU of ours announces these: they belong to hypervisors, to the system management mode, to enclaves.
+/// Instructions that no CPU of ours announces: those of hypervisors, of system management mode, of
+/// enclaves.
 const NEVER: Option<Place> = None;
 const SVM: Option<Place> = Some((0x8000_0001, 0, 2, 2));
 const VMX: Option<Place> = Some((1, 0, 2, 5));
 const MONITOR: Option<Place> = Some((1, 0, 2, 3));
 const WAITPKG: Option<Place> = Some((7, 0, 2, 5));
 
-/// Name, bytes, where it is announced. Memory operands are at [RSI].
+/// Name, bytes, CPUID bit. Memory operands are at [RSI].
 #[rustfmt::skip]
 const INSTRUCTIONS: &[(&str, &[u8], Option<Place>)] = &[
     ("INVPCID", &[0x66, 0x0f, 0x38, 0x82, 0x06], Some((7, 0, 1, 10))),
@@ -85,7 +86,7 @@ const INSTRUCTIONS: &[(&str, &[u8], Option<Place>)] = &[
     ("SEAMCALL", &[0x66, 0x0f, 0x01, 0xcf], NEVER),
 ];
 
-/// SVM has no intercept for these, so that they are as the CPU has them.
+/// SVM has no intercept for these, so the CPU itself decides.
 const UNINTERCEPTED: &[&str] = &["RDPID", "XSAVES", "XRSTORS", "UMONITOR", "UMWAIT", "TPAUSE", "RDSEED"];
 
 fn is_announced((leaf, subleaf, register, bit): Place) -> bool {
@@ -97,7 +98,7 @@ fn is_announced((leaf, subleaf, register, bit): Place) -> bool {
     [answer.eax, answer.ebx, answer.ecx, answer.edx][register] >> bit & 1 != 0
 }
 
-/// Checks.
+/// Runs the checks.
 pub fn check() {
     let scratch = [0_u64; 16];
     for (name, code, place) in INSTRUCTIONS {
@@ -107,7 +108,7 @@ pub fn check() {
             expect(format_args!("{name}, which CPUID hides"), outcome.vector, UNDEFINED);
         }
     }
-    // Legal without announcement: WBNOINVD is WBINVD with a prefix that older CPUs ignore.
+    // Legal without a CPUID bit: WBNOINVD is WBINVD with a prefix that older CPUs ignore.
     for (name, code) in [("WBINVD", &[0x0f, 0x09][..]), ("WBNOINVD", &[0xf3, 0x0f, 0x09]), ("INVD", &[0x0f, 0x08])] {
         expect(format_args!("{name}"), try_with(code, &[]).vector, super::DONE);
     }

@@ -1,9 +1,9 @@
-//! Whether the CPU behaves as the manuals say where the hypervisor has a hand in it.
+//! Checks that the CPU behaves as the manuals say, where the hypervisor takes part.
 //!
-//! Every check that fails is logged; the verdict comes behind all of them. With `exotic=1` the kernel goes on behind its last check to
-//! an instruction at an empty address that no hypervisor of ours carries out, which has to crash the partition with that reason.
-//! `nmi_rounds=N` is how often two NMIs are sent, three times if it is not there.
-//! `interrupts=N` checks nothing but that twice N interrupts are delivered once each.
+//! Every failed check is logged; the verdict comes after all checks. With `exotic=1` the kernel
+//! then executes an instruction at an unassigned address that the hypervisor does not emulate. That
+//! must crash the partition with that reason. `nmi_rounds=N` is the number of rounds of two NMIs,
+//! three by default. `interrupts=N` only checks that twice N interrupts are delivered once each.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![allow(unsafe_code)] // UNSAFETY: runs instructions that Rust does not have, and reads device registers
 
@@ -44,7 +44,7 @@ static CHECKED: AtomicU32 = AtomicU32::new(0);
 const UNDEFINED: u64 = 6;
 #[cfg(target_os = "none")]
 const PROTECTION: u64 = 13;
-/// The code got to its end.
+/// Vector of the #BP at the end of the code.
 #[cfg(target_os = "none")]
 const DONE: u64 = 3;
 #[cfg(target_os = "none")]
@@ -86,7 +86,7 @@ fn verdict() -> guests::Verdict {
     if failed == 0 { guests::pass() } else { guests::report::fail_with(failed) }
 }
 
-/// Notes one check.
+/// Records one check.
 #[cfg(target_os = "none")]
 fn expect<T: PartialEq + core::fmt::Debug>(what: core::fmt::Arguments<'_>, found: T, wanted: T) {
     CHECKED.fetch_add(1, Ordering::SeqCst);
@@ -96,7 +96,7 @@ fn expect<T: PartialEq + core::fmt::Debug>(what: core::fmt::Arguments<'_>, found
     }
 }
 
-/// Runs `code` with some registers set.
+/// Runs `code` with the registers in `set`.
 #[cfg(target_os = "none")]
 fn try_with(code: &[u8], set: &[(usize, u64)]) -> Outcome {
     let mut registers = [0; REGISTERS];
@@ -116,7 +116,7 @@ fn try_wrmsr(register: u32, value: u64) -> Result<(), u64> {
     if outcome.vector == DONE { Ok(()) } else { Err(outcome.vector) }
 }
 
-/// Whether the maker is AMD.
+/// Returns whether the CPU is AMD's.
 #[cfg(target_os = "none")]
 fn is_amd() -> bool {
     guests::instr::cpuid(0, 0).ebx == u32::from_le_bytes(*b"Auth")

@@ -1,15 +1,16 @@
-//! Control registers and MSRs: reserved is what CPUID does not announce. SDM 3A "Control Registers".
+//! Control registers and MSRs: bits that CPUID does not announce are reserved. SDM 3A "Control
+//! Registers".
 
 use super::{DONE, PROTECTION, RAX, RCX, RDX, expect, is_amd, try_rdmsr, try_with, try_wrmsr};
 use guests::instr::{control_registers, cpuid};
 
-/// MOV CR4, RAX and back; the vector that came instead, or that of the end.
+/// MOV CR4, RAX and back; returns the vector of the fault, or that of the end.
 fn write_cr4(value: u64) -> u64 {
     let outcome = try_with(&[0x0f, 0x22, 0xe0], &[(RAX, value)]);
     outcome.vector
 }
 
-/// Bits that any CPU in long mode takes, or that a leaf announces.
+/// Returns the bits that any CPU in long mode accepts, or that CPUID announces.
 fn offered_cr4() -> u64 {
     let (one, seven) = (cpuid(1, 0), cpuid(7, 0));
     let bit = |register: u32, from: u32, to: u32| u64::from(register >> from & 1) << to;
@@ -37,7 +38,7 @@ fn cr4() {
 fn cr0() {
     let (now, _, _) = control_registers();
     let write = |value| try_with(&[0x0f, 0x22, 0xc0], &[(RAX, value)]).vector;
-    // QEMU's emulation drops the upper half before anything sees it.
+    // QEMU's emulation drops the upper half before the intercept.
     let upper = if is_amd() { None } else { Some(("bit 32", now | 1 << 32)) };
     for (name, value) in [("PE cleared under paging", now & !1), ("NW without CD", now | 1 << 29)].into_iter().chain(upper) {
         expect(format_args!("CR0: {name}"), write(value), PROTECTION);
@@ -108,7 +109,8 @@ fn model_specific() {
     for register in known.iter().chain(&[0x17, 0x8b, 0x179, 0x1a0, 0x1d9, 0x277]) {
         expect(format_args!("MSR {register:#x} reads"), try_rdmsr(*register).is_ok(), true);
     }
-    // The guest writes these without an exit, so that the CPU judges them; QEMU's emulation of SVM does not.
+    // The guest writes these without an exit, so the CPU itself checks them; QEMU's emulation of
+    // SVM does not.
     let judged: &[u32] = if is_amd() { &[] } else { &[0xc000_0100, 0xc000_0101, 0xc000_0102, 0xc000_0082] };
     for &register in judged {
         expect(format_args!("MSR {register:#x} not canonical"), try_wrmsr(register, 0xaaaa << 48), Err(PROTECTION));
@@ -147,7 +149,7 @@ fn apic_base() {
     expect(format_args!("the APIC moved back"), try_wrmsr(APIC_BASE, base), Ok(()));
 }
 
-/// Checks.
+/// Runs the checks.
 pub fn check() {
     cr4();
     cr0();

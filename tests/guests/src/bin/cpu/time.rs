@@ -1,4 +1,5 @@
-//! The time-stamp counter can be written, and all that hangs on it follows. SDM 3B "Time-Stamp Counter Adjustment".
+//! The time-stamp counter can be written, and everything that depends on it follows. SDM 3B
+//! "Time-Stamp Counter Adjustment".
 
 use super::{expect, try_rdmsr, try_wrmsr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -27,8 +28,8 @@ fn on_timer(frame: &mut Frame) -> Handled {
     Handled::Yes
 }
 
-/// Whether `later` is not before `earlier`, and behind it by less than a machine whose CPUs are busy with others holds one up: some
-/// seconds. What is looked for are differences of [`SECONDS`].
+/// Returns whether `later` is at or after `earlier`, by less than a busy machine's delays of some
+/// seconds. The errors that the checks look for are differences of [`SECONDS`].
 fn soon(earlier: u64, later: u64) -> bool {
     later.wrapping_sub(earlier) < 1 << 35
 }
@@ -46,7 +47,8 @@ fn counter() {
     expect(format_args!("the TSC follows"), soon(now + SECONDS, instr::tsc()), true);
 }
 
-/// A deadline is one of the guest's counter, also where that moves while the timer is armed.
+/// A deadline is in units of the guest's counter, also where the counter is changed while the timer
+/// is armed.
 fn deadline() {
     const LVT_TIMER: u64 = 0x320;
     const SPURIOUS: u64 = 0xf0;
@@ -68,7 +70,7 @@ fn deadline() {
     }
     expect(format_args!("a deadline of a moved counter"), soon(at, CAME.load(Ordering::SeqCst)), true);
     CAME.store(0, Ordering::SeqCst);
-    // Armed for a time that is years away, until the counter is moved there.
+    // Armed for a time years ahead; then the counter is moved close to it.
     let far = instr::tsc() + SECONDS;
     // SAFETY: as above.
     unsafe { instr::wrmsr(DEADLINE, far) };
@@ -81,7 +83,7 @@ fn deadline() {
     instr::write_apic(LVT_TIMER, 1 << 16);
 }
 
-/// The paravirtual clock's time does not jump where the counter does.
+/// The paravirtual clock does not jump when the counter does.
 fn clock() {
     let word = |n: usize| {
         // SAFETY: the hypervisor writes it while this CPU executes WRMSR.
@@ -104,7 +106,7 @@ fn clock() {
     unsafe { instr::wrmsr(SYSTEM_TIME, 0) };
 }
 
-/// Checks.
+/// Runs the checks.
 pub fn check() {
     counter();
     deadline();

@@ -1,4 +1,5 @@
-//! Traps that software asks for, and the debug registers. SDM 3A "Interrupt and Exception Handling", SDM 3B "Debug Registers".
+//! Traps by software, and the debug registers. SDM 3A "Interrupt and Exception Handling", SDM 3B
+//! "Debug Registers".
 
 use super::{DONE, PROTECTION, RAX, UNDEFINED, expect, is_amd, try_with};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +21,10 @@ fn ended(outcome: &Outcome) -> (u64, u64, u64) {
     (outcome.vector, outcome.error, outcome.at)
 }
 
-/// INT n is a trap behind the instruction, pushes no error code, and is no interrupt: nothing masks it, and INT 2 blocks no NMI.
+/// INT n is a trap after the instruction and pushes no error code. It is no interrupt: it cannot be
+/// masked, and INT 2 blocks no NMI.
 fn software_interrupts() {
-    /// Beyond the table, whose last vector is 63: the error code is the vector's selector of the table.
+    /// A vector beyond the table's last, 63: the error code is the vector's selector in the IDT.
     const BEYOND: u64 = 0x80 << 3 | 2;
     for (name, code, wanted) in [
         ("INT3", &[0xcc][..], (DONE, 0, 1)),
@@ -37,7 +39,7 @@ fn software_interrupts() {
     }
     let beyond = try_with(&[0xcd, 0x80], &[]);
     expect(format_args!("INT beyond the table"), (beyond.vector, beyond.at), (PROTECTION, 0));
-    // QEMU's emulation has another error code, and takes INT1 for an undefined instruction.
+    // QEMU's emulation pushes another error code, and treats INT1 as an undefined instruction.
     if !is_amd() {
         expect(format_args!("its error code"), beyond.error, BEYOND);
         let outcome = try_with(&[0xf1], &[]);
@@ -78,7 +80,7 @@ fn debug_registers() {
     try_with(&[0x0f, 0x22, 0xe0], &[(RAX, cr4)]);
 }
 
-/// Notes a debug exception, and goes on without another one at the same instruction.
+/// Records a debug exception, and sets RF so that the same instruction raises no other one.
 fn note(frame: &mut Frame) -> Handled {
     if frame.vector != DEBUG {
         return Handled::No;
@@ -90,7 +92,7 @@ fn note(frame: &mut Frame) -> Handled {
     Handled::Yes
 }
 
-/// mov dr0, rax; mov eax, DR7's value; mov dr7, rax: `rest` begins behind it.
+/// mov dr0, rax; mov eax, value of DR7; mov dr7, rax: `rest` begins behind these.
 fn with_dr7(name: &str, dr7: u32, dr0: u64, rest: &[u8], wanted_at: u64, cause: u64) {
     const SET: usize = 11;
     let mut code = [0x90; 32];
@@ -108,7 +110,8 @@ fn with_dr7(name: &str, dr7: u32, dr0: u64, rest: &[u8], wanted_at: u64, cause: 
     write_dr(7, DR7_OFF);
 }
 
-/// Breakpoints fire once, also at instructions that the hypervisor carries out. Not under QEMU's emulation.
+/// Breakpoints fire once, also at instructions that the hypervisor emulates. Not under QEMU's
+/// emulation.
 fn breakpoints() {
     const LOCAL_0: u32 = 0x401;
     if is_amd() {
@@ -118,11 +121,11 @@ fn breakpoints() {
     with_dr7("a breakpoint at CPUID", LOCAL_0, 1, &[0x0f, 0xa2], 0, 1);
     with_dr7("a breakpoint behind CPUID", LOCAL_0, 3, &[0x0f, 0xa2, 0x90], 2, 1);
     with_dr7("a breakpoint at MOV CR8", LOCAL_0, 1, &[0x44, 0x0f, 0x20, 0xc0], 0, 1);
-    // mov rax, dr7 under general detection: DR7 reads without GD then.
+    // mov rax, dr7 with general detect enabled: the handler reads DR7 without GD.
     with_dr7("general detection", 0x400 | GENERAL_DETECT as u32, 0, &[0x0f, 0x21, 0xf8], 0, GENERAL_DETECT);
 }
 
-/// Checks.
+/// Runs the checks.
 pub fn check() {
     software_interrupts();
     debug_registers();

@@ -1,12 +1,13 @@
-//! Pages that were only read: each access that is no plain read must find a page of its own.
+//! Pages that were only read: every access that is not a plain read must get a page of its own.
 //!
-//! Every page here is read first, as data, and so shows the hypervisor's shared zeros by then.
+//! Every page here is first read as data, so it is mapped to the hypervisor's shared frame of
+//! zeros.
 
 use super::{DONE, RAX, RCX, RDI, RDX, RSI, expect, try_with};
 use guests::pages::Pages;
 
 const PAGE_FAULT: u64 = 14;
-/// Where nothing is mapped: the second entry of the root table.
+/// An unmapped address: the second entry of the root table.
 const ELSEWHERE: u64 = 1 << 39;
 const PRESENT_WRITABLE: u64 = 0b11;
 const ACCESSED: u64 = 1 << 5;
@@ -24,7 +25,7 @@ fn store(at: u64, value: u64) -> Result<(), u64> {
     if outcome.vector == DONE { Ok(()) } else { Err(outcome.vector) }
 }
 
-/// The addresses of pages that were never touched, in order; each is read when it is taken.
+/// The addresses of untouched pages, in order; each page is read when it is taken.
 struct Fresh {
     pages: Pages,
     next: u64,
@@ -41,7 +42,7 @@ impl Fresh {
     }
 }
 
-/// A write to one of two pages is seen there alone.
+/// A write to one of two pages must not appear in the other.
 fn own_page(fresh: &mut Fresh) {
     let (one, other) = (fresh.take(), fresh.take());
     expect(format_args!("a write to a page that was read"), store(one + 8, 0x1234), Ok(()));
@@ -58,7 +59,7 @@ fn fetched(fresh: &mut Fresh) {
     expect(format_args!("a page that was fetched"), load(page), Ok(0));
 }
 
-/// REP INSB and REP OUTSB, whose bytes the hypervisor copies.
+/// REP INSB and REP OUTSB, whose data the hypervisor copies.
 fn copied(fresh: &mut Fresh) {
     let (page, source) = (fresh.take(), fresh.take());
     let outcome = try_with(&[0xf3, 0x6c], &[(RDI, page + 0xffc), (RDX, LINE_STATUS), (RCX, 4)]);
@@ -69,8 +70,8 @@ fn copied(fresh: &mut Fresh) {
     expect(format_args!("what was copied from"), load(source), Ok(0));
 }
 
-/// Page tables of zeros translate nothing; written, they get A and D, and both addresses of a page
-/// show the same.
+/// Page tables of zeros translate nothing. After a write they get A and D, and both addresses of a
+/// page show the same content.
 fn tables(fresh: &mut Fresh) {
     let [upper, middle, lower, page] = core::array::from_fn(|_| fresh.take());
     let root = guests::instr::control_registers().1 & !0xfff;
@@ -91,7 +92,7 @@ fn tables(fresh: &mut Fresh) {
     expect(format_args!("the root entry is cleared"), store(root + 8, 0), Ok(()));
 }
 
-/// Checks, in pages of the free memory.
+/// Runs the checks, in pages of the free memory.
 pub fn check(machine: &guests::Machine) {
     let mut fresh = Fresh { pages: Pages::take(machine, 64), next: 0 };
     own_page(&mut fresh);

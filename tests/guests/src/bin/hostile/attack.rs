@@ -1,4 +1,5 @@
-//! What a hostile guest tries: instructions made up from tables of what hurts, and registers full of meaningful addresses.
+//! The attempts of a hostile guest: instructions generated from tables of dangerous ones, and
+//! registers full of meaningful addresses.
 
 use guests::attempt::{CODE_BYTES, REGISTERS};
 use guests::instr::control_registers;
@@ -13,7 +14,7 @@ const PORTS: [u16; 24] = [
     0x20, 0x21, 0x40, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0xa1, 0x3f8, 0x3f9, 0x3fb, 0x3fd, 0x505, 0x510, 0x511, 0x514,
     0x518, 0x5e0, 0x601, 0xcf8, 0xcfc,
 ];
-/// What would end the test instead of the incarnation.
+/// Ports that would end the test instead of the incarnation.
 const SPARED_PORTS: [core::ops::RangeInclusive<u16>; 3] = [0xf0..=0xf7, 0x5de..=0x5e3, 0x5fe..=0x600];
 const MSRS: [u32; 28] = [
     0x10,
@@ -45,7 +46,7 @@ const MSRS: [u32; 28] = [
     0xc001_0117,
     0xc000_0103,
 ];
-/// Instructions of two and three bytes that belong to the kernel, the hypervisor or nobody.
+/// Instructions of two and three bytes that are privileged, virtualisation's, or undefined.
 #[rustfmt::skip]
 const PRIVILEGED: [&[u8]; 40] = [
     &[0x0f, 0x01, 0xc1], &[0x0f, 0x01, 0xc2], &[0x0f, 0x01, 0xc3], &[0x0f, 0x01, 0xc4], &[0x0f, 0x01, 0xc8],
@@ -56,7 +57,8 @@ const PRIVILEGED: [&[u8]; 40] = [
     &[0x0f, 0x09], &[0x0f, 0x31], &[0x0f, 0x33], &[0x0f, 0x34], &[0x0f, 0x35], &[0x0f, 0x78, 0xc3], &[0x0f, 0x79, 0xc3],
     &[0x0f, 0xaa], &[0xf1], &[0xf3, 0x0f, 0xc7, 0x30], &[0x0f, 0xc7, 0x30], &[0x66, 0x0f, 0x38, 0x82, 0x00], &[0xfb, 0xf4],
 ];
-/// Opcodes with a memory operand, or string forms: some that a device expects, many that it does not.
+/// Opcodes with a memory operand, or string forms: some that device emulation handles, many that it
+/// does not.
 #[rustfmt::skip]
 const MEMORY: [&[u8]; 40] = [
     &[0x8a], &[0x8b], &[0x88], &[0x89], &[0xc6], &[0xc7], &[0x0f, 0xb6], &[0x0f, 0xb7], &[0x0f, 0xbe], &[0x0f, 0xbf], &[0x63],
@@ -65,7 +67,7 @@ const MEMORY: [&[u8]; 40] = [
     &[0x0f, 0x11], &[0x0f, 0xc7], &[0xff], &[0xd9], &[0x0f, 0x01], &[0x0f, 0xae],
 ];
 
-/// Numbers that follow from a seed (xorshift64*).
+/// Numbers derived from a seed (xorshift64*).
 pub struct Random(u64);
 
 impl Random {
@@ -99,7 +101,7 @@ pub struct Attempt {
     pub code: Code,
 }
 
-/// Code that grows.
+/// Code under construction.
 pub struct Code {
     bytes: [u8; CODE_BYTES],
     len: usize,
@@ -126,7 +128,7 @@ impl core::fmt::Debug for Code {
     }
 }
 
-/// Knows where it hurts.
+/// Generates attempts for a machine with this end of RAM.
 pub struct Attacker {
     ram_end: u64,
 }
@@ -152,7 +154,7 @@ impl Attacker {
         attempt
     }
 
-    /// An address that means something to the machine, or just not.
+    /// Returns an address with a meaning to the machine, or close to one.
     fn address(&self, random: &mut Random) -> u64 {
         let near = |base: u64, random: &mut Random| base.wrapping_add(random.below(64)).wrapping_sub(32);
         match random.below(12) {
@@ -217,7 +219,7 @@ impl Attacker {
         };
         attempt.registers[RCX] = u64::from(number);
         if random.below(2) == 0 {
-            // An address with an enable bit, for what takes one.
+            // An address with an enable bit, for registers that have one.
             let value = self.address(random) | random.below(2);
             (attempt.registers[RAX], attempt.registers[RDX]) = (value & 0xffff_ffff, value >> 32);
         }
@@ -231,7 +233,7 @@ impl Attacker {
         attempt.code.push(&[0x0f, 0xa2]);
     }
 
-    /// Flips a bit of a control or debug register, or loads nonsense.
+    /// Flips a bit of a control or debug register, or loads a random value.
     fn control(&self, random: &mut Random, attempt: &mut Attempt) {
         let (cr0, cr3, cr4) = control_registers();
         let (number, old) = random.one_of(&[(0, cr0), (3, cr3), (4, cr4), (8, 0), (2, 0)]);
@@ -259,7 +261,8 @@ impl Attacker {
             attempt.code.push(&[0x48 | random.below(8) as u8]);
         }
         attempt.code.push(random.one_of(&MEMORY));
-        // [rax], [rsi] or [rdi], any register or opcode extension; then bytes for an immediate.
+        // A ModRM byte for [rax], [rsi] or [rdi] with any register or opcode extension; then bytes
+        // for an immediate.
         let operand = random.one_of(&[0_u8, 6, 7]);
         attempt.code.push(&[operand | (random.below(8) as u8) << 3]);
         attempt.code.push(&(random.any() as u32).to_le_bytes());

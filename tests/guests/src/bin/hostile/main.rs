@@ -1,8 +1,10 @@
-//! A guest that does whatever is forbidden, at random: `seed=`, `attempts=` in one incarnation, `incarnations=` before it passes.
+//! A guest that tries forbidden operations at random: `seed=`, `attempts=` in one incarnation,
+//! `incarnations=` before it passes.
 //!
-//! Ports, MSRs, CPUID, control registers, devices' memory by odd instructions, virtualisation instructions, jumps to where
-//! nothing is, random bytes. Each attempt runs until its first trap. It may well crash its machine; then the next incarnation goes
-//! on with other numbers. All follows from the seed and the incarnation, which it logs.
+//! Ports, MSRs, CPUID, control registers, device memory by unusual instructions, virtualisation
+//! instructions, jumps to unassigned addresses, random bytes. Each attempt runs until its first
+//! trap. An attempt may crash the machine; the next incarnation then continues with other numbers.
+//! Everything derives from the seed and the incarnation, which the guest logs.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -32,7 +34,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
         0 => guests::instr::triple_fault(),
         // The reset register.
         1 => guests::instr::outb(0x602, 1),
-        // pvpanic, and then silence.
+        // pvpanic; the guest then halts.
         _ => guests::instr::outb(0x505, 1),
     }
     guests::instr::stop()
