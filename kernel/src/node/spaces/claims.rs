@@ -144,11 +144,20 @@ impl Spaces {
         let Some(&first) = held.first() else { return Ok(()) };
         self.flush(first).await?;
         let _turn = self.beats.stop(disk).await;
+        // Each claim is released once before any is tried again: a sector that cannot be written
+        // uses up the time, and must not keep the other claims.
+        let mut refused = Vec::with_capacity(held.len());
         for id in held {
             let Some(holding) = self.space(id).inner.lock().holding.take() else { continue };
-            self.end_claim(id, &holding.claim()).await?;
+            if self.end_claim_once(id, &holding.claim()).await.is_err() {
+                refused.push((id, holding.claim()));
+            }
         }
-        Ok(())
+        let mut result = Ok(());
+        for (id, claim) in refused {
+            result = result.and(self.end_claim(id, &claim).await);
+        }
+        result
     }
 
     /// Releases a claim for good.

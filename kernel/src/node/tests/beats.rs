@@ -1,10 +1,12 @@
 //! Claims and beats during work on a space: the node does not mistake its own writes for another
 //! node's, and writes to no space it does not own.
 
+use super::bounds;
 use super::disk::{FaultKind, FaultPlan, SimDisk};
 use super::guest::SimGuest;
 use super::machine::{SimMachine, SimRam};
 use crate::arch::time;
+use crate::block::request::SECTOR_SIZE;
 use crate::mm::layout::RamLayout;
 use crate::node::spaces::sleep;
 use crate::paging::space::claim::{Claim, Claims, PAGE_LEN};
@@ -37,11 +39,19 @@ fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
     }
 }
 
+/// Returns where the claims on a space of so many bytes begin.
+fn claims_start(space_bytes: usize) -> usize {
+    Claim::start(space_bytes as u64).expect("room for a claim") as usize
+}
+
+fn claims_at(disk: &SimDisk, start: usize) -> Claims {
+    Claims::decode(disk.state().content[start..][..PAGE_LEN].try_into().expect("a page"))
+}
+
 /// Returns the claims on a disk that is a single space.
 fn claims(disk: &SimDisk) -> Claims {
-    let content = &disk.state().content;
-    let start = Claim::start(content.len() as u64).expect("room for a claim") as usize;
-    Claims::decode(content[start..][..PAGE_LEN].try_into().expect("a page"))
+    let bytes = disk.state().content.len();
+    claims_at(disk, claims_start(bytes))
 }
 
 /// Opens a blank disk that fails every request from its n-th on; returns the machine, and the
@@ -73,4 +83,19 @@ fn a_space_that_could_not_be_claimed_at_the_start_is_claimed_later() {
         machine.until(&format!("a start, request {at}"), 120, |machine| guest.start(machine).then_some(()));
         assert!(claims(disk).owner().is_some(), "request {at}: {:#?}", machine.told);
     }
+}
+
+#[test]
+fn a_claim_that_cannot_be_released_keeps_no_other() {
+    let (content, first) = bounds::with_table();
+    let mut machine = bounds::machine_with(content, 1);
+    let (disk, spaces) = (machine.disks[0], machine.node.spaces);
+    let claims_of_first = (first.first * SECTOR_SIZE) as usize + claims_start(super::cycle::DISK_BYTES);
+    // Spaces are aligned to 1 MiB.
+    let claims_of_second = claims_of_first + super::cycle::DISK_BYTES.next_multiple_of(1 << 20);
+    let owners = || [claims_of_first, claims_of_second].map(|start| claims_at(disk, start).owner().is_some());
+    assert_eq!(owners(), [true, true]);
+    disk.state().bad_bytes = claims_of_first..claims_of_first + PAGE_LEN;
+    machine.block_on("leaving", 60, spaces.give_up_claims());
+    assert_eq!(owners(), [true, false]);
 }

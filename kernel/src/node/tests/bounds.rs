@@ -130,8 +130,8 @@ fn the_oldest_dump_goes_when_the_newer_one_is_promised_and_not_before() {
 /// Bytes of a disk with two spaces.
 const TABLE_DISK_BYTES: usize = 6 << 20;
 
-/// Returns the content of a disk with two spaces, and the sectors of the first.
-fn with_table() -> (Vec<u8>, SectorRange) {
+/// Returns the content of a disk with two spaces of [`DISK_BYTES`], and the sectors of the first.
+pub(super) fn with_table() -> (Vec<u8>, SectorRange) {
     let placed = place(TABLE_DISK_BYTES as u64, &[DISK_BYTES as u64; 2]).expect("there is room");
     let guid = |n: u8| NewSpace { sectors: placed[usize::from(n)], guid: gpt_disk_types::Guid::from_bytes([n + 1; 16]) };
     let mut content = vec![0; TABLE_DISK_BYTES];
@@ -141,7 +141,7 @@ fn with_table() -> (Vec<u8>, SectorRange) {
     (content, placed[0])
 }
 
-fn machine_with(content: Vec<u8>, uuid_seed: u64) -> SimMachine {
+pub(super) fn machine_with(content: Vec<u8>, uuid_seed: u64) -> SimMachine {
     machine_with_error(content, uuid_seed, None)
 }
 

@@ -7,6 +7,7 @@ use crate::block::dma::fake::device_view;
 use crate::block::request::SECTOR_SIZE;
 use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Incident, Operation, Request, Segment, SubmitError};
 use crate::mm::phys::{DirectMap, FrameMemory};
+use core::ops::Range;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
@@ -78,6 +79,8 @@ pub struct DiskState {
     pub records: bool,
     pub requests: u64,
     pub fault: Option<FaultPlan>,
+    /// Bytes that cannot be written.
+    pub bad_bytes: Range<usize>,
     /// Bytes per second, if the disk serves its requests in turn.
     pub speed: Option<u64>,
     /// When the disk has finished the requests it has.
@@ -113,6 +116,7 @@ impl SimDisk {
             records: false,
             requests: 0,
             fault: None,
+            bad_bytes: 0..0,
             speed: None,
             busy_until_ns: 0,
             reads_are_late: false,
@@ -194,6 +198,10 @@ impl DiskState {
             Some(FaultPlan { request, kind: FaultKind::ErrorForGood }) => number >= request,
             _ => false,
         }
+    }
+
+    fn is_bad(&self, at: usize, len: usize) -> bool {
+        at < self.bad_bytes.end && self.bad_bytes.start < at + len
     }
 
     /// Returns when a request submitted now is finished.
@@ -296,7 +304,8 @@ impl Disk for SimDisk {
             }
             let n = ready[state.dice.below(ready.len() as u32) as usize];
             let flying = state.flying.remove(n);
-            let result = if state.fails(flying.number) { Err(DiskError::Io) } else { Ok(()) };
+            let is_bad = flying.operation != Operation::Read && state.is_bad(flying.at, flying.data.len());
+            let result = if is_bad || state.fails(flying.number) { Err(DiskError::Io) } else { Ok(()) };
             if result.is_ok() {
                 self.carry_out(&mut state, &flying);
             }
