@@ -34,8 +34,9 @@ const PAGES: usize = 32;
 /// Most pages visited in one run of the cleaner.
 const VISITS: u32 = 512;
 /// Length of the stretch that is cleaned ahead of the clock hand: this fraction of the object's
-/// pages (1/16), within the bounds.
-const REACH_PART: u32 = 16;
+/// pages (1/32), within the bounds. With 1/16 a Zipf trace on a disk of 100 MiB/s wrote a tenth more:
+/// pages that the guest wrote again before the clock hand reached them.
+const REACH_PART: u32 = 32;
 const REACH: RangeInclusive<u32> = 64..=4096;
 /// Time between two runs of the cleaner.
 const PAUSE_NS: u64 = 5_000_000;
@@ -102,12 +103,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stretch_begins_at_the_clock_hand_and_ends_a_sixteenth_ahead() {
-        assert_eq!(stretch(0, 0, 32768), (0, 2048));
-        assert_eq!(stretch(1000, 1500, 32768), (1500, 1548));
-        assert_eq!(stretch(1000, 3048, 32768), (3048, 0), "at its end");
-        assert_eq!(stretch(3000, 1500, 32768), (3000, 2048), "overtaken");
-        assert_eq!(stretch(32_000, 100, 32768), (100, 1180), "over the end of the object");
+    fn the_stretch_begins_at_the_clock_hand_and_ends_a_32nd_ahead() {
+        assert_eq!(stretch(0, 0, 32768), (0, 1024));
+        assert_eq!(stretch(1000, 1500, 32768), (1500, 524));
+        assert_eq!(stretch(1000, 2024, 32768), (2024, 0), "at its end");
+        assert_eq!(stretch(3000, 1500, 32768), (3000, 1024), "overtaken");
+        assert_eq!(stretch(32_000, 100, 32768), (100, 156), "over the end of the object");
     }
 
     #[test]
