@@ -2,8 +2,8 @@
 //! that the device writes.
 //!
 //! The transport (capabilities, status, features, configuration) is from virtio-drivers; the queue
-//! is ours, for the reasons in `docs/decisions/0006-our-own-virtqueue.md`. Reference: VIRTIO 1.2
-//! §2.7 "Split Virtqueues", §4.1 "Virtio Over PCI Bus", §5.2 "Block Device".
+//! is ours, for the reasons in `docs/decisions/0006-our-own-virtqueue.md`. Reference:
+//! VIRTIO 1.2 §2.7 "Split Virtqueues", §4.1 "Virtio Over PCI Bus", §5.2 "Block Device".
 //!
 //! ```text
 //!   VirtioDisk      the `Disk`: a lock around the core
