@@ -11,6 +11,7 @@
 
 use crate::nbd::{Entry, Kind};
 use anyhow::{Context, Result, ensure};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
@@ -60,33 +61,35 @@ pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<
     Ok(list)
 }
 
-/// Checks that each write at the server lies within the requests that the node had submitted
-/// before; otherwise the trace is useless.
+/// Checks that every write the server received from a node lies within the bytes that the node had
+/// submitted for writing by then. Otherwise the trace is incomplete and proves nothing.
 ///
 /// # Errors
-/// Names the first write that violates this.
+/// Names the first write that does not.
 pub fn covers(submitted: &[Submitted], log: &[Entry]) -> Result<()> {
-    /// Maximum difference of the two clocks.
+    /// What the two clocks may differ by.
     const CLOCKS: Duration = Duration::from_millis(100);
+    let mut writes: Vec<_> = submitted.iter().filter(|by| by.kind == Some(Kind::Write)).collect();
+    writes.sort_by_key(|by| by.at);
+    let mut writes = writes.into_iter().peekable();
+    let mut known: HashSet<(&str, u64)> = HashSet::new();
+    // The log is in the order of arrival.
     for entry in log.iter().filter(|entry| entry.kind == Kind::Write) {
-        let may_be = |by: &&Submitted| by.node == entry.node && by.kind == Some(Kind::Write) && by.at <= entry.arrived + CLOCKS;
-        let mut parts: Vec<_> = submitted.iter().filter(may_be).map(|by| by.bytes.clone()).collect();
-        parts.sort_by_key(|part| part.start);
-        let mut at = entry.bytes.start;
-        for part in parts.iter().filter(|part| part.end > entry.bytes.start) {
-            if part.start > at {
-                break;
-            }
-            at = at.max(part.end);
+        while let Some(by) = writes.next_if(|by| by.at <= entry.arrived + CLOCKS) {
+            known.extend(sectors(&by.bytes).map(|sector| (by.node, sector)));
         }
         let (node, bytes) = (entry.node, &entry.bytes);
         ensure!(
-            at >= bytes.end,
+            sectors(bytes).all(|sector| known.contains(&(node, sector))),
             "{node} has a write of {bytes:?} at {:?} of which its emulator's trace knows nothing",
             entry.arrived
         );
     }
     Ok(())
+}
+
+fn sectors(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / SECTOR..bytes.end.div_ceil(SECTOR)
 }
 
 fn clock(text: &str) -> Option<Duration> {
