@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 /// Boots Tidepool, a bare-metal hypervisor whose paging spaces become crash dumps.
 ///
-/// Without a command it runs the demonstration: Debian, promised twice the memory there is, works, panics and is
-/// running again before its dump is complete.
+/// Without a command it runs the demonstration: Debians share a pool of half their promised memory. One of them panics,
+/// and runs again before its dump is complete.
 #[derive(Parser)]
 #[command(name = "tidepool", version)]
 pub struct Cli {
@@ -47,7 +47,7 @@ impl Common {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Boot a configuration and give its console; Ctrl-] is the way out: `quit` ends the machine
+    /// Boot a configuration and show its console; Ctrl-] opens the monitor, where `quit` ends the machine
     Boot(BootArguments),
     /// Make and look at the image files of paging devices
     #[command(subcommand)]
@@ -69,7 +69,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct BootArguments {
-    /// The configuration; without one the hypervisor starts with nothing to run
+    /// The configuration; without one the hypervisor starts no partition
     pub file: Option<PathBuf>,
     /// Text for the hypervisor's own command line
     #[arg(long, default_value = "")]

@@ -21,7 +21,7 @@ pub struct Arguments {
 enum What {
     /// Compare one, two and four CPUs at paging: instructions, page-ins, work per tick (a quarter of an hour and more)
     Scale {
-        /// Runs of which the median counts
+        /// Number of runs; their median counts
         #[arg(long, default_value_t = scale::ROUNDS, value_parser = clap::value_parser!(u32).range(1..=99))]
         rounds: u32,
     },
@@ -118,7 +118,7 @@ fn scale_on_qemu(images: &Images<'_>, rounds: u32) -> Result<bool> {
         within &= is_within;
         for cpus in &scale::CPUS[1..] {
             let cost = scale::on_one_core(images, *cpus, disks)?;
-            println!("{cpus} CPUs on one host core: through, {} page-ins", cost.page_ins);
+            println!("{cpus} CPUs on one host core: done, {} page-ins", cost.page_ins);
         }
     }
     Ok(within)

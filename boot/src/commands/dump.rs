@@ -18,14 +18,14 @@ pub enum Action {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Check every block against its checksum, and the ELF header against what is there; the status says so too
+    /// Check every block against its checksum, and the ELF header against the record; the status is 0 only if all is right
     Verify {
         /// The image
         file: PathBuf,
         /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
         dump: Option<DumpChoice>,
     },
-    /// Bring the ELF header up to date where a power cut ended the drain
+    /// Write the ELF header anew, for example after a power cut ended the drain
     Header {
         /// The image
         file: PathBuf,
@@ -38,7 +38,7 @@ pub enum Action {
         file: PathBuf,
         /// The dump's name, or its first eight digits, or the number of its space
         dump: DumpChoice,
-        /// Also where a boot loader lies there
+        /// Also if a boot loader is there
         #[arg(long)]
         force: bool,
     },
@@ -48,7 +48,7 @@ pub enum Action {
         file: PathBuf,
         /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
         dump: Option<DumpChoice>,
-        /// The crashed kernel with its symbols; they are moved as the kernel was
+        /// The crashed kernel with its symbols, which are moved by KASLR's offset
         #[arg(long)]
         symbols: Option<PathBuf>,
         /// Answer a gdb on standard input and output instead of starting one
@@ -96,7 +96,7 @@ fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
     let left_out = dump::select(&disk, space, loader)?;
     println!("{}: opens as the dump in space {space}", file.display());
     if left_out > 0 {
-        println!("  without {left_out} pages: the header has room for five runs only; the space itself has all");
+        println!("  without {left_out} pages: the header has room for five runs only; the space's own header has all");
     }
     Ok(())
 }
@@ -119,7 +119,7 @@ fn open(file: &Path, choice: Option<DumpChoice>, access: Access) -> Result<Dump>
 
 fn verify(dump: &Dump) -> Result<()> {
     if !dump.record().state.describes_pages() {
-        bail!("{}: the power went before anything was written of its pages; the crash's record is all there is", dump.name());
+        bail!("{}: a power cut came before any page was written; only the crash's record is left", dump.name());
     }
     let verdict = dump.verify()?;
     println!("{}: {}", dump.name(), dump.record().state.name());
@@ -128,7 +128,7 @@ fn verify(dump: &Dump) -> Result<()> {
         bail!("{} blocks have a wrong checksum, first that of page {first}", verdict.wrong);
     }
     if !verdict.header_current {
-        bail!("{}: the ELF header is not up to date: `tidepool dump header {}` makes it so", dump.name(), dump.place());
+        bail!("{}: the ELF header is not up to date: `tidepool dump header {}` updates it", dump.name(), dump.place());
     }
     Ok(())
 }

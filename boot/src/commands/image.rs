@@ -18,8 +18,8 @@ use std::process::ExitCode;
 /// What to write, and where.
 #[derive(Args)]
 pub struct Arguments {
-    /// The configuration (a .toml file) and the image; without the image it is called as the configuration, with .img; without a
-    /// configuration the stick starts the hypervisor with nothing to run
+    /// The configuration (a .toml file) and the image. The default image has the configuration's name with .img; without a
+    /// configuration the stick starts no partition
     #[arg(required = true, num_args = 1..=2, value_name = "CONFIGURATION or IMAGE")]
     pub files: Vec<PathBuf>,
     /// Text for the hypervisor's own command line

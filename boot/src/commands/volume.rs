@@ -18,7 +18,7 @@ pub enum Action {
     Create {
         /// The image; it must not exist
         file: PathBuf,
-        /// Its size, like "288 MiB"; may be left out where the spaces say what they need
+        /// Its size, like "288 MiB"; the default is the size that the spaces need
         #[arg(long, value_parser = crate::config::parse_size)]
         size: Option<u64>,
         /// Size of a space; each makes a GPT partition
@@ -31,17 +31,17 @@ pub enum Action {
         file: PathBuf,
         /// Number of the space, where the image has a partition table
         space: Option<u32>,
-        /// Also where it holds a dump or somebody's data
+        /// Also if it holds a dump or foreign data
         #[arg(long)]
         force: bool,
     },
-    /// Say what images hold
+    /// List the spaces of images, with their states and owners
     List {
         /// The images
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Check that images hold sound partition tables and paging spaces; the status says so too
+    /// Check the partition tables and paging spaces of images; the status is 0 only if all are sound
     Check {
         /// The images
         #[arg(required = true)]
@@ -169,7 +169,7 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
                     );
                 }
                 if let Some(claim) = image.claim()? {
-                    println!("  claimed by node {}: it runs, or was cut off", claim.node);
+                    println!("  claimed by node {}, which runs or was cut off", claim.node);
                 }
                 match class {
                     Class::Space(record) if record.state.holds_dump() => {}

@@ -178,7 +178,7 @@ fn there(section: &Section<'_>, path: &Path) -> Result<Vec<u64>, ConfigError> {
     let disk = Disk::open(path, Access::Read).map_err(|error| wrong(format!("{error:#}")))?;
     let slots = disk.slots().map_err(|error| wrong(format!("{error:#}; nothing touches it")))?;
     if slots.is_empty() {
-        let message = format!("{} has a partition table without a paging space; it is somebody else's", path.display());
+        let message = format!("{} has a partition table without a paging space; it belongs to another program", path.display());
         return Err(wrong(message));
     }
     let mut sizes = Vec::new();

@@ -177,7 +177,7 @@ impl<'d> Section<'d> {
         let text = value.as_str().ok_or_else(|| self.wrong_type(key, value, "a size like \"256 MiB\""))?;
         let bytes = size::parse(text).map_err(|message| self.error(key, &message))?;
         if bytes == 0 {
-            return Err(self.error(key, &format!("{text} is nothing: the least is {}", size::format(PAGE_SIZE))));
+            return Err(self.error(key, &format!("{text} is too small: the least is {}", size::format(PAGE_SIZE))));
         }
         if !bytes.is_multiple_of(PAGE_SIZE) {
             return Err(self.error(key, &format!("{text} is no multiple of {}", size::format(PAGE_SIZE))));

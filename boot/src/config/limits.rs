@@ -37,7 +37,7 @@ pub(super) fn devices(sections: &[Section<'_>], devices: &[PagingDevice]) -> Res
         spaces += device.space_count();
         if spaces > MAX_SPACES {
             let key = if device.spaces.is_empty() { key } else { "spaces" };
-            let message = format!("the {MAX_SPACES} paging spaces that the hypervisor uses at most are exceeded here: {spaces}");
+            let message = format!("{spaces} paging spaces, but the hypervisor uses {MAX_SPACES} at most");
             return Err(section.error(key, &message));
         }
     }
@@ -87,7 +87,10 @@ pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>,
         }
         LoadError::CommandLineTooLong(most) => {
             let longest = u64::from(most).saturating_sub(command_line::with_incarnation("", u64::MAX).len() as u64 + 1);
-            section.error("cmdline", &format!("is too long: this kernel takes {longest} bytes beside what the hypervisor adds"))
+            section.error(
+                "cmdline",
+                &format!("is too long: this kernel takes {longest} bytes beside the hypervisor's own parameter"),
+            )
         }
         error => section.error("kernel", &format!("{}: {error}", kernel.display())),
     })
@@ -136,7 +139,9 @@ pub(super) fn machine(root: &Section<'_>, bed: Bed, bytes: u64, cpus: u32, archi
     }
     let bandwidth = machine.as_ref().map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
     match bandwidth {
-        Some(bytes) if bytes > MOST_BANDWIDTH => Err(said(&machine, "disk_bandwidth", "is more than QEMU can hold a disk to")),
+        Some(bytes) if bytes > MOST_BANDWIDTH => {
+            Err(said(&machine, "disk_bandwidth", "is more than QEMU's largest limit for a disk"))
+        }
         _ => Ok(()),
     }
 }
@@ -144,7 +149,7 @@ pub(super) fn machine(root: &Section<'_>, bed: Bed, bytes: u64, cpus: u32, archi
 /// Checks the names of self-tests.
 pub(super) fn self_tests(root: &Section<'_>, names: &[String]) -> Result<(), ConfigError> {
     match names.iter().find(|name| !SELF_TESTS.contains(&name.as_str())) {
-        Some(name) => Err(root.error("self_tests", &format!("“{name}” is none (known: {})", SELF_TESTS.join(", ")))),
+        Some(name) => Err(root.error("self_tests", &format!("unknown: “{name}” (known: {})", SELF_TESTS.join(", ")))),
         None => Ok(()),
     }
 }

@@ -96,7 +96,7 @@ impl NoticeWriter {
             "dump_failed" => {
                 let (message, opener) = (text(event, "message"), self.opener(event));
                 format!(
-                    "the dump of incarnation {} failed ({message}), what is there is partial: {opener}",
+                    "the dump of incarnation {} failed ({message}); the written part is a partial dump: {opener}",
                     number("incarnation")
                 )
             }
@@ -194,7 +194,7 @@ fn skipped(event: &Event) -> String {
 
 fn limited(event: &Event) -> String {
     let (restarts, seconds) = (number(event, "restarts"), number(event, "time_ns") as f64 / 1e9);
-    format!("has restarted {restarts} times within {seconds} s, which its `restart_limit` allows: it stops now")
+    format!("has reached its `restart_limit` of {restarts} restarts within {seconds} s: it stops now")
 }
 
 fn stopped(event: &Event) -> String {
@@ -292,7 +292,7 @@ mod tests {
     fn a_partition_that_stops_at_its_limit_is_told_with_the_key() {
         let event = json!({"t": 0, "event": "restart_limit", "partition": "web", "incarnation": 4, "restarts": 3,
             "time_ns": 60_000_000_000u64});
-        let text = "0.0 s  web: has restarted 3 times within 60 s, which its `restart_limit` allows: it stops now";
+        let text = "0.0 s  web: has reached its `restart_limit` of 3 restarts within 60 s: it stops now";
         assert_eq!(told(event), text);
     }
 

@@ -79,7 +79,7 @@ release DUMP       give a dump's paging space back: the first eight digits of it
 release PARTITION [N]  give all its dumps' paging spaces back, or only that of incarnation N
 evict PARTITION N  evict up to N of its pages now
 quit, poweroff     stop everything, finish dumps, end the machine
-help               this
+help               this list
 ";
 
 #[derive(Deserialize)]

@@ -55,7 +55,7 @@ impl core::fmt::Display for Unmeasured {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::NoRoom => "no free paging space of 32 MiB, or no frames for as much",
-            Self::Stuck => "something did not end",
+            Self::Stuck => "an operation did not end in time",
             Self::Written => "a page that leaves without a write was written",
         })
     }

@@ -285,7 +285,7 @@ pub fn check_together(node: &Node) -> Result<(), Trouble> {
         let (pool, least) = (node.frames.total() / 256, least.div_ceil(256));
         return Err(trouble(
             "pool",
-            format!("{pool} MiB are too few for {partitions} partitions: they need {least} MiB to go on at all"),
+            format!("{pool} MiB are too few for {partitions} partitions: they need at least {least} MiB"),
         ));
     }
     if !node.spaces.has_devices() {
@@ -321,7 +321,7 @@ fn reserve(node: &Node) {
         SpaceTenant::new(shared.name(), need)
     };
     if !node.spaces.reserve(node.partitions.iter().map(tenant).collect()) {
-        log::warn!("too few paging spaces to keep one for each partition's next incarnation: one that crashes may wait");
+        log::warn!("too few paging spaces to keep one for each partition's next incarnation: a crashed partition may wait");
     }
 }
 

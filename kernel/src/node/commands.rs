@@ -131,7 +131,7 @@ fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
 
 fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
     node.spaces.release_dumps(choice).map_err(|error| match (error, choice) {
-        (DumpError::Ambiguous(names), _) => format!("several dumps are meant, say which by its name: {names}"),
+        (DumpError::Ambiguous(names), _) => format!("several dumps match, give the name of one: {names}"),
         (DumpError::Draining, DumpChoice::All(name) | DumpChoice::One(name, _)) => {
             format!("the dump of {name} is still being written")
         }

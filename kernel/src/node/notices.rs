@@ -26,11 +26,11 @@ pub fn report_all(node: &Node) {
             }
             Notice::PageLost { object, index, loss } => (object, format!("page {} cannot be read back ({loss})", index.0)),
             Notice::Unwritable { object, error } => {
-                let message = format!("the disk takes no pages ({error}), and others starve for the frames");
+                let message = format!("its pages cannot be written ({error}), and other partitions need the frames");
                 (object, message)
             }
             Notice::DiskDead { object } => {
-                (object, "the disk takes no requests any more: what is in memory stays there".to_string())
+                (object, "the disk takes no requests any more: pages in memory stay there".to_string())
             }
         };
         if let Some(shared) = owner(node, object) {

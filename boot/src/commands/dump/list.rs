@@ -81,7 +81,7 @@ fn of_dump(file: &Path, number: u32, record: &Record, is_selected: bool) -> Vec<
 fn state(state: SpaceState) -> &'static str {
     match state {
         SpaceState::Draining => "draining, or cut off: `dump header` makes it a partial dump",
-        SpaceState::Crashed => "crashed: its record alone, no pages",
+        SpaceState::Crashed => "crashed: only the crash's record, no pages",
         other => other.name(),
     }
 }

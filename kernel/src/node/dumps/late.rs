@@ -23,7 +23,7 @@ impl Job {
             until(|| (self.is_ending() || time::now_ns() >= due_ns).then_some(())).await;
             let start_ns = time::now_ns();
             match self.look_once(writer).await {
-                Ok(Some(Repaired::Something)) => spaces.tell_repaired(self.space, "what surrounds its dump"),
+                Ok(Some(Repaired::Something)) => spaces.tell_repaired(self.space, "a part around the blocks of its dump"),
                 Ok(Some(Repaired::Nothing)) => {}
                 Ok(None) | Err(_) => return,
             }

@@ -142,7 +142,7 @@ impl Spaces {
         match since.load(Ordering::Acquire) {
             0 => {
                 since.store(now_ns, Ordering::Release);
-                self.trouble(id, &format!("its claim cannot be renewed ({error}); its disk waits until it can"));
+                self.trouble(id, &format!("its claim cannot be renewed ({error}); its disk waits once the lease is over"));
             }
             start if now_ns.saturating_sub(start) > PATIENCE_NS => {
                 self.give_disk_up(disk);
@@ -196,7 +196,7 @@ impl Spaces {
         let mut result = Ok(());
         let is_spoiled = tail.get(at..at + 4096).is_some_and(|there| *there != record.encode());
         if is_spoiled && time::now_ns() <= lease_end_ns {
-            self.trouble(id, "the record was overwritten from elsewhere, and is written again");
+            self.trouble(id, "the record was overwritten by another node, and is written again");
             result = self.write_record_in(id, Lane::Beat, &record).await;
         }
         self.give_record(id);

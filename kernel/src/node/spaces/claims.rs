@@ -106,7 +106,7 @@ impl Spaces {
                 Step::Look(at_ns) => next_ns = at_ns,
                 Step::Own(claim) => return Ok(Some((claim, look))),
                 Step::InUse(node) => {
-                    self.refuse(id, &format!("in use: node {node} runs on it; this one leaves it alone"));
+                    self.refuse(id, &format!("in use: node {node} runs on it; this node leaves it alone"));
                     return Ok(None);
                 }
                 Step::Exhausted => {

@@ -149,7 +149,7 @@ fn from_table(disk: usize, table: &Table, primary: Option<Fault>, places: &mut V
         trouble(disk, &format!("the primary GPT is damaged, the backup counts: {fault}"));
     }
     if !table.entries.iter().any(|entry| entry.is_space()) {
-        trouble(disk, "holds a GPT without a paging space; it is somebody else's and left alone");
+        trouble(disk, "holds a GPT without a paging space; it belongs to another program and is left alone");
     }
     for entry in table.entries.iter().filter(|entry| entry.is_space()) {
         match entry.sectors().map(Area::part) {

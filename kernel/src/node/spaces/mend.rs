@@ -62,7 +62,7 @@ impl Spaces {
 
     async fn open_again(&'static self, id: SpaceId) {
         if let Err(error) = self.open_late(id).await {
-            self.trouble(id, &format!("is still of no use ({error}); it is tried again later"));
+            self.trouble(id, &format!("still cannot be used ({error}); it is tried again later"));
             return self.set_aside(id, error);
         }
         if self.space(id).inner.lock().phase == Phase::Releasing {
