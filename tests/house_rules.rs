@@ -111,6 +111,27 @@ fn cited_well(line: &str, manual: &str) -> bool {
     })
 }
 
+/// The subject of a sentence is a thing. These words are the sign that it is not; their number may
+/// only fall.
+#[test]
+fn comments_speak_of_things() {
+    const WORDS: &[&str] = &["somebody", "nobody", "whoever", "anybody", "one that", "what is", "who is"];
+    const LEFT: usize = 1;
+    let is_word = |text: &str, at: usize, len: usize| {
+        let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        !letter(text[..at].chars().next_back()) && !letter(text[at + len..].chars().next())
+    };
+    let has = |line: &str, word: &str| line.match_indices(word).any(|(at, _)| is_word(line, at, word.len()));
+    let speaks = |line: &str| WORDS.iter().any(|word| has(&line.to_lowercase(), word));
+    let all = |source: &Source| source.text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let mut found = Vec::new();
+    for source in rust().iter().filter(|source| others(source)) {
+        let comments = all(source).into_iter().enumerate().filter(|(_, line)| is_comment(line) && speaks(line));
+        found.extend(comments.map(|(index, line)| format!("{}:{}: {}", source.path, index + 1, line.trim())));
+    }
+    assert!(found.len() <= LEFT, "{} comments, {LEFT} are left:\n  {}", found.len(), found.join("\n  "));
+}
+
 #[test]
 fn nothing_panics_by_unwrap_outside_tests() {
     let found = violations(&rust(), |source, _, line| {

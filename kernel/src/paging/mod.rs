@@ -9,7 +9,6 @@
 //!            fault                              poll
 //!              │                                  │
 //!   untouched  │ paged                            ├─ completions ─┬─ transfer: verify, install, wake
-//!   zero       │   └> transfer ──read──> disk ────┤               ├─ batch: free what was written
 //!   zero       │   └> transfer ──read──> disk ────┤               ├─ batch: free the written pages
 //!     v        v                                  │
 //!   zeroed   rescue (going out)                   ├─ batches: limbo ─ticket─> scan, checksum ─> write ─> free
