@@ -1,6 +1,7 @@
 //! The house rules that a machine can check. Each test lists every violation as `file:line: text`.
 
 use tests::modules::{ROOTS, unseen_tests};
+use tests::rooms::{self, ROOMS};
 use tests::source::{Source, files};
 
 /// Lines above a place in which its note is searched.
@@ -178,11 +179,31 @@ fn every_test_is_compiled_and_run_somewhere() {
 #[test]
 fn messages_are_no_debug_text() {
     let found = violations(&files(&[".rs"]), |source, _, line| {
-        let shown = ["kernel/src/node/", "kernel/src/partition/", "kernel/src/paging/", "boot/src/"];
+        let rooms = ["node", "partition", "crash", "host", "storage", "task", "paging", "space"];
+        let kernels = source.path.strip_prefix("kernel/src/").and_then(|path| path.split_once('/'));
+        let shown = kernels.is_some_and(|(room, _)| rooms.contains(&room)) || source.path.starts_with("boot/src/");
         let debug = line.contains(":?}") || line.contains(":#?}") || line.contains(":x?}");
         // An assertion is for developers. So is the transcript's copy of an emulator's command.
         let ours = ["assert", "panic!", "expect(", "unreachable!", "join(COMMAND)"].iter().any(|word| line.contains(word));
-        debug && !ours && !is_comment(line) && !source.is_test() && shown.iter().any(|folder| source.path.starts_with(folder))
+        debug && !ours && !is_comment(line) && !source.is_test() && shown
     });
     none(&found, "what people read is written for them: Display, not Debug");
+}
+
+#[test]
+fn rooms_use_only_those_below() {
+    let sources = rust();
+    none(&rooms::homeless(&sources, ROOMS), "files of the kernel in no room of the list");
+    let arrows = rooms::arrows(&sources);
+    let shown = |arrows: Vec<&rooms::Arrow>| arrows.into_iter().map(ToString::to_string).collect::<Vec<_>>();
+    none(&shown(rooms::upward(&arrows, ROOMS)), "a file uses a room above its own: move what it uses down");
+    none(&shown(rooms::circles(&arrows)), "files of different rooms use each other in a circle");
+    assert!(arrows.len() > 1000, "the paths of the kernel's files are read");
+}
+
+#[test]
+fn the_drawing_of_the_layers_shows_the_rooms() {
+    let path = boot::paths::workspace().join("docs/architecture.md");
+    let text = std::fs::read_to_string(path).expect("the file is there");
+    assert_eq!(rooms::drawn(&text), ROOMS, "docs/architecture.md, section Layers");
 }

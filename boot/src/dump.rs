@@ -20,10 +20,10 @@ use kernel::addr::{Gfn, PAGE_SIZE, PageIndex};
 use kernel::dump::describe::{CorePages, Count, Headers, Stream};
 use kernel::dump::elf::{Content, CorePage};
 use kernel::mm::crc::crc32c;
-use kernel::paging::space::content::{alike_bits, content_of_bit, has_bit};
-use kernel::paging::space::layout::Extent;
-use kernel::paging::space::record::Contents;
-use kernel::paging::space::{Record, SpaceState};
+use kernel::space::content::{alike_bits, content_of_bit, has_bit};
+use kernel::space::layout::Extent;
+use kernel::space::record::Contents;
+use kernel::space::{Record, SpaceState};
 use std::path::Path;
 use windows::Window;
 

@@ -5,7 +5,7 @@
 //!                   └─ GPT ────────────────> an Image for each entry of our type that can be trusted
 //! ```
 //!
-//! The formats are the hypervisor's own (`kernel::paging::space`, `kernel::block::gpt`); this
+//! The formats are the hypervisor's own (`kernel::space`, `kernel::block::gpt`); this
 //! module has only the file operations. Every writer holds a [`lock`], so that an image in use by
 //! an emulator is never changed.
 
@@ -22,8 +22,8 @@ pub use resized::Resized;
 
 use anyhow::{Context, Result, bail};
 use kernel::block::gpt::make::{self, NewSpace, NoRoom};
-use kernel::console::size::ReadableSize;
-use kernel::paging::space::{Class, Layout, Uuid};
+use kernel::size::ReadableSize;
+use kernel::space::{Class, Layout, Uuid};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;

@@ -6,14 +6,14 @@
 
 mod selftest;
 
-use crate::arch::{
-    exit::{self, ExitCode},
-    features, interrupts, percpu,
-    percpu::CpuId,
-    physmem::PhysicalMemory,
-    pit, smp, time,
+use crate::arch::{features, interrupts, percpu, percpu::CpuId, physmem::PhysicalMemory, pit, smp, time};
+use crate::{
+    archive::BootArchive,
+    log::{
+        exit::{self, ExitCode},
+        symbols,
+    },
 };
-use crate::{archive::BootArchive, log::symbols};
 use bootloader_api::BootInfo;
 use log::{error, info, warn};
 use stub::Handover;

@@ -6,7 +6,7 @@
 //! downward only:
 //!
 //! ```text
-//! console, partition, dump ──> paging, pool ──> mm, block ──> virt ──> arch
+//! node ──> partition ──> crash, host ──> storage, task ──> paging, pool ──> block, mm ──> virt ──> arch
 //! ```
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
@@ -19,7 +19,9 @@ pub mod archive;
 pub mod block;
 pub mod config;
 pub mod console;
+pub mod crash;
 pub mod dump;
+pub mod host;
 #[cfg(target_os = "none")]
 pub mod init;
 pub mod log;
@@ -30,5 +32,9 @@ pub mod partition;
 pub mod pci;
 pub mod pool;
 pub mod sched;
+pub mod size;
+pub mod space;
+pub mod storage;
 pub mod sync;
+pub mod task;
 pub mod virt;

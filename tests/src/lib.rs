@@ -16,6 +16,7 @@ mod machine;
 pub mod modules;
 pub mod nbd;
 pub mod pace;
+pub mod rooms;
 pub mod scenario;
 pub mod scene;
 pub mod seeded_runs;

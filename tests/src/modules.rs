@@ -24,12 +24,28 @@ const BARE: &[&str] = &["target_os=\"none\"", "feature="];
 
 /// Returns the paths of all files that belong to `roots` on the host.
 pub fn compiled(sources: &[Source], roots: &[&str]) -> BTreeSet<String> {
+    reached(sources, roots, is_bare)
+}
+
+/// Returns the paths of all files that belong to `roots`, also on the bare machine, without those
+/// that only unit tests have.
+pub fn product(sources: &[Source], roots: &[&str]) -> BTreeSet<String> {
+    reached(sources, roots, |attributes| attributes.iter().any(|line| for_tests(line)))
+}
+
+/// Returns whether an attribute, without blanks, leaves its item to unit tests.
+pub fn for_tests(attribute: &str) -> bool {
+    attribute.starts_with("#[cfg(test)") || attribute.starts_with("#[cfg(all(test,")
+}
+
+/// Returns the files of `roots`, without modules whose attributes `leaves` refuses.
+fn reached(sources: &[Source], roots: &[&str], leaves: fn(&[String]) -> bool) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open: Vec<_> = roots.iter().map(|root| (*root).to_owned()).collect();
     while let Some(path) = open.pop() {
         let Some(source) = sources.iter().find(|source| source.path == path) else { continue };
         if found.insert(path) {
-            open.extend(children(source, sources));
+            open.extend(children(source, sources, leaves));
         }
     }
     found
@@ -51,7 +67,7 @@ pub fn unseen_tests(sources: &[Source], roots: &[&str]) -> Vec<String> {
     unseen
 }
 
-fn children(source: &Source, sources: &[Source]) -> Vec<String> {
+fn children(source: &Source, sources: &[Source], leaves: fn(&[String]) -> bool) -> Vec<String> {
     let (folder, file) = source.path.rsplit_once('/').unwrap_or(("", &source.path));
     let own = match file {
         "lib.rs" | "main.rs" | "mod.rs" | "house_rules.rs" => folder.to_owned(),
@@ -59,7 +75,7 @@ fn children(source: &Source, sources: &[Source]) -> Vec<String> {
     };
     let mut found = Vec::new();
     for (attributes, name) in declarations(&source.text) {
-        if is_bare(&attributes) {
+        if leaves(&attributes) {
             continue;
         }
         let named = attributes.iter().find_map(|line| line.strip_prefix("#[path=\"")?.strip_suffix("\"]"));

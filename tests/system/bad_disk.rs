@@ -4,8 +4,8 @@
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
 use boot::events::Event;
-use kernel::paging::space::claim::PAGE_LEN;
-use kernel::paging::space::copies::TAIL_LEN;
+use kernel::space::claim::PAGE_LEN;
+use kernel::space::copies::TAIL_LEN;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::cuts::HeldDump;

@@ -6,7 +6,7 @@ use boot::bed::{Bed, Machine};
 use boot::dump::{BootLoader, select};
 use boot::events::Event;
 use boot::volume::{Access, Disk};
-use kernel::paging::space::{Record, SpaceState};
+use kernel::space::{Record, SpaceState};
 use serde_json::json;
 use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::FileExt;

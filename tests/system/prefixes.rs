@@ -5,8 +5,8 @@
 
 use anyhow::{Context, Result};
 use boot::bed::Bed;
-use kernel::paging::space::claim::PAGE_LEN;
-use kernel::paging::space::copies::TAIL_LEN;
+use kernel::space::claim::PAGE_LEN;
+use kernel::space::copies::TAIL_LEN;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use boot::bed::{Bed, Clock};
 use boot::dump::Dump;
 use boot::events::Event;
 use boot::volume::Access;
-use kernel::paging::space::SpaceState;
+use kernel::space::SpaceState;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, Ended, Machine};
 use boot::volume::{Access, Image};
-use kernel::paging::space::{Record, Residue, SpaceState};
+use kernel::space::{Record, Residue, SpaceState};
 use serde_json::json;
 use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -8,7 +8,7 @@ use crate::bounded;
 use crate::events::{Event, Events};
 use crate::serial::{Echo, Line, Listener};
 use anyhow::{Context, Result, bail};
-use kernel::arch::exit::ExitCode;
+use kernel::log::exit::ExitCode;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};

@@ -7,7 +7,7 @@ use crate::volume::{self, Access, Disk, Image, Slot};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use kernel::addr::PAGE_SIZE;
-use kernel::paging::space::Class;
+use kernel::space::Class;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use crate::bed::Bed;
 use crate::volume::{self, Access, Disk, Image};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
-use kernel::paging::space::{Class, Layout};
+use kernel::space::{Class, Layout};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

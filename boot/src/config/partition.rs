@@ -6,7 +6,7 @@ use super::{bounds, image, limits, size};
 use crate::archive::Archive;
 use kernel::addr::PAGE_SIZE;
 use kernel::config::{ConsoleRoute, DumpPolicy, Kernel, Partition, Restart};
-use kernel::paging::space::reserve::{SpaceNeed, own_spaces, shortfall};
+use kernel::space::reserve::{SpaceNeed, own_spaces, shortfall};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

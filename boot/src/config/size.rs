@@ -25,7 +25,7 @@ pub fn format(bytes: u64) -> String {
 
 /// Formats `bytes` for reading; rounded down where the largest unit needs a fraction.
 pub fn readable(bytes: u64) -> String {
-    kernel::console::size::ReadableSize(bytes).to_string()
+    kernel::size::ReadableSize(bytes).to_string()
 }
 
 /// Formats `bytes` in MiB, rounded up: for sums that are no whole multiple of a unit.

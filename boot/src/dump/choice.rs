@@ -2,7 +2,7 @@
 
 use crate::volume::{Disk, Image};
 use anyhow::{Result, bail};
-use kernel::paging::space::{Class, DumpSelector, Uuid};
+use kernel::space::{Class, DumpSelector, Uuid};
 use std::str::FromStr;
 
 /// The choice as typed.

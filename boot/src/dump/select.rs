@@ -8,7 +8,7 @@ use kernel::addr::{PAGE_SIZE, PageIndex};
 use kernel::block::gpt::BOOT_CODE_LEN;
 use kernel::dump::elf::Content;
 use kernel::dump::selected::{BootCode, Selection};
-use kernel::paging::space::SpaceState;
+use kernel::space::SpaceState;
 use std::ops::Range;
 
 /// How to treat a boot loader in the boot-code bytes.

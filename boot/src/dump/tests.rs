@@ -1,8 +1,8 @@
 use super::*;
 use crate::volume::Disk;
 use kernel::mm::layout::RamLayout;
-use kernel::paging::space::content::mark_block;
-use kernel::paging::space::{Crash, CrashReason, Drain, Owner, RecordFormat, Residue, Uuid};
+use kernel::space::content::mark_block;
+use kernel::space::{Crash, CrashReason, Drain, Owner, RecordFormat, Residue, Uuid};
 use std::path::PathBuf;
 
 const CAPACITY: u64 = 8 << 20;
@@ -206,7 +206,7 @@ fn only_the_selected_dump_takes_its_header_with_it() {
 
 /// Makes an image of the first release's record in this state, with the blocks, bitmap and checksums of [`Sample`].
 fn of_first_release(state: &str) -> Sample {
-    let lines = include_str!("../../../kernel/src/paging/space/first_release.txt").lines();
+    let lines = include_str!("../../../kernel/src/space/first_release.txt").lines();
     let hex = lines.filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == state).unwrap().1;
     let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect();
     let sample = Sample::new(&format!("first-{state}"), SpaceState::Draining, 10);

@@ -7,7 +7,7 @@
 
 use crate::volume::Image;
 use anyhow::{Error, Result};
-use kernel::paging::space::layout::Extent;
+use kernel::space::layout::Extent;
 use std::cell::{Cell, RefCell};
 
 /// Bytes of a table that are held: bits of 8 Mi pages, or checksums of 256 Ki pages.

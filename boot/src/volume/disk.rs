@@ -4,7 +4,7 @@ use super::{Access, Image, lock};
 use anyhow::{Context, Result, bail};
 use kernel::block::gpt::{self, BOOT_CODE_LEN, Copy, EntryFault, Fault, Found, Table};
 use kernel::dump::selected::BootCode;
-use kernel::paging::space::Area;
+use kernel::space::Area;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -3,13 +3,13 @@
 
 use super::{Access, Disk, Resized, describe, new_uuid};
 use anyhow::{Context, Result, bail, ensure};
-use kernel::paging::space::RecordError;
-use kernel::paging::space::claim::{Claim, Claims, PAGE_LEN};
-use kernel::paging::space::classify::HEAD_LEN;
-use kernel::paging::space::copies::{TAIL_LEN, damaged_copy};
-use kernel::paging::space::layout::usable;
-use kernel::paging::space::places::{first_foreign, places};
-use kernel::paging::space::{Area, Class, Foreign, Record, Residue, Side, Uuid, classify};
+use kernel::space::RecordError;
+use kernel::space::claim::{Claim, Claims, PAGE_LEN};
+use kernel::space::classify::HEAD_LEN;
+use kernel::space::copies::{TAIL_LEN, damaged_copy};
+use kernel::space::layout::usable;
+use kernel::space::places::{first_foreign, places};
+use kernel::space::{Area, Class, Foreign, Record, Residue, Side, Uuid, classify};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

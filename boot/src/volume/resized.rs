@@ -8,9 +8,9 @@
 
 use super::Image;
 use anyhow::Result;
-use kernel::console::size::ReadableSize;
-use kernel::paging::space::Record;
-use kernel::paging::space::layout::RECORD_SIZE;
+use kernel::size::ReadableSize;
+use kernel::space::Record;
+use kernel::space::layout::RECORD_SIZE;
 use std::fmt;
 
 /// Bytes before the end in which a record is searched.

@@ -1,6 +1,6 @@
 use super::*;
 use kernel::block::gpt::EntryFault;
-use kernel::paging::space::{Residue, SpaceState};
+use kernel::space::{Residue, SpaceState};
 use std::path::PathBuf;
 
 const MIB: u64 = 1 << 20;
@@ -61,11 +61,11 @@ fn a_damaged_copy_of_the_record_is_told_beside_a_sound_one() {
     create(&file.0, 8 << 20).unwrap();
     let image = Image::open(&file.0, Access::Write).unwrap();
     let record = image.record().unwrap();
-    image.put_record(&kernel::paging::space::Record { sequence: record.sequence + 1, ..record }).unwrap();
+    image.put_record(&kernel::space::Record { sequence: record.sequence + 1, ..record }).unwrap();
     assert_eq!(image.damaged_copy().unwrap(), None);
     file.put((8 << 20) - 4096 + 100, b"x");
     let (side, _) = image.damaged_copy().unwrap().unwrap();
-    assert_eq!(side, kernel::paging::space::Side::B);
+    assert_eq!(side, kernel::space::Side::B);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Built by the boot stub; writable, never executable. All memory is accessed through it, and
 //! device registers below 4 GiB, which the firmware's MTRRs make uncached; those above are accessed
-//! through [`device_map`](super::device_map).
+//! through [`device_map`](crate::pci::device_map).
 
 use crate::addr::{Hpa, Hva};
 

@@ -1,14 +1,12 @@
 //! This CPU and the machine's core: the only inline assembly, descriptor tables, interrupts, time, other CPUs.
 //!
-//! The lowest layer: it uses nothing above it except the log. Modules that need the linker's
+//! The lowest layer: it uses nothing above it. Modules that need the linker's
 //! symbols or the boot stub exist only on the bare machine.
 
 pub mod acpi;
 pub mod apic;
 mod calibrate;
-pub mod device_map;
 pub mod direct_map;
-pub mod exit;
 pub mod features;
 pub mod fpu;
 pub mod frame;

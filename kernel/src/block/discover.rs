@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use virtio_drivers::transport::pci::VIRTIO_VENDOR_ID;
 
+use super::MAX_DISKS;
 use super::any::{AnyDisk, Found};
 use super::dma::{DirectMemory, DmaRegion};
 use super::memory::MemoryDisk;
@@ -23,8 +24,6 @@ use crate::pci::access::Ports;
 use crate::pci::enumerate::{Identity, functions};
 use crate::pci::msix::Target;
 
-/// Most disks: one vector each.
-pub const MAX_DISKS: usize = 16;
 /// PCI device number of a modern block device: 0x1040 and the virtio type.
 const MODERN_BLOCK: u16 = 0x1042;
 /// PCI device number of a transitional block device, which is also legacy.

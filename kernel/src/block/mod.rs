@@ -22,6 +22,7 @@
 
 pub mod any;
 pub mod blocking;
+pub mod cookie;
 #[cfg(target_os = "none")]
 pub mod discover;
 pub mod dma;
@@ -41,6 +42,9 @@ pub use request::{
     Completion, Cookie, DiskError, DiskInfo, Incident, Lane, Operation, Request, SectorRange, Segment, SubmitError,
 };
 pub use stats::DiskCounters;
+
+/// Most paging devices.
+pub const MAX_DISKS: usize = 16;
 
 /// A disk that accepts requests and answers later.
 ///

@@ -1,5 +1,5 @@
 //! Retries for requests around the blocks, like the pager's retries for pages: a refused request is
-//! tried again after a tenth of a second, [`MAX_TRIES`] times in all. Pure: `node::spaces` carries
+//! tried again after a tenth of a second, [`MAX_TRIES`] times in all. Pure: `storage::spaces` carries
 //! it out.
 
 use super::DiskError;

@@ -9,15 +9,16 @@
 
 use log::{error, info};
 
+use super::MAX_DISKS;
 use super::any::Found;
-use super::discover::{Discovery, MAX_DISKS};
+use super::discover::Discovery;
 use super::virtio::Limits;
 use super::{Completion, Cookie, Disk, DiskError, Lane, Operation, Request, SectorRange, Segment, SubmitError};
 use crate::addr::Hpa;
-use crate::arch::exit::ExitCode;
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{interrupts, time};
+use crate::log::exit::ExitCode;
 use crate::pci::window::Window;
 
 /// Requests in flight, if the disk is deep enough.

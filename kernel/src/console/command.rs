@@ -1,6 +1,6 @@
 //! Commands of an operator or a harness: one parser for the monitor's text and one for JSON lines.
 
-use crate::paging::space::DumpSelector;
+use crate::space::DumpSelector;
 use serde::Deserialize;
 
 /// A command. Names are borrowed from the line.

@@ -5,8 +5,7 @@
 //! fields. Counts are pages of 4 KiB, sizes bytes, times nanoseconds. Nothing here allocates, so a
 //! crash can be reported where it happens.
 
-use crate::paging::space::Uuid;
-use crate::partition::exit_counts::ExitTally;
+use crate::space::Uuid;
 use serde::Serialize;
 
 /// Longest line; the maker of an event must cut longer text.
@@ -168,6 +167,31 @@ pub struct PartitionStats<'a> {
     pub exits_by: ExitTally,
     /// Crashes since the start that left no dump, because the limit of kept dumps was reached.
     pub dumps_skipped: u64,
+}
+
+/// The counters' values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ExitTally {
+    /// CPUID, IN, OUT, RDMSR and WRMSR that were answered at once.
+    pub quick: u64,
+    /// See `ExitKind::Cpuid`.
+    pub cpuid: u64,
+    /// See `ExitKind::Port`.
+    pub port: u64,
+    /// See `ExitKind::Msr`.
+    pub msr: u64,
+    /// See `ExitKind::Halt`.
+    pub halt: u64,
+    /// See `ExitKind::Page`.
+    pub page: u64,
+    /// See `ExitKind::Device`.
+    pub device: u64,
+    /// See `ExitKind::Interrupt`.
+    pub interrupt: u64,
+    /// See `ExitKind::Window`.
+    pub window: u64,
+    /// See `ExitKind::Other`.
+    pub other: u64,
 }
 
 /// Counters of the pool and of the pager, since the start.

@@ -15,12 +15,23 @@
 pub mod command;
 pub mod editor;
 pub mod event;
+#[cfg(test)]
+pub mod fake;
 pub mod held;
 pub mod hex;
 pub mod input;
 pub mod keys;
 pub mod output;
 pub mod ring;
-pub mod size;
 pub mod tagged;
 pub mod utc;
+
+use crate::arch::time;
+use event::Event;
+
+/// Reports an event with the current time.
+pub fn report(event: &Event<'_>) {
+    #[cfg(test)]
+    fake::note(event);
+    output::report(event, time::now_ns());
+}

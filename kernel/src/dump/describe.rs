@@ -16,7 +16,7 @@ use super::elf::{
     self, Content, CorePage, LoadBuilder, PHDR_OFFSET, PHDR_SIZE, SHDR_SIZE, encode_count_shdr, encode_ehdr, encode_note_phdr,
 };
 use crate::addr::{Gfn, PageIndex};
-use crate::paging::space::Layout;
+use crate::space::Layout;
 
 /// A dump's pages, as far as they are final.
 pub trait CorePages {

@@ -13,7 +13,7 @@
 //! ```
 
 use crate::addr::{Gfn, PAGE_SIZE};
-pub use crate::paging::space::content::Content;
+pub use crate::space::content::Content;
 
 /// Bytes of the ELF header.
 pub const EHDR_SIZE: usize = 64;

@@ -15,7 +15,6 @@
 pub mod bound;
 pub mod describe;
 pub mod elf;
-pub mod gate;
 pub mod kernel_note;
 pub mod notes;
 pub mod selected;

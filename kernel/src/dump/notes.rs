@@ -19,6 +19,7 @@ const HEADER_SIZE: usize = 12;
 
 /// Bytes of the notes of one vCPU.
 pub const VCPU_NOTES_SIZE: usize = HEADER_SIZE + 8 + PRSTATUS_SIZE + HEADER_SIZE + 8 + QEMU_SIZE;
+const _: () = assert!(crate::space::raw::REGISTERS_LEN >= VCPU_NOTES_SIZE);
 
 /// Returns the size of a VMCOREINFO note with `len` bytes of text.
 pub const fn vmcoreinfo_note_size(len: usize) -> usize {

@@ -17,7 +17,7 @@ use super::describe::CorePages;
 use super::elf::{Content, EHDR_SIZE, Load, PHDR_SIZE, encode_ehdr, encode_note_phdr};
 use crate::addr::PageIndex;
 use crate::block::gpt::BOOT_CODE_LEN;
-use crate::paging::space::{Area, Layout};
+use crate::space::{Area, Layout};
 use arrayvec::ArrayVec;
 use core::ops::Range;
 

@@ -12,9 +12,9 @@
 use crate::addr::PageIndex;
 use crate::arch::heap::{self, HeapError};
 use crate::block::request::SECTOR_SIZE;
-use crate::paging::space::Layout;
-use crate::paging::space::content::{alike_bits, has_bit, mark_block};
-use crate::paging::space::layout::Extent;
+use crate::space::Layout;
+use crate::space::content::{alike_bits, has_bit, mark_block};
+use crate::space::layout::Extent;
 use alloc::vec::Vec;
 use core::ops::Range;
 

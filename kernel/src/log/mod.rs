@@ -5,6 +5,7 @@
 //! exits.
 
 pub mod backtrace;
+pub mod exit;
 pub mod json;
 #[cfg(target_os = "none")]
 mod panic;

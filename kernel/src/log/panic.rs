@@ -9,16 +9,11 @@
 
 use super::{
     backtrace::{Backtrace, read_stack},
+    exit::{self, ExitCode},
     serial::{self, Line},
     symbols,
 };
-use crate::arch::{
-    exceptions,
-    exit::{self, ExitCode},
-    instr, percpu,
-    percpu::CpuId,
-    time,
-};
+use crate::arch::{exceptions, instr, percpu, percpu::CpuId, time};
 use core::{
     fmt::{self, Write},
     panic::PanicInfo,

@@ -5,7 +5,7 @@
 //!  page index       0 ........ n-1                     n ............     (holes left out)
 //! ```
 //!
-//! The page index is the block number in the paging space (`paging::space`), so a layout is fixed
+//! The page index is the block number in the paging space (`space`), so a layout is fixed
 //! for the life of an incarnation and stored in the space record.
 
 use crate::addr::{Gfn, Gpa, PAGE_SIZE, PageIndex};

@@ -4,11 +4,8 @@
 // UNSAFETY: takes physical memory for disks' buffers and control blocks, and sees frames through the direct map.
 #![allow(unsafe_code)]
 
-use super::graves::Graves;
-use super::io::AsyncIo;
-use super::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
-use super::task::Tasks;
-use super::{Node, NodeDisk, NodePager};
+use super::Node;
+use super::cpu::Runners;
 use crate::addr::{Hpa, PAGE_SIZE};
 use crate::arch::heap::{self, HeapUse};
 use crate::arch::percpu::CpuId;
@@ -21,6 +18,8 @@ use crate::block::dma::DmaRegion;
 use crate::block::virtio::Limits;
 use crate::config::{AtEnd, Config};
 use crate::dump::vmcoreinfo;
+use crate::host::reaper::Graves;
+use crate::host::{Host, NodePager};
 use crate::mm::flush::CpuWords;
 use crate::mm::frames::{FrameRegion, FrameStore, FrameTable};
 use crate::mm::layout::RamLayout;
@@ -29,9 +28,6 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::mm::zeros;
-use crate::node::spaces::SpaceTenant;
-use crate::paging::space::Uuid;
-use crate::paging::space::reserve::{SpaceNeed, own_spaces};
 use crate::paging::{Ground, Landmark, Pager};
 use crate::partition::cpuid::{self, FixedAnswers, Vendor};
 use crate::partition::devices::Platform;
@@ -45,9 +41,14 @@ use crate::partition::shared::Shared;
 use crate::partition::skip::Lengths;
 use crate::pool::needs::{FRAME_BYTES, dump_buffers, table_pages};
 use crate::pool::{Shares, terms};
-use crate::sched::Runners;
 use crate::sched::queue::RunQueue;
+use crate::space::Uuid;
+use crate::space::reserve::{SpaceNeed, own_spaces};
+use crate::storage::NodeDisk;
+use crate::storage::spaces::{BEAT_BUFFER, BUFFER, Device, SpaceTenant, Spaces};
 use crate::sync::Ranked;
+use crate::task::Tasks;
+use crate::task::io::AsyncIo;
 use crate::virt::frame::ControlFrame;
 use crate::virt::tag::Tags;
 use crate::virt::{AccessedDirty, Backend};
@@ -111,7 +112,7 @@ pub fn node(
     if backend == Backend::Svm && percpu::count() > 1 && quirks::boot_cpu_loses_flags() {
         run_queue.reserve(CpuId::BOOT);
     }
-    Ok(Box::leak(Box::new(Node {
+    let host: &'static Host = Box::leak(Box::new(Host {
         backend,
         words,
         objects: ObjectTable::new(frames.clone(), tables.clone(), format),
@@ -125,12 +126,12 @@ pub fn node(
         graves: Graves::new(),
         tags: Ranked::new(Tags::new(backend.capabilities().tags)),
         run_queue: Ranked::new(run_queue),
-        partitions,
         console: AtomicUsize::new(0),
         archive,
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
         ending: AtomicBool::new(config.at_end == AtEnd::PowerOff),
-    })))
+    }));
+    Ok(Box::leak(Box::new(Node { host, partitions })))
 }
 
 /// Makes a name that no other start has, even on a clone of the machine or with a clock that counts
@@ -156,14 +157,14 @@ fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static No
     // SAFETY: the node is made once, and no other code drives disks.
     unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why}"))) };
     for why in refused {
-        super::report(&crate::console::event::Event::Error { place: "paging device", message: &why });
+        crate::console::report(&crate::console::event::Event::Error { place: "paging device", message: &why });
     }
     for (number, bytes) in config.memory_disks.iter().enumerate() {
         let refused = |why| trouble(&format!("memory disk {number}"), format!("{} MiB: {why}", bytes >> 20));
         discovery.memory_backed(*bytes).map_err(refused)?;
     }
     let disks = discovery.finish().into_iter();
-    Ok(disks.map(|found| &*Box::leak(Box::new(NodeDisk::new(found)))).take(crate::paging::MAX_DISKS).collect())
+    Ok(disks.map(|found| &*Box::leak(Box::new(NodeDisk::new(found)))).take(crate::block::MAX_DISKS).collect())
 }
 
 fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, Trouble> {
@@ -238,8 +239,8 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
     if layout.ranges().any(|ram| (ram.first.as_u64() + ram.count) > (1 << bits) / PAGE_SIZE) {
         return Err(trouble(&place, format!("memory of {} MiB ends beyond the {bits} address bits of this CPU", bytes >> 20)));
     }
-    let largest = node.spaces.largest();
-    let needs_space = node.spaces.has_devices();
+    let largest = node.host.spaces.largest();
+    let needs_space = node.host.spaces.has_devices();
     if needs_space && layout.pages() > largest {
         let (memory, largest) = (bytes >> 20, (u64::from(largest) * PAGE_SIZE) >> 20);
         return Err(trouble(
@@ -247,7 +248,7 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
             format!("memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)"),
         ));
     }
-    if !needs_space && u64::from(layout.pages()) > u64::from(node.frames.total()) {
+    if !needs_space && u64::from(layout.pages()) > u64::from(node.host.frames.total()) {
         return Err(trouble(&place, "memory is larger than the pool, and there is no paging device".into()));
     }
     Ok(layout)
@@ -259,11 +260,11 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
 /// # Errors
 /// [`Trouble`] says how full the heap is.
 pub fn check_heap(node: &Node) -> Result<(), Trouble> {
-    let needed = dump_buffers(node.spaces.count());
+    let needed = dump_buffers(node.host.spaces.count());
     if heap::has_room(needed) {
         return Ok(());
     }
-    let (HeapUse { size, used, .. }, spaces) = (heap::usage(), node.spaces.count());
+    let (HeapUse { size, used, .. }, spaces) = (heap::usage(), node.host.spaces.count());
     let message = format!(
         "the hypervisor's heap of {} KiB, {} of it in use, has no room for {} KiB of buffers for dumps in {spaces} spaces: give the \
          machine more memory, or fewer partitions and spaces",
@@ -280,22 +281,22 @@ pub fn check_heap(node: &Node) -> Result<(), Trouble> {
 /// [`Trouble`] names the resource that is too small.
 pub fn check_together(node: &Node) -> Result<(), Trouble> {
     let partitions = node.partitions.len();
-    let least = terms::least_pool(partitions as u32, node.pager.watermarks().high);
-    if node.frames.total() < least {
-        let (pool, least) = (node.frames.total() / 256, least.div_ceil(256));
+    let least = terms::least_pool(partitions as u32, node.host.pager.watermarks().high);
+    if node.host.frames.total() < least {
+        let (pool, least) = (node.host.frames.total() / 256, least.div_ceil(256));
         return Err(trouble(
             "pool",
             format!("{pool} MiB are too few for {partitions} partitions: they need at least {least} MiB"),
         ));
     }
-    if !node.spaces.has_devices() {
+    if !node.host.spaces.has_devices() {
         return Ok(());
     }
     // Largest first: if each memory fits the space at the same position of the list, they all fit
     // together.
     let mut wanted: Vec<_> = node.partitions.iter().map(|p| (p.config.memory_bytes, p.name())).collect();
     wanted.sort_unstable_by_key(|&(bytes, _)| core::cmp::Reverse(bytes));
-    let mut spaces = node.spaces.sizes();
+    let mut spaces = node.host.spaces.sizes();
     spaces.sort_unstable_by_key(|&pages| core::cmp::Reverse(pages));
     if spaces.len() < partitions {
         let message =
@@ -320,7 +321,7 @@ fn reserve(node: &Node) {
         let need = SpaceNeed { pages: u32::try_from(pages).unwrap_or(u32::MAX), count: own_spaces(config) };
         SpaceTenant::new(shared.name(), need)
     };
-    if !node.spaces.reserve(node.partitions.iter().map(tenant).collect()) {
+    if !node.host.spaces.reserve(node.partitions.iter().map(tenant).collect()) {
         log::warn!("too few paging spaces to keep one for each partition's next incarnation: a crashed partition may wait");
     }
 }
@@ -328,11 +329,11 @@ fn reserve(node: &Node) {
 fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, index: usize, shared: &Arc<Shared>) -> Result<Runner, Trouble> {
     let layout = check(node, shared)?;
     let place = format!("partition {}", shared.name());
-    let needs_space = node.spaces.has_devices();
+    let needs_space = node.host.spaces.has_devices();
     let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
     let rate = TscRate::new(time::tsc_hz());
-    let clock = Clock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.unix_ns() };
-    let mut vcpu = node.backend.new_vcpu(frame);
+    let clock = Clock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
+    let mut vcpu = node.host.backend.new_vcpu(frame);
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
     let machine = Machine {
         vcpu,
@@ -344,7 +345,7 @@ fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, index: usize, sha
         lead: Lead::new(),
         short_way: ShortWay::Closed,
     };
-    let tag = node.tags.lock().allocate();
+    let tag = node.host.tags.lock().allocate();
     let mut runner = Runner::new(index, shared.clone(), layout, machine, tag, needs_space);
     if node.partitions.len() > 1 {
         runner.share_console();
@@ -361,11 +362,16 @@ pub fn control_frame(memory: &mut PhysicalMemory) -> Option<ControlFrame> {
 
 /// Reports the disks.
 pub fn report_disks(node: &Node) {
-    for (index, disk) in node.pager.disks().iter().enumerate() {
+    for (index, disk) in node.host.pager.disks().iter().enumerate() {
         let info = disk.info();
         let end = info.serial.iter().position(|b| *b == 0).unwrap_or(info.serial.len());
         let serial = core::str::from_utf8(&info.serial[..end]).unwrap_or("?");
         let base = disk.base().map(Hpa::as_u64);
-        super::report(&crate::console::event::Event::Disk { index: index as u8, bytes: info.capacity * 512, base, serial });
+        crate::console::report(&crate::console::event::Event::Disk {
+            index: index as u8,
+            bytes: info.capacity * 512,
+            base,
+            serial,
+        });
     }
 }

@@ -1,201 +1,51 @@
-//! The running hypervisor as a whole: everything above `paging` rests on it. It is made once, at
-//! start.
+//! The running hypervisor as a whole: its start, each CPU's loop, and the work between guests. It
+//! is made once, at start.
 //!
 //! ```text
-//!   Node ── words, frames, objects      owner of each page, CPUs that may still access it
-//!        ── pager ──> disks             pages that do not fit into memory
-//!        ── tasks ──> spaces, dumps     data that outlives an incarnation
-//!        ── graves                      memory that is being freed
-//!        ── partitions                  the part of their state that others may read
+//!   Node ── host            what the partitions share
+//!        ── partitions      the part of their state that others may read
 //! ```
 //!
 //! Everything here lives as long as the machine runs, so references are `'static`.
 
-pub mod bench;
 #[cfg(target_os = "none")]
 pub mod build;
-pub mod commands;
-pub mod describe;
-pub mod disk;
-pub mod dumps;
-pub mod graves;
-pub mod io;
+#[cfg(target_os = "none")]
+pub mod cpu;
 pub mod measure;
-pub mod note_search;
-pub mod notices;
+pub mod monitor;
 pub mod services;
-pub mod spaces;
 #[cfg(target_os = "none")]
 pub mod start;
-pub mod stats;
 #[cfg(test)]
 mod tests;
 
-use crate::arch::percpu::CpuId;
-use crate::arch::{interrupts, percpu, time};
-use crate::archive::BootArchive;
-use crate::block::Disk;
-use crate::console::event::Event;
-use crate::console::output;
-use crate::mm::flush::{CpuWords, Kicks};
-use crate::mm::frames::FrameTable;
-use crate::mm::object::ObjectTable;
-use crate::mm::phys::DirectMap;
-use crate::mm::table::TableReserve;
-use crate::paging::{Pager, Work};
+use crate::host::Host;
 use crate::partition::shared::{Phase, Shared};
-use crate::partition::wait::WaitFor;
-use crate::pool::Shares;
-use crate::sched::queue::RunQueue;
-pub use crate::sched::task;
-use crate::sync::{Ranked, rank};
-use crate::virt::Backend;
-use crate::virt::tag::Tags;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-pub use disk::NodeDisk;
-use graves::Graves;
-use io::AsyncIo;
-use spaces::Spaces;
-use task::Tasks;
-
-/// How long a disk may take to answer when the machine ends: about the time of a cache flush on a
-/// slow disk.
-const LAST_ANSWER_NS: u64 = 5_000_000_000;
-
-/// The pager of a node.
-pub type NodePager = Pager<'static, DirectMap, NodeDisk, Shares>;
+use core::sync::atomic::Ordering;
 
 /// A running hypervisor.
 pub struct Node {
-    /// The back end of the virtualisation.
-    pub backend: Backend,
-    /// The published state of each CPU.
-    pub words: &'static CpuWords,
-    /// The pool.
-    pub frames: Arc<FrameTable>,
-    /// Pages for second-level tables.
-    pub tables: Arc<TableReserve>,
-    /// Access to the contents of frames.
-    pub memory: &'static DirectMap,
-    /// All memory objects.
-    pub objects: ObjectTable,
-    /// Answers faults and reclaims frames.
-    pub pager: NodePager,
-    /// Paging spaces.
-    pub spaces: &'static Spaces,
-    /// I/O of tasks.
-    pub io: &'static AsyncIo,
-    /// Work that waits for disks.
-    pub tasks: &'static Tasks,
-    /// Objects that are being taken apart.
-    pub graves: Graves,
-    /// Tags of cached translations.
-    pub tags: Ranked<Tags, { rank::FRAMES }>,
-    /// The run queue of all CPUs.
-    pub run_queue: Ranked<RunQueue<WaitFor>, { rank::RUN_QUEUE }>,
+    /// What the partitions share.
+    pub host: &'static Host,
     /// The partitions, in the order of the configuration; the run queue uses the same order.
     pub partitions: Vec<Arc<Shared>>,
-    /// Number of the partition that keys go to.
-    pub console: AtomicUsize,
-    /// The boot archive.
-    pub archive: BootArchive,
-    /// Time of day at the start: nanoseconds since 1970.
-    pub unix_ns_at_start: u64,
-    /// The machine stops when nothing runs any more.
-    pub ending: AtomicBool,
 }
 
 impl Node {
-    /// Returns the time of day: nanoseconds since 1970.
-    pub fn unix_ns(&self) -> u64 {
-        self.unix_ns_at(time::now_ns())
-    }
-
-    /// Returns the time of day at `now_ns` since the start.
-    pub const fn unix_ns_at(&self, now_ns: u64) -> u64 {
-        self.unix_ns_at_start.saturating_add(now_ns)
-    }
-
-    /// Kicks and wakes the CPUs that the pager's work concerns.
-    pub fn act_on(&self, work: Work) {
-        self.kick(work.kicks);
-        if work.woke {
-            self.wake();
-        }
-    }
-
-    /// Wakes the vCPUs whose wait is over, and the CPUs that may have to run them. Called after
-    /// each event that may end a wait.
-    pub fn wake(&self) {
-        let kicks = self.run_queue.lock().wake(time::now_ns, WaitFor::is_over);
-        self.kick(kicks);
-        self.wake_others();
-    }
-
-    /// Has another CPU reclaim frames when free frames are few; if every other CPU runs a guest,
-    /// this CPU does it.
-    #[cold]
-    #[inline(never)]
-    pub fn relieve(&self, me: CpuId, now: u64) {
-        match percpu::others().find(|&cpu| !self.words.is_in_guest(cpu)) {
-            Some(other) => interrupts::kick(other),
-            None => self.act_on(self.pager.poll(me, now)),
-        }
-    }
-
-    /// Makes partition number `index` look at its requests.
-    pub fn poke(&self, index: usize) {
-        let kicks = self.run_queue.lock().poke(index, time::now_ns());
-        self.kick(kicks);
-    }
-
-    /// Makes the other CPUs look again if they may be waiting: for a disk's answer, or for work on
-    /// a task.
-    ///
-    /// A CPU in guest mode waits for nothing and is left alone: it stays in the guest until its
-    /// slice ends, and an exit would cost more than it gains. Before that CPU idles it looks at
-    /// everything, and sees all that was done before this call.
-    #[inline]
-    pub fn wake_others(&self) {
-        percpu::others().filter(|&cpu| !self.words.is_in_guest(cpu)).for_each(interrupts::kick);
-    }
-
-    /// Makes CPUs leave guest mode.
-    pub fn kick(&self, kicks: Kicks) {
-        kicks.cpus().for_each(interrupts::kick);
-    }
-
-    /// Shortens the wait for disks that do not answer: the machine ends.
-    pub fn hurry_disks(&self) {
-        self.pager.disks().iter().for_each(|disk| disk.hurry(LAST_ANSWER_NS));
-    }
-
     /// Returns whether the machine is to stop, no partition runs and no work is in flight.
     pub fn has_ended(&self) -> bool {
         let stopped = |shared: &Arc<Shared>| shared.phase() == Phase::Stopped;
-        self.ending.load(Ordering::Acquire)
+        self.host.ending.load(Ordering::Acquire)
             && self.partitions.iter().all(stopped)
-            && self.tasks.is_empty()
-            && self.graves.is_quiet()
-    }
-
-    /// Returns whether the machine ends, and the only memory left is held by disks that do not
-    /// answer.
-    pub fn ends_without_disks(&self) -> bool {
-        self.ending.load(Ordering::Acquire) && self.graves.is_quiet()
+            && self.host.tasks.is_empty()
+            && self.host.graves.is_quiet()
     }
 
     /// Returns the partition with that name.
     pub fn partition(&self, name: &str) -> Option<&Arc<Shared>> {
         self.partitions.iter().find(|shared| shared.name() == name)
     }
-}
-
-/// Reports an event with the current time.
-pub fn report(event: &Event<'_>) {
-    #[cfg(test)]
-    tests::events::note(event);
-    output::report(event, time::now_ns());
 }

@@ -1,9 +1,10 @@
 //! The hypervisor's work between guests: a bounded turn of everything except vCPUs.
 
 use super::Node;
-use super::commands;
+use super::monitor::{commands, notices};
 use crate::arch::percpu::CpuId;
 use crate::arch::time;
+use crate::block::cookie::Class;
 use crate::console::input::{Input, Reader, Then};
 use crate::console::output::{self, Lines, Which};
 use crate::log::serial::{self, Line};
@@ -41,7 +42,7 @@ impl Lines for Keyed {
         Serial.read(line)
     }
     fn takes_keys(&mut self) -> bool {
-        let chosen = self.0.partitions.get(self.0.console.load(Relaxed));
+        let chosen = self.0.partitions.get(self.0.host.console.load(Relaxed));
         chosen.is_none_or(|shared| shared.takes_keys(time::now_ns()))
     }
 }
@@ -82,24 +83,24 @@ pub fn turn(node: &'static Node, cpu: CpuId) -> Rest {
 /// Runs one turn of everything except the console.
 pub fn background(node: &'static Node, cpu: CpuId) -> Rest {
     let now = time::now_ns();
-    let work = node.pager.poll(cpu, now);
-    node.act_on(work);
+    let work = node.host.pager.poll(cpu, now);
+    node.host.act_on(work);
     if work.told {
-        super::notices::report_all(node);
+        notices::report_all(node);
     }
     if now >= INCIDENTS_DUE_NS.load(Relaxed) {
         INCIDENTS_DUE_NS.store(now + INCIDENTS_INTERVAL_NS, Relaxed);
-        super::notices::report_disks(node);
+        notices::report_disks(node);
     }
-    node.io.deliver(&node.pager);
-    node.spaces.beat(now);
-    node.spaces.mend(now);
-    let tasks = node.tasks.poll();
+    node.host.io.deliver(|| node.host.pager.take_completion(Class::Dump));
+    node.host.spaces.beat(now);
+    node.host.spaces.mend(now);
+    let tasks = node.host.tasks.poll();
     if tasks.ended {
-        node.wake();
+        node.host.wake();
     }
-    let (kicks, graves_busy) = node.graves.poll(&node.pager, node.words, &node.objects, cpu);
-    node.kick(kicks);
+    let (kicks, graves_busy) = node.host.graves.poll(&node.host.pager, node.host.words, &node.host.objects, cpu);
+    node.host.kick(kicks);
     if work.busy | tasks.busy | graves_busy {
         return Rest::None;
     }
@@ -111,10 +112,10 @@ fn console(node: &'static Node) -> bool {
     if let Some(mut reader) = READER.try_lock() {
         reader.poll(&mut Keyed(node), CONSOLE_BUDGET, |input| match input {
             Input::Key(key) => {
-                let chosen = node.console.load(Relaxed);
+                let chosen = node.host.console.load(Relaxed);
                 if let Some(shared) = node.partitions.get(chosen) {
                     shared.type_byte(key);
-                    node.poke(chosen);
+                    node.host.poke(chosen);
                 }
                 Then::Stay
             }
@@ -126,7 +127,7 @@ fn console(node: &'static Node) -> bool {
             }
         });
         if reader.take_switched() {
-            node.poke(node.console.load(Relaxed));
+            node.host.poke(node.host.console.load(Relaxed));
         }
         return output::pump(&mut Serial, CONSOLE_BUDGET);
     }

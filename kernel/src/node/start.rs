@@ -6,16 +6,18 @@
 //! ```
 
 use super::build::{self, Trouble};
-use super::{Node, bench, measure, report, services};
-use crate::arch::exit::ExitCode;
+use super::cpu::{self, Runners};
+use super::measure::{self, bench};
+use super::{Node, services};
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{instr, percpu, smp, time};
 use crate::archive::BootArchive;
 use crate::config::{self, Config};
 use crate::console::event::Event;
+use crate::console::report;
+use crate::log::exit::ExitCode;
 use crate::mm::crc;
-use crate::sched::{self, Runners};
 use crate::sync::{Once, Ranked, rank};
 use crate::virt::face::EnabledCpu;
 use crate::virt::frame::ControlFrame;
@@ -41,7 +43,7 @@ struct Started {
 pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
     let result = start(memory, archive).and_then(|node| {
         let result = on_boot_cpu(node);
-        assert!(node.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
+        assert!(node.host.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
         leave(node);
         result
     });
@@ -77,15 +79,15 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
         backend: backend.name(),
         accessed_dirty: backend.capabilities().accessed_dirty.name(),
         cpus: percpu::count() as u32,
-        guest_cpus: node.run_queue.lock().cpus_of(percpu::count() as u32),
+        guest_cpus: node.host.run_queue.lock().cpus_of(percpu::count() as u32),
         memory_bytes: memory.usable_total(),
-        pool_pages: u64::from(node.frames.total()),
+        pool_pages: u64::from(node.host.frames.total()),
         tsc_hz: time::tsc_hz(),
     });
     build::report_disks(node);
     build::check_heap(node)?;
-    block_on(node, node.spaces.open());
-    node.spaces.resume();
+    block_on(node, node.host.spaces.open());
+    node.host.spaces.resume();
     match prepare(node, &config) {
         Ok(()) => Ok(node),
         Err(trouble) => {
@@ -104,8 +106,8 @@ fn prepare(node: &'static Node, config: &Config) -> Result<(), Trouble> {
 
 /// Releases the disks for other nodes.
 fn leave(node: &'static Node) {
-    node.hurry_disks();
-    block_on(node, node.spaces.give_up_claims());
+    node.host.hurry_disks();
+    block_on(node, node.host.spaces.give_up_claims());
 }
 
 /// Runs the measurements that the configuration asks for.
@@ -141,7 +143,7 @@ fn on_boot_cpu(node: &'static Node) -> Result<(), Trouble> {
     let runners = build::runners(node, &mut frames)?;
     let started = STARTED.call_once(|| Started { node, runners });
     smp::release(other_cpu);
-    sched::run(node, CpuId::BOOT, &enabled, &started.runners, || node.has_ended());
+    cpu::run(node, CpuId::BOOT, &enabled, &started.runners, || node.has_ended());
     Ok(())
 }
 
@@ -150,7 +152,7 @@ fn on_boot_cpu(node: &'static Node) -> Result<(), Trouble> {
 fn other_cpu(cpu: CpuId) -> ! {
     if let Some(Started { node, runners }) = STARTED.get() {
         match enable(node, cpu) {
-            Ok(enabled) => sched::run(node, cpu, &enabled, runners, || false),
+            Ok(enabled) => cpu::run(node, cpu, &enabled, runners, || false),
             Err(trouble) => report(&Event::Error { place: &trouble.place, message: &trouble.message }),
         }
     }
@@ -158,7 +160,7 @@ fn other_cpu(cpu: CpuId) -> ! {
 }
 
 fn enable(node: &Node, cpu: CpuId) -> Result<EnabledCpu, Trouble> {
-    let enabled = node.backend.enable_cpu([frame()?, frame()?]);
+    let enabled = node.host.backend.enable_cpu([frame()?, frame()?]);
     enabled.map_err(|missing| trouble(&format!("CPU {}", cpu.index()), format!("{missing}")))
 }
 

@@ -40,7 +40,6 @@ mod bad_pages;
 mod batch;
 pub mod blocks;
 mod clean;
-pub mod cookie;
 pub mod counters;
 pub mod drain;
 mod fault;
@@ -55,7 +54,6 @@ mod scan;
 mod segments;
 mod share;
 mod slots;
-pub mod space;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -65,7 +63,8 @@ mod verify;
 mod write_out;
 
 use crate::addr::{Hfn, PageIndex};
-use crate::block::{Completion, Disk};
+use crate::block::cookie::Class;
+use crate::block::{Completion, Disk, MAX_DISKS};
 use crate::mm::flush::CpuWords;
 use crate::mm::frames::{Frame, FrameTable};
 use crate::mm::object::{MemoryObject, ObjectId};
@@ -75,7 +74,6 @@ use crate::sync::{Ranked, rank};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use blocks::BlockMap;
-use cookie::Class;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use counters::{Counters, Snapshot, bump};
 use state::State;
@@ -91,8 +89,6 @@ pub use state::Notice;
 
 /// Most paging spaces of a node; their memory is reserved at start.
 pub const MAX_SPACES: usize = 64;
-/// Most paging devices.
-pub const MAX_DISKS: usize = 16;
 
 /// Destination of an object's pages: a paging space on one of the pager's disks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

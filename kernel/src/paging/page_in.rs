@@ -12,7 +12,6 @@
 use super::Pager;
 use super::along::{Ahead, Room};
 use super::around::Reach;
-use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::fault::{Fault, Loss};
 use super::late::Held;
@@ -22,6 +21,7 @@ use super::state::State;
 use super::transfer::{Coming, Phase, Transfer};
 use super::verify::Arrived;
 use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::block::cookie::{Class, Tag};
 use crate::block::{Disk, DiskError, Lane, Operation, Request, SubmitError};
 use crate::mm::frames::{Chain, Frame};
 use crate::mm::leaf::TransferIndex;

@@ -1,12 +1,13 @@
 //! The pager's turn: all work other than serving faults happens here, a bounded piece at a time.
 
-use super::cookie::{Class, Tag};
+use super::Pager;
 use super::counters::bump;
 use super::state::State;
 use super::turns::Came;
 use super::verify::Arrived;
-use super::{MAX_DISKS, Pager};
 use crate::arch::percpu::CpuId;
+use crate::block::MAX_DISKS;
+use crate::block::cookie::{Class, Tag};
 use crate::block::{Completion, Disk};
 use crate::mm::flush::Kicks;
 use crate::mm::phys::FrameMemory;

@@ -12,8 +12,9 @@
 use super::counters::bump;
 use super::slots::{AttachError, Slot};
 use super::state::State;
-use super::{MAX_DISKS, Pager, Store};
+use super::{Pager, Store};
 use crate::block::Disk;
+use crate::block::MAX_DISKS;
 use crate::mm::frames::Chain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;

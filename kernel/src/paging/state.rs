@@ -1,8 +1,6 @@
 //! The data under the pager's lock: tables of fixed size, all allocated at the start.
 
-use super::MAX_DISKS;
 use super::batch::Batches;
-use super::cookie::{Class, MAILBOX_DEPTH};
 use super::fault::Loss;
 use super::late::LateRequests;
 use super::lock_use::LockUse;
@@ -11,6 +9,8 @@ use super::segments::Segments;
 use super::slots::Slots;
 use super::transfer::{Transfers, WINDOW};
 use crate::addr::PageIndex;
+use crate::block::MAX_DISKS;
+use crate::block::cookie::{Class, MAILBOX_DEPTH};
 use crate::block::{Completion, Cookie, DiskError};
 use crate::mm::frames::Chain;
 use crate::mm::object::ObjectId;

@@ -6,7 +6,6 @@
 
 use super::Pager;
 use super::batch::{Batch, Phase, Prospect, Purpose};
-use super::cookie::{Class, Tag};
 use super::counters::bump;
 use super::guard::Guard;
 use super::late::{Held, range_of};
@@ -16,6 +15,7 @@ use super::slots::{Slot, StoreState};
 use super::state::{Notice, Notices, State};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
+use crate::block::cookie::{Class, Tag};
 use crate::block::{Disk, DiskError, Lane, Operation, Request, SubmitError};
 use crate::mm::crc::Crc32c;
 use crate::mm::flush::{Kicks, Passed};

@@ -4,9 +4,9 @@
 //! access to guest memory has succeeded. So [`Decision::Park`] always means: run the guest again
 //! later, and it repeats the instruction.
 
-use super::crash::Reason;
 use super::devices::Effect;
 use crate::addr::Gpa;
+use crate::crash::record::Reason;
 use crate::mm::guest::GuestAccess;
 use crate::virt::Event;
 

@@ -6,9 +6,9 @@
 //!   guest ────┘      └ a guest that has reported a panic has crashed, however it ends
 //! ```
 
-use super::crash::Reason;
 use super::last_words::Signal;
 use super::shared::Request;
+use crate::crash::record::Reason;
 
 /// The stage of a partition, as far as requests are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

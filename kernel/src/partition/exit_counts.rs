@@ -4,9 +4,9 @@
 //! locked instruction. Exits answered at once, the shortest paths of all, have no counter: their
 //! number is the sum minus all other kinds.
 
+use crate::console::event::ExitTally;
 use crate::virt::Exit;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use serde::Serialize;
 
 /// A kind of exit that is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,31 +39,6 @@ const KINDS: usize = ExitKind::Other as usize + 1;
 pub struct ExitCounts {
     kinds: [AtomicU64; KINDS],
     all: AtomicU64,
-}
-
-/// The counters' values.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct ExitTally {
-    /// CPUID, IN, OUT, RDMSR and WRMSR that were answered at once.
-    pub quick: u64,
-    /// See [`ExitKind::Cpuid`].
-    pub cpuid: u64,
-    /// See [`ExitKind::Port`].
-    pub port: u64,
-    /// See [`ExitKind::Msr`].
-    pub msr: u64,
-    /// See [`ExitKind::Halt`].
-    pub halt: u64,
-    /// See [`ExitKind::Page`].
-    pub page: u64,
-    /// See [`ExitKind::Device`].
-    pub device: u64,
-    /// See [`ExitKind::Interrupt`].
-    pub interrupt: u64,
-    /// See [`ExitKind::Window`].
-    pub window: u64,
-    /// See [`ExitKind::Other`].
-    pub other: u64,
 }
 
 impl ExitCounts {

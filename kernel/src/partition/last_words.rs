@@ -22,7 +22,7 @@
 //! (`machine_ops.crash_shutdown` is `kvm_crash_shutdown`). This reveals a crash kernel even if
 //! pvpanic did not announce it because its driver is not loaded.
 
-use super::crash::Reason;
+use crate::crash::record::Reason;
 
 /// Nanoseconds with interrupts off that count as one.
 const OFF_AS_ONE: u64 = 5;

@@ -15,7 +15,6 @@
 //! timer.
 
 use super::cpuid::FixedAnswers;
-use super::crash::Reason;
 use super::decision::Decision;
 use super::devices::clock::{Tsc, TscRate};
 use super::devices::{Effect, Platform};
@@ -29,11 +28,12 @@ use super::skip::Lengths;
 use crate::addr::Gpa;
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, interrupts, time};
+use crate::crash::record::Reason;
+use crate::host::{Host, NodePager};
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::DirectMap;
 use crate::mm::resident::ResidentBytes;
-use crate::node::{Node, NodePager};
 use crate::paging::{Fault, Loss};
 use crate::virt::{Access, Exit, Vcpu};
 
@@ -88,8 +88,8 @@ pub struct Machine {
 
 impl Machine {
     /// Runs the guest until something else needs the CPU; at most until `slice_end`.
-    pub fn run(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> Stop {
-        let memory = GuestBytes { object, memory: node.memory, faulter: &node.pager };
+    pub fn run(&mut self, host: &Host, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> Stop {
+        let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
         let mut armed = None;
         loop {
             if shared.is_asked() {
@@ -117,7 +117,7 @@ impl Machine {
             self.lead.wait(|| Tsc(instr::rdtsc()));
             // The ticket is taken before the page is looked at: any change after the look makes the
             // ticket ready.
-            let (ticket, answer) = self.stay(node, cpu, object, shared, slice_end);
+            let (ticket, answer) = self.stay(host, cpu, object, shared, slice_end);
             let stop = match answer {
                 Answer::Handle(exit) => {
                     // Handlers see and write back the task priority; the guest changes it without
@@ -136,20 +136,20 @@ impl Machine {
     }
 
     /// Runs the guest until an exit needs more than the short way and more than a page.
-    fn stay(&mut self, node: &Node, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> (WaitTicket, Answer) {
+    fn stay(&mut self, host: &Host, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> (WaitTicket, Answer) {
         let mut exits = 0;
         let (ticket, answer) = loop {
-            if node.words.enter(cpu, object.id(), object.generation()).is_some() {
+            if host.words.enter(cpu, object.id(), object.generation()).is_some() {
                 self.vcpu.flush();
             }
-            let (left, quick) = self.run_quick(ResidentBytes { object, memory: node.memory });
+            let (left, quick) = self.run_quick(ResidentBytes { object, memory: host.memory });
             exits += quick;
-            node.words.leave(cpu);
+            host.words.leave(cpu);
             let ticket = object.wait_ticket();
             let answer = match left {
                 Left::Exit => match self.vcpu.exit() {
                     exit @ Exit::SecondLevelFault { gpa, access, .. } => {
-                        match self.fault(node, cpu, object, (gpa, access), slice_end) {
+                        match self.fault(host, cpu, object, (gpa, access), slice_end) {
                             Some(answer) => {
                                 shared.exits.note(ExitKind::Page);
                                 answer
@@ -177,23 +177,23 @@ impl Machine {
     /// Makes a page resident; `None` if the address is not RAM.
     fn fault(
         &mut self,
-        node: &Node,
+        host: &Host,
         cpu: CpuId,
         object: &MemoryObject,
         (gpa, access): (Gpa, Access),
         slice_end: Tsc,
     ) -> Option<Answer> {
         let now = time::now_ns();
-        Some(match node.pager.fault(object, gpa, access, now) {
+        Some(match host.pager.fault(object, gpa, access, now) {
             Fault::Resolved => {
-                if node.pager.wants_poll() {
-                    node.relieve(cpu, now);
+                if host.pager.wants_poll() {
+                    host.relieve(cpu, now);
                 }
                 Answer::Resident
             }
             // An emulator may deliver no host interrupt while the guest has IF clear. The disk's
             // completion would then go unnoticed until the slice ends: poll once here.
-            Fault::Wait(ticket) if has_come(node, cpu, object, ticket, now) => {
+            Fault::Wait(ticket) if has_come(host, cpu, object, ticket, now) => {
                 if Tsc(instr::rdtsc()) < slice_end {
                     Answer::Resident
                 } else {
@@ -295,8 +295,8 @@ fn leave_to_handler(exit: Exit, shared: &Shared) -> Answer {
 
 /// Gives the pager one turn at once: a fast disk has completed by then, and the guest need not
 /// park.
-fn has_come(node: &Node, cpu: CpuId, object: &MemoryObject, ticket: WaitTicket, now: u64) -> bool {
-    let work = node.pager.poll(cpu, now);
-    node.act_on(work);
+fn has_come(host: &Host, cpu: CpuId, object: &MemoryObject, ticket: WaitTicket, now: u64) -> bool {
+    let work = host.pager.poll(cpu, now);
+    host.act_on(work);
     object.ready(ticket)
 }

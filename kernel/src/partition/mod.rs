@@ -3,7 +3,6 @@
 pub mod acpi;
 pub mod command_line;
 pub mod cpuid;
-pub mod crash;
 pub mod decision;
 pub mod decode;
 pub mod devices;
@@ -30,7 +29,6 @@ pub mod shutdown;
 #[cfg(target_os = "none")]
 pub mod skip;
 pub mod stall;
-pub mod wait;
 pub mod walk;
 
 #[cfg(test)]

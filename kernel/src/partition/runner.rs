@@ -36,17 +36,18 @@ use super::machine::Machine;
 use super::restarts::RestartCounter;
 use super::shared::{Request, Shared};
 use super::stall::StallWatch;
-pub use super::wait::WaitFor;
 use crate::arch::percpu::CpuId;
 use crate::arch::{fpu, time};
 use crate::console::tagged::Lines;
-use crate::dump::gate::Gate;
+use crate::crash::dumps::JobStatus;
+use crate::crash::gate::Gate;
+use crate::crash::record::Reason;
+use crate::host::Host;
+use crate::host::reaper::Gone;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
-use crate::node::Node;
-use crate::node::dumps::JobStatus;
-use crate::node::graves::Gone;
-use crate::node::spaces::SpaceId;
+pub use crate::sched::wait::WaitFor;
+use crate::storage::spaces::SpaceId;
 use crate::virt::face::EnabledCpu;
 use crate::virt::tag::TlbTag;
 use alloc::boxed::Box;
@@ -173,7 +174,7 @@ enum Residence {
 }
 
 /// The CPU that a runner is stepped on.
-pub struct Host<'a> {
+pub struct HostCpu<'a> {
     /// Its number.
     pub cpu: CpuId,
     /// Its virtualisation.
@@ -218,47 +219,47 @@ impl Runner {
     }
 
     /// Does a bounded piece of work; the guest is left at `until` at the latest.
-    pub fn step(&mut self, node: &'static Node, host: &Host<'_>, until: u64) -> Next {
+    pub fn step(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> Next {
         if self.shared.is_asked()
-            && let Some(next) = self.requests(node)
+            && let Some(next) = self.requests(host)
         {
             return next;
         }
         if self.backing == Backing::Awaited {
-            self.look_for_store(node);
+            self.look_for_store(host);
         }
-        self.look_at_promise(node);
+        self.look_at_promise(host);
         match &self.state {
-            State::NeedsSpace { .. } => self.find_space(node),
-            State::Activating => self.activate(node),
-            State::NeedsTables => self.begin(node),
-            State::Loading(_) => self.load(node),
-            State::Running(_) => self.run(node, host, until),
+            State::NeedsSpace { .. } => self.find_space(host),
+            State::Activating => self.activate(host),
+            State::NeedsTables => self.begin(host),
+            State::Loading(_) => self.load(host),
+            State::Running(_) => self.run(host, on, until),
             // A space has one task at a time: the task begun for it must end first.
             State::Retiring { gone, then } if gone.is_gone() && self.backing == Backing::Settled => {
                 let then = *then;
-                self.retired(node, then)
+                self.retired(host, then)
             }
-            State::Retiring { then: Then::Stop, .. } if node.ends_without_disks() => self.leave_behind(node),
+            State::Retiring { then: Then::Stop, .. } if host.ends_without_disks() => self.leave_behind(host),
             State::Retiring { .. } => Next::look_again(),
-            State::Crashed { .. } => self.check_gate(node),
+            State::Crashed { .. } => self.check_gate(host),
             State::Stopped => Next::Wait(WaitFor::Own, None),
         }
     }
 
-    fn requests(&mut self, node: &'static Node) -> Option<Next> {
+    fn requests(&mut self, host: &'static Host) -> Option<Next> {
         let stage = self.stage();
         let is_taken = |request| answer(request, stage) != Answer::Later && self.shared.take(request);
         let stop = is_taken(Request::Stop);
         let crash = is_taken(Request::Crash);
         let give_up = is_taken(Request::GiveUp);
         if stop && answer(Request::Stop, stage) == Answer::Now {
-            return Some(self.stop(node, "operator", 0));
+            return Some(self.stop(host, "operator", 0));
         }
         if give_up && answer(Request::GiveUp, stage) == Answer::Now {
-            return Some(self.crash(node, super::crash::Reason::Unwritable(0)));
+            return Some(self.crash(host, Reason::Unwritable(0)));
         }
-        (crash && answer(Request::Crash, stage) == Answer::Now).then(|| self.crash(node, super::crash::Reason::Operator))
+        (crash && answer(Request::Crash, stage) == Answer::Now).then(|| self.crash(host, Reason::Operator))
     }
 
     fn stage(&self) -> Stage {
@@ -273,14 +274,14 @@ impl Runner {
     }
 
     /// Releases frames that were kept for this partition and that it has not needed.
-    fn look_at_promise(&mut self, node: &'static Node) {
+    fn look_at_promise(&mut self, host: &'static Host) {
         if self.promise_ends.is_some_and(|end| time::now_ns() >= end) {
-            self.end_promise(node);
+            self.end_promise(host);
         }
     }
 
-    fn end_promise(&mut self, node: &'static Node) {
+    fn end_promise(&mut self, host: &'static Host) {
         self.promise_ends = None;
-        node.pager.end_promise(self.index);
+        host.pager.end_promise(self.index);
     }
 }

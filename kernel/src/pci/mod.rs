@@ -17,6 +17,7 @@
 
 pub mod access;
 pub mod capability;
+pub mod device_map;
 pub mod enumerate;
 pub mod msix;
 pub mod window;

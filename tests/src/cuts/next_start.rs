@@ -8,7 +8,7 @@ use crate::expect_success;
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::Running;
 use boot::events::Event;
-use kernel::paging::space::claim::{Claim, Claims, PAGE_LEN};
+use kernel::space::claim::{Claim, Claims, PAGE_LEN};
 use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -7,7 +7,7 @@ use crate::space::Space;
 use anyhow::{Context, Result, ensure};
 use boot::dump::Dump;
 use boot::volume::{Access, Image};
-use kernel::paging::space::SpaceState;
+use kernel::space::SpaceState;
 use std::path::{Path, PathBuf};
 
 /// A dump on a disk.

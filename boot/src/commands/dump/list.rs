@@ -6,7 +6,7 @@ use crate::volume::{Access, Disk, Image, Slot};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
 use kernel::console::utc::UtcTime;
-use kernel::paging::space::{Class, Crash, Record, SpaceState};
+use kernel::space::{Class, Crash, Record, SpaceState};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@
 //! that does not exist. Its drop waits for the device without a time-out. So vector and doorbell
 //! are ours, and the transport is never dropped.
 //!
-//! Firmware has placed the base address registers, at any address: `arch::device_map` maps those
+//! Firmware has placed the base address registers, at any address: `pci::device_map` maps those
 //! outside the direct map.
 
 // UNSAFETY: maps device registers, and answers for it to virtio-drivers' `Hal`.
@@ -21,9 +21,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::port::{Port, PortError};
 use crate::addr::Hpa;
-use crate::arch::device_map;
 use crate::pci::access::Ports;
 use crate::pci::capability::{self, Capability, capabilities};
+use crate::pci::device_map;
 use crate::pci::msix::{MsixCapability, Target};
 use crate::pci::window::Window;
 use crate::pci::{Command, ConfigurationAccess, DeviceFunction, PciRoot};

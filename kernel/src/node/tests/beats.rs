@@ -8,8 +8,8 @@ use super::machine::{SimMachine, SimRam};
 use crate::arch::time;
 use crate::block::request::SECTOR_SIZE;
 use crate::mm::layout::RamLayout;
-use crate::node::spaces::sleep;
-use crate::paging::space::claim::{Claim, Claims, PAGE_LEN};
+use crate::space::claim::{Claim, Claims, PAGE_LEN};
+use crate::storage::spaces::sleep;
 
 /// How long a record is changed repeatedly: several beats.
 const SPELL_NS: u64 = 3_000_000_000;
@@ -20,7 +20,7 @@ fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
         let ram = SimRam::new(16);
         let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), seed)));
         let mut machine = SimMachine::new(&ram, vec![disk], seed);
-        let spaces = machine.node.spaces;
+        let spaces = machine.node.host.spaces;
         machine.block_on("open", 60, spaces.open());
         spaces.resume();
         let ram = RamLayout::new(16 << 12).expect("some pages");
@@ -62,7 +62,7 @@ fn open(fault: Option<u64>) -> (SimMachine, u64) {
     let mut machine = SimMachine::new(&ram, vec![disk], 1);
     let before = disk.state().requests;
     disk.state().fault = fault.map(|at| FaultPlan { request: before + at, kind: FaultKind::ErrorForGood });
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
     spaces.resume();
     let requests = disk.state().requests - before;
@@ -89,7 +89,7 @@ fn a_space_that_could_not_be_claimed_at_the_start_is_claimed_later() {
 fn a_claim_that_cannot_be_released_keeps_no_other() {
     let (content, first) = bounds::with_table();
     let mut machine = bounds::machine_with(content, 1);
-    let (disk, spaces) = (machine.disks[0], machine.node.spaces);
+    let (disk, spaces) = (machine.disks[0], machine.node.host.spaces);
     let claims_of_first = (first.first * SECTOR_SIZE) as usize + claims_start(super::cycle::DISK_BYTES);
     // Spaces are aligned to 1 MiB.
     let claims_of_second = claims_of_first + super::cycle::DISK_BYTES.next_multiple_of(1 << 20);

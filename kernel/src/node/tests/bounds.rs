@@ -7,13 +7,13 @@ use super::machine::{SimMachine, SimRam};
 use crate::block::SectorRange;
 use crate::block::gpt::make::{NewSpace, place, table};
 use crate::console::command::DumpChoice;
+use crate::crash::dumps::DumpOrder;
 use crate::dump::bound::DumpCensus;
 use crate::dump::selected::Selection;
-use crate::node::dumps::DumpOrder;
-use crate::node::spaces::SpaceTenant;
-use crate::paging::space::Area;
-use crate::paging::space::reserve::SpaceNeed;
-use crate::paging::space::selector::DumpSelector;
+use crate::space::Area;
+use crate::space::reserve::SpaceNeed;
+use crate::space::selector::DumpSelector;
+use crate::storage::spaces::SpaceTenant;
 
 const DISK_BYTES: usize = super::cycle::DISK_BYTES;
 
@@ -21,7 +21,7 @@ fn machine(disks: u8) -> SimMachine {
     let ram = SimRam::new(400);
     let disks = (0..disks).map(|n| &*Box::leak(Box::new(SimDisk::new(n, DISK_BYTES, ram.map(), 1)))).collect();
     let mut machine = SimMachine::new(&ram, disks, 1);
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
     machine
 }
@@ -36,7 +36,7 @@ fn dumps_count_from_the_crash_on_and_for_their_own_partition_only() {
     let (mut p, mut q) = (SimGuest::new("p", 0, 1), SimGuest::new("q", 1, 1));
     start(&mut machine, &mut p);
     start(&mut machine, &mut q);
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     assert_eq!(spaces.dumps_of("p", p.space), DumpCensus::default());
     let job = p.crash(&machine, &mut truth);
     assert_eq!(spaces.dumps_of("p", p.space), DumpCensus { unpromised: 1, ..DumpCensus::default() });
@@ -68,7 +68,7 @@ fn tenants() -> Vec<SpaceTenant> {
 #[test]
 fn a_partition_that_crashes_again_and_again_leaves_the_neighbour_its_next_space() {
     let (mut machine, mut truth) = (machine(4), Truth::new());
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     assert!(spaces.reserve(tenants()));
     let (mut p, mut q) = (SimGuest::new("p", 0, 1), SimGuest::new("q", 1, 1));
     start(&mut machine, &mut p);
@@ -84,7 +84,7 @@ fn a_partition_that_crashes_again_and_again_leaves_the_neighbour_its_next_space(
 fn nothing_is_kept_for_a_partition_that_has_stopped_or_where_spaces_are_few() {
     for (disks, stops) in [(4, true), (3, false)] {
         let (mut machine, mut truth) = (machine(disks), Truth::new());
-        let spaces = machine.node.spaces;
+        let spaces = machine.node.host.spaces;
         assert_eq!(spaces.reserve(tenants()), disks == 4);
         let (mut p, mut q) = (SimGuest::new("p", 0, 1), SimGuest::new("q", 1, 1));
         start(&mut machine, &mut p);
@@ -101,7 +101,7 @@ fn nothing_is_kept_for_a_partition_that_has_stopped_or_where_spaces_are_few() {
 #[test]
 fn the_oldest_dump_goes_when_the_newer_one_is_promised_and_not_before() {
     let (mut machine, mut truth) = (machine(6), Truth::new());
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     let (mut p, mut q) = (SimGuest::new("p", 0, 1), SimGuest::new("q", 1, 1));
     start(&mut machine, &mut q);
     assert!(crash_and_try(&mut machine, &mut q, &mut truth), "the neighbour's dump is older still");
@@ -154,7 +154,7 @@ fn machine_with_error(content: Vec<u8>, uuid_seed: u64, at: Option<u64>) -> SimM
     let mut machine = SimMachine::new(&ram, vec![disk], uuid_seed);
     let before = disk.state().requests;
     disk.state().fault = at.map(|at| FaultPlan { request: before + at, kind: FaultKind::ErrorOnce });
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
     machine
 }
@@ -189,7 +189,7 @@ fn a_selected_dump_is_known_from_the_start_and_counts_as_one_that_stays() {
             select(&mut content, first);
         }
         let machine = machine_with(content.clone(), 2 + u64::from(is_selected));
-        let census = machine.node.spaces.dumps_of("p", None);
+        let census = machine.node.host.spaces.dumps_of("p", None);
         assert_eq!(census, DumpCensus { kept: 1, droppable, ..DumpCensus::default() }, "selected: {is_selected}");
     }
 }
@@ -201,7 +201,7 @@ fn a_single_error_at_the_start_hides_no_selected_dump() {
     let requests = machine_with(content.clone(), 2).disks[0].state().requests;
     for at in 0..requests {
         let machine = machine_with_error(content.clone(), 2, Some(at));
-        let census = machine.node.spaces.dumps_of("p", None);
+        let census = machine.node.host.spaces.dumps_of("p", None);
         let told = &machine.told;
         assert_eq!(census, DumpCensus { kept: 1, ..DumpCensus::default() }, "request {at}; told: {told:#?}");
         assert!(!told.iter().any(|event| event.contains("later")), "request {at}: {told:#?}");

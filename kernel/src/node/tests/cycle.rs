@@ -39,7 +39,7 @@ pub fn run(disks: u8, seed: u64, fault: Option<FaultPlan>, records: bool) -> Cyc
         .collect();
     disks[0].state().fault = fault;
     let mut machine = SimMachine::new(&ram, disks, seed);
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
     spaces.resume();
     let guests = (SimGuest::new("p", 0, seed), SimGuest::new("q", 1, seed));
@@ -96,18 +96,19 @@ impl Cycle {
     fn release(&mut self) {
         (1..=self.guest.incarnation).for_each(|incarnation| self.machine.note_release(self.guest.name, incarnation));
         // After a fault there may be no dump.
-        let _ = self.machine.node.spaces.release_dumps(DumpChoice::All(self.guest.name));
+        let _ = self.machine.node.host.spaces.release_dumps(DumpChoice::All(self.guest.name));
         self.go_on(SPELL / 2);
     }
 
     fn end(&mut self) {
-        self.machine.node.hurry_disks();
+        self.machine.node.host.hurry_disks();
         self.guest.stop(&self.machine);
         self.neighbour.stop(&self.machine);
         let node = self.machine.node;
-        self.machine.until("the end of all tasks", 60, |_| (node.tasks.is_empty() && node.graves.is_quiet()).then_some(()));
-        self.machine.block_on("leaving", 60, node.spaces.give_up_claims());
-        assert!(node.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
+        self.machine
+            .until("the end of all tasks", 60, |_| (node.host.tasks.is_empty() && node.host.graves.is_quiet()).then_some(()));
+        self.machine.block_on("leaving", 60, node.host.spaces.give_up_claims());
+        assert!(node.host.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
     }
 
     /// Runs a turn of the machine, in which both guests do some steps.

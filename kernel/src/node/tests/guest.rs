@@ -4,14 +4,14 @@
 use super::Dice;
 use super::machine::SimMachine;
 use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::crash::dumps::{self, DumpOrder, JobStatus};
+use crate::crash::record::{CrashRecord, Reason};
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::FrameMemory;
-use crate::node::dumps::{self, DumpOrder, JobStatus};
-use crate::node::spaces::SpaceId;
 use crate::paging::{Fault, Loss};
-use crate::partition::crash::{CrashRecord, Reason};
 use crate::pool::Terms;
+use crate::storage::spaces::SpaceId;
 use crate::virt::{Access, CpuState, Regs};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl SimGuest {
         if self.runs() {
             return true;
         }
-        let spaces = machine.node.spaces;
+        let spaces = machine.node.host.spaces;
         let Some(space) = self.space else {
             self.space = spaces.acquire(self.name, &Self::layout(), self.incarnation + 1);
             return false;
@@ -83,9 +83,9 @@ impl SimGuest {
     }
 
     fn begin(&mut self, machine: &SimMachine, space: SpaceId) -> bool {
-        let Ok(object) = machine.node.objects.create(Self::layout()) else { return false };
-        let store = machine.node.spaces.store(space);
-        machine.node.pager.attach_on(object.clone(), store, Terms { account: self.account, minimum: 8 }).expect("it fits");
+        let Ok(object) = machine.node.host.objects.create(Self::layout()) else { return false };
+        let store = machine.node.host.spaces.store(space);
+        machine.node.host.pager.attach_on(object.clone(), store, Terms { account: self.account, minimum: 8 }).expect("it fits");
         self.incarnation += 1;
         self.object = Some(object);
         self.values.fill(0);
@@ -107,7 +107,7 @@ impl SimGuest {
         self.parked = None;
         let touched = object.page(index).expect("tables enough").touch(access);
         let Ok(hfn) = touched else {
-            return match machine.node.pager.fault_page(&object, index, access, machine.now_ns) {
+            return match machine.node.host.pager.fault_page(&object, index, access, machine.now_ns) {
                 Fault::Lost(loss) => {
                     self.losses.push(loss);
                     Err(loss)
@@ -120,13 +120,13 @@ impl SimGuest {
             };
         };
         let mut page = vec![0; PAGE_SIZE as usize];
-        machine.node.memory.copy_out(hfn, 0, &mut page);
+        machine.node.host.memory.copy_out(hfn, 0, &mut page);
         let value = self.values[index.0 as usize];
         assert!(page == page_of(value), "{} {}: page {} is wrong", self.name, self.incarnation, index.0);
         if access == Access::Write {
             let value = self.incarnation << 48 | u64::from(self.dice.next()) << 8 | (u64::from(index.0) + 1);
             self.values[index.0 as usize] = value;
-            machine.node.memory.copy_in(hfn, 0, &page_of(value));
+            machine.node.host.memory.copy_in(hfn, 0, &page_of(value));
         }
         self.steps += 1;
         Ok(())
@@ -135,7 +135,7 @@ impl SimGuest {
     /// Evicts all of its pages that may be evicted.
     pub fn evict(&self, machine: &SimMachine) {
         let object = self.object.as_ref().expect("a guest that runs");
-        machine.node.pager.ask_evict(object.id(), PAGES);
+        machine.node.host.pager.ask_evict(object.id(), PAGES);
     }
 
     /// Crashes: the guest's memory becomes a dump image, and its contents are recorded as the truth
@@ -152,13 +152,13 @@ impl SimGuest {
         let (regs, state) = (Regs::default(), CpuState::default());
         let (reason, incarnation, at_ns) = (Reason::Panic, self.incarnation, machine.now_ns);
         let record = CrashRecord { reason, text: reason.in_words(None), incarnation, at_ns, regs, state };
-        dumps::begin(machine.node, self.name, record, object, space, order)
+        dumps::begin(machine.node.host, self.name, record, object, space, order)
     }
 
     /// Stops for good: frees its memory. The space stays with the node.
     pub fn stop(&mut self, machine: &SimMachine) {
         if let Some(object) = self.object.take() {
-            let _ = machine.node.graves.bury(object);
+            let _ = machine.node.host.graves.bury(object);
         }
     }
 }

@@ -4,11 +4,11 @@ use super::guest::{Truth, page_of};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::dump::elf::Content;
 use crate::mm::crc::crc32c;
-use crate::paging::space::classify::HEAD_LEN;
-use crate::paging::space::content::content_of;
-use crate::paging::space::copies::TAIL_LEN;
-use crate::paging::space::layout::usable;
-use crate::paging::space::{Class, Record, SpaceState, classify};
+use crate::space::classify::HEAD_LEN;
+use crate::space::content::content_of;
+use crate::space::copies::TAIL_LEN;
+use crate::space::layout::usable;
+use crate::space::{Class, Record, SpaceState, classify};
 
 /// Returns the class of a disk's contents.
 pub fn class(image: &[u8]) -> Class {
@@ -69,7 +69,7 @@ pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
     Ok(blocks)
 }
 
-fn check_block(image: &[u8], layout: &crate::paging::space::Layout, index: u32, value: u64) -> Result<(), String> {
+fn check_block(image: &[u8], layout: &crate::space::Layout, index: u32, value: u64) -> Result<(), String> {
     let at = layout.blocks().start as usize + index as usize * PAGE_SIZE as usize;
     let block = &image[at..][..PAGE_SIZE as usize];
     if block != page_of(value) {

@@ -8,7 +8,7 @@ use super::machine::{SimMachine, SimRam};
 use super::power_cuts::{Fate, Medium};
 use super::{Dice, image, is_long, seed};
 use crate::console::command::DumpChoice;
-use crate::paging::space::{Layout, SpaceState};
+use crate::space::{Layout, SpaceState};
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Waker};
@@ -99,7 +99,7 @@ impl Successor<'_> {
     }
 
     fn run(&mut self, truth_before: &Truth) -> Result<(), String> {
-        let spaces = self.machine.node.spaces;
+        let spaces = self.machine.node.host.spaces;
         let mut open = pin!(spaces.open());
         let mut context = Context::from_waker(Waker::noop());
         let end_ns = self.machine.now_ns + 60_000_000_000;

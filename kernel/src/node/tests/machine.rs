@@ -2,13 +2,15 @@
 //! millisecond per turn.
 
 use super::disk::{Mark, SimDisk};
-use super::events;
 use crate::addr::Hfn;
 use crate::arch::percpu::CpuId;
 use crate::arch::time::test_clock;
 use crate::archive::BootArchive;
 use crate::block::any::{AnyDisk, Found};
 use crate::block::dma::fake::region;
+use crate::console::fake as events;
+use crate::host::Host;
+use crate::host::reaper::Graves;
 use crate::mm::fake::FakeRam;
 use crate::mm::flush::CpuWords;
 use crate::mm::frames::FrameTable;
@@ -16,16 +18,17 @@ use crate::mm::leaf::Format;
 use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
-use crate::node::graves::Graves;
-use crate::node::io::AsyncIo;
-use crate::node::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
-use crate::node::task::Tasks;
-use crate::node::{Node, NodeDisk, notices, services};
-use crate::paging::space::Uuid;
+use crate::node::monitor::notices;
+use crate::node::{Node, services};
 use crate::paging::{Ground, Landmark, Pager};
 use crate::pool::Shares;
 use crate::sched::queue::RunQueue;
+use crate::space::Uuid;
+use crate::storage::NodeDisk;
+use crate::storage::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
 use crate::sync::Ranked;
+use crate::task::Tasks;
+use crate::task::io::AsyncIo;
 use crate::virt::Backend;
 use crate::virt::tag::Tags;
 use core::future::Future;
@@ -89,7 +92,7 @@ impl SimMachine {
         let landmark = Landmark { first_word: u32::MAX, matches: |_| false };
         let ground = Ground { frames: leak(frames.clone()).as_ref(), memory, words, zeros: ram.frames.zeros(), landmark };
         let pager = Pager::new(ground, node_disks, Shares::new());
-        let node = leak(Node {
+        let host = leak(Host {
             backend: Backend::Svm,
             words,
             objects: ObjectTable::new(frames.clone(), tables.clone(), &Format::NPT),
@@ -103,12 +106,12 @@ impl SimMachine {
             graves: Graves::new(),
             tags: Ranked::new(Tags::new(8)),
             run_queue: Ranked::new(RunQueue::new()),
-            partitions: Vec::new(),
             console: AtomicUsize::new(0),
             archive: BootArchive::new(leak([0; 10240])).expect("an empty archive"),
             unix_ns_at_start: 0,
             ending: AtomicBool::new(false),
         });
+        let node = leak(Node { host, partitions: Vec::new() });
         Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 

@@ -18,7 +18,6 @@ mod beats;
 mod bounds;
 mod cycle;
 mod disk;
-pub mod events;
 mod faults;
 mod guest;
 mod image;

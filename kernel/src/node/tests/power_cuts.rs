@@ -9,10 +9,11 @@ use super::{Dice, image, is_long, seed};
 use crate::arch::percpu::CpuId;
 use crate::arch::time::test_clock;
 use crate::block::any::{AnyDisk, Found};
+use crate::block::cookie::Class as CookieClass;
 use crate::block::dma::fake::region;
-use crate::node::NodeDisk;
-use crate::node::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
-use crate::paging::space::{Class, SpaceState, Uuid};
+use crate::space::{Class, SpaceState, Uuid};
+use crate::storage::NodeDisk;
+use crate::storage::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Waker};
@@ -135,12 +136,12 @@ impl Recovery {
         let device = Device::new(node_disk, region(BUFFER / 4096), region(BEAT_BUFFER / 4096));
         let node = self.machine.node;
         let uuid = Uuid::from_entropy(self.starts, 3);
-        let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(vec![device], node.io, node.tasks, uuid)));
+        let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(vec![device], node.host.io, node.host.tasks, uuid)));
         self.block_on(async {
             spaces.open().await;
             spaces.resume();
         });
-        self.block_on(core::future::poll_fn(|_| match node.tasks.is_empty() {
+        self.block_on(core::future::poll_fn(|_| match node.host.tasks.is_empty() {
             true => core::task::Poll::Ready(()),
             false => core::task::Poll::Pending,
         }));
@@ -157,14 +158,14 @@ impl Recovery {
             self.machine.now_ns += TURN_NS;
             test_clock::set(self.machine.now_ns);
             let node = self.machine.node;
-            let _ = node.pager.poll(CpuId::BOOT, self.machine.now_ns);
+            let _ = node.host.pager.poll(CpuId::BOOT, self.machine.now_ns);
             if let Some(disk) = self.node_disk {
                 disk.take_writes_for_answered(self.machine.now_ns);
             }
-            node.io.deliver(&node.pager);
-            node.tasks.poll();
+            node.host.io.deliver(|| node.host.pager.take_completion(CookieClass::Dump));
+            node.host.tasks.poll();
         }
-        panic!("a start that does not end; told: {:#?}", super::events::take());
+        panic!("a start that does not end; told: {:#?}", crate::console::fake::take());
     }
 }
 

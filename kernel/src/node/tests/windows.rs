@@ -8,9 +8,9 @@ use super::machine::{SimMachine, SimRam, number};
 use crate::addr::Hpa;
 use crate::arch::time::test_clock;
 use crate::block::any::{AnyDisk, Found};
+use crate::block::cookie::{Class, Tag};
 use crate::block::{Completion, Cookie, Disk, Lane, Operation, Request, SectorRange, Segment, SubmitError};
-use crate::node::NodeDisk;
-use crate::paging::cookie::{Class, Tag};
+use crate::storage::NodeDisk;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Longest wait of a new request: for the writes that are already in flight.
@@ -32,7 +32,7 @@ fn crash(speed: u64, seed: u64) -> DumpWindows {
     let ram = SimRam::new(400);
     let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), seed)));
     let mut machine = SimMachine::new(&ram, vec![disk], seed);
-    let spaces = machine.node.spaces;
+    let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
     let (mut guest, mut truth) = (SimGuest::new("p", 0, seed), Truth::new());
     machine.until("a start", 60, |machine| guest.start(machine).then_some(()));

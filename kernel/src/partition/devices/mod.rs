@@ -40,7 +40,7 @@ mod tests;
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
 use crate::mm::layout::RamLayout;
-use crate::paging::space::CrashText;
+use crate::space::CrashText;
 use clock::{Clock, Tsc};
 pub use effect::{Effect, PanicKind};
 use erst::Erst;

@@ -10,7 +10,7 @@
 //! an old log that a program prints with its own words around it is not believed. The bytes come
 //! from a guest: the text is bounded, and printable ASCII only.
 
-use crate::paging::space::CrashText;
+use crate::space::CrashText;
 
 /// Bytes of a line that are examined: a prefix of levels, time and caller, and the text.
 const LINE_BYTES: usize = 192;

@@ -10,7 +10,7 @@
 use super::ioapic::Line;
 use super::panic_line::PanicLine;
 use super::queue::ByteQueue;
-use crate::paging::space::CrashText;
+use crate::space::CrashText;
 
 /// Bytes of output that wait for the console.
 const OUTPUT_BYTES: usize = 16 << 10;

@@ -2,7 +2,7 @@
 //! hypervisor carries out itself.
 
 use crate::addr::Gpa;
-use crate::partition::crash::Reason;
+use crate::crash::record::Reason;
 use crate::partition::decision::Decision;
 use crate::partition::devices::clock::Tsc;
 use crate::partition::emulate::{self, Context, Done, EmulateError, Next, Watch};

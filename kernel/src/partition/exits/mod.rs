@@ -14,7 +14,6 @@ pub(super) mod quick;
 mod system;
 
 use super::cpuid::xcr0_allowed;
-use super::crash::Reason;
 use super::decision::Decision;
 use super::devices::Effect;
 use super::devices::clock::Tsc;
@@ -22,6 +21,7 @@ use super::machine::{Bytes, Machine};
 use super::shadow::source_of_shadow;
 use super::shutdown::{self, TripleFault};
 use crate::arch::{fpu, instr};
+use crate::crash::record::Reason;
 use crate::virt::{Event, Exit, Gpr};
 
 impl Machine {

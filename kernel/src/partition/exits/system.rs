@@ -1,8 +1,8 @@
 //! MOV to and from system registers that the back end cannot carry out alone, and RDPMC.
 
 use crate::arch::quirks::{self, GuestHazards};
+use crate::crash::record::Reason;
 use crate::partition::cpuid::Vendor;
-use crate::partition::crash::Reason;
 use crate::partition::decision::Decision;
 use crate::partition::decode::Kind;
 use crate::partition::fetch::{self, CodeView, FetchError};

@@ -6,12 +6,13 @@ use crate::addr::PageIndex;
 use crate::arch::{instr, time};
 use crate::config::{DumpPolicy, Restart, RestartLimit, WhenFull};
 use crate::console::event::Event;
+use crate::console::report;
+use crate::crash::dumps::{self, DumpOrder};
+use crate::crash::gate::Gate;
+use crate::crash::record::{CrashRecord, Reason};
 use crate::dump::bound::{self, AtCrash};
-use crate::dump::gate::Gate;
+use crate::host::Host;
 use crate::mm::object::MemoryObject;
-use crate::node::dumps::DumpOrder;
-use crate::node::{Node, dumps, report};
-use crate::partition::crash::{CrashRecord, Reason};
 use crate::partition::ending::{End, true_end};
 use crate::partition::restarts::RestartVerdict;
 use crate::partition::shared::Phase;
@@ -22,52 +23,52 @@ const LAST_OUTPUT_NS: u64 = 1_000_000_000;
 
 impl Runner {
     /// Carries out an end that the guest has caused itself.
-    pub(super) fn end(&mut self, node: &'static Node, end: End) -> Next {
+    pub(super) fn end(&mut self, host: &'static Host, end: End) -> Next {
         let said = self.last_words.at(self.machine.msrs.kvmclock().offs()).signal();
         match true_end(end, said) {
-            End::Crash(reason) => self.crash(node, reason),
-            End::Stop(how, code) => self.stop(node, how, code),
+            End::Crash(reason) => self.crash(host, reason),
+            End::Stop(how, code) => self.stop(host, how, code),
             End::Reset => {
                 let (partition, incarnation) = (self.shared.name(), self.incarnation);
                 report(&Event::Stopped { partition, incarnation, how: "reset", code: 0 });
-                self.retire(node, Then::Begin)
+                self.retire(host, Then::Begin)
             }
         }
     }
 
     /// Crashes the partition: its memory becomes a dump image at once, and the drain and the
     /// restart gate begin.
-    pub(super) fn crash(&mut self, node: &'static Node, reason: Reason) -> Next {
+    pub(super) fn crash(&mut self, host: &'static Host, reason: Reason) -> Next {
         let at_ns = time::now_ns();
-        let Some(object) = self.object.take() else { return self.stop(node, "crashed without memory", 0) };
+        let Some(object) = self.object.take() else { return self.stop(host, "crashed without memory", 0) };
         self.shared.publish_phase(Phase::Crashed);
         let text = reason.in_words(self.machine.platform.panic_text());
         self.announce_crash(&object, reason, &text);
-        self.drain_console(node);
-        self.end_console_line(node);
+        self.drain_console(host);
+        self.end_console_line(host);
         let (restart, how) = self.restart_after_crash(at_ns);
-        match (self.dump_of_crash(node), self.space) {
+        match (self.dump_of_crash(host), self.space) {
             (DumpPolicy::Aided, Some(space)) => {
                 let config = &self.shared.config;
                 let gate = Gate::new(restart, config.memory_bytes, config.boot_memory_bytes);
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
                 let record = CrashRecord { reason, text, incarnation: self.incarnation, at_ns, regs, state };
-                let given_before = node.pager.counters().freed_from_live;
+                let given_before = host.pager.counters().freed_from_live;
                 // Frames still promised after the last crash do not count for this one.
-                self.end_promise(node);
+                self.end_promise(host);
                 if restart != Restart::Never {
-                    node.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
+                    host.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
                 }
-                let job = dumps::begin(node, self.shared.name(), record, object, space, self.dump_order());
+                let job = dumps::begin(host, self.shared.name(), record, object, space, self.dump_order());
                 (self.space, self.backing) = (None, Backing::Settled);
                 self.state = State::Crashed { gate, how, job, at_ns, given_before };
-                self.check_gate(node)
+                self.check_gate(host)
             }
             _ => {
                 self.object = Some(object);
                 match restart {
-                    Restart::Never => self.stop(node, how, 0),
-                    Restart::Threshold | Restart::Immediate => self.retire(node, Then::Begin),
+                    Restart::Never => self.stop(host, how, 0),
+                    Restart::Threshold | Restart::Immediate => self.retire(host, Then::Begin),
                 }
             }
         }
@@ -80,12 +81,12 @@ impl Runner {
 
     /// Returns whether the crash leads to a dump. If the bound of dumps forbids one, that is
     /// reported and counted.
-    fn dump_of_crash(&self, node: &'static Node) -> DumpPolicy {
+    fn dump_of_crash(&self, host: &'static Host) -> DumpPolicy {
         let config = &self.shared.config;
         let (DumpPolicy::Aided, Some(bound), Some(space)) = (config.dump, config.dump_bound, self.space) else {
             return config.dump;
         };
-        let census = node.spaces.dumps_of(self.shared.name(), Some(space));
+        let census = host.spaces.dumps_of(self.shared.name(), Some(space));
         match bound::at_crash(bound, &census) {
             AtCrash::Dump => DumpPolicy::Aided,
             AtCrash::Skip => {
@@ -136,13 +137,13 @@ impl Runner {
         self.layout.index_of(note.gpa.number())
     }
 
-    pub(super) fn check_gate(&mut self, node: &'static Node) -> Next {
+    pub(super) fn check_gate(&mut self, host: &'static Host) -> Next {
         let State::Crashed { gate, how, job, at_ns, given_before } = &self.state else { return Next::Again };
         let (freed, remaining, ended) = job.read();
         let Some(opened) = gate.check(freed, ended) else {
             // A gate that the end of the drain does not open stays closed for good.
             let how = *how;
-            return if ended { self.stop(node, how, 0) } else { Next::look_again() };
+            return if ended { self.stop(host, how, 0) } else { Next::look_again() };
         };
         report(&Event::Restart {
             partition: self.shared.name(),
@@ -150,45 +151,45 @@ impl Runner {
             gate: opened.as_str(),
             drain_remaining: remaining,
             freed_from_image: freed,
-            freed_from_neighbours: node.pager.counters().freed_from_live.saturating_sub(*given_before),
-            reserved: u64::from(node.pager.reserved(self.index)),
+            freed_from_neighbours: host.pager.counters().freed_from_live.saturating_sub(*given_before),
+            reserved: u64::from(host.pager.reserved(self.index)),
             boot_memory: gate.boot_pages(),
             since_crash_ns: time::now_ns().saturating_sub(*at_ns),
         });
         self.promise_ends = Some(time::now_ns().saturating_add(PROMISE_NS));
         self.state = State::NeedsSpace { told: false };
-        self.find_space(node)
+        self.find_space(host)
     }
 
     /// Has the memory taken apart. The partition keeps the space until that is over.
-    fn retire(&mut self, node: &'static Node, then: Then) -> Next {
+    fn retire(&mut self, host: &'static Host, then: Then) -> Next {
         match self.object.take() {
-            Some(object) => self.state = State::Retiring { gone: node.graves.bury(object), then },
+            Some(object) => self.state = State::Retiring { gone: host.graves.bury(object), then },
             // The memory is being taken apart already: only the following step changes.
             None => match &mut self.state {
                 State::Retiring { then: planned, .. } => *planned = then,
-                _ => return self.retired(node, then),
+                _ => return self.retired(host, then),
             },
         }
         Next::Again
     }
 
     /// Goes on when the memory, and all I/O to the space, is gone.
-    pub(super) fn retired(&mut self, node: &'static Node, then: Then) -> Next {
-        if then == Then::Stop && !self.console_is_out(node) {
+    pub(super) fn retired(&mut self, host: &'static Host, then: Then) -> Next {
+        if then == Then::Stop && !self.console_is_out(host) {
             return Next::look_again();
         }
         match (then, self.space) {
             (Then::Begin, Some(space)) => {
-                node.spaces.renew(space, self.shared.name(), &self.layout, self.incarnation + 1);
+                host.spaces.renew(space, self.shared.name(), &self.layout, self.incarnation + 1);
                 self.state = State::Activating;
             }
-            (Then::Begin, None) => return self.begin(node),
+            (Then::Begin, None) => return self.begin(host),
             (Then::Stop, _) => {
                 if let Some(space) = self.space.take() {
-                    node.spaces.release(space);
+                    host.spaces.release(space);
                 }
-                self.note_stopped(node);
+                self.note_stopped(host);
             }
         }
         Next::Again
@@ -197,36 +198,36 @@ impl Runner {
     /// Stops although a silent disk still has pages in flight: the machine ends, and memory and
     /// disk stay as they are. The space is not released, because late writes may still land on it;
     /// the next start finds it in use by an incarnation that is gone.
-    pub(super) fn leave_behind(&mut self, node: &'static Node) -> Next {
+    pub(super) fn leave_behind(&mut self, host: &'static Host) -> Next {
         self.space = None;
-        self.note_stopped(node);
+        self.note_stopped(host);
         Next::Again
     }
 
-    fn note_stopped(&mut self, node: &'static Node) {
+    fn note_stopped(&mut self, host: &'static Host) {
         self.state = State::Stopped;
         // Another partition may wait for a space that was kept for this one.
-        node.spaces.end_reserve(self.shared.name());
-        node.wake();
+        host.spaces.end_reserve(self.shared.name());
+        host.wake();
         // Last: when all partitions have stopped and no work is in progress, the machine stops.
         self.shared.publish_phase(Phase::Stopped);
     }
 
     /// Returns whether the line has taken all of the console's output, or has stopped taking any.
-    fn console_is_out(&mut self, node: &Node) -> bool {
+    fn console_is_out(&mut self, host: &Host) -> bool {
         let now = time::now_ns();
-        if self.drain_console(node) {
+        if self.drain_console(host) {
             self.taken_ns = now;
         }
         self.machine.platform.console_output().is_empty() || now.saturating_sub(self.taken_ns) >= LAST_OUTPUT_NS
     }
 
     /// Ends the partition for good.
-    pub(super) fn stop(&mut self, node: &'static Node, how: &str, code: u64) -> Next {
-        self.end_promise(node);
+    pub(super) fn stop(&mut self, host: &'static Host, how: &str, code: u64) -> Next {
+        self.end_promise(host);
         self.taken_ns = time::now_ns();
-        self.give_line_back(node);
+        self.give_line_back(host);
         report(&Event::Stopped { partition: self.shared.name(), incarnation: self.incarnation, how, code });
-        self.retire(node, Then::Stop)
+        self.retire(host, Then::Stop)
     }
 }

@@ -1,16 +1,17 @@
 //! The guest runs: its waits, its devices' effects, and the ends of its stays.
 
 use super::life::Stay;
-use super::{Backing, Host, LOOK_NS, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
+use super::{Backing, HostCpu, LOOK_NS, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::config::ConsoleRoute;
 use crate::console::event::Event;
 use crate::console::hex;
 use crate::console::output;
+use crate::console::report;
 use crate::console::tagged::Lines;
-use crate::node::{Node, report};
-use crate::partition::crash::Reason;
+use crate::crash::record::Reason;
+use crate::host::Host;
 use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::{Effect, PanicKind};
 use crate::partition::ending::End;
@@ -18,7 +19,6 @@ use crate::partition::hang::Finding;
 use crate::partition::last_words::{LastWords, Signal};
 use crate::partition::machine::Stop;
 use alloc::format;
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes around a line with its partition's name: brackets, blank, end, and a name of 31 letters.
@@ -27,49 +27,49 @@ const TAG: usize = 36;
 const LONGEST_LINE: usize = 2 * 600;
 
 impl Runner {
-    pub(super) fn run(&mut self, node: &'static Node, host: &Host<'_>, until: u64) -> Next {
+    pub(super) fn run(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> Next {
         self.count_halt();
         if let (Some(0), Some(signal)) = (self.last_words.left_ns(), self.last_words.signal()) {
-            return self.crash(node, signal.reason());
+            return self.crash(host, signal.reason());
         }
         if self.is_to_programs() {
-            self.drain_console(node);
+            self.drain_console(host);
         }
-        if let Some((on, deadline)) = self.still_parked(node) {
+        if let Some((on, deadline)) = self.still_parked(host) {
             return Next::Wait(on, deadline);
         }
         let Some(object) = self.object.clone() else { return Next::Again };
         self.announce_entry();
-        self.move_in(host);
+        self.move_in(on);
         let entered_ns = time::now_ns();
-        if self.stall.enter(entered_ns) && !self.tell_stopped(node, &object) {
+        if self.stall.enter(entered_ns) && !self.tell_stopped(host, &object) {
             return Next::Again;
         }
         let until = self.last_words.left_ns().map_or(until, |left| until.min(entered_ns.saturating_add(left)));
         let slice_end = Tsc(time::tsc_at(until));
-        let stop = self.machine.run(node, host.cpu, &object, &self.shared, slice_end);
+        let stop = self.machine.run(host, on.cpu, &object, &self.shared, slice_end);
         let stay = Stay { entered_ns, until_ns: until, left_ns: time::now_ns() };
         self.count_words(entered_ns);
         self.count_stall(&stay, stop);
         let hangs = self.look_for_hang(&stay, stop) == Finding::Hangs;
-        let wrote = self.drain_console(node);
+        let wrote = self.drain_console(host);
         if !wrote || stop == Stop::Halted {
-            self.show_prompt(node);
+            self.show_prompt(host);
         }
         if hangs {
-            return self.end(node, End::Crash(Reason::Watchdog));
+            return self.end(host, End::Crash(Reason::Watchdog));
         }
-        self.stopped(node, stop)
+        self.stopped(host, stop)
     }
 
     /// Returns the guest's wait and its deadline, if the wait is not over.
-    fn still_parked(&mut self, node: &Node) -> Option<(WaitFor, Option<u64>)> {
+    fn still_parked(&mut self, host: &Host) -> Option<(WaitFor, Option<u64>)> {
         match (&self.state, &self.object) {
             (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
                 Some((WaitFor::Page(object.clone(), *ticket), self.next_duty()))
             }
             (State::Running(Parked::Console), _) => {
-                self.drain_console(node);
+                self.drain_console(host);
                 (!self.machine.platform.console_taken())
                     .then(|| (WaitFor::Anything, Some(time::now_ns().saturating_add(LOOK_NS))))
             }
@@ -108,21 +108,21 @@ impl Runner {
     }
 
     /// Loads vCPU and FPU state into the CPU. They stay there until another vCPU takes the CPU.
-    fn move_in(&mut self, host: &Host<'_>) {
+    fn move_in(&mut self, on: &HostCpu<'_>) {
         match self.residence {
             Residence::Memory => {
-                self.machine.vcpu.load(host.enabled);
+                self.machine.vcpu.load(on.enabled);
                 self.fpu.load();
-                self.residence = Residence::Cpu(host.cpu);
+                self.residence = Residence::Cpu(on.cpu);
             }
-            Residence::Cpu(cpu) => assert!(cpu == host.cpu, "a vCPU leaves its CPU before it goes to another"),
+            Residence::Cpu(cpu) => assert!(cpu == on.cpu, "a vCPU leaves its CPU before it goes to another"),
         }
     }
 
     /// Saves vCPU and FPU state from this CPU to memory, so that any CPU can load them.
-    pub fn move_out(&mut self, host: &Host<'_>) {
+    pub fn move_out(&mut self, on: &HostCpu<'_>) {
         if let Residence::Cpu(cpu) = self.residence {
-            assert!(cpu == host.cpu, "a vCPU is taken from its CPU by that CPU");
+            assert!(cpu == on.cpu, "a vCPU is taken from its CPU by that CPU");
             self.fpu.save();
             self.machine.vcpu.unload();
             self.residence = Residence::Memory;
@@ -138,7 +138,7 @@ impl Runner {
     }
 
     /// Handles the end of the guest's stay.
-    fn stopped(&mut self, node: &'static Node, stop: Stop) -> Next {
+    fn stopped(&mut self, host: &'static Host, stop: Stop) -> Next {
         self.state = State::Running(Parked::No);
         match stop {
             Stop::Slice | Stop::Asked => {}
@@ -147,14 +147,14 @@ impl Runner {
                 self.state = State::Running(Parked::Halted);
                 self.halted_ns = time::now_ns();
             }
-            Stop::Halted => return self.end(node, End::Stop("halted for good", 0)),
-            Stop::Crash(reason) => return self.end(node, End::Crash(reason)),
-            Stop::Device(effect) => return self.device(node, effect),
+            Stop::Halted => return self.end(host, End::Stop("halted for good", 0)),
+            Stop::Crash(reason) => return self.end(host, End::Crash(reason)),
+            Stop::Device(effect) => return self.device(host, effect),
         }
         Next::Again
     }
 
-    fn device(&mut self, node: &'static Node, effect: Effect) -> Next {
+    fn device(&mut self, host: &'static Host, effect: Effect) -> Next {
         let clock_offs = self.machine.msrs.kvmclock().offs();
         match effect {
             Effect::Panicked(PanicKind::Panicked) => self.last_words = self.last_words.hear(Signal::Panicked, clock_offs),
@@ -169,16 +169,16 @@ impl Runner {
             Effect::None | Effect::Console | Effect::TestLine | Effect::Panicked(PanicKind::Shutdown) => {}
             Effect::TestPassed => self.tell("pass", ""),
             Effect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
-            Effect::ExitCode(code) => return self.end(node, End::Stop("debug exit", u64::from(code))),
-            Effect::PowerOff => return self.end(node, End::Stop("power off", 0)),
-            Effect::Reset => return self.end(node, End::Reset),
+            Effect::ExitCode(code) => return self.end(host, End::Stop("debug exit", u64::from(code))),
+            Effect::PowerOff => return self.end(host, End::Stop("power off", 0)),
+            Effect::Reset => return self.end(host, End::Reset),
         }
         Next::Again
     }
 
     /// Ends a line that the guest will not finish any more.
-    pub(super) fn end_console_line(&mut self, node: &Node) {
-        self.has_shown_line &= self.has_line(node);
+    pub(super) fn end_console_line(&mut self, host: &Host) {
+        self.has_shown_line &= self.has_line(host);
         if self.has_shown_line {
             output::print(b"\r\n");
             self.has_shown_line = false;
@@ -192,8 +192,8 @@ impl Runner {
         }
     }
 
-    fn has_keys(&self, node: &Node) -> bool {
-        node.partitions.get(node.console.load(Relaxed)).is_some_and(|chosen| Arc::ptr_eq(chosen, &self.shared))
+    fn has_keys(&self, host: &Host) -> bool {
+        host.console.load(Relaxed) == self.index
     }
 
     fn tell(&self, kind: &str, text: &str) {
@@ -204,7 +204,7 @@ impl Runner {
     ///
     /// With several partitions only whole lines are printed. Returns whether the guest has written
     /// anything.
-    pub(super) fn drain_console(&mut self, node: &Node) -> bool {
+    pub(super) fn drain_console(&mut self, host: &Host) -> bool {
         let (mut bytes, mut any) = ([0; hex::OUTPUT], false);
         // Output stays in the device while the line's queue, or a program that reads it, has no
         // room.
@@ -214,7 +214,7 @@ impl Runner {
                 break;
             }
             any = true;
-            self.look_at_mode(node);
+            self.look_at_mode(host);
             self.tell_programs(&bytes[..len]);
             match &mut self.lines {
                 None => output::print(&bytes[..len]),
@@ -258,21 +258,21 @@ impl Runner {
     }
 
     /// Returns whether this partition has the raw serial line.
-    fn has_line(&self, node: &Node) -> bool {
-        self.lines.is_some() && output::is_raw() && self.has_keys(node)
+    fn has_line(&self, host: &Host) -> bool {
+        self.lines.is_some() && output::is_raw() && self.has_keys(host)
     }
 
     /// Leaves the serial line to the other partitions, at this partition's end.
-    pub(super) fn give_line_back(&mut self, node: &Node) {
-        if self.has_line(node) {
+    pub(super) fn give_line_back(&mut self, host: &Host) {
+        if self.has_line(host) {
             output::leave_raw();
         }
     }
 
     /// Shows the unfinished line, for example a prompt, when the partition gets the raw serial
     /// line.
-    fn look_at_mode(&mut self, node: &Node) {
-        let has_line = self.has_line(node);
+    fn look_at_mode(&mut self, host: &Host) {
+        let has_line = self.has_line(host);
         if has_line
             && !self.has_shown_line
             && let Some(lines) = &self.lines
@@ -283,11 +283,11 @@ impl Runner {
     }
 
     /// Shows the guest's unfinished line, for example a prompt, if this partition has the keys.
-    fn show_prompt(&mut self, node: &Node) {
-        self.look_at_mode(node);
+    fn show_prompt(&mut self, host: &Host) {
+        self.look_at_mode(host);
         if let Some(lines) = &self.lines
             && !lines.unfinished().is_empty()
-            && self.has_keys(node)
+            && self.has_keys(host)
         {
             output::show_unfinished(self.shared.name(), lines.unfinished());
         }

@@ -4,10 +4,11 @@
 use super::{Parked, Runner, State};
 use crate::arch::time;
 use crate::console::event::Event;
+use crate::console::report;
+use crate::host::Host;
 use crate::mm::guest::GuestAccess;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::MemoryObject;
-use crate::node::{Node, report};
 use crate::partition::hang::{self, Finding};
 use crate::partition::last_words::{GuestInterrupts, LastWords};
 use crate::partition::machine::Stop;
@@ -59,9 +60,9 @@ impl Runner {
 
     /// Tells the guest that it was stopped for long; `false` while the page of its clock is not
     /// resident.
-    pub(super) fn tell_stopped(&mut self, node: &Node, object: &MemoryObject) -> bool {
+    pub(super) fn tell_stopped(&mut self, host: &Host, object: &MemoryObject) -> bool {
         let ticket = object.wait_ticket();
-        let memory = GuestBytes { object, memory: node.memory, faulter: &node.pager };
+        let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
         if let Err(GuestAccess::NotResident(_)) = self.machine.msrs.kvmclock().tell_stopped(&memory) {
             self.state = State::Running(Parked::Page(ticket));
             return false;

@@ -5,12 +5,13 @@ use super::{Backing, Next, Parked, Residence, Runner, State, WaitFor};
 use crate::arch::{fpu, instr};
 use crate::config::Restart;
 use crate::console::event::Event;
+use crate::console::report;
+use crate::crash::record::Reason;
+use crate::host::Host;
 use crate::mm::guest::GuestAccess;
 use crate::mm::guest_bytes::GuestBytes;
-use crate::node::{Node, report};
 use crate::partition::acpi::Tables;
 use crate::partition::command_line;
-use crate::partition::crash::Reason;
 use crate::partition::devices::clock::{Clock, Tsc};
 use crate::partition::hang::HangWatch;
 use crate::partition::last_words::LastWords;
@@ -26,17 +27,17 @@ use alloc::format;
 const LOAD_BUDGET: usize = 256 << 10;
 
 impl Runner {
-    pub(super) fn find_space(&mut self, node: &'static Node) -> Next {
+    pub(super) fn find_space(&mut self, host: &'static Host) -> Next {
         if !self.needs_space {
-            return self.begin(node);
+            return self.begin(host);
         }
         self.shared.publish_phase(Phase::Waiting);
-        match node.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
+        match host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
             Some(space) => {
                 self.space = Some(space);
                 if self.shared.config.restart == Restart::Immediate {
                     self.backing = Backing::Awaited;
-                    return self.begin(node);
+                    return self.begin(host);
                 }
                 self.state = State::Activating;
                 Next::Again
@@ -51,10 +52,10 @@ impl Runner {
         }
     }
 
-    pub(super) fn activate(&mut self, node: &'static Node) -> Next {
-        match self.space.and_then(|space| node.spaces.is_ready(space)) {
+    pub(super) fn activate(&mut self, host: &'static Host) -> Next {
+        match self.space.and_then(|space| host.spaces.is_ready(space)) {
             None => Next::look_again(),
-            Some(Ok(())) => self.begin(node),
+            Some(Ok(())) => self.begin(host),
             // The space's failure has been reported, and the space is out of use: look for another
             // one.
             Some(Err(_)) => {
@@ -67,13 +68,13 @@ impl Runner {
 
     /// Gives the memory its store once the space is ready. If the space fails, looks for another
     /// one.
-    pub(super) fn look_for_store(&mut self, node: &'static Node) {
+    pub(super) fn look_for_store(&mut self, host: &'static Host) {
         let ready = match self.space {
-            Some(space) => node.spaces.is_ready(space),
+            Some(space) => host.spaces.is_ready(space),
             // The memory of a retiring partition has nothing to lose any more.
             None if matches!(self.state, State::Retiring { .. }) => Some(Ok(())),
             None => {
-                self.space = node.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
+                self.space = host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
                 None
             }
         };
@@ -82,51 +83,51 @@ impl Runner {
             Some(Err(_)) => self.space = None,
             Some(Ok(())) => {
                 self.backing = Backing::Settled;
-                let store = self.space.and_then(|space| node.spaces.store(space));
+                let store = self.space.and_then(|space| host.spaces.store(space));
                 if let (Some(object), Some(store)) = (&self.object, store)
-                    && node.pager.give_store(object.id(), store).is_err()
+                    && host.pager.give_store(object.id(), store).is_err()
                 {
                     let message = "the paging space does not fit the partition";
                     report(&Event::Error { place: self.shared.name(), message });
                 }
             }
         }
-        self.tell_of_store(node);
+        self.tell_of_store(host);
     }
 
     /// Tells the pager whether the memory is going to have a store.
-    fn tell_of_store(&self, node: &'static Node) {
+    fn tell_of_store(&self, host: &'static Host) {
         if let Some(object) = &self.object {
-            node.pager.expect_store(object.id(), self.backing == Backing::Awaited && self.space.is_some());
+            host.pager.expect_store(object.id(), self.backing == Backing::Awaited && self.space.is_some());
         }
     }
 
     /// Begins an incarnation: empty memory, devices after reset, a plan to load the kernel.
-    pub(super) fn begin(&mut self, node: &'static Node) -> Next {
-        let object = match node.objects.create(self.layout) {
+    pub(super) fn begin(&mut self, host: &'static Host) -> Next {
+        let object = match host.objects.create(self.layout) {
             Ok(object) => object,
             // Tables are freed when memory that is being taken apart or drained is gone.
-            Err(_) if !node.graves.is_empty() || !node.tasks.is_empty() => {
+            Err(_) if !host.graves.is_empty() || !host.tasks.is_empty() => {
                 self.state = State::NeedsTables;
                 return Next::look_again();
             }
-            Err(_) => return self.fail(node, "no memory for another second-level table"),
+            Err(_) => return self.fail(host, "no memory for another second-level table"),
         };
         self.object = Some(object.clone());
         self.incarnation += 1;
         report(&Event::Start { partition: self.shared.name(), incarnation: self.incarnation });
-        let ready = self.space.filter(|space| node.spaces.is_ready(*space) == Some(Ok(())));
-        let store = ready.and_then(|space| node.spaces.store(space));
+        let ready = self.space.filter(|space| host.spaces.is_ready(*space) == Some(Ok(())));
+        let store = ready.and_then(|space| host.spaces.store(space));
         self.backing = if self.needs_space && store.is_none() { Backing::Awaited } else { Backing::Settled };
-        if node.pager.attach_on(object.clone(), store, Terms::of_partition(self.index)).is_err() {
-            return self.fail(node, "the paging space does not fit the partition");
+        if host.pager.attach_on(object.clone(), store, Terms::of_partition(self.index)).is_err() {
+            return self.fail(host, "the paging space does not fit the partition");
         }
-        self.tell_of_store(node);
-        let plan = match self.plan(node) {
+        self.tell_of_store(host);
+        let plan = match self.plan(host) {
             Ok(plan) => plan,
-            Err(error) => return self.fail(node, &format!("{error}")),
+            Err(error) => return self.fail(host, &format!("{error}")),
         };
-        self.reset_machine(node, &plan);
+        self.reset_machine(host, &plan);
         self.machine.vcpu.set_memory(object.root().base(), self.tag);
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
         self.shared.publish_phase(Phase::Loading);
@@ -140,31 +141,31 @@ impl Runner {
 
     /// Resets everything but the vCPU's registers, and allocates a tag of its own for the new
     /// memory.
-    fn reset_machine(&mut self, node: &'static Node, plan: &loaders::LoadPlan) {
-        let mut tags = node.tags.lock();
+    fn reset_machine(&mut self, host: &'static Host, plan: &loaders::LoadPlan) {
+        let mut tags = host.tags.lock();
         tags.release(self.tag);
         self.tag = tags.allocate();
         drop(tags);
-        let clock = Clock { rate: self.machine.rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.unix_ns() };
+        let clock = Clock { rate: self.machine.rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: host.unix_ns() };
         self.machine.platform.restart(clock, plan.apic);
         self.machine.msrs = self.machine.msrs.after_reset();
         self.machine.vcpu.set_tsc_offset(0);
         self.machine.lengths = Lengths::new();
     }
 
-    fn plan(&self, node: &'static Node) -> Result<loaders::LoadPlan, loaders::LoadError> {
+    fn plan(&self, host: &'static Host) -> Result<loaders::LoadPlan, loaders::LoadError> {
         let cmdline = command_line::with_incarnation(&self.shared.config.cmdline, self.incarnation);
         let acpi = Tables::new();
         let request =
             loaders::Request { kernel: &self.shared.config.kernel, cmdline: &cmdline, layout: &self.layout, acpi: &acpi };
-        loaders::plan(&node.archive as &dyn ImageSource, &request)
+        loaders::plan(&host.archive as &dyn ImageSource, &request)
     }
 
-    pub(super) fn load(&mut self, node: &'static Node) -> Next {
+    pub(super) fn load(&mut self, host: &'static Host) -> Next {
         let (State::Loading(loading), Some(object)) = (&mut self.state, &self.object) else { return Next::Again };
         let ticket = object.wait_ticket();
-        let memory = GuestBytes { object, memory: node.memory, faulter: &node.pager };
-        match loading.step(&node.archive, &memory, LOAD_BUDGET) {
+        let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
+        match loading.step(&host.archive, &memory, LOAD_BUDGET) {
             Ok(Progress::More) => Next::Again,
             Ok(Progress::Done) => {
                 *self.machine.vcpu.regs_mut() = loading.plan().regs;
@@ -176,10 +177,10 @@ impl Runner {
             }
             Err(GuestAccess::NotResident(_)) if object.ready(ticket) => Next::Again,
             Err(GuestAccess::NotResident(_)) => Next::Wait(WaitFor::Page(object.clone(), ticket), self.next_duty()),
-            Err(GuestAccess::Lost(gpa)) => self.crash(node, Reason::PageLost(gpa.as_u64())),
-            Err(GuestAccess::Unwritable(gpa)) => self.crash(node, Reason::Unwritable(gpa.as_u64())),
+            Err(GuestAccess::Lost(gpa)) => self.crash(host, Reason::PageLost(gpa.as_u64())),
+            Err(GuestAccess::Unwritable(gpa)) => self.crash(host, Reason::Unwritable(gpa.as_u64())),
             Err(GuestAccess::NotRam(gpa)) => {
-                self.fail(node, &format!("the loader wants to write at {:#x}, where no RAM is", gpa.as_u64()))
+                self.fail(host, &format!("the loader wants to write at {:#x}, where no RAM is", gpa.as_u64()))
             }
         }
     }
@@ -191,8 +192,8 @@ impl Runner {
         }
     }
 
-    fn fail(&mut self, node: &'static Node, message: &str) -> Next {
+    fn fail(&mut self, host: &'static Host, message: &str) -> Next {
         report(&Event::Error { place: self.shared.name(), message });
-        self.stop(node, "cannot start", 0)
+        self.stop(host, "cannot start", 0)
     }
 }

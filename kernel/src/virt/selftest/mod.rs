@@ -15,9 +15,9 @@ use super::frame::ControlFrame;
 use super::state::{Gpr, Regs};
 use super::tag::{Tags, TlbTag};
 use crate::arch::direct_map;
-use crate::arch::exit::ExitCode;
 use crate::arch::interrupts;
 use crate::arch::physmem::PhysicalMemory;
+use crate::log::exit::ExitCode;
 use guest::Memory;
 use log::{error, info};
 

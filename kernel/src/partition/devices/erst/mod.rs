@@ -27,7 +27,7 @@ use super::map::ERST_BUFFER_BYTES;
 use super::panic_line;
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::paging::space::CrashText;
+use crate::space::CrashText;
 use record::LogTriage;
 use store::Store;
 

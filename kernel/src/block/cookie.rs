@@ -1,0 +1,114 @@
+//! The words that route a disk's completion back to the requester: [`Cookie`]s with a class.
+//!
+//! ```text
+//!  63    60 59                             32 31                              0
+//! ┌────────┬─────────────────────────────────┬─────────────────────────────────┐
+//! │ class  │ detail (28 bits)                │ slot (32 bits)                  │
+//! └────────┴─────────────────────────────────┴─────────────────────────────────┘
+//! ```
+//!
+//! The pager polls every paging device, so all completions pass through it. It handles those of its
+//! own classes; the others wait in a mailbox (`Pager::take_completion`) until their owner takes
+//! them. To add a class, add a variant and list it in [`Class::FOREIGN`], whose length is the
+//! number of mailboxes. Each owner keeps at most [`PER_DISK`] requests in flight on each disk.
+
+use super::{Cookie, MAX_DISKS};
+
+/// Most requests that the owner of a foreign class may have in flight on one disk, including the
+/// claim's beat.
+pub const PER_DISK: usize = 33;
+/// Completions that a mailbox holds: for each request on each disk, its completion and its late
+/// one.
+pub const MAILBOX_DEPTH: usize = 2 * PER_DISK * MAX_DISKS;
+
+const CLASS_SHIFT: u32 = 60;
+const DETAIL_SHIFT: u32 = 32;
+const DETAIL_MASK: u64 = (1 << (CLASS_SHIFT - DETAIL_SHIFT)) - 1;
+
+/// The owner of a completion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Page-in: slot = transfer.
+    Transfer = 1,
+    /// Page-out, cleaning and drain: slot = batch, detail = first entry and count.
+    WriteOut = 2,
+    /// Space records, headers, bitmaps: owned by the space code.
+    Metadata = 3,
+    /// A dump's notes, headers and progress: owned by the dump code.
+    Dump = 4,
+    /// Built-in measurements and self tests.
+    Bench = 5,
+}
+
+impl Class {
+    /// Classes whose completions are kept for their owners.
+    pub const FOREIGN: [Self; 3] = [Self::Metadata, Self::Dump, Self::Bench];
+
+    /// Returns the number of the class's mailbox, or `None` for the pager's own classes.
+    pub fn mailbox(self) -> Option<usize> {
+        Self::FOREIGN.iter().position(|class| *class == self)
+    }
+}
+
+/// The fields of a cookie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tag {
+    /// The owner.
+    pub class: Class,
+    /// The owner's small number, 28 bits.
+    pub detail: u32,
+    /// The owner's slot.
+    pub slot: u32,
+}
+
+impl Tag {
+    /// Packs the tag.
+    ///
+    /// # Panics
+    /// If the detail has more than 28 bits (our bug).
+    pub fn cookie(self) -> Cookie {
+        let detail = u64::from(self.detail);
+        assert!(detail <= DETAIL_MASK, "a cookie's detail has 28 bits");
+        Cookie((self.class as u64) << CLASS_SHIFT | detail << DETAIL_SHIFT | u64::from(self.slot))
+    }
+
+    /// Unpacks a cookie, or `None` if its class is unknown.
+    pub fn of(cookie: Cookie) -> Option<Self> {
+        let class = match cookie.0 >> CLASS_SHIFT {
+            1 => Class::Transfer,
+            2 => Class::WriteOut,
+            3 => Class::Metadata,
+            4 => Class::Dump,
+            5 => Class::Bench,
+            _ => return None,
+        };
+        Some(Self { class, detail: (cookie.0 >> DETAIL_SHIFT & DETAIL_MASK) as u32, slot: cookie.0 as u32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_survive_the_round_trip_at_their_extremes() {
+        for class in [Class::Transfer, Class::WriteOut, Class::Metadata, Class::Dump, Class::Bench] {
+            for (detail, slot) in [(0, 0), (DETAIL_MASK as u32, u32::MAX)] {
+                let tag = Tag { class, detail, slot };
+                assert_eq!(Tag::of(tag.cookie()), Some(tag));
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_cookies_are_recognised_as_such() {
+        assert_eq!(Tag::of(Cookie(0)), None);
+        assert_eq!(Tag::of(Cookie(u64::MAX)), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "28 bits")]
+    fn a_detail_beyond_28_bits_is_our_bug() {
+        let _ = Tag { class: Class::Dump, detail: 1 << 28, slot: 0 }.cookie();
+    }
+}

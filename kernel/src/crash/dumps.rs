@@ -1,0 +1,373 @@
+//! Writes dumps: from a crashed incarnation's memory to a sealed space.
+//!
+//! ```text
+//!   begin (O(1)) ─> CRASHED ─> describe final pages, DRAINING ───> sweep ──────────> describe all ─> COMPLETE ─> memory gone
+//!                                                              │  ^      │
+//!                                                              │  └──────┘ every second: checksums, flush, bitmap, flush, progress
+//!                                                              └ a write fails for good ─> describe final pages ─> PARTIAL
+//! ```
+//!
+//! A bit of the bitmap counts from the moment it is on the medium, even above the recorded
+//! progress. So a page's block and checksum are made durable before its bit. The bitmap is written
+//! from a copy, to which no page is added meanwhile. The copy is a window of bounded size: a large
+//! bitmap is written in pieces, each after its checksums.
+//!
+//! If an earlier owner of the space did not stop cleanly, the task stays for some time after the
+//! seal and overwrites that owner's late writes.
+//!
+//! A refused write is tried again. Pages whose writes fail for good are missing from the dump,
+//! which is then sealed as partial.
+//!
+//! Each dump is a task. Once the record says DRAINING, every turn of the task steps the sweep, also
+//! while progress is being recorded: the restart waits for frames, not for records.
+
+mod late;
+mod missing;
+mod pages;
+mod writer;
+
+use super::note_search::NoteSearch;
+use crate::addr::{PAGE_SIZE, PageIndex};
+use crate::arch::{heap, percpu, time};
+use crate::block::DiskError;
+use crate::console::event::Event;
+use crate::console::report;
+use crate::crash::record::CrashRecord;
+use crate::dump::notes;
+use crate::host::Host;
+use crate::mm::object::MemoryObject;
+use crate::paging::{Drain, Progress};
+use crate::space::record::Contents;
+use crate::space::{Crash, Layout, PartialCause, Uuid};
+use crate::storage::spaces::{Place, SpaceId};
+use crate::task;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arrayvec::ArrayString;
+use core::future::Future;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use writer::DumpWriter;
+
+/// How often a drain is resumed after its disk has refused writes repeatedly.
+const PAUSES: u32 = 3;
+/// Pause before a drain is resumed.
+const PAUSE_NS: u64 = 1_000_000_000;
+/// Leaves that the sweep visits in one turn.
+const VISITS: u32 = 4096;
+/// Looks at pages that marking the bitmap makes between two turns of the sweep.
+const MARK_BUDGET: u32 = 4096;
+/// Time between two records of progress. Each record takes flushes, which on many disks cost as
+/// much as tens of MiB of writes. So this interval limits both the loss at a power cut and the cost
+/// of recording.
+const PROGRESS_NS: u64 = 1_000_000_000;
+/// Pages whose checksums fill a sector: progress is recorded in multiples of it.
+const PAGES_PER_SECTOR: u32 = 128;
+
+/// State of a drain, for the restart gate and the statistics.
+#[derive(Debug, Default)]
+pub struct JobStatus {
+    freed: AtomicU64,
+    remaining: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl JobStatus {
+    /// Returns the frames freed from the image, the pages left to drain, and whether the drain has
+    /// ended.
+    pub fn read(&self) -> (u64, u64, bool) {
+        (self.freed.load(Ordering::Acquire), self.remaining.load(Ordering::Acquire), self.ended.load(Ordering::Acquire))
+    }
+}
+
+/// The partition's part of the order to dump.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DumpOrder {
+    /// The page that holds the VMCOREINFO note, according to the guest.
+    pub note_page: Option<PageIndex>,
+    /// How many dumps the partition may have. When this dump is promised, the oldest beyond this
+    /// number are dropped; `None`: no dump is dropped.
+    pub drop_beyond: Option<u32>,
+}
+
+/// Begins the dump of a crashed incarnation, in O(1): its memory becomes an image; a task does all
+/// the rest.
+pub fn begin(
+    host: &'static Host,
+    partition: &str,
+    crash: CrashRecord,
+    object: Arc<MemoryObject>,
+    space: SpaceId,
+    order: DumpOrder,
+) -> Arc<JobStatus> {
+    let counts = object.counts();
+    object.become_image();
+    let drain = Drain::new(&host.pager, object);
+    let status = Arc::new(JobStatus::default());
+    status.remaining.store(u64::from(counts.resident + counts.going_out + counts.coming_in), Ordering::Release);
+    let job = Job {
+        host,
+        partition: ArrayString::from(partition).unwrap_or_default(),
+        crash,
+        space,
+        drain,
+        status: status.clone(),
+        paged_before: u64::from(counts.paged),
+        order,
+        name: host.spaces.name_dump(space, host.unix_ns_at(crash.at_ns)),
+        metadata_bytes: AtomicU64::new(0),
+    };
+    host.tasks.start(job.run());
+    status
+}
+
+struct Job {
+    host: &'static Host,
+    partition: ArrayString<64>,
+    crash: CrashRecord,
+    space: SpaceId,
+    drain: Drain,
+    status: Arc<JobStatus>,
+    paged_before: u64,
+    order: DumpOrder,
+    /// Name of the dump.
+    name: Uuid,
+    /// Bytes written outside the blocks, records included.
+    metadata_bytes: AtomicU64,
+}
+
+/// The record's description of the parts around the blocks.
+#[derive(Clone, Copy, Default)]
+struct Described {
+    program_headers: u32,
+    notes_len: u32,
+}
+
+/// Milestones of a dump, in nanoseconds since the start; the last is a duration.
+#[derive(Clone, Copy)]
+struct DumpTimes {
+    /// When the record said CRASHED.
+    crashed_ns: u64,
+    /// When the record said DRAINING.
+    started_ns: u64,
+    /// How long the sweep took.
+    drain_ns: u64,
+}
+
+/// Why a dump is not complete.
+enum DumpTrouble {
+    /// It is sealed as partial: the error, the number of missing pages, and the first missing page.
+    Sealed(DiskError, u32, u32),
+    /// It could not be sealed.
+    Unsealed(DiskError),
+}
+
+impl From<DiskError> for DumpTrouble {
+    fn from(error: DiskError) -> Self {
+        Self::Unsealed(error)
+    }
+}
+
+impl core::fmt::Display for DumpTrouble {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Sealed(error, count, first) => {
+                write!(f, "{error}: the dump is partial, {count} pages are missing, the first is page {first}")
+            }
+            Self::Unsealed(error) => write!(f, "{error}: the dump is not sealed; it is tried again later"),
+        }
+    }
+}
+
+impl Job {
+    async fn run(self) {
+        let mut writer = None;
+        let result = match self.take_space().await {
+            Ok(contents) => {
+                let result = self.dump(contents, &mut writer).await;
+                match &result {
+                    // A part of the dump is on the disk. It is sealed when the disk is tried again.
+                    Err(DumpTrouble::Unsealed(error)) => self.host.spaces.set_aside(self.space, *error),
+                    Ok(()) | Err(DumpTrouble::Sealed(..)) => self.host.spaces.keep(self.space),
+                }
+                result
+            }
+            Err(error) => Err(DumpTrouble::Unsealed(error)),
+        };
+        if let Err(trouble) = result {
+            self.announce_trouble(&trouble);
+        }
+        // Announced before `ended` is set: a partition that starts because the drain has ended
+        // starts after the announcement.
+        self.status.ended.store(true, Ordering::Release);
+        if let Some(writer) = &mut writer {
+            self.look_for_late_writes(writer).await;
+        }
+        let _ = self.host.graves.bury(self.drain.image().clone());
+    }
+
+    /// Gives the space to the dump. If the incarnation ran without waiting for its space, the crash
+    /// may have come before the space was ready.
+    async fn take_space(&self) -> Result<Contents, DiskError> {
+        let (host, space) = (self.host, self.space);
+        task::until(|| host.spaces.is_ready(space)).await?;
+        let store = host.spaces.store(space).ok_or(DiskError::Dead)?;
+        host.pager.give_store(self.drain.image().id(), store).map_err(|_| DiskError::Unsupported)?;
+        host.spaces.begin_drain(space);
+        host.spaces.contents(space).ok_or(DiskError::Dead)
+    }
+
+    async fn dump<'j>(&'j self, contents: Contents, kept: &mut Option<DumpWriter<'j>>) -> Result<(), DumpTrouble> {
+        let writer = kept.insert(DumpWriter::new(self, contents)?);
+        // The records come first. Until the record says CRASHED, a power cut loses every trace of
+        // the crash; until it says DRAINING, a power cut loses the dump. On a slow disk the records
+        // would wait behind the blocks, so they precede the sweep.
+        let describing = self.host.spaces.disk(self.space).describe_crash();
+        writer.crashed().await?;
+        let crashed_ns = time::now_ns();
+        writer.begin().await?;
+        drop(describing);
+        let started_ns = time::now_ns();
+        if let Some(most) = self.order.drop_beyond {
+            // Runs beside the sweep, which waits for no other space.
+            self.host.tasks.start(self.host.spaces.drop_oldest(self.partition, self.name, most));
+        }
+        let last = self.sweep(writer).await?;
+        let drain_ns = time::now_ns().saturating_sub(started_ns);
+        let cause = if last.failed.is_some() { PartialCause::WRITE_FAILED } else { PartialCause::NONE };
+        let (described, missing) = writer.seal(cause).await?;
+        let times = DumpTimes { crashed_ns, started_ns, drain_ns };
+        let first = missing.ranges().first().map_or(0, |range| range.first);
+        if last.failed.is_some() || !missing.is_empty() {
+            return Err(DumpTrouble::Sealed(last.failed.unwrap_or(DiskError::Io), missing.count(), first));
+        }
+        self.announce(&last, described, times);
+        Ok(())
+    }
+
+    /// Drains the image and records progress, until everything is final or the disk refuses writes
+    /// for good.
+    async fn sweep(&self, writer: &mut DumpWriter<'_>) -> Result<Progress, DiskError> {
+        let (mut recorded_ns, mut before, mut pauses) = (time::now_ns(), None, 0);
+        loop {
+            let (progress, busy) = self.step();
+            if progress.done {
+                return Ok(progress);
+            }
+            if progress.failed.is_some() {
+                if progress.failed == Some(DiskError::Dead) || pauses == PAUSES {
+                    return Ok(progress);
+                }
+                // The fault may be transient: the disk gets another chance after a pause.
+                pauses += 1;
+                crate::storage::spaces::sleep(PAUSE_NS).await;
+                self.drain.retry(&self.host.pager);
+            }
+            let whole = progress.cursor.0 / PAGES_PER_SECTOR * PAGES_PER_SECTOR;
+            if whole > writer.recorded() && time::now_ns() >= recorded_ns + PROGRESS_NS {
+                self.sweeping(writer.progress(whole)).await?;
+                self.announce_progress(whole);
+                recorded_ns = time::now_ns();
+            }
+            // If the sweep made progress, or has a batch that waits for no disk, it continues at
+            // once. Otherwise the disk has to answer first.
+            if busy || before.replace(progress) != Some(progress) {
+                task::yield_now().await;
+            } else {
+                task::next_turn().await;
+            }
+        }
+    }
+
+    /// Runs one turn of the sweep and publishes its state. Also returns whether more can be done
+    /// before a disk answers.
+    fn step(&self) -> (Progress, bool) {
+        let (progress, work) = self.drain.step(&self.host.pager, percpu::current(), VISITS);
+        self.host.act_on(work);
+        self.status.freed.store(progress.freed, Ordering::Release);
+        self.status.remaining.store(u64::from(progress.remaining), Ordering::Release);
+        (progress, work.busy)
+    }
+
+    /// Steps the sweep at every turn of `future`.
+    async fn sweeping<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = core::pin::pin!(future);
+        core::future::poll_fn(|context| {
+            if self.step().1 {
+                context.waker().wake_by_ref();
+            }
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn crash_of_record(&self) -> Crash {
+        let reason = self.crash.reason;
+        let mut registers = [0; notes::VCPU_NOTES_SIZE];
+        notes::write_vcpu(&mut registers, 0, &self.crash.regs, &self.crash.state);
+        Crash {
+            name: self.name,
+            reason: reason.recorded(),
+            detail: reason.detail(),
+            time_ns: self.host.unix_ns_at(self.crash.at_ns),
+            text: self.crash.text,
+            registers: registers.into_iter().collect(),
+        }
+    }
+
+    /// Makes the notes of the vCPU.
+    fn notes(&self) -> Result<Vec<u8>, DiskError> {
+        let mut notes = heap::zeroed(notes::VCPU_NOTES_SIZE)?;
+        notes::write_vcpu(&mut notes, 0, &self.crash.regs, &self.crash.state);
+        Ok(notes)
+    }
+
+    /// Makes all notes. The kernel's own note is searched for in the blocks.
+    async fn notes_with_kernels_own(&self, layout: &Layout) -> Result<Vec<u8>, DiskError> {
+        let (host, space, drain, crash) = (self.host, self.space, &self.drain, &self.crash);
+        let candidates = self.order.note_page.into_iter().chain(host.pager.landmarks(drain.image().id()));
+        let mut notes = self.notes()?;
+        if let Some(text) = (NoteSearch { host, space, layout, drain, crash }).text(candidates).await? {
+            let at = notes.len();
+            notes.resize(at + notes::vmcoreinfo_note_size(text.len()), 0);
+            notes::write_vmcoreinfo(&mut notes[at..], &text);
+        }
+        Ok(notes)
+    }
+
+    fn announce_progress(&self, done: u32) {
+        let (freed, remaining, _) = self.status.read();
+        let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
+        report(&Event::Drain { partition, incarnation, done: u64::from(done), remaining, freed });
+    }
+
+    fn announce_trouble(&self, trouble: &DumpTrouble) {
+        let message = alloc::format!("{trouble}");
+        let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
+        let Place { disk, number, .. } = self.host.spaces.place(self.space);
+        let (dump, disk, space) = (self.name, disk as u8, number);
+        report(&Event::DumpFailed { partition, incarnation, dump, disk, space, message: &message });
+    }
+
+    fn announce(&self, last: &Progress, described: Described, times: DumpTimes) {
+        let Place { disk, number, .. } = self.host.spaces.place(self.space);
+        report(&Event::DumpComplete {
+            partition: &self.partition,
+            incarnation: self.crash.incarnation,
+            dump: self.name,
+            disk: disk as u8,
+            space: number,
+            pages_written: last.written,
+            pages_clean: last.clean,
+            pages_zero: last.zero,
+            pages_paged_before: self.paged_before,
+            bytes_written: last.written * PAGE_SIZE,
+            metadata_bytes: self.metadata_bytes.load(Ordering::Relaxed),
+            program_headers: described.program_headers,
+            vmcoreinfo: described.notes_len as usize > notes::VCPU_NOTES_SIZE,
+            drain_ns: times.drain_ns,
+            crashed_ns: times.crashed_ns.saturating_sub(self.crash.at_ns),
+            described_ns: times.started_ns.saturating_sub(times.crashed_ns),
+            since_crash_ns: time::now_ns().saturating_sub(self.crash.at_ns),
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! What all partitions share: memory, disks, spaces, tasks and the run queue. It is made once, at
+//! start.
+//!
+//! ```text
+//!   Host ── words, frames, objects      owner of each page, CPUs that may still access it
+//!        ── pager ──> disks             pages that do not fit into memory
+//!        ── tasks ──> spaces, dumps     data that outlives an incarnation
+//!        ── graves                      memory that is being freed
+//! ```
+//!
+//! Everything here lives as long as the machine runs, so references are `'static`. The host knows
+//! no partition: it has only their numbers.
+
+pub mod reaper;
+
+use crate::arch::percpu::CpuId;
+use crate::arch::{interrupts, percpu, time};
+use crate::archive::BootArchive;
+use crate::block::Disk;
+use crate::mm::flush::{CpuWords, Kicks};
+use crate::mm::frames::FrameTable;
+use crate::mm::object::ObjectTable;
+use crate::mm::phys::DirectMap;
+use crate::mm::table::TableReserve;
+use crate::paging::{Pager, Work};
+use crate::pool::Shares;
+use crate::sched::queue::RunQueue;
+use crate::sched::wait::WaitFor;
+use crate::storage::NodeDisk;
+use crate::storage::spaces::Spaces;
+use crate::sync::{Ranked, rank};
+use crate::task::Tasks;
+use crate::task::io::AsyncIo;
+use crate::virt::Backend;
+use crate::virt::tag::Tags;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use reaper::Graves;
+
+/// How long a disk may take to answer when the machine ends: about the time of a cache flush on a
+/// slow disk.
+const LAST_ANSWER_NS: u64 = 5_000_000_000;
+
+/// The pager of a node.
+pub type NodePager = Pager<'static, DirectMap, NodeDisk, Shares>;
+
+/// The part of a running hypervisor that its partitions share.
+pub struct Host {
+    /// The back end of the virtualisation.
+    pub backend: Backend,
+    /// The published state of each CPU.
+    pub words: &'static CpuWords,
+    /// The pool.
+    pub frames: Arc<FrameTable>,
+    /// Pages for second-level tables.
+    pub tables: Arc<TableReserve>,
+    /// Access to the contents of frames.
+    pub memory: &'static DirectMap,
+    /// All memory objects.
+    pub objects: ObjectTable,
+    /// Answers faults and reclaims frames.
+    pub pager: NodePager,
+    /// Paging spaces.
+    pub spaces: &'static Spaces,
+    /// I/O of tasks.
+    pub io: &'static AsyncIo,
+    /// Work that waits for disks.
+    pub tasks: &'static Tasks,
+    /// Objects that are being taken apart.
+    pub graves: Graves,
+    /// Tags of cached translations.
+    pub tags: Ranked<Tags, { rank::FRAMES }>,
+    /// The run queue of all CPUs.
+    pub run_queue: Ranked<RunQueue<WaitFor>, { rank::RUN_QUEUE }>,
+    /// Number of the partition that keys go to.
+    pub console: AtomicUsize,
+    /// The boot archive.
+    pub archive: BootArchive,
+    /// Time of day at the start: nanoseconds since 1970.
+    pub unix_ns_at_start: u64,
+    /// The machine stops when nothing runs any more.
+    pub ending: AtomicBool,
+}
+
+impl Host {
+    /// Returns the time of day: nanoseconds since 1970.
+    pub fn unix_ns(&self) -> u64 {
+        self.unix_ns_at(time::now_ns())
+    }
+
+    /// Returns the time of day at `now_ns` since the start.
+    pub const fn unix_ns_at(&self, now_ns: u64) -> u64 {
+        self.unix_ns_at_start.saturating_add(now_ns)
+    }
+
+    /// Kicks and wakes the CPUs that the pager's work concerns.
+    pub fn act_on(&self, work: Work) {
+        self.kick(work.kicks);
+        if work.woke {
+            self.wake();
+        }
+    }
+
+    /// Wakes the vCPUs whose wait is over, and the CPUs that may have to run them. Called after
+    /// each event that may end a wait.
+    pub fn wake(&self) {
+        let kicks = self.run_queue.lock().wake(time::now_ns, WaitFor::is_over);
+        self.kick(kicks);
+        self.wake_others();
+    }
+
+    /// Has another CPU reclaim frames when free frames are few; if every other CPU runs a guest,
+    /// this CPU does it.
+    #[cold]
+    #[inline(never)]
+    pub fn relieve(&self, me: CpuId, now: u64) {
+        match percpu::others().find(|&cpu| !self.words.is_in_guest(cpu)) {
+            Some(other) => interrupts::kick(other),
+            None => self.act_on(self.pager.poll(me, now)),
+        }
+    }
+
+    /// Makes partition number `index` look at its requests.
+    pub fn poke(&self, index: usize) {
+        let kicks = self.run_queue.lock().poke(index, time::now_ns());
+        self.kick(kicks);
+    }
+
+    /// Makes the other CPUs look again if they may be waiting: for a disk's answer, or for work on
+    /// a task.
+    ///
+    /// A CPU in guest mode waits for nothing and is left alone: it stays in the guest until its
+    /// slice ends, and an exit would cost more than it gains. Before that CPU idles it looks at
+    /// everything, and sees all that was done before this call.
+    #[inline]
+    pub fn wake_others(&self) {
+        percpu::others().filter(|&cpu| !self.words.is_in_guest(cpu)).for_each(interrupts::kick);
+    }
+
+    /// Makes CPUs leave guest mode.
+    pub fn kick(&self, kicks: Kicks) {
+        kicks.cpus().for_each(interrupts::kick);
+    }
+
+    /// Shortens the wait for disks that do not answer: the machine ends.
+    pub fn hurry_disks(&self) {
+        self.pager.disks().iter().for_each(|disk| disk.hurry(LAST_ANSWER_NS));
+    }
+
+    /// Returns whether the machine ends, and the only memory left is held by disks that do not
+    /// answer.
+    pub fn ends_without_disks(&self) -> bool {
+        self.ending.load(Ordering::Acquire) && self.graves.is_quiet()
+    }
+}

@@ -1,0 +1,86 @@
+//! A CPU's loop: services, then the next vCPU of the run queue, else idle.
+
+use super::Node;
+use super::services::{self, Rest};
+use crate::arch::percpu::CpuId;
+use crate::arch::{interrupts, time};
+use crate::host::Host;
+use crate::partition::runner::{HostCpu, Next, Runner};
+use crate::sched::queue::{Turn, VcpuId, Wish};
+use crate::sync::{Ranked, RankedGuard, rank};
+use crate::virt::face::EnabledCpu;
+use alloc::vec::Vec;
+
+/// Longest turn while services have more work, so that they run in between.
+const BUSY_TURN_NS: u64 = 1_000_000;
+
+/// All runners, by vCPU number. These locks are never contended: the queue gives a vCPU to one CPU.
+pub struct Runners(Vec<Ranked<Runner, { rank::PARTITION }>>);
+
+impl Runners {
+    /// Takes the runners in the order of their vCPU numbers.
+    pub fn new(runners: impl IntoIterator<Item = Runner>) -> Self {
+        Self(runners.into_iter().map(Ranked::new).collect())
+    }
+
+    fn of(&self, vcpu: VcpuId) -> RankedGuard<'_, Runner, { rank::PARTITION }> {
+        self.0[vcpu.index()].try_lock().expect("the run queue gives a vCPU to one CPU")
+    }
+}
+
+/// Runs vCPUs on this CPU until `ended` returns true.
+pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, runners: &Runners, ended: impl Fn() -> bool) {
+    let on = HostCpu { cpu, enabled };
+    node.host.words.leave(cpu);
+    loop {
+        node.host.words.quiesce(cpu);
+        let rest = services::turn(node, cpu);
+        if ended() {
+            return;
+        }
+        let now = time::now_ns();
+        let next = node.host.run_queue.lock().next(cpu, now);
+        match next {
+            Some(turn) => {
+                let until = match rest {
+                    Rest::None | Rest::Short => turn.until.min(now + BUSY_TURN_NS),
+                    Rest::Long => turn.until,
+                };
+                take(node.host, &on, runners, Turn { until, ..turn });
+            }
+            None => match rest {
+                Rest::None => {}
+                Rest::Short => idle(node, cpu, services::FLUSH_INTERVAL_NS),
+                Rest::Long => idle(node, cpu, services::CONSOLE_INTERVAL_NS),
+            },
+        }
+    }
+}
+
+/// Gives a vCPU its turn.
+fn take(host: &'static Host, on: &HostCpu<'_>, runners: &Runners, turn: Turn) {
+    if let Some(held) = turn.evict {
+        runners.of(held).move_out(on);
+        let kicks = host.run_queue.lock().given_away(held);
+        host.kick(kicks);
+    }
+    let mut runner = runners.of(turn.vcpu);
+    let next = core::iter::repeat_with(|| runner.step(host, on, turn.until)).find(|next| !matches!(next, Next::Onward));
+    let resident = runner.resident();
+    drop(runner);
+    let wish = match next {
+        Some(Next::Wait(on, until)) => Wish::Wait { on, until },
+        _ => Wish::Again,
+    };
+    host.run_queue.lock().put_back(turn.vcpu, time::now_ns(), wish, resident);
+}
+
+/// Waits for an interrupt, at most `most_ns`, unless there is work by now.
+fn idle(node: &'static Node, cpu: CpuId, most_ns: u64) {
+    let now = time::now_ns();
+    let Some(until) = node.host.run_queue.lock().idle(cpu, now) else { return };
+    let look = now + most_ns;
+    node.host.words.idle(cpu);
+    interrupts::idle(Some(until.map_or(look, |until| until.min(look))));
+    node.host.words.leave(cpu);
+}

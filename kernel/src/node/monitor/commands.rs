@@ -1,0 +1,270 @@
+//! Carries out the commands of the operator or of a harness.
+
+use super::stats;
+use crate::console::command::{Command, CommandError, DumpChoice, HELP, parse_json, parse_text};
+use crate::console::event::Event;
+use crate::console::hex;
+use crate::console::input::{ConsoleMode, Then};
+use crate::console::output::{leave_raw, print_switch, print_text};
+use crate::console::report;
+use crate::console::utc::UtcTime;
+use crate::node::Node;
+use crate::partition::shared::{Phase, Request, Shared};
+use crate::space::PartialCause;
+use crate::storage::spaces::{DumpError, KeptDump};
+use alloc::format;
+use alloc::string::String;
+use core::sync::atomic::Ordering;
+
+/// Answer to `type` while the guest has not read the earlier input.
+const BUSY: &str = "busy: the guest has not read what was typed before";
+
+/// Who receives the answer to a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    People,
+    Program(u64),
+}
+
+/// Carries out a line typed at the monitor; returns where keys go from then on.
+pub fn text(node: &'static Node, line: &str) -> Then {
+    let done = match parse_text(line) {
+        None => return Then::Stay,
+        Some(Ok(command)) => carry_out(node, &command, Audience::People),
+        Some(Err(error)) => Err(format!("{error}")),
+    };
+    done.unwrap_or_else(|error| {
+        print_text(format_args!("error: {error}\n"));
+        Then::Stay
+    })
+}
+
+/// Carries out a JSON line and answers it; returns where keys go from then on.
+pub fn json(node: &'static Node, line: &[u8]) -> Then {
+    let (id, parsed) = parse_json(line);
+    let id = id.unwrap_or(0);
+    let done = match parsed {
+        Ok(command) => carry_out(node, &command, Audience::Program(id)),
+        Err(error) => Err(format!("{error}")),
+    };
+    report(&Event::Reply { id, ok: done.is_ok(), error: done.as_ref().err().map(String::as_str) });
+    done.unwrap_or(Then::Stay)
+}
+
+/// Answers a JSON line that exceeds the length limit.
+pub fn too_long() {
+    report(&Event::Reply { id: 0, ok: false, error: Some("line too long") });
+}
+
+fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> Result<Then, String> {
+    match *command {
+        Command::Help => print_text(format_args!("{HELP}")),
+        Command::List => list(node, audience),
+        Command::Stats => show_stats(node, audience),
+        Command::Crash(name) => crash(node, name)?,
+        Command::Console(name) => return choose_console(node, name, ConsoleMode::Lines),
+        Command::Raw(name) => return choose_console(node, name, ConsoleMode::Raw),
+        Command::Stop(name) => stop(node, name)?,
+        Command::Release(choice) => release(node, choice)?,
+        Command::Type(name, bytes) => type_at(node, name, bytes)?,
+        Command::Evict(name, pages) => evict(node, name, pages)?,
+        Command::PowerOff => {
+            node.host.ending.store(true, Ordering::Release);
+            node.host.hurry_disks();
+            for (index, shared) in node.partitions.iter().enumerate() {
+                shared.ask(Request::Stop);
+                node.host.poke(index);
+            }
+        }
+    }
+    Ok(Then::Stay)
+}
+
+fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a Shared), String> {
+    let found = node.partitions.iter().enumerate().find(|(_, shared)| shared.name() == name);
+    found
+        .map(|(index, shared)| (index, &**shared))
+        .ok_or_else(|| format!("no partition '{name}': {}", CommandError::Unknown(name)))
+}
+
+fn crash(node: &Node, name: &str) -> Result<(), String> {
+    let (index, shared) = find(node, name)?;
+    if !matches!(shared.phase(), Phase::Loading | Phase::Running) {
+        return Err(format!("{name} does not run: it is {}", shared.phase().as_str()));
+    }
+    shared.ask(Request::Crash);
+    node.host.poke(index);
+    Ok(())
+}
+
+fn stop(node: &Node, name: &str) -> Result<(), String> {
+    let (index, shared) = find(node, name)?;
+    if shared.phase() == Phase::Stopped {
+        return Err(format!("{name} has stopped already"));
+    }
+    shared.ask(Request::Stop);
+    node.host.poke(index);
+    Ok(())
+}
+
+/// Directs the keys to a partition from now on.
+fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<Then, String> {
+    let (index, shared) = find(node, name)?;
+    // Output that another partition's raw mode has held back is printed first.
+    leave_raw();
+    node.host.console.store(index, Ordering::Relaxed);
+    // The partition may have printed its prompt already; it is shown again after this heading.
+    print_switch(format_args!("\n[console of {}]\n", shared.name()));
+    report(&Event::Console { partition: shared.name(), mode: mode.as_str() });
+    // A single partition has the raw line anyway.
+    Ok(Then::Console(if node.partitions.len() > 1 { mode } else { ConsoleMode::Lines }))
+}
+
+/// Types bytes at a partition's console: all of them or none.
+fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
+    let (index, shared) = find(node, name)?;
+    let bytes = hex::decode(bytes).ok_or("bytes: must be up to 64 bytes, two hexadecimal digits each")?;
+    if !shared.type_all(&bytes) {
+        return Err(BUSY.into());
+    }
+    node.host.poke(index);
+    Ok(())
+}
+
+fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
+    node.host.spaces.release_dumps(choice).map_err(|error| match (error, choice) {
+        (DumpError::Ambiguous(names), _) => format!("several dumps match, give the name of one: {names}"),
+        (DumpError::Draining, DumpChoice::All(name) | DumpChoice::One(name, _)) => {
+            format!("the dump of {name} is still being written")
+        }
+        (DumpError::Draining, _) => "that dump is still being written".into(),
+        (DumpError::None, DumpChoice::All(name)) => match find(node, name) {
+            Ok(_) => format!("{name} has no dump"),
+            Err(error) => error,
+        },
+        (DumpError::None, DumpChoice::One(name, _)) => format!("{name} has no such dump; 'list' shows them"),
+        (DumpError::None, DumpChoice::Named(_)) => "no dump has this name; 'list' shows them".into(),
+    })
+}
+
+fn evict(node: &Node, name: &str, pages: u64) -> Result<(), String> {
+    let (_, shared) = find(node, name)?;
+    let object = stats::memory_of(node, shared).ok_or("it has no memory now")?;
+    let pages = u32::try_from(pages).unwrap_or(u32::MAX);
+    node.host.pager.ask_evict(object.id(), pages);
+    // An idle CPU evicts the pages while this CPU returns to its guest.
+    node.host.wake_others();
+    Ok(())
+}
+
+fn list(node: &Node, audience: Audience) {
+    for space in node.host.spaces.summaries() {
+        let (partition, epoch) = space.owner.as_ref().map_or(("", 0), |(name, epoch)| (name.as_str(), *epoch));
+        match audience {
+            Audience::Program(_) => {
+                let (disk, number) = (space.place.disk as u8, space.place.number);
+                report(&Event::Space { disk, space: number, state: space.state, partition, epoch });
+            }
+            Audience::People if partition.is_empty() => print_text(format_args!("{}  {}\n", space.place, space.state)),
+            Audience::People => {
+                print_text(format_args!("{}  {}  {partition}, incarnation {epoch}\n", space.place, space.state));
+            }
+        }
+    }
+    node.host.spaces.kept_dumps().iter().for_each(|dump| show_dump(dump, audience));
+    if audience == Audience::People {
+        for shared in &node.partitions {
+            let (name, phase, incarnation) = (shared.name(), shared.phase().as_str(), shared.incarnation());
+            print_text(format_args!("{name}  {phase}, incarnation {incarnation}, {} MiB\n", shared.config.memory_bytes >> 20));
+        }
+    }
+}
+
+fn show_dump(dump: &KeptDump, audience: Audience) {
+    let KeptDump { place, state, owner, crash, cause, .. } = dump;
+    let (partition, incarnation) = (&*owner.name, owner.epoch);
+    if audience == Audience::People {
+        let (time, cause) = (UtcTime(crash.time_ns), cause.map_or("", PartialCause::name));
+        let comma = if cause.is_empty() { "" } else { ", " };
+        print_text(format_args!("dump {}  {partition}, incarnation {incarnation}, on {place}\n", crash.name));
+        print_text(format_args!("  {}{comma}{cause}; {time}: {}", state.name(), crash.reason.name()));
+        return print_text(format_args!(" {:#x} ({})\n", crash.detail, crash.text));
+    }
+    report(&Event::Dump {
+        dump: crash.name,
+        partition,
+        incarnation,
+        disk: place.disk as u8,
+        space: place.number,
+        state: state.name(),
+        reason: crash.reason.name(),
+        detail: crash.detail,
+        text: &crash.text,
+        unix_ns: crash.time_ns,
+        cause: cause.map(PartialCause::name),
+    });
+}
+
+fn show_stats(node: &Node, audience: Audience) {
+    if let Audience::Program(id) = audience {
+        return stats::report_all(node, Some(id));
+    }
+    let pool = stats::pool(node, None);
+    print_text(format_args!(
+        "pool {} pages, {} free, {} of dump images; metadata {} bytes, {}.{:03} a guest page\n",
+        pool.pages,
+        pool.free,
+        pool.image,
+        pool.metadata_bytes,
+        pool.metadata_per_page_milli / 1000,
+        pool.metadata_per_page_milli % 1000
+    ));
+    print_text(format_args!(
+        "  page-ins {} (+{} read around) page-outs {} clean {} zero {} rescued {} demand-zero {} zeros shown {} lost {}\n",
+        pool.page_ins,
+        pool.read_around,
+        pool.page_outs,
+        pool.clean_evictions,
+        pool.zero_evictions,
+        pool.rescues,
+        pool.demand_zero,
+        pool.zeros_shown,
+        pool.lost
+    ));
+    print_text(format_args!(
+        "  lock of the pager: taken {} waited for {} held {} us at most; turns {} without work {} left to another CPU {}\n",
+        pool.lock_taken,
+        pool.lock_waits,
+        pool.lock_longest_ns.div_ceil(1000),
+        pool.turns,
+        pool.turns_without_work,
+        pool.polls_left
+    ));
+    print_text(format_args!(
+        "  heap {} KiB, {} in use, {} at most\n",
+        pool.heap_size >> 10,
+        pool.heap_used >> 10,
+        pool.heap_peak >> 10
+    ));
+    stats::partitions(node, None, |s| {
+        print_text(format_args!(
+            "{}  {}: logical {} resident {} paged {} zero {} untouched {}; page-ins {} page-outs {} exits {} dumps skipped {}\n",
+            s.partition,
+            s.state,
+            s.logical,
+            s.resident,
+            s.paged,
+            s.zero,
+            s.untouched,
+            s.page_ins,
+            s.page_outs,
+            s.exits,
+            s.dumps_skipped
+        ));
+        let by = s.exits_by;
+        print_text(format_args!(
+            "  exits by reason: answered at once {} CPUID {} port {} MSR {} HLT {} page {} device {} interrupt {} window {} other {}\n",
+            by.quick, by.cpuid, by.port, by.msr, by.halt, by.page, by.device, by.interrupt, by.window, by.other
+        ));
+    });
+}

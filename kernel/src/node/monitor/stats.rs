@@ -1,0 +1,91 @@
+//! Counters as events and as text.
+
+use crate::arch::{heap, repeats, time};
+use crate::console::event::{Event, PartitionStats, PoolStats};
+use crate::console::report;
+use crate::mm::object::MemoryObject;
+use crate::node::Node;
+use crate::partition::shared::Shared;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Returns the live memory of a partition.
+pub fn memory_of(node: &Node, shared: &Shared) -> Option<Arc<MemoryObject>> {
+    node.host.objects.by_number(shared.object()?)
+}
+
+/// Calls `each` with the counters of every partition's incarnation.
+pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionStats<'_>)) {
+    for shared in &node.partitions {
+        let object = memory_of(node, shared);
+        let counts = object.as_ref().map(|object| object.counts()).unwrap_or_default();
+        let flow = object.as_ref().map(|object| node.host.pager.flow(object.id())).unwrap_or_default();
+        each(&PartitionStats {
+            id,
+            partition: shared.name(),
+            incarnation: shared.incarnation(),
+            state: shared.phase().as_str(),
+            logical: shared.config.memory_bytes / crate::addr::PAGE_SIZE,
+            resident: u64::from(counts.resident + counts.going_out),
+            paged: u64::from(counts.paged + counts.coming_in),
+            zero: u64::from(counts.zero),
+            untouched: u64::from(counts.untouched),
+            page_ins: flow.page_ins,
+            page_outs: flow.page_outs,
+            exits: shared.exits.all(),
+            exits_by: shared.exits.tally(),
+            dumps_skipped: shared.dumps_skipped.load(Relaxed),
+        });
+    }
+}
+
+/// Returns the counters of the pool and of the pager.
+pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
+    let guest_pages: u64 = node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
+    let metadata_bytes = node.host.objects.metadata_bytes();
+    let (pager, lock, heap) = (node.host.pager.counters(), node.host.pager.lock_use(), heap::usage());
+    let timers = repeats::counts();
+    PoolStats {
+        id,
+        pages: u64::from(node.host.frames.total()),
+        free: u64::from(node.host.frames.free_count()),
+        image: node.host.pager.image_frames(),
+        metadata_bytes,
+        guest_pages,
+        metadata_per_page_milli: metadata_bytes * 1000 / guest_pages.max(1),
+        page_ins: pager.page_ins,
+        page_outs: pager.page_outs,
+        read_around: pager.read_around,
+        cleaned: pager.cleaned,
+        bytes_read: pager.bytes_read,
+        bytes_written: pager.bytes_written,
+        clean_evictions: pager.clean_evictions,
+        zero_evictions: pager.zero_evictions,
+        rescues: pager.rescues,
+        demand_zero: pager.demand_zero,
+        zeros_shown: pager.zeros_shown,
+        resident_faults: pager.resident_faults,
+        waits: pager.frame_waits,
+        lost: pager.lost_pages,
+        lock_taken: lock.taken,
+        lock_waits: lock.waits,
+        lock_longest_ns: time::tsc_scale().ns(lock.longest_ticks),
+        turns: lock.turns,
+        turns_without_work: lock.turns_without_work,
+        polls_left: pager.polls_left_to_others,
+        timers_late: timers.late,
+        timers_repeated: timers.repeated,
+        objects: node.host.objects.count() as u64,
+        tables: u64::from(node.host.tables.used_count()),
+        tags: u64::from(node.host.tags.lock().used()),
+        heap_size: heap.size,
+        heap_used: heap.used,
+        heap_peak: heap.peak,
+    }
+}
+
+/// Reports all counters.
+pub fn report_all(node: &Node, id: Option<u64>) {
+    report(&Event::Pool(pool(node, id)));
+    partitions(node, id, |stats| report(&Event::Stats(*stats)));
+}

@@ -1,0 +1,209 @@
+//! The record as a typed value: owner and contents of the space, and the progress of a drain.
+//!
+//! Decoding (`codec`) checks every field once and names the fault, so a [`Record`] can be trusted.
+//! Invariants: the layout fits the capacity, the ranges add up to the layout's pages, the progress
+//! does not exceed them, and a space in use has contents.
+
+use arrayvec::{ArrayString, ArrayVec};
+
+use super::crash::{Crash, PartialCause};
+use super::layout::{Layout, LayoutError, usable};
+use super::missing::MissingPages;
+use super::raw::{MAX_RANGES, NAME_LEN, VERSION};
+use super::state::SpaceState;
+use super::uuid::Uuid;
+use crate::addr::{Gfn, PageIndex};
+use crate::mm::layout::{RamLayout, RamRange};
+
+/// Whether the blocks still hold old data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Residue {
+    /// They read as zeros, or hold no partition's data.
+    Clean,
+    /// They hold the last owner's pages. Another owner may use the space only after it is scrubbed.
+    Stale,
+}
+
+/// The owner of a space; for a free and stale space, the last owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// The partition's name.
+    pub name: ArrayString<NAME_LEN>,
+    /// The partition.
+    pub partition: Uuid,
+    /// The node that runs it.
+    pub node: Uuid,
+    /// The incarnation.
+    pub epoch: u64,
+}
+
+/// The RAM whose pages the blocks hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contents {
+    /// Positions of the parts of the space.
+    pub layout: Layout,
+    /// The RAM ranges, ascending; page indexes are counted without holes.
+    pub ranges: ArrayVec<RamRange, MAX_RANGES>,
+}
+
+impl Contents {
+    /// Describes the RAM of `ram` in a space on a device of `capacity` bytes.
+    ///
+    /// # Errors
+    /// [`LayoutError`] if it does not fit.
+    pub fn new(capacity: u64, ram: &RamLayout) -> Result<Self, LayoutError> {
+        let layout = Layout::for_pages(capacity, ram.pages())?;
+        Ok(Self { layout, ranges: ram.ranges().collect() })
+    }
+
+    /// Returns the guest page of RAM page `index`.
+    pub fn gfn_of(&self, index: PageIndex) -> Option<Gfn> {
+        self.place_of(index).map(|(gfn, _)| gfn)
+    }
+
+    /// Returns the guest page of RAM page `index`, and the number of pages from it to the end of
+    /// its range.
+    pub fn place_of(&self, index: PageIndex) -> Option<(Gfn, u32)> {
+        let range = self.ranges.iter().rev().find(|r| r.index <= index.0)?;
+        let offset = u64::from(index.0 - range.index);
+        let left = u32::try_from(range.count.checked_sub(offset)?).ok().filter(|left| *left > 0)?;
+        Some((range.first.checked_add(offset)?, left))
+    }
+}
+
+/// Progress of a drain, and the size of the dump's metadata.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drain {
+    /// Every page below this is final: it has its bit in the bitmap or is zero.
+    pub progress: u32,
+    /// Program headers that were written.
+    pub program_headers: u32,
+    /// Bytes of notes that were written.
+    pub notes_len: u32,
+}
+
+/// The set of fields that the record has on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordFormat {
+    /// Those below byte 508, as the first release wrote them. The space is upgraded at its next
+    /// activation.
+    Original,
+    /// All; announced by bit 0 of `features_required`.
+    Extended,
+}
+
+/// The record of a space.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The set of fields that the record has on disk.
+    pub format: RecordFormat,
+    /// Bytes of the device when it was formatted, whole pages only.
+    pub capacity: u64,
+    /// The space's name.
+    pub space: Uuid,
+    /// Number of this version of the record; the higher of the two copies counts.
+    pub sequence: u64,
+    /// State of the space.
+    pub state: SpaceState,
+    /// Whether the blocks hold old data.
+    pub residue: Residue,
+    /// Its owner.
+    pub owner: Option<Owner>,
+    /// Its contents; `None` in a free and clean space.
+    pub contents: Option<Contents>,
+    /// Progress of a drain.
+    pub drain: Drain,
+    /// Pages below the progress that are missing; none in an [`RecordFormat::Original`] record.
+    pub missing: MissingPages,
+    /// Why the dump is not complete.
+    pub partial_cause: PartialCause,
+    /// The crash, if there was one.
+    pub crash: Option<Crash>,
+}
+
+/// Fault of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordError {
+    /// No magic at the start: no record at all.
+    Magic,
+    /// Another version of the format.
+    Version(u32),
+    /// The checksum does not match the bytes.
+    Checksum {
+        /// The checksum in the record.
+        stored: u32,
+        /// The checksum of its bytes.
+        computed: u32,
+    },
+    /// Feature bits that this reader does not know.
+    Features(u64),
+    /// The named field has an impossible value.
+    Field(&'static str),
+    /// The device's size differs from the one in the record.
+    Capacity {
+        /// The size in the record.
+        recorded: u64,
+        /// The size of the device.
+        actual: u64,
+    },
+}
+
+impl RecordError {
+    /// Returns whether the record is a newer program's and otherwise sound as far as this program
+    /// can tell.
+    pub const fn is_newer(self) -> bool {
+        matches!(self, Self::Features(_)) || matches!(self, Self::Version(version) if version > VERSION)
+    }
+}
+
+impl core::fmt::Display for RecordError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Magic => write!(f, "no record magic"),
+            Self::Version(v) => write!(f, "record version {v}, this program knows {VERSION}"),
+            Self::Checksum { stored, computed } => {
+                write!(f, "record CRC32C is {stored:#010x}, its bytes give {computed:#010x}")
+            }
+            Self::Features(bits) => write!(f, "unknown required feature bits {bits:#x}"),
+            Self::Field(name) => write!(f, "record field `{name}` has an impossible value"),
+            Self::Capacity { recorded, actual } => {
+                let [recorded, actual] = [recorded, actual].map(|bytes| crate::size::ReadableSize(*bytes));
+                write!(f, "record is for a device of {recorded}, this one has {actual}")
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Makes the record of a space that never had an owner.
+    pub fn free(capacity: u64, space: Uuid, residue: Residue) -> Self {
+        Self {
+            format: RecordFormat::Extended,
+            capacity: usable(capacity),
+            space,
+            sequence: 1,
+            state: SpaceState::Free,
+            residue,
+            owner: None,
+            contents: None,
+            drain: Drain::default(),
+            missing: MissingPages::default(),
+            partial_cause: PartialCause::NONE,
+            crash: None,
+        }
+    }
+
+    /// Clears owner, contents and dump, for a space that becomes free and clean.
+    pub fn clear(&mut self) {
+        (self.owner, self.contents) = (None, None);
+        self.forget_dump();
+    }
+
+    /// Clears the crash and the progress of its drain.
+    pub fn forget_dump(&mut self) {
+        self.drain = Drain::default();
+        self.missing = MissingPages::default();
+        self.partial_cause = PartialCause::NONE;
+        self.crash = None;
+    }
+}

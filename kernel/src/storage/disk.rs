@@ -1,0 +1,313 @@
+//! One type for every kind of disk, for the pager. Every request passes the disk's gate.
+//!
+//! Writes in flight are limited, and write-outs of pages have the lowest priority. They are held
+//! back in two cases:
+//!
+//! * A task's request was refused, by the limit or by a full queue. There is always a further page
+//!   to write, so the task would starve.
+//! * A crash is being described. On a slow disk each of the dump's tables would wait behind pages,
+//!   and a power cut costs the dump until all tables are written.
+//!
+//! Both waits end: a refusal expires after [`REFUSED_NS`], and each request of a description ends.
+//!
+//! Dynamic dispatch costs one indirect call per request, and a request carries many pages: an enum
+//! of drivers would gain nothing.
+
+use crate::addr::Hpa;
+use crate::arch::time;
+use crate::block::any::Found;
+use crate::block::cookie::{Class, Tag};
+use crate::block::gate::SubmitGate;
+use crate::block::pace::WritePace;
+use crate::block::request::SECTOR_SIZE;
+use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Incident, Lane, Operation, Request, SubmitError};
+use crate::sync::{Ranked, rank};
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Least time between two reports of failed requests.
+const REPORT_NS: u64 = 1_000_000_000;
+/// How long pages wait for a task's request that was refused. The task submits it again at its next
+/// turn.
+const REFUSED_NS: u64 = 50_000_000;
+/// Limit on writes in flight on a disk.
+const MOST_WRITES: usize = 72;
+
+/// A paging device.
+pub struct NodeDisk {
+    found: Found,
+    info: DiskInfo,
+    gate: SubmitGate,
+    /// Requests that failed and have not been reported yet.
+    failed: AtomicU32,
+    /// Earliest time of the next report, so that a bad disk does not flood the event stream.
+    report_at: AtomicU64,
+    writes: Ranked<Writes, { rank::DISK }>,
+}
+
+/// Marks that a crash is being described on a disk, until the value is dropped.
+pub struct Describing<'d>(&'d NodeDisk);
+
+impl Drop for Describing<'_> {
+    fn drop(&mut self) {
+        self.0.writes.lock().describing -= 1;
+    }
+}
+
+/// The writes in flight on a disk whose requests can wait behind them.
+#[derive(Default)]
+struct Writes {
+    pace: WritePace,
+    /// Cookie, bytes, time of submission.
+    in_flight: ArrayVec<(Cookie, u64, u64), MOST_WRITES>,
+    /// A task's request that was refused, and the time until which pages wait for it.
+    refused: Option<(Cookie, u64)>,
+    /// Number of crashes that are being described on the disk.
+    describing: u32,
+}
+
+impl Writes {
+    fn admit(&mut self, cookie: Cookie, bytes: u64, now_ns: u64) -> bool {
+        if class_of(cookie) == Some(Class::WriteOut)
+            && (self.describing > 0 || self.refused.is_some_and(|(_, until_ns)| now_ns < until_ns))
+        {
+            return false;
+        }
+        let is_free = !self.in_flight.is_full() && self.pace.admit(bytes);
+        if is_free {
+            self.in_flight.push((cookie, bytes, now_ns));
+        }
+        is_free
+    }
+
+    /// Records that a task's request was submitted, or was refused for lack of room.
+    fn note(&mut self, cookie: Cookie, result: Result<(), SubmitError>, now_ns: u64) {
+        if result == Err(SubmitError::Full) {
+            self.refused = Some((cookie, now_ns.saturating_add(REFUSED_NS)));
+        } else if self.refused.is_some_and(|(refused, _)| refused == cookie) {
+            self.refused = None;
+        }
+    }
+
+    fn take(&mut self, cookie: Cookie) -> Option<(u64, u64)> {
+        let n = self.in_flight.iter().position(|write| write.0 == cookie)?;
+        let (_, bytes, submitted_ns) = self.in_flight.swap_remove(n);
+        Some((bytes, submitted_ns))
+    }
+
+    fn answered(&mut self, cookie: Cookie, now_ns: u64) {
+        if let Some((bytes, submitted_ns)) = self.take(cookie) {
+            self.pace.answered(bytes, now_ns.saturating_sub(submitted_ns));
+        }
+    }
+
+    fn withdraw(&mut self, cookie: Cookie) {
+        if let Some((bytes, _)) = self.take(cookie) {
+            self.pace.withdraw(bytes);
+        }
+    }
+}
+
+fn class_of(cookie: Cookie) -> Option<Class> {
+    Tag::of(cookie).map(|tag| tag.class)
+}
+
+/// Returns whether a request is a bulk write, behind which other requests wait.
+fn is_paced(request: &Request<'_>) -> bool {
+    matches!(request.operation, Operation::Write | Operation::WriteZeroes) && request.lane == Lane::Common
+}
+
+/// Returns whether a task submitted the request: for records, claims or a dump's tables.
+fn is_tasks(cookie: Cookie) -> bool {
+    matches!(class_of(cookie), Some(Class::Metadata | Class::Dump))
+}
+
+impl NodeDisk {
+    /// Wraps a disk that discovery has found.
+    pub fn new(found: Found) -> Self {
+        let gate = if found.base.is_some() { SubmitGate::unshared() } else { SubmitGate::unclaimed() };
+        Self {
+            info: found.disk.info(),
+            found,
+            gate,
+            failed: AtomicU32::new(0),
+            report_at: AtomicU64::new(0),
+            writes: Ranked::default(),
+        }
+    }
+
+    /// Holds back write-outs of pages while the returned value lives.
+    pub fn describe_crash(&self) -> Describing<'_> {
+        self.writes.lock().describing += 1;
+        Describing(self)
+    }
+
+    /// Closes the gate for good: another node has taken the disk.
+    pub fn give_up(&self) {
+        self.gate.give_up();
+    }
+
+    /// Opens the gate until the lease on the disk's claims ends.
+    pub fn open_until(&self, lease_end_ns: u64) {
+        self.gate.open_until(lease_end_ns);
+    }
+
+    /// Treats all writes as answered. For tests whose pager polls the disk under another name.
+    #[cfg(test)]
+    pub fn take_writes_for_answered(&self, now_ns: u64) {
+        let mut writes = self.writes.lock();
+        while let Some((cookie, ..)) = writes.in_flight.last().copied() {
+            writes.answered(cookie, now_ns);
+        }
+    }
+
+    /// Returns the number of failed requests since the last such answer, at most once a second.
+    pub fn take_failed(&self, now_ns: u64) -> Option<u32> {
+        if self.failed.load(Ordering::Relaxed) == 0 || now_ns < self.report_at.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.report_at.store(now_ns.saturating_add(REPORT_NS), Ordering::Relaxed);
+        Some(self.failed.swap(0, Ordering::Relaxed))
+    }
+
+    /// Returns the address of the disk's first byte if the disk is memory-backed.
+    pub const fn base(&self) -> Option<Hpa> {
+        self.found.base
+    }
+}
+
+impl NodeDisk {
+    fn submit_write(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        let bytes = request.sectors.count * SECTOR_SIZE;
+        if !self.writes.lock().admit(request.cookie, bytes, time::now_ns()) {
+            return Err(SubmitError::Full);
+        }
+        let result = self.found.disk.submit(request);
+        if result.is_err() {
+            self.writes.lock().withdraw(request.cookie);
+        }
+        result
+    }
+
+    /// Submits a task's request to a disk that can be slower than the CPU. If it is refused,
+    /// pages wait for it.
+    #[cold]
+    fn submit_tasks(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        let result = if is_paced(request) { self.submit_write(request) } else { self.found.disk.submit(request) };
+        self.writes.lock().note(request.cookie, result, time::now_ns());
+        result
+    }
+}
+
+impl Disk for NodeDisk {
+    fn info(&self) -> DiskInfo {
+        self.info
+    }
+
+    #[inline(always)]
+    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+        match self.gate.check(request.lane, request.operation, time::now_ns) {
+            // A memory-backed disk is never slower than the CPU.
+            Ok(()) if self.gate.is_unshared() => self.found.disk.submit(request),
+            Ok(()) if is_tasks(request.cookie) => self.submit_tasks(request),
+            Ok(()) if is_paced(request) => self.submit_write(request),
+            Ok(()) => self.found.disk.submit(request),
+            // The lease of a dead disk is never renewed.
+            Err(SubmitError::Full) if self.found.disk.is_dead() => Err(SubmitError::Failed),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[inline(always)]
+    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+        let count = self.found.disk.poll(now_ns, out);
+        // A memory-backed disk neither fails nor is slower than the CPU.
+        if self.gate.is_unshared() {
+            return count;
+        }
+        // A late request is reported as an incident of its own.
+        let is_error = |completion: &&Completion| matches!(completion.result, Err(DiskError::Io | DiskError::Unsupported));
+        let failed = out[..count].iter().filter(is_error).count();
+        if failed > 0 {
+            self.failed.fetch_add(failed as u32, Ordering::Relaxed);
+        }
+        if count > 0 {
+            let mut writes = self.writes.lock();
+            out[..count].iter().for_each(|completion| writes.answered(completion.cookie, now_ns));
+        }
+        count
+    }
+
+    fn has_answers(&self) -> bool {
+        self.found.disk.has_answers()
+    }
+
+    fn write_room(&self) -> u64 {
+        if self.gate.is_unshared() { u64::MAX } else { self.writes.lock().pace.room() }
+    }
+
+    fn take_incident(&self) -> Option<Incident> {
+        self.found.disk.take_incident()
+    }
+
+    fn hurry(&self, request_ns: u64) {
+        self.found.disk.hurry(request_ns);
+    }
+
+    #[inline(always)]
+    fn is_dead(&self) -> bool {
+        !self.gate.is_unshared() && (self.gate.is_given_up() || self.found.disk.is_dead())
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.gate.is_suspended(time::now_ns) && !self.found.disk.is_dead()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = crate::block::pace::FIRST;
+
+    fn cookie(class: Class, slot: u32) -> Cookie {
+        Tag { class, detail: 0, slot }.cookie()
+    }
+
+    #[test]
+    fn pages_wait_for_a_tasks_request_that_was_refused_but_not_for_ever() {
+        let mut writes = Writes::default();
+        let full = Err(SubmitError::Full);
+        assert!(writes.admit(cookie(Class::WriteOut, 1), BYTES, 0));
+        assert!(!writes.admit(cookie(Class::Dump, 1), BYTES, 10), "the bound is reached");
+        writes.note(cookie(Class::Dump, 1), full, 10);
+        writes.answered(cookie(Class::WriteOut, 1), 20);
+        assert!(!writes.admit(cookie(Class::WriteOut, 2), BYTES, 30), "it would go before the task's");
+        assert!(writes.admit(cookie(Class::Dump, 1), BYTES, 40));
+        writes.note(cookie(Class::Dump, 1), Ok(()), 40);
+        writes.answered(cookie(Class::Dump, 1), 50);
+        assert!(writes.admit(cookie(Class::WriteOut, 2), BYTES, 60));
+        assert!(!writes.admit(cookie(Class::Dump, 2), 1 << 30, 70));
+        writes.note(cookie(Class::Dump, 2), full, 70);
+        writes.answered(cookie(Class::WriteOut, 2), 80);
+        assert!(writes.admit(cookie(Class::WriteOut, 3), BYTES, 70 + REFUSED_NS), "the task has gone");
+    }
+
+    #[test]
+    fn what_another_task_gets_does_not_end_the_wait() {
+        let mut writes = Writes::default();
+        writes.note(cookie(Class::Dump, 1), Err(SubmitError::Full), 10);
+        writes.note(cookie(Class::Dump, 2), Ok(()), 11);
+        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 12));
+        writes.note(cookie(Class::Dump, 1), Ok(()), 13);
+        assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 14));
+    }
+
+    #[test]
+    fn pages_wait_while_a_crash_is_described_and_tables_do_not() {
+        let mut writes = Writes { describing: 1, ..Writes::default() };
+        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 0) && writes.admit(cookie(Class::Dump, 1), 512, 0));
+        writes.describing = 0;
+        assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 0));
+    }
+}

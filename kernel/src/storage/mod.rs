@@ -1,0 +1,7 @@
+//! The paging devices and their spaces, while the machine runs.
+
+pub mod describe;
+pub mod disk;
+pub mod spaces;
+
+pub use disk::NodeDisk;

@@ -1,0 +1,296 @@
+//! The paging spaces of a node: whole disks or GPT partitions of disks, from discovery at start to
+//! release.
+//!
+//! ```text
+//!   open ──> Unusable (foreign, damaged, dead)      acquire            crash             end of the drain
+//!        ├─> Dump (of an earlier start) ──┐   Free ────────> Active ────────> Draining ────────> Dump
+//!        └─> Free <───────────────────────┴─── release: scrub, then free <──────────────────────┘
+//! ```
+//!
+//! A space can be released only while no task works on it: a dump that is still draining cannot.
+//!
+//! Tasks write the records. A space has one task at a time: every task begins with a change of
+//! phase that only one task can make. The data that a record claims is durable before the record is
+//! written. Nothing is written to a space before it is claimed.
+
+mod activate;
+mod beats;
+mod bounds;
+mod claims;
+mod discover;
+mod drop;
+mod founding;
+mod kept;
+mod late;
+mod mend;
+mod open;
+mod record_io;
+mod release;
+mod reserve;
+mod retry;
+mod selected;
+
+use super::disk::NodeDisk;
+use crate::addr::PAGE_SIZE;
+use crate::block::DiskError;
+use crate::console::event::Event;
+use crate::console::report;
+use crate::paging::Store;
+use crate::paging::blocks::BlockMap;
+use crate::pool::needs::SPACE_BUFFER;
+use crate::space::classify::HEAD_LEN;
+use crate::space::holding::Holding;
+use crate::space::layout::RECORD_SIZE;
+use crate::space::record::Contents;
+use crate::space::succession::Succession;
+use crate::space::{Layout, Record, Uuid};
+use crate::sync::{Once, Ranked, rank};
+use crate::task::Tasks;
+use crate::task::io::AsyncIo;
+use alloc::format;
+use alloc::vec::Vec;
+use arrayvec::ArrayString;
+pub use claims::sleep;
+use core::sync::atomic::AtomicU64;
+pub use discover::{Device, Place};
+pub use kept::{DumpError, KeptDump};
+pub use reserve::SpaceTenant;
+
+/// Bytes of the buffer that the tasks of a device's spaces use.
+pub const BUFFER: usize = SPACE_BUFFER;
+/// Bytes of the buffer for the beat of a disk's claims: claims and both records. The beat has its
+/// own buffer so that it waits for no task.
+pub const BEAT_BUFFER: usize = 12 << 10;
+
+/// A space, by its number in the order of disks and, on a disk, of GPT entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpaceId(pub usize);
+
+/// State of a space in this node, which is more detailed than its record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Unusable,
+    Free,
+    Activating,
+    Active,
+    Failed(DiskError),
+    Draining,
+    Dump,
+    Releasing,
+}
+
+struct Inner {
+    phase: Phase,
+    record: Option<Record>,
+    /// The partition that acquired it last.
+    user: Option<Uuid>,
+    /// Its dump was the selected one of its disk when the space was opened. A selected dump is not
+    /// dropped, and the limit on the number of dumps takes that into account.
+    is_selected: bool,
+    /// This node's claim on it, if any.
+    holding: Option<Holding>,
+    /// How this node got it.
+    succession: Succession,
+    /// This start made it a partial dump, from the remains of an interrupted drain.
+    was_cut_off: bool,
+    /// A task writes the record, or compares the record on the disk.
+    is_record_busy: bool,
+    /// Another node has it.
+    is_refused: bool,
+    /// How often in a row it has been put out of use.
+    failures: u32,
+    /// When to look for late writes of an earlier owner again.
+    late_ns: u64,
+    /// When to try it again, if it is out of use.
+    again_ns: u64,
+}
+
+/// One space.
+struct Space {
+    place: Place,
+    inner: Ranked<Inner, { rank::SPACE }>,
+}
+
+/// All spaces of a node.
+pub struct Spaces {
+    devices: Vec<Device>,
+    spaces: Vec<Space>,
+    io: &'static AsyncIo,
+    tasks: &'static Tasks,
+    node: Uuid,
+    /// The partitions for which spaces are reserved, if spaces are reserved.
+    tenants: Once<Vec<SpaceTenant>>,
+    /// Held while a free space is chosen, so that two partitions cannot take the same one.
+    choosing: Ranked<(), { rank::OBJECT }>,
+    beats: beats::Beats,
+    /// When to look at the next space: to reopen it, or to check it for late writes.
+    mend_due_ns: AtomicU64,
+}
+
+/// A line about a space for people to read.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Location of the space.
+    pub place: Place,
+    /// State in words.
+    pub state: &'static str,
+    /// Its owner's name, and the incarnation.
+    pub owner: Option<(ArrayString<64>, u64)>,
+}
+
+impl Spaces {
+    /// Finds the spaces of `devices`; [`Self::open`] reads their contents.
+    pub fn new(devices: Vec<Device>, io: &'static AsyncIo, tasks: &'static Tasks, node: Uuid) -> Self {
+        let places = discover::places(&devices);
+        let space = |place| Space {
+            place,
+            inner: Ranked::new(Inner {
+                phase: Phase::Unusable,
+                record: None,
+                user: None,
+                is_selected: false,
+                holding: None,
+                succession: Succession::Orderly,
+                was_cut_off: false,
+                late_ns: 0,
+                is_record_busy: false,
+                is_refused: false,
+                failures: 0,
+                again_ns: 0,
+            }),
+        };
+        Self {
+            spaces: places.into_iter().map(space).collect(),
+            devices,
+            io,
+            tasks,
+            node,
+            tenants: Once::new(),
+            choosing: Ranked::new(()),
+            beats: beats::Beats::new(),
+            mend_due_ns: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    fn space(&self, id: SpaceId) -> &Space {
+        &self.spaces[id.0]
+    }
+
+    /// Returns the number of pages that the largest usable space can hold; 0 if there is none.
+    pub fn largest(&self) -> u32 {
+        let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
+        usable.map(|s| s.place.area.most_pages()).max().unwrap_or(0)
+    }
+
+    /// Returns the memory size in bytes that each space has room for, whatever it holds now.
+    pub fn rooms(&self) -> Vec<u64> {
+        self.spaces.iter().map(|s| u64::from(s.place.area.most_pages()) * PAGE_SIZE).collect()
+    }
+
+    /// Returns the number of pages that each usable space can hold.
+    pub fn sizes(&self) -> Vec<u32> {
+        let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
+        usable.map(|s| s.place.area.most_pages()).collect()
+    }
+
+    /// Returns where the pages of an active space are stored.
+    pub fn store(&self, id: SpaceId) -> Option<Store> {
+        let (place, layout) = (self.place(id), self.layout(id)?);
+        let blocks = place.area.locate_extent(layout.blocks())?;
+        Some(Store { disk: place.disk, blocks: BlockMap { data_start: blocks.first, pages: layout.pages() } })
+    }
+
+    /// Returns the layout of a space that has contents.
+    pub fn layout(&self, id: SpaceId) -> Option<Layout> {
+        self.space(id).inner.lock().record.as_ref()?.contents.as_ref().map(|contents| contents.layout)
+    }
+
+    /// Returns the disk of a space.
+    pub fn disk(&self, id: SpaceId) -> &'static NodeDisk {
+        self.device(id).disk()
+    }
+
+    /// Returns the location of a space.
+    pub fn place(&self, id: SpaceId) -> Place {
+        self.space(id).place
+    }
+
+    fn device(&self, id: SpaceId) -> &Device {
+        &self.devices[self.place(id).disk]
+    }
+
+    /// Returns the I/O of tasks.
+    pub const fn io(&self) -> &'static AsyncIo {
+        self.io
+    }
+
+    /// Returns the contents that the record of a space describes.
+    pub fn contents(&self, id: SpaceId) -> Option<Contents> {
+        self.space(id).inner.lock().record.as_ref()?.contents.clone()
+    }
+
+    /// Makes the name of the dump of a crash at `time_ns`. A sequence number of a space is never
+    /// used twice, and a copy of the space on another node differs by node and time.
+    pub fn name_dump(&self, id: SpaceId, time_ns: u64) -> Uuid {
+        let inner = self.space(id).inner.lock();
+        let (space, sequence) = inner.record.as_ref().map_or((Uuid::NIL, 0), |r| (r.space, r.sequence));
+        let (high, low) = self.node.halves();
+        Uuid::of_dump(space, [sequence, time_ns, high, low])
+    }
+
+    /// Hands an active space to the drain of a dump, which is its only user until [`Self::keep`].
+    pub fn begin_drain(&self, id: SpaceId) {
+        self.space(id).inner.lock().phase = Phase::Draining;
+    }
+
+    /// Records that the drain into a space has ended: it holds a dump until that is released.
+    pub fn keep(&self, id: SpaceId) {
+        self.space(id).inner.lock().phase = Phase::Dump;
+    }
+
+    /// Returns whether a space can be acquired.
+    pub fn is_free(&self, id: SpaceId) -> bool {
+        self.space(id).inner.lock().phase == Phase::Free
+    }
+
+    /// Returns the number of spaces, usable or not.
+    pub const fn count(&self) -> usize {
+        self.spaces.len()
+    }
+
+    /// Returns whether there is a paging device, whatever it holds.
+    pub const fn has_devices(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    /// Describes every space, for `list`.
+    pub fn summaries(&self) -> Vec<Summary> {
+        let summary = |space: &Space| {
+            let inner = space.inner.lock();
+            let record = inner.record.as_ref();
+            let state = if inner.phase == Phase::Unusable { "unusable" } else { record.map_or("?", |r| r.state.name()) };
+            Summary { place: space.place, state, owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)) }
+        };
+        self.spaces.iter().map(summary).collect()
+    }
+
+    fn tell(&self, id: SpaceId, record: &Record) {
+        let (partition, epoch) = record.owner.as_ref().map_or(("", 0), |o| (&*o.name, o.epoch));
+        let Place { disk, number, .. } = self.place(id);
+        report(&Event::Space { disk: disk as u8, space: number, state: record.state.name(), partition, epoch });
+    }
+
+    fn trouble(&self, id: SpaceId, message: &str) {
+        report(&Event::Error { place: &format!("{}", self.place(id)), message });
+    }
+}
+
+/// Returns the next version of a record.
+fn next(record: Record, change: impl FnOnce(&mut Record)) -> Record {
+    let mut next = record;
+    next.sequence += 1;
+    change(&mut next);
+    next
+}
+
+const _: () = assert!(BUFFER >= HEAD_LEN && BUFFER >= RECORD_SIZE as usize);

@@ -1,0 +1,97 @@
+//! The dumps that spaces hold: lists them, and selects those that a command means.
+
+use super::{Phase, Place, SpaceId, Spaces};
+use crate::console::command::DumpChoice;
+use crate::space::{Crash, Owner, PartialCause, SpaceState};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+/// A dump that is kept.
+#[derive(Clone, Debug)]
+pub struct KeptDump {
+    /// Its space.
+    pub id: SpaceId,
+    /// Location of the space.
+    pub place: Place,
+    /// State in its record.
+    pub state: SpaceState,
+    /// Partition and incarnation that crashed.
+    pub owner: Owner,
+    /// The crash.
+    pub crash: Crash,
+    /// Why it is partial.
+    pub cause: Option<PartialCause>,
+}
+
+/// Why dumps cannot be released.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DumpError {
+    /// No dump matches.
+    None,
+    /// It is still being written.
+    Draining,
+    /// Several dumps have this number, or a name with this prefix; they are listed.
+    Ambiguous(String),
+}
+
+impl Spaces {
+    /// Returns every dump that is kept, in the order of spaces.
+    pub fn kept_dumps(&self) -> Vec<KeptDump> {
+        let dump = |(n, space): (usize, &super::Space)| {
+            let inner = space.inner.lock();
+            let record = inner.record.as_ref().filter(|_| inner.phase == Phase::Dump)?;
+            let (owner, crash) = (record.owner.clone()?, record.crash.clone()?);
+            let cause = (record.state == SpaceState::Partial).then_some(record.partial_cause);
+            Some(KeptDump { id: SpaceId(n), place: space.place, state: record.state, owner, crash, cause })
+        };
+        self.spaces.iter().enumerate().filter_map(dump).collect()
+    }
+
+    /// Releases the dumps that a command selects.
+    ///
+    /// # Errors
+    /// [`DumpError`]; then no dump is released.
+    pub fn release_dumps(&'static self, choice: DumpChoice<'_>) -> Result<(), DumpError> {
+        let mut dumps = self.kept_dumps();
+        dumps.retain(|dump| chooses(choice, dump));
+        if dumps.len() > 1 && !matches!(choice, DumpChoice::All(_)) {
+            return Err(DumpError::Ambiguous(names(&dumps)));
+        }
+        match dumps.iter().filter(|dump| self.release(dump.id)).count() {
+            0 if self.is_any_draining(choice) => Err(DumpError::Draining),
+            0 => Err(DumpError::None),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether a dump that the command may select is still being written.
+    fn is_any_draining(&self, choice: DumpChoice<'_>) -> bool {
+        match choice {
+            DumpChoice::All(owner) | DumpChoice::One(owner, _) => self.is_draining(owner),
+            DumpChoice::Named(selector) => self.spaces.iter().any(|space| {
+                let inner = space.inner.lock();
+                let crash = inner.record.as_ref().and_then(|record| record.crash.as_ref());
+                inner.phase == Phase::Draining && crash.is_some_and(|crash| selector.selects(crash.name, 0))
+            }),
+        }
+    }
+}
+
+fn chooses(choice: DumpChoice<'_>, dump: &KeptDump) -> bool {
+    match choice {
+        DumpChoice::All(owner) => &*dump.owner.name == owner,
+        DumpChoice::One(owner, selector) => &*dump.owner.name == owner && selector.selects(dump.crash.name, dump.owner.epoch),
+        DumpChoice::Named(selector) => selector.selects(dump.crash.name, dump.owner.epoch),
+    }
+}
+
+/// Lists the names of dumps, each with partition and incarnation.
+fn names(dumps: &[KeptDump]) -> String {
+    let mut text = String::new();
+    for dump in dumps {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{comma}{} ({} {})", dump.crash.name, dump.owner.name, dump.owner.epoch);
+    }
+    text
+}

@@ -1,0 +1,237 @@
+//! Disk I/O for tasks: a task awaits its request.
+//!
+//! The pager polls every disk and puts these completions into the mailbox of class `Dump`.
+//! [`AsyncIo::deliver`] moves each into the slot that its cookie names. Every disk has its own
+//! slots, so a slow or dead disk delays no request for another disk. The last slot of each disk is
+//! for the beat of its claims.
+//!
+//! The buffer of [`AsyncIo::transfer`] belongs to the request until the disk answers, even if the
+//! task that awaits it is dropped.
+//!
+//! ```text
+//!   Free ──take──> Pending ──answer──> Done ──task looks──> Free
+//!                     │ no answer in time          late answer: buffer returned
+//!                     └──────────> Overdue ──task looks──> Abandoned ──────> Free
+//! ```
+
+use super::{until, yield_now};
+use crate::block::cookie::{Class, PER_DISK, Tag};
+use crate::block::dma::DmaRegion;
+use crate::block::{Completion, Disk, DiskError, Lane, MAX_DISKS, Operation, Request, SectorRange, Segment, SubmitError};
+use crate::sync::{Ranked, rank};
+use arrayvec::ArrayVec;
+
+/// The slot reserved for [`Lane::Beat`].
+const BEAT_SLOT: usize = PER_DISK - 1;
+
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Free,
+    Pending(Option<DmaRegion>),
+    /// The request timed out: the disk still has the buffer.
+    Overdue(Option<DmaRegion>),
+    /// As `Overdue`, and the task has been told.
+    Abandoned(Option<DmaRegion>),
+    Done(Answer),
+}
+
+/// Result of a request, and the buffer that it returns.
+type Answer = (Result<(), DiskError>, Option<DmaRegion>);
+
+/// The requests of one disk.
+#[derive(Debug)]
+struct DiskSlots {
+    slots: [Slot; PER_DISK],
+    /// Buffers that late answers have returned.
+    returned: ArrayVec<(Lane, DmaRegion), PER_DISK>,
+}
+
+impl DiskSlots {
+    const fn new() -> Self {
+        Self { slots: [const { Slot::Free }; PER_DISK], returned: ArrayVec::new_const() }
+    }
+
+    /// Takes a slot of the lane; the beat has one slot of its own and takes no other.
+    fn take(&mut self, lane: Lane) -> Option<usize> {
+        let mut range = match lane {
+            Lane::Common => 0..BEAT_SLOT,
+            Lane::Beat => BEAT_SLOT..PER_DISK,
+        };
+        let free = range.find(|&n| matches!(self.slots[n], Slot::Free))?;
+        self.slots[free] = Slot::Pending(None);
+        Some(free)
+    }
+
+    /// Gives a pending request its buffer to hold.
+    fn keep(&mut self, slot: usize, buffer: Option<DmaRegion>) {
+        self.slots[slot] = Slot::Pending(buffer);
+    }
+
+    fn complete(&mut self, slot: usize, result: Result<(), DiskError>) {
+        let Some(place) = self.slots.get_mut(slot) else { return };
+        *place = match core::mem::take(place) {
+            Slot::Pending(buffer) if result == Err(DiskError::TimedOut) => Slot::Overdue(buffer),
+            Slot::Pending(buffer) => Slot::Done((result, buffer)),
+            Slot::Overdue(buffer) => Slot::Done((Err(DiskError::TimedOut), buffer)),
+            Slot::Abandoned(buffer) => {
+                let lane = if slot == BEAT_SLOT { Lane::Beat } else { Lane::Common };
+                self.returned.extend(buffer.map(|buffer| (lane, buffer)));
+                Slot::Free
+            }
+            other => other,
+        };
+    }
+
+    fn take_answer(&mut self, slot: usize) -> Option<Answer> {
+        let place = &mut self.slots[slot];
+        match core::mem::take(place) {
+            Slot::Done(answer) => Some(answer),
+            Slot::Overdue(buffer) => {
+                *place = Slot::Abandoned(buffer);
+                Some((Err(DiskError::TimedOut), None))
+            }
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    fn take_returned(&mut self, lane: Lane) -> Option<DmaRegion> {
+        let at = self.returned.iter().position(|(of, _)| *of == lane)?;
+        Some(self.returned.swap_remove(at).1)
+    }
+}
+
+/// Requests of tasks in flight, by disk.
+pub struct AsyncIo {
+    disks: [Ranked<DiskSlots, { rank::SPACE }>; MAX_DISKS],
+}
+
+impl AsyncIo {
+    /// Makes a table with nothing in flight.
+    pub const fn new() -> Self {
+        Self { disks: [const { Ranked::new(DiskSlots::new()) }; MAX_DISKS] }
+    }
+
+    /// Delivers the completions that `take` returns to the tasks that await them.
+    pub fn deliver(&self, mut take: impl FnMut() -> Option<Completion>) {
+        while let Some(completion) = take() {
+            if let Some(tag) = Tag::of(completion.cookie)
+                && let Some(disk) = self.disks.get(tag.detail as usize)
+            {
+                disk.lock().complete(tag.slot as usize, completion.result);
+            }
+        }
+    }
+
+    /// Returns a buffer of a lane that a request kept after its task gave up, and that the late
+    /// answer has returned.
+    pub fn take_returned(&self, disk: &impl Disk, lane: Lane) -> Option<DmaRegion> {
+        self.disks[usize::from(disk.info().index)].lock().take_returned(lane)
+    }
+
+    /// Carries out one request on memory that is never freed.
+    ///
+    /// # Errors
+    /// The disk's error, after its own retries and time-outs.
+    pub async fn run(
+        &self,
+        disk: &impl Disk,
+        operation: Operation,
+        sectors: SectorRange,
+        segments: &[Segment],
+    ) -> Result<(), DiskError> {
+        let request = Request { operation, sectors, segments, lane: Lane::Common, cookie: Default::default() };
+        self.carry_out(disk, &request, None).await.0
+    }
+
+    /// Carries out one request on the first bytes of `buffer`, as many as the sectors have. The
+    /// buffer comes back with the answer. If the request times out ([`DiskError::TimedOut`]), the
+    /// buffer comes back with the late answer: [`Self::take_returned`].
+    ///
+    /// A request in [`Lane::Beat`] waits only for an earlier beat of the same disk.
+    pub async fn transfer(
+        &self,
+        disk: &impl Disk,
+        lane: Lane,
+        operation: Operation,
+        sectors: SectorRange,
+        buffer: DmaRegion,
+    ) -> (Result<(), DiskError>, Option<DmaRegion>) {
+        let bytes = sectors.count * crate::block::request::SECTOR_SIZE;
+        let segments = [Segment { base: buffer.hpa(0), len: bytes as u32 }];
+        let request = Request { operation, sectors, segments: &segments, lane, cookie: Default::default() };
+        self.carry_out(disk, &request, Some(buffer)).await
+    }
+
+    /// Makes all writes completed before this call durable.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn flush(&self, disk: &impl Disk) -> Result<(), DiskError> {
+        self.flush_in(disk, Lane::Common).await
+    }
+
+    /// As [`Self::flush`], in the given lane.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn flush_in(&self, disk: &impl Disk, lane: Lane) -> Result<(), DiskError> {
+        let sectors = SectorRange { first: 0, count: 0 };
+        let request = Request { operation: Operation::Flush, sectors, segments: &[], lane, cookie: Default::default() };
+        self.carry_out(disk, &request, None).await.0
+    }
+
+    /// Carries a request out. A failure counts only while it is known which node owns the disk.
+    /// While that is in doubt, a failed request is repeated, and waits until the owner is known.
+    async fn carry_out(&self, disk: &impl Disk, request: &Request<'_>, mut buffer: Option<DmaRegion>) -> Answer {
+        let had_buffer = buffer.is_some();
+        loop {
+            let (result, back) = self.try_once(disk, request, buffer).await;
+            let is_doubtful = result.is_err() && request.lane == Lane::Common && disk.is_suspended();
+            if !is_doubtful || back.is_some() != had_buffer {
+                return (result, back);
+            }
+            buffer = back;
+        }
+    }
+
+    async fn try_once(&self, disk: &impl Disk, request: &Request<'_>, buffer: Option<DmaRegion>) -> Answer {
+        let number = usize::from(disk.info().index);
+        let slots = &self.disks[number];
+        let Some(slot) = until(|| match slots.lock().take(request.lane) {
+            // The slots of a dead disk's requests may never become free.
+            None if disk.is_dead() => Some(None),
+            slot => slot.map(Some),
+        })
+        .await
+        else {
+            return (Err(DiskError::Dead), buffer);
+        };
+        let cookie = Tag { class: Class::Dump, detail: number as u32, slot: slot as u32 }.cookie();
+        // The buffer is stored before the disk can answer.
+        slots.lock().keep(slot, buffer);
+        let request = Request { cookie, ..*request };
+        let submitted = until(|| match disk.submit(&request) {
+            Err(SubmitError::Full) => None,
+            result => Some(result),
+        })
+        .await;
+        if submitted.is_err() {
+            slots.lock().complete(slot, Err(DiskError::Dead));
+        } else {
+            // A disk without interrupts has answered already, and no CPU would look before the
+            // guest's time slice ends.
+            yield_now().await;
+        }
+        until(|| slots.lock().take_answer(slot)).await
+    }
+}
+
+impl Default for AsyncIo {
+    fn default() -> Self {
+        Self::new()
+    }
+}
