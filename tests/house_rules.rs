@@ -46,10 +46,31 @@ fn others(source: &Source) -> bool {
 #[test]
 fn unsafe_modules_say_why() {
     let found = violations(&rust(), |source, before, line| {
-        let opens = line.contains("allow(unsafe_code)") && others(source);
+        let opens = line.contains("(unsafe_code") && others(source);
         opens && !line.contains("UNSAFETY:") && !before.iter().any(|(_, line)| line.contains("UNSAFETY:"))
     });
-    none(&found, "allow(unsafe_code) needs an UNSAFETY note above it");
+    none(&found, "expect(unsafe_code) needs an UNSAFETY note above it");
+}
+
+/// An expectation that no longer comes true is a warning of the compiler; an allowance stays.
+#[test]
+fn lints_are_expected_with_a_reason() {
+    let found = violations(&rust(), |source, _, line| {
+        let line = line.trim();
+        let is_attribute = line.starts_with("#[") || line.starts_with("#![");
+        let reason = line.contains("reason = \"") || line.contains("expect(unsafe_code)");
+        is_attribute && others(source) && (line.contains("allow(") || line.contains("expect(") && !reason)
+    });
+    none(&found, "write #[expect(lint, reason = \"…\")], or expect(unsafe_code) under an UNSAFETY note");
+}
+
+#[test]
+fn headings_of_documentation_stand_alone() {
+    let found = violations(&rust(), |source, _, line| {
+        let text = line.trim_start().strip_prefix("/// # ");
+        others(source) && text.is_some_and(|text| ["Errors ", "Panics ", "Safety "].iter().any(|word| text.starts_with(word)))
+    });
+    none(&found, "the text begins on the line below the heading");
 }
 
 #[test]

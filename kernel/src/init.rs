@@ -2,7 +2,7 @@
 //!
 //! Options on the command line: `log=error|warn|info|debug|trace`, `selftest=...` (see `init::selftest`).
 // UNSAFETY: takes over the memory that the boot stub hands out.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 mod selftest;
 

@@ -69,7 +69,7 @@ enum Outcome {
     /// All turns are done, and every page was correct.
     Passed,
     /// The guest found a wrong page; its message.
-    #[allow(dead_code, reason = "read by Debug")]
+    #[expect(dead_code, reason = "read by Debug")]
     Wrong(String),
     /// The hypervisor read a block that does not match its checksum.
     Lost,

@@ -4,7 +4,7 @@
 //! reports as supported are proof.
 
 // UNSAFETY: KVM is queried by ioctl, which the standard library does not have.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

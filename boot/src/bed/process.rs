@@ -7,7 +7,7 @@
 //! Ctrl-C at the terminal reaches only this process.
 
 // UNSAFETY: fork-time set-up and signals to a process group exist only as system calls.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::interrupt::{OnSignal, Signalled};
 use anyhow::{Context, Result};

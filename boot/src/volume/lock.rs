@@ -6,7 +6,7 @@
 //! kind, flock, which QEMU does not see.)
 
 // UNSAFETY: such locks exist only as a system call.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};

@@ -1,9 +1,9 @@
 //! From power-on to the kernel.
 //!
 //! One higher-half ELF64 that QEMU starts by PVH and GRUB by Multiboot2. The entry code (`boot.s`)
-//! switches to long mode with provisional tables. [`boot_main`] reads the loader's information
+//! switches to long mode with provisional tables. `boot_main` reads the loader's information
 //! ([`protocol`]), removes used ranges from the memory map ([`regions`]), switches to the final
-//! tables ([`tables`]) and calls the kernel that [`entry!`] names. [`trampoline`] later starts the
+//! tables (`tables`) and calls the kernel that [`entry!`] names. `trampoline` later starts the
 //! other CPUs in the same way.
 //!
 //! ```text
@@ -14,7 +14,7 @@
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
 // UNSAFETY: the first code on the machine: entered from assembly, reads the loader's physical pointers.
-#![allow(unsafe_code)]
+#![cfg_attr(target_os = "none", expect(unsafe_code))]
 
 #[cfg(target_os = "none")]
 mod bare;
@@ -49,7 +49,7 @@ pub struct Handover {
 macro_rules! entry {
     ($path:path) => {
         // UNSAFETY: the stub finds the kernel by a symbol.
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code)]
         // SAFETY: the stub declares this symbol with the same signature and calls it once.
         #[unsafe(no_mangle)]
         fn tidepool_kernel_main(handover: $crate::Handover) -> ! {

@@ -2,7 +2,7 @@
 //!
 //! So a stack overflow ends in a double fault on another stack, and does not overwrite other data.
 // UNSAFETY: names the memory that the linker script and the entry code know by symbol.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::{cell::UnsafeCell, ptr::addr_of};
 

@@ -7,7 +7,7 @@
 //! everything else     not mapped: a null pointer faults
 //! ```
 // UNSAFETY: writes the page tables this code runs on, through the boot tables' mapping.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::{DIRECT_MAP, KERNEL_BASE, regions::MemoryMap, stacks};
 use core::{

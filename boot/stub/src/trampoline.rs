@@ -7,7 +7,7 @@
 //!
 //! One CPU at a time: call `place` again only after the CPU before has reported or was given up.
 // UNSAFETY: writes code to low physical memory, which the memory map keeps free for it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::{DIRECT_MAP, stacks, tables};
 use core::ptr::addr_of;

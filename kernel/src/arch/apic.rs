@@ -4,7 +4,7 @@
 //! all CPUs.
 //! SDM 3A "Advanced Programmable Interrupt Controller (APIC)".
 // UNSAFETY: device registers in memory and in MSRs.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::{direct_map, instr};
 use crate::addr::Hpa;

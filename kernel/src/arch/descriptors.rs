@@ -6,7 +6,7 @@
 //! IDT   256 entries to `entry.s`, one table for all CPUs
 //! ```
 // UNSAFETY: loads the tables that the CPU uses.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::percpu::{CpuId, MAX_CPUS, PerCpu};
 use core::cell::UnsafeCell;
@@ -132,13 +132,4 @@ fn task_state(cpu: CpuId) -> TaskStateSegment {
     // The structure is packed: its field may only be assigned whole, never borrowed.
     task.interrupt_stack_table = table;
     task
-}
-
-/// Returns the address of this CPU's TSS, for the host state that a world switch loads.
-///
-/// # Panics
-/// Before [`init`] (our bug).
-pub fn tss_base() -> u64 {
-    let task = TASKS.this().get().expect("descriptor tables are loaded first");
-    core::ptr::from_ref(task) as u64
 }

@@ -4,7 +4,7 @@
 //! stop_others() ── NMI ──> each other CPU records its RIP and stops for good
 //! ```
 // UNSAFETY: defines the symbol that assembly calls.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::{
     apic,

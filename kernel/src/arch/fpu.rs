@@ -4,7 +4,7 @@
 //! switched only when another vCPU takes the CPU. XCR0 is part of it. Guests are offered no
 //! supervisor state (XSS).
 // UNSAFETY: XSAVE and XRSTOR write and read memory; XCR0 faults on invalid values.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::instr;
 use alloc::boxed::Box;

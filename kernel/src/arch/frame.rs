@@ -5,7 +5,7 @@ use core::fmt;
 /// The interrupted registers, in the order of their addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub struct Frame {
     pub r15: u64,
     pub r14: u64,

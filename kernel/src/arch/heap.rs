@@ -7,7 +7,7 @@
 //!
 //! The heap's size follows the machine's ([`bytes_for`]).
 // UNSAFETY: is the global allocator, and takes over the memory that becomes the heap.
-#![allow(unsafe_code)]
+#![cfg_attr(target_os = "none", expect(unsafe_code))]
 
 use alloc::vec::Vec;
 

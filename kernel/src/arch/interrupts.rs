@@ -12,7 +12,7 @@
 //! No wake-up is lost: interrupts are off between the last check of the counts and HLT, and a
 //! pending one ends HLT at once.
 // UNSAFETY: enables interrupts, which requires this CPU's tables to be loaded.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::{
     apic, instr,
@@ -27,8 +27,6 @@ pub const TIMER: u8 = 0x30;
 pub const KICK: u8 = 0x31;
 /// Vector of the first disk; each further disk has the next vector.
 pub const DISK: u8 = 0x40;
-/// End of the disks' vectors (exclusive).
-pub const DISK_END: u8 = 0x60;
 /// The APIC's vector for a spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
@@ -58,13 +56,6 @@ pub fn take(vector: u8) -> u32 {
     let count = &ARRIVED.this().0[usize::from(vector)];
     // The count is mostly 0, and a read is cheaper than an exchange.
     if count.load(Ordering::Acquire) == 0 { 0 } else { count.swap(0, Ordering::AcqRel) }
-}
-
-/// Returns how often a vector has arrived on any CPU since the last call. For devices, whose
-/// interrupts may arrive on one CPU and be handled on another.
-pub fn take_anywhere(vector: u8) -> u32 {
-    let counts = (0..MAX_CPUS).map(|cpu| &ARRIVED.of(CpuId::new(cpu)).0[usize::from(vector)]);
-    counts.map(|count| if count.load(Ordering::Acquire) == 0 { 0 } else { count.swap(0, Ordering::AcqRel) }).sum()
 }
 
 /// Takes all pending interrupts.

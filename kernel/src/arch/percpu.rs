@@ -10,7 +10,7 @@
 //! Invariant: while this CPU runs the hypervisor's code, GS base points to its area; the world
 //! switches restore it before any Rust runs.
 // UNSAFETY: GS-relative addressing; the cell that lends this CPU's copy.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::{
     cell::UnsafeCell,
@@ -112,15 +112,10 @@ mod area {
         let areas = &raw const AREAS as u64;
         (areas..areas + size_of_val(&AREAS) as u64).contains(&base).then(current)
     }
-
-    /// Returns the value that GS base must have on this CPU, for the world switches.
-    pub fn gs_base() -> u64 {
-        &raw const AREAS[current().index()] as u64
-    }
 }
 
 #[cfg(target_os = "none")]
-pub use area::{current, current_if_known, gs_base, init};
+pub use area::{current, current_if_known, init};
 
 /// Returns the CPU that runs this code; on the host there is only one.
 #[cfg(not(target_os = "none"))]

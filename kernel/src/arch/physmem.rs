@@ -3,7 +3,7 @@
 //! It starts with all usable memory of the machine, and memory that is taken is never returned. The
 //! memory is in the direct map, and zeroed unless a method says otherwise.
 // UNSAFETY: zeroes physical memory and makes it the heap.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::{direct_map, heap};
 use crate::addr::{Hpa, PAGE_SIZE};

@@ -5,7 +5,7 @@
 //! CPU's own clocks are measured meanwhile. Every wait is bounded, so that a machine without the
 //! timer is detected and does not hang the hypervisor.
 // UNSAFETY: programs legacy devices by port I/O.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::instr;
 

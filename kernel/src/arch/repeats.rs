@@ -11,7 +11,7 @@
 //! If a CPU notices the end late by a whole count, there are two causes: the emulator's host paused
 //! the CPU, or the interrupt was lost and a repeat replaced it. In the second case the CPU notices
 //! right after a later end. In the first case it notices at any time within a count, so one in
-//! [`PART`] of these is mistaken for the second.
+//! `PART` of these is mistaken for the second.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

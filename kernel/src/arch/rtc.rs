@@ -1,6 +1,6 @@
 //! The machine's time of day, read once at start from the CMOS clock (MC146818; ACPI 6.5 "System and Device").
 // UNSAFETY: port I/O to the CMOS index and data ports.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::instr;
 

@@ -10,7 +10,7 @@
 //! release() ─────────────────────────────────────> main(cpu)
 //! ```
 // UNSAFETY: reads firmware tables through the direct map.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::{
     acpi::{self, Physical},

@@ -4,7 +4,7 @@
 //! that, time is a multiplication. The counters of all CPUs are treated as one; `smp` checks that
 //! as each CPU starts.
 // UNSAFETY: arms the timer in TSC-deadline mode, for CPUs that have it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::apic::Countdown;
 use super::calibrate::{Frequencies, Yardstick, frequencies};

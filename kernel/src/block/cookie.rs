@@ -8,16 +8,14 @@
 //! ```
 //!
 //! The pager polls every paging device, so all completions pass through it. It handles those of its
-//! own classes; the others wait in a mailbox (`Pager::take_completion`) until their owner takes
-//! them. To add a class, add a variant and list it in [`Class::FOREIGN`], whose length is the
-//! number of mailboxes. Each owner keeps at most [`PER_DISK`] requests in flight on each disk.
+//! own classes. Those of tasks wait in a mailbox until `Pager::take_completion` takes them. Tasks
+//! keep at most [`PER_DISK`] requests in flight on each disk.
 
 use super::{Cookie, MAX_DISKS};
 
-/// Most requests that the owner of a foreign class may have in flight on one disk, including the
-/// claim's beat.
+/// Most requests that tasks may have in flight on one disk, including the claim's beat.
 pub const PER_DISK: usize = 33;
-/// Completions that a mailbox holds: for each request on each disk, its completion and its late
+/// Completions that the mailbox holds: for each request on each disk, its completion and its late
 /// one.
 pub const MAILBOX_DEPTH: usize = 2 * PER_DISK * MAX_DISKS;
 
@@ -32,22 +30,9 @@ pub enum Class {
     Transfer = 1,
     /// Page-out, cleaning and drain: slot = batch, detail = first entry and count.
     WriteOut = 2,
-    /// Space records, headers, bitmaps: owned by the space code.
-    Metadata = 3,
-    /// A dump's notes, headers and progress: owned by the dump code.
-    Dump = 4,
-    /// Built-in measurements and self tests.
-    Bench = 5,
-}
-
-impl Class {
-    /// Classes whose completions are kept for their owners.
-    pub const FOREIGN: [Self; 3] = [Self::Metadata, Self::Dump, Self::Bench];
-
-    /// Returns the number of the class's mailbox, or `None` for the pager's own classes.
-    pub fn mailbox(self) -> Option<usize> {
-        Self::FOREIGN.iter().position(|class| *class == self)
-    }
+    /// A task's request, for a record, a claim or a dump's tables: slot = place in the table of
+    /// requests, detail = disk.
+    Task = 3,
 }
 
 /// The fields of a cookie.
@@ -77,9 +62,7 @@ impl Tag {
         let class = match cookie.0 >> CLASS_SHIFT {
             1 => Class::Transfer,
             2 => Class::WriteOut,
-            3 => Class::Metadata,
-            4 => Class::Dump,
-            5 => Class::Bench,
+            3 => Class::Task,
             _ => return None,
         };
         Some(Self { class, detail: (cookie.0 >> DETAIL_SHIFT & DETAIL_MASK) as u32, slot: cookie.0 as u32 })
@@ -92,7 +75,7 @@ mod tests {
 
     #[test]
     fn tags_survive_the_round_trip_at_their_extremes() {
-        for class in [Class::Transfer, Class::WriteOut, Class::Metadata, Class::Dump, Class::Bench] {
+        for class in [Class::Transfer, Class::WriteOut, Class::Task] {
             for (detail, slot) in [(0, 0), (DETAIL_MASK as u32, u32::MAX)] {
                 let tag = Tag { class, detail, slot };
                 assert_eq!(Tag::of(tag.cookie()), Some(tag));
@@ -109,6 +92,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "28 bits")]
     fn a_detail_beyond_28_bits_is_our_bug() {
-        let _ = Tag { class: Class::Dump, detail: 1 << 28, slot: 0 }.cookie();
+        let _ = Tag { class: Class::Task, detail: 1 << 28, slot: 0 }.cookie();
     }
 }

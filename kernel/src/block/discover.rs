@@ -5,7 +5,7 @@
 //! left alone.
 
 // UNSAFETY: gives physical memory and PCI functions to their drivers.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use alloc::boxed::Box;
 

@@ -8,7 +8,7 @@
 //! "physical" address is its virtual address, and `fake::FakeMemory` is a vector.
 
 // UNSAFETY: copies between physical addresses, which belong to the submitter of the request.
-#![allow(unsafe_code)]
+#![cfg_attr(target_os = "none", expect(unsafe_code))]
 
 use crate::addr::Hpa;
 use crate::pci::window::Window;

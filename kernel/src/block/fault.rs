@@ -120,11 +120,6 @@ impl<D: Disk> FaultDisk<D> {
         }
     }
 
-    /// Removes all rules.
-    pub fn heal(&self) {
-        self.faults.lock().rules.clear();
-    }
-
     /// Returns the disk inside.
     pub fn inner(&self) -> &D {
         &self.inner

@@ -111,11 +111,6 @@ impl<M: DmaMemory> MemoryDisk<M> {
         Self { memory, base, info, stats: DiskStats::default(), fifo: Ranked::new(Fifo::new()) }
     }
 
-    /// Returns the address of the disk's first byte (an emulator can write the disk to a file).
-    pub fn base(&self) -> Hpa {
-        self.base
-    }
-
     /// Returns the address of sector `first`; the request has been checked.
     fn at(&self, first: u64) -> Hpa {
         self.base.checked_add(first * SECTOR_SIZE).expect("the disk lies in physical memory")

@@ -10,7 +10,7 @@
 //! | [`request`] | requests and completions |
 //! | [`virtio`] | virtio-blk on PCI |
 //! | [`memory`] | a disk in physical memory, for machines without virtio |
-//! | [`fault`] | a wrapper that fails, delays and drops on command and counts (tests) |
+//! | `fault` | a wrapper that fails, delays and drops on command and counts (tests) |
 //! | [`pace`] | how many bytes of writes may be in flight |
 //! | [`gate`] | whether a disk that other nodes can see may get requests now |
 //! | [`blocking`] | one request at a time with a time-out, for start-up |
@@ -26,7 +26,8 @@ pub mod cookie;
 #[cfg(target_os = "none")]
 pub mod discover;
 pub mod dma;
-pub mod fault;
+#[cfg(test)]
+mod fault;
 pub mod gate;
 pub mod gpt;
 pub mod memory;

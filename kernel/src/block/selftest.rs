@@ -5,7 +5,7 @@
 //! time and that the disk works again afterwards.
 
 // UNSAFETY: fills and compares buffers in physical memory that it took.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use log::{error, info};
 

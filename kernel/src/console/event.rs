@@ -14,7 +14,7 @@ pub const MAX_LINE: usize = 2048;
 /// An event.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "docs/events.md describes each field")]
 pub enum Event<'a> {
     /// The hypervisor runs.
     Boot {
@@ -149,7 +149,7 @@ pub enum Event<'a> {
 /// Counters of one partition: AMS's `hpi`, `hpit`, `pmem` and similar ones (`lparstat -m`), and our
 /// own.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "docs/events.md describes each field")]
 pub struct PartitionStats<'a> {
     pub id: Option<u64>,
     pub partition: &'a str,
@@ -196,7 +196,7 @@ pub struct ExitTally {
 
 /// Counters of the pool and of the pager, since the start.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "docs/events.md describes each field")]
 pub struct PoolStats {
     pub id: Option<u64>,
     pub pages: u64,

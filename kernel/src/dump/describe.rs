@@ -43,14 +43,12 @@ pub trait CorePages {
 /// A sequence of bytes, produced in pieces.
 pub trait Stream {
     /// Fills a part of `out` from its start, after a bounded number of lookups; returns the number
-    /// of bytes, which may be 0 before the end. `out` has at least [`MIN_PIECE`] bytes.
+    /// of bytes, which may be 0 before the end. `out` has at least 512 bytes.
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize;
     /// Returns the page at which the stream continues, or `None` at its end.
     fn next(&self) -> Option<u32>;
 }
 
-/// Least size of a piece's buffer.
-pub const MIN_PIECE: usize = 512;
 /// Most page lookups for a piece, besides those that yield bytes.
 const LOOKS: u32 = 4096;
 

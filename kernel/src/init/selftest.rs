@@ -3,7 +3,7 @@
 //! `selftest=panic`, `=exception` and `=overflow` on the command line end the hypervisor on
 //! purpose; a test reads its output.
 // UNSAFETY: one of the failures is a write to an unmapped page.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::arch::{
     fpu::{self, GuestFpu},
@@ -57,7 +57,7 @@ pub fn end_as_asked(command_line: &str) {
 }
 
 /// Uses up the stack.
-#[allow(unconditional_recursion)]
+#[expect(unconditional_recursion, reason = "the recursion is the purpose")]
 #[inline(never)]
 fn overflow(depth: u64) -> u64 {
     core::hint::black_box(overflow(core::hint::black_box(depth + 1))) + 1

@@ -5,7 +5,7 @@
 //! where all stacks are, and the number of links is bounded. Links need not ascend: from an
 //! exception's own stack the chain continues in the interrupted one.
 // UNSAFETY: reads the stack by address.
-#![allow(unsafe_code)]
+#![cfg_attr(target_os = "none", expect(unsafe_code))]
 
 /// Most frames shown.
 const MAX_DEPTH: usize = 32;

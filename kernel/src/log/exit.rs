@@ -1,6 +1,6 @@
 //! Ends the machine's run: powers it off and reports the result.
 // UNSAFETY: writes the exit ports of emulators; on other machines no device has these ports.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::serial::{self, Line};
 use crate::arch::instr;

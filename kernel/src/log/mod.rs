@@ -12,7 +12,7 @@ mod panic;
 pub mod serial;
 pub mod symbols;
 
-use crate::{arch::time, sync::Once};
+use crate::arch::time;
 use core::fmt::{self, Write};
 use log::{LevelFilter, Log, Metadata, Record};
 use serial::Line;
@@ -20,15 +20,6 @@ use serial::Line;
 struct Serial;
 
 static LOGGER: Serial = Serial;
-
-/// Receives finished pieces of lines instead of COM1, once the console owns COM1.
-static SINK: Once<fn(&[u8])> = Once::new();
-
-/// Redirects all further log output, `\r\n` line ends included, to `sink`: for the console, which
-/// then owns COM1.
-pub fn redirect(sink: fn(&[u8])) {
-    SINK.call_once(|| sink);
-}
 
 /// Programs the serial lines and installs the `log` crate's logger; the level is Info.
 pub fn init() {
@@ -67,10 +58,7 @@ impl Buffered {
     }
 
     fn flush(&mut self) {
-        match SINK.get() {
-            Some(sink) => sink(&self.bytes),
-            None => serial::write_all(Line::People, &self.bytes),
-        }
+        serial::write_all(Line::People, &self.bytes);
         self.bytes.clear();
     }
 

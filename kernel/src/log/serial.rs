@@ -4,7 +4,7 @@
 //! reader loses bytes and does not stop the hypervisor. [`emergency`] works while the lock is held
 //! elsewhere, and before [`init`].
 // UNSAFETY: programs UARTs by port I/O.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::{
     arch::instr,

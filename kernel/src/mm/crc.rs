@@ -8,7 +8,7 @@
 //! and by tables 7 us. So [`choose`] measures once which way is faster here.
 
 // UNSAFETY: a page is summed where it lies.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 mod table;
 

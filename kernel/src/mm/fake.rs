@@ -4,7 +4,7 @@
 //! For tests and host tools. The allocation is never freed, as the machine's memory is not.
 
 // UNSAFETY: makes a direct map of what it has allocated.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::frames::FrameRegion;
 use super::phys::DirectMap;

@@ -178,9 +178,11 @@ impl FrameTable {
 
     /// Takes the frames of `regions`, all free; the lowest are allocated first.
     ///
-    /// # Errors [`RegionError`] names the fault in the regions.
+    /// # Errors
+    /// [`RegionError`] names the fault in the regions.
     ///
-    /// # Panics If the memory is for another number of frames (our bug).
+    /// # Panics
+    /// If the memory is for another number of frames (our bug).
     pub fn within(store: FrameStore, regions: &[FrameRegion]) -> Result<Self, RegionError> {
         let regions = Regions::place(regions)?;
         let total = regions.total();
@@ -280,6 +282,7 @@ impl FrameTable {
     }
 
     /// Returns the page that a frame holds, or `None` if the frame is free or in no leaf.
+    #[cfg(test)]
     pub fn owner(&self, hfn: Hfn) -> Option<Owner> {
         match self.entry_at(self.position(hfn)).state() {
             State::Mapped(owner) => Some(owner),
@@ -299,6 +302,7 @@ impl FrameTable {
     }
 
     /// Gives back a pin.
+    #[cfg(test)]
     pub fn unpin(&self, pin: Pin) {
         self.unpin_frame(pin.hfn);
     }
@@ -309,6 +313,7 @@ impl FrameTable {
     }
 
     /// Returns how many pins a frame has.
+    #[cfg(test)]
     pub fn pins(&self, hfn: Hfn) -> u32 {
         self.entry_at(self.position(hfn)).pins()
     }

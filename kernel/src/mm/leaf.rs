@@ -83,8 +83,6 @@ pub enum Leaf {
     Paged(Crc32c),
     /// Being read from its block.
     ComingIn(TransferIndex),
-    /// Given back by the guest; reads as zeros.
-    Loaned,
 }
 
 /// The bits in which the table formats differ.
@@ -124,9 +122,8 @@ mod tag {
     pub const GOING_OUT: u64 = 2;
     pub const PAGED: u64 = 3;
     pub const COMING_IN: u64 = 4;
-    pub const LOANED: u64 = 5;
     /// In no leaf: the state number of a present leaf.
-    pub const PRESENT: u64 = 6;
+    pub const PRESENT: u64 = 5;
 }
 
 /// Content of every entry of a new table, at every level.
@@ -184,14 +181,13 @@ impl Format {
             }
             Leaf::Paged(crc) => absent(tag::PAGED, crc.0),
             Leaf::ComingIn(transfer) => absent(tag::COMING_IN, transfer.0),
-            Leaf::Loaned => absent(tag::LOANED, 0),
         }
     }
 
     /// Returns the leaf that `word` encodes.
     ///
-    /// # Panics On a tag that [`Format::encode`] never makes (our bug: no other code writes
-    /// leaves).
+    /// # Panics
+    /// On a tag that [`Format::encode`] never makes (our bug: no other code writes leaves).
     #[inline]
     pub const fn decode(&self, word: u64) -> Leaf {
         if is_resident(word) {
@@ -204,8 +200,7 @@ impl Format {
             tag::GOING_OUT => Leaf::GoingOut(Hfn::new(payload as u64)),
             tag::PAGED => Leaf::Paged(Crc32c(payload)),
             tag::COMING_IN => Leaf::ComingIn(TransferIndex(payload)),
-            tag::LOANED => Leaf::Loaned,
-            _ => panic!("an absent leaf has one of six tags"),
+            _ => panic!("an absent leaf has one of five tags"),
         }
     }
 
@@ -308,7 +303,7 @@ pub const fn is_resident(word: u64) -> bool {
 /// Returns whether a page has neither a frame nor stored content.
 #[inline]
 pub(super) const fn reads_as_zeros(word: u64) -> bool {
-    const STATES: u64 = 1 << tag::UNTOUCHED | 1 << tag::ZERO | 1 << tag::LOANED;
+    const STATES: u64 = 1 << tag::UNTOUCHED | 1 << tag::ZERO;
     STATES >> state_of(word) & 1 != 0
 }
 
@@ -346,7 +341,7 @@ mod tests {
     fn absent_leaves() -> impl Iterator<Item = Leaf> {
         let carrying = |n| [Leaf::GoingOut(Hfn::new(u64::from(n))), Leaf::Paged(Crc32c(n)), Leaf::ComingIn(TransferIndex(n))];
         let singles = (0..32).map(|bit| 1 << bit);
-        [Leaf::Untouched, Leaf::Zero, Leaf::Loaned].into_iter().chain(PAYLOADS.into_iter().chain(singles).flat_map(carrying))
+        [Leaf::Untouched, Leaf::Zero].into_iter().chain(PAYLOADS.into_iter().chain(singles).flat_map(carrying))
     }
 
     fn present_leaves() -> impl Iterator<Item = Leaf> {

@@ -3,9 +3,9 @@
 //! ```text
 //!                       install_zero
 //!  Untouched ─┐      ┌──────────────────────────────────────────────────────────────┐
-//!  Zero ──────┼──────┘        rescue, abort_write_out                               v
-//!  Loaned ────┘            ┌─────────────────────────────────────────────────── Present <──┐
-//!    ^  ^                  │   begin_write_out                                   │  │      │
+//!  Zero ──────┴──────┘        rescue, abort_write_out                               v
+//!    ^  ^                  ┌─────────────────────────────────────────────────── Present <──┐
+//!    │  │                  │   begin_write_out                                   │  │      │
 //!    │  │                  v <──────────────────────────── dirty ────────────────┘  │      │
 //!    │  └─ evict_zero ─ GoingOut                                                    │      │
 //!    │                     │ finish_write_out                                       │      │
@@ -177,8 +177,9 @@ impl<'a> Page<'a> {
     /// A caller that lets a device write the frame [touches](Page::touch) the page for writing
     /// before and after.
     ///
-    /// # Errors [`Refused::State`]: not resident. [`Refused::Pinned`]: it is going out or being
-    /// cleaned; wait for the end of that.
+    /// # Errors
+    /// [`Refused::State`]: not resident. [`Refused::Pinned`]: it is going out or being cleaned;
+    /// wait for the end of that.
     pub fn pin(&self) -> Result<Pin, Refused> {
         let (_, hfn) = self.present()?;
         self.frames().pin(hfn, self.owner()).map_err(|_| Refused::Pinned)

@@ -9,7 +9,7 @@
 //! caller that needs stable content must let the flush pass first.
 
 // UNSAFETY: the bytes of a frame have no owner in Rust's sense; they are reached by address.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::crc::{self, Crc32c};
 use crate::addr::{Hfn, Hpa, PAGE_SIZE};

@@ -53,7 +53,8 @@ pub trait Entry: Copy {
     fn load(self) -> u64;
     /// Writes the entry if it still is `old`.
     ///
-    /// # Errors The word found instead.
+    /// # Errors
+    /// The word found instead.
     fn compare_exchange(self, old: u64, new: u64) -> Result<(), u64>;
 }
 

@@ -2,7 +2,7 @@
 //! or too small.
 
 // UNSAFETY: takes physical memory for disks' buffers and control blocks, and sees frames through the direct map.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::Node;
 use super::cpu::Runners;

@@ -43,9 +43,4 @@ impl Node {
             && self.host.tasks.is_empty()
             && self.host.graves.is_quiet()
     }
-
-    /// Returns the partition with that name.
-    pub fn partition(&self, name: &str) -> Option<&Arc<Shared>> {
-        self.partitions.iter().find(|shared| shared.name() == name)
-    }
 }

@@ -4,7 +4,6 @@ use super::Node;
 use super::monitor::{commands, notices};
 use crate::arch::percpu::CpuId;
 use crate::arch::time;
-use crate::block::cookie::Class;
 use crate::console::input::{Input, Reader, Then};
 use crate::console::output::{self, Lines, Which};
 use crate::log::serial::{self, Line};
@@ -92,7 +91,7 @@ pub fn background(node: &'static Node, cpu: CpuId) -> Rest {
         INCIDENTS_DUE_NS.store(now + INCIDENTS_INTERVAL_NS, Relaxed);
         notices::report_disks(node);
     }
-    node.host.io.deliver(|| node.host.pager.take_completion(Class::Dump));
+    node.host.io.deliver(|| node.host.pager.take_completion());
     node.host.spaces.beat(now);
     node.host.spaces.mend(now);
     let tasks = node.host.tasks.poll();

@@ -160,6 +160,7 @@ impl Drain {
     }
 
     /// Reports progress without starting any work.
+    #[cfg(test)]
     pub fn progress<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> Progress {
         progress(&pager.locked(), self.image.id())
     }
@@ -203,7 +204,7 @@ impl Drain {
     fn kind_of<M: FrameMemory, D: Disk, P: Policy>(pager: &Pager<'_, M, D, P>, leaf: Leaf) -> Option<PageFinal> {
         match leaf {
             Leaf::Paged(crc) => Some(PageFinal::Block(crc)),
-            Leaf::Untouched | Leaf::Zero | Leaf::Loaned => Some(PageFinal::Zero),
+            Leaf::Untouched | Leaf::Zero => Some(PageFinal::Zero),
             Leaf::Present(Mapping { dirty: false, has_block: true, hfn, .. }) => {
                 Some(PageFinal::Block(pager.ground.frames.checksum(hfn)))
             }

@@ -77,8 +77,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         };
         let answer = match page.leaf() {
             Leaf::Present(_) => self.admit(page, access),
-            Leaf::Untouched | Leaf::Zero | Leaf::Loaned if self.show_zeros(page, access) => Some(Fault::Resolved),
-            Leaf::Untouched | Leaf::Zero | Leaf::Loaned => self.demand_zero(object, page, access, ticket),
+            Leaf::Untouched | Leaf::Zero if self.show_zeros(page, access) => Some(Fault::Resolved),
+            Leaf::Untouched | Leaf::Zero => self.demand_zero(object, page, access, ticket),
             Leaf::GoingOut(_) => self.rescue(page),
             Leaf::ComingIn(_) => {
                 bump(&self.counters.joined_waits, 1);

@@ -63,7 +63,6 @@ mod verify;
 mod write_out;
 
 use crate::addr::{Hfn, PageIndex};
-use crate::block::cookie::Class;
 use crate::block::{Completion, Disk, MAX_DISKS};
 use crate::mm::flush::CpuWords;
 use crate::mm::frames::{Frame, FrameTable};
@@ -214,6 +213,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     }
 
     /// Reserves `frames` more of the free frames for an object; no other object gets them.
+    #[cfg(test)]
     pub fn credit(&self, id: ObjectId, frames: u32) {
         let mut state = self.locked();
         let account = state.account(id);
@@ -222,6 +222,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     }
 
     /// Ends the reservation for an object.
+    #[cfg(test)]
     pub fn end_credit(&self, id: ObjectId) {
         let mut state = self.locked();
         let account = state.account(id);
@@ -280,10 +281,10 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
         self.counters.snapshot()
     }
 
-    /// Takes the oldest completion of a foreign class. Returns `None` while another CPU holds the
+    /// Takes the oldest completion of a task's request. Returns `None` while another CPU holds the
     /// pager's lock: that CPU looks itself afterwards, and waiting here would delay it.
-    pub fn take_completion(&self, class: Class) -> Option<Completion> {
-        self.try_locked()?.mail.take(class)
+    pub fn take_completion(&self) -> Option<Completion> {
+        self.try_locked()?.mail.take()
     }
 
     /// Takes the oldest notice for operators.

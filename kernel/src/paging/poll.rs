@@ -252,10 +252,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         match tag.class {
             Class::Transfer => self.complete_transfer(state, tag, (completion.result, now), arrived),
             Class::WriteOut => self.complete_run(state, disk, tag, completion.result, now),
-            foreign => {
-                let mailbox = foreign.mailbox().expect("what is not the pager's is foreign");
-                state.mail.keep(mailbox, completion);
-            }
+            Class::Task => state.mail.keep(completion),
         }
     }
 }

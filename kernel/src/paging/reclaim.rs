@@ -61,7 +61,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 break;
             }
             let Some(id) = self.pick_victim(state, tried) else { break };
-            if self.take_from(state, id, wanted, me, now, budget, work) == 0 {
+            if self.take_from(state, id, wanted, (me, now), budget, work) == 0 {
                 tried |= super::hungry_bit(id);
             }
         }
@@ -76,7 +76,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             state.reclaim.asked = false;
             return;
         };
-        let found = self.take_from(state, id, wanted, me, now, budget, work) as u32;
+        let found = self.take_from(state, id, wanted, (me, now), budget, work) as u32;
         let slot = state.slots.busy(id);
         // Two rounds without a find: the remaining pages are pinned, or dirty and unwritable.
         let nothing_left = slot.object.counts().resident == 0 || slot.fruitless >= slot.pages().saturating_mul(2);
@@ -114,14 +114,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Starts one batch of an object's pages. Returns how many pages are in it.
-    #[allow(clippy::too_many_arguments)]
     fn take_from(
         &self,
         state: &mut State<P>,
         id: ObjectId,
         wanted: u32,
-        me: CpuId,
-        now: u64,
+        (me, now): (CpuId, u64),
         budget: &mut Budget,
         work: &mut Work,
     ) -> usize {

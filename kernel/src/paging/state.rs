@@ -10,7 +10,7 @@ use super::slots::Slots;
 use super::transfer::{Transfers, WINDOW};
 use crate::addr::PageIndex;
 use crate::block::MAX_DISKS;
-use crate::block::cookie::{Class, MAILBOX_DEPTH};
+use crate::block::cookie::MAILBOX_DEPTH;
 use crate::block::{Completion, Cookie, DiskError};
 use crate::mm::frames::Chain;
 use crate::mm::object::ObjectId;
@@ -184,28 +184,28 @@ impl ReclaimState {
     }
 }
 
-/// Completions kept for their owners.
+/// Completions of tasks' requests, kept until they are taken.
 #[derive(Debug)]
 pub(super) struct Mail {
-    boxes: [VecDeque<Completion>; Class::FOREIGN.len()],
+    queue: VecDeque<Completion>,
 }
 
 impl Mail {
     fn new() -> Self {
-        Self { boxes: core::array::from_fn(|_| VecDeque::with_capacity(MAILBOX_DEPTH)) }
+        Self { queue: VecDeque::with_capacity(MAILBOX_DEPTH) }
     }
 
-    /// Keeps a completion for its owner.
+    /// Keeps a completion.
     ///
     /// # Panics
-    /// If the owner has more requests in flight than its limit (our bug).
-    pub fn keep(&mut self, mailbox: usize, completion: Completion) {
-        assert!(self.boxes[mailbox].len() < MAILBOX_DEPTH, "an owner keeps at most PER_DISK requests in flight on a disk");
-        self.boxes[mailbox].push_back(completion);
+    /// If tasks have more requests in flight than their limit (our bug).
+    pub fn keep(&mut self, completion: Completion) {
+        assert!(self.queue.len() < MAILBOX_DEPTH, "tasks keep at most PER_DISK requests in flight on a disk");
+        self.queue.push_back(completion);
     }
 
-    pub fn take(&mut self, class: Class) -> Option<Completion> {
-        self.boxes[class.mailbox()?].pop_front()
+    pub fn take(&mut self) -> Option<Completion> {
+        self.queue.pop_front()
     }
 }
 

@@ -42,7 +42,7 @@ use super::devices::map::BOOT_APIC_ID;
 
 /// The four registers of a leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub struct Leaf {
     pub eax: u32,
     pub ebx: u32,

@@ -33,7 +33,7 @@ const EFER_LMA: u64 = 1 << 10;
 
 /// The code segment's default size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say all")]
 pub enum CodeSize {
     Bits16,
     Bits32,
@@ -64,7 +64,7 @@ pub enum DecodeError {
 
 /// Names of the segment registers, in encoding order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say all")]
 pub enum SegmentName {
     Es,
     Cs,
@@ -112,7 +112,7 @@ pub enum Extend {
 
 /// Two-operand arithmetic, in encoding order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say all")]
 pub enum Alu {
     Add,
     Or,
@@ -126,7 +126,7 @@ pub enum Alu {
 
 /// One-operand arithmetic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say all")]
 pub enum Unary {
     Not,
     Neg,
@@ -136,7 +136,7 @@ pub enum Unary {
 
 /// The effect of a bit instruction on the bit, in encoding order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say all")]
 pub enum BitOp {
     Test,
     Set,
@@ -155,7 +155,7 @@ pub enum Factor {
 
 /// Shifts and rotations, in encoding order. The seventh encoding repeats the fifth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names say all")]
 pub enum Shift {
     RotateLeft,
     RotateRight,

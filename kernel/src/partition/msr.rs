@@ -85,7 +85,7 @@ impl CpuMsrs for Vcpu {
 }
 
 /// Register numbers. SDM 4 "Architectural MSRs", APM 2 "MSR Cross-Reference".
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the manual's names")]
 pub mod number {
     pub const TSC: u32 = 0x10;
     pub const APIC_BASE: u32 = 0x1b;
@@ -210,8 +210,9 @@ impl Msrs {
 
     /// Carries out WRMSR.
     ///
-    /// # Errors [`MsrFault::Exception`]: no such register, or an invalid value.
-    /// [`MsrFault::Memory`]: the access to the clock's page failed.
+    /// # Errors
+    /// [`MsrFault::Exception`]: no such register, or an invalid value. [`MsrFault::Memory`]: the
+    /// access to the clock's page failed.
     pub fn write(
         &mut self,
         msr: u32,

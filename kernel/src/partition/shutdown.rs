@@ -25,7 +25,8 @@ pub enum TripleFault {
 
 /// Decides the meaning of the triple fault at the instruction at `rip`.
 ///
-/// # Errors The page of the instruction is not resident: try again later.
+/// # Errors
+/// The page of the instruction is not resident: try again later.
 pub fn triple_fault(memory: &dyn GuestMemory, state: &CpuState, rip: u64) -> Result<TripleFault, GuestAccess> {
     if state.idtr.limit != 0 {
         return Ok(TripleFault::Crash);

@@ -98,8 +98,9 @@ fn behind(vcpu: &impl Registers, length: u8) -> u64 {
 impl Machine {
     /// Returns the address behind the instruction that exited.
     ///
-    /// # Errors The decision to apply instead: the instruction's page is not resident, or the
-    /// instruction has been replaced.
+    /// # Errors
+    /// The decision to apply instead: the instruction's page is not resident, or the instruction
+    /// has been replaced.
     pub(super) fn next_rip(&mut self, exit: Exit, memory: &Bytes<'_>) -> Result<u64, Decision> {
         match self.lengths.next_rip(&self.vcpu, exit) {
             Some(rip) => Ok(rip),

@@ -60,7 +60,7 @@ pub mod error_code {
 
 /// The registers that decide how linear addresses translate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub struct Paging {
     pub cr0: u64,
     pub cr3: u64,

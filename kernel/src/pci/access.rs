@@ -3,7 +3,7 @@
 //! The machine has one such pair, so every access takes a lock of rank `PCI`.
 
 // UNSAFETY: port access is unsafe by nature; this module is the one owner of these two ports.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 

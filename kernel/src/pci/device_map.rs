@@ -10,7 +10,7 @@
 //! ```
 
 // UNSAFETY: writes page tables that all CPUs use; only entries that were not present.
-#![cfg_attr(target_os = "none", allow(unsafe_code))]
+#![cfg_attr(target_os = "none", expect(unsafe_code))]
 
 use crate::addr::{Hpa, Hva, PAGE_SIZE};
 use arrayvec::ArrayVec;

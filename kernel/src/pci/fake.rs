@@ -1,7 +1,7 @@
 //! A PCI bus for host tests: words of configuration space in a map.
 
 // UNSAFETY: the trait has an unsafe method; this bus has no shared state to race for.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use std::collections::HashMap;
 

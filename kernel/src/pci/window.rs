@@ -4,7 +4,7 @@
 //! is ever made.
 
 // UNSAFETY: device memory can only be reached by raw, volatile accesses.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::ptr::NonNull;
 

@@ -158,11 +158,6 @@ impl<W> RunQueue<W> {
         cpus - self.reserved.count_ones()
     }
 
-    /// Returns how much time a vCPU has used, including the advance after sleeps.
-    pub fn used_ns(&self, vcpu: VcpuId) -> u64 {
-        self.entries[vcpu.index()].used_ns
-    }
-
     /// Starts the next turn on `cpu`, which is awake and runs no vCPU; `None` if no vCPU is ready
     /// for it.
     pub fn next(&mut self, cpu: CpuId, now: u64) -> Option<Turn> {

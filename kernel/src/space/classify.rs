@@ -24,8 +24,7 @@ use super::state::SpaceState;
 pub const HEAD_LEN: usize = 72 << 10;
 
 /// Content of a device.
-// Few exist, only at start-up, so boxing gains nothing.
-#[allow(clippy::large_enum_variant)]
+#[expect(clippy::large_enum_variant, reason = "few exist, only at start-up, so boxing gains nothing")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Class {
     /// Zeros at both ends: unused; may be formatted.

@@ -21,13 +21,7 @@ pub enum Content {
     Missing,
 }
 
-/// Returns the state of page `index` in the dump. A bitmap that is too short counts as continued by
-/// zeros.
-pub fn content_of(bitmap: &[u8], progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
-    content_of_bit(has_bit(bitmap, index), progress, missing, index)
-}
-
-/// Like [`content_of`], for a caller that has the page's bit.
+/// Returns the state of page `index` in the dump, by the page's bit.
 pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
     if missing.holds(index) {
         // Overrides the bit: the block was found wrong after the bit was set.
@@ -39,6 +33,12 @@ pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: P
     } else {
         Content::Missing
     }
+}
+
+/// Like [`content_of_bit`], with the bit of `bitmap`.
+#[cfg(test)]
+pub fn content_of(bitmap: &[u8], progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
+    content_of_bit(has_bit(bitmap, index), progress, missing, index)
 }
 
 /// Returns the bit of page `index`; clear beyond the end.

@@ -17,8 +17,7 @@ use super::record::{Record, Residue};
 use super::state::SpaceState;
 
 /// Decision about a device.
-// For the same reason as at `Class`.
-#[allow(clippy::large_enum_variant)]
+#[expect(clippy::large_enum_variant, reason = "few exist, only at start-up, so boxing gains nothing")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Recovery {
     /// Format it as a space.

@@ -8,7 +8,7 @@
 //! * A crash is being described. On a slow disk each of the dump's tables would wait behind pages,
 //!   and a power cut costs the dump until all tables are written.
 //!
-//! Both waits end: a refusal expires after [`REFUSED_NS`], and each request of a description ends.
+//! Both waits end: a refusal expires after `REFUSED_NS`, and each request of a description ends.
 //!
 //! Dynamic dispatch costs one indirect call per request, and a request carries many pages: an enum
 //! of drivers would gain nothing.
@@ -119,7 +119,7 @@ fn is_paced(request: &Request<'_>) -> bool {
 
 /// Returns whether a task submitted the request: for records, claims or a dump's tables.
 fn is_tasks(cookie: Cookie) -> bool {
-    matches!(class_of(cookie), Some(Class::Metadata | Class::Dump))
+    class_of(cookie) == Some(Class::Task)
 }
 
 impl NodeDisk {
@@ -279,16 +279,16 @@ mod tests {
         let mut writes = Writes::default();
         let full = Err(SubmitError::Full);
         assert!(writes.admit(cookie(Class::WriteOut, 1), BYTES, 0));
-        assert!(!writes.admit(cookie(Class::Dump, 1), BYTES, 10), "the bound is reached");
-        writes.note(cookie(Class::Dump, 1), full, 10);
+        assert!(!writes.admit(cookie(Class::Task, 1), BYTES, 10), "the bound is reached");
+        writes.note(cookie(Class::Task, 1), full, 10);
         writes.answered(cookie(Class::WriteOut, 1), 20);
         assert!(!writes.admit(cookie(Class::WriteOut, 2), BYTES, 30), "it would go before the task's");
-        assert!(writes.admit(cookie(Class::Dump, 1), BYTES, 40));
-        writes.note(cookie(Class::Dump, 1), Ok(()), 40);
-        writes.answered(cookie(Class::Dump, 1), 50);
+        assert!(writes.admit(cookie(Class::Task, 1), BYTES, 40));
+        writes.note(cookie(Class::Task, 1), Ok(()), 40);
+        writes.answered(cookie(Class::Task, 1), 50);
         assert!(writes.admit(cookie(Class::WriteOut, 2), BYTES, 60));
-        assert!(!writes.admit(cookie(Class::Dump, 2), 1 << 30, 70));
-        writes.note(cookie(Class::Dump, 2), full, 70);
+        assert!(!writes.admit(cookie(Class::Task, 2), 1 << 30, 70));
+        writes.note(cookie(Class::Task, 2), full, 70);
         writes.answered(cookie(Class::WriteOut, 2), 80);
         assert!(writes.admit(cookie(Class::WriteOut, 3), BYTES, 70 + REFUSED_NS), "the task has gone");
     }
@@ -296,17 +296,17 @@ mod tests {
     #[test]
     fn what_another_task_gets_does_not_end_the_wait() {
         let mut writes = Writes::default();
-        writes.note(cookie(Class::Dump, 1), Err(SubmitError::Full), 10);
-        writes.note(cookie(Class::Dump, 2), Ok(()), 11);
+        writes.note(cookie(Class::Task, 1), Err(SubmitError::Full), 10);
+        writes.note(cookie(Class::Task, 2), Ok(()), 11);
         assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 12));
-        writes.note(cookie(Class::Dump, 1), Ok(()), 13);
+        writes.note(cookie(Class::Task, 1), Ok(()), 13);
         assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 14));
     }
 
     #[test]
     fn pages_wait_while_a_crash_is_described_and_tables_do_not() {
         let mut writes = Writes { describing: 1, ..Writes::default() };
-        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 0) && writes.admit(cookie(Class::Dump, 1), 512, 0));
+        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 0) && writes.admit(cookie(Class::Task, 1), 512, 0));
         writes.describing = 0;
         assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 0));
     }

@@ -219,11 +219,6 @@ impl Spaces {
         &self.devices[self.place(id).disk]
     }
 
-    /// Returns the I/O of tasks.
-    pub const fn io(&self) -> &'static AsyncIo {
-        self.io
-    }
-
     /// Returns the contents that the record of a space describes.
     pub fn contents(&self, id: SpaceId) -> Option<Contents> {
         self.space(id).inner.lock().record.as_ref()?.contents.clone()

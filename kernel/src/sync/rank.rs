@@ -5,35 +5,34 @@
 //! locks of one rank are never held together. The exception is `try_lock`: it cannot wait, so it
 //! takes any rank.
 
-/// The operator's monitor and the services' state.
+/// The reader of the operator's commands.
 pub const CONSOLE: u8 = 1;
-/// Lists of background work.
+/// Tasks, and objects that are being taken apart: background work, which runs under this lock.
 pub const SCHEDULER: u8 = 2;
-/// A partition: state machine, devices, vCPUs that do not run.
+/// A vCPU and its partition's devices: held by the CPU that runs the vCPU, never contended.
 pub const PARTITION: u8 = 3;
 /// The pager's transfers and batches.
 pub const PAGER: u8 = 4;
-/// A memory object: its second-level table.
+/// The table of all memory objects, by number, and the choice of a free paging space. A memory
+/// object itself needs no lock.
 pub const OBJECT: u8 = 5;
-/// A paging space's record and bitmaps.
+/// A paging space's record and bitmaps, a paging device's buffers, tasks' requests on a disk.
 pub const SPACE: u8 = 6;
-/// The pool's accounts.
-pub const POOL: u8 = 7;
-/// Frame metadata and free lists.
-pub const FRAMES: u8 = 8;
-/// A disk's queue.
-pub const DISK: u8 = 9;
+/// The free list of frames, control frames, tags of cached translations.
+pub const FRAMES: u8 = 7;
+/// A disk's queue, and its writes in flight.
+pub const DISK: u8 = 8;
 /// PCI configuration space.
-pub const PCI: u8 = 10;
+pub const PCI: u8 = 9;
 /// The run queue: a vCPU may have to be woken while any lower lock is held.
-pub const RUN_QUEUE: u8 = 11;
-/// Lines of events that wait for COM2.
-pub const EVENTS: u8 = 12;
+pub const RUN_QUEUE: u8 = 10;
+/// What may be added to under almost any lock: events for COM2, keys for a guest, inboxes of tasks.
+pub const EVENTS: u8 = 11;
 /// A serial line: a message may be logged while any other lock is held.
-pub const SERIAL: u8 = 13;
+pub const SERIAL: u8 = 12;
 
 /// One more than the highest rank.
-pub const COUNT: usize = 14;
+pub const COUNT: usize = 13;
 
 /// The number of locks of each rank that a CPU holds.
 pub(super) mod held {

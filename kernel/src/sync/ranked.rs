@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     #[cfg(debug_assertions)]
-    #[should_panic(expected = "ascending rank: 5 after 8")]
+    #[should_panic(expected = "ascending rank: 5 after 7")]
     fn a_lower_rank_after_a_higher_one_is_our_bug() {
         let (object, frames) = (Ranked::<_, { rank::OBJECT }>::new(()), Ranked::<_, { rank::FRAMES }>::new(()));
         let _held = frames.lock();

@@ -1,6 +1,6 @@
 //! Disk I/O for tasks: a task awaits its request.
 //!
-//! The pager polls every disk and puts these completions into the mailbox of class `Dump`.
+//! The pager polls every disk and puts these completions into the mailbox for tasks.
 //! [`AsyncIo::deliver`] moves each into the slot that its cookie names. Every disk has its own
 //! slots, so a slow or dead disk delays no request for another disk. The last slot of each disk is
 //! for the beat of its claims.
@@ -210,7 +210,7 @@ impl AsyncIo {
         else {
             return (Err(DiskError::Dead), buffer);
         };
-        let cookie = Tag { class: Class::Dump, detail: number as u32, slot: slot as u32 }.cookie();
+        let cookie = Tag { class: Class::Task, detail: number as u32, slot: slot as u32 }.cookie();
         // The buffer is stored before the disk can answer.
         slots.lock().keep(slot, buffer);
         let request = Request { cookie, ..*request };

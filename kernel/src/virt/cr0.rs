@@ -17,7 +17,6 @@ const CR4_PAE: u64 = 1 << 5;
 
 /// The registers that a write of CR0 depends on, and changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub struct Paging {
     pub cr0: u64,
     pub cr4: u64,

@@ -99,7 +99,7 @@ pub enum Window {
 
 /// The registers that control the guest's address translation. Cheap to read, unlike [`CpuState`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub struct ControlRegisters {
     pub cr0: u64,
     pub cr3: u64,
@@ -174,7 +174,6 @@ impl Backend {
 }
 
 /// A virtual CPU.
-#[allow(clippy::large_enum_variant)] // one variant is ever made on a machine
 pub enum Vcpu {
     /// On VMX.
     Vmx(vmx::Vcpu),
@@ -202,7 +201,7 @@ pub type RawReason = u64;
 
 /// RDMSR or WRMSR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub enum MsrAccess {
     Read,
     Write,
@@ -210,7 +209,7 @@ pub enum MsrAccess {
 
 /// The registers on which a fetch of 64-bit code depends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub struct LongCode {
     pub cr3: u64,
     pub cr4: u64,
@@ -522,13 +521,5 @@ impl Vcpu {
     /// Returns the raw words about the last exit.
     pub fn raw_exit(&self) -> RawExit {
         each!(self, v => v.raw_exit())
-    }
-
-    /// Returns the control frame.
-    ///
-    /// # Panics
-    /// If the vCPU is still loaded.
-    pub fn into_frame(self) -> ControlFrame {
-        each!(self, v => v.into_frame())
     }
 }

@@ -8,7 +8,7 @@
 //! the guest.
 
 // UNSAFETY: `ControlFrame::new` is where ownership of raw memory enters; the caller vouches for it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::addr::{Hpa, Hva};
 
@@ -23,8 +23,8 @@ impl ControlFrame {
     /// Takes over a frame.
     ///
     /// # Safety
-    /// The frame at `hpa` is page-aligned, zeroed, mapped writable at `hva` for good, and nothing else
-    /// uses it before this value is given back by [`Self::into_parts`].
+    /// The frame at `hpa` is page-aligned, zeroed, mapped writable at `hva` for good, and nothing
+    /// else uses it from now on.
     pub const unsafe fn new(hpa: Hpa, hva: Hva) -> Self {
         assert!(hpa.page_offset() == 0 && hva.page_offset() == 0, "a control frame starts on a page");
         Self { hpa, hva }
@@ -38,10 +38,5 @@ impl ControlFrame {
     /// Returns the hypervisor's address of the frame.
     pub const fn hva(&self) -> Hva {
         self.hva
-    }
-
-    /// Gives the frame back, to be freed.
-    pub const fn into_parts(self) -> (Hpa, Hva) {
-        (self.hpa, self.hva)
     }
 }

@@ -7,7 +7,7 @@
 /// Number of a general-purpose register in instruction encoding (ModRM, REX).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub enum Gpr {
     Rax = 0,
     Rcx,
@@ -112,7 +112,7 @@ pub struct DescriptorTable {
 
 /// The state of a vCPU except for [`Regs`], the FPU and the emulated devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the CPU's names")]
 pub struct CpuState {
     pub cs: Segment,
     pub ds: Segment,

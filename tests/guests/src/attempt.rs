@@ -5,7 +5,7 @@
 //! that too.
 
 // UNSAFETY: runs bytes as code.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::instr;
 use crate::trap::{self, Frame, Handled, Handler};
@@ -44,7 +44,6 @@ const FIGURES: usize = 9;
 
 /// The trap that ended a piece of code, and the registers at that trap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub struct Outcome {
     /// The vector; #BP if the code ran to its end.
     pub vector: u64,

@@ -9,7 +9,7 @@
 //! save them.
 
 // UNSAFETY: enables the extended state, and loads and saves it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::instr;
 use core::fmt;
@@ -20,7 +20,6 @@ const UPPER_HALVES: usize = 576;
 const END: usize = UPPER_HALVES + 256;
 
 /// State components.
-#[allow(missing_docs)]
 pub mod component {
     pub const X87: u64 = 1;
     pub const SSE: u64 = 2;

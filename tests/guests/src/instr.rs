@@ -1,7 +1,7 @@
 //! The instructions that test kernels need, one function each: the only inline assembly here.
 
 // UNSAFETY: each function is one instruction that Rust does not have.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::arch::asm;
 use core::sync::atomic::AtomicU64;

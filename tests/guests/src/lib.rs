@@ -51,7 +51,7 @@ macro_rules! kernel {
     ($run:ident) => {
         // UNSAFETY: the entry code finds the test by a symbol.
         #[cfg(target_os = "none")]
-        #[allow(unsafe_code)]
+        #[expect(unsafe_code)]
         mod entry {
             // SAFETY: the only symbol of this name; the entry code calls it once, with PVH's start information.
             #[unsafe(no_mangle)]
@@ -75,7 +75,7 @@ pub fn enter(information: u64, test: fn(&Machine) -> Verdict) -> ! {
 
 // UNSAFETY: the way into long mode is assembly.
 #[cfg(target_os = "none")]
-#[allow(unsafe_code)]
+#[expect(unsafe_code)]
 mod long_mode {
     core::arch::global_asm!(include_str!("entry.s"), options(att_syntax));
 }

@@ -3,7 +3,7 @@
 //! Layout: Xen's `public/arch-x86/hvm/start_info.h`, version 1.
 
 // UNSAFETY: the start information is memory that the loader filled, named by physical address.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 const MAGIC: u32 = 0x336e_c578;
 const RAM: u32 = 1;

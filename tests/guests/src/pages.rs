@@ -1,7 +1,7 @@
 //! Free memory as pages that can be verified by themselves ([`worker::Identity`]).
 
 // UNSAFETY: free memory is accessed by physical address.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::Machine;
 use worker::{Identity, PAGE_BYTES, Page, Wrong};

@@ -2,7 +2,7 @@
 
 // UNSAFETY: the switch is assembly, and its last step is copied to an address that 16-bit code can
 // reach.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 core::arch::global_asm!(include_str!("real_mode.s"), options(att_syntax));
 

@@ -1,7 +1,7 @@
 //! Leaves long mode for 32-bit protected mode, where the hardware switches tasks.
 
 // UNSAFETY: the switch is assembly.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 core::arch::global_asm!(include_str!("tasks.s"), options(att_syntax));
 

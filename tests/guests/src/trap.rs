@@ -3,7 +3,7 @@
 //! Without a handler every trap fails the test, and its vector and address go to the log.
 
 // UNSAFETY: the interrupt descriptor table holds code addresses and is read by the CPU.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::instr;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,6 @@ const STUB: u64 = 16;
 /// The registers at a trap; changes take effect at the return.
 #[repr(C)]
 #[derive(Debug)]
-#[allow(missing_docs)]
 pub struct Frame {
     pub rax: u64,
     pub rbx: u64,

@@ -27,5 +27,4 @@ macro_rules! port_access {
 }
 
 port_access!(in8, out8, u8, "al", "in al, dx", "out dx, al");
-port_access!(in16, out16, u16, "ax", "in ax, dx", "out dx, ax");
 port_access!(in32, out32, u32, "eax", "in eax, dx", "out dx, eax");

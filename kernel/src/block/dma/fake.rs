@@ -1,4 +1,6 @@
 //! Physical memory for host tests.
+// UNSAFETY: a device's view of memory that the driver owns; tests run the two in turn.
+#![expect(unsafe_code)]
 
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -38,7 +40,7 @@ impl DmaMemory for &FakeMemory {
 
 #[repr(align(4096))]
 #[derive(Clone, Copy)]
-struct Page(#[allow(dead_code)] [u8; 4096]);
+struct Page(#[expect(dead_code, reason = "its memory is reached by address")] [u8; 4096]);
 
 /// Makes a region of `pages` pages, never freed, whose "physical" address is its virtual address.
 pub fn region(pages: usize) -> DmaRegion {

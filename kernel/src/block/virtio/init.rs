@@ -31,8 +31,6 @@ pub enum InitError {
     Queue,
     /// Its vector or its doorbell cannot be used.
     Port(PortError),
-    /// After a reset it is another disk.
-    Changed,
     /// The region has less than [`super::REGION_BYTES`].
     Region,
 }
@@ -46,7 +44,6 @@ impl core::fmt::Display for InitError {
             Self::Config(error) => write!(f, "{error}"),
             Self::Queue => f.write_str("the device's queue has no room for a request"),
             Self::Port(error) => write!(f, "{error}"),
-            Self::Changed => f.write_str("after a reset it is another disk"),
             Self::Region => f.write_str("the driver was given too little memory"),
         }
     }

@@ -9,7 +9,7 @@
 //! outside the direct map.
 
 // UNSAFETY: maps device registers, and answers for it to virtio-drivers' `Hal`.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Pages of an object by state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "named after the states of `Leaf`")]
 pub struct PageCounts {
     pub untouched: u32,
     pub zero: u32,
@@ -16,7 +16,6 @@ pub struct PageCounts {
     pub going_out: u32,
     pub paged: u32,
     pub coming_in: u32,
-    pub loaned: u32,
 }
 
 /// The live counters by [`Seen::state`]; their sum is the number of pages once no transition is in
@@ -44,8 +43,8 @@ impl Counts {
 
     /// Reads all counters. The result is not of one moment while transitions are in progress.
     pub(super) fn snapshot(&self) -> PageCounts {
-        let [untouched, zero, going_out, paged, coming_in, loaned, resident, _] =
+        let [untouched, zero, going_out, paged, coming_in, resident, _, _] =
             core::array::from_fn(|n| self.0[n].load(Ordering::Relaxed));
-        PageCounts { untouched, zero, resident, going_out, paged, coming_in, loaned }
+        PageCounts { untouched, zero, resident, going_out, paged, coming_in }
     }
 }

@@ -51,7 +51,8 @@ impl ObjectTable {
 
     /// Makes the empty live memory of a new incarnation.
     ///
-    /// # Errors [`ObjectError`] names the resource that has run out.
+    /// # Errors
+    /// [`ObjectError`] names the resource that has run out.
     pub fn create(&self, layout: RamLayout) -> Result<Arc<MemoryObject>, ObjectError> {
         let mut slots = self.slots.lock();
         let number = slots.iter().position(|s| s.object.is_none()).ok_or(ObjectError::Full)?;
@@ -72,6 +73,7 @@ impl ObjectTable {
     }
 
     /// Returns an object by its number.
+    #[cfg(test)]
     pub fn get(&self, id: ObjectId) -> Option<Arc<MemoryObject>> {
         self.slots.lock()[usize::from(id.as_u16())].object.clone()
     }

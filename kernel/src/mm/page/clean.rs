@@ -7,7 +7,8 @@ impl Page<'_> {
     /// Clears D (and *has block*) of a dirty page that stays mapped. The frame is read after the
     /// flush.
     ///
-    /// # Errors [`Refused`] names the obstacle; [`Refused::Clean`]: there is nothing to do.
+    /// # Errors
+    /// [`Refused`] names the obstacle; [`Refused::Clean`]: there is nothing to do.
     pub fn begin_clean(&self) -> Result<Cleaning, Refused> {
         let hfn = self.claim()?;
         let cleaned = |old: Seen| if old.is_dirty() { Ok(old.cleaned()) } else { Err(Refused::Clean) };

@@ -11,7 +11,8 @@ use crate::mm::{
 impl Page<'_> {
     /// Present, dirty -> GoingOut. The frame is written after the flush.
     ///
-    /// # Errors [`Refused`] names the obstacle; [`Refused::Clean`] calls for [`Page::evict_clean`].
+    /// # Errors
+    /// [`Refused`] names the obstacle; [`Refused::Clean`] calls for [`Page::evict_clean`].
     #[inline(always)]
     pub fn begin_write_out(&self) -> Result<WriteOut, Refused> {
         let (seen, hfn) = self.present()?;
@@ -68,8 +69,8 @@ impl Page<'_> {
 
     /// Present and clean -> Paged with its frame's checksum, or Zero if it has no block.
     ///
-    /// # Errors [`Refused`] names the obstacle; [`Refused::Dirty`] calls for
-    /// [`Page::begin_write_out`].
+    /// # Errors
+    /// [`Refused`] names the obstacle; [`Refused::Dirty`] calls for [`Page::begin_write_out`].
     #[inline(always)]
     pub fn evict_clean(&self) -> Result<Unmapped, Refused> {
         loop {
@@ -89,25 +90,6 @@ impl Page<'_> {
         }
     }
 
-    /// Any settled state -> Loaned: the guest has given the page back, its content is void. Returns
-    /// the frame of a resident page.
-    ///
-    /// # Errors [`Refused`]: a transfer of the page is in flight, or it is pinned; the hint may be
-    /// dropped or repeated.
-    pub fn loan(&self) -> Result<Option<Unmapped>, Refused> {
-        match self.leaf() {
-            Leaf::Present(_) => {
-                let hfn = self.claim()?;
-                self.unmap_to(hfn, |_| Ok(self.slot.encode(Leaf::Loaned))).map(Some)
-            }
-            _ => {
-                let settled = |seen: Seen| seen.reads_as_zeros() || matches!(seen.leaf(), Leaf::Paged(_));
-                self.transition(settled, self.slot.encode(Leaf::Loaned))?;
-                Ok(None)
-            }
-        }
-    }
-
     /// Any settled state -> Untouched, for an object that no CPU can reach any more; returns the
     /// frame of a resident page.
     pub(in crate::mm) fn forget(&self) -> Result<Option<Frame>, Refused> {
@@ -123,13 +105,6 @@ impl Page<'_> {
                 self.transition(is_settled, self.slot.encode(Leaf::Untouched)).map(|_| None)
             }
         }
-    }
-
-    /// Takes a claimed page out of its leaf; its frame waits for the flush.
-    #[inline]
-    fn unmap_to(&self, hfn: Hfn, to: impl Fn(Seen) -> Result<Seen, Refused>) -> Result<Unmapped, Refused> {
-        self.remap_claimed(hfn, to)?;
-        Ok(Unmapped::new(self.object, self.frames().unmap(hfn, self.owner())))
     }
 
     /// Changes a claimed page's leaf, or gives the claim back.

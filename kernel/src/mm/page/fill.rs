@@ -18,7 +18,7 @@ pub enum Reason {
 }
 
 impl Page<'_> {
-    /// Shows the guest `zeros`, the shared frame, read-only: Untouched, Zero, Loaned -> Untouched.
+    /// Shows the guest `zeros`, the shared frame, read-only: Untouched, Zero -> Untouched.
     ///
     /// No flush: the leaf permitted nothing before. A flush is due when a frame takes the zeros'
     /// place.
@@ -34,11 +34,11 @@ impl Page<'_> {
         self.replace(seen, self.slot.showing_zeros(zeros)).map_err(|now| Refused::State(now.leaf()))
     }
 
-    /// Maps a frame that the caller has zeroed: Untouched, Zero, Loaned -> Present; returns the
+    /// Maps a frame that the caller has zeroed: Untouched, Zero -> Present; returns the
     /// guest's view of the page before.
     ///
-    /// # Errors The frame comes back if the page is in another state by now: another thread was
-    /// faster.
+    /// # Errors
+    /// The frame comes back if the page is in another state by now: another thread was faster.
     pub fn install_zero(&self, frame: Frame) -> Result<Before, Frame> {
         let mapping = self.map(frame, Flags { accessed: true, has_block: false });
         let installed = self.transition(Seen::reads_as_zeros, self.slot.encode(Leaf::Present(mapping)));
@@ -53,6 +53,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// The frame comes back if the page is in another state by now, or has another checksum.
+    #[cfg(test)]
     pub fn install_page(&self, frame: Frame, crc: Crc32c) -> Result<(), Frame> {
         self.frames().set_checksum_of(&frame, crc);
         self.install(Leaf::Paged(crc), frame, Flags { accessed: true, has_block: true })
@@ -60,8 +61,9 @@ impl Page<'_> {
 
     /// Paged -> ComingIn; returns the checksum that the block must have. The transfer keeps it.
     ///
-    /// # Errors [`Refused::State`]: the page is not paged. If it is coming in, the leaf names the
-    /// transfer to join.
+    /// # Errors
+    /// [`Refused::State`]: the page is not paged. If it is coming in, the leaf names the transfer
+    /// to join.
     #[inline(always)]
     pub fn begin_page_in(&self, transfer: TransferIndex) -> Result<Crc32c, Refused> {
         let Leaf::Paged(crc) = self.leaf() else { return Err(Refused::State(self.leaf())) };

@@ -22,6 +22,7 @@ impl TableReserve {
     }
 
     /// Returns how many table pages are left.
+    #[cfg(test)]
     pub fn free_count(&self) -> u32 {
         self.frames.free_count()
     }

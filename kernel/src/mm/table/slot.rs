@@ -45,7 +45,8 @@ impl<E: Entry> Slot<E> {
 
     /// Replaces the leaf, if it still is what was seen, A and D included.
     ///
-    /// # Errors The word found instead.
+    /// # Errors
+    /// The word found instead.
     #[inline]
     pub fn replace(&self, seen: Seen, new: Seen) -> Result<(), Seen> {
         self.entry.compare_exchange(seen.word, new.word).map_err(|word| self.seen(word))

@@ -9,7 +9,6 @@ use super::{Dice, image, is_long, seed};
 use crate::arch::percpu::CpuId;
 use crate::arch::time::test_clock;
 use crate::block::any::{AnyDisk, Found};
-use crate::block::cookie::Class as CookieClass;
 use crate::block::dma::fake::region;
 use crate::space::{Class, SpaceState, Uuid};
 use crate::storage::NodeDisk;
@@ -162,7 +161,7 @@ impl Recovery {
             if let Some(disk) = self.node_disk {
                 disk.take_writes_for_answered(self.machine.now_ns);
             }
-            node.host.io.deliver(|| node.host.pager.take_completion(CookieClass::Dump));
+            node.host.io.deliver(|| node.host.pager.take_completion());
             node.host.tasks.poll();
         }
         panic!("a start that does not end; told: {:#?}", crate::console::fake::take());

@@ -89,7 +89,7 @@ fn a_flush_that_finds_the_queue_full_of_pages_goes_before_the_next_one() {
     test_clock::set(SECOND_NS);
     disk.open_until(u64::MAX);
     let page = |slot| submit(&disk, Operation::Write, Class::WriteOut, slot);
-    let flush = || submit(&disk, Operation::Flush, Class::Dump, 0);
+    let flush = || submit(&disk, Operation::Flush, Class::Task, 0);
     assert_eq!((0..100).find(|slot| page(*slot).is_err()), Some(17), "the queue's depth decides here, not the bound");
     assert_eq!(flush(), Err(SubmitError::Full));
     let answered = (0..100).any(|_| disk.poll(SECOND_NS, &mut [Completion { cookie: Cookie(0), result: Ok(()) }]) > 0);

@@ -100,7 +100,6 @@ impl Lru {
 
 /// Cost of a trace, in pages.
 #[derive(Debug)]
-#[allow(dead_code, reason = "a failing test prints it")]
 struct Cost {
     read: u64,
     written: u64,

@@ -103,7 +103,8 @@ impl FwCfg {
 
     /// Writes a dword of the DMA address register; the low half starts the operation.
     ///
-    /// # Errors The error of the access to guest memory; then nothing has happened.
+    /// # Errors
+    /// The error of the access to guest memory; then nothing has happened.
     pub fn write_dma(&mut self, half: DmaHalf, value: u32, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
         let value = value.swap_bytes();
         match half {

@@ -22,7 +22,8 @@ impl Platform {
 
     /// Writes device memory. An address without a device ignores the write.
     ///
-    /// # Errors The error of the access to guest memory; then nothing has happened.
+    /// # Errors
+    /// The error of the access to guest memory; then nothing has happened.
     pub fn mmio_write(
         &mut self,
         gpa: Gpa,

@@ -54,7 +54,8 @@ impl Platform {
 
     /// Writes a port. A port without a device ignores the write.
     ///
-    /// # Errors The error of the access to guest memory; then nothing has happened.
+    /// # Errors
+    /// The error of the access to guest memory; then nothing has happened.
     pub fn pio_write(
         &mut self,
         port: u16,

@@ -111,7 +111,8 @@ pub struct Request<'a> {
 
 /// Recognises the kernel by its content and plans how to start it.
 ///
-/// # Errors [`LoadError`] names the cause.
+/// # Errors
+/// [`LoadError`] names the cause.
 pub fn plan(source: &dyn ImageSource, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     let kernel = source.module(&request.kernel.image).ok_or(LoadError::Missing(Role::Kernel))?;
     let initrd = match &request.kernel.initrd {

@@ -96,7 +96,8 @@ impl Loading {
 
     /// Copies up to `max_bytes`, but at least one page's worth, so that loading makes progress.
     ///
-    /// # Errors The error of guest memory; the next call goes on with the same page.
+    /// # Errors
+    /// The error of guest memory; the next call goes on with the same page.
     ///
     /// # Panics
     /// If an image is gone or shorter than when the plan was made: the boot archive does not

@@ -53,7 +53,8 @@ impl KvmClock {
 
     /// Sets the "stopped" flag of a guest that uses the system time.
     ///
-    /// # Errors The error of the access to guest memory; then nothing has happened.
+    /// # Errors
+    /// The error of the access to guest memory; then nothing has happened.
     pub fn tell_stopped(&self, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
         let area = Gpa::new(self.system_time & !ENABLED);
         let Some(at) = area.checked_add(FLAGS_OFFSET).filter(|_| self.system_time & ENABLED != 0) else { return Ok(()) };

@@ -126,7 +126,7 @@ impl Runner {
             rip: self.machine.vcpu.regs().rip,
             resident: u64::from(counts.resident + counts.going_out),
             paged: u64::from(counts.paged + counts.coming_in),
-            zero: u64::from(counts.zero + counts.untouched + counts.loaned),
+            zero: u64::from(counts.zero + counts.untouched),
             tsc: instr::rdtsc(),
         });
     }

@@ -8,7 +8,7 @@
 //! 32-bit protected mode without paging, so that the guest needs no page tables of its own.
 
 // UNSAFETY: writes the guest's memory and the table through the direct map.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::arch::direct_map;

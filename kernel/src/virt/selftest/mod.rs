@@ -148,7 +148,7 @@ fn cpu_frames(physical: &mut PhysicalMemory) -> Result<[ControlFrame; Backend::F
     Ok([frame(physical)?, frame(physical)?])
 }
 
-#[allow(unsafe_code)] // UNSAFETY: hands a frame to the back end
+#[expect(unsafe_code)] // UNSAFETY: hands a frame to the back end
 fn frame(physical: &mut PhysicalMemory) -> Result<ControlFrame, Missing> {
     let hpa = physical.take_page().ok_or(NO_MEMORY)?;
     // SAFETY: just taken: zeroed, without another user, and mapped for good.

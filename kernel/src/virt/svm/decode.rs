@@ -7,7 +7,6 @@ use crate::addr::Gpa;
 use crate::virt::exit::{Access, DebugNumber, Exit, IoAccess, IoDirection, SystemMove, TaskSource, TaskSwitch, Width};
 
 /// Exit codes, named as in the manual without `VMEXIT_`.
-#[allow(missing_docs)]
 pub mod code {
     pub const WRITE_CR4: u64 = 0x14;
     pub const WRITE_CR8: u64 = 0x18;
@@ -48,6 +47,8 @@ pub mod code {
     pub const NPF: u64 = 0x400;
     /// The vCPU's own code for [`Exit::ShadowedWindow`], from the range that the manual leaves to
     /// the host.
+    ///
+    /// [`Exit::ShadowedWindow`]: super::Exit::ShadowedWindow
     pub const SHADOWED_WINDOW: u64 = 0xf000_0000;
 }
 

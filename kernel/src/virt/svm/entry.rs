@@ -19,7 +19,7 @@
 //! See: APM 2 "VMRUN Instruction", "Global Interrupt Flag, STGI and CLGI Instructions".
 
 // UNSAFETY: leaves Rust to run a guest.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::addr::Hpa;
 use crate::virt::state::Regs;

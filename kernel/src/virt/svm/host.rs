@@ -3,7 +3,7 @@
 //! See: APM 2 "Enabling SVM", "VM_HSAVE_PA MSR", "VM_CR MSR".
 
 // UNSAFETY: writes MSRs and saves host state.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::efer::SVME;
 use crate::addr::Hpa;

@@ -6,7 +6,7 @@
 //! Invariants: `regs` is current while the guest does not run; EVENTINJ is the only queue of events.
 
 // UNSAFETY: accesses the VMCB by its address and runs the guest.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::decode::{self, code};
 use super::events::{EntryVerdict, Events, Preparation};
@@ -281,12 +281,6 @@ impl Vcpu {
             ("EVENTINJ", control.event_injection),
             ("INTERRUPT_STATE", control.interrupt_state),
         ])
-    }
-
-    /// See [`crate::virt::Vcpu::into_frame`].
-    pub fn into_frame(self) -> ControlFrame {
-        assert!(self.host.is_none(), "a vCPU is unloaded before it goes");
-        self.frame
     }
 }
 

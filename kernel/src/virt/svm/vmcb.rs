@@ -77,7 +77,6 @@ pub struct Segment {
 /// The guest's registers, 0x400 to 0x6ff.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-#[allow(missing_docs)]
 pub struct SaveArea {
     pub es: Segment,
     pub cs: Segment,
@@ -171,7 +170,7 @@ const _: () = {
 };
 
 #[cfg(test)]
-#[allow(unsafe_code)] // UNSAFETY: the tests' block is made as a zeroed frame holds it
+#[expect(unsafe_code)] // UNSAFETY: the tests' block is made as a zeroed frame holds it
 impl Vmcb {
     /// Returns a VMCB as in a zeroed frame.
     pub fn zeroed() -> Self {

@@ -11,7 +11,7 @@
 //! hypervisor, so no other code runs in between.
 // UNSAFETY: VMX instructions. Only this back end writes VMCS fields, and keeps what they mean for
 // memory right.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::marker::PhantomData;
 
@@ -179,11 +179,6 @@ impl Vmcs {
     #[inline(always)]
     pub unsafe fn current(&self) -> CurrentVmcs<'_> {
         CurrentVmcs(PhantomData)
-    }
-
-    /// Gives the frame back.
-    pub fn into_frame(self) -> ControlFrame {
-        self.0
     }
 }
 

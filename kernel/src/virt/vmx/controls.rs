@@ -14,7 +14,6 @@ macro_rules! control_bits {
         bitflags! {
             $(#[$doc])*
             #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-            #[allow(missing_docs)]
             pub struct $name: u32 { $($(#[$bit_doc])* const $bit = 1 << $n;)* }
         }
     };
@@ -108,7 +107,6 @@ control_bits!(
 
 /// A group of controls that has a capability MSR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum Group {
     PinBased,
     Primary,

@@ -29,7 +29,6 @@ pub trait Information {
 pub struct Reason(u32);
 
 /// Basic exit reasons that we name (SDM 3D "VMX Basic Exit Reasons").
-#[allow(missing_docs)]
 pub mod reason {
     pub const EXCEPTION_OR_NMI: u16 = 0;
     pub const EXTERNAL_INTERRUPT: u16 = 1;
@@ -119,7 +118,6 @@ impl Reason {
 
 /// A control-register access that exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub enum ControlAccess {
     WriteCr0(Gpr),
     WriteCr4(Gpr),

@@ -11,7 +11,7 @@
 //! it; HOST_RSP is written only when it changes. RFLAGS is 2 after an exit: interrupts off,
 //! direction up, as the ABI requires. The FPU is not touched: no hypervisor code uses it.
 // UNSAFETY: the switch itself.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use core::mem::offset_of;
 
@@ -46,7 +46,7 @@ const _: () = {
 /// Whether the VMCS has been launched since it was cleared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u32)]
-#[allow(dead_code)] // the assembly makes the other
+#[expect(dead_code, reason = "the assembly makes the other")]
 pub enum Launch {
     /// VMLAUNCH is next.
     #[default]

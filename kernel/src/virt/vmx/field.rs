@@ -137,7 +137,6 @@ macro_rules! fields {
 }
 
 /// VM-execution, VM-exit and VM-entry control fields.
-#[allow(missing_docs)]
 pub mod control {
     use super::*;
     fields! {
@@ -170,7 +169,6 @@ pub mod control {
 }
 
 /// Exit information.
-#[allow(missing_docs)]
 pub mod info {
     use super::*;
     fields! {
@@ -188,7 +186,6 @@ pub mod info {
 }
 
 /// Guest state.
-#[allow(missing_docs)]
 pub mod guest {
     use super::*;
     pub const ES: SegmentFields = segment(0);
@@ -226,7 +223,6 @@ pub mod guest {
 }
 
 /// Host state.
-#[allow(missing_docs)]
 pub mod host {
     use super::*;
     fields! {

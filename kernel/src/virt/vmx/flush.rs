@@ -11,7 +11,7 @@
 //! ones of its tag.
 // UNSAFETY: flushing more never endangers memory; flushing too little does, and the callers decide
 // when to flush.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::addr::Hpa;
 use crate::arch::instr::vmx;

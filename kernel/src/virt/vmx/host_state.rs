@@ -3,7 +3,7 @@
 //!
 //! RIP is the world switch's exit label; the world switch itself writes RSP when it changes.
 // UNSAFETY: reads registers and this CPU's descriptor table.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::control::CurrentVmcs;
 use super::entry;

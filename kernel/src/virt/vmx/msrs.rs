@@ -2,13 +2,12 @@
 //! while its vCPU is loaded, so that they cost nothing at an exit.
 // UNSAFETY: reads and writes MSRs; none of them affects code that executes neither SYSCALL nor
 // SWAPGS.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::arch::instr::{rdmsr, wrmsr};
 use crate::virt::state::CpuState;
 
 /// Register numbers (SDM 4 "Architectural MSRs").
-#[allow(missing_docs)]
 pub mod number {
     pub const FEATURE_CONTROL: u32 = 0x3a;
     pub const SYSENTER_CS: u32 = 0x174;

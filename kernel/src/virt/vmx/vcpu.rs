@@ -13,7 +13,7 @@
 //! Invariants: `context.regs` is current while the guest does not run; `live` is current while the
 //! vCPU is not loaded.
 // UNSAFETY: enters the guest, and relies on its VMCS being current, which `residency` tracks.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 mod debugging;
 mod events;
@@ -226,15 +226,6 @@ impl Vcpu {
             None if self.context.reason == REFUSED => self.refused(),
             None => self.look_closer(),
         }
-    }
-
-    /// Gives the frame back.
-    ///
-    /// # Panics
-    /// If the vCPU is still loaded.
-    pub fn into_frame(self) -> ControlFrame {
-        assert!(self.residency == Residency::Unloaded, "a vCPU is unloaded before its frame is freed");
-        self.vmcs.into_frame()
     }
 
     /// Flushes the guest's cached translations on this CPU, on which the vCPU is loaded.

@@ -32,7 +32,7 @@ use record::LogTriage;
 use store::Store;
 
 /// Offsets of the registers, each a qword.
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "ACPI's names")]
 pub mod register {
     pub const COMMAND: u64 = 0x00;
     pub const RECORD_OFFSET: u64 = 0x08;
@@ -48,7 +48,7 @@ pub mod register {
 }
 
 /// The values of [`register::COMMAND`]: numbers of serialization actions.
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "ACPI's names")]
 pub mod command {
     pub const BEGIN_WRITE: u64 = 0x0;
     pub const BEGIN_READ: u64 = 0x1;
@@ -153,7 +153,8 @@ impl Erst {
 
     /// Writes the register at `offset`.
     ///
-    /// # Errors The error of guest memory during EXECUTE; then nothing has happened.
+    /// # Errors
+    /// The error of guest memory during EXECUTE; then nothing has happened.
     pub fn write(&mut self, offset: u64, value: u64, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
         match offset {
             register::COMMAND => return self.command(value, memory),

@@ -62,7 +62,8 @@ impl LocalApic {
 
     /// Reads an MSR of the x2APIC range.
     ///
-    /// # Errors [`Refused`] outside x2APIC mode and for registers that x2APIC mode lacks.
+    /// # Errors
+    /// [`Refused`] outside x2APIC mode and for registers that x2APIC mode lacks.
     pub fn msr_read(&self, register: u8, now: Tsc) -> Result<u64, Refused> {
         if self.mode != Mode::X2Apic {
             return Err(Refused);

@@ -191,8 +191,9 @@ impl LocalApic {
 
     /// Writes IA32_APIC_BASE. The caller has checked the page already.
     ///
-    /// # Errors [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and
-    /// for reserved bits.
+    /// # Errors
+    /// [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for
+    /// reserved bits.
     pub fn set_base_msr(&mut self, value: u64) -> Result<(), Refused> {
         if value & 0xfff & !(APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD) != 0 {
             return Err(Refused);

@@ -1,6 +1,6 @@
 //! Numbers of the local APIC's registers: offset / 16 in memory, MSR - 0x800 in x2APIC mode.
 //! SDM 3A "Local APIC Register Address Map" and "x2APIC Register Address Space".
-#![allow(missing_docs)]
+#![expect(missing_docs, reason = "the manual's names")]
 
 pub const ID: u8 = 0x02;
 pub const VERSION: u8 = 0x03;

@@ -1,6 +1,6 @@
 //! Exits that the back end handles itself, because only VMX has them.
 // UNSAFETY: runs the host's NMI handler.
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::events::blocking;
 use super::{Launch, Pointers, Vcpu};

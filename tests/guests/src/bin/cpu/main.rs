@@ -5,7 +5,7 @@
 //! must crash the partition with that reason. `nmi_rounds=N` is the number of rounds of two NMIs,
 //! three by default. `interrupts=N` only checks that twice N interrupts are delivered once each.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-#![allow(unsafe_code)] // UNSAFETY: runs instructions that Rust does not have, and reads device registers
+#![expect(unsafe_code)] // UNSAFETY: runs instructions that Rust does not have, and reads device registers
 
 #[cfg(target_os = "none")]
 mod data;
