@@ -1,8 +1,12 @@
 //! CRC32C by the `crc32` instruction, which needs no FPU register (SSE4.2).
 
+#[cfg(miri)]
+pub use super::miri::{crc32c, crc32c_page};
+#[cfg(not(miri))]
 use core::arch::asm;
 
 /// Continues a CRC32C over `bytes`; start with 0.
+#[cfg(not(miri))]
 pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut state = u64::from(!crc);
@@ -25,6 +29,7 @@ pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
 ///
 /// # Safety
 /// The page is mapped and readable.
+#[cfg(not(miri))]
 pub unsafe fn crc32c_page(page: *const u8) -> u32 {
     let mut state = u64::from(u32::MAX);
     // SAFETY: reads twice 2048 bytes from `page` on, which the caller has mapped.

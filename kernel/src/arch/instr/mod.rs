@@ -7,6 +7,8 @@
 #![expect(unsafe_code)]
 
 mod checksum;
+#[cfg(miri)]
+mod miri;
 mod port;
 mod random;
 mod state;
@@ -15,6 +17,8 @@ pub mod vmx;
 mod zero;
 
 pub use checksum::{crc32c, crc32c_page};
+#[cfg(miri)]
+pub use miri::{copy_words, rdtsc, zero_page};
 pub use port::{in8, in32, out8, out32};
 pub use random::random;
 pub use state::{rdmsr, wrmsr, xgetbv, xrstor, xsave, xsetbv};
@@ -27,6 +31,7 @@ pub use core::arch::x86_64::CpuidResult;
 /// Reads the time-stamp counter after all earlier instructions have completed.
 ///
 /// SDM 2B "RDTSC": LFENCE orders it; AMD makes LFENCE so by default since Zen.
+#[cfg(not(miri))]
 pub fn rdtsc() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reads a counter.
@@ -111,6 +116,7 @@ pub unsafe fn gs_word() -> u64 {
 ///
 /// # Safety
 /// `page` is page-aligned, mapped writable for 4096 bytes, and nothing else uses them.
+#[cfg(not(miri))]
 pub unsafe fn zero_page(page: *mut u8) {
     // SAFETY: the caller's promise; the direction flag is clear by the ABI.
     unsafe { asm!("rep stosq", inout("rcx") 512 => _, inout("rdi") page => _, in("rax") 0, options(nostack, preserves_flags)) };
@@ -122,6 +128,7 @@ pub unsafe fn zero_page(page: *mut u8) {
 /// `from` is mapped readable and `to` writable for as much, and the ranges do not overlap. `from`
 /// may be written meanwhile (the guest keeps a page that is being cleaned): the copy may then
 /// contain any part of these writes.
+#[cfg(not(miri))]
 pub unsafe fn copy_words(from: *const u8, to: *mut u8, words: u64) {
     // SAFETY: the caller's promise; the direction flag is clear by the ABI.
     unsafe {

@@ -99,8 +99,12 @@ mod tests {
 
     #[test]
     fn indexes_wrap_through_16_bits() {
-        let (mut ring, region, plan) = rings();
-        for n in 0..70_000u32 {
+        let (_, region, plan) = rings();
+        // Miri would take a minute for all values; a thousand around the wrap have the same shapes.
+        let first = if cfg!(miri) { 65_000_u32 } else { 0 };
+        let mut ring = Ring { available: first as u16, used: first as u16 };
+        region.write(plan.used() + 2, first as u16);
+        for n in first..if cfg!(miri) { 66_000 } else { 70_000 } {
             ring.offer(&region, &plan, (n % 4) as u16);
             assert_eq!(ring.take(&region, &plan), Ok(None));
             region.write(plan.used() + 4 + (n as usize % 4) * 8, n);
