@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "one of six tags")]
+    #[should_panic(expected = "one of five tags")]
     fn an_unknown_tag_is_our_bug() {
         Format::NPT.decode(absent(6, 0));
     }
