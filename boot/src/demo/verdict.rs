@@ -6,7 +6,7 @@ use crate::dump::Verdict as BlockVerdict;
 use crate::events::Event;
 use crate::report::{Facts, Table, time};
 use serde_json::Value;
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 
 /// Seconds that a neighbour may be silent around the drain; otherwise it prints several times a
 /// second.
@@ -148,8 +148,12 @@ impl Verdict {
         match story.raw_speed.get(&number("disk")) {
             Some(&raw) => {
                 let percent = speed.saturating_mul(100) / raw.max(1);
-                let text = format!("{} MB/s, {percent} % of the raw disk's {} MB/s", speed / 1_000_000, raw / 1_000_000);
-                self.claim("drain speed", text, needed.is_none_or(|needed| percent >= needed));
+                let mut text = format!("{} MB/s, {percent} % of the raw disk's {} MB/s", speed / 1_000_000, raw / 1_000_000);
+                if let Some(needed) = needed.filter(|needed| percent < *needed) {
+                    write!(text, " (a quiet machine: {needed} % and more)").expect("a string takes text");
+                }
+                // A busy host slows the drain down and not the disk, so only a wide miss is a fault.
+                self.claim("drain speed", text, needed.is_none_or(|needed| percent >= needed / 4));
             }
             None => self.claim("drain speed", format!("{} MB/s", speed / 1_000_000), needed.is_none()),
         }
@@ -265,7 +269,11 @@ mod tests {
         let unread = Reading { crash: "crash: cannot read".to_owned(), ..reading() };
         assert_eq!(broken(&story(), &unread), ["crash(8): panicking task"]);
         let mut slow = story();
-        slow.raw_speed.insert(0, 101);
+        let quiet = slow.raw_speed[&0];
+        slow.raw_speed.insert(0, quiet + quiet / 2);
+        let remarked = verdict(&slow, &reading());
+        assert!(remarked.broken().is_empty() && remarked.facts().to_string().contains("(a quiet machine: "));
+        slow.raw_speed.insert(0, quiet * 5);
         assert_eq!(broken(&slow, &reading()), ["drain speed"]);
         let mut stopped = story();
         stopped.complete.as_mut().unwrap().0 = 65.0;
