@@ -1,5 +1,6 @@
 //! Times in their readable form: `2 s`.
 
+use super::quantity;
 use std::time::Duration;
 
 /// Milliseconds of each unit.
@@ -10,10 +11,7 @@ const UNITS: &[(&str, u64)] = &[("min", 60_000), ("s", 1_000), ("ms", 1)];
 /// # Errors
 /// The fault as text, to be placed behind the key.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let scale = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, scale)| *scale);
-    let (Ok(number), Some(scale)) = (number.parse::<u64>(), scale) else {
+    let Some((number, scale)) = quantity::split(text, UNITS) else {
         return Err(format!("“{text}” is no time: write a whole number and ms, s or min"));
     };
     number.checked_mul(scale).map(Duration::from_millis).ok_or_else(|| format!("“{text}” is beyond 64 bits"))

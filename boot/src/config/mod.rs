@@ -14,6 +14,7 @@ mod duration;
 mod image;
 mod limits;
 mod partition;
+mod quantity;
 mod size;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Sizes in their readable form: `256 MiB`.
 
+use super::quantity;
+
 const UNITS: &[(&str, u32)] = &[("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
 /// Parses a whole number and a unit.
@@ -7,10 +9,7 @@ const UNITS: &[(&str, u32)] = &[("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 1
 /// # Errors
 /// The fault as text, to be placed behind the key.
 pub fn parse(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, shift)| *shift);
-    let (Ok(number), Some(shift)) = (number.parse::<u64>(), shift) else {
+    let Some((number, shift)) = quantity::split(text, UNITS) else {
         return Err(format!("“{text}” is no size: write a whole number and B, KiB, MiB, GiB or TiB"));
     };
     number.checked_mul(1 << shift).ok_or_else(|| format!("“{text}” is beyond 64 bits"))
