@@ -15,7 +15,7 @@ use kernel::mm::layout::RamLayout;
 use kernel::mm::object::ObjectTable;
 use kernel::paging::MAX_SPACES;
 use kernel::partition::acpi::Tables;
-use kernel::partition::command_line;
+use kernel::partition::command_line::{self, Added};
 use kernel::partition::loaders::{self, ImageSource, LoadError, Request};
 use std::fs;
 use std::path::Path;
@@ -78,7 +78,7 @@ pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>,
     };
     let names = Kernel { image: Images::KERNEL.to_owned(), initrd: images.initrd.is_some().then(|| Images::INITRD.to_owned()) };
     // The longest command line that any incarnation gets.
-    let cmdline = command_line::with_incarnation(cmdline, u64::MAX);
+    let cmdline = command_line::with_added(cmdline, Added::LONGEST);
     let request = Request { kernel: &names, cmdline: &cmdline, layout: &layout, acpi: &Tables::new() };
     let Err(error) = loaders::plan(&images, &request) else { return Ok(()) };
     Err(match error {
@@ -87,10 +87,10 @@ pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>,
             section.error("memory", &message)
         }
         LoadError::CommandLineTooLong(most) => {
-            let longest = u64::from(most).saturating_sub(command_line::with_incarnation("", u64::MAX).len() as u64 + 1);
+            let longest = u64::from(most).saturating_sub(command_line::with_added("", Added::LONGEST).len() as u64 + 1);
             section.error(
                 "cmdline",
-                &format!("is too long: this kernel takes {longest} bytes beside the hypervisor's own parameter"),
+                &format!("is too long: this kernel takes {longest} bytes beside the hypervisor's own parameters"),
             )
         }
         error => section.error("kernel", &format!("{}: {error}", kernel.display())),

@@ -42,6 +42,10 @@ impl TscRate {
     pub const fn hz(self) -> u64 {
         self.hz
     }
+    /// Returns the frequency in kHz, rounded to the nearest.
+    pub const fn khz(self) -> u64 {
+        self.hz.saturating_add(500) / 1000
+    }
     /// Converts ticks to nanoseconds, rounding down.
     pub const fn ns_of(self, ticks: u64) -> u64 {
         saturate(ticks as u128 * NS_PER_S as u128 / self.hz as u128)

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::mm::guest::GuestAccess;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::partition::acpi::Tables;
-use crate::partition::command_line;
+use crate::partition::command_line::{self, Added};
 use crate::partition::devices::clock::{Clock, Tsc};
 use crate::partition::hang::HangWatch;
 use crate::partition::last_words::LastWords;
@@ -154,7 +154,8 @@ impl Runner {
     }
 
     fn plan(&self, host: &'static Host) -> Result<loaders::LoadPlan, loaders::LoadError> {
-        let cmdline = command_line::with_incarnation(&self.shared.config.cmdline, self.incarnation);
+        let added = Added { incarnation: self.incarnation, tsc_khz: self.machine.rate.khz() };
+        let cmdline = command_line::with_added(&self.shared.config.cmdline, added);
         let acpi = Tables::new();
         let request =
             loaders::Request { kernel: &self.shared.config.kernel, cmdline: &cmdline, layout: &self.layout, acpi: &acpi };
