@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The source of a module's bytes.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum ModuleSource {
     /// A file, copied when the archive is written.
     File(PathBuf),
     /// Bytes held in memory.
@@ -24,17 +24,17 @@ const READABLE: usize = 80;
 
 /// The modules of a boot archive, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Archive {
-    modules: Vec<(String, Source)>,
+pub struct ModuleArchive {
+    modules: Vec<(String, ModuleSource)>,
 }
 
-impl Archive {
+impl ModuleArchive {
     /// Adds a module that this program names.
     ///
     /// # Panics
     /// Where a module of that name exists already. That is a bug here: names of files carry a
     /// number.
-    pub fn add(&mut self, name: &str, source: Source) {
+    pub fn add(&mut self, name: &str, source: ModuleSource) {
         assert!(self.modules.iter().all(|(n, _)| n != name), "a module's name is given once: {name}");
         self.modules.push((name.to_owned(), source));
     }
@@ -44,19 +44,19 @@ impl Archive {
     /// The end of the path is shown for people. The number in front keeps module names distinct,
     /// however the path was cut or its characters replaced.
     pub fn add_file(&mut self, path: PathBuf) -> String {
-        let is_it = |source: &Source| matches!(source, Source::File(there) if *there == path);
+        let is_it = |source: &ModuleSource| matches!(source, ModuleSource::File(there) if *there == path);
         if let Some((name, _)) = self.modules.iter().find(|(_, source)| is_it(source)) {
             return name.clone();
         }
         let text: Vec<_> = path.display().to_string().chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
         let tail: String = text[text.len().saturating_sub(READABLE)..].iter().collect();
         let name = format!("{}/{}", self.modules.len(), tail.trim_start_matches('/'));
-        self.add(&name, Source::File(path));
+        self.add(&name, ModuleSource::File(path));
         name
     }
 
     /// Replaces the bytes of a module.
-    pub fn replace(&mut self, name: &str, source: Source) {
+    pub fn replace(&mut self, name: &str, source: ModuleSource) {
         self.modules.retain(|(other, _)| other != name);
         self.add(name, source);
     }
@@ -89,23 +89,23 @@ impl Archive {
     }
 }
 
-fn length(source: &Source) -> Result<u64> {
+fn length(source: &ModuleSource) -> Result<u64> {
     match source {
-        Source::File(path) => Ok(std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len()),
-        Source::Bytes(bytes) => Ok(bytes.len() as u64),
+        ModuleSource::File(path) => Ok(std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len()),
+        ModuleSource::Bytes(bytes) => Ok(bytes.len() as u64),
     }
 }
 
-fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, source: &Source) -> Result<()> {
+fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, source: &ModuleSource) -> Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_mode(0o444);
     header.set_size(length(source)?);
     match source {
-        Source::File(path) => {
+        ModuleSource::File(path) => {
             let mut file = File::open(path).with_context(|| format!("{}", path.display()))?.take(header.size()?);
             tar.append_data(&mut header, name, &mut file)?;
         }
-        Source::Bytes(bytes) => tar.append_data(&mut header, name, bytes.as_slice())?,
+        ModuleSource::Bytes(bytes) => tar.append_data(&mut header, name, bytes.as_slice())?,
     }
     Ok(())
 }
@@ -117,16 +117,16 @@ mod tests {
     #[test]
     #[should_panic(expected = "given once")]
     fn a_name_that_is_given_twice_is_our_bug() {
-        let mut archive = Archive::default();
-        archive.add("config", Source::Bytes(vec![1]));
-        archive.add("config", Source::Bytes(vec![2]));
+        let mut archive = ModuleArchive::default();
+        archive.add("config", ModuleSource::Bytes(vec![1]));
+        archive.add("config", ModuleSource::Bytes(vec![2]));
     }
 
     #[test]
     fn files_whose_names_look_alike_are_different_modules() {
         let long = |start: char| PathBuf::from(format!("/{start}/{}/vmlinuz", "x".repeat(90)));
         let files = [long('a'), long('b'), "/a b".into(), "/a_b".into(), "/ä".into(), "/ö".into(), "/config".into()];
-        let mut archive = Archive::default();
+        let mut archive = ModuleArchive::default();
         let names: Vec<_> = files.iter().map(|file| archive.add_file(file.clone())).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), files.len(), "{names:?}");
@@ -137,9 +137,9 @@ mod tests {
 
     #[test]
     fn the_size_told_is_the_size_written() {
-        let mut archive = Archive::default();
-        archive.add("config", Source::Bytes(vec![1; 700]));
-        archive.add("kernel", Source::Bytes(vec![3; 512]));
+        let mut archive = ModuleArchive::default();
+        archive.add("config", ModuleSource::Bytes(vec![1; 700]));
+        archive.add("kernel", ModuleSource::Bytes(vec![3; 512]));
         let path = std::env::temp_dir().join(format!("tidepool-archive-{}.tar", std::process::id()));
         archive.write(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();

@@ -19,7 +19,7 @@ pub struct Cli {
     #[command(flatten)]
     pub common: Common,
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<CliCommand>,
 }
 
 /// Options of every command.
@@ -46,19 +46,19 @@ impl Common {
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Boot a configuration and show its console; Ctrl-] opens the monitor, where `quit` ends the machine
     Boot(BootArguments),
     /// Make and look at the image files of paging devices
     #[command(subcommand)]
-    Volume(commands::volume::Action),
+    Volume(commands::volume::VolumeAction),
     /// List, verify and release crash dumps on paging devices
     #[command(subcommand)]
-    Dump(commands::dump::Action),
+    Dump(commands::dump::DumpAction),
     /// Write the image of a stick that starts a configuration on BIOS and on UEFI machines
-    Image(commands::image::Arguments),
+    Image(commands::image::ImageArguments),
     /// Count the instructions that exits, faults, page-ins and dumps take
-    Bench(commands::bench::Arguments),
+    Bench(commands::bench::BenchArguments),
     /// Say what this machine offers, run one partition on its best bed, and print what to send with a report
     Doctor,
     /// Put the last demonstration's figures and picture into this tree's README
@@ -122,14 +122,14 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     interrupt::install()?;
     match &cli.command {
-        Some(Command::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
-        Some(Command::Volume(action)) => commands::volume::run(action),
-        Some(Command::Dump(action)) => commands::dump::run(action),
-        Some(Command::Image(arguments)) => commands::image::run(&cli.common, arguments),
-        Some(Command::Bench(arguments)) => commands::bench::run(&cli.common, arguments),
-        Some(Command::Doctor) => commands::doctor::run(&cli.common),
-        Some(Command::Readme) => commands::readme::run(),
-        Some(Command::Setup) => commands::setup::run(&cli.common),
+        Some(CliCommand::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
+        Some(CliCommand::Volume(action)) => commands::volume::run(action),
+        Some(CliCommand::Dump(action)) => commands::dump::run(action),
+        Some(CliCommand::Image(arguments)) => commands::image::run(&cli.common, arguments),
+        Some(CliCommand::Bench(arguments)) => commands::bench::run(&cli.common, arguments),
+        Some(CliCommand::Doctor) => commands::doctor::run(&cli.common),
+        Some(CliCommand::Readme) => commands::readme::run(),
+        Some(CliCommand::Setup) => commands::setup::run(&cli.common),
         None => commands::demo::run(&cli.common),
     }
 }

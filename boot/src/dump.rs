@@ -14,16 +14,16 @@ mod windows;
 pub use choice::DumpChoice;
 pub use select::{BootLoader, deselect, select};
 
-use crate::volume::{Access, Image};
+use crate::volume::{SpaceImage, VolumeAccess};
 use anyhow::{Context, Result, bail, ensure};
 use kernel::addr::{Gfn, PAGE_SIZE, PageIndex};
-use kernel::dump::describe::{CorePages, Count, Headers, Stream};
-use kernel::dump::elf::{Content, CorePage};
+use kernel::dump::describe::{CoreHeaders, CorePages, CoreStream, HeaderCount};
+use kernel::dump::elf::{CorePage, DumpPageState};
 use kernel::mm::crc::crc32c;
 use kernel::space::content::{alike_bits, content_of_bit, has_bit};
 use kernel::space::layout::Extent;
-use kernel::space::record::Contents;
-use kernel::space::{Record, SpaceState};
+use kernel::space::record::SpaceContents;
+use kernel::space::{SpaceRecord, SpaceState};
 use std::path::Path;
 use windows::Window;
 
@@ -35,16 +35,16 @@ const HEADER_PIECE: usize = 1 << 16;
 
 /// A dump, with the tables that describe its pages.
 pub struct Dump {
-    image: Image,
-    record: Record,
-    contents: Contents,
+    image: SpaceImage,
+    record: SpaceRecord,
+    contents: SpaceContents,
     bitmap: Window,
     checksums: Window,
 }
 
 /// The result of a verification.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Verdict {
+pub struct DumpVerdict {
     /// Pages whose block has the right checksum.
     pub right: u32,
     /// Pages whose block has another checksum.
@@ -64,15 +64,15 @@ impl Dump {
     ///
     /// # Errors
     /// As [`Dump::of`].
-    pub fn open(path: &Path, access: Access) -> Result<Self> {
-        Self::of(Image::open(path, access)?)
+    pub fn open(path: &Path, access: VolumeAccess) -> Result<Self> {
+        Self::of(SpaceImage::open(path, access)?)
     }
 
     /// Opens the dump on a space.
     ///
     /// # Errors
     /// Names the contents that the space has instead.
-    pub fn of(image: Image) -> Result<Self> {
+    pub fn of(image: SpaceImage) -> Result<Self> {
         let record = image.record()?;
         ensure!(record.state.holds_dump(), "{}: holds no dump, the space is {}", image.name(), record.state.name());
         let contents = record.contents.clone().context("a dump's record describes its pages")?;
@@ -99,7 +99,7 @@ impl Dump {
     }
 
     /// Returns the space's record.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &SpaceRecord {
         &self.record
     }
 
@@ -111,9 +111,9 @@ impl Dump {
     /// Generates the ELF header and program headers of the final pages, and hands them out in
     /// pieces with the offset of each.
     fn describe(&self, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-        let mut count = Count::default();
+        let mut count = HeaderCount::default();
         let program_headers = count.step(self, u32::MAX).context("all pages are counted in one step")?;
-        let mut stream = Headers::new(&self.contents.layout, program_headers, self.record.drain.notes_len.into());
+        let mut stream = CoreHeaders::new(&self.contents.layout, program_headers, self.record.drain.notes_len.into());
         let (total, mut at) = (stream.total_bytes(), 0);
         let mut piece = vec![0; HEADER_PIECE];
         while stream.next().is_some() {
@@ -142,19 +142,19 @@ impl Dump {
     ///
     /// # Errors
     /// Where the image cannot be read.
-    pub fn verify(&self) -> Result<Verdict> {
-        let mut verdict = Verdict { header_current: self.has_current_header()?, ..Verdict::default() };
+    pub fn verify(&self) -> Result<DumpVerdict> {
+        let mut verdict = DumpVerdict { header_current: self.has_current_header()?, ..DumpVerdict::default() };
         let mut next = 0;
         while next < self.page_count() {
             let run = self.run(PageIndex(next));
             let count = match run.content {
-                Content::Block => PIECE_PAGES.min(self.page_count() - next),
-                Content::Zero | Content::Missing => run.pages,
+                DumpPageState::Block => PIECE_PAGES.min(self.page_count() - next),
+                DumpPageState::Zero | DumpPageState::Missing => run.pages,
             };
             match run.content {
-                Content::Block => self.verify_piece(next, count, &mut verdict)?,
-                Content::Zero => verdict.zero += count,
-                Content::Missing => verdict.missing += count,
+                DumpPageState::Block => self.verify_piece(next, count, &mut verdict)?,
+                DumpPageState::Zero => verdict.zero += count,
+                DumpPageState::Missing => verdict.missing += count,
             }
             next += count;
         }
@@ -163,19 +163,19 @@ impl Dump {
         Ok(verdict)
     }
 
-    fn verify_piece(&self, first: u32, count: u32, verdict: &mut Verdict) -> Result<()> {
+    fn verify_piece(&self, first: u32, count: u32, verdict: &mut DumpVerdict) -> Result<()> {
         let mut blocks = vec![0; count as usize * PAGE_SIZE as usize];
         let start = self.contents.layout.blocks().start + u64::from(first) * PAGE_SIZE;
         self.image.read(start, &mut blocks)?;
         for (n, block) in (first..).zip(blocks.as_chunks::<{ PAGE_SIZE as usize }>().0) {
             match self.content(PageIndex(n)) {
-                (Content::Block, crc) if crc32c(block).0 == crc => verdict.right += 1,
-                (Content::Block, _) => {
+                (DumpPageState::Block, crc) if crc32c(block).0 == crc => verdict.right += 1,
+                (DumpPageState::Block, _) => {
                     verdict.wrong += 1;
                     verdict.first_wrong.get_or_insert(n);
                 }
-                (Content::Zero, _) => verdict.zero += 1,
-                (Content::Missing, _) => verdict.missing += 1,
+                (DumpPageState::Zero, _) => verdict.zero += 1,
+                (DumpPageState::Missing, _) => verdict.missing += 1,
             }
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Dump {
         self.bitmap.around(&self.image, u64::from(index.0 / 8), |bytes, at| look(bytes, PageIndex(8 * at as u32 + index.0 % 8)))
     }
 
-    fn content_alone(&self, index: PageIndex) -> Content {
+    fn content_alone(&self, index: PageIndex) -> DumpPageState {
         let bit = self.bits(index, has_bit);
         content_of_bit(bit, self.record.drain.progress, &self.record.missing, index)
     }
@@ -224,7 +224,7 @@ impl Dump {
     ///
     /// # Errors
     /// Where the image cannot be read.
-    fn known_content(&self, index: PageIndex) -> Result<Content> {
+    fn known_content(&self, index: PageIndex) -> Result<DumpPageState> {
         let content = self.content_alone(index);
         self.bitmap.check()?;
         Ok(content)
@@ -234,7 +234,7 @@ impl Dump {
         if !self.record.state.may_become(state) {
             bail!("a space that is {} cannot become {}", self.record.state.name(), state.name());
         }
-        self.image.put_record(&Record { sequence: self.record.sequence + 1, state, ..self.record.clone() })
+        self.image.put_record(&SpaceRecord { sequence: self.record.sequence + 1, state, ..self.record.clone() })
     }
 }
 
@@ -247,7 +247,7 @@ impl CorePages for Dump {
         self.contents.gfn_of(index).expect("the record's ranges add up to its pages")
     }
 
-    fn content(&self, index: PageIndex) -> (Content, u32) {
+    fn content(&self, index: PageIndex) -> (DumpPageState, u32) {
         let crc = self.checksums.around(&self.image, 4 * u64::from(index.0), |bytes, at| {
             let crc = bytes.get(at as usize..).and_then(|rest| rest.first_chunk());
             crc.map_or(0, |crc| u32::from_le_bytes(*crc))

@@ -2,9 +2,9 @@
 //! direction.
 //!
 //! Every wait has a limit and consumes the events that it skips, so a test states the order in
-//! which it expects events. All events stay available in [`Events::all`].
+//! which it expects events. All events stay available in [`EventStream::all`].
 
-use crate::serial::{Line, NoLine};
+use crate::serial::{LineError, SerialLine};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -48,8 +48,8 @@ pub enum Polled {
 }
 
 /// The stream of events of one machine.
-pub struct Events {
-    line: Line,
+pub struct EventStream {
+    line: SerialLine,
     all: Vec<Event>,
     kept: usize,
     next_id: u64,
@@ -58,9 +58,9 @@ pub struct Events {
 /// Bytes of the stream to keep for a caller that keeps only the last events.
 const STREAM_KEPT: usize = 4 << 20;
 
-impl Events {
+impl EventStream {
     /// Reads events from `line`.
-    pub fn new(line: Line) -> Self {
+    pub fn new(line: SerialLine) -> Self {
         Self { line, all: Vec::new(), kept: usize::MAX, next_id: 1 }
     }
 
@@ -113,8 +113,8 @@ impl Events {
                     return Polled::Event(event);
                 }
                 Ok(None) => {}
-                Err(NoLine::TimeOut) => return Polled::Nothing,
-                Err(NoLine::Ended) => return Polled::Ended,
+                Err(LineError::TimeOut) => return Polled::Nothing,
+                Err(LineError::Ended) => return Polled::Ended,
             }
         }
     }
@@ -150,7 +150,7 @@ impl Events {
     /// Waits for an event by name.
     ///
     /// # Errors
-    /// As [`Events::wait_for`].
+    /// As [`EventStream::wait_for`].
     pub fn wait_named(&mut self, limit: Duration, name: &str) -> Result<Event> {
         self.wait_for(limit, &format!("event “{name}”"), |e| e.name() == name)
     }

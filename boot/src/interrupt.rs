@@ -28,11 +28,11 @@ pub enum Signalled {
     Continue,
 }
 
-type Action = Box<dyn FnMut() + Send>;
+type SignalAction = Box<dyn FnMut() + Send>;
 
 struct Registry {
     next: u64,
-    actions: BTreeMap<u64, (Signalled, Action)>,
+    actions: BTreeMap<u64, (Signalled, SignalAction)>,
 }
 
 impl Registry {

@@ -4,12 +4,12 @@ use std::fmt;
 
 /// A table with a head.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct TextTable {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// Makes an empty table with these columns.
     pub fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new() }
@@ -47,7 +47,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for TextTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.line(f, &self.head)?;
         self.rows.iter().try_for_each(|row| self.line(f, row))
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_numbers_stand_right() {
-        let mut table = Table::new(&["id", "ticks"]);
+        let mut table = TextTable::new(&["id", "ticks"]);
         table.row(&["E1".into(), "150".into()]);
         table.row(&["long name".into(), "-".into()]);
         assert_eq!(table.to_string(), "id         ticks\nE1           150\nlong name      -\n");

@@ -53,12 +53,12 @@ impl Heard {
 }
 
 #[derive(Default)]
-struct Shared {
+struct SerialShared {
     heard: Mutex<Heard>,
     more: Condvar,
 }
 
-impl Shared {
+impl SerialShared {
     fn lock(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,8 +88,8 @@ impl Listener {
     ///
     /// # Errors
     /// Where the emulator ends first, or does not connect.
-    pub fn accept(self, transcript: &Path, echo: Echo, alive: impl FnMut() -> Result<()>) -> Result<Line> {
-        Line::start(self.accept_stream(alive)?, transcript, echo)
+    pub fn accept(self, transcript: &Path, echo: Echo, alive: impl FnMut() -> Result<()>) -> Result<SerialLine> {
+        SerialLine::start(self.accept_stream(alive)?, transcript, echo)
     }
 
     /// Accepts the connection as [`Listener::accept`] does, for a caller that reads the stream
@@ -118,15 +118,15 @@ impl Listener {
 }
 
 /// A serial line.
-pub struct Line {
-    shared: Arc<Shared>,
+pub struct SerialLine {
+    shared: Arc<SerialShared>,
     stream: TcpStream,
     cursor: usize,
 }
 
-impl Line {
+impl SerialLine {
     fn start(stream: TcpStream, transcript: &Path, echo: Echo) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SerialShared::default());
         let file = File::create(transcript).with_context(|| format!("{}", transcript.display()))?;
         let (reader, theirs) = (stream.try_clone()?, Arc::clone(&shared));
         std::thread::Builder::new().name("serial".into()).spawn(move || listen(reader, file, &echo, &theirs))?;
@@ -171,8 +171,8 @@ impl Line {
     /// Returns the next whole line that was not returned before, waiting for it until `deadline`.
     ///
     /// # Errors
-    /// [`NoLine`] says whether time ran out or the machine stopped.
-    pub fn next_line(&mut self, deadline: Instant) -> Result<String, NoLine> {
+    /// [`LineError`] says whether time ran out or the machine stopped.
+    pub fn next_line(&mut self, deadline: Instant) -> Result<String, LineError> {
         let mut heard = self.shared.lock();
         loop {
             self.cursor = self.cursor.max(heard.forgotten);
@@ -183,9 +183,9 @@ impl Line {
                 return Ok(line);
             }
             if heard.ended {
-                return Err(NoLine::Ended);
+                return Err(LineError::Ended);
             }
-            let left = deadline.checked_duration_since(Instant::now()).ok_or(NoLine::TimeOut)?;
+            let left = deadline.checked_duration_since(Instant::now()).ok_or(LineError::TimeOut)?;
             heard = self.shared.more.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -200,8 +200,8 @@ impl Line {
             match self.next_line(deadline) {
                 Ok(line) if line.contains(text) => return Ok(line),
                 Ok(_) => {}
-                Err(NoLine::TimeOut) => bail!("no line with “{text}” within {} s", limit.as_secs()),
-                Err(NoLine::Ended) => bail!("the machine stopped before a line with “{text}”"),
+                Err(LineError::TimeOut) => bail!("no line with “{text}” within {} s", limit.as_secs()),
+                Err(LineError::Ended) => bail!("the machine stopped before a line with “{text}”"),
             }
         }
     }
@@ -209,14 +209,14 @@ impl Line {
 
 /// The reason why there is no further line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NoLine {
+pub enum LineError {
     /// The deadline has passed.
     TimeOut,
     /// The machine has stopped.
     Ended,
 }
 
-fn listen(mut reader: TcpStream, mut transcript: File, echo: &Echo, shared: &Shared) {
+fn listen(mut reader: TcpStream, mut transcript: File, echo: &Echo, shared: &SerialShared) {
     let mut buffer = [0; 4096];
     loop {
         match reader.read(&mut buffer) {
@@ -229,7 +229,7 @@ fn listen(mut reader: TcpStream, mut transcript: File, echo: &Echo, shared: &Sha
     shared.more.notify_all();
 }
 
-fn hear(bytes: &[u8], transcript: &mut File, echo: &Echo, shared: &Shared) {
+fn hear(bytes: &[u8], transcript: &mut File, echo: &Echo, shared: &SerialShared) {
     // A full disk or a closed pipe must not stop the machine: the output stays in memory.
     let _ = transcript.write_all(bytes);
     if let Echo::Screen(screen) = echo {
@@ -245,9 +245,9 @@ mod tests {
 
     #[test]
     fn old_bytes_are_forgotten_and_lines_go_on_behind_them() {
-        let (listener, shared) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), Arc::new(Shared::default()));
+        let (listener, shared) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), Arc::new(SerialShared::default()));
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut line = Line { shared: Arc::clone(&shared), stream, cursor: 0 };
+        let mut line = SerialLine { shared: Arc::clone(&shared), stream, cursor: 0 };
         line.keep_last(8);
         shared.lock().take(b"one\n");
         assert_eq!(line.next_line(Instant::now()).unwrap(), "one");
@@ -255,6 +255,6 @@ mod tests {
         assert!(shared.lock().bytes.len() <= 17, "{}", line.text());
         let rest: Vec<_> = std::iter::from_fn(|| line.next_line(Instant::now()).ok()).collect();
         assert_eq!(rest.last().map(String::as_str), Some("two 9"));
-        assert_eq!(line.next_line(Instant::now()), Err(NoLine::TimeOut));
+        assert_eq!(line.next_line(Instant::now()), Err(LineError::TimeOut));
     }
 }

@@ -16,14 +16,14 @@ mod resized;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, Slot};
-pub use image::Image;
-pub use resized::Resized;
+pub use disk::{SpaceSlot, VolumeDisk};
+pub use image::SpaceImage;
+pub use resized::ResizedSpace;
 
 use anyhow::{Context, Result, bail};
-use kernel::block::gpt::make::{self, NewSpace, NoRoom};
+use kernel::block::gpt::make::{self, GptCapacityError, NewSpace};
 use kernel::size::ReadableSize;
-use kernel::space::{Class, Layout, Uuid};
+use kernel::space::{DeviceContent, SpaceLayout, Uuid};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 /// The access that a caller asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
+pub enum VolumeAccess {
     /// Read only.
     Read,
     /// Read and write.
@@ -53,7 +53,7 @@ pub fn create(path: &Path, bytes: u64) -> Result<()> {
     let bytes = whole_blocks(bytes)?;
     crate::atomic::write(path, |file| {
         file.set_len(bytes)?;
-        Image::whole(Arc::new(file.try_clone()?), path, bytes).format().map(|_| ())
+        SpaceImage::whole(Arc::new(file.try_clone()?), path, bytes).format().map(|_| ())
     })
 }
 
@@ -73,7 +73,7 @@ pub fn create_spaces(path: &Path, bytes: u64, sizes: &[u64]) -> Result<()> {
         for piece in &table {
             file.write_all_at(&piece.bytes, piece.offset)?;
         }
-        let disk = Disk::of(file.try_clone()?, path)?;
+        let disk = VolumeDisk::of(file.try_clone()?, path)?;
         disk.usable()?.iter().try_for_each(|image| image.format().map(|_| ()))
     })
 }
@@ -91,13 +91,13 @@ pub fn fits(bytes: u64, sizes: &[u64]) -> Result<()> {
 }
 
 fn placed(bytes: u64, sizes: &[u64]) -> Result<Vec<kernel::block::SectorRange>> {
-    if let Some(size) = sizes.iter().find(|size| Layout::most_pages(**size) == 0) {
+    if let Some(size) = sizes.iter().find(|size| SpaceLayout::most_pages(**size) == 0) {
         bail!("a space of {} is too small for a page", crate::config::format_size(*size));
     }
     match make::place(bytes, sizes) {
         Ok(placed) => Ok(placed),
-        Err(NoRoom::Count) => bail!("a partition table has room for 1 to 128 spaces, not for {}", sizes.len()),
-        Err(NoRoom::Needs(least)) => {
+        Err(GptCapacityError::Count) => bail!("a partition table has room for 1 to 128 spaces, not for {}", sizes.len()),
+        Err(GptCapacityError::Needs(least)) => {
             bail!("the spaces need {}, the image has {}", crate::config::in_mib(least), ReadableSize(bytes))
         }
     }
@@ -109,7 +109,7 @@ fn placed(bytes: u64, sizes: &[u64]) -> Result<Vec<kernel::block::SectorRange>> 
 /// Where no image could hold them.
 pub fn least_size(sizes: &[u64]) -> Result<u64> {
     match make::place(0, sizes) {
-        Err(NoRoom::Needs(least)) => least.checked_next_multiple_of(1 << 20).context("too large for any disk"),
+        Err(GptCapacityError::Needs(least)) => least.checked_next_multiple_of(1 << 20).context("too large for any disk"),
         _ => placed(0, sizes).map(|_| 0),
     }
 }
@@ -126,13 +126,13 @@ fn refuse_existing(path: &Path) -> Result<()> {
 }
 
 /// Describes a space's contents in a few words.
-pub fn describe(class: &Class) -> String {
+pub fn describe(class: &DeviceContent) -> String {
     match class {
-        Class::Blank => "blank".to_owned(),
-        Class::Foreign(foreign) => format!("no paging space: {foreign}"),
-        Class::Newer(error) => format!("a newer program's paging space: {error}"),
-        Class::Damaged(damage) => format!("damaged space record: {damage}"),
-        Class::Space(record) => record.state.name().to_owned(),
+        DeviceContent::Blank => "blank".to_owned(),
+        DeviceContent::Foreign(foreign) => format!("no paging space: {foreign}"),
+        DeviceContent::Newer(error) => format!("a newer program's paging space: {error}"),
+        DeviceContent::Damaged(damage) => format!("damaged space record: {damage}"),
+        DeviceContent::Space(record) => record.state.name().to_owned(),
     }
 }
 

@@ -33,9 +33,9 @@ pub struct Config {
     /// Nanoseconds after which a disk that does not answer a request is written off.
     pub disk_timeout_ns: u64,
     /// The partitions to run.
-    pub partitions: Vec<Partition>,
+    pub partitions: Vec<PartitionConfig>,
     /// What to do after the last partition has stopped.
-    pub at_end: AtEnd,
+    pub at_end: EndAction,
     /// Names and arguments of built-in measurements to run instead of partitions (`tidepool bench`, tests).
     pub self_tests: Vec<String>,
 }
@@ -45,7 +45,7 @@ pub const DISK_TIMEOUT_NS: u64 = 30_000_000_000;
 
 /// What the machine does when no partition runs any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum AtEnd {
+pub enum EndAction {
     /// Stays up, with console and events.
     Stay,
     /// Stops the emulator.
@@ -54,13 +54,13 @@ pub enum AtEnd {
 
 /// One partition.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Partition {
+pub struct PartitionConfig {
     /// Unique name.
     pub name: String,
     /// Bytes of logical memory, a multiple of 4 KiB.
     pub memory_bytes: u64,
     /// The kernel to start.
-    pub kernel: Kernel,
+    pub kernel: KernelModules,
     /// Kernel command line.
     pub cmdline: String,
     /// The indication: whether a crash leads to the hypervisor-aided dump.
@@ -68,7 +68,7 @@ pub struct Partition {
     /// How many of its dumps are kept; `None`: as many as there are spaces for.
     pub dump_bound: Option<DumpBound>,
     /// When a crashed partition restarts.
-    pub restart: Restart,
+    pub restart: RestartPolicy,
     /// Nanoseconds after which a guest without a sign of life counts as hung; `None`: never.
     pub hang_timeout_ns: Option<u64>,
     /// How often it restarts after crashes; `None`: every time.
@@ -92,7 +92,7 @@ pub enum ConsoleRoute {
 /// Modules of the boot archive that form a bootable kernel; the format is recognised by its
 /// content.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Kernel {
+pub struct KernelModules {
     /// Name of the kernel's module: a bzImage or an ELF64 with a PVH note.
     pub image: String,
     /// Name of the initrd's module.
@@ -114,12 +114,12 @@ pub struct DumpBound {
     /// Most dumps, at least one.
     pub most: u32,
     /// Consequence of a crash when that many are kept.
-    pub when_full: WhenFull,
+    pub when_full: DumpOverflow,
 }
 
 /// Consequence of a crash when the limit of dumps is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum WhenFull {
+pub enum DumpOverflow {
     /// The partition restarts without a dump.
     Skip,
     /// The oldest dump is dropped when the new one is promised.
@@ -128,7 +128,7 @@ pub enum WhenFull {
 
 /// When a crashed partition runs again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Restart {
+pub enum RestartPolicy {
     /// When frames freed from the crashed image reach the boot memory.
     Threshold,
     /// At once, on demand-zero memory.
@@ -226,7 +226,7 @@ mod tests {
             pool_bytes: 1 << 27,
             memory_disks: vec![1 << 20],
             partitions: vec![],
-            at_end: AtEnd::Stay,
+            at_end: EndAction::Stay,
             disk_timeout_ns: DISK_TIMEOUT_NS,
             self_tests: vec![],
         }
@@ -248,14 +248,14 @@ mod tests {
     #[test]
     fn partitions_that_cannot_be_told_apart_are_refused() {
         let named = |names: &[&str]| {
-            let partition = |name: &&str| Partition {
+            let partition = |name: &&str| PartitionConfig {
                 name: (*name).into(),
                 memory_bytes: 4096,
-                kernel: Kernel { image: "k".into(), initrd: None },
+                kernel: KernelModules { image: "k".into(), initrd: None },
                 cmdline: String::new(),
                 dump: DumpPolicy::Aided,
                 dump_bound: None,
-                restart: Restart::Never,
+                restart: RestartPolicy::Never,
                 boot_memory_bytes: None,
                 hang_timeout_ns: None,
                 restart_limit: None,

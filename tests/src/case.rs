@@ -6,7 +6,7 @@
 use crate::hung;
 use anyhow::{Context, Result, bail};
 use boot::bed::{Bed, kvm};
-use boot::setup::{self, Job, Permission};
+use boot::setup::{self, Permission, SetupJob};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Case {
     /// The beds that it runs on.
     pub beds: &'static [Bed],
     /// Its requirements besides the bed.
-    pub needs: &'static [Job],
+    pub needs: &'static [SetupJob],
     /// The test.
     pub run: fn(Bed) -> Result<()>,
 }
@@ -68,10 +68,10 @@ fn is_chosen(arguments: &Arguments, name: &str) -> bool {
 }
 
 /// Returns the requirements of all these cases, each once.
-fn jobs<'c>(cases: impl Iterator<Item = (&'c Case, Bed)>) -> Vec<Job> {
+fn jobs<'c>(cases: impl Iterator<Item = (&'c Case, Bed)>) -> Vec<SetupJob> {
     let mut jobs = Vec::new();
     for (case, bed) in cases {
-        for job in [&[Job::Boot(bed)], case.needs].concat() {
+        for job in [&[SetupJob::Boot(bed)], case.needs].concat() {
             if !jobs.contains(&job) {
                 jobs.push(job);
             }
@@ -124,7 +124,7 @@ fn within(limit: Option<Duration>, test: impl FnOnce() -> Result<()> + Send + 's
 mod tests {
     use super::*;
 
-    const CASE: Case = Case { name: "a_case", beds: &[Bed::Qemu], needs: &[Job::Guest, Job::Readers], run: |_| Ok(()) };
+    const CASE: Case = Case { name: "a_case", beds: &[Bed::Qemu], needs: &[SetupJob::Guest, SetupJob::Readers], run: |_| Ok(()) };
 
     fn chosen(words: &[&str]) -> bool {
         is_chosen(&Arguments::from_iter([&["system"], words].concat()), &name(&CASE, Bed::Qemu))
@@ -157,6 +157,6 @@ mod tests {
     #[test]
     fn each_job_is_done_once() {
         let jobs = jobs([(&CASE, Bed::Qemu), (&CASE, Bed::Bochs)].into_iter());
-        assert_eq!(jobs, [Job::Boot(Bed::Qemu), Job::Guest, Job::Readers, Job::Boot(Bed::Bochs)]);
+        assert_eq!(jobs, [SetupJob::Boot(Bed::Qemu), SetupJob::Guest, SetupJob::Readers, SetupJob::Boot(Bed::Bochs)]);
     }
 }

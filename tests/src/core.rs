@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use object::elf::{ET_CORE, PT_LOAD, PT_NOTE};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use std::collections::BTreeMap;
-use worker::{Identity, PAGE_BYTES, Page};
+use worker::{PAGE_BYTES, PageIdentity, WorkerPage};
 
 /// The keyed pages of a dump.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -39,11 +39,11 @@ pub fn keyed_pages(image: &[u8], key: u64) -> Result<KeyedPages> {
 
 impl KeyedPages {
     fn take(&mut self, bytes: &[u8], key: u64) {
-        let mut page: Page = [0; PAGE_BYTES / 8];
+        let mut page: WorkerPage = [0; PAGE_BYTES / 8];
         for (word, bytes) in page.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        let Some(identity) = Identity::of(&page).filter(|identity| identity.key == key) else { return };
+        let Some(identity) = PageIdentity::of(&page).filter(|identity| identity.key == key) else { return };
         let doubled = self.generations.contains_key(&identity.index);
         if doubled || identity.check(&page).is_err() || worker::check_crc(&page).is_err() {
             self.wrong += 1;

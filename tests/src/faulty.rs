@@ -9,10 +9,10 @@
 
 use crate::cuts::GuestTruth;
 use crate::nbd::{NbdDisk, Recording};
-use crate::scenario::Folder;
+use crate::scenario::ScenarioFolder;
 use crate::{plan_machine, test_kernel};
 use anyhow::{Context, Result, bail};
-use boot::bed::{Bed, Clock, Running};
+use boot::bed::{Bed, ClockBase, RunningMachine};
 use boot::events::Event;
 use boot::screen::{Notice, NoticeWriter};
 use std::path::PathBuf;
@@ -32,14 +32,14 @@ const DISKS_MIB: [u64; 3] = [8, 10, 8];
 /// now and then, and would be late at every step if the victim kept more than its share.
 const NEIGHBOURS_PAGES: u64 = 950;
 /// 16 ns an instruction.
-const COUNTED: Clock = Clock::Paced(4);
+const COUNTED: ClockBase = ClockBase::Paced(4);
 /// Rewrites of the neighbour between two lines of its log.
 pub const STEP: u64 = 32;
 
 /// A machine with disks that can fail.
 pub struct FaultyMachine {
     /// The running machine.
-    pub running: Running,
+    pub running: RunningMachine,
     /// The NBD servers of its disks.
     pub disks: Vec<NbdDisk>,
     /// Their images.
@@ -51,7 +51,7 @@ pub struct FaultyMachine {
     /// Address of the victim's first page, once the guest has logged it.
     pub first_page: Option<u64>,
     writer: NoticeWriter,
-    _folder: Folder,
+    _folder: ScenarioFolder,
 }
 
 impl FaultyMachine {
@@ -61,12 +61,12 @@ impl FaultyMachine {
     /// # Errors
     /// Where something does not build or start.
     pub fn start(name: &str, clock: TimeBase, prepare: impl FnOnce(&[NbdDisk])) -> Result<Self> {
-        let folder = Folder::new(name)?;
+        let folder = ScenarioFolder::new(name)?;
         let mut machine = plan_machine(Bed::Qemu, name, &configuration()?, folder.path())?;
         let images = std::mem::take(&mut machine.disks);
         let disks = images.iter().map(|image| NbdDisk::new(image, Recording::Places)).collect::<Result<Vec<_>>>()?;
         machine.disks = disks.iter().map(|disk| disk.serve("node")).collect::<Result<_>>()?;
-        machine.clock = if clock == TimeBase::Instructions { COUNTED } else { Clock::Host };
+        machine.clock = if clock == TimeBase::Instructions { COUNTED } else { ClockBase::Host };
         prepare(&disks);
         let writer = NoticeWriter::new(&images, None);
         Ok(Self {

@@ -15,7 +15,7 @@ const HEADER: usize = 92;
 
 /// An entry in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct GptEntry {
     /// Its number, counted from 1.
     pub number: usize,
     /// First byte on the disk.
@@ -59,7 +59,7 @@ impl Gpt {
     ///
     /// # Errors
     /// Names the fault.
-    pub fn check(&self) -> Result<Vec<Entry>> {
+    pub fn check(&self) -> Result<Vec<GptEntry>> {
         let mbr = self.bytes(0, 512)?;
         ensure!(mbr[510..] == [0x55, 0xaa], "no MBR");
         ensure!((mbr[446], mbr[450], u32_at(&mbr, 454)) == (0, 0xee, 1), "the first MBR partition is not protective");
@@ -72,7 +72,7 @@ impl Gpt {
         Ok(first)
     }
 
-    fn check_copy(&self, at: u64, other: u64) -> Result<(Vec<u8>, Vec<Entry>)> {
+    fn check_copy(&self, at: u64, other: u64) -> Result<(Vec<u8>, Vec<GptEntry>)> {
         let mut header = self.bytes(at, HEADER)?;
         ensure!(header.starts_with(b"EFI PART\0\0\x01\0"), "no header in sector {at}");
         let crc = u32_at(&header, 16);
@@ -90,7 +90,7 @@ impl Gpt {
         for (n, entry) in used {
             let (start, end) = (u64_at(entry, 32), u64_at(entry, 40));
             ensure!(first <= start && start <= end && end <= last, "entry {} lies outside", n + 1);
-            found.push(Entry { number: n + 1, start: start * SECTOR, len: (end - start + 1) * SECTOR });
+            found.push(GptEntry { number: n + 1, start: start * SECTOR, len: (end - start + 1) * SECTOR });
         }
         Ok((header, found))
     }
@@ -148,7 +148,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tidepool-gpt-reader-{}", std::process::id()));
         boot::volume::create_spaces(&path, 32 << 20, &[8 << 20, 12 << 20]).unwrap();
         let gpt = Gpt::open(&path).unwrap();
-        let entries = [Entry { number: 1, start: 1 << 20, len: 8 << 20 }, Entry { number: 2, start: 9 << 20, len: 12 << 20 }];
+        let entries =
+            [GptEntry { number: 1, start: 1 << 20, len: 8 << 20 }, GptEntry { number: 2, start: 9 << 20, len: 12 << 20 }];
         assert_eq!(gpt.check().unwrap(), entries);
         gpt.change_entry(2, |entry| entry[32] += 1).unwrap();
         assert_eq!(gpt.check().unwrap()[1].start, (9 << 20) + 512);

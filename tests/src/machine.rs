@@ -2,7 +2,7 @@
 //! machine.
 
 use anyhow::{Context, Result, bail};
-use boot::bed::{Bed, Ended, Machine, Running};
+use boot::bed::{Bed, BedMachine, MachineEnd, RunningMachine};
 use boot::config;
 use boot::kernel_build::{self, Variant};
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Where the hypervisor does not build.
-pub fn machine(bed: Bed, name: &str) -> Result<Machine> {
+pub fn machine(bed: Bed, name: &str) -> Result<BedMachine> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| kernel_build::hypervisor(Variant::Ordinary).map_err(|error| format!("{error:#}")));
     let hypervisor = built.clone().map_err(anyhow::Error::msg)?;
-    Ok(Machine::new(bed, &format!("{}-{name}", bed.name()), hypervisor))
+    Ok(BedMachine::new(bed, &format!("{}-{name}", bed.name()), hypervisor))
 }
 
 /// Describes a machine that runs the configuration `toml`; its file names are relative to `folder`.
 ///
 /// # Errors
 /// Where the configuration has a mistake.
-pub fn plan_machine(bed: Bed, name: &str, toml: &str, folder: &Path) -> Result<Machine> {
+pub fn plan_machine(bed: Bed, name: &str, toml: &str, folder: &Path) -> Result<BedMachine> {
     let plan = config::read(name, toml, folder, bed)?;
     let mut machine = machine(bed, name)?;
     machine.apply(plan);
@@ -49,12 +49,12 @@ pub fn test_kernel(name: &str) -> Result<PathBuf> {
 ///
 /// # Errors
 /// Where it does not stop within `limit`, or without success; names the transcript.
-pub fn expect_success(mut running: Running, limit: Duration) -> Result<()> {
+pub fn expect_success(mut running: RunningMachine, limit: Duration) -> Result<()> {
     let folder = running.folder().display().to_string();
     match running.wait_for_end(limit).with_context(|| folder.clone())? {
-        Ended::Success => running.passed(),
-        Ended::Failure => bail!("the hypervisor reports failure; transcript in {folder}"),
-        Ended::Not => bail!("it still ran after {} s; transcript in {folder}", limit.as_secs()),
+        MachineEnd::Success => running.passed(),
+        MachineEnd::Failure => bail!("the hypervisor reports failure; transcript in {folder}"),
+        MachineEnd::Not => bail!("it still ran after {} s; transcript in {folder}", limit.as_secs()),
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{plan_machine, test_kernel};
 use anyhow::Result;
-use boot::bed::{Bed, Running};
+use boot::bed::{Bed, RunningMachine};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -46,11 +46,11 @@ impl Scenario {
     ///
     /// # Errors
     /// Where the configuration has a mistake, or something is missing.
-    pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
-        let folder = Folder::new(name)?;
+    pub fn start(&self, bed: Bed, name: &str) -> Result<StartedScenario> {
+        let folder = ScenarioFolder::new(name)?;
         let machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
         let disks = machine.disks.clone();
-        Ok(Started { running: machine.start()?, disks, folder })
+        Ok(StartedScenario { running: machine.start()?, disks, folder })
     }
 
     fn toml(&self, bed: Bed) -> Result<String> {
@@ -68,16 +68,16 @@ impl Scenario {
 }
 
 /// A running scenario.
-pub struct Started {
+pub struct StartedScenario {
     /// The machine.
-    pub running: Running,
+    pub running: RunningMachine,
     /// The images of its paging devices.
     pub disks: Vec<PathBuf>,
-    folder: Folder,
+    folder: ScenarioFolder,
 }
 
-impl Started {
-    pub(crate) fn new(running: Running, disks: Vec<PathBuf>, folder: Folder) -> Self {
+impl StartedScenario {
+    pub(crate) fn new(running: RunningMachine, disks: Vec<PathBuf>, folder: ScenarioFolder) -> Self {
         Self { running, disks, folder }
     }
 
@@ -93,9 +93,9 @@ impl Started {
 }
 
 /// A folder that is removed with its owner.
-pub struct Folder(PathBuf);
+pub struct ScenarioFolder(PathBuf);
 
-impl Folder {
+impl ScenarioFolder {
     /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0
@@ -114,13 +114,13 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ScenarioFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-impl AsRef<Path> for Started {
+impl AsRef<Path> for StartedScenario {
     fn as_ref(&self) -> &Path {
         &self.folder.0
     }

@@ -6,7 +6,7 @@
 
 use crate::{plan_machine, test_kernel};
 use anyhow::{Context, Result, bail, ensure};
-use boot::bed::{Bed, Machine, Running};
+use boot::bed::{Bed, BedMachine, RunningMachine};
 use boot::events::Event;
 use serde_json::json;
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ impl Scene {
     ///
     /// # Errors
     /// Where something does not build, or the configuration is refused.
-    pub fn machine(&self) -> Result<Machine> {
+    pub fn machine(&self) -> Result<BedMachine> {
         let Setting { memory_mib, pool_mib, devices_mib, cmdline, partition } = self.setting;
         let device = |(n, mib)| format!("[[paging_device]]\nimage = \"disk{n}.img\"\nsize = \"{mib} MiB\"\n");
         let devices: String = devices_mib.iter().enumerate().map(device).collect();
@@ -91,7 +91,7 @@ impl Drop for Scene {
 /// A machine that runs a scene.
 pub struct Play {
     /// The machine.
-    pub running: Running,
+    pub running: RunningMachine,
 }
 
 impl Play {
@@ -99,7 +99,7 @@ impl Play {
     ///
     /// # Errors
     /// Where the emulator does not start.
-    pub fn of(machine: &Machine) -> Result<Self> {
+    pub fn of(machine: &BedMachine) -> Result<Self> {
         Ok(Self { running: machine.start()? })
     }
 

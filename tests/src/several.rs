@@ -1,9 +1,9 @@
 //! A configuration with several partitions of test kernels, for any bed.
 
-use crate::scenario::{Folder, Started};
+use crate::scenario::{ScenarioFolder, StartedScenario};
 use crate::{plan_machine, test_kernel};
 use anyhow::Result;
-use boot::bed::{Bed, Clock};
+use boot::bed::{Bed, ClockBase};
 
 /// One partition of the configuration.
 #[derive(Clone, Debug)]
@@ -45,20 +45,20 @@ impl Several {
     ///
     /// # Errors
     /// Where the configuration has a mistake, or something is missing.
-    pub fn start(&self, bed: Bed, name: &str) -> Result<Started> {
-        self.start_by(Clock::Host, bed, name)
+    pub fn start(&self, bed: Bed, name: &str) -> Result<StartedScenario> {
+        self.start_by(ClockBase::Host, bed, name)
     }
 
     /// Starts the machine as [`Several::start`] does, with a clock that follows `clock`.
     ///
     /// # Errors
     /// As [`Several::start`].
-    pub fn start_by(&self, clock: Clock, bed: Bed, name: &str) -> Result<Started> {
-        let folder = Folder::new(name)?;
+    pub fn start_by(&self, clock: ClockBase, bed: Bed, name: &str) -> Result<StartedScenario> {
+        let folder = ScenarioFolder::new(name)?;
         let mut machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
         machine.clock = clock;
         let disks = machine.disks.clone();
-        Ok(Started::new(machine.start()?, disks, folder))
+        Ok(StartedScenario::new(machine.start()?, disks, folder))
     }
 
     /// Returns the configuration as text.

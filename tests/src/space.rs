@@ -21,11 +21,11 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 
 /// The bytes of a paging device.
-pub struct Space(Vec<u8>);
+pub struct SpaceBytes(Vec<u8>);
 
 /// A dump's record.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Record {
+pub struct DumpRecord {
     /// State number.
     pub state: u32,
     /// The owner's incarnation.
@@ -48,7 +48,7 @@ pub struct Record {
 
 /// A segment of guest memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Load {
+pub struct LoadSegment {
     /// First byte in the file.
     pub offset: usize,
     /// First byte in guest physical memory.
@@ -60,16 +60,16 @@ pub struct Load {
 }
 
 /// An ELF core.
-pub struct Core<'s> {
-    space: &'s Space,
+pub struct ElfCore<'s> {
+    space: &'s SpaceBytes,
     notes: Range<usize>,
     /// Segments, in the order of the file.
-    pub loads: Vec<Load>,
+    pub loads: Vec<LoadSegment>,
 }
 
 /// A note.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Note<'s> {
+pub struct CoreNote<'s> {
     /// The name that defines the meaning of its type.
     pub name: &'s str,
     /// Its type.
@@ -78,7 +78,7 @@ pub struct Note<'s> {
     pub bytes: &'s [u8],
 }
 
-impl Space {
+impl SpaceBytes {
     /// Reads a file.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Space {
     ///
     /// # Errors
     /// Where neither copy is correct.
-    pub fn record(&self) -> Result<Record> {
+    pub fn record(&self) -> Result<DumpRecord> {
         let end = self.0.len() / PAGE * PAGE;
         ensure!(end >= 2 * PAGE, "the space is shorter than its records");
         let copies: Vec<_> = [end - 2 * PAGE, end - PAGE].into_iter().filter(|&at| self.is_record(at)).collect();
@@ -126,10 +126,10 @@ impl Space {
         copy.starts_with(b"TIDEPOOL") && copy[8..16] == [1, 0, 0, 0, 0, 0x10, 0, 0] && copy[PAGE - 4..] == checksum
     }
 
-    fn parse_record(&self, at: usize) -> Result<Record> {
+    fn parse_record(&self, at: usize) -> Result<DumpRecord> {
         let ranges = 0..self.word(at + 228)? as usize;
         let name = self.bytes(at + 104, 64)?;
-        Ok(Record {
+        Ok(DumpRecord {
             state: self.word(at + 56)?,
             epoch: self.long(at + 64)?,
             owner: String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(),
@@ -149,7 +149,7 @@ impl Space {
     ///
     /// # Errors
     /// Where a header is not as readers of dumps require.
-    pub fn core(&self) -> Result<Core<'_>> {
+    pub fn core(&self) -> Result<ElfCore<'_>> {
         // Class 64, little-endian, version 1.
         ensure!(self.bytes(0, 7)? == b"\x7fELF\x02\x01\x01", "no ELF64 header");
         ensure!((self.half(16)?, self.half(18)?, self.word(20)?) == (4, 62, 1), "no core of x86-64");
@@ -163,13 +163,13 @@ impl Space {
         ensure!(count >= 2 && self.word(at(0))? == PT_NOTE, "the first of {count} program headers is no PT_NOTE");
         let notes = self.place(at(0) + 8)?..self.place(at(0) + 8)? + self.place(at(0) + 32)?;
         let loads = (1..count).map(|n| self.load(at(n))).collect::<Result<_>>()?;
-        Ok(Core { space: self, notes, loads })
+        Ok(ElfCore { space: self, notes, loads })
     }
 
-    fn load(&self, at: usize) -> Result<Load> {
+    fn load(&self, at: usize) -> Result<LoadSegment> {
         ensure!(self.word(at)? == PT_LOAD, "a segment is neither the note nor memory");
         ensure!(self.long(at + 48)? == 0, "p_align is {}", self.long(at + 48)?);
-        Ok(Load {
+        Ok(LoadSegment {
             offset: self.place(at + 8)?,
             address: self.long(at + 24)?,
             file_bytes: self.place(at + 32)?,
@@ -181,7 +181,7 @@ impl Space {
     ///
     /// # Errors
     /// Names the first inconsistency.
-    pub fn verify(&self) -> Result<Core<'_>> {
+    pub fn verify(&self) -> Result<ElfCore<'_>> {
         let (record, core) = (self.record()?, self.core()?);
         ensure!(record.state == COMPLETE && record.drain_progress == record.pages, "no whole dump: {record:?}");
         ensure!(record.program_headers == core.loads.len() + 1, "the record says {} headers", record.program_headers);
@@ -199,7 +199,7 @@ impl Space {
         Ok(core)
     }
 
-    fn verify_page(&self, record: &Record, load: &Load, index: usize, address: u64) -> Result<()> {
+    fn verify_page(&self, record: &DumpRecord, load: &LoadSegment, index: usize, address: u64) -> Result<()> {
         let into = (address - load.address) as usize;
         ensure!(load.file_bytes.is_multiple_of(PAGE) && load.memory_bytes.is_multiple_of(PAGE), "no whole pages: {load:?}");
         let has_block = self.bytes(record.bitmap_start + index / 8, 1)?[0] >> (index % 8) & 1 == 1;
@@ -214,13 +214,13 @@ impl Space {
     }
 }
 
-impl Load {
+impl LoadSegment {
     fn end(&self) -> u64 {
         self.address + self.memory_bytes as u64
     }
 }
 
-impl<'s> Core<'s> {
+impl<'s> ElfCore<'s> {
     /// Reads the page at a guest physical address, as a debugger would.
     ///
     /// # Errors
@@ -244,13 +244,13 @@ impl<'s> Core<'s> {
     ///
     /// # Errors
     /// Where they do not fill their segment exactly.
-    pub fn notes(&self) -> Result<Vec<Note<'s>>> {
+    pub fn notes(&self) -> Result<Vec<CoreNote<'s>>> {
         let (mut at, mut notes) = (self.notes.start, Vec::new());
         while at < self.notes.end {
             let (name_len, len) = (self.space.word(at)? as usize, self.space.word(at + 4)? as usize);
             let content = at + 12 + name_len.next_multiple_of(4);
             let name = std::str::from_utf8(self.space.bytes(at + 12, name_len)?)?.trim_end_matches('\0');
-            notes.push(Note { name, kind: self.space.word(at + 8)?, bytes: self.space.bytes(content, len)? });
+            notes.push(CoreNote { name, kind: self.space.word(at + 8)?, bytes: self.space.bytes(content, len)? });
             at = content + len.next_multiple_of(4);
         }
         if at != self.notes.end {

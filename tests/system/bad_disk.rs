@@ -10,7 +10,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tests::cuts::HeldDump;
 use tests::faulty::{FaultyMachine, LIMIT, TimeBase, VICTIM, VICTIMS};
-use tests::nbd::{Action, Failure, Kind, NbdDisk, Rule};
+use tests::nbd::{Action, NbdDisk, NbdError, RequestKind, Rule};
 use tests::{Case, expect_success};
 
 pub const CASES: &[Case] = &[
@@ -64,12 +64,12 @@ fn end(mut machine: FaultyMachine, limit: Duration) -> Result<()> {
 fn full(_: Bed) -> Result<()> {
     let mut machine = start("full")?;
     let place = machine.place();
-    let writes = Rule { kinds: &[Kind::Write, Kind::WriteZeroes], ..Rule::all(Action::Fail(Failure::NoSpace)) };
+    let writes = Rule { kinds: &[RequestKind::Write, RequestKind::WriteZeroes], ..Rule::all(Action::Fail(NbdError::NoSpace)) };
     machine.disks[0].rule(writes);
     let run = |machine: &mut FaultyMachine| -> Result<()> {
         machine.until("an error that names the disk", is_error_of_the_disk)?;
         goes_on(machine)?;
-        ensure!(machine.disks[0].log().iter().any(|entry| entry.failure == Some(Failure::NoSpace)), "no write failed");
+        ensure!(machine.disks[0].log().iter().any(|entry| entry.failure == Some(NbdError::NoSpace)), "no write failed");
         machine.until("an incarnation on the other disk", |event| is_line(event, VICTIM, "filled"))?;
         // From here on the host has room again.
         machine.disks[0].let_go();
@@ -82,7 +82,10 @@ fn full(_: Bed) -> Result<()> {
 /// Fails all writes except those of claims. With failed claims the hypervisor would write nothing
 /// to the disk, and the dump would wait.
 fn refuse_all_but_claims(disk: &NbdDisk) {
-    let refused = Rule { kinds: &[Kind::Write, Kind::WriteZeroes, Kind::Flush], ..Rule::all(Action::Fail(Failure::Io)) };
+    let refused = Rule {
+        kinds: &[RequestKind::Write, RequestKind::WriteZeroes, RequestKind::Flush],
+        ..Rule::all(Action::Fail(NbdError::Io))
+    };
     let claims = disk.size() - CLAIMS_AND_RECORDS..disk.size() - RECORDS;
     disk.rule(Rule { bytes: 0..claims.start, ..refused.clone() });
     disk.rule(Rule { bytes: claims.end..disk.size(), ..refused });
@@ -122,7 +125,7 @@ fn dead(_: Bed) -> Result<()> {
         // From the first write of a page on, so that the disk holds memory of the partition that it
         // does not give back.
         let bytes = HEAD..disks[0].size() - CLAIMS_AND_RECORDS;
-        let keep = Rule { kinds: &[Kind::Write], bytes, ..Rule::all(Action::Keep) };
+        let keep = Rule { kinds: &[RequestKind::Write], bytes, ..Rule::all(Action::Keep) };
         disks[0].rule(Rule { afterwards: Some(Action::Keep), ..keep });
     })?;
     let place = machine.place();

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
 use boot::dump::{BootLoader, select};
 use boot::events::Event;
-use boot::volume::{Access, Disk, create_spaces};
+use boot::volume::{VolumeAccess, VolumeDisk, create_spaces};
 use serde_json::json;
 use std::path::Path;
 use tests::scene::{PARTITION, Play, Scene, Setting};
@@ -41,8 +41,8 @@ fn dump(play: &mut Play, number: u64) -> Result<String> {
 
 /// Returns the names of the dumps on the spaces of an image.
 fn names(image: &Path) -> Result<Vec<String>> {
-    let spaces = Disk::open(image, Access::Read)?.usable()?;
-    let records = spaces.iter().map(boot::volume::Image::record).collect::<Result<Vec<_>>>()?;
+    let spaces = VolumeDisk::open(image, VolumeAccess::Read)?.usable()?;
+    let records = spaces.iter().map(boot::volume::SpaceImage::record).collect::<Result<Vec<_>>>()?;
     let dumps = records.into_iter().filter(|record| record.state.holds_dump());
     Ok(dumps.filter_map(|record| record.crash.map(|crash| crash.name.to_string())).collect())
 }
@@ -97,9 +97,9 @@ fn drops(bed: Bed) -> Result<()> {
     ensure!(names(&image)? == [second.clone()], "{:?} instead of {second}", names(&image)?);
 
     // A selected dump stays. The next crash leaves no dump, because of the bound.
-    let disk = Disk::open(&image, Access::Write)?;
+    let disk = VolumeDisk::open(&image, VolumeAccess::Write)?;
     let spaces = disk.usable()?;
-    let holds = |space: &&boot::volume::Image| space.record().is_ok_and(|record| record.state.holds_dump());
+    let holds = |space: &&boot::volume::SpaceImage| space.record().is_ok_and(|record| record.state.holds_dump());
     let number = spaces.iter().find(holds).context("no dump is there")?.number();
     select(&disk, number, BootLoader::Keep)?;
     drop((spaces, disk));

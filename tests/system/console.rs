@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
 use std::fmt::Write;
 use std::time::Duration;
-use tests::scenario::{Scenario, Started};
+use tests::scenario::{Scenario, StartedScenario};
 use tests::{Case, expect_success};
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -29,7 +29,7 @@ fn nothing_is_lost(bed: Bed) -> Result<()> {
     expect_success(started.running, LIMIT)
 }
 
-fn converse(started: &mut Started, (typed, flood): (u32, u32)) -> Result<()> {
+fn converse(started: &mut StartedScenario, (typed, flood): (u32, u32)) -> Result<()> {
     let running = &mut started.running;
     let mut text = String::new();
     (0..typed).try_for_each(|n| writeln!(text, "line {n:04} {}", "abcdefghijklmnopqrstuvwxyz0123456789".repeat(2)))?;

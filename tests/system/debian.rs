@@ -12,11 +12,11 @@ use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
 use boot::bed::bochs::CPU_WITHOUT_AD;
 use boot::commands::demo::demonstrate;
-use boot::demo::Scale;
+use boot::demo::DemoScale;
 use boot::demo::readers::Readers;
 use boot::dump::Dump;
-use boot::setup::{Job, Permission, debian, python};
-use boot::volume::Access;
+use boot::setup::{Permission, SetupJob, debian, python};
+use boot::volume::VolumeAccess;
 use boot::{initramfs, paths};
 use serde_json::json;
 use std::path::Path;
@@ -34,21 +34,21 @@ pub const CASES: &[Case] = &[
     Case {
         name: "debian_pages_panics_restarts_and_its_dump_is_read",
         beds: &[Bed::Qemu, Bed::Kvm],
-        needs: &[Job::Guest, Job::Readers],
-        run: |bed| demonstrate(bed, Permission::Refuse, &format!("demo-test-{}", bed.name()), Scale::of(bed).untimed()),
+        needs: &[SetupJob::Guest, SetupJob::Readers],
+        run: |bed| demonstrate(bed, Permission::Refuse, &format!("demo-test-{}", bed.name()), DemoScale::of(bed).untimed()),
     },
     // A boot takes a minute or more of CPU time there, so the successor's second boot is left to
     // `cargo run -- --bed bochs`.
     Case {
         name: "debian_panics_beside_debian_on_vmx_and_its_dump_is_read",
         beds: &[Bed::Bochs],
-        needs: &[Job::Guest, Job::Readers],
-        run: |bed| demonstrate(bed, Permission::Refuse, "demo-test-bochs", Scale::of(bed).untimed().to_the_dump()),
+        needs: &[SetupJob::Guest, SetupJob::Readers],
+        run: |bed| demonstrate(bed, Permission::Refuse, "demo-test-bochs", DemoScale::of(bed).untimed().to_the_dump()),
     },
     Case {
         name: "debian_without_dirty_bits_pages_panics_and_its_dump_is_read",
         beds: &[Bed::Bochs],
-        needs: &[Job::Guest, Job::Readers],
+        needs: &[SetupJob::Guest, SetupJob::Readers],
         run: without_dirty_bits,
     },
 ];
@@ -70,7 +70,7 @@ fn without_dirty_bits(bed: Bed) -> Result<()> {
     running.events.send(json!({"command": "poweroff"}))?;
     expect_success(running, SHORT)?;
 
-    let dump = Dump::open(&image, Access::Read)?;
+    let dump = Dump::open(&image, VolumeAccess::Read)?;
     let recorded = dump.record().crash.as_ref().context("the record says nothing of the crash")?;
     ensure!(&*recorded.text == PANIC && recorded.time_ns > 0, "{recorded:?}");
     let verdict = dump.verify()?;
@@ -95,7 +95,7 @@ fn configuration(kernel: &Path, initrd: &Path) -> String {
 
 /// Follows the partition through crash, dump and restart, and copies the dump out; returns the
 /// number of the worker's pages.
-fn live_through(running: &mut boot::bed::Running, image: &Path) -> Result<u64> {
+fn live_through(running: &mut boot::bed::RunningMachine, image: &Path) -> Result<u64> {
     let boot = running.events.wait_named(SHORT, "boot")?;
     ensure!(boot.text("accessed_dirty")? == "software", "{}", boot.0);
     let pages = verified(running)?;
@@ -121,7 +121,7 @@ fn live_through(running: &mut boot::bed::Running, image: &Path) -> Result<u64> {
 }
 
 /// Waits for the end of the worker's first pass; returns the number of correct pages.
-fn verified(running: &mut boot::bed::Running) -> Result<u64> {
+fn verified(running: &mut boot::bed::RunningMachine) -> Result<u64> {
     let line = running.console.wait_for(LIMIT, "worker: pass 1 ")?;
     let words: Vec<_> = line.split_whitespace().rev().collect();
     match words[..] {

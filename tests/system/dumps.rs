@@ -3,15 +3,15 @@
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
 use boot::dump::Dump;
-use boot::volume::{Access, Image};
+use boot::volume::{SpaceImage, VolumeAccess};
 use kernel::mm::layout::RamLayout;
-use kernel::space::record::Contents;
+use kernel::space::record::SpaceContents;
 use kernel::space::{CrashReason, PartialCause, SpaceState};
 use std::path::Path;
 use tests::Case;
 use tests::core_file::{CoreFile, PageIn};
 use tests::scene::{Play, Scene, Setting};
-use worker::Identity;
+use worker::PageIdentity;
 
 pub const CASES: &[Case] = &[
     Case { name: "pages_on_disk_and_zero_pages_cost_no_write_in_a_dump", beds: &[Bed::Qemu], needs: &[], run: cost },
@@ -31,7 +31,7 @@ const KERNELS_OWN: u64 = 32;
 
 /// Pages of the test kernel by state: paged out before the crash, dirty, written with zeros.
 #[derive(Clone, Copy)]
-struct Pages {
+struct DumpPages {
     start: u64,
     paged: u64,
     dirty: u64,
@@ -46,7 +46,7 @@ struct Found {
     wrong: u64,
 }
 
-impl Pages {
+impl DumpPages {
     fn address(&self, index: u64) -> u64 {
         self.start + index * PAGE
     }
@@ -75,9 +75,9 @@ impl Pages {
 
 fn is_page(bytes: &[u8], index: u64) -> bool {
     let (words, _) = bytes.as_chunks::<8>();
-    let mut page: worker::Page = [0; 512];
+    let mut page: worker::WorkerPage = [0; 512];
     page.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
-    Identity { key: KEY, index, generation: 0 }.check(&page).is_ok()
+    PageIdentity { key: KEY, index, generation: 0 }.check(&page).is_ok()
 }
 
 fn cost(bed: Bed) -> Result<()> {
@@ -90,7 +90,7 @@ fn cost(bed: Bed) -> Result<()> {
     };
     let scene = Scene::new(bed, "cost", setting)?;
     let mut play = scene.start()?;
-    let pages = Pages { start: play.get_ready()?, paged: 1000, dirty: 900, zeros: 500 };
+    let pages = DumpPages { start: play.get_ready()?, paged: 1000, dirty: 900, zeros: 500 };
     let before = play.running.disk_counters()?[0];
     play.key(b'c')?;
     let complete = play.event("dump_complete")?;
@@ -122,7 +122,7 @@ fn cost(bed: Bed) -> Result<()> {
 
 /// Checks every block of a complete dump against its checksum, and the header.
 fn whole(path: &Path) -> Result<()> {
-    let dump = Dump::open(path, Access::Read)?;
+    let dump = Dump::open(path, VolumeAccess::Read)?;
     let verdict = dump.verify()?;
     ensure!(dump.record().state == SpaceState::Complete, "{:?}", dump.record().state);
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");
@@ -141,16 +141,16 @@ const CUT: Setting = Setting {
 
 /// Cuts the power after the first record of progress, on a disk that is far too slow to write the
 /// rest meanwhile.
-fn cut(bed: Bed, name: &'static str) -> Result<(Scene, Pages)> {
+fn cut(bed: Bed, name: &'static str) -> Result<(Scene, DumpPages)> {
     let scene = Scene::new(bed, name, CUT)?;
     let mut play = scene.start()?;
-    let pages = Pages { start: play.get_ready()?, paged: 2000, dirty: 28000, zeros: 500 };
+    let pages = DumpPages { start: play.get_ready()?, paged: 2000, dirty: 28000, zeros: 500 };
     play.running.limit_writes(0, 12 << 20)?;
     play.key(b'c')?;
     let drain = play.event("drain")?;
     ensure!(drain.number("remaining")? > 0, "{}", drain.0);
     play.cut_power();
-    let record = Image::open(&scene.image(0), Access::Read)?.record()?;
+    let record = SpaceImage::open(&scene.image(0), VolumeAccess::Read)?.record()?;
     ensure!(record.state == SpaceState::Draining, "the cut came at {:?}", record.state);
     Ok((scene, pages))
 }
@@ -176,12 +176,12 @@ fn early_cut(bed: Bed) -> Result<()> {
     play.key(b'c')?;
     play.space(0, "crashed")?;
     play.cut_power();
-    let record = Image::open(&scene.image(0), Access::Read)?.record()?;
+    let record = SpaceImage::open(&scene.image(0), VolumeAccess::Read)?.record()?;
     ensure!(record.state == SpaceState::Crashed, "the cut came at {:?}", record.state);
     let crash = record.crash.context("the crash")?;
     ensure!(crash.reason == CrashReason::TRIPLE_FAULT && crash.time_ns > 0, "{crash:?}");
     ensure!(crash.registers.starts_with(&[5, 0, 0, 0, 80, 1, 0, 0, 1, 0, 0, 0]), "no NT_PRSTATUS: {crash:?}");
-    let verdict = Dump::open(&scene.image(0), Access::Read)?.verify()?;
+    let verdict = Dump::open(&scene.image(0), VolumeAccess::Read)?.verify()?;
     ensure!((verdict.right, verdict.wrong) == (0, 0), "blocks of which nothing is known: {verdict:?}");
     // The next start keeps and reports the dump until it is released.
     let mut play = scene.start()?;
@@ -198,14 +198,14 @@ fn early_cut(bed: Bed) -> Result<()> {
 fn finished_outside(bed: Bed) -> Result<()> {
     let (scene, pages) = cut(bed, "cut-outside")?;
     let path = scene.image(0);
-    ensure!(Dump::open(&path, Access::Write)?.finish()? == SpaceState::Partial);
+    ensure!(Dump::open(&path, VolumeAccess::Write)?.finish()? == SpaceState::Partial);
     partial(&path, &pages)
 }
 
 /// Checks a partial dump: pages in segments are correct, and all pages that were paged out before
 /// are there.
-fn partial(path: &Path, pages: &Pages) -> Result<()> {
-    let dump = Dump::open(path, Access::Read)?;
+fn partial(path: &Path, pages: &DumpPages) -> Result<()> {
+    let dump = Dump::open(path, VolumeAccess::Read)?;
     let verdict = dump.verify()?;
     ensure!(dump.record().state == SpaceState::Partial, "{:?}", dump.record().state);
     ensure!(verdict.wrong == 0 && verdict.missing > 0 && verdict.header_current, "{verdict:?}");
@@ -256,7 +256,7 @@ fn windows(bed: Bed) -> Result<()> {
 fn fail(scene: &Scene, operation: &str, gpa: u64, memory_mib: u64) -> Result<std::path::PathBuf> {
     let image = scene.image(0);
     let ram = RamLayout::new(memory_mib << 20).context("the memory has a layout")?;
-    let contents = Contents::new(std::fs::metadata(&image)?.len(), &ram).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let contents = SpaceContents::new(std::fs::metadata(&image)?.len(), &ram).map_err(|e| anyhow::anyhow!("{e:?}"))?;
     let index = ram.index_of(kernel::addr::Gfn::new(gpa / PAGE)).context("an address in RAM")?;
     let sector = contents.layout.block_sectors(index, 1).context("a page of the space")?.first;
     let rules = image.with_extension("rules");
@@ -280,7 +280,7 @@ fn write_error(bed: Bed) -> Result<()> {
     // A page that stays dirty until the crash.
     machine.disks[0] = fail(&scene, "write", (8 << 20) - PAGE, 16)?;
     let mut play = Play::of(&machine)?;
-    let pages = Pages { start: play.get_ready()?, paged: 500, dirty: 1500, zeros: 0 };
+    let pages = DumpPages { start: play.get_ready()?, paged: 500, dirty: 1500, zeros: 0 };
     play.key(b'c')?;
     let failed = play.event("dump_failed")?;
     ensure!(failed.number("disk")? == 0, "{}", failed.0);
@@ -316,7 +316,7 @@ fn read_error(bed: Bed) -> Result<()> {
 /// Outside the machine the disk is sound, so the block itself is correct; but the dump was sealed
 /// without it.
 fn without_the_lost_page(image: &Path, lost: u64) -> Result<()> {
-    let dump = Dump::open(image, Access::Read)?;
+    let dump = Dump::open(image, VolumeAccess::Read)?;
     let (record, verdict) = (dump.record(), dump.verify()?);
     ensure!((record.state, record.partial_cause) == (SpaceState::Partial, PartialCause::BAD_BLOCKS), "{record:?}");
     let crash = record.crash.as_ref().context("a dump of a crash")?;

@@ -6,8 +6,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::Bed;
 use boot::events::Event;
-use boot::volume::{Access, Image};
-use kernel::space::Class;
+use boot::volume::{SpaceImage, VolumeAccess};
+use kernel::space::DeviceContent;
 use kernel::space::classify::HEAD_LEN;
 use kernel::space::copies::TAIL_LEN;
 use serde_json::json;
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Instant;
 use tests::cuts::{CrashMoment, HeldDump};
 use tests::faulty::{FaultyMachine, LIMIT, NEIGHBOUR, STEP, TimeBase, VICTIM, VICTIMS};
-use tests::nbd::{Action, Entry, Failure, Kind, NbdDisk, Rule};
+use tests::nbd::{Action, NbdDisk, NbdError, RequestKind, RequestLogEntry, Rule};
 use tests::seeded_runs::SeededRuns;
 use tests::seeds::Choices;
 use tests::{Case, expect_success, pace};
@@ -64,8 +64,8 @@ impl RequestFault {
     /// Returns the action for the request, and the action for all later ones.
     const fn actions(self) -> (Action, Option<Action>) {
         match self {
-            Self::ErrorOnce => (Action::Fail(Failure::Io), None),
-            Self::ErrorForGood => (Action::Fail(Failure::Io), Some(Action::Fail(Failure::Io))),
+            Self::ErrorOnce => (Action::Fail(NbdError::Io), None),
+            Self::ErrorForGood => (Action::Fail(NbdError::Io), Some(Action::Fail(NbdError::Io))),
             Self::NoAnswer => (Action::Keep, Some(Action::Keep)),
             Self::LateAnswer => (Action::Keep, None),
         }
@@ -75,7 +75,7 @@ impl RequestFault {
 /// A class of a disk's requests, from which the failing one is chosen.
 #[derive(Clone, Debug)]
 struct RequestClass {
-    kinds: &'static [Kind],
+    kinds: &'static [RequestKind],
     bytes: Range<u64>,
     /// Number of these requests in a run without a fault, including QEMU's own.
     count: u64,
@@ -130,14 +130,14 @@ fn plain_run() -> Result<PlainRun> {
     Ok(PlainRun { slowest, classes })
 }
 
-fn classes(log: &[Entry], len: u64) -> Vec<RequestClass> {
+fn classes(log: &[RequestLogEntry], len: u64) -> Vec<RequestClass> {
     let records = len - RECORDS..len;
     let blocks = HEAD..len - RECORDS;
-    [(&[][..], 0..u64::MAX), (&[Kind::Flush], 0..len), (&[Kind::Read], blocks), (&[Kind::Write], records)]
+    [(&[][..], 0..u64::MAX), (&[RequestKind::Flush], 0..len), (&[RequestKind::Read], blocks), (&[RequestKind::Write], records)]
         .into_iter()
-        .map(|(kinds, bytes): (&'static [Kind], Range<u64>)| {
+        .map(|(kinds, bytes): (&'static [RequestKind], Range<u64>)| {
             let rule = Rule { kinds, bytes: bytes.clone(), ..Rule::all(Action::Keep) };
-            let count = |log: &[Entry]| log.iter().filter(|entry| rule.fits_entry(entry)).count() as u64;
+            let count = |log: &[RequestLogEntry]| log.iter().filter(|entry| rule.fits_entry(entry)).count() as u64;
             RequestClass { kinds, bytes, count: count(log), emulators: count(&log[..EMULATORS as usize]) }
         })
         .collect()
@@ -145,9 +145,9 @@ fn classes(log: &[Entry], len: u64) -> Vec<RequestClass> {
 
 /// Checks that the hypervisor's first request reads the partition table: earlier requests are
 /// QEMU's.
-fn are_emulators(emulators: &[Entry], hypervisors: &[Entry]) -> Result<()> {
-    let sectors = |entries: &[Entry]| entries.iter().map(|entry| (entry.kind, entry.bytes.clone())).collect::<Vec<_>>();
-    let [first, second] = [(Kind::Read, 0..512), (Kind::Read, 512..1024)];
+fn are_emulators(emulators: &[RequestLogEntry], hypervisors: &[RequestLogEntry]) -> Result<()> {
+    let sectors = |entries: &[RequestLogEntry]| entries.iter().map(|entry| (entry.kind, entry.bytes.clone())).collect::<Vec<_>>();
+    let [first, second] = [(RequestKind::Read, 0..512), (RequestKind::Read, 512..1024)];
     let (emulators, begin) = (sectors(emulators), sectors(&hypervisors[..2]));
     ensure!(emulators == [first.clone()] && begin == [first, second], "first requests: {emulators:?}, {begin:?}");
     Ok(())
@@ -303,14 +303,14 @@ fn finish(mut machine: FaultyMachine, kind: RequestFault) -> Result<()> {
     for disk in VICTIMS_DISKS {
         check_image(&machine, &machine.images[disk]).with_context(|| format!("disk {disk} in the end"))?;
     }
-    let claim = Image::open(&machine.images[0], Access::Read)?.claim()?;
+    let claim = SpaceImage::open(&machine.images[0], VolumeAccess::Read)?.claim()?;
     ensure!(kind != RequestFault::ErrorOnce || claim.is_none(), "the claim is not given back: {claim:?}");
     expect_success(machine.running, LIMIT)
 }
 
 fn check_image(machine: &FaultyMachine, image: &Path) -> Result<()> {
     // The fault may have prevented the disk's formatting.
-    if Image::open(image, Access::Read)?.class()? == Class::Blank {
+    if SpaceImage::open(image, VolumeAccess::Read)?.class()? == DeviceContent::Blank {
         return Ok(());
     }
     match HeldDump::on(image)? {

@@ -6,8 +6,8 @@
 use anyhow::{Result, ensure};
 use boot::bed::{Bed, Firmware, Medium};
 use boot::dump::Dump;
-use boot::setup::Job;
-use boot::volume::Access;
+use boot::setup::SetupJob;
+use boot::volume::VolumeAccess;
 use tests::Case;
 use tests::scene::{Play, Scene, Setting};
 
@@ -15,13 +15,13 @@ pub const CASES: &[Case] = &[
     Case {
         name: "a_stick_starts_on_bios_and_its_partition_dumps_to_a_disk",
         beds: &[Bed::Qemu],
-        needs: &[Job::Stick],
+        needs: &[SetupJob::Stick],
         run: |bed| live_through(bed, "stick-bios", Firmware::Bios),
     },
     Case {
         name: "a_stick_starts_on_uefi_and_its_partition_dumps_to_a_disk",
         beds: &[Bed::Qemu],
-        needs: &[Job::Uefi],
+        needs: &[SetupJob::Uefi],
         run: |bed| live_through(bed, "stick-uefi", Firmware::Uefi),
     },
 ];
@@ -43,7 +43,7 @@ fn live_through(bed: Bed, name: &'static str, firmware: Firmware) -> Result<()> 
     play.key(b'c')?;
     let disk = play.event("dump_complete")?.number("disk")?;
     play.power_off()?;
-    let verdict = Dump::open(&scene.image(usize::try_from(disk)?), Access::Read)?.verify()?;
+    let verdict = Dump::open(&scene.image(usize::try_from(disk)?), VolumeAccess::Read)?.verify()?;
     ensure!(verdict.right >= 600 && verdict.wrong == 0 && verdict.missing == 0, "{verdict:?}");
     Ok(())
 }

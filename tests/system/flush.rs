@@ -8,7 +8,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::bochs::CPU_WITHOUT_AD;
-use boot::bed::{Bed, Machine, Running};
+use boot::bed::{Bed, BedMachine, RunningMachine};
 use boot::events::Event;
 use boot::kernel_build::{self, Variant};
 use serde_json::json;
@@ -65,7 +65,7 @@ const fn measure(bed: Bed) -> Measure {
 
 /// The guest's outcome.
 #[derive(Debug)]
-enum Outcome {
+enum GuestOutcome {
     /// All turns are done, and every page was correct.
     Passed,
     /// The guest found a wrong page; its message.
@@ -86,9 +86,9 @@ fn every_write_survives(bed: Bed, cpu: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn judge(running: &mut Running, measure: &Measure) -> Result<()> {
+fn judge(running: &mut RunningMachine, measure: &Measure) -> Result<()> {
     let outcome = drive(running, measure)?;
-    ensure!(matches!(outcome, Outcome::Passed), "{outcome:?}");
+    ensure!(matches!(outcome, GuestOutcome::Passed), "{outcome:?}");
     running.events.command(GRACE, json!({"command": "stats"}))?;
     let stats = running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters came")?;
     let number = |member| stats.number(member);
@@ -118,14 +118,14 @@ fn mutant_is_caught(bed: Bed, cpu: Option<&str>) -> Result<()> {
     let mut running = machine.start()?;
     let folder = running.folder().display().to_string();
     match drive(&mut running, &measure).with_context(|| folder.clone())? {
-        Outcome::Passed => bail!("the guest noticed nothing; transcript in {folder}"),
+        GuestOutcome::Passed => bail!("the guest noticed nothing; transcript in {folder}"),
         outcome => println!("caught: {outcome:?}"),
     }
     running.passed();
     Ok(())
 }
 
-fn machine(bed: Bed, cpu: Option<&str>, name: &str, measure: &Measure) -> Result<Machine> {
+fn machine(bed: Bed, cpu: Option<&str>, name: &str, measure: &Measure) -> Result<BedMachine> {
     let kernel = test_kernel("spin")?;
     let [memory, pool, device] = measure.mib;
     let image = std::env::temp_dir().join(format!("tidepool-{}-{}-{name}.img", std::process::id(), bed.name()));
@@ -155,7 +155,7 @@ impl Drop for Disks {
 }
 
 /// Evicts pages at each line of the guest's log, until the guest ends.
-fn drive(running: &mut Running, measure: &Measure) -> Result<Outcome> {
+fn drive(running: &mut RunningMachine, measure: &Measure) -> Result<GuestOutcome> {
     let deadline = Instant::now() + LIMIT;
     let (mut wrong, mut unanswered) = (None, None);
     while let Some(event) = running.events.next(deadline)? {
@@ -167,9 +167,9 @@ fn drive(running: &mut Running, measure: &Measure) -> Result<Outcome> {
                 unanswered = Some(running.events.send(command)?);
             }
             ("reply", ..) if event.0["id"].as_u64() == unanswered => unanswered = None,
-            ("guest", "pass", _) => return Ok(Outcome::Passed),
-            ("guest", "fail", _) => return wrong.map(Outcome::Wrong).context("the guest failed otherwise"),
-            ("crash", ..) if word(&event, "reason") == "page lost" => return Ok(Outcome::Lost),
+            ("guest", "pass", _) => return Ok(GuestOutcome::Passed),
+            ("guest", "fail", _) => return wrong.map(GuestOutcome::Wrong).context("the guest failed otherwise"),
+            ("crash", ..) if word(&event, "reason") == "page lost" => return Ok(GuestOutcome::Lost),
             // This error belongs to that crash, before or after it.
             ("error", ..) if word(&event, "message").contains("cannot be read back (its block holds something else") => {}
             ("crash" | "error" | "panic" | "stopped", ..) => bail!("unexpected: {}", event.0),

@@ -1,7 +1,7 @@
 //! x87, SSE and AVX registers belong to the vCPU, however often its CPU runs other vCPUs.
 
 use anyhow::{Context, Result, ensure};
-use boot::bed::{Bed, Running};
+use boot::bed::{Bed, RunningMachine};
 use serde_json::json;
 use std::time::Duration;
 use tests::several::{Member, Several};
@@ -36,7 +36,7 @@ fn extended_state(bed: Bed) -> Result<()> {
     expect_success(started.running, ANSWER)
 }
 
-fn judge(running: &mut Running) -> Result<()> {
+fn judge(running: &mut RunningMachine) -> Result<()> {
     let mut passed = Vec::new();
     while passed.len() < NAMES.len() {
         let verdict = |e: &boot::events::Event| {

@@ -2,21 +2,21 @@
 //! the disk's header.
 
 use anyhow::{Context, Result, ensure};
-use boot::bed::{Bed, Machine};
+use boot::bed::{Bed, BedMachine};
 use boot::dump::{BootLoader, select};
 use boot::events::Event;
-use boot::volume::{Access, Disk};
-use kernel::space::{Record, SpaceState};
+use boot::volume::{VolumeAccess, VolumeDisk};
+use kernel::space::{SpaceRecord, SpaceState};
 use serde_json::json;
 use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tests::Case;
 use tests::core_file::{CoreFile, PageIn};
-use tests::gpt::{Entry, Gpt};
+use tests::gpt::{Gpt, GptEntry};
 use tests::scene::{LIMIT, Play};
 use tests::{plan_machine, test_kernel};
-use worker::Identity;
+use worker::PageIdentity;
 
 pub const CASES: &[Case] = &[
     Case { name: "each_partition_gets_the_smallest_space_that_fits", beds: &[Bed::Qemu], needs: &[], run: best_fit },
@@ -50,7 +50,7 @@ impl Bench {
     }
 
     /// Describes a machine with disks of these spaces, in MiB, and partitions `a`, `b` and so on of these sizes.
-    fn machine(&self, disks: &[&[u64]], partitions: &[u64]) -> Result<Machine> {
+    fn machine(&self, disks: &[&[u64]], partitions: &[u64]) -> Result<BedMachine> {
         let kernel = test_kernel("states")?;
         let mut text = "[pool]\nmemory = \"48 MiB\"\n".to_owned();
         for (n, spaces) in disks.iter().enumerate() {
@@ -102,8 +102,8 @@ fn space(play: &mut Play, partition: &str, state: &str) -> Result<u32> {
     Ok(u32::try_from(event.number("space")?)?)
 }
 
-fn record(path: &Path, number: u32) -> Result<Record> {
-    Disk::open(path, Access::Read)?.space(Some(number))?.record()
+fn record(path: &Path, number: u32) -> Result<SpaceRecord> {
+    VolumeDisk::open(path, VolumeAccess::Read)?.space(Some(number))?.record()
 }
 
 fn best_fit(bed: Bed) -> Result<()> {
@@ -155,7 +155,7 @@ fn selected(bed: Bed) -> Result<()> {
     play.power_off()?;
     ensure!(sum(&bench.image(0), &beside_claim(&entries[other as usize - 1]))? == before, "a space that nobody had was changed");
 
-    ensure!(select(&Disk::open(&bench.image(0), Access::Write)?, number, BootLoader::Keep)? == 0);
+    ensure!(select(&VolumeDisk::open(&bench.image(0), VolumeAccess::Write)?, number, BootLoader::Keep)? == 0);
     ensure!(Gpt::open(&bench.image(0))?.check()? == entries, "the partition table was changed");
     let core = CoreFile::open(&bench.image(0))?;
     for index in 0..FILLED {
@@ -167,7 +167,7 @@ fn selected(bed: Bed) -> Result<()> {
 }
 
 /// Releases the dump through the hypervisor; its header in the boot code is removed as well.
-fn release(bench: &Bench, number: u32, entries: &[Entry]) -> Result<()> {
+fn release(bench: &Bench, number: u32, entries: &[GptEntry]) -> Result<()> {
     let mut play = Play::of(&bench.machine(&[&[24, 24, 24]], &[16, 16])?)?;
     line(&mut play, "b", "filled ")?;
     ensure!(Gpt::open(&bench.image(0))?.boot_code()?.starts_with(b"\x7fELF"), "a start took the header away");
@@ -195,7 +195,7 @@ fn bad_tables(bed: Bed) -> Result<()> {
     gpt(3)?.change_entry(1, |entry| entry[40..48].copy_from_slice(&sector(64)))?;
     let bad = |n: usize| -> Result<u64> {
         let first = if n == 0 { 49 * MIB } else { std::fs::metadata(bench.image(n))?.len() };
-        sum(&bench.image(n), &Entry { number: 0, start: 0, len: first })
+        sum(&bench.image(n), &GptEntry { number: 0, start: 0, len: first })
     };
     let before = [bad(0)?, bad(1)?, bad(2)?, bad(3)?];
     let mut play = Play::of(&machine)?;
@@ -221,12 +221,12 @@ fn bad_tables(bed: Bed) -> Result<()> {
 }
 
 /// Returns the part of a space that only its owner writes.
-fn beside_claim(entry: &Entry) -> Entry {
-    Entry { len: entry.len - 12288, ..*entry }
+fn beside_claim(entry: &GptEntry) -> GptEntry {
+    GptEntry { len: entry.len - 12288, ..*entry }
 }
 
 /// Returns a checksum over the bytes of an entry.
-fn sum(path: &Path, entry: &Entry) -> Result<u64> {
+fn sum(path: &Path, entry: &GptEntry) -> Result<u64> {
     let mut bytes = vec![0; usize::try_from(entry.len)?];
     std::fs::File::open(path)?.read_exact_at(&mut bytes, entry.start)?;
     let mut hasher = DefaultHasher::new();
@@ -236,7 +236,7 @@ fn sum(path: &Path, entry: &Entry) -> Result<u64> {
 
 fn is_page(bytes: &[u8], index: u64) -> bool {
     let (words, _) = bytes.as_chunks::<8>();
-    let mut page: worker::Page = [0; 512];
+    let mut page: worker::WorkerPage = [0; 512];
     page.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
-    Identity { key: KEY, index, generation: 0 }.check(&page).is_ok()
+    PageIdentity { key: KEY, index, generation: 0 }.check(&page).is_ok()
 }

@@ -6,7 +6,7 @@ use boot::bed::Bed;
 use boot::events::{Event, Polled};
 use serde_json::json;
 use std::time::{Duration, Instant};
-use tests::scenario::{PARTITION, Scenario, Started};
+use tests::scenario::{PARTITION, Scenario, StartedScenario};
 use tests::{Case, expect_success};
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -37,7 +37,7 @@ fn hostile(bed: Bed, incarnations: u64) -> Result<()> {
 }
 
 /// Waits for the machine's end; the operator crashes a guest that hangs.
-fn watch(started: &mut Started) -> Result<Event> {
+fn watch(started: &mut StartedScenario) -> Result<Event> {
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {
         match started.running.events.poll(PATIENCE) {

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use boot::bed::bochs::CPU_WITHOUT_AD;
-use boot::bed::{Bed, Ended};
+use boot::bed::{Bed, MachineEnd};
 use boot::config;
 use std::time::Duration;
 use tests::{Case, expect_success, machine};
@@ -39,7 +39,7 @@ fn refused(bed: Bed, cpu: &str, what: &str) -> Result<()> {
     let mut running = machine.start()?;
     let line = running.console.wait_for(LIMIT, "ERROR")?;
     ensure!(line.contains(what), "it should name “{what}”: {line}");
-    ensure!(running.wait_for_end(LIMIT)? == Ended::Failure, "a machine that cannot work must not look like success");
+    ensure!(running.wait_for_end(LIMIT)? == MachineEnd::Failure, "a machine that cannot work must not look like success");
     running.passed();
     Ok(())
 }

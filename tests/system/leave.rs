@@ -6,14 +6,14 @@
 //! selects another kernel: a Debian package of one, or several packages separated by colons.
 
 use anyhow::{Context, Result, bail, ensure};
-use boot::bed::{Bed, Machine, Running};
+use boot::bed::{Bed, BedMachine, RunningMachine};
 use boot::demo::readers::Readers;
 use boot::dump::Dump;
 use boot::events::Polled;
 use boot::initramfs;
 use boot::paths;
-use boot::setup::{Job, Permission, debian};
-use boot::volume::Access;
+use boot::setup::{Permission, SetupJob, debian};
+use boot::volume::VolumeAccess;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,19 +23,19 @@ pub const CASES: &[Case] = &[
     Case {
         name: "linux_leaves_by_every_way_as_documented",
         beds: &[Bed::Qemu, Bed::Kvm],
-        needs: &[Job::Guest, Job::Kexec],
+        needs: &[SetupJob::Guest, SetupJob::Kexec],
         run: leave,
     },
     Case {
         name: "linux_leaves_by_every_way_as_documented_on_vmx",
         beds: &[Bed::Bochs],
-        needs: &[Job::Guest, Job::Kexec],
+        needs: &[SetupJob::Guest, SetupJob::Kexec],
         run: |bed| if wanted()?.is_empty() { run(bed, ON_VMX) } else { leave(bed) },
     },
     Case {
         name: "a_dump_after_kexec_is_of_the_kernel_that_crashed",
         beds: &[Bed::Qemu, Bed::Kvm],
-        needs: &[Job::Guest, Job::Kexec, Job::Readers],
+        needs: &[SetupJob::Guest, SetupJob::Kexec, SetupJob::Readers],
         run: after_kexec,
     },
 ];
@@ -186,7 +186,7 @@ fn run(bed: Bed, chains: &[Chain]) -> Result<()> {
 
 /// A machine, and the folder with its files.
 struct Stage {
-    machine: Machine,
+    machine: BedMachine,
     folder: PathBuf,
 }
 
@@ -231,7 +231,7 @@ fn configuration(bed: Bed, chains: &[Chain], kernel: &Path, initrd: &Path) -> St
 }
 
 /// Waits until every partition has gone all its ways.
-fn follow(running: &mut Running, chains: &[Chain]) -> Result<()> {
+fn follow(running: &mut RunningMachine, chains: &[Chain]) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     while chains.iter().any(|chain| outcomes(running, chain.name).len() < chain.ways.len()) {
         match running.events.poll(TYPING) {
@@ -248,7 +248,7 @@ fn follow(running: &mut Running, chains: &[Chain]) -> Result<()> {
 
 /// Waits until the console shows each partition's last way: its text comes on another line than the
 /// events, and may be later.
-fn catch_up(running: &mut Running, chains: &[Chain]) {
+fn catch_up(running: &mut RunningMachine, chains: &[Chain]) {
     let deadline = Instant::now() + SHORT_LIMIT;
     while chains.iter().any(|chain| !has_told(running, chains, chain)) && Instant::now() < deadline {
         if matches!(running.events.poll(TYPING), Polled::Ended) {
@@ -257,7 +257,7 @@ fn catch_up(running: &mut Running, chains: &[Chain]) {
     }
 }
 
-fn has_told(running: &Running, chains: &[Chain], chain: &Chain) -> bool {
+fn has_told(running: &RunningMachine, chains: &[Chain], chain: &Chain) -> bool {
     let Some((way, outcome)) = chain.ways.last() else { return true };
     let told = format!(" way {way}");
     is_without_timer(way, outcome) || lines_of(&running.console.text(), chains, chain.name).any(|line| line.contains(&told))
@@ -270,7 +270,7 @@ fn is_without_timer(way: &str, outcome: &str) -> bool {
 
 /// Types at the console of sleeping or waiting guests until they go on: a byte that comes too early
 /// is lost.
-fn wake_sleepers(running: &mut Running, chains: &[Chain]) -> Result<()> {
+fn wake_sleepers(running: &mut RunningMachine, chains: &[Chain]) -> Result<()> {
     let console = running.console.text();
     for Chain { name, .. } in chains {
         let count = |text: &str| lines_of(&console, chains, name).filter(|line| line.contains(text)).count();
@@ -288,14 +288,14 @@ fn lines_of<'t>(console: &'t str, chains: &[Chain], name: &str) -> impl Iterator
 }
 
 /// Checks that every crash is reported with the kernel's own message.
-fn judge_words(running: &Running) -> Result<()> {
+fn judge_words(running: &RunningMachine) -> Result<()> {
     for crash in running.events.all().iter().filter(|event| event.name() == "crash") {
         ensure!(crash.text("text")?.starts_with("Kernel panic - not syncing: "), "{}", crash.0);
     }
     Ok(())
 }
 
-fn judge(running: &Running, chains: &[Chain]) -> Result<()> {
+fn judge(running: &RunningMachine, chains: &[Chain]) -> Result<()> {
     judge_words(running)?;
     let console = running.console.text();
     for Chain { name, ways, words } in chains {
@@ -341,7 +341,7 @@ fn after_kexec(bed: Bed) -> Result<()> {
     running.events.send(json!({"command": "poweroff"}))?;
     judge_words(&running)?;
     expect_success(running, SHORT_LIMIT)?;
-    let recorded = Dump::open(&image, Access::Read)?.record().crash.clone().context("no crash is recorded")?;
+    let recorded = Dump::open(&image, VolumeAccess::Read)?.record().crash.clone().context("no crash is recorded")?;
     ensure!(&*recorded.text == "Kernel panic - not syncing: sysrq triggered crash", "{recorded:?}");
     let readers = Readers { vmlinux: PathBuf::new(), python: PathBuf::new() };
     let log = readers.kernel_log(&image)?;
@@ -351,7 +351,7 @@ fn after_kexec(bed: Bed) -> Result<()> {
 }
 
 /// Returns the outcome of each incarnation of a partition.
-fn outcomes<'a>(running: &'a Running, partition: &'a str) -> Vec<&'a str> {
+fn outcomes<'a>(running: &'a RunningMachine, partition: &'a str) -> Vec<&'a str> {
     let of_it = running.events.all().iter().filter(|event| event.0["partition"] == partition);
     of_it
         .filter_map(|event| match event.name() {

@@ -6,12 +6,12 @@
 
 use boot::bed::Bed;
 use boot::demo::nested::demonstrate;
-use boot::setup::{Job, Permission};
+use boot::setup::{Permission, SetupJob};
 use tests::Case;
 
 pub const CASES: &[Case] = &[Case {
     name: "debian_and_a_test_kernel_crash_and_come_back_and_their_dumps_are_read",
     beds: &[Bed::Nested, Bed::Kvm],
-    needs: &[Job::Guest, Job::Readers],
+    needs: &[SetupJob::Guest, SetupJob::Readers],
     run: |bed| demonstrate(bed, Permission::Refuse, &format!("story-{}", bed.name())),
 }];

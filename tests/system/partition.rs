@@ -4,12 +4,12 @@ use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
 use boot::dump::Dump;
 use boot::events::Event;
-use boot::volume::Access;
+use boot::volume::VolumeAccess;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tests::core::keyed_pages;
-use tests::scenario::{PARTITION, Scenario, Started};
+use tests::scenario::{PARTITION, Scenario, StartedScenario};
 use tests::{Case, expect_success};
 
 const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs, Bed::Kvm, Bed::Nested];
@@ -31,7 +31,7 @@ fn is_guest(event: &Event, kind: &str) -> bool {
     event.name() == "guest" && event.0["kind"] == kind
 }
 
-fn wait_for_pass(started: &mut Started) -> Result<()> {
+fn wait_for_pass(started: &mut StartedScenario) -> Result<()> {
     let verdict = started.running.events.wait_for(LIMIT, "a verdict", |e| is_guest(e, "pass") || is_guest(e, "fail"))?;
     ensure!(is_guest(&verdict, "pass"), "{}; {}", verdict.0, started.place());
     Ok(())
@@ -66,7 +66,7 @@ const fn memory_mib(bed: Bed) -> u64 {
     }
 }
 
-fn stats(started: &mut Started) -> Result<Event> {
+fn stats(started: &mut StartedScenario) -> Result<Event> {
     started.running.events.command(ANSWER, json!({"command": "stats"}))?;
     let last = started.running.events.all().iter().rev().find(|event| event.name() == "stats");
     last.cloned().context("an answer without counters")
@@ -117,7 +117,7 @@ fn crash(bed: Bed) -> Result<()> {
 }
 
 /// Returns an image of paging device `disk`: the file itself, or a copy of the memory behind it.
-fn bring_out(bed: Bed, started: &mut Started, disk: usize) -> Result<PathBuf> {
+fn bring_out(bed: Bed, started: &mut StartedScenario, disk: usize) -> Result<PathBuf> {
     let file = started.file("memory.img");
     match bed {
         Bed::Qemu | Bed::Kvm => return Ok(started.disks[disk].clone()),
@@ -134,8 +134,8 @@ fn bring_out(bed: Bed, started: &mut Started, disk: usize) -> Result<PathBuf> {
 }
 
 /// Checks the dump against its own record, and by a reader that knows only ELF and the page format.
-fn check_dump(started: &Started, image: &Path) -> Result<()> {
-    let verdict = Dump::open(image, Access::Read)?.verify()?;
+fn check_dump(started: &StartedScenario, image: &Path) -> Result<()> {
+    let verdict = Dump::open(image, VolumeAccess::Read)?.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}; {}", started.place());
     let filled = started.running.events.all().iter().filter_map(|event| event.0["text"].as_str()).find_map(|text| {
         let count = text.strip_prefix("filled pages ")?;

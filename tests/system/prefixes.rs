@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tests::cuts::{
     CrashCycle, CycleDisks, DumpPromises, GuestTruth, LIMIT, NextStart, RecordedDisk, SLOW_DISKS, UnflushedFate, survey,
 };
-use tests::nbd::{Entry, Kind, NbdDisk, Recording};
+use tests::nbd::{NbdDisk, Recording, RequestKind, RequestLogEntry};
 use tests::seeded_runs::SeededRuns;
 use tests::seeds::Choices;
 use tests::{Case, expect_success};
@@ -72,7 +72,7 @@ fn record(seed: u64) -> Result<Recorded> {
     Ok(Recorded { truth, disks, promises, first_page })
 }
 
-fn by_one_clock(mut log: Vec<Entry>, behind: Duration) -> Vec<Entry> {
+fn by_one_clock(mut log: Vec<RequestLogEntry>, behind: Duration) -> Vec<RequestLogEntry> {
     for entry in &mut log {
         entry.arrived += behind;
         entry.answered = entry.answered.map(|answered| answered + behind);
@@ -117,7 +117,8 @@ impl Recorded {
     /// flush or a request to the disk's end.
     fn moment(&self, dice: &mut Choices) -> Duration {
         let disk = &self.disks[dice.number(0..self.disks.len() as u64) as usize];
-        let around = |entry: &&Entry| entry.kind == Kind::Flush || entry.bytes.end > disk.base.len() as u64 - TAIL;
+        let around =
+            |entry: &&RequestLogEntry| entry.kind == RequestKind::Flush || entry.bytes.end > disk.base.len() as u64 - TAIL;
         let few: Vec<_> = if dice.one_in(3) { disk.log.iter().collect() } else { disk.log.iter().filter(around).collect() };
         let entry = few[dice.number(0..few.len() as u64) as usize];
         let time = if dice.one_in(2) { entry.arrived } else { entry.answered.unwrap_or(entry.arrived) };

@@ -5,7 +5,7 @@ use crate::interrupt::AS_TIDEPOOL;
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::Bed;
 use boot::bounded;
-use boot::setup::Job;
+use boot::setup::SetupJob;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "the_example_harness_crashes_a_partition_and_checks_its_dump",
         beds: &[Bed::Qemu],
-        needs: &[Job::Readers],
+        needs: &[SetupJob::Readers],
         run: harness,
     },
     Case { name: "keys_belong_to_the_guest_and_the_screen_tells_of_a_crash", beds: &[Bed::Qemu], needs: &[], run: screen },
@@ -29,9 +29,9 @@ pub const CASES: &[Case] = &[
 ];
 
 /// A folder with a configuration of one partition that echoes its input.
-struct Folder(PathBuf);
+struct EchoFolder(PathBuf);
 
-impl Folder {
+impl EchoFolder {
     fn new(name: &str, device: &str) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("tidepool-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
@@ -50,7 +50,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for EchoFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -65,7 +65,7 @@ const MEMORY: &str = "[[paging_device]]\nmemory = \"6 MiB\"\n";
 const HARNESS: Duration = Duration::from_secs(660);
 
 fn harness(_: Bed) -> Result<()> {
-    let folder = Folder::new("harness", IMAGES)?;
+    let folder = EchoFolder::new("harness", IMAGES)?;
     let script = boot::paths::workspace().join("examples/harness.py");
     let mut command = Command::new("python3");
     command.arg(&script).arg(folder.config()).args(["e", "#7> "]).arg(std::env::current_exe()?).arg(AS_TIDEPOOL);
@@ -76,7 +76,7 @@ fn harness(_: Bed) -> Result<()> {
 }
 
 fn screen(_: Bed) -> Result<()> {
-    let folder = Folder::new("screen", IMAGES)?;
+    let folder = EchoFolder::new("screen", IMAGES)?;
     let mut terminal = Terminal::start(&folder.config())?;
     terminal.wait_for("#7> ")?;
     // Interrupt, quit, stop, output off and on: the kernel receives and repeats them unchanged.
@@ -104,7 +104,7 @@ fn screen(_: Bed) -> Result<()> {
 }
 
 fn wrong_model(bed: Bed) -> Result<()> {
-    let folder = Folder::new(&format!("model-{}", bed.name()), MEMORY)?;
+    let folder = EchoFolder::new(&format!("model-{}", bed.name()), MEMORY)?;
     let config = folder.config();
     let text = fs::read_to_string(&config)?;
     fs::write(&config, format!("[machine]\ncpu = \"nosuchcpu\"\n{text}"))?;

@@ -10,8 +10,8 @@ use boot::bed::Bed;
 use boot::demo::readers::{Readers, Selection};
 use boot::dump::{BootLoader, select};
 use boot::events::Event;
-use boot::setup::{Job, Permission, debian, python};
-use boot::volume::{Access, Disk};
+use boot::setup::{Permission, SetupJob, debian, python};
+use boot::volume::{VolumeAccess, VolumeDisk};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tests::scene::{LIMIT, Play};
@@ -20,7 +20,7 @@ use tests::{Case, plan_machine};
 pub const CASES: &[Case] = &[Case {
     name: "crash_gdb_makedumpfile_drgn_and_readelf_open_whole_and_selected_dumps",
     beds: &[Bed::Qemu],
-    needs: &[Job::Guest, Job::Readers],
+    needs: &[SetupJob::Guest, SetupJob::Readers],
     run: every_reader,
 }];
 
@@ -28,16 +28,16 @@ pub const CASES: &[Case] = &[Case {
 const PANIC: &str = "VFS: Unable to mount root fs";
 
 /// A folder that is removed with its test.
-struct Folder(PathBuf);
+struct ReaderFolder(PathBuf);
 
-impl Drop for Folder {
+impl Drop for ReaderFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 fn every_reader(bed: Bed) -> Result<()> {
-    let folder = Folder(std::env::temp_dir().join(format!("tidepool-readers-{}", std::process::id())));
+    let folder = ReaderFolder(std::env::temp_dir().join(format!("tidepool-readers-{}", std::process::id())));
     std::fs::create_dir_all(&folder.0)?;
     let kernel = debian::kernel(Permission::Refuse)?;
     let places = crash_both(bed, &folder.0, &kernel.vmlinuz())?;
@@ -46,7 +46,7 @@ fn every_reader(bed: Bed) -> Result<()> {
     let release = kernel.package.trim_start_matches("linux-image-");
     for (image, space) in places {
         if space > 0 {
-            let left_out = select(&Disk::open(&image, Access::Write)?, space, BootLoader::Keep)?;
+            let left_out = select(&VolumeDisk::open(&image, VolumeAccess::Write)?, space, BootLoader::Keep)?;
             ensure!(left_out == 0, "{left_out} pages are in no run");
         }
         check(&readers, &image, space, release).with_context(|| format!("space {space}"))?;

@@ -1,7 +1,7 @@
 //! The hypervisor's own checks, each started by a word on its command line.
 
 use anyhow::Result;
-use boot::bed::{Bed, Machine};
+use boot::bed::{Bed, BedMachine};
 use std::path::PathBuf;
 use std::time::Duration;
 use tests::{Case, expect_success, machine};
@@ -26,7 +26,7 @@ fn disk(bed: Bed) -> Result<()> {
     finish(machine, "disk")
 }
 
-fn finish(mut machine: Machine, name: &str) -> Result<()> {
+fn finish(mut machine: BedMachine, name: &str) -> Result<()> {
     machine.append = format!("selftest={name}");
     expect_success(machine.start()?, LIMIT)
 }

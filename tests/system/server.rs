@@ -5,10 +5,10 @@
 //! `TIDEPOOL_SERVER_CLOCK=instructions` makes the machine's clock count instructions.
 
 use anyhow::{Context, Result, bail, ensure};
-use boot::bed::{Bed, Clock, Running};
+use boot::bed::{Bed, ClockBase, RunningMachine};
 use boot::events::{Event, Polled};
-use boot::serial::NoLine;
-use boot::setup::{Job, Permission, debian};
+use boot::serial::LineError;
+use boot::setup::{Permission, SetupJob, debian};
 use boot::{initramfs, paths};
 use serde_json::json;
 use std::path::Path;
@@ -18,7 +18,7 @@ use tests::{Case, expect_success, plan_machine};
 const SERVER: Case = Case {
     name: "a_server_under_load_meets_no_fault_that_is_not_its_own",
     beds: &[Bed::Qemu, Bed::Kvm],
-    needs: &[Job::Guest, Job::Server],
+    needs: &[SetupJob::Guest, SetupJob::Server],
     run: serve,
 };
 
@@ -41,7 +41,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Passes between two reports of the test.
 const REPORT: u64 = 25;
 /// The same rate as in the other long run.
-const COUNTED: Clock = Clock::Instructions(5);
+const COUNTED: ClockBase = ClockBase::Instructions(5);
 
 /// Words of a Linux, and of our own init script, that report a fault. A stalled machine shows as a
 /// lockup, a lost timer as a stalled grace period or an unstable clock, a corrupt page as a wrong
@@ -82,7 +82,7 @@ fn serve(bed: Bed) -> Result<()> {
     initramfs::server::make(&kernel, &initrd)?;
     let text = configuration(bed, &kernel.vmlinuz(), &initrd);
     let mut machine = plan_machine(bed, "server", &text, &folder)?;
-    machine.clock = if counted { COUNTED } else { Clock::Host };
+    machine.clock = if counted { COUNTED } else { ClockBase::Host };
     let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
     let mut watch = Watch { running: &mut running, faults: Vec::new(), passes: 0, guest_s: 0.0, begun: Instant::now() };
@@ -111,7 +111,7 @@ fn configuration(bed: Bed, kernel: &Path, initrd: &Path) -> String {
 
 /// The observations of the guest.
 struct Watch<'m> {
-    running: &'m mut Running,
+    running: &'m mut RunningMachine,
     faults: Vec<String>,
     passes: u64,
     /// The guest's uptime at its last pass.
@@ -125,8 +125,8 @@ impl Watch<'_> {
         while self.faults.is_empty() && (self.guest_s < seconds || self.passes < 2) {
             match self.running.console.next_line(Instant::now() + PATIENCE) {
                 Ok(line) => self.take(&line)?,
-                Err(NoLine::Ended) => bail!("the machine stopped after {:.0} s of the guest", self.guest_s),
-                Err(NoLine::TimeOut) => {
+                Err(LineError::Ended) => bail!("the machine stopped after {:.0} s of the guest", self.guest_s),
+                Err(LineError::TimeOut) => {
                     let (guest_s, state) = (self.guest_s, self.state());
                     bail!("no line for {PATIENCE:?} after {guest_s:.0} s: {state}");
                 }

@@ -2,7 +2,7 @@
 //! partition does not stop the others.
 
 use anyhow::{Context, Result, ensure};
-use boot::bed::{Bed, Running};
+use boot::bed::{Bed, RunningMachine};
 use boot::events::Event;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ fn three(bed: Bed, cpus: u32) -> Result<()> {
     expect_success(started.running, ANSWER)
 }
 
-fn judge_three(running: &mut Running) -> Result<()> {
+fn judge_three(running: &mut RunningMachine) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let mut seen = Seen::default();
     while !seen.all() {
@@ -62,7 +62,7 @@ fn consoles(bed: Bed) -> Result<()> {
     expect_success(started.running, ANSWER)
 }
 
-fn talk(running: &mut Running) -> Result<()> {
+fn talk(running: &mut RunningMachine) -> Result<()> {
     for _ in 0..3 {
         running.events.wait_named(LIMIT, "entered")?;
     }
@@ -92,7 +92,7 @@ fn talk(running: &mut Running) -> Result<()> {
 
 /// Waits until a guest reports on both serial lines that it received `what`; the two lines are not
 /// synchronised.
-fn heard(running: &mut Running, partition: &str, what: &str) -> Result<()> {
+fn heard(running: &mut RunningMachine, partition: &str, what: &str) -> Result<()> {
     let text = format!("heard {what}");
     running.console.wait_for(LIMIT, &format!("[{partition}] {text}"))?;
     let said = |event: &Event| event.0["partition"] == partition && word(event, "text") == text;
@@ -134,7 +134,7 @@ fn full_pool(bed: Bed) -> Result<()> {
     expect_success(started.running, ANSWER)
 }
 
-fn judge_full_pool(running: &mut Running, boot_pages: u64) -> Result<()> {
+fn judge_full_pool(running: &mut RunningMachine, boot_pages: u64) -> Result<()> {
     let crash = running.events.wait_named(LIMIT, "crash")?;
     ensure!(crash.text("partition")? == "crasher" && crash.number("resident")? > boot_pages, "{}", crash.0);
     let restart = running.events.wait_named(LIMIT, "restart")?;

@@ -2,11 +2,11 @@
 //! writes to the space.
 
 use anyhow::{Context, Result, ensure};
-use boot::bed::{Bed, Ended};
+use boot::bed::{Bed, MachineEnd};
 use boot::events::Event;
-use boot::volume::{Access, Image};
+use boot::volume::{SpaceImage, VolumeAccess};
 use kernel::space::Uuid;
-use kernel::space::claim::{Claim, Claims, Mark, PAGE_LEN};
+use kernel::space::claim::{ClaimSector, ClaimSectors, PAGE_LEN, SpaceClaim};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -29,22 +29,22 @@ fn unlocked(image: &Path) -> PathBuf {
     format!("json:{{\"driver\":\"raw\",\"file\":{file}}}").into()
 }
 
-fn claims(image: &Path) -> Result<Claims> {
+fn claims(image: &Path) -> Result<ClaimSectors> {
     let mut page = [0; PAGE_LEN];
-    let start = Claim::start(std::fs::metadata(image)?.len()).context("room for a claim")?;
+    let start = SpaceClaim::start(std::fs::metadata(image)?.len()).context("room for a claim")?;
     File::open(image)?.read_exact_at(&mut page, start)?;
-    Ok(Claims::decode(&page))
+    Ok(ClaimSectors::decode(&page))
 }
 
-fn claim(image: &Path) -> Result<Option<Claim>> {
+fn claim(image: &Path) -> Result<Option<SpaceClaim>> {
     Ok(claims(image)?.owner())
 }
 
 /// Writes a claim as a node would, into that node's own sector.
-fn put_claim(image: &Path, claim: &Claim) -> Result<()> {
+fn put_claim(image: &Path, claim: &SpaceClaim) -> Result<()> {
     let file = File::options().write(true).open(image)?;
-    let start = Claim::start(file.metadata()?.len()).context("room for a claim")?;
-    file.write_all_at(&claim.encode(), start + Claim::offset(claim.epoch) as u64)?;
+    let start = SpaceClaim::start(file.metadata()?.len()).context("room for a claim")?;
+    file.write_all_at(&claim.encode(), start + SpaceClaim::offset(claim.epoch) as u64)?;
     Ok(file.sync_data()?)
 }
 
@@ -62,12 +62,12 @@ fn second(bed: Bed) -> Result<()> {
     let error = other.event_with("error", |e| e.0["place"] == "paging device 0")?;
     ensure!(error.text("message")?.contains("in use: node"), "{}", error.0);
     ensure!(other.event("error")?.text("message")?.contains("larger than every paging space"));
-    ensure!(other.running.wait_for_end(LIMIT)? == Ended::Failure, "it started without a space");
+    ensure!(other.running.wait_for_end(LIMIT)? == MachineEnd::Failure, "it started without a space");
     other.running.passed();
 
     first.key(b'v')?;
     ensure!(first.line("wrong ")? == "0");
-    let record = Image::open(&scene.image(0), Access::Read)?.record()?;
+    let record = SpaceImage::open(&scene.image(0), VolumeAccess::Read)?.record()?;
     ensure!(record.owner.is_some_and(|of| of.node == owner), "the space changed hands");
     first.power_off()
 }
@@ -102,16 +102,16 @@ fn taken(bed: Bed) -> Result<()> {
     // A late claim write of an earlier owner overwrites the claim: the owner only writes its claim
     // again.
     for beat in 0..4 {
-        put_claim(&scene.image(0), &Claim { node: thief, epoch: own.epoch - 2, beat })?;
+        put_claim(&scene.image(0), &SpaceClaim { node: thief, epoch: own.epoch - 2, beat })?;
         let deadline = Instant::now() + LIMIT;
-        while !matches!(claims(&scene.image(0))?.at(own.epoch), Mark::Claim(claim) if claim.node == own.node) {
+        while !matches!(claims(&scene.image(0))?.at(own.epoch), ClaimSector::Claim(claim) if claim.node == own.node) {
             ensure!(Instant::now() < deadline, "a late beat buried the claim for good");
             play.running.events.poll(Duration::from_millis(50));
         }
     }
     let tells = |e: &&Event| e.name() == "error" && e.0["place"] == "paging device 0";
     ensure!(!play.running.events.all().iter().any(|e| tells(&e)), "a late beat was taken for a new owner");
-    put_claim(&scene.image(0), &Claim { node: thief, epoch: own.epoch + 1, beat: 1 })?;
+    put_claim(&scene.image(0), &SpaceClaim { node: thief, epoch: own.epoch + 1, beat: 1 })?;
     let error = play.event_with("error", |e| e.0["place"] == "paging device 0")?;
     ensure!(error.text("message")?.contains(&format!("was taken by node {thief}")), "{}", error.0);
     // From now on the first node must not write to the disk. The pages in its memory stay: they are

@@ -6,23 +6,23 @@
 //! emulator's memory is allocated as it is touched.
 
 use anyhow::{Context, Result, ensure};
-use boot::bed::{Bed, Clock, Running};
+use boot::bed::{Bed, ClockBase, RunningMachine};
 use boot::dump::Dump;
 use boot::events::Event;
-use boot::volume::{Access, Image};
+use boot::volume::{SpaceImage, VolumeAccess};
 use kernel::mm::crc::crc32c;
 use kernel::mm::layout::RamLayout;
-use kernel::space::record::Contents;
-use kernel::space::{Crash, CrashReason, Drain, Owner, Record, Residue, SpaceState, Uuid};
+use kernel::space::record::SpaceContents;
+use kernel::space::{CrashReason, DrainRecord, RecordedCrash, Residue, SpaceOwner, SpaceRecord, SpaceState, Uuid};
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 use tests::core_file::{CoreFile, PageIn};
-use tests::scenario::Started;
+use tests::scenario::StartedScenario;
 use tests::several::{Member, Several};
 use tests::{Case, expect_success, plan_machine, test_kernel};
-use worker::Identity;
+use worker::PageIdentity;
 
 pub const CASES: &[Case] = &[
     Case { name: "a_large_pool_costs_next_to_nothing_at_the_start", beds: &[Bed::Qemu], needs: &[], run: pools },
@@ -40,7 +40,7 @@ const START_INSTRUCTIONS: u64 = 30_000_000;
 /// Maximum of additional instructions for each GiB of the pool.
 const GIB_INSTRUCTIONS: u64 = 2_000_000;
 /// 8 ns an instruction.
-const COUNTED: Clock = Clock::Instructions(3);
+const COUNTED: ClockBase = ClockBase::Instructions(3);
 const INSTRUCTION_NS: u64 = 8;
 
 /// Numbers of pages of the large partition in the states of `states`.
@@ -80,7 +80,7 @@ fn pool(bed: Bed, pool_mib: u64) -> Result<()> {
     expect_success(running, LIMIT)
 }
 
-fn work_in(running: &mut Running, pool_mib: u64) -> Result<()> {
+fn work_in(running: &mut RunningMachine, pool_mib: u64) -> Result<()> {
     let boot = running.events.wait_named(LIMIT, "boot")?;
     ensure!(boot.number("pool_pages")? == pool_mib * MIB / PAGE, "{}", boot.0);
     let instructions = running.events.wait_named(LIMIT, "entered")?.number("t")? / INSTRUCTION_NS;
@@ -94,7 +94,7 @@ fn work_in(running: &mut Running, pool_mib: u64) -> Result<()> {
 }
 
 /// Returns the pool's counters; checks those of the heap before.
-fn check_heap(running: &mut Running) -> Result<Event> {
+fn check_heap(running: &mut RunningMachine) -> Result<Event> {
     running.events.send(json!({"command": "stats"}))?;
     let pool = running.events.wait_named(LIMIT, "pool")?;
     let [size, used, peak] = ["heap_size", "heap_used", "heap_peak"].map(|name| pool.number(name));
@@ -104,7 +104,7 @@ fn check_heap(running: &mut Running) -> Result<Event> {
     Ok(pool)
 }
 
-fn power_off(mut started: Started) -> Result<()> {
+fn power_off(mut started: StartedScenario) -> Result<()> {
     started.running.events.send(json!({"command": "poweroff"}))?;
     expect_success(started.running, LIMIT)
 }
@@ -133,7 +133,7 @@ fn partition(bed: Bed, gib: u64) -> Result<()> {
     power_off(started)
 }
 
-fn play(running: &mut Running, gib: u64) -> Result<()> {
+fn play(running: &mut RunningMachine, gib: u64) -> Result<()> {
     for incarnation in [1, 2] {
         get_ready(running, incarnation)?;
         neighbour_goes_on(running)?;
@@ -150,7 +150,7 @@ fn play(running: &mut Running, gib: u64) -> Result<()> {
     check_heap(running).map(|_| ())
 }
 
-fn of_big(running: &mut Running, name: &str, incarnation: u64) -> Result<Event> {
+fn of_big(running: &mut RunningMachine, name: &str, incarnation: u64) -> Result<Event> {
     let wanted =
         |e: &Event| e.name() == name && e.0["partition"] == "big" && e.0["incarnation"].as_u64().is_none_or(|n| n == incarnation);
     running.events.wait_for(LIMIT, &format!("“{name}” of big, {incarnation}"), wanted)
@@ -158,7 +158,7 @@ fn of_big(running: &mut Running, name: &str, incarnation: u64) -> Result<Event> 
 
 /// Waits until the large partition has filled all its pages, the first of which were paged out
 /// before.
-fn get_ready(running: &mut Running, incarnation: u64) -> Result<()> {
+fn get_ready(running: &mut RunningMachine, incarnation: u64) -> Result<()> {
     of_big(running, "start", incarnation)?;
     line(running, "filled ")?;
     running.events.command(LIMIT, json!({"command": "evict", "partition": "big", "count": PAGED + FAR}))?;
@@ -170,7 +170,7 @@ fn get_ready(running: &mut Running, incarnation: u64) -> Result<()> {
     Ok(())
 }
 
-fn line(running: &mut Running, start: &str) -> Result<String> {
+fn line(running: &mut RunningMachine, start: &str) -> Result<String> {
     let says = |e: &Event| e.0["partition"] == "big" && e.0["kind"] == "log" && text_of(e).starts_with(start);
     let event = running.events.wait_for(LIMIT, &format!("the guest's “{start}”"), says)?;
     Ok(text_of(&event)[start.len()..].to_owned())
@@ -181,7 +181,7 @@ fn text_of(event: &Event) -> &str {
 }
 
 /// Waits for two further passes of the neighbour; neither may find a wrong page.
-fn neighbour_goes_on(running: &mut Running) -> Result<()> {
+fn neighbour_goes_on(running: &mut RunningMachine) -> Result<()> {
     for _ in 0..2 {
         let passes = |e: &Event| e.0["partition"] == "neighbour" && (text_of(e).starts_with("pass ") || e.0["kind"] == "fail");
         let event = running.events.wait_for(LIMIT, "the neighbour's next pass", passes)?;
@@ -193,7 +193,7 @@ fn neighbour_goes_on(running: &mut Running) -> Result<()> {
 /// Checks that both dumps are complete: every written page is at its place, also above 4 GiB, and
 /// the image is still sparse.
 fn check_image(path: &Path) -> Result<()> {
-    let verdict = Dump::open(path, Access::Read)?.verify()?;
+    let verdict = Dump::open(path, VolumeAccess::Read)?.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");
     ensure!(u64::from(verdict.right) >= PAGED + DIRTY + FAR, "{verdict:?}");
     let allocated = std::fs::metadata(path)?.blocks() * 512;
@@ -204,9 +204,9 @@ fn check_image(path: &Path) -> Result<()> {
     let stride = (pages * PAGE - 3 * 1024 * MIB) / FAR / PAGE * PAGE;
     for n in 0..FAR {
         let PageIn::Bytes(bytes) = core.page((4 << 30) + n * stride)? else { anyhow::bail!("far page {n} is not in the dump") };
-        let mut page: worker::Page = [0; 512];
+        let mut page: worker::WorkerPage = [0; 512];
         page.iter_mut().zip(bytes.as_chunks::<8>().0).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
-        let identity = Identity { key: KEY, index: FAR_INDEX + n, generation: 0 };
+        let identity = PageIdentity { key: KEY, index: FAR_INDEX + n, generation: 0 };
         ensure!(identity.check(&page).is_ok(), "far page {n} is another");
     }
     Ok(())
@@ -241,7 +241,7 @@ fn start_beside(bed: Bed, folder: &Path, bytes: u64) -> Result<()> {
     running.events.send(json!({"command": "poweroff"}))?;
     expect_success(running, LIMIT)?;
     // Only final pages are described: the first page of the memory above the hole, and no other.
-    let verdict = Dump::open(&path, Access::Read)?.verify()?;
+    let verdict = Dump::open(&path, VolumeAccess::Read)?.verify()?;
     ensure!((verdict.right, verdict.wrong, verdict.zero, verdict.header_current) == (1, 0, 1000, true), "{verdict:?}");
     Ok(())
 }
@@ -250,19 +250,19 @@ fn start_beside(bed: Bed, folder: &Path, bytes: u64) -> Result<()> {
 /// behind it.
 fn cut_off(path: &Path, bytes: u64) -> Result<()> {
     boot::volume::create(path, bytes + bytes / 50)?;
-    let image = Image::open(path, Access::Write)?;
+    let image = SpaceImage::open(path, VolumeAccess::Write)?;
     let ram = RamLayout::new(bytes).context("a layout")?;
-    let contents = Contents::new(image.capacity(), &ram).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let contents = SpaceContents::new(image.capacity(), &ram).map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let index = 3 << 18;
     let block = [7; PAGE as usize];
     image.write(contents.layout.blocks().start + index * PAGE, &block)?;
     image.write(contents.layout.checksums().start + 4 * index, &crc32c(&block).0.to_le_bytes())?;
     image.write(contents.layout.bitmap().start + index / 8, &[1 << (index % 8)])?;
     let name = "large".try_into().map_err(|_| anyhow::anyhow!("a short name"))?;
-    let owner = Owner { name, partition: Uuid::from_name("large"), node: Uuid::from_name("gone"), epoch: 1 };
-    let drain = Drain { progress: 1000, program_headers: 1, notes_len: 0 };
+    let owner = SpaceOwner { name, partition: Uuid::from_name("large"), node: Uuid::from_name("gone"), epoch: 1 };
+    let drain = DrainRecord { progress: 1000, program_headers: 1, notes_len: 0 };
     let free = image.record()?;
-    let crash = Crash {
+    let crash = RecordedCrash {
         name: Uuid::from_name("dump"),
         reason: CrashReason::PVPANIC,
         detail: 0,
@@ -270,7 +270,7 @@ fn cut_off(path: &Path, bytes: u64) -> Result<()> {
         text: "panic".try_into().map_err(|_| anyhow::anyhow!("a short text"))?,
         registers: Default::default(),
     };
-    let record = Record {
+    let record = SpaceRecord {
         sequence: free.sequence + 1,
         state: SpaceState::Draining,
         owner: Some(owner),

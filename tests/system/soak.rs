@@ -5,17 +5,17 @@
 //! counts instructions and leaps over idle time. Otherwise the run is short.
 
 use anyhow::{Context, Result, bail, ensure};
-use boot::bed::{Bed, Clock};
+use boot::bed::{Bed, ClockBase};
 use boot::dump::Dump;
 use boot::events::Event;
-use boot::volume::Access;
+use boot::volume::VolumeAccess;
 use kernel::space::SpaceState;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::core::keyed_pages;
-use tests::scenario::Started;
+use tests::scenario::StartedScenario;
 use tests::seeds;
 use tests::several::{Member, Several};
 use tests::{Case, expect_success};
@@ -36,7 +36,7 @@ const WRITES: u64 = 2500;
 const SHORT_S: u64 = 15;
 /// The clock of a long run: 32 ns an instruction, as on a CPU of 31 MIPS. An hour of it takes about
 /// ten minutes.
-const LONG: Clock = Clock::Instructions(5);
+const LONG: ClockBase = ClockBase::Instructions(5);
 /// More spaces than partitions, for the dumps that are not checked yet.
 const SPACES: usize = 12;
 
@@ -53,7 +53,7 @@ fn soak(bed: Bed) -> Result<()> {
     let seconds = seeds::number_from("TIDEPOOL_SOAK_SECONDS");
     // With instruction counting QEMU runs its CPUs in turn, and QEMU 7.2 gives every turn to the
     // first CPU with work.
-    let (clock, cpus) = if seconds.is_some() && bed == Bed::Qemu { (LONG, 1) } else { (Clock::Host, 2) };
+    let (clock, cpus) = if seconds.is_some() && bed == Bed::Qemu { (LONG, 1) } else { (ClockBase::Host, 2) };
     let several = Several {
         pool_mib: POOL_MIB,
         cpus,
@@ -82,7 +82,7 @@ fn seed_of(seed: u64, index: usize) -> u64 {
 
 /// The state of a run.
 struct Soak {
-    started: Started,
+    started: StartedScenario,
     seed: u64,
     /// Length of the run, by the hypervisor's clock.
     seconds: u64,
@@ -173,7 +173,7 @@ impl Soak {
     /// Returns a space that is not free, if there is one.
     fn space_in_use(&self) -> Result<Option<(String, SpaceState)>> {
         for disk in &self.started.disks {
-            let state = boot::volume::Image::open(disk, Access::Read)?.record()?.state;
+            let state = boot::volume::SpaceImage::open(disk, VolumeAccess::Read)?.record()?.state;
             if state != SpaceState::Free {
                 return Ok(Some((disk.display().to_string(), state)));
             }
@@ -205,7 +205,7 @@ impl Soak {
 
 /// Checks that every page that the incarnation filled is there once, with its last content.
 fn check_dump(image: &Path, seed: u64, index: usize, incarnation: u64) -> Result<()> {
-    let verdict = Dump::open(image, Access::Read)?.verify()?;
+    let verdict = Dump::open(image, VolumeAccess::Read)?.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");
     let mut generations: BTreeMap<u64, u64> = (0..PAGES).map(|page| (page, 0)).collect();
     for page in Turmoil::new(seed_of(seed, index), incarnation, PAGES, WRITES) {

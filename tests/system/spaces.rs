@@ -1,9 +1,9 @@
 //! The life of a paging space: taken, sealed, released, and its treatment at the next start.
 
 use anyhow::{Context, Result, ensure};
-use boot::bed::{Bed, Ended, Machine};
-use boot::volume::{Access, Image};
-use kernel::space::{Record, Residue, SpaceState};
+use boot::bed::{Bed, BedMachine, MachineEnd};
+use boot::volume::{SpaceImage, VolumeAccess};
+use kernel::space::{Residue, SpaceRecord, SpaceState};
 use serde_json::json;
 use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -27,8 +27,8 @@ pub const CASES: &[Case] = &[
 const SMALL: Setting =
     Setting { memory_mib: 16, pool_mib: 24, devices_mib: &[24], cmdline: "paged=200 dirty=1000", partition: "" };
 
-fn record(path: &Path) -> Result<Record> {
-    Image::open(path, Access::Read)?.record()
+fn record(path: &Path) -> Result<SpaceRecord> {
+    SpaceImage::open(path, VolumeAccess::Read)?.record()
 }
 
 fn epoch(path: &Path) -> Result<u64> {
@@ -189,7 +189,7 @@ fn strangers(bed: Bed) -> Result<()> {
     file(3)?.write_all_at(&[0; 12288], size - 12288)?;
     file(3)?.write_all_at(&[0x5a; 1 << 20], 12 << 20)?;
     // A first format interrupted by a power cut: only the first sector of the record exists.
-    let whole = record(&scene.image(4)).map(|record| Record { sequence: 2, ..record }.encode())?;
+    let whole = record(&scene.image(4)).map(|record| SpaceRecord { sequence: 2, ..record }.encode())?;
     file(4)?.write_all_at(&[0; 12288], size - 12288)?;
     file(4)?.write_all_at(&whole[..512], size - 8192)?;
     let before = [0, 1, 3].map(|n| sum(&scene.image(n)).ok());
@@ -235,11 +235,11 @@ fn too_small(bed: Bed) -> Result<()> {
 }
 
 /// Checks that the machine reports this message and stops.
-fn refuses(machine: &Machine, place: &str, message: &str) -> Result<()> {
+fn refuses(machine: &BedMachine, place: &str, message: &str) -> Result<()> {
     let mut running = machine.start()?;
     let error = running.events.wait_named(LIMIT, "error")?;
     ensure!(error.text("place")? == place && error.text("message")?.contains(message), "{}", error.0);
-    ensure!(running.wait_for_end(LIMIT)? == Ended::Failure, "the machine did not fail");
+    ensure!(running.wait_for_end(LIMIT)? == MachineEnd::Failure, "the machine did not fail");
     running.passed();
     Ok(())
 }

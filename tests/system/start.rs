@@ -1,10 +1,10 @@
 //! From power-on to the first lines, and starts that fail.
 
 use anyhow::{Context, Result, ensure};
-use boot::bed::{Bed, Ended, qemu};
+use boot::bed::{Bed, MachineEnd, qemu};
 use boot::bounded;
 use boot::config;
-use boot::setup::{Job, Permission, debian, program};
+use boot::setup::{Permission, SetupJob, debian, program};
 use boot::{initramfs, paths};
 use std::process::Command;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const COPY: Duration = Duration::from_secs(300);
 pub const CASES: &[Case] = &[
     Case { name: "two_cpus_for_guests_come_up", beds: &[Bed::Qemu, Bed::Bochs, Bed::Kvm], needs: &[], run: two_cpus_come_up },
     Case { name: "a_copy_of_the_command_runs_without_a_compiler", beds: &[Bed::Qemu], needs: &[], run: copied },
-    Case { name: "the_examples_are_right", beds: &[Bed::Qemu], needs: &[Job::Guest], run: examples },
+    Case { name: "the_examples_are_right", beds: &[Bed::Qemu], needs: &[SetupJob::Guest], run: examples },
     Case { name: "a_panic_shows_a_symbolised_backtrace", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: panic_backtrace },
 ];
 
@@ -81,7 +81,7 @@ fn panic_backtrace(bed: Bed) -> Result<()> {
     running.console.wait_for(LIMIT, "backtrace:")?;
     running.console.wait_for(LIMIT, " kernel::")?;
     running.console.wait_for(LIMIT, "=== end ===")?;
-    ensure!(running.wait_for_end(LIMIT)? == Ended::Failure, "a panic must not look like success");
+    ensure!(running.wait_for_end(LIMIT)? == MachineEnd::Failure, "a panic must not look like success");
     running.passed();
     Ok(())
 }

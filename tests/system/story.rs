@@ -4,14 +4,14 @@
 //! Bochs' debugger copies the dump out, and the dump is read without the code that wrote it.
 
 use anyhow::{Context, Result, bail, ensure};
-use boot::bed::{Bed, Running};
+use boot::bed::{Bed, RunningMachine};
 use boot::events::Event;
 use serde_json::json;
 use std::time::Duration;
-use tests::scenario::{PARTITION, Scenario, Started};
-use tests::space::{Core, PAGE, Space};
+use tests::scenario::{PARTITION, Scenario, StartedScenario};
+use tests::space::{ElfCore, PAGE, SpaceBytes};
 use tests::{Case, expect_success};
-use worker::Identity;
+use worker::PageIdentity;
 
 const LIMIT: Duration = Duration::from_secs(180);
 const SHORT: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ fn story(bed: Bed, lines: &'static str, gate: &str, accessed_dirty: &str) -> Res
     Ok(restart)
 }
 
-fn tell(started: &mut Started, gate: &str) -> Result<Event> {
+fn tell(started: &mut StartedScenario, gate: &str) -> Result<Event> {
     let running = &mut started.running;
     let filled = verified_pages(running, 1)?;
     let crash = running.events.wait_named(SHORT, "crash")?;
@@ -85,7 +85,7 @@ fn tell(started: &mut Started, gate: &str) -> Result<Event> {
 }
 
 /// Waits until an incarnation has verified all its pages; returns their number.
-fn verified_pages(running: &mut Running, incarnation: u64) -> Result<u64> {
+fn verified_pages(running: &mut RunningMachine, incarnation: u64) -> Result<u64> {
     let line = running.events.wait_for(LIMIT, &format!("incarnation {incarnation} at work"), |event| {
         let text = event.0["text"].as_str().unwrap_or("");
         event.0["incarnation"] == incarnation && (text.starts_with("pass 1 ") || text.starts_with("failed"))
@@ -97,7 +97,7 @@ fn verified_pages(running: &mut Running, incarnation: u64) -> Result<u64> {
     }
 }
 
-fn paged(running: &mut Running) -> Result<()> {
+fn paged(running: &mut RunningMachine) -> Result<()> {
     running.events.send(json!({"command": "stats"}))?;
     let stats = running.events.wait_named(SHORT, "pool")?;
     ensure!(stats.number("page_ins")? > 0 && stats.number("page_outs")? > 0 && stats.number("lost")? == 0, "{}", stats.0);
@@ -107,12 +107,12 @@ fn paged(running: &mut Running) -> Result<()> {
     Ok(())
 }
 
-fn check_dump(started: &mut Started, crash: &Event, dump: &Event, filled: u64) -> Result<()> {
+fn check_dump(started: &mut StartedScenario, crash: &Event, dump: &Event, filled: u64) -> Result<()> {
     let file = started.file("space.img");
     let running = &mut started.running;
     running.bring_out(dump.number("disk")?, &file, SHORT)?;
 
-    let space = Space::open(&file)?;
+    let space = SpaceBytes::open(&file)?;
     let record = space.record()?;
     let owner = (&*record.owner, record.epoch, record.crash_reason);
     ensure!(owner == (PARTITION, 1, TRIPLE_FAULT) && record.pages * PAGE == 8 << 20, "{record:?}");
@@ -124,7 +124,7 @@ fn check_dump(started: &mut Started, crash: &Event, dump: &Event, filled: u64) -
 
 /// Checks the counters: resident pages were written or clean, paged ones stayed in place, the other
 /// pages cost nothing.
-fn check_counts(core: &Core<'_>, crash: &Event, dump: &Event) -> Result<()> {
+fn check_counts(core: &ElfCore<'_>, crash: &Event, dump: &Event) -> Result<()> {
     let (written, clean) = (dump.number("pages_written")?, dump.number("pages_clean")?);
     let (zero, paged) = (dump.number("pages_zero")?, dump.number("pages_paged_before")?);
     ensure!(written > 0 && clean > 0 && paged > 0, "nothing of one kind: {}", dump.0);
@@ -134,7 +134,7 @@ fn check_counts(core: &Core<'_>, crash: &Event, dump: &Event) -> Result<()> {
     Ok(())
 }
 
-fn check_registers(core: &Core<'_>, crash: &Event) -> Result<()> {
+fn check_registers(core: &ElfCore<'_>, crash: &Event) -> Result<()> {
     let notes = core.notes()?;
     let kinds: Vec<_> = notes.iter().map(|note| (note.name, note.kind, note.bytes.len())).collect();
     ensure!(kinds == [("CORE", 1, 336), ("QEMU", 0, 440)], "{kinds:?}");
@@ -144,15 +144,15 @@ fn check_registers(core: &Core<'_>, crash: &Event) -> Result<()> {
 }
 
 /// Checks that every page that the test kernel filled is there once, with its last content.
-fn check_pages(core: &Core<'_>, filled: u64) -> Result<()> {
+fn check_pages(core: &ElfCore<'_>, filled: u64) -> Result<()> {
     let mut next = 0;
     for address in core.addresses() {
         let bytes = core.page(address)?;
         let words = |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().expect("eight bytes"));
         let page = std::array::from_fn(words);
-        if Identity::of(&page).is_some_and(|found| found.key == KEY) {
+        if PageIdentity::of(&page).is_some_and(|found| found.key == KEY) {
             // Every second page was rewritten, including the first.
-            let expected = Identity { key: KEY, index: next, generation: u64::from(next % 2 == 0) };
+            let expected = PageIdentity { key: KEY, index: next, generation: u64::from(next % 2 == 0) };
             let checked = expected.check(&page).and_then(|()| worker::check_crc(&page).map(|_| ()));
             ensure!(checked.is_ok(), "page {next} at {address:#x}: {checked:?}");
             next += 1;

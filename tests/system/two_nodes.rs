@@ -6,21 +6,21 @@
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::qemu::TRACE;
-use boot::bed::{Bed, Machine, Running};
+use boot::bed::{Bed, BedMachine, RunningMachine};
 use boot::events::{Event, Polled};
-use kernel::space::claim::{CLAIM_LEN, Claim, Claims, PAGE_LEN};
-use kernel::space::copies::{Sequence, TAIL_LEN, newest};
+use kernel::space::claim::{CLAIM_LEN, ClaimSectors, PAGE_LEN, SpaceClaim};
+use kernel::space::copies::{RecordSequence, TAIL_LEN, newest};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tests::nbd::{Action, Entry, Kind, NbdDisk, Recording, Rule};
-use tests::scenario::Folder;
+use tests::nbd::{Action, NbdDisk, Recording, RequestKind, RequestLogEntry, Rule};
+use tests::scenario::ScenarioFolder;
 use tests::seeded_runs::SeededRuns;
 use tests::several::{Member, Several};
 use tests::twin::judge::{Known, nothing_is_overtaken, old_owners_keep_away, tenures};
-use tests::twin::plan::{Disturbance, Plan};
+use tests::twin::plan::{Disturbance, TwinPlan};
 use tests::twin::submitted::{self, Submitted};
 use tests::{Case, plan_machine};
 
@@ -41,15 +41,15 @@ const PASSES: usize = 2;
 fn two_nodes(bed: Bed) -> Result<()> {
     let runs = SeededRuns { at_a_time: AT_A_TIME, ..SeededRuns::plan("TIDEPOOL_TWO_NODES", FEW) };
     runs.each(|seed| {
-        let plan = Plan::new(seed);
+        let plan = TwinPlan::new(seed);
         let said = run(bed, plan).with_context(|| format!("{plan:?}, TIDEPOOL_TWO_NODES=1"))?;
         println!("{plan:?}: {said}");
         Ok(said)
     })
 }
 
-fn run(bed: Bed, plan: Plan) -> Result<String> {
-    let folder = Folder::new("two-nodes")?;
+fn run(bed: Bed, plan: TwinPlan) -> Result<String> {
+    let folder = ScenarioFolder::new("two-nodes")?;
     let several = Several {
         pool_mib: 8,
         cpus: 1,
@@ -76,7 +76,7 @@ fn folder_of_log() -> std::path::PathBuf {
 /// One of the two nodes.
 struct Node {
     name: &'static str,
-    running: Running,
+    running: RunningMachine,
     /// Times at which its guest completed a pass.
     passes: Vec<Instant>,
     /// Whether it was refused the space, gave it up, or has ended.
@@ -86,8 +86,8 @@ struct Node {
 }
 
 impl Node {
-    fn start(name: &'static str, disk: &NbdDisk, machine: &Machine) -> Result<Self> {
-        let mut machine = Machine { trace: submitted::EVENTS, ..machine.clone() };
+    fn start(name: &'static str, disk: &NbdDisk, machine: &BedMachine) -> Result<Self> {
+        let mut machine = BedMachine { trace: submitted::EVENTS, ..machine.clone() };
         machine.disks[0] = disk.serve(name)?;
         Ok(Self { name, running: machine.start()?, passes: Vec::new(), is_out: false, has_lost: false })
     }
@@ -143,9 +143,9 @@ impl Node {
 
 /// The two nodes and their disk.
 struct Pair {
-    plan: Plan,
+    plan: TwinPlan,
     disk: NbdDisk,
-    machine: Machine,
+    machine: BedMachine,
     nodes: Vec<Node>,
     /// Time at which `a` continued, by the log's clock.
     resumed: Option<Duration>,
@@ -194,7 +194,7 @@ impl Pair {
         let start = ending(self.disk.size())?.start;
         let bytes = start..start + PAGE_LEN as u64;
         let (times, action) = (self.plan.held_claims, Action::Hold(self.plan.hold));
-        Ok(Rule { node: Some(node), kinds: &[Kind::Write], bytes, times, ..Rule::all(action) })
+        Ok(Rule { node: Some(node), kinds: &[RequestKind::Write], bytes, times, ..Rule::all(action) })
     }
 
     /// Disturbs `a`, and starts `b` at its time.
@@ -216,7 +216,7 @@ impl Pair {
     }
 
     /// Returns a rule that delays requests of `a` from now on.
-    fn late_requests(&self, kinds: &'static [Kind]) -> Rule {
+    fn late_requests(&self, kinds: &'static [RequestKind]) -> Rule {
         Rule { node: Some("a"), kinds, ..Rule::all(Action::Hold(self.plan.hold)) }
     }
 
@@ -229,8 +229,8 @@ impl Pair {
                 return Ok(length);
             }
             Disturbance::LateWritesAndPause(length) => {
-                self.disk.rule(self.late_requests(&[Kind::Write]));
-                let count = |log: &[Entry]| log.iter().filter(|entry| entry.action.is_some()).count();
+                self.disk.rule(self.late_requests(&[RequestKind::Write]));
+                let count = |log: &[RequestLogEntry]| log.iter().filter(|entry| entry.action.is_some()).count();
                 self.until("writes that are held", |pair| count(&pair.disk.log()) >= LATE)?;
                 length
             }
@@ -245,7 +245,7 @@ impl Pair {
             Disturbance::Starters { .. } | Disturbance::Pause(_) => {}
             Disturbance::SlowPath(_) | Disturbance::LateWritesAndPause(_) => self.disk.let_go(),
             Disturbance::PauseAndSlowWrites(_) => {
-                self.disk.rule(Rule { times: LATE as u64, ..self.late_requests(&[Kind::Write]) })
+                self.disk.rule(Rule { times: LATE as u64, ..self.late_requests(&[RequestKind::Write]) })
             }
         }
         if !matches!(self.plan.disturbance, Disturbance::SlowPath(_)) {
@@ -290,7 +290,7 @@ impl Pair {
 
     /// Writes the server's log to a file, without the written data.
     fn keep_log(&self, folder: &Path) -> Result<()> {
-        let lines = self.disk.log().into_iter().map(|entry| format!("{:?}\n", Entry { data: None, ..entry }));
+        let lines = self.disk.log().into_iter().map(|entry| format!("{:?}\n", RequestLogEntry { data: None, ..entry }));
         let head = format!("{:?}, a resumed at {:?}\n", self.plan, self.resumed);
         Ok(std::fs::write(folder.join(format!("two-nodes-{}.log", self.plan.seed)), head + &lines.collect::<String>())?)
     }
@@ -298,13 +298,13 @@ impl Pair {
 
 /// Returns the range of claims and records.
 fn ending(len: u64) -> Result<Range<u64>> {
-    let start = Claim::start(len).context("room for a claim")?;
+    let start = SpaceClaim::start(len).context("room for a claim")?;
     Ok(start..start + (PAGE_LEN + TAIL_LEN) as u64)
 }
 
 /// Checks that claim, record and header are the owner's: no write of an earlier owner has
 /// overwritten them for good.
-fn what_the_owner_wrote_is_there(log: &[Entry], owner: &str, image: &Path, ending: &Range<u64>) -> Result<()> {
+fn what_the_owner_wrote_is_there(log: &[RequestLogEntry], owner: &str, image: &Path, ending: &Range<u64>) -> Result<()> {
     const HEADER: Range<u64> = 0..4096;
     let file = File::open(image)?;
     let (mut header, mut page, mut tail) = (vec![0; 4096], [0; PAGE_LEN], [0; TAIL_LEN]);
@@ -312,18 +312,18 @@ fn what_the_owner_wrote_is_there(log: &[Entry], owner: &str, image: &Path, endin
     file.read_exact_at(&mut page, ending.start)?;
     file.read_exact_at(&mut tail, ending.start + PAGE_LEN as u64)?;
     let claim = last_claim(log, owner, ending).context("the owner has claimed the space")?;
-    let found = Claims::decode(&page).owner();
+    let found = ClaimSectors::decode(&page).owner();
     ensure!(found.is_some_and(|found| (found.node, found.epoch) == (claim.node, claim.epoch)), "{found:?}, not {claim:?}");
     let record = newest(&tail, file.metadata()?.len()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    ensure!(Sequence(record.sequence).epoch() == claim.epoch, "the newest record is of epoch {}", record.sequence >> 32);
+    ensure!(RecordSequence(record.sequence).epoch() == claim.epoch, "the newest record is of epoch {}", record.sequence >> 32);
     ensure!(record.owner.is_some_and(|by| by.node == claim.node), "the newest record is not the owner's");
     nothing_is_overtaken(log, owner, &HEADER, &header).context("the ELF header")?;
     let records = ending.start + PAGE_LEN as u64..ending.end;
     nothing_is_overtaken(log, owner, &records, &tail).context("the records")
 }
 
-fn last_claim(log: &[Entry], node: &str, ending: &Range<u64>) -> Option<Claim> {
+fn last_claim(log: &[RequestLogEntry], node: &str, ending: &Range<u64>) -> Option<SpaceClaim> {
     let claims = ending.start..ending.start + PAGE_LEN as u64;
     let mut written = log.iter().rev().filter(|entry| entry.node == node && claims.contains(&entry.bytes.start));
-    written.find_map(|entry| Claim::decode(entry.data.as_deref()?.first_chunk::<CLAIM_LEN>()?))
+    written.find_map(|entry| SpaceClaim::decode(entry.data.as_deref()?.first_chunk::<CLAIM_LEN>()?))
 }

@@ -4,11 +4,11 @@
 //! Debian's Bochs is built with its debugger, which reads commands from standard input. The first
 //! command, `c`, starts the machine. Later an interrupt stops the machine for a moment, and a
 //! debugger command writes memory to a file: this is how a memory-backed paging space is copied out
-//! ([`Running::bring_out`]).
+//! ([`RunningMachine::bring_out`]).
 
-use super::running::{self, Lines, Running};
+use super::running::{self, MachineLines, RunningMachine};
 use super::transcript::RunFolder;
-use super::{Clock, Machine};
+use super::{BedMachine, ClockBase};
 use crate::iso;
 use anyhow::{Context, Result, bail};
 use kernel::arch::direct_map;
@@ -26,11 +26,11 @@ pub const CPU_WITHOUT_AD: &str = "corei7_ivy_bridge_3770k";
 /// Emulated instructions a second of emulated time.
 pub(super) const IPS: u32 = 50_000_000;
 
-pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
+pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMachine> {
     if !machine.disks.is_empty() {
         bail!("Bochs has no virtio disks: use memory-backed paging devices there");
     }
-    let lines = Lines::new()?;
+    let lines = MachineLines::new()?;
     let run = folder.path();
     let iso = run.join("boot.iso");
     iso::make(&iso, &run.join("iso"), &machine.hypervisor, &run.join(super::ARCHIVE), &machine.append)?;
@@ -46,10 +46,10 @@ pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
 }
 
 /// Returns the emulated instructions in a second of the machine's time.
-const fn ips(clock: Clock) -> u32 {
+const fn ips(clock: ClockBase) -> u32 {
     match clock {
-        Clock::Host => IPS,
-        Clock::Instructions(shift) | Clock::Paced(shift) => 1_000_000_000 >> shift,
+        ClockBase::Host => IPS,
+        ClockBase::Instructions(shift) | ClockBase::Paced(shift) => 1_000_000_000 >> shift,
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, ips: u32, mib: u64, ports: &
     )
 }
 
-impl Running {
+impl RunningMachine {
     /// Writes memory-backed disk `index` of a Bochs machine to `file`; the machine is stopped
     /// meanwhile.
     ///

@@ -28,13 +28,13 @@ struct Entry {
 }
 
 #[repr(C)]
-struct Table {
+struct CpuidTable {
     count: u32,
     padding: u32,
     entries: [Entry; ENTRIES],
 }
 
-const _: () = assert!(size_of::<Entry>() == 40 && size_of::<Table>() == 8 + 40 * ENTRIES);
+const _: () = assert!(size_of::<Entry>() == 40 && size_of::<CpuidTable>() == 8 + 40 * ENTRIES);
 
 /// The hardware virtualisation that KVM offers its guests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,7 +92,7 @@ pub fn offers_virtualisation() -> bool {
 
 fn supported_cpuid() -> std::io::Result<Vec<Entry>> {
     let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
-    let mut table = Table { count: ENTRIES as u32, padding: 0, entries: [Entry::default(); ENTRIES] };
+    let mut table = CpuidTable { count: ENTRIES as u32, padding: 0, entries: [Entry::default(); ENTRIES] };
     // SAFETY: the kernel reads and writes one `kvm_cpuid2` with room for `count` entries, which `table` is (asserted above).
     let result = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_GET_SUPPORTED_CPUID, &raw mut table) };
     if result < 0 {

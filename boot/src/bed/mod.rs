@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A run keeps its console, events and emulator output in a folder of its own ([`transcript`]). The
-//! folder is removed when the run is [passed](Running::passed). Otherwise it is kept, as one of the
+//! folder is removed when the run is [passed](RunningMachine::passed). Otherwise it is kept, as one of the
 //! newest few.
 
 pub mod bochs;
@@ -19,12 +19,12 @@ mod runner;
 mod running;
 mod transcript;
 
-pub use running::{Ended, Running};
+pub use running::{MachineEnd, RunningMachine};
 pub use transcript::KEPT;
 use transcript::RunFolder;
 
-use crate::archive::{Archive, Source};
-use crate::config::Plan;
+use crate::archive::{ModuleArchive, ModuleSource};
+use crate::config::BootPlan;
 use crate::serial::Echo;
 use anyhow::{Context, Result};
 use kernel::archive::BootArchive;
@@ -66,14 +66,14 @@ impl Bed {
 
 /// The time base of the machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Clock {
+pub enum ClockBase {
     /// The host's time.
     #[default]
     Host,
     /// Retired instructions, 2 to this power nanoseconds each: two runs without disks are
     /// identical. (Bochs always counts instructions: as `Host`, 20 ns each.)
     Instructions(u8),
-    /// As [`Clock::Instructions`]; but while all CPUs are idle, time passes at the host's rate and
+    /// As [`ClockBase::Instructions`]; but while all CPUs are idle, time passes at the host's rate and
     /// does not leap to the next timer. So a disk's completion does not come too late for a CPU
     /// that only waits for it.
     Paced(u8),
@@ -100,7 +100,7 @@ pub enum Firmware {
 
 /// A machine to start.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct BedMachine {
     /// The bed that it runs on.
     pub bed: Bed,
     /// Name for the folder of its transcript.
@@ -112,7 +112,7 @@ pub struct Machine {
     /// The hypervisor's ELF file.
     pub hypervisor: PathBuf,
     /// The boot archive, written when the machine starts; the hypervisor's symbols are added then.
-    pub archive: Archive,
+    pub archive: ModuleArchive,
     /// The hypervisor's command line.
     pub append: String,
     /// Images of virtio-blk disks, in order.
@@ -122,7 +122,7 @@ pub struct Machine {
     /// How the hypervisor is started.
     pub medium: Medium,
     /// The clock's time base.
-    pub clock: Clock,
+    pub clock: ClockBase,
     /// The CPU model, if not the bed's default.
     pub cpu: Option<String>,
     /// Destination of the console besides the transcript.
@@ -136,7 +136,7 @@ pub struct Machine {
     pub trace: &'static [&'static str],
 }
 
-impl Machine {
+impl BedMachine {
     /// Describes a machine with two CPUs, 512 MiB and nothing else; smaller where emulation is
     /// slow. (The Linux of [`Bed::Nested`] has one CPU, so a second CPU of the machine would only
     /// wait for the first.)
@@ -147,12 +147,12 @@ impl Machine {
             cpus: if bed == Bed::Nested { 1 } else { 2 },
             memory_mib: if matches!(bed, Bed::Bochs | Bed::Nested) { 256 } else { 512 },
             hypervisor,
-            archive: Archive::default(),
+            archive: ModuleArchive::default(),
             append: String::new(),
             disks: Vec::new(),
             disk_bandwidth: None,
             medium: Medium::Usual,
-            clock: Clock::Host,
+            clock: ClockBase::Host,
             cpu: None,
             echo: Echo::Silent,
             host_core: None,
@@ -162,7 +162,7 @@ impl Machine {
     }
 
     /// Applies a configuration's plan to the machine.
-    pub fn apply(&mut self, plan: Plan) {
+    pub fn apply(&mut self, plan: BootPlan) {
         self.archive = plan.archive;
         self.disks = plan.disks;
         self.disk_bandwidth = plan.disk_bandwidth;
@@ -175,7 +175,7 @@ impl Machine {
     ///
     /// # Errors
     /// Where the emulator is missing or fails; the error contains the emulator's output.
-    pub fn start(&self) -> Result<Running> {
+    pub fn start(&self) -> Result<RunningMachine> {
         let folder = RunFolder::new(&self.name)?;
         self.write_archive(folder.path())?;
         match self.bed {
@@ -190,9 +190,9 @@ impl Machine {
         let mut archive = self.archive.clone();
         // Without symbols a backtrace has only addresses; that is no reason not to start.
         if let Some(symbols) = symbols::from_elf(&elf) {
-            archive.add(symbols::MODULE, Source::Bytes(symbols));
+            archive.add(symbols::MODULE, ModuleSource::Bytes(symbols));
         }
-        archive.add(BootArchive::WORD, Source::Bytes(crate::volume::random_bytes::<32>()?.to_vec()));
+        archive.add(BootArchive::WORD, ModuleSource::Bytes(crate::volume::random_bytes::<32>()?.to_vec()));
         archive.write(&folder.join(ARCHIVE))
     }
 }

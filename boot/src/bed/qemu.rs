@@ -1,9 +1,9 @@
 //! QEMU: `q35` with the hypervisor as PVH kernel, the boot archive as its initrd, disks as modern
 //! (non-legacy) virtio-blk.
 
-use super::running::{self, Lines, Running};
+use super::running::{self, MachineLines, RunningMachine};
 use super::transcript::RunFolder;
-use super::{Bed, Clock, Firmware, Machine, Medium};
+use super::{Bed, BedMachine, ClockBase, Firmware, Medium};
 use crate::iso;
 use crate::serial::Listener;
 use anyhow::{Context, Result, bail};
@@ -20,17 +20,17 @@ const MAX_CPUS: u32 = kernel::arch::percpu::MAX_CPUS as u32;
 pub const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 /// The stick's name in the run's folder.
 pub(super) const STICK: &str = "stick.img";
-/// File of [`Machine::trace`], in the run's folder.
+/// File of [`BedMachine::trace`], in the run's folder.
 pub const TRACE: &str = "trace.log";
 /// The exit device: a value written to its port stops the emulator.
 pub(super) const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
-pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
+pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMachine> {
     if machine.medium != Medium::Usual {
         let (work, archive) = (folder.path().join("stick"), folder.path().join(super::ARCHIVE));
         iso::make_stick(&folder.path().join(STICK), &work, &machine.hypervisor, &archive, &machine.append)?;
     }
-    let mut lines = Lines::new()?;
+    let mut lines = MachineLines::new()?;
     let monitor = Listener::new()?;
     let mut command = program(machine.host_core);
     let line = format!("socket,id=monitor,host=127.0.0.1,port={},server=off", monitor.port()?);
@@ -53,14 +53,14 @@ fn program(host_core: Option<u32>) -> Command {
 /// latter for any guest, and the vCPU switch does not save them.
 const EMULATED_CPU: &str = "max,-rdtscp,-mpx,-pku,-pks";
 
-fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
+fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
     let mut list = Vec::new();
     let mut add = |items: &[&str]| list.extend(items.iter().map(|&s| s.to_owned()));
     let (accelerator, usual_cpu) = match machine.bed {
         Bed::Kvm => ("kvm", "host"),
         // One thread for each CPU, so that the CPUs really run in parallel; instruction counting
         // allows only one thread.
-        _ if machine.clock == Clock::Host => ("tcg,thread=multi", EMULATED_CPU),
+        _ if machine.clock == ClockBase::Host => ("tcg,thread=multi", EMULATED_CPU),
         _ => ("tcg", EMULATED_CPU),
     };
     add(&["-machine", "q35", "-accel", accelerator, "-cpu", machine.cpu.as_deref().unwrap_or(usual_cpu)]);
@@ -104,11 +104,11 @@ fn arguments(machine: &Machine, folder: &Path, ports: [u16; 2]) -> Vec<String> {
 }
 
 /// Returns the setting for a clock that counts instructions; `None` for the host's time.
-fn instruction_count(clock: Clock) -> Option<String> {
+fn instruction_count(clock: ClockBase) -> Option<String> {
     match clock {
-        Clock::Host => None,
-        Clock::Instructions(shift) => Some(format!("shift={shift},sleep=off")),
-        Clock::Paced(shift) => Some(format!("shift={shift},sleep=on")),
+        ClockBase::Host => None,
+        ClockBase::Instructions(shift) => Some(format!("shift={shift},sleep=off")),
+        ClockBase::Paced(shift) => Some(format!("shift={shift},sleep=on")),
     }
 }
 
@@ -122,7 +122,7 @@ pub(super) fn disk_device(index: usize) -> String {
 
 /// Returns the number of CPUs to emulate: one more than run guests where the boot CPU must not run
 /// them (docs/testing.md, "Known of the emulators").
-fn emulated_cpus(machine: &Machine) -> u32 {
+fn emulated_cpus(machine: &BedMachine) -> u32 {
     if machine.bed == Bed::Qemu && machine.cpus > 1 { (machine.cpus + 1).min(MAX_CPUS) } else { machine.cpus }
 }
 
@@ -137,7 +137,7 @@ pub struct DiskCounters {
     pub flushes: u64,
 }
 
-impl Running {
+impl RunningMachine {
     /// Returns the emulator's counters of each virtio-blk disk, in order.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ impl Running {
     /// Ends the emulator in an orderly way, so that its plugins write their results.
     ///
     /// # Errors
-    /// As [`Running::disk_counters`], and where it does not end.
+    /// As [`RunningMachine::disk_counters`], and where it does not end.
     pub fn quit(&mut self) -> Result<()> {
         self.greet_monitor()?;
         let monitor = self.monitor.as_mut().context("only QEMU has such a monitor")?;
@@ -169,7 +169,7 @@ impl Running {
     /// Limits the write bandwidth of virtio-blk disk `number` from now on; 0 removes the limit.
     ///
     /// # Errors
-    /// As [`Running::disk_counters`].
+    /// As [`RunningMachine::disk_counters`].
     pub fn limit_writes(&mut self, number: usize, bytes_per_second: u64) -> Result<()> {
         let mut arguments = json!({"device": format!("disk{number}"), "bps_wr": bytes_per_second});
         for other in ["bps", "bps_rd", "iops", "iops_rd", "iops_wr"] {
@@ -182,7 +182,7 @@ impl Running {
     /// (`info registers`, for example).
     ///
     /// # Errors
-    /// As [`Running::disk_counters`].
+    /// As [`RunningMachine::disk_counters`].
     pub fn emulator_says(&mut self, line: &str) -> Result<String> {
         let answer = self.monitor_command(&json!({"execute": "human-monitor-command", "arguments": {"command-line": line}}))?;
         Ok(answer.as_str().context("text")?.to_owned())
@@ -226,8 +226,8 @@ fn escape(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    fn machine() -> Machine {
-        Machine { disks: vec!["a,b.img".into()], ..Machine::new(Bed::Qemu, "test", "tidepool-kernel".into()) }
+    fn machine() -> BedMachine {
+        BedMachine { disks: vec!["a,b.img".into()], ..BedMachine::new(Bed::Qemu, "test", "tidepool-kernel".into()) }
     }
 
     #[test]
@@ -238,21 +238,21 @@ mod tests {
 
     #[test]
     fn every_disk_reports_its_errors() {
-        let list = arguments(&Machine { disks: vec!["a".into(), "b".into()], ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(&BedMachine { disks: vec!["a".into(), "b".into()], ..machine() }, Path::new("run"), [1, 2]);
         let disks: Vec<_> = list.iter().filter(|a| a.starts_with("virtio-blk-pci")).collect();
         assert!(disks.len() == 2 && disks.iter().all(|a| a.ends_with(",werror=report,rerror=report")), "{disks:?}");
     }
 
     #[test]
     fn every_disk_is_held_to_its_bandwidth() {
-        let list = arguments(&Machine { disk_bandwidth: Some(1 << 20), ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(&BedMachine { disk_bandwidth: Some(1 << 20), ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a.contains("throttling.bps-total=1048576,")), "{list:?}");
     }
 
     #[test]
     fn events_are_traced_only_where_asked() {
         let has_trace = |trace| {
-            let list = arguments(&Machine { trace, ..machine() }, Path::new("run"), [1, 2]);
+            let list = arguments(&BedMachine { trace, ..machine() }, Path::new("run"), [1, 2]);
             list.windows(2).filter(|pair| pair[0] == "-trace").map(|pair| pair[1].clone()).collect::<Vec<_>>()
         };
         assert!(has_trace(&[]).is_empty());
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn several_cpus_get_one_more_that_runs_no_guests() {
         let smp = |bed, cpus| {
-            let list = arguments(&Machine { cpus, bed, ..machine() }, Path::new("run"), [1, 2]);
+            let list = arguments(&BedMachine { cpus, bed, ..machine() }, Path::new("run"), [1, 2]);
             list[list.iter().position(|a| a == "-smp").expect("CPUs are told") + 1].clone()
         };
         assert_eq!([1, 2, 8].map(|cpus| smp(Bed::Qemu, cpus)), ["1", "3", "8"]);
@@ -271,10 +271,10 @@ mod tests {
 
     #[test]
     fn counting_instructions_excludes_threads() {
-        let list = arguments(&Machine { clock: Clock::Instructions(3), ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(&BedMachine { clock: ClockBase::Instructions(3), ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a == "tcg") && !list.iter().any(|a| a.contains("thread=multi")));
         assert!(list.iter().any(|a| a == "shift=3,sleep=off"), "{list:?}");
-        let list = arguments(&Machine { clock: Clock::Paced(5), ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(&BedMachine { clock: ClockBase::Paced(5), ..machine() }, Path::new("run"), [1, 2]);
         assert!(list.iter().any(|a| a == "shift=5,sleep=on"), "{list:?}");
     }
 }

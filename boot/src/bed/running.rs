@@ -5,8 +5,8 @@ use super::process::Emulator;
 use super::runner::Runner;
 use super::transcript::RunFolder;
 use crate::bounded;
-use crate::events::{Event, Events};
-use crate::serial::{Echo, Line, Listener};
+use crate::events::{Event, EventStream};
+use crate::serial::{Echo, Listener, SerialLine};
 use anyhow::{Context, Result, bail};
 use kernel::log::exit::ExitCode;
 use std::fs;
@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
+pub enum MachineEnd {
     /// The run has ended with success.
     Success,
     /// The hypervisor reported a failure, or the machine stopped without a report.
@@ -38,12 +38,12 @@ pub enum Ended {
 }
 
 /// A running machine. Dropping it ends the emulator and keeps the transcript.
-pub struct Running {
+pub struct RunningMachine {
     /// The first serial line: for people.
-    pub console: Line,
+    pub console: SerialLine,
     /// The second serial line: for programs.
-    pub events: Events,
-    pub(super) monitor: Option<Line>,
+    pub events: EventStream,
+    pub(super) monitor: Option<SerialLine>,
     /// Whether `qmp_capabilities` was sent: the monitor accepts no commands before it, and accepts
     /// it only once.
     pub(super) monitor_greeted: bool,
@@ -53,21 +53,21 @@ pub struct Running {
 }
 
 /// The serial lines of a machine that is about to start.
-pub(super) struct Lines {
+pub(super) struct MachineLines {
     pub console: Listener,
     pub events: Listener,
     /// QEMU's own monitor.
     pub monitor: Option<Listener>,
 }
 
-impl Lines {
+impl MachineLines {
     pub(super) fn new() -> Result<Self> {
         Ok(Self { console: Listener::new()?, events: Listener::new()?, monitor: None })
     }
 }
 
 /// Starts `command` in `folder` and waits for its serial lines.
-pub(super) fn start(mut command: Command, lines: Lines, folder: RunFolder, echo: &Echo) -> Result<Running> {
+pub(super) fn start(mut command: Command, lines: MachineLines, folder: RunFolder, echo: &Echo) -> Result<RunningMachine> {
     fs::write(folder.path().join(COMMAND), format!("{command:?}\n"))?;
     let output = fs::File::create(folder.path().join(EMULATOR))?;
     command.stdout(output.try_clone()?).stderr(output);
@@ -77,27 +77,27 @@ pub(super) fn start(mut command: Command, lines: Lines, folder: RunFolder, echo:
     let debugger = emulator.stdin();
     let (console, events, monitor) = accept(lines, folder.path(), echo, || alive(&mut emulator, folder.path()))?;
     let runner = Runner::Process(emulator);
-    Ok(Running { console, monitor, monitor_greeted: false, events, runner, debugger, folder })
+    Ok(RunningMachine { console, monitor, monitor_greeted: false, events, runner, debugger, folder })
 }
 
 /// Takes over a machine that runs within another machine, `session`; its serial lines are connected
 /// already.
-pub(super) fn adopt(session: Session, lines: Lines, folder: RunFolder, echo: &Echo) -> Result<Running> {
+pub(super) fn adopt(session: Session, lines: MachineLines, folder: RunFolder, echo: &Echo) -> Result<RunningMachine> {
     let (console, events, monitor) = accept(lines, folder.path(), echo, || Ok(()))?;
     let runner = Runner::Nested(session);
-    Ok(Running { console, monitor, monitor_greeted: false, events, runner, debugger: None, folder })
+    Ok(RunningMachine { console, monitor, monitor_greeted: false, events, runner, debugger: None, folder })
 }
 
 fn accept(
-    lines: Lines,
+    lines: MachineLines,
     folder: &Path,
     echo: &Echo,
     mut alive: impl FnMut() -> Result<()>,
-) -> Result<(Line, Events, Option<Line>)> {
+) -> Result<(SerialLine, EventStream, Option<SerialLine>)> {
     let console = lines.console.accept(&folder.join(CONSOLE), echo.clone(), &mut alive)?;
     let events = lines.events.accept(&folder.join(EVENTS), Echo::Silent, &mut alive)?;
     let monitor = lines.monitor.map(|line| line.accept(&folder.join(MONITOR), Echo::Silent, &mut alive)).transpose()?;
-    Ok((console, Events::new(events), monitor))
+    Ok((console, EventStream::new(events), monitor))
 }
 
 fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {
@@ -120,13 +120,13 @@ fn said(folder: &Path) -> String {
     if last.is_empty() { ", and said nothing".to_owned() } else { format!(": {}", last.join("; ")) }
 }
 
-impl Running {
+impl RunningMachine {
     /// Returns the folder of the transcript.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Returns the reason why a machine ended with [`Ended::Failure`]: the emulator's output where
+    /// Returns the reason why a machine ended with [`MachineEnd::Failure`]: the emulator's output where
     /// the emulator failed, else the last error that the hypervisor reported.
     pub fn failure(&mut self) -> String {
         let status = self.runner.wait(Duration::ZERO).ok().flatten();
@@ -154,9 +154,9 @@ impl Running {
     ///
     /// # Errors
     /// Where the system does not report it.
-    pub fn wait_for_end(&mut self, limit: Duration) -> Result<Ended> {
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<MachineEnd> {
         let status = self.runner.wait(limit)?;
-        let Some(status) = status else { return Ok(Ended::Not) };
+        let Some(status) = status else { return Ok(MachineEnd::Not) };
         // The emulator's last bytes may still be in flight in the sockets.
         self.console.wait_for_end(GRACE);
         let success = match exit_value(status) {
@@ -164,7 +164,7 @@ impl Running {
             // Bochs has no exit status of ours: the hypervisor's last event decides.
             None => self.events.last_named("end", GRACE)?.is_some_and(|end| end.0["status"] == 0),
         };
-        Ok(if success { Ended::Success } else { Ended::Failure })
+        Ok(if success { MachineEnd::Success } else { MachineEnd::Failure })
     }
 
     /// Returns the Linux around a machine of bed C.
@@ -208,7 +208,7 @@ impl Running {
     /// Continues a frozen emulator.
     ///
     /// # Errors
-    /// As [`Running::freeze`].
+    /// As [`RunningMachine::freeze`].
     pub fn thaw(&mut self) -> Result<()> {
         self.runner.process()?.thaw();
         Ok(())

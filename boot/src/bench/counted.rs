@@ -5,14 +5,14 @@
 
 use crate::paths;
 use anyhow::{Context, Result, bail};
-use kernel::log::symbols::{self, Symbols};
+use kernel::log::symbols::{self, KernelSymbols};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = include_str!("count.c");
 /// The function in which a CPU waits for a lock of the hypervisor: two parts of its demangled name.
-const WAIT: (&str, &str) = ("sync::ranked::Ranked<", "::wait");
+const WAIT: (&str, &str) = ("sync::ranked::RankedLock<", "::wait");
 
 /// The instructions that a run has executed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -58,7 +58,7 @@ pub fn read(out: &Path, hypervisor: &Path) -> Result<Instructions> {
     let text = std::fs::read_to_string(out).with_context(|| format!("{}: no count of the plugin", out.display()))?;
     let elf = std::fs::read(hypervisor).with_context(|| format!("{}", hypervisor.display()))?;
     let module = symbols::from_elf(&elf).context("the hypervisor has no symbols")?;
-    let symbols = Symbols::parse(&module).context("the hypervisor's symbols are no table")?;
+    let symbols = KernelSymbols::parse(&module).context("the hypervisor's symbols are no table")?;
     parse(&text, |address| symbols.lookup(address).map(|(name, _)| name.to_owned()))
         .with_context(|| format!("{} is cut off", out.display()))
 }
@@ -85,7 +85,7 @@ mod tests {
 
     fn name_of(address: u64) -> Option<String> {
         let name = match address {
-            0x10 => "<kernel::sync::ranked::Ranked<kernel::paging::state::State, 4>>::wait",
+            0x10 => "<kernel::sync::ranked::RankedLock<kernel::paging::state::PagerState, 4>>::wait",
             0x20 | 0x28 => "kernel::paging::poll",
             _ => return None,
         };
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn the_hypervisors_waits_have_the_name_that_is_looked_for() {
         // The compiler's own name of this lock's type.
-        let name = std::any::type_name::<kernel::sync::Ranked<(), 1>>();
+        let name = std::any::type_name::<kernel::sync::RankedLock<(), 1>>();
         assert!(format!("{name}>").contains(WAIT.0), "{name}");
     }
 

@@ -17,29 +17,29 @@ pub mod scale;
 mod scratch;
 pub mod traces;
 
-use crate::bed::{Bed, Clock, Machine};
+use crate::bed::{Bed, BedMachine, ClockBase};
 use crate::config;
 use anyhow::Result;
 use std::path::Path;
 
 /// The images to measure.
 #[derive(Clone, Copy, Debug)]
-pub struct Images<'a> {
+pub struct BenchImages<'a> {
     /// The hypervisor's ELF file.
     pub hypervisor: &'a Path,
     /// The test kernel `bench`.
     pub kernel: &'a Path,
 }
 
-impl Images<'_> {
+impl BenchImages<'_> {
     /// Describes a machine with one CPU whose clock counts instructions; `toml` is its
     /// configuration. Bochs counts instructions at any rate; its default rate is kept, at which all
     /// figures were taken.
-    fn machine(&self, bed: Bed, name: &str, toml: &str) -> Result<Machine> {
+    fn machine(&self, bed: Bed, name: &str, toml: &str) -> Result<BedMachine> {
         let plan = config::read(name, toml, Path::new(""), bed)?;
-        let mut machine = Machine::new(bed, name, self.hypervisor.to_owned());
+        let mut machine = BedMachine::new(bed, name, self.hypervisor.to_owned());
         machine.apply(plan);
-        machine.clock = if bed == Bed::Bochs { Clock::Host } else { Clock::Instructions(0) };
+        machine.clock = if bed == Bed::Bochs { ClockBase::Host } else { ClockBase::Instructions(0) };
         Ok(machine)
     }
 }

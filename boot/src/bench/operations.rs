@@ -1,9 +1,9 @@
 //! Single operations: exits, faults, page-ins, page-outs, ageing, dumping.
 
-use super::Images;
-use crate::bed::{Bed, Running};
+use super::BenchImages;
+use crate::bed::{Bed, RunningMachine};
 use crate::events::Event;
-use crate::report::Table;
+use crate::report::TextTable;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::io::Write;
@@ -96,8 +96,8 @@ impl Figures {
     }
 
     /// Returns the table to print.
-    pub fn table(&self) -> Table {
-        let mut table = Table::new(&["id", "operation", "minimum", "average", "count", "bar", "KVM here"]);
+    pub fn table(&self) -> TextTable {
+        let mut table = TextTable::new(&["id", "operation", "minimum", "average", "count", "bar", "KVM here"]);
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
         for operation in OPERATIONS {
             let figure = self.get(operation.id).ok();
@@ -134,7 +134,7 @@ impl Figures {
 ///
 /// # Errors
 /// Names the step that did not finish in time, or the failure in the machine.
-pub fn measure(bed: Bed, images: &Images<'_>) -> Result<Figures> {
+pub fn measure(bed: Bed, images: &BenchImages<'_>) -> Result<Figures> {
     let machine = images.machine(bed, "bench", &configuration(images))?;
     let mut running = machine.start()?;
     let mut figures = Figures { bed, figures: Vec::new(), metadata_per_page: 0.0 };
@@ -149,7 +149,7 @@ pub fn measure(bed: Bed, images: &Images<'_>) -> Result<Figures> {
 }
 
 /// The pool holds everything, so that pages leave only by an explicit eviction.
-fn configuration(images: &Images<'_>) -> String {
+fn configuration(images: &BenchImages<'_>) -> String {
     format!(
         "self_tests = [\"pager\"]\n\
          [pool]\nmemory = \"88 MiB\"\n\
@@ -162,7 +162,7 @@ fn configuration(images: &Images<'_>) -> String {
 }
 
 /// Takes figures until the guest asks for an eviction; returns the number of pages to evict.
-fn until_evict(running: &mut Running, figures: &mut Figures) -> Result<u64> {
+fn until_evict(running: &mut RunningMachine, figures: &mut Figures) -> Result<u64> {
     let asked = running.events.wait_for(LIMIT, "the guest's wish for an eviction", |event| {
         figures.figures.extend(figure_of(event));
         is_bad(event) || event.0["text"].as_str().is_some_and(|text| text.starts_with("evict "))
@@ -171,7 +171,7 @@ fn until_evict(running: &mut Running, figures: &mut Figures) -> Result<u64> {
     number.with_context(|| format!("{}; transcript in {}", asked.0, running.folder().display()))
 }
 
-fn until_verdict(running: &mut Running, figures: &mut Figures) -> Result<()> {
+fn until_verdict(running: &mut RunningMachine, figures: &mut Figures) -> Result<()> {
     let verdict = running.events.wait_for(LIMIT, "the guest's verdict", |event| {
         figures.figures.extend(figure_of(event));
         is_bad(event) || event.name() == "guest" && event.0["kind"] == "pass"
@@ -200,7 +200,7 @@ fn figure_of(event: &Event) -> Option<Figure> {
 }
 
 /// Returns the metadata of a guest page at an overcommit of 2, all pages touched.
-fn metadata(bed: Bed, images: &Images<'_>) -> Result<f64> {
+fn metadata(bed: Bed, images: &BenchImages<'_>) -> Result<f64> {
     let toml = format!(
         "[pool]\nmemory = \"32 MiB\"\n\
          [machine]\ncpus = 1\n\
@@ -219,7 +219,7 @@ fn metadata(bed: Bed, images: &Images<'_>) -> Result<f64> {
 }
 
 /// Evicts `pages` pages and waits until no more page-outs are in flight.
-fn evict(running: &mut Running, pages: u64) -> Result<()> {
+fn evict(running: &mut RunningMachine, pages: u64) -> Result<()> {
     running.events.command(LIMIT, json!({"command": "evict", "partition": "bench", "count": pages}))?;
     let mut last = 0;
     loop {

@@ -1,8 +1,8 @@
 //! R1: the time until a crashed partition runs again, by the size of its memory.
 
-use super::Images;
+use super::BenchImages;
 use crate::bed::Bed;
-use crate::report::Table;
+use crate::report::TextTable;
 use anyhow::{Result, bail};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct Restart {
 ///
 /// # Errors
 /// Names the step that did not finish in time, or the failure in the machine.
-pub fn measure(bed: Bed, images: &Images<'_>, mib: u64) -> Result<Restart> {
+pub fn measure(bed: Bed, images: &BenchImages<'_>, mib: u64) -> Result<Restart> {
     let machine = images.machine(bed, &format!("restart-{mib}"), &configuration(images, mib))?;
     let mut running = machine.start()?;
     let crash = running.events.wait_named(LIMIT, "crash")?;
@@ -41,7 +41,7 @@ pub fn measure(bed: Bed, images: &Images<'_>, mib: u64) -> Result<Restart> {
 
 /// The pool holds the whole memory and some frames more. Two devices: one for the dump, one for the
 /// next incarnation.
-fn configuration(images: &Images<'_>, mib: u64) -> String {
+fn configuration(images: &BenchImages<'_>, mib: u64) -> String {
     let device = mib + mib / 64 + 8;
     format!(
         "[pool]\nmemory = \"{} MiB\"\n\
@@ -64,8 +64,8 @@ pub fn slope(restarts: &[Restart]) -> f64 {
 }
 
 /// Returns the table to print.
-pub fn table(restarts: &[Restart]) -> Table {
-    let mut table = Table::new(&["MiB", "pages resident", "instructions from crash to entry"]);
+pub fn table(restarts: &[Restart]) -> TextTable {
+    let mut table = TextTable::new(&["MiB", "pages resident", "instructions from crash to entry"]);
     for (mib, restart) in SIZES.iter().zip(restarts) {
         table.row(&[mib.to_string(), restart.pages.to_string(), restart.instructions.to_string()]);
     }

@@ -10,13 +10,13 @@
 //! Every figure is compared with that of one CPU in the same run of the command, so it does not
 //! depend on the build.
 
-use super::Images;
+use super::BenchImages;
 use super::counted::{self, Instructions};
 use super::scratch::Scratch;
-use crate::bed::{Bed, Clock, Machine, Running};
+use crate::bed::{Bed, BedMachine, ClockBase, RunningMachine};
 use crate::config;
 use crate::events::Event;
-use crate::report::Table;
+use crate::report::TextTable;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::Path;
@@ -44,14 +44,14 @@ pub const BAR_WORK: f64 = 1.7;
 
 /// The paging devices of the partitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Disks {
+pub enum DiskBacking {
     /// Memory-backed paging devices.
     Memory,
     /// Image files behind virtio-blk.
     Virtio,
 }
 
-impl Disks {
+impl DiskBacking {
     /// All kinds.
     pub const ALL: [Self; 2] = [Self::Memory, Self::Virtio];
 
@@ -66,7 +66,7 @@ impl Disks {
 
 /// The cost of one run.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cost {
+pub struct ScaleCost {
     /// Instructions, where they were counted.
     pub instructions: Instructions,
     /// Pages read on demand.
@@ -83,7 +83,7 @@ pub struct Cost {
 ///
 /// # Errors
 /// Names the step that did not finish in time, or the failure in the machine.
-pub fn count(images: &Images<'_>, cpus: u32, disks: Disks) -> Result<Cost> {
+pub fn count(images: &BenchImages<'_>, cpus: u32, disks: DiskBacking) -> Result<ScaleCost> {
     let folder = Scratch::new("scale")?;
     let mut machine = machine(Bed::Qemu, images, folder.path(), (cpus, disks))?;
     let out = folder.path().join("instructions.txt");
@@ -99,7 +99,7 @@ pub fn count(images: &Images<'_>, cpus: u32, disks: Disks) -> Result<Cost> {
 ///
 /// # Errors
 /// As [`count`].
-pub fn on_one_core(images: &Images<'_>, cpus: u32, disks: Disks) -> Result<Cost> {
+pub fn on_one_core(images: &BenchImages<'_>, cpus: u32, disks: DiskBacking) -> Result<ScaleCost> {
     let folder = Scratch::new("scale")?;
     let mut machine = machine(Bed::Qemu, images, folder.path(), (cpus, disks))?;
     machine.host_core = Some(0);
@@ -112,29 +112,29 @@ pub fn on_one_core(images: &Images<'_>, cpus: u32, disks: Disks) -> Result<Cost>
 ///
 /// # Errors
 /// As [`count`].
-pub fn ticks(images: &Images<'_>, cpus: u32) -> Result<Cost> {
-    let machine = machine(Bed::Bochs, images, Path::new(""), (cpus, Disks::Memory))?;
+pub fn ticks(images: &BenchImages<'_>, cpus: u32) -> Result<ScaleCost> {
+    let machine = machine(Bed::Bochs, images, Path::new(""), (cpus, DiskBacking::Memory))?;
     let (running, cost) = work(&machine)?;
     running.passed();
     Ok(cost)
 }
 
-fn machine(bed: Bed, images: &Images<'_>, folder: &Path, (cpus, disks): (u32, Disks)) -> Result<Machine> {
+fn machine(bed: Bed, images: &BenchImages<'_>, folder: &Path, (cpus, disks): (u32, DiskBacking)) -> Result<BedMachine> {
     let name = format!("scale-{}-{cpus}", disks.name());
     let plan = config::read(&name, &configuration(images, cpus, disks), folder, bed)?;
-    let mut machine = Machine::new(bed, &name, images.hypervisor.to_owned());
+    let mut machine = BedMachine::new(bed, &name, images.hypervisor.to_owned());
     machine.apply(plan);
-    machine.clock = Clock::Host;
+    machine.clock = ClockBase::Host;
     Ok(machine)
 }
 
-fn configuration(images: &Images<'_>, cpus: u32, disks: Disks) -> String {
+fn configuration(images: &BenchImages<'_>, cpus: u32, disks: DiskBacking) -> String {
     let mut text = format!("[pool]\nmemory = \"{POOL_MIB} MiB\"\n[machine]\ncpus = {cpus}\n");
     for n in 0..PARTITIONS {
         let mib = MIB + 12;
         text += &match disks {
-            Disks::Memory => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
-            Disks::Virtio => format!("[[paging_device]]\nimage = \"{n}.img\"\nsize = \"{mib} MiB\"\n"),
+            DiskBacking::Memory => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
+            DiskBacking::Virtio => format!("[[paging_device]]\nimage = \"{n}.img\"\nsize = \"{mib} MiB\"\n"),
         };
     }
     for n in 0..PARTITIONS {
@@ -148,7 +148,7 @@ fn configuration(images: &Images<'_>, cpus: u32, disks: Disks) -> String {
 }
 
 /// Starts the machine and waits until all partitions have passed; the machine keeps running.
-fn work(machine: &Machine) -> Result<(Running, Cost)> {
+fn work(machine: &BedMachine) -> Result<(RunningMachine, ScaleCost)> {
     let mut running = machine.start()?;
     let first = running.events.wait_named(LIMIT, "entered")?.number("t")?;
     let mut last = first;
@@ -162,7 +162,7 @@ fn work(machine: &Machine) -> Result<(Running, Cost)> {
     running.events.command(LIMIT, json!({"command": "stats"}))?;
     let pool = running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters of the pool")?;
     let (page_ins, read_around, page_outs) = (pool.number("page_ins")?, pool.number("read_around")?, pool.number("page_outs")?);
-    let cost = Cost { instructions: Instructions::default(), page_ins, read_around, page_outs, ns: last - first };
+    let cost = ScaleCost { instructions: Instructions::default(), page_ins, read_around, page_outs, ns: last - first };
     Ok((running, cost))
 }
 
@@ -181,11 +181,11 @@ pub struct Medians {
     pub hypervisor: u64,
     /// See [`Instructions::waits`].
     pub waits: u64,
-    /// See [`Cost::page_ins`].
+    /// See [`ScaleCost::page_ins`].
     pub page_ins: u64,
     /// Pages read, on demand or not.
     pub read: u64,
-    /// See [`Cost::page_outs`].
+    /// See [`ScaleCost::page_outs`].
     pub page_outs: u64,
 }
 
@@ -193,8 +193,8 @@ pub struct Medians {
 ///
 /// # Panics
 /// If `costs` is empty (our bug).
-pub fn medians(costs: &[Cost]) -> Medians {
-    let of = |value: fn(&Cost) -> u64| {
+pub fn medians(costs: &[ScaleCost]) -> Medians {
+    let of = |value: fn(&ScaleCost) -> u64| {
         let mut values: Vec<_> = costs.iter().map(value).collect();
         values.sort_unstable();
         values[values.len() / 2]
@@ -210,9 +210,9 @@ pub fn medians(costs: &[Cost]) -> Medians {
 
 /// Returns the table to print, and whether all figures are within the bars; `rows` begins with one
 /// CPU.
-pub fn judge(rows: &[(u32, Medians)]) -> (Table, bool) {
+pub fn judge(rows: &[(u32, Medians)]) -> (TextTable, bool) {
     let mut table =
-        Table::new(&["CPUs", "hypervisor", "of one", "bar", "lock waits", "page-ins", "of one", "bar", "read", "written"]);
+        TextTable::new(&["CPUs", "hypervisor", "of one", "bar", "lock waits", "page-ins", "of one", "bar", "read", "written"]);
     let mut within = true;
     let one = rows[0].1;
     for (cpus, medians) in rows {
@@ -239,9 +239,9 @@ pub fn judge(rows: &[(u32, Medians)]) -> (Table, bool) {
 mod tests {
     use super::*;
 
-    fn cost(hypervisor: u64, page_ins: u64) -> Cost {
+    fn cost(hypervisor: u64, page_ins: u64) -> ScaleCost {
         let instructions = Instructions { hypervisor, ..Instructions::default() };
-        Cost { instructions, page_ins, read_around: 1, page_outs: 0, ns: 0 }
+        ScaleCost { instructions, page_ins, read_around: 1, page_outs: 0, ns: 0 }
     }
 
     #[test]

@@ -10,13 +10,13 @@
 //! instructions, so a run repeats exactly and a stall is the number of instructions of one access.
 //! With virtio disks of 100 MiB/s the clock follows the host's time, and a stall is a time.
 
-use super::Images;
-use super::scale::Disks;
+use super::BenchImages;
+use super::scale::DiskBacking;
 use super::scratch::Scratch;
-use crate::bed::{Bed, Clock, Machine, Running};
+use crate::bed::{Bed, BedMachine, ClockBase, RunningMachine};
 use crate::config;
 use crate::events::Event;
-use crate::report::Table;
+use crate::report::TextTable;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ const BAR_STALL: u64 = 1_100_000;
 
 /// A trace and its identification.
 #[derive(Clone, Copy, Debug)]
-pub struct Job {
+pub struct TraceJob {
     /// Its id, as in `docs/benchmarks.md`.
     pub id: &'static str,
     /// Its number for the guest.
@@ -53,16 +53,16 @@ pub struct Job {
 }
 
 /// The traces.
-pub const JOBS: [Job; 4] = [
-    Job { id: "M1", number: 1, accesses: 98_304 },
-    Job { id: "M2", number: 2, accesses: 80_000 },
-    Job { id: "M3", number: 3, accesses: 500_000 },
-    Job { id: "M4", number: 4, accesses: 300_000 },
+pub const JOBS: [TraceJob; 4] = [
+    TraceJob { id: "M1", number: 1, accesses: 98_304 },
+    TraceJob { id: "M2", number: 2, accesses: 80_000 },
+    TraceJob { id: "M3", number: 3, accesses: 500_000 },
+    TraceJob { id: "M4", number: 4, accesses: 300_000 },
 ];
 
 /// The cost of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cost {
+pub struct TraceCost {
     /// Pages read, on demand or not.
     pub read: u64,
     /// Faults that had to read.
@@ -83,7 +83,7 @@ pub struct Cost {
 ///
 /// # Errors
 /// Names the step that did not finish in time, or the failure in the machine.
-pub fn measure(images: &Images<'_>, job: &Job, disks: Disks) -> Result<Cost> {
+pub fn measure(images: &BenchImages<'_>, job: &TraceJob, disks: DiskBacking) -> Result<TraceCost> {
     let folder = Scratch::new("trace")?;
     let machine = machine(images, folder.path(), job, disks)?;
     let mut running = machine.start()?;
@@ -93,7 +93,7 @@ pub fn measure(images: &Images<'_>, job: &Job, disks: Disks) -> Result<Cost> {
     let done = wait_for(&mut running, "trace done")?;
     let after = traffic(&mut running)?;
     let number = |name: &str| word_after(&done, name).with_context(|| format!("no {name} in {done}"));
-    let cost = Cost {
+    let cost = TraceCost {
         read: after.read - before.read,
         page_ins: after.page_ins - before.page_ins,
         written: after.written - before.written,
@@ -106,12 +106,12 @@ pub fn measure(images: &Images<'_>, job: &Job, disks: Disks) -> Result<Cost> {
     Ok(cost)
 }
 
-fn machine(images: &Images<'_>, folder: &Path, job: &Job, disks: Disks) -> Result<Machine> {
+fn machine(images: &BenchImages<'_>, folder: &Path, job: &TraceJob, disks: DiskBacking) -> Result<BedMachine> {
     let device = match disks {
-        Disks::Memory => format!("[[paging_device]]\nmemory = \"{} MiB\"\n", MIB + 24),
-        Disks::Virtio => format!("[[paging_device]]\nimage = \"0.img\"\nsize = \"{} MiB\"\n", MIB + 24),
+        DiskBacking::Memory => format!("[[paging_device]]\nmemory = \"{} MiB\"\n", MIB + 24),
+        DiskBacking::Virtio => format!("[[paging_device]]\nimage = \"0.img\"\nsize = \"{} MiB\"\n", MIB + 24),
     };
-    let bandwidth = if disks == Disks::Virtio { "disk_bandwidth = \"100 MiB\"\n" } else { "" };
+    let bandwidth = if disks == DiskBacking::Virtio { "disk_bandwidth = \"100 MiB\"\n" } else { "" };
     let toml = format!(
         "[pool]\nmemory = \"{POOL_MIB} MiB\"\n[machine]\ncpus = 1\n{bandwidth}{device}\
          [[partition]]\nname = \"guest\"\nmemory = \"{MIB} MiB\"\nkernel = \"{}\"\n\
@@ -121,14 +121,14 @@ fn machine(images: &Images<'_>, folder: &Path, job: &Job, disks: Disks) -> Resul
         job.accesses
     );
     let name = format!("trace-{}-{}", job.id, disks.name());
-    let mut machine = Machine::new(Bed::Qemu, &name, images.hypervisor.to_owned());
+    let mut machine = BedMachine::new(Bed::Qemu, &name, images.hypervisor.to_owned());
     machine.apply(config::read(&name, &toml, folder, Bed::Qemu)?);
-    machine.clock = if disks == Disks::Memory { Clock::Instructions(0) } else { Clock::Host };
+    machine.clock = if disks == DiskBacking::Memory { ClockBase::Instructions(0) } else { ClockBase::Host };
     Ok(machine)
 }
 
 /// Waits for a line of the guest's log that begins with `begin`.
-fn wait_for(running: &mut Running, begin: &str) -> Result<String> {
+fn wait_for(running: &mut RunningMachine, begin: &str) -> Result<String> {
     let found = running.events.wait_for(LIMIT, begin, |event| is_bad(event) || text_of(event).starts_with(begin))?;
     if is_bad(&found) {
         bail!("{}; transcript in {}", found.0, running.folder().display());
@@ -158,7 +158,7 @@ struct Traffic {
     frames: u64,
 }
 
-fn traffic(running: &mut Running) -> Result<Traffic> {
+fn traffic(running: &mut RunningMachine) -> Result<Traffic> {
     running.events.command(LIMIT, json!({"command": "stats"}))?;
     let last = |name: &'static str| running.events.all().iter().rev().find(move |event| event.name() == name);
     let (pool, stats) = (last("pool").context("no counters of the pool")?, last("stats").context("no counters of the guest")?);
@@ -174,7 +174,7 @@ fn traffic(running: &mut Running) -> Result<Traffic> {
 
 /// Returns the pages that a cache of `frames` pages under exact LRU reads for the trace, after the
 /// array was filled in order.
-pub fn lru(job: &Job, frames: u64) -> u64 {
+pub fn lru(job: &TraceJob, frames: u64) -> u64 {
     let mut ranks = vec![0; PAGES as usize];
     fill_ranks(&mut ranks);
     let workload = Workload::numbered(job.number).expect("the jobs have the workloads' numbers");
@@ -217,9 +217,9 @@ impl Lru {
 }
 
 /// Returns the table to print, and the figures above their bars.
-pub fn judge(costs: &[(Job, Cost)], disks: Disks) -> (Table, Vec<String>) {
+pub fn judge(costs: &[(TraceJob, TraceCost)], disks: DiskBacking) -> (TextTable, Vec<String>) {
     let head = ["id", "read", "LRU", "of LRU", "faults", "written MB", "an access", "p99", "worst"];
-    let (mut table, mut above) = (Table::new(&head), Vec::new());
+    let (mut table, mut above) = (TextTable::new(&head), Vec::new());
     for (job, cost) in costs {
         let lru = lru(job, cost.frames);
         let ratio = cost.read as f64 / lru.max(1) as f64;
@@ -239,14 +239,17 @@ pub fn judge(costs: &[(Job, Cost)], disks: Disks) -> (Table, Vec<String>) {
     (table, above)
 }
 
-fn above_the_bar(job: &Job, cost: &Cost, (ratio, disks): (f64, Disks)) -> Vec<String> {
+fn above_the_bar(job: &TraceJob, cost: &TraceCost, (ratio, disks): (f64, DiskBacking)) -> Vec<String> {
     let mut above = Vec::new();
     let mut check = |holds: bool, what: &str| (!holds).then(|| above.push(format!("{}: {what}", job.id)));
     check(!matches!(job.id, "M2" | "M3") || ratio <= BAR_READ, "more pages are read than 1.15 times LRU's");
     check(job.id != "M1" || ratio <= BAR_WALK, "more pages are read than 1.02 times LRU's");
-    check(disks == Disks::Virtio || cost.worst <= BAR_STALL, "the worst stall is longer than it was");
+    check(disks == DiskBacking::Virtio || cost.worst <= BAR_STALL, "the worst stall is longer than it was");
     check(job.id != "M3" || cost.written <= KVM_M3_BYTES, "more is written than by KVM");
-    check(disks == Disks::Memory || job.id != "M1" || cost.worst <= KVM_M1_STALL_NS, "the worst stall is longer than KVM's");
+    check(
+        disks == DiskBacking::Memory || job.id != "M1" || cost.worst <= KVM_M1_STALL_NS,
+        "the worst stall is longer than KVM's",
+    );
     above
 }
 
@@ -276,15 +279,15 @@ mod tests {
 
     #[test]
     fn each_bar_is_looked_at() {
-        let cost = Cost { read: 100, page_ins: 1, written: 0, ticks: 1, p99: 1, worst: BAR_STALL, frames: 1 };
-        let above = |n: usize, cost: Cost, ratio: f64, disks| above_the_bar(&JOBS[n], &cost, (ratio, disks)).len();
+        let cost = TraceCost { read: 100, page_ins: 1, written: 0, ticks: 1, p99: 1, worst: BAR_STALL, frames: 1 };
+        let above = |n: usize, cost: TraceCost, ratio: f64, disks| above_the_bar(&JOBS[n], &cost, (ratio, disks)).len();
         for n in 1..4 {
-            assert_eq!(above(n, cost, 1.15, Disks::Memory), 0);
+            assert_eq!(above(n, cost, 1.15, DiskBacking::Memory), 0);
         }
-        assert_eq!(above(1, cost, 1.16, Disks::Memory), 1);
-        assert_eq!((above(0, cost, 1.02, Disks::Memory), above(0, cost, 1.03, Disks::Memory)), (0, 1));
-        assert_eq!(above(3, Cost { worst: BAR_STALL + 1, ..cost }, 1.0, Disks::Memory), 1);
-        assert_eq!(above(2, Cost { written: KVM_M3_BYTES + 1, ..cost }, 1.0, Disks::Virtio), 1);
-        assert_eq!(above(0, Cost { worst: KVM_M1_STALL_NS + 1, ..cost }, 1.0, Disks::Virtio), 1);
+        assert_eq!(above(1, cost, 1.16, DiskBacking::Memory), 1);
+        assert_eq!((above(0, cost, 1.02, DiskBacking::Memory), above(0, cost, 1.03, DiskBacking::Memory)), (0, 1));
+        assert_eq!(above(3, TraceCost { worst: BAR_STALL + 1, ..cost }, 1.0, DiskBacking::Memory), 1);
+        assert_eq!(above(2, TraceCost { written: KVM_M3_BYTES + 1, ..cost }, 1.0, DiskBacking::Virtio), 1);
+        assert_eq!(above(0, TraceCost { worst: KVM_M1_STALL_NS + 1, ..cost }, 1.0, DiskBacking::Virtio), 1);
     }
 }

@@ -1,10 +1,10 @@
 //! `tidepool bench`: path lengths in instructions, compared with the reference and the bar.
 
 use crate::bed::Bed;
-use crate::bench::{Images, operations, restart, scale, traces};
+use crate::bench::{BenchImages, operations, restart, scale, traces};
 use crate::cli::Common;
 use crate::kernel_build::{self, Variant};
-use crate::setup::{self, Job};
+use crate::setup::{self, SetupJob};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 /// The arguments of `tidepool bench`.
 #[derive(Args)]
-pub struct Arguments {
+pub struct BenchArguments {
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -40,12 +40,12 @@ enum What {
 ///
 /// # Errors
 /// Names the missing thing, or the step that failed.
-pub fn run(common: &Common, arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(common: &Common, arguments: &BenchArguments) -> Result<ExitCode> {
     match &arguments.what {
         None => operations_and_restarts(common),
         Some(What::Scale { rounds }) => scale(common, *rounds),
         Some(What::Traces { virtio, hypervisor }) => {
-            let disks = if *virtio { scale::Disks::Virtio } else { scale::Disks::Memory };
+            let disks = if *virtio { scale::DiskBacking::Virtio } else { scale::DiskBacking::Memory };
             replay(common, disks, hypervisor.as_deref())
         }
     }
@@ -56,10 +56,10 @@ fn operations_and_restarts(common: &Common) -> Result<ExitCode> {
     if bed == Bed::Kvm {
         bail!("KVM cannot count instructions: use --bed qemu or --bed bochs");
     }
-    setup::prepare(&[Job::Boot(bed)], common.permission())?;
+    setup::prepare(&[SetupJob::Boot(bed)], common.permission())?;
     let hypervisor = kernel_build::hypervisor(Variant::Ordinary)?;
     let kernel = kernel_build::test_kernels()?.join("bench");
-    let images = Images { hypervisor: &hypervisor, kernel: &kernel };
+    let images = BenchImages { hypervisor: &hypervisor, kernel: &kernel };
 
     println!("path lengths in instructions, {}", bed.name());
     let figures = operations::measure(bed, &images)?;
@@ -88,11 +88,11 @@ fn scale(common: &Common, rounds: u32) -> Result<ExitCode> {
     if beds.iter().any(|bed| !matches!(bed, Bed::Qemu | Bed::Bochs)) {
         bail!("instructions and ticks are counted by the emulators: use --bed qemu or --bed bochs");
     }
-    let jobs: Vec<_> = beds.iter().map(|bed| Job::Boot(*bed)).collect();
+    let jobs: Vec<_> = beds.iter().map(|bed| SetupJob::Boot(*bed)).collect();
     setup::prepare(&jobs, common.permission())?;
     let hypervisor = kernel_build::hypervisor(Variant::Ordinary)?;
     let kernel = kernel_build::test_kernels()?.join("fill");
-    let images = Images { hypervisor: &hypervisor, kernel: &kernel };
+    let images = BenchImages { hypervisor: &hypervisor, kernel: &kernel };
     let mut within = true;
     if beds.contains(&Bed::Qemu) {
         within &= scale_on_qemu(&images, rounds)?;
@@ -103,9 +103,9 @@ fn scale(common: &Common, rounds: u32) -> Result<ExitCode> {
     Ok(if within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn scale_on_qemu(images: &Images<'_>, rounds: u32) -> Result<bool> {
+fn scale_on_qemu(images: &BenchImages<'_>, rounds: u32) -> Result<bool> {
     let mut within = true;
-    for disks in scale::Disks::ALL {
+    for disks in scale::DiskBacking::ALL {
         println!("\nqemu, {} disks: instructions and pages, median of {rounds}", disks.name());
         let mut rows = Vec::new();
         for cpus in scale::CPUS {
@@ -125,7 +125,7 @@ fn scale_on_qemu(images: &Images<'_>, rounds: u32) -> Result<bool> {
 }
 
 /// Prints the hypervisor functions in which the instructions of the first run were spent.
-fn print_functions(cpus: u32, costs: &[scale::Cost]) {
+fn print_functions(cpus: u32, costs: &[scale::ScaleCost]) {
     let Some(first) = costs.first() else { return };
     let mut functions: Vec<_> = first.instructions.functions.iter().collect();
     functions.sort_by_key(|(_, count)| core::cmp::Reverse(**count));
@@ -135,7 +135,7 @@ fn print_functions(cpus: u32, costs: &[scale::Cost]) {
     }
 }
 
-fn scale_on_bochs(images: &Images<'_>) -> Result<bool> {
+fn scale_on_bochs(images: &BenchImages<'_>) -> Result<bool> {
     println!("\nbochs, memory disks: nanoseconds of its clock, of which each CPU has as many as the machine");
     let (one, two) = (scale::ticks(images, 1)?, scale::ticks(images, 2)?);
     let ratio = one.ns as f64 / two.ns as f64;
@@ -145,14 +145,14 @@ fn scale_on_bochs(images: &Images<'_>) -> Result<bool> {
 }
 
 /// Replays the traces.
-fn replay(common: &Common, disks: scale::Disks, hypervisor: Option<&Path>) -> Result<ExitCode> {
+fn replay(common: &Common, disks: scale::DiskBacking, hypervisor: Option<&Path>) -> Result<ExitCode> {
     if common.bed.is_some_and(|bed| bed != Bed::Qemu) {
         bail!("the traces are replayed on QEMU: use --bed qemu");
     }
-    setup::prepare(&[Job::Boot(Bed::Qemu)], common.permission())?;
+    setup::prepare(&[SetupJob::Boot(Bed::Qemu)], common.permission())?;
     let built = hypervisor.map_or_else(|| kernel_build::hypervisor(Variant::Ordinary), |file| Ok(file.to_owned()))?;
     let kernel = kernel_build::test_kernels()?.join("trace");
-    let images = Images { hypervisor: &built, kernel: &kernel };
+    let images = BenchImages { hypervisor: &built, kernel: &kernel };
     let mut costs = Vec::new();
     for job in traces::JOBS {
         let cost = traces::measure(&images, &job, disks)?;

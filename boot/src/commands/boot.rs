@@ -1,16 +1,16 @@
 //! `tidepool boot FILE.toml`: boots a configuration, shows its console and the events of its
 //! partitions.
 
-use crate::bed::{Ended, Machine, Running};
+use crate::bed::{BedMachine, MachineEnd, RunningMachine};
 use crate::cli::{BootArguments, Common};
-use crate::config::{self, Plan};
+use crate::config::{self, BootPlan};
 use crate::events::Polled;
 use crate::interrupt::{self, OnSignal, Signalled};
 use crate::kernel_build::{self, Variant};
 use crate::keyboard;
 use crate::screen::{HostScreen, LineEnds, NoticeWriter};
 use crate::serial::Echo;
-use crate::setup::{self, Job};
+use crate::setup::{self, SetupJob};
 use crate::sockets::{SocketHub, Sockets};
 use crate::terminal::Terminal;
 use anyhow::Result;
@@ -29,7 +29,7 @@ const CONSOLE_KEPT: usize = 64 << 10;
 /// Names the mistake in the configuration, or the program missing on this machine.
 pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let bed = common.bed();
-    setup::prepare(&[Job::Boot(bed)], common.permission())?;
+    setup::prepare(&[SetupJob::Boot(bed)], common.permission())?;
     // Read the configuration first: a mistake in it should not cost a build.
     let mut plan = arguments.file.as_deref().map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
     plan.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -40,7 +40,7 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
         None => kernel_build::hypervisor(Variant::Ordinary)?,
     };
     let screen = HostScreen::start(std::io::stdout())?;
-    let mut machine = Machine::new(bed, "boot", hypervisor);
+    let mut machine = BedMachine::new(bed, "boot", hypervisor);
     machine.append = arguments.append.clone();
     machine.echo = Echo::Screen(screen.clone());
     let notices = NoticeWriter::new(&plan.disks, only_partition(&plan));
@@ -54,14 +54,19 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
 
 /// Returns the name of the only partition, whose console has the screen to itself; `None` where
 /// there are several.
-fn only_partition(plan: &Plan) -> Option<String> {
+fn only_partition(plan: &BootPlan) -> Option<String> {
     match plan.config.partitions.as_slice() {
         [only] => Some(only.name.clone()),
         _ => None,
     }
 }
 
-fn watch(mut running: Running, screen: &HostScreen, hub: &SocketHub, mut notices: Option<NoticeWriter>) -> Result<ExitCode> {
+fn watch(
+    mut running: RunningMachine,
+    screen: &HostScreen,
+    hub: &SocketHub,
+    mut notices: Option<NoticeWriter>,
+) -> Result<ExitCode> {
     let terminal = Terminal::console();
     if terminal.is_some() {
         screen.set_line_ends(LineEnds::Return);
@@ -80,7 +85,7 @@ fn watch(mut running: Running, screen: &HostScreen, hub: &SocketHub, mut notices
     screen.finish();
     drop(terminal);
     interrupt::yield_to_end();
-    if ended == Ended::Success {
+    if ended == MachineEnd::Success {
         running.passed();
         return Ok(ExitCode::SUCCESS);
     }
@@ -89,7 +94,7 @@ fn watch(mut running: Running, screen: &HostScreen, hub: &SocketHub, mut notices
 }
 
 /// Passes every event to `take` until the machine has ended.
-fn wait(running: &mut Running, mut take: impl FnMut(&crate::events::Event)) -> Result<Ended> {
+fn wait(running: &mut RunningMachine, mut take: impl FnMut(&crate::events::Event)) -> Result<MachineEnd> {
     loop {
         let limit = match running.events.poll(LOOK) {
             Polled::Event(event) => {
@@ -100,7 +105,7 @@ fn wait(running: &mut Running, mut take: impl FnMut(&crate::events::Event)) -> R
             Polled::Ended => LOOK,
         };
         match running.wait_for_end(limit)? {
-            Ended::Not => {}
+            MachineEnd::Not => {}
             ended => {
                 // Events that were in flight when the emulator ended.
                 while let Polled::Event(event) = running.events.poll(Duration::ZERO) {

@@ -1,19 +1,19 @@
 //! `tidepool` without a command: the demonstration.
 
-use crate::bed::{Bed, Machine, Running};
+use crate::bed::{Bed, BedMachine, RunningMachine};
 use crate::cli::Common;
 use crate::config;
-use crate::demo::counters::Counters;
+use crate::demo::counters::CounterPoll;
 use crate::demo::readers::Readers;
 use crate::demo::record::RunRecord;
-use crate::demo::story::Story;
-use crate::demo::verdict::{Reading, Verdict};
-use crate::demo::{self, Scale};
+use crate::demo::story::DemoStory;
+use crate::demo::verdict::{DemoVerdict, Reading};
+use crate::demo::{self, DemoScale};
 use crate::dump::Dump;
 use crate::events::Polled;
 use crate::kernel_build::{self, Variant};
-use crate::setup::{self, Job, Permission, debian, python};
-use crate::volume::{Access, Image};
+use crate::setup::{self, Permission, SetupJob, debian, python};
+use crate::volume::{SpaceImage, VolumeAccess};
 use crate::{initramfs, paths};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -36,7 +36,7 @@ const END: Duration = Duration::from_secs(60);
 /// Names the missing thing, the failure, or the claim that did not hold.
 pub fn run(common: &Common) -> Result<ExitCode> {
     let bed = common.bed();
-    demonstrate(bed, common.permission(), "demo", Scale::of(bed))?;
+    demonstrate(bed, common.permission(), "demo", DemoScale::of(bed))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -44,18 +44,18 @@ pub fn run(common: &Common) -> Result<ExitCode> {
 ///
 /// # Errors
 /// As [`run`], and where a claim did not hold.
-pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -> Result<()> {
+pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: DemoScale) -> Result<()> {
     if bed == Bed::Nested {
         return demo::nested::demonstrate(bed, permission, name);
     }
-    setup::prepare(&[Job::Boot(bed), Job::Guest, Job::Readers], permission)?;
+    setup::prepare(&[SetupJob::Boot(bed), SetupJob::Guest, SetupJob::Readers], permission)?;
     let kernel = debian::kernel(permission)?;
     let readers = Readers { vmlinux: debian::debug_symbols(&kernel, permission)?, python: python::drgn(permission)? };
     let folder = paths::tidepool().join(name);
     let file = demo::write_configuration(&folder, bed, &scale, &kernel.vmlinuz(), &initramfs::prepare(&kernel)?)?;
     let plan = config::load(&file, bed)?;
     let disks = plan.disks.clone();
-    let mut machine = Machine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
+    let mut machine = BedMachine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
     machine.apply(plan);
 
     println!("{} {} in {}, configuration {}", kernel.package, kernel.version, bed.name(), file.display());
@@ -63,7 +63,7 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -
     let place = format!("transcript in {}", running.folder().display());
     let mut record = RunRecord::default();
     let story = follow(&mut running, scale, &mut record).with_context(|| place.clone())?;
-    story.series.draw(&folder, &Scale::name(0))?;
+    story.series.draw(&folder, &DemoScale::name(0))?;
     if let Some(failure) = &story.failure {
         bail!("{failure}; {place}");
     }
@@ -80,8 +80,8 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: Scale) -
 }
 
 /// Follows the story and prints it as it happens.
-fn follow(running: &mut Running, scale: Scale, record: &mut RunRecord) -> Result<Story> {
-    let (start, mut story, mut counters) = (Instant::now(), Story::new(scale), Counters::new());
+fn follow(running: &mut RunningMachine, scale: DemoScale, record: &mut RunRecord) -> Result<DemoStory> {
+    let (start, mut story, mut counters) = (Instant::now(), DemoStory::new(scale), CounterPoll::new());
     while !story.is_over() {
         let at = start.elapsed();
         if at.as_secs() > scale.limit_s {
@@ -109,7 +109,7 @@ fn follow(running: &mut Running, scale: Scale, record: &mut RunRecord) -> Result
 }
 
 /// Stops the partitions and writes the memory-backed disk that holds the dump to a file.
-fn bring_out(running: &mut Running, story: &Story, folder: &Path) -> Result<Vec<PathBuf>> {
+fn bring_out(running: &mut RunningMachine, story: &DemoStory, folder: &Path) -> Result<Vec<PathBuf>> {
     for name in story.workers.keys() {
         running.events.command(END, json!({"command": "stop", "partition": name}))?;
         running
@@ -122,19 +122,19 @@ fn bring_out(running: &mut Running, story: &Story, folder: &Path) -> Result<Vec<
     Ok(vec![file])
 }
 
-fn finish(running: &mut Running) -> Result<()> {
+fn finish(running: &mut RunningMachine) -> Result<()> {
     running.events.send(json!({"command": "poweroff"}))?;
     running.wait_for_end(END)?;
     Ok(())
 }
 
 /// Reads the dump and prints the tables.
-fn judge(story: &Story, disks: &[PathBuf], readers: &Readers, record: &mut RunRecord) -> Result<Verdict> {
+fn judge(story: &DemoStory, disks: &[PathBuf], readers: &Readers, record: &mut RunRecord) -> Result<DemoVerdict> {
     let image = dump_of(disks)?;
-    let mut verdict = Verdict::default();
+    let mut verdict = DemoVerdict::default();
     verdict.of_story(story);
     let reading = Reading {
-        blocks: Dump::open(image, Access::Read)?.verify()?,
+        blocks: Dump::open(image, VolumeAccess::Read)?.verify()?,
         log: readers.kernel_log(image)?,
         compressed: readers.compressed_size(image)?,
         crash: readers.crash(image, "bt\n")?,
@@ -151,9 +151,9 @@ fn judge(story: &Story, disks: &[PathBuf], readers: &Readers, record: &mut RunRe
 
 /// Returns the image that holds the first partition's dump.
 fn dump_of(disks: &[PathBuf]) -> Result<&Path> {
-    let first = Scale::name(0);
+    let first = DemoScale::name(0);
     for disk in disks {
-        let record = Image::open(disk, Access::Read)?.record()?;
+        let record = SpaceImage::open(disk, VolumeAccess::Read)?.record()?;
         if record.state.holds_dump() && record.owner.is_some_and(|owner| owner.name.as_str() == first) {
             return Ok(disk);
         }

@@ -2,11 +2,11 @@
 //! the text to send with a report. Takes at most half a minute, once the hypervisor is built.
 
 use crate::bed::features::{self, Feature, Role};
-use crate::bed::{Bed, Ended, Machine, kvm};
+use crate::bed::{Bed, BedMachine, MachineEnd, kvm};
 use crate::cli::Common;
 use crate::config;
 use crate::kernel_build::{self, Variant};
-use crate::setup::{self, Job};
+use crate::setup::{self, SetupJob};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
@@ -119,7 +119,7 @@ fn features_of(what: &str, features: &[Feature]) {
 
 fn beds() {
     for bed in [Bed::Kvm, Bed::Qemu, Bed::Bochs, Bed::Nested] {
-        let lacking = setup::lacking(&[Job::Boot(bed)]);
+        let lacking = setup::lacking(&[SetupJob::Boot(bed)]);
         let state = match (bed, lacking.is_empty()) {
             (Bed::Kvm, _) if !kvm::offers_virtualisation() => "not on this machine".to_owned(),
             (_, true) => "ready".to_owned(),
@@ -133,7 +133,7 @@ fn beds() {
 fn trial(bed: Bed) -> Result<Vec<String>> {
     let kernel = kernel_build::test_kernels()?.join("states");
     let text = format!("{TRIAL}kernel = \"{}\"\n", kernel.display());
-    let mut machine = Machine::new(bed, "doctor", kernel_build::hypervisor(Variant::Ordinary)?);
+    let mut machine = BedMachine::new(bed, "doctor", kernel_build::hypervisor(Variant::Ordinary)?);
     machine.apply(config::read("trial", &text, Path::new(""), bed)?);
     // Start the time limit after the build, which may take long the first time.
     let deadline = Instant::now() + LIMIT;
@@ -148,7 +148,7 @@ fn trial(bed: Bed) -> Result<Vec<String>> {
     running.events.command(left(), json!({"command": "crash", "partition": "trial"})).with_context(|| place.clone())?;
     let dump = running.events.wait_named(left(), "dump_complete").with_context(|| place.clone())?;
     running.events.send(json!({"command": "poweroff"}))?;
-    ensure!(running.wait_for_end(left())? == Ended::Success, "the hypervisor did not stop in order; {place}");
+    ensure!(running.wait_for_end(left())? == MachineEnd::Success, "the hypervisor did not stop in order; {place}");
     running.passed();
     let pages = dump.number("pages_written")?;
     Ok(vec![format!("hypervisor: {}", boot.0), format!("a partition ran, crashed, and left a dump: {pages} pages written")])

@@ -3,7 +3,7 @@
 mod list;
 
 use crate::dump::{self, BootLoader, Dump, DumpChoice};
-use crate::volume::{Access, Disk};
+use crate::volume::{VolumeAccess, VolumeDisk};
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 /// What to do with dumps.
 #[derive(Subcommand)]
-pub enum Action {
+pub enum DumpAction {
     /// List the dumps on images
     List {
         /// The images
@@ -71,27 +71,27 @@ pub enum Action {
 ///
 /// # Errors
 /// Names the image.
-pub fn run(action: &Action) -> Result<ExitCode> {
+pub fn run(action: &DumpAction) -> Result<ExitCode> {
     match action {
-        Action::List { files } => return list::run(files),
-        Action::Verify { file, dump } => verify(&open(file, *dump, Access::Read)?)?,
-        Action::Header { file, dump } => {
-            let dump = open(file, *dump, Access::Write)?;
+        DumpAction::List { files } => return list::run(files),
+        DumpAction::Verify { file, dump } => verify(&open(file, *dump, VolumeAccess::Read)?)?,
+        DumpAction::Header { file, dump } => {
+            let dump = open(file, *dump, VolumeAccess::Write)?;
             println!("{}: {}", dump.name(), dump.finish()?.name());
         }
-        Action::Select { file, dump, force } => select(file, *dump, *force)?,
-        Action::Gdb { file, dump, serve: true, .. } => dump::gdb::serve(&open(file, *dump, Access::Read)?)?,
-        Action::Gdb { file, dump, symbols, gdb, .. } => {
-            dump::gdb::start(&open(file, *dump, Access::Read)?, symbols.as_deref(), gdb)?;
+        DumpAction::Select { file, dump, force } => select(file, *dump, *force)?,
+        DumpAction::Gdb { file, dump, serve: true, .. } => dump::gdb::serve(&open(file, *dump, VolumeAccess::Read)?)?,
+        DumpAction::Gdb { file, dump, symbols, gdb, .. } => {
+            dump::gdb::start(&open(file, *dump, VolumeAccess::Read)?, symbols.as_deref(), gdb)?;
         }
-        Action::Release { file, dump } => release(file, *dump)?,
+        DumpAction::Release { file, dump } => release(file, *dump)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
     let loader = if force { BootLoader::Replace } else { BootLoader::Keep };
-    let disk = Disk::open(file, Access::Write)?;
+    let disk = VolumeDisk::open(file, VolumeAccess::Write)?;
     let space = DumpChoice::find(Some(choice), &disk)?.number();
     let left_out = dump::select(&disk, space, loader)?;
     println!("{}: opens as the dump in space {space}", file.display());
@@ -102,7 +102,7 @@ fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
 }
 
 fn release(file: &Path, choice: Option<DumpChoice>) -> Result<()> {
-    let disk = Disk::open(file, Access::Write)?;
+    let disk = VolumeDisk::open(file, VolumeAccess::Write)?;
     let image = DumpChoice::find(choice, &disk)?;
     let number = image.number();
     let released = Dump::of(image)?;
@@ -113,8 +113,8 @@ fn release(file: &Path, choice: Option<DumpChoice>) -> Result<()> {
     Ok(())
 }
 
-fn open(file: &Path, choice: Option<DumpChoice>, access: Access) -> Result<Dump> {
-    Dump::of(DumpChoice::find(choice, &Disk::open(file, access)?)?)
+fn open(file: &Path, choice: Option<DumpChoice>, access: VolumeAccess) -> Result<Dump> {
+    Dump::of(DumpChoice::find(choice, &VolumeDisk::open(file, access)?)?)
 }
 
 fn verify(dump: &Dump) -> Result<()> {

@@ -4,12 +4,12 @@
 //! The configuration's paging devices are the virtio-blk disks of the machine that boots the stick.
 //! None is created here.
 
-use crate::bed::{Bed, Machine};
+use crate::bed::{Bed, BedMachine};
 use crate::cli::Common;
 use crate::config;
 use crate::iso;
 use crate::kernel_build::{self, Variant};
-use crate::setup::{self, Job};
+use crate::setup::{self, SetupJob};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 /// What to write, and where.
 #[derive(Args)]
-pub struct Arguments {
+pub struct ImageArguments {
     /// The configuration (a .toml file) and the image. The default image has the configuration's name with .img; without a
     /// configuration the stick starts no partition
     #[arg(required = true, num_args = 1..=2, value_name = "CONFIGURATION or IMAGE")]
@@ -34,8 +34,8 @@ pub struct Arguments {
 ///
 /// # Errors
 /// Names the mistake in the configuration, or the program missing on this machine.
-pub fn run(common: &Common, arguments: &Arguments) -> Result<ExitCode> {
-    setup::prepare(&[Job::Stick], common.permission())?;
+pub fn run(common: &Common, arguments: &ImageArguments) -> Result<ExitCode> {
+    setup::prepare(&[SetupJob::Stick], common.permission())?;
     let (configuration, image) = files(&arguments.files)?;
     let plan = match configuration {
         Some(file) => config::check(file, Bed::Qemu)?,
@@ -68,7 +68,7 @@ fn files(given: &[PathBuf]) -> Result<(Option<&Path>, PathBuf)> {
 }
 
 /// Writes the image under a temporary name, and renames it when it is complete.
-fn write(image: &Path, plan: config::Plan, hypervisor: PathBuf, append: &str) -> Result<()> {
+fn write(image: &Path, plan: config::BootPlan, hypervisor: PathBuf, append: &str) -> Result<()> {
     let mut name = image.file_name().with_context(|| format!("{}: no file name", image.display()))?.to_owned();
     name.push(format!(".{}", std::process::id()));
     let folder = image.with_file_name(&name);
@@ -78,8 +78,8 @@ fn write(image: &Path, plan: config::Plan, hypervisor: PathBuf, append: &str) ->
     result
 }
 
-fn write_in(folder: &Path, image: &Path, plan: config::Plan, hypervisor: PathBuf, append: &str) -> Result<()> {
-    let mut machine = Machine::new(Bed::Qemu, "image", hypervisor.clone());
+fn write_in(folder: &Path, image: &Path, plan: config::BootPlan, hypervisor: PathBuf, append: &str) -> Result<()> {
+    let mut machine = BedMachine::new(Bed::Qemu, "image", hypervisor.clone());
     machine.apply(plan);
     machine.write_archive(folder)?;
     let part = folder.join("image");

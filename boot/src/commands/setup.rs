@@ -3,7 +3,7 @@
 use crate::bed::Bed;
 use crate::cli::Common;
 use crate::initramfs;
-use crate::setup::{self, Job, debian, python};
+use crate::setup::{self, SetupJob, debian, python};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -14,7 +14,15 @@ use std::process::ExitCode;
 pub fn run(common: &Common) -> Result<ExitCode> {
     let permission = common.permission();
     setup::prepare(
-        &[Job::Boot(Bed::Qemu), Job::Boot(Bed::Bochs), Job::Boot(Bed::Nested), Job::Guest, Job::Kexec, Job::Readers, Job::Uefi],
+        &[
+            SetupJob::Boot(Bed::Qemu),
+            SetupJob::Boot(Bed::Bochs),
+            SetupJob::Boot(Bed::Nested),
+            SetupJob::Guest,
+            SetupJob::Kexec,
+            SetupJob::Readers,
+            SetupJob::Uefi,
+        ],
         permission,
     )?;
     let kernel = debian::kernel(permission)?;

@@ -2,18 +2,18 @@
 
 use crate::config::readable_size;
 use crate::dump;
-use crate::report::Table;
-use crate::volume::{self, Access, Disk, Image, Slot};
+use crate::report::TextTable;
+use crate::volume::{self, SpaceImage, SpaceSlot, VolumeAccess, VolumeDisk};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use kernel::addr::PAGE_SIZE;
-use kernel::space::Class;
+use kernel::space::DeviceContent;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What to do with image files.
 #[derive(Subcommand)]
-pub enum Action {
+pub enum VolumeAction {
     /// Make a new image that is one free paging space, or has a partition table with several
     Create {
         /// The image; it must not exist
@@ -53,12 +53,12 @@ pub enum Action {
 ///
 /// # Errors
 /// Names the image.
-pub fn run(action: &Action) -> Result<ExitCode> {
+pub fn run(action: &VolumeAction) -> Result<ExitCode> {
     match action {
-        Action::Create { file, size, spaces } => create(file, *size, spaces)?,
-        Action::Format { file, space, force } => format(file, *space, *force)?,
-        Action::List { files } => list(files)?,
-        Action::Check { files } => return check(files),
+        VolumeAction::Create { file, size, spaces } => create(file, *size, spaces)?,
+        VolumeAction::Format { file, space, force } => format(file, *space, *force)?,
+        VolumeAction::List { files } => list(files)?,
+        VolumeAction::Check { files } => return check(files),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -72,15 +72,15 @@ fn create(file: &Path, size: Option<u64>, spaces: &[u64]) -> Result<()> {
 }
 
 fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
-    let disk = Disk::open(file, Access::Write)?;
+    let disk = VolumeDisk::open(file, VolumeAccess::Write)?;
     let image = disk.space(space)?;
     let class = image.class()?;
     let resized = image.resized(&class)?;
     let harmless = resized.is_none()
         && match &class {
-            Class::Blank => true,
-            Class::Space(record) => !record.state.holds_dump(),
-            Class::Foreign(_) | Class::Damaged(_) | Class::Newer(_) => false,
+            DeviceContent::Blank => true,
+            DeviceContent::Space(record) => !record.state.holds_dump(),
+            DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => false,
         };
     if !harmless && !force {
         bail!("{}: {}; --force overwrites it", image.name(), image.describe()?);
@@ -91,9 +91,9 @@ fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
 }
 
 fn list(files: &[PathBuf]) -> Result<()> {
-    let mut table = Table::new(&["image", "space", "size", "holds at most", "state", "partition", "incarnation"]);
+    let mut table = TextTable::new(&["image", "space", "size", "holds at most", "state", "partition", "incarnation"]);
     for file in files {
-        let disk = Disk::open(file, Access::Read)?;
+        let disk = VolumeDisk::open(file, VolumeAccess::Read)?;
         for slot in disk.slots()? {
             table.row(&row(file, &slot)?);
         }
@@ -102,7 +102,7 @@ fn list(files: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn row(file: &Path, slot: &Slot) -> Result<Vec<String>> {
+fn row(file: &Path, slot: &SpaceSlot) -> Result<Vec<String>> {
     let mut cells = vec![file.display().to_string(), number(slot.number)];
     let rest = match &slot.space {
         Ok(image) => about(image)?,
@@ -112,9 +112,9 @@ fn row(file: &Path, slot: &Slot) -> Result<Vec<String>> {
     Ok(cells)
 }
 
-fn about(image: &Image) -> Result<Vec<String>> {
+fn about(image: &SpaceImage) -> Result<Vec<String>> {
     let class = image.class()?;
-    let owner = if let Class::Space(record) = &class { record.owner.as_ref() } else { None };
+    let owner = if let DeviceContent::Space(record) = &class { record.owner.as_ref() } else { None };
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     Ok(vec![
         readable_size(image.capacity()),
@@ -143,7 +143,7 @@ fn check(files: &[PathBuf]) -> Result<ExitCode> {
 
 /// Prints the contents of each space; returns the faults.
 fn complaints(file: &Path) -> Result<Vec<String>> {
-    let disk = Disk::open(file, Access::Read)?;
+    let disk = VolumeDisk::open(file, VolumeAccess::Read)?;
     let mut complaints = Vec::new();
     let slots = match disk.slots() {
         Ok(slots) => slots,
@@ -172,11 +172,11 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
                     println!("  claimed by node {}, which runs or was cut off", claim.node);
                 }
                 match class {
-                    Class::Space(record) if record.state.holds_dump() => {}
-                    Class::Space(_) if image.number() > 0 && code.selects(image.area()) => {
+                    DeviceContent::Space(record) if record.state.holds_dump() => {}
+                    DeviceContent::Space(_) if image.number() > 0 && code.selects(image.area()) => {
                         complaints.push(format!("{}: the boot-code bytes hold the header of a dump that is gone", image.name()))
                     }
-                    Class::Space(_) => {}
+                    DeviceContent::Space(_) => {}
                     _ => complaints.push(format!("{}: no sound paging space", image.name())),
                 }
             }

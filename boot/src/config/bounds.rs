@@ -2,7 +2,7 @@
 
 use super::document::{ConfigError, Section};
 use super::duration;
-use kernel::config::{DumpBound, MAX_RESTARTS, RestartLimit, WhenFull};
+use kernel::config::{DumpBound, DumpOverflow, MAX_RESTARTS, RestartLimit};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ pub(super) fn restart_limit(section: &Section<'_>) -> Result<Option<RestartLimit
 
 /// Reads `dumps` and `when_full`.
 pub(super) fn dumps(section: &Section<'_>) -> Result<Option<DumpBound>, ConfigError> {
-    let when_full = section.choice("when_full", &[("skip", WhenFull::Skip), ("drop-oldest", WhenFull::DropOldest)])?;
+    let when_full = section.choice("when_full", &[("skip", DumpOverflow::Skip), ("drop-oldest", DumpOverflow::DropOldest)])?;
     let Some(most) = section.number("dumps")? else {
         let unused = || Err(section.error("when_full", "says what happens when `dumps` are kept, which is missing"));
         return if when_full.is_some() { unused() } else { Ok(None) };
     };
     match u32::try_from(most) {
-        Ok(most) if most > 0 => Ok(Some(DumpBound { most, when_full: when_full.unwrap_or(WhenFull::Skip) })),
+        Ok(most) if most > 0 => Ok(Some(DumpBound { most, when_full: when_full.unwrap_or(DumpOverflow::Skip) })),
         Ok(_) => Err(section.error("dumps", "0 is no bound: a partition without dumps has `dump = \"off\"`")),
         Err(_) => Err(section.error("dumps", &format!("{most} are more than there can be paging spaces"))),
     }

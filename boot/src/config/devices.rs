@@ -3,17 +3,17 @@
 use super::document::{ConfigError, Section};
 use super::{limits, size};
 use crate::bed::Bed;
-use crate::volume::{self, Access, Disk, Image};
+use crate::volume::{self, SpaceImage, VolumeAccess, VolumeDisk};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
-use kernel::space::{Class, Layout};
+use kernel::space::{DeviceContent, SpaceLayout};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The backing of a paging device.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Device {
+pub enum DeviceBacking {
     /// An image file; created if it is missing.
     Image(PathBuf),
     /// Memory of the machine.
@@ -24,7 +24,7 @@ pub enum Device {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PagingDevice {
     /// Its backing.
-    pub device: Device,
+    pub device: DeviceBacking,
     /// Its size.
     pub bytes: u64,
     /// Sizes of its spaces if it has a partition table. Without a table the whole device is one
@@ -35,27 +35,27 @@ pub struct PagingDevice {
 impl PagingDevice {
     /// Returns the size of a memory-backed device; `None` for an image.
     pub fn memory(&self) -> Option<u64> {
-        (self.device == Device::Memory).then_some(self.bytes)
+        (self.device == DeviceBacking::Memory).then_some(self.bytes)
     }
 
     /// Returns the image file of an image-backed device.
     pub fn image(&self) -> Option<PathBuf> {
         match &self.device {
-            Device::Image(path) => Some(path.clone()),
-            Device::Memory => None,
+            DeviceBacking::Image(path) => Some(path.clone()),
+            DeviceBacking::Memory => None,
         }
     }
 
     /// Returns the most logical memory that a space on the device can hold.
     pub fn largest_partition(&self) -> u64 {
         let largest = self.spaces.iter().copied().max().unwrap_or(self.bytes);
-        u64::from(Layout::most_pages(largest)) * PAGE_SIZE
+        u64::from(SpaceLayout::most_pages(largest)) * PAGE_SIZE
     }
 
     /// Returns the most logical memory that each space on the device can hold.
     pub fn partition_sizes(&self) -> Vec<u64> {
         let spaces = if self.spaces.is_empty() { std::slice::from_ref(&self.bytes) } else { &self.spaces };
-        spaces.iter().map(|&bytes| u64::from(Layout::most_pages(bytes)) * PAGE_SIZE).collect()
+        spaces.iter().map(|&bytes| u64::from(SpaceLayout::most_pages(bytes)) * PAGE_SIZE).collect()
     }
 
     /// Returns the number of spaces on the device.
@@ -69,10 +69,10 @@ impl PagingDevice {
     /// Names the file.
     pub fn make_if_missing(&self) -> Result<()> {
         match &self.device {
-            Device::Image(path) if path.exists() => Ok(()),
-            Device::Image(path) if self.spaces.is_empty() => volume::create(path, self.bytes),
-            Device::Image(path) => volume::create_spaces(path, self.bytes, &self.spaces),
-            Device::Memory => Ok(()),
+            DeviceBacking::Image(path) if path.exists() => Ok(()),
+            DeviceBacking::Image(path) if self.spaces.is_empty() => volume::create(path, self.bytes),
+            DeviceBacking::Image(path) => volume::create_spaces(path, self.bytes, &self.spaces),
+            DeviceBacking::Memory => Ok(()),
         }
     }
 }
@@ -116,7 +116,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 fn one(section: &Section<'_>, base: &Path, bed: Bed) -> Result<PagingDevice, ConfigError> {
     section.only(&["image", "size", "spaces", "memory"])?;
     match (section.text("image")?, section.pages("memory")?) {
-        (None, Some(bytes)) => Ok(PagingDevice { device: Device::Memory, bytes, spaces: Vec::new() }),
+        (None, Some(bytes)) => Ok(PagingDevice { device: DeviceBacking::Memory, bytes, spaces: Vec::new() }),
         (Some(_), None) if bed == Bed::Bochs => {
             Err(section.error("image", "Bochs has no virtio disks: write memory = \"…\" instead"))
         }
@@ -151,12 +151,12 @@ fn image(section: &Section<'_>, base: &Path) -> Result<PagingDevice, ConfigError
             let there = if there.is_empty() { "no partition table".to_owned() } else { there.join(", ") };
             return Err(section.error("spaces", &format!("{} has others already: {there}", path.display())));
         }
-        return Ok(PagingDevice { device: Device::Image(path), bytes, spaces: there });
+        return Ok(PagingDevice { device: DeviceBacking::Image(path), bytes, spaces: there });
     }
     if !spaces.is_empty() {
         volume::fits(bytes, &spaces).map_err(|error| section.error("spaces", &format!("{error:#}")))?;
     }
-    Ok(PagingDevice { device: Device::Image(path), bytes, spaces })
+    Ok(PagingDevice { device: DeviceBacking::Image(path), bytes, spaces })
 }
 
 /// Reads the sizes of the spaces that are asked for.
@@ -175,7 +175,7 @@ fn spaces(section: &Section<'_>) -> Result<Vec<u64>, ConfigError> {
 /// refuse them too.
 fn there(section: &Section<'_>, path: &Path) -> Result<Vec<u64>, ConfigError> {
     let wrong = |message: String| section.error("image", &message);
-    let disk = Disk::open(path, Access::Read).map_err(|error| wrong(format!("{error:#}")))?;
+    let disk = VolumeDisk::open(path, VolumeAccess::Read).map_err(|error| wrong(format!("{error:#}")))?;
     let slots = disk.slots().map_err(|error| wrong(format!("{error:#}; nothing touches it")))?;
     if slots.is_empty() {
         let message = format!("{} has a partition table without a paging space; it belongs to another program", path.display());
@@ -191,13 +191,15 @@ fn there(section: &Section<'_>, path: &Path) -> Result<Vec<u64>, ConfigError> {
     Ok(sizes)
 }
 
-fn refuse_foreign(section: &Section<'_>, image: &Image) -> Result<(), ConfigError> {
+fn refuse_foreign(section: &Section<'_>, image: &SpaceImage) -> Result<(), ConfigError> {
     let name = image.name();
     let what = match image.class() {
-        Ok(Class::Blank | Class::Space(_)) => return Ok(()),
-        Ok(Class::Foreign(foreign)) => format!("{name} holds {foreign}; `tidepool volume format` would overwrite it"),
-        Ok(Class::Newer(error)) => format!("{name} is used by a newer version of this program ({error}); nothing touches it"),
-        Ok(Class::Damaged(damage)) => format!("{name} has a damaged space record ({damage}); nothing touches it"),
+        Ok(DeviceContent::Blank | DeviceContent::Space(_)) => return Ok(()),
+        Ok(DeviceContent::Foreign(foreign)) => format!("{name} holds {foreign}; `tidepool volume format` would overwrite it"),
+        Ok(DeviceContent::Newer(error)) => {
+            format!("{name} is used by a newer version of this program ({error}); nothing touches it")
+        }
+        Ok(DeviceContent::Damaged(damage)) => format!("{name} has a damaged space record ({damage}); nothing touches it"),
         Err(error) => format!("{error:#}"),
     };
     Err(section.error("image", &what))

@@ -10,13 +10,13 @@ use super::size;
 use crate::bed::Bed;
 use kernel::arch::{direct_map, percpu};
 use kernel::block::MAX_DISKS;
-use kernel::config::{Kernel, SELF_TESTS};
+use kernel::config::{KernelModules, SELF_TESTS};
 use kernel::mm::layout::RamLayout;
 use kernel::mm::object::ObjectTable;
 use kernel::paging::MAX_SPACES;
-use kernel::partition::acpi::Tables;
+use kernel::partition::acpi::AcpiTables;
 use kernel::partition::command_line::{self, Added};
-use kernel::partition::loaders::{self, ImageSource, LoadError, Request};
+use kernel::partition::loaders::{self, ImageSource, LoadError, LoadRequest};
 use std::fs;
 use std::path::Path;
 
@@ -71,15 +71,18 @@ pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>,
     let layout = RamLayout::new(bytes)
         .ok_or_else(|| section.error("memory", &format!("{} is not between 4 KiB and 16 TiB", size::format(bytes))))?;
     let wrong = |path: &Path, error: std::io::Error| section.error("kernel", &format!("{}: {error}", path.display()));
-    let images = Images {
+    let images = PartitionImages {
         kernel: fs::read(kernel).map_err(|error| wrong(kernel, error))?,
         // Only the initrd's length matters, and zeros that are never touched take no memory.
         initrd: initrd.map(|path| fs::metadata(path).map(|data| vec![0; data.len() as usize])).transpose().unwrap_or(None),
     };
-    let names = Kernel { image: Images::KERNEL.to_owned(), initrd: images.initrd.is_some().then(|| Images::INITRD.to_owned()) };
+    let names = KernelModules {
+        image: PartitionImages::KERNEL.to_owned(),
+        initrd: images.initrd.is_some().then(|| PartitionImages::INITRD.to_owned()),
+    };
     // The longest command line that any incarnation gets.
     let cmdline = command_line::with_added(cmdline, Added::LONGEST);
-    let request = Request { kernel: &names, cmdline: &cmdline, layout: &layout, acpi: &Tables::new() };
+    let request = LoadRequest { kernel: &names, cmdline: &cmdline, layout: &layout, acpi: &AcpiTables::new() };
     let Err(error) = loaders::plan(&images, &request) else { return Ok(()) };
     Err(match error {
         LoadError::MemoryTooSmall(least) => {
@@ -102,17 +105,17 @@ fn mib(bytes: u64) -> String {
 }
 
 /// The two images of a partition.
-struct Images {
+struct PartitionImages {
     kernel: Vec<u8>,
     initrd: Option<Vec<u8>>,
 }
 
-impl Images {
+impl PartitionImages {
     const KERNEL: &str = "kernel";
     const INITRD: &str = "initrd";
 }
 
-impl ImageSource for Images {
+impl ImageSource for PartitionImages {
     fn module(&self, name: &str) -> Option<&[u8]> {
         if name == Self::KERNEL { Some(&self.kernel) } else { self.initrd.as_deref() }
     }

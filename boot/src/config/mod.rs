@@ -1,4 +1,4 @@
-//! A configuration file: TOML in, a checked [`Plan`] out.
+//! A configuration file: TOML in, a checked [`BootPlan`] out.
 //!
 //! ```text
 //!  text ──document──> values with lines ──machine, devices, partition──> checked against each other ──> Plan
@@ -19,16 +19,16 @@ mod size;
 #[cfg(test)]
 mod tests;
 
-pub use devices::{Device, PagingDevice};
+pub use devices::{DeviceBacking, PagingDevice};
 pub use document::ConfigError;
 pub use size::{format as format_size, in_mib, parse as parse_size, readable as readable_size};
 
-use crate::archive::{Archive, Source};
+use crate::archive::{ModuleArchive, ModuleSource};
 use crate::bed::Bed;
 use anyhow::Result;
 use document::{Document, Section};
 use kernel::arch::heap;
-use kernel::config::{AtEnd, Config, DISK_TIMEOUT_NS, VERSION};
+use kernel::config::{Config, DISK_TIMEOUT_NS, EndAction, VERSION};
 use kernel::pool::MemoryNeeds;
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -46,11 +46,11 @@ const MACHINE_RESERVE: u64 = 64 << 20;
 
 /// The result of a checked configuration, ready to start.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct BootPlan {
     /// The configuration for the hypervisor.
     pub config: Config,
     /// The boot archive for the hypervisor.
-    pub archive: Archive,
+    pub archive: ModuleArchive,
     /// Image files of the paging devices, in order.
     pub disks: Vec<PathBuf>,
     /// MiB of memory of the machine.
@@ -65,7 +65,7 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-impl Plan {
+impl BootPlan {
     /// Routes the consoles of these partitions to programs as well.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Plan {
             };
             partition.console = kernel::config::ConsoleRoute::Programs;
         }
-        self.archive.replace(kernel::config::MODULE, Source::Bytes(self.config.to_module()));
+        self.archive.replace(kernel::config::MODULE, ModuleSource::Bytes(self.config.to_module()));
         Ok(())
     }
 }
@@ -92,7 +92,7 @@ const LARGEST_TEXT: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`ConfigError`], or why an image file cannot be made.
-pub fn load(path: &Path, bed: Bed) -> Result<Plan> {
+pub fn load(path: &Path, bed: Bed) -> Result<BootPlan> {
     let text = text_of(path)?;
     let base = path.parent().unwrap_or(Path::new(""));
     read(&path.display().to_string(), &text, base, bed)
@@ -103,7 +103,7 @@ pub fn load(path: &Path, bed: Bed) -> Result<Plan> {
 ///
 /// # Errors
 /// [`ConfigError`].
-pub fn check(path: &Path, bed: Bed) -> Result<Plan> {
+pub fn check(path: &Path, bed: Bed) -> Result<BootPlan> {
     let text = text_of(path)?;
     let base = path.parent().unwrap_or(Path::new(""));
     Ok(plan(&path.display().to_string(), &text, base, bed)?.0)
@@ -113,7 +113,7 @@ pub fn check(path: &Path, bed: Bed) -> Result<Plan> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<Plan> {
+pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<BootPlan> {
     let (plan, devices) = plan(name, text, base, bed)?;
     let document = Document::parse(name, text)?;
     for (device, section) in devices.iter().zip(document.root().sections("paging_device")?) {
@@ -137,12 +137,12 @@ fn text_of(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(Plan, Vec<PagingDevice>)> {
+fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<PagingDevice>)> {
     let document = Document::parse(name, text)?;
     let root = document.root();
     root.only(&["pool", "machine", "paging_device", "partition", "at_end", "disk_timeout", "self_tests"])?;
     let devices = devices::read(&root, base, bed)?;
-    let mut archive = Archive::default();
+    let mut archive = ModuleArchive::default();
     let partition::Partitions { all: partitions, warnings } = partition::read(&root, base, &devices, &mut archive)?;
     if let Some(first) = partitions.first().filter(|_| devices.is_empty()) {
         return Err(root.error("paging_device", &format!("none, but partition “{}” needs one", first.name)).into());
@@ -153,7 +153,9 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(Plan, Vec<Pagi
         memory_disks: devices.iter().filter_map(PagingDevice::memory).collect(),
         disk_timeout_ns: root.duration("disk_timeout", DISK_TIMEOUTS)?.unwrap_or(DISK_TIMEOUT_NS),
         partitions,
-        at_end: root.choice("at_end", &[("stay", AtEnd::Stay), ("power-off", AtEnd::PowerOff)])?.unwrap_or(AtEnd::Stay),
+        at_end: root
+            .choice("at_end", &[("stay", EndAction::Stay), ("power-off", EndAction::PowerOff)])?
+            .unwrap_or(EndAction::Stay),
         self_tests: root.texts("self_tests")?,
     };
     let archived = archive.size()?;
@@ -162,17 +164,17 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(Plan, Vec<Pagi
     limits::self_tests(&root, &config.self_tests)?;
     let disk_bandwidth = root.section("machine")?.map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
     let cpu = cpu(&root)?;
-    archive.add(kernel::config::MODULE, Source::Bytes(config.to_module()));
+    archive.add(kernel::config::MODULE, ModuleSource::Bytes(config.to_module()));
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok((Plan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings }, devices))
+    Ok((BootPlan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings }, devices))
 }
 
 /// Returns the plan of a machine without partitions, which stops at once.
 ///
 /// # Errors
 /// Only where this function itself has a mistake.
-pub fn nothing(bed: Bed) -> Result<Plan> {
+pub fn nothing(bed: Bed) -> Result<BootPlan> {
     read("nothing", "at_end = \"power-off\"\npool.memory = \"16 MiB\"", Path::new(""), bed)
 }
 

@@ -3,9 +3,9 @@
 use super::devices::PagingDevice;
 use super::document::{ConfigError, Section};
 use super::{bounds, image, limits, size};
-use crate::archive::Archive;
+use crate::archive::ModuleArchive;
 use kernel::addr::PAGE_SIZE;
-use kernel::config::{ConsoleRoute, DumpPolicy, Kernel, Partition, Restart};
+use kernel::config::{ConsoleRoute, DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
 use kernel::space::reserve::{SpaceNeed, own_spaces, shortfall};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ const ABSENT: &str = "absent";
 /// The result of reading all `[[partition]]` sections.
 #[derive(Debug)]
 pub(super) struct Partitions {
-    pub all: Vec<Partition>,
+    pub all: Vec<PartitionConfig>,
     /// Reasons why some partitions, not all, cannot start or cannot start again.
     pub warnings: Vec<ConfigError>,
 }
@@ -50,9 +50,9 @@ pub(super) fn read(
     root: &Section<'_>,
     base: &Path,
     devices: &[PagingDevice],
-    archive: &mut Archive,
+    archive: &mut ModuleArchive,
 ) -> Result<Partitions, ConfigError> {
-    let (mut partitions, mut warnings) = (Vec::<Partition>::new(), Vec::new());
+    let (mut partitions, mut warnings) = (Vec::<PartitionConfig>::new(), Vec::new());
     let sections = root.sections("partition")?;
     limits::partitions(&sections)?;
     for section in &sections {
@@ -76,7 +76,7 @@ pub(super) fn read(
 
 /// Checks that every partition can have a space of its own while it runs. Both lists are sorted,
 /// largest first: the partitions fit together if each fits the space at its own place in the list.
-fn fit_together(sections: &[Section<'_>], partitions: &[Partition], devices: &[PagingDevice]) -> Result<(), ConfigError> {
+fn fit_together(sections: &[Section<'_>], partitions: &[PartitionConfig], devices: &[PagingDevice]) -> Result<(), ConfigError> {
     if devices.is_empty() {
         return Ok(());
     }
@@ -102,10 +102,10 @@ fn fit_together(sections: &[Section<'_>], partitions: &[Partition], devices: &[P
 }
 
 /// Warns where no space can be kept for each partition's next incarnation.
-fn too_few_to_keep(sections: &[Section<'_>], partitions: &[Partition], devices: &[PagingDevice]) -> Option<ConfigError> {
+fn too_few_to_keep(sections: &[Section<'_>], partitions: &[PartitionConfig], devices: &[PagingDevice]) -> Option<ConfigError> {
     let pages = |bytes: u64| u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
     let spaces: Vec<_> = devices.iter().flat_map(PagingDevice::partition_sizes).map(pages).collect();
-    let need = |partition: &Partition| SpaceNeed { pages: pages(partition.memory_bytes), count: own_spaces(partition) };
+    let need = |partition: &PartitionConfig| SpaceNeed { pages: pages(partition.memory_bytes), count: own_spaces(partition) };
     let needs: Vec<_> = partitions.iter().map(need).collect();
     let least = shortfall(&needs, &spaces)?;
     let (section, partition) = sections.iter().zip(partitions).find(|(_, partition)| pages(partition.memory_bytes) == least)?;
@@ -121,9 +121,9 @@ fn too_few_to_keep(sections: &[Section<'_>], partitions: &[Partition], devices: 
 fn one(
     section: &Section<'_>,
     base: &Path,
-    archive: &mut Archive,
+    archive: &mut ModuleArchive,
     warnings: &mut Vec<ConfigError>,
-) -> Result<Partition, ConfigError> {
+) -> Result<PartitionConfig, ConfigError> {
     let kernel = base.join(section.required_text("kernel")?);
     let initrd = section.text("initrd")?.map(|name| base.join(name));
     let checked = image::check_kernel(&kernel).map_err(|message| section.error("kernel", &message)).and_then(|format| {
@@ -133,21 +133,22 @@ fn one(
     let cmdline = limits::command_line(section)?;
     let checked = checked.and_then(|()| limits::start(section, &kernel, initrd.as_deref(), cmdline));
     let mut add = |path: PathBuf| if checked.is_ok() { module(archive, path) } else { ABSENT.to_owned() };
-    let kernel = Kernel { image: add(kernel), initrd: initrd.map(add) };
+    let kernel = KernelModules { image: add(kernel), initrd: initrd.map(add) };
     warnings.extend(checked.err());
     if section.number("vcpus")?.unwrap_or(1) != 1 {
         return Err(section.error("vcpus", "only one vCPU a partition: more are not supported yet"));
     }
     let dump = section.choice("dump", &[("aided", DumpPolicy::Aided), ("off", DumpPolicy::Off)])?;
-    let restarts = [("threshold", Restart::Threshold), ("immediate", Restart::Immediate), ("never", Restart::Never)];
-    Ok(Partition {
+    let restarts =
+        [("threshold", RestartPolicy::Threshold), ("immediate", RestartPolicy::Immediate), ("never", RestartPolicy::Never)];
+    Ok(PartitionConfig {
         name: name(section)?,
         memory_bytes: section.required_pages("memory")?,
         kernel,
         cmdline: cmdline.to_owned(),
         dump: dump.unwrap_or(DumpPolicy::Aided),
         dump_bound: bounds::dumps(section)?,
-        restart: section.choice("restart", &restarts)?.unwrap_or(Restart::Threshold),
+        restart: section.choice("restart", &restarts)?.unwrap_or(RestartPolicy::Threshold),
         boot_memory_bytes: section.pages("boot_memory")?,
         hang_timeout_ns: section.duration("hang_timeout", HANG_TIMEOUT)?,
         restart_limit: bounds::restart_limit(section)?,
@@ -165,7 +166,7 @@ fn name(section: &Section<'_>) -> Result<String, ConfigError> {
     Err(section.error("name", "must be at most 31 letters, digits, - and _, and not empty"))
 }
 
-fn fits(section: &Section<'_>, partition: &Partition, devices: &[PagingDevice]) -> Result<(), ConfigError> {
+fn fits(section: &Section<'_>, partition: &PartitionConfig, devices: &[PagingDevice]) -> Result<(), ConfigError> {
     let memory = partition.memory_bytes;
     let largest = devices.iter().map(PagingDevice::largest_partition).max().unwrap_or(memory);
     if memory > largest {
@@ -182,6 +183,6 @@ fn fits(section: &Section<'_>, partition: &Partition, devices: &[PagingDevice]) 
 
 /// Adds the file to the archive. One file is one module, even if the configuration names it by
 /// several paths.
-fn module(archive: &mut Archive, path: PathBuf) -> String {
+fn module(archive: &mut ModuleArchive, path: PathBuf) -> String {
     archive.add_file(path.canonicalize().unwrap_or(path))
 }

@@ -1,12 +1,12 @@
 use super::image::KernelFormat;
 use super::*;
-use kernel::config::{DumpBound, DumpPolicy, Restart, RestartLimit, WhenFull};
+use kernel::config::{DumpBound, DumpOverflow, DumpPolicy, RestartLimit, RestartPolicy};
 use std::fs;
 
 /// A folder with a kernel and an initrd of known format.
-struct Folder(PathBuf);
+struct ConfigFolder(PathBuf);
 
-impl Folder {
+impl ConfigFolder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("tidepool-config-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
@@ -16,7 +16,7 @@ impl Folder {
         Self(path)
     }
 
-    fn read(&self, text: &str) -> Result<Plan, String> {
+    fn read(&self, text: &str) -> Result<BootPlan, String> {
         read("demo.toml", text, &self.0, Bed::Qemu).map_err(|e| e.to_string())
     }
 }
@@ -40,7 +40,7 @@ fn bzimage() -> Vec<u8> {
     image
 }
 
-impl Drop for Folder {
+impl Drop for ConfigFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -66,11 +66,11 @@ restart = "immediate"
 
 #[test]
 fn a_good_file_becomes_a_plan_and_its_image_is_made() {
-    let folder = Folder::new("good");
+    let folder = ConfigFolder::new("good");
     let plan = folder.read(GOOD).unwrap();
     let partition = &plan.config.partitions[0];
     assert_eq!((plan.config.pool_bytes, partition.memory_bytes), (128 << 20, 256 << 20));
-    assert_eq!((partition.dump, partition.restart), (DumpPolicy::Aided, Restart::Immediate));
+    assert_eq!((partition.dump, partition.restart), (DumpPolicy::Aided, RestartPolicy::Immediate));
     assert_eq!(plan.config.memory_disks, [64 << 20]);
     assert_eq!(plan.disks, [folder.0.join("a.img")]);
     assert_eq!(fs::metadata(&plan.disks[0]).unwrap().len(), 288 << 20);
@@ -79,7 +79,7 @@ fn a_good_file_becomes_a_plan_and_its_image_is_made() {
 
 #[test]
 fn a_disk_has_the_time_that_is_said_or_half_a_minute() {
-    let folder = Folder::new("patience");
+    let folder = ConfigFolder::new("patience");
     assert_eq!(folder.read(GOOD).unwrap().config.disk_timeout_ns, 30_000_000_000);
     let plan = folder.read(&GOOD.replacen("[pool]", "disk_timeout = \"250 ms\"\n[pool]", 1)).unwrap();
     assert_eq!(plan.config.disk_timeout_ns, 250_000_000);
@@ -87,7 +87,7 @@ fn a_disk_has_the_time_that_is_said_or_half_a_minute() {
 
 #[test]
 fn the_machine_grows_with_the_tables_of_frames_and_of_pages() {
-    let folder = Folder::new("tables");
+    let folder = ConfigFolder::new("tables");
     let mib = |pool: &str, memory: &str, size: &str| {
         let text = GOOD.replace("128 MiB", pool).replacen("256 MiB", memory, 1).replace("288 MiB", size);
         folder.read(&text).map(|plan| plan.machine_mib)
@@ -106,7 +106,7 @@ fn the_machine_grows_with_the_tables_of_frames_and_of_pages() {
 
 #[test]
 fn a_machine_without_room_for_the_tables_is_refused() {
-    let folder = Folder::new("no-room");
+    let folder = ConfigFolder::new("no-room");
     let large = GOOD.replacen("256 MiB", "128 GiB", 1).replace("288 MiB", "132 GiB");
     let error = folder.read(&large.replacen("[pool]", "[machine]\nmemory = \"512 MiB\"\n[pool]", 1)).unwrap_err();
     assert!(
@@ -126,14 +126,14 @@ fn a_machine_without_room_for_the_tables_is_refused() {
 
 #[test]
 fn a_machine_shows_the_cpu_that_is_asked_for() {
-    let folder = Folder::new("model");
+    let folder = ConfigFolder::new("model");
     let plan = folder.read(&GOOD.replacen("[pool]", "[machine]\ncpu = \"corei7_ivy_bridge_3770k\"\n[pool]", 1)).unwrap();
     assert_eq!(plan.cpu.as_deref(), Some("corei7_ivy_bridge_3770k"));
 }
 
 #[test]
 fn the_console_of_a_partition_that_is_named_goes_to_programs() {
-    let folder = Folder::new("route");
+    let folder = ConfigFolder::new("route");
     let mut plan = folder.read(GOOD).unwrap();
     plan.route_consoles(["debian"].into_iter()).unwrap();
     let path = folder.0.join("archive.tar");
@@ -150,7 +150,7 @@ fn the_console_of_a_partition_that_is_named_goes_to_programs() {
 
 #[test]
 fn the_archive_holds_what_the_configuration_names() {
-    let folder = Folder::new("archive");
+    let folder = ConfigFolder::new("archive");
     let plan = folder.read(GOOD).unwrap();
     let path = folder.0.join("archive.tar");
     plan.archive.write(&path).unwrap();
@@ -163,7 +163,7 @@ fn the_archive_holds_what_the_configuration_names() {
 /// Each row: the text to replace in [`GOOD`], the replacement, and the expected error.
 #[test]
 fn every_mistake_names_file_line_and_key() {
-    let folder = Folder::new("mistakes");
+    let folder = ConfigFolder::new("mistakes");
     let rows = [
         ("dump = \"aided\"", "dmup = \"aided\"", "demo.toml:15: partition.dmup: unknown key (known: name, memory, kernel"),
         ("dump = \"aided\"", "dump = true", "demo.toml:15: partition.dump: must be text in quotes, not boolean"),
@@ -207,7 +207,7 @@ fn every_mistake_names_file_line_and_key() {
 
 #[test]
 fn two_partitions_of_one_name_are_refused() {
-    let folder = Folder::new("names");
+    let folder = ConfigFolder::new("names");
     let second = &GOOD[GOOD.find("[[partition]]").unwrap()..];
     let error = folder.read(&format!("{GOOD}{second}")).unwrap_err();
     assert!(error.starts_with("demo.toml:18: partition.name: “debian” is another partition already"), "{error}");
@@ -215,7 +215,7 @@ fn two_partitions_of_one_name_are_refused() {
 
 #[test]
 fn without_a_paging_device_nothing_starts_and_nothing_is_made() {
-    let folder = Folder::new("none");
+    let folder = ConfigFolder::new("none");
     let start = GOOD.find("[[paging").unwrap();
     let partition = &GOOD[GOOD.find("[[partition]]").unwrap()..];
     let error = folder.read(&format!("{}{partition}", &GOOD[..start])).unwrap_err();
@@ -226,7 +226,7 @@ fn without_a_paging_device_nothing_starts_and_nothing_is_made() {
 
 #[test]
 fn foreign_data_is_named_and_stays() {
-    let folder = Folder::new("foreign");
+    let folder = ConfigFolder::new("foreign");
     let mut data = vec![0_u8; 288 << 20];
     data[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
     fs::write(folder.0.join("a.img"), &data).unwrap();
@@ -243,7 +243,7 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn what_is_no_text_is_told_with_its_line_and_what_never_ends_is_refused() {
-    let folder = Folder::new("no-text");
+    let folder = ConfigFolder::new("no-text");
     let path = folder.0.join("odd.toml");
     fs::write(&path, b"[pool]\nmemory = \xff\n").unwrap();
     let error = load(&path, Bed::Qemu).unwrap_err().to_string();
@@ -254,7 +254,7 @@ fn what_is_no_text_is_told_with_its_line_and_what_never_ends_is_refused() {
 
 #[test]
 fn an_image_that_cannot_be_made_is_told_with_its_line() {
-    let folder = Folder::new("unmade");
+    let folder = ConfigFolder::new("unmade");
     for image in ["nofolder/a.img", "/proc/a.img"] {
         let error = folder.read(&GOOD.replace("a.img", image)).unwrap_err();
         assert!(error.starts_with("demo.toml:5: paging_device.image: ") && error.contains(image), "{error}");
@@ -264,7 +264,7 @@ fn an_image_that_cannot_be_made_is_told_with_its_line() {
 
 #[test]
 fn bochs_has_no_virtio_disks() {
-    let folder = Folder::new("bochs");
+    let folder = ConfigFolder::new("bochs");
     let error = read("demo.toml", GOOD, &folder.0, Bed::Bochs).unwrap_err().to_string();
     assert!(error.starts_with("demo.toml:5: paging_device.image: Bochs has no virtio disks"), "{error}");
 }
@@ -276,7 +276,7 @@ fn with_spaces(spaces: &str) -> String {
 
 #[test]
 fn an_image_with_spaces_is_made_once_and_then_has_to_be_as_described() {
-    let folder = Folder::new("spaces");
+    let folder = ConfigFolder::new("spaces");
     let text = with_spaces("\"272 MiB\", \"8 MiB\"");
     let plan = folder.read(&text).unwrap();
     assert_eq!(fs::metadata(&plan.disks[0]).unwrap().len(), 282 << 20);
@@ -289,7 +289,7 @@ fn an_image_with_spaces_is_made_once_and_then_has_to_be_as_described() {
 
 #[test]
 fn spaces_that_cannot_be_are_named_before_anything_is_made() {
-    let folder = Folder::new("no-spaces");
+    let folder = ConfigFolder::new("no-spaces");
     let rows = [
         ("\"272 MB\"", "demo.toml:6: paging_device.spaces: “272 MB” is no size"),
         ("\"1000 B\"", "demo.toml:6: paging_device.spaces: 1000 B is no multiple of 4 KiB"),
@@ -310,7 +310,7 @@ fn spaces_that_cannot_be_are_named_before_anything_is_made() {
 #[test]
 fn a_partition_table_that_is_not_ours_or_damaged_is_refused() {
     use std::os::unix::fs::FileExt;
-    let folder = Folder::new("tables");
+    let folder = ConfigFolder::new("tables");
     folder.read(&with_spaces("\"272 MiB\"")).unwrap();
     let file = fs::File::options().read(true).write(true).open(folder.0.join("a.img")).unwrap();
     let text = GOOD.replacen("size = \"288 MiB\"\n", "", 1);
@@ -329,7 +329,7 @@ fn two(second: &str) -> String {
 
 #[test]
 fn a_kernel_that_is_missing_keeps_only_its_own_partition_from_starting() {
-    let folder = Folder::new("one-missing");
+    let folder = ConfigFolder::new("one-missing");
     let text = two("[[partition]]\nname = \"other\"\nmemory = \"64 MiB\"\nkernel = \"missing\"\n");
     let plan = folder.read(&text).unwrap();
     assert_eq!(plan.config.partitions.len(), 2);
@@ -342,7 +342,7 @@ fn a_kernel_that_is_missing_keeps_only_its_own_partition_from_starting() {
 
 #[test]
 fn more_partitions_than_spaces_are_refused_before_anything_starts() {
-    let folder = Folder::new("spaces");
+    let folder = ConfigFolder::new("spaces");
     let more = |name| format!("[[partition]]\nname = \"{name}\"\nmemory = \"32 MiB\"\nkernel = \"vmlinuz\"\n");
     let text = two(&(more("b") + &more("c")));
     let error = folder.read(&text).unwrap_err();
@@ -355,7 +355,7 @@ fn more_partitions_than_spaces_are_refused_before_anything_starts() {
 
 #[test]
 fn an_initrd_is_what_linux_takes_and_a_module_is_anything() {
-    let folder = Folder::new("initrds");
+    let folder = ConfigFolder::new("initrds");
     let check = |bytes: &[u8], format| {
         fs::write(folder.0.join("i"), bytes).unwrap();
         image::check_initrd(&folder.0.join("i"), format).is_ok()
@@ -372,7 +372,7 @@ fn an_initrd_is_what_linux_takes_and_a_module_is_anything() {
 
 #[test]
 fn one_image_by_two_names_is_one_disk() {
-    let folder = Folder::new("names");
+    let folder = ConfigFolder::new("names");
     fs::create_dir_all(folder.0.join("sub")).unwrap();
     fs::write(folder.0.join("there.img"), [0; 4096]).unwrap();
     std::os::unix::fs::symlink("there.img", folder.0.join("link.img")).unwrap();
@@ -402,7 +402,7 @@ fn partitions(count: usize) -> String {
 
 #[test]
 fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
-    let folder = Folder::new("limits");
+    let folder = ConfigFolder::new("limits");
     let pool = "[pool]\nmemory = \"64 MiB\"\n";
     let spaces = |count: usize| {
         format!("[[paging_device]]\nimage = \"s{count}.img\"\nspaces = [{}]\n", vec!["\"32 MiB\""; count].join(", "))
@@ -440,7 +440,7 @@ fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
 
 #[test]
 fn a_restart_limit_is_a_number_and_a_time() {
-    let folder = Folder::new("restart-limit");
+    let folder = ConfigFolder::new("restart-limit");
     let read = |line: &str| folder.read(&format!("{GOOD}{line}\n")).map(|plan| plan.config.partitions[0].restart_limit);
     assert_eq!(read(""), Ok(None));
     let limit = |restarts, seconds: u64| RestartLimit { restarts, time_ns: seconds * 1_000_000_000 };
@@ -463,12 +463,12 @@ fn a_restart_limit_is_a_number_and_a_time() {
 
 #[test]
 fn a_bound_of_dumps_is_at_least_one_and_skips() {
-    let folder = Folder::new("dumps");
+    let folder = ConfigFolder::new("dumps");
     let read = |lines: &str| folder.read(&format!("{GOOD}{lines}\n")).map(|plan| plan.config.partitions[0].dump_bound);
     assert_eq!(read(""), Ok(None));
-    assert_eq!(read("dumps = 2"), Ok(Some(DumpBound { most: 2, when_full: WhenFull::Skip })));
-    assert_eq!(read("dumps = 2\nwhen_full = \"skip\""), Ok(Some(DumpBound { most: 2, when_full: WhenFull::Skip })));
-    let drops = DumpBound { most: 1, when_full: WhenFull::DropOldest };
+    assert_eq!(read("dumps = 2"), Ok(Some(DumpBound { most: 2, when_full: DumpOverflow::Skip })));
+    assert_eq!(read("dumps = 2\nwhen_full = \"skip\""), Ok(Some(DumpBound { most: 2, when_full: DumpOverflow::Skip })));
+    let drops = DumpBound { most: 1, when_full: DumpOverflow::DropOldest };
     assert_eq!(read("dumps = 1\nwhen_full = \"drop-oldest\""), Ok(Some(drops)));
     for (lines, wanted) in [
         ("dumps = 0", "partition.dumps: 0 is no bound"),
@@ -484,7 +484,7 @@ fn a_bound_of_dumps_is_at_least_one_and_skips() {
 
 #[test]
 fn too_few_spaces_to_keep_one_for_each_next_incarnation_are_a_warning() {
-    let folder = Folder::new("reserve");
+    let folder = ConfigFolder::new("reserve");
     let spare = "[[paging_device]]\nimage = \"spare.img\"\nsize = \"288 MiB\"\n[[partition]]";
     let warnings = |text: &str| folder.read(text).unwrap().warnings;
     let few = warnings(GOOD);

@@ -1,6 +1,6 @@
 //! Requests a running machine's counters at intervals.
 
-use crate::events::{Event, Events};
+use crate::events::{Event, EventStream};
 use anyhow::Result;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The event line is slow. A request sent before the last one is answered would only queue, until
 /// the hypervisor's event buffer overflows and events are lost.
 #[derive(Debug)]
-pub struct Counters {
+pub struct CounterPoll {
     /// Whether a partition has started. Before that the firmware owns the line, and a request would
     /// be lost.
     started: bool,
@@ -21,7 +21,7 @@ pub struct Counters {
     unanswered: Option<u64>,
 }
 
-impl Counters {
+impl CounterPoll {
     /// Begins without a request; the first one is due once a partition has started.
     pub fn new() -> Self {
         Self { started: false, last: Instant::now(), unanswered: None }
@@ -39,7 +39,7 @@ impl Counters {
     ///
     /// # Errors
     /// Where the machine is gone.
-    pub fn ask(&mut self, events: &mut Events, period: Duration) -> Result<()> {
+    pub fn ask(&mut self, events: &mut EventStream, period: Duration) -> Result<()> {
         let since = self.last.elapsed();
         if self.started && since >= period && (self.unanswered.is_none() || since >= PATIENCE) {
             self.unanswered = Some(events.send(json!({"command": "stats"}))?);
@@ -49,7 +49,7 @@ impl Counters {
     }
 }
 
-impl Default for Counters {
+impl Default for CounterPoll {
     fn default() -> Self {
         Self::new()
     }

@@ -25,7 +25,7 @@ pub mod worker;
 use crate::bed::Bed;
 use crate::config::format_size;
 use anyhow::Result;
-pub use scale::Scale;
+pub use scale::DemoScale;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Where the folder cannot be written.
-pub fn write_configuration(folder: &Path, bed: Bed, scale: &Scale, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
+pub fn write_configuration(folder: &Path, bed: Bed, scale: &DemoScale, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let mut text = "# The demonstration's configuration; `tidepool boot` takes such a file.\n".to_owned();
     if bed != Bed::Bochs {
@@ -57,7 +57,7 @@ pub fn write_configuration(folder: &Path, bed: Bed, scale: &Scale, kernel: &Path
     Ok(file)
 }
 
-fn device(folder: &Path, bed: Bed, scale: &Scale, index: u64) -> Result<String> {
+fn device(folder: &Path, bed: Bed, scale: &DemoScale, index: u64) -> Result<String> {
     let (name, size) = (format!("{index}.img"), format_size(scale.device()));
     match fs::remove_file(folder.join(&name)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
@@ -69,7 +69,7 @@ fn device(folder: &Path, bed: Bed, scale: &Scale, index: u64) -> Result<String> 
     })
 }
 
-fn partition(scale: &Scale, index: u64, kernel: &Path, initrd: &Path) -> String {
+fn partition(scale: &DemoScale, index: u64, kernel: &Path, initrd: &Path) -> String {
     let mut cmdline = "console=ttyS0 quiet".to_owned();
     if let Some(mib) = scale.worker_mib {
         cmdline += &format!(" worker.mib={mib}");
@@ -80,7 +80,7 @@ fn partition(scale: &Scale, index: u64, kernel: &Path, initrd: &Path) -> String 
     format!(
         "[[partition]]\nname = \"{}\"\nmemory = \"{}\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"{cmdline}\"\n\
          dump = \"aided\"\nrestart = \"threshold\"\n\n",
-        Scale::name(index),
+        DemoScale::name(index),
         format_size(scale.memory),
         kernel.display(),
         initrd.display(),

@@ -10,17 +10,17 @@
 //! spaces (makedumpfile and `checker`). Then they are verified here, block by block against the
 //! checksums.
 
-use super::counters::Counters;
-use super::picture::Series;
-use super::verdict::Verdict;
-use super::worker::Worker;
-use crate::bed::{Bed, Machine, Running};
+use super::counters::CounterPoll;
+use super::picture::PoolSeries;
+use super::verdict::DemoVerdict;
+use super::worker::WorkerProgress;
+use crate::bed::{Bed, BedMachine, RunningMachine};
 use crate::config;
 use crate::dump::Dump;
 use crate::events::{Event, Polled};
 use crate::kernel_build::{self, Variant};
-use crate::setup::{self, Job, Permission, debian};
-use crate::volume::Access;
+use crate::setup::{self, Permission, SetupJob, debian};
+use crate::volume::VolumeAccess;
 use crate::{initramfs, paths};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -51,7 +51,7 @@ const STATS_OF_DRAIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// Names the missing thing, the failure, or the claim that did not hold.
 pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
-    setup::prepare(&[Job::Boot(bed), Job::Guest, Job::Readers], permission)?;
+    setup::prepare(&[SetupJob::Boot(bed), SetupJob::Guest, SetupJob::Readers], permission)?;
     let kernel = debian::kernel(permission)?;
     let folder = paths::tidepool().join(name);
     std::fs::create_dir_all(&folder)?;
@@ -59,7 +59,7 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str) -> Result<()> {
     let text = configuration(&folder, &kernel.vmlinuz(), &initramfs::prepare(&kernel)?, &small)?;
     let plan = config::read(name, &text, &folder, bed)?;
     let disks = plan.disks.clone();
-    let mut machine = Machine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
+    let mut machine = BedMachine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
     machine.apply(plan);
 
     println!("{} {} and a test kernel in {}", kernel.package, kernel.version, bed.name());
@@ -102,18 +102,18 @@ fn configuration(folder: &Path, vmlinuz: &Path, initrd: &Path, small: &Path) -> 
 
 /// The story so far.
 #[derive(Default)]
-struct Story {
+struct NestedStory {
     events: Vec<Event>,
     /// The pool over time.
-    series: Series,
+    series: PoolSeries,
     /// Pages that Debian's worker filled in each incarnation, as it reported.
     filled: Vec<u64>,
     /// The output of Debian's worker, and of the test kernel.
-    debian: Worker,
-    small: Worker,
+    debian: WorkerProgress,
+    small: WorkerProgress,
 }
 
-impl Story {
+impl NestedStory {
     fn find(&self, partition: &str, name: &str) -> Option<&Event> {
         self.events.iter().find(|event| event.name() == name && event.0["partition"] == partition)
     }
@@ -173,10 +173,10 @@ impl Story {
     }
 }
 
-fn follow(running: &mut Running, start: Instant) -> Result<Story> {
+fn follow(running: &mut RunningMachine, start: Instant) -> Result<NestedStory> {
     const LOOK: Duration = Duration::from_millis(100);
     const TOLD: [&str; 6] = ["boot", "start", "crash", "restart", "dump_complete", "guest"];
-    let (mut story, mut counters) = (Story::default(), Counters::new());
+    let (mut story, mut counters) = (NestedStory::default(), CounterPoll::new());
     while !story.is_over() {
         counters.ask(&mut running.events, if story.drains() { STATS_OF_DRAIN } else { STATS })?;
         let at = start.elapsed().as_secs_f64();
@@ -213,8 +213,8 @@ fn follow(running: &mut Running, start: Instant) -> Result<Story> {
     Ok(story)
 }
 
-fn judge(running: &mut Running, bed: Bed, story: &Story, disks: &[PathBuf]) -> Result<Verdict> {
-    let mut verdict = Verdict::default();
+fn judge(running: &mut RunningMachine, bed: Bed, story: &NestedStory, disks: &[PathBuf]) -> Result<DemoVerdict> {
+    let mut verdict = DemoVerdict::default();
     let [debian_mib, small_mib, pool_mib] = MIB;
     verdict.overcommit((debian_mib + small_mib) * 100 / pool_mib);
     for name in [DEBIAN, SMALL] {
@@ -240,7 +240,7 @@ fn judge(running: &mut Running, bed: Bed, story: &Story, disks: &[PathBuf]) -> R
         if bed == Bed::Nested {
             running.nested()?.bring_out(number, image)?;
         }
-        let blocks = Dump::open(image, Access::Read)?.verify()?;
+        let blocks = Dump::open(image, VolumeAccess::Read)?.verify()?;
         let text = format!("{} right, {} zero, {} wrong, {} missing", blocks.right, blocks.zero, blocks.wrong, blocks.missing);
         verdict.claim(&format!("{name}: blocks of the dump"), text, blocks.wrong + blocks.missing == 0 && blocks.header_current);
     }
@@ -249,13 +249,13 @@ fn judge(running: &mut Running, bed: Bed, story: &Story, disks: &[PathBuf]) -> R
 
 /// Reads a dump in the Linux that runs the emulator.
 fn read_where_it_is(
-    running: &mut Running,
+    running: &mut RunningMachine,
     bed: Bed,
     name: &str,
     number: usize,
-    story: &Story,
+    story: &NestedStory,
     disks: &[PathBuf],
-    verdict: &mut Verdict,
+    verdict: &mut DemoVerdict,
 ) -> Result<()> {
     let (disk, checker) = match bed {
         Bed::Nested => (format!("/tmp/disk{number}"), "checker".to_owned()),

@@ -30,7 +30,7 @@ const IMAGE: &str = "#ee6677";
 
 /// The pool at one moment, in pages.
 #[derive(Clone, PartialEq, Debug, Default)]
-struct Sample {
+struct PoolSample {
     seconds: f64,
     total: u64,
     free: u64,
@@ -40,7 +40,7 @@ struct Sample {
     is_between: bool,
 }
 
-impl Sample {
+impl PoolSample {
     /// Returns the frames of dump images. Right after a crash the counters do not have them yet:
     /// the image then has all frames without another owner.
     fn image(&self) -> f64 {
@@ -57,8 +57,8 @@ impl Sample {
 
 /// The pool over time.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Series {
-    samples: Vec<Sample>,
+pub struct PoolSeries {
+    samples: Vec<PoolSample>,
     marks: Vec<Mark>,
     /// Pages that each partition was promised.
     promised: BTreeMap<String, u64>,
@@ -72,7 +72,7 @@ struct Mark {
     what: &'static str,
 }
 
-impl Series {
+impl PoolSeries {
     /// Takes an event: counters become a sample, important events become a mark.
     pub fn event(&mut self, event: &Event) {
         let number = |member: &str| event.0[member].as_u64().unwrap_or(0);
@@ -80,7 +80,7 @@ impl Series {
         match event.name() {
             "pool" => {
                 let (total, free, image) = (number("pages"), number("free"), number("image"));
-                self.samples.push(Sample { seconds, total, free, image, resident: BTreeMap::new(), is_between: false });
+                self.samples.push(PoolSample { seconds, total, free, image, resident: BTreeMap::new(), is_between: false });
             }
             "stats" => {
                 if let (Some(sample), Some(name)) = (self.samples.last_mut(), event.0["partition"].as_str()) {
@@ -108,7 +108,7 @@ impl Series {
     fn hand_over(&mut self, event: &Event, seconds: f64) {
         let (Some(last), Some(name)) = (self.samples.last(), event.0["partition"].as_str()) else { return };
         let resident = event.0["resident"].as_u64().unwrap_or(0);
-        let mut sample = Sample { seconds, ..last.clone() };
+        let mut sample = PoolSample { seconds, ..last.clone() };
         sample.resident.insert(name.to_owned(), resident);
         self.samples.push(sample.clone());
         sample.resident.insert(name.to_owned(), 0);
@@ -121,7 +121,7 @@ impl Series {
         self.marks.push(Mark { seconds, partition, what });
     }
 
-    /// Writes the picture of [`Series::svg`] to `pool.svg` in a folder, and prints its path.
+    /// Writes the picture of [`PoolSeries::svg`] to `pool.svg` in a folder, and prints its path.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -200,14 +200,14 @@ impl Series {
     /// focus lies directly on the dump image: at a crash its colour turns into the image's colour
     /// at the same place.
     fn layers(&self, focus: &str) -> Vec<Layer> {
-        let of = |pages: &dyn Fn(&Sample) -> f64| self.samples.iter().map(pages).collect();
+        let of = |pages: &dyn Fn(&PoolSample) -> f64| self.samples.iter().map(pages).collect();
         let mut names: Vec<&String> = self.samples.iter().flat_map(|sample| sample.resident.keys()).collect();
         names.sort();
         names.dedup();
         let layer = |(name, colour): (&&String, &&'static str)| ((*name).clone(), *colour, of(&|sample| sample.of(name)));
         let (mut layers, top): (Vec<_>, Vec<_>) =
             names.iter().zip(COLOURS.iter().cycle()).map(layer).partition(|(name, ..)| name != focus);
-        layers.push(("dump image".to_owned(), IMAGE, of(&Sample::image)));
+        layers.push(("dump image".to_owned(), IMAGE, of(&PoolSample::image)));
         layers.extend(top);
         layers.push(("free".to_owned(), FREE, of(&|sample| sample.free as f64)));
         layers
@@ -254,8 +254,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn series() -> Series {
-        let mut series = Series::default();
+    fn series() -> PoolSeries {
+        let mut series = PoolSeries::default();
         for t in 0..3_u64 {
             series.event(&Event(
                 json!({"event": "pool", "t": t * 1_000_000_000, "pages": 1024, "free": 256, "image": 256 * t / 2}),
@@ -280,7 +280,7 @@ mod tests {
         series.event(&Event(json!({"event": "crash", "partition": "a", "t": 3_000_000_000_u64, "resident": 500})));
         series.event(&Event(json!({"event": "pool", "t": 4_000_000_000_u64, "pages": 1024, "image": 400})));
         series.event(&Event(json!({"event": "stats", "partition": "a", "state": "crashed", "resident": 400})));
-        let held = |sample: &Sample| (sample.seconds, sample.resident["a"], sample.image);
+        let held = |sample: &PoolSample| (sample.seconds, sample.resident["a"], sample.image);
         let held: Vec<_> = series.samples.iter().rev().take(3).map(held).collect();
         assert_eq!(held, [(4.0, 0, 400), (3.0, 0, 756), (3.0, 500, 256)]);
     }
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_partition_that_crashes_changes_its_colour_in_place() {
-        let mut series = Series::default();
+        let mut series = PoolSeries::default();
         let stats = |name: &str, resident: u64| json!({"event": "stats", "partition": name, "resident": resident});
         for (t, a, image) in [(0, 500, 0), (1, 500, 0), (3, 0, 500), (4, 0, 0)] {
             series.event(&Event(json!({"event": "pool", "t": t * 1_000_000_000_u64, "pages": 1000, "image": image})));
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn frames_that_no_counter_knows_after_a_crash_are_the_images() {
-        let mut series = Series::default();
+        let mut series = PoolSeries::default();
         series.event(&Event(json!({"event": "pool", "t": 1_000_000_000_u64, "pages": 1000, "free": 100, "image": 0})));
         series.event(&Event(json!({"event": "stats", "partition": "b", "resident": 300})));
         assert_eq!(series.samples[0].image(), 0.0);
@@ -345,6 +345,6 @@ mod tests {
 
     #[test]
     fn without_samples_there_is_no_picture() {
-        assert_eq!(Series::default().svg("a"), None);
+        assert_eq!(PoolSeries::default().svg("a"), None);
     }
 }

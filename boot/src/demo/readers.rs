@@ -2,7 +2,7 @@
 
 use crate::bounded;
 use crate::dump::Dump;
-use crate::volume::{Access, Disk};
+use crate::volume::{VolumeAccess, VolumeDisk};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,7 @@ impl Readers {
     /// # Errors
     /// With gdb's output.
     pub fn gdb(&self, image: &Path, selection: Selection, tidepool: &str, commands: &[&str]) -> Result<String> {
-        let dump = Dump::of(Disk::open(image, Access::Read)?.space(match selection {
+        let dump = Dump::of(VolumeDisk::open(image, VolumeAccess::Read)?.space(match selection {
             Selection::Whole => None,
             Selection::Space(number) => Some(number),
         })?)?;

@@ -7,7 +7,7 @@ const DRAIN_PERCENT: u64 = 80;
 
 /// The clock for the worker's pace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Clock {
+pub enum PaceClock {
     /// The host's.
     Host,
     /// The machine's own, from its events. Where it counts instructions, the load of the host does
@@ -17,7 +17,7 @@ pub enum Clock {
 
 /// The size of a demonstration. The first partition crashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Scale {
+pub struct DemoScale {
     /// Number of partitions that share the pool.
     pub partitions: u64,
     /// CPUs of the machine.
@@ -47,12 +47,12 @@ pub struct Scale {
     /// kernel to boot.
     pub successor_passes: u64,
     /// The clock for the workers' pace.
-    pub clock: Clock,
+    pub clock: PaceClock,
     /// Time limit from the machine's start to the end of the story, in seconds of the host.
     pub limit_s: u64,
 }
 
-impl Scale {
+impl DemoScale {
     /// Returns the size for a bed.
     pub fn of(bed: Bed) -> Self {
         let full = Self {
@@ -66,7 +66,7 @@ impl Scale {
             disk_bandwidth: None,
             drain_percent: Some(DRAIN_PERCENT),
             successor_passes: 2,
-            clock: Clock::Host,
+            clock: PaceClock::Host,
             limit_s: 420,
         };
         match bed {
@@ -83,7 +83,7 @@ impl Scale {
                 passes: 1,
                 dirty_mib: 12,
                 drain_percent: None,
-                clock: Clock::Machine,
+                clock: PaceClock::Machine,
                 limit_s: 1500,
                 ..full
             },

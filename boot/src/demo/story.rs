@@ -1,37 +1,37 @@
 //! The story so far, from the events and the partitions' consoles.
 //!
-//! Times are seconds since the machine's start, by the clock that [`Scale`] selects.
+//! Times are seconds since the machine's start, by the clock that [`DemoScale`] selects.
 
-use super::Scale;
-use super::picture::Series;
-use super::scale::Clock;
+use super::DemoScale;
+use super::picture::PoolSeries;
+use super::scale::PaceClock;
 use super::verdict::RECOVERY_S;
-use super::worker::Worker;
+use super::worker::WorkerProgress;
 use crate::events::Event;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// An event with its time.
-pub type At = (f64, Event);
+pub type TimedEvent = (f64, Event);
 
 /// The story of all partitions.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Story {
-    scale: Scale,
+pub struct DemoStory {
+    scale: DemoScale,
     /// The worker of each partition.
-    pub workers: BTreeMap<String, Worker>,
+    pub workers: BTreeMap<String, WorkerProgress>,
     /// The crash of the first partition.
-    pub crash: Option<At>,
+    pub crash: Option<TimedEvent>,
     /// The restart after the crash.
-    pub restart: Option<At>,
+    pub restart: Option<TimedEvent>,
     /// The complete dump.
-    pub complete: Option<At>,
+    pub complete: Option<TimedEvent>,
     /// Whether the dump was complete before the restart.
     pub complete_before_restart: bool,
     /// The last counters of each incarnation of each partition.
     pub stats: BTreeMap<(String, u64), Value>,
     /// The pool over time.
-    pub series: Series,
+    pub series: PoolSeries,
     /// Speed of each raw disk in bytes a second, where it was measured.
     pub raw_speed: BTreeMap<u64, u64>,
     /// The failure that ends the story early, if any.
@@ -44,10 +44,10 @@ pub struct Story {
     verified_then: BTreeMap<String, u64>,
 }
 
-impl Story {
+impl DemoStory {
     /// Begins a story without events.
-    pub fn new(scale: Scale) -> Self {
-        let workers = (0..scale.partitions).map(|index| (Scale::name(index), Worker::default())).collect();
+    pub fn new(scale: DemoScale) -> Self {
+        let workers = (0..scale.partitions).map(|index| (DemoScale::name(index), WorkerProgress::default())).collect();
         Self {
             scale,
             workers,
@@ -56,7 +56,7 @@ impl Story {
             complete: None,
             complete_before_restart: false,
             stats: BTreeMap::new(),
-            series: Series::default(),
+            series: PoolSeries::default(),
             raw_speed: BTreeMap::new(),
             failure: None,
             machine_s: 0.0,
@@ -66,7 +66,7 @@ impl Story {
     }
 
     /// Returns the size of the demonstration.
-    pub fn scale(&self) -> &Scale {
+    pub fn scale(&self) -> &DemoScale {
         &self.scale
     }
 
@@ -111,8 +111,8 @@ impl Story {
     /// Returns the time by the selected clock.
     fn moment(&mut self, host_s: f64) -> f64 {
         self.now = match self.scale.clock {
-            Clock::Host => host_s,
-            Clock::Machine => self.machine_s,
+            PaceClock::Host => host_s,
+            PaceClock::Machine => self.machine_s,
         };
         self.now
     }
@@ -125,7 +125,7 @@ impl Story {
 
     fn crashed(&mut self, at: f64, event: &Event) -> Option<String> {
         let (reason, who) = (event.0["reason"].as_str()?, event.0["partition"].as_str()?);
-        if who != Scale::name(0) || self.crash.is_some() {
+        if who != DemoScale::name(0) || self.crash.is_some() {
             return self.fail(format!("crashed ({reason}), which nobody asked for"));
         }
         self.crash = Some((at, event.clone()));
@@ -159,8 +159,8 @@ impl Story {
     /// Returns whether the story is complete: the dump has been complete for a while, and the
     /// successor and the other partitions have worked.
     pub fn is_over(&self) -> bool {
-        let (first, needed) = (Scale::name(0), self.scale.successor_passes);
-        let works = |(name, worker): (&String, &Worker)| match *name == first {
+        let (first, needed) = (DemoScale::name(0), self.scale.successor_passes);
+        let works = |(name, worker): (&String, &WorkerProgress)| match *name == first {
             true => needed == 0 || worker.incarnation > 1 && worker.passes >= needed,
             false => self.verified_then.get(name).is_some_and(|&then| worker.verified > then),
         };
@@ -191,8 +191,8 @@ mod tests {
     use crate::bed::Bed;
     use serde_json::json;
 
-    fn story() -> Story {
-        Story::new(Scale { partitions: 2, ..Scale::of(Bed::Qemu) })
+    fn story() -> DemoStory {
+        DemoStory::new(DemoScale { partitions: 2, ..DemoScale::of(Bed::Qemu) })
     }
 
     #[test]
@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn up_to_the_dump_nobody_waits_for_a_boot() {
-        let mut story = Story::new(Scale { partitions: 1, clock: Clock::Machine, ..Scale::of(Bed::Qemu) }.to_the_dump());
+        let mut story =
+            DemoStory::new(DemoScale { partitions: 1, clock: PaceClock::Machine, ..DemoScale::of(Bed::Qemu) }.to_the_dump());
         for (event, t) in [("crash", 1_u64), ("restart", 2), ("dump_complete", 3), ("pool", 12)] {
             let event = json!({"event": event, "partition": "debian-1", "reason": "panic", "t": t * 1_000_000_000});
             story.event(500.0, &Event(event));

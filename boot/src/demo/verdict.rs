@@ -1,10 +1,10 @@
 //! The verdict on a demonstration: each claim with its figure, and whether all of them held.
 
-use super::Scale;
-use super::story::Story;
-use crate::dump::Verdict as BlockVerdict;
+use super::DemoScale;
+use super::story::DemoStory;
+use crate::dump::DumpVerdict as BlockVerdict;
 use crate::events::Event;
-use crate::report::{Facts, Table, time};
+use crate::report::{Facts, TextTable, time};
 use serde_json::Value;
 use std::fmt::{Display, Write};
 
@@ -33,13 +33,13 @@ pub struct Reading {
 
 /// Claims with their figures.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
+pub struct DemoVerdict {
     facts: Facts,
     table: Vec<Vec<String>>,
     broken: Vec<String>,
 }
 
-impl Verdict {
+impl DemoVerdict {
     /// Returns the claims that did not hold.
     pub fn broken(&self) -> &[String] {
         &self.broken
@@ -51,9 +51,9 @@ impl Verdict {
     }
 
     /// Returns one row for each partition.
-    pub fn table(&self) -> Table {
+    pub fn table(&self) -> TextTable {
         let head = ["partition", "incarnations", "page-ins", "page-outs", "pages verified", "wrong", "slower in the drain"];
-        let mut table = Table::new(&head);
+        let mut table = TextTable::new(&head);
         self.table.iter().for_each(|row| table.row(row));
         table
     }
@@ -97,7 +97,7 @@ impl Verdict {
     }
 
     /// Judges the paging, the crash and its effect on the neighbours.
-    pub fn of_story(&mut self, story: &Story) {
+    pub fn of_story(&mut self, story: &DemoStory) {
         self.overcommit(story.scale().overcommit_percent());
         for name in story.workers.keys() {
             self.of_partition(story, name);
@@ -106,26 +106,26 @@ impl Verdict {
         self.of_drain(story);
     }
 
-    fn of_partition(&mut self, story: &Story, name: &str) {
+    fn of_partition(&mut self, story: &DemoStory, name: &str) {
         let worker = &story.workers[name];
         let (ins, outs) = (story.counter(name, "page_ins"), story.counter(name, "page_outs"));
         self.row(name, [worker.incarnation, ins, outs, worker.verified, worker.wrong], slowdown(story, name));
         self.hold(&format!("{name}: pages go out and come back"), ins > 0 && outs > 0);
         self.hold(&format!("{name}: every page right"), worker.verified > 0 && worker.wrong == 0);
-        if *name != Scale::name(0) {
+        if *name != DemoScale::name(0) {
             self.of_neighbour(story, name);
         }
     }
 
     /// Judges that a neighbour works on while the other partition crashes, drains and starts again.
-    fn of_neighbour(&mut self, story: &Story, name: &str) {
+    fn of_neighbour(&mut self, story: &DemoStory, name: &str) {
         let (Some((crash, _)), Some((complete, _))) = (&story.crash, &story.complete) else { return };
         let worker = &story.workers[name];
         let pause = worker.longest_pause(*crash, *complete + RECOVERY_S);
         self.hold(&format!("{name}: works on through the drain"), worker.incarnation == 1 && pause < RECOVERY_S);
     }
 
-    fn of_restart(&mut self, story: &Story) {
+    fn of_restart(&mut self, story: &DemoStory) {
         let reason = story.crash.as_ref().and_then(|(_, event)| event.0["reason"].as_str()).unwrap_or("none");
         self.claim("crash reason", reason, story.crash.is_some());
         let Some((_, restart)) = &story.restart else {
@@ -134,7 +134,7 @@ impl Verdict {
         self.restart("", restart, !story.complete_before_restart);
     }
 
-    fn of_drain(&mut self, story: &Story) {
+    fn of_drain(&mut self, story: &DemoStory) {
         let Some((_, complete)) = &story.complete else {
             return self.claim("dump", "not complete", false);
         };
@@ -160,7 +160,7 @@ impl Verdict {
     }
 
     /// Judges the dump by the readers' results, compared with the worker's memory.
-    pub fn of_reading(&mut self, story: &Story, reading: &Reading) {
+    pub fn of_reading(&mut self, story: &DemoStory, reading: &Reading) {
         let blocks = reading.blocks;
         let text = format!("{} right, {} zero, {} wrong, {} missing", blocks.right, blocks.zero, blocks.wrong, blocks.missing);
         self.claim("blocks of the dump", text, blocks.wrong == 0 && blocks.missing == 0 && blocks.header_current);
@@ -175,7 +175,7 @@ impl Verdict {
         let frames = drgn["backtrace"].as_array().map_or(&[][..], Vec::as_slice);
         let crashed = frames.iter().any(|frame| frame == "sysrq_handle_crash");
         self.claim("drgn: tasks, panicking task", format!("{}, {}", drgn["tasks"], drgn["panicked"]), crashed);
-        let expected = story.workers.get(&Scale::name(0)).map_or(0, |worker| worker.first_pages);
+        let expected = story.workers.get(&DemoScale::name(0)).map_or(0, |worker| worker.first_pages);
         let (pages, wrong, missing) = (&drgn["pages"], &drgn["wrong"], &drgn["missing"]);
         let text = format!("{pages} of {expected} found, {wrong} wrong");
         self.claim("drgn: the worker's pages", text, expected > 0 && *pages == expected && *wrong == 0 && *missing == 0);
@@ -183,9 +183,9 @@ impl Verdict {
 }
 
 /// Returns how much slower a neighbour was from the crash to the complete dump than before.
-fn slowdown(story: &Story, name: &str) -> Option<String> {
+fn slowdown(story: &DemoStory, name: &str) -> Option<String> {
     let (crash, complete) = (story.crash.as_ref()?.0, story.complete.as_ref()?.0);
-    if name == Scale::name(0) {
+    if name == DemoScale::name(0) {
         return None;
     }
     let worker = &story.workers[name];
@@ -203,8 +203,9 @@ mod tests {
     use crate::events::Event;
     use serde_json::json;
 
-    fn story() -> Story {
-        let mut story = Story::new(Scale { partitions: 2, memory: 256 << 20, pool: 256 << 20, ..Scale::of(Bed::Qemu) });
+    fn story() -> DemoStory {
+        let mut story =
+            DemoStory::new(DemoScale { partitions: 2, memory: 256 << 20, pool: 256 << 20, ..DemoScale::of(Bed::Qemu) });
         let (one, two) = ("debian-1", "debian-2");
         let events = [
             json!({"event": "bench", "id": "raw-disk 0", "average": 100}),
@@ -239,14 +240,14 @@ mod tests {
         }
     }
 
-    fn verdict(story: &Story, reading: &Reading) -> Verdict {
-        let mut verdict = Verdict::default();
+    fn verdict(story: &DemoStory, reading: &Reading) -> DemoVerdict {
+        let mut verdict = DemoVerdict::default();
         verdict.of_story(story);
         verdict.of_reading(story, reading);
         verdict
     }
 
-    fn broken(story: &Story, reading: &Reading) -> Vec<String> {
+    fn broken(story: &DemoStory, reading: &Reading) -> Vec<String> {
         verdict(story, reading).broken().to_vec()
     }
 
@@ -281,6 +282,6 @@ mod tests {
         let mut lost = reading();
         lost.drgn["pages"] = 6.into();
         assert_eq!(broken(&story(), &lost), ["drgn: the worker's pages"]);
-        assert!(broken(&Story::new(Scale::of(Bed::Kvm)), &reading()).len() > 7);
+        assert!(broken(&DemoStory::new(DemoScale::of(Bed::Kvm)), &reading()).len() > 7);
     }
 }

@@ -2,7 +2,7 @@
 
 /// The progress of one partition's worker, over all its incarnations.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Worker {
+pub struct WorkerProgress {
     /// The current incarnation.
     pub incarnation: u64,
     /// Passes that this incarnation has completed.
@@ -19,7 +19,7 @@ pub struct Worker {
     marks: Vec<(f64, u64)>,
 }
 
-impl Worker {
+impl WorkerProgress {
     /// Notes that an incarnation has started.
     pub fn begin(&mut self, incarnation: u64) {
         (self.incarnation, self.passes) = (incarnation, 0);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn passes_count_for_the_incarnation_that_made_them() {
-        let mut worker = Worker::default();
+        let mut worker = WorkerProgress::default();
         worker.begin(1);
         assert!(worker.said(1.0, "pass 1 pages 100 wrong 0") && worker.said(2.0, "pass 2 pages 100 wrong 3"));
         worker.begin(2);
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_pace_is_that_of_the_time_asked_for() {
-        let mut worker = Worker::default();
+        let mut worker = WorkerProgress::default();
         for (at, seen) in [(0.0, 0), (1.0, 1000), (2.0, 2000), (3.0, 2100), (4.0, 2200)] {
             assert!(!worker.said(at, &format!("at {seen}")));
         }

@@ -1,8 +1,8 @@
 //! The choice of a dump on an image by its space's number, its name, or the beginning of its name.
 
-use crate::volume::{Disk, Image};
+use crate::volume::{SpaceImage, VolumeDisk};
 use anyhow::{Result, bail};
-use kernel::space::{Class, DumpSelector, Uuid};
+use kernel::space::{DeviceContent, DumpSelector, Uuid};
 use std::str::FromStr;
 
 /// The choice as typed.
@@ -33,7 +33,7 @@ impl DumpChoice {
     ///
     /// # Errors
     /// Lists the spaces or dumps that exist.
-    pub fn find(choice: Option<Self>, disk: &Disk) -> Result<Image> {
+    pub fn find(choice: Option<Self>, disk: &VolumeDisk) -> Result<SpaceImage> {
         match choice {
             Some(Self::Named(selector)) => named(disk, selector),
             Some(Self::Space(number)) => disk.space(Some(number)),
@@ -42,7 +42,7 @@ impl DumpChoice {
     }
 }
 
-fn named(disk: &Disk, selector: DumpSelector) -> Result<Image> {
+fn named(disk: &VolumeDisk, selector: DumpSelector) -> Result<SpaceImage> {
     let (mut found, mut names) = (Vec::new(), Vec::new());
     for image in disk.usable()? {
         let Some(name) = name_of(&image)? else { continue };
@@ -61,9 +61,9 @@ fn named(disk: &Disk, selector: DumpSelector) -> Result<Image> {
 }
 
 /// Returns the name of the dump on a space.
-fn name_of(image: &Image) -> Result<Option<Uuid>> {
+fn name_of(image: &SpaceImage) -> Result<Option<Uuid>> {
     Ok(match image.class()? {
-        Class::Space(record) if record.state.holds_dump() => record.crash.map(|crash| crash.name),
+        DeviceContent::Space(record) if record.state.holds_dump() => record.crash.map(|crash| crash.name),
         _ => None,
     })
 }

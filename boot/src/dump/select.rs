@@ -2,12 +2,12 @@
 //! raw image.
 
 use super::{Dump, PIECE_PAGES};
-use crate::volume::Disk;
+use crate::volume::VolumeDisk;
 use anyhow::{Result, bail, ensure};
 use kernel::addr::{PAGE_SIZE, PageIndex};
 use kernel::block::gpt::BOOT_CODE_LEN;
-use kernel::dump::elf::Content;
-use kernel::dump::selected::{BootCode, Selection};
+use kernel::dump::elf::DumpPageState;
+use kernel::dump::selected::{BootCode, SelectedRuns};
 use kernel::space::SpaceState;
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub enum BootLoader {
 /// # Errors
 /// Where the image has only one space, the drain was interrupted, or the boot-code bytes hold
 /// other code.
-pub fn select(disk: &Disk, number: u32, loader: BootLoader) -> Result<u32> {
+pub fn select(disk: &VolumeDisk, number: u32, loader: BootLoader) -> Result<u32> {
     let dump = Dump::of(disk.space(Some(number))?)?;
     ensure!(dump.image.number() > 0, "{}: the whole image is this dump already", dump.name());
     if dump.record.state == SpaceState::Draining {
@@ -35,7 +35,7 @@ pub fn select(disk: &Disk, number: u32, loader: BootLoader) -> Result<u32> {
     if disk.boot_code()? == BootCode::Foreign && loader == BootLoader::Keep {
         bail!("{}: the boot-code bytes hold a boot loader; --force overwrites it", dump.name());
     }
-    let selection = Selection::of(&dump);
+    let selection = SelectedRuns::of(&dump);
     dump.bitmap.check()?;
     ensure!(selection.block_ranges().any(|range| !range.is_empty()), "{}: nothing of it is there", dump.name());
     // Clear the old header first: a header must never describe blocks that are not written yet.
@@ -61,7 +61,7 @@ impl Dump {
             let blocks = &mut blocks[..count as usize * zeros.len()];
             self.image.read(start, blocks)?;
             for (n, block) in blocks.chunks_exact(zeros.len()).enumerate() {
-                let is_zero = self.known_content(PageIndex(first + n as u32))? == Content::Zero;
+                let is_zero = self.known_content(PageIndex(first + n as u32))? == DumpPageState::Zero;
                 if is_zero && block != zeros {
                     self.image.write(start + n as u64 * PAGE_SIZE, &zeros)?;
                 }
@@ -76,7 +76,7 @@ impl Dump {
 ///
 /// # Errors
 /// Where the image cannot be read or written.
-pub fn deselect(disk: &Disk, number: u32) -> Result<()> {
+pub fn deselect(disk: &VolumeDisk, number: u32) -> Result<()> {
     if disk.selected()? == Some(number) {
         disk.set_boot_code(&[0; BOOT_CODE_LEN])?;
     }

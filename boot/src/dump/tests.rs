@@ -1,8 +1,8 @@
 use super::*;
-use crate::volume::Disk;
+use crate::volume::VolumeDisk;
 use kernel::mm::layout::RamLayout;
 use kernel::space::content::mark_block;
-use kernel::space::{Crash, CrashReason, Drain, Owner, RecordFormat, Residue, Uuid};
+use kernel::space::{CrashReason, DrainRecord, RecordFormat, RecordedCrash, Residue, SpaceOwner, Uuid};
 use std::path::PathBuf;
 
 const CAPACITY: u64 = 8 << 20;
@@ -10,14 +10,14 @@ const PAGES: u32 = 64;
 
 /// An image with a dump whose even pages have blocks. The drain has not reached the pages from
 /// `progress` on.
-struct Sample(PathBuf);
+struct SampleDump(PathBuf);
 
-impl Sample {
+impl SampleDump {
     fn new(name: &str, state: SpaceState, progress: u32) -> Self {
         let path = std::env::temp_dir().join(format!("tidepool-dump-{}-{name}", std::process::id()));
         std::fs::File::create(&path).unwrap().set_len(CAPACITY).unwrap();
-        let contents = Contents::new(CAPACITY, &RamLayout::new(u64::from(PAGES) * PAGE_SIZE).unwrap()).unwrap();
-        let image = Image::open(&path, Access::Write).unwrap();
+        let contents = SpaceContents::new(CAPACITY, &RamLayout::new(u64::from(PAGES) * PAGE_SIZE).unwrap()).unwrap();
+        let image = SpaceImage::open(&path, VolumeAccess::Write).unwrap();
         let mut bitmap = vec![0; PAGES as usize / 8];
         for n in (0..PAGES).step_by(2) {
             let block = [n as u8 + 1; PAGE_SIZE as usize];
@@ -26,11 +26,12 @@ impl Sample {
             image.write(contents.layout.checksums().start + 4 * u64::from(n), &crc32c(&block).0.to_le_bytes()).unwrap();
         }
         image.write(contents.layout.bitmap().start, &bitmap).unwrap();
-        let owner = Owner { name: "test".try_into().unwrap(), partition: Uuid::from_name("test"), node: Uuid::NIL, epoch: 3 };
-        let drain = Drain { progress, program_headers: 1, notes_len: 336 };
-        let free = Record::free(CAPACITY, Uuid::from_name("space"), Residue::Clean);
+        let owner =
+            SpaceOwner { name: "test".try_into().unwrap(), partition: Uuid::from_name("test"), node: Uuid::NIL, epoch: 3 };
+        let drain = DrainRecord { progress, program_headers: 1, notes_len: 336 };
+        let free = SpaceRecord::free(CAPACITY, Uuid::from_name("space"), Residue::Clean);
         let crash = Some(crash_of(name));
-        let record = Record {
+        let record = SpaceRecord {
             crash,
             state,
             owner: Some(owner),
@@ -45,12 +46,12 @@ impl Sample {
     }
 
     fn open(&self) -> Dump {
-        Dump::open(&self.0, Access::Write).unwrap()
+        Dump::open(&self.0, VolumeAccess::Write).unwrap()
     }
 }
 
-fn crash_of(name: &str) -> Crash {
-    Crash {
+fn crash_of(name: &str) -> RecordedCrash {
+    RecordedCrash {
         name: Uuid::from_name(name),
         reason: CrashReason::PVPANIC,
         detail: 0,
@@ -71,7 +72,7 @@ fn header_of(dump: &Dump) -> Vec<u8> {
     header
 }
 
-impl Drop for Sample {
+impl Drop for SampleDump {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -79,11 +80,11 @@ impl Drop for Sample {
 
 #[test]
 fn a_drain_that_was_cut_off_becomes_a_partial_dump_with_a_current_header() {
-    let sample = Sample::new("cut", SpaceState::Draining, 10);
+    let sample = SampleDump::new("cut", SpaceState::Draining, 10);
     assert!(!sample.open().verify().unwrap().header_current);
     assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
     let verdict = sample.open().verify().unwrap();
-    assert_eq!(verdict, Verdict { right: 32, wrong: 0, first_wrong: None, zero: 5, missing: 27, header_current: true });
+    assert_eq!(verdict, DumpVerdict { right: 32, wrong: 0, first_wrong: None, zero: 5, missing: 27, header_current: true });
     // One segment for each pair of a block and a zero page in pages 0 to 9, then one for each
     // block.
     let header = header_of(&sample.open());
@@ -92,7 +93,7 @@ fn a_drain_that_was_cut_off_becomes_a_partial_dump_with_a_current_header() {
 
 #[test]
 fn one_wrong_byte_in_a_block_is_found_and_named() {
-    let sample = Sample::new("wrong", SpaceState::Complete, PAGES);
+    let sample = SampleDump::new("wrong", SpaceState::Complete, PAGES);
     let dump = sample.open();
     let start = dump.contents.layout.blocks().start;
     dump.image.write(start + 6 * PAGE_SIZE + 17, &[0]).unwrap();
@@ -102,7 +103,7 @@ fn one_wrong_byte_in_a_block_is_found_and_named() {
 
 #[test]
 fn a_damaged_header_of_a_whole_dump_is_made_anew() {
-    let sample = Sample::new("header", SpaceState::Complete, PAGES);
+    let sample = SampleDump::new("header", SpaceState::Complete, PAGES);
     sample.open().finish().unwrap();
     sample.open().image.write(64, &[0xff; 56]).unwrap();
     assert!(!sample.open().verify().unwrap().header_current);
@@ -112,21 +113,21 @@ fn a_damaged_header_of_a_whole_dump_is_made_anew() {
 
 #[test]
 fn only_a_finished_dump_is_released() {
-    let sample = Sample::new("release", SpaceState::Draining, 10);
+    let sample = SampleDump::new("release", SpaceState::Draining, 10);
     assert!(sample.open().release().is_err());
     sample.open().finish().unwrap();
     sample.open().release().unwrap();
-    let error = Dump::open(&sample.0, Access::Read).err().unwrap().to_string();
+    let error = Dump::open(&sample.0, VolumeAccess::Read).err().unwrap().to_string();
     assert!(error.ends_with("holds no dump, the space is releasing"), "{error}");
 }
 
-/// The second of two spaces holds the dump of [`Sample`], behind stale blocks.
-fn on_a_partition(name: &str, state: SpaceState, progress: u32) -> Sample {
-    let sample = Sample::new(name, state, progress);
+/// The second of two spaces holds the dump of [`SampleDump`], behind stale blocks.
+fn on_a_partition(name: &str, state: SpaceState, progress: u32) -> SampleDump {
+    let sample = SampleDump::new(name, state, progress);
     let whole = std::fs::read(&sample.0).unwrap();
     std::fs::remove_file(&sample.0).unwrap();
     crate::volume::create_spaces(&sample.0, 32 << 20, &[CAPACITY, CAPACITY]).unwrap();
-    let second = Disk::open(&sample.0, Access::Write).unwrap().space(Some(2)).unwrap();
+    let second = VolumeDisk::open(&sample.0, VolumeAccess::Write).unwrap().space(Some(2)).unwrap();
     second.write(0, &whole).unwrap();
     let dump = Dump::of(second).unwrap();
     let blocks = dump.contents.layout.blocks().start;
@@ -134,9 +135,9 @@ fn on_a_partition(name: &str, state: SpaceState, progress: u32) -> Sample {
     sample
 }
 
-impl Sample {
-    fn disk(&self) -> Disk {
-        Disk::open(&self.0, Access::Write).unwrap()
+impl SampleDump {
+    fn disk(&self) -> VolumeDisk {
+        VolumeDisk::open(&self.0, VolumeAccess::Write).unwrap()
     }
 
     /// Returns the page at `address` according to the header at byte 0 of the whole image; `None`
@@ -189,7 +190,7 @@ fn what_cannot_be_selected_is_refused_and_a_boot_loader_stays() {
     deselect(&sample.disk(), 2).unwrap();
     assert!(std::fs::read(&sample.0).unwrap().starts_with(&[0xeb; 440]));
     select(&sample.disk(), 2, BootLoader::Replace).unwrap();
-    let whole = Sample::new("select-whole", SpaceState::Complete, PAGES);
+    let whole = SampleDump::new("select-whole", SpaceState::Complete, PAGES);
     assert!(select(&whole.disk(), 0, BootLoader::Keep).unwrap_err().to_string().contains("already"));
 }
 
@@ -204,13 +205,13 @@ fn only_the_selected_dump_takes_its_header_with_it() {
     assert!(sample.disk().table_faults().unwrap().is_empty());
 }
 
-/// Makes an image of the first release's record in this state, with the blocks, bitmap and checksums of [`Sample`].
-fn of_first_release(state: &str) -> Sample {
+/// Makes an image of the first release's record in this state, with the blocks, bitmap and checksums of [`SampleDump`].
+fn of_first_release(state: &str) -> SampleDump {
     let lines = include_str!("../../../kernel/src/space/first_release.txt").lines();
     let hex = lines.filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == state).unwrap().1;
     let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect();
-    let sample = Sample::new(&format!("first-{state}"), SpaceState::Draining, 10);
-    let image = Image::open(&sample.0, Access::Write).unwrap();
+    let sample = SampleDump::new(&format!("first-{state}"), SpaceState::Draining, 10);
+    let image = SpaceImage::open(&sample.0, VolumeAccess::Write).unwrap();
     image.write(CAPACITY - 8192, &[0; 8192]).unwrap();
     // All records have sequence number 8, which belongs in copy A.
     image.write(CAPACITY - 8192, &bytes[..508]).unwrap();
@@ -224,7 +225,7 @@ fn a_dump_of_the_first_release_is_finished_verified_and_released_in_its_own_form
     assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
     let verdict = sample.open().verify().unwrap();
     assert_eq!((verdict.right, verdict.zero, verdict.missing, verdict.header_current), (32, 5, 27, true));
-    let format = || Image::open(&sample.0, Access::Read).unwrap().record().unwrap().format;
+    let format = || SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().record().unwrap().format;
     assert_eq!(format(), RecordFormat::Original);
     sample.open().release().unwrap();
     assert_eq!(format(), RecordFormat::Original, "it is upgraded by its next activation");
@@ -237,7 +238,7 @@ fn a_dump_of_the_first_release_is_finished_verified_and_released_in_its_own_form
 
 #[test]
 fn a_crash_whose_pages_were_not_yet_described_has_none() {
-    let sample = Sample::new("crashed", SpaceState::Crashed, 0);
+    let sample = SampleDump::new("crashed", SpaceState::Crashed, 0);
     let verdict = sample.open().verify().unwrap();
     assert_eq!((verdict.right, verdict.zero, verdict.missing), (0, 0, PAGES), "the bitmap there is an earlier one");
     sample.open().release().unwrap();
@@ -248,11 +249,11 @@ fn a_crash_whose_pages_were_not_yet_described_has_none() {
 fn tables_of_many_gib_are_looked_at_in_pieces() {
     const MANY: u32 = (8 << 20) + 4096;
     let path = std::env::temp_dir().join(format!("tidepool-dump-{}-windows", std::process::id()));
-    let contents = |capacity| Contents::new(capacity, &RamLayout::new(u64::from(MANY) * PAGE_SIZE).unwrap());
+    let contents = |capacity| SpaceContents::new(capacity, &RamLayout::new(u64::from(MANY) * PAGE_SIZE).unwrap());
     let capacity = 36 << 30;
     std::fs::File::create(&path).unwrap().set_len(capacity).unwrap();
-    let sample = Sample(path);
-    let image = Image::open(&sample.0, Access::Write).unwrap();
+    let sample = SampleDump(path);
+    let image = SpaceImage::open(&sample.0, VolumeAccess::Write).unwrap();
     let contents = contents(capacity).unwrap();
     let layout = contents.layout;
     for n in [7, (8 << 20) - 1, 8 << 20, MANY - 1] {
@@ -260,15 +261,15 @@ fn tables_of_many_gib_are_looked_at_in_pieces() {
         image.write(layout.blocks().start + u64::from(n) * PAGE_SIZE, &[n as u8 | 1; 4096]).unwrap();
         image.write(layout.checksums().start + 4 * u64::from(n), &crc32c(&[n as u8 | 1; 4096]).0.to_le_bytes()).unwrap();
     }
-    let record = Record {
+    let record = SpaceRecord {
         state: SpaceState::Draining,
-        owner: Some(Owner { name: "big".try_into().unwrap(), partition: Uuid::from_name("b"), node: Uuid::NIL, epoch: 1 }),
+        owner: Some(SpaceOwner { name: "big".try_into().unwrap(), partition: Uuid::from_name("b"), node: Uuid::NIL, epoch: 1 }),
         contents: Some(contents),
-        drain: Drain { progress: MANY, program_headers: 1, notes_len: 336 },
+        drain: DrainRecord { progress: MANY, program_headers: 1, notes_len: 336 },
         residue: Residue::Stale,
         sequence: 8,
         crash: Some(crash_of("windows")),
-        ..Record::free(capacity, Uuid::from_name("space"), Residue::Clean)
+        ..SpaceRecord::free(capacity, Uuid::from_name("space"), Residue::Clean)
     };
     image.put_record(&record).unwrap();
     drop(image);
@@ -291,7 +292,7 @@ fn a_dump_is_found_by_its_name_or_the_beginning_of_it() {
     let error = DumpChoice::find(other.parse().ok(), &sample.disk()).err().unwrap().to_string();
     assert!(error.contains("no dump of this name") && error.contains(&name), "{error}");
     assert!(DumpChoice::find(None, &sample.disk()).err().unwrap().to_string().contains("say which space"));
-    let whole = Sample::new("by-name-whole", SpaceState::Partial, 10);
+    let whole = SampleDump::new("by-name-whole", SpaceState::Partial, 10);
     let name = Uuid::from_name("by-name-whole").to_string();
     assert_eq!(DumpChoice::find(name[..13].parse().ok(), &whole.disk()).unwrap().number(), 0);
     whole.open().release().unwrap();
@@ -300,11 +301,11 @@ fn a_dump_is_found_by_its_name_or_the_beginning_of_it() {
 
 #[test]
 fn a_dump_that_was_cut_or_grown_says_so() {
-    let sample = Sample::new("resized", SpaceState::Complete, PAGES);
+    let sample = SampleDump::new("resized", SpaceState::Complete, PAGES);
     sample.open().finish().unwrap();
     let described = |bytes: u64| {
         std::fs::File::options().write(true).open(&sample.0).unwrap().set_len(bytes).unwrap();
-        Image::open(&sample.0, Access::Read).unwrap().describe().unwrap()
+        SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().describe().unwrap()
     };
     let grown = described(CAPACITY + (1 << 20));
     assert!(grown.contains("was 8 MiB") && grown.contains("complete, made for test incarnation 3"), "{grown}");
@@ -314,5 +315,5 @@ fn a_dump_that_was_cut_or_grown_says_so() {
     let cut = described(blocks + 10 * PAGE_SIZE);
     assert!(cut.starts_with("a dump that was cut: was ") && cut.contains("its record is gone"), "{cut}");
     std::fs::write(&sample.0, [b"\x7fELF\x02\x01\x01".as_slice(), &[1; 9000]].concat()).unwrap();
-    assert_eq!(Image::open(&sample.0, Access::Read).unwrap().describe().unwrap(), "no paging space: an ELF file");
+    assert_eq!(SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().describe().unwrap(), "no paging space: an ELF file");
 }

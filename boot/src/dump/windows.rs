@@ -5,7 +5,7 @@
 //! window that cannot be read is handed out as zeros. The error is kept until the caller asks for
 //! it with [`Window::check`].
 
-use crate::volume::Image;
+use crate::volume::SpaceImage;
 use anyhow::{Error, Result};
 use kernel::space::layout::Extent;
 use std::cell::{Cell, RefCell};
@@ -31,7 +31,7 @@ impl Window {
 
     /// Passes to `look` the held bytes around byte `at` of the table, and the position of `at` in
     /// them; empty beyond the table's end.
-    pub(super) fn around<T>(&self, image: &Image, at: u64, look: impl FnOnce(&[u8], u64) -> T) -> T {
+    pub(super) fn around<T>(&self, image: &SpaceImage, at: u64, look: impl FnOnce(&[u8], u64) -> T) -> T {
         if at >= self.extent.len {
             return look(&[], 0);
         }
@@ -42,7 +42,7 @@ impl Window {
         look(&self.bytes.borrow(), at - start)
     }
 
-    fn load(&self, image: &Image, start: u64) {
+    fn load(&self, image: &SpaceImage, start: u64) {
         let len = WINDOW_BYTES.min(self.extent.len - start) as usize;
         let mut bytes = self.bytes.borrow_mut();
         bytes.clear();

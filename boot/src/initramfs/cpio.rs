@@ -12,12 +12,12 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 const TRAILER: &str = "TRAILER!!!";
 
 /// An archive that is being written.
-pub struct Archive<W> {
+pub struct CpioArchive<W> {
     out: W,
     inode: u32,
 }
 
-impl<W: Write> Archive<W> {
+impl<W: Write> CpioArchive<W> {
     /// Begins an archive.
     pub fn new(out: W) -> Self {
         Self { out, inode: 0 }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn entries_are_aligned_and_their_fields_where_linux_looks() {
-        let mut archive = Archive::new(Vec::new());
+        let mut archive = CpioArchive::new(Vec::new());
         archive.program("init", b"12345").unwrap();
         archive.character_device("dev/console", 5, 1).unwrap();
         let bytes = archive.finish().unwrap();

@@ -3,7 +3,7 @@
 //!
 //! It contains the kernel a second time, for kexec, and a smaller initramfs of the same kind.
 
-use super::cpio::Archive;
+use super::cpio::CpioArchive;
 use super::libraries::Libraries;
 use super::{BUSYBOX_PLACE, busybox};
 use crate::setup;
@@ -24,11 +24,11 @@ pub fn make(vmlinuz: &Path, modules: &[PathBuf], path: &Path) -> Result<()> {
     let mut files = Libraries::default();
     let kexec = read(&kexec)?;
     files.add_for(&kexec)?;
-    let mut second = Archive::new(Vec::new());
+    let mut second = CpioArchive::new(Vec::new());
     system(&mut second, modules)?;
     let second = second.finish()?;
     crate::atomic::write(path, |file| {
-        let mut archive = Archive::new(std::io::BufWriter::new(file));
+        let mut archive = CpioArchive::new(std::io::BufWriter::new(file));
         system(&mut archive, modules)?;
         archive.program("bin/kexec", &kexec)?;
         files.put(&mut archive)?;
@@ -40,7 +40,7 @@ pub fn make(vmlinuz: &Path, modules: &[PathBuf], path: &Path) -> Result<()> {
 }
 
 /// Adds the files that are needed to boot.
-fn system<W: Write>(archive: &mut Archive<W>, modules: &[PathBuf]) -> Result<()> {
+fn system<W: Write>(archive: &mut CpioArchive<W>, modules: &[PathBuf]) -> Result<()> {
     ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
     archive.character_device("dev/console", 5, 1)?;
     archive.program(BUSYBOX_PLACE, &busybox()?)?;

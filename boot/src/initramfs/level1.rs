@@ -1,7 +1,7 @@
 //! The files of bed C's Linux: an initramfs with busybox, an agent and kvm_intel. QEMU and the
 //! programs that read dumps are on its boot medium.
 
-use super::cpio::Archive;
+use super::cpio::CpioArchive;
 use super::libraries::Libraries;
 use super::{BUSYBOX_PLACE, busybox};
 use crate::bed::{nested, qemu};
@@ -26,7 +26,7 @@ const ROM_FOLDERS: &[&str] = &["/usr/share/qemu", "/usr/share/seabios"];
 pub fn make(modules: &[PathBuf], path: &Path) -> Result<()> {
     let busybox = busybox()?;
     crate::atomic::write(path, |file| {
-        let mut archive = Archive::new(std::io::BufWriter::new(file));
+        let mut archive = CpioArchive::new(std::io::BufWriter::new(file));
         ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
         archive.character_device("dev/console", 5, 1)?;
         archive.program(BUSYBOX_PLACE, &busybox)?;

@@ -1,7 +1,7 @@
 //! The shared libraries of a program, found as the dynamic linker would find them (System V ABI,
 //! "Dynamic Linking").
 
-use super::cpio::Archive;
+use super::cpio::CpioArchive;
 use anyhow::{Context, Result};
 use object::elf::{DT_NEEDED, DT_NULL, PT_INTERP};
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
@@ -45,7 +45,7 @@ impl Libraries {
     ///
     /// # Errors
     /// Where the archive cannot be written.
-    pub fn put<W: Write>(&self, archive: &mut Archive<W>) -> Result<()> {
+    pub fn put<W: Write>(&self, archive: &mut CpioArchive<W>) -> Result<()> {
         MERGED.iter().try_for_each(|name| archive.folder(name))?;
         for (path, bytes) in self.files() {
             let name = path.strip_prefix("/").unwrap_or(path).to_string_lossy();

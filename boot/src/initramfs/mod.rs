@@ -10,7 +10,7 @@ pub mod server;
 use crate::kernel_build;
 use crate::setup::debian;
 use anyhow::{Context, Result, bail};
-use cpio::Archive;
+use cpio::CpioArchive;
 use object::elf::PT_INTERP;
 use object::read::elf::{ElfFile64, ProgramHeader};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const BUSYBOX_PLACE: &str = "bin/busybox";
 ///
 /// # Errors
 /// As [`make`].
-pub fn prepare(kernel: &debian::Kernel) -> Result<PathBuf> {
+pub fn prepare(kernel: &debian::DebianKernel) -> Result<PathBuf> {
     let path = crate::paths::tidepool().join("initramfs.cpio");
     make(kernel, &path)?;
     Ok(path)
@@ -35,7 +35,7 @@ pub fn prepare(kernel: &debian::Kernel) -> Result<PathBuf> {
 ///
 /// # Errors
 /// Names the missing file or program.
-pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
+pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
     let worker = std::fs::read(kernel_build::worker()?)?;
     let busybox = busybox()?;
     let mut modules = Vec::new();
@@ -44,7 +44,7 @@ pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
         modules.push((name, std::fs::read(&module)?));
     }
     crate::atomic::write(path, |file| {
-        let mut archive = Archive::new(std::io::BufWriter::new(file));
+        let mut archive = CpioArchive::new(std::io::BufWriter::new(file));
         ["bin", "dev", "proc", "sys", "lib"].iter().try_for_each(|name| archive.folder(name))?;
         // The kernel opens the first process's standard streams here, before that process can mount
         // anything.

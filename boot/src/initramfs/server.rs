@@ -1,7 +1,7 @@
 //! The initramfs of a Linux server: redis under the load of its own benchmark, with the worker
 //! beside it.
 
-use super::cpio::Archive;
+use super::cpio::CpioArchive;
 use super::libraries::Libraries;
 use super::{BUSYBOX_PLACE, busybox};
 use crate::setup::debian;
@@ -20,7 +20,7 @@ const PROGRAMS: &[(&str, &str)] =
 ///
 /// # Errors
 /// Names the missing file or program.
-pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
+pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
     let mut libraries = Libraries::default();
     let mut programs = Vec::new();
     for (there, here) in PROGRAMS {
@@ -32,7 +32,7 @@ pub fn make(kernel: &debian::Kernel, path: &Path) -> Result<()> {
     programs.push(("bin/worker".to_owned(), read(&kernel_build::worker()?)?));
     programs.push((BUSYBOX_PLACE.to_owned(), busybox()?));
     crate::atomic::write(path, |file| {
-        let mut archive = Archive::new(std::io::BufWriter::new(file));
+        let mut archive = CpioArchive::new(std::io::BufWriter::new(file));
         ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
         archive.character_device("dev/console", 5, 1)?;
         archive.program("init", INIT)?;

@@ -39,14 +39,14 @@ struct Queue {
 }
 
 #[derive(Default)]
-struct Shared {
+struct ScreenShared {
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 /// A handle to the screen; clones write to the same screen.
 #[derive(Clone)]
-pub struct HostScreen(Arc<Shared>);
+pub struct HostScreen(Arc<ScreenShared>);
 
 impl std::fmt::Debug for HostScreen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

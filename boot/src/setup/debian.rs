@@ -35,7 +35,7 @@ const HOST_MODULES: &[&str] = &[
 
 /// The kernel on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Kernel {
+pub struct DebianKernel {
     /// The name of its package.
     pub package: String,
     /// The package's version.
@@ -43,7 +43,7 @@ pub struct Kernel {
     folder: PathBuf,
 }
 
-impl Kernel {
+impl DebianKernel {
     /// Returns the bzImage.
     pub fn vmlinuz(&self) -> PathBuf {
         self.folder.join(VMLINUZ)
@@ -77,7 +77,7 @@ fn folder() -> PathBuf {
 ///
 /// # Errors
 /// Where it cannot or may not be fetched.
-pub fn kernel(permission: Permission) -> Result<Kernel> {
+pub fn kernel(permission: Permission) -> Result<DebianKernel> {
     let folder = folder();
     if let Some(kernel) = cached(&folder) {
         return Ok(kernel);
@@ -86,7 +86,7 @@ pub fn kernel(permission: Permission) -> Result<Kernel> {
         refuse(&format!("the kernel of Debian's {META_PACKAGE}"))?;
     }
     let (package, version) = resolve()?;
-    let kernel = Kernel { package, version, folder };
+    let kernel = DebianKernel { package, version, folder };
     eprintln!(
         "tidepool: fetching {} {} (unpacked into {}, not installed)",
         kernel.package,
@@ -108,7 +108,7 @@ pub fn hosts() -> bool {
 ///
 /// # Errors
 /// Where they cannot or may not be fetched.
-pub fn host_modules(kernel: &Kernel, permission: Permission) -> Result<Vec<PathBuf>> {
+pub fn host_modules(kernel: &DebianKernel, permission: Permission) -> Result<Vec<PathBuf>> {
     let modules = kernel.host_modules();
     if !modules.iter().all(|path| path.exists()) {
         // The folder was filled by an earlier version that did not need these modules.
@@ -124,7 +124,7 @@ pub fn host_modules(kernel: &Kernel, permission: Permission) -> Result<Vec<PathB
 ///
 /// # Errors
 /// Where they cannot or may not be fetched.
-pub fn debug_symbols(kernel: &Kernel, permission: Permission) -> Result<PathBuf> {
+pub fn debug_symbols(kernel: &DebianKernel, permission: Permission) -> Result<PathBuf> {
     let vmlinux = kernel.vmlinux();
     if vmlinux.exists() {
         return Ok(vmlinux);
@@ -143,10 +143,10 @@ pub fn debug_symbols(kernel: &Kernel, permission: Permission) -> Result<PathBuf>
     Ok(vmlinux)
 }
 
-fn cached(folder: &std::path::Path) -> Option<Kernel> {
+fn cached(folder: &std::path::Path) -> Option<DebianKernel> {
     let line = fs::read_to_string(folder.join("version")).ok()?;
     let (package, version) = line.trim().split_once(' ')?;
-    Some(Kernel { package: package.to_owned(), version: version.to_owned(), folder: folder.to_owned() })
+    Some(DebianKernel { package: package.to_owned(), version: version.to_owned(), folder: folder.to_owned() })
 }
 
 /// Returns the package of the newest cloud kernel, and the newest version that is offered together
@@ -175,7 +175,7 @@ fn versions(package: &str) -> Result<Vec<String>> {
     Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_owned()).collect())
 }
 
-fn fetch(kernel: &Kernel) -> Result<()> {
+fn fetch(kernel: &DebianKernel) -> Result<()> {
     let file = download::package(&kernel.package, &kernel.version, &kernel.folder.join("downloads"))?;
     unpack_kernel(kernel, &file)?;
     Ok(fs::remove_file(&file)?)
@@ -209,7 +209,7 @@ fn name_of_other(path: &str) -> Option<&str> {
     MODULES.iter().any(|module| name.strip_prefix(module).is_some_and(|rest| matches!(rest, "" | ".xz"))).then_some(name)
 }
 
-fn unpack_kernel(kernel: &Kernel, file: &std::path::Path) -> Result<()> {
+fn unpack_kernel(kernel: &DebianKernel, file: &std::path::Path) -> Result<()> {
     let place = |path: &str| {
         let name = path.rsplit('/').next()?;
         let module = MODULES.iter().chain(HOST_MODULES).any(|module| *module == name).then(|| kernel.folder.join(name));

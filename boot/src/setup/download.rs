@@ -1,7 +1,7 @@
 //! A Debian package as a file: fetched and verified by apt, which has keys and mirrors, but never
 //! installed.
 
-use super::progress::Progress;
+use super::progress::ByteProgress;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) fn package(name: &str, version: &str, folder: &Path) -> Result<PathBu
         // A file of an earlier, interrupted run: apt completes it, or finds it complete.
         eprintln!("tidepool: going on with {}", file.display());
     }
-    let mut progress = Progress::new(&format!("downloading {name}"), size(&exact)?);
+    let mut progress = ByteProgress::new(&format!("downloading {name}"), size(&exact)?);
     let mut command = Command::new("apt-get");
     command.current_dir(folder).args(["-q", "-o", "APT::Sandbox::User=root", "download", &exact]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("apt-get cannot be started")?;

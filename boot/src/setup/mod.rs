@@ -34,7 +34,7 @@ pub enum Permission {
 
 /// A job that has requirements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Job {
+pub enum SetupJob {
     /// Start the hypervisor in a bed.
     Boot(Bed),
     /// Build Debian's initramfs.
@@ -51,7 +51,7 @@ pub enum Job {
     Uefi,
 }
 
-impl Job {
+impl SetupJob {
     /// Returns the Debian packages that the job needs.
     pub fn packages(self) -> Vec<&'static Package> {
         match self {
@@ -69,16 +69,16 @@ impl Job {
 }
 
 /// Returns the names of everything that is missing for `jobs`.
-pub fn lacking(jobs: &[Job]) -> Vec<String> {
+pub fn lacking(jobs: &[SetupJob]) -> Vec<String> {
     let packages = missing(jobs.iter().flat_map(|job| job.packages()));
     let mut lacking: Vec<_> = packages.iter().map(|package| format!("Debian's {}", package.name)).collect();
-    if jobs.contains(&Job::Boot(Bed::Nested)) && !debian::hosts() {
+    if jobs.contains(&SetupJob::Boot(Bed::Nested)) && !debian::hosts() {
         lacking.push("Debian's cloud kernel with KVM".to_owned());
     }
-    if jobs.contains(&Job::Guest) && !debian::is_there() {
+    if jobs.contains(&SetupJob::Guest) && !debian::is_there() {
         lacking.push("Debian's cloud kernel and its symbols".to_owned());
     }
-    if jobs.contains(&Job::Readers) && !python::is_there() {
+    if jobs.contains(&SetupJob::Readers) && !python::is_there() {
         lacking.push("drgn".to_owned());
     }
     lacking
@@ -88,11 +88,11 @@ pub fn lacking(jobs: &[Job]) -> Vec<String> {
 ///
 /// # Errors
 /// Names the missing things and how to get them, where installing is refused or impossible.
-pub fn prepare(jobs: &[Job], permission: Permission) -> Result<()> {
+pub fn prepare(jobs: &[SetupJob], permission: Permission) -> Result<()> {
     toolchain::prepare(permission)?;
     let needed = jobs.iter().flat_map(|job| job.packages());
     packages::install(&missing(needed), permission)?;
-    if jobs.contains(&Job::Boot(Bed::Nested)) {
+    if jobs.contains(&SetupJob::Boot(Bed::Nested)) {
         debian::host_modules(&debian::kernel(permission)?, permission)?;
     }
     Ok(())
@@ -103,12 +103,12 @@ pub fn prepare(jobs: &[Job], permission: Permission) -> Result<()> {
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn bring(jobs: &[Job], permission: Permission) -> Result<()> {
+pub fn bring(jobs: &[SetupJob], permission: Permission) -> Result<()> {
     prepare(jobs, permission)?;
-    if jobs.contains(&Job::Guest) {
+    if jobs.contains(&SetupJob::Guest) {
         debian::debug_symbols(&debian::kernel(permission)?, permission)?;
     }
-    if jobs.contains(&Job::Readers) {
+    if jobs.contains(&SetupJob::Readers) {
         python::drgn(permission)?;
     }
     Ok(())

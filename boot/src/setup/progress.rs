@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The progress of an operation with a known total of bytes.
-pub struct Progress {
+pub struct ByteProgress {
     what: String,
     total: u64,
     bar: Option<ProgressBar>,
     next_line: Instant,
 }
 
-impl Progress {
+impl ByteProgress {
     /// Starts to show the progress of `what`.
     pub fn new(what: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| bar(what, total));
@@ -36,7 +36,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ByteProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -6,7 +6,7 @@
 
 use super::commands::{Asker, MachineCommands};
 use super::local::LocalSocket;
-use super::outbox::{Outbox, Piece};
+use super::outbox::{Outbox, OutboxPiece};
 use anyhow::Result;
 use kernel::console::hex;
 use serde_json::{Value, json};
@@ -28,13 +28,13 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Pause before the next attempt while the guest has not read its input.
 const AGAIN: Duration = Duration::from_millis(50);
 
-struct Client {
+struct ConsoleClient {
     outbox: Outbox,
     /// Line ends that were dropped; `None` while nothing is lost.
     lost: Option<u64>,
 }
 
-impl Client {
+impl ConsoleClient {
     /// Queues output. Where it does not fit, everything up to the end of a line is dropped.
     fn push(&mut self, bytes: &[u8]) {
         let Some(lost) = self.lost else {
@@ -44,7 +44,7 @@ impl Client {
         self.lost = Some(lost + line_ends(bytes));
         let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else { return };
         let note = format!("\r\n[tidepool: {} lines were lost]\r\n", lost + line_ends(bytes));
-        let rest: Piece = [note.as_bytes(), &bytes[end + 1..]].concat().into();
+        let rest: OutboxPiece = [note.as_bytes(), &bytes[end + 1..]].concat().into();
         if self.outbox.push(&rest) {
             self.lost = None;
         }
@@ -56,24 +56,24 @@ fn line_ends(bytes: &[u8]) -> u64 {
 }
 
 #[derive(Default)]
-struct State {
-    clients: Vec<Client>,
+struct ConsoleState {
+    clients: Vec<ConsoleClient>,
     history: VecDeque<u8>,
     typed: VecDeque<u8>,
     /// The answer to the last command: whether the guest took the input.
     answer: Option<Result<(), String>>,
 }
 
-struct Shared {
+struct ConsoleShared {
     partition: String,
-    state: Mutex<State>,
+    state: Mutex<ConsoleState>,
     changed: Condvar,
     commands: Arc<MachineCommands>,
 }
 
 /// The console socket of one partition.
 pub struct ConsoleServer {
-    shared: Arc<Shared>,
+    shared: Arc<ConsoleShared>,
     _socket: LocalSocket,
 }
 
@@ -83,7 +83,7 @@ impl ConsoleServer {
     /// # Errors
     /// Where the system refuses a thread.
     pub fn start(partition: String, socket: LocalSocket, commands: Arc<MachineCommands>) -> Result<Self> {
-        let shared = Shared { partition, state: Mutex::default(), changed: Condvar::new(), commands };
+        let shared = ConsoleShared { partition, state: Mutex::default(), changed: Condvar::new(), commands };
         let shared = Arc::new(shared);
         let (theirs, typist) = (Arc::clone(&shared), Arc::clone(&shared));
         std::thread::Builder::new().name("typist".into()).spawn(move || typist.type_on())?;
@@ -123,12 +123,12 @@ impl ConsoleServer {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl ConsoleShared {
+    fn lock(&self) -> MutexGuard<'_, ConsoleState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+    fn wait<'s>(&self, state: MutexGuard<'s, ConsoleState>) -> MutexGuard<'s, ConsoleState> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,7 +141,7 @@ impl Shared {
             if state.clients.len() >= CLIENTS {
                 return outbox.finish(Instant::now());
             }
-            let mut client = Client { outbox, lost: None };
+            let mut client = ConsoleClient { outbox, lost: None };
             client.push(state.history.make_contiguous());
             state.clients.push(client);
         }
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_client_that_reads_nothing_loses_whole_lines() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut client = Client { outbox: Outbox::start(ours).unwrap(), lost: None };
+        let mut client = ConsoleClient { outbox: Outbox::start(ours).unwrap(), lost: None };
         let line = format!("{}\r\n", "x".repeat(1022));
         (0..4096).for_each(|_| client.push(line.as_bytes()));
         assert!(client.lost.is_some());

@@ -11,7 +11,7 @@
 
 use super::commands::{Asker, MachineCommands};
 use super::local::LocalSocket;
-use super::outbox::{Outbox, Piece};
+use super::outbox::{Outbox, OutboxPiece};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -27,14 +27,14 @@ const LONGEST: usize = 4096;
 /// Maximum number of clients.
 const CLIENTS: usize = 64;
 
-struct Client {
+struct EventClient {
     outbox: Outbox,
     lost: u64,
 }
 
-impl Client {
+impl EventClient {
     /// Queues a line, preceded by a message about lines that were lost before.
-    fn push(&mut self, line: &Piece) {
+    fn push(&mut self, line: &OutboxPiece) {
         if self.lost > 0 {
             let note = json!({"event": "lost", "lines": self.lost});
             if self.outbox.push(&piece(&note)) {
@@ -48,16 +48,16 @@ impl Client {
 
 #[derive(Default)]
 struct Clients {
-    all: BTreeMap<u64, Client>,
+    all: BTreeMap<u64, EventClient>,
     next: u64,
-    history: VecDeque<Piece>,
+    history: VecDeque<OutboxPiece>,
     history_bytes: usize,
     /// Lines that were dropped from the history.
     forgotten: u64,
 }
 
 impl Clients {
-    fn remember(&mut self, line: &Piece) {
+    fn remember(&mut self, line: &OutboxPiece) {
         self.history_bytes += line.len();
         self.history.push_back(Arc::clone(line));
         while self.history_bytes > HISTORY
@@ -73,7 +73,7 @@ impl Clients {
         if self.all.len() >= CLIENTS {
             return None;
         }
-        let mut client = Client { outbox, lost: self.forgotten };
+        let mut client = EventClient { outbox, lost: self.forgotten };
         self.history.iter().for_each(|line| client.push(line));
         self.next += 1;
         self.all.insert(self.next, client);
@@ -81,14 +81,14 @@ impl Clients {
     }
 }
 
-struct Shared {
+struct EventShared {
     clients: Mutex<Clients>,
     commands: Arc<MachineCommands>,
 }
 
 /// The event socket.
 pub struct EventServer {
-    shared: Arc<Shared>,
+    shared: Arc<EventShared>,
     _socket: LocalSocket,
 }
 
@@ -98,7 +98,7 @@ impl EventServer {
     /// # Errors
     /// Where the system refuses a thread.
     pub fn start(socket: LocalSocket, commands: Arc<MachineCommands>) -> Result<Self> {
-        let shared = Arc::new(Shared { clients: Mutex::default(), commands });
+        let shared = Arc::new(EventShared { clients: Mutex::default(), commands });
         let theirs = Arc::clone(&shared);
         socket.serve(move |stream| theirs.take_in(stream))?;
         Ok(Self { shared, _socket: socket })
@@ -125,7 +125,7 @@ impl EventServer {
     }
 }
 
-impl Shared {
+impl EventShared {
     fn lock(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,7 +189,7 @@ impl Shared {
     }
 }
 
-fn piece(event: &Value) -> Piece {
+fn piece(event: &Value) -> OutboxPiece {
     format!("{event}\n").into_bytes().into()
 }
 

@@ -87,9 +87,9 @@ fn remove_stale(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    struct Folder(PathBuf);
+    struct SocketFolder(PathBuf);
 
-    impl Folder {
+    impl SocketFolder {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("tidepool-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for SocketFolder {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_stale_file_is_replaced_and_the_socket_goes_with_its_owner() {
-        let folder = Folder::new("stale");
+        let folder = SocketFolder::new("stale");
         let path = folder.0.join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_is_in_the_way_is_named_and_left() {
-        let folder = Folder::new("refused");
+        let folder = SocketFolder::new("refused");
         let path = folder.0.join("s");
         let _living = LocalSocket::bind(&path).unwrap();
         assert!(refusal(&path).ends_with("another process listens there already"));

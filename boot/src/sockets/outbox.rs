@@ -12,25 +12,25 @@ use std::time::{Duration, Instant};
 pub const ROOM: usize = 1 << 20;
 
 /// A line, or a piece of output, shared by the clients that get it.
-pub type Piece = Arc<[u8]>;
+pub type OutboxPiece = Arc<[u8]>;
 
 #[derive(Default)]
 struct Waiting {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<OutboxPiece>,
     bytes: usize,
     is_closed: bool,
     is_writing: bool,
 }
 
 #[derive(Default)]
-struct Shared {
+struct OutboxShared {
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
 
 /// The output queue of one client.
 #[derive(Clone, Default)]
-pub struct Outbox(Arc<Shared>);
+pub struct Outbox(Arc<OutboxShared>);
 
 impl Outbox {
     /// Starts the thread that writes to `stream`.
@@ -45,7 +45,7 @@ impl Outbox {
     }
 
     /// Queues a piece if there is room; returns whether it was queued.
-    pub fn push(&self, piece: &Piece) -> bool {
+    pub fn push(&self, piece: &OutboxPiece) -> bool {
         let mut waiting = self.lock();
         let fits = waiting.bytes + piece.len() <= ROOM;
         if fits && !waiting.is_closed {
@@ -91,7 +91,7 @@ impl Outbox {
         let _ = stream.shutdown(Shutdown::Both);
     }
 
-    fn next(&self) -> Option<Piece> {
+    fn next(&self) -> Option<OutboxPiece> {
         let mut waiting = self.lock();
         waiting.is_writing = false;
         self.0.changed.notify_all();
@@ -118,7 +118,7 @@ mod tests {
     fn a_client_that_reads_nothing_holds_up_nobody() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let outbox = Outbox::start(ours).unwrap();
-        let piece: Piece = vec![b'x'; 64 << 10].into();
+        let piece: OutboxPiece = vec![b'x'; 64 << 10].into();
         let taken = (0..1000).take_while(|_| outbox.push(&piece)).count();
         assert!((ROOM / piece.len()..1000).contains(&taken), "{taken}");
         let reader = std::thread::spawn(move || {
@@ -135,7 +135,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let outbox = Outbox::start(ours).unwrap();
         drop(theirs);
-        let piece: Piece = vec![b'x'; 16].into();
+        let piece: OutboxPiece = vec![b'x'; 16].into();
         let deadline = Instant::now() + Duration::from_secs(10);
         while !outbox.is_closed() && Instant::now() < deadline {
             outbox.push(&piece);

@@ -1,41 +1,41 @@
 //! An image file as a disk, and the spaces on it.
 
-use super::{Access, Image, lock};
+use super::{SpaceImage, VolumeAccess, lock};
 use anyhow::{Context, Result, bail};
-use kernel::block::gpt::{self, BOOT_CODE_LEN, Copy, EntryFault, Fault, Found, Table};
+use kernel::block::gpt::{self, BOOT_CODE_LEN, GptCopy, GptEntryError, GptError, GptFinding, GptTable};
 use kernel::dump::selected::BootCode;
-use kernel::space::Area;
+use kernel::space::SpaceArea;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An open image file.
-pub struct Disk {
+pub struct VolumeDisk {
     file: Arc<File>,
     path: PathBuf,
     bytes: u64,
-    found: Found,
+    found: GptFinding,
 }
 
 /// A place for a space on a disk.
-pub struct Slot {
+pub struct SpaceSlot {
     /// Number of its GPT entry; 0 where the space is the whole file.
     pub number: u32,
     /// The space, or the reason why its entry cannot be trusted.
-    pub space: Result<Image, EntryFault>,
+    pub space: Result<SpaceImage, GptEntryError>,
 }
 
-impl Disk {
+impl VolumeDisk {
     /// Opens the file at `path` and looks for a partition table.
     ///
     /// # Errors
-    /// Where the file is missing, or [`Access::Write`] is asked for while the file is in use.
-    pub fn open(path: &Path, access: Access) -> Result<Self> {
+    /// Where the file is missing, or [`VolumeAccess::Write`] is asked for while the file is in use.
+    pub fn open(path: &Path, access: VolumeAccess) -> Result<Self> {
         crate::regular::check(path)?;
-        let options = OpenOptions::new().read(true).write(access == Access::Write).open(path);
+        let options = OpenOptions::new().read(true).write(access == VolumeAccess::Write).open(path);
         let file = options.with_context(|| format!("{}", path.display()))?;
-        if access == Access::Write && !lock::try_exclusive(&file)? {
+        if access == VolumeAccess::Write && !lock::try_exclusive(&file)? {
             bail!("{}: is in use", path.display());
         }
         Self::of(file, path)
@@ -64,17 +64,17 @@ impl Disk {
 
     /// Returns the partition table in force, if there is one. Where that is the backup, the fault
     /// of the primary table comes with it.
-    pub fn table(&self) -> Option<(&Table, Option<Fault>)> {
-        if let Found::Table(table, fault) = &self.found { Some((table, *fault)) } else { None }
+    pub fn table(&self) -> Option<(&GptTable, Option<GptError>)> {
+        if let GptFinding::Table(table, fault) = &self.found { Some((table, *fault)) } else { None }
     }
 
     /// Returns the faults of the partition table's damaged copies.
     ///
     /// # Errors
     /// Where the image cannot be read.
-    pub fn table_faults(&self) -> Result<Vec<(Copy, Fault)>> {
+    pub fn table_faults(&self) -> Result<Vec<(GptCopy, GptError)>> {
         let mut faults = Vec::new();
-        for copy in [Copy::Primary, Copy::Backup] {
+        for copy in [GptCopy::Primary, GptCopy::Backup] {
             if let Err(fault) = gpt::read_copy(copy, self.bytes / 512, reader(&self.file))? {
                 faults.push((copy, fault));
             }
@@ -86,17 +86,19 @@ impl Disk {
     ///
     /// # Errors
     /// Where both copies of the partition table are damaged.
-    pub fn slots(&self) -> Result<Vec<Slot>> {
-        let image = |number, area| Image::new(self.file.clone(), &self.path, number, area);
+    pub fn slots(&self) -> Result<Vec<SpaceSlot>> {
+        let image = |number, area| SpaceImage::new(self.file.clone(), &self.path, number, area);
         match &self.found {
-            Found::None => Ok(vec![Slot { number: 0, space: Ok(Image::whole(self.file.clone(), &self.path, self.bytes)) }]),
-            Found::Damaged(primary, backup) => {
+            GptFinding::None => {
+                Ok(vec![SpaceSlot { number: 0, space: Ok(SpaceImage::whole(self.file.clone(), &self.path, self.bytes)) }])
+            }
+            GptFinding::Damaged(primary, backup) => {
                 bail!("{}: damaged partition table: primary: {primary}; backup: {backup}", self.path.display())
             }
-            Found::Table(table, _) => {
+            GptFinding::Table(table, _) => {
                 let ours = table.entries.iter().filter(|entry| entry.is_space());
-                let area = |entry: &gpt::Entry| Area::part(entry.sectors()?).ok_or(EntryFault::OutOfRange);
-                Ok(ours.map(|e| Slot { number: e.number, space: area(e).map(|area| image(e.number, area)) }).collect())
+                let area = |entry: &gpt::GptEntry| SpaceArea::part(entry.sectors()?).ok_or(GptEntryError::OutOfRange);
+                Ok(ours.map(|e| SpaceSlot { number: e.number, space: area(e).map(|area| image(e.number, area)) }).collect())
             }
         }
     }
@@ -104,8 +106,8 @@ impl Disk {
     /// Returns the usable spaces.
     ///
     /// # Errors
-    /// As [`Disk::slots`].
-    pub fn usable(&self) -> Result<Vec<Image>> {
+    /// As [`VolumeDisk::slots`].
+    pub fn usable(&self) -> Result<Vec<SpaceImage>> {
         Ok(self.slots()?.into_iter().filter_map(|slot| slot.space.ok()).collect())
     }
 
@@ -113,7 +115,7 @@ impl Disk {
     ///
     /// # Errors
     /// Where no such space exists, or there are several and no number is given.
-    pub fn space(&self, number: Option<u32>) -> Result<Image> {
+    pub fn space(&self, number: Option<u32>) -> Result<SpaceImage> {
         let mut slots = self.slots()?;
         let place = match number {
             Some(number) => slots.iter().position(|slot| slot.number == number),
@@ -133,7 +135,7 @@ impl Disk {
     }
 }
 
-impl Disk {
+impl VolumeDisk {
     /// Returns the contents of the boot-code bytes on a disk with a partition table.
     ///
     /// # Errors
@@ -151,7 +153,7 @@ impl Disk {
     pub fn selected(&self) -> Result<Option<u32>> {
         let code = self.boot_code()?;
         let images = self.usable()?;
-        Ok(images.iter().find(|image| image.number() > 0 && code.selects(image.area())).map(Image::number))
+        Ok(images.iter().find(|image| image.number() > 0 && code.selects(image.area())).map(SpaceImage::number))
     }
 
     /// Writes the boot-code bytes, with a flush before and after the write.

@@ -1,43 +1,43 @@
 //! One space of an image file: the whole file, or one of its GPT partitions. Offsets are relative
 //! to the space.
 
-use super::{Access, Disk, Resized, describe, new_uuid};
+use super::{ResizedSpace, VolumeAccess, VolumeDisk, describe, new_uuid};
 use anyhow::{Context, Result, bail, ensure};
 use kernel::space::RecordError;
-use kernel::space::claim::{Claim, Claims, PAGE_LEN};
+use kernel::space::claim::{ClaimSectors, PAGE_LEN, SpaceClaim};
 use kernel::space::classify::HEAD_LEN;
 use kernel::space::copies::{TAIL_LEN, damaged_copy};
 use kernel::space::layout::usable;
 use kernel::space::places::{first_foreign, places};
-use kernel::space::{Area, Class, Foreign, Record, Residue, Side, Uuid, classify};
+use kernel::space::{DeviceContent, ForeignData, RecordSide, Residue, SpaceArea, SpaceRecord, Uuid, classify};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An open space.
-pub struct Image {
+pub struct SpaceImage {
     file: Arc<File>,
     path: PathBuf,
     number: u32,
-    area: Area,
+    area: SpaceArea,
 }
 
-impl Image {
+impl SpaceImage {
     /// Opens the only space of the image at `path`.
     ///
     /// # Errors
     /// Where the file is missing or has several spaces, or is to be written while it is in use.
-    pub fn open(path: &Path, access: Access) -> Result<Self> {
-        Disk::open(path, access)?.space(None)
+    pub fn open(path: &Path, access: VolumeAccess) -> Result<Self> {
+        VolumeDisk::open(path, access)?.space(None)
     }
 
-    pub(super) fn new(file: Arc<File>, path: &Path, number: u32, area: Area) -> Self {
+    pub(super) fn new(file: Arc<File>, path: &Path, number: u32, area: SpaceArea) -> Self {
         Self { file, path: path.to_owned(), number, area }
     }
 
     pub(super) fn whole(file: Arc<File>, path: &Path, bytes: u64) -> Self {
-        Self::new(file, path, 0, Area::whole(bytes / 512))
+        Self::new(file, path, 0, SpaceArea::whole(bytes / 512))
     }
 
     /// Returns the image file.
@@ -51,7 +51,7 @@ impl Image {
     }
 
     /// Returns the area of the file that the space occupies.
-    pub fn area(&self) -> Area {
+    pub fn area(&self) -> SpaceArea {
         self.area
     }
 
@@ -106,19 +106,19 @@ impl Image {
     ///
     /// # Errors
     /// Where the space cannot be read.
-    pub fn class(&self) -> Result<Class> {
-        let Some(tail_start) = Side::A.start(self.capacity()) else {
-            return Ok(Class::Foreign(Foreign::TooSmall));
+    pub fn class(&self) -> Result<DeviceContent> {
+        let Some(tail_start) = RecordSide::A.start(self.capacity()) else {
+            return Ok(DeviceContent::Foreign(ForeignData::TooSmall));
         };
         let mut head = vec![0; HEAD_LEN.min(usize::try_from(self.capacity())?)];
         self.read(0, &mut head)?;
         let mut tail = [0; TAIL_LEN];
         self.read(tail_start, &mut tail)?;
         let class = classify(&head, &tail, self.capacity());
-        if class != Class::Blank {
+        if class != DeviceContent::Blank {
             return Ok(class);
         }
-        Ok(self.foreign_byte()?.map_or(Class::Blank, |at| Class::Foreign(Foreign::At(at))))
+        Ok(self.foreign_byte()?.map_or(DeviceContent::Blank, |at| DeviceContent::Foreign(ForeignData::At(at))))
     }
 
     /// Looks for foreign data on a space whose ends are zeros, at the places that the hypervisor
@@ -138,8 +138,8 @@ impl Image {
     ///
     /// # Errors
     /// Where the space cannot be read.
-    pub fn damaged_copy(&self) -> Result<Option<(Side, RecordError)>> {
-        let Some(tail_start) = Side::A.start(self.capacity()) else { return Ok(None) };
+    pub fn damaged_copy(&self) -> Result<Option<(RecordSide, RecordError)>> {
+        let Some(tail_start) = RecordSide::A.start(self.capacity()) else { return Ok(None) };
         let mut tail = [0; TAIL_LEN];
         self.read(tail_start, &mut tail)?;
         Ok(damaged_copy(&tail, self.capacity()))
@@ -153,10 +153,10 @@ impl Image {
         let class = self.class()?;
         let Some(resized) = self.resized(&class)? else { return Ok(describe(&class)) };
         let advice = match &resized {
-            Resized::Grown { record, .. } if self.number == 0 && self.ends_in_zeros(record.capacity)? => {
+            ResizedSpace::Grown { record, .. } if self.number == 0 && self.ends_in_zeros(record.capacity)? => {
                 format!("; `truncate --size={} {}` makes it whole", record.capacity, self.path.display())
             }
-            Resized::Grown { .. } | Resized::Cut { .. } => String::new(),
+            ResizedSpace::Grown { .. } | ResizedSpace::Cut { .. } => String::new(),
         };
         Ok(format!("{resized}{advice}"))
     }
@@ -166,10 +166,10 @@ impl Image {
     ///
     /// # Errors
     /// Where the image cannot be read.
-    pub fn resized(&self, class: &Class) -> Result<Option<Resized>> {
+    pub fn resized(&self, class: &DeviceContent) -> Result<Option<ResizedSpace>> {
         match class {
-            Class::Blank | Class::Foreign(_) => Resized::find(self),
-            Class::Space(_) | Class::Newer(_) | Class::Damaged(_) => Ok(None),
+            DeviceContent::Blank | DeviceContent::Foreign(_) => ResizedSpace::find(self),
+            DeviceContent::Space(_) | DeviceContent::Newer(_) | DeviceContent::Damaged(_) => Ok(None),
         }
     }
 
@@ -191,9 +191,9 @@ impl Image {
     ///
     /// # Errors
     /// Names the contents that the space has instead.
-    pub fn record(&self) -> Result<Record> {
+    pub fn record(&self) -> Result<SpaceRecord> {
         match self.class()? {
-            Class::Space(record) => Ok(record),
+            DeviceContent::Space(record) => Ok(record),
             _ => bail!("{}: {}", self.name(), self.describe()?),
         }
     }
@@ -203,19 +203,19 @@ impl Image {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub fn claim(&self) -> Result<Option<Claim>> {
-        let Some(start) = Claim::start(self.capacity()) else { return Ok(None) };
+    pub fn claim(&self) -> Result<Option<SpaceClaim>> {
+        let Some(start) = SpaceClaim::start(self.capacity()) else { return Ok(None) };
         let mut page = [0; PAGE_LEN];
         self.read(start, &mut page)?;
-        Ok(Claims::decode(&page).owner())
+        Ok(ClaimSectors::decode(&page).owner())
     }
 
     /// Writes a record over the older copy and waits until it is on stable storage.
     ///
     /// # Errors
     /// Names the image.
-    pub fn put_record(&self, record: &Record) -> Result<()> {
-        let start = Side::of(record.sequence).start(self.capacity()).context("the space is too small for a record")?;
+    pub fn put_record(&self, record: &SpaceRecord) -> Result<()> {
+        let start = RecordSide::of(record.sequence).start(self.capacity()).context("the space is too small for a record")?;
         self.flush()?;
         self.write(start, &record.encode())?;
         self.flush()
@@ -226,17 +226,17 @@ impl Image {
     /// # Errors
     /// Where the space is too small, or cannot be written.
     pub fn format(&self) -> Result<Uuid> {
-        let residue = if self.class()? == Class::Blank { Residue::Clean } else { Residue::Stale };
-        let tail_start = Side::A.start(self.capacity()).context("too small for a space")?;
+        let residue = if self.class()? == DeviceContent::Blank { Residue::Clean } else { Residue::Stale };
+        let tail_start = RecordSide::A.start(self.capacity()).context("too small for a space")?;
         // Erase both records first: an interruption then leaves no valid space.
         self.write(tail_start, &[0; TAIL_LEN])?;
-        if let Some(claim) = Claim::start(self.capacity()) {
+        if let Some(claim) = SpaceClaim::start(self.capacity()) {
             self.write(claim, &[0; PAGE_LEN])?;
         }
         self.flush()?;
         self.write(0, &vec![0; HEAD_LEN.min(usize::try_from(tail_start)?)])?;
         let name = new_uuid()?;
-        self.put_record(&Record::free(usable(self.capacity()), name, residue))?;
+        self.put_record(&SpaceRecord::free(usable(self.capacity()), name, residue))?;
         Ok(name)
     }
 }

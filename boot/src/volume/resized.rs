@@ -6,10 +6,10 @@
 //!   cut:    [ELF][...                               the record is gone; the ELF header has the end
 //! ```
 
-use super::Image;
+use super::SpaceImage;
 use anyhow::Result;
 use kernel::size::ReadableSize;
-use kernel::space::Record;
+use kernel::space::SpaceRecord;
 use kernel::space::layout::RECORD_SIZE;
 use std::fmt;
 
@@ -27,11 +27,11 @@ const PT_NOTE: u64 = 4;
 
 /// A space whose image has another size than the space was made for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Resized {
+pub enum ResizedSpace {
     /// A sound record lies before the end.
     Grown {
         /// The newest such record; it has the original size of the space.
-        record: Box<Record>,
+        record: Box<SpaceRecord>,
         /// Present size of the space in bytes.
         is: u64,
     },
@@ -45,7 +45,7 @@ pub enum Resized {
     },
 }
 
-impl fmt::Display for Resized {
+impl fmt::Display for ResizedSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", ReadableSize(bytes));
         match self {
@@ -63,12 +63,12 @@ impl fmt::Display for Resized {
     }
 }
 
-impl Resized {
+impl ResizedSpace {
     /// Looks for a space of another size on an image that is not recognised at its present size.
     ///
     /// # Errors
     /// Where the image cannot be read.
-    pub fn find(image: &Image) -> Result<Option<Self>> {
+    pub fn find(image: &SpaceImage) -> Result<Option<Self>> {
         match grown(image)? {
             Some(found) => Ok(Some(found)),
             None => cut(image),
@@ -76,11 +76,11 @@ impl Resized {
     }
 }
 
-fn grown(image: &Image) -> Result<Option<Resized>> {
+fn grown(image: &SpaceImage) -> Result<Option<ResizedSpace>> {
     let is = image.capacity();
     let (mut end, mut piece) = (is / RECORD_SIZE * RECORD_SIZE, Vec::new());
     let least = end.saturating_sub(LOOK_BACK);
-    let mut newest: Option<Record> = None;
+    let mut newest: Option<SpaceRecord> = None;
     // Once one copy is found, the other is at most a piece away.
     while end > least {
         let start = end.saturating_sub(PIECE);
@@ -96,22 +96,22 @@ fn grown(image: &Image) -> Result<Option<Resized>> {
         }
         end = start;
     }
-    Ok(newest.map(|record| Resized::Grown { record: Box::new(record), is }))
+    Ok(newest.map(|record| ResizedSpace::Grown { record: Box::new(record), is }))
 }
 
 /// Decodes a record whose space ends right behind it, or one record further.
-fn record_at(bytes: &[u8; RECORD_SIZE as usize], at: u64) -> Option<Record> {
+fn record_at(bytes: &[u8; RECORD_SIZE as usize], at: u64) -> Option<SpaceRecord> {
     let capacity = u64::from_le_bytes(*bytes[CAPACITY_AT..].first_chunk()?);
     let behind = capacity.checked_sub(at)?;
     let is_there = behind == RECORD_SIZE || behind == 2 * RECORD_SIZE;
-    Record::decode(bytes, capacity).ok().filter(|_| is_there)
+    SpaceRecord::decode(bytes, capacity).ok().filter(|_| is_there)
 }
 
-fn cut(image: &Image) -> Result<Option<Resized>> {
+fn cut(image: &SpaceImage) -> Result<Option<ResizedSpace>> {
     let is = image.capacity();
     let mut head = vec![0; HEADERS.min(usize::try_from(is)?)];
     image.read(0, &mut head)?;
-    Ok(described_end(&head).map(|end| Resized::Cut { least: end + TAIL, is }).filter(|_| is > 0))
+    Ok(described_end(&head).map(|end| ResizedSpace::Cut { least: end + TAIL, is }).filter(|_| is > 0))
 }
 
 /// Returns the end of the last block that the program headers in `head` describe; `None` if they

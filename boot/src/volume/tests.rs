@@ -1,5 +1,5 @@
 use super::*;
-use kernel::block::gpt::EntryFault;
+use kernel::block::gpt::GptEntryError;
 use kernel::space::{Residue, SpaceState};
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ fn a_new_image_has_whole_blocks_of_4_kib() {
 fn a_new_image_is_a_free_clean_space() {
     let file = Temporary::new("new");
     create(&file.0, 8 << 20).unwrap();
-    let record = Image::open(&file.0, Access::Read).unwrap().record().unwrap();
+    let record = SpaceImage::open(&file.0, VolumeAccess::Read).unwrap().record().unwrap();
     assert_eq!((record.state, record.residue, record.capacity), (SpaceState::Free, Residue::Clean, 8 << 20));
     assert!(create(&file.0, 8 << 20).is_err());
 }
@@ -59,13 +59,13 @@ fn a_missing_folder_is_an_error_and_is_not_made() {
 fn a_damaged_copy_of_the_record_is_told_beside_a_sound_one() {
     let file = Temporary::new("copy");
     create(&file.0, 8 << 20).unwrap();
-    let image = Image::open(&file.0, Access::Write).unwrap();
+    let image = SpaceImage::open(&file.0, VolumeAccess::Write).unwrap();
     let record = image.record().unwrap();
-    image.put_record(&kernel::space::Record { sequence: record.sequence + 1, ..record }).unwrap();
+    image.put_record(&kernel::space::SpaceRecord { sequence: record.sequence + 1, ..record }).unwrap();
     assert_eq!(image.damaged_copy().unwrap(), None);
     file.put((8 << 20) - 4096 + 100, b"x");
     let (side, _) = image.damaged_copy().unwrap().unwrap();
-    assert_eq!(side, kernel::space::Side::B);
+    assert_eq!(side, kernel::space::RecordSide::B);
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn formatting_takes_foreign_data_away_and_remembers_that_blocks_are_stale() {
     let mut data = vec![7; 8 << 20];
     data[510..512].copy_from_slice(&[0x55, 0xaa]);
     std::fs::write(&file.0, data).unwrap();
-    let image = Image::open(&file.0, Access::Write).unwrap();
-    assert!(matches!(image.class().unwrap(), Class::Foreign(_)));
+    let image = SpaceImage::open(&file.0, VolumeAccess::Write).unwrap();
+    assert!(matches!(image.class().unwrap(), DeviceContent::Foreign(_)));
     image.format().unwrap();
     assert_eq!(image.record().unwrap().residue, Residue::Stale);
 }
@@ -84,8 +84,8 @@ fn formatting_takes_foreign_data_away_and_remembers_that_blocks_are_stale() {
 fn an_image_in_use_is_not_opened_for_writing() {
     let file = Temporary::new("locked");
     create(&file.0, 8 << 20).unwrap();
-    let first = Image::open(&file.0, Access::Write).unwrap();
-    assert!(Image::open(&file.0, Access::Write).err().unwrap().to_string().contains("in use"));
+    let first = SpaceImage::open(&file.0, VolumeAccess::Write).unwrap();
+    assert!(SpaceImage::open(&file.0, VolumeAccess::Write).err().unwrap().to_string().contains("in use"));
     drop(first);
 }
 
@@ -94,7 +94,7 @@ fn an_image_with_spaces_has_each_free_and_its_file_is_sparse() {
     use std::os::unix::fs::MetadataExt;
     let file = Temporary::new("spaces");
     create_spaces(&file.0, 64 * MIB, &[8 * MIB, 24 * MIB, 4 * MIB]).unwrap();
-    let disk = Disk::open(&file.0, Access::Read).unwrap();
+    let disk = VolumeDisk::open(&file.0, VolumeAccess::Read).unwrap();
     assert!(disk.table_faults().unwrap().is_empty());
     let spaces = disk.usable().unwrap();
     let seen: Vec<_> = spaces.iter().map(|s| (s.number(), s.capacity(), s.record().unwrap().state)).collect();
@@ -102,7 +102,9 @@ fn an_image_with_spaces_has_each_free_and_its_file_is_sparse() {
     let [a, b] = [0, 1].map(|n| spaces[n].record().unwrap().space);
     assert_ne!(a, b);
     assert!(file.0.metadata().unwrap().blocks() * 512 < MIB);
-    assert!(Image::open(&file.0, Access::Read).err().unwrap().to_string().contains("say which space (there are: 1, 2, 3)"));
+    assert!(
+        SpaceImage::open(&file.0, VolumeAccess::Read).err().unwrap().to_string().contains("say which space (there are: 1, 2, 3)")
+    );
     assert!(disk.space(Some(4)).err().unwrap().to_string().contains("has no space 4"));
     assert_eq!(disk.space(Some(2)).unwrap().capacity(), 24 * MIB);
 }
@@ -112,7 +114,7 @@ fn writing_a_space_changes_nothing_beside_it() {
     let file = Temporary::new("beside");
     create_spaces(&file.0, 16 * MIB, &[4 * MIB, 4 * MIB, 4 * MIB]).unwrap();
     let before = std::fs::read(&file.0).unwrap();
-    let middle = Disk::open(&file.0, Access::Write).unwrap().space(Some(2)).unwrap();
+    let middle = VolumeDisk::open(&file.0, VolumeAccess::Write).unwrap().space(Some(2)).unwrap();
     middle.write(0, &vec![7; 4 << 20]).unwrap();
     assert!(middle.write(4 * MIB - 1, &[7; 2]).is_err() && middle.read(u64::MAX, &mut [0; 2]).is_err());
     let after = std::fs::read(&file.0).unwrap();
@@ -141,11 +143,11 @@ fn a_damaged_table_is_said_and_its_spaces_are_still_found() {
     // Invert a byte of the table's GUID, which is random.
     let byte = std::fs::read(&file.0).unwrap()[512 + 60];
     file.put(512 + 60, &[!byte]);
-    let disk = Disk::open(&file.0, Access::Read).unwrap();
-    assert_eq!(disk.table_faults().unwrap(), [(kernel::block::gpt::Copy::Primary, kernel::block::gpt::Fault::HeaderCrc)]);
+    let disk = VolumeDisk::open(&file.0, VolumeAccess::Read).unwrap();
+    assert_eq!(disk.table_faults().unwrap(), [(kernel::block::gpt::GptCopy::Primary, kernel::block::gpt::GptError::HeaderCrc)]);
     assert_eq!(disk.usable().unwrap().len(), 1);
     file.put(16 * MIB - 512, b"x");
-    let error = Disk::open(&file.0, Access::Read).unwrap().slots().err().unwrap().to_string();
+    let error = VolumeDisk::open(&file.0, VolumeAccess::Read).unwrap().slots().err().unwrap().to_string();
     assert!(error.contains("damaged partition table"), "{error}");
 }
 
@@ -158,9 +160,9 @@ fn overlapping_spaces_cannot_be_opened() {
     let spaces: Vec<_> = placed.into_iter().map(|sectors| NewSpace { sectors, guid }).collect();
     File::create(&file.0).unwrap().set_len(16 * MIB).unwrap();
     make::table(16 * MIB, guid, &spaces).iter().for_each(|piece| file.put(piece.offset, &piece.bytes));
-    let disk = Disk::open(&file.0, Access::Write).unwrap();
+    let disk = VolumeDisk::open(&file.0, VolumeAccess::Write).unwrap();
     let faults: Vec<_> = disk.slots().unwrap().into_iter().map(|slot| slot.space.err()).collect();
-    assert_eq!(faults, [Some(EntryFault::Overlaps(2)), Some(EntryFault::Overlaps(1))]);
+    assert_eq!(faults, [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::Overlaps(1))]);
     assert!(disk.space(Some(1)).err().unwrap().to_string().ends_with("GPT entry 1 overlaps GPT entry 2"));
 }
 
@@ -169,17 +171,17 @@ fn a_space_that_was_grown_is_recognised_and_what_makes_it_whole_does() {
     let file = Temporary::new("grown");
     create(&file.0, 8 * MIB).unwrap();
     File::options().write(true).open(&file.0).unwrap().set_len(40 * MIB + 4096).unwrap();
-    let image = Image::open(&file.0, Access::Read).unwrap();
+    let image = SpaceImage::open(&file.0, VolumeAccess::Read).unwrap();
     let told = image.describe().unwrap();
     assert!(told.starts_with("grown: was 8 MiB (8388608 bytes), is 40.00 MiB (41947136 bytes); free; `truncate"), "{told}");
     assert!(image.record().unwrap_err().to_string().contains("grown: was 8 MiB"));
     let command = told.split('`').nth(1).unwrap();
     assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success());
-    assert_eq!(Image::open(&file.0, Access::Read).unwrap().describe().unwrap(), "free");
+    assert_eq!(SpaceImage::open(&file.0, VolumeAccess::Read).unwrap().describe().unwrap(), "free");
     // Data was written behind the space since: there must be no advice to cut it off.
     File::options().write(true).open(&file.0).unwrap().set_len(9 * MIB).unwrap();
     file.put(9 * MIB - 1, b"x");
-    let told = Image::open(&file.0, Access::Read).unwrap().describe().unwrap();
+    let told = SpaceImage::open(&file.0, VolumeAccess::Read).unwrap().describe().unwrap();
     assert!(told.starts_with("grown: was 8 MiB") && !told.contains("truncate"), "{told}");
 }
 
@@ -193,5 +195,5 @@ fn other_bytes_that_look_like_a_record_are_none() {
     file.put(8 * MIB - 8192, &[0; 8192]);
     // A whole copy of a record at a wrong place, for example a file system that holds an image.
     file.put(4 * MIB, &record);
-    assert!(!Image::open(&file.0, Access::Read).unwrap().describe().unwrap().contains("grown"));
+    assert!(!SpaceImage::open(&file.0, VolumeAccess::Read).unwrap().describe().unwrap().contains("grown"));
 }

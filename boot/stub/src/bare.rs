@@ -2,7 +2,7 @@
 
 use crate::{
     DIRECT_MAP, Handover, KERNEL_BASE,
-    protocol::{self, Findings, Physical},
+    protocol::{self, BootMemory, Findings},
     regions::{MAX_REGIONS, MemoryMap},
     tables,
 };
@@ -34,9 +34,9 @@ static REGIONS: Kept<[MemoryRegion; MAX_REGIONS]> = Kept(UnsafeCell::new([Memory
 static COMMAND_LINE: Kept<[u8; 1024]> = Kept(UnsafeCell::new([0; 1024]));
 
 /// Access to the machine's memory through the boot tables.
-struct Machine;
+struct MappedMemory;
 
-impl Physical for Machine {
+impl BootMemory for MappedMemory {
     fn bytes(&self, address: u64, len: u64) -> Option<&[u8]> {
         let end = address.checked_add(len)?;
         if address == 0 || end > BOOT_MAPPED {
@@ -69,8 +69,8 @@ extern "C" fn boot_main(protocol: u32, information: u32) -> ! {
 fn read_loader(protocol: u32, information: u64, map: &mut MemoryMap) -> Findings<'static> {
     let entry = |start, len, kind| map.add_firmware_entry(start, len, kind);
     match protocol {
-        protocol::PVH => protocol::parse_pvh(&Machine, information, entry),
-        protocol::MULTIBOOT2 => protocol::parse_multiboot2(&Machine, information, entry),
+        protocol::PVH => protocol::parse_pvh(&MappedMemory, information, entry),
+        protocol::MULTIBOOT2 => protocol::parse_multiboot2(&MappedMemory, information, entry),
         _ => panic!("started by neither PVH nor Multiboot2"),
     }
     .expect("the loader's information can be read")

@@ -2,7 +2,7 @@
 //! to one form.
 //!
 //! Both lie in physical memory. They are trusted to be benign, not to be well formed: every address
-//! and length goes through [`Physical::bytes`], and a malformed list ends early.
+//! and length goes through [`BootMemory::bytes`], and a malformed list ends early.
 
 use core::ops::Range;
 
@@ -12,7 +12,7 @@ pub const PVH: u32 = 0x336e_c578;
 pub const MULTIBOOT2: u32 = 0x36d7_6289;
 
 /// Physical memory, as far as the boot tables map it.
-pub trait Physical {
+pub trait BootMemory {
     /// Returns the bytes at `address`, or `None` where they are not readable.
     fn bytes(&self, address: u64, len: u64) -> Option<&[u8]>;
 }
@@ -37,7 +37,7 @@ const MAX_COMMAND_LINE: u64 = 1024;
 /// memory map.
 ///
 /// The layout is in Xen's public header `arch-x86/hvm/start_info.h`.
-pub fn parse_pvh<'a>(memory: &'a impl Physical, address: u64, mut entry: impl FnMut(u64, u64, u32)) -> Option<Findings<'a>> {
+pub fn parse_pvh<'a>(memory: &'a impl BootMemory, address: u64, mut entry: impl FnMut(u64, u64, u32)) -> Option<Findings<'a>> {
     let info = memory.bytes(address, 40)?;
     if u32_at(info, 0)? != PVH {
         return None;
@@ -66,7 +66,7 @@ pub fn parse_pvh<'a>(memory: &'a impl Physical, address: u64, mut entry: impl Fn
 ///
 /// Multiboot2 specification, "Boot information format".
 pub fn parse_multiboot2<'a>(
-    memory: &'a impl Physical,
+    memory: &'a impl BootMemory,
     address: u64,
     mut entry: impl FnMut(u64, u64, u32),
 ) -> Option<Findings<'a>> {
@@ -104,7 +104,7 @@ fn range(start: u64, len: u64) -> Option<Range<u64>> {
     Some(start..start.checked_add(len)?)
 }
 
-fn c_string(memory: &impl Physical, address: u64) -> &[u8] {
+fn c_string(memory: &impl BootMemory, address: u64) -> &[u8] {
     if address == 0 {
         return &[];
     }

@@ -30,12 +30,12 @@ const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 
 #[repr(C, align(4096))]
-struct Table(UnsafeCell<[u64; 512]>);
+struct BootPageTable(UnsafeCell<[u64; 512]>);
 
 // SAFETY: written by the boot CPU before any other runs, then read by MMUs alone.
-unsafe impl Sync for Table {}
+unsafe impl Sync for BootPageTable {}
 
-impl Table {
+impl BootPageTable {
     const fn new() -> Self {
         Self(UnsafeCell::new([0; 512]))
     }
@@ -53,12 +53,12 @@ impl Table {
     }
 }
 
-static ROOT: Table = Table::new();
-static DIRECT: Table = Table::new();
-static DIRECT_LOW: [Table; 4] = [const { Table::new() }; 4];
-static KERNEL: Table = Table::new();
-static IMAGE_DIRECTORY: Table = Table::new();
-static IMAGE: [Table; IMAGE_TABLES] = [const { Table::new() }; IMAGE_TABLES];
+static ROOT: BootPageTable = BootPageTable::new();
+static DIRECT: BootPageTable = BootPageTable::new();
+static DIRECT_LOW: [BootPageTable; 4] = [const { BootPageTable::new() }; 4];
+static KERNEL: BootPageTable = BootPageTable::new();
+static IMAGE_DIRECTORY: BootPageTable = BootPageTable::new();
+static IMAGE: [BootPageTable; IMAGE_TABLES] = [const { BootPageTable::new() }; IMAGE_TABLES];
 /// The value of CR3 on every CPU after its start.
 static CR3: AtomicU64 = AtomicU64::new(0);
 

@@ -1,5 +1,5 @@
 //! Reads a dump as any program would, from byte 0 as an ELF core, and verifies every
-//! [`worker::Page`] in it: `checker FILE KEY`.
+//! [`worker::WorkerPage`] in it: `checker FILE KEY`.
 //!
 //! ```text
 //! checker: segments 12 pages 3000 wrong 0 twice 0 missing 0 generation 0 2250 1 750
@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
-use worker::{Identity, PAGE_BYTES, Page};
+use worker::{PAGE_BYTES, PageIdentity, WorkerPage};
 
 const PT_LOAD: u64 = 1;
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 
-type Failure = Box<dyn std::error::Error>;
+type CheckError = Box<dyn std::error::Error>;
 
 #[derive(Default)]
 struct Found {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<bool, Failure> {
+fn run() -> Result<bool, CheckError> {
     let mut arguments = std::env::args().skip(1);
     let (Some(file), Some(key)) = (arguments.next(), arguments.next()) else { return Err("usage: checker FILE KEY".into()) };
     let (file, key) = (File::open(file)?, key.parse()?);
@@ -53,7 +53,7 @@ fn run() -> Result<bool, Failure> {
 }
 
 /// Returns offset and length of the bytes of each PT_LOAD segment (System V ABI, "Program Header").
-fn loads(file: &File) -> Result<Vec<(u64, u64)>, Failure> {
+fn loads(file: &File) -> Result<Vec<(u64, u64)>, CheckError> {
     let mut head = [0; HEADER];
     file.read_exact_at(&mut head, 0)?;
     if !head.starts_with(b"\x7fELF\x02\x01") || number(&head, 16, 2) != 4 {
@@ -69,15 +69,15 @@ fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
     bytes[at..at + length].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-fn page_at(file: &File, offset: u64) -> Result<Page, Failure> {
+fn page_at(file: &File, offset: u64) -> Result<WorkerPage, CheckError> {
     let mut bytes = [0; PAGE_BYTES];
     file.read_exact_at(&mut bytes, offset)?;
     Ok(std::array::from_fn(|n| number(&bytes, 8 * n, 8)))
 }
 
 impl Found {
-    fn take(&mut self, page: &Page, key: u64) {
-        let Some(identity) = Identity::of(page).filter(|identity| identity.key == key) else { return };
+    fn take(&mut self, page: &WorkerPage, key: u64) {
+        let Some(identity) = PageIdentity::of(page).filter(|identity| identity.key == key) else { return };
         if identity.check(page).is_err() || worker::check_crc(page).is_err() {
             self.wrong += 1;
         } else if self.generations.insert(identity.index, identity.generation).is_some() {

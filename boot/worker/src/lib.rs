@@ -29,11 +29,11 @@ const WORDS: usize = PAGE_BYTES / 8;
 const HEADER_WORDS: usize = 8;
 
 /// A page as words, little-endian.
-pub type Page = [u64; WORDS];
+pub type WorkerPage = [u64; WORDS];
 
 /// The values that determine a page's content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Identity {
+pub struct PageIdentity {
     /// Key of the run.
     pub key: u64,
     /// Number of the page in the run.
@@ -44,44 +44,44 @@ pub struct Identity {
 
 /// The fault of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wrong {
+pub enum PageError {
     /// No magic: this is no worker's page.
     Magic,
     /// The header of another page, with this key, index and generation.
-    Identity(Identity),
+    Identity(PageIdentity),
     /// The word at this index is wrong.
     Word(usize),
     /// The CRC does not match the words.
     Crc,
 }
 
-impl Identity {
+impl PageIdentity {
     /// Fills `page` with its content.
-    pub fn fill(&self, page: &mut Page) {
+    pub fn fill(&self, page: &mut WorkerPage) {
         let mut stream = self.stream();
         page[HEADER_WORDS..].fill_with(|| stream.next());
         let crc = crc32(&page[HEADER_WORDS..]);
         page[..HEADER_WORDS].copy_from_slice(&[MAGIC, self.key, self.index, self.generation, u64::from(crc), 0, 0, 0]);
     }
 
-    /// Checks that `page` has exactly the content of [`Identity::fill`], except for the CRC.
+    /// Checks that `page` has exactly the content of [`PageIdentity::fill`], except for the CRC.
     ///
     /// # Errors
-    /// The first fault, as [`Wrong`].
-    pub fn check(&self, page: &Page) -> Result<(), Wrong> {
-        let found = Self::of(page).ok_or(Wrong::Magic)?;
+    /// The first fault, as [`PageError`].
+    pub fn check(&self, page: &WorkerPage) -> Result<(), PageError> {
+        let found = Self::of(page).ok_or(PageError::Magic)?;
         if found != *self {
-            return Err(Wrong::Identity(found));
+            return Err(PageError::Identity(found));
         }
         let mut stream = self.stream();
         match page[HEADER_WORDS..].iter().position(|&word| word != stream.next()) {
-            Some(position) => Err(Wrong::Word(HEADER_WORDS + position)),
+            Some(position) => Err(PageError::Word(HEADER_WORDS + position)),
             None => Ok(()),
         }
     }
 
     /// Returns the identity in the header of `page`, or `None` where the magic is missing.
-    pub fn of(page: &Page) -> Option<Self> {
+    pub fn of(page: &WorkerPage) -> Option<Self> {
         (page[0] == MAGIC).then_some(Self { key: page[1], index: page[2], generation: page[3] })
     }
 
@@ -96,10 +96,10 @@ impl Identity {
 /// Checks the magic and the CRC of a page.
 ///
 /// # Errors
-/// [`Wrong::Magic`] or [`Wrong::Crc`].
-pub fn check_crc(page: &Page) -> Result<Identity, Wrong> {
-    let identity = Identity::of(page).ok_or(Wrong::Magic)?;
-    if page[4] == u64::from(crc32(&page[HEADER_WORDS..])) { Ok(identity) } else { Err(Wrong::Crc) }
+/// [`PageError::Magic`] or [`PageError::Crc`].
+pub fn check_crc(page: &WorkerPage) -> Result<PageIdentity, PageError> {
+    let identity = PageIdentity::of(page).ok_or(PageError::Magic)?;
+    if page[4] == u64::from(crc32(&page[HEADER_WORDS..])) { Ok(identity) } else { Err(PageError::Crc) }
 }
 
 /// Marsaglia's xorshift64: six instructions a word.
@@ -145,9 +145,9 @@ pub fn crc32(words: &[u64]) -> u32 {
 mod tests {
     use super::*;
 
-    const IDENTITY: Identity = Identity { key: 7, index: 3, generation: 1 };
+    const IDENTITY: PageIdentity = PageIdentity { key: 7, index: 3, generation: 1 };
 
-    fn page() -> Page {
+    fn page() -> WorkerPage {
         let mut page = [0; WORDS];
         IDENTITY.fill(&mut page);
         page
@@ -174,13 +174,16 @@ mod tests {
 
     #[test]
     fn a_page_of_another_run_place_or_time_is_wrong() {
-        for other in [Identity { key: 8, ..IDENTITY }, Identity { index: 4, ..IDENTITY }, Identity { generation: 2, ..IDENTITY }]
-        {
-            assert_eq!(other.check(&page()), Err(Wrong::Identity(IDENTITY)));
+        for other in [
+            PageIdentity { key: 8, ..IDENTITY },
+            PageIdentity { index: 4, ..IDENTITY },
+            PageIdentity { generation: 2, ..IDENTITY },
+        ] {
+            assert_eq!(other.check(&page()), Err(PageError::Identity(IDENTITY)));
             let mut forged = [0; WORDS];
             other.fill(&mut forged);
             forged[1..4].copy_from_slice(&[IDENTITY.key, IDENTITY.index, IDENTITY.generation]);
-            assert!(matches!(IDENTITY.check(&forged), Err(Wrong::Word(_))));
+            assert!(matches!(IDENTITY.check(&forged), Err(PageError::Word(_))));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The program that Debian runs in the demonstration. It fills memory with [`worker::Page`]s and
+//! The program that Debian runs in the demonstration. It fills memory with [`worker::WorkerPage`]s and
 //! verifies them, pass after pass. An eighth of the pages is rewritten in each pass, so that clean
 //! and dirty pages, paged and resident, all occur.
 //!
@@ -13,7 +13,7 @@
 //! `worker.dirty_mib=` MiB, prints “crash now”, and touches no memory from then on. The program
 //! never ends.
 
-use worker::{Identity, PAGE_BYTES, Page};
+use worker::{PAGE_BYTES, PageIdentity, WorkerPage};
 
 const DEFAULT_KEY: u64 = 0x5eed;
 const PAGE_WORDS: usize = PAGE_BYTES / 8;
@@ -24,7 +24,7 @@ const REPORT: u64 = 1024;
 /// One page in this many is rewritten in a pass.
 const REWRITE: usize = 8;
 
-struct Pages {
+struct WorkerPages {
     key: u64,
     words: Vec<u64>,
     /// Words before the first page boundary.
@@ -42,7 +42,7 @@ fn main() -> ! {
     let incarnation = option("tidepool.incarnation=").unwrap_or(1);
     let crash_after = option("worker.crash_after=").filter(|_| incarnation == 1);
 
-    let mut pages = Pages::new(key, usize::try_from(mib).unwrap_or(0) * (1 << 20) / PAGE_BYTES);
+    let mut pages = WorkerPages::new(key, usize::try_from(mib).unwrap_or(0) * (1 << 20) / PAGE_BYTES);
     println!("worker: filled pages {} key {key:#x}", pages.count());
     for pass in 1.. {
         let wrong = pages.pass(pass);
@@ -60,7 +60,7 @@ fn main() -> ! {
     }
 }
 
-impl Pages {
+impl WorkerPages {
     fn new(key: u64, count: usize) -> Self {
         // Zeroed memory comes from the kernel untouched; afterwards each page is touched once, in
         // order.
@@ -77,13 +77,13 @@ impl Pages {
         self.generations.len()
     }
 
-    fn page(&mut self, index: usize) -> &mut Page {
+    fn page(&mut self, index: usize) -> &mut WorkerPage {
         let (pages, _) = self.words[self.skip..].as_chunks_mut::<PAGE_WORDS>();
         &mut pages[index]
     }
 
-    fn identity(&self, index: usize) -> Identity {
-        Identity { key: self.key, index: index as u64, generation: self.generations[index].into() }
+    fn identity(&self, index: usize) -> PageIdentity {
+        PageIdentity { key: self.key, index: index as u64, generation: self.generations[index].into() }
     }
 
     /// Rewrites the last `count` pages, so that they are dirty at the crash; returns their number.

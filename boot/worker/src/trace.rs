@@ -46,7 +46,7 @@ impl Workload {
 
 /// An access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Step {
+pub struct TraceStep {
     /// The page.
     pub page: u32,
     /// Whether the access is a write.
@@ -120,18 +120,18 @@ impl<'a> Trace<'a> {
     }
 
     /// Returns the next access.
-    pub fn step(&mut self) -> Step {
+    pub fn step(&mut self) -> TraceStep {
         let at = self.at;
         self.at += 1;
         let pages = u64::from(self.pages);
         let hot = self.pages / 3;
         let page = match self.workload {
-            Workload::Cyclic => return Step { page: (at % pages) as u32, writes: false },
+            Workload::Cyclic => return TraceStep { page: (at % pages) as u32, writes: false },
             Workload::Uniform => self.below(self.pages),
             Workload::Zipf => self.ranked(),
             Workload::Moving => ((at / PERIOD * u64::from(hot) + u64::from(self.below(hot))) % pages) as u32,
         };
-        Step { page, writes: self.below(10) < 2 }
+        TraceStep { page, writes: self.below(10) < 2 }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Firmware tables, as far as the hypervisor needs them: the list of CPUs.
 //!
 //! Small and checked by hand: one table, two kinds of entry. ACPI 6.5 "Root System Description
-//! Pointer (RSDP)", "Multiple APIC Description Table (MADT)". [`Physical`] bounds every access that
+//! Pointer (RSDP)", "Multiple APIC Description Table (MADT)". [`FirmwareMemory`] bounds every access that
 //! the firmware's data leads to.
 
 use super::percpu::MAX_CPUS;
 use arrayvec::ArrayVec;
 
 /// Physical memory that holds firmware tables.
-pub trait Physical {
+pub trait FirmwareMemory {
     /// Returns the bytes at `address`, or `None` if they are not readable.
     fn bytes(&self, address: u64, len: usize) -> Option<&[u8]>;
 }
@@ -21,12 +21,12 @@ const HEADER: usize = 36;
 const MAX_TABLE: usize = 1 << 20;
 
 /// Returns the CPUs that the MADT lists; none if there is no such table.
-pub fn cpus(memory: &impl Physical, rsdp: u64) -> ApicIds {
+pub fn cpus(memory: &impl FirmwareMemory, rsdp: u64) -> ApicIds {
     find_table(memory, rsdp, b"APIC").map(madt_cpus).unwrap_or_default()
 }
 
 /// Returns the table with a signature, header included, if its checksum is right.
-pub fn find_table<'a>(memory: &'a impl Physical, rsdp: u64, signature: &[u8; 4]) -> Option<&'a [u8]> {
+pub fn find_table<'a>(memory: &'a impl FirmwareMemory, rsdp: u64, signature: &[u8; 4]) -> Option<&'a [u8]> {
     let root = memory.bytes(rsdp, 20).filter(|root| root.starts_with(b"RSD PTR ") && sums_to_zero(root))?;
     let extended = (root[15] >= 2).then(|| memory.bytes(rsdp, 36)).flatten().and_then(|root| u64_at(root, 24));
     let (list, width) = match extended.filter(|&xsdt| xsdt != 0) {
@@ -41,7 +41,7 @@ pub fn find_table<'a>(memory: &'a impl Physical, rsdp: u64, signature: &[u8; 4])
     tables.find(|table| table.starts_with(signature))
 }
 
-fn table(memory: &impl Physical, address: u64) -> Option<&[u8]> {
+fn table(memory: &impl FirmwareMemory, address: u64) -> Option<&[u8]> {
     let len = u32_at(memory.bytes(address, HEADER)?, 4)? as usize;
     let table = memory.bytes(address, Some(len).filter(|len| (HEADER..=MAX_TABLE).contains(len))?)?;
     sums_to_zero(table).then_some(table)
@@ -88,9 +88,9 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
-    struct Fake(Vec<u8>);
+    struct FakeFirmware(Vec<u8>);
 
-    impl Physical for Fake {
+    impl FirmwareMemory for FakeFirmware {
         fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
             self.0.get(usize::try_from(address).ok()?..)?.get(..len)
         }
@@ -101,7 +101,7 @@ mod tests {
         bytes[checksum] = bytes.iter().fold(0_u8, |sum, &b| sum.wrapping_sub(b));
     }
 
-    fn put_table(memory: &mut Fake, at: usize, signature: &[u8; 4], body: &[u8]) {
+    fn put_table(memory: &mut FakeFirmware, at: usize, signature: &[u8; 4], body: &[u8]) {
         let len = HEADER + body.len();
         let table = &mut memory.0[at..at + len];
         table[..4].copy_from_slice(signature);
@@ -116,8 +116,8 @@ mod tests {
         0, 0, 0, 0, /**/ 9, 16, 0, 0, 44, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
     ];
 
-    fn machine(entries: &[u8]) -> Fake {
-        let mut m = Fake(vec![0; 0x1000]);
+    fn machine(entries: &[u8]) -> FakeFirmware {
+        let mut m = FakeFirmware(vec![0; 0x1000]);
         m.0[0x100..0x108].copy_from_slice(b"RSD PTR ");
         m.0[0x110..0x114].copy_from_slice(&0x200_u32.to_le_bytes());
         seal(&mut m.0[0x100..0x114], 8);

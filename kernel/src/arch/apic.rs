@@ -20,7 +20,7 @@ const IA32_TSC_DEADLINE: u32 = 0x6e0;
 /// A register, by its offset in memory; the MSR's number is the offset / 16.
 #[derive(Clone, Copy)]
 #[repr(u32)]
-enum Register {
+enum ApicRegister {
     Id = 0x20,
     TaskPriority = 0x80,
     EndOfInterrupt = 0xb0,
@@ -63,22 +63,22 @@ pub fn init() {
     }
     // SAFETY: enabling, and from enabled to x2APIC, are legal transitions.
     unsafe { instr::wrmsr(IA32_APIC_BASE, wanted) };
-    write(Register::TaskPriority, 0);
-    for entry in [Register::Timer, Register::Lint0, Register::Lint1, Register::Error] {
+    write(ApicRegister::TaskPriority, 0);
+    for entry in [ApicRegister::Timer, ApicRegister::Lint0, ApicRegister::Lint1, ApicRegister::Error] {
         write(entry, MASKED);
     }
-    write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(super::interrupts::SPURIOUS));
+    write(ApicRegister::SpuriousVector, SOFTWARE_ENABLE | u32::from(super::interrupts::SPURIOUS));
 }
 
 /// Returns this CPU's APIC identifier.
 pub fn id() -> u32 {
-    let id = read(Register::Id);
+    let id = read(ApicRegister::Id);
     if is_x2apic() { id } else { id >> 24 }
 }
 
 /// Ends the interrupt being handled.
 pub fn end_of_interrupt() {
-    write(Register::EndOfInterrupt, 0);
+    write(ApicRegister::EndOfInterrupt, 0);
 }
 
 /// Sends an interrupt to the CPU with APIC identifier `to`.
@@ -116,26 +116,26 @@ pub fn start_timer(vector: u8, count: u32, countdown: Countdown) {
         Countdown::Once => 0,
         Countdown::Repeated => TIMER_PERIODIC,
     };
-    write(Register::Divide, DIVIDE_BY_1);
-    write(Register::Timer, mode | u32::from(vector));
-    write(Register::InitialCount, count);
+    write(ApicRegister::Divide, DIVIDE_BY_1);
+    write(ApicRegister::Timer, mode | u32::from(vector));
+    write(ApicRegister::InitialCount, count);
 }
 
 /// Starts the timer from the largest count, with its interrupt masked.
 pub fn start_silent_timer() {
-    write(Register::Divide, DIVIDE_BY_1);
-    write(Register::Timer, MASKED);
-    write(Register::InitialCount, u32::MAX);
+    write(ApicRegister::Divide, DIVIDE_BY_1);
+    write(ApicRegister::Timer, MASKED);
+    write(ApicRegister::InitialCount, u32::MAX);
 }
 
 /// Returns the count that the timer was last started with.
 pub fn timer_initial_count() -> u32 {
-    read(Register::InitialCount)
+    read(ApicRegister::InitialCount)
 }
 
 /// Returns the rest of the timer's count.
 pub fn timer_count() -> u32 {
-    read(Register::CurrentCount)
+    read(ApicRegister::CurrentCount)
 }
 
 /// Sets the timer to send `vector` when the time-stamp counter reaches `tsc`; 0 stops it.
@@ -143,7 +143,7 @@ pub fn timer_count() -> u32 {
 /// # Safety
 /// The CPU has TSC-deadline mode.
 pub unsafe fn start_deadline_timer(vector: u8, tsc: u64) {
-    write(Register::Timer, TIMER_TSC_DEADLINE | u32::from(vector));
+    write(ApicRegister::Timer, TIMER_TSC_DEADLINE | u32::from(vector));
     // The write above may be delayed if it goes to memory; SDM 3A "TSC-Deadline Mode" requires a
     // fence.
     core::sync::atomic::fence(Ordering::SeqCst);
@@ -157,25 +157,25 @@ fn command(to: u32, low: u32) {
         // before the interrupt arrives.
         core::sync::atomic::fence(Ordering::SeqCst);
         // SAFETY: the command register in x2APIC mode.
-        return unsafe { instr::wrmsr(X2APIC_MSRS + Register::Command as u32 / 16, u64::from(to) << 32 | u64::from(low)) };
+        return unsafe { instr::wrmsr(X2APIC_MSRS + ApicRegister::Command as u32 / 16, u64::from(to) << 32 | u64::from(low)) };
     }
     // Bounded wait: a command that stays pending is lost. The hypervisor then fails later, but does
     // not hang here.
     for _ in 0..1_000_000 {
-        if read(Register::Command) & DELIVERY_PENDING == 0 {
+        if read(ApicRegister::Command) & DELIVERY_PENDING == 0 {
             break;
         }
         instr::pause();
     }
-    write(Register::CommandHigh, to << 24);
-    write(Register::Command, low);
+    write(ApicRegister::CommandHigh, to << 24);
+    write(ApicRegister::Command, low);
 }
 
 fn is_x2apic() -> bool {
     REGISTERS.load(Ordering::Acquire) == 0
 }
 
-fn read(register: Register) -> u32 {
+fn read(register: ApicRegister) -> u32 {
     match REGISTERS.load(Ordering::Acquire) {
         // SAFETY: the APIC is in x2APIC mode and has the register.
         0 => unsafe { instr::rdmsr(X2APIC_MSRS + register as u32 / 16) as u32 },
@@ -184,7 +184,7 @@ fn read(register: Register) -> u32 {
     }
 }
 
-fn write(register: Register, value: u32) {
+fn write(register: ApicRegister, value: u32) {
     match REGISTERS.load(Ordering::Acquire) {
         // SAFETY: the APIC is in x2APIC mode and has the register; it reaches no memory.
         0 => unsafe { instr::wrmsr(X2APIC_MSRS + register as u32 / 16, u64::from(value)) },

@@ -29,7 +29,7 @@ pub trait Yardstick {
 
 /// Measured frequencies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Frequencies {
+pub struct ClockFrequencies {
     /// Frequency of the counter, in Hz.
     pub counter: u64,
     /// Frequency of the timer, in Hz.
@@ -62,7 +62,7 @@ impl Measurement {
 ///
 /// Every measurement bounds the frequency from both sides, and the best one is clamped to the
 /// bounds of all. Short windows fit between two pauses of a very busy machine.
-pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<Frequencies> {
+pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<ClockFrequencies> {
     /// Windows of 10, 2 and 0.25 ms, and how often each is tried.
     const ATTEMPTS: [(u16, usize); 3] = [(11_932, 10), (2_386, 50), (298, 100)];
     const GOOD_ENOUGH: u64 = 2_000;
@@ -80,7 +80,7 @@ pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<Freq
     let measured = best.hz(best.counter);
     let counter = if least <= most { measured.clamp(least, most) } else { measured };
     let timer = u64::try_from(u128::from(counter) * u128::from(best.timer) / u128::from(best.counter.max(1))).ok()?;
-    (counter > 0 && timer > 0).then_some(Frequencies { counter, timer })
+    (counter > 0 && timer > 0).then_some(ClockFrequencies { counter, timer })
 }
 
 fn measure(yardstick: &mut impl Yardstick, ticks: u16, patience: u32) -> Option<Measurement> {
@@ -111,7 +111,7 @@ mod tests {
     const TIMER_HZ: u64 = 62_500_000;
 
     /// A machine whose steps take 500 ns each, except for some that are paused.
-    struct Busy {
+    struct FakeYardstick {
         now_ns: u64,
         steps: u64,
         begin_ns: u64,
@@ -120,7 +120,7 @@ mod tests {
         pause: fn(u64) -> u64,
     }
 
-    impl Busy {
+    impl FakeYardstick {
         fn new(pause: fn(u64) -> u64) -> Self {
             Self { now_ns: 1_000, steps: 0, begin_ns: 0, ticks: 0, pause }
         }
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    impl Yardstick for Busy {
+    impl Yardstick for FakeYardstick {
         fn prepare(&mut self, _ticks: u16) {
             self.step();
         }
@@ -154,13 +154,13 @@ mod tests {
         }
     }
 
-    fn is_right(found: Frequencies) -> bool {
+    fn is_right(found: ClockFrequencies) -> bool {
         found.counter.abs_diff(COUNTER_HZ) < COUNTER_HZ / 100 && found.timer.abs_diff(TIMER_HZ) < TIMER_HZ / 100
     }
 
     #[test]
     fn a_quiet_machine_is_measured_at_once() {
-        let mut quiet = Busy::new(|_| 0);
+        let mut quiet = FakeYardstick::new(|_| 0);
         assert!(is_right(frequencies(&mut quiet, 1 << 20).expect("a yardstick")));
         assert!(quiet.now_ns < 12_000_000);
     }
@@ -178,7 +178,7 @@ mod tests {
             |step| if step.is_multiple_of(4_003) { 30_000_000 } else { 0 },
         ];
         for (number, pause) in PAUSES.into_iter().enumerate() {
-            let found = frequencies(&mut Busy::new(pause), 1 << 20).expect("a yardstick");
+            let found = frequencies(&mut FakeYardstick::new(pause), 1 << 20).expect("a yardstick");
             assert!(is_right(found), "{number}: {found:?}");
         }
     }
@@ -191,7 +191,7 @@ mod tests {
         for at in 1..4_100 {
             AT.store(at, core::sync::atomic::Ordering::Relaxed);
             let pause = |step| if step == AT.load(core::sync::atomic::Ordering::Relaxed) { 5_000_000 } else { 0 };
-            let found = measure(&mut Busy::new(pause), ticks, 1 << 20).expect("a yardstick");
+            let found = measure(&mut FakeYardstick::new(pause), ticks, 1 << 20).expect("a yardstick");
             let (least, most) = (found.hz(found.bounds.0), found.hz(found.bounds.1));
             assert!(least <= COUNTER_HZ + 1_000 && COUNTER_HZ - 1_000 <= most, "pause at {at}: {least} to {most}");
         }
@@ -199,6 +199,6 @@ mod tests {
 
     #[test]
     fn a_window_that_never_ends_is_no_yardstick() {
-        assert_eq!(frequencies(&mut Busy::new(|_| 0), 100), None);
+        assert_eq!(frequencies(&mut FakeYardstick::new(|_| 0), 100), None);
     }
 }

@@ -47,7 +47,7 @@ unsafe impl Sync for ExceptionStacks {}
 static STACKS: PerCpu<ExceptionStacks> = PerCpu::new([const { ExceptionStacks(UnsafeCell::new([[0; IST_STACK]; 3])) }; MAX_CPUS]);
 static TASKS: PerCpu<Once<TaskStateSegment>> = PerCpu::new([const { Once::new() }; MAX_CPUS]);
 static GDTS: PerCpu<Once<GlobalDescriptorTable>> = PerCpu::new([const { Once::new() }; MAX_CPUS]);
-static IDT: Once<[Gate; 256]> = Once::new();
+static IDT: Once<[InterruptGate; 256]> = Once::new();
 
 unsafe extern "C" {
     static interrupt_entries: [[u8; 16]; 256];
@@ -57,7 +57,7 @@ core::arch::global_asm!(include_str!("entry.s"), options(att_syntax));
 
 /// An interrupt gate of 64-bit mode; SDM 3A "64-Bit Mode IDT".
 #[repr(C)]
-struct Gate {
+struct InterruptGate {
     offset_low: u16,
     selector: u16,
     stack: u8,
@@ -67,9 +67,9 @@ struct Gate {
     reserved: u32,
 }
 
-const _: () = assert!(size_of::<Gate>() == 16);
+const _: () = assert!(size_of::<InterruptGate>() == 16);
 
-impl Gate {
+impl InterruptGate {
     fn new(vector: usize) -> Self {
         const PRESENT_INTERRUPT_GATE: u8 = 0x8e;
         let entry = &raw const interrupt_entries as u64 + 16 * vector as u64;
@@ -112,7 +112,7 @@ pub fn init(cpu: CpuId) {
     unsafe { ES::set_reg(DATA) };
     // SAFETY: the entry is an available TSS, which is never freed.
     unsafe { tables::load_tss(TSS) };
-    let idt = IDT.call_once(|| core::array::from_fn(Gate::new));
+    let idt = IDT.call_once(|| core::array::from_fn(InterruptGate::new));
     let pointer = DescriptorTablePointer { limit: (size_of_val(idt) - 1) as u16, base: VirtAddr::from_ptr(idt) };
     // SAFETY: all gates lead to `entry.s`, whose dispatcher handles every vector; the table is
     // never freed.

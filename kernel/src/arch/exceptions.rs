@@ -8,7 +8,7 @@
 
 use super::{
     apic,
-    frame::{Frame, exception_name},
+    frame::{TrapFrame, exception_name},
     instr, interrupts, percpu,
     percpu::{CpuId, MAX_CPUS, PerCpu},
 };
@@ -21,11 +21,11 @@ const FIRST_INTERRUPT: u64 = 32;
 
 static STOPPING: AtomicBool = AtomicBool::new(false);
 static STOPPED_AT: PerCpu<AtomicU64> = PerCpu::new([const { AtomicU64::new(0) }; MAX_CPUS]);
-static FATAL: Once<Frame> = Once::new();
+static FATAL: Once<TrapFrame> = Once::new();
 
 // SAFETY: called only by `entry.s`, with the frame it built.
 #[unsafe(no_mangle)]
-extern "C" fn interrupt_dispatch(frame: &mut Frame) {
+extern "C" fn interrupt_dispatch(frame: &mut TrapFrame) {
     match frame.vector {
         NMI => nmi(frame),
         vector if vector >= FIRST_INTERRUPT => interrupts::arrived(vector as u8),
@@ -35,7 +35,7 @@ extern "C" fn interrupt_dispatch(frame: &mut Frame) {
 
 /// Stops this CPU if another one has requested it. Any other NMI is only counted: the hypervisor
 /// has no NMI source of its own.
-fn nmi(frame: &Frame) {
+fn nmi(frame: &TrapFrame) {
     if STOPPING.load(Ordering::Acquire) {
         STOPPED_AT.this().store(frame.rip, Ordering::Release);
         instr::stop();
@@ -43,7 +43,7 @@ fn nmi(frame: &Frame) {
     interrupts::count(NMI as u8);
 }
 
-fn fatal(frame: &Frame) -> ! {
+fn fatal(frame: &TrapFrame) -> ! {
     // Only the first exception is reported.
     FATAL.call_once(|| *frame);
     panic!(
@@ -57,7 +57,7 @@ fn fatal(frame: &Frame) -> ! {
 }
 
 /// Returns the registers at the exception that ended the hypervisor, if there was one.
-pub fn fatal_frame() -> Option<&'static Frame> {
+pub fn fatal_frame() -> Option<&'static TrapFrame> {
     FATAL.get()
 }
 

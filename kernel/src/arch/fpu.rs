@@ -20,7 +20,7 @@ const KNOWN: u64 = X87 | SSE | AVX | AVX512;
 
 /// One XSAVE area; AVX-512's takes 2696 bytes.
 #[repr(C, align(64))]
-struct Area([u8; 4096]);
+struct XsaveArea([u8; 4096]);
 
 /// Components that the CPUs of this machine have and guests are offered.
 static OFFERED: Once<u64> = Once::new();
@@ -40,7 +40,7 @@ pub fn init() {
     });
     // SAFETY: XSAVE is on, and the value is a consistent part of what the CPU has.
     unsafe { instr::xsetbv(0, offered) };
-    assert!(instr::cpuid(0xd, 0).ebx as usize <= size_of::<Area>(), "XSAVE area of the offered components fits");
+    assert!(instr::cpuid(0xd, 0).ebx as usize <= size_of::<XsaveArea>(), "XSAVE area of the offered components fits");
 }
 
 /// Returns the components that guests are offered.
@@ -76,7 +76,7 @@ const fn consistent_part(value: u64) -> u64 {
 
 /// The extended state of a vCPU that is not loaded.
 pub struct GuestFpu {
-    area: Box<Area>,
+    area: Box<XsaveArea>,
     xcr0: u64,
 }
 
@@ -85,7 +85,7 @@ impl GuestFpu {
     pub fn new() -> Self {
         const MXCSR: usize = 24;
         const MXCSR_RESET: u32 = 0x1f80;
-        let mut area = Box::new(Area([0; 4096]));
+        let mut area = Box::new(XsaveArea([0; 4096]));
         // XRSTOR initialises the components that the header does not name, but takes MXCSR from
         // memory.
         area.0[MXCSR..MXCSR + 4].copy_from_slice(&MXCSR_RESET.to_le_bytes());

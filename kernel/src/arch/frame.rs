@@ -6,7 +6,7 @@ use core::fmt;
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 #[expect(missing_docs, reason = "the CPU's names")]
-pub struct Frame {
+pub struct TrapFrame {
     pub r15: u64,
     pub r14: u64,
     pub r13: u64,
@@ -31,9 +31,9 @@ pub struct Frame {
     pub ss: u64,
 }
 
-const _: () = assert!(core::mem::offset_of!(Frame, vector) == 15 * 8 && size_of::<Frame>() == 22 * 8);
+const _: () = assert!(core::mem::offset_of!(TrapFrame, vector) == 15 * 8 && size_of::<TrapFrame>() == 22 * 8);
 
-impl fmt::Display for Frame {
+impl fmt::Display for TrapFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "rip {:016x}  rsp {:016x}  rflags {:08x}", self.rip, self.rsp, self.rflags)?;
         writeln!(f, "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}", self.rax, self.rbx, self.rcx, self.rdx)?;

@@ -30,9 +30,9 @@ pub const DISK: u8 = 0x40;
 /// The APIC's vector for a spurious interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
-struct Counts([AtomicU32; 256]);
+struct VectorCounts([AtomicU32; 256]);
 
-static ARRIVED: PerCpu<Counts> = PerCpu::new([const { Counts([const { AtomicU32::new(0) }; 256]) }; MAX_CPUS]);
+static ARRIVED: PerCpu<VectorCounts> = PerCpu::new([const { VectorCounts([const { AtomicU32::new(0) }; 256]) }; MAX_CPUS]);
 static APIC_IDS: PerCpu<AtomicU32> = PerCpu::new([const { AtomicU32::new(0) }; MAX_CPUS]);
 
 /// Handles an interrupt; called by the entry code.

@@ -76,12 +76,12 @@ mod area {
 
     /// The target of GS base. `gs:[0]` reads the index.
     #[repr(C, align(64))]
-    struct Area {
+    struct GsArea {
         index: u64,
     }
 
-    static AREAS: [Area; MAX_CPUS] = {
-        let mut areas = [const { Area { index: 0 } }; MAX_CPUS];
+    static AREAS: [GsArea; MAX_CPUS] = {
+        let mut areas = [const { GsArea { index: 0 } }; MAX_CPUS];
         let mut cpu = 0;
         while cpu < MAX_CPUS {
             areas[cpu].index = cpu as u64;
@@ -100,7 +100,7 @@ mod area {
 
     /// Returns the CPU that runs this code.
     pub fn current() -> CpuId {
-        // SAFETY: GS base points to an `Area` (see the module's invariant).
+        // SAFETY: GS base points to an `GsArea` (see the module's invariant).
         CpuId::new(unsafe { instr::gs_word() } as usize)
     }
 

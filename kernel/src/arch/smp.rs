@@ -13,7 +13,7 @@
 #![expect(unsafe_code)]
 
 use super::{
-    acpi::{self, Physical},
+    acpi::{self, FirmwareMemory},
     apic, descriptors, direct_map, fpu, instr, interrupts, percpu,
     percpu::{CpuId, MAX_CPUS},
     time,
@@ -43,7 +43,7 @@ pub fn prepare_this_cpu(cpu: CpuId) {
 
 /// Starts the CPUs in the firmware's tables; they then wait for [`release`].
 pub fn start_others(rsdp: Option<u64>) {
-    let ids = rsdp.map(|rsdp| acpi::cpus(&Machine, rsdp)).unwrap_or_default();
+    let ids = rsdp.map(|rsdp| acpi::cpus(&MappedFirmware, rsdp)).unwrap_or_default();
     for apic_id in ids.into_iter().filter(|&id| id != apic::id()) {
         let index = percpu::count();
         if index == MAX_CPUS {
@@ -108,9 +108,9 @@ extern "C" fn enter(index: usize) -> ! {
 }
 
 /// The machine's memory through the direct map.
-struct Machine;
+struct MappedFirmware;
 
-impl Physical for Machine {
+impl FirmwareMemory for MappedFirmware {
     fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
         // The stub always maps this range. Tables lie within it, and a wild pointer must not fault.
         const MAPPED: u64 = 1 << 32;

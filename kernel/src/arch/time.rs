@@ -7,19 +7,19 @@
 #![expect(unsafe_code)]
 
 use super::apic::Countdown;
-use super::calibrate::{Frequencies, Yardstick, frequencies};
+use super::calibrate::{ClockFrequencies, Yardstick, frequencies};
 use super::{apic, instr, interrupts, pit, quirks, repeats};
 use spin::Once;
 
 /// A clock's frequency, prepared for conversions without division.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Scale {
+pub struct TickScale {
     hz: u64,
     /// Nanoseconds per tick, with 32 fractional bits.
     ns_per_tick: u64,
 }
 
-impl Scale {
+impl TickScale {
     /// Makes a scale.
     ///
     /// # Panics
@@ -76,7 +76,7 @@ impl Ratio {
 }
 
 struct Clocks {
-    tsc: Scale,
+    tsc: TickScale,
     /// `None`: the timer compares with the time-stamp counter.
     timer: Option<Ratio>,
     /// Whether its interrupt can be lost, so that a count must repeat.
@@ -109,16 +109,16 @@ static CLOCKS: Once<Clocks> = Once::new();
 
 /// Measures the clocks; once, on the boot CPU, with its APIC enabled.
 pub fn calibrate() {
-    const ASSUMED: Frequencies = Frequencies { counter: 1_000_000_000, timer: 1_000_000_000 };
+    const ASSUMED: ClockFrequencies = ClockFrequencies { counter: 1_000_000_000, timer: 1_000_000_000 };
     CLOCKS.call_once(|| {
-        let Frequencies { counter, timer } = frequencies(&mut IntervalTimer, pit::PATIENCE).unwrap_or_else(|| {
+        let ClockFrequencies { counter, timer } = frequencies(&mut IntervalTimer, pit::PATIENCE).unwrap_or_else(|| {
             log::warn!("no interval timer: the clocks are taken to run at 1 GHz");
             ASSUMED
         });
         let tsc = tsc_hz_by_cpuid().unwrap_or(counter);
         let timer = (!has_deadline_timer()).then(|| Ratio::new(timer, tsc));
         let losses = if quirks::requests_get_lost() { Losses::Possible } else { Losses::Never };
-        Clocks { tsc: Scale::new(tsc), timer, losses, start: instr::rdtsc() }
+        Clocks { tsc: TickScale::new(tsc), timer, losses, start: instr::rdtsc() }
     });
 }
 
@@ -167,8 +167,8 @@ pub fn tsc_hz() -> u64 {
 }
 
 /// Returns the counter's scale; that of 1 GHz before [`calibrate`].
-pub fn tsc_scale() -> Scale {
-    const BEFORE: Scale = Scale::new(1_000_000_000);
+pub fn tsc_scale() -> TickScale {
+    const BEFORE: TickScale = TickScale::new(1_000_000_000);
     CLOCKS.get().map_or(BEFORE, |clocks| clocks.tsc)
 }
 
@@ -276,14 +276,14 @@ mod tests {
 
     #[test]
     fn a_scale_converts_both_ways() {
-        let scale = Scale::new(2_500_000_000);
+        let scale = TickScale::new(2_500_000_000);
         assert_eq!((scale.ns(2_500_000_000), scale.ticks(1_000_000_000)), (999_999_999, 2_500_000_000));
         assert!(scale.ticks(scale.ns(1_000_000)).abs_diff(1_000_000) <= 3);
     }
 
     #[test]
     fn a_slow_clock_does_not_lose_years() {
-        let (scale, year_ns) = (Scale::new(50_000_000), 365 * 86_400 * 1_000_000_000);
+        let (scale, year_ns) = (TickScale::new(50_000_000), 365 * 86_400 * 1_000_000_000);
         assert!(scale.ns(scale.ticks(year_ns)).abs_diff(year_ns) < 1_000);
     }
 
@@ -314,6 +314,6 @@ mod tests {
 
     #[test]
     fn a_time_beyond_the_counter_saturates() {
-        assert_eq!(Scale::new(4_000_000_000).ticks(u64::MAX), u64::MAX);
+        assert_eq!(TickScale::new(4_000_000_000).ticks(u64::MAX), u64::MAX);
     }
 }

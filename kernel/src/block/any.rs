@@ -1,7 +1,7 @@
 //! All kinds of disk of a running machine as one type, so that loops over requests make no `dyn`
 //! calls.
 
-use super::{Completion, Disk, DiskCounters, DiskInfo, Incident, Request, SubmitError};
+use super::{Completion, Disk, DiskCounters, DiskIncident, DiskInfo, DiskRequest, SubmitError};
 #[cfg(target_os = "none")]
 use super::{dma::DirectMemory, memory::MemoryDisk, virtio::VirtioDisk, virtio::pci::PciPort};
 use crate::addr::Hpa;
@@ -22,7 +22,7 @@ pub enum AnyDisk {
 
 /// A disk that was found.
 #[derive(Clone, Copy)]
-pub struct Found {
+pub struct FoundDisk {
     /// The disk.
     pub disk: &'static AnyDisk,
     /// Its first byte, if it is memory-backed.
@@ -42,7 +42,7 @@ impl Disk for AnyDisk {
     }
 
     #[inline(always)]
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         match self {
             #[cfg(target_os = "none")]
             Self::Virtio(disk) => disk.submit(request),
@@ -88,7 +88,7 @@ impl Disk for AnyDisk {
         }
     }
 
-    fn take_incident(&self) -> Option<Incident> {
+    fn take_incident(&self) -> Option<DiskIncident> {
         match self {
             #[cfg(target_os = "none")]
             Self::Virtio(disk) => disk.take_incident(),

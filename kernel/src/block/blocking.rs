@@ -6,7 +6,7 @@
 //! broken driver.
 
 use super::request::SECTOR_SIZE;
-use super::{Completion, Cookie, Disk, DiskError, Lane, Operation, Request, SectorRange, Segment, SubmitError};
+use super::{Completion, Cookie, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange, SubmitError};
 use crate::addr::Hpa;
 
 /// The cookie of blocking requests.
@@ -25,13 +25,13 @@ pub enum BlockingError {
 }
 
 /// A disk, a clock and a time-out.
-pub struct Blocking<'a, C> {
+pub struct BlockingDisk<'a, C> {
     disk: &'a dyn Disk,
     clock: C,
     timeout_ns: u64,
 }
 
-impl<'a, C: Fn() -> u64> Blocking<'a, C> {
+impl<'a, C: Fn() -> u64> BlockingDisk<'a, C> {
     /// Uses `disk` with the time of `clock`, and waits at most `timeout_ns` per request.
     pub fn new(disk: &'a dyn Disk, clock: C, timeout_ns: u64) -> Self {
         Self { disk, clock, timeout_ns }
@@ -42,7 +42,7 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
     /// # Errors
     /// [`BlockingError`] says where it failed.
     pub fn read(&self, offset: u64, buffer: Hpa, bytes: u32) -> Result<(), BlockingError> {
-        self.transfer(Operation::Read, offset, buffer, bytes)
+        self.transfer(DiskOperation::Read, offset, buffer, bytes)
     }
 
     /// Writes `bytes` (whole sectors) from `buffer` to byte `offset` of the disk.
@@ -50,7 +50,7 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
     /// # Errors
     /// [`BlockingError`] says where it failed.
     pub fn write(&self, offset: u64, buffer: Hpa, bytes: u32) -> Result<(), BlockingError> {
-        self.transfer(Operation::Write, offset, buffer, bytes)
+        self.transfer(DiskOperation::Write, offset, buffer, bytes)
     }
 
     /// Makes all earlier writes durable.
@@ -58,29 +58,35 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
     /// # Errors
     /// [`BlockingError`] says where it failed.
     pub fn flush(&self) -> Result<(), BlockingError> {
-        self.run(&Request {
-            operation: Operation::Flush,
+        self.run(&DiskRequest {
+            operation: DiskOperation::Flush,
             sectors: SectorRange { first: 0, count: 0 },
             segments: &[],
-            lane: Lane::Common,
+            lane: QueueLane::Common,
             cookie: COOKIE,
         })
     }
 
-    fn transfer(&self, operation: Operation, offset: u64, base: Hpa, len: u32) -> Result<(), BlockingError> {
+    fn transfer(&self, operation: DiskOperation, offset: u64, base: Hpa, len: u32) -> Result<(), BlockingError> {
         if !offset.is_multiple_of(SECTOR_SIZE) {
             return Err(BlockingError::Refused(SubmitError::Invalid));
         }
         let sectors = SectorRange { first: offset / SECTOR_SIZE, count: u64::from(len) / SECTOR_SIZE };
-        self.run(&Request { operation, sectors, segments: &[Segment { base, len }], lane: Lane::Common, cookie: COOKIE })
+        self.run(&DiskRequest {
+            operation,
+            sectors,
+            segments: &[DmaSegment { base, len }],
+            lane: QueueLane::Common,
+            cookie: COOKIE,
+        })
     }
 
     /// Carries out one request.
     ///
     /// # Errors
     /// [`BlockingError`] says where it failed.
-    pub fn run(&self, request: &Request<'_>) -> Result<(), BlockingError> {
-        let request = Request { cookie: COOKIE, ..*request };
+    pub fn run(&self, request: &DiskRequest<'_>) -> Result<(), BlockingError> {
+        let request = DiskRequest { cookie: COOKIE, ..*request };
         self.disk.submit(&request).map_err(BlockingError::Refused)?;
         let end = (self.clock)().saturating_add(self.timeout_ns);
         let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
@@ -104,13 +110,13 @@ impl<'a, C: Fn() -> u64> Blocking<'a, C> {
 mod tests {
     use core::cell::Cell;
 
-    use super::super::dma::fake::FakeMemory;
-    use super::super::fault::{Effect, FaultDisk, Rule};
+    use super::super::dma::fake::FakeDmaMemory;
+    use super::super::fault::{FaultDisk, FaultEffect, FaultRule};
     use super::super::memory::MemoryDisk;
     use super::*;
 
-    fn with(timeout_ns: u64, test: impl FnOnce(&FakeMemory, &FaultDisk<MemoryDisk<&FakeMemory>>, &dyn Fn() -> u64)) {
-        let memory = FakeMemory::new(0x20000);
+    fn with(timeout_ns: u64, test: impl FnOnce(&FakeDmaMemory, &FaultDisk<MemoryDisk<&FakeDmaMemory>>, &dyn Fn() -> u64)) {
+        let memory = FakeDmaMemory::new(0x20000);
         let disk = FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), timeout_ns);
         let time = Cell::new(0);
         test(&memory, &disk, &|| {
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         with(10, |memory, disk, clock| {
-            let blocking = Blocking::new(disk, clock, 100);
+            let blocking = BlockingDisk::new(disk, clock, 100);
             memory.write(Hpa::new(0x1000), &[5; 1024]);
             assert_eq!(blocking.write(512, Hpa::new(0x1000), 1024), Ok(()));
             assert_eq!(blocking.flush(), Ok(()));
@@ -133,21 +139,21 @@ mod tests {
 
     #[test]
     fn errors_come_through_and_a_silent_driver_is_given_up() {
-        let rule = |effect| Rule { operation: None, sectors: None, effect, times: 1 };
+        let rule = |effect| FaultRule { operation: None, sectors: None, effect, times: 1 };
         with(1000, |_, disk, clock| {
-            let blocking = Blocking::new(disk, clock, 100);
-            disk.inject(rule(Effect::Fail(DiskError::Io)));
+            let blocking = BlockingDisk::new(disk, clock, 100);
+            disk.inject(rule(FaultEffect::Fail(DiskError::Io)));
             assert_eq!(blocking.flush(), Err(BlockingError::Failed(DiskError::Io)));
-            disk.inject(rule(Effect::Drop));
+            disk.inject(rule(FaultEffect::Drop));
             assert_eq!(blocking.flush(), Err(BlockingError::Stuck));
             let unaligned = Err(BlockingError::Refused(SubmitError::Invalid));
             assert_eq!(blocking.read(1, Hpa::new(0x1000), 512), unaligned);
             assert_eq!(blocking.read(0x10000, Hpa::new(0x1000), 512), unaligned);
         });
         with(50, |_, disk, clock| {
-            disk.inject(rule(Effect::Drop));
+            disk.inject(rule(FaultEffect::Drop));
             let stuck = Err(BlockingError::Stuck);
-            assert_eq!(Blocking::new(disk, clock, 100).flush(), stuck, "the disk still has the buffer");
+            assert_eq!(BlockingDisk::new(disk, clock, 100).flush(), stuck, "the disk still has the buffer");
         });
     }
 }

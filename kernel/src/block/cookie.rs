@@ -25,7 +25,7 @@ const DETAIL_MASK: u64 = (1 << (CLASS_SHIFT - DETAIL_SHIFT)) - 1;
 
 /// The owner of a completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
+pub enum CompletionOwner {
     /// Page-in: slot = transfer.
     Transfer = 1,
     /// Page-out, cleaning and drain: slot = batch, detail = first entry and count.
@@ -37,16 +37,16 @@ pub enum Class {
 
 /// The fields of a cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tag {
+pub struct CookieFields {
     /// The owner.
-    pub class: Class,
+    pub class: CompletionOwner,
     /// The owner's small number, 28 bits.
     pub detail: u32,
     /// The owner's slot.
     pub slot: u32,
 }
 
-impl Tag {
+impl CookieFields {
     /// Packs the tag.
     ///
     /// # Panics
@@ -60,9 +60,9 @@ impl Tag {
     /// Unpacks a cookie, or `None` if its class is unknown.
     pub fn of(cookie: Cookie) -> Option<Self> {
         let class = match cookie.0 >> CLASS_SHIFT {
-            1 => Class::Transfer,
-            2 => Class::WriteOut,
-            3 => Class::Task,
+            1 => CompletionOwner::Transfer,
+            2 => CompletionOwner::WriteOut,
+            3 => CompletionOwner::Task,
             _ => return None,
         };
         Some(Self { class, detail: (cookie.0 >> DETAIL_SHIFT & DETAIL_MASK) as u32, slot: cookie.0 as u32 })
@@ -75,23 +75,23 @@ mod tests {
 
     #[test]
     fn tags_survive_the_round_trip_at_their_extremes() {
-        for class in [Class::Transfer, Class::WriteOut, Class::Task] {
+        for class in [CompletionOwner::Transfer, CompletionOwner::WriteOut, CompletionOwner::Task] {
             for (detail, slot) in [(0, 0), (DETAIL_MASK as u32, u32::MAX)] {
-                let tag = Tag { class, detail, slot };
-                assert_eq!(Tag::of(tag.cookie()), Some(tag));
+                let tag = CookieFields { class, detail, slot };
+                assert_eq!(CookieFields::of(tag.cookie()), Some(tag));
             }
         }
     }
 
     #[test]
     fn foreign_cookies_are_recognised_as_such() {
-        assert_eq!(Tag::of(Cookie(0)), None);
-        assert_eq!(Tag::of(Cookie(u64::MAX)), None);
+        assert_eq!(CookieFields::of(Cookie(0)), None);
+        assert_eq!(CookieFields::of(Cookie(u64::MAX)), None);
     }
 
     #[test]
     #[should_panic(expected = "28 bits")]
     fn a_detail_beyond_28_bits_is_our_bug() {
-        let _ = Tag { class: Class::Task, detail: 1 << 28, slot: 0 }.cookie();
+        let _ = CookieFields { class: CompletionOwner::Task, detail: 1 << 28, slot: 0 }.cookie();
     }
 }

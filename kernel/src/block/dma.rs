@@ -1,18 +1,18 @@
 //! Drivers' access to physical memory: copies for the memory disk, volatile words for rings.
 //!
 //! [`DmaRegion`] is memory that a driver shares with its device: rings, request headers, status
-//! bytes. It is accessed only through a [`Window`], because the device may write at any time.
+//! bytes. It is accessed only through a [`DeviceWindow`], because the device may write at any time.
 //! [`DmaMemory`] copies whole buffers between physical addresses.
 //!
 //! On the bare machine both use the direct map. In host tests a region is a leaked allocation whose
-//! "physical" address is its virtual address, and `fake::FakeMemory` is a vector.
+//! "physical" address is its virtual address, and `fake::FakeDmaMemory` is a vector.
 
 // UNSAFETY: copies between physical addresses, which belong to the submitter of the request.
 #![cfg_attr(target_os = "none", expect(unsafe_code))]
 
 use crate::addr::Hpa;
-use crate::pci::window::Window;
-pub use crate::pci::window::Word;
+use crate::pci::window::DeviceWindow;
+pub use crate::pci::window::RegisterWord;
 
 /// Copies buffers in physical memory.
 pub trait DmaMemory: Sync {
@@ -60,7 +60,7 @@ impl DmaMemory for DirectMemory {
 #[derive(Debug)]
 pub struct DmaRegion {
     hpa: Hpa,
-    window: Window,
+    window: DeviceWindow,
 }
 
 impl DmaRegion {
@@ -68,7 +68,7 @@ impl DmaRegion {
     ///
     /// # Panics
     /// If it is not aligned to 4 KiB on both sides (our bug: memory is allocated in pages).
-    pub fn new(hpa: Hpa, window: Window) -> Self {
+    pub fn new(hpa: Hpa, window: DeviceWindow) -> Self {
         assert!(hpa.page_offset() == 0 && window.address().is_multiple_of(4096), "a DMA region is page-aligned");
         Self { hpa, window }
     }
@@ -81,7 +81,7 @@ impl DmaRegion {
     pub unsafe fn of_taken(range: core::ops::Range<Hpa>) -> Self {
         let len = (range.end.as_u64() - range.start.as_u64()) as usize;
         // SAFETY: the caller's promise.
-        Self::new(range.start, unsafe { Window::of_physical(range.start, len) })
+        Self::new(range.start, unsafe { DeviceWindow::of_physical(range.start, len) })
     }
 
     /// Returns the bytes of the region.
@@ -95,17 +95,17 @@ impl DmaRegion {
     }
 
     /// Returns the hypervisor's view.
-    pub const fn window(&self) -> &Window {
+    pub const fn window(&self) -> &DeviceWindow {
         &self.window
     }
 
     /// Reads one value.
-    pub fn read<T: Word>(&self, offset: usize) -> T {
+    pub fn read<T: RegisterWord>(&self, offset: usize) -> T {
         self.window.read(offset)
     }
 
     /// Writes one value.
-    pub fn write<T: Word>(&self, offset: usize, value: T) {
+    pub fn write<T: RegisterWord>(&self, offset: usize, value: T) {
         self.window.write(offset, value);
     }
 

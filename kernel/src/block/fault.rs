@@ -11,12 +11,12 @@ use alloc::vec::Vec;
 
 use super::request::DiskError;
 use super::stats::{DiskCounters, DiskStats};
-use super::{Completion, Cookie, Disk, DiskInfo, Operation, Request, SectorRange, SubmitError};
-use crate::sync::{Ranked, rank};
+use super::{Completion, Cookie, Disk, DiskInfo, DiskOperation, DiskRequest, SectorRange, SubmitError};
+use crate::sync::{RankedLock, rank};
 
 /// The effect on a request that a rule matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
+pub enum FaultEffect {
     /// The request never reaches the disk and ends in this error.
     Fail(DiskError),
     /// The request never reaches the disk and times out.
@@ -30,21 +30,21 @@ pub enum Effect {
 
 /// An effect, and the requests it applies to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rule {
+pub struct FaultRule {
     /// The operation; `None` for any.
-    pub operation: Option<Operation>,
+    pub operation: Option<DiskOperation>,
     /// Requests that touch these sectors; `None` for all.
     pub sectors: Option<SectorRange>,
     /// The effect.
-    pub effect: Effect,
+    pub effect: FaultEffect,
     /// Number of matches, after which the rule is removed.
     pub times: u32,
 }
 
-impl Rule {
-    fn matches(&self, request: &Request<'_>) -> bool {
+impl FaultRule {
+    fn matches(&self, request: &DiskRequest<'_>) -> bool {
         self.operation.is_none_or(|o| o == request.operation)
-            && self.sectors.is_none_or(|s| request.operation != Operation::Flush && overlap(s, request.sectors))
+            && self.sectors.is_none_or(|s| request.operation != DiskOperation::Flush && overlap(s, request.sectors))
     }
 }
 
@@ -53,7 +53,7 @@ fn overlap(a: SectorRange, b: SectorRange) -> bool {
 }
 
 /// A completion that is held back.
-struct Held {
+struct HeldCompletion {
     completion: Completion,
     /// When to deliver it; set by the first poll, which brings the time.
     due_ns: Option<u64>,
@@ -62,14 +62,14 @@ struct Held {
 
 #[derive(Default)]
 struct Faults {
-    rules: Vec<Rule>,
-    held: Vec<Held>,
+    rules: Vec<FaultRule>,
+    held: Vec<HeldCompletion>,
     delayed: Vec<(Cookie, u64)>,
 }
 
 impl Faults {
     /// Uses up one match of the first rule that matches this request.
-    fn effect_for(&mut self, request: &Request<'_>) -> Option<Effect> {
+    fn effect_for(&mut self, request: &DiskRequest<'_>) -> Option<FaultEffect> {
         let n = self.rules.iter().position(|rule| rule.matches(request))?;
         let effect = self.rules[n].effect;
         self.rules[n].times -= 1;
@@ -94,7 +94,7 @@ impl Faults {
             return Some(completion);
         };
         let (_, ns) = self.delayed.remove(n);
-        self.held.push(Held { completion, due_ns: Some(now_ns.saturating_add(ns)), wait_ns: ns });
+        self.held.push(HeldCompletion { completion, due_ns: Some(now_ns.saturating_add(ns)), wait_ns: ns });
         None
     }
 }
@@ -104,17 +104,17 @@ pub struct FaultDisk<D> {
     inner: D,
     timeout_ns: u64,
     stats: DiskStats,
-    faults: Ranked<Faults, { rank::DISK }>,
+    faults: RankedLock<Faults, { rank::DISK }>,
 }
 
 impl<D: Disk> FaultDisk<D> {
     /// Wraps `inner`; dropped requests time out after `timeout_ns`.
     pub fn new(inner: D, timeout_ns: u64) -> Self {
-        Self { inner, timeout_ns, stats: DiskStats::default(), faults: Ranked::default() }
+        Self { inner, timeout_ns, stats: DiskStats::default(), faults: RankedLock::default() }
     }
 
     /// Adds a rule; earlier rules take precedence.
-    pub fn inject(&self, rule: Rule) {
+    pub fn inject(&self, rule: FaultRule) {
         if rule.times > 0 {
             self.faults.lock().rules.push(rule);
         }
@@ -127,7 +127,7 @@ impl<D: Disk> FaultDisk<D> {
 
     fn hold(&self, cookie: Cookie, error: DiskError, wait_ns: u64) {
         let completion = Completion { cookie, result: Err(error) };
-        self.faults.lock().held.push(Held { completion, due_ns: None, wait_ns });
+        self.faults.lock().held.push(HeldCompletion { completion, due_ns: None, wait_ns });
     }
 }
 
@@ -136,13 +136,13 @@ impl<D: Disk> Disk for FaultDisk<D> {
         self.inner.info()
     }
 
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         request.check(&self.info())?;
         let effect = self.faults.lock().effect_for(request);
         match effect {
-            Some(Effect::Fail(error)) => self.hold(request.cookie, error, 0),
-            Some(Effect::Drop) => self.hold(request.cookie, DiskError::TimedOut, self.timeout_ns),
-            Some(Effect::Delay { ns }) => {
+            Some(FaultEffect::Fail(error)) => self.hold(request.cookie, error, 0),
+            Some(FaultEffect::Drop) => self.hold(request.cookie, DiskError::TimedOut, self.timeout_ns),
+            Some(FaultEffect::Delay { ns }) => {
                 self.inner.submit(request)?;
                 self.faults.lock().delayed.push((request.cookie, ns));
             }
@@ -183,17 +183,23 @@ impl<D: Disk> Disk for FaultDisk<D> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dma::fake::FakeMemory;
+    use super::super::dma::fake::FakeDmaMemory;
     use super::super::memory::MemoryDisk;
-    use super::super::{Lane, Segment};
+    use super::super::{DmaSegment, QueueLane};
     use super::*;
     use crate::addr::Hpa;
 
-    const SEGMENTS: [Segment; 1] = [Segment { base: Hpa::new(0x1000), len: 512 }];
+    const SEGMENTS: [DmaSegment; 1] = [DmaSegment { base: Hpa::new(0x1000), len: 512 }];
 
-    fn write(first: u64) -> Request<'static> {
+    fn write(first: u64) -> DiskRequest<'static> {
         let sectors = SectorRange { first, count: 1 };
-        Request { operation: Operation::Write, sectors, segments: &SEGMENTS, lane: Lane::Common, cookie: Cookie(first) }
+        DiskRequest {
+            operation: DiskOperation::Write,
+            sectors,
+            segments: &SEGMENTS,
+            lane: QueueLane::Common,
+            cookie: Cookie(first),
+        }
     }
 
     fn poll(disk: &impl Disk, now_ns: u64) -> Vec<(u64, Result<(), DiskError>)> {
@@ -202,8 +208,8 @@ mod tests {
         out[..n].iter().map(|c| (c.cookie.0, c.result)).collect()
     }
 
-    fn with_disk(test: impl FnOnce(&FaultDisk<MemoryDisk<&FakeMemory>>, &FakeMemory)) {
-        let memory = FakeMemory::new(0x20000);
+    fn with_disk(test: impl FnOnce(&FaultDisk<MemoryDisk<&FakeDmaMemory>>, &FakeDmaMemory)) {
+        let memory = FakeDmaMemory::new(0x20000);
         memory.write(Hpa::new(0x1000), &[9; 512]);
         let disk = FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), 1000);
         test(&disk, &memory);
@@ -213,8 +219,8 @@ mod tests {
     fn a_failed_write_ends_in_the_error_and_does_not_reach_the_disk() {
         with_disk(|disk, memory| {
             let sectors = Some(SectorRange { first: 2, count: 1 });
-            let effect = Effect::Fail(DiskError::Io);
-            disk.inject(Rule { operation: Some(Operation::Write), sectors, effect, times: 1 });
+            let effect = FaultEffect::Fail(DiskError::Io);
+            disk.inject(FaultRule { operation: Some(DiskOperation::Write), sectors, effect, times: 1 });
             disk.submit(&write(1)).unwrap();
             disk.submit(&write(2)).unwrap();
             assert_eq!(poll(disk, 0), [(1, Ok(())), (2, Err(DiskError::Io))]);
@@ -229,7 +235,7 @@ mod tests {
     #[test]
     fn a_dropped_write_times_out() {
         with_disk(|disk, _| {
-            disk.inject(Rule { operation: None, sectors: None, effect: Effect::Drop, times: 1 });
+            disk.inject(FaultRule { operation: None, sectors: None, effect: FaultEffect::Drop, times: 1 });
             disk.submit(&write(1)).unwrap();
             assert_eq!(poll(disk, 5), []);
             assert_eq!(poll(disk, 1004), []);
@@ -240,7 +246,7 @@ mod tests {
     #[test]
     fn a_delayed_write_is_done_and_told_later() {
         with_disk(|disk, memory| {
-            disk.inject(Rule { operation: None, sectors: None, effect: Effect::Delay { ns: 50 }, times: 1 });
+            disk.inject(FaultRule { operation: None, sectors: None, effect: FaultEffect::Delay { ns: 50 }, times: 1 });
             disk.submit(&write(1)).unwrap();
             disk.submit(&write(2)).unwrap();
             assert_eq!(poll(disk, 100), [(2, Ok(()))]);

@@ -8,9 +8,9 @@
 //!   Unshared                     a memory-backed disk: all, always
 //! ```
 //!
-//! Requests of [`Lane::Beat`] pass until the disk is given up: they renew the lease.
+//! Requests of [`QueueLane::Beat`] pass until the disk is given up: they renew the lease.
 
-use super::{Lane, Operation, SubmitError};
+use super::{DiskOperation, QueueLane, SubmitError};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const UNSHARED: u64 = u64::MAX;
@@ -68,12 +68,12 @@ impl SubmitGate {
     /// [`SubmitError::Full`] while the lease has ended: try again. [`SubmitError::Failed`] if
     /// another node has the disk, and for a write before anything is claimed.
     #[inline]
-    pub fn check(&self, lane: Lane, operation: Operation, now_ns: impl FnOnce() -> u64) -> Result<(), SubmitError> {
+    pub fn check(&self, lane: QueueLane, operation: DiskOperation, now_ns: impl FnOnce() -> u64) -> Result<(), SubmitError> {
         match self.0.load(Ordering::Acquire) {
             UNSHARED => Ok(()),
             GIVEN_UP => Err(SubmitError::Failed),
-            _ if lane == Lane::Beat => Ok(()),
-            UNCLAIMED if operation == Operation::Read => Ok(()),
+            _ if lane == QueueLane::Beat => Ok(()),
+            UNCLAIMED if operation == DiskOperation::Read => Ok(()),
             UNCLAIMED => Err(SubmitError::Failed),
             end if now_ns() <= end => Ok(()),
             _ => Err(SubmitError::Full),
@@ -85,15 +85,16 @@ impl SubmitGate {
 mod tests {
     use super::*;
 
-    const ALL: [Operation; 5] = [Operation::Read, Operation::Write, Operation::Flush, Operation::Discard, Operation::WriteZeroes];
+    const ALL: [DiskOperation; 5] =
+        [DiskOperation::Read, DiskOperation::Write, DiskOperation::Flush, DiskOperation::Discard, DiskOperation::WriteZeroes];
 
     #[test]
     fn before_a_claim_a_disk_is_only_read() {
         let gate = SubmitGate::unclaimed();
         for operation in ALL {
-            let expected = if operation == Operation::Read { Ok(()) } else { Err(SubmitError::Failed) };
-            assert_eq!(gate.check(Lane::Common, operation, || 0), expected);
-            assert_eq!(gate.check(Lane::Beat, operation, || 0), Ok(()));
+            let expected = if operation == DiskOperation::Read { Ok(()) } else { Err(SubmitError::Failed) };
+            assert_eq!(gate.check(QueueLane::Common, operation, || 0), expected);
+            assert_eq!(gate.check(QueueLane::Beat, operation, || 0), Ok(()));
         }
     }
 
@@ -102,13 +103,13 @@ mod tests {
         let gate = SubmitGate::unclaimed();
         gate.open_until(100);
         for operation in ALL {
-            assert_eq!(gate.check(Lane::Common, operation, || 100), Ok(()));
-            assert_eq!(gate.check(Lane::Common, operation, || 101), Err(SubmitError::Full));
-            assert_eq!(gate.check(Lane::Beat, operation, || 101), Ok(()));
+            assert_eq!(gate.check(QueueLane::Common, operation, || 100), Ok(()));
+            assert_eq!(gate.check(QueueLane::Common, operation, || 101), Err(SubmitError::Full));
+            assert_eq!(gate.check(QueueLane::Beat, operation, || 101), Ok(()));
         }
         assert!(!gate.is_suspended(|| 100) && gate.is_suspended(|| 101));
         gate.open_until(200);
-        assert_eq!(gate.check(Lane::Common, Operation::Write, || 200), Ok(()));
+        assert_eq!(gate.check(QueueLane::Common, DiskOperation::Write, || 200), Ok(()));
     }
 
     #[test]
@@ -117,8 +118,8 @@ mod tests {
         gate.open_until(100);
         gate.give_up();
         gate.open_until(1000);
-        for lane in [Lane::Common, Lane::Beat] {
-            assert_eq!(gate.check(lane, Operation::Read, || 0), Err(SubmitError::Failed));
+        for lane in [QueueLane::Common, QueueLane::Beat] {
+            assert_eq!(gate.check(lane, DiskOperation::Read, || 0), Err(SubmitError::Failed));
         }
         assert!(gate.is_given_up() && !gate.is_suspended(|| u64::MAX));
     }
@@ -127,7 +128,7 @@ mod tests {
     fn memory_of_the_machine_needs_no_lease() {
         let gate = SubmitGate::unshared();
         gate.open_until(5);
-        assert_eq!(gate.check(Lane::Common, Operation::Write, || u64::MAX), Ok(()));
+        assert_eq!(gate.check(QueueLane::Common, DiskOperation::Write, || u64::MAX), Ok(()));
         assert!(gate.is_unshared() && !gate.is_suspended(|| u64::MAX));
     }
 }

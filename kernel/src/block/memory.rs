@@ -11,9 +11,9 @@ use alloc::boxed::Box;
 use super::dma::DmaMemory;
 use super::request::SECTOR_SIZE;
 use super::stats::{DiskCounters, DiskStats};
-use super::{Completion, Cookie, Disk, DiskInfo, Operation, Request, SectorRange, Segment, SubmitError};
+use super::{Completion, Cookie, Disk, DiskInfo, DiskOperation, DiskRequest, DmaSegment, SectorRange, SubmitError};
 use crate::addr::Hpa;
-use crate::sync::{Ranked, rank};
+use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
 
 /// Most segments in a request.
@@ -23,19 +23,19 @@ const DEPTH: usize = 64;
 
 /// A request that waits for its poll. It is filled in place, so unused segments are not copied.
 struct Pending {
-    operation: Operation,
+    operation: DiskOperation,
     sectors: SectorRange,
-    segments: ArrayVec<Segment, MAX_SEGMENTS>,
+    segments: ArrayVec<DmaSegment, MAX_SEGMENTS>,
     cookie: Cookie,
 }
 
 impl Pending {
     fn empty() -> Self {
         let sectors = SectorRange { first: 0, count: 0 };
-        Self { operation: Operation::Flush, sectors, segments: ArrayVec::new(), cookie: Cookie(0) }
+        Self { operation: DiskOperation::Flush, sectors, segments: ArrayVec::new(), cookie: Cookie(0) }
     }
 
-    fn fill(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn fill(&mut self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         self.segments.clear();
         match request.segments {
             // The common case: a fault for one page.
@@ -62,7 +62,7 @@ impl Fifo {
         Self { waiting: [const { None }; DEPTH], head: 0, len: 0, free }
     }
 
-    fn push(&mut self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn push(&mut self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         let slot = self.free.last_mut().ok_or(SubmitError::Full)?;
         slot.fill(request)?;
         self.waiting[(self.head + self.len) % DEPTH] = self.free.pop();
@@ -89,7 +89,7 @@ pub struct MemoryDisk<M> {
     base: Hpa,
     info: DiskInfo,
     stats: DiskStats,
-    fifo: Ranked<Fifo, { rank::DISK }>,
+    fifo: RankedLock<Fifo, { rank::DISK }>,
 }
 
 impl<M: DmaMemory> MemoryDisk<M> {
@@ -108,7 +108,7 @@ impl<M: DmaMemory> MemoryDisk<M> {
             write_zeroes: true,
             serial,
         };
-        Self { memory, base, info, stats: DiskStats::default(), fifo: Ranked::new(Fifo::new()) }
+        Self { memory, base, info, stats: DiskStats::default(), fifo: RankedLock::new(Fifo::new()) }
     }
 
     /// Returns the address of sector `first`; the request has been checked.
@@ -121,12 +121,12 @@ impl<M: DmaMemory> MemoryDisk<M> {
         for segment in &pending.segments {
             let len = u64::from(segment.len);
             match pending.operation {
-                Operation::Read => self.memory.copy(at, segment.base, len),
+                DiskOperation::Read => self.memory.copy(at, segment.base, len),
                 _ => self.memory.copy(segment.base, at, len),
             }
             at = at.checked_add(len).expect("the disk lies in physical memory");
         }
-        if pending.operation == Operation::WriteZeroes {
+        if pending.operation == DiskOperation::WriteZeroes {
             self.memory.fill_zero(at, pending.sectors.count * SECTOR_SIZE);
         }
     }
@@ -137,7 +137,7 @@ impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
         self.info
     }
 
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         request.check(&self.info)?;
         self.fifo.lock().push(request)?;
         self.stats.taken(request);
@@ -169,16 +169,22 @@ impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Lane;
-    use super::super::dma::fake::FakeMemory;
+    use super::super::QueueLane;
+    use super::super::dma::fake::FakeDmaMemory;
     use super::*;
 
     const BASE: Hpa = Hpa::new(0x10000);
     const BUFFER: Hpa = Hpa::new(0x1000);
 
-    fn ask<'a>(operation: Operation, first: u64, segments: &'a [Segment], cookie: u64) -> Request<'a> {
+    fn ask<'a>(operation: DiskOperation, first: u64, segments: &'a [DmaSegment], cookie: u64) -> DiskRequest<'a> {
         let count = segments.iter().map(|s| u64::from(s.len) / 512).sum();
-        Request { operation, sectors: SectorRange { first, count }, segments, lane: Lane::Common, cookie: Cookie(cookie) }
+        DiskRequest {
+            operation,
+            sectors: SectorRange { first, count },
+            segments,
+            lane: QueueLane::Common,
+            cookie: Cookie(cookie),
+        }
     }
 
     fn poll<M: DmaMemory + Send>(disk: &MemoryDisk<M>, room: usize) -> Vec<u64> {
@@ -189,32 +195,32 @@ mod tests {
 
     #[test]
     fn segments_are_gathered_and_scattered_in_order_when_polled() {
-        let memory = FakeMemory::new(0x20000);
+        let memory = FakeDmaMemory::new(0x20000);
         let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
         memory.write(BUFFER, &[[1u8; 512], [2; 512], [3; 512]].concat());
-        let swapped = [Segment { base: Hpa::new(0x1200), len: 1024 }, Segment { base: BUFFER, len: 512 }];
-        disk.submit(&ask(Operation::Write, 4, &swapped, 1)).unwrap();
+        let swapped = [DmaSegment { base: Hpa::new(0x1200), len: 1024 }, DmaSegment { base: BUFFER, len: 512 }];
+        disk.submit(&ask(DiskOperation::Write, 4, &swapped, 1)).unwrap();
         assert_eq!(memory.read(Hpa::new(0x10800), 1), [0], "nothing moves before the poll");
         assert!(disk.has_answers());
         assert_eq!(poll(&disk, 8), [1]);
         assert!(!disk.has_answers());
         assert_eq!(memory.read(Hpa::new(0x10800), 1536), [[2u8; 512], [3; 512], [1; 512]].concat());
-        disk.submit(&ask(Operation::Read, 5, &[Segment { base: Hpa::new(0x3000), len: 512 }], 2)).unwrap();
+        disk.submit(&ask(DiskOperation::Read, 5, &[DmaSegment { base: Hpa::new(0x3000), len: 512 }], 2)).unwrap();
         assert_eq!(poll(&disk, 8), [2]);
         assert_eq!(memory.read(Hpa::new(0x3000), 512), [3; 512]);
     }
 
     #[test]
     fn write_zeroes_reaches_exactly_its_sectors() {
-        let memory = FakeMemory::new(0x20000);
+        let memory = FakeDmaMemory::new(0x20000);
         let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
         memory.write(BASE, &[7; 2048]);
         let sectors = SectorRange { first: 1, count: 2 };
-        disk.submit(&Request {
-            operation: Operation::WriteZeroes,
+        disk.submit(&DiskRequest {
+            operation: DiskOperation::WriteZeroes,
             sectors,
             segments: &[],
-            lane: Lane::Common,
+            lane: QueueLane::Common,
             cookie: Cookie(1),
         })
         .unwrap();
@@ -224,15 +230,15 @@ mod tests {
 
     #[test]
     fn a_full_disk_takes_nothing_until_it_is_polled_and_polls_no_more_than_there_is_room() {
-        let memory = FakeMemory::new(0x20000);
+        let memory = FakeDmaMemory::new(0x20000);
         let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
-        let segments = [Segment { base: BUFFER, len: 512 }];
+        let segments = [DmaSegment { base: BUFFER, len: 512 }];
         for n in 0..DEPTH as u64 {
-            disk.submit(&ask(Operation::Write, n, &segments, n)).unwrap();
+            disk.submit(&ask(DiskOperation::Write, n, &segments, n)).unwrap();
         }
-        assert_eq!(disk.submit(&ask(Operation::Write, 0, &segments, 99)), Err(SubmitError::Full));
+        assert_eq!(disk.submit(&ask(DiskOperation::Write, 0, &segments, 99)), Err(SubmitError::Full));
         assert_eq!(poll(&disk, 2), [0, 1]);
-        assert_eq!(disk.submit(&ask(Operation::Write, 0, &segments, 99)), Ok(()));
+        assert_eq!(disk.submit(&ask(DiskOperation::Write, 0, &segments, 99)), Ok(()));
         assert_eq!(poll(&disk, 100).last(), Some(&99));
         assert_eq!(disk.counters().requests.write, DEPTH as u64 + 1);
         assert_eq!(disk.counters().bytes.write, (DEPTH as u64 + 1) * 512);
@@ -240,9 +246,9 @@ mod tests {
 
     #[test]
     fn sectors_beyond_the_end_are_refused() {
-        let memory = FakeMemory::new(0x20000);
+        let memory = FakeDmaMemory::new(0x20000);
         let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
-        let request = ask(Operation::Read, 128, &[Segment { base: BUFFER, len: 512 }], 1);
+        let request = ask(DiskOperation::Read, 128, &[DmaSegment { base: BUFFER, len: 512 }], 1);
         assert_eq!(disk.submit(&request), Err(SubmitError::Invalid));
         assert_eq!(disk.counters(), DiskCounters::default());
     }

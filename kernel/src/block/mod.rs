@@ -40,7 +40,8 @@ pub mod stats;
 pub mod virtio;
 
 pub use request::{
-    Completion, Cookie, DiskError, DiskInfo, Incident, Lane, Operation, Request, SectorRange, Segment, SubmitError,
+    Completion, Cookie, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange,
+    SubmitError,
 };
 pub use stats::DiskCounters;
 
@@ -60,7 +61,7 @@ pub trait Disk: Sync {
     /// [`SubmitError::Full`]: nothing was queued, poll and try again.
     /// [`SubmitError::Invalid`]: out of range or beyond the limits of [`Disk::info`] (our bug).
     /// [`SubmitError::Failed`]: the device is dead.
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError>;
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError>;
 
     /// Collects finished requests, and those that have timed out at `now_ns`, as many as `out` has
     /// room for; returns how many.
@@ -79,7 +80,7 @@ pub trait Disk: Sync {
     }
 
     /// Takes the oldest incident that has not been reported yet.
-    fn take_incident(&self) -> Option<Incident> {
+    fn take_incident(&self) -> Option<DiskIncident> {
         None
     }
 
@@ -108,7 +109,7 @@ impl<D: Disk + ?Sized> Disk for &D {
     fn info(&self) -> DiskInfo {
         (**self).info()
     }
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         (**self).submit(request)
     }
     fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
@@ -120,7 +121,7 @@ impl<D: Disk + ?Sized> Disk for &D {
     fn is_dead(&self) -> bool {
         (**self).is_dead()
     }
-    fn take_incident(&self) -> Option<Incident> {
+    fn take_incident(&self) -> Option<DiskIncident> {
         (**self).take_incident()
     }
     fn hurry(&self, request_ns: u64) {

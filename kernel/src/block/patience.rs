@@ -47,7 +47,7 @@ impl core::fmt::Display for SpaceAccess {
 
 /// Counts the tries of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Tries(u32);
+pub struct RetryCount(u32);
 
 /// What follows a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +60,7 @@ pub enum AfterRefusal {
     Hopeless,
 }
 
-impl Tries {
+impl RetryCount {
     /// Counts a refusal and decides what follows.
     pub fn refused(&mut self, error: DiskError) -> AfterRefusal {
         self.0 += 1;
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_request_is_tried_as_often_as_a_page() {
-        let mut tries = Tries::default();
+        let mut tries = RetryCount::default();
         let outcomes: Vec<_> = (0..MAX_TRIES).map(|_| tries.refused(DiskError::Io)).collect();
         assert!(outcomes[..7].iter().all(|outcome| *outcome == AfterRefusal::Again));
         assert_eq!(outcomes[7], AfterRefusal::GivenUp(8));
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn a_dead_disk_is_not_asked_again() {
-        assert_eq!(Tries::default().refused(DiskError::Dead), AfterRefusal::Hopeless);
-        assert_eq!(Tries::default().refused(DiskError::Unsupported), AfterRefusal::Hopeless);
+        assert_eq!(RetryCount::default().refused(DiskError::Dead), AfterRefusal::Hopeless);
+        assert_eq!(RetryCount::default().refused(DiskError::Unsupported), AfterRefusal::Hopeless);
     }
 
     #[test]

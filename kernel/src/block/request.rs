@@ -16,7 +16,7 @@ pub struct Cookie(pub u64);
 
 /// A physically contiguous piece of a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segment {
+pub struct DmaSegment {
     /// First byte.
     pub base: Hpa,
     /// Bytes; a multiple of the sector size.
@@ -34,7 +34,7 @@ pub struct SectorRange {
 
 /// The operation of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
+pub enum DiskOperation {
     /// Disk to memory.
     Read,
     /// Memory to disk; durable after a later flush.
@@ -49,7 +49,7 @@ pub enum Operation {
 
 /// The part of a disk's queue that a request may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Lane {
+pub enum QueueLane {
     /// All slots except the reserved one.
     #[default]
     Common,
@@ -61,15 +61,15 @@ pub enum Lane {
 /// One request. For a read or a write the lengths of the segments add up to the range; otherwise
 /// there are no segments.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct DiskRequest<'a> {
     /// The operation.
-    pub operation: Operation,
+    pub operation: DiskOperation,
     /// The sectors; ignored by flush.
     pub sectors: SectorRange,
     /// The buffer.
-    pub segments: &'a [Segment],
+    pub segments: &'a [DmaSegment],
     /// The slots it may use.
-    pub lane: Lane,
+    pub lane: QueueLane,
     /// Returned in the completion.
     pub cookie: Cookie,
 }
@@ -119,7 +119,7 @@ impl core::fmt::Display for DiskError {
 
 /// An event at a disk that belongs to no request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Incident {
+pub enum DiskIncident {
     /// A request timed out: the disk accepts none until all in flight are answered.
     WrittenOff {
         /// Requests in flight.
@@ -165,19 +165,19 @@ pub struct DiskInfo {
     pub max_segments: usize,
     /// Most bytes in a segment.
     pub max_segment_len: u32,
-    /// Requests of [`Lane::Common`] that fit in flight.
+    /// Requests of [`QueueLane::Common`] that fit in flight.
     pub depth: usize,
     /// Writes are volatile until flushed.
     pub write_cache: bool,
-    /// The disk supports [`Operation::Discard`].
+    /// The disk supports [`DiskOperation::Discard`].
     pub discard: bool,
-    /// The disk supports [`Operation::WriteZeroes`].
+    /// The disk supports [`DiskOperation::WriteZeroes`].
     pub write_zeroes: bool,
     /// The host's name for the disk (virtio serial), zero-padded.
     pub serial: [u8; 20],
 }
 
-impl Request<'_> {
+impl DiskRequest<'_> {
     /// Checks the request against the limits of a disk.
     ///
     /// # Errors
@@ -185,11 +185,11 @@ impl Request<'_> {
     #[inline]
     pub fn check(&self, info: &DiskInfo) -> Result<(), SubmitError> {
         let sound = match self.operation {
-            Operation::Flush => self.segments.is_empty(),
-            Operation::Discard | Operation::WriteZeroes => {
+            DiskOperation::Flush => self.segments.is_empty(),
+            DiskOperation::Discard | DiskOperation::WriteZeroes => {
                 self.segments.is_empty() && self.in_range(info) && self.sectors.count <= MAX_RANGE_SECTORS
             }
-            Operation::Read | Operation::Write => self.in_range(info) && self.segments_fit(info),
+            DiskOperation::Read | DiskOperation::Write => self.in_range(info) && self.segments_fit(info),
         };
         if sound { Ok(()) } else { Err(SubmitError::Invalid) }
     }
@@ -200,7 +200,7 @@ impl Request<'_> {
     }
 
     fn segments_fit(&self, info: &DiskInfo) -> bool {
-        let whole = |s: &Segment| {
+        let whole = |s: &DmaSegment| {
             s.len > 0
                 && s.len <= info.max_segment_len
                 && u64::from(s.len).is_multiple_of(SECTOR_SIZE)
@@ -208,7 +208,7 @@ impl Request<'_> {
         };
         // One pass: the sum cannot overflow, because no disk takes that many segments of 32-bit
         // lengths.
-        let add = |sum: u64, s: &Segment| whole(s).then(|| sum + u64::from(s.len));
+        let add = |sum: u64, s: &DmaSegment| whole(s).then(|| sum + u64::from(s.len));
         let sum = || self.segments.iter().try_fold(0, add);
         self.segments.len() <= info.max_segments
             && self.sectors.count.checked_mul(SECTOR_SIZE).is_some_and(|bytes| sum() == Some(bytes))
@@ -231,35 +231,41 @@ mod tests {
         serial: [0; 20],
     };
 
-    fn check(operation: Operation, first: u64, count: u64, lens: &[u32]) -> Result<(), SubmitError> {
-        let segments: Vec<_> = lens.iter().map(|len| Segment { base: Hpa::new(0x1000), len: *len }).collect();
-        Request { operation, sectors: SectorRange { first, count }, segments: &segments, lane: Lane::Common, cookie: Cookie(0) }
-            .check(&INFO)
+    fn check(operation: DiskOperation, first: u64, count: u64, lens: &[u32]) -> Result<(), SubmitError> {
+        let segments: Vec<_> = lens.iter().map(|len| DmaSegment { base: Hpa::new(0x1000), len: *len }).collect();
+        DiskRequest {
+            operation,
+            sectors: SectorRange { first, count },
+            segments: &segments,
+            lane: QueueLane::Common,
+            cookie: Cookie(0),
+        }
+        .check(&INFO)
     }
 
     #[test]
     fn a_request_up_to_the_last_sector_fits_and_one_beyond_does_not() {
-        assert_eq!(check(Operation::Read, 92, 8, &[4096]), Ok(()));
-        assert_eq!(check(Operation::Read, 93, 8, &[4096]), Err(SubmitError::Invalid));
-        assert_eq!(check(Operation::Write, u64::MAX, 8, &[4096]), Err(SubmitError::Invalid));
-        assert_eq!(check(Operation::Discard, 99, 1, &[]), Ok(()));
-        assert_eq!(check(Operation::WriteZeroes, 99, 2, &[]), Err(SubmitError::Invalid));
+        assert_eq!(check(DiskOperation::Read, 92, 8, &[4096]), Ok(()));
+        assert_eq!(check(DiskOperation::Read, 93, 8, &[4096]), Err(SubmitError::Invalid));
+        assert_eq!(check(DiskOperation::Write, u64::MAX, 8, &[4096]), Err(SubmitError::Invalid));
+        assert_eq!(check(DiskOperation::Discard, 99, 1, &[]), Ok(()));
+        assert_eq!(check(DiskOperation::WriteZeroes, 99, 2, &[]), Err(SubmitError::Invalid));
     }
 
     #[test]
     fn segments_must_add_up_and_be_within_the_limits() {
-        assert_eq!(check(Operation::Write, 0, 9, &[4096, 512]), Ok(()));
+        assert_eq!(check(DiskOperation::Write, 0, 9, &[4096, 512]), Ok(()));
         for lens in [&[4096][..], &[4096, 512, 0], &[4608], &[2048, 2048, 512], &[]] {
-            assert_eq!(check(Operation::Write, 0, 9, lens), Err(SubmitError::Invalid), "{lens:?}");
+            assert_eq!(check(DiskOperation::Write, 0, 9, lens), Err(SubmitError::Invalid), "{lens:?}");
         }
-        assert_eq!(check(Operation::Read, 0, 1, &[100]), Err(SubmitError::Invalid));
-        assert_eq!(check(Operation::Read, 0, u64::MAX / 4, &[4096]), Err(SubmitError::Invalid));
-        assert_eq!(check(Operation::Read, 0, 0, &[]), Err(SubmitError::Invalid));
+        assert_eq!(check(DiskOperation::Read, 0, 1, &[100]), Err(SubmitError::Invalid));
+        assert_eq!(check(DiskOperation::Read, 0, u64::MAX / 4, &[4096]), Err(SubmitError::Invalid));
+        assert_eq!(check(DiskOperation::Read, 0, 0, &[]), Err(SubmitError::Invalid));
     }
 
     #[test]
     fn flush_has_no_range_and_no_segments() {
-        assert_eq!(check(Operation::Flush, u64::MAX, u64::MAX, &[]), Ok(()));
-        assert_eq!(check(Operation::Flush, 0, 0, &[512]), Err(SubmitError::Invalid));
+        assert_eq!(check(DiskOperation::Flush, u64::MAX, u64::MAX, &[]), Ok(()));
+        assert_eq!(check(DiskOperation::Flush, 0, 0, &[512]), Err(SubmitError::Invalid));
     }
 }

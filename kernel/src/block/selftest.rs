@@ -10,16 +10,16 @@
 use log::{error, info};
 
 use super::MAX_DISKS;
-use super::any::Found;
-use super::discover::Discovery;
-use super::virtio::Limits;
-use super::{Completion, Cookie, Disk, DiskError, Lane, Operation, Request, SectorRange, Segment, SubmitError};
+use super::any::FoundDisk;
+use super::discover::DiskDiscovery;
+use super::virtio::DriverTimeouts;
+use super::{Completion, Cookie, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange, SubmitError};
 use crate::addr::Hpa;
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{interrupts, time};
 use crate::log::exit::ExitCode;
-use crate::pci::window::Window;
+use crate::pci::window::DeviceWindow;
 
 /// Requests in flight, if the disk is deep enough.
 const REQUESTS: u64 = 64;
@@ -53,9 +53,9 @@ impl Wishes {
         Self { bad_sector: number("bad="), patience_ms: number("patience="), silent }
     }
 
-    fn limits(&self) -> Limits {
-        let usual = Limits::default();
-        Limits { request_ns: self.patience_ms.map_or(usual.request_ns, |ms| ms * 1_000_000), ..usual }
+    fn limits(&self) -> DriverTimeouts {
+        let usual = DriverTimeouts::default();
+        DriverTimeouts { request_ns: self.patience_ms.map_or(usual.request_ns, |ms| ms * 1_000_000), ..usual }
     }
 }
 
@@ -68,7 +68,7 @@ pub fn run(memory: &mut PhysicalMemory, command_line: &str) -> ExitCode {
     };
     let mut failed = 0;
     for found in find(memory, wishes.limits()) {
-        let bench = Bench { found, buffer: buffer.start, wishes: &wishes };
+        let bench = DiskSelftest { found, buffer: buffer.start, wishes: &wishes };
         match bench.run() {
             Ok(()) => info!("selftest disk: disk {} passed", found.disk.info().index),
             Err(what) => {
@@ -80,9 +80,9 @@ pub fn run(memory: &mut PhysicalMemory, command_line: &str) -> ExitCode {
     if failed == 0 { ExitCode::Success } else { ExitCode::Failure }
 }
 
-fn find(memory: &mut PhysicalMemory, limits: Limits) -> arrayvec::ArrayVec<Found, MAX_DISKS> {
+fn find(memory: &mut PhysicalMemory, limits: DriverTimeouts) -> arrayvec::ArrayVec<FoundDisk, MAX_DISKS> {
     let apic_id = interrupts::apic_id(CpuId::BOOT) as u8;
-    let mut discovery = Discovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
+    let mut discovery = DiskDiscovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
     // SAFETY: this is the only user of the machine's disks.
     unsafe { discovery.virtio(time::now_ns, |at, why| error!("selftest disk: {at} is of no use: {why:?}")) };
     if let Err(why) = discovery.memory_backed(MEMORY_DISK) {
@@ -91,35 +91,35 @@ fn find(memory: &mut PhysicalMemory, limits: Limits) -> arrayvec::ArrayVec<Found
     discovery.finish()
 }
 
-struct Bench<'a> {
-    found: Found,
+struct DiskSelftest<'a> {
+    found: FoundDisk,
     buffer: Hpa,
     wishes: &'a Wishes,
 }
 
-type Verdict = Result<(), &'static str>;
+type DiskCheckResult = Result<(), &'static str>;
 
-fn ensure(holds: bool, otherwise: &'static str) -> Verdict {
+fn ensure(holds: bool, otherwise: &'static str) -> DiskCheckResult {
     if holds { Ok(()) } else { Err(otherwise) }
 }
 
-impl Bench<'_> {
+impl DiskSelftest<'_> {
     fn disk(&self) -> &'static dyn Disk {
         self.found.disk
     }
 
-    fn run(&self) -> Verdict {
+    fn run(&self) -> DiskCheckResult {
         self.describe();
         if self.wishes.silent && self.found.base.is_none() {
             return self.silence();
         }
         self.scatter_gather()?;
-        ensure(self.one(Operation::Flush, 0, 0) == Some(Ok(())), "flush")?;
+        ensure(self.one(DiskOperation::Flush, 0, 0) == Some(Ok(())), "flush")?;
         self.errors()?;
         self.zeroes()?;
         self.latency()?;
-        self.stream(Operation::Write)?;
-        self.stream(Operation::Read)
+        self.stream(DiskOperation::Write)?;
+        self.stream(DiskOperation::Read)
     }
 
     fn describe(&self) {
@@ -142,20 +142,20 @@ impl Bench<'_> {
         self.buffer.checked_add(n * PAGE).expect("the buffer lies in physical memory")
     }
 
-    fn window(&self, first_page: u64) -> Window {
+    fn window(&self, first_page: u64) -> DeviceWindow {
         // SAFETY: the buffer was taken for good; the disk has it only while a request is in flight,
         // and it is not accessed then.
-        unsafe { Window::of_physical(self.page(first_page), BUFFER_BYTES as usize) }
+        unsafe { DeviceWindow::of_physical(self.page(first_page), BUFFER_BYTES as usize) }
     }
 
     /// Writes 64 scattered requests at once, reads them back to another place, compares every word.
-    fn scatter_gather(&self) -> Verdict {
+    fn scatter_gather(&self) -> DiskCheckResult {
         let (here, there) = (self.window(0), self.window(REQUESTS * SEGMENTS));
         let key = u64::from(self.disk().info().index) << 56;
         (0..BUFFER_BYTES as usize).step_by(8).for_each(|at| here.write(at, key | (at as u64 * 0x9e37_79b9) >> 3));
         (0..BUFFER_BYTES as usize).step_by(8).for_each(|at| there.write(at, !0u64));
-        let most = self.all_at_once(Operation::Write, 0)?;
-        self.all_at_once(Operation::Read, REQUESTS * SEGMENTS)?;
+        let most = self.all_at_once(DiskOperation::Write, 0)?;
+        self.all_at_once(DiskOperation::Read, REQUESTS * SEGMENTS)?;
         let wrong = (0..BUFFER_BYTES as usize).step_by(8).filter(|at| here.read::<u64>(*at) != there.read(*at)).count();
         info!("selftest disk: {most} requests in flight, {wrong} wrong words of {}", BUFFER_BYTES / 8);
         ensure(wrong == 0, "data read back")?;
@@ -163,7 +163,7 @@ impl Bench<'_> {
     }
 
     /// Sends all requests; returns the most that were in flight.
-    fn all_at_once(&self, operation: Operation, first_page: u64) -> Result<u64, &'static str> {
+    fn all_at_once(&self, operation: DiskOperation, first_page: u64) -> Result<u64, &'static str> {
         let vector = interrupts::DISK + self.disk().info().index;
         interrupts::take(vector);
         let (mut sent, mut done, mut most, mut arrived) = (0, 0, 0, 0);
@@ -186,11 +186,17 @@ impl Bench<'_> {
     }
 
     /// Sends request `n`: its segments are every 64th page, so that they are scattered.
-    fn send(&self, operation: Operation, n: u64, first_page: u64) -> Result<bool, &'static str> {
-        let segment = |s| Segment { base: self.page(first_page + n + s * REQUESTS), len: PAGE as u32 };
-        let segments: [Segment; SEGMENTS as usize] = core::array::from_fn(|s| segment(s as u64));
+    fn send(&self, operation: DiskOperation, n: u64, first_page: u64) -> Result<bool, &'static str> {
+        let segment = |s| DmaSegment { base: self.page(first_page + n + s * REQUESTS), len: PAGE as u32 };
+        let segments: [DmaSegment; SEGMENTS as usize] = core::array::from_fn(|s| segment(s as u64));
         let sectors = SectorRange { first: n * REQUEST_SECTORS, count: REQUEST_SECTORS };
-        match self.disk().submit(&Request { operation, sectors, segments: &segments, lane: Lane::Common, cookie: Cookie(n) }) {
+        match self.disk().submit(&DiskRequest {
+            operation,
+            sectors,
+            segments: &segments,
+            lane: QueueLane::Common,
+            cookie: Cookie(n),
+        }) {
             Ok(()) => Ok(true),
             Err(SubmitError::Full) => Ok(false),
             Err(_) => Err("submit"),
@@ -214,48 +220,58 @@ impl Bench<'_> {
 
     /// Carries out one request of `count` sectors on the start of the buffer; `None` if it was not
     /// accepted.
-    fn one(&self, operation: Operation, first: u64, count: u64) -> Option<Result<(), DiskError>> {
-        let data = [Segment { base: self.buffer, len: (count * 512) as u32 }];
-        let segments = if matches!(operation, Operation::Read | Operation::Write) { &data[..] } else { &[] };
-        let request =
-            Request { operation, sectors: SectorRange { first, count }, segments, lane: Lane::Common, cookie: Cookie(0) };
+    fn one(&self, operation: DiskOperation, first: u64, count: u64) -> Option<Result<(), DiskError>> {
+        let data = [DmaSegment { base: self.buffer, len: (count * 512) as u32 }];
+        let segments = if matches!(operation, DiskOperation::Read | DiskOperation::Write) { &data[..] } else { &[] };
+        let request = DiskRequest {
+            operation,
+            sectors: SectorRange { first, count },
+            segments,
+            lane: QueueLane::Common,
+            cookie: Cookie(0),
+        };
         self.disk().submit(&request).ok()?;
         Some(self.wait().ok()?.first()?.result)
     }
 
-    fn errors(&self) -> Verdict {
+    fn errors(&self) -> DiskCheckResult {
         let capacity = self.disk().info().capacity;
-        ensure(self.one(Operation::Read, capacity - 1, 1) == Some(Ok(())), "the last sector")?;
-        ensure(self.one(Operation::Read, capacity, 1).is_none(), "a sector beyond the end is refused")?;
+        ensure(self.one(DiskOperation::Read, capacity - 1, 1) == Some(Ok(())), "the last sector")?;
+        ensure(self.one(DiskOperation::Read, capacity, 1).is_none(), "a sector beyond the end is refused")?;
         let Some(bad) = self.wishes.bad_sector.filter(|_| self.found.base.is_none()) else { return Ok(()) };
-        let answer = self.one(Operation::Read, bad, 1);
+        let answer = self.one(DiskOperation::Read, bad, 1);
         info!("selftest disk: bad sector {bad}: {answer:?}, {:?}", self.disk().counters());
         ensure(answer == Some(Err(DiskError::Io)), "the bad sector's error")?;
-        ensure(self.one(Operation::Read, bad + 1, 1) == Some(Ok(())), "the sector after the bad one")
+        ensure(self.one(DiskOperation::Read, bad + 1, 1) == Some(Ok(())), "the sector after the bad one")
     }
 
-    fn zeroes(&self) -> Verdict {
+    fn zeroes(&self) -> DiskCheckResult {
         if !self.disk().info().write_zeroes {
             return Ok(());
         }
-        ensure(self.one(Operation::WriteZeroes, 8, 8) == Some(Ok(())), "write-zeroes")?;
-        ensure(self.one(Operation::Discard, 0, 8) == Some(Ok(())), "discard")?;
-        ensure(self.one(Operation::Read, 8, 16) == Some(Ok(())), "read after write-zeroes")?;
+        ensure(self.one(DiskOperation::WriteZeroes, 8, 8) == Some(Ok(())), "write-zeroes")?;
+        ensure(self.one(DiskOperation::Discard, 0, 8) == Some(Ok(())), "discard")?;
+        ensure(self.one(DiskOperation::Read, 8, 16) == Some(Ok(())), "read after write-zeroes")?;
         let window = self.window(0);
         ensure((0..4096).all(|at| window.read::<u8>(at) == 0), "zeros")?;
         ensure((4096..8192).any(|at| window.read::<u8>(at) != 0), "data beside the zeros")
     }
 
     /// Prints this CPU's cost of one page: to submit, and to poll until completion, without idling.
-    fn latency(&self) -> Verdict {
+    fn latency(&self) -> DiskCheckResult {
         let (mut submit, mut poll) = (u64::MAX, u64::MAX);
         let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
         for n in 0..256 {
-            let segments = [Segment { base: self.buffer, len: PAGE as u32 }];
+            let segments = [DmaSegment { base: self.buffer, len: PAGE as u32 }];
             let sectors = SectorRange { first: n * PAGE / 512, count: PAGE / 512 };
             let start = time::now_ns();
-            let request =
-                Request { operation: Operation::Read, sectors, segments: &segments, lane: Lane::Common, cookie: Cookie(n) };
+            let request = DiskRequest {
+                operation: DiskOperation::Read,
+                sectors,
+                segments: &segments,
+                lane: QueueLane::Common,
+                cookie: Cookie(n),
+            };
             ensure(self.disk().submit(&request).is_ok(), "submit")?;
             let middle = time::now_ns();
             while self.disk().poll(middle, &mut out) == 0 {
@@ -269,7 +285,7 @@ impl Bench<'_> {
     }
 
     /// Moves 64 MiB in large requests, at most to the end of the disk; prints the speed.
-    fn stream(&self, operation: Operation) -> Verdict {
+    fn stream(&self, operation: DiskOperation) -> DiskCheckResult {
         let request = self.stream_segments() * PAGE;
         let total = (STREAM_BYTES.min(self.disk().info().capacity * 512)) / request;
         let (before, start) = (self.disk().counters(), time::now_ns());
@@ -302,14 +318,14 @@ impl Bench<'_> {
         STREAM_SEGMENTS.min(self.disk().info().max_segments as u64)
     }
 
-    fn send_large(&self, operation: Operation, n: u64) -> Result<bool, &'static str> {
+    fn send_large(&self, operation: DiskOperation, n: u64) -> Result<bool, &'static str> {
         let pages = self.stream_segments();
         let first = n % STREAM_DEPTH * pages;
-        let segment = |s: usize| Segment { base: self.page(first + s as u64), len: PAGE as u32 };
-        let segments: [Segment; STREAM_SEGMENTS as usize] = core::array::from_fn(segment);
+        let segment = |s: usize| DmaSegment { base: self.page(first + s as u64), len: PAGE as u32 };
+        let segments: [DmaSegment; STREAM_SEGMENTS as usize] = core::array::from_fn(segment);
         let (segments, count) = (&segments[..pages as usize], pages * PAGE / 512);
         let sectors = SectorRange { first: n * count, count };
-        match self.disk().submit(&Request { operation, sectors, segments, lane: Lane::Common, cookie: Cookie(n) }) {
+        match self.disk().submit(&DiskRequest { operation, sectors, segments, lane: QueueLane::Common, cookie: Cookie(n) }) {
             Ok(()) => Ok(true),
             Err(SubmitError::Full) => Ok(false),
             Err(_) => Err("submit"),
@@ -318,9 +334,9 @@ impl Bench<'_> {
 
     /// Expects that a write is not answered in time, that every late request is answered once more,
     /// and that the disk then works again without a reset.
-    fn silence(&self) -> Verdict {
+    fn silence(&self) -> DiskCheckResult {
         let mut sent = 0;
-        while sent < REQUESTS && self.send(Operation::Write, sent, 0)? {
+        while sent < REQUESTS && self.send(DiskOperation::Write, sent, 0)? {
             sent += 1;
         }
         let (mut done, mut late) = (0, 0);
@@ -333,7 +349,7 @@ impl Bench<'_> {
         info!("selftest disk: {late} of {sent} timed out, {:?}", self.disk().counters());
         ensure(late > 0 && self.disk().counters().resets == 0, "late answers without a reset")?;
         // The cause of the delay may last a little longer.
-        let again = (0..3).any(|_| self.one(Operation::Read, 0, 1) == Some(Ok(())));
+        let again = (0..3).any(|_| self.one(DiskOperation::Read, 0, 1) == Some(Ok(())));
         info!("selftest disk: works again {again}, {} resets", self.disk().counters().resets);
         ensure(again, "a read after the late answers")
     }

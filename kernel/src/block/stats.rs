@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::request::{Operation, Request, SECTOR_SIZE};
+use super::request::{DiskOperation, DiskRequest, SECTOR_SIZE};
 
 /// Counters of one disk at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,10 +49,10 @@ pub struct DiskStats {
 
 impl DiskStats {
     /// Counts a request that was accepted.
-    pub fn taken(&self, request: &Request<'_>) {
+    pub fn taken(&self, request: &DiskRequest<'_>) {
         let n = index(request.operation);
         self.requests[n].fetch_add(1, Relaxed);
-        if request.operation != Operation::Flush {
+        if request.operation != DiskOperation::Flush {
             self.bytes[n].fetch_add(request.sectors.count.saturating_mul(SECTOR_SIZE), Relaxed);
         }
     }
@@ -91,23 +91,23 @@ impl DiskStats {
     }
 }
 
-const fn index(operation: Operation) -> usize {
+const fn index(operation: DiskOperation) -> usize {
     match operation {
-        Operation::Read => 0,
-        Operation::Write => 1,
-        Operation::Flush => 2,
-        Operation::Discard => 3,
-        Operation::WriteZeroes => 4,
+        DiskOperation::Read => 0,
+        DiskOperation::Write => 1,
+        DiskOperation::Flush => 2,
+        DiskOperation::Discard => 3,
+        DiskOperation::WriteZeroes => 4,
     }
 }
 
 fn per_operation(counters: &[AtomicU64; 5]) -> PerOperation {
     let of = |operation| counters[index(operation)].load(Relaxed);
     PerOperation {
-        read: of(Operation::Read),
-        write: of(Operation::Write),
-        flush: of(Operation::Flush),
-        discard: of(Operation::Discard),
-        write_zeroes: of(Operation::WriteZeroes),
+        read: of(DiskOperation::Read),
+        write: of(DiskOperation::Write),
+        flush: of(DiskOperation::Flush),
+        discard: of(DiskOperation::Discard),
+        write_zeroes: of(DiskOperation::WriteZeroes),
     }
 }

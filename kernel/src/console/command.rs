@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 /// A command. Names are borrowed from the line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command<'a> {
+pub enum MonitorCommand<'a> {
     /// Partitions, spaces and dumps.
     List,
     /// Counters.
@@ -83,7 +83,7 @@ help               this list
 ";
 
 #[derive(Deserialize)]
-struct Line<'a> {
+struct JsonCommand<'a> {
     id: u64,
     command: &'a str,
     partition: Option<&'a str>,
@@ -101,7 +101,7 @@ struct Arguments<'a> {
     bytes: Option<&'a str>,
 }
 
-fn release<'a>(arguments: Arguments<'a>) -> Result<Command<'a>, CommandError<'a>> {
+fn release<'a>(arguments: Arguments<'a>) -> Result<MonitorCommand<'a>, CommandError<'a>> {
     let selector = |text| DumpSelector::parse(text).ok_or(CommandError::NoDump(text));
     let choice = match (arguments.name, arguments.dump, arguments.count) {
         (Some(name), Some(dump), _) => DumpChoice::One(name, selector(dump)?),
@@ -113,33 +113,33 @@ fn release<'a>(arguments: Arguments<'a>) -> Result<Command<'a>, CommandError<'a>
         },
         (None, None, _) => return Err(CommandError::MissingArgument("a dump's or a partition's name")),
     };
-    Ok(Command::Release(choice))
+    Ok(MonitorCommand::Release(choice))
 }
 
-fn build<'a>(word: &'a str, arguments: Arguments<'a>) -> Result<Command<'a>, CommandError<'a>> {
+fn build<'a>(word: &'a str, arguments: Arguments<'a>) -> Result<MonitorCommand<'a>, CommandError<'a>> {
     let Arguments { name, count, .. } = arguments;
     let name = name.ok_or(CommandError::MissingArgument("a partition's name"));
     Ok(match word {
-        "list" => Command::List,
-        "stats" => Command::Stats,
-        "crash" => Command::Crash(name?),
-        "console" => Command::Console(name?),
-        "raw" => Command::Raw(name?),
-        "stop" => Command::Stop(name?),
+        "list" => MonitorCommand::List,
+        "stats" => MonitorCommand::Stats,
+        "crash" => MonitorCommand::Crash(name?),
+        "console" => MonitorCommand::Console(name?),
+        "raw" => MonitorCommand::Raw(name?),
+        "stop" => MonitorCommand::Stop(name?),
         "release" => release(arguments)?,
         "type" => {
             let bytes = arguments.bytes.ok_or(CommandError::MissingArgument("bytes in hexadecimal"))?;
-            Command::Type(name?, bytes)
+            MonitorCommand::Type(name?, bytes)
         }
-        "evict" => Command::Evict(name?, count.ok_or(CommandError::MissingArgument("a number of pages"))?),
-        "poweroff" | "quit" => Command::PowerOff,
-        "help" => Command::Help,
+        "evict" => MonitorCommand::Evict(name?, count.ok_or(CommandError::MissingArgument("a number of pages"))?),
+        "poweroff" | "quit" => MonitorCommand::PowerOff,
+        "help" => MonitorCommand::Help,
         other => return Err(CommandError::Unknown(other)),
     })
 }
 
 /// Parses a line typed at the monitor; `None` for an empty one.
-pub fn parse_text(line: &str) -> Option<Result<Command<'_>, CommandError<'_>>> {
+pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<'_>>> {
     let mut words = line.split_ascii_whitespace();
     let word = words.next()?;
     let name = words.next();
@@ -162,10 +162,10 @@ fn release_words<'a>(first: Option<&'a str>, second: Option<&'a str>) -> Argumen
 }
 
 /// Parses a JSON line; also returns its id, if it has one, even with an error.
-pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<Command<'_>, CommandError<'_>>) {
-    match serde_json_core::from_slice::<Line<'_>>(line) {
+pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<MonitorCommand<'_>, CommandError<'_>>) {
+    match serde_json_core::from_slice::<JsonCommand<'_>>(line) {
         Ok((line, _)) => {
-            let Line { partition, count, dump, bytes, .. } = line;
+            let JsonCommand { partition, count, dump, bytes, .. } = line;
             let arguments = Arguments { name: partition, count, dump, bytes };
             (Some(line.id), build(line.command, arguments))
         }
@@ -188,20 +188,20 @@ mod tests {
 
     #[test]
     fn text_and_json_mean_the_same() {
-        assert_eq!(parse_text(" crash web "), Some(Ok(Command::Crash("web"))));
-        assert_eq!(parse_json(br#"{"id":7,"command":"crash","partition":"web"}"#), (Some(7), Ok(Command::Crash("web"))));
+        assert_eq!(parse_text(" crash web "), Some(Ok(MonitorCommand::Crash("web"))));
+        assert_eq!(parse_json(br#"{"id":7,"command":"crash","partition":"web"}"#), (Some(7), Ok(MonitorCommand::Crash("web"))));
         assert_eq!(
             parse_json(br#"{"id":8,"command":"evict","partition":"a","count":64}"#),
-            (Some(8), Ok(Command::Evict("a", 64)))
+            (Some(8), Ok(MonitorCommand::Evict("a", 64)))
         );
-        assert_eq!(parse_text("console db"), Some(Ok(Command::Console("db"))));
-        assert_eq!(parse_text("quit"), Some(Ok(Command::PowerOff)));
+        assert_eq!(parse_text("console db"), Some(Ok(MonitorCommand::Console("db"))));
+        assert_eq!(parse_text("quit"), Some(Ok(MonitorCommand::PowerOff)));
         assert_eq!(parse_text(""), None);
     }
 
     #[test]
     fn a_dump_is_released_by_its_name_or_with_its_partition() {
-        let release = |choice| Ok(Command::Release(choice));
+        let release = |choice| Ok(MonitorCommand::Release(choice));
         let name = DumpSelector::parse("3f2a90c1").unwrap();
         assert_eq!(parse_text("release web"), Some(release(DumpChoice::All("web"))));
         assert_eq!(parse_text("release web 2"), Some(release(DumpChoice::One("web", DumpSelector::Incarnation(2)))));

@@ -15,7 +15,7 @@ pub const MAX_LINE: usize = 2048;
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "docs/events.md describes each field")]
-pub enum Event<'a> {
+pub enum ConsoleEvent<'a> {
     /// The hypervisor runs.
     Boot {
         version: &'a str,
@@ -248,7 +248,7 @@ pub struct PoolStats {
 ///
 /// # Errors
 /// `None` if the line is longer than `out`.
-pub fn encode(event: &Event<'_>, t_ns: u64, out: &mut [u8]) -> Option<usize> {
+pub fn encode(event: &ConsoleEvent<'_>, t_ns: u64, out: &mut [u8]) -> Option<usize> {
     use core::fmt::Write;
     let mut head = arrayvec::ArrayString::<32>::new();
     write!(head, "{{\"t\":{t_ns},").ok()?;
@@ -265,7 +265,7 @@ pub fn encode(event: &Event<'_>, t_ns: u64, out: &mut [u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn line(event: &Event<'_>) -> String {
+    fn line(event: &ConsoleEvent<'_>) -> String {
         let mut out = [0; MAX_LINE];
         let len = encode(event, 5, &mut out).unwrap();
         String::from_utf8(out[..len].to_vec()).unwrap()
@@ -274,11 +274,11 @@ mod tests {
     #[test]
     fn an_event_is_one_line_with_time_and_kind() {
         assert_eq!(
-            line(&Event::Start { partition: "a", incarnation: 2 }),
+            line(&ConsoleEvent::Start { partition: "a", incarnation: 2 }),
             "{\"t\":5,\"event\":\"start\",\"partition\":\"a\",\"incarnation\":2}\n"
         );
         assert_eq!(
-            line(&Event::Reply { id: 1, ok: true, error: None }),
+            line(&ConsoleEvent::Reply { id: 1, ok: true, error: None }),
             "{\"t\":5,\"event\":\"reply\",\"id\":1,\"ok\":true,\"error\":null}\n"
         );
     }
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_newtype_variant_carries_its_kind_too() {
         assert!(
-            line(&Event::Stats(PartitionStats::default()))
+            line(&ConsoleEvent::Stats(PartitionStats::default()))
                 .starts_with("{\"t\":5,\"event\":\"stats\",\"id\":null,\"partition\":\"\"")
         );
     }
@@ -331,18 +331,18 @@ mod tests {
             heap_used: most,
             heap_peak: most,
         };
-        assert!(line(&Event::Pool(pool)).ends_with("}\n"));
+        assert!(line(&ConsoleEvent::Pool(pool)).ends_with("}\n"));
     }
 
     #[test]
     fn quotes_and_control_characters_stay_inside_the_string() {
-        let text = line(&Event::Error { place: "x", message: "a\"b\n\u{1}" });
+        let text = line(&ConsoleEvent::Error { place: "x", message: "a\"b\n\u{1}" });
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         assert!(text.contains("a\\\"b\\n\\u0001"), "{text}");
     }
 
     #[test]
     fn a_line_that_does_not_fit_is_refused() {
-        assert_eq!(encode(&Event::Lost { lines: 1 }, 5, &mut [0; 20]), None);
+        assert_eq!(encode(&ConsoleEvent::Lost { lines: 1 }, 5, &mut [0; 20]), None);
     }
 }

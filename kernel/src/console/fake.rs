@@ -1,6 +1,6 @@
 //! Events that a simulated node has reported, kept for its test.
 
-use crate::console::event::Event;
+use crate::console::event::ConsoleEvent;
 use std::cell::RefCell;
 
 std::thread_local! {
@@ -8,7 +8,7 @@ std::thread_local! {
 }
 
 /// Keeps an event of this thread's node, as debug text.
-pub fn note(event: &Event<'_>) {
+pub fn note(event: &ConsoleEvent<'_>) {
     TOLD.with(|told| told.borrow_mut().push(format!("{event:?}")));
 }
 

@@ -1,21 +1,21 @@
 //! Lines that are held back while one partition has the serial line in raw mode. The newest lines
 //! are kept, the lost ones are counted.
 
-use super::ring::Ring;
+use super::ring::ByteRing;
 
 /// Bytes of held lines.
 const ROOM: usize = 16 << 10;
 
 /// Lines waiting to be shown.
 pub struct HeldLines {
-    lines: Ring<ROOM>,
+    lines: ByteRing<ROOM>,
     lost: u64,
 }
 
 impl HeldLines {
     /// Makes an empty buffer.
     pub const fn new() -> Self {
-        Self { lines: Ring::new(), lost: 0 }
+        Self { lines: ByteRing::new(), lost: 0 }
     }
 
     /// Adds a line, which ends with a line feed. If there is no room, the oldest lines are dropped.

@@ -8,7 +8,7 @@
 
 use super::editor::{LineEditor, PROMPT};
 use super::keys::KeyDecoder;
-use super::output::{self, Lines, Which, print, print_switch};
+use super::output::{self, ConsoleLine, ConsoleLines, print, print_switch};
 use arrayvec::ArrayVec;
 
 /// Switches between the partition's console and the monitor: Ctrl-].
@@ -24,7 +24,7 @@ enum Focus {
 }
 
 /// A complete piece of input.
-pub enum Input<'a> {
+pub enum ConsoleInput<'a> {
     /// A key for the partition's console.
     Key(u8),
     /// A line for the monitor.
@@ -56,7 +56,7 @@ impl ConsoleMode {
 
 /// Destination of the keys after a piece of input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Then {
+pub enum KeyDestination {
     /// Unchanged.
     Stay,
     /// A chosen console, shown in this way.
@@ -64,7 +64,7 @@ pub enum Then {
 }
 
 /// State of the input from both lines.
-pub struct Reader {
+pub struct InputReader {
     focus: Focus,
     mode: ConsoleMode,
     keys: KeyDecoder,
@@ -74,7 +74,7 @@ pub struct Reader {
     overrun: bool,
 }
 
-impl Reader {
+impl InputReader {
     /// Starts with the keys directed to the partition.
     pub const fn new() -> Self {
         Self {
@@ -90,21 +90,26 @@ impl Reader {
 
     /// Reads input, at most `budget` bytes per line, and passes complete pieces to `take`, which
     /// returns where the keys go then.
-    pub fn poll(&mut self, lines: &mut impl Lines, budget: usize, mut take: impl FnMut(Input<'_>) -> Then) {
+    pub fn poll(
+        &mut self,
+        lines: &mut impl ConsoleLines,
+        budget: usize,
+        mut take: impl FnMut(ConsoleInput<'_>) -> KeyDestination,
+    ) {
         for _ in 0..budget {
             if self.focus == Focus::Partition && !lines.takes_keys() {
                 break;
             }
-            let Some(byte) = lines.read(Which::People) else { break };
+            let Some(byte) = lines.read(ConsoleLine::People) else { break };
             self.key(byte, &mut take);
         }
         for _ in 0..budget {
-            let Some(byte) = lines.read(Which::Programs) else { break };
+            let Some(byte) = lines.read(ConsoleLine::Programs) else { break };
             self.json_byte(byte, &mut take);
         }
     }
 
-    fn key(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
+    fn key(&mut self, byte: u8, take: &mut impl FnMut(ConsoleInput<'_>) -> KeyDestination) {
         match (self.focus, byte) {
             (Focus::Partition, ESCAPE) => {
                 self.focus = Focus::Monitor;
@@ -119,7 +124,7 @@ impl Reader {
                 self.enter_console(self.mode);
             }
             (Focus::Partition, key) => {
-                take(Input::Key(key));
+                take(ConsoleInput::Key(key));
             }
             (Focus::Monitor, key) => self.edit(key, take),
         }
@@ -134,7 +139,7 @@ impl Reader {
         }
     }
 
-    fn edit(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
+    fn edit(&mut self, byte: u8, take: &mut impl FnMut(ConsoleInput<'_>) -> KeyDestination) {
         let Some(key) = self.keys.feed(byte) else { return };
         let Some(line) = self.editor.take(key, &mut print) else {
             return output::enter_monitor(&self.editor.shown());
@@ -142,9 +147,9 @@ impl Reader {
         // The output of the command, and of partitions meanwhile, appears on lines of its own.
         output::enter_monitor(&[]);
         // The editor accepts only printable ASCII, so this is always valid text.
-        match take(Input::Text(core::str::from_utf8(&line).unwrap_or_default())) {
-            Then::Stay => self.prompt(),
-            Then::Console(mode) => self.enter_console(mode),
+        match take(ConsoleInput::Text(core::str::from_utf8(&line).unwrap_or_default())) {
+            KeyDestination::Stay => self.prompt(),
+            KeyDestination::Console(mode) => self.enter_console(mode),
         }
     }
 
@@ -159,26 +164,26 @@ impl Reader {
         core::mem::take(&mut self.has_switched)
     }
 
-    fn json_byte(&mut self, byte: u8, take: &mut impl FnMut(Input<'_>) -> Then) {
+    fn json_byte(&mut self, byte: u8, take: &mut impl FnMut(ConsoleInput<'_>) -> KeyDestination) {
         if byte != b'\n' {
             self.overrun |= byte != b'\r' && self.json.try_push(byte).is_err();
             return;
         }
         if core::mem::take(&mut self.overrun) {
-            take(Input::TooLong);
+            take(ConsoleInput::TooLong);
         } else if !self.json.is_empty() {
             // A program chooses a console; the keys stay at the monitor if they are there.
-            match (take(Input::Json(&self.json)), self.focus) {
-                (Then::Console(mode), Focus::Partition) => self.enter_console(mode),
-                (Then::Console(mode), Focus::Monitor) => self.mode = mode,
-                (Then::Stay, _) => {}
+            match (take(ConsoleInput::Json(&self.json)), self.focus) {
+                (KeyDestination::Console(mode), Focus::Partition) => self.enter_console(mode),
+                (KeyDestination::Console(mode), Focus::Monitor) => self.mode = mode,
+                (KeyDestination::Stay, _) => {}
             }
         }
         self.json.clear();
     }
 }
 
-impl Default for Reader {
+impl Default for InputReader {
     fn default() -> Self {
         Self::new()
     }
@@ -188,31 +193,35 @@ impl Default for Reader {
 mod tests {
     use super::*;
 
-    struct Fake {
+    struct FakeConsoleLines {
         people: Vec<u8>,
         programs: Vec<u8>,
     }
 
-    impl Lines for Fake {
-        fn write(&mut self, _: Which, bytes: &[u8]) -> usize {
+    impl ConsoleLines for FakeConsoleLines {
+        fn write(&mut self, _: ConsoleLine, bytes: &[u8]) -> usize {
             bytes.len()
         }
-        fn read(&mut self, line: Which) -> Option<u8> {
-            let from = if line == Which::People { &mut self.people } else { &mut self.programs };
+        fn read(&mut self, line: ConsoleLine) -> Option<u8> {
+            let from = if line == ConsoleLine::People { &mut self.people } else { &mut self.programs };
             (!from.is_empty()).then(|| from.remove(0))
         }
     }
 
     fn read(people: &[u8], programs: &[u8]) -> Vec<String> {
-        let mut lines = Fake { people: people.to_vec(), programs: programs.to_vec() };
+        let mut lines = FakeConsoleLines { people: people.to_vec(), programs: programs.to_vec() };
         let mut out = Vec::new();
-        Reader::new().poll(&mut lines, 4096, |input| {
-            let then = if matches!(input, Input::Text("console b")) { Then::Console(ConsoleMode::Lines) } else { Then::Stay };
+        InputReader::new().poll(&mut lines, 4096, |input| {
+            let then = if matches!(input, ConsoleInput::Text("console b")) {
+                KeyDestination::Console(ConsoleMode::Lines)
+            } else {
+                KeyDestination::Stay
+            };
             out.push(match input {
-                Input::Key(k) => format!("key {}", k as char),
-                Input::Text(t) => format!("text {t}"),
-                Input::Json(j) => format!("json {}", String::from_utf8_lossy(j)),
-                Input::TooLong => "too long".into(),
+                ConsoleInput::Key(k) => format!("key {}", k as char),
+                ConsoleInput::Text(t) => format!("text {t}"),
+                ConsoleInput::Json(j) => format!("json {}", String::from_utf8_lossy(j)),
+                ConsoleInput::TooLong => "too long".into(),
             });
             then
         });

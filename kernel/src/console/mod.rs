@@ -27,10 +27,10 @@ pub mod tagged;
 pub mod utc;
 
 use crate::arch::time;
-use event::Event;
+use event::ConsoleEvent;
 
 /// Reports an event with the current time.
-pub fn report(event: &Event<'_>) {
+pub fn report(event: &ConsoleEvent<'_>) {
     #[cfg(test)]
     fake::note(event);
     output::report(event, time::now_ns());

@@ -3,11 +3,11 @@
 //! Any CPU may print or report at any time, holding any lock below rank `EVENTS`; bytes move when
 //! [`pump`] is called. Nothing here waits.
 
-use super::event::{self, Event, MAX_LINE};
+use super::event::{self, ConsoleEvent, MAX_LINE};
 use super::held::HeldLines;
-use super::ring::Ring;
-use super::tagged::{self, Screen};
-use crate::sync::{Ranked, rank};
+use super::ring::ByteRing;
+use super::tagged::{self, TaggedScreen};
+use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayString;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,18 @@ use core::sync::atomic::{AtomicBool, Ordering};
 const ROOM: usize = 64 << 10;
 
 struct Outputs {
-    screen: Screen,
+    screen: TaggedScreen,
     held: HeldLines,
-    people: Ring<ROOM>,
-    events: Ring<ROOM>,
+    people: ByteRing<ROOM>,
+    events: ByteRing<ROOM>,
 }
 
-static OUTPUTS: Ranked<Outputs, { rank::EVENTS }> =
-    Ranked::new(Outputs { screen: Screen::new(), held: HeldLines::new(), people: Ring::new(), events: Ring::new() });
+static OUTPUTS: RankedLock<Outputs, { rank::EVENTS }> = RankedLock::new(Outputs {
+    screen: TaggedScreen::new(),
+    held: HeldLines::new(),
+    people: ByteRing::new(),
+    events: ByteRing::new(),
+});
 
 /// Whether the monitor has the keys; changed with `OUTPUTS` locked.
 static IS_MONITOR: AtomicBool = AtomicBool::new(false);
@@ -32,14 +36,14 @@ static IS_MONITOR: AtomicBool = AtomicBool::new(false);
 static IS_RAW: AtomicBool = AtomicBool::new(false);
 
 /// Reports an event on the second line, with the time `t_ns` since the start.
-pub fn report(event: &Event<'_>, t_ns: u64) {
+pub fn report(event: &ConsoleEvent<'_>, t_ns: u64) {
     let mut line = [0; MAX_LINE];
     let Some(len) = event::encode(event, t_ns, &mut line) else { return };
     let outputs = &mut *OUTPUTS.lock();
     let lost = outputs.events.take_dropped();
     if lost > 0 {
         let mut note = [0; 64];
-        if let Some(len) = event::encode(&Event::Lost { lines: lost }, t_ns, &mut note) {
+        if let Some(len) = event::encode(&ConsoleEvent::Lost { lines: lost }, t_ns, &mut note) {
             outputs.events.push(&note[..len]);
         }
     }
@@ -159,11 +163,11 @@ impl Write for CrLf<'_> {
 }
 
 /// Where bytes are written and read: the serial lines, or a test.
-pub trait Lines {
+pub trait ConsoleLines {
     /// Writes the bytes that the line accepts at once; returns how many.
-    fn write(&mut self, line: Which, bytes: &[u8]) -> usize;
+    fn write(&mut self, line: ConsoleLine, bytes: &[u8]) -> usize;
     /// Reads a byte that has arrived.
-    fn read(&mut self, line: Which) -> Option<u8>;
+    fn read(&mut self, line: ConsoleLine) -> Option<u8>;
     /// Returns whether the partition's console has room for a key; otherwise the key stays on the
     /// line.
     fn takes_keys(&mut self) -> bool {
@@ -173,7 +177,7 @@ pub trait Lines {
 
 /// One of the two lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Which {
+pub enum ConsoleLine {
     /// COM1.
     People,
     /// COM2.
@@ -182,22 +186,22 @@ pub enum Which {
 
 /// Writes what the lines accept, at most `budget` bytes each; returns whether output is still
 /// pending.
-pub fn pump(lines: &mut impl Lines, budget: usize) -> bool {
+pub fn pump(lines: &mut impl ConsoleLines, budget: usize) -> bool {
     let mut waiting = false;
-    for which in [Which::People, Which::Programs] {
+    for which in [ConsoleLine::People, ConsoleLine::Programs] {
         waiting |= pump_one(lines, which, budget);
     }
     waiting
 }
 
-fn pump_one(lines: &mut impl Lines, which: Which, budget: usize) -> bool {
+fn pump_one(lines: &mut impl ConsoleLines, which: ConsoleLine, budget: usize) -> bool {
     let mut left = budget;
     while left > 0 {
         // The lock is held only to copy: a slow line must not delay a CPU that reports.
         let mut piece = arrayvec::ArrayVec::<u8, 16>::new();
         {
             let outputs = &mut *OUTPUTS.lock();
-            let ring = if which == Which::People { &mut outputs.people } else { &mut outputs.events };
+            let ring = if which == ConsoleLine::People { &mut outputs.people } else { &mut outputs.events };
             ring.peek_into(&mut piece);
         }
         if piece.is_empty() {
@@ -205,7 +209,7 @@ fn pump_one(lines: &mut impl Lines, which: Which, budget: usize) -> bool {
         }
         let taken = lines.write(which, &piece);
         let outputs = &mut *OUTPUTS.lock();
-        let ring = if which == Which::People { &mut outputs.people } else { &mut outputs.events };
+        let ring = if which == ConsoleLine::People { &mut outputs.people } else { &mut outputs.events };
         ring.discard(taken);
         if taken < piece.len() {
             return true;

@@ -4,7 +4,7 @@
 //! or absent reader loses output, but costs neither time nor memory.
 
 /// A ring of `N` bytes.
-pub struct Ring<const N: usize> {
+pub struct ByteRing<const N: usize> {
     bytes: [u8; N],
     /// Next byte to take; increases without wrapping, like `tail`.
     head: u64,
@@ -12,7 +12,7 @@ pub struct Ring<const N: usize> {
     dropped: u64,
 }
 
-impl<const N: usize> Ring<N> {
+impl<const N: usize> ByteRing<N> {
     /// Makes an empty ring.
     pub const fn new() -> Self {
         Self { bytes: [0; N], head: 0, tail: 0, dropped: 0 }
@@ -70,7 +70,7 @@ impl<const N: usize> Ring<N> {
     }
 }
 
-impl<const N: usize> Default for Ring<N> {
+impl<const N: usize> Default for ByteRing<N> {
     fn default() -> Self {
         Self::new()
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn bytes_come_out_in_order_across_the_wrap() {
-        let mut ring = Ring::<4>::new();
+        let mut ring = ByteRing::<4>::new();
         for round in 0..10u8 {
             assert!(ring.push(&[round, round + 1, round + 2]));
             assert_eq!([ring.pop(), ring.pop(), ring.pop(), ring.pop()], [Some(round), Some(round + 1), Some(round + 2), None]);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_record_that_does_not_fit_is_dropped_whole_and_counted() {
-        let mut ring = Ring::<4>::new();
+        let mut ring = ByteRing::<4>::new();
         assert!(ring.push(b"abc"));
         assert!(!ring.push(b"de"));
         assert_eq!((ring.len(), ring.take_dropped(), ring.take_dropped()), (3, 1, 0));

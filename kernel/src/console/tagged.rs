@@ -7,7 +7,7 @@
 //!                               ends it, and it is shown again after that line
 //! ```
 //!
-//! [`Lines`] belongs to a partition and cuts its output into lines. [`Screen`] belongs to the
+//! [`LineSplitter`] belongs to a partition and cuts its output into lines. [`TaggedScreen`] belongs to the
 //! serial line and tracks the unfinished line there.
 
 use super::editor::PROMPT;
@@ -23,11 +23,11 @@ const ERASE: &[u8] = b"\r\x1b[K";
 
 /// Cuts a partition's output into lines.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct LineSplitter {
     line: ArrayVec<u8, LINE>,
 }
 
-impl Lines {
+impl LineSplitter {
     /// Makes an empty buffer.
     pub const fn new() -> Self {
         Self { line: ArrayVec::new_const() }
@@ -59,12 +59,12 @@ impl Lines {
 
 /// The end of the serial line's output.
 #[derive(Debug, Default)]
-pub struct Screen {
+pub struct TaggedScreen {
     /// Name and text of an unfinished line, or nothing.
     open: ArrayVec<u8, TAGGED>,
 }
 
-impl Screen {
+impl TaggedScreen {
     /// Starts at the beginning of a line.
     pub const fn new() -> Self {
         Self { open: ArrayVec::new_const() }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn cut(pieces: &[&[u8]]) -> (Vec<String>, String) {
-        let (mut lines, mut whole) = (Lines::new(), Vec::new());
+        let (mut lines, mut whole) = (LineSplitter::new(), Vec::new());
         for piece in pieces {
             lines.take(piece, |line| whole.push(String::from_utf8_lossy(line).into_owned()));
         }
@@ -158,11 +158,11 @@ mod tests {
     }
 
     /// The screen's state, and the bytes on the serial line.
-    struct Terminal(Screen, Vec<u8>);
+    struct Terminal(TaggedScreen, Vec<u8>);
 
     impl Terminal {
         fn new() -> Self {
-            Self(Screen::new(), Vec::new())
+            Self(TaggedScreen::new(), Vec::new())
         }
         fn line(&mut self, name: &str, text: &str) {
             self.0.line(name, text.as_bytes(), |bytes| self.1.extend_from_slice(bytes));

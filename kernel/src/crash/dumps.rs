@@ -30,16 +30,16 @@ use super::note_search::NoteSearch;
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::{heap, percpu, time};
 use crate::block::DiskError;
-use crate::console::event::Event;
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::crash::record::CrashRecord;
 use crate::dump::notes;
 use crate::host::Host;
 use crate::mm::object::MemoryObject;
-use crate::paging::{Drain, Progress};
-use crate::space::record::Contents;
-use crate::space::{Crash, Layout, PartialCause, Uuid};
-use crate::storage::spaces::{Place, SpaceId};
+use crate::paging::{DrainProgress, ImageDrain};
+use crate::space::record::SpaceContents;
+use crate::space::{PartialCause, RecordedCrash, SpaceLayout, Uuid};
+use crate::storage::spaces::{SpaceId, SpaceLocation};
 use crate::task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -65,13 +65,13 @@ const PAGES_PER_SECTOR: u32 = 128;
 
 /// State of a drain, for the restart gate and the statistics.
 #[derive(Debug, Default)]
-pub struct JobStatus {
+pub struct DumpProgress {
     freed: AtomicU64,
     remaining: AtomicU64,
     ended: AtomicBool,
 }
 
-impl JobStatus {
+impl DumpProgress {
     /// Returns the frames freed from the image, the pages left to drain, and whether the drain has
     /// ended.
     pub fn read(&self) -> (u64, u64, bool) {
@@ -98,13 +98,13 @@ pub fn begin(
     object: Arc<MemoryObject>,
     space: SpaceId,
     order: DumpOrder,
-) -> Arc<JobStatus> {
+) -> Arc<DumpProgress> {
     let counts = object.counts();
     object.become_image();
-    let drain = Drain::new(&host.pager, object);
-    let status = Arc::new(JobStatus::default());
+    let drain = ImageDrain::new(&host.pager, object);
+    let status = Arc::new(DumpProgress::default());
     status.remaining.store(u64::from(counts.resident + counts.going_out + counts.coming_in), Ordering::Release);
-    let job = Job {
+    let job = DumpJob {
         host,
         partition: ArrayString::from(partition).unwrap_or_default(),
         crash,
@@ -120,13 +120,13 @@ pub fn begin(
     status
 }
 
-struct Job {
+struct DumpJob {
     host: &'static Host,
     partition: ArrayString<64>,
     crash: CrashRecord,
     space: SpaceId,
-    drain: Drain,
-    status: Arc<JobStatus>,
+    drain: ImageDrain,
+    status: Arc<DumpProgress>,
     paged_before: u64,
     order: DumpOrder,
     /// Name of the dump.
@@ -154,20 +154,20 @@ struct DumpTimes {
 }
 
 /// Why a dump is not complete.
-enum DumpTrouble {
+enum IncompleteDumpError {
     /// It is sealed as partial: the error, the number of missing pages, and the first missing page.
     Sealed(DiskError, u32, u32),
     /// It could not be sealed.
     Unsealed(DiskError),
 }
 
-impl From<DiskError> for DumpTrouble {
+impl From<DiskError> for IncompleteDumpError {
     fn from(error: DiskError) -> Self {
         Self::Unsealed(error)
     }
 }
 
-impl core::fmt::Display for DumpTrouble {
+impl core::fmt::Display for IncompleteDumpError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Sealed(error, count, first) => {
@@ -178,7 +178,7 @@ impl core::fmt::Display for DumpTrouble {
     }
 }
 
-impl Job {
+impl DumpJob {
     async fn run(self) {
         let mut writer = None;
         let result = match self.take_space().await {
@@ -186,12 +186,12 @@ impl Job {
                 let result = self.dump(contents, &mut writer).await;
                 match &result {
                     // A part of the dump is on the disk. It is sealed when the disk is tried again.
-                    Err(DumpTrouble::Unsealed(error)) => self.host.spaces.set_aside(self.space, *error),
-                    Ok(()) | Err(DumpTrouble::Sealed(..)) => self.host.spaces.keep(self.space),
+                    Err(IncompleteDumpError::Unsealed(error)) => self.host.spaces.set_aside(self.space, *error),
+                    Ok(()) | Err(IncompleteDumpError::Sealed(..)) => self.host.spaces.keep(self.space),
                 }
                 result
             }
-            Err(error) => Err(DumpTrouble::Unsealed(error)),
+            Err(error) => Err(IncompleteDumpError::Unsealed(error)),
         };
         if let Err(trouble) = result {
             self.announce_trouble(&trouble);
@@ -202,12 +202,12 @@ impl Job {
         if let Some(writer) = &mut writer {
             self.look_for_late_writes(writer).await;
         }
-        let _ = self.host.graves.bury(self.drain.image().clone());
+        let _ = self.host.reaper.reap(self.drain.image().clone());
     }
 
     /// Gives the space to the dump. If the incarnation ran without waiting for its space, the crash
     /// may have come before the space was ready.
-    async fn take_space(&self) -> Result<Contents, DiskError> {
+    async fn take_space(&self) -> Result<SpaceContents, DiskError> {
         let (host, space) = (self.host, self.space);
         task::until(|| host.spaces.is_ready(space)).await?;
         let store = host.spaces.store(space).ok_or(DiskError::Dead)?;
@@ -216,7 +216,7 @@ impl Job {
         host.spaces.contents(space).ok_or(DiskError::Dead)
     }
 
-    async fn dump<'j>(&'j self, contents: Contents, kept: &mut Option<DumpWriter<'j>>) -> Result<(), DumpTrouble> {
+    async fn dump<'j>(&'j self, contents: SpaceContents, kept: &mut Option<DumpWriter<'j>>) -> Result<(), IncompleteDumpError> {
         let writer = kept.insert(DumpWriter::new(self, contents)?);
         // The records come first. Until the record says CRASHED, a power cut loses every trace of
         // the crash; until it says DRAINING, a power cut loses the dump. On a slow disk the records
@@ -238,7 +238,7 @@ impl Job {
         let times = DumpTimes { crashed_ns, started_ns, drain_ns };
         let first = missing.ranges().first().map_or(0, |range| range.first);
         if last.failed.is_some() || !missing.is_empty() {
-            return Err(DumpTrouble::Sealed(last.failed.unwrap_or(DiskError::Io), missing.count(), first));
+            return Err(IncompleteDumpError::Sealed(last.failed.unwrap_or(DiskError::Io), missing.count(), first));
         }
         self.announce(&last, described, times);
         Ok(())
@@ -246,7 +246,7 @@ impl Job {
 
     /// Drains the image and records progress, until everything is final or the disk refuses writes
     /// for good.
-    async fn sweep(&self, writer: &mut DumpWriter<'_>) -> Result<Progress, DiskError> {
+    async fn sweep(&self, writer: &mut DumpWriter<'_>) -> Result<DrainProgress, DiskError> {
         let (mut recorded_ns, mut before, mut pauses) = (time::now_ns(), None, 0);
         loop {
             let (progress, busy) = self.step();
@@ -280,12 +280,12 @@ impl Job {
 
     /// Runs one turn of the sweep and publishes its state. Also returns whether more can be done
     /// before a disk answers.
-    fn step(&self) -> (Progress, bool) {
+    fn step(&self) -> (DrainProgress, bool) {
         let (progress, work) = self.drain.step(&self.host.pager, percpu::current(), VISITS);
         self.host.act_on(work);
         self.status.freed.store(progress.freed, Ordering::Release);
         self.status.remaining.store(u64::from(progress.remaining), Ordering::Release);
-        (progress, work.busy)
+        (progress, work.poll_again)
     }
 
     /// Steps the sweep at every turn of `future`.
@@ -300,11 +300,11 @@ impl Job {
         .await
     }
 
-    fn crash_of_record(&self) -> Crash {
+    fn crash_of_record(&self) -> RecordedCrash {
         let reason = self.crash.reason;
         let mut registers = [0; notes::VCPU_NOTES_SIZE];
         notes::write_vcpu(&mut registers, 0, &self.crash.regs, &self.crash.state);
-        Crash {
+        RecordedCrash {
             name: self.name,
             reason: reason.recorded(),
             detail: reason.detail(),
@@ -322,7 +322,7 @@ impl Job {
     }
 
     /// Makes all notes. The kernel's own note is searched for in the blocks.
-    async fn notes_with_kernels_own(&self, layout: &Layout) -> Result<Vec<u8>, DiskError> {
+    async fn notes_with_kernels_own(&self, layout: &SpaceLayout) -> Result<Vec<u8>, DiskError> {
         let (host, space, drain, crash) = (self.host, self.space, &self.drain, &self.crash);
         let candidates = self.order.note_page.into_iter().chain(host.pager.landmarks(drain.image().id()));
         let mut notes = self.notes()?;
@@ -337,20 +337,20 @@ impl Job {
     fn announce_progress(&self, done: u32) {
         let (freed, remaining, _) = self.status.read();
         let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
-        report(&Event::Drain { partition, incarnation, done: u64::from(done), remaining, freed });
+        report(&ConsoleEvent::Drain { partition, incarnation, done: u64::from(done), remaining, freed });
     }
 
-    fn announce_trouble(&self, trouble: &DumpTrouble) {
+    fn announce_trouble(&self, trouble: &IncompleteDumpError) {
         let message = alloc::format!("{trouble}");
         let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
-        let Place { disk, number, .. } = self.host.spaces.place(self.space);
+        let SpaceLocation { disk, number, .. } = self.host.spaces.place(self.space);
         let (dump, disk, space) = (self.name, disk as u8, number);
-        report(&Event::DumpFailed { partition, incarnation, dump, disk, space, message: &message });
+        report(&ConsoleEvent::DumpFailed { partition, incarnation, dump, disk, space, message: &message });
     }
 
-    fn announce(&self, last: &Progress, described: Described, times: DumpTimes) {
-        let Place { disk, number, .. } = self.host.spaces.place(self.space);
-        report(&Event::DumpComplete {
+    fn announce(&self, last: &DrainProgress, described: Described, times: DumpTimes) {
+        let SpaceLocation { disk, number, .. } = self.host.spaces.place(self.space);
+        report(&ConsoleEvent::DumpComplete {
             partition: &self.partition,
             incarnation: self.crash.incarnation,
             dump: self.name,

@@ -10,14 +10,14 @@
 //! `threshold` counts only frames freed from *this* image since the crash: a restart must not
 //! depend on frames that other partitions gave up. Pure.
 
-use crate::config::Restart;
+use crate::config::RestartPolicy;
 
 /// Default boot memory is the smaller of this and a quarter of the logical memory.
 const DEFAULT_BOOT_MEMORY: u64 = 64 << 20;
 
 /// Why the gate opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Opened {
+pub enum GateOpening {
     /// At once, on demand-zero memory.
     Immediate,
     /// Enough frames were freed from the crashed image.
@@ -26,27 +26,27 @@ pub enum Opened {
     Drained,
 }
 
-impl Opened {
+impl GateOpening {
     /// Returns the word for events.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Opened::Immediate => "immediate",
-            Opened::Threshold => "threshold",
-            Opened::Drained => "drained",
+            GateOpening::Immediate => "immediate",
+            GateOpening::Threshold => "threshold",
+            GateOpening::Drained => "drained",
         }
     }
 }
 
 /// A crashed partition's gate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gate {
-    policy: Restart,
+pub struct RestartGate {
+    policy: RestartPolicy,
     boot_pages: u64,
 }
 
-impl Gate {
+impl RestartGate {
     /// Makes the gate of a partition with `memory_bytes` of logical memory.
-    pub fn new(policy: Restart, memory_bytes: u64, boot_memory_bytes: Option<u64>) -> Self {
+    pub fn new(policy: RestartPolicy, memory_bytes: u64, boot_memory_bytes: Option<u64>) -> Self {
         let bytes = boot_memory_bytes.unwrap_or(DEFAULT_BOOT_MEMORY.min(memory_bytes / 4)).min(memory_bytes);
         Self { policy, boot_pages: bytes.div_ceil(crate::addr::PAGE_SIZE) }
     }
@@ -57,12 +57,12 @@ impl Gate {
     }
 
     /// Decides, given the drain's progress, whether the gate opens; `None` while it stays closed.
-    pub fn check(&self, freed_from_image: u64, drain_ended: bool) -> Option<Opened> {
+    pub fn check(&self, freed_from_image: u64, drain_ended: bool) -> Option<GateOpening> {
         match self.policy {
-            Restart::Never => None,
-            Restart::Immediate => Some(Opened::Immediate),
-            Restart::Threshold if freed_from_image >= self.boot_pages => Some(Opened::Threshold),
-            Restart::Threshold => drain_ended.then_some(Opened::Drained),
+            RestartPolicy::Never => None,
+            RestartPolicy::Immediate => Some(GateOpening::Immediate),
+            RestartPolicy::Threshold if freed_from_image >= self.boot_pages => Some(GateOpening::Threshold),
+            RestartPolicy::Threshold => drain_ended.then_some(GateOpening::Drained),
         }
     }
 }
@@ -73,22 +73,22 @@ mod tests {
 
     #[test]
     fn threshold_opens_exactly_at_boot_memory() {
-        let gate = Gate::new(Restart::Threshold, 256 << 20, None);
+        let gate = RestartGate::new(RestartPolicy::Threshold, 256 << 20, None);
         assert_eq!(gate.boot_pages(), (64 << 20) / 4096);
         assert_eq!(gate.check(gate.boot_pages() - 1, false), None);
-        assert_eq!(gate.check(gate.boot_pages(), false), Some(Opened::Threshold));
+        assert_eq!(gate.check(gate.boot_pages(), false), Some(GateOpening::Threshold));
     }
 
     #[test]
     fn a_small_partition_needs_a_quarter_and_never_more_than_it_has() {
-        assert_eq!(Gate::new(Restart::Threshold, 64 << 20, None).boot_pages(), (16 << 20) / 4096);
-        assert_eq!(Gate::new(Restart::Threshold, 8 << 20, Some(1 << 30)).boot_pages(), (8 << 20) / 4096);
+        assert_eq!(RestartGate::new(RestartPolicy::Threshold, 64 << 20, None).boot_pages(), (16 << 20) / 4096);
+        assert_eq!(RestartGate::new(RestartPolicy::Threshold, 8 << 20, Some(1 << 30)).boot_pages(), (8 << 20) / 4096);
     }
 
     #[test]
     fn an_ended_drain_opens_it_in_any_case_but_never() {
-        assert_eq!(Gate::new(Restart::Threshold, 1 << 30, None).check(3, true), Some(Opened::Drained));
-        assert_eq!(Gate::new(Restart::Never, 1 << 30, None).check(u64::MAX, true), None);
-        assert_eq!(Gate::new(Restart::Immediate, 1 << 30, None).check(0, false), Some(Opened::Immediate));
+        assert_eq!(RestartGate::new(RestartPolicy::Threshold, 1 << 30, None).check(3, true), Some(GateOpening::Drained));
+        assert_eq!(RestartGate::new(RestartPolicy::Never, 1 << 30, None).check(u64::MAX, true), None);
+        assert_eq!(RestartGate::new(RestartPolicy::Immediate, 1 << 30, None).check(0, false), Some(GateOpening::Immediate));
     }
 }

@@ -7,12 +7,12 @@ use super::record::CrashRecord;
 use crate::addr::{Gpa, PAGE_SIZE, PageIndex};
 use crate::arch::heap;
 use crate::block::DiskError;
-use crate::dump::kernel_note::{Claim, Step, Walk, tables};
+use crate::dump::kernel_note::{KernelTableWalk, KernelWalkStep, NoteClaim, tables};
 use crate::dump::vmcoreinfo::{TEXT_OFFSET, text_len};
 use crate::host::Host;
 use crate::mm::crc::crc32c;
-use crate::paging::{Drain, PageFinal};
-use crate::space::Layout;
+use crate::paging::{ImageDrain, PageFinal};
+use crate::space::SpaceLayout;
 use crate::storage::spaces::SpaceId;
 use alloc::vec::Vec;
 
@@ -25,9 +25,9 @@ pub struct NoteSearch<'a> {
     /// The space that holds its blocks.
     pub space: SpaceId,
     /// The layout of that space.
-    pub layout: &'a Layout,
+    pub layout: &'a SpaceLayout,
     /// Knows which pages have blocks.
-    pub drain: &'a Drain,
+    pub drain: &'a ImageDrain,
     /// The crashed CPU.
     pub crash: &'a CrashRecord,
 }
@@ -42,7 +42,7 @@ impl NoteSearch<'_> {
             let Some(page) = self.page(index).await? else { continue };
             let Some(len) = text_len(&page) else { continue };
             let text = &page[TEXT_OFFSET..][..len];
-            if let Some(claim) = Claim::of(text)
+            if let Some(claim) = NoteClaim::of(text)
                 && self.is_believed(&claim).await?
             {
                 return Ok(Some(text.to_vec()));
@@ -51,7 +51,7 @@ impl NoteSearch<'_> {
         Ok(None)
     }
 
-    async fn is_believed(&self, claim: &Claim<'_>) -> Result<bool, DiskError> {
+    async fn is_believed(&self, claim: &NoteClaim<'_>) -> Result<bool, DiskError> {
         for table in tables(self.crash.state.cr3) {
             if self.translate(table, claim.virtual_address).await? == Some(claim.physical) {
                 return Ok(true);
@@ -70,14 +70,14 @@ impl NoteSearch<'_> {
         if self.crash.state.cr0 & CR0_PAGING == 0 {
             return Ok(None);
         }
-        let mut walk = Walk::new(cr3, address);
+        let mut walk = KernelTableWalk::new(cr3, address);
         loop {
             let Some(page) = self.page_at(walk.entry()).await? else { return Ok(None) };
             let entry = page[walk.entry().page_offset() as usize..].first_chunk().copied().unwrap_or_default();
             match walk.step(u64::from_le_bytes(entry)) {
-                Step::Next(next) => walk = next,
-                Step::Mapped(gpa) => return Ok(Some(gpa)),
-                Step::Unmapped => return Ok(None),
+                KernelWalkStep::Next(next) => walk = next,
+                KernelWalkStep::Mapped(gpa) => return Ok(Some(gpa)),
+                KernelWalkStep::Unmapped => return Ok(None),
             }
         }
     }

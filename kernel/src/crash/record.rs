@@ -7,7 +7,7 @@ use core::fmt::Write;
 /// Why a partition cannot go on: the guest's fault, its disk's, or the operator's wish; never the
 /// hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
+pub enum CrashCause {
     /// A fault while a double fault was delivered: the guest has lost its tables.
     TripleFault,
     /// The guest reported it through pvpanic.
@@ -40,61 +40,61 @@ pub enum Reason {
     NoMemory(u64),
 }
 
-impl Reason {
+impl CrashCause {
     /// Returns the word for events and the space record.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Reason::TripleFault => "triple fault",
-            Reason::Panic => "panic",
-            Reason::PanicRecord => "panic record",
-            Reason::Operator => "operator",
-            Reason::Watchdog => "watchdog",
-            Reason::EntryFailed(_) => "entry failed",
-            Reason::UnknownExit(_) => "unknown exit",
-            Reason::PageLost(_) => "page lost",
-            Reason::Unwritable(_) => "pages cannot be written",
-            Reason::NotEmulated(_) => "instruction not emulated",
-            Reason::ExecutedNothing(_) => "execution outside memory",
-            Reason::NoMemory(_) => "tables or stack outside memory",
-            Reason::TaskSwitch(_) => "task switch",
-            Reason::MachineCheck => "machine check",
+            CrashCause::TripleFault => "triple fault",
+            CrashCause::Panic => "panic",
+            CrashCause::PanicRecord => "panic record",
+            CrashCause::Operator => "operator",
+            CrashCause::Watchdog => "watchdog",
+            CrashCause::EntryFailed(_) => "entry failed",
+            CrashCause::UnknownExit(_) => "unknown exit",
+            CrashCause::PageLost(_) => "page lost",
+            CrashCause::Unwritable(_) => "pages cannot be written",
+            CrashCause::NotEmulated(_) => "instruction not emulated",
+            CrashCause::ExecutedNothing(_) => "execution outside memory",
+            CrashCause::NoMemory(_) => "tables or stack outside memory",
+            CrashCause::TaskSwitch(_) => "task switch",
+            CrashCause::MachineCheck => "machine check",
         }
     }
 
     /// Returns its number in the space record.
     pub const fn recorded(self) -> CrashReason {
         match self {
-            Reason::TripleFault => CrashReason::TRIPLE_FAULT,
-            Reason::Panic => CrashReason::PVPANIC,
-            Reason::PanicRecord => CrashReason::ERST,
-            Reason::Operator => CrashReason::OPERATOR,
-            Reason::Watchdog => CrashReason::WATCHDOG,
-            Reason::EntryFailed(_) => CrashReason::ENTRY_FAILED,
-            Reason::UnknownExit(_) => CrashReason::UNKNOWN_EXIT,
-            Reason::PageLost(_) => CrashReason::LOST_PAGE,
-            Reason::Unwritable(_) => CrashReason::UNWRITABLE,
-            Reason::NotEmulated(_) => CrashReason::NOT_EMULATED,
-            Reason::ExecutedNothing(_) => CrashReason::EXECUTED_NOTHING,
-            Reason::NoMemory(_) => CrashReason::NO_MEMORY,
-            Reason::TaskSwitch(_) => CrashReason::TASK_SWITCH,
-            Reason::MachineCheck => CrashReason::MACHINE_CHECK,
+            CrashCause::TripleFault => CrashReason::TRIPLE_FAULT,
+            CrashCause::Panic => CrashReason::PVPANIC,
+            CrashCause::PanicRecord => CrashReason::ERST,
+            CrashCause::Operator => CrashReason::OPERATOR,
+            CrashCause::Watchdog => CrashReason::WATCHDOG,
+            CrashCause::EntryFailed(_) => CrashReason::ENTRY_FAILED,
+            CrashCause::UnknownExit(_) => CrashReason::UNKNOWN_EXIT,
+            CrashCause::PageLost(_) => CrashReason::LOST_PAGE,
+            CrashCause::Unwritable(_) => CrashReason::UNWRITABLE,
+            CrashCause::NotEmulated(_) => CrashReason::NOT_EMULATED,
+            CrashCause::ExecutedNothing(_) => CrashReason::EXECUTED_NOTHING,
+            CrashCause::NoMemory(_) => CrashReason::NO_MEMORY,
+            CrashCause::TaskSwitch(_) => CrashReason::TASK_SWITCH,
+            CrashCause::MachineCheck => CrashReason::MACHINE_CHECK,
         }
     }
 
     /// Returns the crash in words: the guest's own if the guest itself ended, else the reason's.
     pub fn in_words(self, guests_own: Option<CrashText>) -> CrashText {
         let own = match self {
-            Reason::TripleFault | Reason::Panic | Reason::PanicRecord | Reason::Watchdog => guests_own,
-            Reason::TaskSwitch(switch) => Some(task_switch(switch)),
-            Reason::Operator
-            | Reason::MachineCheck
-            | Reason::EntryFailed(_)
-            | Reason::UnknownExit(_)
-            | Reason::PageLost(_)
-            | Reason::Unwritable(_)
-            | Reason::NotEmulated(_)
-            | Reason::ExecutedNothing(_)
-            | Reason::NoMemory(_) => None,
+            CrashCause::TripleFault | CrashCause::Panic | CrashCause::PanicRecord | CrashCause::Watchdog => guests_own,
+            CrashCause::TaskSwitch(switch) => Some(task_switch(switch)),
+            CrashCause::Operator
+            | CrashCause::MachineCheck
+            | CrashCause::EntryFailed(_)
+            | CrashCause::UnknownExit(_)
+            | CrashCause::PageLost(_)
+            | CrashCause::Unwritable(_)
+            | CrashCause::NotEmulated(_)
+            | CrashCause::ExecutedNothing(_)
+            | CrashCause::NoMemory(_) => None,
         };
         own.unwrap_or_else(|| CrashText::from(self.as_str()).unwrap_or_default())
     }
@@ -102,20 +102,20 @@ impl Reason {
     /// Returns the reason's code or address, zero if it has none.
     pub const fn detail(self) -> u64 {
         match self {
-            Reason::TripleFault
-            | Reason::Panic
-            | Reason::PanicRecord
-            | Reason::Operator
-            | Reason::Watchdog
-            | Reason::MachineCheck => 0,
-            Reason::TaskSwitch(switch) => switch.selector as u64,
-            Reason::EntryFailed(n)
-            | Reason::UnknownExit(n)
-            | Reason::PageLost(n)
-            | Reason::Unwritable(n)
-            | Reason::NotEmulated(n)
-            | Reason::ExecutedNothing(n)
-            | Reason::NoMemory(n) => n,
+            CrashCause::TripleFault
+            | CrashCause::Panic
+            | CrashCause::PanicRecord
+            | CrashCause::Operator
+            | CrashCause::Watchdog
+            | CrashCause::MachineCheck => 0,
+            CrashCause::TaskSwitch(switch) => switch.selector as u64,
+            CrashCause::EntryFailed(n)
+            | CrashCause::UnknownExit(n)
+            | CrashCause::PageLost(n)
+            | CrashCause::Unwritable(n)
+            | CrashCause::NotEmulated(n)
+            | CrashCause::ExecutedNothing(n)
+            | CrashCause::NoMemory(n) => n,
         }
     }
 }
@@ -138,7 +138,7 @@ fn task_switch(TaskSwitch { source, selector }: TaskSwitch) -> CrashText {
 #[derive(Clone, Copy, Debug)]
 pub struct CrashRecord {
     /// Why the partition crashed.
-    pub reason: Reason,
+    pub reason: CrashCause,
     /// The reason in words.
     pub text: CrashText,
     /// The incarnation that crashed.
@@ -158,21 +158,21 @@ mod tests {
     const ADDRESS: u64 = 0x1234_5678_9abc_def0;
 
     /// One of each.
-    const ALL: [Reason; 14] = [
-        Reason::TripleFault,
-        Reason::Panic,
-        Reason::PanicRecord,
-        Reason::Operator,
-        Reason::Watchdog,
-        Reason::MachineCheck,
-        Reason::TaskSwitch(TaskSwitch { source: TaskSource::Jump, selector: 0x18 }),
-        Reason::EntryFailed(ADDRESS),
-        Reason::UnknownExit(ADDRESS),
-        Reason::PageLost(ADDRESS),
-        Reason::NotEmulated(ADDRESS),
-        Reason::ExecutedNothing(ADDRESS),
-        Reason::NoMemory(ADDRESS),
-        Reason::Unwritable(ADDRESS),
+    const ALL: [CrashCause; 14] = [
+        CrashCause::TripleFault,
+        CrashCause::Panic,
+        CrashCause::PanicRecord,
+        CrashCause::Operator,
+        CrashCause::Watchdog,
+        CrashCause::MachineCheck,
+        CrashCause::TaskSwitch(TaskSwitch { source: TaskSource::Jump, selector: 0x18 }),
+        CrashCause::EntryFailed(ADDRESS),
+        CrashCause::UnknownExit(ADDRESS),
+        CrashCause::PageLost(ADDRESS),
+        CrashCause::NotEmulated(ADDRESS),
+        CrashCause::ExecutedNothing(ADDRESS),
+        CrashCause::NoMemory(ADDRESS),
+        CrashCause::Unwritable(ADDRESS),
     ];
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_guest_is_heard_only_where_it_ended_by_itself() {
         let said = CrashText::from("Kernel panic - not syncing: x").ok();
-        for reason in ALL.into_iter().filter(|reason| !matches!(reason, Reason::TaskSwitch(_))) {
+        for reason in ALL.into_iter().filter(|reason| !matches!(reason, CrashCause::TaskSwitch(_))) {
             let by_itself = matches!(reason.recorded().0, 1 | 2 | 3 | 7);
             let expected = if by_itself { "Kernel panic - not syncing: x" } else { reason.as_str() };
             assert_eq!(&*reason.in_words(said), expected);
@@ -202,7 +202,7 @@ mod tests {
             (TaskSource::Jump, "a far JMP"),
             (TaskSource::Gate, "a task gate in the IDT"),
         ] {
-            let reason = Reason::TaskSwitch(TaskSwitch { source, selector: 0xfff8 });
+            let reason = CrashCause::TaskSwitch(TaskSwitch { source, selector: 0xfff8 });
             let told = format!("hardware task switch by {by} to TSS 0xfff8, which is not offered");
             assert_eq!((&*reason.in_words(None), reason.detail()), (&*told, 0xfff8));
         }

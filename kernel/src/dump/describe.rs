@@ -2,8 +2,8 @@
 //!
 //! | stream | position | content |
 //! |---|---|---|
-//! | [`Headers`] | byte 0 | ELF header, note segment, a PT_LOAD per run, section header 0 if many |
-//! | [`Checksums`] | `Layout::checksums` | CRC32C of each final block, 0 elsewhere |
+//! | [`CoreHeaders`] | byte 0 | ELF header, note segment, a PT_LOAD per run, section header 0 if many |
+//! | [`BlockChecksums`] | `SpaceLayout::checksums` | CRC32C of each final block, 0 elsewhere |
 //!
 //! The bitmap is written a window at a time ([`super::window`]).
 //!
@@ -13,10 +13,11 @@
 //! come through [`CorePages`].
 
 use super::elf::{
-    self, Content, CorePage, LoadBuilder, PHDR_OFFSET, PHDR_SIZE, SHDR_SIZE, encode_count_shdr, encode_ehdr, encode_note_phdr,
+    self, CorePage, DumpPageState, LoadBuilder, PHDR_OFFSET, PHDR_SIZE, SHDR_SIZE, encode_count_shdr, encode_ehdr,
+    encode_note_phdr,
 };
 use crate::addr::{Gfn, PageIndex};
-use crate::space::Layout;
+use crate::space::SpaceLayout;
 
 /// A dump's pages, as far as they are final.
 pub trait CorePages {
@@ -25,7 +26,7 @@ pub trait CorePages {
     /// Returns the guest page number of page `index`.
     fn gfn(&self, index: PageIndex) -> Gfn;
     /// Returns its content, and its block's checksum if it has a block.
-    fn content(&self, index: PageIndex) -> (Content, u32);
+    fn content(&self, index: PageIndex) -> (DumpPageState, u32);
 
     /// Returns page `index` and the following pages that the same lookup shows to have the same
     /// content.
@@ -41,7 +42,7 @@ pub trait CorePages {
 }
 
 /// A sequence of bytes, produced in pieces.
-pub trait Stream {
+pub trait CoreStream {
     /// Fills a part of `out` from its start, after a bounded number of lookups; returns the number
     /// of bytes, which may be 0 before the end. `out` has at least 512 bytes.
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize;
@@ -54,13 +55,13 @@ const LOOKS: u32 = 4096;
 
 /// Counts program headers first, because the ELF header at the start needs their number.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Count {
+pub struct HeaderCount {
     next: u32,
     loads: u32,
     builder: LoadBuilder,
 }
 
-impl Count {
+impl HeaderCount {
     /// Makes up to `budget` page lookups. Returns the number of program headers, including the
     /// note's, once all pages are seen.
     pub fn step(&mut self, pages: &impl CorePages, budget: u32) -> Option<u32> {
@@ -87,11 +88,11 @@ impl Count {
 
 /// The ELF header and the program headers.
 #[derive(Clone, Copy, Debug)]
-pub struct Headers {
+pub struct CoreHeaders {
     phnum: u32,
     notes: (u64, u64),
     data_offset: u64,
-    at: Part,
+    at: CoreHeaderPart,
     /// PT_LOADs still to be produced.
     left: u32,
     next: u32,
@@ -99,21 +100,21 @@ pub struct Headers {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Part {
+enum CoreHeaderPart {
     Front,
     Loads,
     SectionHeader,
     End,
 }
 
-impl Headers {
-    /// Describes `phnum` program headers ([`Count`]) and `notes_len` bytes of notes in a space of this layout.
-    pub fn new(layout: &Layout, phnum: u32, notes_len: u64) -> Self {
+impl CoreHeaders {
+    /// Describes `phnum` program headers ([`HeaderCount`]) and `notes_len` bytes of notes in a space of this layout.
+    pub fn new(layout: &SpaceLayout, phnum: u32, notes_len: u64) -> Self {
         Self {
             phnum,
             notes: (layout.notes().start, notes_len),
             data_offset: layout.blocks().start,
-            at: Part::Front,
+            at: CoreHeaderPart::Front,
             left: phnum - 1,
             next: 0,
             builder: LoadBuilder::default(),
@@ -161,7 +162,7 @@ enum NextLoad {
     End,
 }
 
-impl Stream for Headers {
+impl CoreStream for CoreHeaders {
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize {
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
@@ -169,53 +170,53 @@ impl Stream for Headers {
             at += bytes.len();
             out.len() - at
         };
-        if self.at == Part::Front {
+        if self.at == CoreHeaderPart::Front {
             put(&encode_ehdr(self.phnum, self.shdr_offset()));
             put(&encode_note_phdr(self.notes.0, self.notes.1));
-            self.at = Part::Loads;
+            self.at = CoreHeaderPart::Loads;
         }
         let (mut room, mut looks) = (put(&[]), LOOKS);
-        while self.at == Part::Loads && room >= PHDR_SIZE {
+        while self.at == CoreHeaderPart::Loads && room >= PHDR_SIZE {
             match self.next_load(pages, &mut looks) {
                 NextLoad::Header(load) => room = put(&load),
                 NextLoad::Later => break,
-                NextLoad::End => self.at = Part::SectionHeader,
+                NextLoad::End => self.at = CoreHeaderPart::SectionHeader,
             }
         }
-        if self.at == Part::SectionHeader && room >= SHDR_SIZE {
+        if self.at == CoreHeaderPart::SectionHeader && room >= SHDR_SIZE {
             if elf::needs_count_shdr(self.phnum) {
                 put(&encode_count_shdr(self.phnum));
             }
-            self.at = Part::End;
+            self.at = CoreHeaderPart::End;
         }
         at
     }
 
     fn next(&self) -> Option<u32> {
-        (self.at != Part::End).then_some(self.next)
+        (self.at != CoreHeaderPart::End).then_some(self.next)
     }
 }
 
 /// Checksums of the final blocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Checksums {
+pub struct BlockChecksums {
     next: u32,
     end: u32,
 }
 
-impl Checksums {
+impl BlockChecksums {
     /// Makes the stream for the pages from `first` up to `end`, which is at most their number.
     pub const fn of(first: u32, end: u32) -> Self {
         Self { next: first, end }
     }
 }
 
-impl Stream for Checksums {
+impl CoreStream for BlockChecksums {
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize {
         let mut at = 0;
         while at + 4 <= out.len() && self.next < self.end {
             let (content, crc) = pages.content(PageIndex(self.next));
-            let value = if content == Content::Block { crc } else { 0 };
+            let value = if content == DumpPageState::Block { crc } else { 0 };
             out[at..at + 4].copy_from_slice(&value.to_le_bytes());
             self.next += 1;
             at += 4;
@@ -234,16 +235,16 @@ mod tests {
     use crate::mm::layout::RamLayout;
 
     /// Pages, and the number of equal ones that one lookup shows.
-    struct Fake(Vec<Content>, u32);
+    struct FakeCorePages(Vec<DumpPageState>, u32);
 
-    impl CorePages for Fake {
+    impl CorePages for FakeCorePages {
         fn pages(&self) -> u32 {
             self.0.len() as u32
         }
         fn gfn(&self, index: PageIndex) -> Gfn {
             Gfn::new(u64::from(index.0))
         }
-        fn content(&self, index: PageIndex) -> (Content, u32) {
+        fn content(&self, index: PageIndex) -> (DumpPageState, u32) {
             (self.0[index.0 as usize], 100 + index.0)
         }
         fn run(&self, index: PageIndex) -> CorePage {
@@ -253,16 +254,16 @@ mod tests {
         }
     }
 
-    fn fake(kinds: &str) -> Fake {
+    fn fake(kinds: &str) -> FakeCorePages {
         let content = |kind| match kind {
-            'D' => Content::Block,
-            'Z' => Content::Zero,
-            _ => Content::Missing,
+            'D' => DumpPageState::Block,
+            'Z' => DumpPageState::Zero,
+            _ => DumpPageState::Missing,
         };
-        Fake(kinds.chars().map(content).collect(), 1)
+        FakeCorePages(kinds.chars().map(content).collect(), 1)
     }
 
-    fn all(mut stream: impl Stream, pages: &Fake, piece: usize) -> Vec<u8> {
+    fn all(mut stream: impl CoreStream, pages: &FakeCorePages, piece: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut out = vec![0xee; piece];
         while stream.next().is_some() {
@@ -272,15 +273,15 @@ mod tests {
         bytes
     }
 
-    fn headers(pages: &Fake, piece: usize) -> (u32, Vec<u8>) {
-        let mut count = Count::default();
+    fn headers(pages: &FakeCorePages, piece: usize) -> (u32, Vec<u8>) {
+        let mut count = HeaderCount::default();
         let phnum = loop {
             if let Some(n) = count.step(pages, 3) {
                 break n;
             }
         };
-        let layout = Layout::for_pages(1 << 34, pages.pages()).unwrap();
-        let stream = Headers::new(&layout, phnum, 1000);
+        let layout = SpaceLayout::for_pages(1 << 34, pages.pages()).unwrap();
+        let stream = CoreHeaders::new(&layout, phnum, 1000);
         let len = stream.total_bytes();
         let bytes = all(stream, pages, piece);
         assert_eq!(bytes.len() as u64, len);
@@ -299,7 +300,7 @@ mod tests {
         for kinds in ["ZDZ.DZ", "ZZZZ", "D", ".ZZD", "Z.Z.Z"] {
             let pages = fake(kinds);
             let (_, bytes) = headers(&pages, 4096);
-            let data = Layout::for_pages(1 << 34, pages.pages()).unwrap().blocks().start;
+            let data = SpaceLayout::for_pages(1 << 34, pages.pages()).unwrap().blocks().start;
             assert!(!loads(&bytes).is_empty());
             for [offset, address, ..] in loads(&bytes) {
                 assert_eq!(offset, data + address, "{kinds}");
@@ -317,13 +318,13 @@ mod tests {
         fn gfn(&self, index: PageIndex) -> Gfn {
             self.0.gfn_of(index).unwrap()
         }
-        fn content(&self, index: PageIndex) -> (Content, u32) {
+        fn content(&self, index: PageIndex) -> (DumpPageState, u32) {
             let first = self.0.ranges().any(|range| range.index == index.0);
-            (if first { Content::Block } else { Content::Zero }, 1)
+            (if first { DumpPageState::Block } else { DumpPageState::Zero }, 1)
         }
         fn run(&self, index: PageIndex) -> CorePage {
             let content = self.content(index).0;
-            let pages = if content == Content::Block { 1 } else { self.0.left_in_range(index) };
+            let pages = if content == DumpPageState::Block { 1 } else { self.0.left_in_range(index) };
             CorePage { gfn: self.gfn(index), index: index.0, pages, content }
         }
     }
@@ -332,10 +333,10 @@ mod tests {
     fn memory_around_the_hole_and_above_4_gib_has_segments_of_its_own() {
         const GIB: u64 = 1 << 30;
         let pages = Sparse(RamLayout::new(6 * GIB).unwrap());
-        let layout = Layout::for_pages(8 * GIB, pages.pages()).unwrap();
-        let phnum = Count::default().step(&pages, u32::MAX).unwrap();
+        let layout = SpaceLayout::for_pages(8 * GIB, pages.pages()).unwrap();
+        let phnum = HeaderCount::default().step(&pages, u32::MAX).unwrap();
         let mut bytes = vec![0; 4096];
-        let len = Headers::new(&layout, phnum, 8).fill(&pages, &mut bytes);
+        let len = CoreHeaders::new(&layout, phnum, 8).fill(&pages, &mut bytes);
         let data = layout.blocks().start;
         let [low, high] = [[data, 0, 4096, 3 * GIB], [data + 3 * GIB, 4 * GIB, 4096, 3 * GIB]];
         assert_eq!(loads(&bytes[..len]), [low, high]);
@@ -354,9 +355,9 @@ mod tests {
 
     #[test]
     fn the_count_is_kept_whatever_has_become_final_since() {
-        let layout = Layout::for_pages(1 << 34, 5).unwrap();
+        let layout = SpaceLayout::for_pages(1 << 34, 5).unwrap();
         for (phnum, kinds) in [(4, "DDDDD"), (2, "D.D.D")] {
-            let bytes = all(Headers::new(&layout, phnum, 8), &fake(kinds), 4096);
+            let bytes = all(CoreHeaders::new(&layout, phnum, 8), &fake(kinds), 4096);
             assert_eq!(bytes.len(), 64 + 56 * phnum as usize);
         }
     }
@@ -366,7 +367,7 @@ mod tests {
         let pages = fake(&"DZ".repeat(70_000));
         let (phnum, bytes) = headers(&pages, 65536);
         assert_eq!(phnum, 70_001);
-        assert!(bytes.len() as u64 <= Layout::for_pages(1 << 34, 140_000).unwrap().header().len);
+        assert!(bytes.len() as u64 <= SpaceLayout::for_pages(1 << 34, 140_000).unwrap().header().len);
         let at = bytes.len() - SHDR_SIZE;
         assert_eq!(u32::from_le_bytes(bytes[at + 44..at + 48].try_into().unwrap()), phnum);
     }
@@ -384,7 +385,7 @@ mod tests {
     #[test]
     fn a_piece_takes_a_bounded_number_of_looks() {
         let pages = fake(&"D".repeat(3 * LOOKS as usize));
-        let mut stream = Headers::new(&Layout::for_pages(1 << 34, pages.pages()).unwrap(), 2, 8);
+        let mut stream = CoreHeaders::new(&SpaceLayout::for_pages(1 << 34, pages.pages()).unwrap(), 2, 8);
         let mut out = [0; 4096];
         assert_eq!((stream.fill(&pages, &mut out), stream.next()), (120, Some(LOOKS)));
         assert_eq!((stream.fill(&pages, &mut out), stream.next()), (0, Some(2 * LOOKS)));
@@ -394,9 +395,9 @@ mod tests {
     #[test]
     fn checksums_are_those_of_final_blocks() {
         let pages = fake("DZD.DDDDDZ.");
-        let sums = all(Checksums::of(0, 11), &pages, 512);
+        let sums = all(BlockChecksums::of(0, 11), &pages, 512);
         let at = |n: usize| u32::from_le_bytes(sums[n * 4..n * 4 + 4].try_into().unwrap());
         assert_eq!((sums.len(), at(0), at(1), at(2), at(3)), (44, 100, 0, 102, 0));
-        assert_eq!(all(Checksums::of(4, 6), &pages, 512), sums[16..24]);
+        assert_eq!(all(BlockChecksums::of(4, 6), &pages, 512), sums[16..24]);
     }
 }

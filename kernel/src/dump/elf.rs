@@ -13,7 +13,7 @@
 //! ```
 
 use crate::addr::{Gfn, PAGE_SIZE};
-pub use crate::space::content::Content;
+pub use crate::space::content::DumpPageState;
 
 /// Bytes of the ELF header.
 pub const EHDR_SIZE: usize = 64;
@@ -43,12 +43,12 @@ pub struct CorePage {
     /// Number of pages, at least 1.
     pub pages: u32,
     /// Their content.
-    pub content: Content,
+    pub content: DumpPageState,
 }
 
 /// One PT_LOAD before encoding, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Load {
+pub struct CoreSegment {
     /// First guest page.
     pub gfn: Gfn,
     /// First block.
@@ -59,12 +59,12 @@ pub struct Load {
     pub zero: u32,
 }
 
-impl Load {
+impl CoreSegment {
     fn start(page: CorePage) -> Option<Self> {
         let (data, zero) = match page.content {
-            Content::Block => (page.pages, 0),
-            Content::Zero => (0, page.pages),
-            Content::Missing => return None,
+            DumpPageState::Block => (page.pages, 0),
+            DumpPageState::Zero => (0, page.pages),
+            DumpPageState::Missing => return None,
         };
         Some(Self { gfn: page.gfn, index: page.index, data, zero })
     }
@@ -74,8 +74,8 @@ impl Load {
         let len = self.data + self.zero;
         let next = self.gfn.checked_add(u64::from(len)) == Some(page.gfn) && self.index + len == page.index;
         match page.content {
-            Content::Block if next && self.zero == 0 => self.data += page.pages,
-            Content::Zero if next => self.zero += page.pages,
+            DumpPageState::Block if next && self.zero == 0 => self.data += page.pages,
+            DumpPageState::Zero if next => self.zero += page.pages,
             _ => return false,
         }
         true
@@ -97,22 +97,22 @@ impl Load {
 /// Joins pages, given in ascending order, into segments.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LoadBuilder {
-    open: Option<Load>,
+    open: Option<CoreSegment>,
 }
 
 impl LoadBuilder {
     /// Adds the next pages. Returns the segment that they end, if any.
-    pub fn push(&mut self, page: CorePage) -> Option<Load> {
+    pub fn push(&mut self, page: CorePage) -> Option<CoreSegment> {
         if let Some(open) = &mut self.open
             && open.extend(page)
         {
             return None;
         }
-        core::mem::replace(&mut self.open, Load::start(page))
+        core::mem::replace(&mut self.open, CoreSegment::start(page))
     }
 
     /// Ends the last segment.
-    pub fn finish(&mut self) -> Option<Load> {
+    pub fn finish(&mut self) -> Option<CoreSegment> {
         self.open.take()
     }
 }
@@ -124,7 +124,7 @@ pub fn encode_note_phdr(offset: u64, len: u64) -> [u8; PHDR_SIZE] {
 
 fn encode_phdr(kind: u32, flags: u32, offset: u64, paddr: u64, filesz: u64, memsz: u64) -> [u8; PHDR_SIZE] {
     let mut bytes = [0; PHDR_SIZE];
-    let mut put = Writer { bytes: &mut bytes, at: 0 };
+    let mut put = FieldWriter { bytes: &mut bytes, at: 0 };
     put.u32(kind);
     put.u32(flags);
     put.u64(offset);
@@ -144,7 +144,7 @@ pub fn encode_ehdr(phnum: u32, shdr_offset: u64) -> [u8; EHDR_SIZE] {
     let many = phnum >= PN_XNUM;
     let mut bytes = [0; EHDR_SIZE];
     bytes[..16].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    let mut put = Writer { bytes: &mut bytes, at: 16 };
+    let mut put = FieldWriter { bytes: &mut bytes, at: 16 };
     put.u16(ET_CORE);
     put.u16(EM_X86_64);
     put.u32(1);
@@ -174,12 +174,12 @@ pub const fn needs_count_shdr(phnum: u32) -> bool {
 }
 
 /// Writes little-endian fields in sequence.
-pub(super) struct Writer<'a> {
+pub(super) struct FieldWriter<'a> {
     pub bytes: &'a mut [u8],
     pub at: usize,
 }
 
-impl Writer<'_> {
+impl FieldWriter<'_> {
     pub fn put(&mut self, value: &[u8]) {
         self.bytes[self.at..self.at + value.len()].copy_from_slice(value);
         self.at += value.len();
@@ -199,14 +199,14 @@ impl Writer<'_> {
 mod tests {
     use super::*;
 
-    fn loads(kinds: &str) -> Vec<Load> {
+    fn loads(kinds: &str) -> Vec<CoreSegment> {
         let mut builder = LoadBuilder::default();
         let mut out = Vec::new();
         for (n, kind) in kinds.chars().enumerate() {
             let content = match kind {
-                'D' => Content::Block,
-                'Z' => Content::Zero,
-                _ => Content::Missing,
+                'D' => DumpPageState::Block,
+                'Z' => DumpPageState::Zero,
+                _ => DumpPageState::Missing,
             };
             out.extend(builder.push(CorePage { gfn: Gfn::new(n as u64), index: n as u32, pages: 1, content }));
         }
@@ -214,8 +214,8 @@ mod tests {
         out
     }
 
-    fn load(first: u32, data: u32, zero: u32) -> Load {
-        Load { gfn: Gfn::new(u64::from(first)), index: first, data, zero }
+    fn load(first: u32, data: u32, zero: u32) -> CoreSegment {
+        CoreSegment { gfn: Gfn::new(u64::from(first)), index: first, data, zero }
     }
 
     #[test]
@@ -234,21 +234,21 @@ mod tests {
             next += u64::from(pages);
             builder.push(page)
         };
-        assert_eq!(push(Content::Block, 3), None);
-        assert_eq!(push(Content::Zero, 1 << 25), None);
-        assert_eq!(push(Content::Zero, 7), None);
-        assert_eq!(push(Content::Missing, 2), Some(load(0, 3, (1 << 25) + 7)));
-        assert_eq!(push(Content::Block, 1), None);
+        assert_eq!(push(DumpPageState::Block, 3), None);
+        assert_eq!(push(DumpPageState::Zero, 1 << 25), None);
+        assert_eq!(push(DumpPageState::Zero, 7), None);
+        assert_eq!(push(DumpPageState::Missing, 2), Some(load(0, 3, (1 << 25) + 7)));
+        assert_eq!(push(DumpPageState::Block, 1), None);
         assert_eq!(builder.finish(), Some(load((1 << 25) + 12, 1, 0)));
     }
 
     #[test]
     fn a_hole_in_guest_memory_ends_a_segment_even_where_blocks_go_on() {
         let mut b = LoadBuilder::default();
-        let page = |gfn, index| CorePage { gfn: Gfn::new(gfn), index, pages: 1, content: Content::Block };
+        let page = |gfn, index| CorePage { gfn: Gfn::new(gfn), index, pages: 1, content: DumpPageState::Block };
         assert_eq!(b.push(page(10, 10)), None);
         assert_eq!(b.push(page(100, 11)), Some(load(10, 1, 0)));
-        assert_eq!(b.finish(), Some(Load { gfn: Gfn::new(100), index: 11, data: 1, zero: 0 }));
+        assert_eq!(b.finish(), Some(CoreSegment { gfn: Gfn::new(100), index: 11, data: 1, zero: 0 }));
     }
 
     #[test]

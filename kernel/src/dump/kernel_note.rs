@@ -33,7 +33,7 @@ const SYSTEM: &[u8] = b"Linux\0";
 
 /// Addresses and release that a candidate claims.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claim<'a> {
+pub struct NoteClaim<'a> {
     /// Virtual address of `init_uts_ns`.
     pub virtual_address: u64,
     /// Physical address of `init_uts_ns`.
@@ -41,7 +41,7 @@ pub struct Claim<'a> {
     release: &'a str,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> NoteClaim<'a> {
     /// Reads the claim from a note's text; `None` if there is none, as in a note of an old kernel,
     /// or of another system.
     pub fn of(text: &'a [u8]) -> Option<Self> {
@@ -65,7 +65,7 @@ impl<'a> Claim<'a> {
 
 /// A walk of four-level page tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Walk {
+pub struct KernelTableWalk {
     address: u64,
     table: u64,
     /// Number of address bits that the levels below this one translate.
@@ -74,16 +74,16 @@ pub struct Walk {
 
 /// Result of reading an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum KernelWalkStep {
     /// Continue with the next table.
-    Next(Walk),
+    Next(KernelTableWalk),
     /// The address is mapped here.
     Mapped(Gpa),
     /// The address is not mapped.
     Unmapped,
 }
 
-impl Walk {
+impl KernelTableWalk {
     /// Starts at the table in CR3.
     pub const fn new(cr3: u64, address: u64) -> Self {
         Self { address, table: cr3 & ADDRESS, shift: 39 }
@@ -95,16 +95,16 @@ impl Walk {
     }
 
     /// Continues with that entry's value.
-    pub const fn step(self, entry: u64) -> Step {
+    pub const fn step(self, entry: u64) -> KernelWalkStep {
         if entry & PRESENT == 0 {
-            return Step::Unmapped;
+            return KernelWalkStep::Unmapped;
         }
         let is_leaf = self.shift == 12 || (self.shift < 39 && entry & LARGE != 0);
         if !is_leaf {
-            return Step::Next(Self { table: entry & ADDRESS, shift: self.shift - 9, ..self });
+            return KernelWalkStep::Next(Self { table: entry & ADDRESS, shift: self.shift - 9, ..self });
         }
         let offset = (1 << self.shift) - 1;
-        Step::Mapped(Gpa::new(entry & ADDRESS & !offset | self.address & offset))
+        KernelWalkStep::Mapped(Gpa::new(entry & ADDRESS & !offset | self.address & offset))
     }
 }
 
@@ -123,17 +123,17 @@ mod tests {
 
     #[test]
     fn a_claim_is_the_symbol_by_both_addresses() {
-        let claim = Claim::of(TEXT).unwrap();
+        let claim = NoteClaim::of(TEXT).unwrap();
         assert_eq!((claim.virtual_address, claim.physical), (0xffff_ffff_9ae1_2340, Gpa::new(0x1ae1_2340 - 402_653_184)));
         for (from, to) in [("init_uts_ns", "other"), ("phys_base", "other"), ("=ffffffff9", "=x"), ("-4026", "-x")] {
             let text = core::str::from_utf8(TEXT).unwrap().replace(from, to);
-            assert_eq!(Claim::of(text.as_bytes()), None, "{from}");
+            assert_eq!(NoteClaim::of(text.as_bytes()), None, "{from}");
         }
     }
 
     #[test]
     fn a_name_is_that_of_the_whole_release() {
-        let claim = Claim::of(TEXT).unwrap();
+        let claim = NoteClaim::of(TEXT).unwrap();
         let mut bytes = [0; 4 + 3 * NAME_BYTES];
         for at in [0, 4] {
             bytes.fill(0);
@@ -148,13 +148,13 @@ mod tests {
 
     /// Walks page tables given as a list of (entry's address, value).
     fn follow(cr3: u64, address: u64, entries: &[(u64, u64)]) -> Option<Gpa> {
-        let mut walk = Walk::new(cr3, address);
+        let mut walk = KernelTableWalk::new(cr3, address);
         loop {
             let value = entries.iter().find(|(at, _)| Gpa::new(*at) == walk.entry()).map_or(0, |(_, value)| *value);
             match walk.step(value) {
-                Step::Next(next) => walk = next,
-                Step::Mapped(gpa) => return Some(gpa),
-                Step::Unmapped => return None,
+                KernelWalkStep::Next(next) => walk = next,
+                KernelWalkStep::Mapped(gpa) => return Some(gpa),
+                KernelWalkStep::Unmapped => return None,
             }
         }
     }

@@ -9,8 +9,8 @@
 //! A note is a 12-byte header {name size, descriptor size, type}, then name and descriptor, each
 //! padded to 4.
 
-use super::elf::Writer;
-use crate::virt::{CpuState, Gpr, Regs, Segment, state::DescriptorTable};
+use super::elf::FieldWriter;
+use crate::virt::{CpuState, Gpr, Regs, SegmentRegister, state::DescriptorTable};
 
 const NT_PRSTATUS: u32 = 1;
 const PRSTATUS_SIZE: usize = 336;
@@ -54,7 +54,7 @@ pub fn write_vmcoreinfo(out: &mut [u8], text: &[u8]) {
 
 /// Writes header and name; returns the descriptor's part of `out`.
 fn header<'a>(out: &'a mut [u8], name: &[u8], kind: u32, len: usize) -> &'a mut [u8] {
-    let mut put = Writer { bytes: out, at: 0 };
+    let mut put = FieldWriter { bytes: out, at: 0 };
     put.u32(name.len() as u32 + 1);
     put.u32(len as u32);
     put.u32(kind);
@@ -65,7 +65,7 @@ fn header<'a>(out: &'a mut [u8], name: &[u8], kind: u32, len: usize) -> &'a mut 
 /// Writes `struct elf_prstatus`: the pid lies at 32, 27 registers at 112.
 fn write_prstatus(out: &mut [u8], number: u32, regs: &Regs, state: &CpuState) {
     out[32..36].copy_from_slice(&(number + 1).to_le_bytes());
-    let mut put = Writer { bytes: out, at: 112 };
+    let mut put = FieldWriter { bytes: out, at: 112 };
     use Gpr::*;
     for gpr in [R15, R14, R13, R12, Rbp, Rbx, R11, R10, R9, R8, Rax, Rcx, Rdx, Rsi, Rdi] {
         put.u64(regs.get(gpr));
@@ -84,7 +84,7 @@ fn write_prstatus(out: &mut [u8], number: u32, regs: &Regs, state: &CpuState) {
 }
 
 fn write_qemu(out: &mut [u8], regs: &Regs, state: &CpuState) {
-    let mut put = Writer { bytes: out, at: 0 };
+    let mut put = FieldWriter { bytes: out, at: 0 };
     put.u32(1);
     put.u32(QEMU_SIZE as u32);
     use Gpr::*;
@@ -105,7 +105,7 @@ fn write_qemu(out: &mut [u8], regs: &Regs, state: &CpuState) {
 
 /// Writes a segment. QEMU keeps the attributes at their position in a descriptor: bits 8 to 23 of
 /// its upper half.
-fn write_segment(put: &mut Writer<'_>, segment: &Segment) {
+fn write_segment(put: &mut FieldWriter<'_>, segment: &SegmentRegister) {
     put.u32(u32::from(segment.selector));
     put.u32(segment.limit);
     put.u32((segment.attributes & 0xf0ff) << 8);
@@ -113,7 +113,7 @@ fn write_segment(put: &mut Writer<'_>, segment: &Segment) {
     put.u64(segment.base);
 }
 
-fn write_table(put: &mut Writer<'_>, table: &DescriptorTable) {
+fn write_table(put: &mut FieldWriter<'_>, table: &DescriptorTable) {
     put.u32(0);
     put.u32(u32::from(table.limit));
     put.u32(0);
@@ -132,7 +132,7 @@ mod tests {
         regs.set(Gpr::Rsp, 0x5555);
         let state = CpuState {
             cr3: 0xabc000,
-            cs: Segment { selector: 0x10, attributes: 0xa09b, limit: !0, base: 0 },
+            cs: SegmentRegister { selector: 0x10, attributes: 0xa09b, limit: !0, base: 0 },
             ..CpuState::default()
         };
         let mut out = [0xff; VCPU_NOTES_SIZE];

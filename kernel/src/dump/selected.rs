@@ -14,10 +14,10 @@
 //! ```
 
 use super::describe::CorePages;
-use super::elf::{Content, EHDR_SIZE, Load, PHDR_SIZE, encode_ehdr, encode_note_phdr};
+use super::elf::{CoreSegment, DumpPageState, EHDR_SIZE, PHDR_SIZE, encode_ehdr, encode_note_phdr};
 use crate::addr::PageIndex;
 use crate::block::gpt::BOOT_CODE_LEN;
-use crate::space::{Area, Layout};
+use crate::space::{SpaceArea, SpaceLayout};
 use arrayvec::ArrayVec;
 use core::ops::Range;
 
@@ -28,31 +28,31 @@ const NOTE_OFFSET_AT: usize = EHDR_SIZE + 8;
 
 /// The page runs in the header of a selected dump.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Selection {
-    runs: ArrayVec<Load, MAX_RUNS>,
+pub struct SelectedRuns {
+    runs: ArrayVec<CoreSegment, MAX_RUNS>,
     left_out: u32,
 }
 
-impl Selection {
+impl SelectedRuns {
     /// Chooses the runs of a dump's pages.
     pub fn of(pages: &impl CorePages) -> Self {
         let mut selection = Self::default();
-        let mut open: Option<Load> = None;
+        let mut open: Option<CoreSegment> = None;
         for index in (0..pages.pages()).map(PageIndex) {
             let (gfn, content) = (pages.gfn(index), pages.content(index).0);
-            let goes_on = |run: &Load| {
+            let goes_on = |run: &CoreSegment| {
                 let len = run.data + run.zero;
                 run.index + len == index.0 && run.gfn.checked_add(len.into()) == Some(gfn)
             };
-            if !open.as_ref().is_some_and(goes_on) || content == Content::Missing {
+            if !open.as_ref().is_some_and(goes_on) || content == DumpPageState::Missing {
                 selection.keep(open.take());
             }
-            let run = open.get_or_insert(Load { gfn, index: index.0, data: 0, zero: 0 });
+            let run = open.get_or_insert(CoreSegment { gfn, index: index.0, data: 0, zero: 0 });
             match content {
                 // The zero pages of the run up to here now need blocks.
-                Content::Block => (run.data, run.zero) = (run.data + run.zero + 1, 0),
-                Content::Zero => run.zero += 1,
-                Content::Missing => open = None,
+                DumpPageState::Block => (run.data, run.zero) = (run.data + run.zero + 1, 0),
+                DumpPageState::Zero => run.zero += 1,
+                DumpPageState::Missing => open = None,
             }
         }
         selection.keep(open);
@@ -61,9 +61,9 @@ impl Selection {
     }
 
     /// Adds a run. At the limit it replaces the shortest run, unless it is itself the shortest.
-    fn keep(&mut self, run: Option<Load>) {
+    fn keep(&mut self, run: Option<CoreSegment>) {
         let Some(run) = run else { return };
-        let len = |run: &Load| run.data + run.zero;
+        let len = |run: &CoreSegment| run.data + run.zero;
         let Err(full) = self.runs.try_push(run) else { return };
         let run = full.element();
         let shortest = self.runs.iter_mut().min_by_key(|kept| len(kept));
@@ -86,7 +86,7 @@ impl Selection {
     }
 
     /// Encodes the boot-code bytes for a dump in a space at `area`.
-    pub fn encode(&self, layout: &Layout, notes_len: u64, area: Area) -> [u8; BOOT_CODE_LEN] {
+    pub fn encode(&self, layout: &SpaceLayout, notes_len: u64, area: SpaceArea) -> [u8; BOOT_CODE_LEN] {
         let mut bytes = [0; BOOT_CODE_LEN];
         bytes[..EHDR_SIZE].copy_from_slice(&encode_ehdr(self.runs.len() as u32 + 1, 0));
         let note = encode_note_phdr(area.start() + layout.notes().start, notes_len);
@@ -125,7 +125,7 @@ impl BootCode {
     }
 
     /// Returns whether the bytes are the header of a dump in the space at `area`.
-    pub const fn selects(self, area: Area) -> bool {
+    pub const fn selects(self, area: SpaceArea) -> bool {
         matches!(self, Self::Selected(notes) if area.holds(notes))
     }
 }
@@ -136,9 +136,9 @@ mod tests {
     use crate::addr::Gfn;
     use crate::block::SectorRange;
 
-    struct Fake(&'static str, u64);
+    struct FakeSelectedPages(&'static str, u64);
 
-    impl CorePages for Fake {
+    impl CorePages for FakeSelectedPages {
         fn pages(&self) -> u32 {
             self.0.len() as u32
         }
@@ -146,17 +146,17 @@ mod tests {
         fn gfn(&self, index: PageIndex) -> Gfn {
             Gfn::new(u64::from(index.0) + if u64::from(index.0) < self.1 { 0 } else { 1000 })
         }
-        fn content(&self, index: PageIndex) -> (Content, u32) {
+        fn content(&self, index: PageIndex) -> (DumpPageState, u32) {
             match self.0.as_bytes()[index.0 as usize] {
-                b'D' => (Content::Block, 1),
-                b'Z' => (Content::Zero, 0),
-                _ => (Content::Missing, 0),
+                b'D' => (DumpPageState::Block, 1),
+                b'Z' => (DumpPageState::Zero, 0),
+                _ => (DumpPageState::Missing, 0),
             }
         }
     }
 
     fn runs(pages: &'static str, hole: u64) -> (Vec<(u64, u32, u32, u32)>, u32) {
-        let selection = Selection::of(&Fake(pages, hole));
+        let selection = SelectedRuns::of(&FakeSelectedPages(pages, hole));
         let runs = selection.runs.iter().map(|r| (r.gfn.as_u64(), r.index, r.data, r.zero)).collect();
         (runs, selection.left_out())
     }
@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn the_header_points_into_the_space_and_fits_the_boot_code() {
         assert_eq!(MAX_RUNS, 5);
-        let area = Area::part(SectorRange { first: 2048, count: 65536 }).unwrap();
-        let layout = Layout::for_pages(area.bytes(), 24).unwrap();
-        let bytes = Selection::of(&Fake("D.DD.DDD.DZZZ.D.DD.DDDDD", 99)).encode(&layout, 700, area);
+        let area = SpaceArea::part(SectorRange { first: 2048, count: 65536 }).unwrap();
+        let layout = SpaceLayout::for_pages(area.bytes(), 24).unwrap();
+        let bytes = SelectedRuns::of(&FakeSelectedPages("D.DD.DDD.DZZZ.D.DD.DDDDD", 99)).encode(&layout, 700, area);
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!((word(32), bytes[56]), (64, 6));
         assert_eq!((word(64 + 8), word(64 + 32)), ((1 << 20) + layout.notes().start, 700));
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!((word(400 - 56 + 32), word(400 - 56 + 40)), (5 * 4096, 5 * 4096));
         assert!(bytes[400..].iter().all(|byte| *byte == 0));
         assert!(BootCode::of(&bytes).selects(area));
-        let before = Area::part(SectorRange { first: 34, count: 2048 - 34 }).unwrap();
+        let before = SpaceArea::part(SectorRange { first: 34, count: 2048 - 34 }).unwrap();
         assert!(!BootCode::of(&bytes).selects(before));
     }
 

@@ -12,7 +12,7 @@
 use crate::addr::PageIndex;
 use crate::arch::heap::{self, HeapError};
 use crate::block::request::SECTOR_SIZE;
-use crate::space::Layout;
+use crate::space::SpaceLayout;
 use crate::space::content::{alike_bits, has_bit, mark_block};
 use crate::space::layout::Extent;
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ impl BitmapWindow {
     ///
     /// # Errors
     /// [`HeapError`]: the heap has no room for it.
-    pub fn new(layout: &Layout) -> Result<Self, HeapError> {
+    pub fn new(layout: &SpaceLayout) -> Result<Self, HeapError> {
         Ok(Self { bits: heap::zeroed(layout.bitmap_bytes().min(WINDOW_BYTES))?, pages: 0..0 })
     }
 
@@ -108,7 +108,7 @@ impl BitmapWindow {
     }
 
     /// Returns the part of the space that the window's bytes belong to.
-    pub fn extent(&self, layout: &Layout) -> Extent {
+    pub fn extent(&self, layout: &SpaceLayout) -> Extent {
         Extent { start: layout.bitmap().start + u64::from(self.pages.start / 8), len: self.len() as u64 }
     }
 
@@ -124,7 +124,7 @@ impl BitmapWindow {
     /// Returns the next run of bitmap sectors with bits, at or after byte `from` of the window: its
     /// part of the space, its bytes, and the offset of its end. `None` if no further sector has
     /// bits.
-    pub fn bit_run(&self, layout: &Layout, from: usize) -> Option<(Extent, &[u8], usize)> {
+    pub fn bit_run(&self, layout: &SpaceLayout, from: usize) -> Option<(Extent, &[u8], usize)> {
         const SECTOR: usize = SECTOR_SIZE as usize;
         let has_bits = |at: &usize| self.bytes()[*at..*at + SECTOR].iter().any(|byte| *byte != 0);
         let first = (from..self.len()).step_by(SECTOR).find(has_bits)?;
@@ -150,14 +150,14 @@ mod tests {
     const MANY: u32 = 256 << 18;
 
     fn window(pages: Range<u32>) -> BitmapWindow {
-        let mut window = BitmapWindow::new(&Layout::for_pages(1 << 40, MANY).unwrap()).unwrap();
+        let mut window = BitmapWindow::new(&SpaceLayout::for_pages(1 << 40, MANY).unwrap()).unwrap();
         window.open(pages);
         window
     }
 
     #[test]
     fn only_sectors_of_the_bitmap_that_have_bits_are_written() {
-        let layout = Layout::for_pages(1 << 40, MANY).unwrap();
+        let layout = SpaceLayout::for_pages(1 << 40, MANY).unwrap();
         let mut window = window(WINDOW_PAGES..2 * WINDOW_PAGES);
         for page in [4096, 8191, 8192, 40_960] {
             window.mark(PageIndex(WINDOW_PAGES + page));
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_window_of_any_dump_is_bounded() {
         for (pages, bytes) in [(1, 512), (4097, 1024), (WINDOW_PAGES, WINDOW_BYTES), (u32::MAX, WINDOW_BYTES)] {
-            let window = BitmapWindow::new(&Layout::for_pages(1 << 45, pages).unwrap()).unwrap();
+            let window = BitmapWindow::new(&SpaceLayout::for_pages(1 << 45, pages).unwrap()).unwrap();
             assert_eq!(window.bits.len(), bytes, "{pages}");
         }
     }
@@ -206,7 +206,7 @@ mod tests {
             [at(start - 1), at(start), at(start + 1), at(start + 8191), at(start + 8192)],
             [false, true, false, true, false]
         );
-        let layout = Layout::for_pages(1 << 40, MANY).unwrap();
+        let layout = SpaceLayout::for_pages(1 << 40, MANY).unwrap();
         assert_eq!(w.extent(&layout), Extent { start: layout.bitmap().start + u64::from(start) / 8, len: 1024 });
         w.open(0..4096);
         assert!(w.bytes().iter().all(|byte| *byte == 0));

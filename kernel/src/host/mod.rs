@@ -17,39 +17,39 @@ use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, percpu, time};
 use crate::archive::BootArchive;
 use crate::block::Disk;
-use crate::mm::flush::{CpuWords, Kicks};
+use crate::mm::flush::{Kicks, QuiescentStates};
 use crate::mm::frames::FrameTable;
 use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
-use crate::paging::{Pager, Work};
-use crate::pool::Shares;
+use crate::paging::{Pager, PollOutcome};
+use crate::pool::SharesPolicy;
 use crate::sched::queue::RunQueue;
-use crate::sched::wait::WaitFor;
+use crate::sched::wait::WaitEvent;
 use crate::storage::NodeDisk;
 use crate::storage::spaces::Spaces;
-use crate::sync::{Ranked, rank};
+use crate::sync::{RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
 use crate::virt::Backend;
-use crate::virt::tag::Tags;
+use crate::virt::tag::TlbTags;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use reaper::Graves;
+use reaper::Reaper;
 
 /// How long a disk may take to answer when the machine ends: about the time of a cache flush on a
 /// slow disk.
 const LAST_ANSWER_NS: u64 = 5_000_000_000;
 
 /// The pager of a node.
-pub type NodePager = Pager<'static, DirectMap, NodeDisk, Shares>;
+pub type NodePager = Pager<'static, DirectMap, NodeDisk, SharesPolicy>;
 
 /// The part of a running hypervisor that its partitions share.
 pub struct Host {
     /// The back end of the virtualisation.
     pub backend: Backend,
     /// The published state of each CPU.
-    pub words: &'static CpuWords,
+    pub words: &'static QuiescentStates,
     /// The pool.
     pub frames: Arc<FrameTable>,
     /// Pages for second-level tables.
@@ -67,11 +67,11 @@ pub struct Host {
     /// Work that waits for disks.
     pub tasks: &'static Tasks,
     /// Objects that are being taken apart.
-    pub graves: Graves,
+    pub reaper: Reaper,
     /// Tags of cached translations.
-    pub tags: Ranked<Tags, { rank::FRAMES }>,
+    pub tags: RankedLock<TlbTags, { rank::FRAMES }>,
     /// The run queue of all CPUs.
-    pub run_queue: Ranked<RunQueue<WaitFor>, { rank::RUN_QUEUE }>,
+    pub run_queue: RankedLock<RunQueue<WaitEvent>, { rank::RUN_QUEUE }>,
     /// Number of the partition that keys go to.
     pub console: AtomicUsize,
     /// The boot archive.
@@ -94,9 +94,9 @@ impl Host {
     }
 
     /// Kicks and wakes the CPUs that the pager's work concerns.
-    pub fn act_on(&self, work: Work) {
+    pub fn act_on(&self, work: PollOutcome) {
         self.kick(work.kicks);
-        if work.woke {
+        if work.woke_waiters {
             self.wake();
         }
     }
@@ -104,7 +104,7 @@ impl Host {
     /// Wakes the vCPUs whose wait is over, and the CPUs that may have to run them. Called after
     /// each event that may end a wait.
     pub fn wake(&self) {
-        let kicks = self.run_queue.lock().wake(time::now_ns, WaitFor::is_over);
+        let kicks = self.run_queue.lock().wake(time::now_ns, WaitEvent::is_over);
         self.kick(kicks);
         self.wake_others();
     }
@@ -150,6 +150,6 @@ impl Host {
     /// Returns whether the machine ends, and the only memory left is held by disks that do not
     /// answer.
     pub fn ends_without_disks(&self) -> bool {
-        self.ending.load(Ordering::Acquire) && self.graves.is_quiet()
+        self.ending.load(Ordering::Acquire) && self.reaper.is_quiet()
     }
 }

@@ -6,9 +6,9 @@
 
 use super::NodePager;
 use crate::arch::percpu::CpuId;
-use crate::mm::flush::{CpuWords, Kicks, Passed, Ticket};
-use crate::mm::object::{MemoryObject, ObjectTable, Progress};
-use crate::sync::{Ranked, rank};
+use crate::mm::flush::{FlushProof, FlushTicket, Kicks, QuiescentStates};
+use crate::mm::object::{MemoryObject, ObjectTable, TeardownProgress};
+use crate::sync::{RankedLock, rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,23 +16,23 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Most pages that one visit takes apart.
 const BUDGET: u32 = 512;
 
-enum Step {
+enum TeardownStep {
     Detach,
-    Flush(Ticket),
-    Apart(Passed),
+    Flush(FlushTicket),
+    Apart(FlushProof),
 }
 
-struct Grave {
+struct TeardownJob {
     object: Arc<MemoryObject>,
-    step: Step,
+    step: TeardownStep,
     done: Arc<AtomicBool>,
 }
 
 /// The objects that are being taken apart.
-pub struct Graves {
+pub struct Reaper {
     /// New objects. A task may add one, and tasks run under the lock of all tasks.
-    inbox: Ranked<Vec<Grave>, { rank::EVENTS }>,
-    list: Ranked<Vec<Grave>, { rank::SCHEDULER }>,
+    inbox: RankedLock<Vec<TeardownJob>, { rank::EVENTS }>,
+    list: RankedLock<Vec<TeardownJob>, { rank::SCHEDULER }>,
     /// Objects buried and not gone yet.
     count: AtomicUsize,
     /// Those of them that wait for silent disks.
@@ -41,32 +41,32 @@ pub struct Graves {
 
 /// Tells whether an object is gone, together with its frames and its number.
 #[derive(Clone, Debug)]
-pub struct Gone(Arc<AtomicBool>);
+pub struct TeardownDone(Arc<AtomicBool>);
 
-impl Gone {
+impl TeardownDone {
     /// Returns whether the object is gone.
-    pub fn is_gone(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
-impl Graves {
+impl Reaper {
     /// Makes an empty list.
     pub const fn new() -> Self {
         Self {
-            inbox: Ranked::new(Vec::new()),
-            list: Ranked::new(Vec::new()),
+            inbox: RankedLock::new(Vec::new()),
+            list: RankedLock::new(Vec::new()),
             count: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
         }
     }
 
     /// Takes an object on which no vCPU runs; it is taken apart in the background.
-    pub fn bury(&self, object: Arc<MemoryObject>) -> Gone {
+    pub fn reap(&self, object: Arc<MemoryObject>) -> TeardownDone {
         let done = Arc::new(AtomicBool::new(false));
         self.count.fetch_add(1, Ordering::AcqRel);
-        self.inbox.lock().push(Grave { object, step: Step::Detach, done: done.clone() });
-        Gone(done)
+        self.inbox.lock().push(TeardownJob { object, step: TeardownStep::Detach, done: done.clone() });
+        TeardownDone(done)
     }
 
     /// Returns whether no object is left.
@@ -80,7 +80,7 @@ impl Graves {
     }
 
     /// Does a piece of work; returns the CPUs to kick, and whether more can be done at once.
-    pub fn poll(&self, pager: &NodePager, words: &CpuWords, objects: &ObjectTable, me: CpuId) -> (Kicks, bool) {
+    pub fn poll(&self, pager: &NodePager, words: &QuiescentStates, objects: &ObjectTable, me: CpuId) -> (Kicks, bool) {
         if self.is_empty() {
             return (Kicks(0), false);
         }
@@ -88,7 +88,7 @@ impl Graves {
         list.append(&mut self.inbox.lock());
         let (mut kicks, mut busy, mut held) = (Kicks(0), false, 0);
         list.retain_mut(|grave| {
-            let (more, kick) = grave.dig(pager, words, me);
+            let (more, kick) = grave.advance(pager, words, me);
             kicks.0 |= kick.0;
             busy |= more == Some(true);
             held += usize::from(more == Some(false) && pager.is_held_by_disk(grave.object.id()));
@@ -104,35 +104,35 @@ impl Graves {
     }
 }
 
-impl Default for Graves {
+impl Default for Reaper {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Grave {
+impl TeardownJob {
     /// Takes the object further apart; `None` if it is gone, otherwise whether more can be done at
     /// once.
-    fn dig(&mut self, pager: &NodePager, words: &CpuWords, me: CpuId) -> (Option<bool>, Kicks) {
+    fn advance(&mut self, pager: &NodePager, words: &QuiescentStates, me: CpuId) -> (Option<bool>, Kicks) {
         match &mut self.step {
-            Step::Detach => match pager.detach(self.object.id()) {
+            TeardownStep::Detach => match pager.detach(self.object.id()) {
                 Err(crate::paging::AttachError::Busy) => (Some(false), Kicks(0)),
                 _ => {
                     let (ticket, kicks) = self.object.begin_teardown(words, me);
-                    self.step = Step::Flush(ticket);
+                    self.step = TeardownStep::Flush(ticket);
                     (Some(true), kicks)
                 }
             },
-            Step::Flush(ticket) => {
+            TeardownStep::Flush(ticket) => {
                 if let Some(passed) = ticket.poll(words) {
-                    self.step = Step::Apart(passed);
+                    self.step = TeardownStep::Apart(passed);
                 }
                 (Some(true), Kicks(0))
             }
-            Step::Apart(passed) => match self.object.teardown_step(passed, BUDGET) {
-                Progress::Done => (None, Kicks(0)),
-                Progress::More => (Some(true), Kicks(0)),
-                Progress::Busy => (Some(false), Kicks(0)),
+            TeardownStep::Apart(passed) => match self.object.teardown_step(passed, BUDGET) {
+                TeardownProgress::Done => (None, Kicks(0)),
+                TeardownProgress::More => (Some(true), Kicks(0)),
+                TeardownProgress::Busy => (Some(false), Kicks(0)),
             },
         }
     }

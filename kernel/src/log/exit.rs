@@ -2,7 +2,7 @@
 // UNSAFETY: writes the exit ports of emulators; on other machines no device has these ports.
 #![expect(unsafe_code)]
 
-use super::serial::{self, Line};
+use super::serial::{self, SerialLine};
 use crate::arch::instr;
 
 /// Result of the run, as the value for QEMU's isa-debug-exit; QEMU's exit status is `2 * value +
@@ -23,7 +23,7 @@ pub fn power_off(code: ExitCode) -> ! {
         ExitCode::Success => b"\n{\"event\":\"end\",\"status\":0}\n",
         ExitCode::Failure => b"\n{\"event\":\"end\",\"status\":1}\n",
     };
-    serial::emergency(Line::Machine, end);
+    serial::emergency(SerialLine::Machine, end);
     serial::drain();
     // SAFETY: ends the run, as requested.
     unsafe { instr::out32(0xf4, code as u32) };

@@ -3,9 +3,9 @@
 use core::fmt::{self, Write};
 
 /// Escapes all text written through it; RFC 8259 "Strings".
-pub struct Escaped<'a, W>(pub &'a mut W);
+pub struct JsonEscaped<'a, W>(pub &'a mut W);
 
-impl<W: Write> Write for Escaped<'_, W> {
+impl<W: Write> Write for JsonEscaped<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         text.chars().try_for_each(|c| match c {
             '"' | '\\' => write!(self.0, "\\{c}"),
@@ -22,7 +22,7 @@ mod tests {
     #[test]
     fn quotes_and_control_characters_are_escaped() {
         let mut out = String::new();
-        write!(Escaped(&mut out), "a \"b\"\n\\ é").unwrap();
+        write!(JsonEscaped(&mut out), "a \"b\"\n\\ é").unwrap();
         assert_eq!(out, "a \\\"b\\\"\\u000a\\\\ é");
     }
 }

@@ -15,11 +15,11 @@ pub mod symbols;
 use crate::arch::time;
 use core::fmt::{self, Write};
 use log::{LevelFilter, Log, Metadata, Record};
-use serial::Line;
+use serial::SerialLine;
 
-struct Serial;
+struct SerialLogger;
 
-static LOGGER: Serial = Serial;
+static LOGGER: SerialLogger = SerialLogger;
 
 /// Programs the serial lines and installs the `log` crate's logger; the level is Info.
 pub fn init() {
@@ -29,7 +29,7 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
-impl Log for Serial {
+impl Log for SerialLogger {
     fn enabled(&self, metadata: &Metadata) -> bool {
         metadata.level() <= log::max_level()
     }
@@ -58,7 +58,7 @@ impl Buffered {
     }
 
     fn flush(&mut self) {
-        serial::write_all(Line::People, &self.bytes);
+        serial::write_all(SerialLine::People, &self.bytes);
         self.bytes.clear();
     }
 

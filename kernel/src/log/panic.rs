@@ -10,7 +10,7 @@
 use super::{
     backtrace::{Backtrace, read_stack},
     exit::{self, ExitCode},
-    serial::{self, Line},
+    serial::{self, SerialLine},
     symbols,
 };
 use crate::arch::{exceptions, instr, percpu, percpu::CpuId, time};
@@ -31,7 +31,7 @@ fn panic(info: &PanicInfo) -> ! {
     match CLAIMED.compare_exchange(0, cpu.index() + 1, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {}
         Err(claimed) if claimed == cpu.index() + 1 => {
-            serial::emergency(Line::People, b"\r\n... and again while reporting it\r\n");
+            serial::emergency(SerialLine::People, b"\r\n... and again while reporting it\r\n");
             exit::power_off(ExitCode::Failure)
         }
         Err(_) => instr::stop(),
@@ -39,8 +39,8 @@ fn panic(info: &PanicInfo) -> ! {
     exceptions::stop_others();
     let t_ns = time::now_ns();
     // COM2 first: the JSON line is short, and the report below may fail.
-    let _ = write_event(&mut Emergency(Line::Machine), cpu, t_ns, info);
-    let _ = write_epitaph(&mut Emergency(Line::People), cpu, t_ns, info);
+    let _ = write_event(&mut Emergency(SerialLine::Machine), cpu, t_ns, info);
+    let _ = write_epitaph(&mut Emergency(SerialLine::People), cpu, t_ns, info);
     exit::power_off(ExitCode::Failure)
 }
 
@@ -78,7 +78,7 @@ fn write_epitaph(out: &mut Emergency, cpu: CpuId, t_ns: u64, info: &PanicInfo) -
 
 fn write_event(out: &mut Emergency, cpu: CpuId, t_ns: u64, info: &PanicInfo) -> fmt::Result {
     write!(out, "\n{{\"t\":{t_ns},\"event\":\"panic\",\"cpu\":{},\"message\":\"", cpu.index())?;
-    write!(super::json::Escaped(out), "{}", info.message())?;
+    write!(super::json::JsonEscaped(out), "{}", info.message())?;
     writeln!(out, "\"}}")
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for Symbolised {
 }
 
 /// A serial line, written without its lock.
-struct Emergency(Line);
+struct Emergency(SerialLine);
 
 impl Write for Emergency {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -24,29 +24,29 @@ const VERSION: u32 = 1;
 const HEADER: usize = 24;
 const ENTRY: usize = 8;
 
-static KERNEL: Once<Symbols<'static>> = Once::new();
+static KERNEL: Once<KernelSymbols<'static>> = Once::new();
 
 /// Registers the module's table for [`of_kernel`] if it belongs to this very build, that is if
 /// `name` begins at `address` in it. Returns whether it does; wrong names would be worse than none.
 pub fn register(module: &'static [u8], name: &str, address: u64) -> bool {
-    let table = Symbols::parse(module).filter(|symbols| symbols.lookup(address) == Some((name, 0)));
+    let table = KernelSymbols::parse(module).filter(|symbols| symbols.lookup(address) == Some((name, 0)));
     table.map(|symbols| KERNEL.call_once(|| symbols)).is_some()
 }
 
 /// Returns the registered table.
-pub fn of_kernel() -> Option<&'static Symbols<'static>> {
+pub fn of_kernel() -> Option<&'static KernelSymbols<'static>> {
     KERNEL.get()
 }
 
 /// A symbol table, read in place.
 #[derive(Clone, Copy, Debug)]
-pub struct Symbols<'a> {
+pub struct KernelSymbols<'a> {
     base: u64,
     entries: &'a [[u8; ENTRY]],
     names: &'a [u8],
 }
 
-impl<'a> Symbols<'a> {
+impl<'a> KernelSymbols<'a> {
     /// Checks a module's header.
     pub fn parse(module: &'a [u8]) -> Option<Self> {
         let (header, rest) = module.split_at_checked(HEADER)?;
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn an_address_is_found_in_the_symbol_before_it() {
         let module = module();
-        let symbols = Symbols::parse(&module).unwrap();
+        let symbols = KernelSymbols::parse(&module).unwrap();
         let found = [0, 0x3f, 0x40, 0x1000].map(|offset| symbols.lookup(BASE + offset));
         assert_eq!(found, [Some(("first", 0)), Some(("first", 0x3f)), Some(("second", 0)), Some(("second", 0xfc0))]);
         assert_eq!((symbols.lookup(BASE - 1), symbols.lookup(u64::MAX)), (None, Some(("second", 0x7fdf_ffbf))));
@@ -169,14 +169,14 @@ mod tests {
     #[test]
     fn every_truncation_is_refused() {
         let module = module();
-        assert!((0..module.len()).all(|len| Symbols::parse(&module[..len]).is_none()));
+        assert!((0..module.len()).all(|len| KernelSymbols::parse(&module[..len]).is_none()));
     }
 
     #[test]
     fn names_that_lie_outside_are_not_read() {
         let mut module = module();
         module[HEADER + 4..HEADER + 8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(Symbols::parse(&module).unwrap().lookup(BASE), None);
+        assert_eq!(KernelSymbols::parse(&module).unwrap().lookup(BASE), None);
     }
 
     /// Null, .text, .symtab, .strtab; one function, one label, one datum, one function of the lower
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn code_of_the_higher_half_is_taken_from_an_elf_and_demangled() {
         let module = from_elf(&elf()).unwrap();
-        let symbols = Symbols::parse(&module).unwrap();
+        let symbols = KernelSymbols::parse(&module).unwrap();
         assert_eq!(symbols.entries.len(), 2);
         assert_eq!(symbols.lookup(BASE + 7), Some(("core::fmt::Write::write_str", 7)));
         assert_eq!(symbols.lookup(BASE + 16), Some(("label", 8)));

@@ -15,7 +15,7 @@
 //!                                       leave
 //! ```
 //!
-//! Evicting: change leaves, then open a [`Ticket`]: bump the object's [`Generation`] and read the
+//! Evicting: change leaves, then open a [`FlushTicket`]: bump the object's [`FlushGeneration`] and read the
 //! words of the other CPUs. A CPU in guest mode with this object is kicked and waited for. A CPU in
 //! the hypervisor is waited for. A CPU that idles or runs another object's guest holds no
 //! translation. The ticket has passed when each CPU waited for has moved on.
@@ -43,8 +43,8 @@ mod word;
 use super::object::{ObjectId, ObjectTable};
 use crate::arch::percpu::{CpuId, MAX_CPUS};
 use core::sync::atomic::{AtomicU64, Ordering};
-pub use word::Word;
-use word::{CpuWord, Mode};
+pub use word::AtomicWord;
+use word::{CpuMode, ModeWord};
 
 /// The protocol is compiled out.
 const MUTANT: bool = cfg!(feature = "mutant-no-flush");
@@ -71,7 +71,7 @@ impl Kicks {
 /// ASID).
 #[must_use = "the guest must not run before the flush"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Flush {
+pub struct TlbFlush {
     /// The object whose translations are flushed.
     pub object: ObjectId,
 }
@@ -79,9 +79,9 @@ pub struct Flush {
 /// Counts how often translations of an object were taken away. It never goes back, not even when an
 /// object's number is used again.
 #[derive(Debug)]
-pub struct Generation<W = AtomicU64>(W);
+pub struct FlushGeneration<W = AtomicU64>(W);
 
-impl<W: Word> Generation<W> {
+impl<W: AtomicWord> FlushGeneration<W> {
     /// Starts at `first`, at least 1: no CPU has flushed for this generation yet.
     pub(super) fn starting_at(first: u64) -> Self {
         Self(W::new(first))
@@ -100,21 +100,21 @@ impl<W: Word> Generation<W> {
 
 /// One word for each CPU: the CPU's mode and its sequence.
 #[derive(Debug)]
-pub struct CpuWords<W = AtomicU64> {
-    cpus: [PerCpu<W>; MAX_CPUS],
+pub struct QuiescentStates<W = AtomicU64> {
+    cpus: [QuiescentState<W>; MAX_CPUS],
     online: usize,
 }
 
 /// A cache line for the CPU's word. `seen` is private to the CPU.
 #[derive(Debug)]
 #[repr(align(64))]
-struct PerCpu<W> {
+struct QuiescentState<W> {
     word: W,
     /// For each object, the generation for which this CPU last flushed.
     seen: [AtomicU64; ObjectTable::CAPACITY],
 }
 
-impl CpuWords {
+impl QuiescentStates {
     /// Makes the words of `cpus` CPUs, all idle.
     ///
     /// # Panics
@@ -124,7 +124,7 @@ impl CpuWords {
     }
 }
 
-impl<W: Word> CpuWords<W> {
+impl<W: AtomicWord> QuiescentStates<W> {
     /// Returns how many CPUs there are.
     pub const fn online(&self) -> usize {
         self.online
@@ -132,26 +132,26 @@ impl<W: Word> CpuWords<W> {
 
     fn of(cpus: usize) -> Self {
         assert!(cpus <= MAX_CPUS, "start-up leaves CPUs beyond the limit off");
-        let per_cpu = |_| PerCpu { word: W::new(CpuWord::FIRST.0), seen: [const { AtomicU64::new(0) }; _] };
+        let per_cpu = |_| QuiescentState { word: W::new(ModeWord::FIRST.0), seen: [const { AtomicU64::new(0) }; _] };
         Self { cpus: core::array::from_fn(per_cpu), online: cpus }
     }
 
     /// Publishes that `cpu` runs the guest of `object` from now on; returns the flush that must
     /// come first, if any.
-    pub fn enter(&self, cpu: CpuId, object: ObjectId, generation: &Generation<W>) -> Option<Flush> {
-        self.publish(cpu, Mode::Guest(object));
+    pub fn enter(&self, cpu: CpuId, object: ObjectId, generation: &FlushGeneration<W>) -> Option<TlbFlush> {
+        self.publish(cpu, CpuMode::Guest(object));
         let current = generation.current();
         let seen = &self.per_cpu(cpu).seen[usize::from(object.as_u16())];
         if MUTANT || seen.load(Ordering::Relaxed) == current {
             return None;
         }
         seen.store(current, Ordering::Relaxed);
-        Some(Flush { object })
+        Some(TlbFlush { object })
     }
 
     /// Publishes that `cpu` is in the hypervisor from now on: after an exit, and after idling.
     pub fn leave(&self, cpu: CpuId) {
-        self.publish(cpu, Mode::Hypervisor);
+        self.publish(cpu, CpuMode::Hypervisor);
     }
 
     /// Publishes that `cpu`, still in the hypervisor, holds no translation at this moment.
@@ -159,81 +159,86 @@ impl<W: Word> CpuWords<W> {
     /// For the head of a CPU's loop. A CPU that works off its queues neither enters nor idles, and
     /// would hold up every ticket.
     pub fn quiesce(&self, cpu: CpuId) {
-        self.publish(cpu, Mode::Hypervisor);
+        self.publish(cpu, CpuMode::Hypervisor);
     }
 
-    /// Publishes that `cpu` idles: it holds no translation until it [leaves](CpuWords::leave) this
+    /// Publishes that `cpu` idles: it holds no translation until it [leaves](QuiescentStates::leave) this
     /// state.
     pub fn idle(&self, cpu: CpuId) {
-        self.publish(cpu, Mode::Idle);
+        self.publish(cpu, CpuMode::Idle);
     }
 
     /// Returns whether `cpu` is in guest mode. If it is, `cpu` sees all earlier writes of the
     /// caller after it has left.
     pub fn is_in_guest(&self, cpu: CpuId) -> bool {
         W::fence();
-        matches!(self.look(cpu.index()).mode(), Mode::Guest(_))
+        matches!(self.load(cpu.index()).mode(), CpuMode::Guest(_))
     }
 
     /// Returns whether any CPU is in guest mode with `object`. If none is, a CPU that enters after
     /// this call sees all writes that the caller made before.
     pub fn is_any_in(&self, object: ObjectId) -> bool {
         W::fence();
-        (0..self.online).any(|cpu| self.look(cpu).mode() == Mode::Guest(object))
+        (0..self.online).any(|cpu| self.load(cpu).mode() == CpuMode::Guest(object))
     }
 
     /// Stores the CPU's next word. Release store plus full fence: this CPU's earlier writes are
     /// visible to every reader of the new word; its later reads stay behind the store.
-    fn publish(&self, cpu: CpuId, mode: Mode) {
+    fn publish(&self, cpu: CpuId, mode: CpuMode) {
         let word = &self.per_cpu(cpu).word;
-        let next = CpuWord(word.load(Ordering::Relaxed)).next(mode);
+        let next = ModeWord(word.load(Ordering::Relaxed)).next(mode);
         word.store(next.0, Ordering::Release);
         W::fence();
     }
 
-    fn per_cpu(&self, cpu: CpuId) -> &PerCpu<W> {
+    fn per_cpu(&self, cpu: CpuId) -> &QuiescentState<W> {
         assert!(cpu.index() < self.online, "only CPUs that are there have words");
         &self.cpus[cpu.index()]
     }
 
-    fn look(&self, cpu: usize) -> CpuWord {
-        CpuWord(self.cpus[cpu].word.load(Ordering::Acquire))
+    fn load(&self, cpu: usize) -> ModeWord {
+        ModeWord(self.cpus[cpu].word.load(Ordering::Acquire))
     }
 }
 
 /// Open until every CPU that could hold a translation taken away before has passed.
 #[must_use = "frames wait for this ticket"]
 #[derive(Clone, Copy, Debug)]
-pub struct Ticket {
-    passed: Passed,
+pub struct FlushTicket {
+    proof: FlushProof,
     waiting: u32,
-    seen: [CpuWord; MAX_CPUS],
+    seen: [ModeWord; MAX_CPUS],
 }
 
-impl Ticket {
+impl FlushTicket {
     /// Opens a ticket for all translations of an object taken away so far; also returns the CPUs to
     /// kick.
     ///
     /// `me` is the calling CPU. It holds no translation and is not waited for, but flushes at its
     /// next entry as every other CPU.
-    pub(super) fn open<W: Word>(words: &CpuWords<W>, me: CpuId, object: ObjectId, generation: &Generation<W>) -> (Self, Kicks) {
+    pub(super) fn open<W: AtomicWord>(
+        words: &QuiescentStates<W>,
+        me: CpuId,
+        object: ObjectId,
+        generation: &FlushGeneration<W>,
+    ) -> (Self, Kicks) {
         let generation = generation.bump();
         W::fence();
-        let mut ticket = Self { passed: Passed { object, generation }, waiting: 0, seen: [CpuWord::FIRST; MAX_CPUS] };
+        let mut ticket = Self { proof: FlushProof { object, generation }, waiting: 0, seen: [ModeWord::FIRST; MAX_CPUS] };
         let mut kicks = Kicks::default();
         if MUTANT {
             return (ticket, kicks);
         }
         for cpu in (0..words.online).filter(|&cpu| cpu != me.index()) {
-            let word = words.look(cpu);
+            let word = words.load(cpu);
             let bit = 1 << cpu;
             match word.mode() {
-                Mode::Guest(running) if running == object => {
+                CpuMode::Guest(running) if running == object => {
                     kicks.0 |= bit;
                     ticket.waiting |= bit;
                 }
-                Mode::Hypervisor => ticket.waiting |= bit,
-                Mode::Idle | Mode::Guest(_) => {}
+                CpuMode::Hypervisor => ticket.waiting |= bit,
+                CpuMode::Idle | CpuMode::Guest(_) => {}
             }
             ticket.seen[cpu] = word;
         }
@@ -241,25 +246,25 @@ impl Ticket {
     }
 
     /// Looks again; `Some` once every CPU has passed.
-    pub fn poll<W: Word>(&mut self, words: &CpuWords<W>) -> Option<Passed> {
+    pub fn poll<W: AtomicWord>(&mut self, words: &QuiescentStates<W>) -> Option<FlushProof> {
         for cpu in 0..words.online {
             let bit = 1 << cpu;
-            if self.waiting & bit != 0 && words.look(cpu) != self.seen[cpu] {
+            if self.waiting & bit != 0 && words.load(cpu) != self.seen[cpu] {
                 self.waiting &= !bit;
             }
         }
-        (self.waiting == 0).then_some(self.passed)
+        (self.waiting == 0).then_some(self.proof)
     }
 }
 
 /// Proof that a ticket has passed.
 #[derive(Clone, Copy, Debug)]
-pub struct Passed {
+pub struct FlushProof {
     object: ObjectId,
     generation: u64,
 }
 
-impl Passed {
+impl FlushProof {
     /// Checks that this proof covers a translation of `object` that was gone when the generation
     /// was `at_generation`.
     ///

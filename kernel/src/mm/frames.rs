@@ -30,13 +30,13 @@ use super::{
     object::{ObjectId, ObjectTable},
 };
 use crate::addr::{Hfn, PageIndex};
-use crate::sync::{Ranked, rank};
+use crate::sync::{RankedLock, rank};
 use core::{
     fmt,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
-use entry::{Entry, LAST, State};
-use regions::Regions;
+use entry::{FrameEntry, FrameState, LAST};
+use regions::FrameRegions;
 pub use regions::{FrameRegion, RegionError};
 
 /// The sole right to a frame that is not free and in no leaf.
@@ -65,7 +65,7 @@ impl Frame {
 /// Frames that go to the free list together, already linked: most frames come free in batches.
 #[must_use = "frames in a chain that is dropped are lost"]
 #[derive(Debug)]
-pub struct Chain {
+pub struct FrameChain {
     /// Position of the frame that was linked last, or [`LAST`].
     head: u32,
     /// Position of the frame that was linked first.
@@ -73,7 +73,7 @@ pub struct Chain {
     count: u32,
 }
 
-impl Chain {
+impl FrameChain {
     /// Makes an empty chain.
     pub const fn new() -> Self {
         Self { head: LAST, tail: LAST, count: 0 }
@@ -90,7 +90,7 @@ impl Chain {
     }
 }
 
-impl Default for Chain {
+impl Default for FrameChain {
     fn default() -> Self {
         Self::new()
     }
@@ -99,11 +99,11 @@ impl Default for Chain {
 /// A count held on a mapped frame: the frame is not evicted meanwhile.
 #[must_use = "a pin that is dropped is never given back"]
 #[derive(Debug, PartialEq, Eq)]
-pub struct Pin {
+pub struct FramePin {
     hfn: Hfn,
 }
 
-impl Pin {
+impl FramePin {
     /// Returns the frame's number.
     pub const fn hfn(&self) -> Hfn {
         self.hfn
@@ -112,7 +112,7 @@ impl Pin {
 
 /// The page that a mapped frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Owner {
+pub struct FrameOwner {
     /// The memory object.
     pub object: ObjectId,
     /// Its page.
@@ -121,7 +121,7 @@ pub struct Owner {
 
 /// The frame is claimed or pinned by another thread, or has another owner by now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Busy;
+pub(super) struct FrameBusyError;
 
 /// The memory of a frame table: twelve bytes a frame.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +139,7 @@ impl FrameStore {
     /// Returns the initial word of position `n` of `total`: free, with the next position behind it.
     #[inline]
     pub const fn entry(n: u32, total: u32) -> AtomicU64 {
-        AtomicU64::new(Entry::free(if n + 1 < total { n + 1 } else { LAST }).0)
+        AtomicU64::new(FrameEntry::free(if n + 1 < total { n + 1 } else { LAST }).0)
     }
 
     /// Returns the initial checksum of a position.
@@ -151,10 +151,10 @@ impl FrameStore {
 
 /// All frames of the pool: free list, reverse entries, pins, checksums.
 pub struct FrameTable {
-    regions: Regions,
+    regions: FrameRegions,
     entries: &'static [AtomicU64],
     checksums: &'static [AtomicU32],
-    free: Ranked<FreeList, { rank::FRAMES }>,
+    free: RankedLock<FreeList, { rank::FRAMES }>,
     /// The length of the free list, for reads without its lock.
     free_count: AtomicU32,
     owned: [AtomicU32; ObjectTable::CAPACITY],
@@ -174,7 +174,7 @@ impl fmt::Debug for FrameTable {
 
 impl FrameTable {
     /// Largest number of regions.
-    pub const MAX_REGIONS: usize = Regions::MAX;
+    pub const MAX_REGIONS: usize = FrameRegions::MAX;
 
     /// Takes the frames of `regions`, all free; the lowest are allocated first.
     ///
@@ -184,14 +184,14 @@ impl FrameTable {
     /// # Panics
     /// If the memory is for another number of frames (our bug).
     pub fn within(store: FrameStore, regions: &[FrameRegion]) -> Result<Self, RegionError> {
-        let regions = Regions::place(regions)?;
+        let regions = FrameRegions::place(regions)?;
         let total = regions.total();
         assert!(store.entries.len() == total as usize && store.checksums.len() == total as usize, "twelve bytes a frame");
         Ok(Self {
             regions,
             entries: store.entries,
             checksums: store.checksums,
-            free: Ranked::new(FreeList { head: 0, count: total }),
+            free: RankedLock::new(FreeList { head: 0, count: total }),
             free_count: AtomicU32::new(total),
             owned: [const { AtomicU32::new(0) }; _],
         })
@@ -203,7 +203,7 @@ impl FrameTable {
     /// As [`Self::within`].
     #[cfg(test)]
     pub fn new(regions: &[FrameRegion]) -> Result<Self, RegionError> {
-        let total = Regions::place(regions)?.total();
+        let total = FrameRegions::place(regions)?.total();
         let entries = (0..total).map(|n| FrameStore::entry(n, total)).collect::<alloc::vec::Vec<_>>();
         let checksums = (0..total).map(FrameStore::checksum).collect::<alloc::vec::Vec<_>>();
         Self::within(FrameStore::new(entries.leak(), checksums.leak()), regions)
@@ -218,8 +218,8 @@ impl FrameTable {
             return None;
         }
         let entry = &self.entries[position as usize];
-        let next = Entry(entry.load(Ordering::Acquire)).next_free().expect("frames in the free list are free");
-        entry.store(Entry::HELD.0, Ordering::Relaxed);
+        let next = FrameEntry(entry.load(Ordering::Acquire)).next_free().expect("frames in the free list are free");
+        entry.store(FrameEntry::HELD.0, Ordering::Relaxed);
         *free = FreeList { head: next, count: free.count - 1 };
         self.free_count.store(free.count, Ordering::Relaxed);
         Some(Frame::new(self.nth(position).expect("positions in the free list are in the table"), position))
@@ -231,9 +231,9 @@ impl FrameTable {
     /// If the frame is free already or in a leaf (our bug).
     pub fn free(&self, frame: Frame) {
         let position = frame.position;
-        assert!(self.entry_at(position) == Entry::HELD, "a frame that is freed is neither free nor in a leaf");
+        assert!(self.entry_at(position) == FrameEntry::HELD, "a frame that is freed is neither free nor in a leaf");
         let mut free = self.free.lock();
-        self.entries[position as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
+        self.entries[position as usize].store(FrameEntry::free(free.head).0, Ordering::Relaxed);
         *free = FreeList { head: position, count: free.count + 1 };
         self.free_count.store(free.count, Ordering::Relaxed);
     }
@@ -243,10 +243,10 @@ impl FrameTable {
     /// # Panics
     /// As [`FrameTable::free`].
     #[inline(always)]
-    pub fn link(&self, chain: &mut Chain, frame: Frame) {
+    pub fn link(&self, chain: &mut FrameChain, frame: Frame) {
         let entry = &self.entries[frame.position as usize];
-        assert!(entry.load(Ordering::Acquire) == Entry::HELD.0, "a frame that is freed is neither free nor in a leaf");
-        entry.store(Entry::free(chain.head).0, Ordering::Relaxed);
+        assert!(entry.load(Ordering::Acquire) == FrameEntry::HELD.0, "a frame that is freed is neither free nor in a leaf");
+        entry.store(FrameEntry::free(chain.head).0, Ordering::Relaxed);
         if chain.count == 0 {
             chain.tail = frame.position;
         }
@@ -255,12 +255,12 @@ impl FrameTable {
     }
 
     /// Gives the frames of a chain back.
-    pub fn free_chain(&self, chain: Chain) {
+    pub fn free_chain(&self, chain: FrameChain) {
         if chain.is_empty() {
             return;
         }
         let mut free = self.free.lock();
-        self.entries[chain.tail as usize].store(Entry::free(free.head).0, Ordering::Relaxed);
+        self.entries[chain.tail as usize].store(FrameEntry::free(free.head).0, Ordering::Relaxed);
         *free = FreeList { head: chain.head, count: free.count + chain.count };
         self.free_count.store(free.count, Ordering::Relaxed);
     }
@@ -283,10 +283,10 @@ impl FrameTable {
 
     /// Returns the page that a frame holds, or `None` if the frame is free or in no leaf.
     #[cfg(test)]
-    pub fn owner(&self, hfn: Hfn) -> Option<Owner> {
+    pub fn owner(&self, hfn: Hfn) -> Option<FrameOwner> {
         match self.entry_at(self.position(hfn)).state() {
-            State::Mapped(owner) => Some(owner),
-            State::Free | State::Held => None,
+            FrameState::Mapped(owner) => Some(owner),
+            FrameState::Free | FrameState::Held => None,
         }
     }
 
@@ -303,7 +303,7 @@ impl FrameTable {
 
     /// Gives back a pin.
     #[cfg(test)]
-    pub fn unpin(&self, pin: Pin) {
+    pub fn unpin(&self, pin: FramePin) {
         self.unpin_frame(pin.hfn);
     }
 
@@ -324,8 +324,8 @@ impl FrameTable {
     }
 
     #[inline]
-    fn entry_at(&self, position: u32) -> Entry {
-        Entry(self.entries[position as usize].load(Ordering::Acquire))
+    fn entry_at(&self, position: u32) -> FrameEntry {
+        FrameEntry(self.entries[position as usize].load(Ordering::Acquire))
     }
 
     /// Returns a frame's position in the table.
@@ -338,10 +338,10 @@ impl FrameTable {
     }
 
     #[inline]
-    fn update(&self, hfn: Hfn, change: impl Fn(Entry) -> Option<Entry>) -> Result<(), Busy> {
+    fn update(&self, hfn: Hfn, change: impl Fn(FrameEntry) -> Option<FrameEntry>) -> Result<(), FrameBusyError> {
         let word = &self.entries[self.position(hfn) as usize];
-        let step = |old| change(Entry(old)).map(|new| new.0);
-        word.try_update(Ordering::AcqRel, Ordering::Acquire, step).map(|_| ()).map_err(|_| Busy)
+        let step = |old| change(FrameEntry(old)).map(|new| new.0);
+        word.try_update(Ordering::AcqRel, Ordering::Acquire, step).map(|_| ()).map_err(|_| FrameBusyError)
     }
 }
 
@@ -349,19 +349,19 @@ impl FrameTable {
 impl FrameTable {
     /// Installs a frame behind a leaf.
     #[inline]
-    pub(super) fn map(&self, frame: Frame, owner: Owner) -> Hfn {
+    pub(super) fn map(&self, frame: Frame, owner: FrameOwner) -> Hfn {
         let position = frame.position as usize;
-        let before = self.entries[position].swap(Entry::mapped(owner).0, Ordering::AcqRel);
-        assert!(Entry(before) == Entry::HELD, "a frame goes into one leaf");
+        let before = self.entries[position].swap(FrameEntry::mapped(owner).0, Ordering::AcqRel);
+        assert!(FrameEntry(before) == FrameEntry::HELD, "a frame goes into one leaf");
         self.owned[usize::from(owner.object.as_u16())].fetch_add(1, Ordering::Relaxed);
         frame.hfn()
     }
 
     /// Removes a frame from behind a leaf that does not name it any more (or never did).
     #[inline(always)]
-    pub(super) fn unmap(&self, hfn: Hfn, owner: Owner) -> Frame {
+    pub(super) fn unmap(&self, hfn: Hfn, owner: FrameOwner) -> Frame {
         let position = self.position(hfn);
-        let before = Entry(self.entries[position as usize].swap(Entry::HELD.0, Ordering::AcqRel));
+        let before = FrameEntry(self.entries[position as usize].swap(FrameEntry::HELD.0, Ordering::AcqRel));
         assert!(before.is_unpinned(owner), "an unpinned frame leaves its own page");
         self.owned[usize::from(owner.object.as_u16())].fetch_sub(1, Ordering::Relaxed);
         Frame::new(hfn, position)
@@ -371,29 +371,29 @@ impl FrameTable {
     /// `owner`'s page and is neither pinned nor claimed. Like a claim, this excludes pins and
     /// claims of other threads.
     #[inline(always)]
-    pub(super) fn take(&self, hfn: Hfn, owner: Owner) -> Result<Frame, Busy> {
+    pub(super) fn take(&self, hfn: Hfn, owner: FrameOwner) -> Result<Frame, FrameBusyError> {
         let position = self.position(hfn);
         let word = &self.entries[position as usize];
-        let mapped = Entry::mapped(owner).0;
-        word.compare_exchange(mapped, Entry::HELD.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| Busy)?;
+        let mapped = FrameEntry::mapped(owner).0;
+        word.compare_exchange(mapped, FrameEntry::HELD.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| FrameBusyError)?;
         self.owned[usize::from(owner.object.as_u16())].fetch_sub(1, Ordering::Relaxed);
         Ok(Frame::new(hfn, position))
     }
 
     /// Puts a frame that was [taken](Self::take) back behind its leaf, which has changed meanwhile.
     #[cold]
-    pub(super) fn put_back(&self, frame: Frame, owner: Owner) {
+    pub(super) fn put_back(&self, frame: Frame, owner: FrameOwner) {
         self.map(frame, owner);
     }
 
     /// Claims a frame for moving it out or cleaning it, if it still holds `owner`'s page.
     #[inline(always)]
-    pub(super) fn claim(&self, hfn: Hfn, owner: Owner) -> Result<(), Busy> {
-        let unclaimed = Entry::mapped(owner);
+    pub(super) fn claim(&self, hfn: Hfn, owner: FrameOwner) -> Result<(), FrameBusyError> {
+        let unclaimed = FrameEntry::mapped(owner);
         let word = &self.entries[self.position(hfn) as usize];
         // One exchange is enough: a pin, another claim and another owner each make another word.
         let claimed = word.compare_exchange(unclaimed.0, unclaimed.claimed().0, Ordering::AcqRel, Ordering::Relaxed);
-        claimed.map(|_| ()).map_err(|_| Busy)
+        claimed.map(|_| ()).map_err(|_| FrameBusyError)
     }
 
     /// Gives a claim back.
@@ -404,9 +404,9 @@ impl FrameTable {
 
     /// Pins a frame, if it still holds `owner`'s page and is not claimed.
     #[inline]
-    pub(super) fn pin(&self, hfn: Hfn, owner: Owner) -> Result<Pin, Busy> {
-        self.update(hfn, |entry| entry.pinned().filter(|_| entry.state() == State::Mapped(owner)))?;
-        Ok(Pin { hfn })
+    pub(super) fn pin(&self, hfn: Hfn, owner: FrameOwner) -> Result<FramePin, FrameBusyError> {
+        self.update(hfn, |entry| entry.pinned().filter(|_| entry.state() == FrameState::Mapped(owner)))?;
+        Ok(FramePin { hfn })
     }
 
     /// Returns the checksum of the block of a frame that is in hand.

@@ -14,16 +14,16 @@
 //! checked; the work for each page is bounded.
 
 use super::{
-    guest::{GuestAccess, GuestMemory},
+    guest::{GuestMemory, GuestMemoryError},
     object::{MemoryObject, ObjectState},
     phys::FrameMemory,
 };
 use crate::addr::{Gpa, Hfn, PAGE_SIZE, PageIndex};
-use crate::virt::Access;
+use crate::virt::PageAccess;
 
 /// Why a page could not be made resident now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NotNow {
+pub enum FaultInError {
     /// It is being brought in, or waits for a frame.
     Wait,
     /// It cannot be read back.
@@ -38,8 +38,8 @@ pub trait Faulter {
     /// access can be repeated.
     ///
     /// # Errors
-    /// [`NotNow`]: the caller parks, or gives the page up.
-    fn fault(&self, object: &MemoryObject, index: PageIndex, access: Access) -> Result<(), NotNow>;
+    /// [`FaultInError`]: the caller parks, or gives the page up.
+    fn fault(&self, object: &MemoryObject, index: PageIndex, access: PageAccess) -> Result<(), FaultInError>;
 }
 
 /// The bytes of an object's pages.
@@ -58,22 +58,22 @@ const ATTEMPTS: u32 = 4;
 
 impl<M: FrameMemory, F: Faulter> GuestBytes<'_, M, F> {
     /// Translates one page for `access` and sets its bits.
-    fn translate(&self, gpa: Gpa, access: Access) -> Result<Hfn, GuestAccess> {
+    fn translate(&self, gpa: Gpa, access: PageAccess) -> Result<Hfn, GuestMemoryError> {
         if self.object.state() == ObjectState::Teardown {
-            return Err(GuestAccess::Lost(gpa));
+            return Err(GuestMemoryError::Lost(gpa));
         }
-        let index = self.object.layout().index_of(gpa.number()).ok_or(GuestAccess::NotRam(gpa))?;
+        let index = self.object.layout().index_of(gpa.number()).ok_or(GuestMemoryError::NotRam(gpa))?;
         for _ in 0..ATTEMPTS {
             if let Some(Ok(hfn)) = self.object.existing(index).map(|page| page.touch(access)) {
                 return Ok(hfn);
             }
             self.faulter.fault(self.object, index, access).map_err(|not_now| match not_now {
-                NotNow::Wait => GuestAccess::NotResident(gpa),
-                NotNow::Lost => GuestAccess::Lost(gpa),
-                NotNow::Unwritable => GuestAccess::Unwritable(gpa),
+                FaultInError::Wait => GuestMemoryError::NotResident(gpa),
+                FaultInError::Lost => GuestMemoryError::Lost(gpa),
+                FaultInError::Unwritable => GuestMemoryError::Unwritable(gpa),
             })?;
         }
-        Err(GuestAccess::NotResident(gpa))
+        Err(GuestMemoryError::NotResident(gpa))
     }
 }
 
@@ -83,29 +83,29 @@ fn piece_len(gpa: Gpa, left: usize) -> usize {
 }
 
 /// Returns the address `done` bytes after `gpa`. An address beyond the address space is not RAM.
-fn advance(gpa: Gpa, done: usize) -> Result<Gpa, GuestAccess> {
-    gpa.checked_add(done as u64).ok_or(GuestAccess::NotRam(gpa))
+fn advance(gpa: Gpa, done: usize) -> Result<Gpa, GuestMemoryError> {
+    gpa.checked_add(done as u64).ok_or(GuestMemoryError::NotRam(gpa))
 }
 
 impl<M: FrameMemory, F: Faulter> GuestMemory for GuestBytes<'_, M, F> {
-    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), GuestAccess> {
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), GuestMemoryError> {
         let mut done = 0;
         while done < buf.len() {
             let at = advance(gpa, done)?;
             let len = piece_len(at, buf.len() - done);
-            let hfn = self.translate(at, Access::Read)?;
+            let hfn = self.translate(at, PageAccess::Read)?;
             self.memory.copy_out(hfn, at.page_offset() as usize, &mut buf[done..done + len]);
             done += len;
         }
         Ok(())
     }
 
-    fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), GuestAccess> {
+    fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
         let mut done = 0;
         while done < bytes.len() {
             let at = advance(gpa, done)?;
             let len = piece_len(at, bytes.len() - done);
-            let hfn = self.translate(at, Access::Write)?;
+            let hfn = self.translate(at, PageAccess::Write)?;
             self.memory.copy_in(hfn, at.page_offset() as usize, &bytes[done..done + len]);
             done += len;
         }

@@ -17,7 +17,7 @@
 //! speculates past the missing present bit (L1 terminal fault) loads nothing. An entry that was
 //! never filled, at every level, is the guard pattern with tag 0: *untouched*.
 //!
-//! The formats are values of [`Format`], not types: they differ in a few constants.
+//! The formats are values of [`TableFormat`], not types: they differ in a few constants.
 //!
 //! # The shared frame of zeros
 //!
@@ -29,7 +29,7 @@
 //!
 //! # Without A and D bits
 //!
-//! If the CPU does not keep A and D ([`Format::EPT_WITHOUT_AD`]), a leaf permits only the accesses
+//! If the CPU does not keep A and D ([`TableFormat::EPT_WITHOUT_AD`]), a leaf permits only the accesses
 //! that are noted in it already. Every other access faults, and is noted then
 //! ([`Page::admit`](super::page::Page::admit)):
 //!
@@ -56,7 +56,7 @@ pub struct TransferIndex(pub u32);
 
 /// The content of a present leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mapping {
+pub struct PageMapping {
     /// The frame.
     pub hfn: Hfn,
     /// The A bit.
@@ -69,14 +69,14 @@ pub struct Mapping {
 
 /// The state of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Leaf {
+pub enum LeafState {
     /// Reads as zeros, has no frame: never touched, or only read, through the shared frame of
     /// zeros.
     Untouched,
     /// Known to be zero, has no frame.
     Zero,
     /// Resident.
-    Present(Mapping),
+    Present(PageMapping),
     /// Being written to its block; the frame is still owned.
     GoingOut(Hfn),
     /// Only in its block.
@@ -87,7 +87,7 @@ pub enum Leaf {
 
 /// The bits in which the table formats differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Format {
+pub struct TableFormat {
     /// Bits of every present 4 KiB leaf, besides address, A, D and *has block*.
     pub leaf: u64,
     /// Bits of an entry that points to a table.
@@ -129,7 +129,7 @@ mod tag {
 /// Content of every entry of a new table, at every level.
 pub const EMPTY: u64 = GUARD;
 
-impl Format {
+impl TableFormat {
     /// Intel's extended page tables, with A and D bits enabled in the EPTP.
     ///
     /// Leaves are write-back and ignore the guest's PAT. Otherwise a guest could make its view of a
@@ -170,36 +170,36 @@ impl Format {
     /// If a frame number that goes out needs more than 32 bits (our bug: the frame table takes no
     /// such frame).
     #[inline]
-    pub const fn encode(&self, leaf: Leaf) -> u64 {
+    pub const fn encode(&self, leaf: LeafState) -> u64 {
         match leaf {
-            Leaf::Untouched => absent(tag::UNTOUCHED, 0),
-            Leaf::Zero => absent(tag::ZERO, 0),
-            Leaf::Present(mapping) => self.encode_mapping(mapping),
-            Leaf::GoingOut(hfn) => {
+            LeafState::Untouched => absent(tag::UNTOUCHED, 0),
+            LeafState::Zero => absent(tag::ZERO, 0),
+            LeafState::Present(mapping) => self.encode_mapping(mapping),
+            LeafState::GoingOut(hfn) => {
                 assert!(hfn.as_u64() <= u32::MAX as u64, "pool frames have 32-bit numbers");
                 absent(tag::GOING_OUT, hfn.as_u64() as u32)
             }
-            Leaf::Paged(crc) => absent(tag::PAGED, crc.0),
-            Leaf::ComingIn(transfer) => absent(tag::COMING_IN, transfer.0),
+            LeafState::Paged(crc) => absent(tag::PAGED, crc.0),
+            LeafState::ComingIn(transfer) => absent(tag::COMING_IN, transfer.0),
         }
     }
 
     /// Returns the leaf that `word` encodes.
     ///
     /// # Panics
-    /// On a tag that [`Format::encode`] never makes (our bug: no other code writes leaves).
+    /// On a tag that [`TableFormat::encode`] never makes (our bug: no other code writes leaves).
     #[inline]
-    pub const fn decode(&self, word: u64) -> Leaf {
+    pub const fn decode(&self, word: u64) -> LeafState {
         if is_resident(word) {
-            return Leaf::Present(self.decode_mapping(word));
+            return LeafState::Present(self.decode_mapping(word));
         }
         let payload = (word >> PAYLOAD_SHIFT) as u32;
         match (word & !GUARD) >> TAG_SHIFT {
-            tag::UNTOUCHED => Leaf::Untouched,
-            tag::ZERO => Leaf::Zero,
-            tag::GOING_OUT => Leaf::GoingOut(Hfn::new(payload as u64)),
-            tag::PAGED => Leaf::Paged(Crc32c(payload)),
-            tag::COMING_IN => Leaf::ComingIn(TransferIndex(payload)),
+            tag::UNTOUCHED => LeafState::Untouched,
+            tag::ZERO => LeafState::Zero,
+            tag::GOING_OUT => LeafState::GoingOut(Hfn::new(payload as u64)),
+            tag::PAGED => LeafState::Paged(Crc32c(payload)),
+            tag::COMING_IN => LeafState::ComingIn(TransferIndex(payload)),
             _ => panic!("an absent leaf has one of five tags"),
         }
     }
@@ -220,7 +220,7 @@ impl Format {
     }
 
     #[inline]
-    const fn encode_mapping(&self, mapping: Mapping) -> u64 {
+    const fn encode_mapping(&self, mapping: PageMapping) -> u64 {
         let mut word = mapping.hfn.base().as_u64() | self.leaf;
         if mapping.accessed {
             word = self.with_accessed(word);
@@ -250,14 +250,14 @@ impl Format {
 
     /// Clears D in a present leaf when the cleaning of its page begins, and *has block* until the
     /// new block is written. If the hypervisor alone keeps D, clears A too: see
-    /// [`Format::is_touched`].
+    /// [`TableFormat::is_touched`].
     #[inline]
     pub(super) const fn cleaned(&self, word: u64) -> u64 {
         word & !(self.touched() | HAS_BLOCK)
     }
 
     /// Returns whether a page may have been written since it began to be
-    /// [`cleaned`](Format::cleaned).
+    /// [`cleaned`](TableFormat::cleaned).
     ///
     /// D tells this. If the hypervisor keeps D, A counts too: an emulator of such a CPU may set
     /// bits in the guest's own page tables with the permission to read, without asking for the one
@@ -278,8 +278,8 @@ impl Format {
     }
 
     #[inline]
-    const fn decode_mapping(&self, word: u64) -> Mapping {
-        Mapping {
+    const fn decode_mapping(&self, word: u64) -> PageMapping {
+        PageMapping {
             hfn: frame_of(word),
             accessed: word & self.accessed != 0,
             dirty: word & self.dirty != 0,
@@ -335,20 +335,21 @@ const fn absent(tag: u64, payload: u32) -> u64 {
 mod tests {
     use super::*;
 
-    const FORMATS: [Format; 3] = [Format::EPT, Format::EPT_WITHOUT_AD, Format::NPT];
+    const FORMATS: [TableFormat; 3] = [TableFormat::EPT, TableFormat::EPT_WITHOUT_AD, TableFormat::NPT];
     const PAYLOADS: [u32; 8] = [0, 1, 2, 0x1234_5678, 0x7fff_ffff, 0x8000_0000, 0xaaaa_aaaa, u32::MAX];
 
-    fn absent_leaves() -> impl Iterator<Item = Leaf> {
-        let carrying = |n| [Leaf::GoingOut(Hfn::new(u64::from(n))), Leaf::Paged(Crc32c(n)), Leaf::ComingIn(TransferIndex(n))];
+    fn absent_leaves() -> impl Iterator<Item = LeafState> {
+        let carrying =
+            |n| [LeafState::GoingOut(Hfn::new(u64::from(n))), LeafState::Paged(Crc32c(n)), LeafState::ComingIn(TransferIndex(n))];
         let singles = (0..32).map(|bit| 1 << bit);
-        [Leaf::Untouched, Leaf::Zero].into_iter().chain(PAYLOADS.into_iter().chain(singles).flat_map(carrying))
+        [LeafState::Untouched, LeafState::Zero].into_iter().chain(PAYLOADS.into_iter().chain(singles).flat_map(carrying))
     }
 
-    fn present_leaves() -> impl Iterator<Item = Leaf> {
+    fn present_leaves() -> impl Iterator<Item = LeafState> {
         let flags = (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0));
         flags.flat_map(|(accessed, dirty, has_block)| {
             let frames = (0..40).map(|bit| 1 << bit).chain([0, (1 << 40) - 1]);
-            frames.map(move |n| Leaf::Present(Mapping { hfn: Hfn::new(n), accessed, dirty, has_block }))
+            frames.map(move |n| LeafState::Present(PageMapping { hfn: Hfn::new(n), accessed, dirty, has_block }))
         })
     }
 
@@ -365,10 +366,10 @@ mod tests {
     fn no_two_leaves_share_a_word() {
         for format in FORMATS {
             let mut words: Vec<u64> = absent_leaves().chain(present_leaves()).map(|leaf| format.encode(leaf)).collect();
-            let leaves: Vec<Leaf> = absent_leaves().chain(present_leaves()).collect();
+            let leaves: Vec<LeafState> = absent_leaves().chain(present_leaves()).collect();
             words.sort_unstable();
             words.dedup();
-            let mut distinct: Vec<Leaf> = Vec::new();
+            let mut distinct: Vec<LeafState> = Vec::new();
             for leaf in leaves {
                 if !distinct.contains(&leaf) {
                     distinct.push(leaf);
@@ -381,7 +382,7 @@ mod tests {
     #[test]
     fn an_absent_leaf_is_absent_in_every_format_and_points_at_no_memory() {
         for leaf in absent_leaves() {
-            let word = Format::EPT.encode(leaf);
+            let word = TableFormat::EPT.encode(leaf);
             assert!(FORMATS.iter().all(|format| format.encode(leaf) == word), "absent leaves are the same in all formats");
             assert!(!is_resident(word) && word & ACCESS_BITS == 0, "{leaf:?}");
             assert_eq!(word & GUARD, GUARD, "{leaf:?}");
@@ -392,12 +393,12 @@ mod tests {
 
     #[test]
     fn a_present_leaf_is_present_and_its_attributes_are_the_manuals() {
-        let mapping = Mapping { hfn: Hfn::new(0x1234), accessed: false, dirty: false, has_block: false };
-        assert_eq!(Format::EPT.encode(Leaf::Present(mapping)), 0x123_4077, "RWX, write-back, ignore PAT");
-        assert_eq!(Format::NPT.encode(Leaf::Present(mapping)), 0x123_4007, "P, RW, US");
-        let touched = Mapping { accessed: true, dirty: true, has_block: true, ..mapping };
-        assert_eq!(Format::EPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4377);
-        assert_eq!(Format::NPT.encode(Leaf::Present(touched)), 1 << 52 | 0x123_4067);
+        let mapping = PageMapping { hfn: Hfn::new(0x1234), accessed: false, dirty: false, has_block: false };
+        assert_eq!(TableFormat::EPT.encode(LeafState::Present(mapping)), 0x123_4077, "RWX, write-back, ignore PAT");
+        assert_eq!(TableFormat::NPT.encode(LeafState::Present(mapping)), 0x123_4007, "P, RW, US");
+        let touched = PageMapping { accessed: true, dirty: true, has_block: true, ..mapping };
+        assert_eq!(TableFormat::EPT.encode(LeafState::Present(touched)), 1 << 52 | 0x123_4377);
+        assert_eq!(TableFormat::NPT.encode(LeafState::Present(touched)), 1 << 52 | 0x123_4067);
     }
 
     /// Read, write, execute; write without read would be a misconfiguration (SDM 3C "EPT
@@ -408,8 +409,8 @@ mod tests {
         for (accessed, dirty, permitted) in
             [(false, false, none), (false, true, none), (true, false, read_execute), (true, true, all)]
         {
-            let mapping = Mapping { hfn: Hfn::new(0x1234), accessed, dirty, has_block: false };
-            let word = Format::EPT_WITHOUT_AD.encode(Leaf::Present(mapping));
+            let mapping = PageMapping { hfn: Hfn::new(0x1234), accessed, dirty, has_block: false };
+            let word = TableFormat::EPT_WITHOUT_AD.encode(LeafState::Present(mapping));
             let attributes = 0x123_4070 | if dirty { 1 << 9 } else { 0 };
             assert_eq!(word, attributes | permitted, "{mapping:?}");
         }
@@ -420,14 +421,14 @@ mod tests {
     fn a_changed_leaf_is_the_word_of_its_mapping() {
         for format in FORMATS {
             for leaf in present_leaves() {
-                let Leaf::Present(mapping) = leaf else { unreachable!() };
+                let LeafState::Present(mapping) = leaf else { unreachable!() };
                 let word = format.encode(leaf);
-                let is = |word, mapping| assert_eq!(word, format.encode(Leaf::Present(mapping)), "{format:x?} {mapping:?}");
-                is(format.with_accessed(word), Mapping { accessed: true, ..mapping });
-                is(format.with_dirty(word), Mapping { dirty: true, ..mapping });
-                is(word & !format.accessed, Mapping { accessed: false, ..mapping });
+                let is = |word, mapping| assert_eq!(word, format.encode(LeafState::Present(mapping)), "{format:x?} {mapping:?}");
+                is(format.with_accessed(word), PageMapping { accessed: true, ..mapping });
+                is(format.with_dirty(word), PageMapping { dirty: true, ..mapping });
+                is(word & !format.accessed, PageMapping { accessed: false, ..mapping });
                 let accessed = mapping.accessed && format.is_kept_by_cpu();
-                is(format.cleaned(word), Mapping { dirty: false, has_block: false, accessed, ..mapping });
+                is(format.cleaned(word), PageMapping { dirty: false, has_block: false, accessed, ..mapping });
                 assert!(!format.is_touched(format.cleaned(word)), "{format:x?} {mapping:?}");
                 assert!(format.is_touched(format.with_dirty(format.cleaned(word))), "{format:x?} {mapping:?}");
             }
@@ -440,13 +441,13 @@ mod tests {
     fn a_leaf_of_the_shared_zeros_permits_reading_alone_and_is_untouched() {
         let zeros = Hfn::new(0x1234);
         for (format, word) in [
-            (Format::EPT, 1 << 63 | 0x123_4171),
-            (Format::EPT_WITHOUT_AD, 1 << 63 | 0x123_4071),
-            (Format::NPT, 1 << 63 | 0x123_4025),
+            (TableFormat::EPT, 1 << 63 | 0x123_4171),
+            (TableFormat::EPT_WITHOUT_AD, 1 << 63 | 0x123_4071),
+            (TableFormat::NPT, 1 << 63 | 0x123_4025),
         ] {
             let shown = format.showing_zeros(zeros);
             assert_eq!(shown, word, "{format:x?}");
-            assert_eq!((format.decode(shown), state_of(shown)), (Leaf::Untouched, state_of(EMPTY)));
+            assert_eq!((format.decode(shown), state_of(shown)), (LeafState::Untouched, state_of(EMPTY)));
             assert!(shows_zeros(shown) && !is_resident(shown) && frame_of(shown) == zeros);
             for leaf in absent_leaves().chain(present_leaves()) {
                 assert!(!shows_zeros(format.encode(leaf)), "{leaf:?}");
@@ -456,25 +457,25 @@ mod tests {
 
     #[test]
     fn the_shared_zeros_may_lie_below_32_gib() {
-        let last = Format::NPT.showing_zeros(Hfn::new((1 << 23) - 1));
-        assert_eq!((Format::NPT.decode(last), state_of(last)), (Leaf::Untouched, state_of(EMPTY)));
+        let last = TableFormat::NPT.showing_zeros(Hfn::new((1 << 23) - 1));
+        assert_eq!((TableFormat::NPT.decode(last), state_of(last)), (LeafState::Untouched, state_of(EMPTY)));
     }
 
     #[test]
     #[should_panic(expected = "below 32 GiB")]
     fn higher_up_they_would_look_like_another_state() {
-        Format::NPT.showing_zeros(Hfn::new(1 << 23));
+        TableFormat::NPT.showing_zeros(Hfn::new(1 << 23));
     }
 
     #[test]
     fn a_new_table_is_untouched() {
-        assert_eq!(Format::EPT.decode(EMPTY), Leaf::Untouched);
+        assert_eq!(TableFormat::EPT.decode(EMPTY), LeafState::Untouched);
         assert!(!is_resident(EMPTY) && !is_table(EMPTY));
     }
 
     #[test]
     #[should_panic(expected = "one of five tags")]
     fn an_unknown_tag_is_our_bug() {
-        Format::NPT.decode(absent(6, 0));
+        TableFormat::NPT.decode(absent(6, 0));
     }
 }

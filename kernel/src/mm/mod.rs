@@ -4,7 +4,7 @@
 //!   object ── page ──> leaf (in a table)      where a page is; every transition by name
 //!     │         └────> frames                 the owner of a frame; pins, checksums, the free list
 //!     ├── table ─────> TableReserve           paths to leaves; table pages
-//!     └── flush ─────> CpuWords               when a frame that left its leaf may be used again
+//!     └── flush ─────> QuiescentStates        when a frame that left its leaf may be used again
 //!   guest_bytes ──> page, phys                copies, under the read section of `flush`
 //!   resident ─────> table, phys               copies of resident pages only
 //! ```

@@ -24,22 +24,22 @@ mod teardown;
 mod tests;
 
 use super::{
-    flush::{CpuWords, Generation, Kicks, Ticket},
+    flush::{FlushGeneration, FlushTicket, Kicks, QuiescentStates},
     frames::FrameTable,
     layout::RamLayout,
     page::Page,
-    table::{LeafTable, Leaves, OutOfTables, Table, TableReserve},
+    table::{LeafTable, LeafTableView, OutOfTablesError, SecondLevelTable, TableReserve},
 };
 use crate::addr::{Gfn, Hfn, PageIndex};
 use crate::arch::percpu::CpuId;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-pub(super) use counts::Counts;
+pub(super) use counts::PageCounters;
 pub use counts::PageCounts;
-pub use pages::Pages;
+pub use pages::RangePages;
 pub use table::{ObjectError, ObjectTable};
-use teardown::Cursor;
-pub use teardown::Progress;
+use teardown::TeardownCursor;
+pub use teardown::TeardownProgress;
 
 /// Largest number of gaps that one search for the next touched page skips: each is 2 MiB of guest
 /// memory or more.
@@ -82,13 +82,13 @@ pub struct WaitTicket {
 pub struct MemoryObject {
     id: ObjectId,
     layout: RamLayout,
-    table: Table<Arc<TableReserve>>,
+    table: SecondLevelTable<Arc<TableReserve>>,
     frames: Arc<FrameTable>,
-    generation: Generation,
+    generation: FlushGeneration,
     wakes: AtomicU64,
-    counts: Counts,
+    counts: PageCounters,
     state: AtomicU8,
-    teardown: Cursor,
+    teardown: TeardownCursor,
 }
 
 impl MemoryObject {
@@ -118,8 +118,8 @@ impl MemoryObject {
         self.table.root()
     }
 
-    /// Returns the generation, for [`CpuWords::enter`].
-    pub const fn generation(&self) -> &Generation {
+    /// Returns the generation, for [`QuiescentStates::enter`].
+    pub const fn generation(&self) -> &FlushGeneration {
         &self.generation
     }
 
@@ -147,12 +147,12 @@ impl MemoryObject {
     /// Returns page `index`, with the tables that it needs made from the reserve.
     ///
     /// # Errors
-    /// [`OutOfTables`]: the reserve is empty.
+    /// [`OutOfTablesError`]: the reserve is empty.
     ///
     /// # Panics
     /// If it is no page of this object (our bug: indices come from [`RamLayout::index_of`]).
     #[inline]
-    pub fn page(&self, index: PageIndex) -> Result<Page<'_>, OutOfTables> {
+    pub fn page(&self, index: PageIndex) -> Result<Page<'_>, OutOfTablesError> {
         match self.existing(index) {
             Some(page) => Ok(page),
             None => self.build(index),
@@ -199,22 +199,22 @@ impl MemoryObject {
     /// Returns page `index` and its leaf table, in which its neighbours are found without another
     /// walk. `None` as for [`MemoryObject::existing`].
     #[inline]
-    pub fn locate(&self, index: PageIndex) -> Option<(Near<'_>, Page<'_>)> {
+    pub fn locate(&self, index: PageIndex) -> Option<(LeafTablePages<'_>, Page<'_>)> {
         let gfn = self.layout.gfn_of(index)?;
         let leaves = self.table.leaves(gfn)?;
         let page = Page::new(self, leaves.slot_of(gfn), index);
-        Some((Near { object: self, leaves }, page))
+        Some((LeafTablePages { object: self, leaves }, page))
     }
 
     /// Returns a leaf table that was found before, without a walk. Only for work in progress,
     /// during which an object keeps its tables.
     #[inline]
-    pub fn near_at(&self, at: LeafTable) -> Near<'_> {
-        Near { object: self, leaves: self.table.leaves_at(at) }
+    pub fn near_at(&self, at: LeafTable) -> LeafTablePages<'_> {
+        LeafTablePages { object: self, leaves: self.table.leaves_at(at) }
     }
 
     #[cold]
-    fn build(&self, index: PageIndex) -> Result<Page<'_>, OutOfTables> {
+    fn build(&self, index: PageIndex) -> Result<Page<'_>, OutOfTablesError> {
         let gfn = self.layout.gfn_of(index).expect("a page index comes from the object's layout");
         let slot = self.table.slot_or_build(gfn)?.expect("a layout's pages are within four levels");
         Ok(Page::new(self, slot, index))
@@ -222,8 +222,8 @@ impl MemoryObject {
 
     /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds
     /// no translation.
-    pub fn flush(&self, words: &CpuWords, me: CpuId) -> (Ticket, Kicks) {
-        Ticket::open(words, me, self.id, &self.generation)
+    pub fn flush(&self, words: &QuiescentStates, me: CpuId) -> (FlushTicket, Kicks) {
+        FlushTicket::open(words, me, self.id, &self.generation)
     }
 
     /// Makes every CPU that has seen the shared frame of zeros in a leaf flush before it enters the
@@ -254,7 +254,7 @@ impl MemoryObject {
     }
 
     #[inline]
-    pub(super) const fn counters(&self) -> &Counts {
+    pub(super) const fn counters(&self) -> &PageCounters {
         &self.counts
     }
 }
@@ -262,7 +262,7 @@ impl MemoryObject {
 /// Finds pages one after another. A page in the same leaf table as the last one needs no walk.
 pub struct PageFinder<'a> {
     object: &'a MemoryObject,
-    near: Option<Near<'a>>,
+    near: Option<LeafTablePages<'a>>,
 }
 
 impl<'a> PageFinder<'a> {
@@ -285,12 +285,12 @@ impl<'a> PageFinder<'a> {
 
 /// The pages that share a leaf table.
 #[derive(Clone, Copy)]
-pub struct Near<'a> {
+pub struct LeafTablePages<'a> {
     object: &'a MemoryObject,
-    leaves: Leaves<'a, Arc<TableReserve>>,
+    leaves: LeafTableView<'a, Arc<TableReserve>>,
 }
 
-impl<'a> Near<'a> {
+impl<'a> LeafTablePages<'a> {
     /// Returns the object.
     #[inline]
     pub const fn object(&self) -> &'a MemoryObject {

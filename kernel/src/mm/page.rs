@@ -46,26 +46,26 @@ mod tests;
 mod token;
 
 use super::{
-    flush::Passed,
-    frames::{Frame, FrameTable, Owner, Pin},
-    leaf::Leaf,
+    flush::FlushProof,
+    frames::{Frame, FrameOwner, FramePin, FrameTable},
+    leaf::LeafState,
     object::MemoryObject,
-    table::{Seen, Slot},
+    table::{LeafRef, LeafWord},
 };
 use crate::addr::{Hfn, PageIndex};
-use crate::virt::Access;
+use crate::virt::PageAccess;
 use core::sync::atomic::AtomicU64;
-pub use fill::Reason;
-pub use group::{Group, Ready};
+pub use fill::InstallReason;
+pub use group::{PageGroup, SettledPage};
 #[cfg(test)]
 pub use hardware::Translation;
-pub use token::{Cleaning, Ended, Settled, SettledClean, Unmapped, WriteOut};
+pub use token::{Cleaning, Settled, SettledClean, UnmappedPage, WriteOut, WriteOutEnd};
 
 /// Why a transition was not made; the leaf is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum TransitionError {
     /// The page is in another state by now.
-    State(Leaf),
+    State(LeafState),
     /// The page is pinned, or a write of it is in flight.
     Pinned,
     /// The page is dirty: write it out instead.
@@ -76,7 +76,7 @@ pub enum Refused {
 
 /// The clock's finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Age {
+pub enum PageAge {
     /// Touched since the last look.
     Referenced,
     /// Not touched.
@@ -87,7 +87,7 @@ pub enum Age {
 
 /// The guest's view of a page before the page got a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Before {
+pub enum PriorMapping {
     /// Nothing: each access faulted.
     Absent,
     /// The shared frame of zeros.
@@ -98,13 +98,13 @@ pub enum Before {
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     object: &'a MemoryObject,
-    slot: Slot<&'a AtomicU64>,
+    slot: LeafRef<&'a AtomicU64>,
     index: PageIndex,
 }
 
 impl<'a> Page<'a> {
     #[inline]
-    pub(super) const fn new(object: &'a MemoryObject, slot: Slot<&'a AtomicU64>, index: PageIndex) -> Self {
+    pub(super) const fn new(object: &'a MemoryObject, slot: LeafRef<&'a AtomicU64>, index: PageIndex) -> Self {
         Self { object, slot, index }
     }
 
@@ -115,7 +115,7 @@ impl<'a> Page<'a> {
 
     /// Returns the page's state.
     #[inline]
-    pub fn leaf(&self) -> Leaf {
+    pub fn leaf(&self) -> LeafState {
         self.slot.load().leaf()
     }
 
@@ -128,11 +128,11 @@ impl<'a> Page<'a> {
     /// the CPU keeps no A bit, the page loses its permissions with A, and the same holds: a
     /// translation loaded before goes on without a fault.
     #[inline]
-    pub fn age(&self) -> Age {
+    pub fn age(&self) -> PageAge {
         match self.slot.take_accessed() {
-            Some(true) => Age::Referenced,
-            Some(false) => Age::Idle,
-            None => Age::Absent,
+            Some(true) => PageAge::Referenced,
+            Some(false) => PageAge::Idle,
+            None => PageAge::Absent,
         }
     }
 
@@ -144,13 +144,13 @@ impl<'a> Page<'a> {
     /// ([`super::flush`]).
     ///
     /// # Errors
-    /// [`Refused::State`]: the page is not resident, and shows no zeros that could be read.
+    /// [`TransitionError::State`]: the page is not resident, and shows no zeros that could be read.
     #[inline]
-    pub fn touch(&self, access: Access) -> Result<Hfn, Refused> {
-        let touched = |old: Seen| if access == Access::Write { old.accessed().dirtied() } else { old.accessed() };
+    pub fn touch(&self, access: PageAccess) -> Result<Hfn, TransitionError> {
+        let touched = |old: LeafWord| if access == PageAccess::Write { old.accessed().dirtied() } else { old.accessed() };
         self.remap(|old| Ok(touched(old))).or_else(|refused| match access {
-            Access::Read => self.slot.load().shown_zeros().ok_or(refused),
-            Access::Write | Access::Execute => Err(refused),
+            PageAccess::Read => self.slot.load().shown_zeros().ok_or(refused),
+            PageAccess::Write | PageAccess::Execute => Err(refused),
         })
     }
 
@@ -162,9 +162,9 @@ impl<'a> Page<'a> {
     /// CPU a fault, which ends here too.
     ///
     /// # Errors
-    /// [`Refused::State`]: the page is not resident.
+    /// [`TransitionError::State`]: the page is not resident.
     #[inline]
-    pub fn admit(&self, access: Access) -> Result<(), Refused> {
+    pub fn admit(&self, access: PageAccess) -> Result<(), TransitionError> {
         if self.slot.is_kept_by_cpu() {
             return Ok(());
         }
@@ -172,17 +172,17 @@ impl<'a> Page<'a> {
     }
 
     /// Pins a resident page for a device or for I/O: it stays in its frame until
-    /// [`FrameTable::unpin`].
+    /// [`Page::unpin`].
     ///
     /// A caller that lets a device write the frame [touches](Page::touch) the page for writing
     /// before and after.
     ///
     /// # Errors
-    /// [`Refused::State`]: not resident. [`Refused::Pinned`]: it is going out or being cleaned;
+    /// [`TransitionError::State`]: not resident. [`TransitionError::Pinned`]: it is going out or being cleaned;
     /// wait for the end of that.
-    pub fn pin(&self) -> Result<Pin, Refused> {
+    pub fn pin(&self) -> Result<FramePin, TransitionError> {
         let (_, hfn) = self.present()?;
-        self.frames().pin(hfn, self.owner()).map_err(|_| Refused::Pinned)
+        self.frames().pin(hfn, self.owner()).map_err(|_| TransitionError::Pinned)
     }
 
     /// Gives back a pin of [`Page::pin`] that is known by its page: the pin has kept the page in
@@ -200,32 +200,32 @@ impl<'a> Page<'a> {
         self.object.frames()
     }
 
-    const fn owner(&self) -> Owner {
-        Owner { object: self.object.id(), index: self.index }
+    const fn owner(&self) -> FrameOwner {
+        FrameOwner { object: self.object.id(), index: self.index }
     }
 
     #[inline]
-    fn present(&self) -> Result<(Seen, Hfn), Refused> {
+    fn present(&self) -> Result<(LeafWord, Hfn), TransitionError> {
         let seen = self.slot.load();
         match seen.frame() {
             Some(hfn) => Ok((seen, hfn)),
-            None => Err(Refused::State(seen.leaf())),
+            None => Err(TransitionError::State(seen.leaf())),
         }
     }
 
     /// Takes the claim of a resident page's frame. From then on only A, D and the claim's holder
     /// change the leaf.
     #[inline(always)]
-    fn claim(&self) -> Result<Hfn, Refused> {
+    fn claim(&self) -> Result<Hfn, TransitionError> {
         let (_, hfn) = self.present()?;
-        self.frames().claim(hfn, self.owner()).map_err(|_| Refused::Pinned)?;
+        self.frames().claim(hfn, self.owner()).map_err(|_| TransitionError::Pinned)?;
         Ok(hfn)
     }
 
     /// Changes a resident page's leaf, with as many attempts as it takes unless `change` refuses;
     /// returns the frame.
     #[inline]
-    fn remap(&self, change: impl Fn(Seen) -> Result<Seen, Refused>) -> Result<Hfn, Refused> {
+    fn remap(&self, change: impl Fn(LeafWord) -> Result<LeafWord, TransitionError>) -> Result<Hfn, TransitionError> {
         loop {
             let (seen, hfn) = self.present()?;
             let new = change(seen)?;
@@ -237,34 +237,34 @@ impl<'a> Page<'a> {
 
     /// Changes a page from one exact state in which its leaf is absent.
     #[inline(always)]
-    fn exchange(&self, from: Leaf, to: Leaf) -> Result<(), Refused> {
+    fn exchange(&self, from: LeafState, to: LeafState) -> Result<(), TransitionError> {
         let (from, to) = (self.slot.encode(from), self.slot.encode(to));
-        self.replace(from, to).map_err(|now| Refused::State(now.leaf()))
+        self.replace(from, to).map_err(|now| TransitionError::State(now.leaf()))
     }
 
     /// Changes a page from any state that `from` accepts. If the page showed the shared frame of
     /// zeros, every CPU that may have seen that frame flushes.
     #[inline]
-    fn transition(&self, from: impl Fn(Seen) -> bool, to: Seen) -> Result<Before, Refused> {
+    fn transition(&self, from: impl Fn(LeafWord) -> bool, to: LeafWord) -> Result<PriorMapping, TransitionError> {
         loop {
             let seen = self.slot.load();
             if !from(seen) {
-                return Err(Refused::State(seen.leaf()));
+                return Err(TransitionError::State(seen.leaf()));
             }
             if self.replace(seen, to).is_err() {
                 continue;
             }
             if seen.shown_zeros().is_none() {
-                return Ok(Before::Absent);
+                return Ok(PriorMapping::Absent);
             }
             self.object.forget_zeros();
-            return Ok(Before::SharedZeros);
+            return Ok(PriorMapping::SharedZeros);
         }
     }
 
     /// The one place that changes a leaf; the counts change with it.
     #[inline]
-    fn replace(&self, seen: Seen, to: Seen) -> Result<(), Seen> {
+    fn replace(&self, seen: LeafWord, to: LeafWord) -> Result<(), LeafWord> {
         self.slot.replace(seen, to)?;
         self.object.counters().moved(seen, to);
         Ok(())

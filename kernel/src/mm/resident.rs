@@ -46,32 +46,32 @@ impl<M: FrameMemory> ResidentBytes<'_, M> {
 mod tests {
     use super::*;
     use crate::addr::{Hfn, PageIndex};
-    use crate::mm::leaf::Format;
-    use crate::mm::page::Age;
-    use crate::mm::test_bed::Bed;
-    use crate::virt::Access;
+    use crate::mm::leaf::TableFormat;
+    use crate::mm::page::PageAge;
+    use crate::mm::test_bed::MemoryBed;
+    use crate::virt::PageAccess;
 
     const BYTES: [u8; 4] = [1, 2, 3, 4];
 
     /// Makes page 1 resident with [`BYTES`] at its end, and A set.
-    fn install(bed: &Bed) -> Hfn {
+    fn install(bed: &MemoryBed) -> Hfn {
         let frame = bed.frames.alloc().unwrap();
         bed.map.zero(frame.hfn());
         let page = bed.object.page(PageIndex(1)).unwrap();
         page.install_zero(frame).unwrap();
-        let hfn = page.touch(Access::Read).unwrap();
+        let hfn = page.touch(PageAccess::Read).unwrap();
         bed.map.copy_in(hfn, 0xffc, &BYTES);
         hfn
     }
 
-    fn read(bed: &Bed, at: u64) -> Option<[u8; 4]> {
+    fn read(bed: &MemoryBed, at: u64) -> Option<[u8; 4]> {
         ResidentBytes { object: &bed.object, memory: &bed.map }.read(Gpa::new(at))
     }
 
     #[test]
     fn bytes_of_a_resident_page_are_read_to_its_end_and_not_beyond() {
-        for format in [&Format::EPT, &Format::NPT, &Format::EPT_WITHOUT_AD] {
-            let bed = Bed::with(format);
+        for format in [&TableFormat::EPT, &TableFormat::NPT, &TableFormat::EPT_WITHOUT_AD] {
+            let bed = MemoryBed::with(format);
             install(&bed);
             assert_eq!((read(&bed, 0x1ffc), read(&bed, 0x1ffd)), (Some(BYTES), None));
         }
@@ -79,30 +79,30 @@ mod tests {
 
     #[test]
     fn a_page_whose_a_bit_the_clock_has_taken_is_left_to_the_long_way() {
-        for format in [&Format::EPT, &Format::NPT, &Format::EPT_WITHOUT_AD] {
-            let bed = Bed::with(format);
+        for format in [&TableFormat::EPT, &TableFormat::NPT, &TableFormat::EPT_WITHOUT_AD] {
+            let bed = MemoryBed::with(format);
             install(&bed);
             let page = bed.object.existing(PageIndex(1)).unwrap();
-            assert_eq!(page.age(), Age::Referenced);
-            assert_eq!((read(&bed, 0x1ffc), page.age()), (None, Age::Idle), "nothing is changed");
+            assert_eq!(page.age(), PageAge::Referenced);
+            assert_eq!((read(&bed, 0x1ffc), page.age()), (None, PageAge::Idle), "nothing is changed");
         }
     }
 
     #[test]
     fn a_page_that_leaves_is_not_read_any_more() {
-        let bed = Bed::new();
+        let bed = MemoryBed::new();
         install(&bed);
         let page = bed.object.existing(PageIndex(1)).unwrap();
-        page.touch(Access::Write).unwrap();
+        page.touch(PageAccess::Write).unwrap();
         let _going = page.begin_write_out().unwrap();
         assert_eq!(read(&bed, 0x1ffc), None);
     }
 
     #[test]
     fn what_is_untouched_or_no_ram_is_not_read() {
-        let bed = Bed::new();
+        let bed = MemoryBed::new();
         install(&bed);
-        let end = u64::from(Bed::PAGES) << 12;
+        let end = u64::from(MemoryBed::PAGES) << 12;
         for at in [0, 0x2000, end, 0xfec0_0000, 1 << 47, u64::MAX - 7] {
             assert_eq!(read(&bed, at), None, "{at:#x}");
         }

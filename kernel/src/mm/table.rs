@@ -13,7 +13,7 @@
 //! * A table page is empty (every entry [`EMPTY`]) before an entry points to it, and an entry
 //!   changes from empty to a table once. So a CPU that walks at the same time sees a path or none,
 //!   and two CPUs that build the same path agree on one.
-//! * Linked table pages are given back only by [`Table::prune`] or with the table, when no CPU
+//! * Linked table pages are given back only by [`SecondLevelTable::prune`] or with the table, when no CPU
 //!   walks it any more.
 //! * Nothing here allocates except from the reserve.
 //!
@@ -28,12 +28,12 @@ mod slot;
 mod tests;
 mod walk;
 
-use super::leaf::{EMPTY, Format, frame_of, is_table};
+use super::leaf::{EMPTY, TableFormat, frame_of, is_table};
 use crate::addr::{Gfn, Hfn};
 use alloc::sync::Arc;
 pub use reserve::TableReserve;
-pub use slot::{Seen, Slot};
-pub use walk::Slots;
+pub use slot::{LeafRef, LeafWord};
+pub use walk::RangeLeaves;
 
 /// Entries in a table.
 pub const ENTRIES: usize = 512;
@@ -44,11 +44,11 @@ const ROOT: u32 = 3;
 
 /// The reserve of table pages is empty: wait until some come back, and try again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OutOfTables;
+pub struct OutOfTablesError;
 
 /// One entry of a table, shared with the hardware: every access is one atomic operation; writes are
 /// ordered both ways.
-pub trait Entry: Copy {
+pub trait TableEntry: Copy {
     /// Reads the entry.
     fn load(self) -> u64;
     /// Writes the entry if it still is `old`.
@@ -61,7 +61,7 @@ pub trait Entry: Copy {
 /// A table page that is taken and not given back.
 pub trait TablePage: Copy {
     /// The access to an entry.
-    type Entry: Entry;
+    type Entry: TableEntry;
 
     /// Returns an entry.
     fn entry(self, index: usize) -> Self::Entry;
@@ -102,22 +102,22 @@ impl<M: TableMemory> TableMemory for Arc<M> {
 
 /// A second-level table.
 #[derive(Debug)]
-pub struct Table<M: TableMemory> {
+pub struct SecondLevelTable<M: TableMemory> {
     memory: M,
-    format: &'static Format,
+    format: &'static TableFormat,
     root: Hfn,
 }
 
 /// The entries of a policy's pages.
 type EntryOf<'a, M> = <<M as TableMemory>::Page<'a> as TablePage>::Entry;
 
-impl<M: TableMemory> Table<M> {
+impl<M: TableMemory> SecondLevelTable<M> {
     /// Makes a table whose pages are all untouched.
     ///
     /// # Errors
-    /// [`OutOfTables`]: no page for the root.
-    pub fn new(memory: M, format: &'static Format) -> Result<Self, OutOfTables> {
-        let root = memory.alloc().ok_or(OutOfTables)?;
+    /// [`OutOfTablesError`]: no page for the root.
+    pub fn new(memory: M, format: &'static TableFormat) -> Result<Self, OutOfTablesError> {
+        let root = memory.alloc().ok_or(OutOfTablesError)?;
         Ok(Self { memory, format, root })
     }
 
@@ -134,7 +134,7 @@ impl<M: TableMemory> Table<M> {
     /// Returns the leaf of a page, or `None` if its path is not built (the page is untouched) or
     /// there is no such page.
     #[inline]
-    pub fn slot(&self, gfn: Gfn) -> Option<Slot<EntryOf<'_, M>>> {
+    pub fn slot(&self, gfn: Gfn) -> Option<LeafRef<EntryOf<'_, M>>> {
         self.leaves(gfn)?.slot(gfn)
     }
 
@@ -142,9 +142,9 @@ impl<M: TableMemory> Table<M> {
     /// page.
     ///
     /// # Errors
-    /// [`OutOfTables`]: the reserve is empty. The part of the path that was built stays and is used
+    /// [`OutOfTablesError`]: the reserve is empty. The part of the path that was built stays and is used
     /// the next time.
-    pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<Slot<EntryOf<'_, M>>>, OutOfTables> {
+    pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<LeafRef<EntryOf<'_, M>>>, OutOfTablesError> {
         let table = self.leaf_table(gfn, |page, index| match self.child(page, index) {
             Some(child) => Ok(child),
             None => self.build_child(page, index),
@@ -153,7 +153,11 @@ impl<M: TableMemory> Table<M> {
     }
 
     #[inline]
-    fn leaf_table(&self, gfn: Gfn, step: impl Fn(Hfn, usize) -> Result<Hfn, OutOfTables>) -> Result<Option<Hfn>, OutOfTables> {
+    fn leaf_table(
+        &self,
+        gfn: Gfn,
+        step: impl Fn(Hfn, usize) -> Result<Hfn, OutOfTablesError>,
+    ) -> Result<Option<Hfn>, OutOfTablesError> {
         if gfn.as_u64() >= GFN_LIMIT {
             return Ok(None);
         }
@@ -164,23 +168,23 @@ impl<M: TableMemory> Table<M> {
         Ok(Some(page))
     }
 
-    /// Returns the leaf table of a page, or `None` as for [`Table::slot`].
+    /// Returns the leaf table of a page, or `None` as for [`SecondLevelTable::slot`].
     #[inline]
-    pub fn leaves(&self, gfn: Gfn) -> Option<Leaves<'_, M>> {
-        let hfn = self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTables)).ok()??;
+    pub fn leaves(&self, gfn: Gfn) -> Option<LeafTableView<'_, M>> {
+        let hfn = self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTablesError)).ok()??;
         Some(self.leaves_at(LeafTable { hfn, number: gfn.as_u64() >> 9 }))
     }
 
     /// Returns a leaf table of this table that was found before, without a walk. The leaf table is
     /// not given back while the object has work in progress.
     #[inline]
-    pub fn leaves_at(&self, at: LeafTable) -> Leaves<'_, M> {
-        Leaves { table: self, page: self.memory.page(at.hfn), at }
+    pub fn leaves_at(&self, at: LeafTable) -> LeafTableView<'_, M> {
+        LeafTableView { table: self, page: self.memory.page(at.hfn), at }
     }
 
     #[inline]
-    fn slot_at<'a>(&'a self, page: M::Page<'a>, gfn: Gfn) -> Slot<EntryOf<'a, M>> {
-        Slot { entry: page.entry(index_at(gfn, 0)), format: self.format }
+    fn slot_at<'a>(&'a self, page: M::Page<'a>, gfn: Gfn) -> LeafRef<EntryOf<'a, M>> {
+        LeafRef { entry: page.entry(index_at(gfn, 0)), format: self.format }
     }
 
     #[inline]
@@ -190,8 +194,8 @@ impl<M: TableMemory> Table<M> {
     }
 
     /// Links a new table. If another CPU was faster, returns that CPU's table.
-    fn build_child(&self, page: Hfn, index: usize) -> Result<Hfn, OutOfTables> {
-        let new = self.memory.alloc().ok_or(OutOfTables)?;
+    fn build_child(&self, page: Hfn, index: usize) -> Result<Hfn, OutOfTablesError> {
+        let new = self.memory.alloc().ok_or(OutOfTablesError)?;
         match self.memory.page(page).entry(index).compare_exchange(EMPTY, self.format.table_entry(new)) {
             Ok(()) => Ok(new),
             Err(word) => {
@@ -217,35 +221,35 @@ impl LeafTable {
 }
 
 /// One leaf table.
-pub struct Leaves<'a, M: TableMemory> {
-    table: &'a Table<M>,
+pub struct LeafTableView<'a, M: TableMemory> {
+    table: &'a SecondLevelTable<M>,
     page: M::Page<'a>,
     at: LeafTable,
 }
 
-impl<M: TableMemory> Clone for Leaves<'_, M> {
+impl<M: TableMemory> Clone for LeafTableView<'_, M> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<M: TableMemory> Copy for Leaves<'_, M> {}
+impl<M: TableMemory> Copy for LeafTableView<'_, M> {}
 
-impl<'a, M: TableMemory> Leaves<'a, M> {
+impl<'a, M: TableMemory> LeafTableView<'a, M> {
     /// Returns the leaf of a page, or `None` if it is in another table.
     #[inline]
-    pub fn slot(&self, gfn: Gfn) -> Option<Slot<EntryOf<'a, M>>> {
+    pub fn slot(&self, gfn: Gfn) -> Option<LeafRef<EntryOf<'a, M>>> {
         (gfn.as_u64() >> 9 == self.at.number).then(|| self.table.slot_at(self.page, gfn))
     }
 
     /// Returns the leaf of the page that this table was found for.
     #[inline]
-    pub fn slot_of(&self, gfn: Gfn) -> Slot<EntryOf<'a, M>> {
+    pub fn slot_of(&self, gfn: Gfn) -> LeafRef<EntryOf<'a, M>> {
         debug_assert!(gfn.as_u64() >> 9 == self.at.number, "a table is asked for the page that it was found for");
         self.table.slot_at(self.page, gfn)
     }
 
-    /// Returns the place of the table, for [`Table::leaves_at`].
+    /// Returns the place of the table, for [`SecondLevelTable::leaves_at`].
     #[inline]
     pub fn at(&self) -> LeafTable {
         self.at

@@ -2,10 +2,10 @@
 
 use super::{
     fake::FakeRam,
-    flush::{CpuWords, Passed},
+    flush::{FlushProof, QuiescentStates},
     frames::{FrameRegion, FrameTable},
     layout::RamLayout,
-    leaf::Format,
+    leaf::TableFormat,
     object::{MemoryObject, ObjectTable},
     phys::DirectMap,
     table::TableReserve,
@@ -17,25 +17,25 @@ use alloc::sync::Arc;
 /// The CPU that runs the test.
 pub const ME: CpuId = CpuId::BOOT;
 
-pub struct Bed {
+pub struct MemoryBed {
     pub map: DirectMap,
-    pub words: CpuWords,
+    pub words: QuiescentStates,
     pub frames: Arc<FrameTable>,
     pub tables: Arc<TableReserve>,
     pub objects: ObjectTable,
     pub object: Arc<MemoryObject>,
 }
 
-impl Bed {
+impl MemoryBed {
     pub const PAGES: u32 = 64;
     pub const FRAMES: u32 = 16;
     pub const TABLES: u32 = 24;
 
     pub fn new() -> Self {
-        Self::with(&Format::EPT)
+        Self::with(&TableFormat::EPT)
     }
 
-    pub fn with(format: &'static Format) -> Self {
+    pub fn with(format: &'static TableFormat) -> Self {
         let ram = FakeRam::new(Hfn::new(0x100), Self::FRAMES + Self::TABLES);
         let pool = FrameRegion { first: Hfn::new(0x100), count: Self::FRAMES };
         let tables = FrameRegion { first: Hfn::new(0x100 + u64::from(Self::FRAMES)), count: Self::TABLES };
@@ -43,7 +43,7 @@ impl Bed {
         let tables = Arc::new(TableReserve::new(FrameTable::new(&[tables]).unwrap(), ram.map()));
         let objects = ObjectTable::new(frames.clone(), tables.clone(), format);
         let object = objects.create(Self::layout()).unwrap();
-        Self { map: ram.map(), words: CpuWords::new(2), frames, tables, objects, object }
+        Self { map: ram.map(), words: QuiescentStates::new(2), frames, tables, objects, object }
     }
 
     pub fn layout() -> RamLayout {
@@ -51,7 +51,7 @@ impl Bed {
     }
 
     /// Returns the proof of a ticket opened now, which passes at once because the other CPU idles.
-    pub fn passed(&self) -> Passed {
+    pub fn passed(&self) -> FlushProof {
         let (mut ticket, _kicks) = self.object.flush(&self.words, ME);
         ticket.poll(&self.words).unwrap()
     }

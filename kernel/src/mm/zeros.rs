@@ -1,7 +1,7 @@
 //! The frame of zeros, shared by the pages that a guest has read and not written.
 //!
 //! It lies in the read-only part of the kernel's image and belongs to no pool. Leaves permit only
-//! reads of it ([`Format::showing_zeros`](super::leaf::Format::showing_zeros)), and copies to a
+//! reads of it ([`TableFormat::showing_zeros`](super::leaf::TableFormat::showing_zeros)), and copies to a
 //! guest's memory go only to resident pages.
 
 use crate::addr::{Hfn, Hva};

@@ -13,44 +13,44 @@ use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{direct_map, instr, interrupts, percpu, quirks, time};
 use crate::archive::BootArchive;
 use crate::block::Disk;
-use crate::block::discover::Discovery;
+use crate::block::discover::DiskDiscovery;
 use crate::block::dma::DmaRegion;
-use crate::block::virtio::Limits;
-use crate::config::{AtEnd, Config};
+use crate::block::virtio::DriverTimeouts;
+use crate::config::{Config, EndAction};
 use crate::dump::vmcoreinfo;
-use crate::host::reaper::Graves;
+use crate::host::reaper::Reaper;
 use crate::host::{Host, NodePager};
-use crate::mm::flush::CpuWords;
+use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::{FrameRegion, FrameStore, FrameTable};
 use crate::mm::layout::RamLayout;
-use crate::mm::leaf::Format;
+use crate::mm::leaf::TableFormat;
 use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::mm::zeros;
-use crate::paging::{Ground, Landmark, Pager};
+use crate::paging::{Landmark, Pager, PagerEnv};
 use crate::partition::cpuid::{self, FixedAnswers, Vendor};
 use crate::partition::devices::Platform;
-use crate::partition::devices::clock::{Clock, Tsc, TscRate};
-use crate::partition::devices::lapic::Mode;
-use crate::partition::lead::Lead;
-use crate::partition::machine::{Machine, ShortWay};
+use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use crate::partition::devices::lapic::ApicMode;
+use crate::partition::lead::TimerLead;
+use crate::partition::machine::{ShortWay, VirtualMachine};
 use crate::partition::msr::Msrs;
 use crate::partition::runner::Runner;
-use crate::partition::shared::Shared;
-use crate::partition::skip::Lengths;
+use crate::partition::shared::SharedPartition;
+use crate::partition::skip::InsnLengthCache;
 use crate::pool::needs::{FRAME_BYTES, dump_buffers, table_pages};
-use crate::pool::{Shares, terms};
+use crate::pool::{SharesPolicy, terms};
 use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
 use crate::space::reserve::{SpaceNeed, own_spaces};
 use crate::storage::NodeDisk;
-use crate::storage::spaces::{BEAT_BUFFER, BUFFER, Device, SpaceTenant, Spaces};
-use crate::sync::Ranked;
+use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, SpaceTenant, Spaces};
+use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
 use crate::virt::frame::ControlFrame;
-use crate::virt::tag::Tags;
+use crate::virt::tag::TlbTags;
 use crate::virt::{AccessedDirty, Backend};
 use alloc::boxed::Box;
 use alloc::format;
@@ -61,50 +61,50 @@ use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// Why the node cannot be built.
-pub struct Trouble {
+pub struct NodeStartError {
     /// Key of the configuration, or the device.
     pub place: String,
     /// The problem, in words.
     pub message: String,
 }
 
-fn trouble(place: &str, message: String) -> Trouble {
-    Trouble { place: place.into(), message }
+fn trouble(place: &str, message: String) -> NodeStartError {
+    NodeStartError { place: place.into(), message }
 }
 
 /// Builds the node.
 ///
 /// # Errors
-/// [`Trouble`] names the part that is missing or too small.
+/// [`NodeStartError`] names the part that is missing or too small.
 pub fn node(
     memory: &mut PhysicalMemory,
     archive: BootArchive,
     config: &Config,
     backend: Backend,
-) -> Result<&'static Node, Trouble> {
+) -> Result<&'static Node, NodeStartError> {
     let disks = disks(memory, config)?;
     let io: &'static AsyncIo = Box::leak(Box::default());
     let tasks: &'static Tasks = Box::leak(Box::default());
     let mut devices = Vec::new();
     for disk in &disks {
-        devices.push(Device::new(disk, buffer(memory, BUFFER)?, buffer(memory, BEAT_BUFFER)?));
+        devices.push(PagingDevice::new(disk, buffer(memory, BUFFER)?, buffer(memory, BEAT_BUFFER)?));
     }
     let node_uuid = name_of_start(&archive);
     let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(devices, io, tasks, node_uuid)));
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);
-    let words: &'static CpuWords = Box::leak(Box::new(CpuWords::new(percpu::count())));
+    let words: &'static QuiescentStates = Box::leak(Box::new(QuiescentStates::new(percpu::count())));
     let leaked: &'static Arc<FrameTable> = Box::leak(Box::new(frames.clone()));
     let landmark = Landmark { first_word: vmcoreinfo::FIRST_WORD, matches: |bytes| vmcoreinfo::text_len(bytes).is_some() };
-    let ground = Ground { frames: leaked, memory: map, words, zeros: zeros::frame(), landmark };
-    let pager: NodePager = Pager::new(ground, disks, Shares::new());
-    let format: &'static Format = match (backend, backend.capabilities().accessed_dirty) {
-        (Backend::Vmx, AccessedDirty::Hardware) => &Format::EPT,
-        (Backend::Vmx, AccessedDirty::Absent) => &Format::EPT_WITHOUT_AD,
-        (Backend::Svm, _) => &Format::NPT,
+    let ground = PagerEnv { frames: leaked, memory: map, quiescent_states: words, zeros: zeros::frame(), landmark };
+    let pager: NodePager = Pager::new(ground, disks, SharesPolicy::new());
+    let format: &'static TableFormat = match (backend, backend.capabilities().accessed_dirty) {
+        (Backend::Vmx, AccessedDirty::Hardware) => &TableFormat::EPT,
+        (Backend::Vmx, AccessedDirty::Absent) => &TableFormat::EPT_WITHOUT_AD,
+        (Backend::Svm, _) => &TableFormat::NPT,
     };
-    let partitions = config.partitions.iter().map(|p| Arc::new(Shared::new(p.clone()))).collect();
+    let partitions = config.partitions.iter().map(|p| Arc::new(SharedPartition::new(p.clone()))).collect();
     let mut run_queue = RunQueue::new();
     config.partitions.iter().for_each(|_| {
         run_queue.add();
@@ -123,13 +123,13 @@ pub fn node(
         spaces,
         io,
         tasks,
-        graves: Graves::new(),
-        tags: Ranked::new(Tags::new(backend.capabilities().tags)),
-        run_queue: Ranked::new(run_queue),
+        reaper: Reaper::new(),
+        tags: RankedLock::new(TlbTags::new(backend.capabilities().tags)),
+        run_queue: RankedLock::new(run_queue),
         console: AtomicUsize::new(0),
         archive,
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
-        ending: AtomicBool::new(config.at_end == AtEnd::PowerOff),
+        ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
     Ok(Box::leak(Box::new(Node { host, partitions })))
 }
@@ -148,16 +148,16 @@ fn direct_map() -> &'static DirectMap {
     Box::leak(Box::new(unsafe { DirectMap::new(direct_map::BASE) }))
 }
 
-fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static NodeDisk>, Trouble> {
+fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static NodeDisk>, NodeStartError> {
     // The last CPU takes the disks' interrupts, because guests run on the first CPUs.
     let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
-    let limits = Limits { request_ns: config.disk_timeout_ns, ..Limits::default() };
-    let mut discovery = Discovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
+    let limits = DriverTimeouts { request_ns: config.disk_timeout_ns, ..DriverTimeouts::default() };
+    let mut discovery = DiskDiscovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
     let mut refused = Vec::new();
     // SAFETY: the node is made once, and no other code drives disks.
     unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why}"))) };
     for why in refused {
-        crate::console::report(&crate::console::event::Event::Error { place: "paging device", message: &why });
+        crate::console::report(&crate::console::event::ConsoleEvent::Error { place: "paging device", message: &why });
     }
     for (number, bytes) in config.memory_disks.iter().enumerate() {
         let refused = |why| trouble(&format!("memory disk {number}"), format!("{} MiB: {why}", bytes >> 20));
@@ -167,7 +167,7 @@ fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static No
     Ok(disks.map(|found| &*Box::leak(Box::new(NodeDisk::new(found)))).take(crate::block::MAX_DISKS).collect())
 }
 
-fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, Trouble> {
+fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, NodeStartError> {
     let range = memory.take(bytes as u64).ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
     // SAFETY: `take` gives memory away for good.
     Ok(unsafe { DmaRegion::of_taken(range) })
@@ -175,7 +175,7 @@ fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, Troubl
 
 /// Takes frames for second-level tables. They are enough for a fixed number of dump images; a
 /// partition waits while there are more images than that.
-fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: &Spaces) -> Result<FrameTable, Trouble> {
+fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: &Spaces) -> Result<FrameTable, NodeStartError> {
     let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
     let pages = table_pages(&partitions, &spaces.rooms());
     let there = memory.usable_left() >> 20;
@@ -187,7 +187,7 @@ fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: &Spaces) -
     frame_table(memory, pages).ok_or_else(none)
 }
 
-fn pool(memory: &mut PhysicalMemory, config: &Config) -> Result<FrameTable, Trouble> {
+fn pool(memory: &mut PhysicalMemory, config: &Config) -> Result<FrameTable, NodeStartError> {
     let there = memory.usable_left() >> 20;
     let none = || {
         let (wanted, table) = (config.pool_bytes >> 20, (config.pool_bytes / PAGE_SIZE * FRAME_BYTES).div_ceil(1 << 20));
@@ -220,8 +220,8 @@ fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
 /// Makes the runners of all partitions. The CPU that calls must have virtualisation enabled.
 ///
 /// # Errors
-/// [`Trouble`] if a partition cannot be made.
-pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Runners, Trouble> {
+/// [`NodeStartError`] if a partition cannot be made.
+pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Runners, NodeStartError> {
     let partitions = node.partitions.iter().enumerate();
     let runners = partitions.map(|(index, shared)| runner(node, frames, index, shared)).collect::<Result<Vec<_>, _>>()?;
     Ok(Runners::new(runners))
@@ -230,8 +230,8 @@ pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Ru
 /// Checks that a partition can run at all.
 ///
 /// # Errors
-/// [`Trouble`] names the key and the problem.
-pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
+/// [`NodeStartError`] names the key and the problem.
+pub fn check(node: &Node, shared: &SharedPartition) -> Result<RamLayout, NodeStartError> {
     let place = format!("partition {}", shared.name());
     let bytes = shared.config.memory_bytes;
     let layout = RamLayout::new(bytes).ok_or_else(|| trouble(&place, format!("memory of {bytes} bytes")))?;
@@ -258,8 +258,8 @@ pub fn check(node: &Node, shared: &Shared) -> Result<RamLayout, Trouble> {
 /// or fails for lack of memory.
 ///
 /// # Errors
-/// [`Trouble`] says how full the heap is.
-pub fn check_heap(node: &Node) -> Result<(), Trouble> {
+/// [`NodeStartError`] says how full the heap is.
+pub fn check_heap(node: &Node) -> Result<(), NodeStartError> {
     let needed = dump_buffers(node.host.spaces.count());
     if heap::has_room(needed) {
         return Ok(());
@@ -278,8 +278,8 @@ pub fn check_heap(node: &Node) -> Result<(), Trouble> {
 /// Checks that all partitions can run at the same time.
 ///
 /// # Errors
-/// [`Trouble`] names the resource that is too small.
-pub fn check_together(node: &Node) -> Result<(), Trouble> {
+/// [`NodeStartError`] names the resource that is too small.
+pub fn check_together(node: &Node) -> Result<(), NodeStartError> {
     let partitions = node.partitions.len();
     let least = terms::least_pool(partitions as u32, node.host.pager.watermarks().high);
     if node.host.frames.total() < least {
@@ -316,7 +316,7 @@ pub fn check_together(node: &Node) -> Result<(), Trouble> {
 
 /// Reserves a space for each partition's next incarnation, if there are enough spaces.
 fn reserve(node: &Node) {
-    let tenant = |shared: &Arc<Shared>| {
+    let tenant = |shared: &Arc<SharedPartition>| {
         let (config, pages) = (&shared.config, shared.config.memory_bytes / PAGE_SIZE);
         let need = SpaceNeed { pages: u32::try_from(pages).unwrap_or(u32::MAX), count: own_spaces(config) };
         SpaceTenant::new(shared.name(), need)
@@ -326,23 +326,28 @@ fn reserve(node: &Node) {
     }
 }
 
-fn runner(node: &'static Node, frames: &mut Vec<ControlFrame>, index: usize, shared: &Arc<Shared>) -> Result<Runner, Trouble> {
+fn runner(
+    node: &'static Node,
+    frames: &mut Vec<ControlFrame>,
+    index: usize,
+    shared: &Arc<SharedPartition>,
+) -> Result<Runner, NodeStartError> {
     let layout = check(node, shared)?;
     let place = format!("partition {}", shared.name());
     let needs_space = node.host.spaces.has_devices();
     let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
     let rate = TscRate::new(time::tsc_hz());
-    let clock = Clock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
+    let clock = GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
     let mut vcpu = node.host.backend.new_vcpu(frame);
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
-    let machine = Machine {
+    let machine = VirtualMachine {
         vcpu,
-        platform: Platform::new(clock, &layout, Mode::XApic),
+        platform: Platform::new(clock, &layout, ApicMode::XApic),
         msrs: Msrs::new(Vendor::of(&cpuid::host), cpuid::physical_bits(&cpuid::host)),
-        lengths: Lengths::new(),
+        lengths: InsnLengthCache::new(),
         cpuid: FixedAnswers::new(&cpuid::host, rate),
         rate,
-        lead: Lead::new(),
+        lead: TimerLead::new(),
         short_way: ShortWay::Closed,
     };
     let tag = node.host.tags.lock().allocate();
@@ -367,7 +372,7 @@ pub fn report_disks(node: &Node) {
         let end = info.serial.iter().position(|b| *b == 0).unwrap_or(info.serial.len());
         let serial = core::str::from_utf8(&info.serial[..end]).unwrap_or("?");
         let base = disk.base().map(Hpa::as_u64);
-        crate::console::report(&crate::console::event::Event::Disk {
+        crate::console::report(&crate::console::event::ConsoleEvent::Disk {
             index: index as u8,
             bytes: info.capacity * 512,
             base,

@@ -1,13 +1,13 @@
 //! A CPU's loop: services, then the next vCPU of the run queue, else idle.
 
 use super::Node;
-use super::services::{self, Rest};
+use super::services::{self, IdleLimit};
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, time};
 use crate::host::Host;
-use crate::partition::runner::{HostCpu, Next, Runner};
-use crate::sched::queue::{Turn, VcpuId, Wish};
-use crate::sync::{Ranked, RankedGuard, rank};
+use crate::partition::runner::{HostCpu, Runner, StepOutcome};
+use crate::sched::queue::{VcpuId, VcpuTurn, VcpuWish};
+use crate::sync::{RankedGuard, RankedLock, rank};
 use crate::virt::face::EnabledCpu;
 use alloc::vec::Vec;
 
@@ -15,12 +15,12 @@ use alloc::vec::Vec;
 const BUSY_TURN_NS: u64 = 1_000_000;
 
 /// All runners, by vCPU number. These locks are never contended: the queue gives a vCPU to one CPU.
-pub struct Runners(Vec<Ranked<Runner, { rank::PARTITION }>>);
+pub struct Runners(Vec<RankedLock<Runner, { rank::PARTITION }>>);
 
 impl Runners {
     /// Takes the runners in the order of their vCPU numbers.
     pub fn new(runners: impl IntoIterator<Item = Runner>) -> Self {
-        Self(runners.into_iter().map(Ranked::new).collect())
+        Self(runners.into_iter().map(RankedLock::new).collect())
     }
 
     fn of(&self, vcpu: VcpuId) -> RankedGuard<'_, Runner, { rank::PARTITION }> {
@@ -43,34 +43,34 @@ pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, runners: &Runn
         match next {
             Some(turn) => {
                 let until = match rest {
-                    Rest::None | Rest::Short => turn.until.min(now + BUSY_TURN_NS),
-                    Rest::Long => turn.until,
+                    IdleLimit::None | IdleLimit::Short => turn.until.min(now + BUSY_TURN_NS),
+                    IdleLimit::Long => turn.until,
                 };
-                take(node.host, &on, runners, Turn { until, ..turn });
+                take(node.host, &on, runners, VcpuTurn { until, ..turn });
             }
             None => match rest {
-                Rest::None => {}
-                Rest::Short => idle(node, cpu, services::FLUSH_INTERVAL_NS),
-                Rest::Long => idle(node, cpu, services::CONSOLE_INTERVAL_NS),
+                IdleLimit::None => {}
+                IdleLimit::Short => idle(node, cpu, services::FLUSH_INTERVAL_NS),
+                IdleLimit::Long => idle(node, cpu, services::CONSOLE_INTERVAL_NS),
             },
         }
     }
 }
 
 /// Gives a vCPU its turn.
-fn take(host: &'static Host, on: &HostCpu<'_>, runners: &Runners, turn: Turn) {
+fn take(host: &'static Host, on: &HostCpu<'_>, runners: &Runners, turn: VcpuTurn) {
     if let Some(held) = turn.evict {
         runners.of(held).move_out(on);
         let kicks = host.run_queue.lock().given_away(held);
         host.kick(kicks);
     }
     let mut runner = runners.of(turn.vcpu);
-    let next = core::iter::repeat_with(|| runner.step(host, on, turn.until)).find(|next| !matches!(next, Next::Onward));
+    let next = core::iter::repeat_with(|| runner.step(host, on, turn.until)).find(|next| !matches!(next, StepOutcome::Onward));
     let resident = runner.resident();
     drop(runner);
     let wish = match next {
-        Some(Next::Wait(on, until)) => Wish::Wait { on, until },
-        _ => Wish::Again,
+        Some(StepOutcome::Wait(on, until)) => VcpuWish::Wait { on, until },
+        _ => VcpuWish::Again,
     };
     host.run_queue.lock().put_back(turn.vcpu, time::now_ns(), wish, resident);
 }

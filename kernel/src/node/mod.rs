@@ -21,7 +21,7 @@ pub mod start;
 mod tests;
 
 use crate::host::Host;
-use crate::partition::shared::{Phase, Shared};
+use crate::partition::shared::{LifecycleView, SharedPartition};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -31,16 +31,16 @@ pub struct Node {
     /// What the partitions share.
     pub host: &'static Host,
     /// The partitions, in the order of the configuration; the run queue uses the same order.
-    pub partitions: Vec<Arc<Shared>>,
+    pub partitions: Vec<Arc<SharedPartition>>,
 }
 
 impl Node {
     /// Returns whether the machine is to stop, no partition runs and no work is in flight.
     pub fn has_ended(&self) -> bool {
-        let stopped = |shared: &Arc<Shared>| shared.phase() == Phase::Stopped;
+        let stopped = |shared: &Arc<SharedPartition>| shared.phase() == LifecycleView::Stopped;
         self.host.ending.load(Ordering::Acquire)
             && self.partitions.iter().all(stopped)
             && self.host.tasks.is_empty()
-            && self.host.graves.is_quiet()
+            && self.host.reaper.is_quiet()
     }
 }

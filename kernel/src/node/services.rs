@@ -4,10 +4,10 @@ use super::Node;
 use super::monitor::{commands, notices};
 use crate::arch::percpu::CpuId;
 use crate::arch::time;
-use crate::console::input::{Input, Reader, Then};
-use crate::console::output::{self, Lines, Which};
-use crate::log::serial::{self, Line};
-use crate::sync::{Ranked, rank};
+use crate::console::input::{ConsoleInput, InputReader, KeyDestination};
+use crate::console::output::{self, ConsoleLine, ConsoleLines};
+use crate::log::serial::{self, SerialLine};
+use crate::sync::{RankedLock, rank};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes that one turn moves on each serial line.
@@ -25,20 +25,20 @@ const INCIDENTS_INTERVAL_NS: u64 = 5_000_000;
 /// Time of the next such question.
 static INCIDENTS_DUE_NS: AtomicU64 = AtomicU64::new(0);
 
-static READER: Ranked<Reader, { rank::CONSOLE }> = Ranked::new(Reader::new());
+static READER: RankedLock<InputReader, { rank::CONSOLE }> = RankedLock::new(InputReader::new());
 
 /// The machine's serial lines.
-struct Serial;
+struct SerialLines;
 
 /// The same, with the partition that receives the keys.
 struct Keyed(&'static Node);
 
-impl Lines for Keyed {
-    fn write(&mut self, line: Which, bytes: &[u8]) -> usize {
-        Serial.write(line, bytes)
+impl ConsoleLines for Keyed {
+    fn write(&mut self, line: ConsoleLine, bytes: &[u8]) -> usize {
+        SerialLines.write(line, bytes)
     }
-    fn read(&mut self, line: Which) -> Option<u8> {
-        Serial.read(line)
+    fn read(&mut self, line: ConsoleLine) -> Option<u8> {
+        SerialLines.read(line)
     }
     fn takes_keys(&mut self) -> bool {
         let chosen = self.0.partitions.get(self.0.host.console.load(Relaxed));
@@ -46,25 +46,25 @@ impl Lines for Keyed {
     }
 }
 
-impl Lines for Serial {
-    fn write(&mut self, line: Which, bytes: &[u8]) -> usize {
+impl ConsoleLines for SerialLines {
+    fn write(&mut self, line: ConsoleLine, bytes: &[u8]) -> usize {
         serial::write(line_of(line), bytes)
     }
-    fn read(&mut self, line: Which) -> Option<u8> {
+    fn read(&mut self, line: ConsoleLine) -> Option<u8> {
         serial::read(line_of(line))
     }
 }
 
-const fn line_of(which: Which) -> Line {
+const fn line_of(which: ConsoleLine) -> SerialLine {
     match which {
-        Which::People => Line::People,
-        Which::Programs => Line::Machine,
+        ConsoleLine::People => SerialLine::People,
+        ConsoleLine::Programs => SerialLine::Machine,
     }
 }
 
 /// How long a CPU may do other work, or idle, before the next turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rest {
+pub enum IdleLimit {
     /// There is more to do at once.
     None,
     /// A flush is awaited, which completes in microseconds.
@@ -74,17 +74,17 @@ pub enum Rest {
 }
 
 /// Runs one turn of everything; returns when the next one is due.
-pub fn turn(node: &'static Node, cpu: CpuId) -> Rest {
+pub fn turn(node: &'static Node, cpu: CpuId) -> IdleLimit {
     let rest = background(node, cpu);
-    if console(node) { Rest::None } else { rest }
+    if console(node) { IdleLimit::None } else { rest }
 }
 
 /// Runs one turn of everything except the console.
-pub fn background(node: &'static Node, cpu: CpuId) -> Rest {
+pub fn background(node: &'static Node, cpu: CpuId) -> IdleLimit {
     let now = time::now_ns();
     let work = node.host.pager.poll(cpu, now);
     node.host.act_on(work);
-    if work.told {
+    if work.has_notices {
         notices::report_all(node);
     }
     if now >= INCIDENTS_DUE_NS.load(Relaxed) {
@@ -98,37 +98,37 @@ pub fn background(node: &'static Node, cpu: CpuId) -> Rest {
     if tasks.ended {
         node.host.wake();
     }
-    let (kicks, graves_busy) = node.host.graves.poll(&node.host.pager, node.host.words, &node.host.objects, cpu);
+    let (kicks, graves_busy) = node.host.reaper.poll(&node.host.pager, node.host.words, &node.host.objects, cpu);
     node.host.kick(kicks);
-    if work.busy | tasks.busy | graves_busy {
-        return Rest::None;
+    if work.poll_again | tasks.busy | graves_busy {
+        return IdleLimit::None;
     }
-    if work.soon { Rest::Short } else { Rest::Long }
+    if work.awaits_flush { IdleLimit::Short } else { IdleLimit::Long }
 }
 
 /// Reads input, carries out commands, writes output.
 fn console(node: &'static Node) -> bool {
     if let Some(mut reader) = READER.try_lock() {
         reader.poll(&mut Keyed(node), CONSOLE_BUDGET, |input| match input {
-            Input::Key(key) => {
+            ConsoleInput::Key(key) => {
                 let chosen = node.host.console.load(Relaxed);
                 if let Some(shared) = node.partitions.get(chosen) {
                     shared.type_byte(key);
                     node.host.poke(chosen);
                 }
-                Then::Stay
+                KeyDestination::Stay
             }
-            Input::Text(line) => commands::text(node, line),
-            Input::Json(line) => commands::json(node, line),
-            Input::TooLong => {
+            ConsoleInput::Text(line) => commands::text(node, line),
+            ConsoleInput::Json(line) => commands::json(node, line),
+            ConsoleInput::TooLong => {
                 commands::too_long();
-                Then::Stay
+                KeyDestination::Stay
             }
         });
         if reader.take_switched() {
             node.host.poke(node.host.console.load(Relaxed));
         }
-        return output::pump(&mut Serial, CONSOLE_BUDGET);
+        return output::pump(&mut SerialLines, CONSOLE_BUDGET);
     }
     false
 }
@@ -147,15 +147,15 @@ struct Watched {
     deadline: u64,
 }
 
-impl Lines for Watched {
-    fn write(&mut self, line: Which, bytes: &[u8]) -> usize {
-        let taken = Serial.write(line, bytes);
+impl ConsoleLines for Watched {
+    fn write(&mut self, line: ConsoleLine, bytes: &[u8]) -> usize {
+        let taken = SerialLines.write(line, bytes);
         if taken > 0 {
             self.deadline = time::now_ns() + LAST_PATIENCE_NS;
         }
         taken
     }
-    fn read(&mut self, line: Which) -> Option<u8> {
-        Serial.read(line)
+    fn read(&mut self, line: ConsoleLine) -> Option<u8> {
+        SerialLines.read(line)
     }
 }

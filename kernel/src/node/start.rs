@@ -5,7 +5,7 @@
 //!                                                                  └─> other CPUs: released into the same loop
 //! ```
 
-use super::build::{self, Trouble};
+use super::build::{self, NodeStartError};
 use super::cpu::{self, Runners};
 use super::measure::{self, bench};
 use super::{Node, services};
@@ -14,11 +14,11 @@ use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{instr, percpu, smp, time};
 use crate::archive::BootArchive;
 use crate::config::{self, Config};
-use crate::console::event::Event;
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::log::exit::ExitCode;
 use crate::mm::crc;
-use crate::sync::{Once, Ranked, rank};
+use crate::sync::{Once, RankedLock, rank};
 use crate::virt::face::EnabledCpu;
 use crate::virt::frame::ControlFrame;
 use crate::virt::{AccessedDirty, Backend};
@@ -31,7 +31,7 @@ use core::task::{Context, Waker};
 /// The data that the other CPUs find when they are released.
 static STARTED: Once<Started> = Once::new();
 /// Pages for the control structures of CPUs and vCPUs.
-static FRAMES: Ranked<Vec<ControlFrame>, { rank::FRAMES }> = Ranked::new(Vec::new());
+static FRAMES: RankedLock<Vec<ControlFrame>, { rank::FRAMES }> = RankedLock::new(Vec::new());
 
 /// Everything that a CPU needs for its loop.
 struct Started {
@@ -49,18 +49,18 @@ pub fn run(memory: &mut PhysicalMemory, archive: BootArchive) -> ExitCode {
     });
     if let Err(trouble) = &result {
         log::error!("{}: {}", trouble.place, trouble.message);
-        report(&Event::Error { place: &trouble.place, message: &trouble.message });
+        report(&ConsoleEvent::Error { place: &trouble.place, message: &trouble.message });
     }
-    report(&Event::End { status: u32::from(result.is_err()) });
+    report(&ConsoleEvent::End { status: u32::from(result.is_err()) });
     services::drain_output();
     if result.is_ok() { ExitCode::Success } else { ExitCode::Failure }
 }
 
-fn trouble(place: &str, message: String) -> Trouble {
-    Trouble { place: place.into(), message }
+fn trouble(place: &str, message: String) -> NodeStartError {
+    NodeStartError { place: place.into(), message }
 }
 
-fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static Node, Trouble> {
+fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static Node, NodeStartError> {
     let module = archive.module(config::MODULE).ok_or_else(|| trouble("boot archive", "has no configuration".into()))?;
     let config = Config::from_module(module).map_err(|error| trouble("configuration", format!("{error}")))?;
     let backend = Backend::detect().map_err(|missing| trouble("CPU", format!("{missing}")))?;
@@ -74,7 +74,7 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
     }
     crc::choose(time::now_ns);
     let node = build::node(memory, archive, &config, backend)?;
-    report(&Event::Boot {
+    report(&ConsoleEvent::Boot {
         version: env!("CARGO_PKG_VERSION"),
         backend: backend.name(),
         accessed_dirty: backend.capabilities().accessed_dirty.name(),
@@ -98,7 +98,7 @@ fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static N
 }
 
 /// Runs the measurements, and checks that the partitions can run, each alone and all together.
-fn prepare(node: &'static Node, config: &Config) -> Result<(), Trouble> {
+fn prepare(node: &'static Node, config: &Config) -> Result<(), NodeStartError> {
     measure(node, config)?;
     node.partitions.iter().try_for_each(|shared| build::check(node, shared).map(|_| ()))?;
     build::check_together(node)
@@ -111,7 +111,7 @@ fn leave(node: &'static Node) {
 }
 
 /// Runs the measurements that the configuration asks for.
-fn measure(node: &'static Node, config: &Config) -> Result<(), Trouble> {
+fn measure(node: &'static Node, config: &Config) -> Result<(), NodeStartError> {
     for name in &config.self_tests {
         match name.as_str() {
             measure::RAW_DISK => block_on(node, measure::raw_disks(node)),
@@ -137,7 +137,7 @@ fn block_on(node: &'static Node, future: impl Future<Output = ()>) {
 }
 
 /// Makes the runners, releases the other CPUs and runs until everything has ended.
-fn on_boot_cpu(node: &'static Node) -> Result<(), Trouble> {
+fn on_boot_cpu(node: &'static Node) -> Result<(), NodeStartError> {
     let enabled = enable(node, CpuId::BOOT)?;
     let mut frames = node.partitions.iter().map(|_| frame()).collect::<Result<Vec<_>, _>>()?;
     let runners = build::runners(node, &mut frames)?;
@@ -153,17 +153,17 @@ fn other_cpu(cpu: CpuId) -> ! {
     if let Some(Started { node, runners }) = STARTED.get() {
         match enable(node, cpu) {
             Ok(enabled) => cpu::run(node, cpu, &enabled, runners, || false),
-            Err(trouble) => report(&Event::Error { place: &trouble.place, message: &trouble.message }),
+            Err(trouble) => report(&ConsoleEvent::Error { place: &trouble.place, message: &trouble.message }),
         }
     }
     instr::stop()
 }
 
-fn enable(node: &Node, cpu: CpuId) -> Result<EnabledCpu, Trouble> {
+fn enable(node: &Node, cpu: CpuId) -> Result<EnabledCpu, NodeStartError> {
     let enabled = node.host.backend.enable_cpu([frame()?, frame()?]);
     enabled.map_err(|missing| trouble(&format!("CPU {}", cpu.index()), format!("{missing}")))
 }
 
-fn frame() -> Result<ControlFrame, Trouble> {
+fn frame() -> Result<ControlFrame, NodeStartError> {
     FRAMES.lock().pop().ok_or_else(|| trouble("CPU", "no memory for the back end".into()))
 }

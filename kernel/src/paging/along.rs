@@ -5,22 +5,22 @@
 //! there and gives them frames while enough are free.
 
 use super::Pager;
-use super::around::{Heading, Reach};
+use super::around::{ReadReach, WalkDirection};
 use super::counters::bump;
-use super::state::State;
-use super::transfer::{Coming, Transfer, WINDOW};
+use super::state::PagerState;
+use super::transfer::{IncomingPage, PageTransfer, WINDOW};
 use crate::addr::PageIndex;
 use crate::block::Disk;
-use crate::mm::leaf::Leaf;
-use crate::mm::object::{MemoryObject, Near};
-use crate::mm::page::{Page, Reason};
+use crate::mm::leaf::LeafState;
+use crate::mm::object::{LeafTablePages, MemoryObject};
+use crate::mm::page::{InstallReason, Page};
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
-use crate::virt::Access;
+use crate::pool::ReclaimPolicy;
+use crate::virt::PageAccess;
 
 /// Limits for pages that the guest has not asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct AheadLimits {
     /// Most pages in a request.
     pub pages: u32,
     /// Free frames that are promised to other partitions.
@@ -29,28 +29,35 @@ pub(super) struct Room {
 
 /// A request to read ahead of a walk.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ahead {
+pub(super) struct AheadRequest {
     /// The page of the fault.
     pub page: PageIndex,
-    pub heading: Heading,
+    pub heading: WalkDirection,
     /// Number of windows to read beyond the window of the fault.
     pub windows: u32,
-    pub room: Room,
+    pub room: AheadLimits,
     pub now: u64,
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Extends a transfer over paged neighbours, upwards first, as far as `reach` allows and while
     /// frames are plentiful. Returns whether the transfer has grown.
     #[inline(always)]
-    pub(super) fn grow(&self, near: &Near<'_>, transfer: &mut Transfer, number: u32, reach: Reach, room: Room) -> bool {
+    pub(super) fn grow(
+        &self,
+        near: &LeafTablePages<'_>,
+        transfer: &mut PageTransfer,
+        number: u32,
+        reach: ReadReach,
+        room: AheadLimits,
+    ) -> bool {
         let (up, down, most) = match reach {
-            Reach::Around(0) => return false,
-            Reach::Around(pages) => (true, true, pages + 1),
-            Reach::Along { heading, .. } => (heading == Heading::Up, heading == Heading::Down, WINDOW),
+            ReadReach::Around(0) => return false,
+            ReadReach::Around(pages) => (true, true, pages + 1),
+            ReadReach::Along { heading, .. } => (heading == WalkDirection::Up, heading == WalkDirection::Down, WINDOW),
         };
-        let neighbour = |t: &Transfer, place| near.page(t.page(place)).filter(is_paged);
-        let fits = |t: &Transfer| t.end - t.first < most.min(room.pages) && self.may_spend(reach, room);
+        let neighbour = |t: &PageTransfer, place| near.page(t.page(place)).filter(is_paged);
+        let fits = |t: &PageTransfer| t.end - t.first < most.min(room.pages) && self.may_spend(reach, room);
         while up
             && transfer.end < WINDOW
             && let Some(page) = neighbour(transfer, transfer.end)
@@ -76,61 +83,61 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Returns whether enough frames are free for a page that the guest has not asked for.
     #[inline]
-    fn may_spend(&self, reach: Reach, room: Room) -> bool {
-        let free = self.ground.frames.free_count().saturating_sub(room.promised);
+    fn may_spend(&self, reach: ReadReach, room: AheadLimits) -> bool {
+        let free = self.env.frames.free_count().saturating_sub(room.promised);
         match reach {
-            Reach::Around(_) => self.marks.is_plenty(free),
-            Reach::Along { .. } => self.marks.is_enough_to_walk(free),
+            ReadReach::Around(_) => self.marks.is_plenty(free),
+            ReadReach::Along { .. } => self.marks.is_enough_to_walk(free),
         }
     }
 
-    fn bring_along(&self, page: Page<'_>, transfer: &mut Transfer, number: u32, place: u32) -> bool {
+    fn bring_along(&self, page: Page<'_>, transfer: &mut PageTransfer, number: u32, place: u32) -> bool {
         let Some(coming) = self.coming_unasked(page, number) else { return false };
         transfer.pages[place as usize] = Some(coming);
         true
     }
 
     /// Starts the page-in of a page that the guest has not asked for.
-    fn coming_unasked(&self, page: Page<'_>, number: u32) -> Option<Coming> {
-        let frame = self.ground.frames.alloc()?;
-        self.coming(page, number, frame).map_err(|frame| self.ground.frames.free(frame)).ok()
+    fn coming_unasked(&self, page: Page<'_>, number: u32) -> Option<IncomingPage> {
+        let frame = self.env.frames.alloc()?;
+        self.coming(page, number, frame).map_err(|frame| self.env.frames.free(frame)).ok()
     }
 
     /// Starts to read the windows ahead of a walk, so that disk and guest work in parallel.
     #[inline(never)]
-    pub(super) fn read_ahead(&self, state: &mut State<P>, object: &MemoryObject, ahead: Ahead) {
+    pub(super) fn read_ahead(&self, state: &mut PagerState<P>, object: &MemoryObject, ahead: AheadRequest) {
         let window = ahead.page.0 / WINDOW;
         for n in 1..=ahead.windows {
             let next = match ahead.heading {
-                Heading::Up => window.checked_add(n),
-                Heading::Down => window.checked_sub(n),
+                WalkDirection::Up => window.checked_add(n),
+                WalkDirection::Down => window.checked_sub(n),
             };
             let Some(base) = next.and_then(|window| window.checked_mul(WINDOW)) else { return };
             let Some(number) = state.transfers.vacant_for_ahead() else { return };
             let near_end = match ahead.heading {
-                Heading::Up => base,
-                Heading::Down => base + WINDOW - 1,
+                WalkDirection::Up => base,
+                WalkDirection::Down => base + WINDOW - 1,
             };
             self.read_window(state, object, PageIndex(near_end), number, ahead);
         }
     }
 
     /// Starts to read a window from its near end, if the page there is paged.
-    fn read_window(&self, state: &mut State<P>, object: &MemoryObject, from: PageIndex, number: u32, ahead: Ahead) {
+    fn read_window(&self, state: &mut PagerState<P>, object: &MemoryObject, from: PageIndex, number: u32, ahead: AheadRequest) {
         if from.0 >= object.layout().pages() {
             return;
         }
         let Some((near, page)) = object.locate(from).filter(|(_, page)| is_paged(page)) else { return };
-        let reach = Reach::Along { heading: ahead.heading, windows: 0 };
+        let reach = ReadReach::Along { heading: ahead.heading, windows: 0 };
         if !self.may_spend(reach, ahead.room) {
-            state.reclaim.want_for_walks(self.ground.frames.total());
+            state.reclaim.want_for_walks(self.env.frames.total());
             return;
         }
         let Some(coming) = self.coming_unasked(page, number) else { return };
-        let State { transfers, slots, segments, .. } = &mut *state;
+        let PagerState { transfers, slots, segments, .. } = &mut *state;
         let slot = slots.busy(object.id());
-        let transfer = transfers.start(number, (object.id(), from, near.at()), Access::Read, coming, ahead.now);
-        transfer.reason = Reason::ReadAround;
+        let transfer = transfers.start(number, (object.id(), from, near.at()), PageAccess::Read, coming, ahead.now);
+        transfer.reason = InstallReason::ReadAround;
         bump(&self.counters.read_around, 1);
         let _ = self.grow(&near, transfer, number, reach, ahead.room);
         slot.around.note_along(reach, transfer.base + transfer.first, transfer.base + transfer.end);
@@ -142,5 +149,5 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
 #[inline(always)]
 fn is_paged(page: &Page<'_>) -> bool {
-    matches!(page.leaf(), Leaf::Paged(_))
+    matches!(page.leaf(), LeafState::Paged(_))
 }

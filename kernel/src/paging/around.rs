@@ -34,23 +34,23 @@ const MOST_AHEAD: u32 = 4;
 
 /// Direction of a walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Heading {
+pub(super) enum WalkDirection {
     Up,
     Down,
 }
 
 /// What to read in addition to the demanded page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reach {
+pub(super) enum ReadReach {
     /// Up to this many neighbours in its window.
     Around(u32),
     /// The rest of its window in that direction, and this many windows beyond it.
-    Along { heading: Heading, windows: u32 },
+    Along { heading: WalkDirection, windows: u32 },
 }
 
 /// A run of pages that was read, and the number of faults that continued it.
 #[derive(Clone, Copy, Debug)]
-struct Walk {
+struct FaultWalk {
     /// The first page that was read, less the length of a window.
     low: u32,
     /// Pages from `low` to the length of a window beyond the last page that was read.
@@ -58,7 +58,7 @@ struct Walk {
     steps: u32,
 }
 
-impl Walk {
+impl FaultWalk {
     /// A walk that no page continues.
     const NONE: Self = Self { low: 0, span: 0, steps: 0 };
 
@@ -91,7 +91,7 @@ impl Walk {
 /// Access pattern learned for one object.
 #[derive(Clone, Debug)]
 pub(super) struct ReadAround {
-    walks: [Walk; WALKS],
+    walks: [FaultWalk; WALKS],
     /// Index of the walk that is replaced next (`oldest`), and of the last fault's walk
     /// (`current`).
     oldest: u8,
@@ -110,39 +110,39 @@ impl ReadAround {
         let shift = shift.max(LEAST_SHIFT);
         let most = (1 << shift) / 64 * COST;
         let credits = [most / 4; REGIONS];
-        Self { walks: [Walk::NONE; WALKS], oldest: 0, current: 0, shift, most, credits }
+        Self { walks: [FaultWalk::NONE; WALKS], oldest: 0, current: 0, shift, most, credits }
     }
 
     /// Returns what to read beside `page` for a fault there. If pages are then read along, the
     /// caller calls [`Self::note_along`].
     #[inline(always)]
-    pub fn reach(&mut self, page: u32) -> Reach {
+    pub fn reach(&mut self, page: u32) -> ReadReach {
         if let Some(number) = self.walks.iter().position(|walk| walk.is_continued_by(page)) {
             return self.walk_on(number, page);
         }
         let number = self.oldest as usize % WALKS;
         (self.current, self.oldest) = (self.oldest, self.oldest.wrapping_add(1));
-        self.walks[number] = Walk::at(page);
-        Reach::Around((self.credits[page_region(page, self.shift)] / COST).min(WINDOW - 1))
+        self.walks[number] = FaultWalk::at(page);
+        ReadReach::Around((self.credits[page_region(page, self.shift)] / COST).min(WINDOW - 1))
     }
 
     #[inline(never)]
-    fn walk_on(&mut self, number: usize, page: u32) -> Reach {
+    fn walk_on(&mut self, number: usize, page: u32) -> ReadReach {
         let walk = &mut self.walks[number];
         let steps = walk.steps.saturating_add(1);
-        let heading = if page < walk.first() { Heading::Down } else { Heading::Up };
-        *walk = Walk { steps, ..Walk::at(page) };
+        let heading = if page < walk.first() { WalkDirection::Down } else { WalkDirection::Up };
+        *walk = FaultWalk { steps, ..FaultWalk::at(page) };
         self.current = number as u8;
-        Reach::Along { heading, windows: windows_ahead(steps) }
+        ReadReach::Along { heading, windows: windows_ahead(steps) }
     }
 
     /// Notes that pages `first..end` are being read for the last fault, whose answer was `reach`,
     /// or ahead of it.
     #[inline(never)]
-    pub fn note_along(&mut self, reach: Reach, first: u32, end: u32) {
+    pub fn note_along(&mut self, reach: ReadReach, first: u32, end: u32) {
         let walk = &mut self.walks[self.current as usize % WALKS];
         walk.set(walk.first().min(first), walk.end().max(end));
-        if let Reach::Around(_) = reach {
+        if let ReadReach::Around(_) = reach {
             self.pay(first, (end - first).saturating_sub(1));
         }
     }
@@ -174,9 +174,9 @@ fn windows_ahead(steps: u32) -> u32 {
 mod tests {
     use super::*;
 
-    const UP: Heading = Heading::Up;
+    const UP: WalkDirection = WalkDirection::Up;
 
-    fn fault(around: &mut ReadAround, page: u32, first: u32, end: u32) -> Reach {
+    fn fault(around: &mut ReadAround, page: u32, first: u32, end: u32) -> ReadReach {
         let reach = around.reach(page);
         around.note_along(reach, first, end);
         reach
@@ -185,21 +185,21 @@ mod tests {
     #[test]
     fn the_second_page_of_a_walk_reads_its_window_and_later_ones_read_ahead() {
         let mut around = ReadAround::new(65536);
-        assert!(matches!(fault(&mut around, 100, 100, 101), Reach::Around(_)));
-        assert_eq!(fault(&mut around, 101, 101, 112), Reach::Along { heading: UP, windows: 0 });
-        assert_eq!(fault(&mut around, 112, 112, 144), Reach::Along { heading: UP, windows: 1 });
+        assert!(matches!(fault(&mut around, 100, 100, 101), ReadReach::Around(_)));
+        assert_eq!(fault(&mut around, 101, 101, 112), ReadReach::Along { heading: UP, windows: 0 });
+        assert_eq!(fault(&mut around, 112, 112, 144), ReadReach::Along { heading: UP, windows: 1 });
         for _ in 0..20 {
             fault(&mut around, 144, 144, 144);
         }
-        assert_eq!(around.reach(144), Reach::Along { heading: UP, windows: MOST_AHEAD });
+        assert_eq!(around.reach(144), ReadReach::Along { heading: UP, windows: MOST_AHEAD });
     }
 
     #[test]
     fn a_walk_downwards_is_one_too() {
         let mut around = ReadAround::new(65536);
         fault(&mut around, 100, 100, 101);
-        assert_eq!(fault(&mut around, 99, 96, 100), Reach::Along { heading: Heading::Down, windows: 0 });
-        assert!(matches!(around.reach(0), Reach::Around(_)), "far away");
+        assert_eq!(fault(&mut around, 99, 96, 100), ReadReach::Along { heading: WalkDirection::Down, windows: 0 });
+        assert!(matches!(around.reach(0), ReadReach::Around(_)), "far away");
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
         }
         for start in [0, 10_000, 20_000, 30_000] {
             let reach = fault(&mut around, start + 1, start + 1, start + 16);
-            assert_eq!(reach, Reach::Along { heading: UP, windows: 0 });
+            assert_eq!(reach, ReadReach::Along { heading: UP, windows: 0 });
         }
     }
 
@@ -218,8 +218,8 @@ mod tests {
     fn a_walk_goes_on_behind_pages_that_are_there() {
         let mut around = ReadAround::new(65536);
         fault(&mut around, 100, 100, 101);
-        assert!(matches!(fault(&mut around, 116, 116, 128), Reach::Along { .. }));
-        assert!(matches!(around.reach(144), Reach::Around(_)), "a window's length behind it");
+        assert!(matches!(fault(&mut around, 116, 116, 128), ReadReach::Along { .. }));
+        assert!(matches!(around.reach(144), ReadReach::Around(_)), "a window's length behind it");
     }
 
     #[test]
@@ -230,8 +230,8 @@ mod tests {
             for n in 0..2000 {
                 // Far apart, in one region.
                 let page = n * 37 % 4000;
-                let Reach::Around(count) = around.reach(page) else { continue };
-                around.note_along(Reach::Around(count), page, page + 1 + count);
+                let ReadReach::Around(count) = around.reach(page) else { continue };
+                around.note_along(ReadReach::Around(count), page, page + 1 + count);
                 along += count;
                 (0..count * used / 4).for_each(|_| around.note_used(1));
             }
@@ -244,8 +244,8 @@ mod tests {
         let mut around = ReadAround::new(65536);
         (0..100).for_each(|_| around.pay(0, 15));
         (0..1000).for_each(|_| around.note_used(60_000));
-        assert_eq!(around.reach(0), Reach::Around(0));
-        assert_eq!(around.reach(60_000), Reach::Around(15));
+        assert_eq!(around.reach(0), ReadReach::Around(0));
+        assert_eq!(around.reach(60_000), ReadReach::Around(15));
         assert_eq!(around.credits[14], 4096 / 64 * COST);
     }
 
@@ -255,7 +255,7 @@ mod tests {
             let mut around = ReadAround::new(pages);
             around.note_used(pages - 1);
             around.pay(pages - 1, 15);
-            assert!(matches!(around.reach(pages - 1), Reach::Around(_)), "{pages}");
+            assert!(matches!(around.reach(pages - 1), ReadReach::Around(_)), "{pages}");
         }
     }
 }

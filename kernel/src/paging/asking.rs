@@ -6,23 +6,23 @@
 
 use super::Pager;
 use super::counters::bump;
-use super::slots::Slot;
-use super::state::State;
+use super::slots::PagedObject;
+use super::state::PagerState;
 use crate::addr::PageIndex;
 use crate::block::Disk;
-use crate::mm::leaf::{Leaf, Mapping};
+use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 
 /// Time between two samplings.
 const INTERVAL_NS: u64 = 10_000_000;
 /// Words of 64 pages that are sampled of an object at a time.
 const WORDS: u32 = 16;
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Once an interval: samples some pages of each object that were read along, and releases some
     /// of the frames kept for walks.
-    pub(super) fn ask_along(&self, state: &mut State<P>, now: u64) {
+    pub(super) fn ask_along(&self, state: &mut PagerState<P>, now: u64) {
         if now < state.reclaim.ask_at {
             return;
         }
@@ -36,7 +36,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 }
 
 /// Advances the sampling hand. Returns how many of the pages it passed were used.
-fn ask_some(slot: &mut Slot) -> u64 {
+fn ask_some(slot: &mut PagedObject) -> u64 {
     let words = slot.pages().div_ceil(64);
     let object = slot.object.clone();
     let mut used = 0;
@@ -49,7 +49,7 @@ fn ask_some(slot: &mut Slot) -> u64 {
             let index = PageIndex(word * 64 + bits.trailing_zeros());
             bits &= bits - 1;
             let leaf = object.existing(index).map(|page| page.leaf());
-            if let Some(Leaf::Present(Mapping { accessed: true, .. })) = leaf
+            if let Some(LeafState::Present(PageMapping { accessed: true, .. })) = leaf
                 && slot.ahead.take(index)
             {
                 slot.around.note_used(index.0);

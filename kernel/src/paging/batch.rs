@@ -14,9 +14,9 @@
 //! neighbours are adjacent in it, and one request covers a whole run of them. A batch's lines are
 //! allocated at the start and never grow.
 
-use crate::mm::flush::Ticket;
+use crate::mm::flush::FlushTicket;
 use crate::mm::object::ObjectId;
-use crate::mm::page::{Group, Unmapped};
+use crate::mm::page::{PageGroup, UnmappedPage};
 use alloc::vec::Vec;
 
 /// Most pages in a batch.
@@ -33,7 +33,7 @@ const STUCK_NS: u64 = 500_000_000;
 
 /// Purpose of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
+pub(super) enum BatchPurpose {
     /// The pages are evicted.
     Evict,
     /// The pages stay mapped.
@@ -42,7 +42,7 @@ pub(super) enum Purpose {
 
 /// Whether a batch's pages are expected to be freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Prospect {
+pub(super) enum BatchProspect {
     /// The disk has accepted the object's pages so far.
     Good,
     /// The disk has failed the object's last writes.
@@ -51,7 +51,7 @@ pub(super) enum Prospect {
 
 /// State of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+pub(super) enum BatchPhase {
     Free,
     Limbo,
     Scan,
@@ -63,17 +63,17 @@ pub(super) enum Phase {
 /// Pages that are evicted or cleaned together.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub phase: Phase,
-    pub purpose: Purpose,
+    pub phase: BatchPhase,
+    pub purpose: BatchPurpose,
     /// The pages' object; `None` while the batch is free.
     pub object: Option<ObjectId>,
     /// Launch order: lower turns were launched earlier.
     pub turn: u64,
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<FlushTicket>,
     /// The pages to be scanned and written.
-    pub lines: Group,
+    pub lines: PageGroup,
     /// Clean pages, already unmapped; they are freed once the flush has passed.
-    pub unmapped: Vec<Unmapped>,
+    pub unmapped: Vec<UnmappedPage>,
     /// Next line to scan or to write.
     pub cursor: usize,
     /// Requests in flight at the disk.
@@ -83,24 +83,24 @@ pub(super) struct Batch {
     /// The disk that its pages are written to, if any.
     pub disk: Option<usize>,
     /// Whether its pages count as frames to come.
-    pub prospect: Prospect,
+    pub prospect: BatchProspect,
 }
 
 impl Batch {
     fn new() -> Self {
         Self {
-            phase: Phase::Free,
-            purpose: Purpose::Evict,
+            phase: BatchPhase::Free,
+            purpose: BatchPurpose::Evict,
             object: None,
             turn: 0,
             ticket: None,
-            lines: Group::with_capacity(BATCH_PAGES),
+            lines: PageGroup::with_capacity(BATCH_PAGES),
             unmapped: Vec::with_capacity(BATCH_PAGES),
             cursor: 0,
             outstanding: 0,
             answered_at: 0,
             disk: None,
-            prospect: Prospect::Good,
+            prospect: BatchProspect::Good,
         }
     }
 
@@ -123,22 +123,22 @@ impl Batch {
     /// Returns whether a CPU could continue the batch at once.
     pub fn needs_a_cpu(&self) -> bool {
         match self.phase {
-            Phase::Scan => true,
-            Phase::Write => self.cursor < self.lines.len() && self.outstanding == 0,
+            BatchPhase::Scan => true,
+            BatchPhase::Write => self.cursor < self.lines.len() && self.outstanding == 0,
             // The CPU that inspects the batch also continues it.
-            Phase::Limbo | Phase::Inspected | Phase::Free => false,
+            BatchPhase::Limbo | BatchPhase::Inspected | BatchPhase::Free => false,
         }
     }
 
     /// Returns whether the batch waits for other CPUs to pass its flush.
     pub fn awaits_flush(&self) -> bool {
-        self.phase == Phase::Limbo
+        self.phase == BatchPhase::Limbo
     }
 }
 
 /// What the batches wait for, apart from their disks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Wants {
+pub(super) struct BatchNeeds {
     /// A CPU could continue a batch at once.
     pub a_cpu: bool,
     /// A batch waits for other CPUs to pass its flush.
@@ -173,7 +173,7 @@ impl Batches {
         if self.of(object).count() >= BATCHES_OF_ONE || self.disks > 1 && of_disk() >= BATCHES_OF_ONE {
             return None;
         }
-        self.all.iter().position(|batch| batch.phase == Phase::Free)
+        self.all.iter().position(|batch| batch.phase == BatchPhase::Free)
     }
 
     /// Returns the oldest batch that has a piece to claim.
@@ -181,7 +181,7 @@ impl Batches {
         if self.in_use == 0 {
             return None;
         }
-        let waits = self.all.iter().enumerate().filter(|(_, batch)| batch.phase == Phase::Scan);
+        let waits = self.all.iter().enumerate().filter(|(_, batch)| batch.phase == BatchPhase::Scan);
         waits.min_by_key(|(_, batch)| batch.turn).map(|(number, _)| number)
     }
 
@@ -194,7 +194,7 @@ impl Batches {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Batch> {
-        self.all.iter().filter(|batch| batch.phase != Phase::Free)
+        self.all.iter().filter(|batch| batch.phase != BatchPhase::Free)
     }
 
     /// Returns whether any batch is in use.
@@ -207,32 +207,32 @@ impl Batches {
         &mut self,
         number: usize,
         (object, disk): (ObjectId, Option<usize>),
-        purpose: Purpose,
-        ticket: Ticket,
+        purpose: BatchPurpose,
+        ticket: FlushTicket,
     ) -> &mut Batch {
         let batch = &mut self.all[number];
         batch.disk = disk;
-        (batch.phase, batch.purpose) = (Phase::Limbo, purpose);
+        (batch.phase, batch.purpose) = (BatchPhase::Limbo, purpose);
         (batch.object, batch.ticket, batch.turn) = (Some(object), Some(ticket), self.launched);
         self.launched += 1;
         self.in_use += 1;
-        batch.prospect = Prospect::Good;
+        batch.prospect = BatchProspect::Good;
         batch
     }
 
     /// Frees a batch once all its pages are dealt with and no request is in flight.
     pub fn retire_if_done(&mut self, number: usize) {
         let batch = &mut self.all[number];
-        if batch.phase == Phase::Write && batch.lines.left() == 0 && batch.outstanding == 0 {
+        if batch.phase == BatchPhase::Write && batch.lines.left() == 0 && batch.outstanding == 0 {
             batch.lines.clear();
-            (batch.phase, batch.object, batch.cursor) = (Phase::Free, None, 0);
+            (batch.phase, batch.object, batch.cursor) = (BatchPhase::Free, None, 0);
             self.in_use -= 1;
         }
     }
 
     /// Returns what the batches wait for, apart from their disks, in one pass.
-    pub fn wants(&self) -> Wants {
-        let mut wants = Wants::default();
+    pub fn wants(&self) -> BatchNeeds {
+        let mut wants = BatchNeeds::default();
         if self.any() {
             for batch in &self.all {
                 wants.a_cpu |= batch.needs_a_cpu();
@@ -245,8 +245,8 @@ impl Batches {
     /// Returns how many pages are on their way to the free list. Pages whose disk has been silent
     /// for too long, or will probably fail the write, do not count.
     pub fn leaving(&self, now: u64) -> u32 {
-        let counts = |batch: &&Batch| batch.prospect == Prospect::Good && !batch.is_stuck(now);
-        let evicting = self.iter().filter(|batch| batch.purpose == Purpose::Evict).filter(counts);
+        let counts = |batch: &&Batch| batch.prospect == BatchProspect::Good && !batch.is_stuck(now);
+        let evicting = self.iter().filter(|batch| batch.purpose == BatchPurpose::Evict).filter(counts);
         evicting.map(|batch| batch.lines.left() + batch.unmapped.len()).sum::<usize>() as u32
     }
 }

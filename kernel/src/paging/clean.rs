@@ -17,16 +17,16 @@
 //! ```
 
 use super::Pager;
-use super::batch::{Batch, Purpose};
-use super::poll::{Budget, Work};
-use super::slots::Slot;
-use super::state::State;
+use super::batch::{Batch, BatchPurpose};
+use super::poll::{PollBudget, PollOutcome};
+use super::slots::PagedObject;
+use super::state::PagerState;
 use crate::arch::percpu::CpuId;
 use crate::block::Disk;
-use crate::mm::leaf::{Leaf, Mapping};
+use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use core::ops::RangeInclusive;
 
 /// Most pages in one batch. It bounds the delay of a fault that queues behind the batch.
@@ -41,39 +41,39 @@ const REACH: RangeInclusive<u32> = 64..=4096;
 /// Time between two runs of the cleaner.
 const PAUSE_NS: u64 = 5_000_000;
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts one batch of cleaning, if the disks are idle and frames are getting scarce.
-    pub(super) fn clean(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
-        let scarce = self.marks.is_scarce(self.ground.frames.free_count());
+    pub(super) fn clean(&self, state: &mut PagerState<P>, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) {
+        let scarce = self.marks.is_scarce(self.env.frames.free_count());
         let idle = !state.batches.any() && state.transfers.in_use() == 0;
         if !scarce || !idle || state.reclaim.active || now < state.reclaim.clean_at {
             return;
         }
         state.reclaim.clean_at = now + PAUSE_NS;
-        let writes = |slot: &&Slot| !slot.closing && !slot.is_image() && slot.writable(now).is_some();
-        let most = state.slots.iter().filter(writes).max_by_key(|slot| self.ground.frames.owned_by(slot.object.id()));
+        let writes = |slot: &&PagedObject| !slot.closing && !slot.is_image() && slot.writable(now).is_some();
+        let most = state.slots.iter().filter(writes).max_by_key(|slot| self.env.frames.owned_by(slot.object.id()));
         let Some(id) = most.map(|slot| slot.object.id()) else { return };
         self.clean_some(state, id, me, budget, work);
     }
 
-    fn clean_some(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) {
+    fn clean_some(&self, state: &mut PagerState<P>, id: ObjectId, me: CpuId, budget: &mut PollBudget, work: &mut PollOutcome) {
         let Some(number) = state.vacant_batch_for(id) else { return };
-        let State { batches, slots, .. } = state;
+        let PagerState { batches, slots, .. } = state;
         let slot = slots.busy(id);
         pick(slot, batches.get(number), budget);
         let object = slot.object.clone();
-        work.kick(self.launch(state, number, &object, Purpose::Clean, me));
+        work.kick(self.launch(state, number, &object, BatchPurpose::Clean, me));
     }
 }
 
 /// Fills a batch with old dirty pages, starting at the cleaning hand.
-fn pick(slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
+fn pick(slot: &mut PagedObject, batch: &mut Batch, budget: &mut PollBudget) {
     let pages = slot.pages();
     let (start, length) = stretch(slot.hand, slot.cleaning_hand, pages);
     let mut at = pages.min(start.saturating_add(length.min(VISITS).min(budget.visits)));
     budget.visits -= at - start;
     for page in slot.object.pages(start..at) {
-        let Leaf::Present(Mapping { accessed: false, dirty: true, .. }) = page.leaf() else { continue };
+        let LeafState::Present(PageMapping { accessed: false, dirty: true, .. }) = page.leaf() else { continue };
         // Refused while the page is claimed or pinned; a later round takes it.
         let _ = batch.lines.clean(page);
         if batch.len() >= PAGES {

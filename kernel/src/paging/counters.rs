@@ -3,12 +3,12 @@
 //!
 //! | PowerVM | here |
 //! |---|---|
-//! | `hpi`, `cmo_faults` | [`Snapshot::page_ins`] |
-//! | `hpit`, `cmo_fault_time_usec` | [`Snapshot::page_in_ns`], [`Snapshot::latency`] |
+//! | `hpi`, `cmo_faults` | [`PagerSnapshot::page_ins`] |
+//! | `hpit`, `cmo_fault_time_usec` | [`PagerSnapshot::page_in_ns`], [`PagerSnapshot::latency`] |
 //! | `pmem`, `backing_memory` | the object's resident pages |
-//! | `iomf`, `iomaf` | pins; [`Snapshot::frame_waits`] |
+//! | `iomf`, `iomaf` | pins; [`PagerSnapshot::frame_waits`] |
 //!
-//! Counters are relaxed atomics. Each value is exact, but a snapshot is not taken at a single
+//! PagerCounters are relaxed atomics. Each value is exact, but a snapshot is not taken at a single
 //! instant. The counters of one object and the pager's sum have the same type.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,35 +20,35 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The live counters.
         #[derive(Debug)]
-        pub struct Counters {
+        pub struct PagerCounters {
             $($(#[$doc])* pub $name: AtomicU64,)*
             latency: [AtomicU64; LATENCY_BUCKETS],
         }
 
         /// The counters' values.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub struct Snapshot {
+        pub struct PagerSnapshot {
             $($(#[$doc])* pub $name: u64,)*
             /// Page-ins by latency, see [`LATENCY_BUCKETS`].
             pub latency: [u64; LATENCY_BUCKETS],
         }
 
-        impl Counters {
+        impl PagerCounters {
             /// All zero.
             pub const fn new() -> Self {
                 Self { $($name: AtomicU64::new(0),)* latency: [const { AtomicU64::new(0) }; LATENCY_BUCKETS] }
             }
 
             /// Reads all counters.
-            pub fn snapshot(&self) -> Snapshot {
-                Snapshot {
+            pub fn snapshot(&self) -> PagerSnapshot {
+                PagerSnapshot {
                     $($name: self.$name.load(Relaxed),)*
                     latency: core::array::from_fn(|n| self.latency[n].load(Relaxed)),
                 }
             }
         }
 
-        impl Snapshot {
+        impl PagerSnapshot {
             /// Names and values, for statistics and events (without the histogram).
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
@@ -111,13 +111,13 @@ counters! {
     page_in_ns,
 }
 
-impl Default for Counters {
+impl Default for PagerCounters {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Counters {
+impl PagerCounters {
     /// Counts a page-in that took `ns`.
     pub fn note_page_in(&self, ns: u64) {
         bump(&self.page_ins, 1);
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_has_every_counter_by_name() {
-        let counters = Counters::new();
+        let counters = PagerCounters::new();
         counters.note_page_in(5);
         bump(&counters.rescues, 7);
         let snapshot = counters.snapshot();

@@ -11,36 +11,36 @@
 //! described by their leaves; paged pages are left alone. The sweep waits at a page whose page-in
 //! or cleaning from before the crash is still in flight. A page whose write fails pulls the sweep
 //! back. After [`MAX_FAILURES`] failures without a success the drain stops and reports the error,
-//! until [`Drain::retry`].
+//! until [`ImageDrain::retry`].
 //!
 //! Reclaim uses the same sweep: a dump image's pages are the pool's preferred victims.
 
 use super::Pager;
 use super::bad_pages::BadPages;
-use super::batch::{BATCH_PAGES, Batch, Purpose};
+use super::batch::{BATCH_PAGES, Batch, BatchPurpose};
 use super::counters::bump;
-use super::poll::{Budget, Work};
-use super::slots::Slot;
-use super::state::State;
+use super::poll::{PollBudget, PollOutcome};
+use super::slots::PagedObject;
+use super::state::PagerState;
 use crate::addr::PageIndex;
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError};
 use crate::mm::crc::Crc32c;
-use crate::mm::leaf::{Leaf, Mapping};
+use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::{MemoryObject, ObjectId};
-use crate::mm::page::{Page, Refused};
+use crate::mm::page::{Page, TransitionError};
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Failed writes in a row after which a drain stops until [`Drain::retry`].
+/// Failed writes in a row after which a drain stops until [`ImageDrain::retry`].
 pub const MAX_FAILURES: u32 = 8;
 
 /// Progress of a drain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Progress {
+pub struct DrainProgress {
     /// All pages below are final.
     pub cursor: PageIndex,
     /// Pages that still hold a frame.
@@ -113,17 +113,17 @@ impl DrainState {
 
 /// The drain of one dump image.
 #[derive(Debug)]
-pub struct Drain {
+pub struct ImageDrain {
     image: Arc<MemoryObject>,
 }
 
-impl Drain {
+impl ImageDrain {
     /// Starts the drain of `image`, which must be attached. Frames freed from now on count as freed
     /// from the image.
     ///
     /// # Panics
     /// If the object is not attached, or is no dump image (our bug).
-    pub fn new<M: FrameMemory, D: Disk, P: Policy>(pager: &Pager<'_, M, D, P>, image: Arc<MemoryObject>) -> Self {
+    pub fn new<M: FrameMemory, D: Disk, P: ReclaimPolicy>(pager: &Pager<'_, M, D, P>, image: Arc<MemoryObject>) -> Self {
         let mut state = pager.locked();
         let slot = state.slots.get_mut(image.id()).expect("a dump image that drains is attached");
         assert!(slot.is_image(), "only a dump image drains");
@@ -139,34 +139,34 @@ impl Drain {
 
     /// Visits at most `visits` pages, starts the writes that fit, and reports. [`Pager::poll`]
     /// completes the writes.
-    pub fn step<M: FrameMemory, D: Disk, P: Policy>(
+    pub fn step<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
         &self,
         pager: &Pager<'_, M, D, P>,
         me: CpuId,
         visits: u32,
-    ) -> (Progress, Work) {
-        let mut work = Work::default();
-        let mut budget = Budget { visits, ..Budget::for_poll() };
+    ) -> (DrainProgress, PollOutcome) {
+        let mut work = PollOutcome::default();
+        let mut budget = PollBudget { visits, ..PollBudget::for_poll() };
         let mut state = pager.locked();
         // As many batches as one object may have.
         while pager.sweep(&mut state, self.image.id(), me, &mut budget, &mut work) > 0 {}
         // A batch in limbo or in scan waits for the next poll, not for a disk: the caller must not
         // idle.
-        if !work.busy {
+        if !work.poll_again {
             let wants = state.batches.wants();
-            work.busy = wants.a_cpu || wants.a_flush;
+            work.poll_again = wants.a_cpu || wants.a_flush;
         }
         (progress(&state, self.image.id()), work)
     }
 
     /// Reports progress without starting any work.
     #[cfg(test)]
-    pub fn progress<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> Progress {
+    pub fn progress<M: FrameMemory, D: Disk, P: ReclaimPolicy>(&self, pager: &Pager<'_, M, D, P>) -> DrainProgress {
         progress(&pager.locked(), self.image.id())
     }
 
     /// Resumes a drain that has stopped after failures.
-    pub fn retry<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) {
+    pub fn retry<M: FrameMemory, D: Disk, P: ReclaimPolicy>(&self, pager: &Pager<'_, M, D, P>) {
         if let Some(slot) = pager.locked().slots.get_mut(self.image.id()) {
             slot.drain.failures = 0;
             slot.revive();
@@ -175,12 +175,12 @@ impl Drain {
 
     /// Returns the pages whose blocks were unreadable or wrong, before the crash or since. The list
     /// may include intact pages.
-    pub fn suspects<M: FrameMemory, D: Disk, P: Policy>(&self, pager: &Pager<'_, M, D, P>) -> BadPages {
+    pub fn suspects<M: FrameMemory, D: Disk, P: ReclaimPolicy>(&self, pager: &Pager<'_, M, D, P>) -> BadPages {
         pager.locked().slots.get(self.image.id()).map(|slot| slot.bad.clone()).unwrap_or_default()
     }
 
     /// Returns how page `index` is represented in the dump, or `None` while it is not final.
-    pub fn final_kind<M: FrameMemory, D: Disk, P: Policy>(
+    pub fn final_kind<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
         &self,
         pager: &Pager<'_, M, D, P>,
         index: PageIndex,
@@ -190,7 +190,7 @@ impl Drain {
 
     /// Like [`Self::final_kind`]; also returns the length (at least 1) of the run from `index`
     /// whose pages one lookup shows to be the same.
-    pub fn final_run<M: FrameMemory, D: Disk, P: Policy>(
+    pub fn final_run<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
         &self,
         pager: &Pager<'_, M, D, P>,
         index: PageIndex,
@@ -201,19 +201,19 @@ impl Drain {
         }
     }
 
-    fn kind_of<M: FrameMemory, D: Disk, P: Policy>(pager: &Pager<'_, M, D, P>, leaf: Leaf) -> Option<PageFinal> {
+    fn kind_of<M: FrameMemory, D: Disk, P: ReclaimPolicy>(pager: &Pager<'_, M, D, P>, leaf: LeafState) -> Option<PageFinal> {
         match leaf {
-            Leaf::Paged(crc) => Some(PageFinal::Block(crc)),
-            Leaf::Untouched | Leaf::Zero => Some(PageFinal::Zero),
-            Leaf::Present(Mapping { dirty: false, has_block: true, hfn, .. }) => {
-                Some(PageFinal::Block(pager.ground.frames.checksum(hfn)))
+            LeafState::Paged(crc) => Some(PageFinal::Block(crc)),
+            LeafState::Untouched | LeafState::Zero => Some(PageFinal::Zero),
+            LeafState::Present(PageMapping { dirty: false, has_block: true, hfn, .. }) => {
+                Some(PageFinal::Block(pager.env.frames.checksum(hfn)))
             }
             _ => None,
         }
     }
 }
 
-fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
+fn progress<P>(state: &PagerState<P>, id: ObjectId) -> DrainProgress {
     let slot = state.slots.get(id).expect("a dump image that drains is attached");
     let counts = slot.object.counts();
     let remaining = counts.resident + counts.going_out + counts.coming_in;
@@ -222,7 +222,7 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
     let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
     let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
     let dead = slot.is_dead().then_some(DiskError::Dead);
-    Progress {
+    DrainProgress {
         cursor: PageIndex(cursor),
         remaining,
         freed,
@@ -237,18 +237,25 @@ fn progress<P>(state: &State<P>, id: ObjectId) -> Progress {
 
 /// Result of a sweep's visit to a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+enum SweepStep {
     /// Nothing more to do with this page.
     Next,
     /// The page is busy, or the batch is full: visit the page again later.
     Wait,
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts one batch of an image's pages. Returns how many pages are in it.
-    pub(super) fn sweep(&self, state: &mut State<P>, id: ObjectId, me: CpuId, budget: &mut Budget, work: &mut Work) -> usize {
+    pub(super) fn sweep(
+        &self,
+        state: &mut PagerState<P>,
+        id: ObjectId,
+        me: CpuId,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
+    ) -> usize {
         let Some(number) = state.vacant_batch_for(id) else { return 0 };
-        let State { batches, slots, notices, .. } = state;
+        let PagerState { batches, slots, notices, .. } = state;
         let slot = slots.busy(id);
         let is_through = slot.drain.next >= slot.pages() && batches.of(id).next().is_none();
         let batch = batches.get(number);
@@ -261,17 +268,17 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         self.fill(slot, batch, budget);
         let (object, found) = (slot.object.clone(), batch.len());
-        work.kick(self.launch(state, number, &object, Purpose::Evict, me));
+        work.kick(self.launch(state, number, &object, BatchPurpose::Evict, me));
         found
     }
 
-    fn fill(&self, slot: &mut Slot, batch: &mut Batch, budget: &mut Budget) {
+    fn fill(&self, slot: &mut PagedObject, batch: &mut Batch, budget: &mut PollBudget) {
         let most = slot.pages_in_batch();
         let start = slot.object.skip_untouched(slot.drain.next);
         let end = slot.pages().min(start.saturating_add(budget.visits));
         let mut without_io = WithoutIo::default();
         let stopped = slot.object.pages(start..end).visit(|page| {
-            if batch.lines.len() >= most || leave(page, batch, &mut without_io) == Step::Wait {
+            if batch.lines.len() >= most || leave(page, batch, &mut without_io) == SweepStep::Wait {
                 return ControlFlow::Break(page.index().0);
             }
             ControlFlow::Continue(())
@@ -295,24 +302,24 @@ struct WithoutIo {
 
 /// Takes a page, if it is resident, out of its leaf and into the batch.
 #[inline]
-fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step {
+fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> SweepStep {
     // Most pages of an image are dirty, so try the write-out first and look at the state only on
     // refusal.
     match batch.lines.write_out(page) {
-        Ok(()) => Step::Next,
-        Err(Refused::Clean) => leave_clean(page, batch, without_io),
-        Err(Refused::State(Leaf::ComingIn(_)) | Refused::Pinned | Refused::Dirty) => Step::Wait,
-        Err(Refused::State(_)) => Step::Next,
+        Ok(()) => SweepStep::Next,
+        Err(TransitionError::Clean) => leave_clean(page, batch, without_io),
+        Err(TransitionError::State(LeafState::ComingIn(_)) | TransitionError::Pinned | TransitionError::Dirty) => SweepStep::Wait,
+        Err(TransitionError::State(_)) => SweepStep::Next,
     }
 }
 
-fn leave_clean(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Step {
+fn leave_clean(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> SweepStep {
     if batch.unmapped.len() >= BATCH_PAGES {
-        return Step::Wait;
+        return SweepStep::Wait;
     }
-    let Leaf::Present(Mapping { has_block, .. }) = page.leaf() else { return Step::Wait };
-    let Ok(unmapped) = page.evict_clean() else { return Step::Wait };
+    let LeafState::Present(PageMapping { has_block, .. }) = page.leaf() else { return SweepStep::Wait };
+    let Ok(unmapped) = page.evict_clean() else { return SweepStep::Wait };
     batch.unmapped.push(unmapped);
     *(if has_block { &mut without_io.clean } else { &mut without_io.zero }) += 1;
-    Step::Next
+    SweepStep::Next
 }

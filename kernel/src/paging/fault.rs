@@ -2,23 +2,23 @@
 
 use super::Pager;
 use super::counters::bump;
-use super::state::{Notice, State};
+use super::state::{PagerNotice, PagerState};
 use crate::addr::{Gpa, PageIndex};
 use crate::block::{Disk, DiskError};
-use crate::mm::guest_bytes::{Faulter, NotNow};
-use crate::mm::leaf::Leaf;
+use crate::mm::guest_bytes::{FaultInError, Faulter};
+use crate::mm::leaf::LeafState;
 use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
-use crate::mm::page::{Before, Page};
+use crate::mm::page::{Page, PriorMapping};
 use crate::mm::phys::FrameMemory;
-use crate::mm::table::OutOfTables;
-use crate::pool::Policy;
-use crate::virt::Access;
+use crate::mm::table::OutOfTablesError;
+use crate::pool::ReclaimPolicy;
+use crate::virt::PageAccess;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Outcome of an access.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum AccessOutcome {
     /// The page is resident: repeat the access.
     Resolved,
     /// Park; repeat the access when the ticket is ready.
@@ -26,12 +26,12 @@ pub enum Fault {
     /// No RAM there.
     NotRam,
     /// The page is lost: the partition crashes with this reason.
-    Lost(Loss),
+    Lost(PageLossError),
 }
 
 /// Why a page cannot be made resident.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Loss {
+pub enum PageLossError {
     /// The disk could not read its block.
     Io(DiskError),
     /// The block does not match the checksum of the written page.
@@ -43,7 +43,7 @@ pub enum Loss {
     NoFrames,
 }
 
-impl core::fmt::Display for Loss {
+impl core::fmt::Display for PageLossError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
@@ -54,21 +54,21 @@ impl core::fmt::Display for Loss {
     }
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Makes the page of `gpa` resident, or starts to. A read of a page without a frame maps the
     /// shared zeros instead.
     ///
     /// Otherwise all kinds of access are served alike. On a CPU without A and D bits the access is
     /// noted in the leaf here.
-    pub fn fault(&self, object: &MemoryObject, gpa: Gpa, access: Access, now: u64) -> Fault {
+    pub fn fault(&self, object: &MemoryObject, gpa: Gpa, access: PageAccess, now: u64) -> AccessOutcome {
         match object.layout().index_of(gpa.number()) {
             Some(index) => self.fault_page(object, index, access, now),
-            None => Fault::NotRam,
+            None => AccessOutcome::NotRam,
         }
     }
 
     /// Makes a page resident and open to `access`, or starts to.
-    pub fn fault_page(&self, object: &MemoryObject, index: PageIndex, access: Access, now: u64) -> Fault {
+    pub fn fault_page(&self, object: &MemoryObject, index: PageIndex, access: PageAccess, now: u64) -> AccessOutcome {
         // Taken before the first look at the leaf, so any change after that look makes the ticket
         // ready.
         let ticket = object.wait_ticket();
@@ -76,35 +76,35 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             return self.fault_first_of_table(object, index, access, now);
         };
         let answer = match page.leaf() {
-            Leaf::Present(_) => self.admit(page, access),
-            Leaf::Untouched | Leaf::Zero if self.show_zeros(page, access) => Some(Fault::Resolved),
-            Leaf::Untouched | Leaf::Zero => self.demand_zero(object, page, access, ticket),
-            Leaf::GoingOut(_) => self.rescue(page),
-            Leaf::ComingIn(_) => {
+            LeafState::Present(_) => self.admit(page, access),
+            LeafState::Untouched | LeafState::Zero if self.show_zeros(page, access) => Some(AccessOutcome::Resolved),
+            LeafState::Untouched | LeafState::Zero => self.demand_zero(object, page, access, ticket),
+            LeafState::GoingOut(_) => self.rescue(page),
+            LeafState::ComingIn(_) => {
                 bump(&self.counters.joined_waits, 1);
-                Some(Fault::Wait(ticket))
+                Some(AccessOutcome::Wait(ticket))
             }
-            Leaf::Paged(_) => self.begin_page_in((near, page), access, ticket, now),
+            LeafState::Paged(_) => self.begin_page_in((near, page), access, ticket, now),
         };
         // A leaf that has changed meanwhile is examined again when the guest repeats the access. No
         // loop here: the compiler would hoist every iteration's set-up before the first one.
-        answer.unwrap_or(Fault::Resolved)
+        answer.unwrap_or(AccessOutcome::Resolved)
     }
 
     /// Like [`Self::fault_page`], for the first access to a page whose table does not exist yet.
     #[cold]
-    fn fault_first_of_table(&self, object: &MemoryObject, index: PageIndex, access: Access, now: u64) -> Fault {
+    fn fault_first_of_table(&self, object: &MemoryObject, index: PageIndex, access: PageAccess, now: u64) -> AccessOutcome {
         let ticket = object.wait_ticket();
         match object.page(index) {
             Ok(_) => self.fault_page(object, index, access, now),
-            Err(OutOfTables) => self.wait_for_frames(object.id(), ticket),
+            Err(OutOfTablesError) => self.wait_for_frames(object.id(), ticket),
         }
     }
 
-    fn admit(&self, page: Page<'_>, access: Access) -> Option<Fault> {
+    fn admit(&self, page: Page<'_>, access: PageAccess) -> Option<AccessOutcome> {
         page.admit(access).ok()?;
         bump(&self.counters.resident_faults, 1);
-        Some(Fault::Resolved)
+        Some(AccessOutcome::Resolved)
     }
 
     /// Maps the shared zeros for a read; returns whether it did.
@@ -112,8 +112,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// A page that maps them already and faults again gets its own frame. So a CPU that reports a
     /// write as a read does not fault forever.
     #[inline(always)]
-    fn show_zeros(&self, page: Page<'_>, access: Access) -> bool {
-        let is_shown = access == Access::Read && page.show_zeros(self.ground.zeros).is_ok();
+    fn show_zeros(&self, page: Page<'_>, access: PageAccess) -> bool {
+        let is_shown = access == PageAccess::Read && page.show_zeros(self.env.zeros).is_ok();
         if is_shown {
             bump(&self.counters.zeros_shown, 1);
         }
@@ -123,74 +123,80 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Asserts the invariant on which [`Page::install_zero`] over the shared zeros relies.
     #[cold]
     fn check_upgrade(&self, id: ObjectId) {
-        let is_alone = !self.ground.words.is_any_in(id);
+        let is_alone = !self.env.quiescent_states.is_any_in(id);
         assert!(is_alone, "no CPU runs a guest whose page gets a frame instead of the shared zeros");
     }
 
     /// Maps a zeroed frame. Returns `None` if the page's state has changed meanwhile.
-    fn demand_zero(&self, object: &MemoryObject, page: Page<'_>, access: Access, ticket: WaitTicket) -> Option<Fault> {
+    fn demand_zero(
+        &self,
+        object: &MemoryObject,
+        page: Page<'_>,
+        access: PageAccess,
+        ticket: WaitTicket,
+    ) -> Option<AccessOutcome> {
         let frame = match self.gate.load(Relaxed) {
-            false => self.ground.frames.alloc(),
+            false => self.env.frames.alloc(),
             true => self.take_frame(&mut self.locked(), object.id()),
         };
         let Some(frame) = frame else {
             return Some(self.wait_for_frames(object.id(), ticket));
         };
-        self.ground.memory.zero(frame.hfn());
+        self.env.memory.zero(frame.hfn());
         match page.install_zero(frame) {
             Ok(before) => {
-                if before == Before::SharedZeros {
+                if before == PriorMapping::SharedZeros {
                     self.check_upgrade(object.id());
                 }
                 // If the page was evicted again already, the access faults again.
                 let _ = page.admit(access);
                 bump(&self.counters.demand_zero, 1);
-                Some(Fault::Resolved)
+                Some(AccessOutcome::Resolved)
             }
             Err(frame) => {
-                self.ground.frames.free(frame);
+                self.env.frames.free(frame);
                 None
             }
         }
     }
 
-    fn rescue(&self, page: Page<'_>) -> Option<Fault> {
+    fn rescue(&self, page: Page<'_>) -> Option<AccessOutcome> {
         page.rescue().ok()?;
         bump(&self.counters.rescues, 1);
-        Some(Fault::Resolved)
+        Some(AccessOutcome::Resolved)
     }
 
     /// Parks the faulter until frames are free, unless none ever will be.
-    fn wait_for_frames(&self, id: ObjectId, ticket: WaitTicket) -> Fault {
+    fn wait_for_frames(&self, id: ObjectId, ticket: WaitTicket) -> AccessOutcome {
         self.wait_for_frames_locked(&mut self.locked(), id, ticket)
     }
 
-    pub(super) fn wait_for_frames_locked(&self, state: &mut State<P>, id: ObjectId, ticket: WaitTicket) -> Fault {
+    pub(super) fn wait_for_frames_locked(&self, state: &mut PagerState<P>, id: ObjectId, ticket: WaitTicket) -> AccessOutcome {
         if state.reclaim.exhausted {
-            return Fault::Lost(Loss::NoFrames);
+            return AccessOutcome::Lost(PageLossError::NoFrames);
         }
         if let Some(loss) = self.loss_by_guard(state, id) {
-            return Fault::Lost(loss);
+            return AccessOutcome::Lost(loss);
         }
         self.note_hungry(id);
-        Fault::Wait(ticket)
+        AccessOutcome::Wait(ticket)
     }
 
     /// Declares a page lost: its faulters crash with the reason.
-    pub(super) fn lose(&self, state: &mut State<P>, id: ObjectId, index: PageIndex, loss: Loss) {
+    pub(super) fn lose(&self, state: &mut PagerState<P>, id: ObjectId, index: PageIndex, loss: PageLossError) {
         bump(&self.counters.lost_pages, 1);
         state.slots.busy(id).note_loss(index, loss);
-        state.notices.push(Notice::PageLost { object: id, index, loss });
+        state.notices.push(PagerNotice::PageLost { object: id, index, loss });
     }
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy + Send> Faulter for Pager<'_, M, D, P> {
-    fn fault(&self, object: &MemoryObject, index: PageIndex, access: Access) -> Result<(), NotNow> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy + Send> Faulter for Pager<'_, M, D, P> {
+    fn fault(&self, object: &MemoryObject, index: PageIndex, access: PageAccess) -> Result<(), FaultInError> {
         match self.fault_page(object, index, access, self.clock.load(Relaxed)) {
-            Fault::Resolved => Ok(()),
-            Fault::Wait(_) => Err(NotNow::Wait),
-            Fault::Lost(Loss::Unwritable(_) | Loss::NoFrames) => Err(NotNow::Unwritable),
-            Fault::NotRam | Fault::Lost(_) => Err(NotNow::Lost),
+            AccessOutcome::Resolved => Ok(()),
+            AccessOutcome::Wait(_) => Err(FaultInError::Wait),
+            AccessOutcome::Lost(PageLossError::Unwritable(_) | PageLossError::NoFrames) => Err(FaultInError::Unwritable),
+            AccessOutcome::NotRam | AccessOutcome::Lost(_) => Err(FaultInError::Lost),
         }
     }
 }

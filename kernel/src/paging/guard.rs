@@ -12,13 +12,13 @@
 //! holds more than its share when its disk fails keeps it until another object starves for frames.
 
 use super::Pager;
-use super::fault::Loss;
-use super::slots::Slot;
-use super::state::{Notice, State};
+use super::fault::PageLossError;
+use super::slots::PagedObject;
+use super::state::{PagerNotice, PagerState};
 use crate::block::{Disk, DiskError};
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 /// How long an object at its share waits for a failing disk before its partition crashes: about
@@ -31,7 +31,7 @@ const SILENT_NS: u64 = 20_000_000;
 
 /// Why an object's pages cannot be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Guard {
+pub(super) enum GuardCause {
     /// The last write failed with this error.
     Failing(DiskError),
     /// The disk has been silent for [`SILENT_NS`].
@@ -40,9 +40,9 @@ pub(super) enum Guard {
     Expected,
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Updates the gate: whether a fault has to look under the lock before it takes a frame.
-    pub(super) fn set_gate(&self, state: &mut State<P>) {
+    pub(super) fn set_gate(&self, state: &mut PagerState<P>) {
         self.gate.store(state.credits.total() > 0 || state.guarded > 0, Release);
     }
 
@@ -53,8 +53,8 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let mut state = self.locked();
         let Some(slot) = state.slots.get_mut(id) else { return };
         let before = slot.guard;
-        if matches!(before, None | Some(Guard::Expected)) {
-            slot.guard = (is_expected && slot.store.is_none()).then_some(Guard::Expected);
+        if matches!(before, None | Some(GuardCause::Expected)) {
+            slot.guard = (is_expected && slot.store.is_none()).then_some(GuardCause::Expected);
             if slot.guard != before {
                 self.count_guarded(&mut state);
             }
@@ -62,7 +62,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Recounts the guarded objects.
-    pub(super) fn count_guarded(&self, state: &mut State<P>) {
+    pub(super) fn count_guarded(&self, state: &mut PagerState<P>) {
         let guarded = state.slots.iter().filter(|slot| slot.guard.is_some() && !slot.is_image()).count();
         state.guarded = guarded as u32;
         self.set_gate(state);
@@ -70,22 +70,22 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Returns whether an object gets no frame now, because its pages cannot be written and it
     /// holds its share.
-    pub(super) fn is_blocked(&self, state: &State<P>, id: ObjectId) -> bool {
+    pub(super) fn is_blocked(&self, state: &PagerState<P>, id: ObjectId) -> bool {
         let Some(slot) = state.slots.get(id) else { return false };
-        slot.guard.is_some() && !slot.is_image() && self.ground.frames.owned_by(id) >= self.share_of(state, slot)
+        slot.guard.is_some() && !slot.is_image() && self.env.frames.owned_by(id) >= self.share_of(state, slot)
     }
 
     /// Returns an object's share of the pool by logical size, and at least its minimum.
-    fn share_of(&self, state: &State<P>, slot: &Slot) -> u32 {
-        let logical = |slot: &Slot| u64::from(slot.pages());
+    fn share_of(&self, state: &PagerState<P>, slot: &PagedObject) -> u32 {
+        let logical = |slot: &PagedObject| u64::from(slot.pages());
         let all: u64 = state.slots.iter().filter(|other| !other.is_image() && !other.closing).map(logical).sum();
-        let share = u64::from(self.ground.frames.total()) * logical(slot) / all.max(1);
+        let share = u64::from(self.env.frames.total()) * logical(slot) / all.max(1);
         (share as u32).max(slot.terms.minimum)
     }
 
     /// Returns the reason to crash an object's faulter instead of letting it wait for a frame: its
     /// disk has failed for too long.
-    pub(super) fn loss_by_guard(&self, state: &mut State<P>, id: ObjectId) -> Option<Loss> {
+    pub(super) fn loss_by_guard(&self, state: &mut PagerState<P>, id: ObjectId) -> Option<PageLossError> {
         if state.guarded == 0 {
             return None;
         }
@@ -98,14 +98,16 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         let since = *slot.blocked_since.get_or_insert(now);
         match slot.guard {
-            Some(Guard::Failing(error)) if now.saturating_sub(since) >= PATIENCE_NS => Some(Loss::Unwritable(error)),
+            Some(GuardCause::Failing(error)) if now.saturating_sub(since) >= PATIENCE_NS => {
+                Some(PageLossError::Unwritable(error))
+            }
             _ => None,
         }
     }
 
     /// Returns whether waking an object's faulters is useful: it may get a frame, or its wait has
     /// timed out.
-    pub(super) fn may_go_on(&self, state: &State<P>, id: ObjectId, now: u64) -> bool {
+    pub(super) fn may_go_on(&self, state: &PagerState<P>, id: ObjectId, now: u64) -> bool {
         if state.guarded == 0 || !self.is_blocked(state, id) {
             return true;
         }
@@ -114,16 +116,16 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Guards objects whose disk has completed none of their writes for [`SILENT_NS`].
-    pub(super) fn watch_writes(&self, state: &mut State<P>, now: u64) {
+    pub(super) fn watch_writes(&self, state: &mut PagerState<P>, now: u64) {
         if !state.batches.any() && state.guarded == 0 {
             return;
         }
-        let State { batches, slots, .. } = &mut *state;
+        let PagerState { batches, slots, .. } = &mut *state;
         let mut changed = false;
         for batch in batches.iter().filter(|batch| batch.is_silent_for(SILENT_NS, now)) {
             let slot = batch.object.and_then(|id| slots.get_mut(id));
             if let Some(slot) = slot.filter(|slot| slot.guard.is_none()) {
-                slot.guard = Some(Guard::Stuck);
+                slot.guard = Some(GuardCause::Stuck);
                 changed = true;
             }
         }
@@ -136,25 +138,25 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// will decide. That is so while the disk of an object is silent, or its store is being
     /// prepared, and the object itself starves or holds its share or more. It is so too while a
     /// dump image on a silent disk holds frames.
-    pub(super) fn frames_may_come(&self, state: &State<P>) -> bool {
+    pub(super) fn frames_may_come(&self, state: &PagerState<P>) -> bool {
         let hungry = self.hungry.load(Relaxed);
-        let starves = |slot: &Slot| hungry & super::hungry_bit(slot.object.id()) != 0;
-        let holds = |slot: &Slot| match slot.is_image() {
-            true => self.ground.frames.owned_by(slot.object.id()) > 0,
+        let starves = |slot: &PagedObject| hungry & super::hungry_bit(slot.object.id()) != 0;
+        let holds = |slot: &PagedObject| match slot.is_image() {
+            true => self.env.frames.owned_by(slot.object.id()) > 0,
             false => starves(slot) || self.is_blocked(state, slot.object.id()),
         };
-        state.slots.iter().any(|slot| matches!(slot.guard, Some(Guard::Stuck | Guard::Expected)) && holds(slot))
+        state.slots.iter().any(|slot| matches!(slot.guard, Some(GuardCause::Stuck | GuardCause::Expected)) && holds(slot))
     }
 
     /// Called when an object starves: makes a partition crash that keeps its share or more while
     /// its disk fails. Returns whether there is one.
-    pub(super) fn end_unwritable(&self, state: &mut State<P>) -> bool {
-        let holds_too_much = |slot: &&Slot| {
-            matches!(slot.guard, Some(Guard::Failing(_))) && !slot.closing && self.is_blocked(state, slot.object.id())
+    pub(super) fn end_unwritable(&self, state: &mut PagerState<P>) -> bool {
+        let holds_too_much = |slot: &&PagedObject| {
+            matches!(slot.guard, Some(GuardCause::Failing(_))) && !slot.closing && self.is_blocked(state, slot.object.id())
         };
         let Some(slot) = state.slots.iter().find(holds_too_much) else { return false };
-        let (object, Some(Guard::Failing(error))) = (slot.object.id(), slot.guard) else { return false };
-        state.notices.push(Notice::Unwritable { object, error });
+        let (object, Some(GuardCause::Failing(error))) = (slot.object.id(), slot.guard) else { return false };
+        state.notices.push(PagerNotice::Unwritable { object, error });
         true
     }
 }

@@ -10,32 +10,32 @@
 //! A disk that has such requests accepts no new ones, so disk and cookie identify a request.
 
 use super::Pager;
-use super::slots::Slot;
-use super::state::State;
+use super::slots::PagedObject;
+use super::state::PagerState;
 use crate::addr::PageIndex;
 use crate::block::{Completion, Cookie, Disk};
-use crate::mm::frames::Chain;
+use crate::mm::frames::FrameChain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
 /// Memory that a disk may still access for a timed-out request.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum HeldMemory {
     /// The disk may still read these pages; they are pinned.
     Pages(Arc<MemoryObject>, Range<u32>),
     /// The disk may still write these frames; they belong to no object.
-    Frames(Chain),
+    Frames(FrameChain),
 }
 
 #[derive(Debug)]
 struct LateRequest {
     disk: usize,
     cookie: Cookie,
-    held: Held,
+    held: HeldMemory,
 }
 
 /// All timed-out requests.
@@ -58,30 +58,30 @@ impl LateRequests {
     ///
     /// # Panics
     /// If the disk has accepted more requests than its depth (our bug: its driver bounds them).
-    pub fn keep(&mut self, disk: usize, cookie: Cookie, held: Held) {
+    pub fn keep(&mut self, disk: usize, cookie: Cookie, held: HeldMemory) {
         assert!(self.all.len() < self.all.capacity(), "a disk has no more requests in flight than its depth");
         self.all.push(LateRequest { disk, cookie, held });
     }
 
-    pub fn take(&mut self, disk: usize, cookie: Cookie) -> Option<Held> {
+    pub fn take(&mut self, disk: usize, cookie: Cookie) -> Option<HeldMemory> {
         let at = self.all.iter().position(|late| late.disk == disk && late.cookie == cookie)?;
         Some(self.all.swap_remove(at).held)
     }
 
     /// Returns whether a disk may still access pages of an object.
     pub fn holds(&self, id: ObjectId) -> bool {
-        self.all.iter().any(|late| matches!(&late.held, Held::Pages(object, _) if object.id() == id))
+        self.all.iter().any(|late| matches!(&late.held, HeldMemory::Pages(object, _) if object.id() == id))
     }
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Handles a late completion. Returns whether the completion was late.
     #[cold]
-    pub(super) fn take_late(&self, state: &mut State<P>, disk: usize, completion: Completion) -> bool {
+    pub(super) fn take_late(&self, state: &mut PagerState<P>, disk: usize, completion: Completion) -> bool {
         match state.late.take(disk, completion.cookie) {
             None => return false,
-            Some(Held::Frames(chain)) => self.ground.frames.free_chain(chain),
-            Some(Held::Pages(object, pages)) => object.pages(pages).for_each(|page| page.unpin()),
+            Some(HeldMemory::Frames(chain)) => self.env.frames.free_chain(chain),
+            Some(HeldMemory::Pages(object, pages)) => object.pages(pages).for_each(|page| page.unpin()),
         }
         true
     }
@@ -89,10 +89,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Notes that a disk has stopped or resumed taking requests, for all objects on it.
     #[cold]
     #[inline(never)]
-    pub(super) fn note_turn_of(&self, state: &mut State<P>, disk: usize, is_down: bool) {
+    pub(super) fn note_turn_of(&self, state: &mut PagerState<P>, disk: usize, is_down: bool) {
         state.down[disk] = is_down;
-        let State { slots, notices, .. } = state;
-        let on_it = |slot: &&mut Slot| slot.store.is_some_and(|store| store.store.disk == disk);
+        let PagerState { slots, notices, .. } = state;
+        let on_it = |slot: &&mut PagedObject| slot.store.is_some_and(|store| store.store.disk == disk);
         for slot in slots.iter_mut().filter(on_it) {
             if is_down {
                 super::reclaim::note_dead(slot, notices);

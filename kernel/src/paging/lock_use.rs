@@ -11,11 +11,11 @@
 //! Long holds occur in turns; a fault's hold is bounded by one request.
 
 use super::Pager;
-use super::state::State;
+use super::state::PagerState;
 use crate::arch::instr;
 use crate::block::Disk;
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use crate::sync::{RankedGuard, rank};
 
 /// How the pager's lock and its turns were used since the start.
@@ -34,9 +34,9 @@ pub struct LockUse {
 }
 
 /// The pager's tables, locked.
-pub(super) type PagerGuard<'a, P> = RankedGuard<'a, State<P>, { rank::PAGER }>;
+pub(super) type PagerGuard<'a, P> = RankedGuard<'a, PagerState<P>, { rank::PAGER }>;
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Takes the pager's lock, waiting for it if necessary.
     #[inline(always)]
     pub(super) fn locked(&self) -> PagerGuard<'_, P> {

@@ -28,7 +28,7 @@
 //!   place of a transfer (coming in). `mm` keeps such a page pinned. So it is never in two batches,
 //!   and a late completion never meets a later use of the same frame.
 //! * **Lost pages never read as zeros.** A block that cannot be read or does not match its checksum
-//!   is a [`Loss`].
+//!   is a [`PageLossError`].
 //!
 //! Lock: one, of rank [`PAGER`](crate::sync::rank::PAGER), above those of `mm` and `block`, below every partition's.
 
@@ -64,34 +64,34 @@ mod write_out;
 
 use crate::addr::{Hfn, PageIndex};
 use crate::block::{Completion, Disk, MAX_DISKS};
-use crate::mm::flush::CpuWords;
+use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::{Frame, FrameTable};
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
-use crate::pool::{Clock, Policy, Watermarks};
-use crate::sync::{Ranked, rank};
+use crate::pool::{ClockPolicy, ReclaimPolicy, Watermarks};
+use crate::sync::{RankedLock, rank};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use blocks::BlockMap;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use counters::{Counters, Snapshot, bump};
-use state::State;
+use counters::{PagerCounters, PagerSnapshot, bump};
+use state::PagerState;
 use turns::PollTurns;
 
 pub use bad_pages::BadPages;
-pub use drain::{Drain, PageFinal, Progress};
-pub use fault::{Fault, Loss};
+pub use drain::{DrainProgress, ImageDrain, PageFinal};
+pub use fault::{AccessOutcome, PageLossError};
 pub use lock_use::LockUse;
-pub use poll::Work;
-pub use slots::{AttachError, Flow, LANDMARKS};
-pub use state::Notice;
+pub use poll::PollOutcome;
+pub use slots::{AttachError, LANDMARKS, PageFlow};
+pub use state::PagerNotice;
 
 /// Most paging spaces of a node; their memory is reserved at start.
 pub const MAX_SPACES: usize = 64;
 
 /// Destination of an object's pages: a paging space on one of the pager's disks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Store {
+pub struct PageStore {
     /// Index of the disk in the list given to [`Pager::new`].
     pub disk: usize,
     /// The blocks.
@@ -100,13 +100,13 @@ pub struct Store {
 
 /// The resources that the pager works on.
 #[derive(Debug)]
-pub struct Ground<'a, M> {
+pub struct PagerEnv<'a, M> {
     /// The pool.
     pub frames: &'a FrameTable,
     /// The content of frames.
     pub memory: &'a M,
     /// Each CPU's published state.
-    pub words: &'a CpuWords,
+    pub quiescent_states: &'a QuiescentStates,
     /// The shared frame of zeros: outside the pool, below 32 GiB, and never written.
     pub zeros: Hfn,
     /// Recognises the pages whose numbers are remembered.
@@ -126,11 +126,11 @@ pub struct Landmark {
 }
 
 /// The pager. See the [module](self).
-pub struct Pager<'a, M: FrameMemory, D: Disk, P: Policy = Clock> {
-    ground: Ground<'a, M>,
+pub struct Pager<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy = ClockPolicy> {
+    env: PagerEnv<'a, M>,
     disks: ArrayVec<&'a D, MAX_DISKS>,
     marks: Watermarks,
-    counters: Counters,
+    counters: PagerCounters,
     /// One bit per object: a faulter of it waits for a frame.
     hungry: AtomicU64,
     /// Sum of all credits.
@@ -143,26 +143,26 @@ pub struct Pager<'a, M: FrameMemory, D: Disk, P: Policy = Clock> {
     /// Time passed to the last [`Pager::poll`].
     clock: AtomicU64,
     turns: PollTurns,
-    state: Ranked<State<P>, { rank::PAGER }>,
+    state: RankedLock<PagerState<P>, { rank::PAGER }>,
 }
 
-impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
+impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
     /// Makes the pager over `disks`. All memory that it will ever need is allocated here.
     ///
     /// # Panics
     /// If there are more than [`MAX_DISKS`] disks.
-    pub fn new(ground: Ground<'a, M>, disks: impl IntoIterator<Item = &'a D>, policy: P) -> Self {
-        let marks = Watermarks::for_pool(ground.frames.total());
+    pub fn new(env: PagerEnv<'a, M>, disks: impl IntoIterator<Item = &'a D>, policy: P) -> Self {
+        let marks = Watermarks::for_pool(env.frames.total());
         let disks: ArrayVec<&'a D, MAX_DISKS> = disks.into_iter().collect();
         // One more per disk than its depth: the claim's beat.
         let requests = disks.iter().map(|disk| disk.info().depth + 1).sum();
-        let state = Ranked::new(State::new(policy, requests, disks.len()));
-        let turns = PollTurns::new(ground.words.online());
+        let state = RankedLock::new(PagerState::new(policy, requests, disks.len()));
+        let turns = PollTurns::new(env.quiescent_states.online());
         Self {
-            ground,
+            env,
             disks,
             marks,
-            counters: Counters::new(),
+            counters: PagerCounters::new(),
             hungry: AtomicU64::new(0),
             promised: AtomicU32::new(0),
             gate: AtomicBool::new(false),
@@ -177,7 +177,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     ///
     /// # Errors
     /// [`AttachError`]: the store does not fit the object, or the object is attached already.
-    pub fn attach(&self, object: Arc<MemoryObject>, store: Option<Store>) -> Result<(), AttachError> {
+    pub fn attach(&self, object: Arc<MemoryObject>, store: Option<PageStore>) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         self.locked().slots.attach(object, store, &infos)
     }
@@ -187,7 +187,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     ///
     /// # Errors
     /// [`AttachError`]: the store does not fit the object, or the object is not attached.
-    pub fn give_store(&self, id: ObjectId, store: Store) -> Result<(), AttachError> {
+    pub fn give_store(&self, id: ObjectId, store: PageStore) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         self.locked().slots.give_store(id, store, &infos)?;
         self.expect_store(id, false);
@@ -250,25 +250,25 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     }
 
     /// Returns the counts of an object's page-ins and page-outs.
-    pub fn flow(&self, id: ObjectId) -> Flow {
+    pub fn flow(&self, id: ObjectId) -> PageFlow {
         self.locked().slots.get(id).map(|slot| slot.flow).unwrap_or_default()
     }
 
     /// Returns the frames that dump images hold.
     pub fn image_frames(&self) -> u64 {
         let state = self.locked();
-        let frames = |slot: &slots::Slot| u64::from(self.ground.frames.owned_by(slot.object.id()));
+        let frames = |slot: &slots::PagedObject| u64::from(self.env.frames.owned_by(slot.object.id()));
         state.slots.iter().filter(|slot| slot.is_image()).map(frames).sum()
     }
 
-    /// Returns the disks, in the order of [`Store::disk`].
+    /// Returns the disks, in the order of [`PageStore::disk`].
     pub fn disks(&self) -> &[&'a D] {
         &self.disks
     }
 
     /// Returns whether the shared frame still holds zeros.
     pub fn are_zeros_intact(&self) -> bool {
-        self.ground.memory.is_zero(self.ground.zeros)
+        self.env.memory.is_zero(self.env.zeros)
     }
 
     /// Returns the pool's marks.
@@ -277,7 +277,7 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     }
 
     /// Returns the counters.
-    pub fn counters(&self) -> Snapshot {
+    pub fn counters(&self) -> PagerSnapshot {
         self.counters.snapshot()
     }
 
@@ -288,35 +288,35 @@ impl<'a, M: FrameMemory, D: Disk, P: Policy> Pager<'a, M, D, P> {
     }
 
     /// Takes the oldest notice for operators.
-    pub fn take_notice(&self) -> Option<Notice> {
+    pub fn take_notice(&self) -> Option<PagerNotice> {
         self.locked().notices.pop()
     }
 
     /// Takes a frame for an object's page, unless the free frames are promised to others or the
     /// object is at its limit.
     #[inline(always)]
-    fn take_frame(&self, state: &mut State<P>, id: ObjectId) -> Option<Frame> {
+    fn take_frame(&self, state: &mut PagerState<P>, id: ObjectId) -> Option<Frame> {
         if state.guarded > 0 || state.credits.total() > 0 {
             return self.take_limited_frame(state, id);
         }
-        self.ground.frames.alloc()
+        self.env.frames.alloc()
     }
 
     #[inline(never)]
-    fn take_limited_frame(&self, state: &mut State<P>, id: ObjectId) -> Option<Frame> {
+    fn take_limited_frame(&self, state: &mut PagerState<P>, id: ObjectId) -> Option<Frame> {
         if state.guarded > 0 && self.is_blocked(state, id) {
             return None;
         }
         if state.credits.total() > 0 {
             let account = state.account(id);
-            if state.credits.available(account, self.ground.frames.free_count()) == 0 {
+            if state.credits.available(account, self.env.frames.free_count()) == 0 {
                 return None;
             }
             state.credits.spend(account, 1);
             self.promised.store(state.credits.total(), Ordering::Release);
             self.set_gate(state);
         }
-        self.ground.frames.alloc()
+        self.env.frames.alloc()
     }
 
     /// Notes that a faulter of the object waits for a frame.

@@ -2,16 +2,16 @@
 
 use super::Pager;
 use super::counters::bump;
-use super::state::State;
-use super::turns::Came;
-use super::verify::Arrived;
+use super::state::PagerState;
+use super::turns::TurnVisitor;
+use super::verify::ArrivedTransfers;
 use crate::arch::percpu::CpuId;
 use crate::block::MAX_DISKS;
-use crate::block::cookie::{Class, Tag};
+use crate::block::cookie::{CompletionOwner, CookieFields};
 use crate::block::{Completion, Disk};
 use crate::mm::flush::Kicks;
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Completions taken from a disk at a time.
@@ -26,26 +26,26 @@ const LOOKS: usize = 2;
 /// Result of a poll, and what the caller has to do.
 #[must_use = "CPUs that are not kicked may stay in the guest for ever"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Work {
+pub struct PollOutcome {
     /// CPUs that must leave guest mode.
     pub kicks: Kicks,
     /// A wait has ended: check the parked vCPUs.
-    pub woke: bool,
+    pub woke_waiters: bool,
     /// There is more work now: do not idle.
-    pub busy: bool,
+    pub poll_again: bool,
     /// A batch waits for a flush, which passes within microseconds: idle no longer than that.
-    pub soon: bool,
+    pub awaits_flush: bool,
     /// [`Pager::take_notice`] has a notice.
-    pub told: bool,
+    pub has_notices: bool,
 }
 
-impl Default for Work {
+impl Default for PollOutcome {
     fn default() -> Self {
-        Self { kicks: Kicks(0), woke: false, busy: false, soon: false, told: false }
+        Self { kicks: Kicks(0), woke_waiters: false, poll_again: false, awaits_flush: false, has_notices: false }
     }
 }
 
-impl Work {
+impl PollOutcome {
     pub(super) fn kick(&mut self, kicks: Kicks) {
         self.kicks.0 |= kicks.0;
     }
@@ -53,14 +53,14 @@ impl Work {
 
 /// Limits of the work in one call.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(super) struct PollBudget {
     /// Leaves to visit.
     pub visits: u32,
     /// Frames to scan and checksum.
     pub scans: u32,
 }
 
-impl Budget {
+impl PollBudget {
     /// Returns the limits of a poll: some hundred microseconds.
     pub fn for_poll() -> Self {
         Self { visits: 4096, scans: 128 }
@@ -74,19 +74,19 @@ impl Budget {
     }
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Handles the disks' completions, advances batches, reclaims frames if the pool is short, and
     /// wakes waiting faulters.
     ///
     /// `me` is the calling CPU; it must hold no translation of any guest's page. One CPU polls at a
     /// time. Another CPU that calls meanwhile returns at once and continues its own work: the
     /// polling CPU notices the call and takes another turn.
-    pub fn poll(&self, me: CpuId, now: u64) -> Work {
+    pub fn poll(&self, me: CpuId, now: u64) -> PollOutcome {
         self.clock.store(now, Relaxed);
         if !self.turns.is_alone() {
             return self.poll_beside_others(me, now);
         }
-        let (mut work, mut budget) = (Work::default(), Budget::for_poll());
+        let (mut work, mut budget) = (PollOutcome::default(), PollBudget::for_poll());
         if self.poll_alone(me, now, &mut budget, &mut work) {
             self.scan(&mut budget, now);
         }
@@ -94,38 +94,38 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     #[inline(never)]
-    fn poll_beside_others(&self, me: CpuId, now: u64) -> Work {
+    fn poll_beside_others(&self, me: CpuId, now: u64) -> PollOutcome {
         // Publish *idle*: this CPU holds no translation while it computes checksums or copies
         // blocks, so no flush has to wait for it.
-        self.ground.words.idle(me);
+        self.env.quiescent_states.idle(me);
         let work = if self.turns.begin() {
             self.take_turns(me, now)
         } else {
             bump(&self.counters.polls_left_to_others, 1);
-            Work::default()
+            PollOutcome::default()
         };
-        self.ground.words.leave(me);
+        self.env.quiescent_states.leave(me);
         work
     }
 
     /// Takes a turn, and another one if more work has come meanwhile. The caller has won
     /// `turns.begin`.
-    fn take_turns(&self, me: CpuId, now: u64) -> Work {
-        let mut work = Work::default();
+    fn take_turns(&self, me: CpuId, now: u64) -> PollOutcome {
+        let mut work = PollOutcome::default();
         for looks_left in (0..LOOKS).rev() {
-            let mut budget = Budget::for_poll();
-            (work.busy, work.soon) = (false, false);
+            let mut budget = PollBudget::for_poll();
+            (work.poll_again, work.awaits_flush) = (false, false);
             let to_scan = self.poll_alone(me, now, &mut budget, &mut work);
             // End the turn before the scan: every polling CPU may scan.
             let came = self.turns.end();
             if to_scan {
                 self.scan(&mut budget, now);
             }
-            if came == Came::None && !(to_scan && self.has_answers()) {
+            if came == TurnVisitor::None && !(to_scan && self.has_answers()) {
                 break;
             }
             // More work than this: the caller decides when to poll again.
-            work.busy |= looks_left == 0;
+            work.poll_again |= looks_left == 0;
             if looks_left == 0 || !self.turns.begin() {
                 break;
             }
@@ -134,7 +134,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Advances all batches as far as possible without reading their pages.
-    fn advance_all(&self, state: &mut State<P>, now: u64) {
+    fn advance_all(&self, state: &mut PagerState<P>, now: u64) {
         if state.batches.any() {
             for number in 0..state.batches.count() {
                 self.advance(state, number, now);
@@ -149,17 +149,17 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Does the part that only one CPU does at a time. Returns whether there are pages to scan.
     #[inline(always)]
-    fn poll_alone(&self, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) -> bool {
+    fn poll_alone(&self, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) -> bool {
         let mut state = self.locked();
         let mut since = self.begin_hold();
         let moves = state.begin_turn();
         self.wants_poll.store(false, Relaxed);
-        let mut arrived = Arrived::new();
+        let mut arrived = ArrivedTransfers::new();
         for disk in 0..self.disks.len().min(MAX_DISKS) {
             if self.disks[disk].is_dead() != state.down[disk] {
                 let is_down = self.disks[disk].is_dead();
                 self.note_turn_of(&mut state, disk, is_down);
-                work.woke = true;
+                work.woke_waiters = true;
             }
             self.take_completions(&mut state, (disk, now), &mut arrived, work);
         }
@@ -170,7 +170,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             state = self.locked();
             since = self.begin_hold();
         }
-        work.told = !state.notices.is_empty();
+        work.has_notices = !state.notices.is_empty();
         if self.is_quiet(&state, now) {
             state.note_turn_without_work_since(moves);
             state.lock_use.end_hold(since);
@@ -188,7 +188,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Does all work of a turn other than handling completions.
     #[inline(never)]
-    fn turn(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
+    fn turn(&self, state: &mut PagerState<P>, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) {
         self.sample(state, now);
         self.ask_along(state, now);
         self.reclaim(state, me, now, budget, work);
@@ -196,24 +196,24 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.watch_writes(state, now);
         self.advance_all(state, now);
         self.resubmit_transfers(state);
-        let free = self.ground.frames.free_count();
+        let free = self.env.frames.free_count();
         if free > 0 && self.hungry.load(Relaxed) != 0 {
             state.reclaim.exhausted = false;
-            work.woke |= self
+            work.woke_waiters |= self
                 .wake_hungry(state, |id| state.credits.available(state.account(id), free) > 0 && self.may_go_on(state, id, now));
         }
         // A faulter that waits while no disk works waits for time to pass (the pause after failed
         // writes). No interrupt would wake the CPU then, so it must not idle.
-        work.busy |= self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
+        work.poll_again |= self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         let wants = state.batches.wants();
-        work.busy |= budget.visits == 0 || wants.a_cpu;
-        work.soon |= wants.a_flush;
+        work.poll_again |= budget.visits == 0 || wants.a_cpu;
+        work.awaits_flush |= wants.a_flush;
     }
 
     /// Returns whether there is no work other than handling completions. That is common: faulters
     /// poll for their own pages.
     #[inline]
-    fn is_quiet(&self, state: &State<P>, now: u64) -> bool {
+    fn is_quiet(&self, state: &PagerState<P>, now: u64) -> bool {
         !state.batches.any()
             && !state.transfers.any_queued()
             && !state.reclaim.is_due(now)
@@ -222,7 +222,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     #[inline(always)]
-    fn take_completions(&self, state: &mut State<P>, (disk, now): (usize, u64), arrived: &mut Arrived, work: &mut Work) {
+    fn take_completions(
+        &self,
+        state: &mut PagerState<P>,
+        (disk, now): (usize, u64),
+        arrived: &mut ArrivedTransfers,
+        work: &mut PollOutcome,
+    ) {
         for _ in 0..ROUNDS {
             if arrived.remaining_capacity() < AT_A_TIME {
                 break;
@@ -233,26 +239,32 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             }
             if count > 0 {
                 state.note_move();
-                work.woke = true;
+                work.woke_waiters = true;
             }
             if count < AT_A_TIME {
                 return;
             }
         }
-        work.busy = true;
+        work.poll_again = true;
     }
 
     #[inline(always)]
-    fn route(&self, state: &mut State<P>, (disk, now): (usize, u64), completion: Completion, arrived: &mut Arrived) {
+    fn route(
+        &self,
+        state: &mut PagerState<P>,
+        (disk, now): (usize, u64),
+        completion: Completion,
+        arrived: &mut ArrivedTransfers,
+    ) {
         if !state.late.is_empty() && self.take_late(state, disk, completion) {
             return;
         }
         // A request submitted before the pager existed may complete late.
-        let Some(tag) = Tag::of(completion.cookie) else { return };
+        let Some(tag) = CookieFields::of(completion.cookie) else { return };
         match tag.class {
-            Class::Transfer => self.complete_transfer(state, tag, (completion.result, now), arrived),
-            Class::WriteOut => self.complete_run(state, disk, tag, completion.result, now),
-            Class::Task => state.mail.keep(completion),
+            CompletionOwner::Transfer => self.complete_transfer(state, tag, (completion.result, now), arrived),
+            CompletionOwner::WriteOut => self.complete_run(state, disk, tag, completion.result, now),
+            CompletionOwner::Task => state.mail.keep(completion),
         }
     }
 }

@@ -9,25 +9,25 @@
 //!
 //! An object whose pages yield nothing in two rounds of the hand is left out for a while. If all
 //! objects are left out and a faulter still waits after a second, no frame will ever come, and
-//! waiting longer would be a hang: the faulter gets [`Loss::NoFrames`](super::Loss::NoFrames).
+//! waiting longer would be a hang: the faulter gets [`PageLossError::NoFrames`](super::PageLossError::NoFrames).
 //!
 //! If a disk is dead, a clean page in memory is the only copy left, so it is not evicted.
 
-use super::batch::{Batch, Purpose};
+use super::batch::{Batch, BatchPurpose};
 use super::counters::bump;
-use super::poll::{Budget, Work};
-use super::slots::Slot;
-use super::state::{Notice, Notices, State};
+use super::poll::{PollBudget, PollOutcome};
+use super::slots::PagedObject;
+use super::state::{NoticeQueue, PagerNotice, PagerState};
 use super::{Pager, holder};
 use crate::addr::PageIndex;
 use crate::arch::percpu::CpuId;
 use crate::block::Disk;
-use crate::mm::leaf::{Leaf, Mapping};
+use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::{ObjectId, ObjectTable};
-use crate::mm::page::{Age, Page};
+use crate::mm::page::{Page, PageAge};
 use crate::mm::phys::FrameMemory;
 use crate::pool::policy::{CandidateKind, PageView};
-use crate::pool::{Candidate, Policy, Verdict};
+use crate::pool::{PageVerdict, ReclaimCandidate, ReclaimPolicy};
 use arrayvec::ArrayVec;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -39,9 +39,16 @@ const LOOK_AGAIN_NS: u64 = 10_000_000;
 /// How long reclaim may yield nothing before waiting counts as a hang.
 const STARVED_NS: u64 = 1_000_000_000;
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts batches until enough frames are on their way to the free list.
-    pub(super) fn reclaim(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
+    pub(super) fn reclaim(
+        &self,
+        state: &mut PagerState<P>,
+        me: CpuId,
+        now: u64,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
+    ) {
         if state.reclaim.asked {
             self.serve_asked(state, me, now, budget, work);
         }
@@ -70,7 +77,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Serves [`Pager::ask_evict`]. The hand ages a page at its first visit and takes it at the
     /// next.
-    fn serve_asked(&self, state: &mut State<P>, me: CpuId, now: u64, budget: &mut Budget, work: &mut Work) {
+    fn serve_asked(&self, state: &mut PagerState<P>, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) {
         let asked = state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
         let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else {
             state.reclaim.asked = false;
@@ -81,26 +88,26 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         // Two rounds without a find: the remaining pages are pinned, or dirty and unwritable.
         let nothing_left = slot.object.counts().resident == 0 || slot.fruitless >= slot.pages().saturating_mul(2);
         slot.asked = if nothing_left { 0 } else { wanted.saturating_sub(found) };
-        work.busy |= slot.asked > 0;
+        work.poll_again |= slot.asked > 0;
     }
 
-    fn pick_victim(&self, state: &mut State<P>, tried: u64) -> Option<ObjectId> {
-        let spent = |slot: &Slot| slot.fruitless >= slot.pages().saturating_mul(2);
+    fn pick_victim(&self, state: &mut PagerState<P>, tried: u64) -> Option<ObjectId> {
+        let spent = |slot: &PagedObject| slot.fruitless >= slot.pages().saturating_mul(2);
         let (candidates, ids) =
             self.candidates(state, |slot| !slot.closing && !spent(slot) && tried & super::hungry_bit(slot.object.id()) == 0);
-        ids[state.policy.victim(self.ground.frames.total(), self.marks.high, &candidates)?]
+        ids[state.policy.victim(self.env.frames.total(), self.marks.high, &candidates)?]
     }
 
     /// Describes the objects that are `wanted` to the policy; also returns their ids by holder
     /// number.
-    pub(super) fn candidates(&self, state: &State<P>, wanted: impl Fn(&Slot) -> bool) -> (Candidates, Ids) {
+    pub(super) fn candidates(&self, state: &PagerState<P>, wanted: impl Fn(&PagedObject) -> bool) -> (Candidates, Ids) {
         let mut ids = [None; ObjectTable::CAPACITY];
         let mut candidates = Candidates::new();
         for slot in state.slots.iter().filter(|slot| wanted(slot)) {
             let id = slot.object.id();
             ids[holder(id)] = Some(id);
             let kind = if slot.is_image() { CandidateKind::Image } else { CandidateKind::Live };
-            candidates.push(Candidate {
+            candidates.push(ReclaimCandidate {
                 holder: holder(id),
                 kind,
                 logical: slot.pages(),
@@ -116,18 +123,18 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Starts one batch of an object's pages. Returns how many pages are in it.
     fn take_from(
         &self,
-        state: &mut State<P>,
+        state: &mut PagerState<P>,
         id: ObjectId,
         wanted: u32,
         (me, now): (CpuId, u64),
-        budget: &mut Budget,
-        work: &mut Work,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
     ) -> usize {
         if state.slots.busy(id).is_image() {
             return self.sweep(state, id, me, budget, work);
         }
         let Some(number) = state.vacant_batch_for(id) else { return 0 };
-        let State { batches, slots, policy, notices, .. } = state;
+        let PagerState { batches, slots, policy, notices, .. } = state;
         let (batch, slot) = (batches.get(number), slots.busy(id));
         self.look_at_disk(slot, notices);
         // An eviction on request ignores the object's minimum: the operator wants it.
@@ -136,12 +143,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         let hand = Hand { pager: self, policy, can_write: slot.writable(now).is_some(), can_read: !slot.is_dead() };
         hand.go_round(slot, batch, (most as usize).min(VICTIMS), budget);
         let (object, found) = (slot.object.clone(), batch.len());
-        work.kick(self.launch(state, number, &object, Purpose::Evict, me));
+        work.kick(self.launch(state, number, &object, BatchPurpose::Evict, me));
         found
     }
 
     /// Notes a dead disk before pages are evicted to it.
-    pub(super) fn look_at_disk(&self, slot: &mut Slot, notices: &mut Notices) {
+    pub(super) fn look_at_disk(&self, slot: &mut PagedObject, notices: &mut NoticeQueue) {
         let is_dead = slot.store.is_some_and(|store| self.disks[store.store.disk].is_dead());
         if is_dead {
             note_dead(slot, notices);
@@ -149,7 +156,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Detects faulters that wait for frames that will never come.
-    fn watch_for_starvation(&self, state: &mut State<P>, now: u64) {
+    fn watch_for_starvation(&self, state: &mut PagerState<P>, now: u64) {
         let waits = self.hungry.load(Relaxed) != 0 && self.free_for_all(state) == 0;
         if !waits || state.batches.leaving(now) > 0 || state.transfers.in_use() > 0 {
             state.reclaim.starving_since = None;
@@ -173,9 +180,9 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Wakes the faulters of objects that wait for frames and for which `may` returns true. Returns
     /// whether there were any.
-    pub(super) fn wake_hungry(&self, state: &State<P>, may: impl Fn(ObjectId) -> bool) -> bool {
+    pub(super) fn wake_hungry(&self, state: &PagerState<P>, may: impl Fn(ObjectId) -> bool) -> bool {
         let hungry = self.hungry.load(Acquire);
-        let waits = |slot: &&Slot| hungry & super::hungry_bit(slot.object.id()) != 0 && may(slot.object.id());
+        let waits = |slot: &&PagedObject| hungry & super::hungry_bit(slot.object.id()) != 0 && may(slot.object.id());
         let mut any = false;
         for slot in state.slots.iter().filter(waits) {
             self.hungry.fetch_and(!super::hungry_bit(slot.object.id()), AcqRel);
@@ -187,17 +194,17 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 }
 
 /// Notes that an object's disk is dead; queues one notice.
-pub(super) fn note_dead(slot: &mut Slot, notices: &mut Notices) {
+pub(super) fn note_dead(slot: &mut PagedObject, notices: &mut NoticeQueue) {
     if slot.note_dead() {
-        notices.push(Notice::DiskDead { object: slot.object.id() });
+        notices.push(PagerNotice::DiskDead { object: slot.object.id() });
     }
 }
 
-type Candidates = ArrayVec<Candidate, { ObjectTable::CAPACITY }>;
+type Candidates = ArrayVec<ReclaimCandidate, { ObjectTable::CAPACITY }>;
 type Ids = [Option<ObjectId>; ObjectTable::CAPACITY];
 
 /// The clock hand during a round.
-struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: Policy> {
+struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> {
     pager: &'p Pager<'a, M, D, P>,
     policy: &'p P,
     /// Whether dirty pages can be written now.
@@ -206,9 +213,9 @@ struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: Policy> {
     can_read: bool,
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
     /// Advances, wrapping at most once, until the batch has `most` pages or the budget is spent.
-    fn go_round(&self, slot: &mut Slot, batch: &mut Batch, most: usize, budget: &mut Budget) {
+    fn go_round(&self, slot: &mut PagedObject, batch: &mut Batch, most: usize, budget: &mut PollBudget) {
         let pages = slot.pages();
         let (mut left, mut ends) = (pages.min(budget.visits), 0);
         while left > 0 && batch.len() < most && ends < 2 {
@@ -221,7 +228,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     }
 
     /// Skips untouched memory, then visits up to `left` pages. Returns how many pages were visited.
-    fn go(&self, slot: &mut Slot, batch: &mut Batch, left: u32, most: usize) -> u32 {
+    fn go(&self, slot: &mut PagedObject, batch: &mut Batch, left: u32, most: usize) -> u32 {
         let (hand, start) = (slot.hand, slot.object.skip_untouched(slot.hand));
         let end = slot.pages().min(start.saturating_add(left));
         let object = slot.object.clone();
@@ -229,13 +236,13 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         let mut aged = 0_u32;
         let stopped = object.pages(start..end).visit(|page| {
             match page.age() {
-                Age::Absent => {}
-                Age::Referenced => {
+                PageAge::Absent => {}
+                PageAge::Referenced => {
                     // Bounded by the number of pages.
                     aged = aged.wrapping_add(1);
                     self.note_used(slot, page.index());
                 }
-                Age::Idle => {
+                PageAge::Idle => {
                     if self.collect(batch, page) {
                         slot.ahead.take(page.index());
                         if batch.len() >= most {
@@ -254,7 +261,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     }
 
     #[inline]
-    fn note_used(&self, slot: &mut Slot, page: PageIndex) {
+    fn note_used(&self, slot: &mut PagedObject, page: PageIndex) {
         if slot.ahead.take(page) {
             slot.around.note_used(page.0);
             bump(&self.pager.counters.read_around_used, 1);
@@ -268,15 +275,15 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
     /// the CPU's registers.
     #[inline(never)]
     fn collect(&self, batch: &mut Batch, page: Page<'_>) -> bool {
-        let Leaf::Present(mapping) = page.leaf() else { return false };
+        let LeafState::Present(mapping) = page.leaf() else { return false };
         match self.policy.judge(PageView { clean: !mapping.dirty }) {
-            Verdict::Skip => false,
-            Verdict::EvictClean => self.collect_clean(batch, page, mapping),
-            Verdict::WriteOut => self.collect_dirty(batch, page, mapping),
+            PageVerdict::Skip => false,
+            PageVerdict::EvictClean => self.collect_clean(batch, page, mapping),
+            PageVerdict::WriteOut => self.collect_dirty(batch, page, mapping),
         }
     }
 
-    fn collect_clean(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping) -> bool {
+    fn collect_clean(&self, batch: &mut Batch, page: Page<'_>, mapping: PageMapping) -> bool {
         // The disk is dead: this is the only copy left.
         if mapping.has_block && !self.can_read {
             return false;
@@ -288,10 +295,10 @@ impl<M: FrameMemory, D: Disk, P: Policy> Hand<'_, '_, M, D, P> {
         true
     }
 
-    fn collect_dirty(&self, batch: &mut Batch, page: Page<'_>, mapping: Mapping) -> bool {
+    fn collect_dirty(&self, batch: &mut Batch, page: Page<'_>, mapping: PageMapping) -> bool {
         // While dirty pages cannot be written, only a zero page can be evicted. This check before
         // the flush is a hint; the scan after the flush decides.
-        if !self.can_write && !self.pager.ground.memory.is_zero(mapping.hfn) {
+        if !self.can_write && !self.pager.env.memory.is_zero(mapping.hfn) {
             return false;
         }
         batch.lines.write_out(page).is_ok()

@@ -10,13 +10,13 @@
 //! object that fetches is active, even if few of its pages stay resident.
 
 use super::Pager;
-use super::slots::Slot;
-use super::state::State;
+use super::slots::PagedObject;
+use super::state::PagerState;
 use crate::addr::PageIndex;
 use crate::block::Disk;
-use crate::mm::page::Age;
+use crate::mm::page::PageAge;
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 
 /// Time between two samplings.
 const INTERVAL_NS: u64 = 1_000_000_000;
@@ -30,7 +30,7 @@ const STRIDE: u32 = 7919;
 
 /// Estimate of an object's use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Use {
+pub(super) struct UseEstimate {
     /// First page of the sample.
     offset: u32,
     /// Fraction of the resident pages that is touched in an interval, in 256ths, smoothed.
@@ -39,16 +39,16 @@ pub(super) struct Use {
     pub fetched: u32,
 }
 
-impl Default for Use {
+impl Default for UseEstimate {
     /// New memory counts as used.
     fn default() -> Self {
         Self { offset: 0, used: 255, fetched: 0 }
     }
 }
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Samples all live objects, once an interval.
-    pub(super) fn sample(&self, state: &mut State<P>, now: u64) {
+    pub(super) fn sample(&self, state: &mut PagerState<P>, now: u64) {
         if now < state.reclaim.sample_at {
             return;
         }
@@ -60,11 +60,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
         state.slots.iter_mut().filter(|slot| !slot.closing && !slot.is_image()).for_each(look);
         let (candidates, _) = self.candidates(state, |_| true);
-        state.policy.sampled(self.ground.frames.total(), self.marks.high, &candidates);
+        state.policy.sampled(self.env.frames.total(), self.marks.high, &candidates);
     }
 }
 
-fn look(slot: &mut Slot) {
+fn look(slot: &mut PagedObject) {
     let ((resident, touched), counts) = (visit(slot), slot.object.counts());
     // Too few resident pages in the sample. If most pages are on the disk, only the fetched pages
     // count; if most are untouched, the object has only started, and the estimate stays as it is.
@@ -84,14 +84,14 @@ fn look(slot: &mut Slot) {
 }
 
 /// Ages the pages of the sample. Returns how many are resident, and how many of these were touched.
-fn visit(slot: &Slot) -> (u32, u32) {
+fn visit(slot: &PagedObject) -> (u32, u32) {
     let pages = slot.pages();
     let (mut resident, mut touched) = (0, 0);
     for index in (0..(RUNS * RUN).min(pages)).map(|n| (slot.usage.offset + n / RUN * (pages / RUNS) + n % RUN) % pages) {
         match slot.object.existing(PageIndex(index)).map(|page| page.age()) {
-            Some(Age::Referenced) => (resident, touched) = (resident + 1, touched + 1),
-            Some(Age::Idle) => resident += 1,
-            Some(Age::Absent) | None => {}
+            Some(PageAge::Referenced) => (resident, touched) = (resident + 1, touched + 1),
+            Some(PageAge::Idle) => resident += 1,
+            Some(PageAge::Absent) | None => {}
         }
     }
     (resident, touched)

@@ -10,34 +10,34 @@
 //! its pages' tokens meanwhile, so their frames stay in place. No other step touches the batch
 //! until the result of its piece is filed.
 
-use super::batch::{Batch, Phase};
+use super::batch::{Batch, BatchPhase};
 use super::counters::bump;
-use super::poll::Budget;
-use super::slots::Slot;
-use super::state::State;
+use super::poll::PollBudget;
+use super::slots::PagedObject;
+use super::state::PagerState;
 use super::write_out::abort;
 use super::{LANDMARK_BYTES, Landmark, Pager};
 use crate::addr::Hfn;
 use crate::block::Disk;
 use crate::mm::crc::Crc32c;
-use crate::mm::frames::Chain;
+use crate::mm::frames::FrameChain;
 use crate::mm::object::PageFinder;
-use crate::mm::page::{Ended, Page, Ready};
+use crate::mm::page::{Page, SettledPage, WriteOutEnd};
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 
 /// Most pages inspected between two holds of the lock.
 const PIECE: usize = 32;
 
 /// Pages of a batch that one CPU inspects: `count` lines from `first`, and their frames.
-pub(super) struct Piece {
+pub(super) struct ScanPiece {
     batch: usize,
     first: usize,
     count: usize,
     frames: [u32; PIECE],
 }
 
-impl Piece {
+impl ScanPiece {
     fn frames(&self) -> impl Iterator<Item = Hfn> {
         self.frames[..self.count].iter().map(|frame| Hfn::new(u64::from(*frame)))
     }
@@ -45,7 +45,7 @@ impl Piece {
 
 /// Result of inspecting a piece; bit `n` and checksum `n` belong to its `n`-th page.
 #[derive(Default)]
-struct Seen {
+struct ScanResult {
     /// The page is all zeros.
     zero: u32,
     /// The page may hold data that a dump's notes take from the guest's kernel.
@@ -56,11 +56,11 @@ struct Seen {
 
 const _: () = assert!(PIECE == 32, "one bit a page");
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Inspects pages of batches until the budget is spent or no piece is left to claim.
     ///
     /// The caller must not hold the pager's lock.
-    pub(super) fn scan(&self, budget: &mut Budget, now: u64) {
+    pub(super) fn scan(&self, budget: &mut PollBudget, now: u64) {
         let mut next = self.claim(&mut self.locked(), None, budget);
         while let Some(piece) = next {
             let seen = self.inspect(&piece);
@@ -73,30 +73,30 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Claims a piece of a batch in scan. Prefers the `last` one, which was the oldest, until it is
     /// through.
-    fn claim(&self, state: &mut State<P>, last: Option<usize>, budget: &mut Budget) -> Option<Piece> {
+    fn claim(&self, state: &mut PagerState<P>, last: Option<usize>, budget: &mut PollBudget) -> Option<ScanPiece> {
         if budget.scans == 0 {
             return None;
         }
-        let goes_on = |number: &usize| state.batches.get(*number).phase == Phase::Scan;
+        let goes_on = |number: &usize| state.batches.get(*number).phase == BatchPhase::Scan;
         let number = last.filter(goes_on).or_else(|| state.batches.to_scan())?;
         let batch = state.batches.get(number);
         let first = batch.cursor;
         let count = budget.take_scans(PIECE.min(batch.lines.len() - first));
         batch.cursor = first + count;
-        batch.phase = Phase::Inspected;
+        batch.phase = BatchPhase::Inspected;
         let mut frames = [0; PIECE];
         batch.lines.tell_frames(first, &mut frames[..count]);
-        Some(Piece { batch: number, first, count, frames })
+        Some(ScanPiece { batch: number, first, count, frames })
     }
 
-    fn inspect(&self, piece: &Piece) -> Seen {
-        let mut seen = Seen::default();
+    fn inspect(&self, piece: &ScanPiece) -> ScanResult {
+        let mut seen = ScanResult::default();
         let mut bit = 1_u32;
         for (hfn, checksum) in piece.frames().zip(&mut seen.checksums) {
-            if self.ground.memory.is_zero(hfn) {
+            if self.env.memory.is_zero(hfn) {
                 seen.zero |= bit;
             } else {
-                *checksum = self.ground.memory.checksum(hfn);
+                *checksum = self.env.memory.checksum(hfn);
                 seen.landmark |= if self.is_landmark(hfn) { bit } else { 0 };
             }
             bit = bit.wrapping_shl(1);
@@ -107,21 +107,21 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// Returns whether the page matches the landmark. Every page that has a block has passed here,
     /// so no page is read back only to be searched.
     fn is_landmark(&self, hfn: Hfn) -> bool {
-        let Landmark { first_word, matches } = self.ground.landmark;
+        let Landmark { first_word, matches } = self.env.landmark;
         let mut word = [0; 4];
-        self.ground.memory.copy_out(hfn, 0, &mut word);
+        self.env.memory.copy_out(hfn, 0, &mut word);
         if u32::from_le_bytes(word) != first_word {
             return false;
         }
         let mut bytes = [0; LANDMARK_BYTES];
-        self.ground.memory.copy_out(hfn, 0, &mut bytes);
+        self.env.memory.copy_out(hfn, 0, &mut bytes);
         matches(&bytes)
     }
 
     /// Frees zero pages, keeps the checksums of the others, and releases the batch for its next
     /// piece or for its writes.
-    fn file(&self, state: &mut State<P>, piece: &Piece, seen: &Seen, now: u64) {
-        let State { batches, slots, credits, freed, .. } = state;
+    fn file(&self, state: &mut PagerState<P>, piece: &ScanPiece, seen: &ScanResult, now: u64) {
+        let PagerState { batches, slots, credits, freed, .. } = state;
         let batch = batches.get(piece.batch);
         let slot = slots.busy(batch.object.expect("a batch has an object until it is free"));
         let writable = slot.writable(now).is_some();
@@ -132,16 +132,22 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             self.file_special((slot, batch, freed), piece, seen, back);
         }
         if batch.cursor < batch.lines.len() {
-            batch.phase = Phase::Scan;
+            batch.phase = BatchPhase::Scan;
         } else {
-            (batch.cursor, batch.phase) = (0, Phase::Write);
+            (batch.cursor, batch.phase) = (0, BatchPhase::Write);
         }
         self.give_back(credits, slot, freed);
     }
 
     /// Frees zero pages, notes landmarks, and maps the pages of the bits in `back` again.
     #[inline(never)]
-    fn file_special(&self, (slot, batch, freed): (&mut Slot, &mut Batch, &mut Chain), piece: &Piece, seen: &Seen, back: u32) {
+    fn file_special(
+        &self,
+        (slot, batch, freed): (&mut PagedObject, &mut Batch, &mut FrameChain),
+        piece: &ScanPiece,
+        seen: &ScanResult,
+        back: u32,
+    ) {
         let mut special = seen.zero | seen.landmark | back;
         let object = slot.object.clone();
         let mut pages = PageFinder::new(&object);
@@ -172,11 +178,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     #[inline(always)]
-    fn end_zero(&self, page: Page<'_>, ready: Ready, freed: &mut Chain) {
+    fn end_zero(&self, page: Page<'_>, ready: SettledPage, freed: &mut FrameChain) {
         match ready {
-            Ready::Out(settled) => {
-                if let Ended::Out(frame) = page.evict_zero(settled) {
-                    self.ground.frames.link(freed, frame);
+            SettledPage::Out(settled) => {
+                if let WriteOutEnd::Out(frame) = page.evict_zero(settled) {
+                    self.env.frames.link(freed, frame);
                 }
             }
             // A block of zeros is useless for a page that stays mapped: the clock evicts a zero

@@ -2,19 +2,19 @@
 
 use super::batch::BATCH_PAGES;
 use crate::addr::{Hpa, PAGE_SIZE};
-use crate::block::Segment;
+use crate::block::DmaSegment;
 use alloc::boxed::Box;
 
 /// Room for the segments of one request.
 #[derive(Debug)]
-pub(super) struct Segments {
-    all: Box<[Segment; BATCH_PAGES]>,
+pub(super) struct SegmentBuffer {
+    all: Box<[DmaSegment; BATCH_PAGES]>,
     len: usize,
 }
 
-impl Segments {
+impl SegmentBuffer {
     pub fn new() -> Self {
-        Self { all: Box::new([Segment { base: Hpa::new(0), len: 0 }; BATCH_PAGES]), len: 0 }
+        Self { all: Box::new([DmaSegment { base: Hpa::new(0), len: 0 }; BATCH_PAGES]), len: 0 }
     }
 
     /// Describes pages by segments; each covers as many pages as are contiguous in memory. Returns
@@ -40,7 +40,7 @@ impl Segments {
                 last.len = last.len.wrapping_add(page);
                 room = room.wrapping_sub(page);
             } else {
-                self.all[len] = Segment { base, len: page };
+                self.all[len] = DmaSegment { base, len: page };
                 len = len.wrapping_add(1);
                 room = max_len.saturating_sub(page);
             }
@@ -52,12 +52,12 @@ impl Segments {
     /// Describes one page, the common case of a page-in.
     #[inline(always)]
     pub fn single(&mut self, base: Hpa) {
-        self.all[0] = Segment { base, len: PAGE_SIZE as u32 };
+        self.all[0] = DmaSegment { base, len: PAGE_SIZE as u32 };
         self.len = 1;
     }
 
     /// Returns the segments gathered last.
-    pub fn as_slice(&self) -> &[Segment] {
+    pub fn as_slice(&self) -> &[DmaSegment] {
         &self.all[..self.len]
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn gathered(pages: &[u64], max_len: u32) -> Vec<(u64, u32)> {
-        let mut segments = Segments::new();
+        let mut segments = SegmentBuffer::new();
         assert_eq!(segments.gather(pages.iter().map(|n| Hpa::new(n * PAGE_SIZE)), max_len), pages.len());
         segments.as_slice().iter().map(|s| (s.base.as_u64() / PAGE_SIZE, s.len / PAGE_SIZE as u32)).collect()
     }
@@ -81,9 +81,9 @@ mod tests {
 
     #[test]
     fn one_page_is_one_segment_whatever_was_gathered_before() {
-        let mut segments = Segments::new();
+        let mut segments = SegmentBuffer::new();
         segments.gather([1, 3, 5].map(|n| Hpa::new(n * PAGE_SIZE)).into_iter(), 1 << 20);
         segments.single(Hpa::new(7 * PAGE_SIZE));
-        assert_eq!(segments.as_slice(), [Segment { base: Hpa::new(7 * PAGE_SIZE), len: 4096 }]);
+        assert_eq!(segments.as_slice(), [DmaSegment { base: Hpa::new(7 * PAGE_SIZE), len: 4096 }]);
     }
 }

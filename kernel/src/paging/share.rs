@@ -10,27 +10,27 @@
 //! ever sees it free and unpromised.
 
 use super::counters::bump;
-use super::slots::{AttachError, Slot};
-use super::state::State;
-use super::{Pager, Store};
+use super::slots::{AttachError, PagedObject};
+use super::state::PagerState;
+use super::{PageStore, Pager};
 use crate::block::Disk;
 use crate::block::MAX_DISKS;
-use crate::mm::frames::Chain;
+use crate::mm::frames::FrameChain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Watermarks;
-use crate::pool::{Credits, Policy, Terms};
+use crate::pool::{FrameCredits, PoolTerms, ReclaimPolicy};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Attaches an object on a partition's terms. Without a store only its zero pages can be
     /// evicted.
     ///
     /// # Errors
     /// [`AttachError`]: the store does not fit the object, or the object is attached already.
-    pub fn attach_on(&self, object: Arc<MemoryObject>, store: Option<Store>, terms: Terms) -> Result<(), AttachError> {
+    pub fn attach_on(&self, object: Arc<MemoryObject>, store: Option<PageStore>, terms: PoolTerms) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         let id = object.id();
         let mut state = self.locked();
@@ -60,7 +60,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         self.set_credit(state, account, 0);
     }
 
-    pub(super) fn set_credit(&self, state: &mut State<P>, account: usize, frames: u32) {
+    pub(super) fn set_credit(&self, state: &mut PagerState<P>, account: usize, frames: u32) {
         state.credits.set(account, frames);
         self.promised.store(state.credits.total(), Release);
         self.set_gate(state);
@@ -68,7 +68,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 
     /// Returns an object's collected frames to the free list, under one lock. Promised ones are
     /// credited first.
-    pub(super) fn give_back(&self, credits: &mut Credits, slot: &mut Slot, freed: &mut Chain) {
+    pub(super) fn give_back(&self, credits: &mut FrameCredits, slot: &mut PagedObject, freed: &mut FrameChain) {
         if freed.is_empty() {
             return;
         }
@@ -84,18 +84,18 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
             self.promised.store(credits.total(), Release);
             self.gate.store(true, Release);
         }
-        self.ground.frames.free_chain(core::mem::take(freed));
+        self.env.frames.free_chain(core::mem::take(freed));
     }
 
-    pub(super) fn end_all_promises(&self, state: &mut State<P>) {
+    pub(super) fn end_all_promises(&self, state: &mut PagerState<P>) {
         state.slots.iter_mut().for_each(|slot| slot.promise = 0);
-        state.credits = Credits::new();
+        state.credits = FrameCredits::new();
         self.promised.store(0, Release);
         self.set_gate(state);
     }
 
     /// Returns how many frames are on their way to the free list and not promised.
-    pub(super) fn leaving_for_all(&self, state: &State<P>, now: u64) -> u32 {
+    pub(super) fn leaving_for_all(&self, state: &PagerState<P>, now: u64) -> u32 {
         let promised = state.slots.iter().map(|slot| slot.promise).fold(0, u32::saturating_add);
         state.batches.leaving(now).saturating_sub(promised)
     }
@@ -104,18 +104,18 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     /// should then poll, before a faulter has to wait.
     #[inline]
     pub fn wants_poll(&self) -> bool {
-        let free = self.ground.frames.free_count().saturating_sub(self.promised.load(Relaxed));
+        let free = self.env.frames.free_count().saturating_sub(self.promised.load(Relaxed));
         self.marks.is_low(free) && !self.wants_poll.swap(true, Relaxed)
     }
 
     /// Returns how many free frames are not promised.
-    pub(super) fn free_for_all(&self, state: &State<P>) -> u32 {
-        self.ground.frames.free_count().saturating_sub(state.credits.total())
+    pub(super) fn free_for_all(&self, state: &PagerState<P>) -> u32 {
+        self.env.frames.free_count().saturating_sub(state.credits.total())
     }
 
     /// Returns the pool's marks, raised by the frames kept free for walks.
     #[inline]
-    pub(super) fn marks_now(&self, state: &State<P>) -> Watermarks {
+    pub(super) fn marks_now(&self, state: &PagerState<P>) -> Watermarks {
         self.marks.raised_by(state.reclaim.for_walks)
     }
 }

@@ -1,18 +1,18 @@
 //! The attached objects, and the pager's state of each.
 
-use super::Store;
+use super::PageStore;
 use super::ahead_map::AheadMap;
 use super::around::ReadAround;
 use super::bad_pages::BadPages;
 use super::batch::BATCH_PAGES;
 use super::drain::DrainState;
-use super::fault::Loss;
-use super::guard::Guard;
-use super::sample::Use;
+use super::fault::PageLossError;
+use super::guard::GuardCause;
+use super::sample::UseEstimate;
 use crate::addr::PageIndex;
 use crate::block::{DiskError, DiskInfo};
 use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
-use crate::pool::Terms;
+use crate::pool::PoolTerms;
 use alloc::{boxed::Box, sync::Arc};
 use arrayvec::ArrayVec;
 
@@ -39,7 +39,7 @@ pub enum AttachError {
 /// An object's store, and the state and limits of its disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StoreState {
-    pub store: Store,
+    pub store: PageStore,
     /// Most pages in a request.
     pub max_pages: usize,
     /// Most bytes in a segment.
@@ -52,7 +52,7 @@ pub(super) struct StoreState {
 
 /// Counts of one object's pages written to its blocks and read back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Flow {
+pub struct PageFlow {
     /// Pages read on demand.
     pub page_ins: u64,
     /// Pages written and then freed.
@@ -61,15 +61,15 @@ pub struct Flow {
 
 /// An attached object and the pager's state of it.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct PagedObject {
     pub object: Arc<MemoryObject>,
     pub store: Option<StoreState>,
     /// Being detached: no new work is started.
     pub closing: bool,
     /// The partition's terms in the pool.
-    pub terms: Terms,
+    pub terms: PoolTerms,
     /// Estimate of its use.
-    pub usage: Use,
+    pub usage: UseEstimate,
     /// Frames that are still to be credited to its account as its frames are freed.
     pub promise: u32,
     /// Next page that the clock hand visits.
@@ -80,7 +80,7 @@ pub(super) struct Slot {
     pub fruitless: u32,
     pub drain: DrainState,
     /// Why its pages cannot be written now, if so.
-    pub guard: Option<Guard>,
+    pub guard: Option<GuardCause>,
     /// Time since which it has been refused frames beyond its share.
     pub blocked_since: Option<u64>,
     /// Pages read along with a neighbour and not yet known to be used.
@@ -89,11 +89,11 @@ pub(super) struct Slot {
     pub around: ReadAround,
     /// Next word of read-along pages to sample.
     pub asking_hand: u32,
-    lost: ArrayVec<(PageIndex, Loss), LOST_PAGES>,
+    lost: ArrayVec<(PageIndex, PageLossError), LOST_PAGES>,
     /// Pages whose blocks were found unreadable or wrong.
     pub bad: BadPages,
     /// Its page-ins and page-outs.
-    pub flow: Flow,
+    pub flow: PageFlow,
     /// Pages still to be evicted on request of an operator or a test.
     pub asked: u32,
     /// The last landmarks that were written out, oldest first.
@@ -103,16 +103,16 @@ pub(super) struct Slot {
 /// Most landmarks remembered per object.
 pub const LANDMARKS: usize = 4;
 
-impl Slot {
+impl PagedObject {
     fn new(object: Arc<MemoryObject>, store: Option<StoreState>) -> Self {
         let ahead = AheadMap::new(object.layout().pages());
         let around = ReadAround::new(object.layout().pages());
-        let terms = Terms { account: super::holder(object.id()), minimum: 0 };
+        let terms = PoolTerms { account: super::holder(object.id()), minimum: 0 };
         Self {
             object,
             store,
             terms,
-            usage: Use::default(),
+            usage: UseEstimate::default(),
             promise: 0,
             closing: false,
             hand: 0,
@@ -126,7 +126,7 @@ impl Slot {
             asking_hand: 0,
             lost: ArrayVec::new(),
             bad: BadPages::default(),
-            flow: Flow::default(),
+            flow: PageFlow::default(),
             asked: 0,
             landmarks: ArrayVec::new(),
         }
@@ -186,24 +186,24 @@ impl Slot {
     pub fn come_back(&mut self) {
         self.revive();
         self.guard = None;
-        self.lost.retain(|(_, loss)| !matches!(loss, Loss::Io(DiskError::Dead | DiskError::TimedOut)));
+        self.lost.retain(|(_, loss)| !matches!(loss, PageLossError::Io(DiskError::Dead | DiskError::TimedOut)));
     }
 
     /// Notes that the disk is dead. Returns whether that was unknown before.
     pub fn note_dead(&mut self) -> bool {
-        self.guard = Some(Guard::Failing(DiskError::Dead));
+        self.guard = Some(GuardCause::Failing(DiskError::Dead));
         self.store.as_mut().is_some_and(|store| !core::mem::replace(&mut store.dead, true))
     }
 
     /// Returns why the page cannot be read back, if it or its whole disk is known to be unreadable.
-    pub fn loss_of(&self, index: PageIndex) -> Option<Loss> {
+    pub fn loss_of(&self, index: PageIndex) -> Option<PageLossError> {
         let known = self.lost.iter().find(|(lost, _)| *lost == index).map(|(_, loss)| *loss);
-        known.or_else(|| self.is_dead().then_some(Loss::Io(DiskError::Dead)))
+        known.or_else(|| self.is_dead().then_some(PageLossError::Io(DiskError::Dead)))
     }
 
     /// Remembers that the page cannot be read back. The oldest entry makes room.
-    pub fn note_loss(&mut self, index: PageIndex, loss: Loss) {
-        if loss != Loss::NoFrames {
+    pub fn note_loss(&mut self, index: PageIndex, loss: PageLossError) {
+        if loss != PageLossError::NoFrames {
             self.bad.note(index);
         }
         if self.lost.is_full() {
@@ -215,16 +215,16 @@ impl Slot {
 
 /// All slots, by object number.
 #[derive(Debug)]
-pub(super) struct Slots {
-    all: Box<[Option<Slot>]>,
+pub(super) struct PagedObjects {
+    all: Box<[Option<PagedObject>]>,
 }
 
-impl Slots {
+impl PagedObjects {
     pub fn new() -> Self {
         Self { all: (0..ObjectTable::CAPACITY).map(|_| None).collect() }
     }
 
-    pub fn attach(&mut self, object: Arc<MemoryObject>, store: Option<Store>, disks: &[DiskInfo]) -> Result<(), AttachError> {
+    pub fn attach(&mut self, object: Arc<MemoryObject>, store: Option<PageStore>, disks: &[DiskInfo]) -> Result<(), AttachError> {
         let store = match store {
             Some(store) => Some(check_store(store, object.layout().pages(), disks)?),
             None => None,
@@ -233,27 +233,27 @@ impl Slots {
         if place.is_some() {
             return Err(AttachError::Twice);
         }
-        *place = Some(Slot::new(object, store));
+        *place = Some(PagedObject::new(object, store));
         Ok(())
     }
 
-    pub fn give_store(&mut self, id: ObjectId, store: Store, disks: &[DiskInfo]) -> Result<(), AttachError> {
+    pub fn give_store(&mut self, id: ObjectId, store: PageStore, disks: &[DiskInfo]) -> Result<(), AttachError> {
         let slot = self.get_mut(id).ok_or(AttachError::Unknown)?;
         let store = check_store(store, slot.pages(), disks)?;
         slot.store.get_or_insert(store);
         Ok(())
     }
 
-    pub fn get(&self, id: ObjectId) -> Option<&Slot> {
+    pub fn get(&self, id: ObjectId) -> Option<&PagedObject> {
         self.all[super::holder(id)].as_ref()
     }
 
-    pub fn get_mut(&mut self, id: ObjectId) -> Option<&mut Slot> {
+    pub fn get_mut(&mut self, id: ObjectId) -> Option<&mut PagedObject> {
         self.all[super::holder(id)].as_mut()
     }
 
     /// Returns the slot of an object that has work in flight.
-    pub fn busy(&mut self, id: ObjectId) -> &mut Slot {
+    pub fn busy(&mut self, id: ObjectId) -> &mut PagedObject {
         self.get_mut(id).expect("an object with work under way stays attached")
     }
 
@@ -261,16 +261,16 @@ impl Slots {
         self.all[super::holder(id)] = None;
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
+    pub fn iter(&self) -> impl Iterator<Item = &PagedObject> {
         self.all.iter().flatten()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PagedObject> {
         self.all.iter_mut().flatten()
     }
 }
 
-fn check_store(store: Store, pages: u32, disks: &[DiskInfo]) -> Result<StoreState, AttachError> {
+fn check_store(store: PageStore, pages: u32, disks: &[DiskInfo]) -> Result<StoreState, AttachError> {
     let info = disks.get(store.disk).ok_or(AttachError::NoSuchBlocks)?;
     if store.blocks.pages < pages {
         return Err(AttachError::TooSmall);

@@ -1,20 +1,20 @@
 //! The data under the pager's lock: tables of fixed size, all allocated at the start.
 
 use super::batch::Batches;
-use super::fault::Loss;
+use super::fault::PageLossError;
 use super::late::LateRequests;
 use super::lock_use::LockUse;
 use super::poll::AT_A_TIME;
-use super::segments::Segments;
-use super::slots::Slots;
-use super::transfer::{Transfers, WINDOW};
+use super::segments::SegmentBuffer;
+use super::slots::PagedObjects;
+use super::transfer::{PageTransfers, WINDOW};
 use crate::addr::PageIndex;
 use crate::block::MAX_DISKS;
 use crate::block::cookie::MAILBOX_DEPTH;
 use crate::block::{Completion, Cookie, DiskError};
-use crate::mm::frames::Chain;
+use crate::mm::frames::FrameChain;
 use crate::mm::object::ObjectId;
-use crate::pool::Credits;
+use crate::pool::FrameCredits;
 use alloc::collections::VecDeque;
 
 /// Most notices kept for [`Pager::take_notice`](super::Pager::take_notice).
@@ -22,7 +22,7 @@ const NOTICES: usize = 32;
 
 /// An event for operators.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Notice {
+pub enum PagerNotice {
     /// Pages could not be written; they are mapped again and dirty. Sent only for the first failure
     /// after a success.
     WriteFailed {
@@ -42,7 +42,7 @@ pub enum Notice {
         /// The page.
         index: PageIndex,
         /// Why.
-        loss: Loss,
+        loss: PageLossError,
     },
     /// A disk takes no more requests.
     DiskDead {
@@ -61,25 +61,25 @@ pub enum Notice {
 
 /// The pager's tables.
 #[derive(Debug)]
-pub(super) struct State<P> {
-    pub slots: Slots,
-    pub transfers: Transfers,
+pub(super) struct PagerState<P> {
+    pub slots: PagedObjects,
+    pub transfers: PageTransfers,
     pub batches: Batches,
-    pub credits: Credits,
+    pub credits: FrameCredits,
     pub policy: P,
     pub reclaim: ReclaimState,
-    pub mail: Mail,
+    pub mail: TaskMailbox,
     /// Memory that disks may still access for timed-out requests.
     pub late: LateRequests,
     /// Disks that take no requests, as last reported to their objects.
     pub down: [bool; MAX_DISKS],
     /// Number of objects whose pages cannot be written now.
     pub guarded: u32,
-    pub notices: Notices,
+    pub notices: NoticeQueue,
     /// Frames on their way to the free list, collected so that its lock is taken once for many.
-    pub freed: Chain,
+    pub freed: FrameChain,
     /// The segments of the request that is being built.
-    pub segments: Segments,
+    pub segments: SegmentBuffer,
     /// Buffer for a disk's completions.
     pub answers: [Completion; AT_A_TIME],
     pub lock_use: LockUse,
@@ -87,14 +87,14 @@ pub(super) struct State<P> {
     moves: u64,
 }
 
-impl<P> State<P> {
+impl<P> PagerState<P> {
     /// Notes a step: a completion handled, a batch advanced.
     #[inline(always)]
     pub fn note_move(&mut self) {
         self.moves = self.moves.wrapping_add(1);
     }
 
-    /// Counts a turn. Returns the argument for [`State::note_turn_without_work_since`] at its end.
+    /// Counts a turn. Returns the argument for [`PagerState::note_turn_without_work_since`] at its end.
     #[inline(always)]
     pub fn begin_turn(&mut self) -> u64 {
         self.lock_use.turns = self.lock_use.turns.wrapping_add(1);
@@ -122,19 +122,19 @@ impl<P> State<P> {
     /// Makes the tables for `disks` disks that together accept `requests` requests at a time.
     pub fn new(policy: P, requests: usize, disks: usize) -> Self {
         Self {
-            slots: Slots::new(),
-            transfers: Transfers::new(),
+            slots: PagedObjects::new(),
+            transfers: PageTransfers::new(),
             batches: Batches::new(disks),
-            credits: Credits::new(),
+            credits: FrameCredits::new(),
             policy,
             reclaim: ReclaimState::default(),
-            mail: Mail::new(),
+            mail: TaskMailbox::new(),
             late: LateRequests::with_capacity(requests),
             down: [false; MAX_DISKS],
             guarded: 0,
-            notices: Notices { queue: VecDeque::with_capacity(NOTICES) },
-            freed: Chain::new(),
-            segments: Segments::new(),
+            notices: NoticeQueue { queue: VecDeque::with_capacity(NOTICES) },
+            freed: FrameChain::new(),
+            segments: SegmentBuffer::new(),
             answers: [Completion { cookie: Cookie(0), result: Ok(()) }; AT_A_TIME],
             lock_use: LockUse::default(),
             moves: 0,
@@ -153,7 +153,7 @@ pub(super) struct ReclaimState {
     pub starving_since: Option<u64>,
     /// When objects that yielded nothing are visited again.
     pub look_again_at: u64,
-    /// Faulters get [`Loss::NoFrames`].
+    /// Faulters get [`PageLossError::NoFrames`].
     pub exhausted: bool,
     /// Time of the next sampling of use.
     pub sample_at: u64,
@@ -186,11 +186,11 @@ impl ReclaimState {
 
 /// Completions of tasks' requests, kept until they are taken.
 #[derive(Debug)]
-pub(super) struct Mail {
+pub(super) struct TaskMailbox {
     queue: VecDeque<Completion>,
 }
 
-impl Mail {
+impl TaskMailbox {
     fn new() -> Self {
         Self { queue: VecDeque::with_capacity(MAILBOX_DEPTH) }
     }
@@ -211,12 +211,12 @@ impl Mail {
 
 /// The last notices; the oldest makes room.
 #[derive(Debug)]
-pub(super) struct Notices {
-    queue: VecDeque<Notice>,
+pub(super) struct NoticeQueue {
+    queue: VecDeque<PagerNotice>,
 }
 
-impl Notices {
-    pub fn push(&mut self, notice: Notice) {
+impl NoticeQueue {
+    pub fn push(&mut self, notice: PagerNotice) {
         if self.queue.len() == NOTICES {
             self.queue.pop_front();
         }
@@ -227,7 +227,7 @@ impl Notices {
         self.queue.is_empty()
     }
 
-    pub fn pop(&mut self) -> Option<Notice> {
+    pub fn pop(&mut self) -> Option<PagerNotice> {
         self.queue.pop_front()
     }
 }

@@ -15,9 +15,9 @@ use crate::addr::PageIndex;
 use crate::mm::crc::Crc32c;
 use crate::mm::frames::Frame;
 use crate::mm::object::ObjectId;
-use crate::mm::page::Reason;
+use crate::mm::page::InstallReason;
 use crate::mm::table::LeafTable;
-use crate::virt::Access;
+use crate::virt::PageAccess;
 use alloc::boxed::Box;
 
 /// Pages in a window.
@@ -27,14 +27,14 @@ pub(super) const TRANSFERS: usize = 64;
 
 /// A page that is being read.
 #[derive(Debug)]
-pub(super) struct Coming {
+pub(super) struct IncomingPage {
     pub frame: Frame,
     pub crc: Crc32c,
 }
 
 /// State of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+pub(super) enum TransferPhase {
     /// Free.
     Vacant,
     /// Not yet accepted by the disk.
@@ -47,8 +47,8 @@ pub(super) enum Phase {
 
 /// One page-in.
 #[derive(Debug)]
-pub(super) struct Transfer {
-    pub phase: Phase,
+pub(super) struct PageTransfer {
+    pub phase: TransferPhase,
     pub object: ObjectId,
     /// The table that holds all leaves of the window.
     pub leaves: LeafTable,
@@ -57,14 +57,14 @@ pub(super) struct Transfer {
     /// Place of the demanded page.
     pub demand: u32,
     /// Kind of the access that faulted.
-    pub access: Access,
+    pub access: PageAccess,
     /// Whether the guest has demanded that page, or it is read ahead of a walk.
-    pub reason: Reason,
+    pub reason: InstallReason,
     /// First place in use.
     pub first: u32,
     /// One beyond the last place in use.
     pub end: u32,
-    pub pages: [Option<Coming>; WINDOW as usize],
+    pub pages: [Option<IncomingPage>; WINDOW as usize],
     /// Time of the fault.
     pub since: u64,
     /// Failed reads of the demanded page.
@@ -73,16 +73,16 @@ pub(super) struct Transfer {
     pub life: u32,
 }
 
-impl Transfer {
+impl PageTransfer {
     fn vacant() -> Self {
         Self {
-            phase: Phase::Vacant,
+            phase: TransferPhase::Vacant,
             object: ObjectId::NONE,
             leaves: LeafTable::NONE,
             base: 0,
             demand: 0,
-            access: Access::Read,
-            reason: Reason::Demand,
+            access: PageAccess::Read,
+            reason: InstallReason::Demand,
             first: 0,
             end: 0,
             pages: [const { None }; WINDOW as usize],
@@ -100,17 +100,17 @@ impl Transfer {
 
 /// All transfers. Vacant ones hold no pages.
 #[derive(Debug)]
-pub(super) struct Transfers {
-    all: Box<[Transfer]>,
+pub(super) struct PageTransfers {
+    all: Box<[PageTransfer]>,
     lives: u32,
-    /// Number of transfers that are [`Phase::Queued`].
+    /// Number of transfers that are [`TransferPhase::Queued`].
     queued: u32,
     in_use: u32,
 }
 
-impl Transfers {
+impl PageTransfers {
     pub fn new() -> Self {
-        Self { all: (0..TRANSFERS).map(|_| Transfer::vacant()).collect(), lives: 0, queued: 0, in_use: 0 }
+        Self { all: (0..TRANSFERS).map(|_| PageTransfer::vacant()).collect(), lives: 0, queued: 0, in_use: 0 }
     }
 
     /// Returns the number of transfers in use.
@@ -120,7 +120,7 @@ impl Transfers {
 
     /// Returns the number of a vacant transfer.
     pub fn vacant(&self) -> Option<u32> {
-        self.all.iter().position(|transfer| transfer.phase == Phase::Vacant).map(|n| n as u32)
+        self.all.iter().position(|transfer| transfer.phase == TransferPhase::Vacant).map(|n| n as u32)
     }
 
     /// Returns a vacant number for a transfer that no faulter waits for. Half of the numbers are
@@ -136,25 +136,25 @@ impl Transfers {
         &mut self,
         number: u32,
         (object, index, leaves): (ObjectId, PageIndex, LeafTable),
-        access: Access,
-        coming: Coming,
+        access: PageAccess,
+        coming: IncomingPage,
         since: u64,
-    ) -> &mut Transfer {
+    ) -> &mut PageTransfer {
         self.lives = (self.lives + 1) & LIFE_MASK;
         self.in_use += 1;
         self.queued += 1;
         let transfer = &mut self.all[number as usize];
         let demand = index.0 % WINDOW;
-        (transfer.phase, transfer.object, transfer.life) = (Phase::Queued, object, self.lives);
+        (transfer.phase, transfer.object, transfer.life) = (TransferPhase::Queued, object, self.lives);
         (transfer.base, transfer.demand, transfer.access) = (index.0 - demand, demand, access);
         (transfer.first, transfer.end, transfer.leaves) = (demand, demand + 1, leaves);
-        (transfer.since, transfer.failures, transfer.reason) = (since, 0, Reason::Demand);
+        (transfer.since, transfer.failures, transfer.reason) = (since, 0, InstallReason::Demand);
         transfer.pages[demand as usize] = Some(coming);
         transfer
     }
 
-    pub fn get(&mut self, number: u32) -> Option<&mut Transfer> {
-        self.all.get_mut(number as usize).filter(|transfer| transfer.phase != Phase::Vacant)
+    pub fn get(&mut self, number: u32) -> Option<&mut PageTransfer> {
+        self.all.get_mut(number as usize).filter(|transfer| transfer.phase != TransferPhase::Vacant)
     }
 
     /// Returns whether any transfer is queued for its disk.
@@ -164,36 +164,36 @@ impl Transfers {
 
     /// Notes that the disk has accepted a queued transfer, or rejected it for good.
     #[inline(always)]
-    pub fn leave_queue(&mut self, number: u32) -> &mut Transfer {
+    pub fn leave_queue(&mut self, number: u32) -> &mut PageTransfer {
         self.queued -= 1;
         let transfer = &mut self.all[number as usize];
-        assert!(transfer.phase == Phase::Queued, "only a queued transfer leaves the queue");
-        transfer.phase = Phase::Reading;
+        assert!(transfer.phase == TransferPhase::Queued, "only a queued transfer leaves the queue");
+        transfer.phase = TransferPhase::Reading;
         transfer
     }
 
     /// Queues a transfer for its disk again.
     pub fn requeue(&mut self, number: u32) {
         self.queued += 1;
-        self.all[number as usize].phase = Phase::Queued;
+        self.all[number as usize].phase = TransferPhase::Queued;
     }
 
     /// Ends a transfer whose pages have all been dealt with.
     pub fn finish(&mut self, number: u32) {
         let transfer = &mut self.all[number as usize];
-        transfer.phase = Phase::Vacant;
+        transfer.phase = TransferPhase::Vacant;
         debug_assert!(transfer.pages.iter().all(Option::is_none), "a transfer ends when its frames are elsewhere");
         self.in_use -= 1;
     }
 
-    pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &Transfer> {
-        self.all.iter().filter(move |transfer| transfer.phase != Phase::Vacant && transfer.object == object)
+    pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &PageTransfer> {
+        self.all.iter().filter(move |transfer| transfer.phase != TransferPhase::Vacant && transfer.object == object)
     }
 
     /// Returns the first queued number at or after `from`.
     pub fn next_queued(&self, from: u32) -> Option<u32> {
         let mut rest = self.all.iter().enumerate().skip(from as usize);
-        rest.find(|(_, transfer)| transfer.phase == Phase::Queued).map(|(n, _)| n as u32)
+        rest.find(|(_, transfer)| transfer.phase == TransferPhase::Queued).map(|(n, _)| n as u32)
     }
 }
 

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Whether another CPU came during this CPU's turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Came {
+pub(super) enum TurnVisitor {
     None,
     Another,
 }
@@ -52,12 +52,12 @@ impl PollTurns {
 
     /// Ends the turn. Returns whether another CPU has come since the last end.
     #[inline]
-    pub fn end(&self) -> Came {
+    pub fn end(&self) -> TurnVisitor {
         if self.is_alone {
-            return Came::None;
+            return TurnVisitor::None;
         }
         self.polling.store(false, SeqCst);
-        if self.came.load(SeqCst) && self.came.swap(false, SeqCst) { Came::Another } else { Came::None }
+        if self.came.load(SeqCst) && self.came.swap(false, SeqCst) { TurnVisitor::Another } else { TurnVisitor::None }
     }
 }
 
@@ -71,9 +71,9 @@ mod tests {
     fn a_cpu_that_comes_meanwhile_leaves_word() {
         let turns = PollTurns::new(2);
         assert!(turns.begin() && !turns.begin());
-        assert_eq!(turns.end(), Came::Another);
+        assert_eq!(turns.end(), TurnVisitor::Another);
         assert!(turns.begin());
-        assert_eq!(turns.end(), Came::None);
+        assert_eq!(turns.end(), TurnVisitor::None);
     }
 
     /// Each thread does a piece of work and then takes a turn or leaves a note. After the last
@@ -91,7 +91,7 @@ mod tests {
                             done.fetch_add(1, SeqCst);
                             while turns.begin() {
                                 seen.store(done.load(SeqCst), SeqCst);
-                                if turns.end() == Came::None {
+                                if turns.end() == TurnVisitor::None {
                                     break;
                                 }
                             }

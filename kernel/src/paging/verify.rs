@@ -17,19 +17,19 @@ use crate::addr::Hfn;
 use crate::block::Disk;
 use crate::mm::crc::Crc32c;
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use arrayvec::ArrayVec;
 
 /// Numbers of completed transfers that one CPU has to verify.
-pub(super) type Arrived = ArrayVec<u32, { 4 * AT_A_TIME }>;
+pub(super) type ArrivedTransfers = ArrayVec<u32, { 4 * AT_A_TIME }>;
 
 /// Frames of a transfer's places from the first one, with their expected checksums.
 type Frames = ArrayVec<(Hfn, Crc32c), { WINDOW as usize }>;
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Verifies and installs the pages of `arrived`. The caller must not hold the pager's lock.
     #[inline(never)]
-    pub(super) fn verify_all(&self, arrived: &Arrived, now: u64) {
+    pub(super) fn verify_all(&self, arrived: &ArrivedTransfers, now: u64) {
         for &number in arrived {
             let (first, frames) = self.frames_of(number);
             let right = self.right_frames(&frames) << first;
@@ -48,7 +48,7 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     fn right_frames(&self, frames: &Frames) -> u32 {
         let (mut right, mut bit) = (0, 1_u32);
         for &(hfn, crc) in frames {
-            if self.ground.memory.checksum(hfn) == crc {
+            if self.env.memory.checksum(hfn) == crc {
                 right |= bit;
             }
             bit = bit.wrapping_shl(1);

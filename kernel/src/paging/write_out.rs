@@ -5,70 +5,70 @@
 //! `Page::evict_zero`) detects a rescue, so no step here checks for one earlier.
 
 use super::Pager;
-use super::batch::{Batch, Phase, Prospect, Purpose};
+use super::batch::{Batch, BatchPhase, BatchProspect, BatchPurpose};
 use super::counters::bump;
-use super::guard::Guard;
-use super::late::{Held, range_of};
+use super::guard::GuardCause;
+use super::late::{HeldMemory, range_of};
 use super::reclaim::note_dead;
-use super::segments::Segments;
-use super::slots::{Slot, StoreState};
-use super::state::{Notice, Notices, State};
+use super::segments::SegmentBuffer;
+use super::slots::{PagedObject, StoreState};
+use super::state::{NoticeQueue, PagerNotice, PagerState};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
-use crate::block::cookie::{Class, Tag};
-use crate::block::{Disk, DiskError, Lane, Operation, Request, SubmitError};
+use crate::block::cookie::{CompletionOwner, CookieFields};
+use crate::block::{Disk, DiskError, DiskOperation, DiskRequest, QueueLane, SubmitError};
 use crate::mm::crc::Crc32c;
-use crate::mm::flush::{Kicks, Passed};
-use crate::mm::frames::Chain;
+use crate::mm::flush::{FlushProof, Kicks};
+use crate::mm::frames::FrameChain;
 use crate::mm::object::MemoryObject;
-use crate::mm::page::{Ended, Page, Ready};
+use crate::mm::page::{Page, SettledPage, WriteOutEnd};
 use crate::mm::phys::FrameMemory;
-use crate::pool::Policy;
+use crate::pool::ReclaimPolicy;
 use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
 
 /// Width of the count and of the first line in a cookie's detail.
 const COUNT_BITS: u32 = 14;
 
-impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Sends a filled batch into limbo; an empty one stays free.
     pub(super) fn launch(
         &self,
-        state: &mut State<P>,
+        state: &mut PagerState<P>,
         number: usize,
         object: &MemoryObject,
-        purpose: Purpose,
+        purpose: BatchPurpose,
         me: CpuId,
     ) -> Kicks {
         if state.batches.get(number).len() == 0 {
             return Kicks(0);
         }
-        let (ticket, kicks) = object.flush(self.ground.words, me);
+        let (ticket, kicks) = object.flush(self.env.quiescent_states, me);
         let slot = state.slots.get(object.id());
         let disk = slot.and_then(|slot| slot.store).map(|store| store.store.disk);
         let is_guarded = slot.is_some_and(|slot| slot.guard.is_some());
         let batch = state.batches.launch(number, (object.id(), disk), purpose, ticket);
         if is_guarded {
-            batch.prospect = Prospect::Doubtful;
+            batch.prospect = BatchProspect::Doubtful;
         }
         state.note_move();
         kicks
     }
 
     /// Advances a batch as far as possible without reading its pages.
-    pub(super) fn advance(&self, state: &mut State<P>, number: usize, now: u64) {
-        let State { batches, slots, credits, freed, segments, notices, .. } = state;
+    pub(super) fn advance(&self, state: &mut PagerState<P>, number: usize, now: u64) {
+        let PagerState { batches, slots, credits, freed, segments, notices, .. } = state;
         let batch = batches.get(number);
         let Some(id) = batch.object else { return };
         let slot = slots.busy(id);
         let before = (batch.phase, batch.cursor);
-        if batch.phase == Phase::Limbo {
-            let Some(passed) = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.ground.words)) else { return };
+        if batch.phase == BatchPhase::Limbo {
+            let Some(passed) = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.env.quiescent_states)) else { return };
             self.free_unmapped(batch, &passed, freed);
             batch.lines.settle(&passed);
-            (batch.ticket, batch.cursor, batch.phase) = (None, 0, Phase::Scan);
+            (batch.ticket, batch.cursor, batch.phase) = (None, 0, BatchPhase::Scan);
         }
-        if batch.phase == Phase::Write {
+        if batch.phase == BatchPhase::Write {
             self.write(batch, number, slot, segments, notices, now);
         }
         let has_moved = before != (batch.phase, batch.cursor);
@@ -84,12 +84,20 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Frees the clean pages, now that the flush has passed.
-    fn free_unmapped(&self, batch: &mut Batch, passed: &Passed, freed: &mut Chain) {
-        batch.unmapped.drain(..).for_each(|page| self.ground.frames.link(freed, page.reclaim(passed)));
+    fn free_unmapped(&self, batch: &mut Batch, passed: &FlushProof, freed: &mut FrameChain) {
+        batch.unmapped.drain(..).for_each(|page| self.env.frames.link(freed, page.reclaim(passed)));
     }
 
     /// Submits one request for each run of neighbours, until the disk is full.
-    fn write(&self, batch: &mut Batch, number: usize, slot: &mut Slot, segments: &mut Segments, notices: &mut Notices, now: u64) {
+    fn write(
+        &self,
+        batch: &mut Batch,
+        number: usize,
+        slot: &mut PagedObject,
+        segments: &mut SegmentBuffer,
+        notices: &mut NoticeQueue,
+        now: u64,
+    ) {
         while batch.cursor < batch.lines.len() {
             let Some(first) = batch.lines.index(batch.cursor) else {
                 batch.cursor += 1;
@@ -106,11 +114,11 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
                 store.max_pages = 1;
             }
             let run = self.gather_run(batch, &store, segments);
-            let request = Request {
-                operation: Operation::Write,
+            let request = DiskRequest {
+                operation: DiskOperation::Write,
                 sectors: store.store.blocks.sectors(first, run.len() as u32),
                 segments: segments.as_slice(),
-                lane: Lane::Common,
+                lane: QueueLane::Common,
                 cookie: run_tag(number, &run).cookie(),
             };
             let error = match self.disks[store.store.disk].submit(&request) {
@@ -137,20 +145,27 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Collects the segments of the run of neighbours at the cursor; returns the run's lines.
-    fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut Segments) -> Range<usize> {
+    fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut SegmentBuffer) -> Range<usize> {
         // A slow disk gets smaller requests, so that other requests need not wait long behind one.
         let room = (self.disks[store.store.disk].write_room() / PAGE_SIZE).max(1);
         let most = store.max_pages.min(usize::try_from(room).unwrap_or(usize::MAX));
         let frames = batch.lines.run(batch.cursor, most);
-        let count = segments.gather(frames.map(|hfn| self.ground.memory.hpa(hfn)), store.max_segment_len);
+        let count = segments.gather(frames.map(|hfn| self.env.memory.hpa(hfn)), store.max_segment_len);
         batch.cursor..batch.cursor + count
     }
 
     /// Handles a write's completion. A function of its own: the latency-critical completions are
     /// those of reads.
     #[inline(never)]
-    pub(super) fn complete_run(&self, state: &mut State<P>, disk: usize, tag: Tag, result: Result<(), DiskError>, now: u64) {
-        let State { batches, slots, credits, freed, notices, late, .. } = state;
+    pub(super) fn complete_run(
+        &self,
+        state: &mut PagerState<P>,
+        disk: usize,
+        tag: CookieFields,
+        result: Result<(), DiskError>,
+        now: u64,
+    ) {
+        let PagerState { batches, slots, credits, freed, notices, late, .. } = state;
         let number = tag.slot as usize;
         let batch = batches.get(number);
         let id = batch.object.expect("a batch waits for its requests");
@@ -176,18 +191,18 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
         }
     }
 
-    fn finish_run(&self, batch: &mut Batch, slot: &mut Slot, run: Range<usize>, freed: &mut Chain) {
+    fn finish_run(&self, batch: &mut Batch, slot: &mut PagedObject, run: Range<usize>, freed: &mut FrameChain) {
         let count = run.len() as u32;
         // A local variable while it grows.
         let mut chain = core::mem::take(freed);
         let (before, mut cleaned) = (chain.len(), 0_u64);
         for_each_page(batch, slot, run, |page, ready, crc| match ready {
-            Ready::Out(settled) => {
-                if let Ended::Out(frame) = page.finish_write_out(settled, crc) {
-                    self.ground.frames.link(&mut chain, frame);
+            SettledPage::Out(settled) => {
+                if let WriteOutEnd::Out(frame) = page.finish_write_out(settled, crc) {
+                    self.env.frames.link(&mut chain, frame);
                 }
             }
-            Ready::Clean(settled) => cleaned += u64::from(page.finish_clean(settled, crc)),
+            SettledPage::Clean(settled) => cleaned += u64::from(page.finish_clean(settled, crc)),
         });
         let out = u64::from(chain.len() - before);
         *freed = chain;
@@ -201,16 +216,24 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
     }
 
     /// Handles a failed write: maps the pages of the run again. They are dirty, and written later.
-    fn fail_run(&self, batch: &mut Batch, slot: &mut Slot, notices: &mut Notices, run: Range<usize>, error: DiskError, now: u64) {
+    fn fail_run(
+        &self,
+        batch: &mut Batch,
+        slot: &mut PagedObject,
+        notices: &mut NoticeQueue,
+        run: Range<usize>,
+        error: DiskError,
+        now: u64,
+    ) {
         let count = run.len() as u32;
         let first = for_each_page(batch, slot, run, |page, ready, _| abort(page, ready));
         bump(&self.counters.write_errors, 1);
         let object = slot.object.id();
         if slot.drain.note_failure(first, error) {
-            notices.push(Notice::WriteFailed { object, first, count, error });
+            notices.push(PagerNotice::WriteFailed { object, first, count, error });
         }
         slot.back_off(now);
-        slot.guard = Some(Guard::Failing(error));
+        slot.guard = Some(GuardCause::Failing(error));
         if error == DiskError::Dead {
             note_dead(slot, notices);
         }
@@ -220,7 +243,12 @@ impl<M: FrameMemory, D: Disk, P: Policy> Pager<'_, M, D, P> {
 /// Takes the pages of a run out of their batch and calls `deal` on each with its leaf. Returns the
 /// first page.
 #[inline(always)]
-fn for_each_page(batch: &mut Batch, slot: &Slot, run: Range<usize>, mut deal: impl FnMut(Page<'_>, Ready, Crc32c)) -> PageIndex {
+fn for_each_page(
+    batch: &mut Batch,
+    slot: &PagedObject,
+    run: Range<usize>,
+    mut deal: impl FnMut(Page<'_>, SettledPage, Crc32c),
+) -> PageIndex {
     let first = batch.lines.index(run.start).expect("a run is ready until its answer comes");
     let mut lines = batch.lines.take_run(run.clone());
     let all = slot.object.pages(first.0..first.0 + run.len() as u32).visit(|page| match lines.next() {
@@ -236,28 +264,28 @@ fn for_each_page(batch: &mut Batch, slot: &Slot, run: Range<usize>, mut deal: im
 
 /// Pins the pages of a run that are mapped again, because the disk may still read their frames.
 #[cold]
-fn pin(object: &Arc<MemoryObject>, pages: Range<u32>) -> Held {
+fn pin(object: &Arc<MemoryObject>, pages: Range<u32>) -> HeldMemory {
     for page in object.pages(pages.clone()) {
         // The pin is tracked by its page number from here on.
         let _ = page.pin().expect("a page whose write was given up is mapped and unclaimed");
     }
-    Held::Pages(object.clone(), pages)
+    HeldMemory::Pages(object.clone(), pages)
 }
 
 /// Maps a page again whose write-out or cleaning is given up.
-pub(super) fn abort(page: Page<'_>, ready: Ready) {
+pub(super) fn abort(page: Page<'_>, ready: SettledPage) {
     match ready {
-        Ready::Out(settled) => page.abort_write_out(settled),
-        Ready::Clean(settled) => page.abort_clean(settled),
+        SettledPage::Out(settled) => page.abort_write_out(settled),
+        SettledPage::Clean(settled) => page.abort_clean(settled),
     }
 }
 
-fn run_tag(batch: usize, run: &Range<usize>) -> Tag {
+fn run_tag(batch: usize, run: &Range<usize>) -> CookieFields {
     let detail = (run.start as u32) << COUNT_BITS | run.len() as u32;
-    Tag { class: Class::WriteOut, detail, slot: batch as u32 }
+    CookieFields { class: CompletionOwner::WriteOut, detail, slot: batch as u32 }
 }
 
-fn run_of(tag: Tag) -> Range<usize> {
+fn run_of(tag: CookieFields) -> Range<usize> {
     let (start, len) = (tag.detail >> COUNT_BITS, tag.detail & ((1 << COUNT_BITS) - 1));
     start as usize..(start + len) as usize
 }
@@ -269,7 +297,7 @@ mod tests {
     #[test]
     fn a_runs_lines_survive_in_the_cookie() {
         for run in [0..1, 255..256, 0..256] {
-            assert_eq!(run_of(Tag::of(run_tag(15, &run).cookie()).unwrap()), run);
+            assert_eq!(run_of(CookieFields::of(run_tag(15, &run).cookie()).unwrap()), run);
         }
     }
 }

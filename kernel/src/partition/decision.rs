@@ -1,26 +1,26 @@
-//! The answer of an exit handler: a [`Decision`], applied in one place.
+//! The answer of an exit handler: a [`ExitDecision`], applied in one place.
 //!
 //! Handlers look at the vCPU, the devices and guest memory, and commit nothing before their last
-//! access to guest memory has succeeded. So [`Decision::Park`] always means: run the guest again
+//! access to guest memory has succeeded. So [`ExitDecision::Park`] always means: run the guest again
 //! later, and it repeats the instruction.
 
-use super::devices::Effect;
+use super::devices::DeviceEffect;
 use crate::addr::Gpa;
-use crate::crash::record::Reason;
-use crate::mm::guest::GuestAccess;
-use crate::virt::Event;
+use crate::crash::record::CrashCause;
+use crate::mm::guest::GuestMemoryError;
+use crate::virt::InjectedEvent;
 
 /// What happens next to a vCPU that has exited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
+pub enum ExitDecision {
     /// Go on at the same RIP.
     Resume,
     /// Go on behind the instruction, at this RIP.
     SkipTo(u64),
     /// Go on behind the instruction, then apply the device's effect.
-    SkipWith(u64, Effect),
+    SkipWith(u64, DeviceEffect),
     /// Inject an exception instead of completing the instruction.
-    Inject(Event),
+    Inject(InjectedEvent),
     /// Go on behind HLT when an interrupt comes.
     Halt(u64),
     /// The page is not resident yet: wait for it, then repeat the access.
@@ -28,15 +28,15 @@ pub enum Decision {
     /// A host interrupt is pending: let the host take it.
     TakeInterrupt,
     /// The partition cannot go on.
-    Crash(Reason),
+    Crash(CrashCause),
 }
 
-impl Decision {
+impl ExitDecision {
     /// Returns the decision to go on at `rip` and to apply `effect`, if there is one.
-    pub const fn after(rip: u64, effect: Effect) -> Self {
+    pub const fn after(rip: u64, effect: DeviceEffect) -> Self {
         match effect {
-            Effect::None => Decision::SkipTo(rip),
-            effect => Decision::SkipWith(rip, effect),
+            DeviceEffect::None => ExitDecision::SkipTo(rip),
+            effect => ExitDecision::SkipWith(rip, effect),
         }
     }
 }
@@ -44,13 +44,13 @@ impl Decision {
 /// Turns a failed access to guest memory into a decision. If the hypervisor's access on the guest's
 /// behalf hits an address that is no RAM, the guest is at fault: it gets #GP, as for an address
 /// that is not canonical.
-impl From<GuestAccess> for Decision {
-    fn from(access: GuestAccess) -> Self {
+impl From<GuestMemoryError> for ExitDecision {
+    fn from(access: GuestMemoryError) -> Self {
         match access {
-            GuestAccess::NotResident(gpa) => Decision::Park(gpa),
-            GuestAccess::NotRam(_) => Decision::Inject(Event::general_protection()),
-            GuestAccess::Lost(gpa) => Decision::Crash(Reason::PageLost(gpa.as_u64())),
-            GuestAccess::Unwritable(gpa) => Decision::Crash(Reason::Unwritable(gpa.as_u64())),
+            GuestMemoryError::NotResident(gpa) => ExitDecision::Park(gpa),
+            GuestMemoryError::NotRam(_) => ExitDecision::Inject(InjectedEvent::general_protection()),
+            GuestMemoryError::Lost(gpa) => ExitDecision::Crash(CrashCause::PageLost(gpa.as_u64())),
+            GuestMemoryError::Unwritable(gpa) => ExitDecision::Crash(CrashCause::Unwritable(gpa.as_u64())),
         }
     }
 }

@@ -20,9 +20,9 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-use crate::virt::{CpuState, Gpr, Width};
+use crate::virt::{AccessWidth, CpuState, Gpr};
 use prefix::Prefixes;
-use reader::Reader;
+use reader::InstructionReader;
 
 /// Longest instruction.
 pub const MAX_LENGTH: usize = 15;
@@ -76,16 +76,16 @@ pub enum SegmentName {
 
 /// A general register as a byte, word, dword or qword operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Register {
+pub struct RegisterOperand {
     /// The register.
     pub gpr: Gpr,
     /// Its low bits, or bits 15:8 instead of 7:0 (AH, CH, DH, BH).
-    pub part: Part,
+    pub part: RegisterPart,
 }
 
 /// The part of a register that an operand uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
+pub enum RegisterPart {
     /// The low bits, as many as the operand's width.
     Low,
     /// Bits 15:8.
@@ -94,16 +94,16 @@ pub enum Part {
 
 /// The other operand of a two-operand instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum SourceOperand {
     /// A register.
-    Register(Register),
+    Register(RegisterOperand),
     /// A constant, sign-extended.
     Immediate(u64),
 }
 
 /// The bits that fill a register wider than the value read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Extend {
+pub enum OperandExtension {
     /// Zeros.
     Zero,
     /// Copies of the sign bit.
@@ -156,7 +156,7 @@ pub enum Factor {
 /// Shifts and rotations, in encoding order. The seventh encoding repeats the fifth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names say all")]
-pub enum Shift {
+pub enum ShiftOperation {
     RotateLeft,
     RotateRight,
     RotateCarryLeft,
@@ -177,7 +177,7 @@ pub enum ShiftCount {
 
 /// The result of a bit scan or bit count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scan {
+pub enum BitScan {
     /// BSF: the lowest bit that is set.
     Forward,
     /// BSR: the highest bit that is set.
@@ -188,57 +188,57 @@ pub enum Scan {
 
 /// A condition, by the low four bits of its opcode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Condition(pub u8);
+pub struct ConditionCode(pub u8);
 
 /// The operation of an instruction. "Memory" is its one memory operand, as wide as
 /// [`Instruction::width`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum InstructionKind {
     /// Memory = source.
-    Store(Source),
+    Store(SourceOperand),
     /// Register = memory, extended to `to`.
     Load {
         /// The register.
-        register: Register,
+        register: RegisterOperand,
         /// The bits above the value read.
-        extend: Extend,
+        extend: OperandExtension,
         /// The width of the register operand.
-        to: Width,
+        to: AccessWidth,
     },
     /// Memory = memory op source, and flags.
-    AluMemory(Alu, Source),
+    AluMemory(Alu, SourceOperand),
     /// Register = register op memory, and flags.
-    AluRegister(Alu, Register),
+    AluRegister(Alu, RegisterOperand),
     /// Flags of memory & source.
-    Test(Source),
+    Test(SourceOperand),
     /// Memory <-> register.
-    Exchange(Register),
+    Exchange(RegisterOperand),
     /// Memory = op memory.
     Unary(Unary),
     /// Carry = a bit of memory, then the bit changes. The address of the access already includes a
     /// bit offset beyond the operand.
-    Bit(BitOp, Source),
+    Bit(BitOp, SourceOperand),
     /// Compares the accumulator with memory. If equal, memory = register; else accumulator =
     /// memory.
-    CompareExchange(Register),
+    CompareExchange(RegisterOperand),
     /// Memory = memory + register, register = memory, and flags.
-    ExchangeAdd(Register),
+    ExchangeAdd(RegisterOperand),
     /// Register = memory * the other factor, signed.
-    Multiply(Register, Factor),
+    Multiply(RegisterOperand, Factor),
     /// rDX:rAX = rAX * memory.
-    MultiplyWide(Extend),
+    MultiplyWide(OperandExtension),
     /// Memory = memory shifted or rotated, and flags.
-    Shift(Shift, ShiftCount),
+    Shift(ShiftOperation, ShiftCount),
     /// Register = memory where the condition holds.
-    ConditionalLoad(Condition, Register),
+    ConditionalLoad(ConditionCode, RegisterOperand),
     /// Memory = 1 where the condition holds, else 0.
-    SetByte(Condition),
+    SetByte(ConditionCode),
     /// Register = the result of the scan of memory, and flags.
-    Scan(Scan, Register),
+    Scan(BitScan, RegisterOperand),
     /// Register = memory with its bytes swapped.
-    LoadSwapped(Register),
+    LoadSwapped(RegisterOperand),
     /// Memory = register with its bytes swapped.
-    StoreSwapped(Register),
+    StoreSwapped(RegisterOperand),
     /// Pushes memory on the stack.
     Push,
     /// Pops the stack's top into memory.
@@ -309,11 +309,11 @@ pub struct Instruction {
     /// Bytes.
     pub length: u8,
     /// The operation.
-    pub kind: Kind,
+    pub kind: InstructionKind,
     /// The width of its memory operand.
-    pub width: Width,
+    pub width: AccessWidth,
     /// The width of addresses (and of rCX, rSI, rDI as counters).
-    pub address: Width,
+    pub address: AccessWidth,
     /// Repetition.
     pub repeat: Repeat,
     /// Segment override.
@@ -327,7 +327,7 @@ pub struct Instruction {
 /// # Errors
 /// [`DecodeError`]; with all [`MAX_LENGTH`] bytes given it is never [`DecodeError::Truncated`].
 pub fn decode(bytes: &[u8], size: CodeSize) -> Result<Instruction, DecodeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = InstructionReader::new(bytes);
     let (prefixes, opcode) = Prefixes::read(&mut reader, size)?;
     let (kind, width) = opcode::read(opcode, &mut reader, &prefixes)?;
     Ok(Instruction {

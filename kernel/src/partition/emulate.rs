@@ -20,22 +20,24 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use super::decode::{Alu, BitOp, Extend, Factor, Instruction, Kind, Part, Register, ShiftCount, Source};
+use super::decode::{
+    Alu, BitOp, Factor, Instruction, InstructionKind, OperandExtension, RegisterOperand, RegisterPart, ShiftCount, SourceOperand,
+};
 use super::devices::clock::Tsc;
-use super::devices::{Effect, Platform};
+use super::devices::{DeviceEffect, Platform};
 use super::walk::WalkError;
 use crate::addr::{Gpa, Gva};
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::virt::{CpuState, Event, Gpr, Regs, Width};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::virt::{AccessWidth, CpuState, Gpr, InjectedEvent, Regs};
 pub use plain::plain_mmio;
 pub use string::port_string;
-pub use watch::Watch;
+pub use watch::BreakpointWatch;
 
 /// Elements of a string instruction that one call carries out.
 pub const MAX_ELEMENTS: usize = 128;
 
 /// The state that an instruction works on.
-pub struct Context<'a> {
+pub struct EmulationContext<'a> {
     /// General registers.
     pub regs: &'a mut Regs,
     /// Segments and paging.
@@ -47,16 +49,16 @@ pub struct Context<'a> {
     /// The time of the access.
     pub now: Tsc,
     /// The guest's breakpoints.
-    pub watch: Watch,
+    pub watch: BreakpointWatch,
 }
 
 /// Why an instruction is not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EmulateError {
     /// An access to guest memory failed; a page that is not resident means: park and run again.
-    Memory(GuestAccess),
+    Memory(GuestMemoryError),
     /// The guest gets this exception.
-    Exception(Event),
+    Exception(InjectedEvent),
     /// The guest gets #PF at this address; the caller sets CR2.
     PageFault {
         /// Goes to CR2.
@@ -68,8 +70,8 @@ pub enum EmulateError {
     NotEmulated,
 }
 
-impl From<GuestAccess> for EmulateError {
-    fn from(access: GuestAccess) -> Self {
+impl From<GuestMemoryError> for EmulateError {
+    fn from(access: GuestMemoryError) -> Self {
         EmulateError::Memory(access)
     }
 }
@@ -79,14 +81,14 @@ impl EmulateError {
         match error {
             WalkError::Memory(access) => EmulateError::Memory(access),
             WalkError::PageFault(error_code) => EmulateError::PageFault { at, error_code },
-            WalkError::NonCanonical => EmulateError::Exception(Event::general_protection()),
+            WalkError::NonCanonical => EmulateError::Exception(InjectedEvent::general_protection()),
         }
     }
 }
 
 /// Where the guest goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
+pub enum InstructionProgress {
     /// Behind the instruction.
     Advance,
     /// At the same instruction: a repetition is not finished.
@@ -96,16 +98,16 @@ pub enum Next {
 /// The result of an instruction that was carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the guest must be moved on and the effect applied"]
-pub struct Done {
+pub struct EmulationOutcome {
     /// Where the guest goes on.
-    pub next: Next,
+    pub next: InstructionProgress,
     /// The device's effect on the partition.
-    pub effect: Effect,
+    pub effect: DeviceEffect,
 }
 
-impl Done {
-    const fn advance(effect: Effect) -> Self {
-        Self { next: Next::Advance, effect }
+impl EmulationOutcome {
+    const fn advance(effect: DeviceEffect) -> Self {
+        Self { next: InstructionProgress::Advance, effect }
     }
 }
 
@@ -113,128 +115,139 @@ impl Done {
 ///
 /// # Errors
 /// [`EmulateError`].
-pub fn mmio(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Done, EmulateError> {
+pub fn mmio(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa: Gpa) -> Result<EmulationOutcome, EmulateError> {
     context.watch_operand(instruction);
     let done = carry_out(context, instruction, gpa)?;
     context.watch.commit();
     Ok(done)
 }
 
-fn carry_out(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Done, EmulateError> {
+fn carry_out(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa: Gpa) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     let effect = match instruction.kind {
-        Kind::Store(source) => {
+        InstructionKind::Store(source) => {
             let value = context.source(source, width);
             context.device_write(gpa, width, value)?
         }
-        Kind::Load { register, extend, to } => {
+        InstructionKind::Load { register, extend, to } => {
             let value = context.device_read(gpa, width);
-            let value = if extend == Extend::Sign { sign_extend(value, width) } else { value };
+            let value = if extend == OperandExtension::Sign { sign_extend(value, width) } else { value };
             context.set_register(register, to, value);
-            Effect::None
+            DeviceEffect::None
         }
-        Kind::Exchange(register) => {
+        InstructionKind::Exchange(register) => {
             let old = context.device_read(gpa, width);
             let effect = context.device_write(gpa, width, context.register(register, width))?;
             context.set_register(register, width, old);
             effect
         }
-        Kind::AluMemory(Alu::Cmp, source) => context.flags_only(Alu::Sub, gpa, width, source),
-        Kind::Test(source) => context.flags_only(Alu::And, gpa, width, source),
-        Kind::AluMemory(op, source) => {
+        InstructionKind::AluMemory(Alu::Cmp, source) => context.flags_only(Alu::Sub, gpa, width, source),
+        InstructionKind::Test(source) => context.flags_only(Alu::And, gpa, width, source),
+        InstructionKind::AluMemory(op, source) => {
             let (old, operand) = (context.device_read(gpa, width), context.source(source, width));
             let (value, rflags) = alu::binary(op, old, operand, width, context.regs.rflags);
             context.write_back(gpa, width, value, rflags)?
         }
-        Kind::Unary(op) => {
+        InstructionKind::Unary(op) => {
             let old = context.device_read(gpa, width);
             let (value, rflags) = alu::unary(op, old, width, context.regs.rflags);
             context.write_back(gpa, width, value, rflags)?
         }
-        Kind::AluRegister(op, register) => {
+        InstructionKind::AluRegister(op, register) => {
             let (operand, old) = (context.device_read(gpa, width), context.register(register, width));
             let (value, rflags) = alu::binary(op, old, operand, width, context.regs.rflags);
             if op != Alu::Cmp {
                 context.set_register(register, width, value);
             }
             context.regs.rflags = rflags;
-            Effect::None
+            DeviceEffect::None
         }
-        Kind::Bit(op, number) => context.bit(op, number, gpa, width)?,
-        Kind::Shift(op, count) => {
+        InstructionKind::Bit(op, number) => context.bit(op, number, gpa, width)?,
+        InstructionKind::Shift(op, count) => {
             let old = context.device_read(gpa, width);
             let count = context.shift_count(count);
             let (value, rflags) = bits::shift(op, old, count, width, context.regs.rflags);
             context.write_back(gpa, width, value, rflags)?
         }
-        Kind::CompareExchange(register) => context.compare_exchange(gpa, width, register)?,
-        Kind::ExchangeAdd(register) => {
+        InstructionKind::CompareExchange(register) => context.compare_exchange(gpa, width, register)?,
+        InstructionKind::ExchangeAdd(register) => {
             let (old, operand) = (context.device_read(gpa, width), context.register(register, width));
             let (value, rflags) = alu::binary(Alu::Add, old, operand, width, context.regs.rflags);
             let effect = context.write_back(gpa, width, value, rflags)?;
             context.set_register(register, width, old);
             effect
         }
-        Kind::SetByte(condition) => {
+        InstructionKind::SetByte(condition) => {
             let value = u64::from(bits::holds(condition, context.regs.rflags));
-            context.device_write(gpa, Width::Byte, value)?
+            context.device_write(gpa, AccessWidth::Byte, value)?
         }
-        Kind::StoreSwapped(register) => {
+        InstructionKind::StoreSwapped(register) => {
             let value = swapped(context.register(register, width), width);
             context.device_write(gpa, width, value)?
         }
-        Kind::Multiply(..) | Kind::MultiplyWide(_) | Kind::ConditionalLoad(..) | Kind::Scan(..) | Kind::LoadSwapped(_) => {
+        InstructionKind::Multiply(..)
+        | InstructionKind::MultiplyWide(_)
+        | InstructionKind::ConditionalLoad(..)
+        | InstructionKind::Scan(..)
+        | InstructionKind::LoadSwapped(_) => {
             let value = context.device_read(gpa, width);
             context.compute(instruction.kind, value, width);
-            Effect::None
+            DeviceEffect::None
         }
-        Kind::Push => string::push(context, instruction, gpa)?,
-        Kind::Pop => string::pop(context, instruction, gpa)?,
-        Kind::MoveString => return string::move_string(context, instruction),
-        Kind::StoreString => return string::store_string(context, instruction),
-        Kind::CompareStrings => return string::compare_strings(context, instruction),
-        Kind::ScanString => return string::scan_string(context, instruction),
-        Kind::LoadString => return string::load_string(context, instruction),
-        Kind::System(_) | Kind::ToControl(..) | Kind::LoadStatusWord(_) => return Err(EmulateError::NotEmulated),
-        Kind::InString | Kind::OutString | Kind::Other => return Err(EmulateError::NotEmulated),
+        InstructionKind::Push => string::push(context, instruction, gpa)?,
+        InstructionKind::Pop => string::pop(context, instruction, gpa)?,
+        InstructionKind::MoveString => return string::move_string(context, instruction),
+        InstructionKind::StoreString => return string::store_string(context, instruction),
+        InstructionKind::CompareStrings => return string::compare_strings(context, instruction),
+        InstructionKind::ScanString => return string::scan_string(context, instruction),
+        InstructionKind::LoadString => return string::load_string(context, instruction),
+        InstructionKind::System(_) | InstructionKind::ToControl(..) | InstructionKind::LoadStatusWord(_) => {
+            return Err(EmulateError::NotEmulated);
+        }
+        InstructionKind::InString | InstructionKind::OutString | InstructionKind::Other => return Err(EmulateError::NotEmulated),
     };
-    Ok(Done::advance(effect))
+    Ok(EmulationOutcome::advance(effect))
 }
 
-impl Context<'_> {
-    fn device_read(&mut self, gpa: Gpa, width: Width) -> u64 {
+impl EmulationContext<'_> {
+    fn device_read(&mut self, gpa: Gpa, width: AccessWidth) -> u64 {
         self.platform.mmio_read(gpa, width, self.now)
     }
 
-    fn device_write(&mut self, gpa: Gpa, width: Width, value: u64) -> Result<Effect, GuestAccess> {
+    fn device_write(&mut self, gpa: Gpa, width: AccessWidth, value: u64) -> Result<DeviceEffect, GuestMemoryError> {
         self.platform.mmio_write(gpa, width, value, self.now, self.memory)
     }
 
-    fn write_back(&mut self, gpa: Gpa, width: Width, value: u64, rflags: u64) -> Result<Effect, GuestAccess> {
+    fn write_back(&mut self, gpa: Gpa, width: AccessWidth, value: u64, rflags: u64) -> Result<DeviceEffect, GuestMemoryError> {
         let effect = self.device_write(gpa, width, value)?;
         self.regs.rflags = rflags;
         Ok(effect)
     }
 
-    fn flags_only(&mut self, op: Alu, gpa: Gpa, width: Width, source: Source) -> Effect {
+    fn flags_only(&mut self, op: Alu, gpa: Gpa, width: AccessWidth, source: SourceOperand) -> DeviceEffect {
         let (value, operand) = (self.device_read(gpa, width), self.source(source, width));
         self.regs.rflags = alu::binary(op, value, operand, width, self.regs.rflags).1;
-        Effect::None
+        DeviceEffect::None
     }
 
-    fn bit(&mut self, op: BitOp, number: Source, gpa: Gpa, width: Width) -> Result<Effect, GuestAccess> {
+    fn bit(&mut self, op: BitOp, number: SourceOperand, gpa: Gpa, width: AccessWidth) -> Result<DeviceEffect, GuestMemoryError> {
         let (old, number) = (self.device_read(gpa, width), self.source(number, width));
         let (value, rflags) = bits::bit(op, old, number, width, self.regs.rflags);
         if op == BitOp::Test {
             self.regs.rflags = rflags;
-            return Ok(Effect::None);
+            return Ok(DeviceEffect::None);
         }
         self.write_back(gpa, width, value, rflags)
     }
 
     /// CMPXCHG. The CPU writes in any case: the old value where the comparison fails.
-    fn compare_exchange(&mut self, gpa: Gpa, width: Width, register: Register) -> Result<Effect, GuestAccess> {
-        let accumulator = Register { gpr: Gpr::Rax, part: Part::Low };
+    fn compare_exchange(
+        &mut self,
+        gpa: Gpa,
+        width: AccessWidth,
+        register: RegisterOperand,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
+        let accumulator = RegisterOperand { gpr: Gpr::Rax, part: RegisterPart::Low };
         let (old, expected) = (self.device_read(gpa, width), self.register(accumulator, width));
         let (_, rflags) = alu::binary(Alu::Cmp, expected, old, width, self.regs.rflags);
         let equal = old == expected;
@@ -247,10 +260,10 @@ impl Context<'_> {
 
     /// Carries out instructions that change only registers and flags; `value` is the value of
     /// memory.
-    fn compute(&mut self, kind: Kind, value: u64, width: Width) {
+    fn compute(&mut self, kind: InstructionKind, value: u64, width: AccessWidth) {
         let rflags = self.regs.rflags;
         match kind {
-            Kind::Multiply(register, factor) => {
+            InstructionKind::Multiply(register, factor) => {
                 let factor = match factor {
                     Factor::Itself => self.register(register, width),
                     Factor::Constant(constant) => constant,
@@ -259,27 +272,27 @@ impl Context<'_> {
                 self.set_register(register, width, product);
                 self.regs.rflags = rflags;
             }
-            Kind::MultiplyWide(extend) => self.multiply_wide(value, extend, width),
-            Kind::ConditionalLoad(condition, register) => {
+            InstructionKind::MultiplyWide(extend) => self.multiply_wide(value, extend, width),
+            InstructionKind::ConditionalLoad(condition, register) => {
                 // A dword register loses its upper half even if the condition does not hold.
                 let kept = self.register(register, width);
                 self.set_register(register, width, if bits::holds(condition, rflags) { value } else { kept });
             }
-            Kind::Scan(scan, register) => {
+            InstructionKind::Scan(scan, register) => {
                 let (found, rflags) = bits::scan(scan, value, self.register(register, width), rflags);
                 self.set_register(register, width, found);
                 self.regs.rflags = rflags;
             }
-            Kind::LoadSwapped(register) => self.set_register(register, width, swapped(value, width)),
+            InstructionKind::LoadSwapped(register) => self.set_register(register, width, swapped(value, width)),
             _ => {}
         }
     }
 
-    fn multiply_wide(&mut self, value: u64, extend: Extend, width: Width) {
-        let low = Register { gpr: Gpr::Rax, part: Part::Low };
+    fn multiply_wide(&mut self, value: u64, extend: OperandExtension, width: AccessWidth) {
+        let low = RegisterOperand { gpr: Gpr::Rax, part: RegisterPart::Low };
         let high = match width {
-            Width::Byte => Register { gpr: Gpr::Rax, part: Part::HighByte },
-            _ => Register { gpr: Gpr::Rdx, part: Part::Low },
+            AccessWidth::Byte => RegisterOperand { gpr: Gpr::Rax, part: RegisterPart::HighByte },
+            _ => RegisterOperand { gpr: Gpr::Rdx, part: RegisterPart::Low },
         };
         let factor = self.register(low, width);
         let (halves, rflags) = alu::multiply_wide(value, factor, extend, width, self.regs.rflags);
@@ -295,37 +308,37 @@ impl Context<'_> {
         }
     }
 
-    fn source(&self, source: Source, width: Width) -> u64 {
+    fn source(&self, source: SourceOperand, width: AccessWidth) -> u64 {
         match source {
-            Source::Register(register) => self.register(register, width),
-            Source::Immediate(value) => value & width.mask(),
+            SourceOperand::Register(register) => self.register(register, width),
+            SourceOperand::Immediate(value) => value & width.mask(),
         }
     }
 
-    fn register(&self, register: Register, width: Width) -> u64 {
+    fn register(&self, register: RegisterOperand, width: AccessWidth) -> u64 {
         let value = self.regs.get(register.gpr);
         match register.part {
-            Part::Low => value & width.mask(),
-            Part::HighByte => (value >> 8) & 0xff,
+            RegisterPart::Low => value & width.mask(),
+            RegisterPart::HighByte => (value >> 8) & 0xff,
         }
     }
 
     /// Writes a register operand: bytes and words keep the rest, dwords clear the upper half.
-    fn set_register(&mut self, register: Register, width: Width, value: u64) {
+    fn set_register(&mut self, register: RegisterOperand, width: AccessWidth, value: u64) {
         let old = self.regs.get(register.gpr);
         let new = match (register.part, width) {
-            (Part::HighByte, _) => (old & !0xff00) | ((value & 0xff) << 8),
-            (Part::Low, _) => width.merge(old, value),
+            (RegisterPart::HighByte, _) => (old & !0xff00) | ((value & 0xff) << 8),
+            (RegisterPart::Low, _) => width.merge(old, value),
         };
         self.regs.set(register.gpr, new);
     }
 }
 
-const fn swapped(value: u64, width: Width) -> u64 {
+const fn swapped(value: u64, width: AccessWidth) -> u64 {
     value.swap_bytes() >> (64 - 8 * width.bytes() as u32)
 }
 
-const fn sign_extend(value: u64, width: Width) -> u64 {
+const fn sign_extend(value: u64, width: AccessWidth) -> u64 {
     let unused = 64 - 8 * width.bytes() as u32;
     (((value << unused) as i64) >> unused) as u64
 }

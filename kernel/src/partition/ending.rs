@@ -6,13 +6,13 @@
 //!   guest ────┘      └ a guest that has reported a panic has crashed, however it ends
 //! ```
 
-use super::last_words::Signal;
-use super::shared::Request;
-use crate::crash::record::Reason;
+use super::last_words::PanicSignal;
+use super::shared::PartitionRequest;
+use crate::crash::record::CrashCause;
 
 /// The stage of a partition, as far as requests are concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
+pub enum LifecycleStage {
     /// It waits for a space or for frames of its image; no work for it is in progress.
     Waiting,
     /// Its space is being made ready; this is not interrupted.
@@ -27,7 +27,7 @@ pub enum Stage {
 
 /// The treatment of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub enum RequestTiming {
     /// It is carried out.
     Now,
     /// It is kept until the stage is over.
@@ -37,23 +37,22 @@ pub enum Answer {
 }
 
 /// Decides on a request.
-pub const fn answer(request: Request, stage: Stage) -> Answer {
+pub const fn answer(request: PartitionRequest, stage: LifecycleStage) -> RequestTiming {
     match (request, stage) {
-        (Request::Stop, Stage::Waiting | Stage::Alive | Stage::Leaving) | (Request::Crash | Request::GiveUp, Stage::Alive) => {
-            Answer::Now
-        }
-        (Request::Stop, Stage::Activating) => Answer::Later,
-        (Request::Stop, Stage::Stopped) => Answer::Never,
+        (PartitionRequest::Stop, LifecycleStage::Waiting | LifecycleStage::Alive | LifecycleStage::Leaving)
+        | (PartitionRequest::Crash | PartitionRequest::GiveUp, LifecycleStage::Alive) => RequestTiming::Now,
+        (PartitionRequest::Stop, LifecycleStage::Activating) => RequestTiming::Later,
+        (PartitionRequest::Stop, LifecycleStage::Stopped) => RequestTiming::Never,
         // The request meant the incarnation before; the next one is not hit.
-        (Request::Crash | Request::GiveUp, _) => Answer::Never,
+        (PartitionRequest::Crash | PartitionRequest::GiveUp, _) => RequestTiming::Never,
     }
 }
 
 /// The ways in which a guest ends by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub enum GuestEnd {
     /// It cannot go on, or has reported that it crashed.
-    Crash(Reason),
+    Crash(CrashCause),
     /// It wants to start again.
     Reset,
     /// It has stopped: the cause, and its code.
@@ -62,9 +61,11 @@ pub enum End {
 
 /// Returns the true end, given the guest's earlier report: a kernel that panics may halt, reset or
 /// triple fault as its way out.
-pub const fn true_end(end: End, said: Option<Signal>) -> End {
+pub const fn true_end(end: GuestEnd, said: Option<PanicSignal>) -> GuestEnd {
     match (said, end) {
-        (Some(signal), End::Reset | End::Stop(..) | End::Crash(Reason::TripleFault)) => End::Crash(signal.reason()),
+        (Some(signal), GuestEnd::Reset | GuestEnd::Stop(..) | GuestEnd::Crash(CrashCause::TripleFault)) => {
+            GuestEnd::Crash(signal.reason())
+        }
         (_, end) => end,
     }
 }
@@ -75,29 +76,29 @@ mod tests {
 
     #[test]
     fn a_partition_can_be_stopped_in_every_stage_sooner_or_later() {
-        for stage in [Stage::Waiting, Stage::Alive, Stage::Leaving] {
-            assert_eq!(answer(Request::Stop, stage), Answer::Now);
+        for stage in [LifecycleStage::Waiting, LifecycleStage::Alive, LifecycleStage::Leaving] {
+            assert_eq!(answer(PartitionRequest::Stop, stage), RequestTiming::Now);
         }
-        assert_eq!(answer(Request::Stop, Stage::Activating), Answer::Later);
-        assert_eq!(answer(Request::Stop, Stage::Stopped), Answer::Never);
+        assert_eq!(answer(PartitionRequest::Stop, LifecycleStage::Activating), RequestTiming::Later);
+        assert_eq!(answer(PartitionRequest::Stop, LifecycleStage::Stopped), RequestTiming::Never);
     }
 
     #[test]
     fn only_what_has_memory_crashes_and_no_request_outlives_it() {
-        assert_eq!(answer(Request::Crash, Stage::Alive), Answer::Now);
-        for stage in [Stage::Waiting, Stage::Activating, Stage::Leaving, Stage::Stopped] {
-            assert_eq!(answer(Request::Crash, stage), Answer::Never);
+        assert_eq!(answer(PartitionRequest::Crash, LifecycleStage::Alive), RequestTiming::Now);
+        for stage in [LifecycleStage::Waiting, LifecycleStage::Activating, LifecycleStage::Leaving, LifecycleStage::Stopped] {
+            assert_eq!(answer(PartitionRequest::Crash, stage), RequestTiming::Never);
         }
     }
 
     #[test]
     fn whatever_ends_a_guest_after_its_panic_is_the_panic() {
-        for end in [End::Reset, End::Stop("halted for good", 0), End::Crash(Reason::TripleFault)] {
-            assert_eq!(true_end(end, Some(Signal::Panicked)), End::Crash(Reason::Panic));
-            assert_eq!(true_end(end, Some(Signal::Recorded)), End::Crash(Reason::PanicRecord));
+        for end in [GuestEnd::Reset, GuestEnd::Stop("halted for good", 0), GuestEnd::Crash(CrashCause::TripleFault)] {
+            assert_eq!(true_end(end, Some(PanicSignal::Panicked)), GuestEnd::Crash(CrashCause::Panic));
+            assert_eq!(true_end(end, Some(PanicSignal::Recorded)), GuestEnd::Crash(CrashCause::PanicRecord));
             assert_eq!(true_end(end, None), end);
         }
-        let lost = End::Crash(Reason::PageLost(1));
-        assert_eq!(true_end(lost, Some(Signal::Panicked)), lost);
+        let lost = GuestEnd::Crash(CrashCause::PageLost(1));
+        assert_eq!(true_end(lost, Some(PanicSignal::Panicked)), lost);
     }
 }

@@ -5,7 +5,7 @@
 //! number is the sum minus all other kinds.
 
 use crate::console::event::ExitTally;
-use crate::virt::Exit;
+use crate::virt::VmExit;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A kind of exit that is counted.
@@ -85,15 +85,15 @@ fn add(count: &AtomicU64, more: u64) {
 
 impl ExitKind {
     /// Returns the kind of an exit that reaches a handler.
-    pub const fn of(exit: Exit) -> Self {
+    pub const fn of(exit: VmExit) -> Self {
         match exit {
-            Exit::Cpuid => Self::Cpuid,
-            Exit::Io(_) => Self::Port,
-            Exit::ReadMsr | Exit::WriteMsr => Self::Msr,
-            Exit::Halt => Self::Halt,
-            Exit::SecondLevelFault { .. } => Self::Device,
-            Exit::HostInterrupt => Self::Interrupt,
-            Exit::InterruptWindow | Exit::NmiWindow | Exit::ShadowedWindow => Self::Window,
+            VmExit::Cpuid => Self::Cpuid,
+            VmExit::Io(_) => Self::Port,
+            VmExit::ReadMsr | VmExit::WriteMsr => Self::Msr,
+            VmExit::Halt => Self::Halt,
+            VmExit::SecondLevelFault { .. } => Self::Device,
+            VmExit::HostInterrupt => Self::Interrupt,
+            VmExit::InterruptWindow | VmExit::NmiWindow | VmExit::ShadowedWindow => Self::Window,
             _ => Self::Other,
         }
     }
@@ -124,12 +124,12 @@ mod tests {
     #[test]
     fn every_exit_has_a_kind() {
         for (exit, kind) in [
-            (Exit::Cpuid, ExitKind::Cpuid),
-            (Exit::Halt, ExitKind::Halt),
-            (Exit::WriteMsr, ExitKind::Msr),
-            (Exit::HostInterrupt, ExitKind::Interrupt),
-            (Exit::NmiWindow, ExitKind::Window),
-            (Exit::TripleFault, ExitKind::Other),
+            (VmExit::Cpuid, ExitKind::Cpuid),
+            (VmExit::Halt, ExitKind::Halt),
+            (VmExit::WriteMsr, ExitKind::Msr),
+            (VmExit::HostInterrupt, ExitKind::Interrupt),
+            (VmExit::NmiWindow, ExitKind::Window),
+            (VmExit::TripleFault, ExitKind::Other),
         ] {
             assert_eq!(ExitKind::of(exit), kind);
         }

@@ -4,16 +4,16 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::addr::Gpa;
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::virt::{Event, EventSink, Exit, Gpr, Registers, Regs, Window};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::virt::{EventSink, Gpr, InjectedEvent, Regs, VcpuRegisters, VmExit, WindowRequest};
 
 /// Guest memory from address zero on.
-pub struct FakeMemory {
+pub struct FakeGuestMemory {
     bytes: RefCell<Vec<u8>>,
     absent: RefCell<BTreeSet<u64>>,
 }
 
-impl FakeMemory {
+impl FakeGuestMemory {
     /// Makes `bytes` bytes of zeroed, resident memory.
     pub fn new(bytes: usize) -> Self {
         Self { bytes: RefCell::new(vec![0; bytes]), absent: RefCell::default() }
@@ -39,22 +39,22 @@ impl FakeMemory {
         self.bytes.borrow()[at as usize..][..length].to_vec()
     }
 
-    fn check(&self, gpa: Gpa, length: usize) -> Result<(), GuestAccess> {
+    fn check(&self, gpa: Gpa, length: usize) -> Result<(), GuestMemoryError> {
         let start = gpa.as_u64();
         let end = start.checked_add(length as u64).filter(|&end| end <= self.bytes.borrow().len() as u64);
-        let Some(end) = end else { return Err(GuestAccess::NotRam(gpa)) };
+        let Some(end) = end else { return Err(GuestMemoryError::NotRam(gpa)) };
         let absent = self.absent.borrow().range(start & !0xfff..end).next().copied();
-        absent.map_or(Ok(()), |page| Err(GuestAccess::NotResident(Gpa::new(page))))
+        absent.map_or(Ok(()), |page| Err(GuestMemoryError::NotResident(Gpa::new(page))))
     }
 }
 
-impl GuestMemory for FakeMemory {
-    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), GuestAccess> {
+impl GuestMemory for FakeGuestMemory {
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), GuestMemoryError> {
         self.check(gpa, buf.len())?;
         buf.copy_from_slice(&self.peek(gpa.as_u64(), buf.len()));
         Ok(())
     }
-    fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), GuestAccess> {
+    fn write(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
         self.check(gpa, bytes.len())?;
         self.poke(gpa.as_u64(), bytes);
         Ok(())
@@ -71,9 +71,9 @@ pub struct FakeVcpu {
     /// NMIs are not blocked.
     pub takes_nmis: bool,
     /// The event for the next run.
-    pub queued: Option<Event>,
-    pub interrupt_window: Window,
-    pub nmi_window: Window,
+    pub queued: Option<InjectedEvent>,
+    pub interrupt_window: WindowRequest,
+    pub nmi_window: WindowRequest,
 }
 
 impl Default for FakeVcpu {
@@ -85,8 +85,8 @@ impl Default for FakeVcpu {
             takes_interrupts: false,
             takes_nmis: true,
             queued: None,
-            interrupt_window: Window::None,
-            nmi_window: Window::None,
+            interrupt_window: WindowRequest::None,
+            nmi_window: WindowRequest::None,
         }
     }
 }
@@ -98,7 +98,7 @@ impl FakeVcpu {
     }
 }
 
-impl Registers for FakeVcpu {
+impl VcpuRegisters for FakeVcpu {
     fn regs(&self) -> &Regs {
         &self.regs
     }
@@ -108,7 +108,7 @@ impl Registers for FakeVcpu {
     fn cr3(&self) -> u64 {
         0
     }
-    fn next_rip(&self, _: Exit) -> Option<u64> {
+    fn next_rip(&self, _: VmExit) -> Option<u64> {
         None
     }
     fn advance_to(&mut self, rip: u64) {
@@ -129,14 +129,14 @@ impl EventSink for FakeVcpu {
     fn can_take_nmi(&self) -> bool {
         self.takes_nmis && self.queued.is_none()
     }
-    fn inject(&mut self, event: Event) {
+    fn inject(&mut self, event: InjectedEvent) {
         assert!(self.queued.is_none(), "one event is queued at a time");
         self.queued = Some(event);
     }
-    fn request_interrupt_window(&mut self, window: Window) {
+    fn request_interrupt_window(&mut self, window: WindowRequest) {
         self.interrupt_window = window;
     }
-    fn request_nmi_window(&mut self, window: Window) {
+    fn request_nmi_window(&mut self, window: WindowRequest) {
         self.nmi_window = window;
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::addr::{Gva, PAGE_SIZE};
 use crate::mm::guest::GuestMemory;
-use crate::virt::{Access, CpuState};
+use crate::virt::{CpuState, PageAccess};
 
 use super::decode::{CodeSize, DecodeError, Instruction, MAX_LENGTH, decode};
-use super::walk::{Paging, Privilege, WalkError, translate};
+use super::walk::{Privilege, WalkError, WalkRegisters, translate};
 
 /// The location and mode of the guest's code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +15,7 @@ pub struct CodeView {
     /// Base of CS; unused in 64-bit code.
     pub base: u64,
     /// Translation.
-    pub paging: Paging,
+    pub paging: WalkRegisters,
     /// Privilege of the fetch.
     pub privilege: Privilege,
 }
@@ -75,7 +75,7 @@ impl CodeView {
 
     fn copy(&self, memory: &dyn GuestMemory, from: Gva, to: &mut [u8]) -> Result<(), FetchError> {
         let walk = |error| FetchError::Walk(error, from);
-        let gpa = translate(memory, &self.paging, from, Access::Execute, self.privilege).map_err(walk)?;
+        let gpa = translate(memory, &self.paging, from, PageAccess::Execute, self.privilege).map_err(walk)?;
         memory.read(gpa, to).map_err(|error| walk(WalkError::Memory(error)))
     }
 }
@@ -84,21 +84,21 @@ impl CodeView {
 mod tests {
     use super::*;
     use crate::addr::Gpa;
-    use crate::mm::guest::GuestAccess;
-    use crate::partition::fake::FakeMemory;
+    use crate::mm::guest::GuestMemoryError;
+    use crate::partition::fake::FakeGuestMemory;
 
     fn flat(size: CodeSize, base: u64) -> CodeView {
-        let paging = Paging { cr0: 1, cr3: 0, cr4: 0, efer: 0 };
+        let paging = WalkRegisters { cr0: 1, cr3: 0, cr4: 0, efer: 0 };
         CodeView { size, base, paging, privilege: Privilege::Supervisor }
     }
 
     #[test]
     fn the_next_page_is_touched_only_if_the_instruction_reaches_it() {
-        let memory = FakeMemory::new(0x3000);
+        let memory = FakeGuestMemory::new(0x3000);
         memory.evict(0x2000);
         memory.poke(0x1ffe, &[0x0f, 0xa2, 0x90]);
         assert_eq!(instruction(&memory, &flat(CodeSize::Bits64, 0), 0x1ffe).map(|i| i.length), Ok(2));
-        let missing = FetchError::Walk(WalkError::Memory(GuestAccess::NotResident(Gpa::new(0x2000))), Gva::new(0x2000));
+        let missing = FetchError::Walk(WalkError::Memory(GuestMemoryError::NotResident(Gpa::new(0x2000))), Gva::new(0x2000));
         memory.poke(0x1fff, &[0x0f]);
         assert_eq!(instruction(&memory, &flat(CodeSize::Bits64, 0), 0x1fff), Err(missing));
         memory.bring_in(0x2000);
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_code_segments_base_counts_outside_64_bit_code() {
-        let memory = FakeMemory::new(0x3000);
+        let memory = FakeGuestMemory::new(0x3000);
         memory.poke(0x1100, &[0xf4]);
         assert_eq!(instruction(&memory, &flat(CodeSize::Bits16, 0x1000), 0x100).map(|i| i.length), Ok(1));
         assert_eq!(instruction(&memory, &flat(CodeSize::Bits32, 0xffff_f000), 0x2100).map(|i| i.length), Ok(1), "wraps");

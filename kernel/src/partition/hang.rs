@@ -18,7 +18,7 @@ const GRACE_NS: [u64; 2] = [1_000_000_000, 10_000_000_000];
 
 /// One stay in the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stay {
+pub struct GuestStay {
     /// Its length.
     pub ran_ns: u64,
     /// Timer interrupts that the guest has taken so far.
@@ -27,7 +27,7 @@ pub struct Stay {
 
 /// What the caller has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Finding {
+pub enum HangFinding {
     /// Nothing.
     Alive,
     /// Send an NMI. Some guests panic at it, with a backtrace.
@@ -59,22 +59,22 @@ impl HangWatch {
     }
 
     /// Accounts for a stay.
-    pub fn take(&mut self, stay: Stay) -> Finding {
+    pub fn take(&mut self, stay: GuestStay) -> HangFinding {
         if stay.ticks != self.ticks {
             self.ticks = stay.ticks;
             (self.silent_ns, self.grace_ns) = (0, None);
-            return Finding::Alive;
+            return HangFinding::Alive;
         }
         self.silent_ns = self.silent_ns.saturating_add(stay.ran_ns);
         match &mut self.grace_ns {
-            _ if self.silent_ns < self.timeout_ns => Finding::Alive,
+            _ if self.silent_ns < self.timeout_ns => HangFinding::Alive,
             None => {
                 self.grace_ns = Some(self.timeout_ns.clamp(GRACE_NS[0], GRACE_NS[1]));
-                Finding::Silent
+                HangFinding::Silent
             }
             Some(left) => {
                 *left = left.saturating_sub(stay.ran_ns);
-                if *left == 0 { Finding::Hangs } else { Finding::Alive }
+                if *left == 0 { HangFinding::Hangs } else { HangFinding::Alive }
             }
         }
     }
@@ -88,9 +88,9 @@ mod tests {
 
     /// Takes stays of a tenth of a second until there is a finding; returns the seconds and the
     /// finding.
-    fn until_found(watch: &mut HangWatch, mut ticks: impl FnMut(u32) -> u32) -> Option<(u32, Finding)> {
-        (1..1000).find_map(|n| match watch.take(Stay { ran_ns: S / 10, ticks: ticks(n) }) {
-            Finding::Alive => None,
+    fn until_found(watch: &mut HangWatch, mut ticks: impl FnMut(u32) -> u32) -> Option<(u32, HangFinding)> {
+        (1..1000).find_map(|n| match watch.take(GuestStay { ran_ns: S / 10, ticks: ticks(n) }) {
+            HangFinding::Alive => None,
             found => Some((n / 10, found)),
         })
     }
@@ -99,20 +99,20 @@ mod tests {
     fn a_guest_without_ticks_gets_an_nmi_and_crashes() {
         for ticks in [0, 7] {
             let mut watch = HangWatch::new(5 * S);
-            watch.take(Stay { ran_ns: 0, ticks });
-            assert_eq!(until_found(&mut watch, |_| ticks), Some((5, Finding::Silent)));
-            assert_eq!(until_found(&mut watch, |_| ticks), Some((5, Finding::Hangs)));
+            watch.take(GuestStay { ran_ns: 0, ticks });
+            assert_eq!(until_found(&mut watch, |_| ticks), Some((5, HangFinding::Silent)));
+            assert_eq!(until_found(&mut watch, |_| ticks), Some((5, HangFinding::Hangs)));
         }
     }
 
     #[test]
     fn a_tick_or_a_halt_after_the_nmi_is_a_sign_of_life() {
         let mut watch = HangWatch::new(S);
-        assert_eq!(until_found(&mut watch, |_| 0), Some((1, Finding::Silent)));
-        assert_eq!(watch.take(Stay { ran_ns: S, ticks: 1 }), Finding::Alive);
-        assert_eq!(until_found(&mut watch, |_| 1), Some((1, Finding::Silent)));
+        assert_eq!(until_found(&mut watch, |_| 0), Some((1, HangFinding::Silent)));
+        assert_eq!(watch.take(GuestStay { ran_ns: S, ticks: 1 }), HangFinding::Alive);
+        assert_eq!(until_found(&mut watch, |_| 1), Some((1, HangFinding::Silent)));
         watch.halted();
-        assert_eq!(until_found(&mut watch, |_| 1), Some((1, Finding::Silent)));
+        assert_eq!(until_found(&mut watch, |_| 1), Some((1, HangFinding::Silent)));
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(until_found(&mut watch, |n| n / 9), None);
         for _ in 0..1000 {
             watch.halted();
-            assert_eq!(watch.take(Stay { ran_ns: S / 2, ticks: 7 }), Finding::Alive);
+            assert_eq!(watch.take(GuestStay { ran_ns: S / 2, ticks: 7 }), HangFinding::Alive);
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
         for (timeout, grace) in [(S / 2, 1), (3 * S, 3), (60 * S, 10)] {
             let mut watch = HangWatch::new(timeout);
             until_found(&mut watch, |_| 0);
-            assert_eq!(until_found(&mut watch, |_| 0), Some((grace, Finding::Hangs)));
+            assert_eq!(until_found(&mut watch, |_| 0), Some((grace, HangFinding::Hangs)));
         }
     }
 }

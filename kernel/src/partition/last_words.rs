@@ -22,7 +22,7 @@
 //! (`machine_ops.crash_shutdown` is `kvm_crash_shutdown`). This reveals a crash kernel even if
 //! pvpanic did not announce it because its driver is not loaded.
 
-use crate::crash::record::Reason;
+use crate::crash::record::CrashCause;
 
 /// Nanoseconds with interrupts off that count as one.
 const OFF_AS_ONE: u64 = 5;
@@ -33,19 +33,19 @@ const ALL_NS: u64 = 1_000_000_000;
 
 /// The way in which the guest reported its panic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Signal {
+pub enum PanicSignal {
     /// Through pvpanic.
     Panicked,
     /// By storing a part of its log.
     Recorded,
 }
 
-impl Signal {
+impl PanicSignal {
     /// Returns the reason for the crash of a guest that reported its panic in this way.
-    pub const fn reason(self) -> Reason {
+    pub const fn reason(self) -> CrashCause {
         match self {
-            Signal::Panicked => Reason::Panic,
-            Signal::Recorded => Reason::PanicRecord,
+            PanicSignal::Panicked => CrashCause::Panic,
+            PanicSignal::Recorded => CrashCause::PanicRecord,
         }
     }
 }
@@ -61,14 +61,14 @@ pub enum GuestInterrupts {
 
 /// The reports of an incarnation so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LastWords {
+pub enum PanicGrace {
     /// None.
     #[default]
     None,
     /// It has reported a panic.
     Spoken {
         /// The first report.
-        first: Signal,
+        first: PanicSignal,
         /// Nanoseconds left for the next record.
         next_ns: u64,
         /// Nanoseconds left for all records.
@@ -83,9 +83,9 @@ pub enum LastWords {
     },
 }
 
-impl LastWords {
+impl PanicGrace {
     /// Takes in a report of a panic.
-    pub const fn hear(self, signal: Signal, clock_offs: u32) -> Self {
+    pub const fn hear(self, signal: PanicSignal, clock_offs: u32) -> Self {
         match self.at(clock_offs) {
             Self::None => Self::Spoken { first: signal, next_ns: NEXT_NS, all_ns: ALL_NS, clock_offs },
             Self::Spoken { first, all_ns, clock_offs, .. } => Self::Spoken { first, next_ns: NEXT_NS, all_ns, clock_offs },
@@ -125,7 +125,7 @@ impl LastWords {
     }
 
     /// Returns the first report of a guest that is about to crash.
-    pub const fn signal(&self) -> Option<Signal> {
+    pub const fn signal(&self) -> Option<PanicSignal> {
         match self {
             Self::Spoken { first, .. } => Some(*first),
             Self::None | Self::CrashKernel { .. } => None,
@@ -139,30 +139,30 @@ mod tests {
 
     #[test]
     fn each_record_is_waited_for_anew_but_not_for_ever() {
-        let mut words = LastWords::None.hear(Signal::Panicked, 0);
+        let mut words = PanicGrace::None.hear(PanicSignal::Panicked, 0);
         let mut records = 0;
         while words.left_ns() > Some(0) {
             words.spend(NEXT_NS - 1, GuestInterrupts::On);
             if words.left_ns() > Some(0) {
-                words = words.hear(Signal::Recorded, 0);
+                words = words.hear(PanicSignal::Recorded, 0);
                 records += 1;
             }
         }
-        assert_eq!((records, words.signal()), (10, Some(Signal::Panicked)));
+        assert_eq!((records, words.signal()), (10, Some(PanicSignal::Panicked)));
     }
 
     #[test]
     fn silence_ends_it() {
-        let mut words = LastWords::None.hear(Signal::Recorded, 3);
+        let mut words = PanicGrace::None.hear(PanicSignal::Recorded, 3);
         words.spend(NEXT_NS - 1, GuestInterrupts::On);
-        assert_eq!((words.left_ns(), words.signal()), (Some(1), Some(Signal::Recorded)));
+        assert_eq!((words.left_ns(), words.signal()), (Some(1), Some(PanicSignal::Recorded)));
         words.spend(u64::MAX, GuestInterrupts::On);
         assert_eq!(words.left_ns(), Some(0));
     }
 
     #[test]
     fn a_guest_that_is_at_it_has_five_times_as_long() {
-        let mut words = LastWords::None.hear(Signal::Panicked, 0);
+        let mut words = PanicGrace::None.hear(PanicSignal::Panicked, 0);
         words.spend(5 * NEXT_NS - 5, GuestInterrupts::Off);
         assert_eq!(words.left_ns(), Some(1));
         words.spend(1, GuestInterrupts::Off);
@@ -171,16 +171,16 @@ mod tests {
 
     #[test]
     fn an_announced_crash_kernel_may_store_records_and_starts_afresh() {
-        let words = LastWords::CrashKernel { clock_offs: 0 };
-        assert_eq!(words.hear(Signal::Recorded, 0), words);
-        assert_eq!((words.left_ns(), words.signal(), words.at(1)), (None, None, LastWords::None));
+        let words = PanicGrace::CrashKernel { clock_offs: 0 };
+        assert_eq!(words.hear(PanicSignal::Recorded, 0), words);
+        assert_eq!((words.left_ns(), words.signal(), words.at(1)), (None, None, PanicGrace::None));
         // A panic of the crash kernel itself counts as a panic.
-        assert_eq!(words.hear(Signal::Recorded, 1).signal(), Some(Signal::Recorded));
+        assert_eq!(words.hear(PanicSignal::Recorded, 1).signal(), Some(PanicSignal::Recorded));
     }
 
     #[test]
     fn a_crash_kernel_that_nobody_announced_is_noticed_when_it_takes_over() {
-        let words = LastWords::None.hear(Signal::Recorded, 0).hear(Signal::Recorded, 0);
-        assert_eq!((words.at(0), words.at(1)), (words, LastWords::None));
+        let words = PanicGrace::None.hear(PanicSignal::Recorded, 0).hear(PanicSignal::Recorded, 0);
+        assert_eq!((words.at(0), words.at(1)), (words, PanicGrace::None));
     }
 }

@@ -11,20 +11,20 @@
 //! The lead follows the recent length of that way. Linux's KVM does the same
 //! (`lapic_timer_advance`). Pure.
 //!
-//! Invariant: a guest never runs before a deadline whose interrupt it already has: [`Lead::wait`]
+//! Invariant: a guest never runs before a deadline whose interrupt it already has: [`TimerLead::wait`]
 //! comes before each entry.
 
 use super::devices::clock::Tsc;
 
 /// The lead, and the deadline that is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Lead {
+pub struct TimerLead {
     ticks: u64,
     /// The deadline that was treated as expired ahead of its time.
     awaited: Option<Tsc>,
 }
 
-impl Lead {
+impl TimerLead {
     /// Longest lead. A way that took longer was delayed by something else.
     const MOST: u64 = 4096;
     /// Ticks that the wait should take.
@@ -80,7 +80,7 @@ impl Lead {
     }
 }
 
-impl Default for Lead {
+impl Default for TimerLead {
     fn default() -> Self {
         Self::new()
     }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_lead_becomes_what_the_way_takes() {
-        let mut lead = Lead::new();
+        let mut lead = TimerLead::new();
         let (way, clock) = (1_500, Cell::new(0));
         for round in 1..20 {
             let deadline = Tsc(round * 1_000_000);
@@ -101,14 +101,14 @@ mod tests {
             assert_eq!(lead.look(woken, Some(deadline)), deadline);
             clock.set(woken.0 + way);
             lead.wait(|| Tsc(clock.replace(clock.get() + 10)));
-            assert!(clock.get() + Lead::ENTRY >= deadline.0, "never early");
+            assert!(clock.get() + TimerLead::ENTRY >= deadline.0, "never early");
         }
         assert!((way..way + 200).contains(&lead.ticks), "{}", lead.ticks);
     }
 
     #[test]
     fn a_way_that_was_held_up_teaches_nothing_and_a_shorter_one_slowly() {
-        let mut lead = Lead { ticks: 1_000, awaited: Some(Tsc(1_000_000)) };
+        let mut lead = TimerLead { ticks: 1_000, awaited: Some(Tsc(1_000_000)) };
         lead.wait(|| Tsc(1_900_000));
         assert_eq!(lead.ticks, 1_000);
         lead.awaited = Some(Tsc(2_000_000));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn only_a_deadline_within_the_lead_is_waited_for_and_once() {
-        let mut lead = Lead { ticks: 1_000, awaited: None };
+        let mut lead = TimerLead { ticks: 1_000, awaited: None };
         assert_eq!(lead.look(Tsc(998_999), Some(Tsc(1_000_000))), Tsc(998_999), "not yet");
         assert_eq!(lead.look(Tsc(998_999), None), Tsc(998_999));
         assert_eq!(lead.look(Tsc(999_500), Some(Tsc(1_000_000))), Tsc(1_000_000));

@@ -15,34 +15,34 @@
 //! timer.
 
 use super::cpuid::FixedAnswers;
-use super::decision::Decision;
+use super::decision::ExitDecision;
 use super::devices::clock::{Tsc, TscRate};
-use super::devices::{Effect, Platform};
+use super::devices::{DeviceEffect, Platform};
 use super::exit_counts::ExitKind;
-use super::exits::quick::Left;
-use super::lead::Lead;
+use super::exits::quick::QuickExit;
+use super::lead::TimerLead;
 use super::msr::Msrs;
 use super::offer::offer_events;
-use super::shared::Shared;
-use super::skip::Lengths;
+use super::shared::SharedPartition;
+use super::skip::InsnLengthCache;
 use crate::addr::Gpa;
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, interrupts, time};
-use crate::crash::record::Reason;
+use crate::crash::record::CrashCause;
 use crate::host::{Host, NodePager};
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::DirectMap;
 use crate::mm::resident::ResidentBytes;
-use crate::paging::{Fault, Loss};
-use crate::virt::{Access, Exit, Vcpu};
+use crate::paging::{AccessOutcome, PageLossError};
+use crate::virt::{PageAccess, Vcpu, VmExit};
 
 /// Guest memory of a running incarnation.
-pub type Bytes<'a> = GuestBytes<'a, DirectMap, NodePager>;
+pub type PartitionMemory<'a> = GuestBytes<'a, DirectMap, NodePager>;
 
 /// Why a stay ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stop {
+pub enum StopReason {
     /// Its time slice is over.
     Slice,
     /// The vCPU has a request to answer.
@@ -52,9 +52,9 @@ pub enum Stop {
     /// The guest waits for an interrupt.
     Halted,
     /// A device's effect concerns the partition as a whole.
-    Device(Effect),
+    Device(DeviceEffect),
     /// The guest cannot go on.
-    Crash(Reason),
+    Crash(CrashCause),
 }
 
 /// Whether the short way answers exits.
@@ -67,7 +67,7 @@ pub enum ShortWay {
 }
 
 /// A vCPU and the devices around it.
-pub struct Machine {
+pub struct VirtualMachine {
     /// The vCPU.
     pub vcpu: Vcpu,
     /// The devices.
@@ -75,25 +75,32 @@ pub struct Machine {
     /// Registers that are held nowhere else.
     pub msrs: Msrs,
     /// Lengths of instructions that exited, for CPUs that do not report them.
-    pub lengths: Lengths,
+    pub lengths: InsnLengthCache,
     /// CPUID's fixed answers.
     pub cpuid: FixedAnswers,
     /// The frequency of the guest's TSC.
     pub rate: TscRate,
     /// How far ahead of a guest's deadline the host's timer is set.
-    pub lead: Lead,
+    pub lead: TimerLead,
     /// Closed while a breakpoint may be enabled.
     pub short_way: ShortWay,
 }
 
-impl Machine {
+impl VirtualMachine {
     /// Runs the guest until something else needs the CPU; at most until `slice_end`.
-    pub fn run(&mut self, host: &Host, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> Stop {
+    pub fn run(
+        &mut self,
+        host: &Host,
+        cpu: CpuId,
+        object: &MemoryObject,
+        shared: &SharedPartition,
+        slice_end: Tsc,
+    ) -> StopReason {
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
         let mut armed = None;
         loop {
             if shared.is_asked() {
-                return Stop::Asked;
+                return StopReason::Asked;
             }
             if shared.has_typed() {
                 self.platform.console_input(&shared.take_typed(self.platform.console_room()));
@@ -101,7 +108,7 @@ impl Machine {
             let now = Tsc(instr::rdtsc());
             if now >= slice_end {
                 armed.iter().for_each(|armed: &Tsc| time::note_end(armed.0, now.0));
-                return Stop::Slice;
+                return StopReason::Slice;
             }
             self.advance(now);
             offer_events(&mut self.platform, &mut self.vcpu);
@@ -119,15 +126,15 @@ impl Machine {
             // ticket ready.
             let (ticket, answer) = self.stay(host, cpu, object, shared, slice_end);
             let stop = match answer {
-                Answer::Handle(exit) => {
+                ExitAnswer::Handle(exit) => {
                     // Handlers see and write back the task priority; the guest changes it without
                     // an exit.
                     self.platform.lapic_mut().set_cr8(self.vcpu.cr8());
                     let decision = self.handle(exit, &memory);
                     self.apply(decision, ticket)
                 }
-                Answer::Resident | Answer::Look => None,
-                Answer::Stop(stop) => Some(stop),
+                ExitAnswer::Resident | ExitAnswer::Look => None,
+                ExitAnswer::Stop(stop) => Some(stop),
             };
             if let Some(stop) = stop {
                 return stop;
@@ -136,7 +143,14 @@ impl Machine {
     }
 
     /// Runs the guest until an exit needs more than the short way and more than a page.
-    fn stay(&mut self, host: &Host, cpu: CpuId, object: &MemoryObject, shared: &Shared, slice_end: Tsc) -> (WaitTicket, Answer) {
+    fn stay(
+        &mut self,
+        host: &Host,
+        cpu: CpuId,
+        object: &MemoryObject,
+        shared: &SharedPartition,
+        slice_end: Tsc,
+    ) -> (WaitTicket, ExitAnswer) {
         let mut exits = 0;
         let (ticket, answer) = loop {
             if host.words.enter(cpu, object.id(), object.generation()).is_some() {
@@ -147,8 +161,8 @@ impl Machine {
             host.words.leave(cpu);
             let ticket = object.wait_ticket();
             let answer = match left {
-                Left::Exit => match self.vcpu.exit() {
-                    exit @ Exit::SecondLevelFault { gpa, access, .. } => {
+                QuickExit::Exit => match self.vcpu.exit() {
+                    exit @ VmExit::SecondLevelFault { gpa, access, .. } => {
                         match self.fault(host, cpu, object, (gpa, access), slice_end) {
                             Some(answer) => {
                                 shared.exits.note(ExitKind::Page);
@@ -159,14 +173,14 @@ impl Machine {
                     }
                     exit => leave_to_handler(exit, shared),
                 },
-                Left::Effect(effect) => Answer::Stop(Stop::Device(effect)),
-                Left::Halted => {
+                QuickExit::Effect(effect) => ExitAnswer::Stop(StopReason::Device(effect)),
+                QuickExit::Halted => {
                     shared.exits.note(ExitKind::Halt);
-                    Answer::Stop(Stop::Halted)
+                    ExitAnswer::Stop(StopReason::Halted)
                 }
-                Left::News => Answer::Look,
+                QuickExit::News => ExitAnswer::Look,
             };
-            if answer != Answer::Resident {
+            if answer != ExitAnswer::Resident {
                 break (ticket, answer);
             }
         };
@@ -180,30 +194,32 @@ impl Machine {
         host: &Host,
         cpu: CpuId,
         object: &MemoryObject,
-        (gpa, access): (Gpa, Access),
+        (gpa, access): (Gpa, PageAccess),
         slice_end: Tsc,
-    ) -> Option<Answer> {
+    ) -> Option<ExitAnswer> {
         let now = time::now_ns();
         Some(match host.pager.fault(object, gpa, access, now) {
-            Fault::Resolved => {
+            AccessOutcome::Resolved => {
                 if host.pager.wants_poll() {
                     host.relieve(cpu, now);
                 }
-                Answer::Resident
+                ExitAnswer::Resident
             }
             // An emulator may deliver no host interrupt while the guest has IF clear. The disk's
             // completion would then go unnoticed until the slice ends: poll once here.
-            Fault::Wait(ticket) if has_come(host, cpu, object, ticket, now) => {
+            AccessOutcome::Wait(ticket) if has_come(host, cpu, object, ticket, now) => {
                 if Tsc(instr::rdtsc()) < slice_end {
-                    Answer::Resident
+                    ExitAnswer::Resident
                 } else {
-                    Answer::Look
+                    ExitAnswer::Look
                 }
             }
-            Fault::Wait(ticket) => Answer::Stop(Stop::Page(ticket)),
-            Fault::NotRam => return None,
-            Fault::Lost(Loss::Unwritable(_) | Loss::NoFrames) => Answer::Stop(Stop::Crash(Reason::Unwritable(gpa.as_u64()))),
-            Fault::Lost(_) => Answer::Stop(Stop::Crash(Reason::PageLost(gpa.as_u64()))),
+            AccessOutcome::Wait(ticket) => ExitAnswer::Stop(StopReason::Page(ticket)),
+            AccessOutcome::NotRam => return None,
+            AccessOutcome::Lost(PageLossError::Unwritable(_) | PageLossError::NoFrames) => {
+                ExitAnswer::Stop(StopReason::Crash(CrashCause::Unwritable(gpa.as_u64())))
+            }
+            AccessOutcome::Lost(_) => ExitAnswer::Stop(StopReason::Crash(CrashCause::PageLost(gpa.as_u64()))),
         })
     }
 
@@ -236,61 +252,61 @@ impl Machine {
     }
 
     /// Applies a decision; `Some` if the stay ends.
-    fn apply(&mut self, decision: Decision, ticket: WaitTicket) -> Option<Stop> {
+    fn apply(&mut self, decision: ExitDecision, ticket: WaitTicket) -> Option<StopReason> {
         match decision {
-            Decision::Resume => None,
-            Decision::SkipTo(rip) => {
+            ExitDecision::Resume => None,
+            ExitDecision::SkipTo(rip) => {
                 self.vcpu.advance_to(rip);
                 None
             }
             // Output waits in the devices and is fetched at the end of the stay; a stop for each
             // byte would be slow.
-            Decision::SkipWith(rip, Effect::Console) => {
+            ExitDecision::SkipWith(rip, DeviceEffect::Console) => {
                 self.vcpu.advance_to(rip);
                 None
             }
-            Decision::SkipWith(rip, effect) => {
+            ExitDecision::SkipWith(rip, effect) => {
                 self.vcpu.advance_to(rip);
-                Some(Stop::Device(effect))
+                Some(StopReason::Device(effect))
             }
-            Decision::Inject(event) => {
+            ExitDecision::Inject(event) => {
                 self.vcpu.inject(event);
                 None
             }
             // A single step's #DB is due at once behind HLT and ends the wait for an interrupt, as
             // a pending interrupt does.
-            Decision::Halt(rip) => {
+            ExitDecision::Halt(rip) => {
                 self.vcpu.advance_to(rip);
-                (!self.vcpu.regs().single_steps() && !self.is_woken()).then_some(Stop::Halted)
+                (!self.vcpu.regs().single_steps() && !self.is_woken()).then_some(StopReason::Halted)
             }
-            Decision::Park(_) => Some(Stop::Page(ticket)),
+            ExitDecision::Park(_) => Some(StopReason::Page(ticket)),
             // The interrupt is the hypervisor's: a disk has finished, another CPU has work for this
             // one, or the time is up.
-            Decision::TakeInterrupt => {
+            ExitDecision::TakeInterrupt => {
                 interrupts::window();
-                Some(Stop::Slice)
+                Some(StopReason::Slice)
             }
-            Decision::Crash(reason) => Some(Stop::Crash(reason)),
+            ExitDecision::Crash(reason) => Some(StopReason::Crash(reason)),
         }
     }
 }
 
 /// The treatment of an exit.
 #[derive(PartialEq, Eq)]
-enum Answer {
+enum ExitAnswer {
     /// The page is resident: the guest repeats its access at once.
     Resident,
     /// A handler decides.
-    Handle(Exit),
+    Handle(VmExit),
     /// The devices are to be checked: there may be an event for the guest.
     Look,
-    Stop(Stop),
+    Stop(StopReason),
 }
 
 /// Leaves an exit to a handler, and counts it by its kind.
-fn leave_to_handler(exit: Exit, shared: &Shared) -> Answer {
+fn leave_to_handler(exit: VmExit, shared: &SharedPartition) -> ExitAnswer {
     shared.exits.note(ExitKind::of(exit));
-    Answer::Handle(exit)
+    ExitAnswer::Handle(exit)
 }
 
 /// Gives the pager one turn at once: a fast disk has completed by then, and the guest need not

@@ -23,31 +23,31 @@ mod tests;
 use super::cpuid::Vendor;
 use super::devices::Platform;
 use super::devices::clock::Tsc;
-use super::devices::lapic::Refused;
+use super::devices::lapic::ApicAccessError;
 use super::devices::lapic::register::{COMMAND, END_OF_INTERRUPT, SELF_IPI, TASK_PRIORITY, X2APIC_BASE, X2APIC_LAST};
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::virt::{Event, Vcpu};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::virt::{InjectedEvent, Vcpu};
 use kvmclock::KvmClock;
 use mtrr::Mtrrs;
-use quiet::Writes;
+use quiet::WriteEffect;
 use tsc::TscShift;
 
 /// Why an access fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MsrFault {
+pub enum MsrError {
     /// The guest gets this exception.
-    Exception(Event),
+    Exception(InjectedEvent),
     /// The access to guest memory failed; for a page that is not resident, repeat the instruction.
-    Memory(GuestAccess),
+    Memory(GuestMemoryError),
 }
 
-impl From<Refused> for MsrFault {
-    fn from(_: Refused) -> Self {
-        MsrFault::Exception(Event::general_protection())
+impl From<ApicAccessError> for MsrError {
+    fn from(_: ApicAccessError) -> Self {
+        MsrError::Exception(InjectedEvent::general_protection())
     }
 }
 
-const FAULT: MsrFault = MsrFault::Exception(Event::general_protection());
+const FAULT: MsrError = MsrError::Exception(InjectedEvent::general_protection());
 
 /// The registers that the CPU holds although accesses to them exit.
 pub trait CpuMsrs {
@@ -57,7 +57,7 @@ pub trait CpuMsrs {
     ///
     /// # Errors
     /// The exception for reserved bits and forbidden changes.
-    fn set_efer(&mut self, value: u64) -> Result<(), Event>;
+    fn set_efer(&mut self, value: u64) -> Result<(), InjectedEvent>;
     /// Reads the page attribute table.
     fn pat(&self) -> u64;
     /// Writes the page attribute table; the caller has checked its types.
@@ -70,7 +70,7 @@ impl CpuMsrs for Vcpu {
     fn efer(&self) -> u64 {
         self.control_registers().efer
     }
-    fn set_efer(&mut self, value: u64) -> Result<(), Event> {
+    fn set_efer(&mut self, value: u64) -> Result<(), InjectedEvent> {
         self.write_efer(value)
     }
     fn pat(&self) -> u64 {
@@ -189,8 +189,8 @@ impl Msrs {
     /// Carries out RDMSR.
     ///
     /// # Errors
-    /// [`MsrFault::Exception`]: there is no such register.
-    pub fn read(&self, msr: u32, cpu: &dyn CpuMsrs, platform: &Platform, now: Tsc) -> Result<u64, MsrFault> {
+    /// [`MsrError::Exception`]: there is no such register.
+    pub fn read(&self, msr: u32, cpu: &dyn CpuMsrs, platform: &Platform, now: Tsc) -> Result<u64, MsrError> {
         Ok(match msr {
             X2APIC_BASE..=X2APIC_LAST => platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now)?,
             APIC_BASE => platform.lapic().base_msr(),
@@ -211,7 +211,7 @@ impl Msrs {
     /// Carries out WRMSR.
     ///
     /// # Errors
-    /// [`MsrFault::Exception`]: no such register, or an invalid value. [`MsrFault::Memory`]: the
+    /// [`MsrError::Exception`]: no such register, or an invalid value. [`MsrError::Memory`]: the
     /// access to the clock's page failed.
     pub fn write(
         &mut self,
@@ -221,13 +221,13 @@ impl Msrs {
         platform: &mut Platform,
         memory: &dyn GuestMemory,
         now: Tsc,
-    ) -> Result<(), MsrFault> {
+    ) -> Result<(), MsrError> {
         match msr {
             X2APIC_BASE..=X2APIC_LAST => platform.x2apic_write((msr - X2APIC_BASE) as u8, value, now)?,
             APIC_BASE if value >> self.physical_bits != 0 => return Err(FAULT),
             APIC_BASE => platform.set_apic_base(value, memory)?,
             TSC_DEADLINE => self.set_deadline(value, platform),
-            EFER => cpu.set_efer(value).map_err(MsrFault::Exception)?,
+            EFER => cpu.set_efer(value).map_err(MsrError::Exception)?,
             PAT if !pat_is_valid(value) => return Err(FAULT),
             PAT => cpu.set_pat(value),
             TSC => self.shift(self.tsc.set_counter(value, now), cpu, platform, memory, now)?,
@@ -235,8 +235,8 @@ impl Msrs {
             MISC_ENABLE => self.misc_enable = value | MISC_ENABLE_FIXED,
             _ if self.mtrrs.owns(msr) => self.mtrrs.write(msr, value)?,
             _ => match quiet::write(msr, self.vendor) {
-                Some(Writes::Dropped) => {}
-                Some(Writes::Refused) => return Err(FAULT),
+                Some(WriteEffect::Dropped) => {}
+                Some(WriteEffect::Refused) => return Err(FAULT),
                 None => self.kvmclock.write(msr, value, platform.clock(), memory, self.tsc.moment(now))?,
             },
         }
@@ -252,7 +252,7 @@ impl Msrs {
         platform: &mut Platform,
         memory: &dyn GuestMemory,
         now: Tsc,
-    ) -> Result<(), MsrFault> {
+    ) -> Result<(), MsrError> {
         self.kvmclock.publish_again(platform.clock(), memory, shift.moment(now))?;
         self.tsc = shift;
         cpu.set_tsc_offset(shift.offset());

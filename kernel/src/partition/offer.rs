@@ -11,8 +11,8 @@
 //! any change that may have made an event due. Pure.
 
 use super::devices::Platform;
-use crate::virt::face::Window;
-use crate::virt::{Event, EventSink};
+use crate::virt::face::WindowRequest;
+use crate::virt::{EventSink, InjectedEvent};
 
 /// Injects the event that is due, or requests an exit for when the guest can take one.
 #[inline(always)]
@@ -25,14 +25,14 @@ pub fn offer_events(platform: &mut Platform, vcpu: &mut impl EventSink) {
     }
     let window = match platform.interrupt() {
         Some(vector) if vcpu.can_take_interrupt() => {
-            vcpu.inject(Event::interrupt(vector));
+            vcpu.inject(InjectedEvent::interrupt(vector));
             platform.acknowledge(vector);
             // It was the highest: no other one has a priority above it now.
-            Window::None
+            WindowRequest::None
         }
         // The window opens as soon as the guest can take the interrupt.
-        Some(_) => Window::Open,
-        None => Window::None,
+        Some(_) => WindowRequest::Open,
+        None => WindowRequest::None,
     };
     vcpu.request_interrupt_window(window);
 }
@@ -42,24 +42,24 @@ fn offer_nmi(platform: &mut Platform, vcpu: &mut impl EventSink) {
     let lapic = platform.lapic_mut();
     if vcpu.can_take_nmi() {
         lapic.take_nmi();
-        vcpu.inject(Event::nmi());
+        vcpu.inject(InjectedEvent::nmi());
     }
     // A second NMI may be pending behind the injected one, or this one is still pending.
-    vcpu.request_nmi_window(if lapic.nmi_pending() { Window::Open } else { Window::None });
+    vcpu.request_nmi_window(if lapic.nmi_pending() { WindowRequest::Open } else { WindowRequest::None });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mm::layout::RamLayout;
-    use crate::partition::devices::clock::{Clock, Tsc, TscRate};
-    use crate::partition::devices::lapic::Mode;
+    use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+    use crate::partition::devices::lapic::ApicMode;
     use crate::partition::devices::lapic::register::{END_OF_INTERRUPT, SELF_IPI, SPURIOUS};
     use crate::partition::fake::FakeVcpu;
 
     fn platform(vectors: &[u64]) -> Platform {
-        let clock = Clock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
-        let mut platform = Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), Mode::X2Apic);
+        let clock = GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let mut platform = Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), ApicMode::X2Apic);
         platform.x2apic_write(SPURIOUS, 0x1ff, Tsc(0)).unwrap();
         vectors.iter().for_each(|&vector| platform.x2apic_write(SELF_IPI, vector, Tsc(0)).unwrap());
         platform
@@ -69,33 +69,33 @@ mod tests {
     fn the_highest_interrupt_goes_in_and_the_next_waits_for_its_end() {
         let (mut platform, mut vcpu) = (platform(&[0x41, 0x52]), FakeVcpu::ready());
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued.take(), vcpu.interrupt_window), (Some(Event::interrupt(0x52)), Window::None));
+        assert_eq!((vcpu.queued.take(), vcpu.interrupt_window), (Some(InjectedEvent::interrupt(0x52)), WindowRequest::None));
         assert!(!platform.lapic().has_news());
         offer_events(&mut platform, &mut vcpu);
         assert_eq!(vcpu.queued, None);
         platform.x2apic_write(END_OF_INTERRUPT, 0, Tsc(0)).unwrap();
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!(vcpu.queued, Some(Event::interrupt(0x41)));
+        assert_eq!(vcpu.queued, Some(InjectedEvent::interrupt(0x41)));
     }
 
     #[test]
     fn an_interrupt_that_cannot_be_taken_asks_for_the_window_and_is_not_acknowledged() {
         let (mut platform, mut vcpu) = (platform(&[0x41]), FakeVcpu::default());
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued, vcpu.interrupt_window, platform.interrupt()), (None, Window::Open, Some(0x41)));
+        assert_eq!((vcpu.queued, vcpu.interrupt_window, platform.interrupt()), (None, WindowRequest::Open, Some(0x41)));
         vcpu.takes_interrupts = true;
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued, vcpu.interrupt_window), (Some(Event::interrupt(0x41)), Window::None));
+        assert_eq!((vcpu.queued, vcpu.interrupt_window), (Some(InjectedEvent::interrupt(0x41)), WindowRequest::None));
     }
 
     #[test]
     fn the_task_priority_that_the_guest_has_in_the_cpu_counts() {
         let (mut platform, mut vcpu) = (platform(&[0x41]), FakeVcpu { class: 4, ..FakeVcpu::ready() });
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued, vcpu.interrupt_window), (None, Window::None));
+        assert_eq!((vcpu.queued, vcpu.interrupt_window), (None, WindowRequest::None));
         vcpu.class = 3;
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!(vcpu.queued, Some(Event::interrupt(0x41)));
+        assert_eq!(vcpu.queued, Some(InjectedEvent::interrupt(0x41)));
     }
 
     #[test]
@@ -103,12 +103,12 @@ mod tests {
         let (mut platform, mut vcpu) = (platform(&[0x41]), FakeVcpu::ready());
         platform.raise_nmi();
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued.take(), vcpu.nmi_window), (Some(Event::nmi()), Window::None));
-        assert_eq!(vcpu.interrupt_window, Window::Open, "the interrupt comes behind it");
+        assert_eq!((vcpu.queued.take(), vcpu.nmi_window), (Some(InjectedEvent::nmi()), WindowRequest::None));
+        assert_eq!(vcpu.interrupt_window, WindowRequest::Open, "the interrupt comes behind it");
         vcpu.takes_nmis = false;
         platform.raise_nmi();
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued, vcpu.nmi_window), (Some(Event::interrupt(0x41)), Window::Open));
+        assert_eq!((vcpu.queued, vcpu.nmi_window), (Some(InjectedEvent::interrupt(0x41)), WindowRequest::Open));
         assert!(platform.lapic().nmi_pending());
     }
 }

@@ -15,7 +15,7 @@
 //! lies between a crash and the next incarnation's first instruction.
 //!
 //! A runner belongs to the CPU that gives it its turn. [`Runner::step`] does a bounded piece of
-//! work and returns what the runner waits for. Other CPUs talk to it through [`Shared`]. The vCPU
+//! work and returns what the runner waits for. Other CPUs talk to it through [`SharedPartition`]. The vCPU
 //! and FPU state stay in the CPU until [`Runner::move_out`], and no other CPU takes a turn before.
 //! The runner does no I/O itself: it requests spaces and dumps, and polls them. It gives a space
 //! back only when the memory that was paged to it is gone.
@@ -28,25 +28,25 @@ mod guest;
 mod life;
 mod start;
 
-use super::ending::{Answer, Stage, answer};
+use super::ending::{LifecycleStage, RequestTiming, answer};
 use super::hang::HangWatch;
-use super::last_words::LastWords;
-use super::loaders::Loading;
-use super::machine::Machine;
+use super::last_words::PanicGrace;
+use super::loaders::LoadJob;
+use super::machine::VirtualMachine;
 use super::restarts::RestartCounter;
-use super::shared::{Request, Shared};
+use super::shared::{PartitionRequest, SharedPartition};
 use super::stall::StallWatch;
 use crate::arch::percpu::CpuId;
 use crate::arch::{fpu, time};
-use crate::console::tagged::Lines;
-use crate::crash::dumps::JobStatus;
-use crate::crash::gate::Gate;
-use crate::crash::record::Reason;
+use crate::console::tagged::LineSplitter;
+use crate::crash::dumps::DumpProgress;
+use crate::crash::gate::RestartGate;
+use crate::crash::record::CrashCause;
 use crate::host::Host;
-use crate::host::reaper::Gone;
+use crate::host::reaper::TeardownDone;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
-pub use crate::sched::wait::WaitFor;
+pub use crate::sched::wait::WaitEvent;
 use crate::storage::spaces::SpaceId;
 use crate::virt::face::EnabledCpu;
 use crate::virt::tag::TlbTag;
@@ -60,26 +60,26 @@ const LOOK_NS: u64 = 1_000_000;
 
 /// The result of a step.
 #[derive(Debug)]
-pub enum Next {
+pub enum StepOutcome {
     /// Step again before any other runner has a turn: a restart does not wait for the work of
     /// others. At most a few times in a row.
     Onward,
     /// Step again soon.
     Again,
     /// Do not step before this time, unless the wait is over or a request comes.
-    Wait(WaitFor, Option<u64>),
+    Wait(WaitEvent, Option<u64>),
 }
 
-impl Next {
+impl StepOutcome {
     /// Waits for work in the background. Some of it ends without a wake-up, so it is polled.
     fn look_again() -> Self {
-        Self::Wait(WaitFor::Anything, Some(time::now_ns().saturating_add(LOOK_NS)))
+        Self::Wait(WaitEvent::Anything, Some(time::now_ns().saturating_add(LOOK_NS)))
     }
 }
 
 /// The reason why a running guest is parked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Parked {
+enum ParkReason {
     No,
     Page(WaitTicket),
     Halted,
@@ -89,12 +89,12 @@ enum Parked {
 
 /// The step that follows when the old memory is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Then {
+enum AfterTeardown {
     Begin,
     Stop,
 }
 
-enum State {
+enum Lifecycle {
     /// The next incarnation needs a paging space. `told`: this has been reported.
     NeedsSpace {
         told: bool,
@@ -103,18 +103,18 @@ enum State {
     Activating,
     /// The next incarnation needs second-level tables, which are being freed.
     NeedsTables,
-    Loading(Box<Loading>),
-    Running(Parked),
+    Loading(Box<LoadJob>),
+    Running(ParkReason),
     /// The old memory is being taken apart.
     Retiring {
-        gone: Gone,
-        then: Then,
+        gone: TeardownDone,
+        then: AfterTeardown,
     },
     Crashed {
-        gate: Gate,
+        gate: RestartGate,
         /// The reason for the stop if the gate stays closed.
         how: &'static str,
-        job: Arc<JobStatus>,
+        job: Arc<DumpProgress>,
         at_ns: u64,
         /// Frames that live memory had given up until the crash.
         given_before: u64,
@@ -126,16 +126,16 @@ enum State {
 pub struct Runner {
     /// The partition's number, and its account at the pool.
     index: usize,
-    shared: Arc<Shared>,
+    shared: Arc<SharedPartition>,
     layout: RamLayout,
-    machine: Machine,
+    machine: VirtualMachine,
     tag: TlbTag,
     object: Option<Arc<MemoryObject>>,
     space: Option<SpaceId>,
     incarnation: u64,
-    state: State,
+    state: Lifecycle,
     /// The guest's reports of its panic.
-    last_words: LastWords,
+    last_words: PanicGrace,
     /// The time of a halted guest is counted up to this moment.
     halted_ns: u64,
     /// Watches for a hang if a time-out is configured.
@@ -148,18 +148,18 @@ pub struct Runner {
     /// Frames of its last image are kept for it until this time.
     promise_ends: Option<u64>,
     needs_space: bool,
-    backing: Backing,
+    backing: BackingState,
     fpu: fpu::GuestFpu,
     /// If several consoles share the line: output that is not a whole line yet.
-    lines: Option<Lines>,
+    lines: Option<LineSplitter>,
     /// Whether the partition has the raw serial line, with its unfinished line shown there.
     has_shown_line: bool,
-    residence: Residence,
+    residence: VcpuResidence,
 }
 
 /// Whether the memory has the store that it will get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Backing {
+enum BackingState {
     /// It has its store, or there are no spaces.
     Settled,
     /// Its space is not ready yet.
@@ -168,7 +168,7 @@ enum Backing {
 
 /// Whether the vCPU and its FPU state are on the CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Residence {
+enum VcpuResidence {
     Memory,
     Cpu(CpuId),
 }
@@ -183,8 +183,15 @@ pub struct HostCpu<'a> {
 
 impl Runner {
     /// Makes the runner of a partition that starts as soon as it gets a space.
-    pub fn new(index: usize, shared: Arc<Shared>, layout: RamLayout, machine: Machine, tag: TlbTag, needs_space: bool) -> Self {
-        let state = State::NeedsSpace { told: false };
+    pub fn new(
+        index: usize,
+        shared: Arc<SharedPartition>,
+        layout: RamLayout,
+        machine: VirtualMachine,
+        tag: TlbTag,
+        needs_space: bool,
+    ) -> Self {
+        let state = Lifecycle::NeedsSpace { told: false };
         let restarts = RestartCounter::new(shared.config.restart_limit);
         Self {
             index,
@@ -196,7 +203,7 @@ impl Runner {
             space: None,
             incarnation: 0,
             state,
-            last_words: LastWords::None,
+            last_words: PanicGrace::None,
             halted_ns: 0,
             hang: None,
             stall: StallWatch::new(),
@@ -205,71 +212,71 @@ impl Runner {
             entered: false,
             promise_ends: None,
             needs_space,
-            backing: Backing::Settled,
+            backing: BackingState::Settled,
             fpu: fpu::GuestFpu::new(),
             lines: None,
             has_shown_line: false,
-            residence: Residence::Memory,
+            residence: VcpuResidence::Memory,
         }
     }
 
     /// Lets the partition's console share its serial line with others.
     pub fn share_console(&mut self) {
-        self.lines = Some(Lines::new());
+        self.lines = Some(LineSplitter::new());
     }
 
     /// Does a bounded piece of work; the guest is left at `until` at the latest.
-    pub fn step(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> Next {
+    pub fn step(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> StepOutcome {
         if self.shared.is_asked()
             && let Some(next) = self.requests(host)
         {
             return next;
         }
-        if self.backing == Backing::Awaited {
+        if self.backing == BackingState::Awaited {
             self.look_for_store(host);
         }
         self.look_at_promise(host);
         match &self.state {
-            State::NeedsSpace { .. } => self.find_space(host),
-            State::Activating => self.activate(host),
-            State::NeedsTables => self.begin(host),
-            State::Loading(_) => self.load(host),
-            State::Running(_) => self.run(host, on, until),
+            Lifecycle::NeedsSpace { .. } => self.find_space(host),
+            Lifecycle::Activating => self.activate(host),
+            Lifecycle::NeedsTables => self.begin(host),
+            Lifecycle::Loading(_) => self.load(host),
+            Lifecycle::Running(_) => self.run(host, on, until),
             // A space has one task at a time: the task begun for it must end first.
-            State::Retiring { gone, then } if gone.is_gone() && self.backing == Backing::Settled => {
+            Lifecycle::Retiring { gone, then } if gone.is_done() && self.backing == BackingState::Settled => {
                 let then = *then;
                 self.retired(host, then)
             }
-            State::Retiring { then: Then::Stop, .. } if host.ends_without_disks() => self.leave_behind(host),
-            State::Retiring { .. } => Next::look_again(),
-            State::Crashed { .. } => self.check_gate(host),
-            State::Stopped => Next::Wait(WaitFor::Own, None),
+            Lifecycle::Retiring { then: AfterTeardown::Stop, .. } if host.ends_without_disks() => self.leave_behind(host),
+            Lifecycle::Retiring { .. } => StepOutcome::look_again(),
+            Lifecycle::Crashed { .. } => self.check_gate(host),
+            Lifecycle::Stopped => StepOutcome::Wait(WaitEvent::Own, None),
         }
     }
 
-    fn requests(&mut self, host: &'static Host) -> Option<Next> {
+    fn requests(&mut self, host: &'static Host) -> Option<StepOutcome> {
         let stage = self.stage();
-        let is_taken = |request| answer(request, stage) != Answer::Later && self.shared.take(request);
-        let stop = is_taken(Request::Stop);
-        let crash = is_taken(Request::Crash);
-        let give_up = is_taken(Request::GiveUp);
-        if stop && answer(Request::Stop, stage) == Answer::Now {
+        let is_taken = |request| answer(request, stage) != RequestTiming::Later && self.shared.take(request);
+        let stop = is_taken(PartitionRequest::Stop);
+        let crash = is_taken(PartitionRequest::Crash);
+        let give_up = is_taken(PartitionRequest::GiveUp);
+        if stop && answer(PartitionRequest::Stop, stage) == RequestTiming::Now {
             return Some(self.stop(host, "operator", 0));
         }
-        if give_up && answer(Request::GiveUp, stage) == Answer::Now {
-            return Some(self.crash(host, Reason::Unwritable(0)));
+        if give_up && answer(PartitionRequest::GiveUp, stage) == RequestTiming::Now {
+            return Some(self.crash(host, CrashCause::Unwritable(0)));
         }
-        (crash && answer(Request::Crash, stage) == Answer::Now).then(|| self.crash(host, Reason::Operator))
+        (crash && answer(PartitionRequest::Crash, stage) == RequestTiming::Now).then(|| self.crash(host, CrashCause::Operator))
     }
 
-    fn stage(&self) -> Stage {
+    fn stage(&self) -> LifecycleStage {
         match self.state {
-            State::NeedsTables if self.backing == Backing::Awaited => Stage::Activating,
-            State::NeedsSpace { .. } | State::NeedsTables | State::Crashed { .. } => Stage::Waiting,
-            State::Activating => Stage::Activating,
-            State::Loading(_) | State::Running(_) => Stage::Alive,
-            State::Retiring { then: Then::Begin, .. } => Stage::Leaving,
-            State::Retiring { then: Then::Stop, .. } | State::Stopped => Stage::Stopped,
+            Lifecycle::NeedsTables if self.backing == BackingState::Awaited => LifecycleStage::Activating,
+            Lifecycle::NeedsSpace { .. } | Lifecycle::NeedsTables | Lifecycle::Crashed { .. } => LifecycleStage::Waiting,
+            Lifecycle::Activating => LifecycleStage::Activating,
+            Lifecycle::Loading(_) | Lifecycle::Running(_) => LifecycleStage::Alive,
+            Lifecycle::Retiring { then: AfterTeardown::Begin, .. } => LifecycleStage::Leaving,
+            Lifecycle::Retiring { then: AfterTeardown::Stop, .. } | Lifecycle::Stopped => LifecycleStage::Stopped,
         }
     }
 

@@ -30,15 +30,15 @@ pub fn source_of_shadow(memory: &dyn GuestMemory, state: &CpuState, regs: &Regs)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::fake::FakeMemory;
-    use crate::virt::Segment;
+    use crate::partition::fake::FakeGuestMemory;
+    use crate::virt::SegmentRegister;
 
     const RIP: u64 = 0x1000;
 
     fn source(before: u8, rflags: u64, ring: u32) -> ShadowSource {
-        let memory = FakeMemory::new(0x3000);
+        let memory = FakeGuestMemory::new(0x3000);
         memory.poke(RIP - 1, &[before, 0x90]);
-        let segment = |attributes| Segment { selector: 8, attributes: attributes | ring << 5, limit: u32::MAX, base: 0 };
+        let segment = |attributes| SegmentRegister { selector: 8, attributes: attributes | ring << 5, limit: u32::MAX, base: 0 };
         let state = CpuState::flat(segment(0xc09b), segment(0xc093));
         source_of_shadow(&memory, &state, &Regs { rip: RIP, rflags, ..Regs::default() })
     }
@@ -67,10 +67,10 @@ mod tests {
 
     #[test]
     fn a_page_in_front_that_is_not_there_is_no_sti() {
-        let memory = FakeMemory::new(0x3000);
+        let memory = FakeGuestMemory::new(0x3000);
         memory.poke(RIP - 1, &[0xfb]);
         memory.evict(RIP - 1);
-        let code = Segment { selector: 8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
+        let code = SegmentRegister { selector: 8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
         let regs = Regs { rip: RIP, rflags: 0x202, ..Regs::default() };
         assert_eq!(source_of_shadow(&memory, &CpuState::flat(code, code), &regs), ShadowSource::Other);
     }

@@ -6,15 +6,15 @@
 
 use super::exit_counts::ExitCounts;
 use crate::config;
-use crate::console::ring::Ring;
-use crate::sync::{Ranked, rank};
+use crate::console::ring::ByteRing;
+use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// A request to a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum Request {
+pub enum PartitionRequest {
     /// Crash, as if the guest had panicked.
     Crash = 1 << 0,
     /// Stop for good.
@@ -26,7 +26,7 @@ pub enum Request {
 /// The life of a partition as other CPUs see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Phase {
+pub enum LifecycleView {
     /// Waits for a paging space.
     Waiting,
     /// Its kernel is being copied into its memory.
@@ -39,17 +39,17 @@ pub enum Phase {
     Stopped,
 }
 
-impl Phase {
+impl LifecycleView {
     const ALL: [Self; 5] = [Self::Waiting, Self::Loading, Self::Running, Self::Crashed, Self::Stopped];
 
     /// Returns the word for people and events.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Phase::Waiting => "waiting",
-            Phase::Loading => "loading",
-            Phase::Running => "running",
-            Phase::Crashed => "crashed",
-            Phase::Stopped => "stopped",
+            LifecycleView::Waiting => "waiting",
+            LifecycleView::Loading => "loading",
+            LifecycleView::Running => "running",
+            LifecycleView::Crashed => "crashed",
+            LifecycleView::Stopped => "stopped",
         }
     }
 }
@@ -62,9 +62,9 @@ const HOLD_NS: u64 = 5_000_000_000;
 const NO_OBJECT: u32 = u32::MAX;
 
 /// The shared part of a partition.
-pub struct Shared {
+pub struct SharedPartition {
     /// Its configuration.
-    pub config: config::Partition,
+    pub config: config::PartitionConfig,
     /// Exits of its vCPU so far, counted by the CPU that runs it.
     pub exits: ExitCounts,
     /// Crashes so far that left no dump, because the largest number of dumps was kept already.
@@ -73,25 +73,25 @@ pub struct Shared {
     phase: AtomicU8,
     incarnation: AtomicU64,
     object: AtomicU32,
-    typed: Ranked<Ring<TYPED>, { rank::EVENTS }>,
+    typed: RankedLock<ByteRing<TYPED>, { rank::EVENTS }>,
     /// Whether `typed` holds anything; changed under its lock.
     has_typed: AtomicBool,
     /// The time since which keys are held back; 0 if they are not.
     held_ns: AtomicU64,
 }
 
-impl Shared {
+impl SharedPartition {
     /// Makes the shared part of a partition that has not started.
-    pub fn new(config: config::Partition) -> Self {
+    pub fn new(config: config::PartitionConfig) -> Self {
         Self {
             config,
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
             requests: AtomicU32::new(0),
-            phase: AtomicU8::new(Phase::Waiting as u8),
+            phase: AtomicU8::new(LifecycleView::Waiting as u8),
             incarnation: AtomicU64::new(0),
             object: AtomicU32::new(NO_OBJECT),
-            typed: Ranked::new(Ring::new()),
+            typed: RankedLock::new(ByteRing::new()),
             has_typed: AtomicBool::new(false),
             held_ns: AtomicU64::new(0),
         }
@@ -103,7 +103,7 @@ impl Shared {
     }
 
     /// Sends a request. The caller must then kick the partition's CPU.
-    pub fn ask(&self, request: Request) {
+    pub fn ask(&self, request: PartitionRequest) {
         self.requests.fetch_or(request as u32, Ordering::AcqRel);
     }
 
@@ -113,7 +113,7 @@ impl Shared {
     }
 
     /// Takes `request` if it was asked.
-    pub fn take(&self, request: Request) -> bool {
+    pub fn take(&self, request: PartitionRequest) -> bool {
         self.requests.fetch_and(!(request as u32), Ordering::AcqRel) & request as u32 != 0
     }
 
@@ -166,8 +166,8 @@ impl Shared {
     }
 
     /// Returns the partition's phase.
-    pub fn phase(&self) -> Phase {
-        Phase::ALL[usize::from(self.phase.load(Ordering::Acquire)) % Phase::ALL.len()]
+    pub fn phase(&self) -> LifecycleView {
+        LifecycleView::ALL[usize::from(self.phase.load(Ordering::Acquire)) % LifecycleView::ALL.len()]
     }
 
     /// Returns the number of its incarnation; 0 before the first.
@@ -181,7 +181,7 @@ impl Shared {
     }
 
     #[cfg(any(target_os = "none", test))] // only runners publish
-    pub(super) fn publish_phase(&self, phase: Phase) {
+    pub(super) fn publish_phase(&self, phase: LifecycleView) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
@@ -195,17 +195,17 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DumpPolicy, Kernel, Partition, Restart};
+    use crate::config::{DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
 
-    fn shared() -> Shared {
-        Shared::new(Partition {
+    fn shared() -> SharedPartition {
+        SharedPartition::new(PartitionConfig {
             name: "a".into(),
             memory_bytes: 4096,
-            kernel: Kernel { image: "k".into(), initrd: None },
+            kernel: KernelModules { image: "k".into(), initrd: None },
             cmdline: "".into(),
             dump: DumpPolicy::Aided,
             dump_bound: None,
-            restart: Restart::Immediate,
+            restart: RestartPolicy::Immediate,
             boot_memory_bytes: None,
             hang_timeout_ns: None,
             restart_limit: None,
@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn a_request_is_taken_once() {
         let shared = shared();
-        shared.ask(Request::Crash);
-        assert!(shared.is_asked() && !shared.take(Request::Stop));
-        assert!(shared.take(Request::Crash) && !shared.take(Request::Crash) && !shared.is_asked());
+        shared.ask(PartitionRequest::Crash);
+        assert!(shared.is_asked() && !shared.take(PartitionRequest::Stop));
+        assert!(shared.take(PartitionRequest::Crash) && !shared.take(PartitionRequest::Crash) && !shared.is_asked());
     }
 
     #[test]
@@ -259,9 +259,9 @@ mod tests {
     #[test]
     fn what_is_published_is_seen() {
         let shared = shared();
-        assert_eq!((shared.phase(), shared.incarnation(), shared.object()), (Phase::Waiting, 0, None));
-        shared.publish_phase(Phase::Crashed);
+        assert_eq!((shared.phase(), shared.incarnation(), shared.object()), (LifecycleView::Waiting, 0, None));
+        shared.publish_phase(LifecycleView::Crashed);
         shared.publish_incarnation(3, 7);
-        assert_eq!((shared.phase(), shared.incarnation(), shared.object()), (Phase::Crashed, 3, Some(7)));
+        assert_eq!((shared.phase(), shared.incarnation(), shared.object()), (LifecycleView::Crashed, 3, Some(7)));
     }
 }

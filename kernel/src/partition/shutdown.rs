@@ -8,7 +8,7 @@
 
 use super::fetch::{self, CodeView, FetchError};
 use super::walk::WalkError;
-use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::virt::CpuState;
 
 /// INT3.
@@ -27,13 +27,13 @@ pub enum TripleFault {
 ///
 /// # Errors
 /// The page of the instruction is not resident: try again later.
-pub fn triple_fault(memory: &dyn GuestMemory, state: &CpuState, rip: u64) -> Result<TripleFault, GuestAccess> {
+pub fn triple_fault(memory: &dyn GuestMemory, state: &CpuState, rip: u64) -> Result<TripleFault, GuestMemoryError> {
     if state.idtr.limit != 0 {
         return Ok(TripleFault::Crash);
     }
     match fetch::opcode(memory, &CodeView::from(state), rip) {
         Ok(BREAKPOINT) => Ok(TripleFault::Reset),
-        Err(FetchError::Walk(WalkError::Memory(access @ GuestAccess::NotResident(_)), _)) => Err(access),
+        Err(FetchError::Walk(WalkError::Memory(access @ GuestMemoryError::NotResident(_)), _)) => Err(access),
         Ok(_) | Err(_) => Ok(TripleFault::Crash),
     }
 }
@@ -42,18 +42,18 @@ pub fn triple_fault(memory: &dyn GuestMemory, state: &CpuState, rip: u64) -> Res
 mod tests {
     use super::*;
     use crate::addr::Gpa;
-    use crate::partition::fake::FakeMemory;
-    use crate::virt::{DescriptorTable, Segment};
+    use crate::partition::fake::FakeGuestMemory;
+    use crate::virt::{DescriptorTable, SegmentRegister};
 
     const RIP: u64 = 0x1800;
 
     fn state(limit: u16) -> CpuState {
-        let code = Segment { selector: 8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
+        let code = SegmentRegister { selector: 8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
         CpuState { idtr: DescriptorTable { base: 0, limit }, ..CpuState::flat(code, code) }
     }
 
-    fn of(limit: u16, instruction: u8) -> Result<TripleFault, GuestAccess> {
-        let memory = FakeMemory::new(0x3000);
+    fn of(limit: u16, instruction: u8) -> Result<TripleFault, GuestMemoryError> {
+        let memory = FakeGuestMemory::new(0x3000);
         memory.poke(RIP, &[instruction]);
         triple_fault(&memory, &state(limit), RIP)
     }
@@ -69,17 +69,17 @@ mod tests {
 
     #[test]
     fn a_kernel_that_never_loaded_a_table_crashes() {
-        let code = Segment { selector: 8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
-        let memory = FakeMemory::new(0x3000);
+        let code = SegmentRegister { selector: 8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
+        let memory = FakeGuestMemory::new(0x3000);
         memory.poke(RIP, &[BREAKPOINT]);
         assert_eq!(triple_fault(&memory, &CpuState::flat(code, code), RIP), Ok(TripleFault::Crash));
     }
 
     #[test]
     fn a_page_that_is_away_is_waited_for_and_code_outside_memory_is_a_crash() {
-        let memory = FakeMemory::new(0x3000);
+        let memory = FakeGuestMemory::new(0x3000);
         memory.evict(RIP);
-        assert_eq!(triple_fault(&memory, &state(0), RIP), Err(GuestAccess::NotResident(Gpa::new(RIP & !0xfff))));
+        assert_eq!(triple_fault(&memory, &state(0), RIP), Err(GuestMemoryError::NotResident(Gpa::new(RIP & !0xfff))));
         assert_eq!(triple_fault(&memory, &state(0), 0x10_0000), Ok(TripleFault::Crash));
     }
 }

@@ -18,7 +18,7 @@ const PARTS: u64 = 5;
 
 /// The time at which a guest wants to run again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wants {
+pub enum WakeTime {
     /// At once: its time was up, or a page was not resident.
     Now,
     /// At its timer's time.
@@ -51,13 +51,13 @@ impl StallWatch {
     }
 
     /// Notes that the guest ran from `since_ns` on, and had to be left at `until_ns`.
-    pub fn leave(&mut self, since_ns: u64, until_ns: u64, now_ns: u64, wants: Wants) {
+    pub fn leave(&mut self, since_ns: u64, until_ns: u64, now_ns: u64, wants: WakeTime) {
         self.ran_ns = self.ran_ns.saturating_add(now_ns.min(until_ns).saturating_sub(since_ns));
         self.lost_ns = self.lost_ns.saturating_add(now_ns.saturating_sub(until_ns.max(since_ns)));
         self.wanted_ns = match wants {
-            Wants::Now => Some(now_ns),
-            Wants::At(at) => Some(at.max(now_ns)),
-            Wants::Nothing => None,
+            WakeTime::Now => Some(now_ns),
+            WakeTime::At(at) => Some(at.max(now_ns)),
+            WakeTime::Nothing => None,
         };
         if self.ran_ns >= LONG_NS {
             (self.ran_ns, self.lost_ns) = (0, 0);
@@ -76,10 +76,10 @@ mod tests {
     fn one_long_wait_is_told_once() {
         let mut watch = StallWatch::new();
         assert!(!watch.enter(0));
-        watch.leave(0, 10 * MS, 5 * MS, Wants::Now);
+        watch.leave(0, 10 * MS, 5 * MS, WakeTime::Now);
         assert!(watch.enter(3 * S) && watch.enter(3 * S), "until it was told");
         watch = StallWatch::new();
-        watch.leave(3 * S, 3 * S + 10 * MS, 3 * S + 5 * MS, Wants::Now);
+        watch.leave(3 * S, 3 * S + 10 * MS, 3 * S + 5 * MS, WakeTime::Now);
         assert!(!watch.enter(3 * S + 6 * MS));
     }
 
@@ -89,7 +89,7 @@ mod tests {
         let told = (0..100).position(|n| {
             let now = n * 50 * MS;
             let told = watch.enter(now);
-            watch.leave(now, now + 10 * MS, now + MS, Wants::Now);
+            watch.leave(now, now + 10 * MS, now + MS, WakeTime::Now);
             told
         });
         assert_eq!(told, Some(41));
@@ -101,25 +101,25 @@ mod tests {
         for n in 0..10_000 {
             let now = n * 20 * MS;
             assert!(!watch.enter(now), "{n}");
-            watch.leave(now, now + 10 * MS, now + 10 * MS, Wants::Now);
+            watch.leave(now, now + 10 * MS, now + 10 * MS, WakeTime::Now);
         }
     }
 
     #[test]
     fn idle_time_is_not_lost_but_a_late_timer_is() {
         let mut watch = StallWatch::new();
-        watch.leave(0, 10 * MS, MS, Wants::At(100 * S));
+        watch.leave(0, 10 * MS, MS, WakeTime::At(100 * S));
         assert!(!watch.enter(100 * S));
-        watch.leave(100 * S, 101 * S, 100 * S, Wants::Nothing);
+        watch.leave(100 * S, 101 * S, 100 * S, WakeTime::Nothing);
         assert!(!watch.enter(200 * S));
-        watch.leave(200 * S, 201 * S, 200 * S, Wants::At(201 * S));
+        watch.leave(200 * S, 201 * S, 200 * S, WakeTime::At(201 * S));
         assert!(watch.enter(204 * S));
     }
 
     #[test]
     fn a_machine_that_was_stopped_in_the_middle_of_a_stay_is_noticed() {
         let mut watch = StallWatch::new();
-        watch.leave(0, 10 * MS, 30 * S, Wants::Now);
+        watch.leave(0, 10 * MS, 30 * S, WakeTime::Now);
         assert!(watch.enter(30 * S));
     }
 }

@@ -22,8 +22,8 @@ mod tests;
 use arrayvec::ArrayVec;
 
 use crate::addr::{Gpa, Gva};
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::virt::{Access, ControlRegisters, CpuState};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::virt::{ControlRegisters, CpuState, PageAccess};
 
 const CR0_WP: u64 = 1 << 16;
 const CR0_PG: u64 = 1 << 31;
@@ -61,20 +61,20 @@ pub mod error_code {
 /// The registers that decide how linear addresses translate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the CPU's names")]
-pub struct Paging {
+pub struct WalkRegisters {
     pub cr0: u64,
     pub cr3: u64,
     pub cr4: u64,
     pub efer: u64,
 }
 
-impl From<&CpuState> for Paging {
+impl From<&CpuState> for WalkRegisters {
     fn from(state: &CpuState) -> Self {
         Self { cr0: state.cr0, cr3: state.cr3, cr4: state.cr4, efer: state.efer }
     }
 }
 
-impl From<ControlRegisters> for Paging {
+impl From<ControlRegisters> for WalkRegisters {
     fn from(registers: ControlRegisters) -> Self {
         Self { cr0: registers.cr0, cr3: registers.cr3, cr4: registers.cr4, efer: registers.efer }
     }
@@ -106,21 +106,21 @@ impl Privilege {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WalkError {
     /// A table is not resident: park. Or the guest's tables lie outside RAM.
-    Memory(GuestAccess),
+    Memory(GuestMemoryError),
     /// #PF with this error code, the linear address in CR2.
     PageFault(u32),
     /// #GP: not canonical.
     NonCanonical,
 }
 
-impl From<GuestAccess> for WalkError {
-    fn from(access: GuestAccess) -> Self {
+impl From<GuestMemoryError> for WalkError {
+    fn from(access: GuestMemoryError) -> Self {
         WalkError::Memory(access)
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum WalkMode {
     Legacy,
     Pae,
     Long,
@@ -128,24 +128,24 @@ enum Mode {
 
 /// The structure of the tables.
 struct Shape {
-    mode: Mode,
+    mode: WalkMode,
     levels: u32,
     index_bits: u32,
     entry_bytes: usize,
 }
 
-impl Paging {
+impl WalkRegisters {
     /// Returns the structure; `None` while paging is off.
     fn shape(&self) -> Option<Shape> {
         let shape = |mode, levels, index_bits, entry_bytes| Some(Shape { mode, levels, index_bits, entry_bytes });
         if self.cr0 & CR0_PG == 0 {
             None
         } else if self.efer & EFER_LMA != 0 {
-            shape(Mode::Long, if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 }, 9, 8)
+            shape(WalkMode::Long, if self.cr4 & CR4_LA57 != 0 { 5 } else { 4 }, 9, 8)
         } else if self.cr4 & CR4_PAE != 0 {
-            shape(Mode::Pae, 3, 9, 8)
+            shape(WalkMode::Pae, 3, 9, 8)
         } else {
-            shape(Mode::Legacy, 2, 10, 4)
+            shape(WalkMode::Legacy, 2, 10, 4)
         }
     }
 
@@ -162,7 +162,7 @@ struct Rights {
 }
 
 /// Entries passed on the way down; their A and D bits are set at the end.
-type Seen = ArrayVec<(Gpa, u64), 5>;
+type WalkEntries = ArrayVec<(Gpa, u64), 5>;
 
 /// Translates `gva` for an access.
 ///
@@ -170,9 +170,9 @@ type Seen = ArrayVec<(Gpa, u64), 5>;
 /// [`WalkError`].
 pub fn translate(
     memory: &dyn GuestMemory,
-    paging: &Paging,
+    paging: &WalkRegisters,
     gva: Gva,
-    access: Access,
+    access: PageAccess,
     privilege: Privilege,
 ) -> Result<Gpa, WalkError> {
     let Some(shape) = paging.shape() else { return Ok(Gpa::new(gva.as_u64())) };
@@ -180,7 +180,7 @@ pub fn translate(
     let fault = |cause| WalkError::PageFault(cause | access_bits(paging, access, privilege));
     let mut table = root(paging, &shape);
     let mut rights = Rights { writable: true, user: true, no_execute: false };
-    let mut seen = Seen::new();
+    let mut seen = WalkEntries::new();
     for level in (1..=shape.levels).rev() {
         let shift = 12 + shape.index_bits * (level - 1);
         let index = (linear >> shift) & ((1 << shape.index_bits) - 1);
@@ -190,7 +190,7 @@ pub fn translate(
             return Err(fault(0));
         }
         let leaf = level == 1 || is_large(entry, level, paging, &shape).map_err(fault)?;
-        let has_rights = !(shape.mode == Mode::Pae && level == 3);
+        let has_rights = !(shape.mode == WalkMode::Pae && level == 3);
         if entry & NO_EXECUTE != 0 && !paging.has_no_execute() {
             return Err(fault(error_code::PROTECTION | error_code::RESERVED));
         }
@@ -216,7 +216,7 @@ pub fn translate(
 /// Checks the address, and returns it; outside long mode it has 32 bits.
 fn canonical(gva: Gva, shape: &Shape) -> Result<u64, WalkError> {
     let linear = gva.as_u64();
-    if shape.mode != Mode::Long {
+    if shape.mode != WalkMode::Long {
         return Ok(linear & 0xffff_ffff);
     }
     let unused = 64 - (12 + shape.index_bits * shape.levels);
@@ -224,15 +224,15 @@ fn canonical(gva: Gva, shape: &Shape) -> Result<u64, WalkError> {
     if extended == linear { Ok(linear) } else { Err(WalkError::NonCanonical) }
 }
 
-const fn root(paging: &Paging, shape: &Shape) -> u64 {
+const fn root(paging: &WalkRegisters, shape: &Shape) -> u64 {
     match shape.mode {
-        Mode::Long => paging.cr3 & ADDRESS,
-        Mode::Pae => paging.cr3 & 0xffff_ffe0,
-        Mode::Legacy => paging.cr3 & 0xffff_f000,
+        WalkMode::Long => paging.cr3 & ADDRESS,
+        WalkMode::Pae => paging.cr3 & 0xffff_ffe0,
+        WalkMode::Legacy => paging.cr3 & 0xffff_f000,
     }
 }
 
-fn read_entry(memory: &dyn GuestMemory, at: Gpa, bytes: usize) -> Result<u64, GuestAccess> {
+fn read_entry(memory: &dyn GuestMemory, at: Gpa, bytes: usize) -> Result<u64, GuestMemoryError> {
     let mut entry = [0; 8];
     memory.read(at, &mut entry[..bytes])?;
     Ok(u64::from_le_bytes(entry))
@@ -240,13 +240,13 @@ fn read_entry(memory: &dyn GuestMemory, at: Gpa, bytes: usize) -> Result<u64, Gu
 
 /// Tells whether an entry above level 1 maps a page. The page-size bit is reserved at levels that
 /// have no large pages.
-fn is_large(entry: u64, level: u32, paging: &Paging, shape: &Shape) -> Result<bool, u32> {
+fn is_large(entry: u64, level: u32, paging: &WalkRegisters, shape: &Shape) -> Result<bool, u32> {
     if entry & LARGE == 0 {
         return Ok(false);
     }
     match (shape.mode, level) {
-        (Mode::Legacy, _) => Ok(paging.cr4 & CR4_PSE != 0),
-        (_, 2) | (Mode::Long, 3) => Ok(true),
+        (WalkMode::Legacy, _) => Ok(paging.cr4 & CR4_PSE != 0),
+        (_, 2) | (WalkMode::Long, 3) => Ok(true),
         _ => Err(error_code::PROTECTION | error_code::RESERVED),
     }
 }
@@ -254,45 +254,45 @@ fn is_large(entry: u64, level: u32, paging: &Paging, shape: &Shape) -> Result<bo
 /// Returns the frame's address. The entry of a 4 MiB page has address bits 39:32 in its bits 20:13.
 const fn frame(entry: u64, level: u32, shape: &Shape) -> u64 {
     match (shape.mode, level) {
-        (Mode::Legacy, 2) => (entry & 0xffc0_0000) | ((entry >> 13) & 0xff) << 32,
-        (Mode::Legacy, _) => entry & 0xffff_f000,
+        (WalkMode::Legacy, 2) => (entry & 0xffc0_0000) | ((entry >> 13) & 0xff) << 32,
+        (WalkMode::Legacy, _) => entry & 0xffff_f000,
         _ => entry & ADDRESS,
     }
 }
 
 impl Rights {
-    fn allow(&self, paging: &Paging, access: Access, privilege: Privilege) -> bool {
+    fn allow(&self, paging: &WalkRegisters, access: PageAccess, privilege: Privilege) -> bool {
         let user = privilege == Privilege::User;
         let mode_allows = match (user, access) {
             (true, _) => self.user,
-            (false, Access::Execute) => !(self.user && paging.cr4 & CR4_SMEP != 0),
+            (false, PageAccess::Execute) => !(self.user && paging.cr4 & CR4_SMEP != 0),
             (false, _) => !(self.user && paging.cr4 & CR4_SMAP != 0 && privilege == Privilege::Supervisor),
         };
         let access_allows = match access {
-            Access::Read => true,
-            Access::Write => self.writable || (!user && paging.cr0 & CR0_WP == 0),
-            Access::Execute => !self.no_execute,
+            PageAccess::Read => true,
+            PageAccess::Write => self.writable || (!user && paging.cr0 & CR0_WP == 0),
+            PageAccess::Execute => !self.no_execute,
         };
         mode_allows && access_allows
     }
 }
 
 /// Returns the bits of the error code that depend on the access alone.
-fn access_bits(paging: &Paging, access: Access, privilege: Privilege) -> u32 {
+fn access_bits(paging: &WalkRegisters, access: PageAccess, privilege: Privilege) -> u32 {
     let fetch_told = paging.has_no_execute() || paging.cr4 & CR4_SMEP != 0;
     let kind = match access {
-        Access::Read => 0,
-        Access::Write => error_code::WRITE,
-        Access::Execute if fetch_told => error_code::FETCH,
-        Access::Execute => 0,
+        PageAccess::Read => 0,
+        PageAccess::Write => error_code::WRITE,
+        PageAccess::Execute if fetch_told => error_code::FETCH,
+        PageAccess::Execute => 0,
     };
     kind | if privilege == Privilege::User { error_code::USER } else { 0 }
 }
 
 /// Sets the bits that are not set yet: accessed in every entry, dirty in the leaf of a write.
-fn note_access(memory: &dyn GuestMemory, seen: &Seen, access: Access) -> Result<(), GuestAccess> {
+fn note_access(memory: &dyn GuestMemory, seen: &WalkEntries, access: PageAccess) -> Result<(), GuestMemoryError> {
     for (i, &(at, entry)) in seen.iter().enumerate() {
-        let dirty = if access == Access::Write && i + 1 == seen.len() { DIRTY } else { 0 };
+        let dirty = if access == PageAccess::Write && i + 1 == seen.len() { DIRTY } else { 0 };
         let wanted = entry | ACCESSED | dirty;
         if wanted != entry {
             memory.write(at, &[wanted as u8])?;

@@ -8,21 +8,21 @@
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
 use crate::arch::instr::{in32, out32};
-use crate::sync::{Ranked, rank};
+use crate::sync::{RankedLock, rank};
 
 const ADDRESS: u16 = 0xcf8;
 const DATA: u16 = 0xcfc;
 const ENABLE: u32 = 1 << 31;
 
-static PAIR: Ranked<(), { rank::PCI }> = Ranked::new(());
+static PAIR: RankedLock<(), { rank::PCI }> = RankedLock::new(());
 
 /// Access by ports. A handle has no state: all handles share the one pair of ports.
 #[derive(Clone, Copy, Debug)]
-pub struct Ports {
+pub struct ConfigPorts {
     _private: (),
 }
 
-impl Ports {
+impl ConfigPorts {
     /// Makes a handle.
     ///
     /// # Safety
@@ -38,7 +38,7 @@ fn address(function: DeviceFunction, register: u8) -> u32 {
     ENABLE | bus << 16 | device << 11 | u32::from(function.function) << 8 | u32::from(register & !3)
 }
 
-impl ConfigurationAccess for Ports {
+impl ConfigurationAccess for ConfigPorts {
     fn read_word(&self, function: DeviceFunction, register: u8) -> u32 {
         let _pair = PAIR.lock();
         // SAFETY: the address port is ours (promise to `new`), and writing it only selects.

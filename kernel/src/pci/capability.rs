@@ -13,7 +13,7 @@ const MOST: usize = (256 - 64) / 4;
 
 /// One entry of the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Capability {
+pub struct PciCapability {
     /// Its identifier.
     pub id: u8,
     /// Offset of its registers.
@@ -24,7 +24,7 @@ pub struct Capability {
 
 /// Fault of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ListError {
+pub enum CapabilityListError {
     /// A pointer that leads into the header or is unaligned.
     Pointer(u8),
     /// The list does not end.
@@ -34,11 +34,11 @@ pub enum ListError {
 /// Collects a function's capabilities.
 ///
 /// # Errors
-/// [`ListError`] if the list is malformed: such a device is not used.
+/// [`CapabilityListError`] if the list is malformed: such a device is not used.
 pub fn capabilities<C: ConfigurationAccess>(
     access: &C,
     at: DeviceFunction,
-) -> Result<arrayvec::ArrayVec<Capability, MOST>, ListError> {
+) -> Result<arrayvec::ArrayVec<PciCapability, MOST>, CapabilityListError> {
     let mut list = arrayvec::ArrayVec::new();
     if access.read_word(at, 4) & HAS_LIST == 0 {
         return Ok(list);
@@ -46,11 +46,11 @@ pub fn capabilities<C: ConfigurationAccess>(
     let mut offset = access.read_word(at, 0x34) as u8 & !3;
     while offset != 0 {
         if offset < 64 || !offset.is_multiple_of(4) {
-            return Err(ListError::Pointer(offset));
+            return Err(CapabilityListError::Pointer(offset));
         }
         let word = access.read_word(at, offset);
-        let entry = Capability { id: word as u8, offset, header: (word >> 16) as u16 };
-        list.try_push(entry).map_err(|_| ListError::Endless)?;
+        let entry = PciCapability { id: word as u8, offset, header: (word >> 16) as u16 };
+        list.try_push(entry).map_err(|_| CapabilityListError::Endless)?;
         offset = (word >> 8) as u8;
     }
     Ok(list)
@@ -63,7 +63,7 @@ mod tests {
 
     const AT: DeviceFunction = DeviceFunction { bus: 0, device: 1, function: 0 };
 
-    fn list(words: &[(u8, u32)], first: u32) -> Result<Vec<u8>, ListError> {
+    fn list(words: &[(u8, u32)], first: u32) -> Result<Vec<u8>, CapabilityListError> {
         let mut bus = FakeBus::default();
         bus.add(AT, 1, 1);
         bus.set(AT, 4, HAS_LIST);
@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn a_loop_ends_and_a_pointer_into_the_header_is_refused() {
-        assert_eq!(list(&[(0x40, 0x8011), (0x80, 0x4009)], 0x40), Err(ListError::Endless));
-        assert_eq!(list(&[(0x40, 0x1011)], 0x40), Err(ListError::Pointer(0x10)));
-        assert_eq!(list(&[(0x40, 0x8211)], 0x40), Err(ListError::Pointer(0x82)));
+        assert_eq!(list(&[(0x40, 0x8011), (0x80, 0x4009)], 0x40), Err(CapabilityListError::Endless));
+        assert_eq!(list(&[(0x40, 0x1011)], 0x40), Err(CapabilityListError::Pointer(0x10)));
+        assert_eq!(list(&[(0x40, 0x8211)], 0x40), Err(CapabilityListError::Pointer(0x82)));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const RANGES: usize = 64;
 
 /// Pages of registers in the window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Range {
+pub struct RegisterRange {
     first: Hpa,
     pages: u64,
     /// Number of its first page in the window.
@@ -35,48 +35,48 @@ pub struct Range {
 
 /// Allocation of the window.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Plan {
-    ranges: ArrayVec<Range, RANGES>,
+pub struct WindowPlan {
+    ranges: ArrayVec<RegisterRange, RANGES>,
     used: u64,
 }
 
 /// Virtual address of registers, and whether their pages must still be mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Placed {
+pub enum RegisterPlacement {
     /// They are mapped already.
     Mapped(Hva),
     /// These pages must be mapped.
-    New(Hva, Range),
+    New(Hva, RegisterRange),
 }
 
-impl Plan {
+impl WindowPlan {
     /// Finds a place for `len` bytes at `start`; `None` if the window is full.
-    pub fn place(&mut self, start: Hpa, len: u64) -> Option<Placed> {
+    pub fn place(&mut self, start: Hpa, len: u64) -> Option<RegisterPlacement> {
         let first = start.as_u64() & !(PAGE_SIZE - 1);
         let pages = (start.as_u64().checked_add(len)?.checked_next_multiple_of(PAGE_SIZE)? - first) / PAGE_SIZE;
-        let seen = |range: &Range| {
+        let seen = |range: &RegisterRange| {
             let offset = start.as_u64().wrapping_sub(range.first.as_u64());
             Hva::new(BASE + range.at * PAGE_SIZE + offset)
         };
-        let end = |range: &Range| range.first.as_u64() + range.pages * PAGE_SIZE;
-        let holds = |range: &&Range| range.first.as_u64() <= first && first + pages * PAGE_SIZE <= end(range);
+        let end = |range: &RegisterRange| range.first.as_u64() + range.pages * PAGE_SIZE;
+        let holds = |range: &&RegisterRange| range.first.as_u64() <= first && first + pages * PAGE_SIZE <= end(range);
         if let Some(range) = self.ranges.iter().find(holds) {
-            return Some(Placed::Mapped(seen(range)));
+            return Some(RegisterPlacement::Mapped(seen(range)));
         }
-        let range = Range { first: Hpa::new(first), pages, at: self.used };
+        let range = RegisterRange { first: Hpa::new(first), pages, at: self.used };
         self.used.checked_add(pages).filter(|used| *used <= PAGES)?;
         self.ranges.try_push(range).ok()?;
         self.used += pages;
-        Some(Placed::New(seen(&range), range))
+        Some(RegisterPlacement::New(seen(&range), range))
     }
 }
 
 #[cfg(target_os = "none")]
 mod tables {
-    use super::{BASE, PAGE_SIZE, Placed, Plan, Range, TABLES};
+    use super::{BASE, PAGE_SIZE, RegisterPlacement, RegisterRange, TABLES, WindowPlan};
     use crate::addr::{Hpa, Hva};
     use crate::arch::direct_map;
-    use crate::sync::{Ranked, rank};
+    use crate::sync::{RankedLock, rank};
     use core::ptr::addr_of;
     use core::sync::atomic::{AtomicU64, Ordering};
     use x86_64::registers::control::Cr3;
@@ -90,9 +90,9 @@ mod tables {
     const SLOT: usize = (BASE >> 39 & 511) as usize;
 
     #[repr(C, align(4096))]
-    struct Table([AtomicU64; 512]);
+    struct WindowTable([AtomicU64; 512]);
 
-    impl Table {
+    impl WindowTable {
         const fn new() -> Self {
             Self([const { AtomicU64::new(0) }; 512])
         }
@@ -101,10 +101,10 @@ mod tables {
         }
     }
 
-    static POINTERS: Table = Table::new();
-    static DIRECTORY: Table = Table::new();
-    static PAGE_TABLES: [Table; TABLES] = [const { Table::new() }; TABLES];
-    static PLAN: Ranked<Option<Plan>, { rank::EVENTS }> = Ranked::new(None);
+    static POINTERS: WindowTable = WindowTable::new();
+    static DIRECTORY: WindowTable = WindowTable::new();
+    static PAGE_TABLES: [WindowTable; TABLES] = [const { WindowTable::new() }; TABLES];
+    static PLAN: RankedLock<Option<WindowPlan>, { rank::EVENTS }> = RankedLock::new(None);
 
     /// Returns the hypervisor's address of `len` bytes of registers at `start`; `None` if the
     /// window is full.
@@ -114,8 +114,8 @@ mod tables {
         }
         let mut plan = PLAN.lock();
         match plan.get_or_insert_default().place(start, len)? {
-            Placed::Mapped(at) => Some(at),
-            Placed::New(at, range) => {
+            RegisterPlacement::Mapped(at) => Some(at),
+            RegisterPlacement::New(at, range) => {
                 enter(&range);
                 Some(at)
             }
@@ -124,7 +124,7 @@ mod tables {
 
     /// Writes the entries of a range's pages. None was present before, so no TLB can hold a stale
     /// translation.
-    fn enter(range: &Range) {
+    fn enter(range: &RegisterRange) {
         for n in 0..range.pages {
             let page = (range.at + n) as usize;
             let entry = (range.first.as_u64() + n * PAGE_SIZE) | PRESENT | WRITABLE | UNCACHED | NO_EXECUTE;
@@ -149,35 +149,35 @@ pub use tables::map;
 mod tests {
     use super::*;
 
-    fn range(plan: &mut Plan, start: u64, len: u64) -> Option<Placed> {
+    fn range(plan: &mut WindowPlan, start: u64, len: u64) -> Option<RegisterPlacement> {
         plan.place(Hpa::new(start), len)
     }
 
     #[test]
     fn registers_get_whole_pages_and_are_seen_at_their_offset() {
-        let mut plan = Plan::default();
-        let first = Range { first: Hpa::new(0xe0_0000_1000), pages: 2, at: 0 };
-        assert_eq!(range(&mut plan, 0xe0_0000_1ff8, 16), Some(Placed::New(Hva::new(BASE + 0xff8), first)));
-        let second = Range { first: Hpa::new(0xe0_0001_0000), pages: 1, at: 2 };
-        assert_eq!(range(&mut plan, 0xe0_0001_0000, 4096), Some(Placed::New(Hva::new(BASE + 0x2000), second)));
+        let mut plan = WindowPlan::default();
+        let first = RegisterRange { first: Hpa::new(0xe0_0000_1000), pages: 2, at: 0 };
+        assert_eq!(range(&mut plan, 0xe0_0000_1ff8, 16), Some(RegisterPlacement::New(Hva::new(BASE + 0xff8), first)));
+        let second = RegisterRange { first: Hpa::new(0xe0_0001_0000), pages: 1, at: 2 };
+        assert_eq!(range(&mut plan, 0xe0_0001_0000, 4096), Some(RegisterPlacement::New(Hva::new(BASE + 0x2000), second)));
     }
 
     #[test]
     fn registers_that_are_mapped_take_no_more_room() {
-        let mut plan = Plan::default();
+        let mut plan = WindowPlan::default();
         range(&mut plan, 0xe0_0000_0000, 0x4000);
-        assert_eq!(range(&mut plan, 0xe0_0000_3ffc, 4), Some(Placed::Mapped(Hva::new(BASE + 0x3ffc))));
+        assert_eq!(range(&mut plan, 0xe0_0000_3ffc, 4), Some(RegisterPlacement::Mapped(Hva::new(BASE + 0x3ffc))));
         assert_eq!(plan.used, 4);
     }
 
     #[test]
     fn a_full_window_and_addresses_that_end_nowhere_are_refused() {
-        let mut plan = Plan::default();
+        let mut plan = WindowPlan::default();
         assert!(range(&mut plan, 1 << 40, PAGES * PAGE_SIZE).is_some());
         assert_eq!(range(&mut plan, 1 << 41, 1), None);
-        assert_eq!(range(&mut Plan::default(), u64::MAX, 1), None);
-        assert_eq!(range(&mut Plan::default(), u64::MAX - 1, 1), None);
-        let mut many = Plan::default();
+        assert_eq!(range(&mut WindowPlan::default(), u64::MAX, 1), None);
+        assert_eq!(range(&mut WindowPlan::default(), u64::MAX - 1, 1), None);
+        let mut many = WindowPlan::default();
         assert!((0..RANGES as u64).all(|n| range(&mut many, (1 << 40) + n * 8192, 1).is_some()));
         assert_eq!(range(&mut many, 1 << 42, 1), None);
     }

@@ -10,7 +10,7 @@ const NOBODY: u32 = !0;
 
 /// Identity of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Identity {
+pub struct FunctionIdentity {
     /// The vendor.
     pub vendor: u16,
     /// The vendor's number for the device.
@@ -22,7 +22,7 @@ pub struct Identity {
 /// Calls `found` for every function.
 ///
 /// A bus is visited once, whatever the bridges' registers say, so this ends on any machine.
-pub fn functions<C: ConfigurationAccess>(access: &C, mut found: impl FnMut(DeviceFunction, Identity)) {
+pub fn functions<C: ConfigurationAccess>(access: &C, mut found: impl FnMut(DeviceFunction, FunctionIdentity)) {
     let mut seen = [false; 256];
     seen[0] = true;
     let mut pending = arrayvec::ArrayVec::<u8, 256>::new();
@@ -39,7 +39,7 @@ pub fn functions<C: ConfigurationAccess>(access: &C, mut found: impl FnMut(Devic
     }
 }
 
-fn visit_bus<C: ConfigurationAccess>(access: &C, bus: u8, mut found: impl FnMut(DeviceFunction, Identity)) {
+fn visit_bus<C: ConfigurationAccess>(access: &C, bus: u8, mut found: impl FnMut(DeviceFunction, FunctionIdentity)) {
     for device in 0..DEVICES {
         for function in 0..FUNCTIONS {
             let at = DeviceFunction { bus, device, function };
@@ -54,13 +54,13 @@ fn visit_bus<C: ConfigurationAccess>(access: &C, bus: u8, mut found: impl FnMut(
     }
 }
 
-fn identity<C: ConfigurationAccess>(access: &C, at: DeviceFunction) -> Option<Identity> {
+fn identity<C: ConfigurationAccess>(access: &C, at: DeviceFunction) -> Option<FunctionIdentity> {
     let id = access.read_word(at, 0);
     if id == NOBODY {
         return None;
     }
     let class = access.read_word(at, 8) >> 8;
-    Some(Identity { vendor: id as u16, device: (id >> 16) as u16, class })
+    Some(FunctionIdentity { vendor: id as u16, device: (id >> 16) as u16, class })
 }
 
 /// Returns the header type: bits 0 to 6 the layout, bit 7 "multi-function".

@@ -1,6 +1,6 @@
 //! PCI: finding functions, walking their capabilities, and message-signalled interrupts.
 //!
-//! Configuration space is accessed by ports 0xcf8 and 0xcfc ([`access::Ports`]), which every x86
+//! Configuration space is accessed by ports 0xcf8 and 0xcfc ([`access::ConfigPorts`]), which every x86
 //! machine has; the extended space is not needed. The trait and the address types are those of
 //! `virtio-drivers`, so that its PCI transport takes the same values. Firmware has assigned the
 //! base address registers; we change none.

@@ -9,8 +9,8 @@
 
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
-use super::capability::{self, Capability};
-use super::window::Window;
+use super::capability::{self, PciCapability};
+use super::window::DeviceWindow;
 
 /// Bytes of a table entry.
 pub const ENTRY_SIZE: usize = 16;
@@ -20,7 +20,7 @@ const MASKED: u32 = 1;
 
 /// Destination of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Target {
+pub struct MsixTarget {
     /// The interrupt vector.
     pub vector: u8,
     /// The physical APIC id; without interrupt remapping a message has room for 8 bits.
@@ -42,7 +42,7 @@ pub struct MsixCapability {
 
 impl MsixCapability {
     /// Reads the capability; `None` if the function has none.
-    pub fn find<C: ConfigurationAccess>(access: &C, at: DeviceFunction, list: &[Capability]) -> Option<Self> {
+    pub fn find<C: ConfigurationAccess>(access: &C, at: DeviceFunction, list: &[PciCapability]) -> Option<Self> {
         let found = list.iter().find(|c| c.id == capability::MSIX)?;
         let table = access.read_word(at, found.offset.checked_add(4)?);
         Some(Self {
@@ -63,7 +63,7 @@ impl MsixCapability {
     ///
     /// # Panics
     /// If the table has no such entry (our bug: `entries` is their number).
-    pub fn route<C: ConfigurationAccess>(&self, access: &mut C, table: &Window, entry: u16, target: Target) {
+    pub fn route<C: ConfigurationAccess>(&self, access: &mut C, table: &DeviceWindow, entry: u16, target: MsixTarget) {
         self.control(access, ENABLE | MASK_ALL);
         for n in 0..self.entries {
             table.write(usize::from(n) * ENTRY_SIZE + 12, MASKED);
@@ -97,13 +97,13 @@ mod tests {
         bus.add(AT, 1, 1);
         bus.set(AT, 0x40, 0x0002_0011);
         bus.set(AT, 0x44, 0x0000_0801);
-        let list = [Capability { id: capability::MSIX, offset: 0x40, header: 2 }];
+        let list = [PciCapability { id: capability::MSIX, offset: 0x40, header: 2 }];
         let msix = MsixCapability::find(&bus, AT, &list).unwrap();
         assert_eq!((msix.entries, msix.bar, msix.table_offset, msix.table_len()), (3, 1, 0x800, 48));
 
         let memory = region(1);
         let table = memory.window();
-        msix.route(&mut bus, table, 1, Target { vector: 0x41, apic_id: 3 });
+        msix.route(&mut bus, table, 1, MsixTarget { vector: 0x41, apic_id: 3 });
         let words: Vec<u32> = (16..32).step_by(4).map(|at| table.read(at)).collect();
         assert_eq!(words, [0xfee0_3000, 0, 0x41, 0]);
         assert_eq!((table.read::<u32>(12), table.read::<u32>(44)), (1, 1));

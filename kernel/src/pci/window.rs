@@ -10,16 +10,16 @@ use core::ptr::NonNull;
 
 /// A range of device memory.
 #[derive(Debug)]
-pub struct Window {
+pub struct DeviceWindow {
     base: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: a window is plain memory reached by volatile accesses, and it stores only integers. The
 // protocol with the device decides which CPU may write which word when.
-unsafe impl Send for Window {}
+unsafe impl Send for DeviceWindow {}
 
-impl Window {
+impl DeviceWindow {
     /// Wraps `len` bytes at `base`.
     ///
     /// # Safety
@@ -33,7 +33,7 @@ impl Window {
     /// Wraps physical addresses: a device's registers, or memory that is never freed.
     ///
     /// # Safety
-    /// As for [`Window::new`], for the direct map of `base`.
+    /// As for [`DeviceWindow::new`], for the direct map of `base`.
     #[cfg(target_os = "none")]
     pub unsafe fn of_physical(base: crate::addr::Hpa, len: usize) -> Self {
         let base = NonNull::new(crate::arch::direct_map::pointer(base)).expect("the direct map is not at 0");
@@ -71,9 +71,9 @@ impl Window {
     }
 
     /// Reads one value.
-    pub fn read<T: Word>(&self, offset: usize) -> T {
+    pub fn read<T: RegisterWord>(&self, offset: usize) -> T {
         let pointer = self.pointer::<T>(offset);
-        // SAFETY: `pointer` checked bounds and alignment; every bit pattern is a `Word`.
+        // SAFETY: `pointer` checked bounds and alignment; every bit pattern is a `RegisterWord`.
         unsafe { pointer.read_volatile() }
     }
 
@@ -88,7 +88,7 @@ impl Window {
     }
 
     /// Writes one value.
-    pub fn write<T: Word>(&self, offset: usize, value: T) {
+    pub fn write<T: RegisterWord>(&self, offset: usize, value: T) {
         let pointer = self.pointer::<T>(offset);
         // SAFETY: as in `read`.
         unsafe { pointer.write_volatile(value) }
@@ -96,14 +96,14 @@ impl Window {
 }
 
 /// Integers: every bit pattern is valid.
-pub trait Word: Copy + private::Sealed {}
+pub trait RegisterWord: Copy + private::Sealed {}
 
 mod private {
     pub trait Sealed {}
 }
 
 macro_rules! word {
-    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl Word for $t {})* };
+    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl RegisterWord for $t {})* };
 }
 word!(u8, u16, u32, u64);
 
@@ -111,10 +111,10 @@ word!(u8, u16, u32, u64);
 mod tests {
     use super::*;
 
-    fn window() -> Window {
+    fn window() -> DeviceWindow {
         let memory: &'static mut [u64] = Box::leak(vec![0u64; 2].into_boxed_slice());
         // SAFETY: leaked memory without another reference.
-        unsafe { Window::new(NonNull::from(memory).cast(), 16) }
+        unsafe { DeviceWindow::new(NonNull::from(memory).cast(), 16) }
     }
 
     #[test]

@@ -9,18 +9,18 @@ pub const MAX_HOLDERS: usize = 64;
 
 /// The credits of all holders.
 #[derive(Clone, Debug)]
-pub struct Credits {
+pub struct FrameCredits {
     of: [u32; MAX_HOLDERS],
     total: u32,
 }
 
-impl Default for Credits {
+impl Default for FrameCredits {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Credits {
+impl FrameCredits {
     /// Makes the table without promises.
     pub const fn new() -> Self {
         Self { of: [0; MAX_HOLDERS], total: 0 }
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn neighbours_cannot_take_a_restarting_partitions_frames() {
-        let mut credits = Credits::new();
+        let mut credits = FrameCredits::new();
         credits.add(1, 30);
         assert_eq!((credits.available(0, 40), credits.available(1, 40)), (10, 40));
         assert_eq!(credits.available(0, 20), 0);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_credit_is_used_up_by_its_holder() {
-        let mut credits = Credits::new();
+        let mut credits = FrameCredits::new();
         credits.add(1, 30);
         credits.spend(1, 20);
         assert_eq!((credits.of(1), credits.available(0, 40)), (10, 30));

@@ -23,9 +23,9 @@ pub mod shares;
 pub mod terms;
 pub mod watermark;
 
-pub use credit::Credits;
+pub use credit::FrameCredits;
 pub use needs::MemoryNeeds;
-pub use policy::{Candidate, Clock, Policy, Verdict};
-pub use shares::Shares;
-pub use terms::Terms;
+pub use policy::{ClockPolicy, PageVerdict, ReclaimCandidate, ReclaimPolicy};
+pub use shares::SharesPolicy;
+pub use terms::PoolTerms;
 pub use watermark::Watermarks;

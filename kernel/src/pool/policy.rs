@@ -1,10 +1,10 @@
 //! Chooses the object that gives a page, and the page: the clock of the published pool algorithm,
 //! behind a trait that another policy can implement.
 //!
-//! The choice has two steps. [`Policy::victim`] picks the object: a dump image first, because all
+//! The choice has two steps. [`ReclaimPolicy::victim`] picks the object: a dump image first, because all
 //! of it has to go anyway; else the partition with the largest gap between its share of the overage
 //! and the frames that it has already given. The object's hand then goes over its pages.
-//! [`Policy::judge`] decides on each page that was not touched since the last visit:
+//! [`ReclaimPolicy::judge`] decides on each page that was not touched since the last visit:
 //!
 //! ```text
 //!  A set ────> stays        (the hand clears A; the next visit takes it unless touched again)
@@ -18,7 +18,7 @@
 
 /// A memory object that could give frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Candidate {
+pub struct ReclaimCandidate {
     /// The pager's number of the object.
     pub holder: usize,
     /// Whether it is a dump image.
@@ -33,7 +33,7 @@ pub struct Candidate {
     pub used: u16,
 }
 
-impl Candidate {
+impl ReclaimCandidate {
     /// Returns how many frames can be taken from it: all of an image, else those above the minimum.
     pub const fn may_give(&self) -> u32 {
         match self.kind {
@@ -66,7 +66,7 @@ pub struct PageView {
 
 /// Decision about a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum PageVerdict {
     /// Leave it mapped.
     Skip,
     /// Unmap and free it, without I/O.
@@ -76,27 +76,27 @@ pub enum Verdict {
 }
 
 /// The replaceable part of reclaim.
-pub trait Policy {
+pub trait ReclaimPolicy {
     /// Picks the next victim; returns its holder number. `pool` is the number of frames that all
     /// candidates share, `high` the high mark.
-    fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize>;
+    fn victim(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) -> Option<usize>;
 
     /// Informs the policy of each candidate's use, about once a second.
-    fn sampled(&mut self, _pool: u32, _high: u32, _candidates: &[Candidate]) {}
+    fn sampled(&mut self, _pool: u32, _high: u32, _candidates: &[ReclaimCandidate]) {}
 
     /// Clears the state of a holder: the number belongs to another object from now on.
     fn forget(&mut self, _holder: usize) {}
 
     /// Judges a resident page that was not touched since the hand's last visit.
-    fn judge(&self, page: PageView) -> Verdict;
+    fn judge(&self, page: PageView) -> PageVerdict;
 }
 
-/// The clock, with shares by logical size alone; [`Shares`](super::Shares) also follows use.
+/// The clock, with shares by logical size alone; [`SharesPolicy`](super::SharesPolicy) also follows use.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Clock;
+pub struct ClockPolicy;
 
-impl Policy for Clock {
-    fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize> {
+impl ReclaimPolicy for ClockPolicy {
+    fn victim(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) -> Option<usize> {
         let giving = || candidates.iter().filter(|c| c.may_give() > 0);
         if let Some(image) = giving().find(|c| c.kind == CandidateKind::Image) {
             return Some(image.holder);
@@ -107,16 +107,16 @@ impl Policy for Clock {
     }
 
     #[inline]
-    fn judge(&self, page: PageView) -> Verdict {
+    fn judge(&self, page: PageView) -> PageVerdict {
         match page {
-            PageView { clean: true } => Verdict::EvictClean,
-            PageView { clean: false } => Verdict::WriteOut,
+            PageView { clean: true } => PageVerdict::EvictClean,
+            PageView { clean: false } => PageVerdict::WriteOut,
         }
     }
 }
 
 /// Returns the candidate's donation (its share of the overage by logical size) less what it has given already.
-fn gap(candidate: &Candidate, overage: u64, logical: u64) -> i64 {
+fn gap(candidate: &ReclaimCandidate, overage: u64, logical: u64) -> i64 {
     let donation = overage * u64::from(candidate.logical) / logical.max(1);
     donation as i64 - i64::from(candidate.given())
 }
@@ -125,38 +125,39 @@ fn gap(candidate: &Candidate, overage: u64, logical: u64) -> i64 {
 mod tests {
     use super::*;
 
-    const LIVE: Candidate = Candidate { holder: 0, kind: CandidateKind::Live, logical: 100, resident: 50, minimum: 8, used: 255 };
+    const LIVE: ReclaimCandidate =
+        ReclaimCandidate { holder: 0, kind: CandidateKind::Live, logical: 100, resident: 50, minimum: 8, used: 255 };
 
     #[test]
     fn a_dump_image_gives_first() {
-        let image = Candidate { holder: 3, kind: CandidateKind::Image, logical: 10, resident: 1, minimum: 8, used: 0 };
-        assert_eq!(Clock.victim(100, 4, &[LIVE, image]), Some(3));
-        assert_eq!(Clock.victim(100, 4, &[LIVE, Candidate { resident: 0, ..image }]), Some(0));
+        let image = ReclaimCandidate { holder: 3, kind: CandidateKind::Image, logical: 10, resident: 1, minimum: 8, used: 0 };
+        assert_eq!(ClockPolicy.victim(100, 4, &[LIVE, image]), Some(3));
+        assert_eq!(ClockPolicy.victim(100, 4, &[LIVE, ReclaimCandidate { resident: 0, ..image }]), Some(0));
     }
 
     #[test]
     fn the_partition_farthest_behind_its_donation_gives_next() {
-        let behind = Candidate { holder: 1, resident: 90, ..LIVE };
-        assert_eq!(Clock.victim(120, 4, &[LIVE, behind]), Some(1));
-        let small = Candidate { holder: 2, logical: 40, resident: 40, ..LIVE };
-        assert_eq!(Clock.victim(120, 4, &[LIVE, behind, small]), Some(1));
+        let behind = ReclaimCandidate { holder: 1, resident: 90, ..LIVE };
+        assert_eq!(ClockPolicy.victim(120, 4, &[LIVE, behind]), Some(1));
+        let small = ReclaimCandidate { holder: 2, logical: 40, resident: 40, ..LIVE };
+        assert_eq!(ClockPolicy.victim(120, 4, &[LIVE, behind, small]), Some(1));
     }
 
     #[test]
     fn nobody_falls_below_the_minimum() {
-        assert_eq!(Clock.victim(120, 4, &[Candidate { resident: 8, ..LIVE }]), None);
-        assert_eq!(Candidate { resident: 10, ..LIVE }.may_give(), 2);
+        assert_eq!(ClockPolicy.victim(120, 4, &[ReclaimCandidate { resident: 8, ..LIVE }]), None);
+        assert_eq!(ReclaimCandidate { resident: 10, ..LIVE }.may_give(), 2);
     }
 
     #[test]
     fn nobody_gives_where_nothing_is_resident() {
-        assert_eq!(Clock.victim(10, 4, &[Candidate { resident: 0, ..LIVE }]), None);
-        assert_eq!(Clock.victim(10, 4, &[]), None);
+        assert_eq!(ClockPolicy.victim(10, 4, &[ReclaimCandidate { resident: 0, ..LIVE }]), None);
+        assert_eq!(ClockPolicy.victim(10, 4, &[]), None);
     }
 
     #[test]
     fn a_clean_page_leaves_without_a_write() {
-        assert_eq!(Clock.judge(PageView { clean: true }), Verdict::EvictClean);
-        assert_eq!(Clock.judge(PageView { clean: false }), Verdict::WriteOut);
+        assert_eq!(ClockPolicy.judge(PageView { clean: true }), PageVerdict::EvictClean);
+        assert_eq!(ClockPolicy.judge(PageView { clean: false }), PageVerdict::WriteOut);
     }
 }

@@ -20,7 +20,7 @@
 //! equal partitions would grow until one has all frames.
 
 use super::credit::MAX_HOLDERS;
-use super::policy::{Candidate, CandidateKind, Clock, PageView, Policy, Verdict};
+use super::policy::{CandidateKind, ClockPolicy, PageVerdict, PageView, ReclaimCandidate, ReclaimPolicy};
 
 /// Change of a shift at each sampling, in 256ths of the logical size.
 const STEP: i32 = 4;
@@ -33,43 +33,43 @@ const ACTIVE: u32 = 32;
 
 /// Shares that follow the use of memory.
 #[derive(Clone, Debug)]
-pub struct Shares {
+pub struct SharesPolicy {
     shifts: [i32; MAX_HOLDERS],
 }
 
-impl Shares {
+impl SharesPolicy {
     /// Starts with equal shares.
     pub const fn new() -> Self {
         Self { shifts: [0; MAX_HOLDERS] }
     }
 
-    fn donation(&self, candidate: &Candidate, overage: u64, logical: u64) -> i64 {
+    fn donation(&self, candidate: &ReclaimCandidate, overage: u64, logical: u64) -> i64 {
         let share = overage * u64::from(candidate.logical) / logical.max(1);
         share as i64 + i64::from(self.shifts[candidate.holder]) * i64::from(candidate.logical) / 256
     }
 
     /// Returns the candidate's donation less the frames it has given already.
-    fn gap(&self, candidate: &Candidate, overage: u64, logical: u64) -> i64 {
+    fn gap(&self, candidate: &ReclaimCandidate, overage: u64, logical: u64) -> i64 {
         self.donation(candidate, overage, logical) - i64::from(candidate.given())
     }
 }
 
-impl Default for Shares {
+impl Default for SharesPolicy {
     fn default() -> Self {
         Self::new()
     }
 }
 
-fn live(candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> + Clone {
+fn live(candidates: &[ReclaimCandidate]) -> impl Iterator<Item = &ReclaimCandidate> + Clone {
     candidates.iter().filter(|c| c.kind == CandidateKind::Live)
 }
 
-fn logical(candidates: &[Candidate]) -> u64 {
+fn logical(candidates: &[ReclaimCandidate]) -> u64 {
     candidates.iter().map(|c| u64::from(c.logical)).sum()
 }
 
-impl Policy for Shares {
-    fn victim(&mut self, pool: u32, high: u32, candidates: &[Candidate]) -> Option<usize> {
+impl ReclaimPolicy for SharesPolicy {
+    fn victim(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) -> Option<usize> {
         let giving = || candidates.iter().filter(|c| c.may_give() > 0);
         if let Some(image) = giving().find(|c| c.kind == CandidateKind::Image) {
             return Some(image.holder);
@@ -79,8 +79,8 @@ impl Policy for Shares {
         giving().max_by_key(|c| self.gap(c, overage, logical)).map(|c| c.holder)
     }
 
-    fn sampled(&mut self, pool: u32, high: u32, candidates: &[Candidate]) {
-        let use_of = |c: &Candidate| u32::from(c.used).min(ACTIVE);
+    fn sampled(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) {
+        let use_of = |c: &ReclaimCandidate| u32::from(c.used).min(ACTIVE);
         let (count, sum) = live(candidates).fold((0, 0), |(count, sum), c| (count + 1, sum + use_of(c)));
         if count < 2 {
             return;
@@ -109,8 +109,8 @@ impl Policy for Shares {
     }
 
     #[inline]
-    fn judge(&self, page: PageView) -> Verdict {
-        Clock.judge(page)
+    fn judge(&self, page: PageView) -> PageVerdict {
+        ClockPolicy.judge(page)
     }
 }
 
@@ -121,23 +121,23 @@ mod tests {
     const HIGH: u32 = 10;
     const POOL: u32 = 200;
 
-    fn partition(holder: usize, resident: u32, used: u16) -> Candidate {
-        Candidate { holder, kind: CandidateKind::Live, logical: 200, resident, minimum: 16, used }
+    fn partition(holder: usize, resident: u32, used: u16) -> ReclaimCandidate {
+        ReclaimCandidate { holder, kind: CandidateKind::Live, logical: 200, resident, minimum: 16, used }
     }
 
     #[test]
     fn equals_give_alike_and_a_larger_one_gives_more() {
-        let mut shares = Shares::new();
+        let mut shares = SharesPolicy::new();
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 128), partition(1, 100, 128)]), Some(1));
-        let large = Candidate { logical: 400, ..partition(0, 150, 128) };
+        let large = ReclaimCandidate { logical: 400, ..partition(0, 150, 128) };
         assert_eq!(shares.victim(POOL, HIGH, &[large, partition(1, 60, 128)]), Some(0), "250 given of 273, 140 of 136");
-        let poorer = Candidate { resident: 110, ..large };
+        let poorer = ReclaimCandidate { resident: 110, ..large };
         assert_eq!(shares.victim(POOL, HIGH, &[poorer, partition(1, 60, 128)]), Some(1), "290 given of 273");
     }
 
     #[test]
     fn an_idle_partition_gives_for_an_active_one() {
-        let mut shares = Shares::new();
+        let mut shares = SharesPolicy::new();
         let pair = [partition(0, 100, 10), partition(1, 100, 250)];
         (0..10).for_each(|_| shares.sampled(POOL, HIGH, &pair));
         // The active partition may now be well ahead.
@@ -150,14 +150,14 @@ mod tests {
 
     #[test]
     fn of_two_at_work_neither_gives_for_the_other() {
-        let mut shares = Shares::new();
+        let mut shares = SharesPolicy::new();
         (0..50).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 120, 250), partition(1, 80, 40)]));
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 101, 250), partition(1, 100, 40)]), Some(0));
     }
 
     #[test]
     fn who_works_again_takes_its_share_back() {
-        let mut shares = Shares::new();
+        let mut shares = SharesPolicy::new();
         (0..10).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 100, 0), partition(1, 100, 250)]));
         (0..20).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 60, 250), partition(1, 140, 250)]));
         assert_eq!(shares.shifts[..2], [0, 0]);
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn donations_never_fall_below_the_overage() {
-        let mut shares = Shares::new();
+        let mut shares = SharesPolicy::new();
         let three = [partition(0, 70, 255), partition(1, 70, 255), partition(2, 70, 0)];
         for _ in 0..200 {
             shares.sampled(POOL, HIGH, &three);
@@ -176,20 +176,20 @@ mod tests {
 
     #[test]
     fn nobody_falls_below_the_minimum() {
-        let mut shares = Shares::new();
+        let mut shares = SharesPolicy::new();
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 17, 255)]), Some(1));
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 12, 255)]), None);
     }
 
     #[test]
     fn a_crashed_image_gives_first_and_all_of_it() {
-        let image = Candidate { kind: CandidateKind::Image, minimum: 16, ..partition(5, 3, 0) };
-        assert_eq!(Shares::new().victim(POOL, HIGH, &[partition(0, 150, 0), image]), Some(5));
+        let image = ReclaimCandidate { kind: CandidateKind::Image, minimum: 16, ..partition(5, 3, 0) };
+        assert_eq!(SharesPolicy::new().victim(POOL, HIGH, &[partition(0, 150, 0), image]), Some(5));
     }
 
     #[test]
     fn the_next_object_of_a_number_begins_like_all_others() {
-        let mut shares = Shares::new();
+        let mut shares = SharesPolicy::new();
         (0..10).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 100, 10), partition(1, 100, 250)]));
         shares.forget(0);
         shares.forget(1);

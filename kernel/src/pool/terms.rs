@@ -12,14 +12,14 @@ pub const MINIMUM_RESIDENT: u32 = 64;
 
 /// The terms of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Terms {
+pub struct PoolTerms {
     /// Account whose credit it draws on: a partition's, for all its incarnations and dump images.
     pub account: usize,
     /// Frames that it keeps while it lives.
     pub minimum: u32,
 }
 
-impl Terms {
+impl PoolTerms {
     /// Returns the terms of partition number `index` with one vCPU.
     pub const fn of_partition(index: usize) -> Self {
         Self { account: index, minimum: MINIMUM_RESIDENT }

@@ -56,7 +56,7 @@ impl VcpuId {
 
 /// A turn for a CPU to run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Turn {
+pub struct VcpuTurn {
     /// The vCPU.
     pub vcpu: VcpuId,
     /// A vCPU that is resident here and has to be given away first: see [`RunQueue::given_away`].
@@ -67,7 +67,7 @@ pub struct Turn {
 
 /// A vCPU's wish after its turn.
 #[derive(Debug)]
-pub enum Wish<W> {
+pub enum VcpuWish<W> {
     /// Another turn.
     Again,
     /// No turn before `until`, unless `on` is over.
@@ -80,7 +80,7 @@ pub enum Wish<W> {
 }
 
 #[derive(Debug)]
-enum State<W> {
+enum RunState<W> {
     Ready,
     Running {
         cpu: CpuId,
@@ -95,17 +95,17 @@ enum State<W> {
 }
 
 #[derive(Debug)]
-struct Entry<W> {
-    state: State<W>,
+struct QueueEntry<W> {
+    state: RunState<W>,
     /// Time used, advanced after a sleep.
     used_ns: u64,
     /// The CPU that holds its registers.
     resident: Option<CpuId>,
 }
 
-impl<W> Entry<W> {
+impl<W> QueueEntry<W> {
     fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready)
+        matches!(self.state, RunState::Ready)
     }
 
     /// Returns whether another CPU holds it, so that `cpu` cannot take it.
@@ -116,7 +116,7 @@ impl<W> Entry<W> {
     /// Returns the time used up to `now`.
     fn used(&self, now: u64) -> u64 {
         match self.state {
-            State::Running { since, .. } => self.used_ns + now.saturating_sub(since),
+            RunState::Running { since, .. } => self.used_ns + now.saturating_sub(since),
             _ => self.used_ns,
         }
     }
@@ -125,7 +125,7 @@ impl<W> Entry<W> {
 /// The queue. `W` is the type of events that a vCPU can wait for.
 #[derive(Debug)]
 pub struct RunQueue<W> {
-    entries: Vec<Entry<W>>,
+    entries: Vec<QueueEntry<W>>,
     /// CPUs that idle, or are about to: one bit each.
     idle: u32,
     /// CPUs that take no vCPU: one bit each.
@@ -143,7 +143,7 @@ impl<W> RunQueue<W> {
     /// Adds a vCPU, ready.
     pub fn add(&mut self) -> VcpuId {
         let id = VcpuId(u16::try_from(self.entries.len()).expect("fewer vCPUs than memory objects"));
-        self.entries.push(Entry { state: State::Ready, used_ns: self.floor_ns, resident: None });
+        self.entries.push(QueueEntry { state: RunState::Ready, used_ns: self.floor_ns, resident: None });
         id
     }
 
@@ -160,15 +160,15 @@ impl<W> RunQueue<W> {
 
     /// Starts the next turn on `cpu`, which is awake and runs no vCPU; `None` if no vCPU is ready
     /// for it.
-    pub fn next(&mut self, cpu: CpuId, now: u64) -> Option<Turn> {
+    pub fn next(&mut self, cpu: CpuId, now: u64) -> Option<VcpuTurn> {
         self.idle &= !bit(cpu);
         self.wake_by_time(now);
         let index = self.choose(cpu)?;
         let evict = self.entries.iter().position(|e| e.resident == Some(cpu)).filter(|&held| held != index);
-        self.entries[index].state = State::Running { cpu, since: now, poked: false };
+        self.entries[index].state = RunState::Running { cpu, since: now, poked: false };
         self.raise_floor(now);
         let until = self.turn_end(cpu, now);
-        Some(Turn { vcpu: VcpuId(index as u16), evict: evict.map(|held| VcpuId(held as u16)), until })
+        Some(VcpuTurn { vcpu: VcpuId(index as u16), evict: evict.map(|held| VcpuId(held as u16)), until })
     }
 
     /// Notes that the registers of a vCPU are in memory, so that any CPU can take it. Returns the
@@ -183,14 +183,14 @@ impl<W> RunQueue<W> {
     ///
     /// # Panics
     /// If the vCPU has no turn (our bug).
-    pub fn put_back(&mut self, vcpu: VcpuId, now: u64, wish: Wish<W>, resident: Option<CpuId>) {
+    pub fn put_back(&mut self, vcpu: VcpuId, now: u64, wish: VcpuWish<W>, resident: Option<CpuId>) {
         let entry = &mut self.entries[vcpu.index()];
-        let State::Running { since, poked, .. } = entry.state else { panic!("only who has a turn ends it") };
+        let RunState::Running { since, poked, .. } = entry.state else { panic!("only who has a turn ends it") };
         entry.used_ns += now.saturating_sub(since);
         entry.resident = resident;
         entry.state = match wish {
-            Wish::Wait { on, until } if !poked => State::Waiting { on, until },
-            _ => State::Ready,
+            VcpuWish::Wait { on, until } if !poked => RunState::Waiting { on, until },
+            _ => RunState::Ready,
         };
     }
 
@@ -214,9 +214,9 @@ impl<W> RunQueue<W> {
         let mut kicks = Kicks(0);
         for index in 0..self.entries.len() {
             match &mut self.entries[index].state {
-                State::Waiting { on, .. } if is_over(on) => kicks.0 |= self.make_ready(index, now()).0,
-                State::Running { poked, .. } => *poked = true,
-                State::Waiting { .. } | State::Ready => {}
+                RunState::Waiting { on, .. } if is_over(on) => kicks.0 |= self.make_ready(index, now()).0,
+                RunState::Running { poked, .. } => *poked = true,
+                RunState::Waiting { .. } | RunState::Ready => {}
             }
         }
         kicks
@@ -226,12 +226,12 @@ impl<W> RunQueue<W> {
     /// kick.
     pub fn poke(&mut self, index: usize, now: u64) -> Kicks {
         match self.entries.get_mut(index).map(|entry| &mut entry.state) {
-            Some(State::Waiting { .. }) => self.make_ready(index, now),
-            Some(State::Running { poked, cpu, .. }) => {
+            Some(RunState::Waiting { .. }) => self.make_ready(index, now),
+            Some(RunState::Running { poked, cpu, .. }) => {
                 *poked = true;
                 Kicks(bit(*cpu))
             }
-            Some(State::Ready) | None => Kicks(0),
+            Some(RunState::Ready) | None => Kicks(0),
         }
     }
 
@@ -240,7 +240,7 @@ impl<W> RunQueue<W> {
         if self.is_reserved(cpu) {
             return None;
         }
-        let may = |entry: &Entry<W>| entry.is_ready() && !entry.is_held_from(cpu);
+        let may = |entry: &QueueEntry<W>| entry.is_ready() && !entry.is_held_from(cpu);
         let candidates = || self.entries.iter().enumerate().filter(|(_, entry)| may(entry));
         let (best, least) = candidates().map(|(index, entry)| (index, entry.used_ns)).min_by_key(|&(_, used)| used)?;
         let resident = candidates().find(|(_, entry)| entry.resident == Some(cpu));
@@ -262,8 +262,8 @@ impl<W> RunQueue<W> {
 
     /// Returns the earliest deadline of a wait whose vCPU `cpu` could take.
     fn earliest(&self, cpu: CpuId) -> Option<u64> {
-        let deadline = |entry: &Entry<W>| match entry.state {
-            State::Waiting { until, .. } if !entry.is_held_from(cpu) => until,
+        let deadline = |entry: &QueueEntry<W>| match entry.state {
+            RunState::Waiting { until, .. } if !entry.is_held_from(cpu) => until,
             _ => None,
         };
         self.entries.iter().filter_map(deadline).min()
@@ -271,7 +271,7 @@ impl<W> RunQueue<W> {
 
     fn wake_by_time(&mut self, now: u64) {
         for index in 0..self.entries.len() {
-            if matches!(self.entries[index].state, State::Waiting { until: Some(until), .. } if until <= now) {
+            if matches!(self.entries[index].state, RunState::Waiting { until: Some(until), .. } if until <= now) {
                 self.become_ready(index);
             }
         }
@@ -281,7 +281,7 @@ impl<W> RunQueue<W> {
         let start = self.floor_ns.saturating_sub(BONUS_NS);
         let entry = &mut self.entries[index];
         entry.used_ns = entry.used_ns.max(start);
-        entry.state = State::Ready;
+        entry.state = RunState::Ready;
     }
 
     fn make_ready(&mut self, index: usize, now: u64) -> Kicks {
@@ -311,8 +311,8 @@ impl<W> RunQueue<W> {
     /// the CPU to kick.
     fn drive_out(&self, index: usize, now: u64) -> Kicks {
         let least = self.entries[index].used_ns.saturating_add(GRANULARITY_NS);
-        let runs = |entry: &Entry<W>| match entry.state {
-            State::Running { cpu, .. } => Some((entry.used(now), cpu)),
+        let runs = |entry: &QueueEntry<W>| match entry.state {
+            RunState::Running { cpu, .. } => Some((entry.used(now), cpu)),
             _ => None,
         };
         let most = self.entries.iter().filter_map(runs).max_by_key(|&(used, _)| used);
@@ -320,7 +320,7 @@ impl<W> RunQueue<W> {
     }
 
     fn raise_floor(&mut self, now: u64) {
-        let active = self.entries.iter().filter(|entry| !matches!(entry.state, State::Waiting { .. }));
+        let active = self.entries.iter().filter(|entry| !matches!(entry.state, RunState::Waiting { .. }));
         if let Some(least) = active.map(|entry| entry.used(now)).min() {
             self.floor_ns = self.floor_ns.max(least);
         }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 /// The event that ends a runner's wait, besides time and requests.
 #[derive(Debug)]
-pub enum WaitFor {
+pub enum WaitEvent {
     /// None.
     Own,
     /// Any progress of the node: a space, a drain, memory that is taken apart.
@@ -14,7 +14,7 @@ pub enum WaitFor {
     Page(Arc<MemoryObject>, WaitTicket),
 }
 
-impl WaitFor {
+impl WaitEvent {
     /// Returns whether the wait is over; to be called after an event.
     pub fn is_over(&self) -> bool {
         match self {

@@ -4,18 +4,18 @@
 //! Invariant: every returned range lies inside the area, so a caller cannot reach a neighbour's
 //! sectors.
 
-use super::layout::{Extent, Layout, usable};
+use super::layout::{Extent, SpaceLayout, usable};
 use crate::block::SectorRange;
 use crate::block::request::SECTOR_SIZE;
 
 /// A run of sectors of a disk that holds a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Area {
+pub struct SpaceArea {
     first: u64,
     count: u64,
 }
 
-impl Area {
+impl SpaceArea {
     /// Makes the area of a whole disk of `sectors` sectors.
     pub const fn whole(sectors: u64) -> Self {
         Self { first: 0, count: sectors }
@@ -65,12 +65,12 @@ impl Area {
 
     /// Returns the most pages that fit.
     pub fn most_pages(self) -> u32 {
-        Layout::most_pages(self.bytes())
+        SpaceLayout::most_pages(self.bytes())
     }
 
     /// Returns whether `pages` pages fit.
     pub const fn fits(self, pages: u32) -> bool {
-        Layout::for_pages(usable(self.bytes()), pages).is_ok()
+        SpaceLayout::for_pages(usable(self.bytes()), pages).is_ok()
     }
 }
 
@@ -78,13 +78,13 @@ impl Area {
 mod tests {
     use super::*;
 
-    const AREA: Area = Area { first: 2048, count: 100 };
+    const AREA: SpaceArea = SpaceArea { first: 2048, count: 100 };
 
     #[test]
     fn offsets_are_counted_from_the_first_sector() {
         assert_eq!(AREA.locate(0, 512), Some(SectorRange { first: 2048, count: 1 }));
         assert_eq!(AREA.locate(1024, 98 * 512), Some(SectorRange { first: 2050, count: 98 }));
-        assert_eq!(Area::whole(8).locate(512, 1024), Some(SectorRange { first: 1, count: 2 }));
+        assert_eq!(SpaceArea::whole(8).locate(512, 1024), Some(SectorRange { first: 1, count: 2 }));
     }
 
     #[test]
@@ -93,7 +93,7 @@ mod tests {
             assert_eq!(AREA.locate(offset, len), None, "{offset} {len}");
         }
         assert!(!AREA.holds(2047 * 512) && AREA.holds(2048 * 512) && AREA.holds(2148 * 512 - 1) && !AREA.holds(2148 * 512));
-        assert_eq!(Area::part(SectorRange { first: u64::MAX, count: 1 }), None);
-        assert_eq!(Area::part(SectorRange { first: u64::MAX / 512, count: 1 }), None);
+        assert_eq!(SpaceArea::part(SectorRange { first: u64::MAX, count: 1 }), None);
+        assert_eq!(SpaceArea::part(SectorRange { first: u64::MAX / 512, count: 1 }), None);
     }
 }

@@ -42,7 +42,7 @@ const CRC_AT: usize = CLAIM_LEN - 4;
 
 /// A claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claim {
+pub struct SpaceClaim {
     /// The owner: one start of a hypervisor.
     pub node: Uuid,
     /// Number of ownership changes of the space. Claims of the first version have 0.
@@ -51,7 +51,7 @@ pub struct Claim {
     pub beat: u64,
 }
 
-impl Claim {
+impl SpaceClaim {
     /// Returns the offset of the page with both sectors in a space of `capacity` bytes.
     pub const fn start(capacity: u64) -> Option<u64> {
         usable(capacity).checked_sub(3 * RECORD_SIZE)
@@ -69,8 +69,8 @@ impl Claim {
 
     /// Decodes a sector; `None` if it is not a valid claim.
     pub fn decode(bytes: &[u8; CLAIM_LEN]) -> Option<Self> {
-        match Mark::decode(bytes) {
-            Mark::Claim(claim) => Some(claim),
+        match ClaimSector::decode(bytes) {
+            ClaimSector::Claim(claim) => Some(claim),
             _ => None,
         }
     }
@@ -81,7 +81,7 @@ impl Claim {
     }
 }
 
-fn encode(magic: &[u8; 8], claim: &Claim) -> [u8; CLAIM_LEN] {
+fn encode(magic: &[u8; 8], claim: &SpaceClaim) -> [u8; CLAIM_LEN] {
     let mut bytes = [0; CLAIM_LEN];
     bytes[..8].copy_from_slice(magic);
     bytes[8..24].copy_from_slice(&claim.node.0);
@@ -94,20 +94,20 @@ fn encode(magic: &[u8; 8], claim: &Claim) -> [u8; CLAIM_LEN] {
 
 /// Content of a claim's sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mark {
+pub enum ClaimSector {
     /// Zeros.
     Empty,
     /// Left by an owner that stopped in order. The epoch stays, so that a late beat of an earlier
     /// owner never counts again.
-    Released(Claim),
+    Released(SpaceClaim),
     /// A claim of an owner.
-    Claim(Claim),
+    Claim(SpaceClaim),
     /// A half-written sector or foreign bytes, represented by their checksum so that a change is
     /// noticed.
     Torn(u32),
 }
 
-impl Mark {
+impl ClaimSector {
     /// Decodes a sector.
     pub fn decode(bytes: &[u8; CLAIM_LEN]) -> Self {
         if bytes.iter().all(|byte| *byte == 0) {
@@ -115,7 +115,7 @@ impl Mark {
         }
         let number = |at: usize| u64::from_le_bytes(core::array::from_fn(|n| bytes[at + n]));
         let stored = u32::from_le_bytes(core::array::from_fn(|n| bytes[CRC_AT + n]));
-        let claim = Claim { node: Uuid(core::array::from_fn(|n| bytes[8 + n])), beat: number(24), epoch: number(32) };
+        let claim = SpaceClaim { node: Uuid(core::array::from_fn(|n| bytes[8 + n])), beat: number(24), epoch: number(32) };
         let is_whole = crc32c(&bytes[..CRC_AT]).0 == stored && claim.epoch <= MAX_EPOCH;
         match bytes.first_chunk::<8>() {
             Some(CLAIMED) if is_whole => Self::Claim(claim),
@@ -125,7 +125,7 @@ impl Mark {
     }
 
     /// Encodes the sector of an owner that leaves.
-    pub fn released(claim: &Claim) -> [u8; CLAIM_LEN] {
+    pub fn released(claim: &SpaceClaim) -> [u8; CLAIM_LEN] {
         encode(RELEASED, claim)
     }
 
@@ -140,46 +140,46 @@ impl Mark {
 
 /// Both sectors, as found by one read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claims([Mark; 2]);
+pub struct ClaimSectors([ClaimSector; 2]);
 
-impl Claims {
+impl ClaimSectors {
     /// Two empty sectors.
-    pub const NONE: Self = Self([Mark::Empty; 2]);
+    pub const NONE: Self = Self([ClaimSector::Empty; 2]);
 
     /// Decodes the page.
     pub fn decode(page: &[u8; PAGE_LEN]) -> Self {
         let sector = |at: usize| page[at..].first_chunk().expect("both sectors lie in the page");
-        Self([Mark::decode(sector(0)), Mark::decode(sector(SECOND_AT))])
+        Self([ClaimSector::decode(sector(0)), ClaimSector::decode(sector(SECOND_AT))])
     }
 
     /// Returns the content of the sector for this epoch.
-    pub const fn at(&self, epoch: u64) -> Mark {
+    pub const fn at(&self, epoch: u64) -> ClaimSector {
         self.0[(epoch % 2) as usize]
     }
 
     /// Returns the content of both sectors.
-    pub const fn marks(&self) -> [Mark; 2] {
+    pub const fn marks(&self) -> [ClaimSector; 2] {
         self.0
     }
 
     /// Returns the highest epoch; 0 if there is none.
     pub fn epoch(&self) -> u64 {
-        self.0.iter().filter_map(Mark::epoch).max().unwrap_or(0)
+        self.0.iter().filter_map(ClaimSector::epoch).max().unwrap_or(0)
     }
 
     /// Returns the claim that counts: the one of the highest epoch, unless it was released.
-    pub fn owner(&self) -> Option<Claim> {
-        let is_later = |a: &Mark, b: &Mark| a.epoch() >= b.epoch();
+    pub fn owner(&self) -> Option<SpaceClaim> {
+        let is_later = |a: &ClaimSector, b: &ClaimSector| a.epoch() >= b.epoch();
         let last = if is_later(&self.0[0], &self.0[1]) { self.0[0] } else { self.0[1] };
         match last {
-            Mark::Claim(claim) => Some(claim),
+            ClaimSector::Claim(claim) => Some(claim),
             _ => None,
         }
     }
 
     /// Returns a copy with the sector for `epoch` replaced.
     #[must_use]
-    pub const fn with(mut self, epoch: u64, mark: Mark) -> Self {
+    pub const fn with(mut self, epoch: u64, mark: ClaimSector) -> Self {
         self.0[(epoch % 2) as usize] = mark;
         self
     }
@@ -189,29 +189,29 @@ impl Claims {
 mod tests {
     use super::*;
 
-    const CLAIM: Claim = Claim { node: Uuid([7; 16]), epoch: 5, beat: 41 };
+    const CLAIM: SpaceClaim = SpaceClaim { node: Uuid([7; 16]), epoch: 5, beat: 41 };
 
     #[test]
     fn a_claim_reads_back_and_anything_else_is_torn() {
         let bytes = CLAIM.encode();
-        assert_eq!((Claim::decode(&bytes), Mark::decode(&bytes)), (Some(CLAIM), Mark::Claim(CLAIM)));
+        assert_eq!((SpaceClaim::decode(&bytes), ClaimSector::decode(&bytes)), (Some(CLAIM), ClaimSector::Claim(CLAIM)));
         for at in [0, 8, 24, 32, 100, CLAIM_LEN - 1] {
             let mut other = bytes;
             other[at] ^= 1;
-            assert_eq!(Claim::decode(&other), None, "byte {at}");
-            assert!(matches!(Mark::decode(&other), Mark::Torn(_)), "byte {at}");
+            assert_eq!(SpaceClaim::decode(&other), None, "byte {at}");
+            assert!(matches!(ClaimSector::decode(&other), ClaimSector::Torn(_)), "byte {at}");
         }
-        assert_eq!(Mark::decode(&[0; CLAIM_LEN]), Mark::Empty);
-        assert_eq!(Claim::start(16 << 20), Some((16 << 20) - 12288));
-        assert_eq!(Claim::start(8192), None);
+        assert_eq!(ClaimSector::decode(&[0; CLAIM_LEN]), ClaimSector::Empty);
+        assert_eq!(SpaceClaim::start(16 << 20), Some((16 << 20) - 12288));
+        assert_eq!(SpaceClaim::start(8192), None);
     }
 
     #[test]
     fn a_released_claim_is_none_but_keeps_its_epoch() {
-        let bytes = Mark::released(&CLAIM);
-        assert_eq!((Claim::decode(&bytes), Mark::decode(&bytes).epoch()), (None, Some(5)));
-        let before = Claim { epoch: 4, ..CLAIM };
-        let claims = Claims([Mark::Claim(before), Mark::decode(&bytes)]);
+        let bytes = ClaimSector::released(&CLAIM);
+        assert_eq!((SpaceClaim::decode(&bytes), ClaimSector::decode(&bytes).epoch()), (None, Some(5)));
+        let before = SpaceClaim { epoch: 4, ..CLAIM };
+        let claims = ClaimSectors([ClaimSector::Claim(before), ClaimSector::decode(&bytes)]);
         assert_eq!((claims.owner(), claims.epoch()), (None, 5));
     }
 
@@ -223,25 +223,25 @@ mod tests {
         old[24] = 9;
         let crc = crc32c(&old[..CRC_AT]).0;
         old[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
-        let claim = Claim { node: Uuid([3; 16]), epoch: 0, beat: 9 };
-        assert_eq!((Claim::decode(&old), Claim::offset(0), claim.encode()), (Some(claim), 0, old));
+        let claim = SpaceClaim { node: Uuid([3; 16]), epoch: 0, beat: 9 };
+        assert_eq!((SpaceClaim::decode(&old), SpaceClaim::offset(0), claim.encode()), (Some(claim), 0, old));
     }
 
     #[test]
     fn the_higher_epoch_counts_wherever_it_lies() {
         let mut page = [0; PAGE_LEN];
         for (epoch, owner) in [(4, 4), (5, 5), (8, 8), (7, 8)] {
-            let claim = Claim { epoch, ..CLAIM };
-            page[Claim::offset(epoch)..][..CLAIM_LEN].copy_from_slice(&claim.encode());
-            assert_eq!(Claims::decode(&page).owner().map(|c| c.epoch), Some(owner));
+            let claim = SpaceClaim { epoch, ..CLAIM };
+            page[SpaceClaim::offset(epoch)..][..CLAIM_LEN].copy_from_slice(&claim.encode());
+            assert_eq!(ClaimSectors::decode(&page).owner().map(|c| c.epoch), Some(owner));
         }
         page[2048] ^= 1;
-        assert!(matches!(Claims::decode(&page).at(1), Mark::Torn(_)));
+        assert!(matches!(ClaimSectors::decode(&page).at(1), ClaimSector::Torn(_)));
     }
 
     #[test]
     fn an_epoch_that_no_sequence_number_can_carry_is_no_claim() {
-        let claim = Claim { epoch: MAX_EPOCH + 1, ..CLAIM };
-        assert!(matches!(Mark::decode(&claim.encode()), Mark::Torn(_)));
+        let claim = SpaceClaim { epoch: MAX_EPOCH + 1, ..CLAIM };
+        assert!(matches!(ClaimSector::decode(&claim.encode()), ClaimSector::Torn(_)));
     }
 }

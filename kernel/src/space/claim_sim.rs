@@ -1,5 +1,5 @@
 //! Simulates two and three nodes on one fake disk, by the rules that the hypervisor runs
-//! ([`Taking`], [`Holding`], [`Sequence`]). Writes land late, are slow or get lost. Nodes stall for
+//! ([`SpaceTaking`], [`SpaceHolding`], [`RecordSequence`]). Writes land late, are slow or get lost. Nodes stall for
 //! up to 20 s, lose power and start again. A seed decides every event.
 //!
 //! The invariants, checked at every event:
@@ -11,10 +11,10 @@
 //!   was slow;
 //! * a block that differs from its owner's write is detected by its checksum.
 
-use super::claim::{BEAT_NS, Claim, Claims, Mark, SETTLE_NS};
-use super::copies::{Sequence, Side};
-use super::holding::{Held, Holding};
-use super::taking::{Look, Step, Taking};
+use super::claim::{BEAT_NS, ClaimSector, ClaimSectors, SETTLE_NS, SpaceClaim};
+use super::copies::{RecordSequence, RecordSide};
+use super::holding::{BeatVerdict, SpaceHolding};
+use super::taking::{ClaimLook, SpaceTaking, TakingStep};
 use super::uuid::Uuid;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,9 +27,9 @@ const BLOCKS: usize = 4;
 const FIRST: u64 = u64::MAX;
 
 /// A small generator (splitmix64).
-struct Random(u64);
+struct ClaimRandom(u64);
 
-impl Random {
+impl ClaimRandom {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -50,24 +50,24 @@ impl Random {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Write {
+enum ClaimSimWrite {
     Claim { epoch: u64, bytes: u64 },
     Record { sequence: u64 },
     Block { number: usize, content: u64 },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Event {
+enum ClaimSimEvent {
     /// A write reaches the medium.
-    Land { by: u64, write: Write, submitted: u64 },
+    Land { by: u64, write: ClaimSimWrite, submitted: u64 },
     /// Its node gets the completion; or a read is served now.
-    Answer { node: usize, life: u32, what: Answer },
+    Answer { node: usize, life: u32, what: ClaimSimAnswer },
     /// The node does its periodic work.
     Work { node: usize, life: u32 },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Answer {
+enum ClaimSimAnswer {
     ClaimWritten { submitted: u64 },
     LookDue { submitted: u64, written: u64 },
     Looked { submitted: u64, written: u64 },
@@ -76,22 +76,22 @@ enum Answer {
 }
 
 #[derive(Default)]
-struct FakeDisk {
+struct FakeClaimDisk {
     /// The claims on the medium.
-    claims: Option<Claims>,
+    claims: Option<ClaimSectors>,
     records: [u64; 2],
     blocks: [u64; BLOCKS],
 }
 
-enum Mode {
-    Taking(Taking),
-    Holding(Holding),
+enum ClaimSimMode {
+    Taking(SpaceTaking),
+    Holding(SpaceHolding),
     Gone,
 }
 
-struct Node {
+struct ClaimSimNode {
     uuid: Uuid,
-    mode: Mode,
+    mode: ClaimSimMode,
     life: u32,
     paused_until: u64,
     lease_end: u64,
@@ -104,24 +104,24 @@ struct Node {
 }
 
 struct World {
-    random: Random,
+    random: ClaimRandom,
     now: u64,
-    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    events: BinaryHeap<Reverse<(u64, u64, ClaimSimEvent)>>,
     count: u64,
-    disk: FakeDisk,
-    nodes: Vec<Node>,
+    disk: FakeClaimDisk,
+    nodes: Vec<ClaimSimNode>,
     reigns: u32,
     /// All claims ever submitted, and whether each write landed late.
-    written: Vec<(Claim, bool)>,
+    written: Vec<(SpaceClaim, bool)>,
     /// The last record that was completed, and the reign that wrote it.
     completed: (u64, u32),
-    found: Found,
+    found: ClaimSimCounts,
     next_late_record: u64,
 }
 
 /// Counts of events, so that a simulation in which nothing happens is noticed.
 #[derive(Default, Debug)]
-struct Found {
+struct ClaimSimCounts {
     reigns: u32,
     lost_pages: u32,
     buried: u32,
@@ -131,29 +131,29 @@ struct Found {
     woke: u32,
 }
 
-fn encode(claim: Claim) -> Mark {
-    Mark::decode(&claim.encode())
+fn encode(claim: SpaceClaim) -> ClaimSector {
+    ClaimSector::decode(&claim.encode())
 }
 
 impl World {
     fn new(seed: u64, nodes: usize) -> Self {
         let mut world = Self {
-            random: Random(seed),
+            random: ClaimRandom(seed),
             now: 0,
             events: BinaryHeap::new(),
             count: 0,
-            disk: FakeDisk { claims: Some(Claims::NONE), ..FakeDisk::default() },
+            disk: FakeClaimDisk { claims: Some(ClaimSectors::NONE), ..FakeClaimDisk::default() },
             nodes: Vec::new(),
             reigns: 0,
             written: Vec::new(),
             completed: (0, 0),
-            found: Found::default(),
+            found: ClaimSimCounts::default(),
             next_late_record: 0,
         };
         for number in 0..nodes {
-            world.nodes.push(Node {
+            world.nodes.push(ClaimSimNode {
                 uuid: Uuid([number as u8 + 1; 16]),
-                mode: Mode::Gone,
+                mode: ClaimSimMode::Gone,
                 life: 0,
                 paused_until: 0,
                 lease_end: 0,
@@ -164,18 +164,18 @@ impl World {
                 blocks: [0; BLOCKS],
             });
             let at = world.random.below(5_000) * MS;
-            world.at(at, Event::Work { node: number, life: 0 });
+            world.at(at, ClaimSimEvent::Work { node: number, life: 0 });
         }
         world
     }
 
-    fn at(&mut self, when: u64, event: Event) {
+    fn at(&mut self, when: u64, event: ClaimSimEvent) {
         self.count += 1;
         self.events.push(Reverse((when, self.count, event)));
     }
 
-    fn claims(&self) -> Claims {
-        self.disk.claims.unwrap_or(Claims::NONE)
+    fn claims(&self) -> ClaimSectors {
+        self.disk.claims.unwrap_or(ClaimSectors::NONE)
     }
 
     fn newest(&self) -> u64 {
@@ -189,15 +189,17 @@ impl World {
             }
             self.now = when;
             match event {
-                Event::Land { by, write, submitted } => self.land(by, write, submitted),
-                Event::Answer { node, life, what } => self.unless_paused(node, life, event, |world| world.answer(node, what)),
-                Event::Work { node, life } => self.unless_paused(node, life, event, |world| world.work(node)),
+                ClaimSimEvent::Land { by, write, submitted } => self.land(by, write, submitted),
+                ClaimSimEvent::Answer { node, life, what } => {
+                    self.unless_paused(node, life, event, |world| world.answer(node, what))
+                }
+                ClaimSimEvent::Work { node, life } => self.unless_paused(node, life, event, |world| world.work(node)),
             }
             self.check();
         }
     }
 
-    fn unless_paused(&mut self, node: usize, life: u32, event: Event, act: impl FnOnce(&mut Self)) {
+    fn unless_paused(&mut self, node: usize, life: u32, event: ClaimSimEvent, act: impl FnOnce(&mut Self)) {
         let it = &self.nodes[node];
         if it.life != life {
             return;
@@ -209,33 +211,33 @@ impl World {
         act(self);
     }
 
-    fn land(&mut self, _by: u64, write: Write, submitted: u64) {
+    fn land(&mut self, _by: u64, write: ClaimSimWrite, submitted: u64) {
         match write {
-            Write::Claim { epoch, bytes } => {
+            ClaimSimWrite::Claim { epoch, bytes } => {
                 let (claim, is_late) = &mut self.written[bytes as usize];
                 *is_late = self.now - submitted > SETTLE_NS;
                 let mark = encode(*claim);
                 self.disk.claims = Some(self.claims().with(epoch, mark));
             }
-            Write::Record { sequence } => self.disk.records[(sequence % 2) as usize] = sequence,
-            Write::Block { number, content } => self.disk.blocks[number] = content,
+            ClaimSimWrite::Record { sequence } => self.disk.records[(sequence % 2) as usize] = sequence,
+            ClaimSimWrite::Block { number, content } => self.disk.blocks[number] = content,
         }
     }
 
-    fn submit(&mut self, node: usize, write: Write, answer: Option<Answer>) {
+    fn submit(&mut self, node: usize, write: ClaimSimWrite, answer: Option<ClaimSimAnswer>) {
         let latency = self.latency(&write);
         let (now, life) = (self.now, self.nodes[node].life);
-        self.at(now + latency, Event::Land { by: node as u64, write, submitted: now });
+        self.at(now + latency, ClaimSimEvent::Land { by: node as u64, write, submitted: now });
         if let Some(what) = answer {
-            self.at(now + latency + MS, Event::Answer { node, life, what });
+            self.at(now + latency + MS, ClaimSimEvent::Answer { node, life, what });
         }
     }
 
     /// Spaces late record writes apart: two of them, on both copies, before the owner was awake to
     /// repair the first, defeat any rule.
-    fn latency(&mut self, write: &Write) -> u64 {
+    fn latency(&mut self, write: &ClaimSimWrite) -> u64 {
         let latency = self.random.latency(60);
-        if !matches!(write, Write::Record { .. }) || latency < SECOND {
+        if !matches!(write, ClaimSimWrite::Record { .. }) || latency < SECOND {
             return latency;
         }
         if self.now < self.next_late_record {
@@ -246,13 +248,13 @@ impl World {
     }
 
     /// The one gate for all writes that need a lease.
-    fn submit_gated(&mut self, node: usize, write: Write, answer: Option<Answer>) -> bool {
+    fn submit_gated(&mut self, node: usize, write: ClaimSimWrite, answer: Option<ClaimSimAnswer>) -> bool {
         let it = &self.nodes[node];
-        if self.now > it.lease_end || !matches!(it.mode, Mode::Holding(_)) {
+        if self.now > it.lease_end || !matches!(it.mode, ClaimSimMode::Holding(_)) {
             return false;
         }
         if it.reign == 0 {
-            assert!(matches!(write, Write::Record { .. }), "only its records are written before a space is taken over");
+            assert!(matches!(write, ClaimSimWrite::Record { .. }), "only its records are written before a space is taken over");
             self.submit(node, write, answer);
             return true;
         }
@@ -261,33 +263,33 @@ impl World {
         true
     }
 
-    fn write_claim(&mut self, node: usize, claim: Claim) {
+    fn write_claim(&mut self, node: usize, claim: SpaceClaim) {
         let bytes = self.written.len() as u64;
         self.written.push((claim, false));
         let submitted = self.now;
-        self.submit(node, Write::Claim { epoch: claim.epoch, bytes }, Some(Answer::ClaimWritten { submitted }));
+        self.submit(node, ClaimSimWrite::Claim { epoch: claim.epoch, bytes }, Some(ClaimSimAnswer::ClaimWritten { submitted }));
     }
 
     fn look(&mut self, node: usize, written: u64) {
         let (now, life) = (self.now, self.nodes[node].life);
         let latency = self.random.latency(200);
-        self.at(now + latency, Event::Answer { node, life, what: Answer::Looked { submitted: now, written } });
+        self.at(now + latency, ClaimSimEvent::Answer { node, life, what: ClaimSimAnswer::Looked { submitted: now, written } });
     }
 
-    fn answer(&mut self, node: usize, what: Answer) {
+    fn answer(&mut self, node: usize, what: ClaimSimAnswer) {
         match what {
-            Answer::ClaimWritten { submitted } => match &mut self.nodes[node].mode {
-                Mode::Taking(taking) => {
+            ClaimSimAnswer::ClaimWritten { submitted } => match &mut self.nodes[node].mode {
+                ClaimSimMode::Taking(taking) => {
                     let step = taking.wrote(self.now);
                     self.step(node, step);
                 }
-                Mode::Holding(_) => self.look(node, submitted),
-                Mode::Gone => {}
+                ClaimSimMode::Holding(_) => self.look(node, submitted),
+                ClaimSimMode::Gone => {}
             },
-            Answer::LookDue { written, .. } => self.look(node, written),
-            Answer::BeatDue => self.beat(node),
-            Answer::Looked { submitted, written } => self.looked(node, submitted, written),
-            Answer::RecordWritten { sequence } => {
+            ClaimSimAnswer::LookDue { written, .. } => self.look(node, written),
+            ClaimSimAnswer::BeatDue => self.beat(node),
+            ClaimSimAnswer::Looked { submitted, written } => self.looked(node, submitted, written),
+            ClaimSimAnswer::RecordWritten { sequence } => {
                 let it = &mut self.nodes[node];
                 it.record_in_flight = false;
                 match it.reign {
@@ -301,18 +303,18 @@ impl World {
 
     fn looked(&mut self, node: usize, submitted: u64, written: u64) {
         let (claims, now) = (self.claims(), self.now);
-        let record_epoch = Sequence(self.newest()).epoch();
+        let record_epoch = RecordSequence(self.newest()).epoch();
         match &mut self.nodes[node].mode {
-            Mode::Taking(taking) => {
-                let step = taking.looked(&Look { claims, record_epoch, asked_ns: submitted, seen_ns: now });
-                if let Step::Own(claim) = step {
-                    self.nodes[node].mode = Mode::Holding(Holding::new(claim, submitted));
+            ClaimSimMode::Taking(taking) => {
+                let step = taking.looked(&ClaimLook { claims, record_epoch, asked_ns: submitted, seen_ns: now });
+                if let TakingStep::Own(claim) = step {
+                    self.nodes[node].mode = ClaimSimMode::Holding(SpaceHolding::new(claim, submitted));
                     return self.beat(node);
                 }
                 self.step(node, step);
             }
-            Mode::Holding(holding) => {
-                let look = Look { claims, record_epoch, asked_ns: submitted, seen_ns: now };
+            ClaimSimMode::Holding(holding) => {
+                let look = ClaimLook { claims, record_epoch, asked_ns: submitted, seen_ns: now };
                 let mine = holding.claim();
                 let held = if written != FIRST {
                     holding.looked(&look, written)
@@ -323,46 +325,46 @@ impl World {
                 };
                 self.held(node, held, mine, written == FIRST);
             }
-            Mode::Gone => {}
+            ClaimSimMode::Gone => {}
         }
     }
 
-    fn step(&mut self, node: usize, step: Step) {
+    fn step(&mut self, node: usize, step: TakingStep) {
         let (now, life) = (self.now, self.nodes[node].life);
         match step {
-            Step::Look(at) => {
-                let what = Answer::LookDue { submitted: now, written: 0 };
-                self.at(at.max(now), Event::Answer { node, life, what });
+            TakingStep::Look(at) => {
+                let what = ClaimSimAnswer::LookDue { submitted: now, written: 0 };
+                self.at(at.max(now), ClaimSimEvent::Answer { node, life, what });
             }
-            Step::Write(claim) => self.write_claim(node, claim),
-            Step::Own(_) => unreachable!("only a look shows that"),
-            Step::InUse(_) | Step::Exhausted => {
+            TakingStep::Write(claim) => self.write_claim(node, claim),
+            TakingStep::Own(_) => unreachable!("only a look shows that"),
+            TakingStep::InUse(_) | TakingStep::Exhausted => {
                 self.found.in_use += 1;
                 self.leave(node);
             }
         }
     }
 
-    fn held(&mut self, node: usize, held: Held, mine: Claim, is_first: bool) {
+    fn held(&mut self, node: usize, held: BeatVerdict, mine: SpaceClaim, is_first: bool) {
         match held {
-            Held::Confirmed { lease_end_ns } => {
+            BeatVerdict::Confirmed { lease_end_ns } => {
                 self.nodes[node].lease_end = lease_end_ns;
                 let (life, now) = (self.nodes[node].life, self.now);
-                self.at(now + BEAT_NS, Event::Answer { node, life, what: Answer::BeatDue });
+                self.at(now + BEAT_NS, ClaimSimEvent::Answer { node, life, what: ClaimSimAnswer::BeatDue });
                 match self.nodes[node].reign {
                     0 if !self.nodes[node].record_in_flight => self.found_by(node),
                     0 => {}
                     _ => self.repair(node),
                 }
             }
-            Held::Again => self.begin(node),
-            Held::Buried => {
+            BeatVerdict::Again => self.begin(node),
+            BeatVerdict::Buried => {
                 self.found.buried += u32::from(!is_first);
                 self.found.woke += u32::from(is_first);
                 self.write_beat(node);
             }
-            Held::Ended(_) => {
-                let later = |(c, late): &(Claim, bool)| {
+            BeatVerdict::Ended(_) => {
+                let later = |(c, late): &(SpaceClaim, bool)| {
                     c.epoch > mine.epoch || c.epoch == mine.epoch && c.node != mine.node && (*late || self.nodes[node].reign == 0)
                 };
                 assert!(self.written.iter().any(later), "node {node} ended at {} ms without a later claim", self.now / MS);
@@ -384,7 +386,7 @@ impl World {
     fn founded(&mut self, node: usize) {
         let now = self.now;
         let it = &mut self.nodes[node];
-        let Mode::Holding(holding) = &mut it.mode else { return };
+        let ClaimSimMode::Holding(holding) = &mut it.mode else { return };
         it.took_over += 1;
         if it.took_over < 2 {
             return self.write_record(node);
@@ -398,7 +400,7 @@ impl World {
         it.reign = self.reigns;
         self.completed = (it.record, it.reign);
         let (life, now) = (it.life, self.now);
-        self.at(now, Event::Work { node, life });
+        self.at(now, ClaimSimEvent::Work { node, life });
     }
 
     /// Repairs a record: an owner that finds another record in place of its newest writes its own
@@ -407,14 +409,14 @@ impl World {
         let it = &self.nodes[node];
         let (record, is_still) = (it.record, !it.record_in_flight);
         let there = self.disk.records[(record % 2) as usize];
-        if is_still && there != record && self.submit_gated(node, Write::Record { sequence: record }, None) {
+        if is_still && there != record && self.submit_gated(node, ClaimSimWrite::Record { sequence: record }, None) {
             self.found.repaired += 1;
         }
     }
 
     fn beat(&mut self, node: usize) {
         let now = self.now;
-        if let Mode::Holding(holding) = &mut self.nodes[node].mode {
+        if let ClaimSimMode::Holding(holding) = &mut self.nodes[node].mode {
             if holding.has_lapsed(now) {
                 return self.begin(node);
             }
@@ -426,7 +428,7 @@ impl World {
     }
 
     fn write_beat(&mut self, node: usize) {
-        if let Mode::Holding(holding) = &mut self.nodes[node].mode {
+        if let ClaimSimMode::Holding(holding) = &mut self.nodes[node].mode {
             let claim = holding.beat();
             self.write_claim(node, claim);
         }
@@ -434,9 +436,9 @@ impl World {
 
     fn leave(&mut self, node: usize) {
         let it = &mut self.nodes[node];
-        (it.mode, it.life, it.reign) = (Mode::Gone, it.life + 1, 0);
+        (it.mode, it.life, it.reign) = (ClaimSimMode::Gone, it.life + 1, 0);
         let (life, at) = (it.life, self.now + (1 + self.random.below(12)) * SECOND);
-        self.at(at, Event::Work { node, life });
+        self.at(at, ClaimSimEvent::Work { node, life });
     }
 
     fn work(&mut self, node: usize) {
@@ -447,7 +449,7 @@ impl World {
             return self.leave(node);
         }
         let life = self.nodes[node].life;
-        if matches!(self.nodes[node].mode, Mode::Gone) {
+        if matches!(self.nodes[node].mode, ClaimSimMode::Gone) {
             let uuid = Uuid([node as u8 + 1 + 16 * (life as u8 % 15); 16]);
             self.nodes[node].uuid = uuid;
             return self.begin(node);
@@ -456,13 +458,13 @@ impl World {
             self.page(node);
             self.write_record(node);
             let at = self.now + (10 + self.random.below(400)) * MS;
-            self.at(at, Event::Work { node, life });
+            self.at(at, ClaimSimEvent::Work { node, life });
         }
     }
 
     fn begin(&mut self, node: usize) {
         let it = &mut self.nodes[node];
-        (it.mode, it.record_in_flight, it.life) = (Mode::Taking(Taking::new(it.uuid)), false, it.life + 1);
+        (it.mode, it.record_in_flight, it.life) = (ClaimSimMode::Taking(SpaceTaking::new(it.uuid)), false, it.life + 1);
         it.blocks = [0; BLOCKS];
         self.look(node, 0);
     }
@@ -476,7 +478,7 @@ impl World {
                 self.found.lost_pages += 1;
             }
             let content = self.random.next() & !7 | node as u64;
-            if self.submit_gated(node, Write::Block { number, content }, None) {
+            if self.submit_gated(node, ClaimSimWrite::Block { number, content }, None) {
                 self.nodes[node].blocks[number] = content;
             }
         }
@@ -484,13 +486,13 @@ impl World {
 
     fn write_record(&mut self, node: usize) {
         let it = &self.nodes[node];
-        let Mode::Holding(holding) = &it.mode else { return };
+        let ClaimSimMode::Holding(holding) = &it.mode else { return };
         if it.record_in_flight {
             return;
         }
-        let next = Sequence(it.record).next(holding.claim().epoch).0;
-        let answer = Answer::RecordWritten { sequence: next };
-        if self.submit_gated(node, Write::Record { sequence: next }, Some(answer)) {
+        let next = RecordSequence(it.record).next(holding.claim().epoch).0;
+        let answer = ClaimSimAnswer::RecordWritten { sequence: next };
+        if self.submit_gated(node, ClaimSimWrite::Record { sequence: next }, Some(answer)) {
             let it = &mut self.nodes[node];
             (it.record, it.record_in_flight) = (next, true);
         }
@@ -498,8 +500,8 @@ impl World {
 
     fn check(&self) {
         let Some(owner) = self.nodes.iter().find(|n| n.reign == self.reigns && n.reign > 0) else { return };
-        let Mode::Holding(holding) = &owner.mode else { return };
-        let (newest, mine) = (Sequence(self.newest()), holding.claim().epoch);
+        let ClaimSimMode::Holding(holding) = &owner.mode else { return };
+        let (newest, mine) = (RecordSequence(self.newest()), holding.claim().epoch);
         let at = self.now / MS;
         assert!(newest.epoch() >= mine, "a record of an earlier owner is the newest at {at} ms");
         assert!(newest.epoch() == mine || self.now > owner.lease_end, "taken over under a lease at {at} ms");
@@ -515,7 +517,7 @@ fn runs() -> u64 {
 #[test]
 fn no_owner_loses_a_claim_or_a_record_whatever_lands_late() {
     let first = std::env::var("TIDEPOOL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let mut all = Found::default();
+    let mut all = ClaimSimCounts::default();
     for seed in first..first + runs() {
         let found = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, 2 + (seed % 2) as usize);
@@ -533,5 +535,5 @@ fn no_owner_loses_a_claim_or_a_record_whatever_lands_late() {
     }
     let happened = [all.reigns, all.lost_pages, all.buried, all.repaired, all.ended, all.in_use, all.woke];
     assert!(runs() < 1000 || happened.iter().all(|count| *count > 0), "the simulation has no such case: {all:?}");
-    assert_eq!(Side::of(Sequence(0).next(1).0), Side::B);
+    assert_eq!(RecordSide::of(RecordSequence(0).next(1).0), RecordSide::B);
 }

@@ -15,9 +15,9 @@
 //! Before a blank disk is formatted, the [places](super::places) where foreign data may lie are
 //! read too.
 
-use super::copies::{CopiesError, Side, TAIL_LEN, newest};
+use super::copies::{CopiesError, RecordSide, TAIL_LEN, newest};
 use super::raw::MAGIC;
-use super::record::{Record, RecordError};
+use super::record::{RecordError, SpaceRecord};
 use super::state::SpaceState;
 
 /// Bytes that are examined at the start of a device: up to the last well-known signature.
@@ -26,22 +26,22 @@ pub const HEAD_LEN: usize = 72 << 10;
 /// Content of a device.
 #[expect(clippy::large_enum_variant, reason = "few exist, only at start-up, so boxing gains nothing")]
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Class {
+pub enum DeviceContent {
     /// Zeros at both ends: unused; may be formatted.
     Blank,
     /// Foreign data. Never overwritten without an explicit format.
-    Foreign(Foreign),
+    Foreign(ForeignData),
     /// A space.
-    Space(Record),
+    Space(SpaceRecord),
     /// A space of a newer program. Never touched without an explicit format.
     Newer(RecordError),
     /// A space whose record cannot be trusted. Never touched without an explicit format.
-    Damaged(Damage),
+    Damaged(RecordDamage),
 }
 
 /// Kind of foreign data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Foreign {
+pub enum ForeignData {
     /// Data with a well-known signature.
     Known(&'static str),
     /// Nonzero bytes without a known signature.
@@ -54,14 +54,14 @@ pub enum Foreign {
 
 /// Faults of the two copies of the record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Damage {
+pub struct RecordDamage {
     /// Copy A's fault.
     pub a: RecordError,
     /// Copy B's fault.
     pub b: RecordError,
 }
 
-impl core::fmt::Display for Foreign {
+impl core::fmt::Display for ForeignData {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Known(name) => write!(f, "{name}"),
@@ -72,7 +72,7 @@ impl core::fmt::Display for Foreign {
     }
 }
 
-impl core::fmt::Display for Damage {
+impl core::fmt::Display for RecordDamage {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "copy A: {}; copy B: {}", self.a, self.b)
     }
@@ -105,34 +105,34 @@ const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// Classifies a device of `capacity` bytes that starts with `head` and ends with `tail`.
 ///
 /// `head` is the first [`HEAD_LEN`] bytes, or the whole device if it is shorter; `tail` is the
-/// content of [`Side::A`] and [`Side::B`].
-pub fn classify(head: &[u8], tail: &[u8; TAIL_LEN], capacity: u64) -> Class {
+/// content of [`RecordSide::A`] and [`RecordSide::B`].
+pub fn classify(head: &[u8], tail: &[u8; TAIL_LEN], capacity: u64) -> DeviceContent {
     if is_half_formatted(head, tail) {
-        return Class::Blank;
+        return DeviceContent::Blank;
     }
-    let has_magic = |side: Side| tail[side.offset_in_tail()..].starts_with(&MAGIC);
-    if !has_magic(Side::A) && !has_magic(Side::B) {
+    let has_magic = |side: RecordSide| tail[side.offset_in_tail()..].starts_with(&MAGIC);
+    if !has_magic(RecordSide::A) && !has_magic(RecordSide::B) {
         return without_record(head, tail);
     }
     match newest(tail, capacity) {
-        Err(CopiesError::Newer(error)) => Class::Newer(error),
-        Err(CopiesError::Damaged([a, b])) => Class::Damaged(Damage { a, b }),
+        Err(CopiesError::Newer(error)) => DeviceContent::Newer(error),
+        Err(CopiesError::Damaged([a, b])) => DeviceContent::Damaged(RecordDamage { a, b }),
         // An ELF head is the space's own dump, whose program headers may contain any bytes. So only
         // other heads are compared with the signatures.
-        Ok(record) if head.starts_with(ELF_MAGIC) => Class::Space(record),
+        Ok(record) if head.starts_with(ELF_MAGIC) => DeviceContent::Space(record),
         Ok(record) => match known(head) {
-            Some(name) => Class::Foreign(Foreign::Known(name)),
-            None => Class::Space(record),
+            Some(name) => DeviceContent::Foreign(ForeignData::Known(name)),
+            None => DeviceContent::Space(record),
         },
     }
 }
 
-fn without_record(head: &[u8], tail: &[u8; TAIL_LEN]) -> Class {
+fn without_record(head: &[u8], tail: &[u8; TAIL_LEN]) -> DeviceContent {
     if let Some(name) = known(head) {
-        return Class::Foreign(Foreign::Known(name));
+        return DeviceContent::Foreign(ForeignData::Known(name));
     }
     let blank = head.iter().chain(tail).all(|byte| *byte == 0);
-    if blank { Class::Blank } else { Class::Foreign(Foreign::Unknown) }
+    if blank { DeviceContent::Blank } else { DeviceContent::Foreign(ForeignData::Unknown) }
 }
 
 /// Returns whether a first format was interrupted: one copy holds some of the sectors of a FREE
@@ -183,13 +183,13 @@ mod tests {
 
     #[test]
     fn zeros_at_both_ends_are_blank_and_any_other_byte_is_foreign() {
-        assert_eq!(classify(&head(), &[0; TAIL_LEN], CAPACITY), Class::Blank);
+        assert_eq!(classify(&head(), &[0; TAIL_LEN], CAPACITY), DeviceContent::Blank);
         let mut h = head();
         h[HEAD_LEN - 1] = 1;
-        assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), Class::Foreign(Foreign::Unknown));
+        assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), DeviceContent::Foreign(ForeignData::Unknown));
         let mut t = [0; TAIL_LEN];
         t[TAIL_LEN - 1] = 1;
-        assert_eq!(classify(&head(), &t, CAPACITY), Class::Foreign(Foreign::Unknown));
+        assert_eq!(classify(&head(), &t, CAPACITY), DeviceContent::Foreign(ForeignData::Unknown));
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         for (at, bytes, name) in SIGNATURES {
             let mut h = head();
             h[*at..at + bytes.len()].copy_from_slice(bytes);
-            assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), Class::Foreign(Foreign::Known(name)));
+            assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), DeviceContent::Foreign(ForeignData::Known(name)));
         }
     }
 
@@ -205,10 +205,13 @@ mod tests {
     fn a_space_that_somebody_reformatted_is_foreign_again() {
         let mut tail = [0; TAIL_LEN];
         put(&mut tail, &record(4));
-        assert_eq!(classify(&head(), &tail, CAPACITY), Class::Space(record(4)));
+        assert_eq!(classify(&head(), &tail, CAPACITY), DeviceContent::Space(record(4)));
         let mut h = head();
         h[0x438..0x43a].copy_from_slice(b"\x53\xef");
-        assert_eq!(classify(&h, &tail, CAPACITY), Class::Foreign(Foreign::Known("an ext2, ext3 or ext4 file system")));
+        assert_eq!(
+            classify(&h, &tail, CAPACITY),
+            DeviceContent::Foreign(ForeignData::Known("an ext2, ext3 or ext4 file system"))
+        );
     }
 
     #[test]
@@ -218,7 +221,7 @@ mod tests {
         let mut h = head();
         h[..4].copy_from_slice(ELF_MAGIC);
         h[510..512].copy_from_slice(b"\x55\xaa");
-        assert_eq!(classify(&h, &tail, CAPACITY), Class::Space(record(4)));
+        assert_eq!(classify(&h, &tail, CAPACITY), DeviceContent::Space(record(4)));
     }
 
     /// Every subset of the sectors of the first record, on a disk of zeros.
@@ -232,7 +235,7 @@ mod tests {
             }
             let class = classify(&head(), &tail, CAPACITY);
             let is_whole = landed & 0x81 == 0x81;
-            let expected = if is_whole { Class::Space(record(2)) } else { Class::Blank };
+            let expected = if is_whole { DeviceContent::Space(record(2)) } else { DeviceContent::Blank };
             assert_eq!(class, expected, "{landed:#b}");
         }
     }
@@ -244,15 +247,15 @@ mod tests {
         tail[..512].copy_from_slice(&whole[..512]);
         let mut h = head();
         h[70_000] = 1;
-        assert!(matches!(classify(&h, &tail, CAPACITY), Class::Damaged(_)));
+        assert!(matches!(classify(&h, &tail, CAPACITY), DeviceContent::Damaged(_)));
         let mut other = tail;
         other[5000] = 1;
-        assert!(matches!(classify(&head(), &other, CAPACITY), Class::Damaged(_)));
+        assert!(matches!(classify(&head(), &other, CAPACITY), DeviceContent::Damaged(_)));
         let mut owned = tail;
         owned[72] = 1;
-        assert!(matches!(classify(&head(), &owned, CAPACITY), Class::Damaged(_)));
+        assert!(matches!(classify(&head(), &owned, CAPACITY), DeviceContent::Damaged(_)));
         tail[200] = 1;
-        assert!(matches!(classify(&head(), &tail, CAPACITY), Class::Damaged(_)));
+        assert!(matches!(classify(&head(), &tail, CAPACITY), DeviceContent::Damaged(_)));
     }
 
     #[test]
@@ -260,12 +263,12 @@ mod tests {
         let mut tail = [0; TAIL_LEN];
         put(&mut tail, &record(4));
         tail[200] ^= 1;
-        let Class::Damaged(damage) = classify(&head(), &tail, CAPACITY) else { panic!("trusted a bad record") };
+        let DeviceContent::Damaged(damage) = classify(&head(), &tail, CAPACITY) else { panic!("trusted a bad record") };
         assert!(damage.to_string().starts_with("copy A: record CRC32C is 0x"), "{damage}");
     }
 
     #[test]
     fn a_head_shorter_than_the_signatures_is_no_panic() {
-        assert_eq!(classify(&[0; 512], &[0; TAIL_LEN], 512 + 8192), Class::Blank);
+        assert_eq!(classify(&[0; 512], &[0; TAIL_LEN], 512 + 8192), DeviceContent::Blank);
     }
 }

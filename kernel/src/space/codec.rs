@@ -3,12 +3,12 @@
 use arrayvec::{ArrayString, ArrayVec};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::crash::{Crash, CrashReason, PartialCause};
-use super::layout::{Layout, RECORD_SIZE, usable};
+use super::crash::{CrashReason, PartialCause, RecordedCrash};
+use super::layout::{RECORD_SIZE, SpaceLayout, usable};
 use super::missing::{MissingPages, MissingRange};
 use super::raw::{CHECKED_LEN, FEATURE_EXTENDED, MAGIC, MAX_RANGES, RawMissing, RawRange, RawRecord};
 use super::raw::{VERSION, get_text, put_text};
-use super::record::{Contents, Drain, Owner, Record, RecordError, RecordFormat, Residue};
+use super::record::{DrainRecord, RecordError, RecordFormat, Residue, SpaceContents, SpaceOwner, SpaceRecord};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 use crate::addr::{Gfn, PAGE_SIZE};
@@ -18,7 +18,7 @@ use crate::mm::layout::RamRange;
 /// Required feature bits that this code knows.
 const KNOWN_FEATURES: u64 = FEATURE_EXTENDED;
 
-impl Record {
+impl SpaceRecord {
     /// Encodes the record, checksum included.
     pub fn encode(&self) -> [u8; RECORD_SIZE as usize] {
         let mut raw = RawRecord::zeroed();
@@ -71,7 +71,7 @@ impl Record {
                 RecordFormat::Extended => PartialCause(raw.partial_cause.get()),
             },
             contents,
-            drain: Drain {
+            drain: DrainRecord {
                 progress: raw.drain_progress.get(),
                 program_headers: raw.program_headers.get(),
                 notes_len: raw.notes_len.get(),
@@ -145,24 +145,24 @@ pub(super) fn has_checksum(bytes: &[u8; RECORD_SIZE as usize]) -> bool {
     crc32c(&bytes[..CHECKED_LEN]).0 == u32::from_le_bytes(stored)
 }
 
-fn put_owner(raw: &mut RawRecord, owner: &Owner) {
+fn put_owner(raw: &mut RawRecord, owner: &SpaceOwner) {
     raw.epoch.set(owner.epoch);
     raw.owner_uuid = owner.partition.0;
     raw.owner_node = owner.node.0;
     put_text(&mut raw.owner_name, &owner.name);
 }
 
-fn get_owner(raw: &RawRecord) -> Result<Option<Owner>, RecordError> {
+fn get_owner(raw: &RawRecord) -> Result<Option<SpaceOwner>, RecordError> {
     let partition = Uuid(raw.owner_uuid);
     if partition == Uuid::NIL {
         return Ok(None);
     }
     let name = get_text(&raw.owner_name).and_then(|text| ArrayString::from(text).ok());
     let name = name.ok_or(RecordError::Field("owner_name"))?;
-    Ok(Some(Owner { name, partition, node: Uuid(raw.owner_node), epoch: raw.epoch.get() }))
+    Ok(Some(SpaceOwner { name, partition, node: Uuid(raw.owner_node), epoch: raw.epoch.get() }))
 }
 
-fn put_contents(raw: &mut RawRecord, contents: &Contents) {
+fn put_contents(raw: &mut RawRecord, contents: &SpaceContents) {
     let layout = &contents.layout;
     raw.pages.set(layout.pages());
     raw.notes_start.set(layout.notes().start);
@@ -175,11 +175,11 @@ fn put_contents(raw: &mut RawRecord, contents: &Contents) {
     }
 }
 
-fn get_contents(raw: &RawRecord) -> Result<Option<Contents>, RecordError> {
+fn get_contents(raw: &RawRecord) -> Result<Option<SpaceContents>, RecordError> {
     if raw.pages.get() == 0 {
         return Ok(None);
     }
-    let layout = Layout::for_pages(raw.capacity.get(), raw.pages.get()).map_err(|_| RecordError::Field("pages"))?;
+    let layout = SpaceLayout::for_pages(raw.capacity.get(), raw.pages.get()).map_err(|_| RecordError::Field("pages"))?;
     // In version 1 the number of pages determines the layout; the offsets are there for readers
     // that do not compute it.
     let offsets = [
@@ -191,7 +191,7 @@ fn get_contents(raw: &RawRecord) -> Result<Option<Contents>, RecordError> {
     if let Some((.., name)) = offsets.into_iter().find(|(stored, computed, _)| stored != computed) {
         return Err(RecordError::Field(name));
     }
-    Ok(Some(Contents { layout, ranges: get_ranges(raw)? }))
+    Ok(Some(SpaceContents { layout, ranges: get_ranges(raw)? }))
 }
 
 fn get_ranges(raw: &RawRecord) -> Result<ArrayVec<RamRange, MAX_RANGES>, RecordError> {
@@ -212,7 +212,7 @@ fn get_ranges(raw: &RawRecord) -> Result<ArrayVec<RamRange, MAX_RANGES>, RecordE
 }
 
 /// Encodes the fields from byte 508 on.
-fn put_extended(raw: &mut RawRecord, record: &Record) {
+fn put_extended(raw: &mut RawRecord, record: &SpaceRecord) {
     raw.features_required.set(FEATURE_EXTENDED);
     raw.partial_cause.set(record.partial_cause.0);
     raw.missing_count.set(record.missing.ranges().len() as u32);
@@ -227,7 +227,7 @@ fn put_extended(raw: &mut RawRecord, record: &Record) {
     }
 }
 
-fn get_missing(raw: &RawRecord, format: RecordFormat, contents: &Option<Contents>) -> Result<MissingPages, RecordError> {
+fn get_missing(raw: &RawRecord, format: RecordFormat, contents: &Option<SpaceContents>) -> Result<MissingPages, RecordError> {
     if format == RecordFormat::Original {
         return Ok(MissingPages::default());
     }
@@ -238,14 +238,14 @@ fn get_missing(raw: &RawRecord, format: RecordFormat, contents: &Option<Contents
     MissingPages::from_ranges(used.iter().map(range), pages).ok_or(RecordError::Field("missing"))
 }
 
-fn put_crash(raw: &mut RawRecord, crash: &Crash) {
+fn put_crash(raw: &mut RawRecord, crash: &RecordedCrash) {
     raw.crash_reason.set(crash.reason.0);
     raw.crash_detail.set(crash.detail as u32);
     raw.crash_time_ns.set(crash.time_ns);
     put_text(&mut raw.crash_text, &crash.text);
 }
 
-fn get_crash(raw: &RawRecord, format: RecordFormat, state: SpaceState) -> Result<Option<Crash>, RecordError> {
+fn get_crash(raw: &RawRecord, format: RecordFormat, state: SpaceState) -> Result<Option<RecordedCrash>, RecordError> {
     let reason = CrashReason(raw.crash_reason.get());
     // The first release sealed some crashes without a reason, but none without its time; every dump
     // belongs to a crash.
@@ -271,7 +271,7 @@ fn get_crash(raw: &RawRecord, format: RecordFormat, state: SpaceState) -> Result
     if name == Uuid::NIL {
         return Err(RecordError::Field("dump_uuid"));
     }
-    Ok(Some(Crash { name, reason, detail, time_ns, text, registers }))
+    Ok(Some(RecordedCrash { name, reason, detail, time_ns, text, registers }))
 }
 
 #[cfg(test)]

@@ -7,28 +7,28 @@ use crate::mm::layout::RamLayout;
 const CAPACITY: u64 = 300 << 20;
 
 /// A record that uses every field.
-pub fn sample() -> Record {
+pub fn sample() -> SpaceRecord {
     let ram = RamLayout::new(256 << 20).unwrap();
     let mut missing = MissingPages::default();
     missing.push(MissingRange { first: 7, count: 3 }).unwrap();
-    Record {
+    SpaceRecord {
         format: RecordFormat::Extended,
         capacity: CAPACITY,
         space: Uuid::from_entropy(1, 2),
         sequence: 7,
         state: SpaceState::Draining,
         residue: Residue::Stale,
-        owner: Some(Owner {
+        owner: Some(SpaceOwner {
             name: ArrayString::from("débian").unwrap(),
             partition: Uuid::from_name("débian"),
             node: Uuid::from_entropy(3, 4),
             epoch: 9,
         }),
-        contents: Some(Contents::new(CAPACITY, &ram).unwrap()),
-        drain: Drain { progress: 65536, program_headers: 222, notes_len: 5000 },
+        contents: Some(SpaceContents::new(CAPACITY, &ram).unwrap()),
+        drain: DrainRecord { progress: 65536, program_headers: 222, notes_len: 5000 },
         missing,
         partial_cause: PartialCause::BAD_BLOCKS,
-        crash: Some(Crash {
+        crash: Some(RecordedCrash {
             name: Uuid::from_entropy(7, 8),
             reason: CrashReason::PVPANIC,
             detail: 0x1234_5678_9abc_def0,
@@ -47,23 +47,23 @@ fn forged(change: impl FnOnce(&mut RawRecord)) -> [u8; 4096] {
     zerocopy::transmute!(raw)
 }
 
-fn decode(bytes: [u8; 4096]) -> Result<Record, RecordError> {
-    Record::decode(&bytes, CAPACITY)
+fn decode(bytes: [u8; 4096]) -> Result<SpaceRecord, RecordError> {
+    SpaceRecord::decode(&bytes, CAPACITY)
 }
 
 #[test]
 fn round_trip_with_every_field_and_with_none() {
     assert_eq!(decode(sample().encode()), Ok(sample()));
-    let free = Record::free(CAPACITY, Uuid::from_entropy(5, 6), Residue::Clean);
+    let free = SpaceRecord::free(CAPACITY, Uuid::from_entropy(5, 6), Residue::Clean);
     assert_eq!(decode(free.encode()), Ok(free));
 }
 
 #[test]
 fn ram_beyond_the_hole_keeps_its_ranges() {
     let ram = RamLayout::new(4 << 30).unwrap();
-    let contents = Contents::new(5 << 30, &ram).unwrap();
-    let record = Record { capacity: 5 << 30, contents: Some(contents.clone()), ..sample() };
-    assert_eq!(Record::decode(&record.encode(), 5 << 30).unwrap().contents, Some(contents.clone()));
+    let contents = SpaceContents::new(5 << 30, &ram).unwrap();
+    let record = SpaceRecord { capacity: 5 << 30, contents: Some(contents.clone()), ..sample() };
+    assert_eq!(SpaceRecord::decode(&record.encode(), 5 << 30).unwrap().contents, Some(contents.clone()));
     for index in [0, 0xbffff, 0xc0000, 0xfffff, 0x100000] {
         assert_eq!(contents.gfn_of(PageIndex(index)), ram.gfn_of(PageIndex(index)));
     }
@@ -124,15 +124,15 @@ fn what_we_do_not_know_is_refused() {
     assert_eq!(decode(forged(|r| r.version.set(2))), Err(RecordError::Version(2)));
     assert_eq!(decode(forged(|r| r.features_required.set(5))), Err(RecordError::Features(4)));
     assert_eq!(decode(forged(|r| r.magic[0] = b'X')), Err(RecordError::Magic));
-    let other = Record::decode(&sample().encode(), CAPACITY + 4096);
+    let other = SpaceRecord::decode(&sample().encode(), CAPACITY + 4096);
     assert_eq!(other, Err(RecordError::Capacity { recorded: CAPACITY, actual: CAPACITY + 4096 }));
-    assert_eq!(Record::decode(&sample().encode(), CAPACITY + 4095), Ok(sample()), "a piece of a page does not count");
+    assert_eq!(SpaceRecord::decode(&sample().encode(), CAPACITY + 4095), Ok(sample()), "a piece of a page does not count");
     assert!(decode(forged(|r| r.features_optional.set(u64::MAX))).is_ok());
 }
 
 /// A record as the first release wrote it: zeros from byte 508 on, except the checksum.
-fn original() -> Record {
-    let mut record = Record { format: RecordFormat::Original, state: SpaceState::Partial, ..sample() };
+fn original() -> SpaceRecord {
+    let mut record = SpaceRecord { format: RecordFormat::Original, state: SpaceState::Partial, ..sample() };
     record.missing = MissingPages::default();
     record.partial_cause = PartialCause::NONE;
     record
@@ -149,9 +149,9 @@ fn a_record_of_the_first_release_stays_one_until_it_is_upgraded() {
     assert_ne!(crash.name, Uuid::NIL);
     // The next version of the same dump has the same name; an upgraded record has the extended
     // fields.
-    let next = decode(Record { sequence: 8, ..read.clone() }.encode()).unwrap();
+    let next = decode(SpaceRecord { sequence: 8, ..read.clone() }.encode()).unwrap();
     assert_eq!(next.crash.unwrap().name, crash.name);
-    let upgraded = Record { format: RecordFormat::Extended, ..read };
+    let upgraded = SpaceRecord { format: RecordFormat::Extended, ..read };
     assert_eq!(decode(upgraded.encode()), Ok(upgraded));
 }
 
@@ -181,9 +181,9 @@ fn a_crash_without_a_reason_keeps_its_text_and_time() {
 
 #[test]
 fn only_an_extended_record_says_crashed() {
-    let crashed = Record { state: SpaceState::Crashed, ..original() };
+    let crashed = SpaceRecord { state: SpaceState::Crashed, ..original() };
     assert_eq!(decode(crashed.encode()), Err(RecordError::Field("state")));
-    let extended = Record { format: RecordFormat::Extended, ..crashed };
+    let extended = SpaceRecord { format: RecordFormat::Extended, ..crashed };
     assert_eq!(decode(extended.encode()).unwrap().state, SpaceState::Crashed);
 }
 
@@ -213,7 +213,7 @@ fn every_record_of_the_first_release_reads_and_is_written_back_byte_for_byte() {
     let mut states = Vec::new();
     for line in FIRST_RELEASE.lines() {
         let (state, bytes) = of_first_release(line);
-        let record = Record::decode(&bytes, 8 << 20).unwrap();
+        let record = SpaceRecord::decode(&bytes, 8 << 20).unwrap();
         assert_eq!((record.state.name(), record.format), (state, RecordFormat::Original));
         assert_eq!(record.encode(), bytes, "{state}");
         states.push(record);

@@ -12,7 +12,7 @@ use crate::addr::PageIndex;
 
 /// State of a page in a dump.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Content {
+pub enum DumpPageState {
     /// The page's block holds it.
     Block,
     /// All zeros; the block is stale.
@@ -22,22 +22,22 @@ pub enum Content {
 }
 
 /// Returns the state of page `index` in the dump, by the page's bit.
-pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
+pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: PageIndex) -> DumpPageState {
     if missing.holds(index) {
         // Overrides the bit: the block was found wrong after the bit was set.
-        Content::Missing
+        DumpPageState::Missing
     } else if bit {
-        Content::Block
+        DumpPageState::Block
     } else if index.0 < progress {
-        Content::Zero
+        DumpPageState::Zero
     } else {
-        Content::Missing
+        DumpPageState::Missing
     }
 }
 
 /// Like [`content_of_bit`], with the bit of `bitmap`.
 #[cfg(test)]
-pub fn content_of(bitmap: &[u8], progress: u32, missing: &MissingPages, index: PageIndex) -> Content {
+pub fn content_of(bitmap: &[u8], progress: u32, missing: &MissingPages, index: PageIndex) -> DumpPageState {
     content_of_bit(has_bit(bitmap, index), progress, missing, index)
 }
 
@@ -82,7 +82,13 @@ mod tests {
         let at = |n| content_of(&bitmap, 9, &MissingPages::default(), PageIndex(n));
         assert_eq!(
             [at(0), at(8), at(9), at(10), at(99)].map(|c| c as u8),
-            [Content::Block as u8, Content::Zero as u8, Content::Block as u8, Content::Missing as u8, Content::Missing as u8]
+            [
+                DumpPageState::Block as u8,
+                DumpPageState::Zero as u8,
+                DumpPageState::Block as u8,
+                DumpPageState::Missing as u8,
+                DumpPageState::Missing as u8
+            ]
         );
     }
 
@@ -99,7 +105,7 @@ mod tests {
         missing.push(MissingRange { first: 3, count: 2 }).unwrap();
         let at = |n| content_of(&[0b1001], 16, &missing, PageIndex(n));
         assert_eq!([at(0), at(2), at(3), at(4), at(5)], {
-            use Content::*;
+            use DumpPageState::*;
             [Block, Zero, Missing, Missing, Zero]
         });
     }

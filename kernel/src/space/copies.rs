@@ -10,7 +10,7 @@
 
 use super::codec::has_checksum;
 use super::layout::{RECORD_SIZE, usable};
-use super::record::{Record, RecordError};
+use super::record::{RecordError, SpaceRecord};
 use crate::block::SectorRange;
 use crate::block::request::SECTOR_SIZE;
 
@@ -22,9 +22,9 @@ pub const TAIL_LEN: usize = 2 * RECORD_SIZE as usize;
 /// So a record of an earlier owner is never the newest, however late it lands. The parity selects
 /// the copy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Sequence(pub u64);
+pub struct RecordSequence(pub u64);
 
-impl Sequence {
+impl RecordSequence {
     /// Returns the epoch of the owner that wrote the record; 0 for records of the first version.
     pub const fn epoch(self) -> u64 {
         self.0 >> 32
@@ -44,14 +44,14 @@ impl Sequence {
 
 /// One of the two copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
+pub enum RecordSide {
     /// The first.
     A,
     /// The second.
     B,
 }
 
-impl core::fmt::Display for Side {
+impl core::fmt::Display for RecordSide {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::A => "A",
@@ -60,7 +60,7 @@ impl core::fmt::Display for Side {
     }
 }
 
-impl Side {
+impl RecordSide {
     /// Returns the copy for a record with this sequence number.
     pub const fn of(sequence: u64) -> Self {
         if sequence.is_multiple_of(2) { Self::A } else { Self::B }
@@ -101,8 +101,8 @@ impl Side {
     }
 
     /// Decodes the copy, if its sequence number belongs on this side.
-    fn decode(self, tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, RecordError> {
-        let record = Record::decode(self.bytes(tail), capacity)?;
+    fn decode(self, tail: &[u8; TAIL_LEN], capacity: u64) -> Result<SpaceRecord, RecordError> {
+        let record = SpaceRecord::decode(self.bytes(tail), capacity)?;
         if Self::of(record.sequence) == self { Ok(record) } else { Err(RecordError::Field("sequence")) }
     }
 }
@@ -120,11 +120,11 @@ pub enum CopiesError {
 ///
 /// # Errors
 /// [`CopiesError`] if no copy is usable.
-pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, CopiesError> {
-    match (Side::A.decode(tail, capacity), Side::B.decode(tail, capacity)) {
+pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<SpaceRecord, CopiesError> {
+    match (RecordSide::A.decode(tail, capacity), RecordSide::B.decode(tail, capacity)) {
         (Ok(a), Ok(b)) => Ok(if a.sequence > b.sequence { a } else { b }),
-        (Ok(record), Err(error)) => beside(record, Side::B, error, tail),
-        (Err(error), Ok(record)) => beside(record, Side::A, error, tail),
+        (Ok(record), Err(error)) => beside(record, RecordSide::B, error, tail),
+        (Err(error), Ok(record)) => beside(record, RecordSide::A, error, tail),
         (Err(a), Err(b)) => match [a, b].into_iter().find(|error| error.is_newer()) {
             Some(error) => Err(CopiesError::Newer(error)),
             None => Err(CopiesError::Damaged([a, b])),
@@ -133,7 +133,7 @@ pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<Record, CopiesErro
 }
 
 /// Judges a valid record next to an invalid copy.
-fn beside(record: Record, other: Side, error: RecordError, tail: &[u8; TAIL_LEN]) -> Result<Record, CopiesError> {
+fn beside(record: SpaceRecord, other: RecordSide, error: RecordError, tail: &[u8; TAIL_LEN]) -> Result<SpaceRecord, CopiesError> {
     // A newer version with a wrong checksum is just a damaged byte.
     match error.is_newer() && has_checksum(other.bytes(tail)) {
         true => Err(CopiesError::Newer(error)),
@@ -143,11 +143,11 @@ fn beside(record: Record, other: Side, error: RecordError, tail: &[u8; TAIL_LEN]
 
 /// Returns the copy that is damaged next to a valid one, by a torn write or by bit rot. A copy that
 /// was never written is not damaged.
-pub fn damaged_copy(tail: &[u8; TAIL_LEN], capacity: u64) -> Option<(Side, RecordError)> {
-    let [a, b] = [Side::A, Side::B].map(|side| side.decode(tail, capacity).err());
+pub fn damaged_copy(tail: &[u8; TAIL_LEN], capacity: u64) -> Option<(RecordSide, RecordError)> {
+    let [a, b] = [RecordSide::A, RecordSide::B].map(|side| side.decode(tail, capacity).err());
     let (side, error) = match (a, b) {
-        (Some(error), None) => (Side::A, error),
-        (None, Some(error)) => (Side::B, error),
+        (Some(error), None) => (RecordSide::A, error),
+        (None, Some(error)) => (RecordSide::B, error),
         _ => return None,
     };
     let was_written = side.bytes(tail).iter().any(|byte| *byte != 0);
@@ -161,12 +161,12 @@ pub(super) mod tests {
 
     pub const CAPACITY: u64 = 16 << 20;
 
-    pub fn record(sequence: u64) -> Record {
-        Record { sequence, ..Record::free(CAPACITY, Uuid::from_entropy(1, 1), Residue::Clean) }
+    pub fn record(sequence: u64) -> SpaceRecord {
+        SpaceRecord { sequence, ..SpaceRecord::free(CAPACITY, Uuid::from_entropy(1, 1), Residue::Clean) }
     }
 
-    pub fn put(tail: &mut [u8; TAIL_LEN], record: &Record) {
-        let at = Side::of(record.sequence).offset_in_tail();
+    pub fn put(tail: &mut [u8; TAIL_LEN], record: &SpaceRecord) {
+        let at = RecordSide::of(record.sequence).offset_in_tail();
         tail[at..at + 4096].copy_from_slice(&record.encode());
     }
 
@@ -183,12 +183,12 @@ pub(super) mod tests {
     fn the_next_number_goes_to_the_other_copy_and_carries_the_epoch() {
         for last in [0, 1, 7, 8, (3 << 32) - 1, 3 << 32, (3 << 32) + 1, (5 << 32) + 4] {
             for epoch in [0, 1, 3, 4, 6] {
-                let next = Sequence(last).next(epoch);
-                assert_ne!(Side::of(next.0), Side::of(last), "{last:#x} {epoch}");
+                let next = RecordSequence(last).next(epoch);
+                assert_ne!(RecordSide::of(next.0), RecordSide::of(last), "{last:#x} {epoch}");
                 assert!(next.0 > last && next.epoch() >= epoch, "{last:#x} {epoch}");
             }
         }
-        assert_eq!(Sequence(7).next(3), Sequence(3 << 32));
+        assert_eq!(RecordSequence(7).next(3), RecordSequence(3 << 32));
     }
 
     #[test]
@@ -196,7 +196,7 @@ pub(super) mod tests {
         let mut tail = [0; TAIL_LEN];
         put(&mut tail, &record(7));
         put(&mut tail, &record(8));
-        tail[Side::A.offset_in_tail() + 512..][..3000].fill(0xee);
+        tail[RecordSide::A.offset_in_tail() + 512..][..3000].fill(0xee);
         assert_eq!(newest(&tail, CAPACITY).unwrap().sequence, 7);
     }
 
@@ -216,7 +216,7 @@ pub(super) mod tests {
         (bytes[8], bytes[16]) = (version, features);
         let crc = crate::mm::crc::crc32c(&bytes[..4092]).0;
         bytes[4092..].copy_from_slice(&crc.to_le_bytes());
-        tail[Side::of(sequence).offset_in_tail()..][..4096].copy_from_slice(&bytes);
+        tail[RecordSide::of(sequence).offset_in_tail()..][..4096].copy_from_slice(&bytes);
     }
 
     #[test]
@@ -227,7 +227,7 @@ pub(super) mod tests {
                 put(&mut tail, &record(15 - newer));
                 put_newer(&mut tail, newer, version, features);
                 assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Newer(fault)));
-                tail[Side::of(15 - newer).offset_in_tail()] ^= 1;
+                tail[RecordSide::of(15 - newer).offset_in_tail()] ^= 1;
                 assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Newer(fault)), "beside a damaged one");
             }
         }
@@ -238,9 +238,9 @@ pub(super) mod tests {
         let mut tail = [0; TAIL_LEN];
         put(&mut tail, &record(7));
         put(&mut tail, &record(8));
-        tail[Side::A.offset_in_tail() + 8] = 2;
+        tail[RecordSide::A.offset_in_tail() + 8] = 2;
         assert_eq!(newest(&tail, CAPACITY).unwrap().sequence, 7);
-        assert_eq!(damaged_copy(&tail, CAPACITY), Some((Side::A, RecordError::Version(2))));
+        assert_eq!(damaged_copy(&tail, CAPACITY), Some((RecordSide::A, RecordError::Version(2))));
         put_newer(&mut tail, 8, 0, 1);
         assert_eq!(newest(&tail, CAPACITY).unwrap().sequence, 7, "there was no version 0");
     }
@@ -252,9 +252,9 @@ pub(super) mod tests {
         assert_eq!(damaged_copy(&tail, CAPACITY), None);
         put(&mut tail, &record(2));
         assert_eq!(damaged_copy(&tail, CAPACITY), None);
-        tail[Side::B.offset_in_tail() + 500] ^= 1;
-        assert!(matches!(damaged_copy(&tail, CAPACITY), Some((Side::B, RecordError::Checksum { .. }))));
-        tail[Side::A.offset_in_tail() + 500] ^= 1;
+        tail[RecordSide::B.offset_in_tail() + 500] ^= 1;
+        assert!(matches!(damaged_copy(&tail, CAPACITY), Some((RecordSide::B, RecordError::Checksum { .. }))));
+        tail[RecordSide::A.offset_in_tail() + 500] ^= 1;
         assert_eq!(damaged_copy(&tail, CAPACITY), None, "both are: no space at all");
     }
 
@@ -267,8 +267,8 @@ pub(super) mod tests {
 
     #[test]
     fn copies_lie_in_the_last_whole_pages() {
-        assert_eq!(Side::A.start(CAPACITY + 512), Some(CAPACITY - 8192));
-        assert_eq!(Side::B.sectors(CAPACITY), Some(SectorRange { first: (CAPACITY - 4096) / 512, count: 8 }));
-        assert_eq!(Side::A.start(8191), None);
+        assert_eq!(RecordSide::A.start(CAPACITY + 512), Some(CAPACITY - 8192));
+        assert_eq!(RecordSide::B.sectors(CAPACITY), Some(SectorRange { first: (CAPACITY - 4096) / 512, count: 8 }));
+        assert_eq!(RecordSide::A.start(8191), None);
     }
 }

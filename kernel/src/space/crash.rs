@@ -71,7 +71,7 @@ pub type CrashText = ArrayString<TEXT_LEN>;
 
 /// The crash that a dump belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Crash {
+pub struct RecordedCrash {
     /// The dump's unique name. For an [`super::RecordFormat::Original`] record it is computed from
     /// the record's fields.
     pub name: Uuid,

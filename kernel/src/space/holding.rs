@@ -20,13 +20,13 @@
 //! confirmed beat. A node that takes the space over has seen the claim unchanged for
 //! [`WATCH_NS`](super::claim::WATCH_NS), which is longer than the lease, however late a beat lands.
 
-use super::claim::{Claim, LEASE_NS, Mark};
-use super::taking::Look;
+use super::claim::{ClaimSector, LEASE_NS, SpaceClaim};
+use super::taking::ClaimLook;
 use super::uuid::Uuid;
 
 /// Verdict on a beat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Held {
+pub enum BeatVerdict {
     /// This node still owns the space, with a lease until `lease_end_ns`.
     Confirmed {
         /// On this node's clock.
@@ -42,8 +42,8 @@ pub enum Held {
 
 /// A space that this node owns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Holding {
-    claim: Claim,
+pub struct SpaceHolding {
+    claim: SpaceClaim,
     /// Time when the last confirmation expires.
     lease_end_ns: u64,
     standing: Standing,
@@ -55,10 +55,10 @@ enum Standing {
     Founded,
 }
 
-impl Holding {
+impl SpaceHolding {
     /// Starts with the claim that was taken, after a look that was submitted at `asked_ns`. The
     /// lease begins with the first confirmed beat.
-    pub const fn new(claim: Claim, asked_ns: u64) -> Self {
+    pub const fn new(claim: SpaceClaim, asked_ns: u64) -> Self {
         Self { claim, lease_end_ns: asked_ns.saturating_add(LEASE_NS), standing: Standing::OnTrial }
     }
 
@@ -83,12 +83,12 @@ impl Holding {
     }
 
     /// Returns the claim as last written.
-    pub const fn claim(&self) -> Claim {
+    pub const fn claim(&self) -> SpaceClaim {
         self.claim
     }
 
     /// Returns the claim that the next beat writes.
-    pub const fn beat(&mut self) -> Claim {
+    pub const fn beat(&mut self) -> SpaceClaim {
         self.claim = self.claim.next_beat();
         self.claim
     }
@@ -100,42 +100,42 @@ impl Holding {
         now_ns > self.lease_end_ns
     }
 
-    /// Judges that look: [`Held::Ended`], [`Held::Again`], or [`Held::Buried`], after which the
+    /// Judges that look: [`BeatVerdict::Ended`], [`BeatVerdict::Again`], or [`BeatVerdict::Buried`], after which the
     /// caller continues with the beat. Nothing is confirmed yet.
-    pub fn looked_first(&self, look: &Look) -> Held {
+    pub fn looked_first(&self, look: &ClaimLook) -> BeatVerdict {
         match self.successor(look) {
-            Some(node) => Held::Ended(node),
-            None if self.standing == Standing::OnTrial => Held::Again,
-            None => Held::Buried,
+            Some(node) => BeatVerdict::Ended(node),
+            None if self.standing == Standing::OnTrial => BeatVerdict::Again,
+            None => BeatVerdict::Buried,
         }
     }
 
     /// Judges a read that was submitted after a beat's write had completed. That write was
     /// submitted at `written_ns`.
-    pub fn looked(&mut self, look: &Look, written_ns: u64) -> Held {
+    pub fn looked(&mut self, look: &ClaimLook, written_ns: u64) -> BeatVerdict {
         if let Some(node) = self.successor(look) {
-            return Held::Ended(node);
+            return BeatVerdict::Ended(node);
         }
         if self.has_lapsed(look.seen_ns) {
-            return Held::Again;
+            return BeatVerdict::Again;
         }
-        if look.claims.at(self.claim.epoch) == Mark::Claim(self.claim) {
+        if look.claims.at(self.claim.epoch) == ClaimSector::Claim(self.claim) {
             self.lease_end_ns = written_ns.saturating_add(LEASE_NS);
-            return Held::Confirmed { lease_end_ns: self.lease_end_ns };
+            return BeatVerdict::Confirmed { lease_end_ns: self.lease_end_ns };
         }
-        if self.standing == Standing::OnTrial { Held::Again } else { Held::Buried }
+        if self.standing == Standing::OnTrial { BeatVerdict::Again } else { BeatVerdict::Buried }
     }
 
     /// Returns another node that has taken the space, if any; [`Uuid::NIL`] if only a record shows
     /// it.
-    fn successor(&self, look: &Look) -> Option<Uuid> {
+    fn successor(&self, look: &ClaimLook) -> Option<Uuid> {
         let mine = self.claim;
-        let ends = |mark: Mark| match mark {
-            Mark::Claim(other) | Mark::Released(other) => {
+        let ends = |mark: ClaimSector| match mark {
+            ClaimSector::Claim(other) | ClaimSector::Released(other) => {
                 let is_later = other.epoch > mine.epoch || other.epoch == mine.epoch && other.node != mine.node;
                 is_later.then_some(other.node)
             }
-            Mark::Empty | Mark::Torn(_) => None,
+            ClaimSector::Empty | ClaimSector::Torn(_) => None,
         };
         let claimed = look.claims.marks().into_iter().find_map(ends);
         claimed.or((look.record_epoch > mine.epoch).then_some(Uuid::NIL))
@@ -144,28 +144,28 @@ impl Holding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::claim::Claims;
+    use super::super::claim::ClaimSectors;
     use super::*;
 
-    fn look(claims: Claims, record_epoch: u64) -> Look {
-        Look { claims, record_epoch, asked_ns: 0, seen_ns: 0 }
+    fn look(claims: ClaimSectors, record_epoch: u64) -> ClaimLook {
+        ClaimLook { claims, record_epoch, asked_ns: 0, seen_ns: 0 }
     }
 
     const ME: Uuid = Uuid([1; 16]);
     const OTHER: Uuid = Uuid([2; 16]);
 
-    fn founded(epoch: u64) -> Holding {
-        let mut holding = Holding::new(Claim { node: ME, epoch, beat: 1 }, 0);
+    fn founded(epoch: u64) -> SpaceHolding {
+        let mut holding = SpaceHolding::new(SpaceClaim { node: ME, epoch, beat: 1 }, 0);
         assert!(holding.found(LEASE_NS));
         holding
     }
 
-    fn marks() -> Vec<Mark> {
-        let mut all = vec![Mark::Empty, Mark::Torn(7)];
+    fn marks() -> Vec<ClaimSector> {
+        let mut all = vec![ClaimSector::Empty, ClaimSector::Torn(7)];
         for epoch in 0..8 {
             for (node, beat) in [(ME, 1), (ME, 2), (OTHER, 1)] {
-                let claim = Claim { node, epoch, beat };
-                all.extend([Mark::Claim(claim), Mark::Released(claim)]);
+                let claim = SpaceClaim { node, epoch, beat };
+                all.extend([ClaimSector::Claim(claim), ClaimSector::Released(claim)]);
             }
         }
         all
@@ -178,16 +178,16 @@ mod tests {
         let mine = holding.beat();
         for first in marks() {
             for second in marks() {
-                let seen = Claims::NONE.with(0, first).with(1, second);
-                let epochs = |m: Mark| m.epoch().is_some_and(|e| e > 4);
-                let strangers = |m: Mark| matches!(m, Mark::Claim(c) | Mark::Released(c) if c.epoch == 4 && c.node == OTHER);
+                let seen = ClaimSectors::NONE.with(0, first).with(1, second);
+                let epochs = |m: ClaimSector| m.epoch().is_some_and(|e| e > 4);
+                let strangers = |m: ClaimSector| matches!(m, ClaimSector::Claim(c) | ClaimSector::Released(c) if c.epoch == 4 && c.node == OTHER);
                 let verdict = holding.looked(&look(seen, 4), 100);
                 let is_over = [first, second].into_iter().any(|m| epochs(m) || strangers(m));
-                assert_eq!(matches!(verdict, Held::Ended(_)), is_over, "{seen:?}");
+                assert_eq!(matches!(verdict, BeatVerdict::Ended(_)), is_over, "{seen:?}");
                 let before = holding.looked_first(&look(seen, 4));
-                assert_eq!(before, if is_over { verdict } else { Held::Buried }, "{seen:?}");
-                let is_there = first == Mark::Claim(mine);
-                let is_confirmed = verdict == Held::Confirmed { lease_end_ns: 100 + LEASE_NS };
+                assert_eq!(before, if is_over { verdict } else { BeatVerdict::Buried }, "{seen:?}");
+                let is_there = first == ClaimSector::Claim(mine);
+                let is_confirmed = verdict == BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS };
                 assert_eq!(is_confirmed, !is_over && is_there, "{seen:?}");
             }
         }
@@ -197,34 +197,34 @@ mod tests {
     fn a_late_beat_of_the_owner_before_does_not_end_the_new_one() {
         let mut holding = founded(5);
         let mine = holding.beat();
-        let late = Claim { node: OTHER, epoch: 4, beat: 900 };
-        let beside = Claims::NONE.with(5, Mark::Claim(mine)).with(4, Mark::Claim(late));
-        assert!(matches!(holding.looked(&look(beside, 5), 0), Held::Confirmed { .. }));
+        let late = SpaceClaim { node: OTHER, epoch: 4, beat: 900 };
+        let beside = ClaimSectors::NONE.with(5, ClaimSector::Claim(mine)).with(4, ClaimSector::Claim(late));
+        assert!(matches!(holding.looked(&look(beside, 5), 0), BeatVerdict::Confirmed { .. }));
         // Owners A, B, A: the late beat has overwritten the sector of the current owner.
-        let over = Claims::NONE.with(1, Mark::Claim(Claim { epoch: 3, ..late }));
-        assert_eq!(holding.looked(&look(over, 0), 0), Held::Buried);
+        let over = ClaimSectors::NONE.with(1, ClaimSector::Claim(SpaceClaim { epoch: 3, ..late }));
+        assert_eq!(holding.looked(&look(over, 0), 0), BeatVerdict::Buried);
     }
 
     #[test]
     fn a_record_of_a_later_owner_ends_one_whose_successors_claim_is_buried() {
         let mut holding = founded(4);
         let mine = holding.beat();
-        let late = Claim { node: OTHER, epoch: 3, beat: 33 };
-        let seen = Claims::NONE.with(4, Mark::Claim(mine)).with(3, Mark::Claim(late));
-        assert!(matches!(holding.looked(&look(seen, 4), 0), Held::Confirmed { .. }));
-        assert!(matches!(holding.looked(&look(seen, 5), 0), Held::Ended(_)));
+        let late = SpaceClaim { node: OTHER, epoch: 3, beat: 33 };
+        let seen = ClaimSectors::NONE.with(4, ClaimSector::Claim(mine)).with(3, ClaimSector::Claim(late));
+        assert!(matches!(holding.looked(&look(seen, 4), 0), BeatVerdict::Confirmed { .. }));
+        assert!(matches!(holding.looked(&look(seen, 5), 0), BeatVerdict::Ended(_)));
     }
 
     #[test]
     fn an_owner_on_trial_whose_claim_was_buried_or_whose_beat_was_slow_begins_again() {
-        let claim = Claim { node: ME, epoch: 5, beat: 1 };
-        let mut holding = Holding::new(claim, 0);
+        let claim = SpaceClaim { node: ME, epoch: 5, beat: 1 };
+        let mut holding = SpaceHolding::new(claim, 0);
         let mine = holding.beat();
-        let there = Claims::NONE.with(5, Mark::Claim(mine));
-        let at = |claims, seen_ns| Look { seen_ns, ..look(claims, 0) };
-        assert_eq!(holding.looked(&at(there, LEASE_NS), 100), Held::Confirmed { lease_end_ns: 100 + LEASE_NS });
-        assert_eq!(holding.looked(&at(Claims::NONE, 0), 100), Held::Again);
-        assert_eq!(holding.looked(&at(there, LEASE_NS + 101), LEASE_NS), Held::Again);
+        let there = ClaimSectors::NONE.with(5, ClaimSector::Claim(mine));
+        let at = |claims, seen_ns| ClaimLook { seen_ns, ..look(claims, 0) };
+        assert_eq!(holding.looked(&at(there, LEASE_NS), 100), BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS });
+        assert_eq!(holding.looked(&at(ClaimSectors::NONE, 0), 100), BeatVerdict::Again);
+        assert_eq!(holding.looked(&at(there, LEASE_NS + 101), LEASE_NS), BeatVerdict::Again);
         assert!(!holding.found(LEASE_NS + 101) && holding.has_lapsed(LEASE_NS + 101));
         assert!(holding.found(LEASE_NS + 100) && !holding.has_lapsed(u64::MAX));
     }
@@ -233,8 +233,8 @@ mod tests {
     fn a_release_by_a_later_owner_ends_an_earlier_one_that_slept() {
         let mut holding = founded(5);
         let mine = holding.beat();
-        let after = Mark::Released(Claim { node: OTHER, epoch: 6, beat: 3 });
-        let seen = Claims::NONE.with(5, Mark::Claim(mine)).with(6, after);
-        assert_eq!(holding.looked(&look(seen, 0), 0), Held::Ended(OTHER));
+        let after = ClaimSector::Released(SpaceClaim { node: OTHER, epoch: 6, beat: 3 });
+        let seen = ClaimSectors::NONE.with(5, ClaimSector::Claim(mine)).with(6, after);
+        assert_eq!(holding.looked(&look(seen, 0), 0), BeatVerdict::Ended(OTHER));
     }
 }

@@ -68,7 +68,7 @@ pub enum LayoutError {
 
 /// The parts of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Layout {
+pub struct SpaceLayout {
     pages: u32,
     notes_start: u64,
     bitmap_start: u64,
@@ -76,7 +76,7 @@ pub struct Layout {
     data_start: u64,
 }
 
-impl Layout {
+impl SpaceLayout {
     /// Lays out a space for `pages` pages on a device of `capacity` bytes.
     ///
     /// # Errors
@@ -179,14 +179,14 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn parts(l: &Layout) -> [Extent; 5] {
+    fn parts(l: &SpaceLayout) -> [Extent; 5] {
         [l.header(), l.notes(), l.bitmap(), l.checksums(), l.blocks()]
     }
 
     #[test]
     fn parts_follow_each_other_and_end_before_claim_and_records() {
         for pages in [1, 2, 2339, 2340, 65536, 1 << 20, u32::MAX] {
-            let l = Layout::of(pages);
+            let l = SpaceLayout::of(pages);
             let n = u64::from(pages);
             for pair in parts(&l).windows(2) {
                 assert!(pair[0].end() <= pair[1].start, "{pages}: {pair:?}");
@@ -196,15 +196,15 @@ mod tests {
             assert!(l.bitmap().len * 8 >= n && l.checksums().len >= n * 4);
             assert!(l.blocks().start.is_multiple_of(MIB));
             let least = l.blocks().end() + 12288;
-            assert_eq!(Layout::for_pages(least, pages), Ok(l));
-            assert_eq!(Layout::for_pages(least + 4095, pages), Ok(l));
-            assert_eq!(Layout::for_pages(least - 1, pages), Err(LayoutError::TooSmall { needed: least }));
+            assert_eq!(SpaceLayout::for_pages(least, pages), Ok(l));
+            assert_eq!(SpaceLayout::for_pages(least + 4095, pages), Ok(l));
+            assert_eq!(SpaceLayout::for_pages(least - 1, pages), Err(LayoutError::TooSmall { needed: least }));
         }
     }
 
     #[test]
     fn the_layout_of_256_mib_is_as_documented() {
-        let l = Layout::of(65536);
+        let l = SpaceLayout::of(65536);
         assert_eq!(l.header(), Extent { start: 0, len: 1_839_104 });
         assert_eq!(l.notes(), Extent { start: 1_839_104, len: 262_144 });
         assert_eq!(l.bitmap(), Extent { start: 2_101_248, len: 8192 });
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_checksums_of_some_pages_are_whole_sectors() {
-        let l = Layout::of(5000);
+        let l = SpaceLayout::of(5000);
         let start = l.checksums().start;
         assert_eq!(l.checksums_of(0..1), Extent { start, len: 512 });
         assert_eq!(l.checksums_of(1024..2048), Extent { start: start + 4096, len: 4096 });
@@ -225,17 +225,17 @@ mod tests {
 
     #[test]
     fn most_pages_is_the_last_that_fits() {
-        assert_eq!(Layout::most_pages(0), 0);
-        assert_eq!(Layout::most_pages(MIB + 12288), 0);
-        assert_eq!(Layout::most_pages(MIB + 4096 + 12288), 1);
-        let most = Layout::most_pages(256 * MIB);
-        assert!(Layout::for_pages(256 * MIB, most).is_ok() && Layout::for_pages(256 * MIB, most + 1).is_err());
-        assert_eq!(Layout::for_pages(256 * MIB, 0), Err(LayoutError::Empty));
+        assert_eq!(SpaceLayout::most_pages(0), 0);
+        assert_eq!(SpaceLayout::most_pages(MIB + 12288), 0);
+        assert_eq!(SpaceLayout::most_pages(MIB + 4096 + 12288), 1);
+        let most = SpaceLayout::most_pages(256 * MIB);
+        assert!(SpaceLayout::for_pages(256 * MIB, most).is_ok() && SpaceLayout::for_pages(256 * MIB, most + 1).is_err());
+        assert_eq!(SpaceLayout::for_pages(256 * MIB, 0), Err(LayoutError::Empty));
     }
 
     #[test]
     fn sectors_beyond_a_part_do_not_exist() {
-        let l = Layout::of(16);
+        let l = SpaceLayout::of(16);
         assert_eq!(l.block_sectors(PageIndex(2), 3), Some(SectorRange { first: 2048 + 16, count: 24 }));
         assert_eq!(l.block_sectors(PageIndex(15), 2), None);
         assert_eq!(l.block_sectors(PageIndex(u32::MAX), u32::MAX), None);

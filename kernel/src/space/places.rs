@@ -10,7 +10,7 @@
 //! KiB before the end), ZFS labels. Data that lies only between two samples is not found: reading
 //! every byte would take time in proportion to the disk's size.
 
-use super::claim::{CLAIM_LEN, Claim, Mark};
+use super::claim::{CLAIM_LEN, ClaimSector, SpaceClaim};
 use super::layout::usable;
 
 /// Bytes that are read at the start of a disk.
@@ -58,17 +58,17 @@ pub fn first_foreign(start: u64, bytes: &[u8], capacity: u64) -> Option<u64> {
 
 /// Returns the offset in the claims' page of a sector at `at` that may hold a claim.
 fn claims_offset(at: u64, capacity: u64) -> Option<usize> {
-    let offset = at.checked_sub(Claim::start(capacity)?)?;
-    [0, 1].map(Claim::offset).into_iter().find(|&sector| sector as u64 == offset)
+    let offset = at.checked_sub(SpaceClaim::start(capacity)?)?;
+    [0, 1].map(SpaceClaim::offset).into_iter().find(|&sector| sector as u64 == offset)
 }
 
 /// Returns whether a sector is empty, a claim, or a torn claim: these are this hypervisor's own,
 /// even on a disk that is not formatted yet.
 fn may_be_claim(sector: &[u8]) -> bool {
     let Some(bytes) = sector.first_chunk() else { return false };
-    match Mark::decode(bytes) {
-        Mark::Empty | Mark::Claim(_) | Mark::Released(_) => true,
-        Mark::Torn(_) => bytes.starts_with(b"TIDECLM1") || bytes.starts_with(b"TIDEREL1"),
+    match ClaimSector::decode(bytes) {
+        ClaimSector::Empty | ClaimSector::Claim(_) | ClaimSector::Released(_) => true,
+        ClaimSector::Torn(_) => bytes.starts_with(b"TIDECLM1") || bytes.starts_with(b"TIDEREL1"),
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
             page
         };
         let claims = CAPACITY - 12288;
-        let claim = Claim { node: Uuid([1; 16]), epoch: 2, beat: 1 }.encode();
+        let claim = SpaceClaim { node: Uuid([1; 16]), epoch: 2, beat: 1 }.encode();
         assert_eq!(first_foreign(claims, &page(0, &claim), CAPACITY), None);
         assert_eq!(first_foreign(claims, &page(2048, &claim), CAPACITY), None);
         assert_eq!(first_foreign(claims, &page(0, &claim[..200]), CAPACITY), None, "torn");

@@ -1,13 +1,13 @@
 //! The record as a typed value: owner and contents of the space, and the progress of a drain.
 //!
-//! Decoding (`codec`) checks every field once and names the fault, so a [`Record`] can be trusted.
+//! Decoding (`codec`) checks every field once and names the fault, so a [`SpaceRecord`] can be trusted.
 //! Invariants: the layout fits the capacity, the ranges add up to the layout's pages, the progress
 //! does not exceed them, and a space in use has contents.
 
 use arrayvec::{ArrayString, ArrayVec};
 
-use super::crash::{Crash, PartialCause};
-use super::layout::{Layout, LayoutError, usable};
+use super::crash::{PartialCause, RecordedCrash};
+use super::layout::{LayoutError, SpaceLayout, usable};
 use super::missing::MissingPages;
 use super::raw::{MAX_RANGES, NAME_LEN, VERSION};
 use super::state::SpaceState;
@@ -26,7 +26,7 @@ pub enum Residue {
 
 /// The owner of a space; for a free and stale space, the last owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Owner {
+pub struct SpaceOwner {
     /// The partition's name.
     pub name: ArrayString<NAME_LEN>,
     /// The partition.
@@ -39,20 +39,20 @@ pub struct Owner {
 
 /// The RAM whose pages the blocks hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Contents {
+pub struct SpaceContents {
     /// Positions of the parts of the space.
-    pub layout: Layout,
+    pub layout: SpaceLayout,
     /// The RAM ranges, ascending; page indexes are counted without holes.
     pub ranges: ArrayVec<RamRange, MAX_RANGES>,
 }
 
-impl Contents {
+impl SpaceContents {
     /// Describes the RAM of `ram` in a space on a device of `capacity` bytes.
     ///
     /// # Errors
     /// [`LayoutError`] if it does not fit.
     pub fn new(capacity: u64, ram: &RamLayout) -> Result<Self, LayoutError> {
-        let layout = Layout::for_pages(capacity, ram.pages())?;
+        let layout = SpaceLayout::for_pages(capacity, ram.pages())?;
         Ok(Self { layout, ranges: ram.ranges().collect() })
     }
 
@@ -73,7 +73,7 @@ impl Contents {
 
 /// Progress of a drain, and the size of the dump's metadata.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Drain {
+pub struct DrainRecord {
     /// Every page below this is final: it has its bit in the bitmap or is zero.
     pub progress: u32,
     /// Program headers that were written.
@@ -94,7 +94,7 @@ pub enum RecordFormat {
 
 /// The record of a space.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Record {
+pub struct SpaceRecord {
     /// The set of fields that the record has on disk.
     pub format: RecordFormat,
     /// Bytes of the device when it was formatted, whole pages only.
@@ -108,17 +108,17 @@ pub struct Record {
     /// Whether the blocks hold old data.
     pub residue: Residue,
     /// Its owner.
-    pub owner: Option<Owner>,
+    pub owner: Option<SpaceOwner>,
     /// Its contents; `None` in a free and clean space.
-    pub contents: Option<Contents>,
+    pub contents: Option<SpaceContents>,
     /// Progress of a drain.
-    pub drain: Drain,
+    pub drain: DrainRecord,
     /// Pages below the progress that are missing; none in an [`RecordFormat::Original`] record.
     pub missing: MissingPages,
     /// Why the dump is not complete.
     pub partial_cause: PartialCause,
     /// The crash, if there was one.
-    pub crash: Option<Crash>,
+    pub crash: Option<RecordedCrash>,
 }
 
 /// Fault of a record.
@@ -174,7 +174,7 @@ impl core::fmt::Display for RecordError {
     }
 }
 
-impl Record {
+impl SpaceRecord {
     /// Makes the record of a space that never had an owner.
     pub fn free(capacity: u64, space: Uuid, residue: Residue) -> Self {
         Self {
@@ -186,7 +186,7 @@ impl Record {
             residue,
             owner: None,
             contents: None,
-            drain: Drain::default(),
+            drain: DrainRecord::default(),
             missing: MissingPages::default(),
             partial_cause: PartialCause::NONE,
             crash: None,
@@ -201,7 +201,7 @@ impl Record {
 
     /// Clears the crash and the progress of its drain.
     pub fn forget_dump(&mut self) {
-        self.drain = Drain::default();
+        self.drain = DrainRecord::default();
         self.missing = MissingPages::default();
         self.partial_cause = PartialCause::NONE;
         self.crash = None;

@@ -12,14 +12,14 @@
 //! | RELEASING | continue scrubbing, then FREE |
 //! | SUSPENDED, SEALED | leave alone (reserved) |
 
-use super::classify::Class;
-use super::record::{Record, Residue};
+use super::classify::DeviceContent;
+use super::record::{Residue, SpaceRecord};
 use super::state::SpaceState;
 
 /// Decision about a device.
 #[expect(clippy::large_enum_variant, reason = "few exist, only at start-up, so boxing gains nothing")]
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Recovery {
+pub enum RecoveryAction {
     /// Format it as a space.
     Format,
     /// Leave it alone.
@@ -27,7 +27,7 @@ pub enum Recovery {
     /// Use it: it is free.
     Use,
     /// Write this record: the owner is gone.
-    Reclaim(Record),
+    Reclaim(SpaceRecord),
     /// Update the ELF header, then write PARTIAL.
     Finish,
     /// A dump: keep it.
@@ -37,19 +37,19 @@ pub enum Recovery {
 }
 
 /// Decides what a start does with a device of this class.
-pub fn recovery(class: &Class) -> Recovery {
+pub fn recovery(class: &DeviceContent) -> RecoveryAction {
     let record = match class {
-        Class::Blank => return Recovery::Format,
-        Class::Foreign(_) | Class::Damaged(_) | Class::Newer(_) => return Recovery::Leave,
-        Class::Space(record) => record,
+        DeviceContent::Blank => return RecoveryAction::Format,
+        DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => return RecoveryAction::Leave,
+        DeviceContent::Space(record) => record,
     };
     match record.state {
-        SpaceState::Free => Recovery::Use,
-        SpaceState::Active => Recovery::Reclaim(reclaimed(record)),
-        SpaceState::Draining => Recovery::Finish,
-        SpaceState::Crashed | SpaceState::Complete | SpaceState::Partial => Recovery::Keep,
-        SpaceState::Releasing => Recovery::Scrub,
-        SpaceState::Suspended | SpaceState::Sealed => Recovery::Leave,
+        SpaceState::Free => RecoveryAction::Use,
+        SpaceState::Active => RecoveryAction::Reclaim(reclaimed(record)),
+        SpaceState::Draining => RecoveryAction::Finish,
+        SpaceState::Crashed | SpaceState::Complete | SpaceState::Partial => RecoveryAction::Keep,
+        SpaceState::Releasing => RecoveryAction::Scrub,
+        SpaceState::Suspended | SpaceState::Sealed => RecoveryAction::Leave,
     }
 }
 
@@ -57,7 +57,7 @@ pub fn recovery(class: &Class) -> Recovery {
 ///
 /// The owner's name stays: while its blocks are there, no other partition gets the space
 /// unscrubbed.
-fn reclaimed(record: &Record) -> Record {
+fn reclaimed(record: &SpaceRecord) -> SpaceRecord {
     let mut free = record.clone();
     free.sequence += 1;
     (free.state, free.residue) = (SpaceState::Free, Residue::Stale);
@@ -67,31 +67,31 @@ fn reclaimed(record: &Record) -> Record {
 
 #[cfg(test)]
 mod tests {
-    use super::super::classify::Foreign;
+    use super::super::classify::ForeignData;
     use super::super::codec::tests::sample;
     use super::*;
 
-    fn of(state: SpaceState) -> Recovery {
-        recovery(&Class::Space(Record { state, ..sample() }))
+    fn of(state: SpaceState) -> RecoveryAction {
+        recovery(&DeviceContent::Space(SpaceRecord { state, ..sample() }))
     }
 
     #[test]
     fn nothing_that_a_start_does_loses_a_dump() {
         for state in SpaceState::ALL.into_iter().filter(|s| s.holds_dump()) {
-            assert!(matches!(of(state), Recovery::Keep | Recovery::Finish), "{state:?}");
+            assert!(matches!(of(state), RecoveryAction::Keep | RecoveryAction::Finish), "{state:?}");
         }
     }
 
     #[test]
     fn data_that_is_not_ours_is_left_alone() {
-        assert_eq!(recovery(&Class::Foreign(Foreign::Unknown)), Recovery::Leave);
-        assert_eq!(recovery(&Class::Blank), Recovery::Format);
-        assert_eq!((of(SpaceState::Sealed), of(SpaceState::Suspended)), (Recovery::Leave, Recovery::Leave));
+        assert_eq!(recovery(&DeviceContent::Foreign(ForeignData::Unknown)), RecoveryAction::Leave);
+        assert_eq!(recovery(&DeviceContent::Blank), RecoveryAction::Format);
+        assert_eq!((of(SpaceState::Sealed), of(SpaceState::Suspended)), (RecoveryAction::Leave, RecoveryAction::Leave));
     }
 
     #[test]
     fn a_space_whose_owner_is_gone_is_free_but_stale() {
-        let Recovery::Reclaim(record) = of(SpaceState::Active) else { panic!("not reclaimed") };
+        let RecoveryAction::Reclaim(record) = of(SpaceState::Active) else { panic!("not reclaimed") };
         assert_eq!((record.state, record.residue, record.sequence), (SpaceState::Free, Residue::Stale, 8));
         assert_eq!(record.owner, sample().owner);
         assert!(SpaceState::Active.may_become(record.state));

@@ -7,14 +7,14 @@
 //! repeatedly waits for the spaces of its own dumps, and no other partition waits for it. The rule
 //! holds only if there are as many fitting spaces as all partitions are entitled to.
 
-use crate::config::{DumpPolicy, Partition, Restart};
+use crate::config::{DumpPolicy, PartitionConfig, RestartPolicy};
 use alloc::vec::Vec;
 
 /// Returns how many spaces a partition is entitled to.
-pub const fn own_spaces(partition: &Partition) -> usize {
+pub const fn own_spaces(partition: &PartitionConfig) -> usize {
     match (partition.dump, partition.restart) {
-        (DumpPolicy::Off, _) | (_, Restart::Never) => 1,
-        (DumpPolicy::Aided, Restart::Threshold | Restart::Immediate) => 2,
+        (DumpPolicy::Off, _) | (_, RestartPolicy::Never) => 1,
+        (DumpPolicy::Aided, RestartPolicy::Threshold | RestartPolicy::Immediate) => 2,
     }
 }
 

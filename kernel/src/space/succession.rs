@@ -10,7 +10,7 @@
 //! in use), and header, notes, bitmap and checksums of a dump. So after a disorderly succession the
 //! owner reads them again for [`LATE_NS`], and rewrites those that differ.
 
-use super::claim::{Claims, Mark};
+use super::claim::{ClaimSector, ClaimSectors};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 
@@ -35,11 +35,11 @@ pub enum Succession {
 
 impl Succession {
     /// Judges by the claims that `me` saw when it took the space.
-    pub fn of(claims: &Claims, me: Uuid, now_ns: u64) -> Self {
-        let is_others = |mark: Mark| match mark {
-            Mark::Claim(claim) => claim.node != me,
-            Mark::Torn(_) => true,
-            Mark::Empty | Mark::Released(_) => false,
+    pub fn of(claims: &ClaimSectors, me: Uuid, now_ns: u64) -> Self {
+        let is_others = |mark: ClaimSector| match mark {
+            ClaimSector::Claim(claim) => claim.node != me,
+            ClaimSector::Torn(_) => true,
+            ClaimSector::Empty | ClaimSector::Released(_) => false,
         };
         match claims.marks().into_iter().any(is_others) {
             true => Self::Disorderly { taken_ns: now_ns },
@@ -100,7 +100,7 @@ impl Surroundings {
 
 #[cfg(test)]
 mod tests {
-    use super::super::claim::Claim;
+    use super::super::claim::SpaceClaim;
     use super::*;
 
     const ME: Uuid = Uuid([1; 16]);
@@ -108,12 +108,12 @@ mod tests {
 
     #[test]
     fn only_a_space_that_all_other_nodes_have_released_is_taken_in_order() {
-        let mine = Mark::Claim(Claim { node: ME, epoch: 7, beat: 1 });
-        let other = Claim { node: OTHER, epoch: 6, beat: 9 };
-        let of = |mark| Succession::of(&Claims::NONE.with(7, mine).with(6, mark), ME, 5);
-        assert_eq!((of(Mark::Empty), of(Mark::Released(other))), (Succession::Orderly, Succession::Orderly));
+        let mine = ClaimSector::Claim(SpaceClaim { node: ME, epoch: 7, beat: 1 });
+        let other = SpaceClaim { node: OTHER, epoch: 6, beat: 9 };
+        let of = |mark| Succession::of(&ClaimSectors::NONE.with(7, mine).with(6, mark), ME, 5);
+        assert_eq!((of(ClaimSector::Empty), of(ClaimSector::Released(other))), (Succession::Orderly, Succession::Orderly));
         let disorderly = Succession::Disorderly { taken_ns: 5 };
-        assert_eq!((of(Mark::Claim(other)), of(Mark::Torn(3))), (disorderly, disorderly));
+        assert_eq!((of(ClaimSector::Claim(other)), of(ClaimSector::Torn(3))), (disorderly, disorderly));
     }
 
     #[test]

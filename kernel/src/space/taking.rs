@@ -17,14 +17,14 @@
 //! overwrites it. Such a claim is watched like one of another node, and then taken with the next
 //! epoch.
 
-use super::claim::{BEAT_NS, Claim, Claims, MAX_EPOCH, Mark, SETTLE_NS, WATCH_NS};
+use super::claim::{BEAT_NS, ClaimSector, ClaimSectors, MAX_EPOCH, SETTLE_NS, SpaceClaim, WATCH_NS};
 use super::uuid::Uuid;
 
 /// Result of a read of the last 12 KiB of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Look {
+pub struct ClaimLook {
     /// The claims.
-    pub claims: Claims,
+    pub claims: ClaimSectors,
     /// Epoch of the newest record; 0 if there is none.
     pub record_epoch: u64,
     /// Time of the read's submission.
@@ -35,13 +35,13 @@ pub struct Look {
 
 /// Next step for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum TakingStep {
     /// Look, not before this time.
     Look(u64),
     /// Write this claim, at once.
-    Write(Claim),
+    Write(SpaceClaim),
     /// This node owns the space.
-    Own(Claim),
+    Own(SpaceClaim),
     /// Another node uses the space.
     InUse(Uuid),
     /// The space's epochs are used up: only a format helps.
@@ -49,89 +49,89 @@ pub enum Step {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+enum TakingPhase {
     New,
     /// Unchanged since `since_ns`.
     Watching {
-        first: Claims,
+        first: ClaimSectors,
         since_ns: u64,
     },
     Writing {
-        claim: Claim,
-        before: Claims,
+        claim: SpaceClaim,
+        before: ClaimSectors,
         looked_ns: u64,
     },
     /// The claim counts if the sectors stay unchanged until `until_ns`.
     Settling {
-        claim: Claim,
-        expected: Claims,
+        claim: SpaceClaim,
+        expected: ClaimSectors,
         until_ns: u64,
     },
 }
 
 /// A space that is being taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Taking {
+pub struct SpaceTaking {
     node: Uuid,
-    phase: Phase,
+    phase: TakingPhase,
 }
 
-impl Taking {
+impl SpaceTaking {
     /// Starts; the first step is a look.
     pub const fn new(node: Uuid) -> Self {
-        Self { node, phase: Phase::New }
+        Self { node, phase: TakingPhase::New }
     }
 
     /// Returns the node whose claim is being watched.
     pub fn watched(&self) -> Option<Uuid> {
-        let Phase::Watching { first, .. } = self.phase else { return None };
+        let TakingPhase::Watching { first, .. } = self.phase else { return None };
         Some(first.owner().map_or(Uuid::NIL, |claim| claim.node))
     }
 
     /// Judges a look.
-    pub fn looked(&mut self, look: &Look) -> Step {
+    pub fn looked(&mut self, look: &ClaimLook) -> TakingStep {
         match self.phase {
-            Phase::New => self.begin(look),
-            Phase::Watching { first, since_ns } => self.watch(look, &first, since_ns),
-            Phase::Settling { claim, expected, until_ns } => self.settle(look, claim, &expected, until_ns),
+            TakingPhase::New => self.begin(look),
+            TakingPhase::Watching { first, since_ns } => self.watch(look, &first, since_ns),
+            TakingPhase::Settling { claim, expected, until_ns } => self.settle(look, claim, &expected, until_ns),
             // No look is due while the write is in flight.
-            Phase::Writing { claim, .. } => Step::Write(claim),
+            TakingPhase::Writing { claim, .. } => TakingStep::Write(claim),
         }
     }
 
-    /// Notes the completion of the write that [`Step::Write`] asked for.
+    /// Notes the completion of the write that [`TakingStep::Write`] asked for.
     ///
     /// # Panics
     /// If no write was asked for (our bug).
-    pub fn wrote(&mut self, now_ns: u64) -> Step {
-        let Phase::Writing { claim, before, looked_ns } = self.phase else { panic!("nothing was to be written") };
-        let expected = before.with(claim.epoch, Mark::Claim(claim));
+    pub fn wrote(&mut self, now_ns: u64) -> TakingStep {
+        let TakingPhase::Writing { claim, before, looked_ns } = self.phase else { panic!("nothing was to be written") };
+        let expected = before.with(claim.epoch, ClaimSector::Claim(claim));
         if now_ns.saturating_sub(looked_ns) <= SETTLE_NS {
             let until_ns = now_ns.saturating_add(SETTLE_NS);
-            self.phase = Phase::Settling { claim, expected, until_ns };
-            return Step::Look(until_ns);
+            self.phase = TakingPhase::Settling { claim, expected, until_ns };
+            return TakingStep::Look(until_ns);
         }
-        self.phase = Phase::Watching { first: expected, since_ns: now_ns };
+        self.phase = TakingPhase::Watching { first: expected, since_ns: now_ns };
         // By then a live owner has written over it.
-        Step::Look(now_ns.saturating_add(2 * BEAT_NS))
+        TakingStep::Look(now_ns.saturating_add(2 * BEAT_NS))
     }
 
-    fn begin(&mut self, look: &Look) -> Step {
+    fn begin(&mut self, look: &ClaimLook) -> TakingStep {
         if is_free(&look.claims) {
             return self.write(look);
         }
         self.watch_anew(look)
     }
 
-    fn watch_anew(&mut self, look: &Look) -> Step {
-        self.phase = Phase::Watching { first: look.claims, since_ns: look.seen_ns };
-        Step::Look(look.seen_ns.saturating_add(BEAT_NS))
+    fn watch_anew(&mut self, look: &ClaimLook) -> TakingStep {
+        self.phase = TakingPhase::Watching { first: look.claims, since_ns: look.seen_ns };
+        TakingStep::Look(look.seen_ns.saturating_add(BEAT_NS))
     }
 
-    fn watch(&mut self, look: &Look, first: &Claims, since_ns: u64) -> Step {
+    fn watch(&mut self, look: &ClaimLook, first: &ClaimSectors, since_ns: u64) -> TakingStep {
         let end_ns = since_ns.saturating_add(WATCH_NS);
         if let Some(other) = self.newcomer(&look.claims, first) {
-            return Step::InUse(other);
+            return TakingStep::InUse(other);
         }
         // Also if the claim was released meanwhile: its owner releases only after all its requests
         // have completed.
@@ -141,18 +141,18 @@ impl Taking {
         if look.claims != *first {
             return self.watch_anew(look);
         }
-        Step::Look(end_ns.min(look.seen_ns.saturating_add(BEAT_NS)))
+        TakingStep::Look(end_ns.min(look.seen_ns.saturating_add(BEAT_NS)))
     }
 
-    fn settle(&mut self, look: &Look, claim: Claim, expected: &Claims, until_ns: u64) -> Step {
-        let rival = |mark: Mark| match mark {
-            Mark::Claim(other) if other.epoch >= claim.epoch && other.node != claim.node => Some(other.node),
+    fn settle(&mut self, look: &ClaimLook, claim: SpaceClaim, expected: &ClaimSectors, until_ns: u64) -> TakingStep {
+        let rival = |mark: ClaimSector| match mark {
+            ClaimSector::Claim(other) if other.epoch >= claim.epoch && other.node != claim.node => Some(other.node),
             _ => None,
         };
         if let Some(other) = look.claims.marks().into_iter().find_map(rival) {
-            return Step::InUse(other);
+            return TakingStep::InUse(other);
         }
-        if look.claims.at(claim.epoch) != Mark::Claim(claim) {
+        if look.claims.at(claim.epoch) != ClaimSector::Claim(claim) {
             // Buried by a late write of an earlier owner.
             return self.watch_anew(look);
         }
@@ -160,45 +160,45 @@ impl Taking {
             // The old owner beat once more. At the end of that beat it sees this claim and ends.
             // Wait until then.
             let until_ns = look.seen_ns.saturating_add(WATCH_NS);
-            self.phase = Phase::Settling { claim, expected: look.claims, until_ns };
-            return Step::Look(look.seen_ns.saturating_add(BEAT_NS));
+            self.phase = TakingPhase::Settling { claim, expected: look.claims, until_ns };
+            return TakingStep::Look(look.seen_ns.saturating_add(BEAT_NS));
         }
         if look.asked_ns >= until_ns {
-            return Step::Own(claim);
+            return TakingStep::Own(claim);
         }
-        Step::Look(until_ns.min(look.seen_ns.saturating_add(BEAT_NS)))
+        TakingStep::Look(until_ns.min(look.seen_ns.saturating_add(BEAT_NS)))
     }
 
-    fn write(&mut self, look: &Look) -> Step {
+    fn write(&mut self, look: &ClaimLook) -> TakingStep {
         let last = look.claims.epoch().max(look.record_epoch);
         let epoch = next_epoch(last, &look.claims);
         if epoch > MAX_EPOCH {
-            return Step::Exhausted;
+            return TakingStep::Exhausted;
         }
-        let claim = Claim { node: self.node, epoch, beat: 1 };
-        self.phase = Phase::Writing { claim, before: look.claims, looked_ns: look.asked_ns };
-        Step::Write(claim)
+        let claim = SpaceClaim { node: self.node, epoch, beat: 1 };
+        self.phase = TakingPhase::Writing { claim, before: look.claims, looked_ns: look.asked_ns };
+        TakingStep::Write(claim)
     }
 
     /// Returns another node whose claim has appeared since `before`.
-    fn newcomer(&self, now: &Claims, before: &Claims) -> Option<Uuid> {
+    fn newcomer(&self, now: &ClaimSectors, before: &ClaimSectors) -> Option<Uuid> {
         let pairs = now.marks().into_iter().zip(before.marks());
         pairs.filter(|(now, before)| now != before).find_map(|(now, _)| match now {
-            Mark::Claim(claim) if claim.node != self.node => Some(claim.node),
+            ClaimSector::Claim(claim) if claim.node != self.node => Some(claim.node),
             _ => None,
         })
     }
 }
 
 /// Returns whether no node uses a space: the last owner stopped in order, or there was none.
-fn is_free(claims: &Claims) -> bool {
-    claims.owner().is_none() && claims.marks().iter().all(|mark| !matches!(mark, Mark::Torn(_)))
+fn is_free(claims: &ClaimSectors) -> bool {
+    claims.owner().is_none() && claims.marks().iter().all(|mark| !matches!(mark, ClaimSector::Torn(_)))
 }
 
 /// Returns the next epoch whose sector no earlier owner can still be writing, as far as that is
 /// known.
-fn next_epoch(last: u64, claims: &Claims) -> u64 {
-    let may_be_written = |epoch: u64| matches!(claims.at(epoch), Mark::Claim(_) | Mark::Torn(_));
+fn next_epoch(last: u64, claims: &ClaimSectors) -> u64 {
+    let may_be_written = |epoch: u64| matches!(claims.at(epoch), ClaimSector::Claim(_) | ClaimSector::Torn(_));
     let used = match (may_be_written(0), may_be_written(1)) {
         (true, false) => 0,
         // If both are free the first sector is used: hypervisors of the first version look only

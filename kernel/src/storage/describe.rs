@@ -2,7 +2,7 @@
 //! buffer at a time.
 //!
 //! A dump that ends early, by a disk error or by a power cut, is described in both cases from the
-//! bitmap and the progress ([`Recovered`]). The bitmap is read a window at a time, so the memory
+//! bitmap and the progress ([`RecoveredPages`]). The bitmap is read a window at a time, so the memory
 //! needed does not depend on the size of the dump. A reader of the ELF header and a reader of the
 //! bitmap therefore see the same pages.
 
@@ -10,13 +10,13 @@ use super::spaces::{BUFFER, SpaceId, Spaces};
 use crate::addr::{Gfn, PageIndex};
 use crate::arch::heap;
 use crate::block::DiskError;
-use crate::dump::describe::{CorePages, Count, Headers, Stream};
-use crate::dump::elf::{Content, CorePage};
+use crate::dump::describe::{CoreHeaders, CorePages, CoreStream, HeaderCount};
+use crate::dump::elf::{CorePage, DumpPageState};
 use crate::dump::window::BitmapWindow;
 use crate::space::MissingPages;
 use crate::space::content::content_of_bit;
 use crate::space::layout::Extent;
-use crate::space::record::Contents;
+use crate::space::record::SpaceContents;
 use crate::task::yield_now;
 use core::future::Future;
 
@@ -33,16 +33,16 @@ pub trait PageSource: CorePages + Send {
 }
 
 /// The pages of a dump, as its bitmap and its progress describe them.
-pub struct Recovered<'a> {
+pub struct RecoveredPages<'a> {
     spaces: &'a Spaces,
     id: SpaceId,
-    contents: &'a Contents,
+    contents: &'a SpaceContents,
     progress: u32,
     missing: &'a MissingPages,
     window: BitmapWindow,
 }
 
-impl<'a> Recovered<'a> {
+impl<'a> RecoveredPages<'a> {
     /// Describes the dump in space `id`. Every page below `progress` is final or listed in
     /// `missing`.
     ///
@@ -51,7 +51,7 @@ impl<'a> Recovered<'a> {
     pub fn new(
         spaces: &'a Spaces,
         id: SpaceId,
-        contents: &'a Contents,
+        contents: &'a SpaceContents,
         progress: u32,
         missing: &'a MissingPages,
     ) -> Result<Self, DiskError> {
@@ -59,7 +59,7 @@ impl<'a> Recovered<'a> {
     }
 }
 
-impl CorePages for Recovered<'_> {
+impl CorePages for RecoveredPages<'_> {
     fn pages(&self) -> u32 {
         self.contents.layout.pages()
     }
@@ -68,7 +68,7 @@ impl CorePages for Recovered<'_> {
         self.contents.gfn_of(index).unwrap_or_default()
     }
 
-    fn content(&self, index: PageIndex) -> (Content, u32) {
+    fn content(&self, index: PageIndex) -> (DumpPageState, u32) {
         (content_of_bit(self.window.has_block(index), self.progress, self.missing, index), 0)
     }
 
@@ -84,7 +84,7 @@ impl CorePages for Recovered<'_> {
     }
 }
 
-impl PageSource for Recovered<'_> {
+impl PageSource for RecoveredPages<'_> {
     async fn load(&mut self, next: u32) -> Result<(), DiskError> {
         let all = self.pages();
         let Some(piece) = BitmapWindow::pieces(next..all, all).next() else { return Ok(()) };
@@ -108,7 +108,7 @@ pub enum PutMode {
 /// # Errors
 /// The disk's.
 pub async fn count(pages: &mut impl PageSource) -> Result<u32, DiskError> {
-    let mut count = Count::default();
+    let mut count = HeaderCount::default();
     loop {
         match count.step(pages, COUNT_BUDGET) {
             Some(number) => return Ok(number),
@@ -123,12 +123,12 @@ pub async fn count(pages: &mut impl PageSource) -> Result<u32, DiskError> {
 ///
 /// # Errors
 /// The disk's.
-pub async fn headers(pages: &mut Recovered<'_>, notes_len: u32, mode: PutMode) -> Result<(u32, u64), DiskError> {
+pub async fn headers(pages: &mut RecoveredPages<'_>, notes_len: u32, mode: PutMode) -> Result<(u32, u64), DiskError> {
     let (spaces, id, layout) = (pages.spaces, pages.id, pages.contents.layout);
     pages.load(0).await?;
     let number = count(pages).await?;
     pages.load(0).await?;
-    let stream = Headers::new(&layout, number, u64::from(notes_len));
+    let stream = CoreHeaders::new(&layout, number, u64::from(notes_len));
     let bytes = put((spaces, id), mode, layout.header(), stream, pages).await?;
     Ok((number, bytes))
 }
@@ -141,7 +141,7 @@ pub async fn put(
     (spaces, id): (&Spaces, SpaceId),
     mode: PutMode,
     extent: Extent,
-    mut stream: impl Stream,
+    mut stream: impl CoreStream,
     pages: &mut impl PageSource,
 ) -> Result<u64, DiskError> {
     let mut buffer = heap::zeroed(BUFFER)?;
@@ -173,19 +173,19 @@ pub async fn put(
 }
 
 /// A stream of bytes that are in memory already.
-pub struct Fixed<'a> {
+pub struct ByteStream<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Fixed<'a> {
+impl<'a> ByteStream<'a> {
     /// Makes a stream of all `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 }
 
-impl Stream for Fixed<'_> {
+impl CoreStream for ByteStream<'_> {
     fn fill(&mut self, _: &impl CorePages, out: &mut [u8]) -> usize {
         let rest = &self.bytes[self.at..];
         let len = rest.len().min(out.len());

@@ -15,13 +15,15 @@
 
 use crate::addr::Hpa;
 use crate::arch::time;
-use crate::block::any::Found;
-use crate::block::cookie::{Class, Tag};
+use crate::block::any::FoundDisk;
+use crate::block::cookie::{CompletionOwner, CookieFields};
 use crate::block::gate::SubmitGate;
 use crate::block::pace::WritePace;
 use crate::block::request::SECTOR_SIZE;
-use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Incident, Lane, Operation, Request, SubmitError};
-use crate::sync::{Ranked, rank};
+use crate::block::{
+    Completion, Cookie, Disk, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, QueueLane, SubmitError,
+};
+use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -35,20 +37,20 @@ const MOST_WRITES: usize = 72;
 
 /// A paging device.
 pub struct NodeDisk {
-    found: Found,
+    found: FoundDisk,
     info: DiskInfo,
     gate: SubmitGate,
     /// Requests that failed and have not been reported yet.
     failed: AtomicU32,
     /// Earliest time of the next report, so that a bad disk does not flood the event stream.
     report_at: AtomicU64,
-    writes: Ranked<Writes, { rank::DISK }>,
+    writes: RankedLock<InFlightWrites, { rank::DISK }>,
 }
 
 /// Marks that a crash is being described on a disk, until the value is dropped.
-pub struct Describing<'d>(&'d NodeDisk);
+pub struct DescribingGuard<'d>(&'d NodeDisk);
 
-impl Drop for Describing<'_> {
+impl Drop for DescribingGuard<'_> {
     fn drop(&mut self) {
         self.0.writes.lock().describing -= 1;
     }
@@ -56,7 +58,7 @@ impl Drop for Describing<'_> {
 
 /// The writes in flight on a disk whose requests can wait behind them.
 #[derive(Default)]
-struct Writes {
+struct InFlightWrites {
     pace: WritePace,
     /// Cookie, bytes, time of submission.
     in_flight: ArrayVec<(Cookie, u64, u64), MOST_WRITES>,
@@ -66,9 +68,9 @@ struct Writes {
     describing: u32,
 }
 
-impl Writes {
+impl InFlightWrites {
     fn admit(&mut self, cookie: Cookie, bytes: u64, now_ns: u64) -> bool {
-        if class_of(cookie) == Some(Class::WriteOut)
+        if class_of(cookie) == Some(CompletionOwner::WriteOut)
             && (self.describing > 0 || self.refused.is_some_and(|(_, until_ns)| now_ns < until_ns))
         {
             return false;
@@ -108,23 +110,23 @@ impl Writes {
     }
 }
 
-fn class_of(cookie: Cookie) -> Option<Class> {
-    Tag::of(cookie).map(|tag| tag.class)
+fn class_of(cookie: Cookie) -> Option<CompletionOwner> {
+    CookieFields::of(cookie).map(|tag| tag.class)
 }
 
 /// Returns whether a request is a bulk write, behind which other requests wait.
-fn is_paced(request: &Request<'_>) -> bool {
-    matches!(request.operation, Operation::Write | Operation::WriteZeroes) && request.lane == Lane::Common
+fn is_paced(request: &DiskRequest<'_>) -> bool {
+    matches!(request.operation, DiskOperation::Write | DiskOperation::WriteZeroes) && request.lane == QueueLane::Common
 }
 
 /// Returns whether a task submitted the request: for records, claims or a dump's tables.
 fn is_tasks(cookie: Cookie) -> bool {
-    class_of(cookie) == Some(Class::Task)
+    class_of(cookie) == Some(CompletionOwner::Task)
 }
 
 impl NodeDisk {
     /// Wraps a disk that discovery has found.
-    pub fn new(found: Found) -> Self {
+    pub fn new(found: FoundDisk) -> Self {
         let gate = if found.base.is_some() { SubmitGate::unshared() } else { SubmitGate::unclaimed() };
         Self {
             info: found.disk.info(),
@@ -132,14 +134,14 @@ impl NodeDisk {
             gate,
             failed: AtomicU32::new(0),
             report_at: AtomicU64::new(0),
-            writes: Ranked::default(),
+            writes: RankedLock::default(),
         }
     }
 
     /// Holds back write-outs of pages while the returned value lives.
-    pub fn describe_crash(&self) -> Describing<'_> {
+    pub fn describe_crash(&self) -> DescribingGuard<'_> {
         self.writes.lock().describing += 1;
-        Describing(self)
+        DescribingGuard(self)
     }
 
     /// Closes the gate for good: another node has taken the disk.
@@ -177,7 +179,7 @@ impl NodeDisk {
 }
 
 impl NodeDisk {
-    fn submit_write(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit_write(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         let bytes = request.sectors.count * SECTOR_SIZE;
         if !self.writes.lock().admit(request.cookie, bytes, time::now_ns()) {
             return Err(SubmitError::Full);
@@ -192,7 +194,7 @@ impl NodeDisk {
     /// Submits a task's request to a disk that can be slower than the CPU. If it is refused,
     /// pages wait for it.
     #[cold]
-    fn submit_tasks(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit_tasks(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         let result = if is_paced(request) { self.submit_write(request) } else { self.found.disk.submit(request) };
         self.writes.lock().note(request.cookie, result, time::now_ns());
         result
@@ -205,7 +207,7 @@ impl Disk for NodeDisk {
     }
 
     #[inline(always)]
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         match self.gate.check(request.lane, request.operation, time::now_ns) {
             // A memory-backed disk is never slower than the CPU.
             Ok(()) if self.gate.is_unshared() => self.found.disk.submit(request),
@@ -246,7 +248,7 @@ impl Disk for NodeDisk {
         if self.gate.is_unshared() { u64::MAX } else { self.writes.lock().pace.room() }
     }
 
-    fn take_incident(&self) -> Option<Incident> {
+    fn take_incident(&self) -> Option<DiskIncident> {
         self.found.disk.take_incident()
     }
 
@@ -270,44 +272,46 @@ mod tests {
 
     const BYTES: u64 = crate::block::pace::FIRST;
 
-    fn cookie(class: Class, slot: u32) -> Cookie {
-        Tag { class, detail: 0, slot }.cookie()
+    fn cookie(class: CompletionOwner, slot: u32) -> Cookie {
+        CookieFields { class, detail: 0, slot }.cookie()
     }
 
     #[test]
     fn pages_wait_for_a_tasks_request_that_was_refused_but_not_for_ever() {
-        let mut writes = Writes::default();
+        let mut writes = InFlightWrites::default();
         let full = Err(SubmitError::Full);
-        assert!(writes.admit(cookie(Class::WriteOut, 1), BYTES, 0));
-        assert!(!writes.admit(cookie(Class::Task, 1), BYTES, 10), "the bound is reached");
-        writes.note(cookie(Class::Task, 1), full, 10);
-        writes.answered(cookie(Class::WriteOut, 1), 20);
-        assert!(!writes.admit(cookie(Class::WriteOut, 2), BYTES, 30), "it would go before the task's");
-        assert!(writes.admit(cookie(Class::Task, 1), BYTES, 40));
-        writes.note(cookie(Class::Task, 1), Ok(()), 40);
-        writes.answered(cookie(Class::Task, 1), 50);
-        assert!(writes.admit(cookie(Class::WriteOut, 2), BYTES, 60));
-        assert!(!writes.admit(cookie(Class::Task, 2), 1 << 30, 70));
-        writes.note(cookie(Class::Task, 2), full, 70);
-        writes.answered(cookie(Class::WriteOut, 2), 80);
-        assert!(writes.admit(cookie(Class::WriteOut, 3), BYTES, 70 + REFUSED_NS), "the task has gone");
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), BYTES, 0));
+        assert!(!writes.admit(cookie(CompletionOwner::Task, 1), BYTES, 10), "the bound is reached");
+        writes.note(cookie(CompletionOwner::Task, 1), full, 10);
+        writes.answered(cookie(CompletionOwner::WriteOut, 1), 20);
+        assert!(!writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, 30), "it would go before the task's");
+        assert!(writes.admit(cookie(CompletionOwner::Task, 1), BYTES, 40));
+        writes.note(cookie(CompletionOwner::Task, 1), Ok(()), 40);
+        writes.answered(cookie(CompletionOwner::Task, 1), 50);
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, 60));
+        assert!(!writes.admit(cookie(CompletionOwner::Task, 2), 1 << 30, 70));
+        writes.note(cookie(CompletionOwner::Task, 2), full, 70);
+        writes.answered(cookie(CompletionOwner::WriteOut, 2), 80);
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 3), BYTES, 70 + REFUSED_NS), "the task has gone");
     }
 
     #[test]
     fn what_another_task_gets_does_not_end_the_wait() {
-        let mut writes = Writes::default();
-        writes.note(cookie(Class::Task, 1), Err(SubmitError::Full), 10);
-        writes.note(cookie(Class::Task, 2), Ok(()), 11);
-        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 12));
-        writes.note(cookie(Class::Task, 1), Ok(()), 13);
-        assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 14));
+        let mut writes = InFlightWrites::default();
+        writes.note(cookie(CompletionOwner::Task, 1), Err(SubmitError::Full), 10);
+        writes.note(cookie(CompletionOwner::Task, 2), Ok(()), 11);
+        assert!(!writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 12));
+        writes.note(cookie(CompletionOwner::Task, 1), Ok(()), 13);
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 14));
     }
 
     #[test]
     fn pages_wait_while_a_crash_is_described_and_tables_do_not() {
-        let mut writes = Writes { describing: 1, ..Writes::default() };
-        assert!(!writes.admit(cookie(Class::WriteOut, 1), 512, 0) && writes.admit(cookie(Class::Task, 1), 512, 0));
+        let mut writes = InFlightWrites { describing: 1, ..InFlightWrites::default() };
+        assert!(
+            !writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 0) && writes.admit(cookie(CompletionOwner::Task, 1), 512, 0)
+        );
         writes.describing = 0;
-        assert!(writes.admit(cookie(Class::WriteOut, 1), 512, 0));
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 0));
     }
 }

@@ -33,18 +33,18 @@ mod selected;
 use super::disk::NodeDisk;
 use crate::addr::PAGE_SIZE;
 use crate::block::DiskError;
-use crate::console::event::Event;
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
-use crate::paging::Store;
+use crate::paging::PageStore;
 use crate::paging::blocks::BlockMap;
 use crate::pool::needs::SPACE_BUFFER;
 use crate::space::classify::HEAD_LEN;
-use crate::space::holding::Holding;
+use crate::space::holding::SpaceHolding;
 use crate::space::layout::RECORD_SIZE;
-use crate::space::record::Contents;
+use crate::space::record::SpaceContents;
 use crate::space::succession::Succession;
-use crate::space::{Layout, Record, Uuid};
-use crate::sync::{Once, Ranked, rank};
+use crate::space::{SpaceLayout, SpaceRecord, Uuid};
+use crate::sync::{Once, RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
 use alloc::format;
@@ -52,8 +52,8 @@ use alloc::vec::Vec;
 use arrayvec::ArrayString;
 pub use claims::sleep;
 use core::sync::atomic::AtomicU64;
-pub use discover::{Device, Place};
-pub use kept::{DumpError, KeptDump};
+pub use discover::{PagingDevice, SpaceLocation};
+pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
 
 /// Bytes of the buffer that the tasks of a device's spaces use.
@@ -68,7 +68,7 @@ pub struct SpaceId(pub usize);
 
 /// State of a space in this node, which is more detailed than its record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+enum SpacePhase {
     Unusable,
     Free,
     Activating,
@@ -79,16 +79,16 @@ enum Phase {
     Releasing,
 }
 
-struct Inner {
-    phase: Phase,
-    record: Option<Record>,
+struct SpaceInner {
+    phase: SpacePhase,
+    record: Option<SpaceRecord>,
     /// The partition that acquired it last.
     user: Option<Uuid>,
     /// Its dump was the selected one of its disk when the space was opened. A selected dump is not
     /// dropped, and the limit on the number of dumps takes that into account.
     is_selected: bool,
     /// This node's claim on it, if any.
-    holding: Option<Holding>,
+    holding: Option<SpaceHolding>,
     /// How this node got it.
     succession: Succession,
     /// This start made it a partial dump, from the remains of an interrupted drain.
@@ -107,13 +107,13 @@ struct Inner {
 
 /// One space.
 struct Space {
-    place: Place,
-    inner: Ranked<Inner, { rank::SPACE }>,
+    place: SpaceLocation,
+    inner: RankedLock<SpaceInner, { rank::SPACE }>,
 }
 
 /// All spaces of a node.
 pub struct Spaces {
-    devices: Vec<Device>,
+    devices: Vec<PagingDevice>,
     spaces: Vec<Space>,
     io: &'static AsyncIo,
     tasks: &'static Tasks,
@@ -121,7 +121,7 @@ pub struct Spaces {
     /// The partitions for which spaces are reserved, if spaces are reserved.
     tenants: Once<Vec<SpaceTenant>>,
     /// Held while a free space is chosen, so that two partitions cannot take the same one.
-    choosing: Ranked<(), { rank::OBJECT }>,
+    choosing: RankedLock<(), { rank::OBJECT }>,
     beats: beats::Beats,
     /// When to look at the next space: to reopen it, or to check it for late writes.
     mend_due_ns: AtomicU64,
@@ -129,9 +129,9 @@ pub struct Spaces {
 
 /// A line about a space for people to read.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct SpaceSummary {
     /// Location of the space.
-    pub place: Place,
+    pub place: SpaceLocation,
     /// State in words.
     pub state: &'static str,
     /// Its owner's name, and the incarnation.
@@ -140,12 +140,12 @@ pub struct Summary {
 
 impl Spaces {
     /// Finds the spaces of `devices`; [`Self::open`] reads their contents.
-    pub fn new(devices: Vec<Device>, io: &'static AsyncIo, tasks: &'static Tasks, node: Uuid) -> Self {
+    pub fn new(devices: Vec<PagingDevice>, io: &'static AsyncIo, tasks: &'static Tasks, node: Uuid) -> Self {
         let places = discover::places(&devices);
         let space = |place| Space {
             place,
-            inner: Ranked::new(Inner {
-                phase: Phase::Unusable,
+            inner: RankedLock::new(SpaceInner {
+                phase: SpacePhase::Unusable,
                 record: None,
                 user: None,
                 is_selected: false,
@@ -166,7 +166,7 @@ impl Spaces {
             tasks,
             node,
             tenants: Once::new(),
-            choosing: Ranked::new(()),
+            choosing: RankedLock::new(()),
             beats: beats::Beats::new(),
             mend_due_ns: AtomicU64::new(u64::MAX),
         }
@@ -178,7 +178,7 @@ impl Spaces {
 
     /// Returns the number of pages that the largest usable space can hold; 0 if there is none.
     pub fn largest(&self) -> u32 {
-        let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
+        let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != SpacePhase::Unusable);
         usable.map(|s| s.place.area.most_pages()).max().unwrap_or(0)
     }
 
@@ -189,19 +189,19 @@ impl Spaces {
 
     /// Returns the number of pages that each usable space can hold.
     pub fn sizes(&self) -> Vec<u32> {
-        let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != Phase::Unusable);
+        let usable = self.spaces.iter().filter(|s| s.inner.lock().phase != SpacePhase::Unusable);
         usable.map(|s| s.place.area.most_pages()).collect()
     }
 
     /// Returns where the pages of an active space are stored.
-    pub fn store(&self, id: SpaceId) -> Option<Store> {
+    pub fn store(&self, id: SpaceId) -> Option<PageStore> {
         let (place, layout) = (self.place(id), self.layout(id)?);
         let blocks = place.area.locate_extent(layout.blocks())?;
-        Some(Store { disk: place.disk, blocks: BlockMap { data_start: blocks.first, pages: layout.pages() } })
+        Some(PageStore { disk: place.disk, blocks: BlockMap { data_start: blocks.first, pages: layout.pages() } })
     }
 
     /// Returns the layout of a space that has contents.
-    pub fn layout(&self, id: SpaceId) -> Option<Layout> {
+    pub fn layout(&self, id: SpaceId) -> Option<SpaceLayout> {
         self.space(id).inner.lock().record.as_ref()?.contents.as_ref().map(|contents| contents.layout)
     }
 
@@ -211,16 +211,16 @@ impl Spaces {
     }
 
     /// Returns the location of a space.
-    pub fn place(&self, id: SpaceId) -> Place {
+    pub fn place(&self, id: SpaceId) -> SpaceLocation {
         self.space(id).place
     }
 
-    fn device(&self, id: SpaceId) -> &Device {
+    fn device(&self, id: SpaceId) -> &PagingDevice {
         &self.devices[self.place(id).disk]
     }
 
     /// Returns the contents that the record of a space describes.
-    pub fn contents(&self, id: SpaceId) -> Option<Contents> {
+    pub fn contents(&self, id: SpaceId) -> Option<SpaceContents> {
         self.space(id).inner.lock().record.as_ref()?.contents.clone()
     }
 
@@ -235,17 +235,17 @@ impl Spaces {
 
     /// Hands an active space to the drain of a dump, which is its only user until [`Self::keep`].
     pub fn begin_drain(&self, id: SpaceId) {
-        self.space(id).inner.lock().phase = Phase::Draining;
+        self.space(id).inner.lock().phase = SpacePhase::Draining;
     }
 
     /// Records that the drain into a space has ended: it holds a dump until that is released.
     pub fn keep(&self, id: SpaceId) {
-        self.space(id).inner.lock().phase = Phase::Dump;
+        self.space(id).inner.lock().phase = SpacePhase::Dump;
     }
 
     /// Returns whether a space can be acquired.
     pub fn is_free(&self, id: SpaceId) -> bool {
-        self.space(id).inner.lock().phase == Phase::Free
+        self.space(id).inner.lock().phase == SpacePhase::Free
     }
 
     /// Returns the number of spaces, usable or not.
@@ -259,29 +259,29 @@ impl Spaces {
     }
 
     /// Describes every space, for `list`.
-    pub fn summaries(&self) -> Vec<Summary> {
+    pub fn summaries(&self) -> Vec<SpaceSummary> {
         let summary = |space: &Space| {
             let inner = space.inner.lock();
             let record = inner.record.as_ref();
-            let state = if inner.phase == Phase::Unusable { "unusable" } else { record.map_or("?", |r| r.state.name()) };
-            Summary { place: space.place, state, owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)) }
+            let state = if inner.phase == SpacePhase::Unusable { "unusable" } else { record.map_or("?", |r| r.state.name()) };
+            SpaceSummary { place: space.place, state, owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)) }
         };
         self.spaces.iter().map(summary).collect()
     }
 
-    fn tell(&self, id: SpaceId, record: &Record) {
+    fn tell(&self, id: SpaceId, record: &SpaceRecord) {
         let (partition, epoch) = record.owner.as_ref().map_or(("", 0), |o| (&*o.name, o.epoch));
-        let Place { disk, number, .. } = self.place(id);
-        report(&Event::Space { disk: disk as u8, space: number, state: record.state.name(), partition, epoch });
+        let SpaceLocation { disk, number, .. } = self.place(id);
+        report(&ConsoleEvent::Space { disk: disk as u8, space: number, state: record.state.name(), partition, epoch });
     }
 
     fn trouble(&self, id: SpaceId, message: &str) {
-        report(&Event::Error { place: &format!("{}", self.place(id)), message });
+        report(&ConsoleEvent::Error { place: &format!("{}", self.place(id)), message });
     }
 }
 
 /// Returns the next version of a record.
-fn next(record: Record, change: impl FnOnce(&mut Record)) -> Record {
+fn next(record: SpaceRecord, change: impl FnOnce(&mut SpaceRecord)) -> SpaceRecord {
     let mut next = record;
     next.sequence += 1;
     change(&mut next);

@@ -7,5 +7,5 @@
 pub mod rank;
 mod ranked;
 
-pub use ranked::{Ranked, RankedGuard};
+pub use ranked::{RankedGuard, RankedLock};
 pub use spin::Once;

@@ -39,7 +39,7 @@ pub(super) mod held {
     use super::COUNT;
     use core::cell::Cell;
 
-    pub(super) type Counts = [Cell<u8>; COUNT];
+    pub(super) type RankCounts = [Cell<u8>; COUNT];
 
     /// Checks that this CPU may wait for a lock of `rank`.
     pub fn check(rank: u8) {
@@ -60,20 +60,20 @@ pub(super) mod held {
     }
 
     #[cfg(all(debug_assertions, target_os = "none"))]
-    fn with(f: impl FnOnce(&Counts)) {
+    fn with(f: impl FnOnce(&RankCounts)) {
         use crate::arch::percpu::{CpuLocal, MAX_CPUS};
-        static HELD: CpuLocal<Counts> = CpuLocal::new([const { [const { Cell::new(0) }; COUNT] }; MAX_CPUS]);
+        static HELD: CpuLocal<RankCounts> = CpuLocal::new([const { [const { Cell::new(0) }; COUNT] }; MAX_CPUS]);
         HELD.with(|counts| f(counts));
     }
 
     #[cfg(all(debug_assertions, test))]
-    fn with(f: impl FnOnce(&Counts)) {
-        std::thread_local!(static HELD: Counts = const { [const { Cell::new(0) }; COUNT] });
+    fn with(f: impl FnOnce(&RankCounts)) {
+        std::thread_local!(static HELD: RankCounts = const { [const { Cell::new(0) }; COUNT] });
         HELD.with(f);
     }
 
     /// Release builds do not check, nor does the library inside the host command, where threads are
     /// not CPUs.
     #[cfg(not(all(debug_assertions, any(target_os = "none", test))))]
-    fn with(_: impl FnOnce(&Counts)) {}
+    fn with(_: impl FnOnce(&RankCounts)) {}
 }

@@ -6,11 +6,11 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 /// A spin lock of rank `RANK` (see [`rank`]).
 #[derive(Default)]
-pub struct Ranked<T, const RANK: u8> {
+pub struct RankedLock<T, const RANK: u8> {
     lock: SpinMutex<T>,
 }
 
-impl<T, const RANK: u8> Ranked<T, RANK> {
+impl<T, const RANK: u8> RankedLock<T, RANK> {
     /// Wraps a value.
     pub const fn new(value: T) -> Self {
         const { assert!((RANK as usize) < rank::COUNT, "a rank of `sync::rank`") };
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn ascending_ranks_are_taken_and_given_back() {
-        let (object, frames) = (Ranked::<_, { rank::OBJECT }>::new(1), Ranked::<_, { rank::FRAMES }>::new(2));
+        let (object, frames) = (RankedLock::<_, { rank::OBJECT }>::new(1), RankedLock::<_, { rank::FRAMES }>::new(2));
         for _ in 0..2 {
             let (first, mut second) = (object.lock(), frames.lock());
             *second += *first;
@@ -97,7 +97,7 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "ascending rank: 5 after 7")]
     fn a_lower_rank_after_a_higher_one_is_our_bug() {
-        let (object, frames) = (Ranked::<_, { rank::OBJECT }>::new(()), Ranked::<_, { rank::FRAMES }>::new(()));
+        let (object, frames) = (RankedLock::<_, { rank::OBJECT }>::new(()), RankedLock::<_, { rank::FRAMES }>::new(()));
         let _held = frames.lock();
         let _ = object.lock();
     }
@@ -106,7 +106,7 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "ascending rank")]
     fn a_rank_forgets_nothing_while_one_of_two_locks_is_held() {
-        let (a, b) = (Ranked::<_, { rank::DISK }>::new(()), Ranked::<_, { rank::DISK }>::new(()));
+        let (a, b) = (RankedLock::<_, { rank::DISK }>::new(()), RankedLock::<_, { rank::DISK }>::new(()));
         let _held = a.lock();
         drop(b.try_lock());
         let _ = b.lock();
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_is_held_is_not_taken_twice() {
-        let lock = Ranked::<_, { rank::DISK }>::new(());
+        let lock = RankedLock::<_, { rank::DISK }>::new(());
         let held = lock.try_lock();
         assert!(held.is_some() && lock.try_lock().is_none());
     }

@@ -15,17 +15,19 @@
 //! ```
 
 use super::{until, yield_now};
-use crate::block::cookie::{Class, PER_DISK, Tag};
+use crate::block::cookie::{CompletionOwner, CookieFields, PER_DISK};
 use crate::block::dma::DmaRegion;
-use crate::block::{Completion, Disk, DiskError, Lane, MAX_DISKS, Operation, Request, SectorRange, Segment, SubmitError};
-use crate::sync::{Ranked, rank};
+use crate::block::{
+    Completion, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, MAX_DISKS, QueueLane, SectorRange, SubmitError,
+};
+use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
 
-/// The slot reserved for [`Lane::Beat`].
+/// The slot reserved for [`QueueLane::Beat`].
 const BEAT_SLOT: usize = PER_DISK - 1;
 
 #[derive(Debug, Default)]
-enum Slot {
+enum IoSlot {
     #[default]
     Free,
     Pending(Option<DmaRegion>),
@@ -33,62 +35,62 @@ enum Slot {
     Overdue(Option<DmaRegion>),
     /// As `Overdue`, and the task has been told.
     Abandoned(Option<DmaRegion>),
-    Done(Answer),
+    Done(IoAnswer),
 }
 
 /// Result of a request, and the buffer that it returns.
-type Answer = (Result<(), DiskError>, Option<DmaRegion>);
+type IoAnswer = (Result<(), DiskError>, Option<DmaRegion>);
 
 /// The requests of one disk.
 #[derive(Debug)]
 struct DiskSlots {
-    slots: [Slot; PER_DISK],
+    slots: [IoSlot; PER_DISK],
     /// Buffers that late answers have returned.
-    returned: ArrayVec<(Lane, DmaRegion), PER_DISK>,
+    returned: ArrayVec<(QueueLane, DmaRegion), PER_DISK>,
 }
 
 impl DiskSlots {
     const fn new() -> Self {
-        Self { slots: [const { Slot::Free }; PER_DISK], returned: ArrayVec::new_const() }
+        Self { slots: [const { IoSlot::Free }; PER_DISK], returned: ArrayVec::new_const() }
     }
 
     /// Takes a slot of the lane; the beat has one slot of its own and takes no other.
-    fn take(&mut self, lane: Lane) -> Option<usize> {
+    fn take(&mut self, lane: QueueLane) -> Option<usize> {
         let mut range = match lane {
-            Lane::Common => 0..BEAT_SLOT,
-            Lane::Beat => BEAT_SLOT..PER_DISK,
+            QueueLane::Common => 0..BEAT_SLOT,
+            QueueLane::Beat => BEAT_SLOT..PER_DISK,
         };
-        let free = range.find(|&n| matches!(self.slots[n], Slot::Free))?;
-        self.slots[free] = Slot::Pending(None);
+        let free = range.find(|&n| matches!(self.slots[n], IoSlot::Free))?;
+        self.slots[free] = IoSlot::Pending(None);
         Some(free)
     }
 
     /// Gives a pending request its buffer to hold.
     fn keep(&mut self, slot: usize, buffer: Option<DmaRegion>) {
-        self.slots[slot] = Slot::Pending(buffer);
+        self.slots[slot] = IoSlot::Pending(buffer);
     }
 
     fn complete(&mut self, slot: usize, result: Result<(), DiskError>) {
         let Some(place) = self.slots.get_mut(slot) else { return };
         *place = match core::mem::take(place) {
-            Slot::Pending(buffer) if result == Err(DiskError::TimedOut) => Slot::Overdue(buffer),
-            Slot::Pending(buffer) => Slot::Done((result, buffer)),
-            Slot::Overdue(buffer) => Slot::Done((Err(DiskError::TimedOut), buffer)),
-            Slot::Abandoned(buffer) => {
-                let lane = if slot == BEAT_SLOT { Lane::Beat } else { Lane::Common };
+            IoSlot::Pending(buffer) if result == Err(DiskError::TimedOut) => IoSlot::Overdue(buffer),
+            IoSlot::Pending(buffer) => IoSlot::Done((result, buffer)),
+            IoSlot::Overdue(buffer) => IoSlot::Done((Err(DiskError::TimedOut), buffer)),
+            IoSlot::Abandoned(buffer) => {
+                let lane = if slot == BEAT_SLOT { QueueLane::Beat } else { QueueLane::Common };
                 self.returned.extend(buffer.map(|buffer| (lane, buffer)));
-                Slot::Free
+                IoSlot::Free
             }
             other => other,
         };
     }
 
-    fn take_answer(&mut self, slot: usize) -> Option<Answer> {
+    fn take_answer(&mut self, slot: usize) -> Option<IoAnswer> {
         let place = &mut self.slots[slot];
         match core::mem::take(place) {
-            Slot::Done(answer) => Some(answer),
-            Slot::Overdue(buffer) => {
-                *place = Slot::Abandoned(buffer);
+            IoSlot::Done(answer) => Some(answer),
+            IoSlot::Overdue(buffer) => {
+                *place = IoSlot::Abandoned(buffer);
                 Some((Err(DiskError::TimedOut), None))
             }
             other => {
@@ -98,7 +100,7 @@ impl DiskSlots {
         }
     }
 
-    fn take_returned(&mut self, lane: Lane) -> Option<DmaRegion> {
+    fn take_returned(&mut self, lane: QueueLane) -> Option<DmaRegion> {
         let at = self.returned.iter().position(|(of, _)| *of == lane)?;
         Some(self.returned.swap_remove(at).1)
     }
@@ -106,19 +108,19 @@ impl DiskSlots {
 
 /// Requests of tasks in flight, by disk.
 pub struct AsyncIo {
-    disks: [Ranked<DiskSlots, { rank::SPACE }>; MAX_DISKS],
+    disks: [RankedLock<DiskSlots, { rank::SPACE }>; MAX_DISKS],
 }
 
 impl AsyncIo {
     /// Makes a table with nothing in flight.
     pub const fn new() -> Self {
-        Self { disks: [const { Ranked::new(DiskSlots::new()) }; MAX_DISKS] }
+        Self { disks: [const { RankedLock::new(DiskSlots::new()) }; MAX_DISKS] }
     }
 
     /// Delivers the completions that `take` returns to the tasks that await them.
     pub fn deliver(&self, mut take: impl FnMut() -> Option<Completion>) {
         while let Some(completion) = take() {
-            if let Some(tag) = Tag::of(completion.cookie)
+            if let Some(tag) = CookieFields::of(completion.cookie)
                 && let Some(disk) = self.disks.get(tag.detail as usize)
             {
                 disk.lock().complete(tag.slot as usize, completion.result);
@@ -128,7 +130,7 @@ impl AsyncIo {
 
     /// Returns a buffer of a lane that a request kept after its task gave up, and that the late
     /// answer has returned.
-    pub fn take_returned(&self, disk: &impl Disk, lane: Lane) -> Option<DmaRegion> {
+    pub fn take_returned(&self, disk: &impl Disk, lane: QueueLane) -> Option<DmaRegion> {
         self.disks[usize::from(disk.info().index)].lock().take_returned(lane)
     }
 
@@ -139,11 +141,11 @@ impl AsyncIo {
     pub async fn run(
         &self,
         disk: &impl Disk,
-        operation: Operation,
+        operation: DiskOperation,
         sectors: SectorRange,
-        segments: &[Segment],
+        segments: &[DmaSegment],
     ) -> Result<(), DiskError> {
-        let request = Request { operation, sectors, segments, lane: Lane::Common, cookie: Default::default() };
+        let request = DiskRequest { operation, sectors, segments, lane: QueueLane::Common, cookie: Default::default() };
         self.carry_out(disk, &request, None).await.0
     }
 
@@ -151,18 +153,18 @@ impl AsyncIo {
     /// buffer comes back with the answer. If the request times out ([`DiskError::TimedOut`]), the
     /// buffer comes back with the late answer: [`Self::take_returned`].
     ///
-    /// A request in [`Lane::Beat`] waits only for an earlier beat of the same disk.
+    /// A request in [`QueueLane::Beat`] waits only for an earlier beat of the same disk.
     pub async fn transfer(
         &self,
         disk: &impl Disk,
-        lane: Lane,
-        operation: Operation,
+        lane: QueueLane,
+        operation: DiskOperation,
         sectors: SectorRange,
         buffer: DmaRegion,
     ) -> (Result<(), DiskError>, Option<DmaRegion>) {
         let bytes = sectors.count * crate::block::request::SECTOR_SIZE;
-        let segments = [Segment { base: buffer.hpa(0), len: bytes as u32 }];
-        let request = Request { operation, sectors, segments: &segments, lane, cookie: Default::default() };
+        let segments = [DmaSegment { base: buffer.hpa(0), len: bytes as u32 }];
+        let request = DiskRequest { operation, sectors, segments: &segments, lane, cookie: Default::default() };
         self.carry_out(disk, &request, Some(buffer)).await
     }
 
@@ -171,26 +173,26 @@ impl AsyncIo {
     /// # Errors
     /// As [`Self::run`].
     pub async fn flush(&self, disk: &impl Disk) -> Result<(), DiskError> {
-        self.flush_in(disk, Lane::Common).await
+        self.flush_in(disk, QueueLane::Common).await
     }
 
     /// As [`Self::flush`], in the given lane.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub async fn flush_in(&self, disk: &impl Disk, lane: Lane) -> Result<(), DiskError> {
+    pub async fn flush_in(&self, disk: &impl Disk, lane: QueueLane) -> Result<(), DiskError> {
         let sectors = SectorRange { first: 0, count: 0 };
-        let request = Request { operation: Operation::Flush, sectors, segments: &[], lane, cookie: Default::default() };
+        let request = DiskRequest { operation: DiskOperation::Flush, sectors, segments: &[], lane, cookie: Default::default() };
         self.carry_out(disk, &request, None).await.0
     }
 
     /// Carries a request out. A failure counts only while it is known which node owns the disk.
     /// While that is in doubt, a failed request is repeated, and waits until the owner is known.
-    async fn carry_out(&self, disk: &impl Disk, request: &Request<'_>, mut buffer: Option<DmaRegion>) -> Answer {
+    async fn carry_out(&self, disk: &impl Disk, request: &DiskRequest<'_>, mut buffer: Option<DmaRegion>) -> IoAnswer {
         let had_buffer = buffer.is_some();
         loop {
             let (result, back) = self.try_once(disk, request, buffer).await;
-            let is_doubtful = result.is_err() && request.lane == Lane::Common && disk.is_suspended();
+            let is_doubtful = result.is_err() && request.lane == QueueLane::Common && disk.is_suspended();
             if !is_doubtful || back.is_some() != had_buffer {
                 return (result, back);
             }
@@ -198,7 +200,7 @@ impl AsyncIo {
         }
     }
 
-    async fn try_once(&self, disk: &impl Disk, request: &Request<'_>, buffer: Option<DmaRegion>) -> Answer {
+    async fn try_once(&self, disk: &impl Disk, request: &DiskRequest<'_>, buffer: Option<DmaRegion>) -> IoAnswer {
         let number = usize::from(disk.info().index);
         let slots = &self.disks[number];
         let Some(slot) = until(|| match slots.lock().take(request.lane) {
@@ -210,10 +212,10 @@ impl AsyncIo {
         else {
             return (Err(DiskError::Dead), buffer);
         };
-        let cookie = Tag { class: Class::Task, detail: number as u32, slot: slot as u32 }.cookie();
+        let cookie = CookieFields { class: CompletionOwner::Task, detail: number as u32, slot: slot as u32 }.cookie();
         // The buffer is stored before the disk can answer.
         slots.lock().keep(slot, buffer);
-        let request = Request { cookie, ..*request };
+        let request = DiskRequest { cookie, ..*request };
         let submitted = until(|| match disk.submit(&request) {
             Err(SubmitError::Full) => None,
             result => Some(result),

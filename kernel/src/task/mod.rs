@@ -8,7 +8,7 @@
 
 pub mod io;
 
-use crate::sync::{Ranked, rank};
+use crate::sync::{RankedLock, rank};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
@@ -22,7 +22,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Result of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Turn {
+pub struct TaskTurn {
     /// A task can continue at once, or another CPU was polling: do not idle.
     pub busy: bool,
     /// A task has ended: check for waits on its result.
@@ -42,8 +42,8 @@ impl Wake for Again {
 /// The tasks of a node.
 pub struct Tasks {
     /// New tasks, in a list of their own so that starting one never waits for a poll.
-    inbox: Ranked<Vec<Task>, { rank::EVENTS }>,
-    running: Ranked<Vec<Task>, { rank::SCHEDULER }>,
+    inbox: RankedLock<Vec<Task>, { rank::EVENTS }>,
+    running: RankedLock<Vec<Task>, { rank::SCHEDULER }>,
     /// Tasks that have started and not ended.
     count: AtomicUsize,
     again: Arc<Again>,
@@ -52,7 +52,7 @@ pub struct Tasks {
 impl Tasks {
     /// Makes an empty list.
     pub fn new() -> Self {
-        let (inbox, running) = (Ranked::new(Vec::new()), Ranked::new(Vec::new()));
+        let (inbox, running) = (RankedLock::new(Vec::new()), RankedLock::new(Vec::new()));
         Self { inbox, running, count: AtomicUsize::new(0), again: Arc::default() }
     }
 
@@ -71,11 +71,11 @@ impl Tasks {
 
     /// Polls every task once, unless another CPU is doing that. That CPU may already have passed a
     /// task that could now continue, so the result is then busy.
-    pub fn poll(&self) -> Turn {
+    pub fn poll(&self) -> TaskTurn {
         if self.is_empty() {
-            return Turn::default();
+            return TaskTurn::default();
         }
-        let Some(mut running) = self.running.try_lock() else { return Turn { busy: true, ended: false } };
+        let Some(mut running) = self.running.try_lock() else { return TaskTurn { busy: true, ended: false } };
         running.append(&mut self.inbox.lock());
         self.again.0.store(false, Ordering::Relaxed);
         let waker = Waker::from(self.again.clone());
@@ -84,7 +84,7 @@ impl Tasks {
         running.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
         let ended = before - running.len();
         self.count.fetch_sub(ended, Ordering::AcqRel);
-        Turn { busy: self.again.0.load(Ordering::Acquire), ended: ended > 0 }
+        TaskTurn { busy: self.again.0.load(Ordering::Acquire), ended: ended > 0 }
     }
 }
 
@@ -147,9 +147,9 @@ mod tests {
             yield_now().await;
             next_turn().await;
         });
-        assert_eq!(tasks.poll(), Turn { busy: true, ended: false });
-        assert_eq!(tasks.poll(), Turn { busy: false, ended: false });
-        assert_eq!(tasks.poll(), Turn { busy: false, ended: true });
+        assert_eq!(tasks.poll(), TaskTurn { busy: true, ended: false });
+        assert_eq!(tasks.poll(), TaskTurn { busy: false, ended: false });
+        assert_eq!(tasks.poll(), TaskTurn { busy: false, ended: true });
     }
 
     #[test]

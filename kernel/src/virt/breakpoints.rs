@@ -10,7 +10,7 @@
 //! the low bits of the address are ignored accordingly. SDM 3B "Debug Control Register (DR7)",
 //! "Breakpoint Field Recognition". Pure.
 
-use super::exit::Width;
+use super::exit::AccessWidth;
 
 /// Enable bits of all four breakpoints.
 const ENABLED: u64 = 0xff;
@@ -20,7 +20,7 @@ const CR4_DEBUGGING_EXTENSIONS: u64 = 1 << 3;
 
 /// Kind of an access, as breakpoints distinguish it. A read-modify-write counts as a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Touch {
+pub enum BreakpointAccess {
     /// Reads memory.
     Read,
     /// Writes memory.
@@ -58,18 +58,18 @@ impl Breakpoints {
 
     /// Returns the bits B0 to B3 of DR6 for an access of `width` from `at` on: a linear address, or
     /// a port.
-    pub fn hits(&self, touch: Touch, at: u64, width: Width) -> u64 {
+    pub fn hits(&self, touch: BreakpointAccess, at: u64, width: AccessWidth) -> u64 {
         let hit = |number: &usize| self.is_hit(*number, touch, at, width.bytes() as u64);
         (0..self.addresses.len()).filter(hit).fold(0, |bits, number| bits | 1 << number)
     }
 
-    fn is_hit(&self, number: usize, touch: Touch, at: u64, bytes: u64) -> bool {
+    fn is_hit(&self, number: usize, touch: BreakpointAccess, at: u64, bytes: u64) -> bool {
         let field = self.dr7 >> (16 + 4 * number);
         let is_on = self.dr7 >> (2 * number) & 3 != 0;
         let is_kind = match field & 3 {
-            1 => touch == Touch::Write,
-            2 => touch == Touch::Port && self.at_ports == AtPorts::Fire,
-            3 => touch != Touch::Port,
+            1 => touch == BreakpointAccess::Write,
+            2 => touch == BreakpointAccess::Port && self.at_ports == AtPorts::Fire,
+            3 => touch != BreakpointAccess::Port,
             _ => false,
         };
         let len = [1, 2, 8, 4][(field >> 2 & 3) as usize];
@@ -108,9 +108,9 @@ impl DebugUse {
 
 #[cfg(test)]
 mod tests {
-    use super::Touch::{Port, Read, Write};
+    use super::BreakpointAccess::{Port, Read, Write};
     use super::*;
-    use crate::virt::exit::Width::{Byte, Dword, Qword, Word};
+    use crate::virt::exit::AccessWidth::{Byte, Dword, Qword, Word};
 
     const DE: u64 = 8;
 

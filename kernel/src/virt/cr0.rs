@@ -3,7 +3,7 @@
 //! SDM 2B "MOV - Move to/from Control Registers", SDM 3A "Control Registers".
 
 use crate::virt::efer::{LMA, LME};
-use crate::virt::exit::Event;
+use crate::virt::exit::InjectedEvent;
 
 const PE: u64 = 1 << 0;
 const ET: u64 = 1 << 4;
@@ -17,7 +17,7 @@ const CR4_PAE: u64 = 1 << 5;
 
 /// The registers that a write of CR0 depends on, and changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Paging {
+pub struct Cr0State {
     pub cr0: u64,
     pub cr4: u64,
     pub efer: u64,
@@ -37,8 +37,8 @@ pub enum CodeSegment {
 ///
 /// # Errors
 /// #GP.
-pub const fn write(now: Paging, value: u64) -> Result<(u64, u64), Event> {
-    let refused = Err(Event::general_protection());
+pub const fn write(now: Cr0State, value: u64) -> Result<(u64, u64), InjectedEvent> {
+    let refused = Err(InjectedEvent::general_protection());
     let (paging_on, paging_off) = (value & PG != 0 && now.cr0 & PG == 0, value & PG == 0 && now.cr0 & PG != 0);
     let is_long = matches!(now.code, CodeSegment::Long);
     if value >> 32 != 0 || value & PG != 0 && value & PE == 0 || value & NW != 0 && value & CD == 0 {
@@ -63,24 +63,24 @@ pub const fn with_status_word(cr0: u64, word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const LONG: Paging = Paging { cr0: 0x8000_0011, cr4: 0x20, efer: 0x500, code: CodeSegment::Long };
-    const FLAT: Paging = Paging { cr0: 0x11, cr4: 0x20, efer: 0x100, code: CodeSegment::Legacy };
+    const LONG: Cr0State = Cr0State { cr0: 0x8000_0011, cr4: 0x20, efer: 0x500, code: CodeSegment::Long };
+    const FLAT: Cr0State = Cr0State { cr0: 0x11, cr4: 0x20, efer: 0x100, code: CodeSegment::Legacy };
 
     #[test]
     fn what_no_cpu_takes_is_refused() {
-        let refused = Err(Event::general_protection());
+        let refused = Err(InjectedEvent::general_protection());
         for value in [0x8000_0010, 0xa000_0011, 0x1_8000_0011, 0x11] {
             assert_eq!(write(LONG, value), refused, "{value:#x}");
         }
-        assert_eq!(write(Paging { cr4: 0, ..FLAT }, 0x8000_0011), refused, "long mode without PAE");
-        assert_eq!(write(Paging { code: CodeSegment::Long, ..FLAT }, 0x8000_0011), refused, "CS.L before long mode");
+        assert_eq!(write(Cr0State { cr4: 0, ..FLAT }, 0x8000_0011), refused, "long mode without PAE");
+        assert_eq!(write(Cr0State { code: CodeSegment::Long, ..FLAT }, 0x8000_0011), refused, "CS.L before long mode");
     }
 
     #[test]
     fn long_mode_follows_paging() {
         assert_eq!(write(FLAT, 0x8000_0011), Ok((0x8000_0011, 0x500)));
-        assert_eq!(write(Paging { code: CodeSegment::Legacy, ..LONG }, 0x11), Ok((0x11, 0x100)));
-        assert_eq!(write(Paging { efer: 0, ..FLAT }, 0x8000_0011), Ok((0x8000_0011, 0)));
+        assert_eq!(write(Cr0State { code: CodeSegment::Legacy, ..LONG }, 0x11), Ok((0x11, 0x100)));
+        assert_eq!(write(Cr0State { efer: 0, ..FLAT }, 0x8000_0011), Ok((0x8000_0011, 0)));
     }
 
     #[test]

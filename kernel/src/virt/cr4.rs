@@ -1,6 +1,6 @@
 //! CR4 as written by a guest: the rule that both vendors share. Pure.
 
-use crate::virt::exit::Event;
+use crate::virt::exit::InjectedEvent;
 
 /// Physical-address extension.
 const PAE: u64 = 1 << 5;
@@ -17,10 +17,10 @@ pub const KNOWN: u64 = 0b11_1111 | MCE | 0b1_1111 << 7 | 1 << 16 | 1 << 18 | 0b1
 ///
 /// # Errors
 /// #GP: a bit that CPUID does not announce, or PAE cleared in long mode. SDM 2B "MOV - Move to/from Control Registers".
-pub const fn write(offered: u64, long_mode_active: LongMode, value: u64) -> Result<u64, Event> {
+pub const fn write(offered: u64, long_mode_active: LongMode, value: u64) -> Result<u64, InjectedEvent> {
     let pae_lost = matches!(long_mode_active, LongMode::Active) && value & PAE == 0;
     if value & !offered != 0 || pae_lost {
-        return Err(Event::general_protection());
+        return Err(InjectedEvent::general_protection());
     }
     Ok(value)
 }
@@ -43,7 +43,7 @@ mod tests {
         for offered in [0, KNOWN, KNOWN & !(1 << 20), 0x6f0] {
             for bit in 0..64 {
                 let written = write(offered, LongMode::Inactive, 1 << bit);
-                let expected = if offered >> bit & 1 != 0 { Ok(1 << bit) } else { Err(Event::general_protection()) };
+                let expected = if offered >> bit & 1 != 0 { Ok(1 << bit) } else { Err(InjectedEvent::general_protection()) };
                 assert_eq!(written, expected, "bit {bit} where {offered:#x} is offered");
             }
         }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn long_mode_keeps_pae() {
-        assert_eq!(write(KNOWN, LongMode::Active, 0x80), Err(Event::general_protection()));
+        assert_eq!(write(KNOWN, LongMode::Active, 0x80), Err(InjectedEvent::general_protection()));
         assert_eq!(write(KNOWN, LongMode::Active, 0xa0), Ok(0xa0));
     }
 

@@ -1,6 +1,6 @@
 //! EFER as written by a guest: the rule that both vendors share. Pure.
 
-use crate::virt::exit::Event;
+use crate::virt::exit::InjectedEvent;
 
 /// System-call enable.
 pub const SCE: u64 = 1 << 0;
@@ -17,11 +17,11 @@ const CR0_PG: u64 = 1 << 31;
 ///
 /// # Errors
 /// #GP: a bit that CPUID does not offer, or LME changed while paging is on.
-pub const fn write(current: u64, cr0: u64, value: u64) -> Result<u64, Event> {
+pub const fn write(current: u64, cr0: u64, value: u64) -> Result<u64, InjectedEvent> {
     let reserved = value & !(SCE | LME | LMA | NXE) != 0;
     let switched_under_paging = (current ^ value) & LME != 0 && cr0 & CR0_PG != 0;
     if reserved || switched_under_paging {
-        return Err(Event::general_protection());
+        return Err(InjectedEvent::general_protection());
     }
     Ok((value & !LMA) | (current & LMA))
 }
@@ -33,15 +33,15 @@ mod tests {
     #[test]
     fn lma_is_kept_and_lme_is_fixed_under_paging() {
         assert_eq!(write(0xd01, CR0_PG, 0x101), Ok(0x501));
-        assert_eq!(write(0x500, CR0_PG, 0x400), Err(Event::general_protection()));
+        assert_eq!(write(0x500, CR0_PG, 0x400), Err(InjectedEvent::general_protection()));
         assert_eq!(write(0, 0, 0x100), Ok(0x100));
-        assert_eq!(write(0, CR0_PG, 0x100), Err(Event::general_protection()));
+        assert_eq!(write(0, CR0_PG, 0x100), Err(InjectedEvent::general_protection()));
     }
 
     #[test]
     fn bits_that_cpuid_does_not_offer_fault() {
         for bit in [1, 9, 12, 13, 14, 15, 21, 63] {
-            assert_eq!(write(0, 0, 1 << bit), Err(Event::general_protection()), "bit {bit}");
+            assert_eq!(write(0, 0, 1 << bit), Err(InjectedEvent::general_protection()), "bit {bit}");
         }
     }
 }

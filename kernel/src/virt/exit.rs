@@ -6,7 +6,7 @@ use crate::addr::{Gpa, Gva};
 
 /// The guest's access at the second-level table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
+pub enum PageAccess {
     /// A data read.
     Read,
     /// A data write (also a read-modify-write).
@@ -17,7 +17,7 @@ pub enum Access {
 
 /// Width of a port, register or memory access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Width {
+pub enum AccessWidth {
     /// 1 byte.
     Byte,
     /// 2 bytes.
@@ -28,23 +28,23 @@ pub enum Width {
     Qword,
 }
 
-impl Width {
+impl AccessWidth {
     /// Returns the number of bytes.
     pub const fn bytes(self) -> usize {
         match self {
-            Width::Byte => 1,
-            Width::Word => 2,
-            Width::Dword => 4,
-            Width::Qword => 8,
+            AccessWidth::Byte => 1,
+            AccessWidth::Word => 2,
+            AccessWidth::Dword => 4,
+            AccessWidth::Qword => 8,
         }
     }
     /// Returns the mask of the bits of this width.
     pub const fn mask(self) -> u64 {
         match self {
-            Width::Byte => 0xff,
-            Width::Word => 0xffff,
-            Width::Dword => 0xffff_ffff,
-            Width::Qword => u64::MAX,
+            AccessWidth::Byte => 0xff,
+            AccessWidth::Word => 0xffff,
+            AccessWidth::Dword => 0xffff_ffff,
+            AccessWidth::Qword => u64::MAX,
         }
     }
     /// Writes `value` to a register as the CPU does: a byte or word keeps the rest of `old`, a
@@ -52,18 +52,18 @@ impl Width {
     #[inline(always)]
     pub const fn merge(self, old: u64, value: u64) -> u64 {
         match self {
-            Width::Byte | Width::Word => (old & !self.mask()) | (value & self.mask()),
-            Width::Dword | Width::Qword => value & self.mask(),
+            AccessWidth::Byte | AccessWidth::Word => (old & !self.mask()) | (value & self.mask()),
+            AccessWidth::Dword | AccessWidth::Qword => value & self.mask(),
         }
     }
 
     /// Returns the width of `bytes` bytes.
     pub const fn from_bytes(bytes: usize) -> Option<Self> {
         match bytes {
-            1 => Some(Width::Byte),
-            2 => Some(Width::Word),
-            4 => Some(Width::Dword),
-            8 => Some(Width::Qword),
+            1 => Some(AccessWidth::Byte),
+            2 => Some(AccessWidth::Word),
+            4 => Some(AccessWidth::Dword),
+            8 => Some(AccessWidth::Qword),
             _ => None,
         }
     }
@@ -84,7 +84,7 @@ pub struct IoAccess {
     /// The port number.
     pub port: u16,
     /// Byte, word or dword.
-    pub width: Width,
+    pub width: AccessWidth,
     /// IN or OUT.
     pub direction: IoDirection,
     /// INS/OUTS: address size, segment and repetition must be decoded from the instruction.
@@ -141,15 +141,15 @@ pub struct TaskSwitch {
     pub selector: u16,
 }
 
-/// Why a guest stopped running. A closed list: any other exit of a back end is [`Exit::Unknown`].
+/// Why a guest stopped running. A closed list: any other exit of a back end is [`VmExit::Unknown`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
+pub enum VmExit {
     /// The second-level table has no usable entry for an access.
     SecondLevelFault {
         /// The guest-physical address.
         gpa: Gpa,
         /// The guest's access.
-        access: Access,
+        access: PageAccess,
         /// The CPU was walking the guest's own page tables.
         during_walk: bool,
         /// The linear address, if the hardware reports it.
@@ -214,12 +214,12 @@ pub enum Exit {
     },
 }
 
-impl Exit {
+impl VmExit {
     /// Whether the exit is for an instruction of the guest, which the hypervisor carries out or
     /// refuses.
     #[inline(always)]
     pub const fn is_instruction(self) -> bool {
-        use Exit::*;
+        use VmExit::*;
         matches!(self, Io(_) | Cpuid | ReadMsr | WriteMsr | Halt | Xsetbv | Hypercall | CacheFlush | ReadCounter | Undefined)
     }
 }
@@ -235,7 +235,7 @@ pub enum ShadowSource {
 
 /// Kind of an injected event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EventKind {
+pub enum InjectionKind {
     /// A maskable external interrupt.
     Interrupt,
     /// The non-maskable interrupt.
@@ -246,43 +246,43 @@ pub enum EventKind {
 
 /// An event to deliver to the guest at its next entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event {
+pub struct InjectedEvent {
     /// The kind.
-    pub kind: EventKind,
+    pub kind: InjectionKind,
     /// IDT vector.
     pub vector: u8,
     /// Error code, for the exceptions that have one.
     pub error_code: Option<u32>,
 }
 
-impl Event {
+impl InjectedEvent {
     /// External interrupt `vector`.
     pub const fn interrupt(vector: u8) -> Self {
-        Self { kind: EventKind::Interrupt, vector, error_code: None }
+        Self { kind: InjectionKind::Interrupt, vector, error_code: None }
     }
     /// The NMI.
     pub const fn nmi() -> Self {
-        Self { kind: EventKind::Nmi, vector: 2, error_code: None }
+        Self { kind: InjectionKind::Nmi, vector: 2, error_code: None }
     }
     /// #DB; DR6 has the cause.
     pub const fn debug() -> Self {
-        Self { kind: EventKind::Exception, vector: 1, error_code: None }
+        Self { kind: InjectionKind::Exception, vector: 1, error_code: None }
     }
     /// #UD.
     pub const fn invalid_opcode() -> Self {
-        Self { kind: EventKind::Exception, vector: 6, error_code: None }
+        Self { kind: InjectionKind::Exception, vector: 6, error_code: None }
     }
     /// #GP(0).
     pub const fn general_protection() -> Self {
-        Self { kind: EventKind::Exception, vector: 13, error_code: Some(0) }
+        Self { kind: InjectionKind::Exception, vector: 13, error_code: Some(0) }
     }
     /// #MF: an x87 instruction reports the error of an earlier one.
     pub const fn floating_point() -> Self {
-        Self { kind: EventKind::Exception, vector: 16, error_code: None }
+        Self { kind: InjectionKind::Exception, vector: 16, error_code: None }
     }
     /// #PF with `error_code`; the caller sets CR2.
     pub const fn page_fault(error_code: u32) -> Self {
-        Self { kind: EventKind::Exception, vector: 14, error_code: Some(error_code) }
+        Self { kind: InjectionKind::Exception, vector: 14, error_code: Some(error_code) }
     }
     /// Whether the event is a fault: the pushed RFLAGS then has RF set, so that no instruction
     /// breakpoint matches the repeated instruction. SDM 3B "Instruction-Breakpoint Exception
@@ -291,10 +291,10 @@ impl Event {
         const DEBUG_NMI_BREAKPOINT_OVERFLOW: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4;
         const DOUBLE_FAULT_AND_MACHINE_CHECK: u32 = 1 << 8 | 1 << 18;
         let others = DEBUG_NMI_BREAKPOINT_OVERFLOW | DOUBLE_FAULT_AND_MACHINE_CHECK;
-        matches!(self.kind, EventKind::Exception) && self.vector < 32 && others >> self.vector & 1 == 0
+        matches!(self.kind, InjectionKind::Exception) && self.vector < 32 && others >> self.vector & 1 == 0
     }
     /// #AC(0).
     pub const fn alignment_check() -> Self {
-        Self { kind: EventKind::Exception, vector: 17, error_code: Some(0) }
+        Self { kind: InjectionKind::Exception, vector: 17, error_code: Some(0) }
     }
 }

@@ -10,7 +10,7 @@
 //!   load(&EnabledCpu) ─> { inject? flush? run ─> Exit ─> handler ─> advance_to? }* ─> unload
 //! ```
 //!
-//! A loop that answers many exits without a dispatch in each is generic over [`Runs`], and
+//! A loop that answers many exits without a dispatch in each is generic over [`BackendVcpu`], and
 //! dispatches once.
 //!
 //! Invariants, on which the back ends rely and which the scheduler keeps:
@@ -22,7 +22,7 @@
 //! * The root frame of the second-level table lives as long as a vCPU points to it.
 
 use super::breakpoints::Breakpoints;
-use super::exit::{Event, Exit, IoAccess, ShadowSource, SystemMove};
+use super::exit::{InjectedEvent, IoAccess, ShadowSource, SystemMove, VmExit};
 use super::frame::ControlFrame;
 use super::sink::EventSink;
 use super::state::{CpuState, Gpr, Regs};
@@ -34,9 +34,9 @@ use core::fmt;
 /// The feature that the CPU lacks, as text for the operator: "AMD-V: nested paging (CPUID 8000000A
 /// EDX bit 0)".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Missing(pub &'static str);
+pub struct MissingFeatureError(pub &'static str);
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingFeatureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
@@ -44,8 +44,8 @@ impl fmt::Display for Missing {
 
 /// Properties of a back end that depend on the CPU. They are the same on all CPUs of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Capabilities {
-    /// Number of TLB tags, including the host's 0: for [`Tags::new`](super::tag::Tags::new).
+pub struct BackendCapabilities {
+    /// Number of TLB tags, including the host's 0: for [`TlbTags::new`](super::tag::TlbTags::new).
     pub tags: u32,
     /// Whether second-level leaves have accessed and dirty bits.
     pub accessed_dirty: AccessedDirty,
@@ -83,14 +83,14 @@ pub enum Backend {
 #[derive(Debug)]
 pub enum EnabledCpu {
     /// VMX root operation.
-    Vmx(vmx::EnabledCpu),
+    Vmx(vmx::VmxCpu),
     /// EFER.SVME and the save areas.
-    Svm(svm::EnabledCpu),
+    Svm(svm::SvmCpu),
 }
 
-/// Whether [`Exit::InterruptWindow`] (or [`Exit::NmiWindow`]) is requested.
+/// Whether [`VmExit::InterruptWindow`] (or [`VmExit::NmiWindow`]) is requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Window {
+pub enum WindowRequest {
     /// Exit as soon as the guest can take the event.
     Open,
     /// No such exit.
@@ -127,7 +127,7 @@ impl Backend {
     ///
     /// # Errors
     /// The missing feature, if neither back end has all it needs.
-    pub fn detect() -> Result<Self, Missing> {
+    pub fn detect() -> Result<Self, MissingFeatureError> {
         match (vmx::detect(), svm::detect()) {
             (Ok(()), _) => Ok(Self::Vmx),
             (_, Ok(())) => Ok(Self::Svm),
@@ -146,7 +146,7 @@ impl Backend {
     }
 
     /// Returns the back end's properties on this machine.
-    pub fn capabilities(self) -> Capabilities {
+    pub fn capabilities(self) -> BackendCapabilities {
         match self {
             Self::Vmx => vmx::capabilities(),
             Self::Svm => svm::capabilities(),
@@ -157,18 +157,18 @@ impl Backend {
     ///
     /// # Errors
     /// The feature that this CPU lacks although the first one had it, or that firmware has locked.
-    pub fn enable_cpu(self, frames: [ControlFrame; Self::FRAMES_PER_CPU]) -> Result<EnabledCpu, Missing> {
+    pub fn enable_cpu(self, frames: [ControlFrame; Self::FRAMES_PER_CPU]) -> Result<EnabledCpu, MissingFeatureError> {
         Ok(match self {
-            Self::Vmx => EnabledCpu::Vmx(vmx::EnabledCpu::enable(frames)?),
-            Self::Svm => EnabledCpu::Svm(svm::EnabledCpu::enable(frames)?),
+            Self::Vmx => EnabledCpu::Vmx(vmx::VmxCpu::enable(frames)?),
+            Self::Svm => EnabledCpu::Svm(svm::SvmCpu::enable(frames)?),
         })
     }
 
     /// Makes a vCPU that holds its control block in `frame`; the calling CPU is enabled. It runs after [`Vcpu::set_memory`] and [`Vcpu::set_state`].
     pub fn new_vcpu(self, frame: ControlFrame) -> Vcpu {
         match self {
-            Self::Vmx => Vcpu::Vmx(vmx::Vcpu::new(frame)),
-            Self::Svm => Vcpu::Svm(svm::Vcpu::new(frame)),
+            Self::Vmx => Vcpu::Vmx(vmx::VmxVcpu::new(frame)),
+            Self::Svm => Vcpu::Svm(svm::SvmVcpu::new(frame)),
         }
     }
 }
@@ -176,14 +176,14 @@ impl Backend {
 /// A virtual CPU.
 pub enum Vcpu {
     /// On VMX.
-    Vmx(vmx::Vcpu),
+    Vmx(vmx::VmxVcpu),
     /// On SVM.
-    Svm(svm::Vcpu),
+    Svm(svm::SvmVcpu),
 }
 
 /// The registers on which an exited instruction is carried out: of either back end's vCPU, or of
 /// the enum.
-pub trait Registers {
+pub trait VcpuRegisters {
     /// See [`Vcpu::regs`].
     fn regs(&self) -> &Regs;
     /// See [`Vcpu::set`].
@@ -191,7 +191,7 @@ pub trait Registers {
     /// Returns the guest's CR3.
     fn cr3(&self) -> u64;
     /// See [`Vcpu::next_rip`].
-    fn next_rip(&self, exit: Exit) -> Option<u64>;
+    fn next_rip(&self, exit: VmExit) -> Option<u64>;
     /// See [`Vcpu::advance_to`].
     fn advance_to(&mut self, rip: u64);
 }
@@ -210,23 +210,23 @@ pub enum MsrAccess {
 /// The registers on which a fetch of 64-bit code depends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the CPU's names")]
-pub struct LongCode {
+pub struct FetchRegisters {
     pub cr3: u64,
     pub cr4: u64,
     pub cpl: u8,
 }
 
 /// A back end's vCPU: [`Vcpu::run`] in two steps.
-pub trait Runs: EventSink {
-    /// The reason of [`Exit::Cpuid`].
+pub trait BackendVcpu: EventSink {
+    /// The reason of [`VmExit::Cpuid`].
     const CPUID: RawReason;
-    /// The reason of [`Exit::Io`].
+    /// The reason of [`VmExit::Io`].
     const PORT: RawReason;
-    /// The reason of [`Exit::Halt`].
+    /// The reason of [`VmExit::Halt`].
     const HALT: RawReason;
-    /// The reason of [`Exit::SecondLevelFault`].
+    /// The reason of [`VmExit::SecondLevelFault`].
     const FAULT: RawReason;
-    /// The reason of [`Exit::InterruptWindow`].
+    /// The reason of [`VmExit::InterruptWindow`].
     const WINDOW: RawReason;
 
     /// Returns the kind of access if `reason` is for RDMSR or WRMSR.
@@ -235,23 +235,23 @@ pub trait Runs: EventSink {
     /// Runs the guest until its next exit. [`Vcpu::exit`] names the exit, unless it is answered
     /// without that.
     fn enter(&mut self) -> RawReason;
-    /// Returns the access of an exit for [`Runs::PORT`].
+    /// Returns the access of an exit for [`BackendVcpu::PORT`].
     fn port_access(&self) -> Option<IoAccess>;
-    /// Returns the address of the access in an exit for [`Runs::FAULT`].
+    /// Returns the address of the access in an exit for [`BackendVcpu::FAULT`].
     fn fault_address(&self) -> Gpa;
     /// Returns whether that access is an instruction's own access to data: not a fetch, not a walk
     /// of the guest's tables, not part of an event's delivery or of the return from an NMI.
     fn is_data_access(&self) -> bool;
     /// Returns the registers on which a fetch depends, if the guest runs 64-bit code.
-    fn long_code(&self) -> Option<LongCode>;
-    /// Handles an exit for [`Runs::WINDOW`] in place of [`Vcpu::exit`].
+    fn long_code(&self) -> Option<FetchRegisters>;
+    /// Handles an exit for [`BackendVcpu::WINDOW`] in place of [`Vcpu::exit`].
     fn take_up_window(&mut self);
 }
 
-/// Forwards [`Registers`] to a type's own methods.
+/// Forwards [`VcpuRegisters`] to a type's own methods.
 macro_rules! registers {
     ($vcpu:ty) => {
-        impl Registers for $vcpu {
+        impl VcpuRegisters for $vcpu {
             #[inline(always)]
             fn regs(&self) -> &Regs {
                 self.regs()
@@ -265,7 +265,7 @@ macro_rules! registers {
                 self.control_registers().cr3
             }
             #[inline(always)]
-            fn next_rip(&self, exit: Exit) -> Option<u64> {
+            fn next_rip(&self, exit: VmExit) -> Option<u64> {
                 self.next_rip(exit)
             }
             #[inline(always)]
@@ -276,8 +276,8 @@ macro_rules! registers {
     };
 }
 
-registers!(vmx::Vcpu);
-registers!(svm::Vcpu);
+registers!(vmx::VmxVcpu);
+registers!(svm::SvmVcpu);
 registers!(Vcpu);
 
 /// Calls the same method of either back end.
@@ -314,7 +314,7 @@ impl Vcpu {
     ///
     /// # Panics
     /// On VMX: its exits name the general register, so its back end carries out such a MOV itself.
-    pub fn move_system(&mut self, access: SystemMove, gpr: Gpr) -> Result<(), Event> {
+    pub fn move_system(&mut self, access: SystemMove, gpr: Gpr) -> Result<(), InjectedEvent> {
         match self {
             Self::Vmx(_) => panic!("VMX names the registers of such a MOV"),
             Self::Svm(vcpu) => vcpu.move_system(access, gpr),
@@ -347,13 +347,13 @@ impl Vcpu {
     }
 
     /// Runs the guest until its next exit: one world switch. A queued event is delivered first.
-    pub fn run(&mut self) -> Exit {
+    pub fn run(&mut self) -> VmExit {
         each!(self, v => v.enter());
         self.exit()
     }
 
-    /// Names the exit after [`Runs::enter`]: once, and before any state is changed.
-    pub fn exit(&mut self) -> Exit {
+    /// Names the exit after [`BackendVcpu::enter`]: once, and before any state is changed.
+    pub fn exit(&mut self) -> VmExit {
         each!(self, v => v.exit())
     }
 
@@ -424,7 +424,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// The exception that the guest gets instead: reserved bits, or LME changed while paging is on.
-    pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
+    pub fn write_efer(&mut self, value: u64) -> Result<(), InjectedEvent> {
         each!(self, v => v.write_efer(value))
     }
 
@@ -458,7 +458,7 @@ impl Vcpu {
     /// Returns the address after the instruction that exited by `exit`, if the hardware reports it;
     /// otherwise the caller decodes.
     #[inline]
-    pub fn next_rip(&self, exit: Exit) -> Option<u64> {
+    pub fn next_rip(&self, exit: VmExit) -> Option<u64> {
         each!(self, v => v.next_rip(exit))
     }
 
@@ -485,7 +485,7 @@ impl Vcpu {
     ///
     /// # Panics
     /// If an interrupt or NMI is injected that the guest cannot take, see [`Self::event_pending`].
-    pub fn inject(&mut self, event: Event) {
+    pub fn inject(&mut self, event: InjectedEvent) {
         each!(self, v => v.inject(event))
     }
 
@@ -497,16 +497,16 @@ impl Vcpu {
     }
 
     /// Requests, or cancels, an exit as soon as the guest can take an interrupt.
-    pub fn request_interrupt_window(&mut self, window: Window) {
+    pub fn request_interrupt_window(&mut self, window: WindowRequest) {
         each!(self, v => v.request_interrupt_window(window))
     }
 
     /// Requests, or cancels, an exit as soon as the guest can take an NMI.
-    pub fn request_nmi_window(&mut self, window: Window) {
+    pub fn request_nmi_window(&mut self, window: WindowRequest) {
         each!(self, v => v.request_nmi_window(window))
     }
 
-    /// Answers [`Exit::ShadowedWindow`]: the guest executes STI again, or the window waits for the
+    /// Answers [`VmExit::ShadowedWindow`]: the guest executes STI again, or the window waits for the
     /// next exit.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 //!
 //! A back end needs a few page-aligned pages that only the CPU's virtualisation reads and writes
 //! (VMCS, VMCB, save areas), and a tag for each vCPU's translations. The owner of memory (`mm`)
-//! makes the pages, [`Tags`](super::tag::Tags) makes the tags.
+//! makes the pages, [`TlbTags`](super::tag::TlbTags) makes the tags.
 //!
 //! Invariant: a [`ControlFrame`] has one purpose until its owner is dropped, and never belongs to
 //! the guest.

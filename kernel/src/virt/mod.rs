@@ -7,13 +7,13 @@
 //! ```
 //!
 //! The layers above do not know which back end runs. A back end turns a raw exit into a small
-//! [`Exit`], handles the exits that only its vendor has (VMX: control-register shadows; SVM: the
+//! [`VmExit`], handles the exits that only its vendor has (VMX: control-register shadows; SVM: the
 //! EFER shadow), and re-injects an event whose delivery an exit interrupted. `virt` never names a
 //! partition, a page or a device.
 //!
 //! Invariants:
 //! * Host interrupts are off around [`Vcpu::run`]; a pending host interrupt ends the guest's stay
-//!   with [`Exit::HostInterrupt`] and is still pending then.
+//!   with [`VmExit::HostInterrupt`] and is still pending then.
 //! * A `Vcpu` belongs to the CPU that runs it; before it moves, the old CPU must call
 //!   [`Vcpu::unload`].
 //! * The kernel is soft-float: guest FPU state stays in the registers across exits.
@@ -34,12 +34,15 @@ pub mod svm;
 pub mod tag;
 pub mod vmx;
 
-pub use exit::{Access, Event, EventKind, Exit, IoAccess, IoDirection, ShadowSource, SystemMove, TaskSource, TaskSwitch, Width};
+pub use exit::{
+    AccessWidth, InjectedEvent, InjectionKind, IoAccess, IoDirection, PageAccess, ShadowSource, SystemMove, TaskSource,
+    TaskSwitch, VmExit,
+};
 pub use face::{
-    AccessedDirty, Backend, Capabilities, ControlRegisters, EnabledCpu, LongCode, Missing, MsrAccess, RawExit, RawReason,
-    Registers, Runs, Vcpu, Window,
+    AccessedDirty, Backend, BackendCapabilities, BackendVcpu, ControlRegisters, EnabledCpu, FetchRegisters, MissingFeatureError,
+    MsrAccess, RawExit, RawReason, Vcpu, VcpuRegisters, WindowRequest,
 };
 pub use frame::ControlFrame;
 pub use sink::EventSink;
-pub use state::{CpuState, DescriptorTable, Gpr, Regs, Segment};
-pub use tag::{Tags, TlbTag};
+pub use state::{CpuState, DescriptorTable, Gpr, Regs, SegmentRegister};
+pub use tag::{TlbTag, TlbTags};

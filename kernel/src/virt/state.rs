@@ -90,7 +90,7 @@ impl Regs {
 
 /// A segment register with its hidden part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Segment {
+pub struct SegmentRegister {
     /// Selector.
     pub selector: u16,
     /// Access rights in VMX's layout (SDM "Guest Register State"): type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
@@ -114,14 +114,14 @@ pub struct DescriptorTable {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[expect(missing_docs, reason = "the CPU's names")]
 pub struct CpuState {
-    pub cs: Segment,
-    pub ds: Segment,
-    pub es: Segment,
-    pub fs: Segment,
-    pub gs: Segment,
-    pub ss: Segment,
-    pub ldtr: Segment,
-    pub tr: Segment,
+    pub cs: SegmentRegister,
+    pub ds: SegmentRegister,
+    pub es: SegmentRegister,
+    pub fs: SegmentRegister,
+    pub gs: SegmentRegister,
+    pub ss: SegmentRegister,
+    pub ldtr: SegmentRegister,
+    pub tr: SegmentRegister,
     pub gdtr: DescriptorTable,
     pub idtr: DescriptorTable,
     pub cr0: u64,
@@ -151,9 +151,9 @@ impl CpuState {
 
     /// Makes the base state of flat 64-bit or 32-bit protected mode for the loaders: the reset
     /// state of real mode is never used, because kernels start by a boot protocol.
-    pub const fn flat(code: Segment, data: Segment) -> Self {
-        let none = Segment { selector: 0, attributes: 1 << 16, limit: 0, base: 0 };
-        let tss = Segment { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
+    pub const fn flat(code: SegmentRegister, data: SegmentRegister) -> Self {
+        let none = SegmentRegister { selector: 0, attributes: 1 << 16, limit: 0, base: 0 };
+        let tss = SegmentRegister { selector: 0, attributes: 0x8b, limit: 0x67, base: 0 };
         let table = DescriptorTable { base: 0, limit: 0 };
         // As after reset (SDM 3A "IA-32 and Intel 64 Processor States Following Power-up, Reset, or
         // INIT"): so only the guest itself can set an IDTR limit of 0.

@@ -12,12 +12,12 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TlbTag {
     number: u16,
-    sharing: Sharing,
+    sharing: TagSharing,
 }
 
 /// Whether other vCPUs have the same tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sharing {
+pub enum TagSharing {
     /// No other vCPU has it.
     Exclusive,
     /// Tags ran out: the back end flushes whenever the vCPU is loaded.
@@ -30,7 +30,7 @@ impl TlbTag {
         self.number
     }
     /// Returns whether other vCPUs may have it too.
-    pub const fn sharing(self) -> Sharing {
+    pub const fn sharing(self) -> TagSharing {
         self.sharing
     }
 }
@@ -39,13 +39,13 @@ impl TlbTag {
 const LIMIT: usize = 4096;
 
 /// The tags of one node. The owner puts them behind its lock.
-pub struct Tags {
+pub struct TlbTags {
     used: [u64; LIMIT / 64],
     /// The shared tag; the tags in `1..last` are exclusive.
     last: u16,
 }
 
-impl Tags {
+impl TlbTags {
     /// Manages the tags `1..count`; `count` is the hardware's number, including the host's 0.
     ///
     /// # Panics
@@ -63,15 +63,15 @@ impl Tags {
             let (word, bit) = Self::position(number);
             if self.used[word] & bit == 0 {
                 self.used[word] |= bit;
-                return TlbTag { number, sharing: Sharing::Exclusive };
+                return TlbTag { number, sharing: TagSharing::Exclusive };
             }
         }
-        TlbTag { number: self.last, sharing: Sharing::Shared }
+        TlbTag { number: self.last, sharing: TagSharing::Shared }
     }
 
     /// Frees the tag of a vCPU that will not run again.
     pub fn release(&mut self, tag: TlbTag) {
-        if tag.sharing == Sharing::Exclusive {
+        if tag.sharing == TagSharing::Exclusive {
             let (word, bit) = Self::position(tag.number);
             assert!(self.used[word] & bit != 0, "a tag is released once");
             self.used[word] &= !bit;
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn tags_are_distinct_until_they_run_out_and_then_shared() {
-        let mut tags = Tags::new(4);
+        let mut tags = TlbTags::new(4);
         let (a, b, c, d) = (tags.allocate(), tags.allocate(), tags.allocate(), tags.allocate());
         assert_eq!([a.number(), b.number(), c.number(), d.number()], [1, 2, 3, 3]);
-        assert_eq!((b.sharing(), c.sharing()), (Sharing::Exclusive, Sharing::Shared));
+        assert_eq!((b.sharing(), c.sharing()), (TagSharing::Exclusive, TagSharing::Shared));
         tags.release(c);
         tags.release(a);
         assert_eq!((tags.used(), tags.allocate(), tags.used()), (1, a, 2));
@@ -105,13 +105,13 @@ mod tests {
 
     #[test]
     fn a_cpu_with_one_guest_tag_shares_it_from_the_start() {
-        assert_eq!(Tags::new(2).allocate(), TlbTag { number: 1, sharing: Sharing::Shared });
+        assert_eq!(TlbTags::new(2).allocate(), TlbTag { number: 1, sharing: TagSharing::Shared });
     }
 
     #[test]
     #[should_panic(expected = "released once")]
     fn releasing_a_tag_twice_is_our_bug() {
-        let mut tags = Tags::new(16);
+        let mut tags = TlbTags::new(16);
         let tag = tags.allocate();
         tags.release(tag);
         tags.release(tag);

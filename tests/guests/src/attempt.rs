@@ -8,7 +8,7 @@
 #![expect(unsafe_code)]
 
 use crate::instr;
-use crate::trap::{self, Frame, Handled, Handler};
+use crate::trap::{self, Handled, Handler, TrapFrame};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 core::arch::global_asm!(include_str!("attempt.s"), options(att_syntax));
@@ -39,12 +39,12 @@ static RUNNING: AtomicBool = AtomicBool::new(false);
 static OBSERVER: AtomicUsize = AtomicUsize::new(0);
 static LAST: [AtomicU64; FIGURES] = [const { AtomicU64::new(0) }; FIGURES];
 
-/// Number of values in an [`Outcome`].
+/// Number of values in an [`TrapOutcome`].
 const FIGURES: usize = 9;
 
 /// The trap that ended a piece of code, and the registers at that trap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Outcome {
+pub struct TrapOutcome {
     /// The vector; #BP if the code ran to its end.
     pub vector: u64,
     pub error: u64,
@@ -60,9 +60,9 @@ pub struct Outcome {
 }
 
 #[repr(C, align(64))]
-struct Code([u8; LONGEST_CODE + ENDS]);
+struct AttemptCode([u8; LONGEST_CODE + ENDS]);
 
-static mut CODE: Code = Code([END; LONGEST_CODE + ENDS]);
+static mut CODE: AttemptCode = AttemptCode([END; LONGEST_CODE + ENDS]);
 
 /// Runs `code` with `registers` and interrupts enabled; returns the vector that ended it: #BP if
 /// the code ran to its end.
@@ -84,7 +84,7 @@ pub fn place() -> u64 {
 ///
 /// # Panics
 /// If the code is longer than [`LONGEST_CODE`].
-pub fn observe(registers: &[u64; REGISTERS], code: &[u8], observer: Handler) -> Outcome {
+pub fn observe(registers: &[u64; REGISTERS], code: &[u8], observer: Handler) -> TrapOutcome {
     assert!(code.len() <= LONGEST_CODE, "the code fits its place");
     OBSERVER.store(observer as usize, Ordering::SeqCst);
     trap::handle(handler);
@@ -99,7 +99,7 @@ pub fn observe(registers: &[u64; REGISTERS], code: &[u8], observer: Handler) -> 
     unsafe { attempt_run(registers.as_ptr(), place.cast()) };
     RUNNING.store(false, Ordering::SeqCst);
     let [vector, error, at, rflags, rax, rcx, rdx, rsi, rdi] = core::array::from_fn(|n| LAST[n].load(Ordering::SeqCst));
-    Outcome { vector, error, at, rflags, rax, rcx, rdx, rsi, rdi }
+    TrapOutcome { vector, error, at, rflags, rax, rcx, rdx, rsi, rdi }
 }
 
 /// Starts the local APIC's timer, unless earlier code has made it unreachable.
@@ -113,7 +113,7 @@ fn set_timer() {
     instr::write_apic(INITIAL_COUNT, PATIENCE);
 }
 
-fn handler(frame: &mut Frame) -> Handled {
+fn handler(frame: &mut TrapFrame) -> Handled {
     if !RUNNING.load(Ordering::SeqCst) {
         return Handled::No;
     }

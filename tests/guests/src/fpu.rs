@@ -28,22 +28,22 @@ pub mod component {
 
 /// The registers' contents in memory.
 #[repr(C, align(64))]
-pub struct Area([u8; END]);
+pub struct FpuArea([u8; END]);
 
 /// The first difference of two areas.
-pub struct Difference {
+pub struct FpuDifferenceError {
     offset: usize,
     expected: u8,
     found: u8,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for FpuDifferenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "byte {} is {:#04x}, should be {:#04x}", self.offset, self.found, self.expected)
     }
 }
 
-impl Area {
+impl FpuArea {
     /// Returns an empty area.
     pub const fn new() -> Self {
         Self([0; END])
@@ -88,7 +88,7 @@ impl Area {
     ///
     /// # Errors
     /// The first byte that differs.
-    pub fn expect(&self, expected: &Area, xcr0: u64) -> Result<(), Difference> {
+    pub fn expect(&self, expected: &FpuArea, xcr0: u64) -> Result<(), FpuDifferenceError> {
         let x87 = (0..5).chain((0..8).flat_map(|n| 32 + 16 * n..42 + 16 * n));
         let of = |component, range| if xcr0 & component != 0 { range } else { 0..0 };
         let sse = of(component::SSE, 24..28).chain(of(component::SSE, 160..LEGACY_END));
@@ -96,14 +96,14 @@ impl Area {
         for offset in offsets {
             let (expected, found) = (expected.0[offset], self.0[offset]);
             if expected != found {
-                return Err(Difference { offset, expected, found });
+                return Err(FpuDifferenceError { offset, expected, found });
             }
         }
         Ok(())
     }
 }
 
-impl Default for Area {
+impl Default for FpuArea {
     fn default() -> Self {
         Self::new()
     }

@@ -39,9 +39,9 @@ pub mod tasks;
 pub mod trap;
 
 #[cfg(target_os = "none")]
-pub use machine::{Machine, Range};
+pub use machine::{Machine, RamRange};
 #[cfg(target_os = "none")]
-pub use report::{Verdict, fail, pass};
+pub use report::{TestVerdict, fail, pass};
 #[cfg(target_os = "none")]
 pub use worker;
 
@@ -67,7 +67,7 @@ macro_rules! kernel {
 
 /// Runs `test` and reports its verdict.
 #[cfg(target_os = "none")]
-pub fn enter(information: u64, test: fn(&Machine) -> Verdict) -> ! {
+pub fn enter(information: u64, test: fn(&Machine) -> TestVerdict) -> ! {
     trap::install();
     let machine = Machine::read(information);
     test(&machine).report()

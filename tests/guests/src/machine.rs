@@ -16,7 +16,7 @@ unsafe extern "C" {
 
 /// A range of RAM by physical address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Range {
+pub struct RamRange {
     /// First byte.
     pub start: u64,
     /// Byte after the last.
@@ -44,11 +44,11 @@ impl Machine {
     }
 
     /// Returns the ranges of RAM, as the loader listed them.
-    pub fn ram(&self) -> impl Iterator<Item = Range> + use<> {
+    pub fn ram(&self) -> impl Iterator<Item = RamRange> + use<> {
         let map = self.map;
         (0..u64::from(self.entries)).map(move |n| map + 24 * n).filter(|&at| read::<u32>(at + 16) == RAM).map(|at| {
             let start = read::<u64>(at);
-            Range { start, end: start + read::<u64>(at + 8) }
+            RamRange { start, end: start + read::<u64>(at + 8) }
         })
     }
 
@@ -59,19 +59,19 @@ impl Machine {
 
     /// Returns the RAM for this kernel's free use: above its own image, in whole pages, below 4
     /// GiB.
-    pub fn free(&self) -> Range {
+    pub fn free(&self) -> RamRange {
         let image_end = (&raw const __image_end) as u64;
         // The loader's own structures may lie behind the image: leave room for them.
         let start = (image_end.max(self.map).max(self.cmdline) + (64 << 10)).next_multiple_of(4096);
-        let holds = |range: &Range| range.start <= image_end && image_end < range.end;
+        let holds = |range: &RamRange| range.start <= image_end && image_end < range.end;
         let end = self.ram().find(holds).map_or(start, |range| range.end.min(1 << 32) & !4095);
-        Range { start: start.min(end), end }
+        RamRange { start: start.min(end), end }
     }
 
     /// Returns the RAM above 4 GiB, empty where there is none. It is reachable on a CPU with pages
     /// of 1 GiB.
-    pub fn high(&self) -> Range {
-        self.ram().find(|range| range.start >= 1 << 32).unwrap_or(Range { start: 0, end: 0 })
+    pub fn high(&self) -> RamRange {
+        self.ram().find(|range| range.start >= 1 << 32).unwrap_or(RamRange { start: 0, end: 0 })
     }
 
     /// Returns the command line.

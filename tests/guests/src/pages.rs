@@ -1,20 +1,20 @@
-//! Free memory as pages that can be verified by themselves ([`worker::Identity`]).
+//! Free memory as pages that can be verified by themselves ([`worker::PageIdentity`]).
 
 // UNSAFETY: free memory is accessed by physical address.
 #![expect(unsafe_code)]
 
 use crate::Machine;
-use worker::{Identity, PAGE_BYTES, Page, Wrong};
+use worker::{PAGE_BYTES, PageError, PageIdentity, WorkerPage};
 
 /// The free memory of the machine, in pages.
-pub struct Pages {
+pub struct FreePages {
     start: u64,
     count: u64,
     /// Bytes from one page to the next.
     stride: u64,
 }
 
-impl Pages {
+impl FreePages {
     /// Takes at most `limit` pages of the free memory. Must be called only once.
     pub fn take(machine: &Machine, limit: u64) -> Self {
         let free = machine.free();
@@ -52,34 +52,34 @@ impl Pages {
     }
 
     /// Returns a page.
-    pub fn page(&mut self, index: u64) -> &mut Page {
+    pub fn page(&mut self, index: u64) -> &mut WorkerPage {
         // SAFETY: RAM that nothing else uses (`Machine::free`), mapped at itself; `&mut self` makes the borrow the only one.
-        unsafe { &mut *(self.address(index) as *mut Page) }
+        unsafe { &mut *(self.address(index) as *mut WorkerPage) }
     }
 
     /// Fills page `index`.
     pub fn fill(&mut self, key: u64, index: u64, generation: u64) {
-        Identity { key, index, generation }.fill(self.page(index));
+        PageIdentity { key, index, generation }.fill(self.page(index));
     }
 
     /// Checks page `index`.
     ///
     /// # Errors
-    /// The page's fault, as [`Wrong`].
-    pub fn check(&mut self, key: u64, index: u64, generation: u64) -> Result<(), Wrong> {
-        Identity { key, index, generation }.check(self.page(index))
+    /// The page's fault, as [`PageError`].
+    pub fn check(&mut self, key: u64, index: u64, generation: u64) -> Result<(), PageError> {
+        PageIdentity { key, index, generation }.check(self.page(index))
     }
 
     /// Fills page `n` as the page of another index.
     pub fn fill_as(&mut self, key: u64, n: u64, index: u64) {
-        Identity { key, index, generation: 0 }.fill(self.page(n));
+        PageIdentity { key, index, generation: 0 }.fill(self.page(n));
     }
 
     /// Checks page `n` as the page of another index.
     ///
     /// # Errors
-    /// The page's fault, as [`Wrong`].
-    pub fn check_as(&mut self, key: u64, n: u64, index: u64) -> Result<(), Wrong> {
-        Identity { key, index, generation: 0 }.check(self.page(n))
+    /// The page's fault, as [`PageError`].
+    pub fn check_as(&mut self, key: u64, n: u64, index: u64) -> Result<(), PageError> {
+        PageIdentity { key, index, generation: 0 }.check(self.page(n))
     }
 }

@@ -27,25 +27,25 @@ const EXIT_FAIL: u32 = 0x11;
 /// The result of a test.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct Verdict(Option<u32>);
+pub struct TestVerdict(Option<u32>);
 
 /// Returns the verdict that every check passed.
-pub fn pass() -> Verdict {
-    Verdict(None)
+pub fn pass() -> TestVerdict {
+    TestVerdict(None)
 }
 
 /// Returns the verdict that a check failed; logs `why`.
-pub fn fail(why: &str) -> Verdict {
+pub fn fail(why: &str) -> TestVerdict {
     crate::log!("failed: {why}");
-    Verdict(Some(1))
+    TestVerdict(Some(1))
 }
 
 /// Returns the verdict that a check failed, with a code for the event.
-pub fn fail_with(code: u32) -> Verdict {
-    Verdict(Some(code))
+pub fn fail_with(code: u32) -> TestVerdict {
+    TestVerdict(Some(code))
 }
 
-impl Verdict {
+impl TestVerdict {
     /// Reports the verdict and stops the machine.
     pub fn report(self) -> ! {
         match (self.0, has_test_port()) {
@@ -63,9 +63,9 @@ fn has_test_port() -> bool {
 }
 
 /// The destination of log lines.
-pub struct Log;
+pub struct ReportLog;
 
-impl Write for Log {
+impl Write for ReportLog {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let port = has_test_port();
         for byte in text.bytes() {
@@ -85,7 +85,7 @@ impl Write for Log {
 macro_rules! log {
     ($($argument:tt)*) => {{
         use ::core::fmt::Write as _;
-        let _ = ::core::writeln!($crate::report::Log, $($argument)*);
+        let _ = ::core::writeln!($crate::report::ReportLog, $($argument)*);
     }};
 }
 

@@ -17,7 +17,7 @@ const STUB: u64 = 16;
 /// The registers at a trap; changes take effect at the return.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Frame {
+pub struct TrapFrame {
     pub rax: u64,
     pub rbx: u64,
     pub rcx: u64,
@@ -42,7 +42,7 @@ pub struct Frame {
     pub ss: u64,
 }
 
-const _: () = assert!(size_of::<Frame>() == 22 * 8);
+const _: () = assert!(size_of::<TrapFrame>() == 22 * 8);
 
 /// A handler's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +54,7 @@ pub enum Handled {
 }
 
 /// Handles a trap.
-pub type Handler = fn(&mut Frame) -> Handled;
+pub type Handler = fn(&mut TrapFrame) -> Handled;
 
 static HANDLER: AtomicUsize = AtomicUsize::new(0);
 
@@ -95,7 +95,7 @@ const fn gate(target: u64) -> [u64; 2] {
 
 // SAFETY: the only symbol of this name; `trap.s` calls it with a whole frame.
 #[unsafe(no_mangle)]
-extern "C" fn trap(frame: &mut Frame) {
+extern "C" fn trap(frame: &mut TrapFrame) {
     let handler = HANDLER.load(Ordering::SeqCst);
     if handler != 0 {
         // SAFETY: `handle` stored a function of this type, and nothing else is stored there.

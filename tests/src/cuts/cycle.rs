@@ -9,11 +9,11 @@
 
 use super::promises::DumpPromises;
 use super::truth::GuestTruth;
-use crate::scenario::Folder;
+use crate::scenario::ScenarioFolder;
 use crate::seeds::Choices;
 use crate::{plan_machine, test_kernel};
 use anyhow::{Context, Result, bail, ensure};
-use boot::bed::{Bed, Machine, Running};
+use boot::bed::{Bed, BedMachine, RunningMachine};
 use boot::events::Event;
 use boot::volume;
 use serde_json::json;
@@ -31,7 +31,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// The folder and the two images of a cycle.
 pub struct CycleDisks {
-    folder: Folder,
+    folder: ScenarioFolder,
     /// The images.
     pub images: Vec<PathBuf>,
 }
@@ -42,7 +42,7 @@ impl CycleDisks {
     /// # Errors
     /// Where they cannot be written.
     pub fn new(name: &str) -> Result<Self> {
-        let folder = Folder::new(name)?;
+        let folder = ScenarioFolder::new(name)?;
         let images: Vec<_> = (0..2).map(|n| folder.path().join(format!("{n}.img"))).collect();
         images.iter().try_for_each(|image| volume::create(image, DISK_BYTES))?;
         Ok(Self { folder, images })
@@ -52,7 +52,7 @@ impl CycleDisks {
     ///
     /// # Errors
     /// Where something does not build.
-    pub fn machine(&self, name: &str, truth: &GuestTruth, lines: &str) -> Result<Machine> {
+    pub fn machine(&self, name: &str, truth: &GuestTruth, lines: &str) -> Result<BedMachine> {
         let kernel = test_kernel("turmoil")?;
         let text = format!(
             "[pool]\nmemory = \"4 MiB\"\n[machine]\ncpus = 1\n{lines}\n[[paging_device]]\nimage = \"0.img\"\n\
@@ -79,7 +79,7 @@ impl CycleDisks {
 /// A running cycle.
 pub struct CrashCycle {
     /// The machine.
-    pub running: Running,
+    pub running: RunningMachine,
     /// The hypervisor's promises so far.
     pub promises: DumpPromises,
     /// Address of the guest's first page, once the guest has logged it.
@@ -89,7 +89,7 @@ pub struct CrashCycle {
 
 impl CrashCycle {
     /// Takes over a machine of [`CycleDisks::machine`].
-    pub fn new(running: Running, dice: Choices) -> Self {
+    pub fn new(running: RunningMachine, dice: Choices) -> Self {
         Self { running, promises: DumpPromises::default(), first_page: None, dice }
     }
 

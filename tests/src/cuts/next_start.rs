@@ -6,9 +6,9 @@ use super::survey::HeldDump;
 use super::truth::GuestTruth;
 use crate::expect_success;
 use anyhow::{Context, Result, bail, ensure};
-use boot::bed::Running;
+use boot::bed::RunningMachine;
 use boot::events::Event;
-use kernel::space::claim::{Claim, Claims, PAGE_LEN};
+use kernel::space::claim::{ClaimSectors, PAGE_LEN, SpaceClaim};
 use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -63,7 +63,7 @@ impl<'d> NextStart<'d> {
     }
 
     /// Runs until the guest has paged enough; releases a dump where both spaces hold one.
-    fn play(&mut self, running: &mut Running) -> Result<()> {
+    fn play(&mut self, running: &mut RunningMachine) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let event = running.events.next(deadline)?.context("the machine stopped")?;
@@ -93,7 +93,7 @@ impl<'d> NextStart<'d> {
 
     /// Releases a dump: where each space holds one, the partition waits for that. (It also waits
     /// for the scrub.)
-    fn release_one(&mut self, running: &mut Running) -> Result<()> {
+    fn release_one(&mut self, running: &mut RunningMachine) -> Result<()> {
         let dump = self.expected[0].take().context("a dump on the first disk")?;
         running.events.send(json!({"command": "release", "dump": dump.name}))?;
         Ok(())
@@ -107,7 +107,7 @@ impl<'d> NextStart<'d> {
             let owner = claims.owner().with_context(|| format!("disk {disk} has no owner"))?;
             ensure!(owner.epoch > *before, "disk {disk}: epoch {} behind {before}", owner.epoch);
         }
-        let nodes: Vec<_> = owners.iter().filter_map(Claims::owner).map(|claim| claim.node).collect();
+        let nodes: Vec<_> = owners.iter().filter_map(ClaimSectors::owner).map(|claim| claim.node).collect();
         ensure!(nodes.windows(2).all(|pair| pair[0] == pair[1]), "two nodes: {nodes:?}");
         Ok(())
     }
@@ -126,9 +126,9 @@ impl<'d> NextStart<'d> {
 }
 
 /// Reads the claims of a disk.
-fn claims(image: &Path) -> Result<Claims> {
+fn claims(image: &Path) -> Result<ClaimSectors> {
     let mut page = [0; PAGE_LEN];
-    let start = Claim::start(std::fs::metadata(image)?.len()).context("room for a claim")?;
+    let start = SpaceClaim::start(std::fs::metadata(image)?.len()).context("room for a claim")?;
     File::open(image)?.read_exact_at(&mut page, start)?;
-    Ok(Claims::decode(&page))
+    Ok(ClaimSectors::decode(&page))
 }

@@ -7,7 +7,7 @@
 //! A flush covers the writes that were answered before the flush arrived. It must have been
 //! answered itself.
 
-use crate::nbd::{Entry, Kind};
+use crate::nbd::{RequestKind, RequestLogEntry};
 use crate::seeds::Choices;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub struct RecordedDisk {
     /// Its bytes before the first request.
     pub base: Vec<u8>,
     /// Its requests, in the order of their arrival.
-    pub log: Vec<Entry>,
+    pub log: Vec<RequestLogEntry>,
 }
 
 impl RecordedDisk {
@@ -69,7 +69,7 @@ impl RecordedDisk {
     pub fn at(&self, cut: Duration, fate: UnflushedFate, dice: &mut Choices) -> Vec<u8> {
         let covered = self.covered(cut);
         let writes: Vec<_> = self.log.iter().filter(|entry| entry.writes() && entry.arrived <= cut).collect();
-        let is_covered = |entry: &Entry| entry.answered.is_some_and(|answered| answered <= covered);
+        let is_covered = |entry: &RequestLogEntry| entry.answered.is_some_and(|answered| answered <= covered);
         let last = writes.iter().rposition(|entry| !is_covered(entry));
         let mut image = self.base.clone();
         for (n, entry) in writes.into_iter().enumerate() {
@@ -82,14 +82,14 @@ impl RecordedDisk {
 
     /// Returns the time by which a write must have been answered to be covered by a flush at `cut`.
     fn covered(&self, cut: Duration) -> Duration {
-        let ended = self.log.iter().filter(|entry| entry.kind == Kind::Flush && entry.failure.is_none());
+        let ended = self.log.iter().filter(|entry| entry.kind == RequestKind::Flush && entry.failure.is_none());
         let ended = ended.filter(|entry| entry.answered.is_some_and(|answered| answered <= cut));
         ended.map(|flush| flush.arrived).max().unwrap_or(Duration::ZERO)
     }
 }
 
 /// Copies the sectors of a write that land into an image. A trimmed range reads as zeros.
-fn put(image: &mut [u8], entry: &Entry, mut lands: impl FnMut() -> bool) {
+fn put(image: &mut [u8], entry: &RequestLogEntry, mut lands: impl FnMut() -> bool) {
     let (start, end) = (entry.bytes.start as usize, entry.bytes.end as usize);
     for at in (start..end).step_by(SECTOR) {
         if !lands() {
@@ -106,26 +106,26 @@ fn put(image: &mut [u8], entry: &Entry, mut lands: impl FnMut() -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nbd::Failure;
+    use crate::nbd::NbdError;
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }
 
-    fn request(kind: Kind, bytes: std::ops::Range<u64>, byte: u8, times: (u64, Option<u64>)) -> Entry {
-        let data = (kind == Kind::Write).then(|| vec![byte; (bytes.end - bytes.start) as usize].into());
+    fn request(kind: RequestKind, bytes: std::ops::Range<u64>, byte: u8, times: (u64, Option<u64>)) -> RequestLogEntry {
+        let data = (kind == RequestKind::Write).then(|| vec![byte; (bytes.end - bytes.start) as usize].into());
         let (arrived, answered) = (ms(times.0), times.1.map(ms));
-        Entry { node: "n", kind, bytes, arrived, answered, action: None, failure: None, data }
+        RequestLogEntry { node: "n", kind, bytes, arrived, answered, action: None, failure: None, data }
     }
 
     /// Three writes of two sectors. A flush covers only the first: the second is answered after the
     /// flush arrived.
     fn disk() -> RecordedDisk {
         let log = vec![
-            request(Kind::Write, 0..1024, 1, (1, Some(2))),
-            request(Kind::Write, 1024..2048, 2, (3, Some(6))),
-            request(Kind::Flush, 0..0, 0, (5, Some(8))),
-            request(Kind::WriteZeroes, 2048..3072, 0, (9, None)),
+            request(RequestKind::Write, 0..1024, 1, (1, Some(2))),
+            request(RequestKind::Write, 1024..2048, 2, (3, Some(6))),
+            request(RequestKind::Flush, 0..0, 0, (5, Some(8))),
+            request(RequestKind::WriteZeroes, 2048..3072, 0, (9, None)),
         ];
         RecordedDisk { base: vec![9; 3072], log }
     }
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_failed_flush_covers_nothing() {
         let mut disk = disk();
-        disk.log[2].failure = Some(Failure::Io);
+        disk.log[2].failure = Some(NbdError::Io);
         assert_eq!(disk.at(ms(8), UnflushedFate::Lost, &mut Choices::new(1))[0], 9);
     }
 }

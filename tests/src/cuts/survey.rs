@@ -3,10 +3,10 @@
 
 use super::promises::{DumpPromise, DumpPromises};
 use super::truth::{CrashMoment, GuestTruth, PagesShown};
-use crate::space::Space;
+use crate::space::SpaceBytes;
 use anyhow::{Context, Result, ensure};
 use boot::dump::Dump;
-use boot::volume::{Access, Image};
+use boot::volume::{SpaceImage, VolumeAccess};
 use kernel::space::SpaceState;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ impl HeldDump {
     /// # Errors
     /// Where there is no valid record.
     pub fn on(image: &Path) -> Result<Option<Self>> {
-        let record = Image::open(image, Access::Read)?.record()?;
+        let record = SpaceImage::open(image, VolumeAccess::Read)?.record()?;
         if !record.state.holds_dump() {
             return Ok(None);
         }
@@ -56,7 +56,7 @@ impl HeldDump {
     /// # Errors
     /// As [`HeldDump::check`].
     pub fn check_at(&self, image: &Path, truth: &GuestTruth, first: u64, moment: CrashMoment) -> Result<PagesShown> {
-        let verdict = Dump::open(image, Access::Read)?.verify()?;
+        let verdict = Dump::open(image, VolumeAccess::Read)?.verify()?;
         ensure!(verdict.wrong == 0, "{} dump: {verdict:?}", self.state.name());
         let shown = match self.state {
             SpaceState::Complete | SpaceState::Partial => truth.check(image, first, self.incarnation, moment)?,
@@ -65,7 +65,7 @@ impl HeldDump {
         };
         ensure!(verdict.header_current, "{} dump: {verdict:?}", self.state.name());
         if self.state == SpaceState::Complete {
-            Space::open(image)?.verify()?;
+            SpaceBytes::open(image)?.verify()?;
             // A page that was never written is in no segment.
             let is_whole = moment == CrashMoment::OnTheWay || shown.missing == 0;
             ensure!(is_whole && verdict.missing == 0, "a complete dump: {shown:?}, {verdict:?}");

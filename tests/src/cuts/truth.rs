@@ -5,7 +5,7 @@ use crate::core_file::{CoreFile, PageIn};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use worker::turmoil::Turmoil;
-use worker::{Identity, PAGE_BYTES, Page};
+use worker::{PAGE_BYTES, PageIdentity, WorkerPage};
 
 /// Keyed pages of the guest: most of its 6 MiB.
 pub const PAGES: u64 = 1100;
@@ -54,7 +54,7 @@ impl GuestTruth {
     pub fn check(&self, image: &Path, first: u64, incarnation: u64, moment: CrashMoment) -> Result<PagesShown> {
         let (core, mut shown) = (CoreFile::open(image)?, PagesShown::default());
         for (index, last) in (0..).zip(self.generations(incarnation)) {
-            let identity = |generation| Identity { key: self.key, index, generation };
+            let identity = |generation| PageIdentity { key: self.key, index, generation };
             match core.page(first + index * PAGE_BYTES as u64)? {
                 PageIn::NoSegment => shown.missing += 1,
                 PageIn::Zero => ensure!(moment == CrashMoment::OnTheWay, "page {index} is shown as zeros"),
@@ -81,8 +81,8 @@ pub enum CrashMoment {
     OnTheWay,
 }
 
-fn words(bytes: &[u8]) -> Page {
-    let mut page: Page = [0; PAGE_BYTES / 8];
+fn words(bytes: &[u8]) -> WorkerPage {
+    let mut page: WorkerPage = [0; PAGE_BYTES / 8];
     for (word, bytes) in page.iter_mut().zip(bytes.as_chunks::<8>().0) {
         *word = u64::from_le_bytes(*bytes);
     }

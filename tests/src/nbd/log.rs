@@ -1,6 +1,6 @@
 //! The log of arrived requests and their outcomes.
 
-use super::protocol::{Failure, Kind, Request};
+use super::protocol::{NbdError, NbdRequest, RequestKind};
 use super::rule::Action;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ pub enum Recording {
 
 /// A request in the log. Times count from the server's start.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct RequestLogEntry {
     /// The node's name.
     pub node: &'static str,
     /// The kind of the request.
-    pub kind: Kind,
+    pub kind: RequestKind,
     /// Bytes of the disk.
     pub bytes: Range<u64>,
     /// Time at which the server had received it completely.
@@ -31,27 +31,27 @@ pub struct Entry {
     /// The action of a rule, if one applied.
     pub action: Option<Action>,
     /// Its error, if it failed.
-    pub failure: Option<Failure>,
+    pub failure: Option<NbdError>,
     /// The bytes to write, with [`Recording::Bytes`].
     pub data: Option<Arc<[u8]>>,
 }
 
-impl Entry {
+impl RequestLogEntry {
     /// Returns whether the request has changed the image, or will.
     pub fn writes(&self) -> bool {
-        matches!(self.kind, Kind::Write | Kind::WriteZeroes | Kind::Trim) && self.failure.is_none()
+        matches!(self.kind, RequestKind::Write | RequestKind::WriteZeroes | RequestKind::Trim) && self.failure.is_none()
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct RequestLog {
     recording: Recording,
     start: Instant,
     started: SystemTime,
-    entries: Vec<Entry>,
+    entries: Vec<RequestLogEntry>,
 }
 
-impl Log {
+impl RequestLog {
     pub(super) fn new(recording: Recording) -> Self {
         Self { recording, start: Instant::now(), started: SystemTime::now(), entries: Vec::new() }
     }
@@ -65,14 +65,14 @@ impl Log {
         self.started
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[RequestLogEntry] {
         &self.entries
     }
 
     /// Logs a request; returns its index.
-    pub(super) fn arrive(&mut self, node: &'static str, request: &Request, action: Option<Action>) -> usize {
-        let keep = self.recording == Recording::Bytes && request.kind == Kind::Write;
-        self.entries.push(Entry {
+    pub(super) fn arrive(&mut self, node: &'static str, request: &NbdRequest, action: Option<Action>) -> usize {
+        let keep = self.recording == Recording::Bytes && request.kind == RequestKind::Write;
+        self.entries.push(RequestLogEntry {
             node,
             kind: request.kind,
             bytes: request.bytes.clone(),
@@ -86,7 +86,7 @@ impl Log {
     }
 
     /// Logs the answer to a request.
-    pub(super) fn answer(&mut self, index: usize, failure: Option<Failure>) {
+    pub(super) fn answer(&mut self, index: usize, failure: Option<NbdError>) {
         let now = self.now();
         let entry = &mut self.entries[index];
         entry.answered = Some(now);

@@ -22,14 +22,14 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-pub use log::{Entry, Recording};
-pub use protocol::{Failure, Kind};
+pub use log::{Recording, RequestLogEntry};
+pub use protocol::{NbdError, RequestKind};
 pub use rule::{Action, Rule};
 
 use anyhow::{Context, Result};
-use image::Image;
-use log::Log;
-use protocol::{Request, shake_hands};
+use image::NbdImage;
+use log::RequestLog;
+use protocol::{NbdRequest, shake_hands};
 use rule::Rules;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -44,14 +44,14 @@ pub struct NbdDisk {
 
 #[derive(Debug)]
 struct Shared {
-    image: Image,
+    image: NbdImage,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     rules: Rules,
-    log: Log,
+    log: RequestLog,
     kept: Vec<Kept>,
 }
 
@@ -59,7 +59,7 @@ struct State {
 #[derive(Debug)]
 struct Kept {
     index: usize,
-    request: Request,
+    request: NbdRequest,
     client: Client,
 }
 
@@ -69,8 +69,8 @@ impl NbdDisk {
     /// # Errors
     /// Where the image cannot be opened.
     pub fn new(path: &Path, recording: Recording) -> Result<Self> {
-        let image = Image::open(path)?;
-        let state = State { rules: Rules::default(), log: Log::new(recording), kept: Vec::new() };
+        let image = NbdImage::open(path)?;
+        let state = State { rules: Rules::default(), log: RequestLog::new(recording), kept: Vec::new() };
         Ok(Self { shared: Arc::new(Shared { image, state: Mutex::new(state) }) })
     }
 
@@ -110,12 +110,12 @@ impl NbdDisk {
     }
 
     /// Returns all requests so far, in the order of their arrival.
-    pub fn log(&self) -> Vec<Entry> {
+    pub fn log(&self) -> Vec<RequestLogEntry> {
         self.state().log.entries().to_vec()
     }
 
     /// Returns the first request to which a rule applied.
-    pub fn first_met(&self) -> Option<Entry> {
+    pub fn first_met(&self) -> Option<RequestLogEntry> {
         self.state().log.entries().iter().find(|entry| entry.action.is_some()).cloned()
     }
 
@@ -144,13 +144,13 @@ impl NbdDisk {
             return Ok(());
         }
         let client = Client(Arc::new(Mutex::new(stream.try_clone()?)));
-        while let Some(request) = Request::read(&mut stream)? {
+        while let Some(request) = NbdRequest::read(&mut stream)? {
             self.take(node, request, &client);
         }
         Ok(())
     }
 
-    fn take(&self, node: &'static str, request: Request, client: &Client) {
+    fn take(&self, node: &'static str, request: NbdRequest, client: &Client) {
         let mut state = self.state();
         let action = state.rules.decide(node, &request);
         let index = state.log.arrive(node, &request, action);
@@ -178,7 +178,7 @@ impl NbdDisk {
         self.carry_out(index, &request, client);
     }
 
-    fn carry_out(&self, index: usize, request: &Request, client: &Client) {
+    fn carry_out(&self, index: usize, request: &NbdRequest, client: &Client) {
         let outcome = self.shared.image.carry_out(request);
         self.state().log.answer(index, outcome.as_ref().err().copied());
         client.answer(request, outcome);
@@ -191,7 +191,7 @@ struct Client(Arc<Mutex<TcpStream>>);
 
 impl Client {
     /// Sends an answer. Where the client has disconnected, the answer is dropped.
-    fn answer(&self, request: &Request, outcome: Result<Vec<u8>, Failure>) {
+    fn answer(&self, request: &NbdRequest, outcome: Result<Vec<u8>, NbdError>) {
         let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         drop(request.answer(&mut *stream, outcome));
     }

@@ -34,7 +34,7 @@ mod reply {
 
 /// The kind of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum RequestKind {
     /// Return bytes.
     Read,
     /// Write bytes.
@@ -49,7 +49,7 @@ pub enum Kind {
 
 /// A request's error: an error number of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Failure {
+pub enum NbdError {
     /// EIO.
     Io,
     /// EINVAL.
@@ -58,7 +58,7 @@ pub enum Failure {
     NoSpace,
 }
 
-impl Failure {
+impl NbdError {
     const fn number(self) -> u32 {
         match self {
             Self::Io => 5,
@@ -70,8 +70,8 @@ impl Failure {
 
 /// A request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Request {
-    pub(super) kind: Kind,
+pub(super) struct NbdRequest {
+    pub(super) kind: RequestKind,
     /// Bytes of the disk.
     pub(super) bytes: Range<u64>,
     /// The bytes to write.
@@ -79,7 +79,7 @@ pub(super) struct Request {
     handle: [u8; 8],
 }
 
-impl Request {
+impl NbdRequest {
     /// Reads the next request; `None` where the client disconnects.
     pub(super) fn read(stream: &mut impl Read) -> Result<Option<Self>> {
         let mut head = [0; 28];
@@ -90,17 +90,17 @@ impl Request {
         ensure!(number(&head[..4]) == REQUEST_MAGIC, "no request of NBD: {head:x?}");
         let (start, len) = (number(&head[16..24]), number(&head[24..]));
         let kind = match number(&head[6..8]) {
-            0 => Kind::Read,
-            1 => Kind::Write,
+            0 => RequestKind::Read,
+            1 => RequestKind::Write,
             2 => return Ok(None),
-            3 => Kind::Flush,
-            4 => Kind::Trim,
-            6 => Kind::WriteZeroes,
+            3 => RequestKind::Flush,
+            4 => RequestKind::Trim,
+            6 => RequestKind::WriteZeroes,
             other => bail!("a request of kind {other}"),
         };
-        let carried = if matches!(kind, Kind::Read | Kind::Write) { len } else { 0 };
+        let carried = if matches!(kind, RequestKind::Read | RequestKind::Write) { len } else { 0 };
         ensure!(carried <= LONGEST_REQUEST, "a request of {len} bytes");
-        let mut data = vec![0; if kind == Kind::Write { len as usize } else { 0 }];
+        let mut data = vec![0; if kind == RequestKind::Write { len as usize } else { 0 }];
         stream.read_exact(&mut data)?;
         let mut handle = [0; 8];
         handle.copy_from_slice(&head[8..16]);
@@ -113,7 +113,7 @@ impl Request {
     }
 
     /// Answers with the bytes read, or with an error.
-    pub(super) fn answer(&self, stream: &mut impl Write, outcome: Result<Vec<u8>, Failure>) -> std::io::Result<()> {
+    pub(super) fn answer(&self, stream: &mut impl Write, outcome: Result<Vec<u8>, NbdError>) -> std::io::Result<()> {
         let (error, data) = match outcome {
             Ok(data) => (0, data),
             Err(failure) => (failure.number(), Vec::new()),

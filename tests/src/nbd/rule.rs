@@ -1,7 +1,7 @@
 //! Rules: the requests that go wrong, and the faults.
 
-use super::Entry;
-use super::protocol::{Failure, Kind, Request};
+use super::RequestLogEntry;
+use super::protocol::{NbdError, NbdRequest, RequestKind};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub enum Action {
     /// The request stays unanswered until [`super::NbdDisk::let_go`].
     Keep,
     /// The request fails.
-    Fail(Failure),
+    Fail(NbdError),
 }
 
 /// A rule.
@@ -22,7 +22,7 @@ pub struct Rule {
     /// The node; `None`: all nodes.
     pub node: Option<&'static str>,
     /// The kinds of requests; empty: all kinds.
-    pub kinds: &'static [Kind],
+    pub kinds: &'static [RequestKind],
     /// Bytes of the disk that a request has to touch; a flush touches every range.
     pub bytes: Range<u64>,
     /// Number of matching requests that are handled normally before the first with the action.
@@ -41,15 +41,15 @@ impl Rule {
         Self { node: None, kinds: &[], bytes: 0..u64::MAX, skip: 0, times: u64::MAX, action, afterwards: None }
     }
 
-    fn fits(&self, node: &str, kind: Kind, bytes: &Range<u64>) -> bool {
+    fn fits(&self, node: &str, kind: RequestKind, bytes: &Range<u64>) -> bool {
         let touches = self.bytes.start < bytes.end && bytes.start < self.bytes.end;
         self.node.is_none_or(|own| own == node)
             && (self.kinds.is_empty() || self.kinds.contains(&kind))
-            && (kind == Kind::Flush || touches)
+            && (kind == RequestKind::Flush || touches)
     }
 
     /// Returns whether a logged request matches.
-    pub fn fits_entry(&self, entry: &Entry) -> bool {
+    pub fn fits_entry(&self, entry: &RequestLogEntry) -> bool {
         self.fits(entry.node, entry.kind, &entry.bytes)
     }
 }
@@ -64,7 +64,7 @@ impl Rules {
     }
 
     /// Returns the action for a request; `None` where it is handled normally.
-    pub(super) fn decide(&mut self, node: &str, request: &Request) -> Option<Action> {
+    pub(super) fn decide(&mut self, node: &str, request: &NbdRequest) -> Option<Action> {
         let rule = self.0.iter_mut().find(|rule| rule.times > 0 && rule.fits(node, request.kind, &request.bytes))?;
         if rule.skip > 0 {
             rule.skip -= 1;

@@ -70,11 +70,11 @@ fn what_one_node_writes_another_one_reads() {
     assert_eq!(
         kinds,
         [
-            ("a", Kind::Write, 512),
-            ("b", Kind::Read, 510),
-            ("b", Kind::WriteZeroes, 512),
-            ("b", Kind::Flush, 0),
-            ("b", Kind::Read, LEN - 2)
+            ("a", RequestKind::Write, 512),
+            ("b", RequestKind::Read, 510),
+            ("b", RequestKind::WriteZeroes, 512),
+            ("b", RequestKind::Flush, 0),
+            ("b", RequestKind::Read, LEN - 2)
         ]
     );
     assert_eq!(log[0].data.as_deref(), Some(b"pool".as_slice()));
@@ -87,8 +87,8 @@ fn a_rule_may_decide_about_all_that_follows() {
     let (path, _) = image("afterwards");
     let disk = NbdDisk::new(&path, Recording::Places).expect("a server");
     let mut peer = Peer::new(&disk.serve("a").expect("a port"), LEN);
-    let failure = Action::Fail(Failure::Io);
-    disk.rule(Rule { kinds: &[Kind::Flush], skip: 1, afterwards: Some(failure), ..Rule::all(failure) });
+    let failure = Action::Fail(NbdError::Io);
+    disk.rule(Rule { kinds: &[RequestKind::Flush], skip: 1, afterwards: Some(failure), ..Rule::all(failure) });
     for (handle, kind) in [(1, 3), (2, 6), (3, 3), (4, 6)] {
         peer.ask(kind, handle, 0, 0, &[]);
     }
@@ -96,7 +96,7 @@ fn a_rule_may_decide_about_all_that_follows() {
     assert_eq!([(); 4].map(|()| peer.answer()), [(1, 0), (2, 0), (3, 5), (4, 0)]);
     peer.ask(6, 5, 0, 512, &[]);
     assert_eq!(peer.answer(), (5, 5));
-    assert_eq!(disk.first_met().map(|entry| entry.kind), Some(Kind::Flush));
+    assert_eq!(disk.first_met().map(|entry| entry.kind), Some(RequestKind::Flush));
     drop(std::fs::remove_file(path));
 }
 
@@ -105,10 +105,10 @@ fn rules_fail_hold_and_keep_what_fits() {
     let (path, file) = image("rules");
     let disk = NbdDisk::new(&path, Recording::Places).expect("a server");
     let mut peer = Peer::new(&disk.serve("a").expect("a port"), LEN);
-    let writes = Rule { kinds: &[Kind::Write], bytes: 0..512, ..Rule::all(Action::Keep) };
-    disk.rule(Rule { node: Some("b"), ..Rule::all(Action::Fail(Failure::Io)) });
+    let writes = Rule { kinds: &[RequestKind::Write], bytes: 0..512, ..Rule::all(Action::Keep) };
+    disk.rule(Rule { node: Some("b"), ..Rule::all(Action::Fail(NbdError::Io)) });
     disk.rule(Rule { skip: 1, times: 1, ..writes.clone() });
-    disk.rule(Rule { bytes: 1024..1536, times: 1, action: Action::Fail(Failure::NoSpace), ..writes.clone() });
+    disk.rule(Rule { bytes: 1024..1536, times: 1, action: Action::Fail(NbdError::NoSpace), ..writes.clone() });
     disk.rule(Rule { bytes: 2048..2560, action: Action::Hold(Duration::from_millis(20)), ..writes });
     let byte = |at| {
         let mut byte = [0];

@@ -7,7 +7,7 @@ fn checksum_has_its_published_check_value() {
 
 #[test]
 fn a_blank_space_is_neither_a_record_nor_a_core() {
-    let space = Space(vec![0; 4 * PAGE]);
+    let space = SpaceBytes(vec![0; 4 * PAGE]);
     assert!(space.record().is_err() && space.core().is_err() && space.verify().is_err());
 }
 
@@ -68,12 +68,12 @@ fn seal(bytes: &mut [u8]) {
 
 #[test]
 fn a_zero_page_is_zero_whatever_its_block_holds() {
-    let space = Space(dump());
+    let space = SpaceBytes(dump());
     let core = space.verify().unwrap();
     let first = [0, PAGE, 2 * PAGE].map(|address| core.page(address as u64).unwrap()[0]);
     assert_eq!((first, core.addresses().count()), ([7, 0, 8], 3));
     assert!(core.page(3 * PAGE as u64).is_err());
-    assert_eq!(core.notes().unwrap(), [Note { name: "CORE", kind: 1, bytes: &[0; 4] }]);
+    assert_eq!(core.notes().unwrap(), [CoreNote { name: "CORE", kind: 1, bytes: &[0; 4] }]);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn every_part_of_a_dump_is_checked() {
         let mut bytes = dump();
         bytes[at] ^= 1;
         seal(&mut bytes);
-        assert!(Space(bytes).verify().is_err(), "byte {at:#x}");
+        assert!(SpaceBytes(bytes).verify().is_err(), "byte {at:#x}");
     }
 }
 
@@ -94,5 +94,5 @@ fn every_part_of_a_dump_is_checked() {
 fn a_torn_record_is_none() {
     let mut bytes = dump();
     bytes[RECORD + 64] ^= 1;
-    assert!(Space(bytes).record().is_err());
+    assert!(SpaceBytes(bytes).record().is_err());
 }

@@ -9,7 +9,7 @@
 //! * a process that continues after a stop may have rung a doorbell before the stop: [`GRACE`].
 
 use super::submitted::Submitted;
-use crate::nbd::{Entry, Kind};
+use crate::nbd::{RequestKind, RequestLogEntry};
 use anyhow::{Result, ensure};
 use std::ops::Range;
 use std::time::Duration;
@@ -36,13 +36,13 @@ pub struct Tenure {
 }
 
 /// Returns whether a start may submit this before it has the space: it reads, and writes claims.
-fn is_beginning(entry: &Entry, claims: &Range<u64>) -> bool {
+fn is_beginning(entry: &RequestLogEntry, claims: &Range<u64>) -> bool {
     let is_claim = claims.start <= entry.bytes.start && entry.bytes.end <= claims.end;
-    entry.kind == Kind::Read || is_claim && entry.kind == Kind::Write
+    entry.kind == RequestKind::Read || is_claim && entry.kind == RequestKind::Write
 }
 
 /// Returns the owners of the space in order, each node once.
-pub fn tenures(log: &[Entry], known: &Known) -> Vec<Tenure> {
+pub fn tenures(log: &[RequestLogEntry], known: &Known) -> Vec<Tenure> {
     let claims = known.ending.start..known.ending.start + 4096;
     let mut tenures: Vec<Tenure> = Vec::new();
     for entry in log.iter().filter(|entry| !is_beginning(entry, &claims)) {
@@ -61,7 +61,7 @@ pub fn old_owners_keep_away(tenures: &[Tenure], submitted: &[Submitted], known: 
     for request in submitted {
         let Some(had) = tenures.iter().position(|tenure| tenure.node == request.node) else { continue };
         let Some(next) = tenures.get(had + 1).filter(|next| next.since < request.at) else { continue };
-        let is_look = request.kind == Some(Kind::Read) && known.ending.start <= request.bytes.start;
+        let is_look = request.kind == Some(RequestKind::Read) && known.ending.start <= request.bytes.start;
         let had_rung = known.resumed.is_some_and(|at| request.at >= at && request.at < at + GRACE);
         let Submitted { node, at, kind, bytes } = request;
         ensure!(
@@ -78,7 +78,7 @@ pub fn old_owners_keep_away(tenures: &[Tenure], submitted: &[Submitted], known: 
 ///
 /// # Errors
 /// Names the first write of which a byte is missing.
-pub fn nothing_is_overtaken(log: &[Entry], node: &str, range: &Range<u64>, on_disk: &[u8]) -> Result<()> {
+pub fn nothing_is_overtaken(log: &[RequestLogEntry], node: &str, range: &Range<u64>, on_disk: &[u8]) -> Result<()> {
     let mut is_written = vec![false; on_disk.len()];
     for entry in log.iter().rev().filter(|entry| entry.node == node && entry.writes() && entry.answered.is_some()) {
         let Some(data) = &entry.data else { continue };
@@ -104,16 +104,17 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
     const KNOWN: Known = Known { ending: 100_000..112_288, resumed: Some(Duration::from_millis(500)) };
 
-    fn entry(node: &'static str, kind: Kind, start: u64, ms: u64) -> Entry {
+    fn entry(node: &'static str, kind: RequestKind, start: u64, ms: u64) -> RequestLogEntry {
         let bytes = start..start + 512;
         let (arrived, answered) = (MS(ms), Some(MS(ms)));
-        Entry { node, kind, bytes, arrived, answered, action: None, failure: None, data: None }
+        RequestLogEntry { node, kind, bytes, arrived, answered, action: None, failure: None, data: None }
     }
 
     /// Judges a log without delays: the server sees each request when it is submitted.
-    fn judge(entries: &[(&'static str, Kind, u64, u64)]) -> Result<Vec<&'static str>> {
+    fn judge(entries: &[(&'static str, RequestKind, u64, u64)]) -> Result<Vec<&'static str>> {
         let log: Vec<_> = entries.iter().map(|&(node, kind, start, ms)| entry(node, kind, start, ms)).collect();
-        let submitted = |by: &Entry| Submitted { node: by.node, at: by.arrived, kind: Some(by.kind), bytes: by.bytes.clone() };
+        let submitted =
+            |by: &RequestLogEntry| Submitted { node: by.node, at: by.arrived, kind: Some(by.kind), bytes: by.bytes.clone() };
         let tenures = tenures(&log, &KNOWN);
         old_owners_keep_away(&tenures, &log.iter().map(submitted).collect::<Vec<_>>(), &KNOWN)?;
         Ok(tenures.iter().map(|tenure| tenure.node).collect())
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn looks_and_claims_are_no_tenure() {
-        use Kind::{Read, Write};
+        use RequestKind::{Read, Write};
         assert_eq!(judge(&[("a", Read, 0, 1), ("a", Write, 100_000, 2), ("b", Read, 100_000, 3)]).expect("apart").len(), 0);
         assert_eq!(judge(&[("a", Write, 104_096, 1), ("b", Write, 102_048, 2), ("a", Write, 0, 3)]).expect("apart"), ["a"]);
         assert_eq!(judge(&[("a", Write, 0, 1), ("b", Write, 0, 2), ("b", Write, 0, 3)]).expect("apart"), ["a", "b"]);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_node_that_goes_on_beside_another_one_is_found() {
-        use Kind::{Flush, Read, Write};
+        use RequestKind::{Flush, Read, Write};
         let [before, after] = [("a", Write, 0, 1), ("b", Write, 104_096, 600)];
         assert!(judge(&[before, after, ("a", Write, 0, 700)]).is_ok(), "its doorbell had rung");
         assert!(judge(&[before, after, ("a", Read, 100_000, 2000)]).is_ok(), "it looks");
@@ -141,8 +142,12 @@ mod tests {
 
     #[test]
     fn what_was_submitted_before_may_arrive_at_any_time() {
-        let log = [entry("a", Kind::Write, 0, 1), entry("b", Kind::Write, 0, 2000), entry("a", Kind::Write, 0, 9000)];
-        let submitted = |ms| [Submitted { node: "a", at: MS(ms), kind: Some(Kind::Write), bytes: 0..512 }];
+        let log = [
+            entry("a", RequestKind::Write, 0, 1),
+            entry("b", RequestKind::Write, 0, 2000),
+            entry("a", RequestKind::Write, 0, 9000),
+        ];
+        let submitted = |ms| [Submitted { node: "a", at: MS(ms), kind: Some(RequestKind::Write), bytes: 0..512 }];
         let tenures = tenures(&log, &KNOWN);
         assert!(old_owners_keep_away(&tenures, &submitted(1999), &KNOWN).is_ok());
         assert!(old_owners_keep_away(&tenures, &submitted(2001), &KNOWN).is_err());
@@ -152,9 +157,9 @@ mod tests {
     fn a_write_that_was_overtaken_is_found() {
         let data = |bytes: &[u8]| Some(bytes.into());
         let log = [
-            Entry { data: data(&[1; 512]), ..entry("b", Kind::Write, 0, 1) },
-            Entry { data: data(&[9; 512]), ..entry("a", Kind::Write, 0, 2) },
-            Entry { data: data(&[2; 512]), ..entry("b", Kind::Write, 256, 3) },
+            RequestLogEntry { data: data(&[1; 512]), ..entry("b", RequestKind::Write, 0, 1) },
+            RequestLogEntry { data: data(&[9; 512]), ..entry("a", RequestKind::Write, 0, 2) },
+            RequestLogEntry { data: data(&[2; 512]), ..entry("b", RequestKind::Write, 256, 3) },
         ];
         let disk: Vec<u8> = [[1; 256], [2; 256]].concat();
         assert!(nothing_is_overtaken(&log, "b", &(0..512), &disk).is_ok());

@@ -32,7 +32,7 @@ pub enum Disturbance {
 
 /// A run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plan {
+pub struct TwinPlan {
     /// The seed of the plan.
     pub seed: u64,
     /// The disturbance of `a`.
@@ -45,7 +45,7 @@ pub struct Plan {
     pub held_claims: u64,
 }
 
-impl Plan {
+impl TwinPlan {
     /// Makes the plan of a seed.
     pub fn new(seed: u64) -> Self {
         let mut choices = Choices::new(seed);

@@ -2,14 +2,14 @@
 //! queue, according to QEMU's own trace.
 //!
 //! ```text
-//!   node ── ring, doorbell ──> QEMU takes it (here) ── its NBD client, 16 at a time ──> server (`nbd::Entry`)
+//!   node ── ring, doorbell ──> QEMU takes it (here) ── its NBD client, 16 at a time ──> server (`nbd::RequestLogEntry`)
 //! ```
 //!
 //! QEMU takes all requests from the ring as soon as it sees the doorbell. The server may receive
 //! them much later: while 16 requests are unanswered QEMU holds the others back. So only this trace
 //! shows what the node itself did.
 
-use crate::nbd::{Entry, Kind};
+use crate::nbd::{RequestKind, RequestLogEntry};
 use anyhow::{Context, Result, ensure};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub struct Submitted {
     /// Time at which its emulator took it, by the server's clock.
     pub at: Duration,
     /// Read or write; `None` for all other requests (flushes, zeroes).
-    pub kind: Option<Kind>,
+    pub kind: Option<RequestKind>,
     /// Bytes of the disk that it reads or writes.
     pub bytes: Range<u64>,
 }
@@ -49,8 +49,8 @@ pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<
                 list.push(Submitted { node, at, kind: None, bytes: 0..0 });
                 continue;
             }
-            Some("virtio_blk_handle_read") => Kind::Read,
-            Some("virtio_blk_handle_write") => Kind::Write,
+            Some("virtio_blk_handle_read") => RequestKind::Read,
+            Some("virtio_blk_handle_write") => RequestKind::Write,
             _ => continue,
         };
         let number = |name| value(event, name).with_context(wrong);
@@ -66,15 +66,15 @@ pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<
 ///
 /// # Errors
 /// Names the first write that does not.
-pub fn covers(submitted: &[Submitted], log: &[Entry]) -> Result<()> {
+pub fn covers(submitted: &[Submitted], log: &[RequestLogEntry]) -> Result<()> {
     /// What the two clocks may differ by.
     const CLOCKS: Duration = Duration::from_millis(100);
-    let mut writes: Vec<_> = submitted.iter().filter(|by| by.kind == Some(Kind::Write)).collect();
+    let mut writes: Vec<_> = submitted.iter().filter(|by| by.kind == Some(RequestKind::Write)).collect();
     writes.sort_by_key(|by| by.at);
     let mut writes = writes.into_iter().peekable();
     let mut known: HashSet<(&str, u64)> = HashSet::new();
     // The log is in the order of arrival.
-    for entry in log.iter().filter(|entry| entry.kind == Kind::Write) {
+    for entry in log.iter().filter(|entry| entry.kind == RequestKind::Write) {
         while let Some(by) = writes.next_if(|by| by.at <= entry.arrived + CLOCKS) {
             known.extend(sectors(&by.bytes).map(|sector| (by.node, sector)));
         }
@@ -121,7 +121,8 @@ mod tests {
     #[test]
     fn a_trace_is_a_list_of_requests() {
         let of = |ms, kind, bytes| Submitted { node: "a", at: Duration::from_millis(ms), kind, bytes };
-        let expected = [of(250, Some(Kind::Read), 1536..2048), of(500, None, 0..0), of(750, Some(Kind::Write), 4096..8192)];
+        let expected =
+            [of(250, Some(RequestKind::Read), 1536..2048), of(500, None, 0..0), of(750, Some(RequestKind::Write), 4096..8192)];
         assert_eq!(submitted(), expected);
         for wrong in ["no time", "74@1.5:virtio_blk_handle_read vdev 0x55 req 0x56 sector 3 nsectors 1", "74@x:virtqueue_pop vq"]
         {
@@ -131,9 +132,9 @@ mod tests {
 
     #[test]
     fn a_write_that_no_trace_knows_is_found() {
-        let write = |start, end, ms| Entry {
+        let write = |start, end, ms| RequestLogEntry {
             node: "a",
-            kind: Kind::Write,
+            kind: RequestKind::Write,
             bytes: start..end,
             arrived: Duration::from_millis(ms),
             answered: None,

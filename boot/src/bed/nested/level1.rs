@@ -6,14 +6,14 @@
 //! ```
 //!
 //! It boots in about a minute and starts a machine in a few seconds, so all machines of a process
-//! share it, one at a time ([`Turn`]). It lives as long as the process: the thread that started
+//! share it, one at a time ([`Level1Turn`]). It lives as long as the process: the thread that started
 //! Bochs does, too.
 
 use super::exchange::{self, Exchange};
 use super::wire::Wire;
 use crate::bed::bochs;
 use crate::bed::process::Emulator;
-use crate::serial::{Echo, Line, Listener, NoLine};
+use crate::serial::{Echo, LineError, Listener, SerialLine};
 use crate::setup::{Permission, debian};
 use crate::{initramfs, iso, paths};
 use anyhow::{Context, Result, bail};
@@ -49,13 +49,13 @@ pub struct Level1 {
     /// The serial lines of the machine in it: console, events, monitor.
     pub(super) wires: [Wire; 3],
     agent: Mutex<TcpStream>,
-    state: Mutex<State>,
+    state: Mutex<Level1State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    jobs: BTreeMap<u32, Job>,
+struct Level1State {
+    jobs: BTreeMap<u32, Level1Job>,
     last: u32,
     /// Whether Bochs has ended.
     gone: bool,
@@ -63,7 +63,7 @@ struct State {
 
 /// The state of a job.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Job {
+pub(super) struct Level1Job {
     started: bool,
     /// Its output, once it has ended.
     pub said: String,
@@ -72,12 +72,12 @@ pub(super) struct Job {
 }
 
 /// The right to use the Linux, held by one machine at a time.
-pub(super) struct Turn(());
+pub(super) struct Level1Turn(());
 
 static BUSY: Mutex<bool> = Mutex::new(false);
 static FREE: Condvar = Condvar::new();
 
-impl Turn {
+impl Level1Turn {
     /// Waits until the Linux is free, and takes it.
     pub fn take() -> Self {
         let busy = FREE.wait_while(lock(&BUSY), |busy| *busy);
@@ -86,7 +86,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Level1Turn {
     fn drop(&mut self) {
         *lock(&BUSY) = false;
         FREE.notify_one();
@@ -118,7 +118,7 @@ impl Level1 {
         let mut state = lock(&self.state);
         state.last += 1;
         let id = state.last;
-        state.jobs.insert(id, Job::default());
+        state.jobs.insert(id, Level1Job::default());
         id
     }
 
@@ -141,12 +141,12 @@ impl Level1 {
     }
 
     /// Waits until job `id` has ended, at most `limit`.
-    pub(super) fn wait_for_end(&self, id: u32, limit: Duration) -> Result<Option<Job>> {
+    pub(super) fn wait_for_end(&self, id: u32, limit: Duration) -> Result<Option<Level1Job>> {
         self.wait(id, limit, |job| job.status.is_some())
     }
 
-    fn wait(&self, id: u32, limit: Duration, enough: impl Fn(&Job) -> bool) -> Result<Option<Job>> {
-        let waiting = |state: &mut State| !state.gone && state.jobs.get(&id).is_some_and(|job| !enough(job));
+    fn wait(&self, id: u32, limit: Duration, enough: impl Fn(&Level1Job) -> bool) -> Result<Option<Level1Job>> {
+        let waiting = |state: &mut Level1State| !state.gone && state.jobs.get(&id).is_some_and(|job| !enough(job));
         let state = self.changed.wait_timeout_while(lock(&self.state), limit, waiting);
         let (state, _) = state.unwrap_or_else(PoisonError::into_inner);
         match state.jobs.get(&id) {
@@ -157,12 +157,12 @@ impl Level1 {
     }
 
     /// Reads the agent's lines until Bochs ends.
-    fn listen(&self, line: &mut Line) {
+    fn listen(&self, line: &mut SerialLine) {
         loop {
             match line.next_line(Instant::now() + SILENCE) {
                 Ok(line) => self.hear(&line),
-                Err(NoLine::TimeOut) => {}
-                Err(NoLine::Ended) => break,
+                Err(LineError::TimeOut) => {}
+                Err(LineError::Ended) => break,
             }
         }
         lock(&self.state).gone = true;
@@ -222,7 +222,7 @@ fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn start(folder: &Path) -> Result<(Arc<Level1>, Line, Emulator)> {
+fn start(folder: &Path) -> Result<(Arc<Level1>, SerialLine, Emulator)> {
     let exchange = Exchange::new(folder)?;
     let listeners = [Listener::new()?, Listener::new()?, Listener::new()?, Listener::new()?];
     let mut ports = Vec::new();

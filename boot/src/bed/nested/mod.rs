@@ -17,22 +17,22 @@ mod wire;
 
 pub use session::Session;
 
-use super::Machine;
-use super::running::{self, COMMAND, EMULATOR, Lines, Running};
+use super::BedMachine;
+use super::running::{self, COMMAND, EMULATOR, MachineLines, RunningMachine};
 use super::transcript::RunFolder;
 use crate::serial::Listener;
 use anyhow::{Context, Result};
-use level1::{Level1, Turn};
+use level1::{Level1, Level1Turn};
 
 /// The agent's script, the first process of the Linux.
 pub(crate) const AGENT: &[u8] = include_bytes!("agent.sh");
 /// The shell functions by which scripts access the exchange disk.
 pub(crate) const EXCHANGE: &[u8] = include_bytes!("exchange.sh");
 
-pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
-    let turn = Turn::take();
+pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMachine> {
+    let turn = Level1Turn::take();
     let level1 = Level1::of_this_process().context("the Linux within Bochs did not come up")?;
-    let mut lines = Lines::new()?;
+    let mut lines = MachineLines::new()?;
     let monitor = Listener::new()?;
     let ports = [lines.console.port()?, lines.events.port()?, monitor.port()?];
     lines.monitor = Some(monitor);
@@ -45,7 +45,7 @@ pub(super) fn start(machine: &Machine, folder: RunFolder) -> Result<Running> {
 }
 
 /// Returns the emulator's command line, quoted for a shell.
-fn command(machine: &Machine) -> String {
+fn command(machine: &BedMachine) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut add = |items: &[&str]| words.extend(items.iter().map(|&item| quote(item)));
     add(&[super::qemu::PROGRAM, "-L", "/usr/share/qemu", "-machine", "q35", "-accel", "kvm"]);
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_word_of_the_command_line_stays_one_word_for_the_shell() {
-        let mut machine = Machine::new(Bed::Nested, "test", "tidepool-kernel".into());
+        let mut machine = BedMachine::new(Bed::Nested, "test", "tidepool-kernel".into());
         machine.append = "log=debug it's".to_owned();
         assert!(command(&machine).contains(r"'-append' 'log=debug it'\''s' "), "{}", command(&machine));
     }

@@ -1,7 +1,7 @@
 //! One machine in the Linux within Bochs: its QEMU, its paging devices, its end.
 
 use super::exchange::{Extent, OUT_MIB, is_blank};
-use super::level1::{Level1, Turn};
+use super::level1::{Level1, Level1Turn};
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -20,14 +20,14 @@ pub struct Session {
     level1: Arc<Level1>,
     id: u32,
     status: Option<ExitStatus>,
-    disks: Vec<Disk>,
+    disks: Vec<SessionDisk>,
     /// Path of the file for the emulator's output.
     words: PathBuf,
-    _turn: Turn,
+    _turn: Level1Turn,
 }
 
 /// A paging device, which is a file of the Linux while the machine runs.
-struct Disk {
+struct SessionDisk {
     image: PathBuf,
     bytes: u64,
 }
@@ -45,7 +45,7 @@ impl Session {
     /// emulator's command line.
     pub(super) fn start(
         level1: &Arc<Level1>,
-        turn: Turn,
+        turn: Level1Turn,
         files: [&Path; 2],
         images: &[PathBuf],
         ports: [u16; 3],
@@ -53,7 +53,8 @@ impl Session {
         command: &str,
     ) -> Result<Self> {
         let placed = place(level1, files, images)?;
-        let disks = images.iter().zip(&placed.disks).map(|(image, (bytes, _))| Disk { image: image.clone(), bytes: *bytes });
+        let disks =
+            images.iter().zip(&placed.disks).map(|(image, (bytes, _))| SessionDisk { image: image.clone(), bytes: *bytes });
         let id = level1.new_job();
         for (wire, port) in level1.wires.iter().zip(ports) {
             wire.attach(id, port)?;

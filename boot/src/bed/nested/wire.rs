@@ -21,12 +21,12 @@ const MARK: u8 = 0x1e;
 
 /// A line and its present owner.
 pub(super) struct Wire {
-    shared: Arc<Shared>,
+    shared: Arc<WireShared>,
     to_machine: Arc<Mutex<TcpStream>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct WireShared {
     owner: Mutex<Option<Owner>>,
     freed: Condvar,
 }
@@ -39,7 +39,7 @@ struct Owner {
 impl Wire {
     /// Takes over a connection from Bochs.
     pub fn new(stream: TcpStream) -> Result<Self> {
-        let (shared, reader) = (Arc::new(Shared::default()), stream.try_clone()?);
+        let (shared, reader) = (Arc::new(WireShared::default()), stream.try_clone()?);
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new().name("wire".into()).spawn(move || listen(reader, &theirs))?;
         Ok(Self { shared, to_machine: Arc::new(Mutex::new(stream)) })
@@ -73,7 +73,7 @@ fn close(owner: &mut Option<Owner>) {
     }
 }
 
-fn listen(mut reader: TcpStream, shared: &Shared) {
+fn listen(mut reader: TcpStream, shared: &WireShared) {
     let (mut buffer, mut filter) = ([0; 4096], Filter::default());
     loop {
         let heard = match reader.read(&mut buffer) {
@@ -85,8 +85,8 @@ fn listen(mut reader: TcpStream, shared: &Shared) {
         for piece in heard {
             match (piece, owner.as_mut()) {
                 // An owner that has closed its end needs no more output, so the error is ignored.
-                (Piece::Bytes(bytes), Some(owner)) => drop(owner.line.write_all(&bytes)),
-                (Piece::Mark(id), Some(current)) if current.id == id => close(&mut owner),
+                (WirePiece::Bytes(bytes), Some(owner)) => drop(owner.line.write_all(&bytes)),
+                (WirePiece::Mark(id), Some(current)) if current.id == id => close(&mut owner),
                 _ => {}
             }
         }
@@ -107,7 +107,7 @@ fn type_through(mut line: TcpStream, to_machine: &Mutex<TcpStream>) {
 
 /// A part of a line's output.
 #[derive(PartialEq, Eq, Debug)]
-enum Piece {
+enum WirePiece {
     Bytes(Vec<u8>),
     Mark(u32),
 }
@@ -119,7 +119,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn feed(&mut self, bytes: &[u8]) -> Vec<Piece> {
+    fn feed(&mut self, bytes: &[u8]) -> Vec<WirePiece> {
         let (mut pieces, mut plain) = (Vec::new(), Vec::new());
         for &byte in bytes {
             match (&mut self.mark, byte) {
@@ -128,14 +128,14 @@ impl Filter {
                 (Some(digits), b'0'..=b'9') => digits.push(byte),
                 (Some(digits), _) => {
                     let id = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-                    pieces.push(Piece::Bytes(std::mem::take(&mut plain)));
-                    pieces.extend(id.map(Piece::Mark));
+                    pieces.push(WirePiece::Bytes(std::mem::take(&mut plain)));
+                    pieces.extend(id.map(WirePiece::Mark));
                     self.mark = None;
                 }
             }
         }
-        pieces.push(Piece::Bytes(plain));
-        pieces.retain(|piece| *piece != Piece::Bytes(Vec::new()));
+        pieces.push(WirePiece::Bytes(plain));
+        pieces.retain(|piece| *piece != WirePiece::Bytes(Vec::new()));
         pieces
     }
 }
@@ -151,8 +151,9 @@ mod tests {
             let mut filter = Filter::default();
             let mut pieces = filter.feed(&text[..cut]);
             pieces.extend(filter.feed(&text[cut..]));
-            let marks = pieces.iter().filter(|piece| **piece == Piece::Mark(12)).count();
-            let bytes: Vec<u8> = pieces.iter().flat_map(|p| if let Piece::Bytes(b) = p { b.clone() } else { vec![] }).collect();
+            let marks = pieces.iter().filter(|piece| **piece == WirePiece::Mark(12)).count();
+            let bytes: Vec<u8> =
+                pieces.iter().flat_map(|p| if let WirePiece::Bytes(b) = p { b.clone() } else { vec![] }).collect();
             assert_eq!((marks, bytes.as_slice()), (1, b"abcde".as_slice()), "cut at {cut}");
         }
     }

@@ -1,12 +1,12 @@
 //! `tidepool dump list`: a line for every space of every image, whatever its contents.
 
 use crate::config::readable_size;
-use crate::report::Table;
-use crate::volume::{Access, Disk, Image, Slot};
+use crate::report::TextTable;
+use crate::volume::{SpaceImage, SpaceSlot, VolumeAccess, VolumeDisk};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
 use kernel::console::utc::UtcTime;
-use kernel::space::{Class, Crash, Record, SpaceState};
+use kernel::space::{DeviceContent, RecordedCrash, SpaceRecord, SpaceState};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ const HEAD: [&str; 10] = ["image", "space", "holds", "partition", "incarnation",
 /// # Errors
 /// None: faults are reported for each image separately.
 pub fn run(files: &[PathBuf]) -> Result<ExitCode> {
-    let (mut table, mut code) = (Table::new(&HEAD), ExitCode::SUCCESS);
+    let (mut table, mut code) = (TextTable::new(&HEAD), ExitCode::SUCCESS);
     for file in files {
         if let Err(error) = rows(file, &mut table) {
             eprintln!("tidepool: {error:#}");
@@ -29,14 +29,14 @@ pub fn run(files: &[PathBuf]) -> Result<ExitCode> {
     Ok(code)
 }
 
-fn rows(file: &Path, table: &mut Table) -> Result<()> {
-    let disk = Disk::open(file, Access::Read)?;
+fn rows(file: &Path, table: &mut TextTable) -> Result<()> {
+    let disk = VolumeDisk::open(file, VolumeAccess::Read)?;
     let selected = disk.selected()?;
     let slots = disk.slots()?;
     if slots.is_empty() {
         table.row(&without_dump(file, 0, "a partition table without a paging space".to_owned()));
     }
-    for Slot { number, space } in slots {
+    for SpaceSlot { number, space } in slots {
         let row = match space {
             Ok(image) => row(file, &image, selected == Some(number))?,
             Err(fault) => without_dump(file, number, format!("unusable: GPT entry {number} {fault}")),
@@ -46,9 +46,9 @@ fn rows(file: &Path, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn row(file: &Path, image: &Image, is_selected: bool) -> Result<Vec<String>> {
+fn row(file: &Path, image: &SpaceImage, is_selected: bool) -> Result<Vec<String>> {
     match image.class()? {
-        Class::Space(record) if record.state.holds_dump() => Ok(of_dump(file, image.number(), &record, is_selected)),
+        DeviceContent::Space(record) if record.state.holds_dump() => Ok(of_dump(file, image.number(), &record, is_selected)),
         _ => Ok(without_dump(file, image.number(), image.describe()?)),
     }
 }
@@ -59,7 +59,7 @@ fn without_dump(file: &Path, number: u32, holds: String) -> Vec<String> {
     cells
 }
 
-fn of_dump(file: &Path, number: u32, record: &Record, is_selected: bool) -> Vec<String> {
+fn of_dump(file: &Path, number: u32, record: &SpaceRecord, is_selected: bool) -> Vec<String> {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let (owner, crash) = (record.owner.as_ref(), record.crash.as_ref());
     let pages = record.contents.as_ref().map(|contents| u64::from(contents.layout.pages()));
@@ -86,7 +86,7 @@ fn state(state: SpaceState) -> &'static str {
     }
 }
 
-fn words(crash: &Crash) -> String {
+fn words(crash: &RecordedCrash) -> String {
     match (crash.reason.name(), &*crash.text) {
         (reason, "") => reason.to_owned(),
         (reason, text) => format!("{reason}: {text}"),

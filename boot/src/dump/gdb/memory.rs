@@ -7,7 +7,7 @@ use super::super::Dump;
 use anyhow::Result;
 use kernel::addr::{Gfn, PAGE_SIZE, PageIndex};
 use kernel::dump::describe::CorePages;
-use kernel::dump::elf::Content;
+use kernel::dump::elf::DumpPageState;
 
 /// Bits of an entry that hold an address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -20,19 +20,19 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_LA57: u64 = 1 << 12;
 
 /// A source of physical pages.
-pub trait Physical {
+pub trait PhysicalPages {
     /// Reads the page that begins at `address`; `None` where the dump does not have it.
     fn page(&self, address: u64) -> Option<Box<[u8; PAGE_SIZE as usize]>>;
 }
 
-impl Physical for Dump {
+impl PhysicalPages for Dump {
     fn page(&self, address: u64) -> Option<Box<[u8; PAGE_SIZE as usize]>> {
         let index = self.index_of(Gfn::new(address / PAGE_SIZE))?;
         let mut page = Box::new([0; PAGE_SIZE as usize]);
         match self.known_content(index).ok()? {
-            Content::Block => self.read_block(index, &mut page[..]).ok()?,
-            Content::Zero => (),
-            Content::Missing => return None,
+            DumpPageState::Block => self.read_block(index, &mut page[..]).ok()?,
+            DumpPageState::Zero => (),
+            DumpPageState::Missing => return None,
         }
         Some(page)
     }
@@ -57,7 +57,7 @@ impl Dump {
 
 /// The registers that control a vCPU's address translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Paging {
+pub struct PagingRegisters {
     /// Control register 0.
     pub cr0: u64,
     /// Control register 3.
@@ -66,10 +66,10 @@ pub struct Paging {
     pub cr4: u64,
 }
 
-impl Paging {
+impl PagingRegisters {
     /// Returns the physical address of `address`, where the guest has mapped it and the dump has
     /// the tables.
-    pub fn translate(&self, memory: &impl Physical, address: u64) -> Option<u64> {
+    pub fn translate(&self, memory: &impl PhysicalPages, address: u64) -> Option<u64> {
         if self.cr0 & CR0_PG == 0 {
             return Some(address);
         }
@@ -92,7 +92,7 @@ impl Paging {
     }
 
     /// Reads up to `length` bytes from virtual address `start`, up to the first gap in the dump.
-    pub fn read(&self, memory: &impl Physical, start: u64, length: usize) -> Vec<u8> {
+    pub fn read(&self, memory: &impl PhysicalPages, start: u64, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < length {
             let address = start.wrapping_add(bytes.len() as u64);
@@ -113,16 +113,16 @@ mod tests {
 
     /// Physical pages by address.
     #[derive(Default)]
-    struct Pages(BTreeMap<u64, Box<[u8; 4096]>>);
+    struct PageMap(BTreeMap<u64, Box<[u8; 4096]>>);
 
-    impl Pages {
+    impl PageMap {
         fn put(&mut self, table: u64, slot: usize, entry: u64) {
             let page = self.0.entry(table).or_insert_with(|| Box::new([0; 4096]));
             page[slot * 8..slot * 8 + 8].copy_from_slice(&entry.to_le_bytes());
         }
     }
 
-    impl Physical for Pages {
+    impl PhysicalPages for PageMap {
         fn page(&self, address: u64) -> Option<Box<[u8; 4096]>> {
             self.0.get(&address).cloned()
         }
@@ -130,14 +130,14 @@ mod tests {
 
     /// From 0xffff_8000_0000_0000 on: a page at 0x9000, no page, a large page at 0x20_0000, mapped
     /// by tables of four levels.
-    fn tables() -> (Pages, Paging) {
-        let mut pages = Pages::default();
+    fn tables() -> (PageMap, PagingRegisters) {
+        let mut pages = PageMap::default();
         pages.put(0x1000, 256, 0x2000 | PRESENT);
         pages.put(0x2000, 0, 0x3000 | PRESENT);
         pages.put(0x3000, 0, 0x4000 | PRESENT);
         pages.put(0x3000, 1, 0x20_0000 | PRESENT | LARGE);
         pages.put(0x4000, 0, 0x9000 | PRESENT | 1 << 63);
-        (pages, Paging { cr0: CR0_PG, cr3: 0x1018, cr4: 0 })
+        (pages, PagingRegisters { cr0: CR0_PG, cr3: 0x1018, cr4: 0 })
     }
 
     const BASE: u64 = 0xffff_8000_0000_0000;
@@ -149,14 +149,14 @@ mod tests {
         assert_eq!(paging.translate(&pages, BASE + 0x1000), None);
         assert_eq!(paging.translate(&pages, BASE + 0x20_0000 + 0x12_3456), Some(0x32_3456));
         assert_eq!(paging.translate(&pages, 0), None);
-        assert_eq!(Paging { cr0: 0, ..paging }.translate(&pages, 0x9123), Some(0x9123));
+        assert_eq!(PagingRegisters { cr0: 0, ..paging }.translate(&pages, 0x9123), Some(0x9123));
     }
 
     #[test]
     fn five_levels_have_one_table_more() {
         let (mut pages, paging) = tables();
         pages.put(0x5000, 511, 0x1000 | PRESENT);
-        let five = Paging { cr3: 0x5000, cr4: CR4_LA57, ..paging };
+        let five = PagingRegisters { cr3: 0x5000, cr4: CR4_LA57, ..paging };
         assert_eq!(five.translate(&pages, BASE + 0x123), Some(0x9123));
     }
 

@@ -26,7 +26,7 @@ struct Crashed<'a> {
     notes: Notes,
 }
 
-impl protocol::Target for Crashed<'_> {
+impl protocol::DebugTarget for Crashed<'_> {
     fn registers(&self) -> &[u8] {
         &self.notes.registers
     }

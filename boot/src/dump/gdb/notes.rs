@@ -1,6 +1,6 @@
 //! The notes of a dump, read back: the registers of its vCPU, and the kernel's VMCOREINFO.
 
-use super::memory::Paging;
+use super::memory::PagingRegisters;
 use kernel::dump::vmcoreinfo;
 
 /// A note's header: sizes of name and descriptor, type.
@@ -21,10 +21,10 @@ pub struct Notes {
     /// Registers in gdb's order.
     pub registers: Vec<u8>,
     /// How addresses are translated.
-    pub paging: Paging,
+    pub paging: PagingRegisters,
     /// The same with the kernel's own tables, for a crash while the CPU used a program's tables
     /// that do not map the kernel.
-    pub kernel: Option<Paging>,
+    pub kernel: Option<PagingRegisters>,
     /// Displacement of the kernel's symbols (KASLR); `None` where the kernel left no VMCOREINFO.
     pub kernel_offset: Option<u64>,
 }
@@ -36,7 +36,7 @@ impl Notes {
         while let Some((name, descriptor, rest)) = split(bytes) {
             match name {
                 b"CORE\0" if notes.registers.is_empty() => notes.registers = registers(descriptor).unwrap_or_default(),
-                b"QEMU\0" if notes.paging == Paging::default() => notes.paging = paging(descriptor).unwrap_or_default(),
+                b"QEMU\0" if notes.paging == PagingRegisters::default() => notes.paging = paging(descriptor).unwrap_or_default(),
                 b"VMCOREINFO\0" => text = descriptor,
                 _ => (),
             }
@@ -44,7 +44,7 @@ impl Notes {
         }
         if !text.is_empty() {
             notes.kernel_offset = offset(text);
-            notes.kernel = kernel_tables(text).map(|cr3| Paging { cr3, ..notes.paging });
+            notes.kernel = kernel_tables(text).map(|cr3| PagingRegisters { cr3, ..notes.paging });
         }
         notes
     }
@@ -72,9 +72,9 @@ fn registers(prstatus: &[u8]) -> Option<Vec<u8>> {
     Some(long.chain(short).collect())
 }
 
-fn paging(cpu: &[u8]) -> Option<Paging> {
+fn paging(cpu: &[u8]) -> Option<PagingRegisters> {
     let control = |n: usize| word(cpu, QEMU_CONTROL_REGISTERS + 8 * n);
-    Some(Paging { cr0: control(0)?, cr3: control(3)?, cr4: control(4)? })
+    Some(PagingRegisters { cr0: control(0)?, cr3: control(3)?, cr4: control(4)? })
 }
 
 fn offset(text: &[u8]) -> Option<u64> {
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!((long(0), long(7), long(15), long(16)), (0x1111, 0x7777, 0x1515, 0xffff_8000));
         assert_eq!(notes.registers[17 * 8..][..4], 0x46u32.to_le_bytes());
         assert_eq!(notes.registers.len(), 17 * 8 + 7 * 4);
-        assert_eq!(notes.paging, Paging { cr0: 0x8000_0001, cr3: 0x5000, cr4: 0x20 });
+        assert_eq!(notes.paging, PagingRegisters { cr0: 0x8000_0001, cr3: 0x5000, cr4: 0x20 });
         assert_eq!((notes.kernel_offset, notes.kernel), (Some(0x22e0_0000), None));
     }
 

@@ -14,7 +14,7 @@ use std::io::{BufRead, Write};
 const MOST_BYTES: usize = 0x1000;
 
 /// The machine that a debugger inspects.
-pub trait Target {
+pub trait DebugTarget {
     /// Returns the registers in gdb's order.
     fn registers(&self) -> &[u8];
     /// Reads up to `length` bytes from virtual address `start`.
@@ -25,7 +25,7 @@ pub trait Target {
 ///
 /// # Errors
 /// Where the connection fails.
-pub fn serve(target: &impl Target, input: &mut impl BufRead, output: &mut impl Write) -> Result<()> {
+pub fn serve(target: &impl DebugTarget, input: &mut impl BufRead, output: &mut impl Write) -> Result<()> {
     while let Some(packet) = next_packet(input, output)? {
         let leaves = matches!(packet.first(), Some(b'D' | b'k'));
         let reply = answer(target, &String::from_utf8_lossy(&packet));
@@ -63,7 +63,7 @@ fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-fn answer(target: &impl Target, packet: &str) -> String {
+fn answer(target: &impl DebugTarget, packet: &str) -> String {
     match packet.split_at_checked(1) {
         Some(("g", "")) => hexadecimal(target.registers()),
         Some(("m", range)) => memory(target, range),
@@ -87,7 +87,7 @@ fn query(packet: &str) -> &'static str {
     }
 }
 
-fn memory(target: &impl Target, range: &str) -> String {
+fn memory(target: &impl DebugTarget, range: &str) -> String {
     let numbers = range
         .split_once(',')
         .and_then(|(start, length)| Some((u64::from_str_radix(start, 16).ok()?, usize::from_str_radix(length, 16).ok()?)));
@@ -104,9 +104,9 @@ fn hexadecimal(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    struct Fake;
+    struct FakeTarget;
 
-    impl Target for Fake {
+    impl DebugTarget for FakeTarget {
         fn registers(&self) -> &[u8] {
             &[1, 0xff]
         }
@@ -117,7 +117,7 @@ mod tests {
 
     fn session(input: &[u8]) -> String {
         let mut output = Vec::new();
-        serve(&Fake, &mut &*input, &mut output).unwrap();
+        serve(&FakeTarget, &mut &*input, &mut output).unwrap();
         String::from_utf8(output).unwrap()
     }
 

@@ -25,10 +25,10 @@ impl Bench {
         Self { hub, machine: BufReader::new(listener.accept().unwrap().0), path }
     }
 
-    fn client(&self) -> Client {
+    fn client(&self) -> TestClient {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client(BufReader::new(stream))
+        TestClient(BufReader::new(stream))
     }
 
     fn command(&mut self) -> Value {
@@ -36,9 +36,9 @@ impl Bench {
     }
 }
 
-struct Client(BufReader<UnixStream>);
+struct TestClient(BufReader<UnixStream>);
 
-impl Client {
+impl TestClient {
     fn next(&mut self) -> Value {
         next(&mut self.0)
     }
@@ -82,7 +82,7 @@ fn an_answer_goes_to_the_client_that_asked_with_its_own_id() {
     bench.hub.event(&json!({"t": 4, "event": "stats", "id": first["id"], "partition": "web"}));
     bench.hub.event(&json!({"t": 5, "event": "reply", "id": first["id"], "ok": false, "error": "x"}));
     bench.hub.event(&json!({"t": 6, "event": "end", "status": 0}));
-    let told = |client: &mut Client| -> Vec<Value> {
+    let told = |client: &mut TestClient| -> Vec<Value> {
         std::iter::from_fn(|| Some(client.next())).take_while(|event| event["event"] != "end").collect()
     };
     let told = [told(&mut one), told(&mut two)];

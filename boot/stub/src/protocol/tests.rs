@@ -1,24 +1,24 @@
 use super::*;
 
 /// Memory that begins at address 0x1000.
-struct Fake(Vec<u8>);
+struct FakeBootMemory(Vec<u8>);
 
-impl Physical for Fake {
+impl BootMemory for FakeBootMemory {
     fn bytes(&self, address: u64, len: u64) -> Option<&[u8]> {
         let start = usize::try_from(address.checked_sub(0x1000)?).ok()?;
         self.0.get(start..start.checked_add(usize::try_from(len).ok()?)?)
     }
 }
 
-fn put(memory: &mut Fake, address: u64, words: &[u32]) {
+fn put(memory: &mut FakeBootMemory, address: u64, words: &[u32]) {
     for (i, word) in words.iter().enumerate() {
         let at = (address - 0x1000) as usize + 4 * i;
         memory.0[at..at + 4].copy_from_slice(&word.to_le_bytes());
     }
 }
 
-fn pvh() -> Fake {
-    let mut m = Fake(vec![0; 0x2000]);
+fn pvh() -> FakeBootMemory {
+    let mut m = FakeBootMemory(vec![0; 0x2000]);
     // magic, version, flags, modules, modlist, cmdline, rsdp, memmap, entries
     put(&mut m, 0x1000, &[PVH, 1, 0, 1, 0x1100, 0, 0x1200, 0, 0xe0000, 0, 0x1300, 0, 2, 0]);
     put(&mut m, 0x1100, &[0x40_0000, 0, 0x1234, 0, 0, 0, 0, 0]);
@@ -27,8 +27,8 @@ fn pvh() -> Fake {
     m
 }
 
-fn multiboot2() -> Fake {
-    let mut m = Fake(vec![0; 0x1000]);
+fn multiboot2() -> FakeBootMemory {
+    let mut m = FakeBootMemory(vec![0; 0x1000]);
     put(&mut m, 0x1000, &[0x90, 0]);
     put(&mut m, 0x1008, &[1, 12, u32::from_le_bytes(*b"ab\0\0"), 0]);
     put(&mut m, 0x1018, &[3, 17, 0x40_0000, 0x40_1000, 0, 0]);

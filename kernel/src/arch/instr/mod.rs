@@ -141,11 +141,11 @@ mod tests {
     use super::*;
 
     #[repr(align(4096))]
-    struct Page([u8; 4096]);
+    struct AlignedTestPage([u8; 4096]);
 
     #[test]
     fn a_page_is_zeroed_to_its_last_byte() {
-        let mut page = Page([0xff; 4096]);
+        let mut page = AlignedTestPage([0xff; 4096]);
         // SAFETY: a page of our own.
         unsafe { zero_page(page.0.as_mut_ptr()) };
         assert_eq!(page.0, [0; 4096]);

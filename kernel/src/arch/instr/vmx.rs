@@ -9,17 +9,17 @@ use core::arch::asm;
 
 /// A VMX instruction reported VMfailInvalid or VMfailValid (SDM 3D "Conventions").
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VmFail;
+pub struct VmInstructionError;
 
 macro_rules! takes_address {
     ($(#[$doc:meta])* $name:ident, $text:literal) => {
         $(#[$doc])*
-        pub unsafe fn $name(region: Hpa) -> Result<(), VmFail> {
+        pub unsafe fn $name(region: Hpa) -> Result<(), VmInstructionError> {
             let address = region.as_u64();
             let failed: u8;
             // SAFETY: the caller's promise.
             unsafe { asm!($text, "setbe {failed}", address = in(reg) &address, failed = out(reg_byte) failed, options(nostack)) };
-            if failed == 0 { Ok(()) } else { Err(VmFail) }
+            if failed == 0 { Ok(()) } else { Err(VmInstructionError) }
         }
     };
 }
@@ -102,7 +102,7 @@ pub unsafe fn vmwrite(encoding: u64, value: u64) {
 ///
 /// # Safety
 /// VMX root operation; the CPU has single-context INVEPT, and an entry would accept `ept_pointer`.
-pub unsafe fn invept(ept_pointer: u64) -> Result<(), VmFail> {
+pub unsafe fn invept(ept_pointer: u64) -> Result<(), VmInstructionError> {
     const SINGLE_CONTEXT: u64 = 1;
     let descriptor = [ept_pointer, 0];
     let failed: u8;
@@ -111,14 +111,14 @@ pub unsafe fn invept(ept_pointer: u64) -> Result<(), VmFail> {
         asm!("invept {kind}, [{descriptor}]", "setbe {failed}", kind = in(reg) SINGLE_CONTEXT,
             descriptor = in(reg) &descriptor, failed = out(reg_byte) failed, options(nostack))
     };
-    if failed == 0 { Ok(()) } else { Err(VmFail) }
+    if failed == 0 { Ok(()) } else { Err(VmInstructionError) }
 }
 
 /// Flushes the linear translations that were cached under one VPID.
 ///
 /// # Safety
 /// VMX root operation; the CPU has single-context INVVPID, and `vpid` is not 0.
-pub unsafe fn invvpid(vpid: u16) -> Result<(), VmFail> {
+pub unsafe fn invvpid(vpid: u16) -> Result<(), VmInstructionError> {
     const SINGLE_CONTEXT: u64 = 1;
     let descriptor = [u64::from(vpid), 0];
     let failed: u8;
@@ -127,7 +127,7 @@ pub unsafe fn invvpid(vpid: u16) -> Result<(), VmFail> {
         asm!("invvpid {kind}, [{descriptor}]", "setbe {failed}", kind = in(reg) SINGLE_CONTEXT,
             descriptor = in(reg) &descriptor, failed = out(reg_byte) failed, options(nostack))
     };
-    if failed == 0 { Ok(()) } else { Err(VmFail) }
+    if failed == 0 { Ok(()) } else { Err(VmInstructionError) }
 }
 
 /// Runs the host's NMI handler for an NMI that a VM exit has consumed; its IRET unblocks NMIs.

@@ -31,7 +31,7 @@ pub struct NewSpace {
 
 /// Why spaces do not fit on a disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NoRoom {
+pub enum GptCapacityError {
     /// There are none, or more than the table has entries for.
     Count,
     /// The disk has fewer bytes than these.
@@ -42,28 +42,29 @@ pub enum NoRoom {
 /// aligned to 1 MiB.
 ///
 /// # Errors
-/// [`NoRoom`] says why they do not fit.
-pub fn place(disk_bytes: u64, sizes: &[u64]) -> Result<Vec<SectorRange>, NoRoom> {
+/// [`GptCapacityError`] says why they do not fit.
+pub fn place(disk_bytes: u64, sizes: &[u64]) -> Result<Vec<SectorRange>, GptCapacityError> {
     if sizes.is_empty() || sizes.len() > ENTRIES as usize {
-        return Err(NoRoom::Count);
+        return Err(GptCapacityError::Count);
     }
     let mut at = ALIGN;
     let mut placed = Vec::new();
     for size in sizes {
         let count = size.div_ceil(SECTOR_SIZE);
         placed.push(SectorRange { first: at, count });
-        at = at.checked_add(count).and_then(|end| end.checked_next_multiple_of(ALIGN)).ok_or(NoRoom::Needs(u64::MAX))?;
+        at =
+            at.checked_add(count).and_then(|end| end.checked_next_multiple_of(ALIGN)).ok_or(GptCapacityError::Needs(u64::MAX))?;
     }
     let end = placed.last().map_or(0, |last| last.first + last.count) + TAIL;
     if end > disk_bytes / SECTOR_SIZE {
-        return Err(NoRoom::Needs(end.saturating_mul(SECTOR_SIZE)));
+        return Err(GptCapacityError::Needs(end.saturating_mul(SECTOR_SIZE)));
     }
     Ok(placed)
 }
 
 /// Bytes to write, and their place on the disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Piece {
+pub struct GptWrite {
     /// First byte on the disk.
     pub offset: u64,
     /// The bytes.
@@ -74,7 +75,7 @@ pub struct Piece {
 ///
 /// # Panics
 /// If the spaces were not placed by [`place`] for the same size.
-pub fn table(disk_bytes: u64, disk: Guid, spaces: &[NewSpace]) -> [Piece; 2] {
+pub fn table(disk_bytes: u64, disk: Guid, spaces: &[NewSpace]) -> [GptWrite; 2] {
     let sectors = disk_bytes / SECTOR_SIZE;
     let entries = entries(spaces);
     let layout = layout(2);
@@ -103,7 +104,7 @@ pub fn table(disk_bytes: u64, disk: Guid, spaces: &[NewSpace]) -> [Piece; 2] {
     header.update_header_crc32();
     let mut end = entries;
     end.extend_from_slice(&sector_of(&header));
-    [Piece { offset: (sectors - TAIL) * SECTOR_SIZE, bytes: end }, Piece { offset: 0, bytes: start }]
+    [GptWrite { offset: (sectors - TAIL) * SECTOR_SIZE, bytes: end }, GptWrite { offset: 0, bytes: start }]
 }
 
 fn layout(start: u64) -> GptPartitionEntryArrayLayout {

@@ -37,14 +37,14 @@ pub const MAX_ENTRY_BYTES: u64 = 16 * PAGE_SIZE;
 
 /// One of the two copies of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Copy {
+pub enum GptCopy {
     /// At the disk's start.
     Primary,
     /// At its end.
     Backup,
 }
 
-impl core::fmt::Display for Copy {
+impl core::fmt::Display for GptCopy {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Primary => f.write_str("primary"),
@@ -55,7 +55,7 @@ impl core::fmt::Display for Copy {
 
 /// The fault of a copy of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub enum GptError {
     /// No signature.
     Signature,
     /// A revision, header size or entry size that is not in use.
@@ -70,7 +70,7 @@ pub enum Fault {
     EntriesCrc,
 }
 
-impl core::fmt::Display for Fault {
+impl core::fmt::Display for GptError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::Signature => "no signature",
@@ -85,14 +85,14 @@ impl core::fmt::Display for Fault {
 
 /// The fault of an entry in a table whose CRCs are right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EntryFault {
+pub enum GptEntryError {
     /// It ends before it begins, or lies outside the usable sectors.
     OutOfRange,
     /// It shares sectors with the entry with this number.
     Overlaps(u32),
 }
 
-impl core::fmt::Display for EntryFault {
+impl core::fmt::Display for GptEntryError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::OutOfRange => f.write_str("lies outside the disk's room for partitions"),
@@ -103,7 +103,7 @@ impl core::fmt::Display for EntryFault {
 
 /// An entry in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct GptEntry {
     /// Its number, from 1 on, as every tool counts.
     pub number: u32,
     /// Its partition type.
@@ -115,17 +115,17 @@ pub struct Entry {
     /// Last sector, which belongs to the entry.
     pub last: u64,
     /// Why it cannot be used.
-    pub fault: Option<EntryFault>,
+    pub fault: Option<GptEntryError>,
 }
 
-impl Entry {
+impl GptEntry {
     /// Returns whether its type is that of a paging space.
     pub fn is_space(&self) -> bool {
         self.kind == SPACE_TYPE
     }
 
     /// Returns its sectors, if it can be used.
-    pub fn sectors(&self) -> Result<SectorRange, EntryFault> {
+    pub fn sectors(&self) -> Result<SectorRange, GptEntryError> {
         match self.fault {
             Some(fault) => Err(fault),
             None => Ok(SectorRange { first: self.first, count: self.last - self.first + 1 }),
@@ -135,22 +135,22 @@ impl Entry {
 
 /// A table.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Table {
+pub struct GptTable {
     /// The disk's permanent name.
     pub disk: Guid,
     /// Which copy this is.
-    pub copy: Copy,
+    pub copy: GptCopy,
     /// Its entries in use, in the order of their numbers.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<GptEntry>,
 }
 
 /// The partition table found on a disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found {
+pub enum GptFinding {
     /// No sign of a table.
     None,
     /// A table. If it is the backup, the fault of the primary comes with it.
-    Table(Table, Option<Fault>),
+    Table(GptTable, Option<GptError>),
     /// Signs of a table, and both copies are damaged: primary, backup.
-    Damaged(Fault, Fault),
+    Damaged(GptError, GptError),
 }

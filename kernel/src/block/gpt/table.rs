@@ -1,6 +1,6 @@
 //! Reads a table: the primary, otherwise the backup, each only if everything in it is right.
 
-use super::{Copy, Fault, Found, MAX_ENTRY_BYTES, Table, entries};
+use super::{GptCopy, GptError, GptFinding, GptTable, MAX_ENTRY_BYTES, entries};
 use crate::block::request::SECTOR_SIZE;
 use alloc::vec;
 use bytemuck::pod_read_unaligned;
@@ -17,24 +17,24 @@ const PROTECTIVE: u8 = 0xee;
 ///
 /// # Errors
 /// Any error of `read`.
-pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<Found, E> {
+pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<GptFinding, E> {
     if sectors < 3 {
-        return Ok(Found::None);
+        return Ok(GptFinding::None);
     }
     let mut mbr = [0; SECTOR];
     read(0, &mut mbr)?;
-    let primary = match read_copy(Copy::Primary, sectors, &mut read)? {
-        Ok(table) => return Ok(Found::Table(table, None)),
+    let primary = match read_copy(GptCopy::Primary, sectors, &mut read)? {
+        Ok(table) => return Ok(GptFinding::Table(table, None)),
         Err(fault) => fault,
     };
     // A backup without a primary may be left over from a former use of the disk: it counts only if
     // the protective MBR or the primary header still points to a table.
-    if primary == Fault::Signature && !is_protective(&mbr) {
-        return Ok(Found::None);
+    if primary == GptError::Signature && !is_protective(&mbr) {
+        return Ok(GptFinding::None);
     }
-    Ok(match read_copy(Copy::Backup, sectors, &mut read)? {
-        Ok(table) => Found::Table(table, Some(primary)),
-        Err(backup) => Found::Damaged(primary, backup),
+    Ok(match read_copy(GptCopy::Backup, sectors, &mut read)? {
+        Ok(table) => GptFinding::Table(table, Some(primary)),
+        Err(backup) => GptFinding::Damaged(primary, backup),
     })
 }
 
@@ -43,13 +43,13 @@ pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), 
 /// # Errors
 /// The outer result has the error of `read`, the inner one the fault of the copy.
 pub fn read_copy<E>(
-    copy: Copy,
+    copy: GptCopy,
     sectors: u64,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
-) -> Result<Result<Table, Fault>, E> {
+) -> Result<Result<GptTable, GptError>, E> {
     let at = match copy {
-        Copy::Primary => 1,
-        Copy::Backup => sectors.saturating_sub(1),
+        GptCopy::Primary => 1,
+        GptCopy::Backup => sectors.saturating_sub(1),
     };
     let mut sector = [0; SECTOR];
     read(at, &mut sector)?;
@@ -64,7 +64,7 @@ pub fn read_copy<E>(
 }
 
 /// The layout that a header describes.
-pub(super) struct Room {
+pub(super) struct GptLayout {
     /// First sector of the entries.
     entries_at: u64,
     entry_sectors: u64,
@@ -74,48 +74,48 @@ pub(super) struct Room {
     pub last: u64,
 }
 
-fn judge(header: &GptHeader, copy: Copy, at: u64, sectors: u64) -> Result<Room, Fault> {
+fn judge(header: &GptHeader, copy: GptCopy, at: u64, sectors: u64) -> Result<GptLayout, GptError> {
     if !header.is_signature_valid() {
-        return Err(Fault::Signature);
+        return Err(GptError::Signature);
     }
     let header_len = header.header_size.to_u32() as usize;
     if { header.revision } != GptHeaderRevision::VERSION_1_0 || header_len != HEADER_LEN {
-        return Err(Fault::Unsupported);
+        return Err(GptError::Unsupported);
     }
     if header.calculate_header_crc32() != { header.header_crc32 } {
-        return Err(Fault::HeaderCrc);
+        return Err(GptError::HeaderCrc);
     }
     if header.my_lba.to_u64() != at {
-        return Err(Fault::Misplaced);
+        return Err(GptError::Misplaced);
     }
-    let layout = header.get_partition_entry_array_layout().map_err(|_| Fault::Unsupported)?;
-    let bytes = layout.num_bytes_exact().filter(|bytes| (1..=MAX_ENTRY_BYTES).contains(bytes)).ok_or(Fault::Unsupported)?;
+    let layout = header.get_partition_entry_array_layout().map_err(|_| GptError::Unsupported)?;
+    let bytes = layout.num_bytes_exact().filter(|bytes| (1..=MAX_ENTRY_BYTES).contains(bytes)).ok_or(GptError::Unsupported)?;
     let (first, last) = (header.first_usable_lba.to_u64(), header.last_usable_lba.to_u64());
-    let room = Room { entries_at: layout.start_lba.to_u64(), entry_sectors: bytes.div_ceil(SECTOR_SIZE), first, last };
-    if room.is_sound(copy, sectors) { Ok(room) } else { Err(Fault::Bounds) }
+    let room = GptLayout { entries_at: layout.start_lba.to_u64(), entry_sectors: bytes.div_ceil(SECTOR_SIZE), first, last };
+    if room.is_sound(copy, sectors) { Ok(room) } else { Err(GptError::Bounds) }
 }
 
-impl Room {
+impl GptLayout {
     /// Returns whether the entries lie outside the usable sectors, on their own side, and the
     /// usable sectors lie between the two headers.
-    fn is_sound(&self, copy: Copy, sectors: u64) -> bool {
+    fn is_sound(&self, copy: GptCopy, sectors: u64) -> bool {
         let Some(end) = self.entries_at.checked_add(self.entry_sectors) else { return false };
         let entries_are_outside = match copy {
-            Copy::Primary => self.entries_at >= 2 && end <= self.first,
-            Copy::Backup => self.entries_at > self.last && end < sectors,
+            GptCopy::Primary => self.entries_at >= 2 && end <= self.first,
+            GptCopy::Backup => self.entries_at > self.last && end < sectors,
         };
         entries_are_outside && self.first >= 2 && self.first <= self.last && self.last < sectors - 1
     }
 }
 
-fn table(header: &GptHeader, copy: Copy, room: &Room, bytes: &mut [u8]) -> Result<Table, Fault> {
-    let layout = header.get_partition_entry_array_layout().map_err(|_| Fault::Unsupported)?;
-    let array = GptPartitionEntryArray::new(layout, BlockSize::BS_512, bytes).map_err(|_| Fault::Unsupported)?;
+fn table(header: &GptHeader, copy: GptCopy, room: &GptLayout, bytes: &mut [u8]) -> Result<GptTable, GptError> {
+    let layout = header.get_partition_entry_array_layout().map_err(|_| GptError::Unsupported)?;
+    let array = GptPartitionEntryArray::new(layout, BlockSize::BS_512, bytes).map_err(|_| GptError::Unsupported)?;
     if array.calculate_crc32() != { header.partition_entry_array_crc32 } {
-        return Err(Fault::EntriesCrc);
+        return Err(GptError::EntriesCrc);
     }
     let used = (0..layout.num_entries).filter_map(|n| Some((n + 1, *array.get_partition_entry(n)?)));
-    Ok(Table { disk: header.disk_guid, copy, entries: entries::judged(used, room) })
+    Ok(GptTable { disk: header.disk_guid, copy, entries: entries::judged(used, room) })
 }
 
 fn is_protective(sector: &[u8; SECTOR]) -> bool {

@@ -1,4 +1,4 @@
-use super::make::{NewSpace, NoRoom, place, table};
+use super::make::{GptCapacityError, NewSpace, place, table};
 use super::*;
 use gpt_disk_types::{GptHeader, U64Le};
 
@@ -10,9 +10,9 @@ const HEADER: usize = 512;
 const ENTRIES: usize = 1024;
 
 /// The first and the last sectors of a disk; the sectors between are never read.
-struct Disk(Vec<u8>);
+struct GptTestDisk(Vec<u8>);
 
-impl Disk {
+impl GptTestDisk {
     fn with(sizes: &[u64]) -> Self {
         let spaces: Vec<_> =
             place(BYTES, sizes).unwrap().into_iter().map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0 }).collect();
@@ -23,7 +23,7 @@ impl Disk {
         Self(bytes)
     }
 
-    fn read(&self) -> Found {
+    fn read(&self) -> GptFinding {
         read(SECTORS, |sector, out| {
             out.copy_from_slice(&self.0[sector as usize * 512..][..out.len()]);
             Ok::<(), ()>(())
@@ -31,9 +31,9 @@ impl Disk {
         .unwrap()
     }
 
-    fn entries(&self) -> Vec<Entry> {
+    fn entries(&self) -> Vec<GptEntry> {
         match self.read() {
-            Found::Table(table, _) => table.entries,
+            GptFinding::Table(table, _) => table.entries,
             other => panic!("{other:?}"),
         }
     }
@@ -59,84 +59,84 @@ impl Disk {
     }
 }
 
-fn faults(entries: &[Entry]) -> Vec<Option<EntryFault>> {
+fn faults(entries: &[GptEntry]) -> Vec<Option<GptEntryError>> {
     entries.iter().map(|entry| entry.fault).collect()
 }
 
 #[test]
 fn what_is_made_reads_back_from_either_copy() {
-    let mut disk = Disk::with(&[8 * MIB, 3 * MIB + 512, 16 * MIB]);
+    let mut disk = GptTestDisk::with(&[8 * MIB, 3 * MIB + 512, 16 * MIB]);
     let entries = disk.entries();
     let ranges: Vec<_> = entries.iter().map(|e| (e.number, e.is_space(), e.sectors().unwrap())).collect();
     let range = |first, count| SectorRange { first, count };
     assert_eq!(ranges, [(1, true, range(2048, 16384)), (2, true, range(18432, 6145)), (3, true, range(26624, 32768))]);
     disk.0[HEADER + 60] ^= 1;
-    let Found::Table(backup, Some(Fault::HeaderCrc)) = disk.read() else { panic!("{:?}", disk.read()) };
-    assert_eq!((backup.copy, backup.entries), (Copy::Backup, entries));
+    let GptFinding::Table(backup, Some(GptError::HeaderCrc)) = disk.read() else { panic!("{:?}", disk.read()) };
+    assert_eq!((backup.copy, backup.entries), (GptCopy::Backup, entries));
 }
 
 #[test]
 fn a_wrong_byte_anywhere_in_the_primary_is_noticed() {
     for (at, fault) in [
-        (HEADER, Fault::Signature),
-        (HEADER + 8, Fault::Unsupported),
-        (HEADER + 12, Fault::Unsupported),
-        (HEADER + 16, Fault::HeaderCrc),
-        (HEADER + 56, Fault::HeaderCrc),
-        (ENTRIES, Fault::EntriesCrc),
-        (ENTRIES + 128 * 128 - 1, Fault::EntriesCrc),
+        (HEADER, GptError::Signature),
+        (HEADER + 8, GptError::Unsupported),
+        (HEADER + 12, GptError::Unsupported),
+        (HEADER + 16, GptError::HeaderCrc),
+        (HEADER + 56, GptError::HeaderCrc),
+        (ENTRIES, GptError::EntriesCrc),
+        (ENTRIES + 128 * 128 - 1, GptError::EntriesCrc),
     ] {
-        let mut disk = Disk::with(&[8 * MIB]);
+        let mut disk = GptTestDisk::with(&[8 * MIB]);
         disk.0[at] ^= 0x10;
-        let Found::Table(table, Some(found)) = disk.read() else { panic!("byte {at}: {:?}", disk.read()) };
-        assert_eq!((table.copy, found), (Copy::Backup, fault), "byte {at}");
+        let GptFinding::Table(table, Some(found)) = disk.read() else { panic!("byte {at}: {:?}", disk.read()) };
+        assert_eq!((table.copy, found), (GptCopy::Backup, fault), "byte {at}");
     }
 }
 
 #[test]
 fn two_damaged_copies_are_no_table_and_no_free_disk() {
-    let mut disk = Disk::with(&[8 * MIB]);
+    let mut disk = GptTestDisk::with(&[8 * MIB]);
     disk.0[HEADER + 20] ^= 1;
     let last = disk.0.len() - 512;
     disk.0[last] = 0;
-    assert_eq!(disk.read(), Found::Damaged(Fault::HeaderCrc, Fault::Signature));
+    assert_eq!(disk.read(), GptFinding::Damaged(GptError::HeaderCrc, GptError::Signature));
 }
 
 #[test]
 fn a_backup_that_nothing_points_to_is_forgotten_and_with_an_mbr_it_counts() {
-    let mut disk = Disk::with(&[8 * MIB]);
+    let mut disk = GptTestDisk::with(&[8 * MIB]);
     disk.0[HEADER..HEADER + 512].fill(0);
-    assert!(matches!(disk.read(), Found::Table(_, Some(Fault::Signature))));
+    assert!(matches!(disk.read(), GptFinding::Table(_, Some(GptError::Signature))));
     disk.0[..512].fill(0);
-    assert_eq!(disk.read(), Found::None);
-    assert_eq!(Disk(vec![0; BYTES as usize]).read(), Found::None);
+    assert_eq!(disk.read(), GptFinding::None);
+    assert_eq!(GptTestDisk(vec![0; BYTES as usize]).read(), GptFinding::None);
 }
 
 #[test]
 fn a_header_in_the_wrong_place_or_beyond_the_disk_is_refused() {
-    let mut disk = Disk::with(&[8 * MIB]);
+    let mut disk = GptTestDisk::with(&[8 * MIB]);
     disk.change(|bytes| bytes[HEADER + 24] = 2);
-    assert!(matches!(disk.read(), Found::Table(_, Some(Fault::Misplaced))));
-    let mut disk = Disk::with(&[8 * MIB]);
+    assert!(matches!(disk.read(), GptFinding::Table(_, Some(GptError::Misplaced))));
+    let mut disk = GptTestDisk::with(&[8 * MIB]);
     disk.change(|bytes| bytes[HEADER + 48..HEADER + 56].copy_from_slice(&(SECTORS - 1).to_le_bytes()));
-    assert!(matches!(disk.read(), Found::Table(_, Some(Fault::Bounds))));
+    assert!(matches!(disk.read(), GptFinding::Table(_, Some(GptError::Bounds))));
     // A truncated disk image: the primary describes more sectors than there are.
-    let disk = Disk::with(&[8 * MIB]);
+    let disk = GptTestDisk::with(&[8 * MIB]);
     let found = read(SECTORS / 2, |sector, out| {
         out.copy_from_slice(&disk.0[sector as usize * 512..][..out.len()]);
         Ok::<(), ()>(())
     });
-    assert_eq!(found, Ok(Found::Damaged(Fault::Bounds, Fault::Signature)));
+    assert_eq!(found, Ok(GptFinding::Damaged(GptError::Bounds, GptError::Signature)));
 }
 
 #[test]
 fn overlapping_entries_are_both_refused_and_others_stay() {
-    let mut disk = Disk::with(&[8 * MIB, 8 * MIB, 8 * MIB]);
+    let mut disk = GptTestDisk::with(&[8 * MIB, 8 * MIB, 8 * MIB]);
     disk.set_range(2, 2048 + 100, 2048 + 200);
-    assert_eq!(faults(&disk.entries()), [Some(EntryFault::Overlaps(2)), Some(EntryFault::Overlaps(1)), None]);
+    assert_eq!(faults(&disk.entries()), [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::Overlaps(1)), None]);
     // One shared sector is enough; neighbours share none.
     disk.set_range(2, 2048 + 16383, 2048 + 16384);
-    assert_eq!(faults(&disk.entries())[0], Some(EntryFault::Overlaps(2)));
+    assert_eq!(faults(&disk.entries())[0], Some(GptEntryError::Overlaps(2)));
     disk.set_range(2, 2048 + 16384, 2048 + 16384);
     assert_eq!(faults(&disk.entries()), [None, None, None]);
 }
@@ -144,36 +144,36 @@ fn overlapping_entries_are_both_refused_and_others_stay() {
 #[test]
 fn an_entry_outside_the_room_for_partitions_is_refused() {
     for (first, last) in [(33, 40), (1, 2047), (30000, 29999), (SECTORS - 40, SECTORS - 33), (2048, u64::MAX), (u64::MAX, 0)] {
-        let mut disk = Disk::with(&[8 * MIB]);
+        let mut disk = GptTestDisk::with(&[8 * MIB]);
         disk.set_range(1, first, last);
-        assert_eq!(faults(&disk.entries()), [Some(EntryFault::OutOfRange)], "{first}..={last}");
+        assert_eq!(faults(&disk.entries()), [Some(GptEntryError::OutOfRange)], "{first}..={last}");
     }
 }
 
 #[test]
 fn a_foreign_partition_spoils_the_space_that_it_overlaps() {
-    let mut disk = Disk::with(&[8 * MIB, 8 * MIB]);
+    let mut disk = GptTestDisk::with(&[8 * MIB, 8 * MIB]);
     disk.change(|bytes| bytes[ENTRIES + 128] ^= 1);
     disk.set_range(2, 4000, u64::MAX);
     let entries = disk.entries();
     assert_eq!((entries[0].is_space(), entries[1].is_space()), (true, false));
-    assert_eq!(faults(&entries), [Some(EntryFault::Overlaps(2)), Some(EntryFault::OutOfRange)]);
+    assert_eq!(faults(&entries), [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::OutOfRange)]);
 }
 
 #[test]
 fn sizes_that_do_not_fit_say_what_they_need() {
-    assert_eq!(place(BYTES, &[]), Err(NoRoom::Count));
-    assert_eq!(place(BYTES, &[512; 129]), Err(NoRoom::Count));
+    assert_eq!(place(BYTES, &[]), Err(GptCapacityError::Count));
+    assert_eq!(place(BYTES, &[512; 129]), Err(GptCapacityError::Count));
     let needs = MIB + BYTES + 33 * 512;
-    assert_eq!(place(BYTES, &[BYTES]), Err(NoRoom::Needs(needs)));
+    assert_eq!(place(BYTES, &[BYTES]), Err(GptCapacityError::Needs(needs)));
     assert!(place(needs, &[BYTES]).is_ok() && place(needs - 1, &[BYTES]).is_err());
     assert!(place(BYTES, &[u64::MAX, u64::MAX]).is_err());
 }
 
 /// Pseudo-random numbers, the same in every run.
-struct Random(u64);
+struct GptTestRandom(u64);
 
-impl Random {
+impl GptTestRandom {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -195,9 +195,9 @@ impl Random {
 
 #[test]
 fn whatever_a_table_with_right_crcs_says_its_spaces_lie_apart_and_on_the_disk() {
-    let (mut random, mut tables) = (Random(0x7469_6465), 0);
+    let (mut random, mut tables) = (GptTestRandom(0x7469_6465), 0);
     for _ in 0..400 {
-        let mut disk = Disk::with(&[8 * MIB, 8 * MIB, 8 * MIB]);
+        let mut disk = GptTestDisk::with(&[8 * MIB, 8 * MIB, 8 * MIB]);
         for _ in 0..random.next() % 4 {
             let (number, first, last) = (random.next() % 5 + 1, random.number(), random.number());
             disk.set_range(number as usize, first, last);
@@ -210,7 +210,7 @@ fn whatever_a_table_with_right_crcs_says_its_spaces_lie_apart_and_on_the_disk() 
             header.update_header_crc32();
             disk.0[HEADER..HEADER + 92].copy_from_slice(bytemuck::bytes_of(&header));
         }
-        let Found::Table(table, _) = disk.read() else { continue };
+        let GptFinding::Table(table, _) = disk.read() else { continue };
         let good: Vec<_> = table.entries.iter().filter_map(|entry| entry.sectors().ok()).collect();
         for (n, a) in good.iter().enumerate() {
             assert!(a.first >= 34 && a.count > 0 && a.first + a.count <= SECTORS - 33, "{a:?}");

@@ -1,8 +1,8 @@
 //! The descriptors of one request: header, data, status (VIRTIO 1.2 §5.2.6 "Device Operation").
 
-use super::plan::{DESCRIPTOR_SIZE, Descriptors, Plan};
+use super::plan::{DESCRIPTOR_SIZE, DescriptorUse, QueueLayout};
 use crate::block::dma::DmaRegion;
-use crate::block::{Operation, Request};
+use crate::block::{DiskOperation, DiskRequest};
 
 /// Bytes of the name that GET_ID returns.
 pub const IDENTITY_LEN: usize = 20;
@@ -25,14 +25,14 @@ mod kind {
 }
 
 /// Writes the chain of `request` for slot `slot`. The request has been checked against the limits.
-pub fn of_request(region: &DmaRegion, plan: &Plan, slot: u16, request: &Request<'_>) {
+pub fn of_request(region: &DmaRegion, plan: &QueueLayout, slot: u16, request: &DiskRequest<'_>) {
     write_header(region, plan.header(slot), kind_of(request.operation), header_sector(request));
-    let mut chain = Chain::new(region, plan, slot);
-    let data_flag = if request.operation == Operation::Read { flag::WRITE } else { 0 };
+    let mut chain = DescriptorChain::new(region, plan, slot);
+    let data_flag = if request.operation == DiskOperation::Read { flag::WRITE } else { 0 };
     for segment in request.segments {
         chain.push(segment.base.as_u64(), segment.len, data_flag);
     }
-    if matches!(request.operation, Operation::Discard | Operation::WriteZeroes) {
+    if matches!(request.operation, DiskOperation::Discard | DiskOperation::WriteZeroes) {
         write_range(region, plan.range(slot), request);
         chain.push(region.hpa(plan.range(slot)).as_u64(), DESCRIPTOR_SIZE as u32, 0);
     }
@@ -40,39 +40,39 @@ pub fn of_request(region: &DmaRegion, plan: &Plan, slot: u16, request: &Request<
 }
 
 /// Writes the chain that asks for the device's name.
-pub fn of_identify(region: &DmaRegion, plan: &Plan, slot: u16) {
+pub fn of_identify(region: &DmaRegion, plan: &QueueLayout, slot: u16) {
     write_header(region, plan.header(slot), kind::GET_ID, 0);
-    let mut chain = Chain::new(region, plan, slot);
+    let mut chain = DescriptorChain::new(region, plan, slot);
     chain.push(region.hpa(plan.identity()).as_u64(), IDENTITY_LEN as u32, flag::WRITE);
     chain.finish();
 }
 
-fn kind_of(operation: Operation) -> u32 {
+fn kind_of(operation: DiskOperation) -> u32 {
     match operation {
-        Operation::Read => kind::IN,
-        Operation::Write => kind::OUT,
-        Operation::Flush => kind::FLUSH,
-        Operation::Discard => kind::DISCARD,
-        Operation::WriteZeroes => kind::WRITE_ZEROES,
+        DiskOperation::Read => kind::IN,
+        DiskOperation::Write => kind::OUT,
+        DiskOperation::Flush => kind::FLUSH,
+        DiskOperation::Discard => kind::DISCARD,
+        DiskOperation::WriteZeroes => kind::WRITE_ZEROES,
     }
 }
 
 /// Returns the sector of the header: only reads and writes have one (VIRTIO 1.2 §5.2.6.1 "Driver
 /// Requirements: Device Operation").
-fn header_sector(request: &Request<'_>) -> u64 {
+fn header_sector(request: &DiskRequest<'_>) -> u64 {
     match request.operation {
-        Operation::Read | Operation::Write => request.sectors.first,
+        DiskOperation::Read | DiskOperation::Write => request.sectors.first,
         _ => 0,
     }
 }
 
 /// Writes `virtio_blk_discard_write_zeroes`. Write-zeroes sets UNMAP, so that a sparse image stays
 /// sparse; a discard has no flags (VIRTIO 1.2 §5.2.6.1).
-fn write_range(region: &DmaRegion, at: usize, request: &Request<'_>) {
+fn write_range(region: &DmaRegion, at: usize, request: &DiskRequest<'_>) {
     const UNMAP: u32 = 1;
     region.write(at, request.sectors.first);
     region.write(at + 8, request.sectors.count as u32);
-    region.write(at + 12, if request.operation == Operation::WriteZeroes { UNMAP } else { 0 });
+    region.write(at + 12, if request.operation == DiskOperation::WriteZeroes { UNMAP } else { 0 });
 }
 
 fn write_header(region: &DmaRegion, at: usize, kind: u32, sector: u64) {
@@ -82,21 +82,21 @@ fn write_header(region: &DmaRegion, at: usize, kind: u32, sector: u64) {
 }
 
 /// A slot's chain while it is built: header, data, status.
-struct Chain<'a> {
+struct DescriptorChain<'a> {
     region: &'a DmaRegion,
-    plan: &'a Plan,
+    plan: &'a QueueLayout,
     slot: u16,
     len: u16,
 }
 
-impl<'a> Chain<'a> {
-    fn new(region: &'a DmaRegion, plan: &'a Plan, slot: u16) -> Self {
+impl<'a> DescriptorChain<'a> {
+    fn new(region: &'a DmaRegion, plan: &'a QueueLayout, slot: u16) -> Self {
         let mut chain = Self { region, plan, slot, len: 0 };
         chain.push(region.hpa(plan.header(slot)).as_u64(), DESCRIPTOR_SIZE as u32, 0);
         chain
     }
 
-    /// Adds a descriptor that is linked to the next one; [`Chain::finish`] adds the last, which has
+    /// Adds a descriptor that is linked to the next one; [`DescriptorChain::finish`] adds the last, which has
     /// no link.
     fn push(&mut self, address: u64, len: u32, flags: u16) {
         self.put(address, len, flags | flag::NEXT);
@@ -106,8 +106,8 @@ impl<'a> Chain<'a> {
         let at = self.plan.chain(self.slot) + usize::from(self.len) * DESCRIPTOR_SIZE;
         // Links are indexes into the table that holds the chain.
         let first = match self.plan.descriptors {
-            Descriptors::Direct { .. } => self.plan.head(self.slot),
-            Descriptors::Indirect => 0,
+            DescriptorUse::Direct { .. } => self.plan.head(self.slot),
+            DescriptorUse::Indirect => 0,
         };
         self.len += 1;
         write_descriptor(self.region, at, address, len, flags, first + self.len);
@@ -116,7 +116,7 @@ impl<'a> Chain<'a> {
     fn finish(mut self) {
         let status = self.region.hpa(self.plan.status(self.slot)).as_u64();
         self.put(status, 1, flag::WRITE);
-        if self.plan.descriptors == Descriptors::Indirect {
+        if self.plan.descriptors == DescriptorUse::Indirect {
             let table = self.region.hpa(self.plan.chain(self.slot)).as_u64();
             let at = usize::from(self.plan.head(self.slot)) * DESCRIPTOR_SIZE;
             let bytes = u32::from(self.len) * DESCRIPTOR_SIZE as u32;

@@ -17,17 +17,17 @@
 use virtio_drivers::transport::DeviceStatus;
 
 use super::chain::{self, IDENTITY_LEN};
-use super::geometry::{Geometry, feature};
-use super::incidents::Incidents;
-use super::init::{InitError, QUEUE, bring_up, reset};
-use super::plan::{Plan, REGION_BYTES};
-use super::port::Port;
-use super::ring::{IndexJump, Ring, Used};
-use super::slots::{InFlight, Slots, Told};
+use super::geometry::{VirtioGeometry, feature};
+use super::incidents::IncidentQueue;
+use super::init::{QUEUE, VirtioInitError, bring_up, reset};
+use super::plan::{QueueLayout, REGION_BYTES};
+use super::port::VirtioPort;
+use super::ring::{RingIndexes, UsedElement, UsedIndexError};
+use super::slots::{InFlightRequest, RequestSlots, TimeoutReport};
 use crate::block::dma::DmaRegion;
 use crate::block::request::SECTOR_SIZE;
 use crate::block::stats::DiskStats;
-use crate::block::{Completion, Cookie, DiskError, Incident, Lane, Operation, Request, SubmitError};
+use crate::block::{Completion, Cookie, DiskError, DiskIncident, DiskOperation, DiskRequest, QueueLane, SubmitError};
 
 /// Resets without a good answer in between, after which a device is given up.
 const MOST_RESETS: u8 = 3;
@@ -45,14 +45,14 @@ mod status {
 
 /// Time limits of the driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct DriverTimeouts {
     /// For the answer to a request.
     pub request_ns: u64,
     /// For the device to confirm a reset.
     pub reset_ns: u64,
 }
 
-impl Default for Limits {
+impl Default for DriverTimeouts {
     fn default() -> Self {
         Self { request_ns: crate::config::DISK_TIMEOUT_NS, reset_ns: 2_000_000_000 }
     }
@@ -60,7 +60,7 @@ impl Default for Limits {
 
 /// A violation of the protocol by the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Violation {
+pub enum DeviceProtocolError {
     /// The used index is beyond the chains offered.
     IndexJump,
     /// A used chain that is not in flight.
@@ -71,7 +71,7 @@ pub enum Violation {
 
 /// State of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+enum DevicePhase {
     /// The queue is set up.
     Ready,
     /// The device was told to reset, with nothing in flight, and has not confirmed it.
@@ -81,35 +81,35 @@ enum Phase {
 }
 
 /// The driver of one device.
-pub struct Core<P> {
+pub struct VirtioDriver<P> {
     port: P,
     region: DmaRegion,
-    geometry: Geometry,
-    plan: Plan,
-    ring: Ring,
-    slots: Slots,
-    phase: Phase,
+    geometry: VirtioGeometry,
+    plan: QueueLayout,
+    ring: RingIndexes,
+    slots: RequestSlots,
+    phase: DevicePhase,
     /// Set when a request became overdue: the device accepts no request until all are answered.
     written_off_at: Option<u64>,
     /// The device must be reset before it accepts another request, as soon as nothing is in flight.
     broken: bool,
-    limits: Limits,
+    limits: DriverTimeouts,
     resets: u8,
     look_at: u64,
-    last_violation: Option<Violation>,
-    incidents: Incidents,
+    last_violation: Option<DeviceProtocolError>,
+    incidents: IncidentQueue,
 }
 
-impl<P: Port> Core<P> {
+impl<P: VirtioPort> VirtioDriver<P> {
     /// Takes over a device and `region`, which belongs to the driver.
     ///
     /// # Errors
-    /// [`InitError`] says why the device cannot be used.
-    pub fn new(mut port: P, region: DmaRegion, limits: Limits) -> Result<Self, InitError> {
+    /// [`VirtioInitError`] says why the device cannot be used.
+    pub fn new(mut port: P, region: DmaRegion, limits: DriverTimeouts) -> Result<Self, VirtioInitError> {
         if region.len() < REGION_BYTES {
-            return Err(InitError::Region);
+            return Err(VirtioInitError::Region);
         }
-        let mut ring = Ring::default();
+        let mut ring = RingIndexes::default();
         reset(&mut port)?;
         let (geometry, plan) = bring_up(&mut port, &region, &mut ring)?;
         Ok(Self {
@@ -118,56 +118,61 @@ impl<P: Port> Core<P> {
             geometry,
             plan,
             ring,
-            slots: Slots::new(plan.slots),
-            phase: Phase::Ready,
+            slots: RequestSlots::new(plan.slots),
+            phase: DevicePhase::Ready,
             written_off_at: None,
             broken: false,
             limits,
             resets: 0,
             look_at: 0,
             last_violation: None,
-            incidents: Incidents::default(),
+            incidents: IncidentQueue::default(),
         })
     }
 
     /// Returns the properties of the disk.
-    pub fn geometry(&self) -> &Geometry {
+    pub fn geometry(&self) -> &VirtioGeometry {
         &self.geometry
     }
 
     /// Returns the layout of the queue.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &QueueLayout {
         &self.plan
     }
 
     /// Returns the last violation of the device.
-    pub fn last_violation(&self) -> Option<Violation> {
+    pub fn last_violation(&self) -> Option<DeviceProtocolError> {
         self.last_violation
     }
 
     /// Queues a request that has been checked against the limits.
-    pub fn submit(&mut self, request: &Request<'_>, stats: &DiskStats) -> Result<(), SubmitError> {
+    pub fn submit(&mut self, request: &DiskRequest<'_>, stats: &DiskStats) -> Result<(), SubmitError> {
         let slot = self.free_slot(request.lane)?;
-        if request.operation == Operation::Flush && !self.geometry.has(feature::FLUSH) {
+        if request.operation == DiskOperation::Flush && !self.geometry.has(feature::FLUSH) {
             // A device without FLUSH has no volatile cache (VIRTIO 1.2 §5.2.6.1): completed writes
             // are durable.
-            self.slots.occupy(slot, InFlight { cookie: request.cookie, incoming: 0, since_ns: None, told: Told::No });
+            self.slots
+                .occupy(slot, InFlightRequest { cookie: request.cookie, incoming: 0, since_ns: None, told: TimeoutReport::No });
             self.slots.complete_at_once(slot);
             return Ok(());
         }
-        let incoming = if request.operation == Operation::Read { (request.sectors.count * SECTOR_SIZE) as u32 } else { 0 };
+        let incoming = if request.operation == DiskOperation::Read { (request.sectors.count * SECTOR_SIZE) as u32 } else { 0 };
         self.region.write(self.plan.status(slot), status::NONE);
         chain::of_request(&self.region, &self.plan, slot, request);
-        self.offer(slot, InFlight { cookie: request.cookie, incoming, since_ns: None, told: Told::No }, stats);
+        self.offer(slot, InFlightRequest { cookie: request.cookie, incoming, since_ns: None, told: TimeoutReport::No }, stats);
         Ok(())
     }
 
-    /// Asks the device for its name; [`Core::identity`] returns it after the completion.
+    /// Asks the device for its name; [`VirtioDriver::identity`] returns it after the completion.
     pub fn submit_identify(&mut self, cookie: Cookie, stats: &DiskStats) -> Result<(), SubmitError> {
-        let slot = self.free_slot(Lane::Common)?;
+        let slot = self.free_slot(QueueLane::Common)?;
         self.region.write(self.plan.status(slot), status::NONE);
         chain::of_identify(&self.region, &self.plan, slot);
-        self.offer(slot, InFlight { cookie, incoming: IDENTITY_LEN as u32, since_ns: None, told: Told::No }, stats);
+        self.offer(
+            slot,
+            InFlightRequest { cookie, incoming: IDENTITY_LEN as u32, since_ns: None, told: TimeoutReport::No },
+            stats,
+        );
         Ok(())
     }
 
@@ -179,11 +184,11 @@ impl<P: Port> Core<P> {
     /// Returns whether the device accepts no request now: it is dead, or written off until its last
     /// answer has come.
     pub fn is_dead(&self) -> bool {
-        self.phase == Phase::Dead || self.written_off_at.is_some()
+        self.phase == DevicePhase::Dead || self.written_off_at.is_some()
     }
 
     /// Returns the incidents of the device.
-    pub fn incidents(&mut self) -> &mut Incidents {
+    pub fn incidents(&mut self) -> &mut IncidentQueue {
         &mut self.incidents
     }
 
@@ -192,17 +197,17 @@ impl<P: Port> Core<P> {
         self.limits.request_ns = self.limits.request_ns.min(request_ns);
     }
 
-    fn free_slot(&self, lane: Lane) -> Result<u16, SubmitError> {
+    fn free_slot(&self, lane: QueueLane) -> Result<u16, SubmitError> {
         if self.is_dead() {
             return Err(SubmitError::Failed);
         }
         match self.phase {
-            Phase::Ready if !self.broken => self.slots.next_free(lane).ok_or(SubmitError::Full),
+            DevicePhase::Ready if !self.broken => self.slots.next_free(lane).ok_or(SubmitError::Full),
             _ => Err(SubmitError::Full),
         }
     }
 
-    fn offer(&mut self, slot: u16, request: InFlight, stats: &DiskStats) {
+    fn offer(&mut self, slot: u16, request: InFlightRequest, stats: &DiskStats) {
         self.slots.occupy(slot, request);
         self.ring.offer(&self.region, &self.plan, self.plan.head(slot));
         if self.ring.wants_notification(&self.region, &self.plan) {
@@ -214,7 +219,7 @@ impl<P: Port> Core<P> {
     /// Collects completions. Also detects overdue requests, and lets a device come back.
     pub fn poll(&mut self, now_ns: u64, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
-        if self.phase == Phase::Ready {
+        if self.phase == DevicePhase::Ready {
             done = self.harvest(out, stats);
             if self.written_off_at.is_none() && self.slots.overdue(now_ns, self.limits.request_ns) {
                 self.write_off(now_ns);
@@ -252,18 +257,18 @@ impl<P: Port> Core<P> {
         done
     }
 
-    fn take_one(&mut self) -> Result<Option<Completion>, Violation> {
+    fn take_one(&mut self) -> Result<Option<Completion>, DeviceProtocolError> {
         if let Some(request) = self.slots.take_instant() {
             return Ok(Some(Completion { cookie: request.cookie, result: Ok(()) }));
         }
-        let used = self.ring.take(&self.region, &self.plan).map_err(|IndexJump| Violation::IndexJump)?;
-        let Some(Used { id, len }) = used else { return Ok(None) };
-        let slot = self.plan.slot_of(id).ok_or(Violation::UnknownId(id))?;
-        let request = self.slots.vacate(slot).ok_or(Violation::UnknownId(id))?;
+        let used = self.ring.take(&self.region, &self.plan).map_err(|UsedIndexError| DeviceProtocolError::IndexJump)?;
+        let Some(UsedElement { id, len }) = used else { return Ok(None) };
+        let slot = self.plan.slot_of(id).ok_or(DeviceProtocolError::UnknownId(id))?;
+        let request = self.slots.vacate(slot).ok_or(DeviceProtocolError::UnknownId(id))?;
         // Data and status are all that the device may write. The request is still answered, so its
         // buffer is free.
         if len > request.incoming.saturating_add(1) {
-            self.last_violation = Some(Violation::TooLong(len));
+            self.last_violation = Some(DeviceProtocolError::TooLong(len));
             self.note_broken();
             return Ok(Some(Completion { cookie: request.cookie, result: Err(DiskError::Io) }));
         }
@@ -284,14 +289,14 @@ impl<P: Port> Core<P> {
 
     fn note_broken(&mut self) {
         if !core::mem::replace(&mut self.broken, true) {
-            self.incidents.push(Incident::Broken);
+            self.incidents.push(DiskIncident::Broken);
         }
     }
 
     /// Accepts no request until every one in flight has its answer.
     fn write_off(&mut self, now_ns: u64) {
         self.written_off_at = Some(now_ns);
-        self.incidents.push(Incident::WrittenOff { unanswered: self.slots.count() as u16 });
+        self.incidents.push(DiskIncident::WrittenOff { unanswered: self.slots.count() as u16 });
     }
 
     /// Completes the requests in flight with a time-out, once each and as far as `out` has room.
@@ -311,13 +316,13 @@ impl<P: Port> Core<P> {
     /// capacity.
     fn look(&mut self, now_ns: u64) {
         self.look_at = now_ns.saturating_add(LOOK_NS);
-        if self.phase != Phase::Ready {
+        if self.phase != DevicePhase::Ready {
             return;
         }
         if self.port.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
             self.note_broken();
         }
-        if let Ok(geometry) = Geometry::read(&self.port, self.geometry.features) {
+        if let Ok(geometry) = VirtioGeometry::read(&self.port, self.geometry.features) {
             self.note_capacity(geometry.capacity);
         }
     }
@@ -327,23 +332,23 @@ impl<P: Port> Core<P> {
     fn note_capacity(&mut self, capacity: u64) {
         let before = core::mem::replace(&mut self.geometry.capacity, capacity);
         if before != capacity {
-            self.incidents.push(Incident::Resized { from: before, to: capacity });
+            self.incidents.push(DiskIncident::Resized { from: before, to: capacity });
         }
     }
 
     /// Resets the device, or lets it come back, once it has no request in flight.
     fn settle(&mut self, now_ns: u64, stats: &DiskStats) {
         match self.phase {
-            Phase::Ready if self.slots.count() == 0 && self.broken => self.begin_reset(now_ns, stats),
-            Phase::Ready if self.slots.count() == 0 => self.come_back(now_ns),
-            Phase::Resetting { since_ns } => self.await_reset(now_ns, since_ns),
+            DevicePhase::Ready if self.slots.count() == 0 && self.broken => self.begin_reset(now_ns, stats),
+            DevicePhase::Ready if self.slots.count() == 0 => self.come_back(now_ns),
+            DevicePhase::Resetting { since_ns } => self.await_reset(now_ns, since_ns),
             _ => {}
         }
     }
 
     fn come_back(&mut self, now_ns: u64) {
         if let Some(since) = self.written_off_at.take() {
-            self.incidents.push(Incident::Back { away_ns: now_ns.saturating_sub(since) });
+            self.incidents.push(DiskIncident::Back { away_ns: now_ns.saturating_sub(since) });
         }
     }
 
@@ -352,7 +357,7 @@ impl<P: Port> Core<P> {
         stats.reset();
         self.resets += 1;
         self.port.set_status(DeviceStatus::empty());
-        self.phase = Phase::Resetting { since_ns: now_ns };
+        self.phase = DevicePhase::Resetting { since_ns: now_ns };
         self.await_reset(now_ns, now_ns);
     }
 
@@ -369,7 +374,7 @@ impl<P: Port> Core<P> {
         let up = if self.resets > MOST_RESETS { None } else { bring_up(&mut self.port, &self.region, &mut self.ring).ok() };
         match up {
             Some((geometry, plan)) if plan == self.plan && geometry.is_same_disk(&self.geometry) => {
-                (self.phase, self.broken) = (Phase::Ready, false);
+                (self.phase, self.broken) = (DevicePhase::Ready, false);
                 self.note_capacity(geometry.capacity);
                 self.come_back(now_ns);
             }
@@ -378,7 +383,7 @@ impl<P: Port> Core<P> {
     }
 
     fn die(&mut self) {
-        (self.phase, self.broken, self.written_off_at) = (Phase::Dead, false, None);
-        self.incidents.push(Incident::Dead);
+        (self.phase, self.broken, self.written_off_at) = (DevicePhase::Dead, false, None);
+        self.incidents.push(DiskIncident::Dead);
     }
 }

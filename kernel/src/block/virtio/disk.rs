@@ -1,27 +1,27 @@
 //! The [`Disk`] of a virtio device: the core behind its lock.
 
-use super::core::{Core, Limits, Violation};
+use super::core::{DeviceProtocolError, DriverTimeouts, VirtioDriver};
 use super::geometry::feature;
-use super::init::InitError;
-use super::port::Port;
+use super::init::VirtioInitError;
+use super::port::VirtioPort;
 use crate::block::dma::DmaRegion;
 use crate::block::stats::{DiskCounters, DiskStats};
-use crate::block::{Completion, Cookie, Disk, DiskInfo, Incident, Request, SubmitError};
-use crate::sync::{Ranked, rank};
+use crate::block::{Completion, Cookie, Disk, DiskIncident, DiskInfo, DiskRequest, SubmitError};
+use crate::sync::{RankedLock, rank};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A virtio-blk disk.
 pub struct VirtioDisk<P> {
     info: DiskInfo,
     stats: DiskStats,
-    /// Copy of [`Core::is_dead`], readable without the lock.
+    /// Copy of [`VirtioDriver::is_dead`], readable without the lock.
     is_down: AtomicBool,
     /// Whether there are incidents, readable without the lock.
     has_incidents: AtomicBool,
-    core: Ranked<Core<P>, { rank::DISK }>,
+    core: RankedLock<VirtioDriver<P>, { rank::DISK }>,
 }
 
-impl<P: Port> VirtioDisk<P> {
+impl<P: VirtioPort> VirtioDisk<P> {
     /// Brings the device up as disk number `index`, with `region` as its own memory, and asks for
     /// its name.
     ///
@@ -29,15 +29,21 @@ impl<P: Port> VirtioDisk<P> {
     /// and is dead at its first use if it stays silent.
     ///
     /// # Errors
-    /// [`InitError`] says why the device cannot be used.
-    pub fn new(index: u8, port: P, region: DmaRegion, limits: Limits, clock: impl Fn() -> u64) -> Result<Self, InitError> {
-        let core = Core::new(port, region, limits)?;
+    /// [`VirtioInitError`] says why the device cannot be used.
+    pub fn new(
+        index: u8,
+        port: P,
+        region: DmaRegion,
+        limits: DriverTimeouts,
+        clock: impl Fn() -> u64,
+    ) -> Result<Self, VirtioInitError> {
+        let core = VirtioDriver::new(port, region, limits)?;
         let mut disk = Self {
             info: describe(index, &core),
             stats: DiskStats::default(),
             is_down: AtomicBool::new(false),
             has_incidents: AtomicBool::new(false),
-            core: Ranked::new(core),
+            core: RankedLock::new(core),
         };
         disk.info.serial = disk.identify(clock);
         Ok(disk)
@@ -58,12 +64,12 @@ impl<P: Port> VirtioDisk<P> {
     }
 
     /// Returns the last violation of the device.
-    pub fn last_violation(&self) -> Option<Violation> {
+    pub fn last_violation(&self) -> Option<DeviceProtocolError> {
         self.core.lock().last_violation()
     }
 }
 
-fn describe<P: Port>(index: u8, core: &Core<P>) -> DiskInfo {
+fn describe<P: VirtioPort>(index: u8, core: &VirtioDriver<P>) -> DiskInfo {
     let (geometry, plan) = (core.geometry(), core.plan());
     DiskInfo {
         index,
@@ -78,12 +84,12 @@ fn describe<P: Port>(index: u8, core: &Core<P>) -> DiskInfo {
     }
 }
 
-impl<P: Port> Disk for VirtioDisk<P> {
+impl<P: VirtioPort> Disk for VirtioDisk<P> {
     fn info(&self) -> DiskInfo {
         self.info
     }
 
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         request.check(&self.info)?;
         self.core.lock().submit(request, &self.stats)?;
         self.stats.taken(request);
@@ -102,7 +108,7 @@ impl<P: Port> Disk for VirtioDisk<P> {
         self.is_down.load(Ordering::Acquire)
     }
 
-    fn take_incident(&self) -> Option<Incident> {
+    fn take_incident(&self) -> Option<DiskIncident> {
         if !self.has_incidents.load(Ordering::Acquire) {
             return None;
         }

@@ -7,12 +7,12 @@ use virtio_drivers::{PhysAddr, Result};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::geometry::feature;
-use super::port::{Port, PortError};
+use super::port::{PortError, VirtioPort};
 use crate::block::dma::fake::device_view;
 
 /// The device's misbehaviour at the next request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wrong {
+pub enum DeviceMisbehaviour {
     /// Does not answer.
     Silent,
     /// Answers with this status.
@@ -30,7 +30,7 @@ pub enum Wrong {
 }
 
 /// A parsed chain: address, length, whether the device writes.
-type Chain = Vec<(u64, u32, bool)>;
+type FakeChain = Vec<(u64, u32, bool)>;
 
 /// The device.
 pub struct FakeDevice {
@@ -38,7 +38,7 @@ pub struct FakeDevice {
     pub config: [u32; 15],
     pub queue_max: u32,
     pub disk: Vec<u8>,
-    pub wrong: Vec<Wrong>,
+    pub wrong: Vec<DeviceMisbehaviour>,
     /// Reads of the status that still show a reset as pending.
     pub reset_reads: u32,
     pub notifications: u32,
@@ -114,7 +114,7 @@ impl FakeDevice {
 
     fn request(&mut self, size: u16, desc: u64, used: u64, head: u16) {
         let wrong = if self.wrong.is_empty() { None } else { Some(self.wrong.remove(0)) };
-        if wrong == Some(Wrong::Silent) {
+        if wrong == Some(DeviceMisbehaviour::Silent) {
             return self.silent.push(head);
         }
         let chain = chain(size, desc, head);
@@ -122,18 +122,18 @@ impl FakeDevice {
         let (mut id, mut len, mut moves) = (u32::from(head), written + 1, 1);
         let mut answer = Some(status);
         match wrong {
-            Some(Wrong::Status(s)) => answer = Some(s),
-            Some(Wrong::NoStatus) => answer = None,
-            Some(Wrong::Id(i)) => id = i,
-            Some(Wrong::Len(l)) => len = l,
-            Some(Wrong::Index(n)) => moves = n,
+            Some(DeviceMisbehaviour::Status(s)) => answer = Some(s),
+            Some(DeviceMisbehaviour::NoStatus) => answer = None,
+            Some(DeviceMisbehaviour::Id(i)) => id = i,
+            Some(DeviceMisbehaviour::Len(l)) => len = l,
+            Some(DeviceMisbehaviour::Index(n)) => moves = n,
             _ => {}
         }
         if let Some(status) = answer {
             device_view(chain.last().unwrap().0, 1).write(0, status);
         }
         self.answer(size, used, id, len, moves);
-        if wrong == Some(Wrong::Twice) {
+        if wrong == Some(DeviceMisbehaviour::Twice) {
             self.answer(size, used, id, len, 1);
         }
     }
@@ -148,7 +148,7 @@ impl FakeDevice {
     }
 
     /// Carries out a request; returns the status and the bytes written into memory.
-    fn carry_out(&mut self, chain: &Chain) -> (u8, u32) {
+    fn carry_out(&mut self, chain: &FakeChain) -> (u8, u32) {
         let header = device_view(chain[0].0, 16);
         let (kind, sector) = (header.read::<u32>(0), header.read::<u64>(8));
         self.log.push((kind, sector));
@@ -200,7 +200,7 @@ impl FakeDevice {
 }
 
 /// Follows a chain, through an indirect table if there is one.
-fn chain(size: u16, desc: u64, head: u16) -> Chain {
+fn chain(size: u16, desc: u64, head: u16) -> FakeChain {
     let first = device_view(desc + u64::from(head) * 16, 16);
     if first.read::<u16>(12) & 4 != 0 {
         let entries = (first.read::<u32>(8) / 16) as u16;
@@ -210,7 +210,7 @@ fn chain(size: u16, desc: u64, head: u16) -> Chain {
     follow(desc, head, size)
 }
 
-fn follow(table: u64, mut at: u16, size: u16) -> Chain {
+fn follow(table: u64, mut at: u16, size: u16) -> FakeChain {
     let mut chain = Vec::new();
     loop {
         assert!(at < size && chain.len() < usize::from(size), "a chain within its table");
@@ -233,7 +233,7 @@ impl FakePort {
     }
 }
 
-impl Port for FakePort {
+impl VirtioPort for FakePort {
     fn prepare_queue(&mut self, _queue: u16) -> core::result::Result<(), PortError> {
         Ok(())
     }

@@ -43,7 +43,7 @@ const CONSISTENT_TRIES: usize = 16;
 
 /// Why a configuration cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ConfigError {
+pub enum VirtioConfigError {
     /// The device has no configuration, or too small a one.
     Missing,
     /// It changed during every read.
@@ -56,7 +56,7 @@ pub enum ConfigError {
     Segments,
 }
 
-impl core::fmt::Display for ConfigError {
+impl core::fmt::Display for VirtioConfigError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Missing => f.write_str("the device has no configuration of a disk"),
@@ -70,7 +70,7 @@ impl core::fmt::Display for ConfigError {
 
 /// Properties of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Geometry {
+pub struct VirtioGeometry {
     /// Features that both sides support.
     pub features: u64,
     /// Capacity in sectors.
@@ -85,7 +85,7 @@ pub struct Geometry {
     pub write_zeroes: bool,
 }
 
-impl Geometry {
+impl VirtioGeometry {
     /// Returns whether this can be the same disk as `before`: everything but the capacity is equal,
     /// which may change at run time.
     pub fn is_same_disk(&self, before: &Self) -> bool {
@@ -100,8 +100,8 @@ impl Geometry {
     /// Reads the configuration of a device with `features` negotiated.
     ///
     /// # Errors
-    /// [`ConfigError`] if the disk cannot be used for paging.
-    pub fn read<T: Transport>(transport: &T, features: u64) -> Result<Self, ConfigError> {
+    /// [`VirtioConfigError`] if the disk cannot be used for paging.
+    pub fn read<T: Transport>(transport: &T, features: u64) -> Result<Self, VirtioConfigError> {
         for _ in 0..CONSISTENT_TRIES {
             let before = transport.read_config_generation();
             let geometry = Self::read_once(transport, features);
@@ -109,25 +109,25 @@ impl Geometry {
                 return geometry;
             }
         }
-        Err(ConfigError::Unstable)
+        Err(VirtioConfigError::Unstable)
     }
 
-    fn read_once<T: Transport>(transport: &T, features: u64) -> Result<Self, ConfigError> {
-        let word = |at| transport.read_config_space::<u32>(at).map_err(|_| ConfigError::Missing);
+    fn read_once<T: Transport>(transport: &T, features: u64) -> Result<Self, VirtioConfigError> {
+        let word = |at| transport.read_config_space::<u32>(at).map_err(|_| VirtioConfigError::Missing);
         let word_if = |bit, at, otherwise| if features & bit != 0 { word(at) } else { Ok(otherwise) };
         if features & feature::RO != 0 {
-            return Err(ConfigError::ReadOnly);
+            return Err(VirtioConfigError::ReadOnly);
         }
         let capacity = u64::from(word(offset::CAPACITY + 4)?) << 32 | u64::from(word(offset::CAPACITY)?);
         if capacity == 0 {
-            return Err(ConfigError::Empty);
+            return Err(VirtioConfigError::Empty);
         }
         let sector = SECTOR_SIZE as u32;
         let max_segments = word_if(feature::SEG_MAX, offset::SEG_MAX, 1)?;
         let size_max = word_if(feature::SIZE_MAX, offset::SIZE_MAX, u32::MAX)?.min(MOST_SEGMENT_LEN);
         let max_segment_len = size_max - size_max % sector;
         if max_segments == 0 || max_segment_len == 0 {
-            return Err(ConfigError::Segments);
+            return Err(VirtioConfigError::Segments);
         }
         let enough = |sectors: u32| u64::from(sectors) >= MAX_RANGE_SECTORS;
         Ok(Self {

@@ -1,6 +1,6 @@
 //! Incidents of a device, kept until they are reported.
 
-use crate::block::Incident;
+use crate::block::DiskIncident;
 use arrayvec::ArrayVec;
 
 /// Incidents that are kept; a further one replaces the oldest.
@@ -8,13 +8,13 @@ const KEPT: usize = 8;
 
 /// The incidents of one device, oldest first.
 #[derive(Debug, Default)]
-pub struct Incidents {
-    kept: ArrayVec<Incident, KEPT>,
+pub struct IncidentQueue {
+    kept: ArrayVec<DiskIncident, KEPT>,
 }
 
-impl Incidents {
+impl IncidentQueue {
     /// Keeps an incident until it is taken.
-    pub fn push(&mut self, incident: Incident) {
+    pub fn push(&mut self, incident: DiskIncident) {
         if self.kept.is_full() {
             self.kept.remove(0);
         }
@@ -22,7 +22,7 @@ impl Incidents {
     }
 
     /// Takes the oldest incident.
-    pub fn take(&mut self) -> Option<Incident> {
+    pub fn take(&mut self) -> Option<DiskIncident> {
         self.kept.pop_at(0)
     }
 

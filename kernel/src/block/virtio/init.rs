@@ -5,10 +5,10 @@
 
 use virtio_drivers::transport::DeviceStatus;
 
-use super::geometry::{ConfigError, Geometry, feature};
-use super::plan::Plan;
-use super::port::{Port, PortError};
-use super::ring::Ring;
+use super::geometry::{VirtioConfigError, VirtioGeometry, feature};
+use super::plan::QueueLayout;
+use super::port::{PortError, VirtioPort};
+use super::ring::RingIndexes;
 use crate::block::dma::DmaRegion;
 
 /// The only queue.
@@ -18,7 +18,7 @@ const RESET_READS: usize = 1_000_000;
 
 /// Why a device cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InitError {
+pub enum VirtioInitError {
     /// It does not complete a reset.
     Reset,
     /// It is a legacy device.
@@ -26,7 +26,7 @@ pub enum InitError {
     /// It refuses features that it offered.
     Features,
     /// Its configuration cannot be used.
-    Config(ConfigError),
+    Config(VirtioConfigError),
     /// Its queue has no room for a request.
     Queue,
     /// Its vector or its doorbell cannot be used.
@@ -35,7 +35,7 @@ pub enum InitError {
     Region,
 }
 
-impl core::fmt::Display for InitError {
+impl core::fmt::Display for VirtioInitError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Reset => f.write_str("the device does not obey a reset"),
@@ -52,8 +52,8 @@ impl core::fmt::Display for InitError {
 /// Resets the device and waits for a bounded number of reads.
 ///
 /// # Errors
-/// [`InitError::Reset`].
-pub fn reset<P: Port>(port: &mut P) -> Result<(), InitError> {
+/// [`VirtioInitError::Reset`].
+pub fn reset<P: VirtioPort>(port: &mut P) -> Result<(), VirtioInitError> {
     port.set_status(DeviceStatus::empty());
     for _ in 0..RESET_READS {
         if port.get_status().is_empty() {
@@ -61,14 +61,18 @@ pub fn reset<P: Port>(port: &mut P) -> Result<(), InitError> {
         }
         core::hint::spin_loop();
     }
-    Err(InitError::Reset)
+    Err(VirtioInitError::Reset)
 }
 
 /// Initializes a device after a reset, until its queue works.
 ///
 /// # Errors
-/// [`InitError`]; the device is then marked as failed.
-pub fn bring_up<P: Port>(port: &mut P, region: &DmaRegion, ring: &mut Ring) -> Result<(Geometry, Plan), InitError> {
+/// [`VirtioInitError`]; the device is then marked as failed.
+pub fn bring_up<P: VirtioPort>(
+    port: &mut P,
+    region: &DmaRegion,
+    ring: &mut RingIndexes,
+) -> Result<(VirtioGeometry, QueueLayout), VirtioInitError> {
     let result = try_bring_up(port, region, ring);
     if result.is_err() {
         port.set_status(DeviceStatus::FAILED);
@@ -76,27 +80,31 @@ pub fn bring_up<P: Port>(port: &mut P, region: &DmaRegion, ring: &mut Ring) -> R
     result
 }
 
-fn try_bring_up<P: Port>(port: &mut P, region: &DmaRegion, ring: &mut Ring) -> Result<(Geometry, Plan), InitError> {
+fn try_bring_up<P: VirtioPort>(
+    port: &mut P,
+    region: &DmaRegion,
+    ring: &mut RingIndexes,
+) -> Result<(VirtioGeometry, QueueLayout), VirtioInitError> {
     let known = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
     port.set_status(known);
     let features = negotiate(port, known)?;
-    let geometry = Geometry::read(port, features).map_err(InitError::Config)?;
+    let geometry = VirtioGeometry::read(port, features).map_err(VirtioInitError::Config)?;
     let most = port.max_queue_size(QUEUE);
-    let plan = Plan::new(most, geometry.max_segments, geometry.has(feature::INDIRECT)).ok_or(InitError::Queue)?;
+    let plan = QueueLayout::new(most, geometry.max_segments, geometry.has(feature::INDIRECT)).ok_or(VirtioInitError::Queue)?;
     ring.clear(region, &plan);
-    port.prepare_queue(QUEUE).map_err(InitError::Port)?;
+    port.prepare_queue(QUEUE).map_err(VirtioInitError::Port)?;
     let at = |offset| region.hpa(offset).as_u64();
     port.queue_set(QUEUE, plan.queue_size.into(), at(0), at(plan.available()), at(plan.used()));
     port.set_status(known | DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK);
     Ok((geometry, plan))
 }
 
-fn negotiate<P: Port>(port: &mut P, known: DeviceStatus) -> Result<u64, InitError> {
+fn negotiate<P: VirtioPort>(port: &mut P, known: DeviceStatus) -> Result<u64, VirtioInitError> {
     let features = port.read_device_features() & feature::WANTED;
     if features & feature::VERSION_1 == 0 {
-        return Err(InitError::Legacy);
+        return Err(VirtioInitError::Legacy);
     }
     port.write_driver_features(features);
     port.set_status(known | DeviceStatus::FEATURES_OK);
-    if port.get_status().contains(DeviceStatus::FEATURES_OK) { Ok(features) } else { Err(InitError::Features) }
+    if port.get_status().contains(DeviceStatus::FEATURES_OK) { Ok(features) } else { Err(VirtioInitError::Features) }
 }

@@ -19,7 +19,7 @@
 //! * Slot `s` owns the descriptors from `s * stride` on (or one descriptor and a preallocated
 //!   indirect table). So nothing is allocated after start-up, and no free list can be corrupted.
 //! * The words that the device writes (used index, id, length, status) are read once and checked. A
-//!   wrong one is a [`Violation`]: the device then accepts no more requests, and is reset once
+//!   wrong one is a [`DeviceProtocolError`]: the device then accepts no more requests, and is reset once
 //!   nothing is in flight.
 //! * A request's buffers return to its submitter only after an answer of the device. At a time-out
 //!   the submitter gets a completion (`TimedOut`) and the disk is written off; the late answer is a
@@ -44,9 +44,9 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{Limits, Violation};
+pub use self::core::{DeviceProtocolError, DriverTimeouts};
 pub use disk::VirtioDisk;
-pub use geometry::ConfigError;
-pub use init::InitError;
+pub use geometry::VirtioConfigError;
+pub use init::VirtioInitError;
 pub use plan::REGION_BYTES;
-pub use port::{Port, PortError};
+pub use port::{PortError, VirtioPort};

@@ -19,13 +19,13 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Trans
 use virtio_drivers::{BufferDirection, Hal, PhysAddr, Result as VirtioResult};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::port::{Port, PortError};
+use super::port::{PortError, VirtioPort};
 use crate::addr::Hpa;
-use crate::pci::access::Ports;
-use crate::pci::capability::{self, Capability, capabilities};
+use crate::pci::access::ConfigPorts;
+use crate::pci::capability::{self, PciCapability, capabilities};
 use crate::pci::device_map;
-use crate::pci::msix::{MsixCapability, Target};
-use crate::pci::window::Window;
+use crate::pci::msix::{MsixCapability, MsixTarget};
+use crate::pci::window::DeviceWindow;
 use crate::pci::{Command, ConfigurationAccess, DeviceFunction, PciRoot};
 
 /// End of the physical addresses that a page table can hold (SDM 3A "4-Level Paging").
@@ -80,11 +80,11 @@ impl core::fmt::Display for FunctionError {
 }
 
 /// The platform interface that virtio-drivers needs. Only its mapping of registers is ever used.
-struct Registers;
+struct VirtioHal;
 
 // SAFETY: `mmio_phys_to_virt` returns addresses that stay mapped for good; `dma_alloc` never
 // succeeds, so there is nothing to free; buffers are not shared through the crate.
-unsafe impl Hal for Registers {
+unsafe impl Hal for VirtioHal {
     fn dma_alloc(_pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         (0, NonNull::dangling()) // address 0 tells the crate that the allocation failed
     }
@@ -103,7 +103,7 @@ unsafe impl Hal for Registers {
 
 /// Registers in a BAR, as described by a virtio capability.
 #[derive(Clone, Copy)]
-struct Place {
+struct BarRegion {
     bar: u8,
     offset: u32,
     len: u32,
@@ -112,10 +112,10 @@ struct Place {
 /// A function that was taken over.
 pub struct PciPort {
     at: DeviceFunction,
-    access: Ports,
+    access: ConfigPorts,
     transport: ManuallyDrop<PciTransport>,
-    common: Window,
-    notify: Window,
+    common: DeviceWindow,
+    notify: DeviceWindow,
     notify_multiplier: u32,
     /// Offset of the queue's doorbell in `notify`.
     doorbell: usize,
@@ -129,7 +129,7 @@ impl PciPort {
     ///
     /// # Safety
     /// No other code drives the function, and its registers are where firmware says.
-    pub unsafe fn new(access: Ports, at: DeviceFunction, target: Target) -> Result<Self, FunctionError> {
+    pub unsafe fn new(access: ConfigPorts, at: DeviceFunction, target: MsixTarget) -> Result<Self, FunctionError> {
         let mut root = PciRoot::new(access);
         root.set_command(at, Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
         let list = capabilities(&access, at).map_err(|_| FunctionError::Capabilities)?;
@@ -144,9 +144,9 @@ impl PciPort {
         let common = map(&mut root, at, common.1)?;
         let notify = map(&mut root, at, notify.1)?;
         let msix = MsixCapability::find(&access, at, &list).ok_or(FunctionError::NoMsix)?;
-        let table = Place { bar: msix.bar, offset: msix.table_offset, len: msix.table_len() as u32 };
+        let table = BarRegion { bar: msix.bar, offset: msix.table_offset, len: msix.table_len() as u32 };
         msix.route(&mut access.clone(), &map(&mut root, at, table)?, QUEUE_ENTRY, target);
-        let transport = PciTransport::new::<Registers, _>(&mut root, at).map_err(|_| FunctionError::Transport)?;
+        let transport = PciTransport::new::<VirtioHal, _>(&mut root, at).map_err(|_| FunctionError::Transport)?;
         let transport = ManuallyDrop::new(transport);
         Ok(Self { at, access, transport, common, notify, notify_multiplier, doorbell: 0 })
     }
@@ -154,30 +154,35 @@ impl PciPort {
 
 /// Reads the place of a virtio capability's registers (VIRTIO 1.2 §4.1.4 "Virtio Structure PCI
 /// Capabilities").
-fn place(access: &Ports, at: DeviceFunction, entry: &Capability) -> Option<Place> {
+fn place(access: &ConfigPorts, at: DeviceFunction, entry: &PciCapability) -> Option<BarRegion> {
     let word = |n: u8| Some(access.read_word(at, entry.offset.checked_add(n)?));
     let len = entry.header as u8;
     if entry.id != capability::VENDOR || len < 16 {
         return None;
     }
-    Some(Place { bar: word(4)? as u8, offset: word(8)?, len: word(12)? })
+    Some(BarRegion { bar: word(4)? as u8, offset: word(8)?, len: word(12)? })
 }
 
-fn find(access: &Ports, at: DeviceFunction, list: &[Capability], kind: u8) -> Option<(Capability, Place)> {
+fn find(access: &ConfigPorts, at: DeviceFunction, list: &[PciCapability], kind: u8) -> Option<(PciCapability, BarRegion)> {
     let entry = list.iter().find(|c| c.id == capability::VENDOR && (c.header >> 8) as u8 == kind)?;
     Some((*entry, place(access, at, entry)?))
 }
 
 /// Checks the sums that virtio-drivers makes without overflow checks.
-fn check_places(access: &Ports, at: DeviceFunction, list: &[Capability]) -> Result<(), FunctionError> {
-    let sound = |p: Place| p.bar < 6 && p.offset.checked_add(p.len).is_some();
+fn check_places(access: &ConfigPorts, at: DeviceFunction, list: &[PciCapability]) -> Result<(), FunctionError> {
+    let sound = |p: BarRegion| p.bar < 6 && p.offset.checked_add(p.len).is_some();
     let mut places = list.iter().filter_map(|entry| place(access, at, entry));
     if places.all(sound) { Ok(()) } else { Err(FunctionError::Registers) }
 }
 
 /// Maps the BARs of all registers as a whole, so that every range the transport maps later is part
 /// of one.
-fn map_bars(root: &mut PciRoot<Ports>, access: &Ports, at: DeviceFunction, list: &[Capability]) -> Result<(), FunctionError> {
+fn map_bars(
+    root: &mut PciRoot<ConfigPorts>,
+    access: &ConfigPorts,
+    at: DeviceFunction,
+    list: &[PciCapability],
+) -> Result<(), FunctionError> {
     const NAMED: [u8; 4] =
         [VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_CAP_ISR_CFG, VIRTIO_PCI_CAP_DEVICE_CFG];
     for kind in NAMED {
@@ -189,14 +194,14 @@ fn map_bars(root: &mut PciRoot<Ports>, access: &Ports, at: DeviceFunction, list:
 }
 
 /// Returns the address and size of a BAR that firmware has placed.
-fn bar(root: &mut PciRoot<Ports>, at: DeviceFunction, number: u8) -> Result<(u64, u64), FunctionError> {
+fn bar(root: &mut PciRoot<ConfigPorts>, at: DeviceFunction, number: u8) -> Result<(u64, u64), FunctionError> {
     let bar = root.bar_info(at, number).ok().flatten().ok_or(FunctionError::Address)?;
     let (base, size) = bar.memory_address_size().ok_or(FunctionError::Address)?;
     let end = base.checked_add(size).filter(|end| *end <= PHYSICAL_END);
     if base == 0 || end.is_none() { Err(FunctionError::Address) } else { Ok((base, size)) }
 }
 
-fn map(root: &mut PciRoot<Ports>, at: DeviceFunction, place: Place) -> Result<Window, FunctionError> {
+fn map(root: &mut PciRoot<ConfigPorts>, at: DeviceFunction, place: BarRegion) -> Result<DeviceWindow, FunctionError> {
     let (base, size) = bar(root, at, place.bar)?;
     let (offset, len) = (u64::from(place.offset), u64::from(place.len));
     if offset + len > size {
@@ -206,10 +211,10 @@ fn map(root: &mut PciRoot<Ports>, at: DeviceFunction, place: Place) -> Result<Wi
     let registers = NonNull::new(registers.as_u64() as *mut u8).ok_or(FunctionError::Address)?;
     // SAFETY: the range is inside a BAR of a function that is ours (promise to `new`), mapped for
     // good by `device_map`; registers are reached by volatile accesses only.
-    Ok(unsafe { Window::new(registers, len as usize) })
+    Ok(unsafe { DeviceWindow::new(registers, len as usize) })
 }
 
-impl Port for PciPort {
+impl VirtioPort for PciPort {
     fn prepare_queue(&mut self, queue: u16) -> Result<(), PortError> {
         self.common.write(common::CONFIG_VECTOR, NO_VECTOR);
         self.common.write(common::QUEUE_SELECT, queue);

@@ -49,7 +49,7 @@ const _: () = {
 
 /// How slots use descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Descriptors {
+pub enum DescriptorUse {
     /// Slot `s` owns descriptors `s * stride ..`.
     Direct {
         /// Descriptors of each slot.
@@ -61,7 +61,7 @@ pub enum Descriptors {
 
 /// The layout for one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plan {
+pub struct QueueLayout {
     /// Descriptors in the ring, a power of two.
     pub queue_size: u16,
     /// Most requests in flight.
@@ -69,10 +69,10 @@ pub struct Plan {
     /// Most segments in a request.
     pub max_segments: u16,
     /// How slots use descriptors.
-    pub descriptors: Descriptors,
+    pub descriptors: DescriptorUse,
 }
 
-impl Plan {
+impl QueueLayout {
     /// Makes the layout for a queue of at most `most` descriptors; `None` if there is no room for
     /// one request.
     pub fn new(most: u32, device_segments: u32, indirect: bool) -> Option<Self> {
@@ -83,14 +83,14 @@ impl Plan {
         let queue_size = 1 << most.ilog2();
         let (descriptors, per_slot) = if indirect {
             // A table is not longer than the queue (VIRTIO 1.2 §2.7.5.3.1).
-            (Descriptors::Indirect, TABLE_DESCRIPTORS.min(queue_size))
+            (DescriptorUse::Indirect, TABLE_DESCRIPTORS.min(queue_size))
         } else {
             let stride = DIRECT_STRIDE.min(queue_size);
-            (Descriptors::Direct { stride }, stride)
+            (DescriptorUse::Direct { stride }, stride)
         };
         let slots = match descriptors {
-            Descriptors::Indirect => queue_size.min(MAX_SLOTS),
-            Descriptors::Direct { stride } => (queue_size / stride).min(MAX_SLOTS),
+            DescriptorUse::Indirect => queue_size.min(MAX_SLOTS),
+            DescriptorUse::Direct { stride } => (queue_size / stride).min(MAX_SLOTS),
         };
         let max_segments = u32::from(per_slot.checked_sub(OVERHEAD)?).min(device_segments) as u16;
         (max_segments > 0).then_some(Self { queue_size, slots, max_segments, descriptors })
@@ -99,17 +99,17 @@ impl Plan {
     /// Returns the head descriptor of slot `slot`'s chain.
     pub const fn head(&self, slot: u16) -> u16 {
         match self.descriptors {
-            Descriptors::Direct { stride } => slot * stride,
-            Descriptors::Indirect => slot,
+            DescriptorUse::Direct { stride } => slot * stride,
+            DescriptorUse::Indirect => slot,
         }
     }
 
     /// Returns the slot whose chain starts at `id`; `None` if there is no such slot.
     pub const fn slot_of(&self, id: u32) -> Option<u16> {
         let slot = match self.descriptors {
-            Descriptors::Direct { stride } if id.is_multiple_of(stride as u32) => id / stride as u32,
-            Descriptors::Direct { .. } => return None,
-            Descriptors::Indirect => id,
+            DescriptorUse::Direct { stride } if id.is_multiple_of(stride as u32) => id / stride as u32,
+            DescriptorUse::Direct { .. } => return None,
+            DescriptorUse::Indirect => id,
         };
         if slot < self.slots as u32 { Some(slot as u16) } else { None }
     }
@@ -117,8 +117,8 @@ impl Plan {
     /// Returns the offset of a slot's chain: in the descriptor table or in its own table.
     pub const fn chain(&self, slot: u16) -> usize {
         match self.descriptors {
-            Descriptors::Direct { .. } => self.head(slot) as usize * DESCRIPTOR_SIZE,
-            Descriptors::Indirect => TABLES + slot as usize * TABLE_BYTES,
+            DescriptorUse::Direct { .. } => self.head(slot) as usize * DESCRIPTOR_SIZE,
+            DescriptorUse::Indirect => TABLES + slot as usize * TABLE_BYTES,
         }
     }
 
@@ -159,30 +159,30 @@ mod tests {
 
     #[test]
     fn the_usual_device_gets_64_requests_of_126_segments() {
-        let plan = Plan::new(256, 254, true).unwrap();
+        let plan = QueueLayout::new(256, 254, true).unwrap();
         assert_eq!((plan.queue_size, plan.slots, plan.max_segments), (256, 64, 126));
         assert_eq!(plan.chain(63) + TABLE_BYTES, REGION_BYTES);
     }
 
     #[test]
     fn without_indirect_tables_the_ring_is_cut_into_strides() {
-        let plan = Plan::new(1024, 254, false).unwrap();
+        let plan = QueueLayout::new(1024, 254, false).unwrap();
         assert_eq!((plan.queue_size, plan.slots, plan.max_segments), (256, 16, 14));
         assert_eq!((plan.head(15), plan.chain(15)), (240, 3840));
     }
 
     #[test]
     fn small_queues_still_work_and_too_small_ones_do_not() {
-        assert_eq!(Plan::new(2, 254, true), None);
-        assert_eq!(Plan::new(0, 254, false), None);
-        assert_eq!(Plan::new(3, 254, true), None, "rounded down to two descriptors");
-        let four = Plan::new(7, 1, false).unwrap();
+        assert_eq!(QueueLayout::new(2, 254, true), None);
+        assert_eq!(QueueLayout::new(0, 254, false), None);
+        assert_eq!(QueueLayout::new(3, 254, true), None, "rounded down to two descriptors");
+        let four = QueueLayout::new(7, 1, false).unwrap();
         assert_eq!((four.queue_size, four.slots, four.max_segments), (4, 1, 1));
     }
 
     #[test]
     fn only_heads_name_slots() {
-        for plan in [Plan::new(256, 254, true).unwrap(), Plan::new(256, 254, false).unwrap()] {
+        for plan in [QueueLayout::new(256, 254, true).unwrap(), QueueLayout::new(256, 254, false).unwrap()] {
             for slot in 0..plan.slots {
                 assert_eq!(plan.slot_of(u32::from(plan.head(slot))), Some(slot));
             }
@@ -190,6 +190,6 @@ mod tests {
                 assert_eq!(plan.slot_of(wrong), None, "{wrong}");
             }
         }
-        assert_eq!(Plan::new(256, 254, false).unwrap().slot_of(17), None);
+        assert_eq!(QueueLayout::new(256, 254, false).unwrap().slot_of(17), None);
     }
 }

@@ -21,7 +21,7 @@ impl core::fmt::Display for PortError {
 }
 
 /// A transport with a vector, a doorbell, and a way to cut the device off.
-pub trait Port: Transport + Send {
+pub trait VirtioPort: Transport + Send {
     /// Connects `queue` to its interrupt and finds its doorbell. Called before the queue is
     /// enabled, and again after each reset.
     ///

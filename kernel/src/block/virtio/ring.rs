@@ -11,7 +11,7 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use super::plan::Plan;
+use super::plan::QueueLayout;
 use crate::block::dma::DmaRegion;
 
 /// The device asks for no notifications.
@@ -19,7 +19,7 @@ const NO_NOTIFY: u16 = 1;
 
 /// An element of the used ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Used {
+pub struct UsedElement {
     /// Head of the chain. Unchecked.
     pub id: u32,
     /// Bytes that the device wrote. Unchecked.
@@ -28,18 +28,18 @@ pub struct Used {
 
 /// The used index is beyond the chains made available.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct IndexJump;
+pub struct UsedIndexError;
 
 /// The driver's indexes of the rings.
 #[derive(Debug, Default)]
-pub struct Ring {
+pub struct RingIndexes {
     available: u16,
     used: u16,
 }
 
-impl Ring {
+impl RingIndexes {
     /// Makes chain `head` available to the device.
-    pub fn offer(&mut self, region: &DmaRegion, plan: &Plan, head: u16) {
+    pub fn offer(&mut self, region: &DmaRegion, plan: &QueueLayout, head: u16) {
         let slot = usize::from(self.available % plan.queue_size);
         region.write(plan.available() + 4 + slot * 2, head);
         self.available = self.available.wrapping_add(1);
@@ -53,32 +53,32 @@ impl Ring {
     }
 
     /// Returns whether the device must be notified of the chains offered.
-    pub fn wants_notification(&self, region: &DmaRegion, plan: &Plan) -> bool {
+    pub fn wants_notification(&self, region: &DmaRegion, plan: &QueueLayout) -> bool {
         region.read::<u16>(plan.used()) & NO_NOTIFY == 0
     }
 
     /// Takes the next used element.
     ///
     /// # Errors
-    /// [`IndexJump`] if the device claims more than it was offered.
-    pub fn take(&mut self, region: &DmaRegion, plan: &Plan) -> Result<Option<Used>, IndexJump> {
+    /// [`UsedIndexError`] if the device claims more than it was offered.
+    pub fn take(&mut self, region: &DmaRegion, plan: &QueueLayout) -> Result<Option<UsedElement>, UsedIndexError> {
         let index = region.read::<u16>(plan.used() + 2);
         // The elements must be read after the index that announces them.
         fence(Ordering::SeqCst);
         let (ready, outstanding) = (index.wrapping_sub(self.used), self.available.wrapping_sub(self.used));
         if ready > outstanding {
-            return Err(IndexJump);
+            return Err(UsedIndexError);
         }
         if ready == 0 {
             return Ok(None);
         }
         let element = plan.used() + 4 + usize::from(self.used % plan.queue_size) * 8;
         self.used = self.used.wrapping_add(1);
-        Ok(Some(Used { id: region.read(element), len: region.read(element + 4) }))
+        Ok(Some(UsedElement { id: region.read(element), len: region.read(element + 4) }))
     }
 
     /// Resets both sides of the rings, after a reset of the device.
-    pub fn clear(&mut self, region: &DmaRegion, plan: &Plan) {
+    pub fn clear(&mut self, region: &DmaRegion, plan: &QueueLayout) {
         *self = Self::default();
         for at in [plan.available(), plan.used()] {
             region.write(at, 0u16);
@@ -93,8 +93,8 @@ mod tests {
     use super::*;
     use crate::block::dma::fake;
 
-    fn rings() -> (Ring, DmaRegion, Plan) {
-        (Ring::default(), fake::region(REGION_BYTES / 4096), Plan::new(4, 1, false).unwrap())
+    fn rings() -> (RingIndexes, DmaRegion, QueueLayout) {
+        (RingIndexes::default(), fake::region(REGION_BYTES / 4096), QueueLayout::new(4, 1, false).unwrap())
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
         let (_, region, plan) = rings();
         // Miri would take a minute for all values; a thousand around the wrap have the same shapes.
         let first = if cfg!(miri) { 65_000_u32 } else { 0 };
-        let mut ring = Ring { available: first as u16, used: first as u16 };
+        let mut ring = RingIndexes { available: first as u16, used: first as u16 };
         region.write(plan.used() + 2, first as u16);
         for n in first..if cfg!(miri) { 66_000 } else { 70_000 } {
             ring.offer(&region, &plan, (n % 4) as u16);
@@ -118,9 +118,9 @@ mod tests {
         let (mut ring, region, plan) = rings();
         ring.offer(&region, &plan, 0);
         region.write(plan.used() + 2, 2u16);
-        assert_eq!(ring.take(&region, &plan), Err(IndexJump));
+        assert_eq!(ring.take(&region, &plan), Err(UsedIndexError));
         region.write(plan.used() + 2, u16::MAX);
-        assert_eq!(ring.take(&region, &plan), Err(IndexJump), "backwards is a jump ahead, too");
+        assert_eq!(ring.take(&region, &plan), Err(UsedIndexError), "backwards is a jump ahead, too");
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //! answer.
 
 use super::plan::MAX_SLOTS;
-use crate::block::{Cookie, Lane};
+use crate::block::{Cookie, QueueLane};
 
 /// A request in flight.
 #[derive(Clone, Copy, Debug)]
-pub struct InFlight {
+pub struct InFlightRequest {
     /// The submitter's identifier.
     pub cookie: Cookie,
     /// Data bytes that the device writes into memory if the request succeeds.
@@ -14,12 +14,12 @@ pub struct InFlight {
     /// Time of submission, set by the first poll after it; `None` before.
     pub since_ns: Option<u64>,
     /// Whether its submitter has been told of a time-out.
-    pub told: Told,
+    pub told: TimeoutReport,
 }
 
 /// Whether the submitter of a request has been told that it timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum TimeoutReport {
     /// The submitter waits for the answer.
     No,
     /// The submitter has been told; the device still has the buffers.
@@ -27,17 +27,17 @@ pub enum Told {
 }
 
 /// All slots.
-pub struct Slots {
+pub struct RequestSlots {
     /// Bit `s`: slot `s` is free.
     free: u64,
-    /// Bit `s`: slot `s` is for [`Lane::Beat`] alone.
+    /// Bit `s`: slot `s` is for [`QueueLane::Beat`] alone.
     reserved: u64,
     /// Bit `s`: the request in slot `s` is complete without the device.
     instant: u64,
-    in_flight: [Option<InFlight>; MAX_SLOTS as usize],
+    in_flight: [Option<InFlightRequest>; MAX_SLOTS as usize],
 }
 
-impl Slots {
+impl RequestSlots {
     /// Makes `count` free slots.
     pub fn new(count: u16) -> Self {
         let free = if count >= 64 { u64::MAX } else { (1 << count) - 1 };
@@ -45,19 +45,19 @@ impl Slots {
         Self { free, reserved, instant: 0, in_flight: [None; MAX_SLOTS as usize] }
     }
 
-    /// Returns the slot for the next request of that lane, to be passed to [`Slots::occupy`].
+    /// Returns the slot for the next request of that lane, to be passed to [`RequestSlots::occupy`].
     ///
     /// The highest slot is reserved for the beat, unless it is the only one.
-    pub fn next_free(&self, lane: Lane) -> Option<u16> {
+    pub fn next_free(&self, lane: QueueLane) -> Option<u16> {
         let open = match lane {
-            Lane::Common => self.free & !self.reserved,
-            Lane::Beat => self.free,
+            QueueLane::Common => self.free & !self.reserved,
+            QueueLane::Beat => self.free,
         };
         (open != 0).then(|| open.trailing_zeros() as u16)
     }
 
-    /// Puts a request into slot `slot`, which [`Slots::next_free`] returned.
-    pub fn occupy(&mut self, slot: u16, request: InFlight) {
+    /// Puts a request into slot `slot`, which [`RequestSlots::next_free`] returned.
+    pub fn occupy(&mut self, slot: u16, request: InFlightRequest) {
         self.free &= !(1 << slot);
         self.in_flight[usize::from(slot)] = Some(request);
     }
@@ -68,7 +68,7 @@ impl Slots {
     }
 
     /// Takes a request that is complete without the device.
-    pub fn take_instant(&mut self) -> Option<InFlight> {
+    pub fn take_instant(&mut self) -> Option<InFlightRequest> {
         if self.instant == 0 {
             return None;
         }
@@ -76,7 +76,7 @@ impl Slots {
     }
 
     /// Takes the request out of a slot; `None` if there is none.
-    pub fn vacate(&mut self, slot: u16) -> Option<InFlight> {
+    pub fn vacate(&mut self, slot: u16) -> Option<InFlightRequest> {
         let request = self.in_flight.get_mut(usize::from(slot))?.take()?;
         self.free |= 1 << slot;
         self.instant &= !(1 << slot);
@@ -86,8 +86,8 @@ impl Slots {
     /// Returns the cookie of a request in flight whose submitter has not been told of the time-out,
     /// and marks it as told.
     pub fn tell_one(&mut self) -> Option<Cookie> {
-        let request = self.in_flight.iter_mut().flatten().find(|request| request.told == Told::No)?;
-        request.told = Told::Yes;
+        let request = self.in_flight.iter_mut().flatten().find(|request| request.told == TimeoutReport::No)?;
+        request.told = TimeoutReport::Yes;
         Some(request.cookie)
     }
 
@@ -112,42 +112,42 @@ impl Slots {
 mod tests {
     use super::*;
 
-    fn request(cookie: u64) -> InFlight {
-        InFlight { cookie: Cookie(cookie), incoming: 0, since_ns: None, told: Told::No }
+    fn request(cookie: u64) -> InFlightRequest {
+        InFlightRequest { cookie: Cookie(cookie), incoming: 0, since_ns: None, told: TimeoutReport::No }
     }
 
     #[test]
     fn every_slot_is_used_once_and_again_after_it_was_vacated() {
         for count in [1, 16, 64] {
-            let mut slots = Slots::new(count);
+            let mut slots = RequestSlots::new(count);
             for n in 0..count {
-                let slot = slots.next_free(Lane::Beat).unwrap();
+                let slot = slots.next_free(QueueLane::Beat).unwrap();
                 slots.occupy(slot, request(u64::from(n)));
             }
-            assert_eq!((slots.next_free(Lane::Beat), slots.count()), (None, usize::from(count)));
+            assert_eq!((slots.next_free(QueueLane::Beat), slots.count()), (None, usize::from(count)));
             assert_eq!(slots.vacate(count - 1).map(|r| r.cookie), Some(Cookie(u64::from(count - 1))));
             assert_eq!(slots.vacate(count - 1).map(|r| r.cookie), None, "not twice");
-            assert_eq!(slots.next_free(Lane::Beat), Some(count - 1));
+            assert_eq!(slots.next_free(QueueLane::Beat), Some(count - 1));
         }
     }
 
     #[test]
     fn the_last_slot_is_the_beats_unless_it_is_the_only_one() {
         for (count, common) in [(1, 1), (2, 1), (16, 15), (64, 63)] {
-            let mut slots = Slots::new(count);
+            let mut slots = RequestSlots::new(count);
             let mut taken = 0;
-            while let Some(slot) = slots.next_free(Lane::Common) {
+            while let Some(slot) = slots.next_free(QueueLane::Common) {
                 slots.occupy(slot, request(0));
                 taken += 1;
             }
             assert_eq!(taken, common, "of {count}");
-            assert_eq!(slots.next_free(Lane::Beat), (count > 1).then(|| count - 1));
+            assert_eq!(slots.next_free(QueueLane::Beat), (count > 1).then(|| count - 1));
         }
     }
 
     #[test]
     fn the_clock_of_a_request_starts_at_the_first_poll() {
-        let mut slots = Slots::new(2);
+        let mut slots = RequestSlots::new(2);
         slots.occupy(0, request(0));
         assert!(!slots.overdue(1000, 10));
         assert!(!slots.overdue(1009, 10));

@@ -2,16 +2,16 @@
 //! header, bitmap and checksums. So the dump's task keeps them for as long as late writes are
 //! expected, and then frees them.
 
-use super::Job;
+use super::DumpJob;
 use super::writer::{DumpWriter, Repaired};
 use crate::arch::time;
 use crate::block::DiskError;
 use crate::space::succession::pause_after;
-use crate::space::{Record, SpaceState};
+use crate::space::{SpaceRecord, SpaceState};
 use crate::task::until;
 use core::sync::atomic::Ordering;
 
-impl Job {
+impl DumpJob {
     /// Checks the sealed dump repeatedly, until late writes are no longer expected, the dump is
     /// released, the disk refuses, or the machine ends.
     pub(super) async fn look_for_late_writes(&self, writer: &mut DumpWriter<'_>) {
@@ -35,7 +35,7 @@ impl Job {
     async fn look_once(&self, writer: &mut DumpWriter<'_>) -> Result<Option<Repaired>, DiskError> {
         let spaces = self.host.spaces;
         let record = spaces.take_record(self.space).await;
-        let is_ours = |r: &Record| r.crash.as_ref().is_some_and(|crash| crash.name == self.name);
+        let is_ours = |r: &SpaceRecord| r.crash.as_ref().is_some_and(|crash| crash.name == self.name);
         let is_there = record.is_some_and(|r| matches!(r.state, SpaceState::Complete | SpaceState::Partial) && is_ours(&r));
         let result = match is_there && !self.is_ending() {
             true => writer.repair().await.map(Some),

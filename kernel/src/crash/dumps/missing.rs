@@ -1,12 +1,12 @@
 //! Finds pages that are missing from a dump although the drain has passed them: their blocks are
 //! unreadable, wrong, or were never written.
 
-use super::{Job, MARK_BUDGET};
+use super::{DumpJob, MARK_BUDGET};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::heap;
 use crate::mm::crc::{Crc32c, crc32c};
 use crate::paging::{BadPages, PageFinal};
-use crate::space::{Layout, MissingPages, MissingRange};
+use crate::space::{MissingPages, MissingRange, SpaceLayout};
 use crate::task;
 
 /// How pages that are not final are treated.
@@ -29,7 +29,7 @@ pub(super) struct FoundMissing {
 
 /// Finds the pages that are missing now. Blocks that were found wrong earlier are read again, and
 /// accepted if they are right.
-pub(super) async fn look(job: &Job, layout: &Layout, unfinished: Unfinished) -> FoundMissing {
+pub(super) async fn look(job: &DumpJob, layout: &SpaceLayout, unfinished: Unfinished) -> FoundMissing {
     let (all, suspects) = (layout.pages(), job.drain.suspects(&job.host.pager));
     let mut found = FoundMissing { pages: MissingPages::default(), most: all };
     if unfinished == Unfinished::OnItsWay && suspects.is_empty() {
@@ -60,7 +60,7 @@ fn holds(suspects: &BadPages, index: PageIndex) -> bool {
     suspects.ranges().any(|range| range.contains(&index.0))
 }
 
-async fn reads_right(job: &Job, layout: &Layout, index: PageIndex, crc: Crc32c) -> bool {
+async fn reads_right(job: &DumpJob, layout: &SpaceLayout, index: PageIndex, crc: Crc32c) -> bool {
     let Some(sectors) = layout.block_sectors(index, 1) else { return false };
     // Without memory to read the block, the earlier finding stands.
     let Ok(mut page) = heap::zeroed(PAGE_SIZE as usize) else { return false };

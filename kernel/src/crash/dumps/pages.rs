@@ -4,17 +4,17 @@
 use crate::addr::{Gfn, PageIndex};
 use crate::block::DiskError;
 use crate::dump::describe::CorePages;
-use crate::dump::elf::{Content, CorePage};
+use crate::dump::elf::{CorePage, DumpPageState};
 use crate::host::Host;
-use crate::paging::{Drain, PageFinal};
-use crate::space::{Layout, MissingPages};
+use crate::paging::{ImageDrain, PageFinal};
+use crate::space::{MissingPages, SpaceLayout};
 use crate::storage::describe::PageSource;
 
 /// The pages of the image that are final.
 pub(super) struct ImagePages<'a> {
     pub host: &'static Host,
-    pub drain: &'a Drain,
-    pub layout: &'a Layout,
+    pub drain: &'a ImageDrain,
+    pub layout: &'a SpaceLayout,
     pub missing: &'a MissingPages,
 }
 
@@ -27,22 +27,22 @@ impl CorePages for ImagePages<'_> {
         self.drain.image().layout().gfn_of(index).unwrap_or_default()
     }
 
-    fn content(&self, index: PageIndex) -> (Content, u32) {
+    fn content(&self, index: PageIndex) -> (DumpPageState, u32) {
         match self.drain.final_kind(&self.host.pager, index) {
-            _ if self.missing.holds(index) => (Content::Missing, 0),
-            Some(PageFinal::Block(crc)) => (Content::Block, crc.0),
-            Some(PageFinal::Zero) => (Content::Zero, 0),
-            None => (Content::Missing, 0),
+            _ if self.missing.holds(index) => (DumpPageState::Missing, 0),
+            Some(PageFinal::Block(crc)) => (DumpPageState::Block, crc.0),
+            Some(PageFinal::Zero) => (DumpPageState::Zero, 0),
+            None => (DumpPageState::Missing, 0),
         }
     }
 
     fn run(&self, index: PageIndex) -> CorePage {
         let (kind, pages) = self.drain.final_run(&self.host.pager, index);
         let content = match kind {
-            _ if self.missing.holds(index) => Content::Missing,
-            Some(PageFinal::Block(_)) => Content::Block,
-            Some(PageFinal::Zero) => Content::Zero,
-            None => Content::Missing,
+            _ if self.missing.holds(index) => DumpPageState::Missing,
+            Some(PageFinal::Block(_)) => DumpPageState::Block,
+            Some(PageFinal::Zero) => DumpPageState::Zero,
+            None => DumpPageState::Missing,
         };
         CorePage { gfn: self.gfn(index), index: index.0, pages: pages.min(self.missing.alike(index)), content }
     }

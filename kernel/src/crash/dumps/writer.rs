@@ -14,16 +14,16 @@
 
 use super::missing::{self, Unfinished};
 use super::pages::ImagePages;
-use super::{Described, Job, MARK_BUDGET};
+use super::{Described, DumpJob, MARK_BUDGET};
 use crate::addr::PageIndex;
 use crate::block::DiskError;
-use crate::dump::describe::{Checksums, Headers, Stream};
+use crate::dump::describe::{BlockChecksums, CoreHeaders, CoreStream};
 use crate::dump::window::BitmapWindow;
 use crate::paging::PageFinal;
 use crate::space::layout::{Extent, RECORD_SIZE};
-use crate::space::record::Contents;
-use crate::space::{Drain as DrainRecord, Layout, MissingPages, PartialCause, SpaceState};
-use crate::storage::describe::{self, Fixed, PutMode, Recovered, put};
+use crate::space::record::SpaceContents;
+use crate::space::{DrainRecord, MissingPages, PartialCause, SpaceLayout, SpaceState};
+use crate::storage::describe::{self, ByteStream, PutMode, RecoveredPages, put};
 use crate::task;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -40,8 +40,8 @@ enum BitmapPart {
 
 /// A dump that is being written.
 pub(super) struct DumpWriter<'j> {
-    job: &'j Job,
-    contents: Contents,
+    job: &'j DumpJob,
+    contents: SpaceContents,
     window: BitmapWindow,
     missing: MissingPages,
     /// Limit of the progress: the record's list of missing pages has no room for this page.
@@ -93,7 +93,7 @@ impl<'j> DumpWriter<'j> {
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
-    pub fn new(job: &'j Job, contents: Contents) -> Result<Self, DiskError> {
+    pub fn new(job: &'j DumpJob, contents: SpaceContents) -> Result<Self, DiskError> {
         let window = BitmapWindow::new(&contents.layout)?;
         let compares = job.host.spaces.succession(job.space).compares();
         Ok(Self {
@@ -110,7 +110,7 @@ impl<'j> DumpWriter<'j> {
         })
     }
 
-    const fn layout(&self) -> Layout {
+    const fn layout(&self) -> SpaceLayout {
         self.contents.layout
     }
 
@@ -124,7 +124,7 @@ impl<'j> DumpWriter<'j> {
         let job = self.job;
         job.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);
         let crash = job.crash_of_record();
-        let change = |record: &mut crate::space::Record| {
+        let change = |record: &mut crate::space::SpaceRecord| {
             record.state = SpaceState::Crashed;
             record.drain = DrainRecord::default();
             record.crash = Some(crash);
@@ -223,11 +223,11 @@ impl<'j> DumpWriter<'j> {
     /// drain.
     async fn describe_partial(&mut self, notes: &[u8]) -> Result<Described, DiskError> {
         let job = self.job;
-        self.put(self.layout().notes(), Fixed::new(notes)).await?;
+        self.put(self.layout().notes(), ByteStream::new(notes)).await?;
         if self.stage != DumpStage::Sealed {
             job.host.spaces.flush(job.space).await?;
         }
-        let mut pages = Recovered::new(job.host.spaces, job.space, &self.contents, self.most, &self.missing)?;
+        let mut pages = RecoveredPages::new(job.host.spaces, job.space, &self.contents, self.most, &self.missing)?;
         let (program_headers, bytes) = describe::headers(&mut pages, notes.len() as u32, self.mode).await?;
         job.metadata_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(Described { program_headers, notes_len: notes.len() as u32 })
@@ -269,11 +269,11 @@ impl<'j> DumpWriter<'j> {
     async fn put_window(&self, part: BitmapPart) -> Result<(), DiskError> {
         let layout = self.layout();
         if part == BitmapPart::All {
-            return self.put(self.window.extent(&layout), Fixed::new(self.window.bytes())).await;
+            return self.put(self.window.extent(&layout), ByteStream::new(self.window.bytes())).await;
         }
         let mut from = 0;
         while let Some((extent, bytes, end)) = self.window.bit_run(&layout, from) {
-            self.put(extent, Fixed::new(bytes)).await?;
+            self.put(extent, ByteStream::new(bytes)).await?;
             from = end;
         }
         Ok(())
@@ -302,7 +302,7 @@ impl<'j> DumpWriter<'j> {
         let mut from = self.window.pages().start;
         while let Some(run) = self.window.checksum_run(from) {
             let part = self.layout().checksums_of(run.clone());
-            self.put(part, Checksums::of(run.start, run.end)).await?;
+            self.put(part, BlockChecksums::of(run.start, run.end)).await?;
             from = run.end;
         }
         Ok(())
@@ -312,17 +312,17 @@ impl<'j> DumpWriter<'j> {
     async fn describe(&self, notes: &[u8]) -> Result<Described, DiskError> {
         let layout = self.layout();
         let program_headers = describe::count(&mut self.pages(&layout)).await?;
-        self.put(layout.notes(), Fixed::new(notes)).await?;
-        self.put(layout.header(), Headers::new(&layout, program_headers, notes.len() as u64)).await?;
+        self.put(layout.notes(), ByteStream::new(notes)).await?;
+        self.put(layout.header(), CoreHeaders::new(&layout, program_headers, notes.len() as u64)).await?;
         Ok(Described { program_headers, notes_len: notes.len() as u32 })
     }
 
-    fn pages<'a>(&'a self, layout: &'a Layout) -> ImagePages<'a> {
+    fn pages<'a>(&'a self, layout: &'a SpaceLayout) -> ImagePages<'a> {
         ImagePages { host: self.job.host, drain: &self.job.drain, layout, missing: &self.missing }
     }
 
     /// Writes a stream about the image's pages to an extent of the space.
-    async fn put(&self, extent: Extent, stream: impl Stream) -> Result<(), DiskError> {
+    async fn put(&self, extent: Extent, stream: impl CoreStream) -> Result<(), DiskError> {
         let (job, layout) = (self.job, self.layout());
         let place = (job.host.spaces, job.space);
         let bytes = put(place, self.mode, extent, stream, &mut self.pages(&layout)).await?;
@@ -334,7 +334,7 @@ impl<'j> DumpWriter<'j> {
         let (crash, missing) = (self.job.crash_of_record(), self.missing.clone());
         let Described { program_headers, notes_len } = described;
         self.job.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);
-        let change = |record: &mut crate::space::Record| {
+        let change = |record: &mut crate::space::SpaceRecord| {
             record.state = state;
             record.drain = DrainRecord { progress, program_headers, notes_len };
             (record.missing, record.partial_cause) = (missing, cause);

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// The mode of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
+pub(super) enum CpuMode {
     Idle,
     Hypervisor,
     Guest(ObjectId),
@@ -21,7 +21,7 @@ pub(super) enum Mode {
 
 /// A CPU's mode and the number of its transition into it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CpuWord(pub(super) u64);
+pub(super) struct ModeWord(pub(super) u64);
 
 const SEQUENCE_SHIFT: u32 = 16;
 const MODE_SHIFT: u32 = 12;
@@ -31,27 +31,27 @@ const IDLE: u64 = 0;
 const HYPERVISOR: u64 = 1;
 const GUEST: u64 = 2;
 
-impl CpuWord {
+impl ModeWord {
     /// The word of a CPU before its first transition.
     pub(super) const FIRST: Self = Self(IDLE << MODE_SHIFT);
 
-    pub(super) const fn next(self, mode: Mode) -> Self {
+    pub(super) const fn next(self, mode: CpuMode) -> Self {
         let sequence = (self.0 >> SEQUENCE_SHIFT).wrapping_add(1) << SEQUENCE_SHIFT;
         Self(
             sequence
                 | match mode {
-                    Mode::Idle => IDLE << MODE_SHIFT,
-                    Mode::Hypervisor => HYPERVISOR << MODE_SHIFT,
-                    Mode::Guest(object) => GUEST << MODE_SHIFT | object.as_u16() as u64,
+                    CpuMode::Idle => IDLE << MODE_SHIFT,
+                    CpuMode::Hypervisor => HYPERVISOR << MODE_SHIFT,
+                    CpuMode::Guest(object) => GUEST << MODE_SHIFT | object.as_u16() as u64,
                 },
         )
     }
 
-    pub(super) const fn mode(self) -> Mode {
+    pub(super) const fn mode(self) -> CpuMode {
         match self.0 >> MODE_SHIFT & MODE_MASK {
-            IDLE => Mode::Idle,
-            GUEST => Mode::Guest(ObjectId((self.0 & OBJECT_MASK) as u16)),
-            _ => Mode::Hypervisor,
+            IDLE => CpuMode::Idle,
+            GUEST => CpuMode::Guest(ObjectId((self.0 & OBJECT_MASK) as u16)),
+            _ => CpuMode::Hypervisor,
         }
     }
 }
@@ -60,7 +60,7 @@ impl CpuWord {
 ///
 /// It is a trait, not a compile-time switch of one type, so that the rest of the crate is unchanged
 /// while the model runs.
-pub trait Word {
+pub trait AtomicWord {
     /// Makes a word.
     fn new(value: u64) -> Self;
     /// Reads the word.
@@ -73,7 +73,7 @@ pub trait Word {
     fn fence();
 }
 
-impl Word for AtomicU64 {
+impl AtomicWord for AtomicU64 {
     fn new(value: u64) -> Self {
         Self::new(value)
     }

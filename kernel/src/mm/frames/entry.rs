@@ -10,24 +10,24 @@
 //! `CLAIMED` is one thread's right to move the page out of memory or to clean it; it excludes pins
 //! and a second claim.
 
-use super::Owner;
+use super::FrameOwner;
 use crate::addr::PageIndex;
 use crate::mm::object::ObjectId;
 
 /// The owner of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(super) enum FrameState {
     /// The free list.
     Free,
     /// A `Frame` token, which may wait for a flush.
     Held,
     /// A leaf: present, or going out.
-    Mapped(Owner),
+    Mapped(FrameOwner),
 }
 
 /// The word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Entry(pub(super) u64);
+pub(super) struct FrameEntry(pub(super) u64);
 
 const OBJECT_MASK: u64 = (1 << 12) - 1;
 const INDEX_SHIFT: u32 = 12;
@@ -41,7 +41,7 @@ const MAPPED: u64 = 2;
 /// The end of the free list.
 pub(super) const LAST: u32 = u32::MAX;
 
-impl Entry {
+impl FrameEntry {
     pub(super) const HELD: Self = Self(HELD << STATE_SHIFT);
 
     /// Returns the word of a free frame. `next` is the position behind it, which may be [`LAST`].
@@ -58,17 +58,17 @@ impl Entry {
     }
 
     #[inline]
-    pub(super) const fn mapped(owner: Owner) -> Self {
+    pub(super) const fn mapped(owner: FrameOwner) -> Self {
         Self(MAPPED << STATE_SHIFT | (owner.index.0 as u64) << INDEX_SHIFT | owner.object.as_u16() as u64)
     }
 
     #[inline]
-    pub(super) const fn state(self) -> State {
+    pub(super) const fn state(self) -> FrameState {
         let field = (self.0 >> INDEX_SHIFT) as u32;
         match self.0 >> STATE_SHIFT {
-            FREE => State::Free,
-            MAPPED => State::Mapped(Owner { object: ObjectId((self.0 & OBJECT_MASK) as u16), index: PageIndex(field) }),
-            _ => State::Held,
+            FREE => FrameState::Free,
+            MAPPED => FrameState::Mapped(FrameOwner { object: ObjectId((self.0 & OBJECT_MASK) as u16), index: PageIndex(field) }),
+            _ => FrameState::Held,
         }
     }
 
@@ -84,7 +84,7 @@ impl Entry {
 
     /// Returns whether the frame is `owner`'s and has no pins, claimed or not.
     #[inline]
-    pub(super) const fn is_unpinned(self, owner: Owner) -> bool {
+    pub(super) const fn is_unpinned(self, owner: FrameOwner) -> bool {
         self.0 & !CLAIMED == Self::mapped(owner).0
     }
 
@@ -123,35 +123,35 @@ mod tests {
     fn owners_survive_the_round_trip_at_the_extremes() {
         for object in [0, 1, 63, 0xfff] {
             for index in [0, 1, u32::MAX] {
-                let owner = Owner { object: ObjectId(object), index: PageIndex(index) };
-                let entry = Entry::mapped(owner).pinned().unwrap();
-                assert_eq!((entry.state(), entry.pins()), (State::Mapped(owner), 1));
+                let owner = FrameOwner { object: ObjectId(object), index: PageIndex(index) };
+                let entry = FrameEntry::mapped(owner).pinned().unwrap();
+                assert_eq!((entry.state(), entry.pins()), (FrameState::Mapped(owner), 1));
             }
         }
     }
 
     #[test]
     fn pins_stop_at_their_field_and_leave_the_owner_alone() {
-        let owner = Owner { object: ObjectId(0xfff), index: PageIndex(u32::MAX) };
-        let mut entry = Entry::mapped(owner);
+        let owner = FrameOwner { object: ObjectId(0xfff), index: PageIndex(u32::MAX) };
+        let mut entry = FrameEntry::mapped(owner);
         for _ in 0..0xff {
             entry = entry.pinned().unwrap();
         }
-        assert_eq!((entry.pinned(), entry.pins(), entry.state()), (None, 0xff, State::Mapped(owner)));
+        assert_eq!((entry.pinned(), entry.pins(), entry.state()), (None, 0xff, FrameState::Mapped(owner)));
     }
 
     #[test]
     fn a_claimed_frame_takes_no_pin() {
-        let owner = Owner { object: ObjectId(1), index: PageIndex(2) };
-        let claimed = Entry::mapped(owner).claimed();
+        let owner = FrameOwner { object: ObjectId(1), index: PageIndex(2) };
+        let claimed = FrameEntry::mapped(owner).claimed();
         assert_eq!(claimed.pinned(), None);
-        assert_eq!((claimed.state(), claimed.pins()), (State::Mapped(owner), 0));
-        assert_eq!(claimed.unclaimed(), Entry::mapped(owner));
+        assert_eq!((claimed.state(), claimed.pins()), (FrameState::Mapped(owner), 0));
+        assert_eq!(claimed.unclaimed(), FrameEntry::mapped(owner));
     }
 
     #[test]
     fn a_free_entry_names_its_successor() {
-        assert_eq!((Entry::free(7).state(), Entry::free(7).next_free()), (State::Free, Some(7)));
-        assert_eq!((Entry::free(LAST).next_free(), Entry::HELD.next_free()), (Some(LAST), None));
+        assert_eq!((FrameEntry::free(7).state(), FrameEntry::free(7).next_free()), (FrameState::Free, Some(7)));
+        assert_eq!((FrameEntry::free(LAST).next_free(), FrameEntry::HELD.next_free()), (Some(LAST), None));
     }
 }

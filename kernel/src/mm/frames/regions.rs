@@ -33,19 +33,19 @@ impl core::fmt::Display for RegionError {
 
 /// A region and the position of its first frame in the table.
 #[derive(Clone, Copy)]
-struct Placed {
+struct PlacedRegion {
     region: FrameRegion,
     position: u32,
 }
 
 /// Regions in ascending order, each with the positions of its frames.
-pub(super) struct Regions {
+pub(super) struct FrameRegions {
     /// The lowest; most machines have only this one.
-    first: Placed,
-    all: ArrayVec<Placed, { Self::MAX }>,
+    first: PlacedRegion,
+    all: ArrayVec<PlacedRegion, { Self::MAX }>,
 }
 
-impl Regions {
+impl FrameRegions {
     pub(super) const MAX: usize = 8;
 
     pub(super) fn place(regions: &[FrameRegion]) -> Result<Self, RegionError> {
@@ -66,7 +66,7 @@ impl Regions {
             if first < end || next > u64::from(u32::MAX) {
                 return Err(RegionError::Range);
             }
-            all.push(Placed { region, position });
+            all.push(PlacedRegion { region, position });
             position = position.checked_add(region.count).ok_or(RegionError::Range)?;
             end = next;
         }
@@ -100,7 +100,7 @@ impl Regions {
     }
 }
 
-impl Placed {
+impl PlacedRegion {
     #[inline]
     fn nth(&self, n: u32) -> Option<Hfn> {
         let offset = n.wrapping_sub(self.position);

@@ -4,8 +4,8 @@ fn region(first: u64, count: u32) -> FrameRegion {
     FrameRegion { first: Hfn::new(first), count }
 }
 
-fn owner(index: u32) -> Owner {
-    Owner { object: ObjectId(3), index: PageIndex(index) }
+fn owner(index: u32) -> FrameOwner {
+    FrameOwner { object: ObjectId(3), index: PageIndex(index) }
 }
 
 #[test]
@@ -57,10 +57,10 @@ fn a_pinned_frame_is_not_claimed_and_a_claimed_frame_not_pinned() {
     let table = FrameTable::new(&[region(0, 1)]).unwrap();
     let hfn = table.map(table.alloc().unwrap(), owner(0));
     let pins = [table.pin(hfn, owner(0)).unwrap(), table.pin(hfn, owner(0)).unwrap()];
-    assert_eq!((table.pins(hfn), table.claim(hfn, owner(0))), (2, Err(Busy)));
+    assert_eq!((table.pins(hfn), table.claim(hfn, owner(0))), (2, Err(FrameBusyError)));
     pins.into_iter().for_each(|pin| table.unpin(pin));
     assert_eq!(table.claim(hfn, owner(0)), Ok(()));
-    assert_eq!((table.pin(hfn, owner(0)), table.claim(hfn, owner(0))), (Err(Busy), Err(Busy)));
+    assert_eq!((table.pin(hfn, owner(0)), table.claim(hfn, owner(0))), (Err(FrameBusyError), Err(FrameBusyError)));
     table.unclaim(hfn);
     assert_eq!(table.claim(hfn, owner(0)), Ok(()));
 }
@@ -69,23 +69,23 @@ fn a_pinned_frame_is_not_claimed_and_a_claimed_frame_not_pinned() {
 fn a_frame_that_holds_another_page_by_now_is_not_claimed() {
     let table = FrameTable::new(&[region(0, 1)]).unwrap();
     let hfn = table.map(table.alloc().unwrap(), owner(0));
-    assert_eq!((table.claim(hfn, owner(1)), table.pin(hfn, owner(1))), (Err(Busy), Err(Busy)));
+    assert_eq!((table.claim(hfn, owner(1)), table.pin(hfn, owner(1))), (Err(FrameBusyError), Err(FrameBusyError)));
 }
 
 #[test]
 fn a_frame_is_taken_once_from_its_own_page_and_neither_pinned_nor_claimed() {
     let table = FrameTable::new(&[region(0, 1)]).unwrap();
     let hfn = table.map(table.alloc().unwrap(), owner(0));
-    assert_eq!(table.take(hfn, owner(1)), Err(Busy));
+    assert_eq!(table.take(hfn, owner(1)), Err(FrameBusyError));
     let pin = table.pin(hfn, owner(0)).unwrap();
-    assert_eq!(table.take(hfn, owner(0)), Err(Busy));
+    assert_eq!(table.take(hfn, owner(0)), Err(FrameBusyError));
     table.unpin(pin);
     table.claim(hfn, owner(0)).unwrap();
-    assert_eq!(table.take(hfn, owner(0)), Err(Busy));
+    assert_eq!(table.take(hfn, owner(0)), Err(FrameBusyError));
     table.unclaim(hfn);
     let frame = table.take(hfn, owner(0)).unwrap();
-    assert_eq!((table.claim(hfn, owner(0)), table.pin(hfn, owner(0)).err()), (Err(Busy), Some(Busy)));
-    assert_eq!((table.take(hfn, owner(0)), table.owned_by(ObjectId(3))), (Err(Busy), 0));
+    assert_eq!((table.claim(hfn, owner(0)), table.pin(hfn, owner(0)).err()), (Err(FrameBusyError), Some(FrameBusyError)));
+    assert_eq!((table.take(hfn, owner(0)), table.owned_by(ObjectId(3))), (Err(FrameBusyError), 0));
     table.put_back(frame, owner(0));
     assert_eq!((table.owner(hfn), table.owned_by(ObjectId(3))), (Some(owner(0)), 1));
     table.free(table.take(hfn, owner(0)).unwrap());
@@ -130,11 +130,11 @@ fn two_threads_never_get_the_same_frame() {
 fn a_chain_comes_free_at_once_and_its_frames_go_out_before_the_others() {
     let table = FrameTable::new(&[region(0, 4)]).unwrap();
     let frames: Vec<Frame> = (0..3).filter_map(|_| table.alloc()).collect();
-    let mut chain = Chain::new();
+    let mut chain = FrameChain::new();
     frames.into_iter().for_each(|frame| table.link(&mut chain, frame));
     assert_eq!((chain.len(), table.free_count()), (3, 1));
     table.free_chain(chain);
-    table.free_chain(Chain::new());
+    table.free_chain(FrameChain::new());
     assert_eq!(table.free_count(), 4);
     let numbers: Vec<u64> = core::iter::from_fn(|| table.alloc()).map(|frame| frame.hfn().as_u64()).collect();
     assert_eq!(numbers, [2, 1, 0, 3]);
@@ -146,6 +146,6 @@ fn a_frame_in_two_chains_is_our_bug() {
     let table = FrameTable::new(&[region(0, 2)]).unwrap();
     let frame = table.alloc().unwrap();
     let forged = Frame { ..frame };
-    table.link(&mut Chain::new(), frame);
-    table.link(&mut Chain::new(), forged);
+    table.link(&mut FrameChain::new(), frame);
+    table.link(&mut FrameChain::new(), forged);
 }

@@ -2,7 +2,7 @@
 
 use crate::mm::{
     leaf::{EMPTY, state_of},
-    table::Seen,
+    table::LeafWord,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,12 +18,12 @@ pub struct PageCounts {
     pub coming_in: u32,
 }
 
-/// The live counters by [`Seen::state`]; their sum is the number of pages once no transition is in
+/// The live counters by [`LeafWord::state`]; their sum is the number of pages once no transition is in
 /// progress.
 #[derive(Debug)]
-pub(in crate::mm) struct Counts([AtomicU32; 8]);
+pub(in crate::mm) struct PageCounters([AtomicU32; 8]);
 
-impl Counts {
+impl PageCounters {
     /// Makes the counters of `pages` untouched pages.
     pub(super) fn new(pages: u32) -> Self {
         let counts = Self([const { AtomicU32::new(0) }; 8]);
@@ -33,7 +33,7 @@ impl Counts {
 
     /// Counts a page that went from one state to another.
     #[inline]
-    pub(in crate::mm) fn moved(&self, from: Seen, to: Seen) {
+    pub(in crate::mm) fn moved(&self, from: LeafWord, to: LeafWord) {
         let (from, to) = (from.state(), to.state());
         if from != to {
             self.0[from].fetch_sub(1, Ordering::Relaxed);

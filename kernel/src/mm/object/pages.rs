@@ -5,32 +5,32 @@ use crate::addr::{Gfn, PageIndex};
 use crate::mm::{
     layout::RamRange,
     page::Page,
-    table::{Slots, TableReserve},
+    table::{RangeLeaves, TableReserve},
 };
 use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
 
 /// The pages of a range that have a table, ascending; all others are untouched.
-pub struct Pages<'a, R> {
+pub struct RangePages<'a, R> {
     object: &'a MemoryObject,
     /// The requested pages.
     wanted: Range<u32>,
     /// RAM ranges still to come.
     ranges: R,
-    slots: Slots<'a, Arc<TableReserve>>,
+    slots: RangeLeaves<'a, Arc<TableReserve>>,
     /// Guest page number less page index in the present RAM range.
     distance: u64,
 }
 
 impl MemoryObject {
     /// Returns the pages of `range` that have a table, ascending; all others are untouched.
-    pub fn pages(&self, range: Range<u32>) -> Pages<'_, impl Iterator<Item = RamRange> + use<>> {
+    pub fn pages(&self, range: Range<u32>) -> RangePages<'_, impl Iterator<Item = RamRange> + use<>> {
         let none = Gfn::new(0);
-        Pages { object: self, wanted: range, ranges: self.layout.ranges(), slots: self.table.slots(none, none), distance: 0 }
+        RangePages { object: self, wanted: range, ranges: self.layout.ranges(), slots: self.table.slots(none, none), distance: 0 }
     }
 }
 
-impl<'a, R: Iterator<Item = RamRange>> Pages<'a, R> {
+impl<'a, R: Iterator<Item = RamRange>> RangePages<'a, R> {
     /// Calls `f` for all remaining pages, until `f` breaks off; a sweep's inner loop.
     #[inline]
     pub fn visit<B>(mut self, mut f: impl FnMut(Page<'a>) -> ControlFlow<B>) -> ControlFlow<B> {
@@ -57,7 +57,7 @@ impl<'a, R: Iterator<Item = RamRange>> Pages<'a, R> {
     }
 }
 
-impl<'a, R: Iterator<Item = RamRange>> Iterator for Pages<'a, R> {
+impl<'a, R: Iterator<Item = RamRange>> Iterator for RangePages<'a, R> {
     type Item = Page<'a>;
 
     #[inline]

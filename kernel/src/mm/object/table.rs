@@ -1,15 +1,15 @@
 //! All memory objects of the machine, by number.
 
-use super::{Counts, Cursor, LIVE, MemoryObject, ObjectId};
+use super::{LIVE, MemoryObject, ObjectId, PageCounters, TeardownCursor};
 use crate::addr::PAGE_SIZE;
 use crate::mm::{
-    flush::Generation,
+    flush::FlushGeneration,
     frames::FrameTable,
     layout::RamLayout,
-    leaf::Format,
-    table::{Table, TableReserve},
+    leaf::TableFormat,
+    table::{SecondLevelTable, TableReserve},
 };
-use crate::sync::{Ranked, rank};
+use crate::sync::{RankedLock, rank};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicU64};
 
@@ -19,12 +19,12 @@ use core::sync::atomic::{AtomicU8, AtomicU64};
 pub struct ObjectTable {
     frames: Arc<FrameTable>,
     tables: Arc<TableReserve>,
-    format: &'static Format,
-    slots: Ranked<[Slot; Self::CAPACITY], { rank::OBJECT }>,
+    format: &'static TableFormat,
+    slots: RankedLock<[ObjectSlot; Self::CAPACITY], { rank::OBJECT }>,
 }
 
 /// A number: its object, and the generation with which the next object of that number begins.
-struct Slot {
+struct ObjectSlot {
     object: Option<Arc<MemoryObject>>,
     next_generation: u64,
 }
@@ -44,9 +44,9 @@ impl ObjectTable {
 
     /// Makes an empty table of objects. Their pages live in `frames`, and their tables have
     /// `format`.
-    pub const fn new(frames: Arc<FrameTable>, tables: Arc<TableReserve>, format: &'static Format) -> Self {
-        let slots = [const { Slot { object: None, next_generation: 1 } }; Self::CAPACITY];
-        Self { frames, tables, format, slots: Ranked::new(slots) }
+    pub const fn new(frames: Arc<FrameTable>, tables: Arc<TableReserve>, format: &'static TableFormat) -> Self {
+        let slots = [const { ObjectSlot { object: None, next_generation: 1 } }; Self::CAPACITY];
+        Self { frames, tables, format, slots: RankedLock::new(slots) }
     }
 
     /// Makes the empty live memory of a new incarnation.
@@ -56,17 +56,17 @@ impl ObjectTable {
     pub fn create(&self, layout: RamLayout) -> Result<Arc<MemoryObject>, ObjectError> {
         let mut slots = self.slots.lock();
         let number = slots.iter().position(|s| s.object.is_none()).ok_or(ObjectError::Full)?;
-        let table = Table::new(self.tables.clone(), self.format).map_err(|_| ObjectError::OutOfTables)?;
+        let table = SecondLevelTable::new(self.tables.clone(), self.format).map_err(|_| ObjectError::OutOfTables)?;
         let object = Arc::new(MemoryObject {
             id: ObjectId(number as u16),
             layout,
             table,
             frames: self.frames.clone(),
-            generation: Generation::starting_at(slots[number].next_generation),
+            generation: FlushGeneration::starting_at(slots[number].next_generation),
             wakes: AtomicU64::new(0),
-            counts: Counts::new(layout.pages()),
+            counts: PageCounters::new(layout.pages()),
             state: AtomicU8::new(LIVE),
-            teardown: Cursor::default(),
+            teardown: TeardownCursor::default(),
         });
         slots[number].object = Some(object.clone());
         Ok(object)

@@ -2,12 +2,12 @@
 
 use super::{MemoryObject, ObjectState, TEARDOWN};
 use crate::arch::percpu::CpuId;
-use crate::mm::flush::{CpuWords, Kicks, Passed, Ticket};
+use crate::mm::flush::{FlushProof, FlushTicket, Kicks, QuiescentStates};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// The progress of a teardown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Progress {
+pub enum TeardownProgress {
     /// The budget is used up.
     More,
     /// All is freed but pages that are pinned, claimed, going out or coming in: call again when
@@ -19,7 +19,7 @@ pub enum Progress {
 
 /// The point at which the teardown goes on.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+pub(super) struct TeardownCursor {
     next: AtomicU32,
     /// Number of busy pages in this pass.
     busy: AtomicU32,
@@ -33,7 +33,7 @@ pub(super) struct Cursor {
     done: AtomicBool,
 }
 
-impl Cursor {
+impl TeardownCursor {
     pub(super) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
@@ -45,7 +45,7 @@ impl MemoryObject {
     ///
     /// No vCPU may run on it any more, and the pager must start nothing for it.
     /// [`super::super::guest_bytes`] refuses it from now on.
-    pub fn begin_teardown(&self, words: &CpuWords, me: CpuId) -> (Ticket, Kicks) {
+    pub fn begin_teardown(&self, words: &QuiescentStates, me: CpuId) -> (FlushTicket, Kicks) {
         self.state.store(TEARDOWN, Ordering::SeqCst);
         self.teardown.generation.store(self.generation.current(), Ordering::Release);
         self.flush(words, me)
@@ -55,7 +55,7 @@ impl MemoryObject {
     ///
     /// # Panics
     /// If the teardown was not begun, or the proof is of an earlier ticket (our bug).
-    pub fn teardown_step(&self, passed: &Passed, budget: u32) -> Progress {
+    pub fn teardown_step(&self, passed: &FlushProof, budget: u32) -> TeardownProgress {
         assert!(self.state() == ObjectState::Teardown, "a teardown is begun first");
         passed.covers(self.id, self.teardown.generation.load(Ordering::Acquire));
         let cursor = &self.teardown;
@@ -80,17 +80,17 @@ impl MemoryObject {
         }
         cursor.next.store(end, Ordering::Release);
         if cursor.begin_next_pass() {
-            return Progress::Busy;
+            return TeardownProgress::Busy;
         }
         if !self.table.prune(left as usize) {
-            return Progress::More;
+            return TeardownProgress::More;
         }
         cursor.done.store(true, Ordering::Release);
-        Progress::Done
+        TeardownProgress::Done
     }
 }
 
-impl Cursor {
+impl TeardownCursor {
     fn note_busy(&self, page: u32) {
         if self.busy.fetch_add(1, Ordering::AcqRel) == 0 {
             self.first_busy.store(page, Ordering::Release);
@@ -110,7 +110,7 @@ impl Cursor {
 
     /// Returns the progress of a pass that has used up its budget. A later pass only looks at busy
     /// pages again: it is `Busy`, so that it keeps no CPU from idling.
-    fn unfinished(&self) -> Progress {
-        if self.end.load(Ordering::Acquire) == 0 { Progress::More } else { Progress::Busy }
+    fn unfinished(&self) -> TeardownProgress {
+        if self.end.load(Ordering::Acquire) == 0 { TeardownProgress::More } else { TeardownProgress::Busy }
     }
 }

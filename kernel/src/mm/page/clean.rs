@@ -1,17 +1,17 @@
 //! Cleaning in place: the page stays mapped and gets a current block.
 
-use super::{Cleaning, Page, Refused, SettledClean};
-use crate::mm::{crc::Crc32c, table::Seen};
+use super::{Cleaning, Page, SettledClean, TransitionError};
+use crate::mm::{crc::Crc32c, table::LeafWord};
 
 impl Page<'_> {
     /// Clears D (and *has block*) of a dirty page that stays mapped. The frame is read after the
     /// flush.
     ///
     /// # Errors
-    /// [`Refused`] names the obstacle; [`Refused::Clean`]: there is nothing to do.
-    pub fn begin_clean(&self) -> Result<Cleaning, Refused> {
+    /// [`TransitionError`] names the obstacle; [`TransitionError::Clean`]: there is nothing to do.
+    pub fn begin_clean(&self) -> Result<Cleaning, TransitionError> {
         let hfn = self.claim()?;
-        let cleaned = |old: Seen| if old.is_dirty() { Ok(old.cleaned()) } else { Err(Refused::Clean) };
+        let cleaned = |old: LeafWord| if old.is_dirty() { Ok(old.cleaned()) } else { Err(TransitionError::Clean) };
         self.remap_claimed(hfn, cleaned)?;
         Ok(Cleaning::new(self.object, self.index, hfn))
     }
@@ -24,7 +24,7 @@ impl Page<'_> {
     pub fn finish_clean(&self, cleaning: SettledClean, crc: Crc32c) -> bool {
         let hfn = cleaning.into_hfn(self.object, self.index);
         self.frames().set_checksum(hfn, crc);
-        let with_block = |old: Seen| if old.is_touched() { Err(Refused::Dirty) } else { Ok(old.with_block()) };
+        let with_block = |old: LeafWord| if old.is_touched() { Err(TransitionError::Dirty) } else { Ok(old.with_block()) };
         let done = self.remap(with_block).is_ok();
         if !done {
             // The page may only have been accessed; but a clean page without a block would be one

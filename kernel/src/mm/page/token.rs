@@ -9,24 +9,24 @@
 //! Only a settled token tells the frame's number. Tokens are small, so that the pager can keep them
 //! in its batches.
 
-use super::{Frame, Hfn, PageIndex, Passed};
+use super::{FlushProof, Frame, Hfn, PageIndex};
 use crate::mm::object::{MemoryObject, ObjectId};
 
 /// A translation that was taken away, and its generation.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct TakenTranslation {
     pub(super) object: ObjectId,
     /// Read after the leaf had changed; a ticket of a later generation was opened after that.
     pub(super) generation: u64,
 }
 
-impl Taken {
+impl TakenTranslation {
     #[inline]
     fn from(object: &MemoryObject) -> Self {
         Self { object: object.id(), generation: object.generation().current() }
     }
 
-    fn check(&self, passed: &Passed) {
+    fn check(&self, passed: &FlushProof) {
         passed.covers(self.object, self.generation);
     }
 }
@@ -34,21 +34,21 @@ impl Taken {
 /// A page that left without a write; its frame waits for the flush.
 #[must_use = "the frame is lost unless it is reclaimed"]
 #[derive(Debug)]
-pub struct Unmapped {
-    taken: Taken,
+pub struct UnmappedPage {
+    taken: TakenTranslation,
     frame: Frame,
 }
 
-impl Unmapped {
+impl UnmappedPage {
     pub(super) fn new(object: &MemoryObject, frame: Frame) -> Self {
-        Self { taken: Taken::from(object), frame }
+        Self { taken: TakenTranslation::from(object), frame }
     }
 
     /// Returns the frame, once the flush has passed.
     ///
     /// # Panics
     /// If the proof is of another object or of a ticket opened before (our bug).
-    pub fn reclaim(self, passed: &Passed) -> Frame {
+    pub fn reclaim(self, passed: &FlushProof) -> Frame {
         self.taken.check(passed);
         self.frame
     }
@@ -56,7 +56,7 @@ impl Unmapped {
 
 /// A page and its frame.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct FramedPage {
     pub(super) index: PageIndex,
     pub(super) hfn: Hfn,
 }
@@ -67,14 +67,14 @@ macro_rules! waiting {
         #[must_use = "the page stays claimed until this is settled and finished"]
         #[derive(Debug)]
         pub struct $name {
-            pub(super) taken: Taken,
-            pub(super) place: Place,
+            pub(super) taken: TakenTranslation,
+            pub(super) place: FramedPage,
         }
 
         impl $name {
             #[inline]
             pub(super) fn new(object: &MemoryObject, index: PageIndex, hfn: Hfn) -> Self {
-                Self { taken: Taken::from(object), place: Place { index, hfn } }
+                Self { taken: TakenTranslation::from(object), place: FramedPage { index, hfn } }
             }
 
             /// Returns the page's index.
@@ -86,7 +86,7 @@ macro_rules! waiting {
             ///
             /// # Panics
             /// If the proof is of another object or of a ticket opened before (our bug).
-            pub fn settle(self, passed: &Passed) -> $settled {
+            pub fn settle(self, passed: &FlushProof) -> $settled {
                 self.taken.check(passed);
                 $settled { object: self.taken.object, place: self.place }
             }
@@ -101,7 +101,7 @@ macro_rules! settled {
         #[derive(Debug)]
         pub struct $name {
             pub(super) object: ObjectId,
-            pub(super) place: Place,
+            pub(super) place: FramedPage,
         }
 
         impl $name {
@@ -146,7 +146,7 @@ settled! {
 /// The end of a write-out.
 #[must_use = "the frame is lost unless it is freed"]
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum WriteOutEnd {
     /// The frame is the caller's.
     Out(Frame),
     /// The guest needed the page meanwhile: it stays mapped, and the write's result is void.

@@ -1,6 +1,6 @@
 //! Table pages of the machine: frames set apart at start, reached through the direct map.
 
-use super::{EMPTY, ENTRIES, Entry, TableMemory, TablePage};
+use super::{EMPTY, ENTRIES, TableEntry, TableMemory, TablePage};
 use crate::addr::Hfn;
 use crate::mm::{frames::FrameTable, phys::DirectMap};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +71,7 @@ impl<'a> TablePage for &'a [AtomicU64; ENTRIES] {
     }
 }
 
-impl Entry for &AtomicU64 {
+impl TableEntry for &AtomicU64 {
     #[inline]
     fn load(self) -> u64 {
         AtomicU64::load(self, Ordering::Acquire)
@@ -86,7 +86,7 @@ impl Entry for &AtomicU64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mm::{fake::FakeRam, layout::RamLayout, leaf::Format, table::Table};
+    use crate::mm::{fake::FakeRam, layout::RamLayout, leaf::TableFormat, table::SecondLevelTable};
     use alloc::sync::Arc;
 
     fn reserve(frames: u32) -> Arc<TableReserve> {
@@ -99,7 +99,7 @@ mod tests {
         for bytes in [1 << 12, 1 << 21, (1 << 21) + 4096, (1 << 30) + 4096, (3 << 30) + 4096, 5 << 30] {
             let layout = RamLayout::new(bytes).unwrap();
             let need = TableReserve::pages_for(u64::from(layout.pages()));
-            let table = Table::new(reserve(need as u32), &Format::EPT).unwrap();
+            let table = SecondLevelTable::new(reserve(need as u32), &TableFormat::EPT).unwrap();
             for range in layout.ranges() {
                 let last = range.first.checked_add(range.count - 1).unwrap();
                 let pages = (0..range.count).step_by(512).filter_map(|n| range.first.checked_add(n)).chain([last]);
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_dropped_table_gives_everything_back() {
         let reserve = reserve(16);
-        let table = Table::new(reserve.clone(), &Format::NPT).unwrap();
+        let table = SecondLevelTable::new(reserve.clone(), &TableFormat::NPT).unwrap();
         table.slot_or_build(crate::addr::Gfn::new(0)).unwrap();
         assert_eq!((reserve.used_count(), reserve.free_count()), (4, 12));
         drop(table);

@@ -1,27 +1,27 @@
 //! One leaf: read, compared and exchanged as a word.
 
-use super::Entry;
+use super::TableEntry;
 use crate::addr::Hfn;
-use crate::mm::leaf::{self, Format, Leaf, frame_of, is_resident, shows_zeros};
+use crate::mm::leaf::{self, LeafState, TableFormat, frame_of, is_resident, shows_zeros};
 
 /// One leaf of a table.
 #[derive(Clone, Copy, Debug)]
-pub struct Slot<E: Entry> {
+pub struct LeafRef<E: TableEntry> {
     pub(super) entry: E,
-    pub(super) format: &'static Format,
+    pub(super) format: &'static TableFormat,
 }
 
 /// A leaf's word, as read or as it is to be written; decoded only as far as needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct LeafWord {
     word: u64,
-    format: &'static Format,
+    format: &'static TableFormat,
 }
 
-impl<E: Entry> Slot<E> {
+impl<E: TableEntry> LeafRef<E> {
     /// Reads the leaf.
     #[inline]
-    pub fn load(&self) -> Seen {
+    pub fn load(&self) -> LeafWord {
         self.seen(self.entry.load())
     }
 
@@ -33,13 +33,13 @@ impl<E: Entry> Slot<E> {
 
     /// Returns the word for `leaf`.
     #[inline]
-    pub fn encode(&self, leaf: Leaf) -> Seen {
+    pub fn encode(&self, leaf: LeafState) -> LeafWord {
         self.seen(self.format.encode(leaf))
     }
 
     /// Returns the word of an untouched page that shows the shared frame of zeros.
     #[inline]
-    pub fn showing_zeros(&self, zeros: Hfn) -> Seen {
+    pub fn showing_zeros(&self, zeros: Hfn) -> LeafWord {
         self.seen(self.format.showing_zeros(zeros))
     }
 
@@ -48,7 +48,7 @@ impl<E: Entry> Slot<E> {
     /// # Errors
     /// The word found instead.
     #[inline]
-    pub fn replace(&self, seen: Seen, new: Seen) -> Result<(), Seen> {
+    pub fn replace(&self, seen: LeafWord, new: LeafWord) -> Result<(), LeafWord> {
         self.entry.compare_exchange(seen.word, new.word).map_err(|word| self.seen(word))
     }
 
@@ -85,15 +85,15 @@ impl<E: Entry> Slot<E> {
     }
 
     #[inline]
-    fn seen(&self, word: u64) -> Seen {
-        Seen { word, format: self.format }
+    fn seen(&self, word: u64) -> LeafWord {
+        LeafWord { word, format: self.format }
     }
 }
 
-impl Seen {
+impl LeafWord {
     /// Returns the leaf that the word encodes.
     #[inline]
-    pub const fn leaf(self) -> Leaf {
+    pub const fn leaf(self) -> LeafState {
         self.format.decode(self.word)
     }
 
@@ -165,7 +165,7 @@ impl Seen {
     }
 
     /// Returns whether the page may have been written since it began to be
-    /// [`cleaned`](Seen::cleaned); only for a present leaf.
+    /// [`cleaned`](LeafWord::cleaned); only for a present leaf.
     #[inline]
     pub const fn is_touched(self) -> bool {
         self.format.is_touched(self.word)
@@ -173,15 +173,15 @@ impl Seen {
 
     /// Returns whether the leaf permits this access.
     #[cfg(test)]
-    pub fn permits(self, access: crate::virt::Access) -> bool {
-        use crate::virt::Access;
+    pub fn permits(self, access: crate::virt::PageAccess) -> bool {
+        use crate::virt::PageAccess;
         let bit = match access {
-            Access::Read => 1 << 0,
-            Access::Write => 1 << 1,
+            PageAccess::Read => 1 << 0,
+            PageAccess::Write => 1 << 1,
             // EPT has a separate bit for this, NPT the sign. Only in a leaf of the shared zeros it
             // differs from the permission to read.
-            Access::Execute if shows_zeros(self.word) => 0,
-            Access::Execute => 1 << 0,
+            PageAccess::Execute if shows_zeros(self.word) => 0,
+            PageAccess::Execute => 1 << 0,
         };
         self.word & bit != 0
     }

@@ -1,12 +1,12 @@
 //! Iterates over the leaves of a range, and takes a table apart.
 
-use super::{EMPTY, ENTRIES, Entry, EntryOf, GFN_LIMIT, ROOT, Slot, Table, TableMemory, TablePage, index_at};
+use super::{EMPTY, ENTRIES, EntryOf, GFN_LIMIT, LeafRef, ROOT, SecondLevelTable, TableEntry, TableMemory, TablePage, index_at};
 use crate::addr::{Gfn, Hfn};
 use core::ops::ControlFlow;
 
 /// The leaves of a range, ascending. Subtrees without a path are skipped as a whole.
-pub struct Slots<'a, M: TableMemory> {
-    table: &'a Table<M>,
+pub struct RangeLeaves<'a, M: TableMemory> {
+    table: &'a SecondLevelTable<M>,
     next: u64,
     end: u64,
     /// The leaf table of the pages from `next` up to but not with `run_end`.
@@ -21,11 +21,11 @@ enum Reached {
     Nothing(u32),
 }
 
-impl<M: TableMemory> Table<M> {
+impl<M: TableMemory> SecondLevelTable<M> {
     /// Returns the leaves of the pages from `first` up to but not with `end`.
-    pub fn slots(&self, first: Gfn, end: Gfn) -> Slots<'_, M> {
+    pub fn slots(&self, first: Gfn, end: Gfn) -> RangeLeaves<'_, M> {
         let next = first.as_u64();
-        Slots { table: self, next, end: end.as_u64().min(GFN_LIMIT), page: self.memory.page(self.root()), run_end: next }
+        RangeLeaves { table: self, next, end: end.as_u64().min(GFN_LIMIT), page: self.memory.page(self.root()), run_end: next }
     }
 
     /// Returns how many pages from `gfn` on certainly have no path, up to the end of the empty
@@ -85,15 +85,15 @@ impl<M: TableMemory> Table<M> {
     }
 }
 
-impl<'a, M: TableMemory> Slots<'a, M> {
+impl<'a, M: TableMemory> RangeLeaves<'a, M> {
     /// Calls `f` for all remaining leaves, until `f` breaks off. It takes fewer instructions than
     /// the iterator, because the loop over a leaf table does not touch `self`.
     #[inline]
-    pub fn visit<B>(&mut self, mut f: impl FnMut(Gfn, Slot<EntryOf<'a, M>>) -> ControlFlow<B>) -> ControlFlow<B> {
+    pub fn visit<B>(&mut self, mut f: impl FnMut(Gfn, LeafRef<EntryOf<'a, M>>) -> ControlFlow<B>) -> ControlFlow<B> {
         while self.next < self.run_end || self.find() {
             let (format, page) = (self.table.format, self.page);
             for gfn in self.next..self.run_end {
-                let slot = Slot { entry: page.entry(index_at(Gfn::new(gfn), 0)), format };
+                let slot = LeafRef { entry: page.entry(index_at(Gfn::new(gfn), 0)), format };
                 if let ControlFlow::Break(value) = f(Gfn::new(gfn), slot) {
                     self.next = gfn + 1;
                     return ControlFlow::Break(value);
@@ -126,8 +126,8 @@ fn skip(gfn: u64, level: u32) -> u64 {
     (gfn | ((1 << (9 * level)) - 1)) + 1
 }
 
-impl<'a, M: TableMemory> Iterator for Slots<'a, M> {
-    type Item = (Gfn, Slot<EntryOf<'a, M>>);
+impl<'a, M: TableMemory> Iterator for RangeLeaves<'a, M> {
+    type Item = (Gfn, LeafRef<EntryOf<'a, M>>);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -140,8 +140,8 @@ impl<'a, M: TableMemory> Iterator for Slots<'a, M> {
     }
 }
 
-impl<M: TableMemory> Drop for Table<M> {
-    /// Gives all pages back. To do it in bounded steps, call [`Table::prune`] first.
+impl<M: TableMemory> Drop for SecondLevelTable<M> {
+    /// Gives all pages back. To do it in bounded steps, call [`SecondLevelTable::prune`] first.
     fn drop(&mut self) {
         while self.prune_one() {}
         self.memory.free(self.root);

@@ -11,18 +11,18 @@
 use crate::addr::{Gpa, PAGE_SIZE};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
-use crate::block::{Completion, Cookie, Disk, Lane, Operation, Request, SectorRange, Segment};
-use crate::console::event::Event;
+use crate::block::{Completion, Cookie, Disk, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange};
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::NodePager;
-use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::MemoryObject;
 use crate::mm::phys::DirectMap;
 use crate::node::{Node, services};
-use crate::paging::counters::Snapshot;
-use crate::paging::{Drain, Store};
+use crate::paging::counters::PagerSnapshot;
+use crate::paging::{ImageDrain, PageStore};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -44,7 +44,7 @@ type NodeBytes<'a> = GuestBytes<'a, DirectMap, NodePager>;
 
 /// Why a measurement failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unmeasured {
+pub enum MeasureError {
     /// There is no free paging space of 32 MiB, or there are too few frames.
     NoRoom,
     /// The operation did not finish in time.
@@ -53,7 +53,7 @@ pub enum Unmeasured {
     Written,
 }
 
-impl core::fmt::Display for Unmeasured {
+impl core::fmt::Display for MeasureError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::NoRoom => "no free paging space of 32 MiB, or no frames for as much",
@@ -66,16 +66,16 @@ impl core::fmt::Display for Unmeasured {
 /// Measures, and reports a `bench` event for each figure.
 ///
 /// # Errors
-/// [`Unmeasured`].
-pub fn pager(node: &'static Node, cpu: CpuId) -> Result<(), Unmeasured> {
-    let bench = Bench { node, cpu };
-    let layout = RamLayout::new(u64::from(PAGES) * PAGE_SIZE).ok_or(Unmeasured::NoRoom)?;
+/// [`MeasureError`].
+pub fn pager(node: &'static Node, cpu: CpuId) -> Result<(), MeasureError> {
+    let bench = PagerBench { node, cpu };
+    let layout = RamLayout::new(u64::from(PAGES) * PAGE_SIZE).ok_or(MeasureError::NoRoom)?;
     if node.host.frames.free_count() < PAGES + PAGES / 8 {
-        return Err(Unmeasured::NoRoom);
+        return Err(MeasureError::NoRoom);
     }
-    let space = node.host.spaces.acquire(OWNER, &layout, 0).ok_or(Unmeasured::NoRoom)?;
+    let space = node.host.spaces.acquire(OWNER, &layout, 0).ok_or(MeasureError::NoRoom)?;
     bench.until(|| node.host.spaces.is_ready(space).is_some())?;
-    let store = node.host.spaces.store(space).ok_or(Unmeasured::NoRoom)?;
+    let store = node.host.spaces.store(space).ok_or(MeasureError::NoRoom)?;
     bench.device(store)?;
     bench.age_and_write_out(layout, store)?;
     bench.drain(layout, store)?;
@@ -83,7 +83,7 @@ pub fn pager(node: &'static Node, cpu: CpuId) -> Result<(), Unmeasured> {
     bench.until(|| node.host.tasks.is_empty())
 }
 
-struct Bench {
+struct PagerBench {
     node: &'static Node,
     cpu: CpuId,
 }
@@ -107,20 +107,20 @@ impl Figure {
 
     fn report(&self, id: &str) {
         let average = self.ticks / self.pages.max(1);
-        report(&Event::Bench { id, minimum: self.least, average, count: self.pages, unit: "instructions" });
+        report(&ConsoleEvent::Bench { id, minimum: self.least, average, count: self.pages, unit: "instructions" });
     }
 }
 
-impl Bench {
+impl PagerBench {
     /// Runs turns of the node until `done`.
-    fn until(&self, mut done: impl FnMut() -> bool) -> Result<(), Unmeasured> {
+    fn until(&self, mut done: impl FnMut() -> bool) -> Result<(), MeasureError> {
         for _ in 0..TURNS {
             if done() {
                 return Ok(());
             }
             services::turn(self.node, self.cpu);
         }
-        Err(Unmeasured::Stuck)
+        Err(MeasureError::Stuck)
     }
 
     /// Runs one turn of the pager; returns its ticks.
@@ -132,26 +132,26 @@ impl Bench {
     }
 
     /// Makes an object whose pages are all resident, dirty and not zero.
-    fn object(&self, layout: RamLayout, store: Store) -> Result<Arc<MemoryObject>, Unmeasured> {
-        let object = self.node.host.objects.create(layout).map_err(|_| Unmeasured::NoRoom)?;
-        self.node.host.pager.attach(object.clone(), Some(store)).map_err(|_| Unmeasured::NoRoom)?;
+    fn object(&self, layout: RamLayout, store: PageStore) -> Result<Arc<MemoryObject>, MeasureError> {
+        let object = self.node.host.objects.create(layout).map_err(|_| MeasureError::NoRoom)?;
+        self.node.host.pager.attach(object.clone(), Some(store)).map_err(|_| MeasureError::NoRoom)?;
         let bytes = GuestBytes { object: &object, memory: self.node.host.memory, faulter: &self.node.host.pager };
         for page in 0..u64::from(PAGES) {
             let at = Gpa::new(page * PAGE_SIZE);
-            let written: Result<(), GuestAccess> = bytes.write(at, &(page + 1).to_le_bytes());
-            written.map_err(|_| Unmeasured::NoRoom)?;
+            let written: Result<(), GuestMemoryError> = bytes.write(at, &(page + 1).to_le_bytes());
+            written.map_err(|_| MeasureError::NoRoom)?;
         }
         Ok(object)
     }
 
-    fn bury(&self, object: Arc<MemoryObject>) -> Result<(), Unmeasured> {
-        let gone = self.node.host.graves.bury(object);
-        self.until(|| gone.is_gone())
+    fn reap(&self, object: Arc<MemoryObject>) -> Result<(), MeasureError> {
+        let gone = self.node.host.reaper.reap(object);
+        self.until(|| gone.is_done())
     }
 
     /// A1, then P3: the clock's first visit ages a page, its second visit evicts the page. Then P4
     /// and P5, the pages that leave without a write.
-    fn age_and_write_out(&self, layout: RamLayout, store: Store) -> Result<(), Unmeasured> {
+    fn age_and_write_out(&self, layout: RamLayout, store: PageStore) -> Result<(), MeasureError> {
         let object = self.object(layout, store)?;
         let age = self.age(&object)?;
         let out = self.evict(&object, |counters| counters.page_outs)?;
@@ -159,11 +159,11 @@ impl Bench {
         out.report("P3");
         self.leave_unwritten(&object, "P4", |bytes, at| bytes.read(at, &mut [0; 8]).is_ok())?;
         self.leave_unwritten(&object, "P5", |bytes, at| bytes.write(at, &[0; PAGE_SIZE as usize]).is_ok())?;
-        self.bury(object)
+        self.reap(object)
     }
 
     /// Lets the clock visit every page once, all of them referenced, and evict the first one.
-    fn age(&self, object: &MemoryObject) -> Result<Figure, Unmeasured> {
+    fn age(&self, object: &MemoryObject) -> Result<Figure, MeasureError> {
         let mut figure = Figure::default();
         self.node.host.pager.ask_evict(object.id(), 1);
         while figure.pages < u64::from(PAGES) {
@@ -171,7 +171,7 @@ impl Bench {
             let ticks = self.turn();
             let aged = self.node.host.pager.counters().aged - before;
             if aged == 0 {
-                return Err(Unmeasured::Stuck);
+                return Err(MeasureError::Stuck);
             }
             figure.add(ticks, aged);
         }
@@ -181,7 +181,7 @@ impl Bench {
 
     /// Evicts the pages that the clock has aged, except for the last chunk; `left` counts evicted
     /// pages.
-    fn evict(&self, object: &MemoryObject, left: impl Fn(&Snapshot) -> u64) -> Result<Figure, Unmeasured> {
+    fn evict(&self, object: &MemoryObject, left: impl Fn(&PagerSnapshot) -> u64) -> Result<Figure, MeasureError> {
         let mut figure = Figure::default();
         for chunk in 1..PAGES / CHUNK {
             let before = left(&self.node.host.pager.counters());
@@ -199,7 +199,7 @@ impl Bench {
         object: &MemoryObject,
         id: &str,
         touch: impl Fn(&NodeBytes<'_>, Gpa) -> bool,
-    ) -> Result<(), Unmeasured> {
+    ) -> Result<(), MeasureError> {
         self.node.host.pager.ask_evict(object.id(), PAGES);
         self.settle(object, 0)?;
         let bytes = NodeBytes { object, memory: self.node.host.memory, faulter: &self.node.host.pager };
@@ -210,7 +210,7 @@ impl Bench {
         self.age(object)?;
         let figure = self.evict(object, |counters| counters.clean_evictions + counters.zero_evictions)?;
         if self.node.host.pager.counters().bytes_written != written {
-            return Err(Unmeasured::Written);
+            return Err(MeasureError::Written);
         }
         figure.report(id);
         Ok(())
@@ -218,7 +218,7 @@ impl Bench {
 
     /// Runs the pager until at most `pages` pages hold frames and no write-out is in flight;
     /// returns the ticks.
-    fn settle(&self, object: &MemoryObject, pages: u32) -> Result<u64, Unmeasured> {
+    fn settle(&self, object: &MemoryObject, pages: u32) -> Result<u64, MeasureError> {
         let mut ticks = 0;
         for _ in 0..TURNS {
             let counts = object.counts();
@@ -227,15 +227,15 @@ impl Bench {
             }
             ticks += self.turn();
         }
-        Err(Unmeasured::Stuck)
+        Err(MeasureError::Stuck)
     }
 
     /// D1: the drain of an image whose pages are all resident and dirty. It is measured as a whole:
     /// batches overlap, so a part of it would contain work that was done for another part.
-    fn drain(&self, layout: RamLayout, store: Store) -> Result<(), Unmeasured> {
+    fn drain(&self, layout: RamLayout, store: PageStore) -> Result<(), MeasureError> {
         let object = self.object(layout, store)?;
         object.become_image();
-        let drain = Drain::new(&self.node.host.pager, object.clone());
+        let drain = ImageDrain::new(&self.node.host.pager, object.clone());
         let mut figure = Figure::default();
         let mut ticks = 0;
         for _ in 0..TURNS {
@@ -246,31 +246,37 @@ impl Bench {
             if progress.done {
                 figure.add(ticks, progress.written);
                 figure.report("D1");
-                return self.bury(object);
+                return self.reap(object);
             }
         }
-        Err(Unmeasured::Stuck)
+        Err(MeasureError::Stuck)
     }
 
     /// Measures the disk alone: its time for one page of a large write.
-    fn device(&self, store: Store) -> Result<(), Unmeasured> {
+    fn device(&self, store: PageStore) -> Result<(), MeasureError> {
         let disk = self.node.host.pager.disks()[store.disk];
         let run = RUN.min(disk.info().max_segments as u64);
         let frames: Vec<_> = (0..run).filter_map(|_| self.node.host.frames.alloc()).collect();
-        let segments: Vec<_> = frames.iter().map(|frame| Segment { base: frame.hfn().base(), len: PAGE_SIZE as u32 }).collect();
+        let segments: Vec<_> =
+            frames.iter().map(|frame| DmaSegment { base: frame.hfn().base(), len: PAGE_SIZE as u32 }).collect();
         let sectors = SectorRange { first: store.blocks.data_start, count: run * (PAGE_SIZE / 512) };
-        let request =
-            Request { operation: Operation::Write, sectors, segments: &segments, lane: Lane::Common, cookie: Cookie(0) };
+        let request = DiskRequest {
+            operation: DiskOperation::Write,
+            sectors,
+            segments: &segments,
+            lane: QueueLane::Common,
+            cookie: Cookie(0),
+        };
         let mut figure = Figure::default();
         let mut measure = || {
             while figure.pages < u64::from(PAGES / 2) {
                 let start = instr::rdtsc();
-                disk.submit(&request).map_err(|_| Unmeasured::NoRoom)?;
+                disk.submit(&request).map_err(|_| MeasureError::NoRoom)?;
                 let mut done = [Completion { cookie: Cookie(0), result: Ok(()) }];
                 let answered = (0..TURNS).any(|_| disk.poll(time::now_ns(), &mut done) > 0);
                 figure.add(instr::rdtsc() - start, run);
                 if !answered {
-                    return Err(Unmeasured::Stuck);
+                    return Err(MeasureError::Stuck);
                 }
             }
             Ok(())

@@ -11,8 +11,8 @@ pub mod bench;
 use super::Node;
 use crate::addr::PAGE_SIZE;
 use crate::arch::time;
-use crate::block::{Disk, DiskError, Operation, Segment};
-use crate::console::event::Event;
+use crate::block::{Disk, DiskError, DiskOperation, DmaSegment};
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::mm::frames::Frame;
 use crate::mm::phys::FrameMemory;
@@ -35,7 +35,7 @@ const DEPTH: usize = 8;
 /// Offset of the blocks in the smallest space.
 const START: u64 = 1 << 20;
 
-type InFlight<'a> = Pin<Box<dyn Future<Output = Result<(), DiskError>> + 'a>>;
+type DiskFuture<'a> = Pin<Box<dyn Future<Output = Result<(), DiskError>> + 'a>>;
 
 /// Measures every free space and reports bytes per second.
 pub async fn raw_disks(node: &'static Node) {
@@ -48,9 +48,9 @@ pub async fn raw_disks(node: &'static Node) {
         match write(node, id).await {
             Ok((bytes, ns)) => {
                 let speed = bytes.saturating_mul(1_000_000_000) / ns.max(1);
-                report(&Event::Bench { id: &name, minimum: speed, average: speed, count: bytes, unit: "bytes/s" });
+                report(&ConsoleEvent::Bench { id: &name, minimum: speed, average: speed, count: bytes, unit: "bytes/s" });
             }
-            Err(error) => report(&Event::Error { place: &name, message: &format!("{error}") }),
+            Err(error) => report(&ConsoleEvent::Error { place: &name, message: &format!("{error}") }),
         }
     }
 }
@@ -61,8 +61,8 @@ async fn write(node: &'static Node, id: SpaceId) -> Result<(u64, u64), DiskError
     let pages = info.max_segments.min(256);
     let frames: Vec<Frame> = core::iter::from_fn(|| node.host.frames.alloc()).take(pages).collect();
     frames.iter().for_each(|frame| node.host.memory.zero(frame.hfn()));
-    let segment = |frame: &Frame| Segment { base: frame.hfn().base(), len: PAGE_SIZE as u32 };
-    let segments: Vec<Segment> = frames.iter().map(segment).collect();
+    let segment = |frame: &Frame| DmaSegment { base: frame.hfn().base(), len: PAGE_SIZE as u32 };
+    let segments: Vec<DmaSegment> = frames.iter().map(segment).collect();
     let piece = frames.len() as u64 * PAGE_SIZE;
     let room = area.bytes().saturating_sub(2 * START);
     let whole = |bytes: u64| bytes.min(room) / piece.max(1) * piece;
@@ -78,15 +78,15 @@ async fn write(node: &'static Node, id: SpaceId) -> Result<(u64, u64), DiskError
 }
 
 /// Writes the first `total` bytes of the blocks, `piece` bytes at a time.
-async fn in_order(node: &'static Node, id: SpaceId, total: u64, piece: u64, segments: &[Segment]) -> Result<(), DiskError> {
+async fn in_order(node: &'static Node, id: SpaceId, total: u64, piece: u64, segments: &[DmaSegment]) -> Result<(), DiskError> {
     let (disk, area) = (node.host.spaces.disk(id), node.host.spaces.place(id).area);
     let mut at = 0;
-    let mut flying: Vec<InFlight<'_>> = Vec::new();
+    let mut flying: Vec<DiskFuture<'_>> = Vec::new();
     let mut outcome = Ok(());
     core::future::poll_fn(|context| {
         while flying.len() < DEPTH && at < total && outcome.is_ok() {
             let sectors = area.locate(START + at, piece).expect("what is written lies inside the space");
-            flying.push(Box::pin(node.host.io.run(disk, Operation::Write, sectors, segments)));
+            flying.push(Box::pin(node.host.io.run(disk, DiskOperation::Write, sectors, segments)));
             at += piece;
         }
         flying.retain_mut(|request| match request.as_mut().poll(context) {

@@ -1,17 +1,17 @@
 //! Carries out the commands of the operator or of a harness.
 
 use super::stats;
-use crate::console::command::{Command, CommandError, DumpChoice, HELP, parse_json, parse_text};
-use crate::console::event::Event;
+use crate::console::command::{CommandError, DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
+use crate::console::event::ConsoleEvent;
 use crate::console::hex;
-use crate::console::input::{ConsoleMode, Then};
+use crate::console::input::{ConsoleMode, KeyDestination};
 use crate::console::output::{leave_raw, print_switch, print_text};
 use crate::console::report;
 use crate::console::utc::UtcTime;
 use crate::node::Node;
-use crate::partition::shared::{Phase, Request, Shared};
+use crate::partition::shared::{LifecycleView, PartitionRequest, SharedPartition};
 use crate::space::PartialCause;
-use crate::storage::spaces::{DumpError, KeptDump};
+use crate::storage::spaces::{DumpReleaseError, KeptDump};
 use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::Ordering;
@@ -27,60 +27,60 @@ enum Audience {
 }
 
 /// Carries out a line typed at the monitor; returns where keys go from then on.
-pub fn text(node: &'static Node, line: &str) -> Then {
+pub fn text(node: &'static Node, line: &str) -> KeyDestination {
     let done = match parse_text(line) {
-        None => return Then::Stay,
+        None => return KeyDestination::Stay,
         Some(Ok(command)) => carry_out(node, &command, Audience::People),
         Some(Err(error)) => Err(format!("{error}")),
     };
     done.unwrap_or_else(|error| {
         print_text(format_args!("error: {error}\n"));
-        Then::Stay
+        KeyDestination::Stay
     })
 }
 
 /// Carries out a JSON line and answers it; returns where keys go from then on.
-pub fn json(node: &'static Node, line: &[u8]) -> Then {
+pub fn json(node: &'static Node, line: &[u8]) -> KeyDestination {
     let (id, parsed) = parse_json(line);
     let id = id.unwrap_or(0);
     let done = match parsed {
         Ok(command) => carry_out(node, &command, Audience::Program(id)),
         Err(error) => Err(format!("{error}")),
     };
-    report(&Event::Reply { id, ok: done.is_ok(), error: done.as_ref().err().map(String::as_str) });
-    done.unwrap_or(Then::Stay)
+    report(&ConsoleEvent::Reply { id, ok: done.is_ok(), error: done.as_ref().err().map(String::as_str) });
+    done.unwrap_or(KeyDestination::Stay)
 }
 
 /// Answers a JSON line that exceeds the length limit.
 pub fn too_long() {
-    report(&Event::Reply { id: 0, ok: false, error: Some("line too long") });
+    report(&ConsoleEvent::Reply { id: 0, ok: false, error: Some("line too long") });
 }
 
-fn carry_out(node: &'static Node, command: &Command<'_>, audience: Audience) -> Result<Then, String> {
+fn carry_out(node: &'static Node, command: &MonitorCommand<'_>, audience: Audience) -> Result<KeyDestination, String> {
     match *command {
-        Command::Help => print_text(format_args!("{HELP}")),
-        Command::List => list(node, audience),
-        Command::Stats => show_stats(node, audience),
-        Command::Crash(name) => crash(node, name)?,
-        Command::Console(name) => return choose_console(node, name, ConsoleMode::Lines),
-        Command::Raw(name) => return choose_console(node, name, ConsoleMode::Raw),
-        Command::Stop(name) => stop(node, name)?,
-        Command::Release(choice) => release(node, choice)?,
-        Command::Type(name, bytes) => type_at(node, name, bytes)?,
-        Command::Evict(name, pages) => evict(node, name, pages)?,
-        Command::PowerOff => {
+        MonitorCommand::Help => print_text(format_args!("{HELP}")),
+        MonitorCommand::List => list(node, audience),
+        MonitorCommand::Stats => show_stats(node, audience),
+        MonitorCommand::Crash(name) => crash(node, name)?,
+        MonitorCommand::Console(name) => return choose_console(node, name, ConsoleMode::Lines),
+        MonitorCommand::Raw(name) => return choose_console(node, name, ConsoleMode::Raw),
+        MonitorCommand::Stop(name) => stop(node, name)?,
+        MonitorCommand::Release(choice) => release(node, choice)?,
+        MonitorCommand::Type(name, bytes) => type_at(node, name, bytes)?,
+        MonitorCommand::Evict(name, pages) => evict(node, name, pages)?,
+        MonitorCommand::PowerOff => {
             node.host.ending.store(true, Ordering::Release);
             node.host.hurry_disks();
             for (index, shared) in node.partitions.iter().enumerate() {
-                shared.ask(Request::Stop);
+                shared.ask(PartitionRequest::Stop);
                 node.host.poke(index);
             }
         }
     }
-    Ok(Then::Stay)
+    Ok(KeyDestination::Stay)
 }
 
-fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a Shared), String> {
+fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a SharedPartition), String> {
     let found = node.partitions.iter().enumerate().find(|(_, shared)| shared.name() == name);
     found
         .map(|(index, shared)| (index, &**shared))
@@ -89,35 +89,35 @@ fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a Shared), String> {
 
 fn crash(node: &Node, name: &str) -> Result<(), String> {
     let (index, shared) = find(node, name)?;
-    if !matches!(shared.phase(), Phase::Loading | Phase::Running) {
+    if !matches!(shared.phase(), LifecycleView::Loading | LifecycleView::Running) {
         return Err(format!("{name} does not run: it is {}", shared.phase().as_str()));
     }
-    shared.ask(Request::Crash);
+    shared.ask(PartitionRequest::Crash);
     node.host.poke(index);
     Ok(())
 }
 
 fn stop(node: &Node, name: &str) -> Result<(), String> {
     let (index, shared) = find(node, name)?;
-    if shared.phase() == Phase::Stopped {
+    if shared.phase() == LifecycleView::Stopped {
         return Err(format!("{name} has stopped already"));
     }
-    shared.ask(Request::Stop);
+    shared.ask(PartitionRequest::Stop);
     node.host.poke(index);
     Ok(())
 }
 
 /// Directs the keys to a partition from now on.
-fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<Then, String> {
+fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<KeyDestination, String> {
     let (index, shared) = find(node, name)?;
     // Output that another partition's raw mode has held back is printed first.
     leave_raw();
     node.host.console.store(index, Ordering::Relaxed);
     // The partition may have printed its prompt already; it is shown again after this heading.
     print_switch(format_args!("\n[console of {}]\n", shared.name()));
-    report(&Event::Console { partition: shared.name(), mode: mode.as_str() });
+    report(&ConsoleEvent::Console { partition: shared.name(), mode: mode.as_str() });
     // A single partition has the raw line anyway.
-    Ok(Then::Console(if node.partitions.len() > 1 { mode } else { ConsoleMode::Lines }))
+    Ok(KeyDestination::Console(if node.partitions.len() > 1 { mode } else { ConsoleMode::Lines }))
 }
 
 /// Types bytes at a partition's console: all of them or none.
@@ -133,17 +133,17 @@ fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
 
 fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
     node.host.spaces.release_dumps(choice).map_err(|error| match (error, choice) {
-        (DumpError::Ambiguous(names), _) => format!("several dumps match, give the name of one: {names}"),
-        (DumpError::Draining, DumpChoice::All(name) | DumpChoice::One(name, _)) => {
+        (DumpReleaseError::Ambiguous(names), _) => format!("several dumps match, give the name of one: {names}"),
+        (DumpReleaseError::Draining, DumpChoice::All(name) | DumpChoice::One(name, _)) => {
             format!("the dump of {name} is still being written")
         }
-        (DumpError::Draining, _) => "that dump is still being written".into(),
-        (DumpError::None, DumpChoice::All(name)) => match find(node, name) {
+        (DumpReleaseError::Draining, _) => "that dump is still being written".into(),
+        (DumpReleaseError::None, DumpChoice::All(name)) => match find(node, name) {
             Ok(_) => format!("{name} has no dump"),
             Err(error) => error,
         },
-        (DumpError::None, DumpChoice::One(name, _)) => format!("{name} has no such dump; 'list' shows them"),
-        (DumpError::None, DumpChoice::Named(_)) => "no dump has this name; 'list' shows them".into(),
+        (DumpReleaseError::None, DumpChoice::One(name, _)) => format!("{name} has no such dump; 'list' shows them"),
+        (DumpReleaseError::None, DumpChoice::Named(_)) => "no dump has this name; 'list' shows them".into(),
     })
 }
 
@@ -163,7 +163,7 @@ fn list(node: &Node, audience: Audience) {
         match audience {
             Audience::Program(_) => {
                 let (disk, number) = (space.place.disk as u8, space.place.number);
-                report(&Event::Space { disk, space: number, state: space.state, partition, epoch });
+                report(&ConsoleEvent::Space { disk, space: number, state: space.state, partition, epoch });
             }
             Audience::People if partition.is_empty() => print_text(format_args!("{}  {}\n", space.place, space.state)),
             Audience::People => {
@@ -190,7 +190,7 @@ fn show_dump(dump: &KeptDump, audience: Audience) {
         print_text(format_args!("  {}{comma}{cause}; {time}: {}", state.name(), crash.reason.name()));
         return print_text(format_args!(" {:#x} ({})\n", crash.detail, crash.text));
     }
-    report(&Event::Dump {
+    report(&ConsoleEvent::Dump {
         dump: crash.name,
         partition,
         incarnation,

@@ -1,16 +1,16 @@
 //! Counters as events and as text.
 
 use crate::arch::{heap, repeats, time};
-use crate::console::event::{Event, PartitionStats, PoolStats};
+use crate::console::event::{ConsoleEvent, PartitionStats, PoolStats};
 use crate::console::report;
 use crate::mm::object::MemoryObject;
 use crate::node::Node;
-use crate::partition::shared::Shared;
+use crate::partition::shared::SharedPartition;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Returns the live memory of a partition.
-pub fn memory_of(node: &Node, shared: &Shared) -> Option<Arc<MemoryObject>> {
+pub fn memory_of(node: &Node, shared: &SharedPartition) -> Option<Arc<MemoryObject>> {
     node.host.objects.by_number(shared.object()?)
 }
 
@@ -86,6 +86,6 @@ pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
 
 /// Reports all counters.
 pub fn report_all(node: &Node, id: Option<u64>) {
-    report(&Event::Pool(pool(node, id)));
-    partitions(node, id, |stats| report(&Event::Stats(*stats)));
+    report(&ConsoleEvent::Pool(pool(node, id)));
+    partitions(node, id, |stats| report(&ConsoleEvent::Stats(*stats)));
 }

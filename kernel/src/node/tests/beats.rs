@@ -8,7 +8,7 @@ use super::machine::{SimMachine, SimRam};
 use crate::arch::time;
 use crate::block::request::SECTOR_SIZE;
 use crate::mm::layout::RamLayout;
-use crate::space::claim::{Claim, Claims, PAGE_LEN};
+use crate::space::claim::{ClaimSectors, PAGE_LEN, SpaceClaim};
 use crate::storage::spaces::sleep;
 
 /// How long a record is changed repeatedly: several beats.
@@ -41,15 +41,15 @@ fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
 
 /// Returns where the claims on a space of so many bytes begin.
 fn claims_start(space_bytes: usize) -> usize {
-    Claim::start(space_bytes as u64).expect("room for a claim") as usize
+    SpaceClaim::start(space_bytes as u64).expect("room for a claim") as usize
 }
 
-fn claims_at(disk: &SimDisk, start: usize) -> Claims {
-    Claims::decode(disk.state().content[start..][..PAGE_LEN].try_into().expect("a page"))
+fn claims_at(disk: &SimDisk, start: usize) -> ClaimSectors {
+    ClaimSectors::decode(disk.state().content[start..][..PAGE_LEN].try_into().expect("a page"))
 }
 
 /// Returns the claims on a disk that is a single space.
-fn claims(disk: &SimDisk) -> Claims {
+fn claims(disk: &SimDisk) -> ClaimSectors {
     let bytes = disk.state().content.len();
     claims_at(disk, claims_start(bytes))
 }

@@ -9,8 +9,8 @@ use crate::block::gpt::make::{NewSpace, place, table};
 use crate::console::command::DumpChoice;
 use crate::crash::dumps::DumpOrder;
 use crate::dump::bound::DumpCensus;
-use crate::dump::selected::Selection;
-use crate::space::Area;
+use crate::dump::selected::SelectedRuns;
+use crate::space::SpaceArea;
 use crate::space::reserve::SpaceNeed;
 use crate::space::selector::DumpSelector;
 use crate::storage::spaces::SpaceTenant;
@@ -162,10 +162,10 @@ fn machine_with_error(content: Vec<u8>, uuid_seed: u64, at: Option<u64>) -> SimM
 /// Writes the header of the dump in this space to the boot-code bytes, as `tidepool dump select`
 /// does.
 fn select(content: &mut [u8], sectors: SectorRange) {
-    let area = Area::part(sectors).expect("a part of a disk");
+    let area = SpaceArea::part(sectors).expect("a part of a disk");
     let space = &content[area.start() as usize..][..area.bytes() as usize];
     let layout = image::record(space).and_then(|record| record.contents).expect("a dump").layout;
-    let code = Selection::default().encode(&layout, 0, area);
+    let code = SelectedRuns::default().encode(&layout, 0, area);
     content[..code.len()].copy_from_slice(&code);
 }
 

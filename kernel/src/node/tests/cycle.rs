@@ -106,7 +106,7 @@ impl Cycle {
         self.neighbour.stop(&self.machine);
         let node = self.machine.node;
         self.machine
-            .until("the end of all tasks", 60, |_| (node.host.tasks.is_empty() && node.host.graves.is_quiet()).then_some(()));
+            .until("the end of all tasks", 60, |_| (node.host.tasks.is_empty() && node.host.reaper.is_quiet()).then_some(()));
         self.machine.block_on("leaving", 60, node.host.spaces.give_up_claims());
         assert!(node.host.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
     }

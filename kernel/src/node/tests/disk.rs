@@ -5,7 +5,9 @@ use super::Dice;
 use crate::addr::{Hfn, Hpa, PAGE_SIZE};
 use crate::block::dma::fake::device_view;
 use crate::block::request::SECTOR_SIZE;
-use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Incident, Operation, Request, Segment, SubmitError};
+use crate::block::{
+    Completion, Cookie, Disk, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, DmaSegment, SubmitError,
+};
 use crate::mm::phys::{DirectMap, FrameMemory};
 use core::ops::Range;
 use std::collections::VecDeque;
@@ -16,7 +18,7 @@ const FRAMES_END: u64 = 1 << 40;
 
 /// Events at the disk, in order.
 #[derive(Clone, Debug)]
-pub enum Entry {
+pub enum DiskLogEntry {
     /// A write was submitted: from then on any of its sectors may be on the medium.
     Write { id: u64, at: usize, data: Vec<u8> },
     /// A write was answered: a flush that is submitted after that covers it.
@@ -26,12 +28,12 @@ pub enum Entry {
     /// A flush was answered.
     FlushEnds(u64),
     /// An expectation of the test changed.
-    Mark(Mark),
+    Mark(DumpExpectation),
 }
 
 /// An expectation that the reader of the log checks against the medium.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Mark {
+pub enum DumpExpectation {
     /// A dump was announced as complete: owner and incarnation.
     Promised(String, u64),
     /// The dump may disappear from now on.
@@ -60,10 +62,10 @@ pub struct FaultPlan {
 
 struct Flying {
     number: u64,
-    operation: Operation,
+    operation: DiskOperation,
     at: usize,
     data: Vec<u8>,
-    segments: Vec<Segment>,
+    segments: Vec<DmaSegment>,
     cookie: Cookie,
     /// Time of submission; set by the first poll after it.
     since_ns: Option<u64>,
@@ -74,7 +76,7 @@ struct Flying {
 
 pub struct DiskState {
     pub content: Vec<u8>,
-    pub log: Vec<Entry>,
+    pub log: Vec<DiskLogEntry>,
     /// Whether the log is kept.
     pub records: bool,
     pub requests: u64,
@@ -90,7 +92,7 @@ pub struct DiskState {
     /// When the first request went unanswered.
     pub silent_since: Option<u64>,
     flying: Vec<Flying>,
-    incidents: VecDeque<Incident>,
+    incidents: VecDeque<DiskIncident>,
     written_off: bool,
     now_ns: u64,
     timeout_ns: u64,
@@ -135,7 +137,7 @@ impl SimDisk {
         self.state.lock().expect("no test goes on after a panic")
     }
 
-    fn fetch(&self, segments: &[Segment]) -> Vec<u8> {
+    fn fetch(&self, segments: &[DmaSegment]) -> Vec<u8> {
         let mut data = Vec::new();
         for segment in segments {
             let from = data.len();
@@ -148,7 +150,7 @@ impl SimDisk {
         data
     }
 
-    fn deliver(&self, segments: &[Segment], mut data: &[u8]) {
+    fn deliver(&self, segments: &[DmaSegment], mut data: &[u8]) {
         for segment in segments {
             let (here, rest) = data.split_at(segment.len as usize);
             self.each_piece(segment, |hfn, view, range| match view {
@@ -162,8 +164,8 @@ impl SimDisk {
     /// Calls `piece` for each part of a segment: page by page in the pool, all at once elsewhere.
     fn each_piece(
         &self,
-        segment: &Segment,
-        mut piece: impl FnMut(Hfn, Option<crate::pci::window::Window>, core::ops::Range<usize>),
+        segment: &DmaSegment,
+        mut piece: impl FnMut(Hfn, Option<crate::pci::window::DeviceWindow>, core::ops::Range<usize>),
     ) {
         let (base, len) = (segment.base.as_u64(), segment.len as usize);
         if base >= FRAMES_END {
@@ -176,7 +178,7 @@ impl SimDisk {
 }
 
 impl DiskState {
-    fn note(&mut self, entry: Entry) {
+    fn note(&mut self, entry: DiskLogEntry) {
         if self.records {
             self.log.push(entry);
         }
@@ -219,7 +221,7 @@ impl DiskState {
         let overdue = |flying: &Flying| flying.since_ns.is_some_and(|since| now - since >= self.timeout_ns);
         if !self.written_off && self.flying.iter().any(overdue) {
             self.written_off = true;
-            self.incidents.push_back(Incident::WrittenOff { unanswered: self.flying.len() as u16 });
+            self.incidents.push_back(DiskIncident::WrittenOff { unanswered: self.flying.len() as u16 });
         }
     }
 }
@@ -239,7 +241,7 @@ impl Disk for SimDisk {
         }
     }
 
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         request.check(&self.info())?;
         let mut state = self.state();
         if state.written_off {
@@ -252,21 +254,21 @@ impl Disk for SimDisk {
         state.requests += 1;
         let at = (request.sectors.first * SECTOR_SIZE) as usize;
         let data = match request.operation {
-            Operation::Write => self.fetch(request.segments),
-            Operation::WriteZeroes => vec![0; (request.sectors.count * SECTOR_SIZE) as usize],
+            DiskOperation::Write => self.fetch(request.segments),
+            DiskOperation::WriteZeroes => vec![0; (request.sectors.count * SECTOR_SIZE) as usize],
             // A disk may read at any time from now on; its answer may come much later.
-            Operation::Read if state.dice.one_in(2) => {
+            DiskOperation::Read if state.dice.one_in(2) => {
                 state.content[at..][..(request.sectors.count * SECTOR_SIZE) as usize].to_vec()
             }
             _ => Vec::new(),
         };
         if !state.fails(number) {
             match request.operation {
-                Operation::Write | Operation::WriteZeroes => {
+                DiskOperation::Write | DiskOperation::WriteZeroes => {
                     let data = data.clone();
-                    state.note(Entry::Write { id: number, at, data });
+                    state.note(DiskLogEntry::Write { id: number, at, data });
                 }
-                Operation::Flush => state.note(Entry::FlushBegins(number)),
+                DiskOperation::Flush => state.note(DiskLogEntry::FlushBegins(number)),
                 _ => {}
             }
         }
@@ -275,7 +277,7 @@ impl Disk for SimDisk {
         }
         let (segments, since_ns) = (request.segments.to_vec(), None);
         let (operation, cookie) = (request.operation, request.cookie);
-        let due_ns = state.due_ns(if operation == Operation::Flush { 0 } else { request.sectors.count * SECTOR_SIZE });
+        let due_ns = state.due_ns(if operation == DiskOperation::Flush { 0 } else { request.sectors.count * SECTOR_SIZE });
         state.flying.push(Flying { number, operation, at, data, segments, cookie, since_ns, due_ns, told: false });
         Ok(())
     }
@@ -296,7 +298,7 @@ impl Disk for SimDisk {
             }
             // Answers a random one of the requests that are due, and leaves some of them for later.
             let is_late = state.reads_are_late && !state.dice.one_in(1024);
-            let is_due = |flying: &Flying| flying.due_ns <= now_ns && !(is_late && flying.operation == Operation::Read);
+            let is_due = |flying: &Flying| flying.due_ns <= now_ns && !(is_late && flying.operation == DiskOperation::Read);
             let may_go = |flying: &Flying| !state.is_silent(flying.number) && is_due(flying);
             let ready: Vec<_> = (0..state.flying.len()).filter(|&n| may_go(&state.flying[n])).collect();
             if ready.is_empty() || state.dice.one_in(4) {
@@ -304,7 +306,7 @@ impl Disk for SimDisk {
             }
             let n = ready[state.dice.below(ready.len() as u32) as usize];
             let flying = state.flying.remove(n);
-            let is_bad = flying.operation != Operation::Read && state.is_bad(flying.at, flying.data.len());
+            let is_bad = flying.operation != DiskOperation::Read && state.is_bad(flying.at, flying.data.len());
             let result = if is_bad || state.fails(flying.number) { Err(DiskError::Io) } else { Ok(()) };
             if result.is_ok() {
                 self.carry_out(&mut state, &flying);
@@ -314,7 +316,7 @@ impl Disk for SimDisk {
         }
         if state.written_off && state.flying.is_empty() {
             state.written_off = false;
-            state.incidents.push_back(Incident::Back { away_ns: 0 });
+            state.incidents.push_back(DiskIncident::Back { away_ns: 0 });
         }
         count
     }
@@ -323,7 +325,7 @@ impl Disk for SimDisk {
         self.state().written_off
     }
 
-    fn take_incident(&self) -> Option<Incident> {
+    fn take_incident(&self) -> Option<DiskIncident> {
         self.state().incidents.pop_front()
     }
 
@@ -336,17 +338,17 @@ impl Disk for SimDisk {
 impl SimDisk {
     fn carry_out(&self, state: &mut DiskState, flying: &Flying) {
         match flying.operation {
-            Operation::Read if !flying.data.is_empty() => self.deliver(&flying.segments, &flying.data),
-            Operation::Read => {
+            DiskOperation::Read if !flying.data.is_empty() => self.deliver(&flying.segments, &flying.data),
+            DiskOperation::Read => {
                 let len: usize = flying.segments.iter().map(|segment| segment.len as usize).sum();
                 self.deliver(&flying.segments, &state.content[flying.at..][..len]);
             }
-            Operation::Write | Operation::WriteZeroes => {
+            DiskOperation::Write | DiskOperation::WriteZeroes => {
                 state.content[flying.at..][..flying.data.len()].copy_from_slice(&flying.data);
-                state.note(Entry::Written(flying.number));
+                state.note(DiskLogEntry::Written(flying.number));
             }
-            Operation::Flush => state.note(Entry::FlushEnds(flying.number)),
-            Operation::Discard => {}
+            DiskOperation::Flush => state.note(DiskLogEntry::FlushEnds(flying.number)),
+            DiskOperation::Discard => {}
         }
     }
 }

@@ -4,15 +4,15 @@
 use super::Dice;
 use super::machine::SimMachine;
 use crate::addr::{PAGE_SIZE, PageIndex};
-use crate::crash::dumps::{self, DumpOrder, JobStatus};
-use crate::crash::record::{CrashRecord, Reason};
+use crate::crash::dumps::{self, DumpOrder, DumpProgress};
+use crate::crash::record::{CrashCause, CrashRecord};
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::FrameMemory;
-use crate::paging::{Fault, Loss};
-use crate::pool::Terms;
+use crate::paging::{AccessOutcome, PageLossError};
+use crate::pool::PoolTerms;
 use crate::storage::spaces::SpaceId;
-use crate::virt::{Access, CpuState, Regs};
+use crate::virt::{CpuState, PageAccess, Regs};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -31,12 +31,12 @@ pub struct SimGuest {
     pub space: Option<SpaceId>,
     object: Option<Arc<MemoryObject>>,
     /// The pending access of its only vCPU, and the ticket that the access waits for.
-    parked: Option<(PageIndex, Access, WaitTicket)>,
+    parked: Option<(PageIndex, PageAccess, WaitTicket)>,
     values: Vec<u64>,
     dice: Dice,
     /// Pages touched and found right.
     pub steps: u64,
-    pub losses: Vec<Loss>,
+    pub losses: Vec<PageLossError>,
 }
 
 /// Returns the page that holds `value`.
@@ -85,7 +85,12 @@ impl SimGuest {
     fn begin(&mut self, machine: &SimMachine, space: SpaceId) -> bool {
         let Ok(object) = machine.node.host.objects.create(Self::layout()) else { return false };
         let store = machine.node.host.spaces.store(space);
-        machine.node.host.pager.attach_on(object.clone(), store, Terms { account: self.account, minimum: 8 }).expect("it fits");
+        machine
+            .node
+            .host
+            .pager
+            .attach_on(object.clone(), store, PoolTerms { account: self.account, minimum: 8 })
+            .expect("it fits");
         self.incarnation += 1;
         self.object = Some(object);
         self.values.fill(0);
@@ -97,22 +102,22 @@ impl SimGuest {
     ///
     /// # Panics
     /// If a page does not hold the value written last.
-    pub fn step(&mut self, machine: &SimMachine) -> Result<(), Loss> {
+    pub fn step(&mut self, machine: &SimMachine) -> Result<(), PageLossError> {
         let Some(object) = self.object.clone() else { return Ok(()) };
         let (index, access) = match self.parked {
             Some((_, _, ticket)) if !object.ready(ticket) => return Ok(()),
             Some((index, access, _)) => (index, access),
-            None => (PageIndex(self.dice.below(PAGES)), if self.dice.one_in(2) { Access::Write } else { Access::Read }),
+            None => (PageIndex(self.dice.below(PAGES)), if self.dice.one_in(2) { PageAccess::Write } else { PageAccess::Read }),
         };
         self.parked = None;
         let touched = object.page(index).expect("tables enough").touch(access);
         let Ok(hfn) = touched else {
             return match machine.node.host.pager.fault_page(&object, index, access, machine.now_ns) {
-                Fault::Lost(loss) => {
+                AccessOutcome::Lost(loss) => {
                     self.losses.push(loss);
                     Err(loss)
                 }
-                Fault::Wait(ticket) => {
+                AccessOutcome::Wait(ticket) => {
                     self.parked = Some((index, access, ticket));
                     Ok(())
                 }
@@ -123,7 +128,7 @@ impl SimGuest {
         machine.node.host.memory.copy_out(hfn, 0, &mut page);
         let value = self.values[index.0 as usize];
         assert!(page == page_of(value), "{} {}: page {} is wrong", self.name, self.incarnation, index.0);
-        if access == Access::Write {
+        if access == PageAccess::Write {
             let value = self.incarnation << 48 | u64::from(self.dice.next()) << 8 | (u64::from(index.0) + 1);
             self.values[index.0 as usize] = value;
             machine.node.host.memory.copy_in(hfn, 0, &page_of(value));
@@ -140,17 +145,17 @@ impl SimGuest {
 
     /// Crashes: the guest's memory becomes a dump image, and its contents are recorded as the truth
     /// for the dump.
-    pub fn crash(&mut self, machine: &SimMachine, truth: &mut Truth) -> Arc<JobStatus> {
+    pub fn crash(&mut self, machine: &SimMachine, truth: &mut Truth) -> Arc<DumpProgress> {
         self.crash_with(machine, truth, DumpOrder::default())
     }
 
     /// As [`Self::crash`], with a dump order.
-    pub fn crash_with(&mut self, machine: &SimMachine, truth: &mut Truth, order: DumpOrder) -> Arc<JobStatus> {
+    pub fn crash_with(&mut self, machine: &SimMachine, truth: &mut Truth, order: DumpOrder) -> Arc<DumpProgress> {
         let object = self.object.take().expect("a guest that runs");
         let space = self.space.take().expect("a guest that runs has a space");
         truth.insert((self.name.into(), self.incarnation), self.values.clone());
         let (regs, state) = (Regs::default(), CpuState::default());
-        let (reason, incarnation, at_ns) = (Reason::Panic, self.incarnation, machine.now_ns);
+        let (reason, incarnation, at_ns) = (CrashCause::Panic, self.incarnation, machine.now_ns);
         let record = CrashRecord { reason, text: reason.in_words(None), incarnation, at_ns, regs, state };
         dumps::begin(machine.node.host, self.name, record, object, space, order)
     }
@@ -158,7 +163,7 @@ impl SimGuest {
     /// Stops for good: frees its memory. The space stays with the node.
     pub fn stop(&mut self, machine: &SimMachine) {
         if let Some(object) = self.object.take() {
-            let _ = machine.node.host.graves.bury(object);
+            let _ = machine.node.host.reaper.reap(object);
         }
     }
 }

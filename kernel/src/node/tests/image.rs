@@ -2,16 +2,16 @@
 
 use super::guest::{Truth, page_of};
 use crate::addr::{PAGE_SIZE, PageIndex};
-use crate::dump::elf::Content;
+use crate::dump::elf::DumpPageState;
 use crate::mm::crc::crc32c;
 use crate::space::classify::HEAD_LEN;
 use crate::space::content::content_of;
 use crate::space::copies::TAIL_LEN;
 use crate::space::layout::usable;
-use crate::space::{Class, Record, SpaceState, classify};
+use crate::space::{DeviceContent, SpaceRecord, SpaceState, classify};
 
 /// Returns the class of a disk's contents.
-pub fn class(image: &[u8]) -> Class {
+pub fn class(image: &[u8]) -> DeviceContent {
     let bytes = image.len() as u64;
     let tail = usable(bytes) as usize - TAIL_LEN;
     let tail: &[u8; TAIL_LEN] = image[tail..][..TAIL_LEN].try_into().expect("the tail's length");
@@ -19,20 +19,20 @@ pub fn class(image: &[u8]) -> Class {
 }
 
 /// The record of a disk that holds a space.
-pub fn record(image: &[u8]) -> Option<Record> {
+pub fn record(image: &[u8]) -> Option<SpaceRecord> {
     match class(image) {
-        Class::Space(record) => Some(record),
+        DeviceContent::Space(record) => Some(record),
         _ => None,
     }
 }
 
 /// Returns whether the record makes the bitmap valid.
-pub fn has_dump(record: &Record) -> bool {
+pub fn has_dump(record: &SpaceRecord) -> bool {
     matches!(record.state, SpaceState::Draining | SpaceState::Complete | SpaceState::Partial)
 }
 
 /// Returns owner and incarnation.
-pub fn owner(record: &Record) -> Option<(String, u64)> {
+pub fn owner(record: &SpaceRecord) -> Option<(String, u64)> {
     record.owner.as_ref().map(|owner| (owner.name.to_string(), owner.epoch))
 }
 
@@ -52,12 +52,12 @@ pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
     for index in 0..layout.pages() {
         let value = values[index as usize];
         match content(index) {
-            Content::Block => {
+            DumpPageState::Block => {
                 check_block(image, &layout, index, value)?;
                 blocks += 1;
             }
-            Content::Zero if value != 0 => return Err(format!("{:?}: page {index} is told zero and is not", record.state)),
-            Content::Missing if record.state == SpaceState::Complete => {
+            DumpPageState::Zero if value != 0 => return Err(format!("{:?}: page {index} is told zero and is not", record.state)),
+            DumpPageState::Missing if record.state == SpaceState::Complete => {
                 return Err(format!("page {index} of a complete dump is missing"));
             }
             _ => {}
@@ -69,7 +69,7 @@ pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
     Ok(blocks)
 }
 
-fn check_block(image: &[u8], layout: &crate::space::Layout, index: u32, value: u64) -> Result<(), String> {
+fn check_block(image: &[u8], layout: &crate::space::SpaceLayout, index: u32, value: u64) -> Result<(), String> {
     let at = layout.blocks().start as usize + index as usize * PAGE_SIZE as usize;
     let block = &image[at..][..PAGE_SIZE as usize];
     if block != page_of(value) {
@@ -88,7 +88,7 @@ fn word(image: &[u8], at: usize) -> u64 {
 
 /// Reads the dump as any ELF reader does: the file bytes of a segment are the guest's, and bytes
 /// beyond its file size are zero.
-fn check_headers(image: &[u8], record: &Record, values: &[u64]) -> Result<(), String> {
+fn check_headers(image: &[u8], record: &SpaceRecord, values: &[u64]) -> Result<(), String> {
     if image[..4] != *b"\x7fELF" {
         return Err(format!("{:?} without an ELF header", record.state));
     }

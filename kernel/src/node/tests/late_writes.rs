@@ -2,13 +2,13 @@
 //! space over, and then the write lands at some point of the other node's cycle.
 
 use super::cycle::{self, DISK_BYTES};
-use super::disk::{Entry, SimDisk};
+use super::disk::{DiskLogEntry, SimDisk};
 use super::guest::{PAGES, SimGuest, Truth};
 use super::machine::{SimMachine, SimRam};
-use super::power_cuts::{Fate, Medium};
+use super::power_cuts::{Medium, PowerCutFate};
 use super::{Dice, image, is_long, seed};
 use crate::console::command::DumpChoice;
-use crate::space::{Layout, SpaceState};
+use crate::space::{SpaceLayout, SpaceState};
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Waker};
@@ -48,20 +48,20 @@ struct LateWrite {
     data: Vec<u8>,
 }
 
-fn layout() -> Layout {
-    Layout::for_pages(DISK_BYTES as u64, PAGES).expect("it fits")
+fn layout() -> SpaceLayout {
+    SpaceLayout::for_pages(DISK_BYTES as u64, PAGES).expect("it fits")
 }
 
 /// Returns the logged writes below the blocks, each with the disk's content before it.
-fn late_writes(log: &[Entry]) -> Vec<LateWrite> {
+fn late_writes(log: &[DiskLogEntry]) -> Vec<LateWrite> {
     let data_start = layout().blocks().start as usize;
     let (mut medium, mut dice, mut found) = (Medium::new(), Dice::new(1), Vec::new());
     for entry in log {
-        if let Entry::Write { at, data, .. } = entry
+        if let DiskLogEntry::Write { at, data, .. } = entry
             && *at < data_start
         {
             let len = data.len().min(data_start - at);
-            found.push(LateWrite { image: medium.image(Fate::All, &mut dice), at: *at, data: data[..len].to_vec() });
+            found.push(LateWrite { image: medium.image(PowerCutFate::All, &mut dice), at: *at, data: data[..len].to_vec() });
         }
         medium.apply(entry);
     }

@@ -1,36 +1,36 @@
 //! A node whose CPUs run no guests: the code between guest and disk, and a clock that advances by a
 //! millisecond per turn.
 
-use super::disk::{Mark, SimDisk};
+use super::disk::{DumpExpectation, SimDisk};
 use crate::addr::Hfn;
 use crate::arch::percpu::CpuId;
 use crate::arch::time::test_clock;
 use crate::archive::BootArchive;
-use crate::block::any::{AnyDisk, Found};
+use crate::block::any::{AnyDisk, FoundDisk};
 use crate::block::dma::fake::region;
 use crate::console::fake as events;
 use crate::host::Host;
-use crate::host::reaper::Graves;
+use crate::host::reaper::Reaper;
 use crate::mm::fake::FakeRam;
-use crate::mm::flush::CpuWords;
+use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::FrameTable;
-use crate::mm::leaf::Format;
+use crate::mm::leaf::TableFormat;
 use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::node::monitor::notices;
 use crate::node::{Node, services};
-use crate::paging::{Ground, Landmark, Pager};
-use crate::pool::Shares;
+use crate::paging::{Landmark, Pager, PagerEnv};
+use crate::pool::SharesPolicy;
 use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
 use crate::storage::NodeDisk;
-use crate::storage::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
-use crate::sync::Ranked;
+use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, Spaces};
+use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
 use crate::virt::Backend;
-use crate::virt::tag::Tags;
+use crate::virt::tag::TlbTags;
 use core::future::Future;
 use core::pin::pin;
 use core::sync::atomic::{AtomicBool, AtomicUsize};
@@ -77,25 +77,31 @@ impl SimMachine {
     pub fn new(ram: &SimRam, disks: Vec<&'static SimDisk>, uuid_seed: u64) -> Self {
         test_clock::set(START_NS);
         let _ = events::take();
-        let found = |disk: &&'static SimDisk| leak(NodeDisk::new(Found { disk: leak(AnyDisk::Host(*disk)), base: None }));
+        let found = |disk: &&'static SimDisk| leak(NodeDisk::new(FoundDisk { disk: leak(AnyDisk::Host(*disk)), base: None }));
         let node_disks: Vec<&'static NodeDisk> = disks.iter().map(found).collect();
         let buffer = |bytes: usize| region(bytes / 4096);
-        let devices = node_disks.iter().map(|disk| Device::new(disk, buffer(BUFFER), buffer(BEAT_BUFFER))).collect();
+        let devices = node_disks.iter().map(|disk| PagingDevice::new(disk, buffer(BUFFER), buffer(BEAT_BUFFER))).collect();
         let (io, tasks) = (leak(AsyncIo::new()), leak(Tasks::new()));
         let spaces = leak(Spaces::new(devices, io, tasks, Uuid::from_entropy(uuid_seed, 7)));
         let memory = leak(ram.frames.map());
         let tables = FrameTable::new(&[ram.tables.region()]).expect("a region");
         let tables = Arc::new(TableReserve::new(tables, ram.tables.map()));
         let frames = Arc::new(FrameTable::new(&[ram.frames.region()]).expect("a region"));
-        let words = leak(CpuWords::new(1));
+        let words = leak(QuiescentStates::new(1));
         words.leave(CpuId::BOOT);
         let landmark = Landmark { first_word: u32::MAX, matches: |_| false };
-        let ground = Ground { frames: leak(frames.clone()).as_ref(), memory, words, zeros: ram.frames.zeros(), landmark };
-        let pager = Pager::new(ground, node_disks, Shares::new());
+        let ground = PagerEnv {
+            frames: leak(frames.clone()).as_ref(),
+            memory,
+            quiescent_states: words,
+            zeros: ram.frames.zeros(),
+            landmark,
+        };
+        let pager = Pager::new(ground, node_disks, SharesPolicy::new());
         let host = leak(Host {
             backend: Backend::Svm,
             words,
-            objects: ObjectTable::new(frames.clone(), tables.clone(), &Format::NPT),
+            objects: ObjectTable::new(frames.clone(), tables.clone(), &TableFormat::NPT),
             frames,
             tables,
             memory,
@@ -103,9 +109,9 @@ impl SimMachine {
             spaces,
             io,
             tasks,
-            graves: Graves::new(),
-            tags: Ranked::new(Tags::new(8)),
-            run_queue: Ranked::new(RunQueue::new()),
+            reaper: Reaper::new(),
+            tags: RankedLock::new(TlbTags::new(8)),
+            run_queue: RankedLock::new(RunQueue::new()),
             console: AtomicUsize::new(0),
             archive: BootArchive::new(leak([0; 10240])).expect("an empty archive"),
             unix_ns_at_start: 0,
@@ -136,10 +142,10 @@ impl SimMachine {
         if event.starts_with("DumpComplete")
             && let (Some(disk), Some(incarnation)) = (number(event, "disk: "), number(event, "incarnation: "))
         {
-            let mark = Mark::Promised(text(event, "partition: "), incarnation);
+            let mark = DumpExpectation::Promised(text(event, "partition: "), incarnation);
             let mut state = self.disks[disk as usize].state();
             if state.records {
-                state.log.push(super::disk::Entry::Mark(mark));
+                state.log.push(super::disk::DiskLogEntry::Mark(mark));
             }
         }
     }
@@ -149,7 +155,7 @@ impl SimMachine {
         for disk in &self.disks {
             let mut state = disk.state();
             if state.records {
-                state.log.push(super::disk::Entry::Mark(Mark::Released(owner.into(), incarnation)));
+                state.log.push(super::disk::DiskLogEntry::Mark(DumpExpectation::Released(owner.into(), incarnation)));
             }
         }
     }

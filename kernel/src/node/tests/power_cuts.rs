@@ -2,17 +2,17 @@
 //! writes.
 
 use super::cycle::{self, DISK_BYTES};
-use super::disk::{Entry, Mark, SimDisk};
+use super::disk::{DiskLogEntry, DumpExpectation, SimDisk};
 use super::guest::Truth;
 use super::machine::{SimMachine, SimRam};
 use super::{Dice, image, is_long, seed};
 use crate::arch::percpu::CpuId;
 use crate::arch::time::test_clock;
-use crate::block::any::{AnyDisk, Found};
+use crate::block::any::{AnyDisk, FoundDisk};
 use crate::block::dma::fake::region;
-use crate::space::{Class, SpaceState, Uuid};
+use crate::space::{DeviceContent, SpaceState, Uuid};
 use crate::storage::NodeDisk;
-use crate::storage::spaces::{BEAT_BUFFER, BUFFER, Device, Spaces};
+use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, Spaces};
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Waker};
@@ -37,7 +37,7 @@ pub struct Medium {
 
 /// Which of the pending writes are on the medium after the power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum PowerCutFate {
     None,
     All,
     /// Some writes, each whole.
@@ -50,7 +50,7 @@ pub enum Fate {
     ButLast,
 }
 
-impl Fate {
+impl PowerCutFate {
     const RANDOM: [Self; 4] = [Self::Some, Self::Torn, Self::Last, Self::ButLast];
 }
 
@@ -59,48 +59,50 @@ impl Medium {
         Self { base: vec![0; DISK_BYTES], pending: BTreeMap::new(), flushes: HashMap::new(), promised: None }
     }
 
-    pub fn apply(&mut self, entry: &Entry) {
+    pub fn apply(&mut self, entry: &DiskLogEntry) {
         match entry {
-            Entry::Write { id, at, data } => {
+            DiskLogEntry::Write { id, at, data } => {
                 self.pending.insert(*id, (*at, data.clone(), false));
             }
-            Entry::Written(id) => {
+            DiskLogEntry::Written(id) => {
                 if let Some((_, _, answered)) = self.pending.get_mut(id) {
                     *answered = true;
                 }
             }
-            Entry::FlushBegins(id) => {
+            DiskLogEntry::FlushBegins(id) => {
                 let answered = self.pending.iter().filter(|(_, (_, _, answered))| *answered);
                 self.flushes.insert(*id, answered.map(|(id, _)| *id).collect());
             }
-            Entry::FlushEnds(id) => {
+            DiskLogEntry::FlushEnds(id) => {
                 for id in self.flushes.remove(id).unwrap_or_default() {
                     if let Some((at, data, _)) = self.pending.remove(&id) {
                         self.base[at..][..data.len()].copy_from_slice(&data);
                     }
                 }
             }
-            Entry::Mark(Mark::Promised(owner, incarnation)) => self.promised = Some((owner.clone(), *incarnation)),
-            Entry::Mark(Mark::Released(owner, incarnation)) => {
+            DiskLogEntry::Mark(DumpExpectation::Promised(owner, incarnation)) => {
+                self.promised = Some((owner.clone(), *incarnation))
+            }
+            DiskLogEntry::Mark(DumpExpectation::Released(owner, incarnation)) => {
                 self.promised.take_if(|promised| *promised == (owner.clone(), *incarnation));
             }
         }
     }
 
-    pub fn image(&self, fate: Fate, dice: &mut Dice) -> Vec<u8> {
+    pub fn image(&self, fate: PowerCutFate, dice: &mut Dice) -> Vec<u8> {
         let mut image = self.base.clone();
         let last = self.pending.keys().next_back().copied();
         for (id, (at, data, _)) in &self.pending {
             let is_last = Some(*id) == last;
             let whole = match fate {
-                Fate::None | Fate::Torn => false,
-                Fate::All => true,
-                Fate::Some => dice.one_in(2),
-                Fate::Last => is_last,
-                Fate::ButLast => !is_last,
+                PowerCutFate::None | PowerCutFate::Torn => false,
+                PowerCutFate::All => true,
+                PowerCutFate::Some => dice.one_in(2),
+                PowerCutFate::Last => is_last,
+                PowerCutFate::ButLast => !is_last,
             };
             for (n, sector) in data.chunks(512).enumerate() {
-                if whole || fate == Fate::Torn && dice.one_in(2) {
+                if whole || fate == PowerCutFate::Torn && dice.one_in(2) {
                     image[at + n * 512..][..sector.len()].copy_from_slice(sector);
                 }
             }
@@ -110,14 +112,14 @@ impl Medium {
 }
 
 /// A machine that starts with the same disk again and again.
-struct Recovery {
+struct RestartBed {
     machine: SimMachine,
     /// The disk of the present start. The machine's pager polls the same disk as its own.
     node_disk: Option<&'static NodeDisk>,
     starts: u64,
 }
 
-impl Recovery {
+impl RestartBed {
     fn new() -> Self {
         let ram = SimRam::new(16);
         let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), 5)));
@@ -130,9 +132,9 @@ impl Recovery {
         disk.state().content = image;
         self.starts += 1;
         let leaked: &'static AnyDisk = Box::leak(Box::new(AnyDisk::Host(disk)));
-        let node_disk: &'static NodeDisk = Box::leak(Box::new(NodeDisk::new(Found { disk: leaked, base: None })));
+        let node_disk: &'static NodeDisk = Box::leak(Box::new(NodeDisk::new(FoundDisk { disk: leaked, base: None })));
         self.node_disk = Some(node_disk);
-        let device = Device::new(node_disk, region(BUFFER / 4096), region(BEAT_BUFFER / 4096));
+        let device = PagingDevice::new(node_disk, region(BUFFER / 4096), region(BEAT_BUFFER / 4096));
         let node = self.machine.node;
         let uuid = Uuid::from_entropy(self.starts, 3);
         let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(vec![device], node.host.io, node.host.tasks, uuid)));
@@ -182,9 +184,9 @@ struct Tally {
 /// start.
 fn cut(
     medium: &Medium,
-    fate: Fate,
+    fate: PowerCutFate,
     truth: &Truth,
-    recovery: &mut Recovery,
+    recovery: &mut RestartBed,
     dice: &mut Dice,
     tally: &mut Tally,
 ) -> Result<(), String> {
@@ -211,7 +213,7 @@ fn cut(
         }
     }
     match image::class(&after) {
-        Class::Space(_) => Ok(()),
+        DeviceContent::Space(_) => Ok(()),
         // Before the first record is durable the disk holds no data that could be lost.
         _ if image::record(&medium.base).is_none() => Ok(()),
         other => Err(format!("no space after the start: {other:?}")),
@@ -220,16 +222,16 @@ fn cut(
 
 fn state_of(image: &[u8]) -> String {
     match image::class(image) {
-        Class::Space(record) => format!("{:?}", record.state),
-        Class::Blank => "blank".into(),
+        DeviceContent::Space(record) => format!("{:?}", record.state),
+        DeviceContent::Blank => "blank".into(),
         other => format!("{other:?}"),
     }
 }
 
 /// Replays a log: every `stride`-th point with none and with all of the pending writes, and
 /// `random` points with other fates.
-fn replay(log: &[Entry], truth: &Truth, stride: usize, random: usize, dice: &mut Dice, tally: &mut Tally) {
-    let mut recovery = Recovery::new();
+fn replay(log: &[DiskLogEntry], truth: &Truth, stride: usize, random: usize, dice: &mut Dice, tally: &mut Tally) {
+    let mut recovery = RestartBed::new();
     let mut medium = Medium::new();
     let mut chosen: Vec<usize> = (0..random).map(|_| dice.below(log.len() as u32) as usize).collect();
     chosen.sort_unstable();
@@ -237,11 +239,11 @@ fn replay(log: &[Entry], truth: &Truth, stride: usize, random: usize, dice: &mut
     for (at, entry) in log.iter().enumerate() {
         medium.apply(entry);
         let mut fates = Vec::new();
-        if at % stride == 0 || matches!(entry, Entry::Mark(_)) {
-            fates.extend([Fate::None, Fate::All]);
+        if at % stride == 0 || matches!(entry, DiskLogEntry::Mark(_)) {
+            fates.extend([PowerCutFate::None, PowerCutFate::All]);
         }
         while next.next_if_eq(&at).is_some() {
-            fates.push(Fate::RANDOM[dice.below(4) as usize]);
+            fates.push(PowerCutFate::RANDOM[dice.below(4) as usize]);
         }
         for fate in fates {
             if let Err(wrong) = cut(&medium, fate, truth, &mut recovery, dice, tally) {
@@ -278,9 +280,9 @@ fn a_dump_that_claims_what_is_not_there_is_noticed() {
         .find_map(|disk| {
             let mut medium = Medium::new();
             let log = &disk.state().log;
-            let promised = log.iter().position(|entry| matches!(entry, Entry::Mark(Mark::Promised(..))))?;
+            let promised = log.iter().position(|entry| matches!(entry, DiskLogEntry::Mark(DumpExpectation::Promised(..))))?;
             log[..=promised].iter().for_each(|entry| medium.apply(entry));
-            Some((disk, medium.image(Fate::All, &mut Dice::new(1))))
+            Some((disk, medium.image(PowerCutFate::All, &mut Dice::new(1))))
         })
         .expect("a complete dump");
     assert!(image::check(&image, &result.truth).expect("all is right") > 0);

@@ -7,9 +7,9 @@ use super::guest::{SimGuest, Truth};
 use super::machine::{SimMachine, SimRam, number};
 use crate::addr::Hpa;
 use crate::arch::time::test_clock;
-use crate::block::any::{AnyDisk, Found};
-use crate::block::cookie::{Class, Tag};
-use crate::block::{Completion, Cookie, Disk, Lane, Operation, Request, SectorRange, Segment, SubmitError};
+use crate::block::any::{AnyDisk, FoundDisk};
+use crate::block::cookie::{CompletionOwner, CookieFields};
+use crate::block::{Completion, Cookie, Disk, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange, SubmitError};
 use crate::storage::NodeDisk;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -74,22 +74,22 @@ fn no_page_is_written_before_the_tables_of_a_crash() {
 }
 
 /// Submits a request of one sector, or a flush.
-fn submit(disk: &NodeDisk, operation: Operation, class: Class, slot: u32) -> Result<(), SubmitError> {
-    let one = [Segment { base: Hpa::new(0x10_0000), len: 512 }];
-    let segments: &[Segment] = if operation == Operation::Flush { &[] } else { &one };
-    let (sectors, cookie) = (SectorRange { first: 0, count: 1 }, Tag { class, detail: 0, slot }.cookie());
-    disk.submit(&Request { operation, sectors, segments, lane: Lane::Common, cookie })
+fn submit(disk: &NodeDisk, operation: DiskOperation, class: CompletionOwner, slot: u32) -> Result<(), SubmitError> {
+    let one = [DmaSegment { base: Hpa::new(0x10_0000), len: 512 }];
+    let segments: &[DmaSegment] = if operation == DiskOperation::Flush { &[] } else { &one };
+    let (sectors, cookie) = (SectorRange { first: 0, count: 1 }, CookieFields { class, detail: 0, slot }.cookie());
+    disk.submit(&DiskRequest { operation, sectors, segments, lane: QueueLane::Common, cookie })
 }
 
 #[test]
 fn a_flush_that_finds_the_queue_full_of_pages_goes_before_the_next_one() {
     let ram = SimRam::new(1);
     let sim: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), 1)));
-    let disk = NodeDisk::new(Found { disk: Box::leak(Box::new(AnyDisk::Host(sim))), base: None });
+    let disk = NodeDisk::new(FoundDisk { disk: Box::leak(Box::new(AnyDisk::Host(sim))), base: None });
     test_clock::set(SECOND_NS);
     disk.open_until(u64::MAX);
-    let page = |slot| submit(&disk, Operation::Write, Class::WriteOut, slot);
-    let flush = || submit(&disk, Operation::Flush, Class::Task, 0);
+    let page = |slot| submit(&disk, DiskOperation::Write, CompletionOwner::WriteOut, slot);
+    let flush = || submit(&disk, DiskOperation::Flush, CompletionOwner::Task, 0);
     assert_eq!((0..100).find(|slot| page(*slot).is_err()), Some(17), "the queue's depth decides here, not the bound");
     assert_eq!(flush(), Err(SubmitError::Full));
     let answered = (0..100).any(|_| disk.poll(SECOND_NS, &mut [Completion { cookie: Cookie(0), result: Ok(()) }]) > 0);

@@ -3,7 +3,7 @@
 
 use crate::addr::{Hpa, PAGE_SIZE};
 use crate::block::request::SECTOR_SIZE;
-use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, Operation, Request, Segment, SubmitError};
+use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, DiskOperation, DiskRequest, DmaSegment, SubmitError};
 use crate::mm::phys::{DirectMap, FrameMemory};
 use std::sync::{Mutex, MutexGuard};
 
@@ -12,7 +12,7 @@ const PER_PAGE: u64 = PAGE_SIZE / SECTOR_SIZE;
 
 /// When a submitted request completes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum DiskPace {
     /// At the next poll, in order.
     Prompt,
     /// Never.
@@ -22,10 +22,10 @@ pub enum Pace {
 }
 
 /// The disk's counters and its behaviour.
-pub struct Inner {
+pub struct FakeDiskState {
     pub blocks: Vec<[u8; PAGE_SIZE as usize]>,
     queue: Vec<Queued>,
-    pub pace: Pace,
+    pub pace: DiskPace,
     pub depth: usize,
     pub dead: bool,
     /// Its lease has expired: its completions prove nothing, and it accepts no requests.
@@ -50,27 +50,27 @@ pub struct Inner {
 }
 
 struct Queued {
-    operation: Operation,
+    operation: DiskOperation,
     first: u64,
-    segments: Vec<Segment>,
+    segments: Vec<DmaSegment>,
     cookie: Cookie,
     told: bool,
     fails: bool,
 }
 
-pub struct FakeDisk {
+pub struct FakePagingDisk {
     map: DirectMap,
     max_segments: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<FakeDiskState>,
 }
 
-impl FakeDisk {
+impl FakePagingDisk {
     pub fn new(map: DirectMap, blocks: usize, max_segments: usize, seed: u64) -> Self {
-        let inner = Inner {
+        let inner = FakeDiskState {
             // Garbage, as on a used disk.
             blocks: vec![[0x5a; PAGE_SIZE as usize]; blocks],
             queue: Vec::new(),
-            pace: Pace::Prompt,
+            pace: DiskPace::Prompt,
             depth: 64,
             dead: false,
             suspended: false,
@@ -89,26 +89,26 @@ impl FakeDisk {
         Self { map, max_segments, inner: Mutex::new(inner) }
     }
 
-    pub fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub fn inner(&self) -> MutexGuard<'_, FakeDiskState> {
         self.inner.lock().unwrap()
     }
 
     /// Completes no request in flight, reports them as late, and accepts no more.
     pub fn write_off(&self) {
         let mut inner = self.inner();
-        (inner.dead, inner.tells_lateness, inner.pace) = (true, true, Pace::Held);
+        (inner.dead, inner.tells_lateness, inner.pace) = (true, true, DiskPace::Held);
     }
 
     /// Completes all requests in flight, and accepts new ones again.
     pub fn come_back(&self) {
         let mut inner = self.inner();
-        (inner.dead, inner.tells_lateness, inner.pace) = (false, false, Pace::Prompt);
+        (inner.dead, inner.tells_lateness, inner.pace) = (false, false, DiskPace::Prompt);
     }
 
     /// Makes the queued reads after the first one fail; returns how many.
     pub fn fail_reads_behind_the_first(&self) -> usize {
         let mut inner = self.inner();
-        let reads = inner.queue.iter_mut().filter(|queued| queued.operation == Operation::Read);
+        let reads = inner.queue.iter_mut().filter(|queued| queued.operation == DiskOperation::Read);
         reads.skip(1).map(|queued| queued.fails = true).count()
     }
 
@@ -116,25 +116,25 @@ impl FakeDisk {
         self.inner().queue.len()
     }
 
-    fn transfer(&self, inner: &mut Inner, request: &Queued) -> Result<(), DiskError> {
+    fn transfer(&self, inner: &mut FakeDiskState, request: &Queued) -> Result<(), DiskError> {
         let failing = match request.operation {
-            Operation::Read => &mut inner.fail_reads,
+            DiskOperation::Read => &mut inner.fail_reads,
             _ => &mut inner.fail_writes,
         };
         let counted = *failing > 0 || request.fails;
         *failing = failing.saturating_sub(u32::from(counted));
         let first = request.first / PER_PAGE;
         let blocks = first..first + request.segments.iter().map(|s| u64::from(s.len) / PAGE_SIZE).sum::<u64>();
-        let is_write = request.operation == Operation::Write;
+        let is_write = request.operation == DiskOperation::Write;
         let fails = counted || is_write && inner.bad_block.is_some_and(|bad| blocks.contains(&bad));
         let blocks = (request.first / PER_PAGE) as usize..;
         for (block, hpa) in blocks.zip(request.segments.iter().flat_map(pages_of)) {
             let content = &mut inner.blocks[block];
             match (request.operation, fails) {
-                (Operation::Read, false) => self.map.copy_in(hpa.number(), 0, content),
-                (Operation::Write, false) => self.map.copy_out(hpa.number(), 0, content),
+                (DiskOperation::Read, false) => self.map.copy_in(hpa.number(), 0, content),
+                (DiskOperation::Write, false) => self.map.copy_out(hpa.number(), 0, content),
                 // A failed transfer leaves its target torn.
-                (Operation::Read, true) => self.map.copy_in(hpa.number(), 0, &[0xee; 512]),
+                (DiskOperation::Read, true) => self.map.copy_in(hpa.number(), 0, &[0xee; 512]),
                 _ => content[..512].fill(0xee),
             }
         }
@@ -142,12 +142,12 @@ impl FakeDisk {
     }
 }
 
-fn pages_of(segment: &Segment) -> impl Iterator<Item = Hpa> {
+fn pages_of(segment: &DmaSegment) -> impl Iterator<Item = Hpa> {
     let base = segment.base;
     (0..u64::from(segment.len) / PAGE_SIZE).map(move |n| base.checked_add(n * PAGE_SIZE).unwrap())
 }
 
-impl Disk for FakeDisk {
+impl Disk for FakePagingDisk {
     fn info(&self) -> DiskInfo {
         let inner = self.inner();
         DiskInfo {
@@ -163,7 +163,7 @@ impl Disk for FakeDisk {
         }
     }
 
-    fn submit(&self, request: &Request<'_>) -> Result<(), SubmitError> {
+    fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         let mut inner = self.inner();
         if inner.dead {
             return Err(SubmitError::Failed);
@@ -175,7 +175,7 @@ impl Disk for FakeDisk {
         let bytes: u64 = request.segments.iter().map(|s| u64::from(s.len)).sum();
         assert!(first % PER_PAGE == 0 && first + count <= inner.blocks.len() as u64 * PER_PAGE);
         assert!(bytes == count * SECTOR_SIZE && request.segments.len() <= self.max_segments);
-        if request.operation == Operation::Write {
+        if request.operation == DiskOperation::Write {
             inner.writes += 1;
             inner.blocks_written += count / PER_PAGE;
             inner.write_runs.push((first / PER_PAGE, count / PER_PAGE));
@@ -201,7 +201,7 @@ impl Disk for FakeDisk {
 
     fn has_answers(&self) -> bool {
         let inner = self.inner();
-        inner.is_silent && inner.pace == Pace::Prompt && !inner.queue.is_empty()
+        inner.is_silent && inner.pace == DiskPace::Prompt && !inner.queue.is_empty()
     }
 
     fn is_dead(&self) -> bool {
@@ -221,10 +221,10 @@ impl Disk for FakeDisk {
         while count < out.len() && !inner.queue.is_empty() {
             let pace = inner.pace;
             let at = match pace {
-                Pace::Held => break,
-                Pace::Prompt => 0,
-                Pace::Random if inner.rng.one_in(3) => break,
-                Pace::Random => {
+                DiskPace::Held => break,
+                DiskPace::Prompt => 0,
+                DiskPace::Random if inner.rng.one_in(3) => break,
+                DiskPace::Random => {
                     let len = inner.queue.len();
                     inner.rng.below(len as u32) as usize
                 }

@@ -2,23 +2,23 @@
 
 use super::*;
 use crate::block::DiskError;
-use crate::paging::{Drain, PageFinal, Progress};
+use crate::paging::{DrainProgress, ImageDrain, PageFinal};
 
 /// An object of 512 pages: 0..64 written and partly paged, 64..128 zero, 128..192 written, the rest
 /// untouched.
-fn crashed(rig: &mut Rig) -> (Arc<MemoryObject>, Drain) {
+fn crashed(rig: &mut Rig) -> (Arc<MemoryObject>, ImageDrain) {
     let object = rig.object(512, 0);
     (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
     for n in 64..128 {
-        rig.touch(&object, n, Access::Write);
+        rig.touch(&object, n, PageAccess::Write);
     }
     (128..192).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
     object.become_image();
-    let drain = Drain::new(&rig.pager, object.clone());
+    let drain = ImageDrain::new(&rig.pager, object.clone());
     (object, drain)
 }
 
-fn run(rig: &mut Rig, drain: &Drain) -> Progress {
+fn run(rig: &mut Rig, drain: &ImageDrain) -> DrainProgress {
     let mut cursor = PageIndex(0);
     for _ in 0..2000 {
         let (progress, _) = drain.step(&rig.pager, ME, 256);
@@ -35,7 +35,7 @@ fn run(rig: &mut Rig, drain: &Drain) -> Progress {
     panic!("a drain ends");
 }
 
-fn check_content(rig: &Rig, drain: &Drain, expected: impl Fn(u32) -> u64) {
+fn check_content(rig: &Rig, drain: &ImageDrain, expected: impl Fn(u32) -> u64) {
     for n in 0..512 {
         let kind = drain.final_kind(&rig.pager, PageIndex(n)).unwrap();
         let block = &rig.disk.inner().blocks[n as usize];
@@ -55,7 +55,7 @@ fn content(n: u32) -> u64 {
 
 #[test]
 fn a_drained_image_is_on_the_disk_and_holds_no_frame() {
-    let mut rig = Machine { frames: 512, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 512, ..RigParameters::default() }.start();
     let (object, drain) = crashed(&mut rig);
     let done = run(&mut rig, &drain);
     assert_eq!((done.written, done.zero, done.clean, done.freed), (128, 64, 0, 192));
@@ -68,7 +68,7 @@ fn a_drained_image_is_on_the_disk_and_holds_no_frame() {
 
 #[test]
 fn the_drain_writes_whole_requests_in_ascending_order() {
-    let mut rig = Machine { frames: 512, max_segments: 32, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 512, max_segments: 32, ..RigParameters::default() }.start();
     let (_, drain) = crashed(&mut rig);
     run(&mut rig, &drain);
     let runs = rig.disk.inner().write_runs.clone();
@@ -77,15 +77,15 @@ fn the_drain_writes_whole_requests_in_ascending_order() {
 
 #[test]
 fn what_was_paged_or_clean_before_the_crash_is_not_written_again() {
-    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 128, ..RigParameters::default() }.start();
     let object = rig.object(512, 0);
     rig.fill(&object, 0..256);
     (0..256).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
     rig.settle();
-    let dirty = (0..256).filter(|&n| matches!(rig.leaf(&object, n), Leaf::Present(m) if m.dirty)).count() as u64;
+    let dirty = (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Present(m) if m.dirty)).count() as u64;
     let before = rig.disk.inner().blocks_written;
     object.become_image();
-    let drain = Drain::new(&rig.pager, object.clone());
+    let drain = ImageDrain::new(&rig.pager, object.clone());
     let done = run(&mut rig, &drain);
     assert_eq!(rig.disk.inner().blocks_written - before, dirty);
     assert_eq!((done.written, done.clean + done.written), (dirty, done.freed));
@@ -94,9 +94,9 @@ fn what_was_paged_or_clean_before_the_crash_is_not_written_again() {
 
 #[test]
 fn the_successor_runs_while_the_image_drains() {
-    let mut rig = Machine { frames: 256, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 256, ..RigParameters::default() }.start();
     let (image, drain) = crashed(&mut rig);
-    rig.set_pace(Pace::Random);
+    rig.set_pace(DiskPace::Random);
     let successor = rig.object(512, 512);
     for n in 0..400 {
         rig.write(&successor, n, u64::from(n) + 7);
@@ -106,14 +106,14 @@ fn the_successor_runs_while_the_image_drains() {
     assert!(done.done);
     (0..400).for_each(|n| assert_eq!(rig.read(&successor, n), u64::from(n) + 7));
     check_content(&rig, &drain, content);
-    rig.set_pace(Pace::Prompt);
+    rig.set_pace(DiskPace::Prompt);
     rig.settle();
     rig.check_frames(&[&image, &successor]);
 }
 
 #[test]
 fn reclaim_takes_from_the_image_before_it_takes_from_the_successor() {
-    let mut rig = Machine { frames: 256, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 256, ..RigParameters::default() }.start();
     let (image, drain) = crashed(&mut rig);
     let successor = rig.object(512, 512);
     for n in 0..100 {
@@ -125,7 +125,7 @@ fn reclaim_takes_from_the_image_before_it_takes_from_the_successor() {
 
 #[test]
 fn an_image_of_which_a_page_is_read_again_still_gives_all_its_frames() {
-    let mut rig = Machine { frames: 512, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 512, ..RigParameters::default() }.start();
     let (image, drain) = crashed(&mut rig);
     run(&mut rig, &drain);
     assert_eq!(rig.read(&image, 5), 6);
@@ -137,7 +137,7 @@ fn an_image_of_which_a_page_is_read_again_still_gives_all_its_frames() {
 
 #[test]
 fn a_write_error_in_the_drain_is_tried_again() {
-    let mut rig = Machine { frames: 512, max_segments: 16, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 512, max_segments: 16, ..RigParameters::default() }.start();
     let (_, drain) = crashed(&mut rig);
     rig.disk.inner().fail_writes = 3;
     let done = run(&mut rig, &drain);
@@ -147,7 +147,7 @@ fn a_write_error_in_the_drain_is_tried_again() {
 
 #[test]
 fn a_disk_that_takes_nothing_stops_the_drain_with_a_reason() {
-    let mut rig = Machine { frames: 512, max_segments: 16, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 512, max_segments: 16, ..RigParameters::default() }.start();
     let (_, drain) = crashed(&mut rig);
     rig.disk.inner().fail_writes = u32::MAX;
     let stopped = run(&mut rig, &drain);
@@ -161,7 +161,7 @@ fn a_disk_that_takes_nothing_stops_the_drain_with_a_reason() {
 
 #[test]
 fn a_block_that_takes_no_write_keeps_none_of_its_neighbours_back() {
-    let mut rig = Machine { frames: 512, max_segments: 32, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 512, max_segments: 32, ..RigParameters::default() }.start();
     let (object, drain) = crashed(&mut rig);
     rig.disk.inner().bad_block = Some(40);
     let stopped = run(&mut rig, &drain);
@@ -173,20 +173,20 @@ fn a_block_that_takes_no_write_keeps_none_of_its_neighbours_back() {
 
 #[test]
 fn what_was_found_wrong_before_the_crash_is_suspected_in_the_dump() {
-    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 128, ..RigParameters::default() }.start();
     let object = rig.object(512, 0);
     rig.fill(&object, 0..256);
-    let paged: Vec<u32> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), Leaf::Paged(_))).collect();
+    let paged: Vec<u32> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).collect();
     let wrong = [paged[3], paged[60], paged[90]];
     for index in wrong {
         rig.disk.inner().blocks[index as usize][100] ^= 1;
-        while matches!(rig.fault(&object, index), Fault::Wait(_)) {
+        while matches!(rig.fault(&object, index), AccessOutcome::Wait(_)) {
             rig.poll();
         }
     }
     rig.settle();
     object.become_image();
-    let drain = Drain::new(&rig.pager, object.clone());
+    let drain = ImageDrain::new(&rig.pager, object.clone());
     assert!(run(&mut rig, &drain).done);
     let suspects = drain.suspects(&rig.pager);
     assert!(wrong.iter().all(|index| suspects.ranges().any(|range| range.contains(index))), "{suspects:?}");
@@ -203,20 +203,20 @@ fn what_was_found_wrong_before_the_crash_is_suspected_in_the_dump() {
 
 #[test]
 fn pages_under_way_at_the_crash_are_waited_for() {
-    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 64, ..RigParameters::default() }.start();
     let object = rig.object(512, 0);
     rig.fill(&object, 0..100);
-    rig.set_pace(Pace::Held);
-    let paged = (0..100).find(|&n| matches!(rig.leaf(&object, n), Leaf::Paged(_))).unwrap();
-    assert!(matches!(rig.fault(&object, paged), Fault::Wait(_)));
+    rig.set_pace(DiskPace::Held);
+    let paged = (0..100).find(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).unwrap();
+    assert!(matches!(rig.fault(&object, paged), AccessOutcome::Wait(_)));
     object.become_image();
-    let drain = Drain::new(&rig.pager, object.clone());
+    let drain = ImageDrain::new(&rig.pager, object.clone());
     for _ in 0..10 {
         let (progress, _) = drain.step(&rig.pager, ME, 4096);
         assert!(progress.cursor.0 <= paged && !progress.done);
         rig.poll();
     }
-    rig.set_pace(Pace::Prompt);
+    rig.set_pace(DiskPace::Prompt);
     assert!(run(&mut rig, &drain).done);
     check_content(&rig, &drain, |n| if n < 100 { u64::from(n) + 1 } else { 0 });
 }
@@ -225,9 +225,9 @@ fn pages_under_way_at_the_crash_are_waited_for() {
 #[test]
 fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_goes_on() {
     const BOOT: u32 = 32;
-    let mut rig = Machine { frames: 128, ..Machine::default() }.start();
-    let store = |first: u64, pages| Some(Store { disk: 0, blocks: BlockMap { data_start: first * 8, pages } });
-    let terms = |account| crate::pool::Terms { account, minimum: 8 };
+    let mut rig = RigParameters { frames: 128, ..RigParameters::default() }.start();
+    let store = |first: u64, pages| Some(PageStore { disk: 0, blocks: BlockMap { data_start: first * 8, pages } });
+    let terms = |account| crate::pool::PoolTerms { account, minimum: 8 };
     let (crashed, neighbour) = (rig.bare_object(64), rig.bare_object(512));
     rig.pager.attach_on(crashed.clone(), store(0, 64), terms(0)).unwrap();
     rig.pager.attach_on(neighbour.clone(), store(512, 512), terms(1)).unwrap();
@@ -235,12 +235,12 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
     (0..56).for_each(|n| rig.write(&neighbour, n, 2));
     crashed.become_image();
     rig.pager.promise(crashed.id(), BOOT);
-    let drain = Drain::new(&rig.pager, crashed.clone());
+    let drain = ImageDrain::new(&rig.pager, crashed.clone());
     let mut next = 56;
     while drain.progress(&rig.pager).freed < u64::from(BOOT) {
         let _ = drain.step(&rig.pager, ME, 8);
         // Takes all free frames.
-        while next < 512 && rig.fault(&neighbour, next) == Fault::Resolved {
+        while next < 512 && rig.fault(&neighbour, next) == AccessOutcome::Resolved {
             next += 1;
         }
         rig.poll();
@@ -250,7 +250,7 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
     assert_eq!(rig.pager.reserved(0), BOOT, "all of the image's first frames are kept");
     let before = next;
     for _ in 0..200 {
-        while next < 512 && rig.fault(&neighbour, next) == Fault::Resolved {
+        while next < 512 && rig.fault(&neighbour, next) == AccessOutcome::Resolved {
             next += 1;
         }
         let _ = drain.step(&rig.pager, ME, 64);
@@ -262,20 +262,20 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
     let successor = rig.bare_object(64);
     rig.pager.attach_on(successor.clone(), store(128, 64), terms(0)).unwrap();
     for n in 0..BOOT {
-        assert_eq!(rig.fault(&successor, n), Fault::Resolved, "frame {n} of the boot memory");
+        assert_eq!(rig.fault(&successor, n), AccessOutcome::Resolved, "frame {n} of the boot memory");
     }
     assert_eq!(rig.pager.reserved(0), 0);
 }
 
 #[test]
 fn what_a_partition_does_not_need_is_everybodys_in_the_end() {
-    let mut rig = Machine::default().start();
+    let mut rig = RigParameters::default().start();
     let object = rig.object(64, 0);
     (0..64).for_each(|n| rig.write(&object, n, 1));
     object.become_image();
     let account = usize::from(object.id().as_u16());
     rig.pager.promise(object.id(), 1000);
-    let drain = Drain::new(&rig.pager, object.clone());
+    let drain = ImageDrain::new(&rig.pager, object.clone());
     for _ in 0..50 {
         let _ = drain.step(&rig.pager, ME, 64);
         rig.poll();

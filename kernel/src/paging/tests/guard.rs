@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::block::DiskError;
-use crate::paging::{Loss, Notice};
+use crate::paging::{PageLossError, PagerNotice};
 
 const FRAMES: u32 = 128;
 const SECOND: u64 = 1000 * MS;
 
 /// Two equal objects on two disks share the pool; the first one's disk rejects writes from now on.
 fn one_fails() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
-    let mut rig = Machine { frames: FRAMES, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: FRAMES, ..RigParameters::default() }.start();
     let (bad, good) = (rig.object(FRAMES, 0), rig.object_on(1, FRAMES, 0));
     for index in 0..FRAMES {
         rig.write(&bad, index, u64::from(index) + 1);
@@ -22,21 +22,21 @@ fn one_fails() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
 
 /// Writes a resident page as a guest does, so that it is not zero.
 fn fill(rig: &Rig, object: &MemoryObject, index: u32) {
-    if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(Access::Write) {
+    if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(PageAccess::Write) {
         rig.map.copy_in(hfn, 0, &[0x77; 16]);
     }
 }
 
 /// Faults on the pages of an object in order, until a fault waits or is lost; returns the answer.
-fn grow(rig: &mut Rig, object: &MemoryObject, from: u32) -> Fault {
+fn grow(rig: &mut Rig, object: &MemoryObject, from: u32) -> AccessOutcome {
     for index in from..object.layout().pages() {
         match rig.fault(object, index) {
-            Fault::Resolved => fill(rig, object, index),
+            AccessOutcome::Resolved => fill(rig, object, index),
             other => return other,
         }
         rig.poll();
     }
-    Fault::Resolved
+    AccessOutcome::Resolved
 }
 
 #[test]
@@ -63,12 +63,12 @@ fn after_a_while_at_its_share_it_ends_with_that_reason() {
         round += 1;
         assert_eq!(rig.read(&good, round % FRAMES), u64::from(round % FRAMES) + 1);
         match grow(&mut rig, &bad, 0) {
-            Fault::Lost(loss) => break loss,
+            AccessOutcome::Lost(loss) => break loss,
             _ => rig.poll(),
         }
         assert!(rig.now < started + 20 * SECOND, "it waits for ever");
     };
-    assert_eq!(answer, Loss::Unwritable(DiskError::Io));
+    assert_eq!(answer, PageLossError::Unwritable(DiskError::Io));
     assert!(rig.now - started >= SECOND, "not at the first failure");
     (0..FRAMES).for_each(|index| assert_eq!(rig.read(&good, index), u64::from(index) + 1));
 }
@@ -86,7 +86,7 @@ fn one_write_that_goes_well_ends_it() {
 
 #[test]
 fn without_overcommit_a_bad_disk_takes_nothing_away() {
-    let rig = Machine { frames: 2 * FRAMES + 64, ..Machine::default() }.start();
+    let rig = RigParameters { frames: 2 * FRAMES + 64, ..RigParameters::default() }.start();
     let (bad, good) = (rig.object(FRAMES, 0), rig.object_on(1, FRAMES, 0));
     let mut rig = rig;
     rig.disk.inner().fail_writes = u32::MAX;
@@ -100,21 +100,22 @@ fn without_overcommit_a_bad_disk_takes_nothing_away() {
 
 #[test]
 fn an_object_that_has_more_than_its_share_goes_when_another_starves() {
-    let mut rig = Machine { frames: FRAMES, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: FRAMES, ..RigParameters::default() }.start();
     let (bad, good) = (rig.object(FRAMES, 0), rig.object_on(1, FRAMES, 0));
     rig.pager.detach(good.id()).unwrap();
-    let terms = crate::pool::Terms { account: 1, minimum: 32 };
+    let terms = crate::pool::PoolTerms { account: 1, minimum: 32 };
     let blocks = BlockMap { data_start: 0, pages: FRAMES };
-    rig.pager.attach_on(good.clone(), Some(Store { disk: 1, blocks }), terms).unwrap();
+    rig.pager.attach_on(good.clone(), Some(PageStore { disk: 1, blocks }), terms).unwrap();
     rig.disk.inner().fail_writes = u32::MAX;
     let _ = grow(&mut rig, &bad, 0);
     rig.settle();
-    let told =
-        |rig: &Rig| core::iter::from_fn(|| rig.pager.take_notice()).any(|notice| matches!(notice, Notice::Unwritable { .. }));
+    let told = |rig: &Rig| {
+        core::iter::from_fn(|| rig.pager.take_notice()).any(|notice| matches!(notice, PagerNotice::Unwritable { .. }))
+    };
     let starts = rig.now;
     let mut ended = false;
     while rig.now < starts + 10 * SECOND && !ended {
-        assert!(!matches!(grow(&mut rig, &good, 0), Fault::Lost(_)), "the neighbour pays for it");
+        assert!(!matches!(grow(&mut rig, &good, 0), AccessOutcome::Lost(_)), "the neighbour pays for it");
         (0..20).for_each(|_| rig.poll());
         ended = told(&rig);
     }
@@ -124,7 +125,7 @@ fn an_object_that_has_more_than_its_share_goes_when_another_starves() {
 /// An object without a store, and another with all it needs; both write until they wait or are
 /// refused.
 fn without_store() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
-    let mut rig = Machine { frames: FRAMES, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: FRAMES, ..RigParameters::default() }.start();
     let (late, good) = (rig.bare_object(2 * FRAMES), rig.object_on(1, FRAMES, 0));
     rig.pager.attach(late.clone(), None).unwrap();
     (0..FRAMES / 4).for_each(|index| rig.write(&good, index, u64::from(index) + 1));
@@ -132,10 +133,10 @@ fn without_store() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
 }
 
 /// Polls for `ns`; returns the last answer to the object's fault.
-fn wait(rig: &mut Rig, object: &MemoryObject, from: u32, ns: u64) -> Fault {
+fn wait(rig: &mut Rig, object: &MemoryObject, from: u32, ns: u64) -> AccessOutcome {
     let end = rig.now + ns;
     while rig.now < end {
-        if let lost @ Fault::Lost(_) = grow(rig, object, from) {
+        if let lost @ AccessOutcome::Lost(_) = grow(rig, object, from) {
             return lost;
         }
         rig.poll();
@@ -147,10 +148,10 @@ fn wait(rig: &mut Rig, object: &MemoryObject, from: u32, ns: u64) -> Fault {
 fn an_object_whose_store_is_being_prepared_waits_for_it() {
     let (mut rig, late, good) = without_store();
     rig.pager.expect_store(late.id(), true);
-    assert!(matches!(wait(&mut rig, &late, 0, 30 * SECOND), Fault::Wait(_)));
+    assert!(matches!(wait(&mut rig, &late, 0, 30 * SECOND), AccessOutcome::Wait(_)));
     assert!(rig.frames.owned_by(late.id()) <= FRAMES * 2 / 3 + 1, "it has its share at most");
     (0..FRAMES / 4).for_each(|index| assert_eq!(rig.read(&good, index), u64::from(index) + 1));
-    rig.pager.give_store(late.id(), Store { disk: 0, blocks: BLOCKS }).unwrap();
+    rig.pager.give_store(late.id(), PageStore { disk: 0, blocks: BLOCKS }).unwrap();
     (0..2 * FRAMES).for_each(|index| rig.write(&late, index, u64::from(index) + 9));
     (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&late, index), u64::from(index) + 9));
 }
@@ -161,17 +162,17 @@ fn an_object_that_will_have_no_store_does_not_wait() {
         let (mut rig, late, _) = without_store();
         if was_expected {
             rig.pager.expect_store(late.id(), true);
-            assert!(matches!(wait(&mut rig, &late, 0, 5 * SECOND), Fault::Wait(_)));
+            assert!(matches!(wait(&mut rig, &late, 0, 5 * SECOND), AccessOutcome::Wait(_)));
             rig.pager.expect_store(late.id(), false);
         }
-        assert_eq!(wait(&mut rig, &late, 0, 5 * SECOND), Fault::Lost(Loss::NoFrames));
+        assert_eq!(wait(&mut rig, &late, 0, 5 * SECOND), AccessOutcome::Lost(PageLossError::NoFrames));
     }
 }
 
 /// A single object on a machine where some frames are in other use, so that it never holds its
 /// whole share.
-fn alone(store: Option<Store>) -> (Rig, Arc<MemoryObject>) {
-    let rig = Machine { frames: FRAMES, ..Machine::default() }.start();
+fn alone(store: Option<PageStore>) -> (Rig, Arc<MemoryObject>) {
+    let rig = RigParameters { frames: FRAMES, ..RigParameters::default() }.start();
     let object = rig.bare_object(2 * FRAMES);
     rig.pager.attach(object.clone(), store).unwrap();
     assert!((0..8).all(|_| rig.frames.alloc().is_some()));
@@ -184,18 +185,18 @@ const BLOCKS: BlockMap = BlockMap { data_start: 0, pages: 2 * FRAMES };
 fn one_that_is_alone_waits_for_its_store() {
     let (mut rig, object) = alone(None);
     rig.pager.expect_store(object.id(), true);
-    assert!(matches!(wait(&mut rig, &object, 0, 20 * SECOND), Fault::Wait(_)));
-    rig.pager.give_store(object.id(), Store { disk: 0, blocks: BLOCKS }).unwrap();
+    assert!(matches!(wait(&mut rig, &object, 0, 20 * SECOND), AccessOutcome::Wait(_)));
+    rig.pager.give_store(object.id(), PageStore { disk: 0, blocks: BLOCKS }).unwrap();
     (0..2 * FRAMES).for_each(|index| rig.write(&object, index, 5));
     (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&object, index), 5));
 }
 
 #[test]
 fn one_that_is_alone_waits_for_its_silent_disk() {
-    let (mut rig, object) = alone(Some(Store { disk: 0, blocks: BLOCKS }));
-    rig.disk.inner().pace = Pace::Held;
-    assert!(matches!(wait(&mut rig, &object, 0, 20 * SECOND), Fault::Wait(_)), "the disk's time-out decides");
-    rig.disk.inner().pace = Pace::Prompt;
+    let (mut rig, object) = alone(Some(PageStore { disk: 0, blocks: BLOCKS }));
+    rig.disk.inner().pace = DiskPace::Held;
+    assert!(matches!(wait(&mut rig, &object, 0, 20 * SECOND), AccessOutcome::Wait(_)), "the disk's time-out decides");
+    rig.disk.inner().pace = DiskPace::Prompt;
     (0..2 * FRAMES).for_each(|index| rig.write(&object, index, 5));
     (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&object, index), 5));
 }

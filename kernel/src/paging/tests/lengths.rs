@@ -7,7 +7,7 @@
 //! ```
 
 use super::*;
-use crate::paging::Drain;
+use crate::paging::ImageDrain;
 use std::println;
 
 const PAGES: u32 = 4096;
@@ -19,7 +19,7 @@ fn report(what: &str, count: u64) {
 }
 
 fn machine() -> (Rig, Arc<MemoryObject>) {
-    let mut rig = Machine { frames: 8192, blocks: 8192, max_segments: 126, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 8192, blocks: 8192, max_segments: 126, ..RigParameters::default() }.start();
     let object = rig.object(PAGES, 0);
     rig.now = MS;
     (rig, object)
@@ -48,7 +48,7 @@ fn idle() {
 }
 
 #[inline(never)]
-fn measured_step(rig: &Rig, drain: &Drain) -> bool {
+fn measured_step(rig: &Rig, drain: &ImageDrain) -> bool {
     drain.step(&rig.pager, ME, 4096).0.done
 }
 
@@ -76,7 +76,7 @@ fn write_out() {
 fn zero() {
     let (mut rig, object) = machine();
     for n in 0..PAGES {
-        rig.touch(&object, n, Access::Write);
+        rig.touch(&object, n, PageAccess::Write);
     }
     forget_references(&object);
     let mut hog = starve(&rig);
@@ -121,7 +121,7 @@ fn drain() {
     let (mut rig, object) = machine();
     (0..PAGES).for_each(|n| rig.write(&object, n, 1));
     object.become_image();
-    let drain = Drain::new(&rig.pager, object.clone());
+    let drain = ImageDrain::new(&rig.pager, object.clone());
     while !measured_step(&rig, &drain) {
         measured(&mut rig);
     }
@@ -147,7 +147,7 @@ fn page_in() {
     rig.now += 1;
     // Far apart: no fault continues a walk.
     for n in (0..2048).map(|n| n * 17 % 2048) {
-        if let Leaf::Paged(_) = rig.leaf(&object, n) {
+        if let LeafState::Paged(_) = rig.leaf(&object, n) {
             rig.frames.free(hog.pop().unwrap());
             measured_fault(&rig, &object, n);
             measured_idle(&rig);

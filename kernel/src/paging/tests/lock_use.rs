@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 #[test]
 fn a_turn_is_without_work_unless_an_answer_is_taken_or_a_page_moves() {
-    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 64, ..RigParameters::default() }.start();
     let object = rig.object(128, 0);
     rig.fill(&object, 0..128);
     let idle = rig.pager.lock_use();
@@ -13,8 +13,8 @@ fn a_turn_is_without_work_unless_an_answer_is_taken_or_a_page_moves() {
     let after = rig.pager.lock_use();
     assert_eq!((after.turns - idle.turns, after.turns_without_work - idle.turns_without_work), (5, 5));
 
-    let paged = (0..128).find(|n| matches!(rig.leaf(&object, *n), Leaf::Paged(_))).unwrap();
-    let Fault::Wait(ticket) = rig.fault(&object, paged) else { panic!("a paged page is there at once") };
+    let paged = (0..128).find(|n| matches!(rig.leaf(&object, *n), LeafState::Paged(_))).unwrap();
+    let AccessOutcome::Wait(ticket) = rig.fault(&object, paged) else { panic!("a paged page is there at once") };
     while !object.ready(ticket) {
         rig.poll();
     }
@@ -31,7 +31,7 @@ fn a_turn_is_without_work_unless_an_answer_is_taken_or_a_page_moves() {
 
 #[test]
 fn holds_are_counted_and_those_of_turns_are_timed_where_there_are_several_cpus() {
-    let mut rig = Machine::default().start();
+    let mut rig = RigParameters::default().start();
     let before = rig.pager.lock_use();
     assert_eq!(before.longest_ticks, 0);
     drop(rig.pager.locked());
@@ -42,7 +42,7 @@ fn holds_are_counted_and_those_of_turns_are_timed_where_there_are_several_cpus()
 
 #[test]
 fn a_wait_for_the_lock_is_counted() {
-    let rig = Machine::default().start();
+    let rig = RigParameters::default().start();
     let before = rig.pager.lock_use().waits;
     // A round in which the other thread was stopped before it asked for the lock is repeated.
     for _ in 0..10_000 {
@@ -69,7 +69,7 @@ fn a_wait_for_the_lock_is_counted() {
 /// would announce them later.
 #[test]
 fn answers_of_a_disk_that_does_not_interrupt_are_taken_at_once() {
-    let mut rig = Machine { frames: 64, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: 64, ..RigParameters::default() }.start();
     let object = rig.object(128, 0);
     rig.disk.inner().is_silent = true;
     (0..32).for_each(|n| rig.write(&object, n, 1));

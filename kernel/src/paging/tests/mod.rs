@@ -16,40 +16,40 @@ mod traces;
 mod zeros;
 
 use super::blocks::BlockMap;
-use super::{Fault, Ground, Landmark, LockUse, Pager, Store};
+use super::{AccessOutcome, Landmark, LockUse, PageStore, Pager, PagerEnv};
 use crate::addr::{Hfn, PAGE_SIZE, PageIndex};
 use crate::arch::percpu::CpuId;
 use crate::mm::fake::FakeRam;
-use crate::mm::flush::CpuWords;
+use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::FrameTable;
 use crate::mm::layout::RamLayout;
-use crate::mm::leaf::{Format, Leaf};
+use crate::mm::leaf::{LeafState, TableFormat};
 use crate::mm::object::{MemoryObject, ObjectTable};
 use crate::mm::phys::{DirectMap, FrameMemory};
 use crate::mm::table::TableReserve;
-use crate::pool::Clock;
-use crate::virt::Access;
+use crate::pool::ClockPolicy;
+use crate::virt::PageAccess;
 use alloc::sync::Arc;
-use disk::{FakeDisk, Pace};
+use disk::{DiskPace, FakePagingDisk};
 
 const ME: CpuId = CpuId::new(0);
 const OTHER: CpuId = CpuId::new(1);
 const MS: u64 = 1_000_000;
 
-type TestPager = Pager<'static, DirectMap, FakeDisk, Clock>;
+type TestPager = Pager<'static, DirectMap, FakePagingDisk, ClockPolicy>;
 
 /// Parameters of a test's machine.
-struct Machine {
+struct RigParameters {
     frames: u32,
     blocks: usize,
     max_segments: usize,
     seed: u64,
-    format: &'static Format,
+    format: &'static TableFormat,
 }
 
-impl Default for Machine {
+impl Default for RigParameters {
     fn default() -> Self {
-        Self { frames: 128, blocks: 2048, max_segments: 64, seed: 1, format: &Format::EPT }
+        Self { frames: 128, blocks: 2048, max_segments: 64, seed: 1, format: &TableFormat::EPT }
     }
 }
 
@@ -60,31 +60,31 @@ struct Rig {
     zeros: Hfn,
     frames: Arc<FrameTable>,
     objects: ObjectTable,
-    words: &'static CpuWords,
-    disk: &'static FakeDisk,
+    words: &'static QuiescentStates,
+    disk: &'static FakePagingDisk,
     /// A second disk, which few tests need.
-    other_disk: &'static FakeDisk,
+    other_disk: &'static FakePagingDisk,
     pager: TestPager,
     now: u64,
 }
 
-impl Machine {
+impl RigParameters {
     fn start(self) -> Rig {
         let ram = FakeRam::new(Hfn::new(0x100), self.frames);
         let tables = FakeRam::new(Hfn::new(0x10_0000), 64);
         let frames = Arc::new(FrameTable::new(&[ram.region()]).unwrap());
         let reserve = Arc::new(TableReserve::new(FrameTable::new(&[tables.region()]).unwrap(), tables.map()));
         let objects = ObjectTable::new(frames.clone(), reserve, self.format);
-        let words: &'static _ = Box::leak(Box::new(CpuWords::new(2)));
-        let new_disk = || FakeDisk::new(ram.map(), self.blocks, self.max_segments, self.seed);
+        let words: &'static _ = Box::leak(Box::new(QuiescentStates::new(2)));
+        let new_disk = || FakePagingDisk::new(ram.map(), self.blocks, self.max_segments, self.seed);
         let (disk, other_disk): (&'static _, &'static _) = (Box::leak(Box::new(new_disk())), Box::leak(Box::new(new_disk())));
         let memory: &'static _ = Box::leak(Box::new(ram.map()));
         let leaked: &'static FrameTable = Box::leak(Box::new(frames.clone()));
         words.leave(ME);
         // The content of page 76, as the tests fill pages.
         let landmark = Landmark { first_word: 77, matches: |bytes| bytes[4..].iter().all(|byte| *byte == 0) };
-        let ground = Ground { frames: leaked, memory, words, zeros: ram.zeros(), landmark };
-        let pager = Pager::new(ground, [disk, other_disk], Clock);
+        let ground = PagerEnv { frames: leaked, memory, quiescent_states: words, zeros: ram.zeros(), landmark };
+        let pager = Pager::new(ground, [disk, other_disk], ClockPolicy);
         Rig { map: ram.map(), zeros: ram.zeros(), frames, objects, words, disk, other_disk, pager, now: 0 }
     }
 }
@@ -98,7 +98,7 @@ impl Rig {
     fn object_on(&self, disk: usize, pages: u32, first: u32) -> Arc<MemoryObject> {
         let object = self.bare_object(pages);
         let blocks = BlockMap { data_start: u64::from(first) * 8, pages };
-        self.pager.attach(object.clone(), Some(Store { disk, blocks })).unwrap();
+        self.pager.attach(object.clone(), Some(PageStore { disk, blocks })).unwrap();
         object
     }
 
@@ -115,24 +115,24 @@ impl Rig {
         (0..50).for_each(|_| self.poll());
     }
 
-    fn fault(&self, object: &MemoryObject, index: u32) -> Fault {
-        self.fault_for(object, index, Access::Write)
+    fn fault(&self, object: &MemoryObject, index: u32) -> AccessOutcome {
+        self.fault_for(object, index, PageAccess::Write)
     }
 
-    fn fault_for(&self, object: &MemoryObject, index: u32, access: Access) -> Fault {
+    fn fault_for(&self, object: &MemoryObject, index: u32, access: PageAccess) -> AccessOutcome {
         let gpa = object.layout().gfn_of(PageIndex(index)).unwrap().base();
         self.pager.fault(object, gpa, access, self.now)
     }
 
     /// Accesses a page like a guest that polls while it waits; returns its frame.
-    fn touch(&mut self, object: &MemoryObject, index: u32, access: Access) -> Hfn {
+    fn touch(&mut self, object: &MemoryObject, index: u32, access: PageAccess) -> Hfn {
         for _ in 0..2000 {
             if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
                 return hfn;
             }
             match self.fault_for(object, index, access) {
-                Fault::Resolved => {}
-                Fault::Wait(ticket) => {
+                AccessOutcome::Resolved => {}
+                AccessOutcome::Wait(ticket) => {
                     while !object.ready(ticket) {
                         self.poll();
                         assert!(self.now < 100_000 * MS, "a guest waits for ever for page {index}");
@@ -146,17 +146,17 @@ impl Rig {
 
     /// Gives an untouched page a frame and leaves it clean, as an instruction fetch does.
     fn fetch(&mut self, object: &MemoryObject, index: u32) {
-        assert_eq!(self.fault_for(object, index, Access::Execute), Fault::Resolved);
+        assert_eq!(self.fault_for(object, index, PageAccess::Execute), AccessOutcome::Resolved);
     }
 
     fn write(&mut self, object: &MemoryObject, index: u32, value: u64) {
-        let hfn = self.touch(object, index, Access::Write);
+        let hfn = self.touch(object, index, PageAccess::Write);
         self.map.copy_in(hfn, 0, &value.to_le_bytes());
         self.map.copy_in(hfn, 4088, &value.to_le_bytes());
     }
 
     fn read(&mut self, object: &MemoryObject, index: u32) -> u64 {
-        let hfn = self.touch(object, index, Access::Read);
+        let hfn = self.touch(object, index, PageAccess::Read);
         let (mut head, mut tail) = ([0; 8], [0; 8]);
         self.map.copy_out(hfn, 0, &mut head);
         self.map.copy_out(hfn, 4088, &mut tail);
@@ -164,8 +164,8 @@ impl Rig {
         u64::from_le_bytes(head)
     }
 
-    fn leaf(&self, object: &MemoryObject, index: u32) -> Leaf {
-        object.existing(PageIndex(index)).map_or(Leaf::Untouched, |page| page.leaf())
+    fn leaf(&self, object: &MemoryObject, index: u32) -> LeafState {
+        object.existing(PageIndex(index)).map_or(LeafState::Untouched, |page| page.leaf())
     }
 
     /// Returns how many pages are neither resident nor in transition.
@@ -188,7 +188,7 @@ impl Rig {
         let mut held = 0;
         for object in objects {
             for page in object.pages(0..object.layout().pages()) {
-                if let Leaf::Present(mapping) = page.leaf() {
+                if let LeafState::Present(mapping) = page.leaf() {
                     assert!(seen.insert(mapping.hfn), "{:?} is in two leaves", mapping.hfn);
                     held += 1;
                 }
@@ -198,7 +198,7 @@ impl Rig {
         assert!(self.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
     }
 
-    fn set_pace(&self, pace: Pace) {
+    fn set_pace(&self, pace: DiskPace) {
         self.disk.inner().pace = pace;
     }
 }

@@ -8,10 +8,10 @@
 
 use super::disk::Rng;
 use super::*;
-use crate::mm::object::Progress as Teardown;
+use crate::mm::object::TeardownProgress as Teardown;
 use crate::mm::page::Translation;
-use crate::paging::counters::Snapshot;
-use crate::paging::{Drain, PageFinal};
+use crate::paging::counters::PagerSnapshot;
+use crate::paging::{ImageDrain, PageFinal};
 use std::collections::HashMap;
 
 const PAGES: u32 = 160;
@@ -19,13 +19,13 @@ const AREAS: u32 = 4;
 const ACTIONS: u32 = 4000;
 
 /// The memory of an incarnation, and its expected content.
-struct Memory {
+struct ModelMemory {
     object: Arc<MemoryObject>,
     area: u32,
     values: HashMap<u32, u64>,
 }
 
-impl Memory {
+impl ModelMemory {
     fn value(&self, index: u32) -> u64 {
         self.values.get(&index).copied().unwrap_or(0)
     }
@@ -41,26 +41,26 @@ struct OtherCpu {
 struct Model {
     rig: Rig,
     rng: Rng,
-    live: Memory,
-    images: Vec<(Memory, Drain)>,
+    live: ModelMemory,
+    images: Vec<(ModelMemory, ImageDrain)>,
     areas: Vec<u32>,
     other: OtherCpu,
     crashes: u32,
 }
 
 impl Model {
-    fn new(seed: u64, format: &'static Format) -> Self {
+    fn new(seed: u64, format: &'static TableFormat) -> Self {
         // Every third pool is large enough for reading around, until images fill it.
         let frames = if seed.is_multiple_of(3) { 256 } else { 96 };
-        let rig = Machine { frames, blocks: (PAGES * AREAS) as usize, max_segments: 8, seed, format }.start();
-        rig.set_pace(Pace::Random);
+        let rig = RigParameters { frames, blocks: (PAGES * AREAS) as usize, max_segments: 8, seed, format }.start();
+        rig.set_pace(DiskPace::Random);
         let mut areas: Vec<_> = (0..AREAS).collect();
         let live = Self::incarnation(&rig, areas.pop().unwrap());
         Self { rig, rng: Rng(seed << 8 | 1), live, images: vec![], areas, other: OtherCpu::default(), crashes: 0 }
     }
 
-    fn incarnation(rig: &Rig, area: u32) -> Memory {
-        Memory { object: rig.object(PAGES, area * PAGES), area, values: HashMap::new() }
+    fn incarnation(rig: &Rig, area: u32) -> ModelMemory {
+        ModelMemory { object: rig.object(PAGES, area * PAGES), area, values: HashMap::new() }
     }
 
     fn act(&mut self) {
@@ -105,17 +105,17 @@ impl Model {
 
     fn write_here(&mut self) {
         let index = self.any_page();
-        let hfn = self.resident(index, Access::Write);
+        let hfn = self.resident(index, PageAccess::Write);
         self.put(hfn, index);
     }
 
     fn read_here(&mut self) {
         let index = self.any_page();
-        let hfn = self.resident(index, Access::Read);
+        let hfn = self.resident(index, PageAccess::Read);
         self.check(hfn, index);
     }
 
-    fn resident(&mut self, index: u32, access: Access) -> Hfn {
+    fn resident(&mut self, index: u32, access: PageAccess) -> Hfn {
         let object = self.live.object.clone();
         for _ in 0..10_000 {
             if let Ok(hfn) = object.page(PageIndex(index)).unwrap().touch(access) {
@@ -123,12 +123,12 @@ impl Model {
             }
             // A page gets a frame in place of the shared zeros only while no other CPU runs the
             // guest.
-            if access == Access::Write && self.rig.leaf(&object, index) == Leaf::Untouched {
+            if access == PageAccess::Write && self.rig.leaf(&object, index) == LeafState::Untouched {
                 self.leave_other();
             }
             match self.rig.fault_for(&object, index, access) {
-                Fault::Resolved => {}
-                Fault::Wait(_) => self.poll(),
+                AccessOutcome::Resolved => {}
+                AccessOutcome::Wait(_) => self.poll(),
                 other => panic!("page {index}: {other:?}"),
             }
         }
@@ -169,7 +169,7 @@ impl Model {
             return;
         }
         let index = self.any_page();
-        let access = if self.rng.one_in(2) { Access::Write } else { Access::Read };
+        let access = if self.rng.one_in(2) { PageAccess::Write } else { PageAccess::Read };
         let Some(hfn) = self.translate_other(index, access) else {
             self.leave_other();
             let _ = self.rig.fault_for(&self.live.object, index, access);
@@ -180,15 +180,15 @@ impl Model {
             return;
         };
         match access {
-            Access::Write => self.put(hfn, index),
+            PageAccess::Write => self.put(hfn, index),
             _ => self.check(hfn, index),
         }
     }
 
     /// Translates as hardware does: by the TLB, else by the leaf. A fault drops the translation
     /// that caused it.
-    fn translate_other(&mut self, index: u32, access: Access) -> Option<Hfn> {
-        if let Some(cached) = self.other.tlb.get(&index).filter(|cached| cached.writes || access != Access::Write) {
+    fn translate_other(&mut self, index: u32, access: PageAccess) -> Option<Hfn> {
+        if let Some(cached) = self.other.tlb.get(&index).filter(|cached| cached.writes || access != PageAccess::Write) {
             return Some(cached.hfn);
         }
         self.other.tlb.remove(&index);
@@ -219,7 +219,7 @@ impl Model {
         self.other.tlb.clear();
         let crashed = core::mem::replace(&mut self.live, Self::incarnation(&self.rig, area));
         crashed.object.become_image();
-        let drain = Drain::new(&self.rig.pager, crashed.object.clone());
+        let drain = ImageDrain::new(&self.rig.pager, crashed.object.clone());
         self.images.push((crashed, drain));
         self.crashes += 1;
     }
@@ -243,7 +243,7 @@ impl Model {
         }
     }
 
-    fn check_dump(&self, image: &Memory, drain: &Drain) {
+    fn check_dump(&self, image: &ModelMemory, drain: &ImageDrain) {
         for index in 0..PAGES {
             let value = image.value(index);
             match drain.final_kind(&self.rig.pager, PageIndex(index)) {
@@ -258,7 +258,7 @@ impl Model {
         }
     }
 
-    fn release(&mut self, image: Memory) {
+    fn release(&mut self, image: ModelMemory) {
         self.rig.pager.detach(image.object.id()).unwrap();
         self.leave_other();
         let (mut ticket, _) = image.object.begin_teardown(self.rig.words, ME);
@@ -276,17 +276,17 @@ impl Model {
         }
         assert!(self.images.is_empty(), "every drain ends");
         for index in 0..PAGES {
-            let hfn = self.resident(index, Access::Read);
+            let hfn = self.resident(index, PageAccess::Read);
             self.check(hfn, index);
         }
-        self.rig.set_pace(Pace::Prompt);
+        self.rig.set_pace(DiskPace::Prompt);
         (self.rig.disk.inner().fail_reads, self.rig.disk.inner().fail_writes) = (0, 0);
         self.rig.settle();
         self.rig.check_frames(&[&self.live.object]);
     }
 }
 
-fn run(seed: u64, format: &'static Format) -> Snapshot {
+fn run(seed: u64, format: &'static TableFormat) -> PagerSnapshot {
     std::println!("seed {seed}");
     let mut model = Model::new(seed, format);
     for _ in 0..ACTIONS {
@@ -300,23 +300,23 @@ fn run(seed: u64, format: &'static Format) -> Snapshot {
 #[test]
 #[cfg_attr(feature = "mutant-no-flush", ignore = "without the flush it must fail: see the next test")]
 fn contents_are_right_and_frames_accounted_for_whatever_happens() {
-    run_all(&Format::EPT);
+    run_all(&TableFormat::EPT);
 }
 
 #[test]
 #[cfg_attr(feature = "mutant-no-flush", ignore = "without the flush it must fail: see the next test")]
 fn and_without_accessed_and_dirty_bits_as_well() {
-    let all = run_all(&Format::EPT_WITHOUT_AD);
+    let all = run_all(&TableFormat::EPT_WITHOUT_AD);
     assert!(all.iter().map(|c| c.resident_faults).sum::<u64>() > 0, "faults are all that shows an access");
 }
 
-fn run_all(format: &'static Format) -> Vec<Snapshot> {
+fn run_all(format: &'static TableFormat) -> Vec<PagerSnapshot> {
     if let Some(seed) = std::env::var("TIDEPOOL_SEED").ok().and_then(|s| s.parse().ok()) {
         return [run(seed, format)].into();
     }
     let all: Vec<_> = (1..=24).map(|seed| run(seed, format)).collect();
     // The runs have covered all paths.
-    let sum = |f: fn(&Snapshot) -> u64| all.iter().map(f).sum::<u64>();
+    let sum = |f: fn(&PagerSnapshot) -> u64| all.iter().map(f).sum::<u64>();
     for (name, n) in [
         ("page-ins", sum(|c| c.page_ins)),
         ("pages read around", sum(|c| c.read_around)),
@@ -342,7 +342,7 @@ fn run_all(format: &'static Format) -> Vec<Snapshot> {
 #[should_panic]
 fn without_the_flush_contents_go_wrong() {
     for seed in 1..=24 {
-        let _ = run(seed, &Format::EPT);
+        let _ = run(seed, &TableFormat::EPT);
     }
 }
 
@@ -351,6 +351,6 @@ fn without_the_flush_contents_go_wrong() {
 #[should_panic]
 fn and_so_they_do_without_accessed_and_dirty_bits() {
     for seed in 1..=24 {
-        let _ = run(seed, &Format::EPT_WITHOUT_AD);
+        let _ = run(seed, &TableFormat::EPT_WITHOUT_AD);
     }
 }

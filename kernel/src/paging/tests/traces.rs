@@ -59,18 +59,18 @@ impl Trace {
         ((hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20) as u32 % PAGES
     }
 
-    fn next(&mut self) -> (u32, Access) {
+    fn next(&mut self) -> (u32, PageAccess) {
         let at = self.at;
         self.at += 1;
         let hot = PAGES / 3;
         let page = match self.workload {
-            Workload::Cyclic => return (at % PAGES, Access::Read),
+            Workload::Cyclic => return (at % PAGES, PageAccess::Read),
             Workload::Uniform => self.below(PAGES),
             Workload::Zipf => self.ranked(),
             Workload::Moving => (at / 25_000 * hot + self.below(hot)) % PAGES,
         };
         let writes = self.below(10) < 2;
-        (page, if writes { Access::Write } else { Access::Read })
+        (page, if writes { PageAccess::Write } else { PageAccess::Read })
     }
 }
 
@@ -108,7 +108,7 @@ struct Cost {
 }
 
 fn replay(workload: Workload, accesses: u32) -> Cost {
-    let mut rig = Machine { frames: FRAMES, blocks: PAGES as usize, max_segments: 64, ..Machine::default() }.start();
+    let mut rig = RigParameters { frames: FRAMES, blocks: PAGES as usize, max_segments: 64, ..RigParameters::default() }.start();
     let object = rig.object(PAGES, 0);
     let mut lru = Lru::default();
     for page in 0..PAGES {

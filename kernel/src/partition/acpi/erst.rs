@@ -35,7 +35,7 @@ mod action {
 
 /// Serialization instructions.
 #[derive(Clone, Copy)]
-enum Instruction {
+enum ErstInstruction {
     Read = 0,
     /// Compares the register with the value.
     ReadValue = 1,
@@ -44,10 +44,10 @@ enum Instruction {
     /// Writes the entry's value.
     WriteValue = 3,
 }
-use Instruction::{Read, ReadValue, Write, WriteValue};
+use ErstInstruction::{Read, ReadValue, Write, WriteValue};
 
 /// Action, instruction, register, value.
-const ENTRIES: [(u8, Instruction, u64, u64); 17] = [
+const ENTRIES: [(u8, ErstInstruction, u64, u64); 17] = [
     (action::BEGIN_WRITE, WriteValue, register::COMMAND, command::BEGIN_WRITE),
     (action::BEGIN_READ, WriteValue, register::COMMAND, command::BEGIN_READ),
     (action::BEGIN_CLEAR, WriteValue, register::COMMAND, command::BEGIN_CLEAR),

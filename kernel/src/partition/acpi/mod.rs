@@ -37,7 +37,7 @@ const RSDP_BYTES: usize = 36;
 
 /// The tables, ready to be copied to a guest.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Tables {
+pub struct AcpiTables {
     /// Guest physical address of the first byte.
     pub at: Gpa,
     /// Guest physical address of the RSDP.
@@ -46,10 +46,10 @@ pub struct Tables {
     pub bytes: Vec<u8>,
 }
 
-impl Tables {
+impl AcpiTables {
     /// Makes the tables. They are the same for every partition.
     pub fn new() -> Self {
-        let mut area = Area { bytes: vec![0; RSDP_BYTES] };
+        let mut area = AcpiArea { bytes: vec![0; RSDP_BYTES] };
         let dsdt = area.add(&dsdt::table());
         let fadt = area.add(&fixed::fadt(dsdt));
         let madt = area.add(&fixed::madt());
@@ -61,18 +61,18 @@ impl Tables {
     }
 }
 
-impl Default for Tables {
+impl Default for AcpiTables {
     fn default() -> Self {
         Self::new()
     }
 }
 
 /// The bytes of the tables added so far.
-struct Area {
+struct AcpiArea {
     bytes: Vec<u8>,
 }
 
-impl Area {
+impl AcpiArea {
     /// Appends a table and returns its guest physical address.
     fn add(&mut self, table: &[u8]) -> u64 {
         let at = self.bytes.len().next_multiple_of(ALIGNMENT);

@@ -1,12 +1,12 @@
 use super::*;
 
-struct Walk {
-    tables: Tables,
+struct AcpiWalk {
+    tables: AcpiTables,
 }
 
-impl Walk {
+impl AcpiWalk {
     fn new() -> Self {
-        Self { tables: Tables::new() }
+        Self { tables: AcpiTables::new() }
     }
     fn at(&self, gpa: u64) -> &[u8] {
         &self.tables.bytes[(gpa - self.tables.at.as_u64()) as usize..]
@@ -36,7 +36,7 @@ fn sum(bytes: &[u8]) -> u8 {
 
 #[test]
 fn a_kernel_finds_every_table_with_a_right_sum() {
-    let walk = Walk::new();
+    let walk = AcpiWalk::new();
     let rsdp = walk.at(walk.tables.rsdp.as_u64());
     assert!(rsdp.starts_with(b"RSD PTR ") && walk.tables.rsdp.as_u64().is_multiple_of(16));
     assert_eq!((sum(&rsdp[..20]), sum(&rsdp[..36])), (0, 0));
@@ -48,7 +48,7 @@ fn a_kernel_finds_every_table_with_a_right_sum() {
 
 #[test]
 fn the_fadt_has_reset_and_sleep_registers_and_no_fixed_hardware() {
-    let walk = Walk::new();
+    let walk = AcpiWalk::new();
     let (at, fadt) = walk.table(b"FACP");
     assert_eq!((fadt.len(), fadt[8]), (276, 6));
     let flags = walk.u32(at + 112);
@@ -59,7 +59,7 @@ fn the_fadt_has_reset_and_sleep_registers_and_no_fixed_hardware() {
 
 #[test]
 fn the_madt_has_one_cpu_and_one_ioapic() {
-    let walk = Walk::new();
+    let walk = AcpiWalk::new();
     let (at, madt) = walk.table(b"APIC");
     assert_eq!((walk.u32(at + 36), walk.u32(at + 40)), (0xfee0_0000, 0));
     assert_eq!(&madt[44..52], &[0, 8, 0, 0, 1, 0, 0, 0]);
@@ -69,7 +69,7 @@ fn the_madt_has_one_cpu_and_one_ioapic() {
 
 #[test]
 fn the_erst_passes_linuxs_checks() {
-    let walk = Walk::new();
+    let walk = AcpiWalk::new();
     let (at, erst) = walk.table(b"ERST");
     assert_eq!(walk.u32(at + 36), 48);
     let count = walk.u32(at + 44) as usize;
@@ -134,7 +134,7 @@ fn data_length(bytes: &[u8]) -> usize {
 
 #[test]
 fn the_dsdt_is_well_formed_and_names_the_devices() {
-    let walk = Walk::new();
+    let walk = AcpiWalk::new();
     let (_, dsdt) = walk.table(b"DSDT");
     let found = names(&dsdt[36..]);
     for name in ["_SB_", "COM1", "RTC_", "PEVT", "FWCF", "_S5_"] {
@@ -147,7 +147,7 @@ fn the_dsdt_is_well_formed_and_names_the_devices() {
 #[test]
 fn tables_can_be_written_out_for_a_disassembler() {
     let Ok(folder) = std::env::var("TIDEPOOL_ACPI_OUT") else { return };
-    let walk = Walk::new();
+    let walk = AcpiWalk::new();
     for signature in [b"FACP", b"APIC", b"ERST", b"DSDT"] {
         let name = format!("{folder}/{}.aml", String::from_utf8_lossy(signature));
         std::fs::write(name, walk.table(signature).1).unwrap();

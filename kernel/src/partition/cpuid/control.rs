@@ -1,20 +1,20 @@
 //! CR4's bits. A CPUID bit announces each of them; a bit whose CPUID bit is hidden is reserved. SDM
 //! 3A "Control Registers", APM 2 "CR4 Register".
 
-use super::{GuestView, Leaf, Mode, TscRate, answer};
+use super::{ApicMode, CpuidLeaf, GuestView, TscRate, answer};
 
 /// A register of a leaf.
 #[derive(Clone, Copy)]
-enum Register {
+enum CpuidRegister {
     OneEcx,
     OneEdx,
     SevenEbx,
     SevenEcx,
 }
-use Register::*;
+use CpuidRegister::*;
 
 /// A bit of CR4, and the CPUID bit without which it is reserved.
-const ANNOUNCED: [(u32, Register, u32); 19] = [
+const ANNOUNCED: [(u32, CpuidRegister, u32); 19] = [
     (0, OneEdx, 1),     // VME
     (1, OneEdx, 1),     // PVI
     (2, OneEdx, 4),     // TSD
@@ -39,8 +39,8 @@ const ANNOUNCED: [(u32, Register, u32); 19] = [
 const PCE: u64 = 1 << 8;
 
 /// Returns the bits of CR4 that a guest on `host` may set.
-pub fn offered_cr4(host: &dyn Fn(u32, u32) -> Leaf) -> u64 {
-    let view = GuestView { cr4: 0, xcr0: 1, apic: Mode::XApic, rate: TscRate::new(1_000_000_000) };
+pub fn offered_cr4(host: &dyn Fn(u32, u32) -> CpuidLeaf) -> u64 {
+    let view = GuestView { cr4: 0, xcr0: 1, apic: ApicMode::XApic, rate: TscRate::new(1_000_000_000) };
     let (one, seven) = (answer(1, 0, host, &view), answer(7, 0, host, &view));
     let announced = |register, bit: u32| {
         let value = match register {
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_host_that_has_everything_gives_what_is_announced_and_no_more() {
-        let offered = offered_cr4(&|_, _| Leaf::new(u32::MAX, u32::MAX, u32::MAX, u32::MAX));
+        let offered = offered_cr4(&|_, _| CpuidLeaf::new(u32::MAX, u32::MAX, u32::MAX, u32::MAX));
         // All but LA57, VMXE, SMXE, PCIDE, and the bits without a line above: PKE, CET, PKS, UINTR,
         // LASS, LAM.
         assert_eq!(offered, 0x35_0fff);
@@ -68,6 +68,6 @@ mod tests {
 
     #[test]
     fn a_host_that_has_nothing_gives_the_bit_that_needs_no_announcement() {
-        assert_eq!(offered_cr4(&|_, _| Leaf::default()), PCE);
+        assert_eq!(offered_cr4(&|_, _| CpuidLeaf::default()), PCE);
     }
 }

@@ -1,7 +1,7 @@
 //! The answers that never change, computed once. Guests execute CPUID again and again only because
 //! it serialises, and the host's own CPUID is slow: under another hypervisor it is an exit.
 
-use super::{EXTENDED, GuestView, LAST_BASIC, LAST_EXTENDED, Leaf, Mode, TscRate, answer};
+use super::{ApicMode, CpuidLeaf, EXTENDED, GuestView, LAST_BASIC, LAST_EXTENDED, TscRate, answer};
 
 const BASIC: usize = LAST_BASIC as usize + 1;
 const EXTENSIONS: usize = (LAST_EXTENDED - EXTENDED) as usize + 1;
@@ -9,14 +9,14 @@ const EXTENSIONS: usize = (LAST_EXTENDED - EXTENDED) as usize + 1;
 /// Answers by leaf; `None` where the answer also depends on the subleaf or the guest.
 #[derive(Clone, Debug)]
 pub struct FixedAnswers {
-    basic: [Option<Leaf>; BASIC],
-    extended: [Option<Leaf>; EXTENSIONS],
+    basic: [Option<CpuidLeaf>; BASIC],
+    extended: [Option<CpuidLeaf>; EXTENSIONS],
 }
 
 impl FixedAnswers {
     /// Computes all of them from `host`.
-    pub fn new(host: &dyn Fn(u32, u32) -> Leaf, rate: TscRate) -> Self {
-        let nothing = GuestView { cr4: 0, xcr0: 0, apic: Mode::Disabled, rate };
+    pub fn new(host: &dyn Fn(u32, u32) -> CpuidLeaf, rate: TscRate) -> Self {
+        let nothing = GuestView { cr4: 0, xcr0: 0, apic: ApicMode::Disabled, rate };
         let fixed = |leaf| is_fixed(leaf).then(|| answer(leaf, 0, host, &nothing));
         Self {
             basic: core::array::from_fn(|index| fixed(index as u32)),
@@ -26,7 +26,7 @@ impl FixedAnswers {
 
     /// Returns the answer to `leaf`, the same for every subleaf, if it never changes.
     #[inline(always)]
-    pub fn get(&self, leaf: u32) -> Option<&Leaf> {
+    pub fn get(&self, leaf: u32) -> Option<&CpuidLeaf> {
         match leaf {
             0..=LAST_BASIC => self.basic[leaf as usize].as_ref(),
             EXTENDED..=LAST_EXTENDED => self.extended[(leaf - EXTENDED) as usize].as_ref(),
@@ -45,9 +45,9 @@ mod tests {
     use super::*;
 
     /// A host whose every leaf and subleaf reads differently.
-    fn host(leaf: u32, subleaf: u32) -> Leaf {
+    fn host(leaf: u32, subleaf: u32) -> CpuidLeaf {
         let word = |n: u32| (leaf ^ n).wrapping_mul(0x9e37_79b9) ^ subleaf.wrapping_mul(0x85eb_ca6b);
-        Leaf::new(word(1) | 0xff, word(2), word(3), word(4))
+        CpuidLeaf::new(word(1) | 0xff, word(2), word(3), word(4))
     }
 
     #[test]
@@ -59,7 +59,7 @@ mod tests {
             let Some(fixed) = answers.get(leaf) else { continue };
             found += 1;
             for (subleaf, cr4, xcr0, apic) in
-                [(0, 0, 1, Mode::Disabled), (1, u64::MAX, 7, Mode::XApic), (u32::MAX, 1 << 18, 3, Mode::X2Apic)]
+                [(0, 0, 1, ApicMode::Disabled), (1, u64::MAX, 7, ApicMode::XApic), (u32::MAX, 1 << 18, 3, ApicMode::X2Apic)]
             {
                 assert_eq!(*fixed, answer(leaf, subleaf, &host, &GuestView { cr4, xcr0, apic, rate }), "leaf {leaf:#x}");
             }

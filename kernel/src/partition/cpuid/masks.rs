@@ -1,6 +1,6 @@
 //! The feature bits that pass from the host to a guest. SDM 2A "CPUID", APM 3 "CPUID".
 
-use super::Leaf;
+use super::CpuidLeaf;
 
 const fn bits(list: &[u32]) -> u32 {
     let (mut mask, mut i) = (0, 0);
@@ -24,7 +24,7 @@ pub const APIC: u32 = 1 << 9;
 pub const TSC_ADJUST: u32 = 1 << 1;
 
 /// Leaf 1.
-pub const FEATURES: Leaf = Leaf::new(
+pub const FEATURES: CpuidLeaf = CpuidLeaf::new(
     u32::MAX,
     0,
     // SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND
@@ -35,7 +35,7 @@ pub const FEATURES: Leaf = Leaf::new(
 );
 
 /// Leaf 7, subleaf 0.
-pub const STRUCTURED: Leaf = Leaf::new(
+pub const STRUCTURED: CpuidLeaf = CpuidLeaf::new(
     0,
     // FSGSBASE BMI1 AVX2 FDP SMEP BMI2 ERMS FCS/FDS RDSEED ADX SMAP CLFLUSHOPT CLWB SHA
     bits(&[0, 3, 5, 6, 7, 8, 9, 13, 18, 19, 20, 23, 24, 29]),
@@ -46,7 +46,7 @@ pub const STRUCTURED: Leaf = Leaf::new(
 );
 
 /// Leaf 0x80000001. AMD repeats the low bits of leaf 1 EDX here.
-pub const EXTENDED: Leaf = Leaf::new(
+pub const EXTENDED: CpuidLeaf = CpuidLeaf::new(
     u32::MAX,
     0,
     // LAHF CR8 LZCNT SSE4A misaligned-SSE PREFETCHW

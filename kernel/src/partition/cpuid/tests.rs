@@ -1,28 +1,28 @@
 use super::*;
 
 /// A host that has everything, and more.
-fn generous(leaf: u32, subleaf: u32) -> Leaf {
+fn generous(leaf: u32, subleaf: u32) -> CpuidLeaf {
     match (leaf, subleaf) {
-        (0, _) => Leaf::new(0x20, 0x756e_6547, 0x6c65_746e, 0x4965_6e69),
-        (0xd, 2) => Leaf::new(256, 576, 0, 0),
-        (0xd, _) => Leaf::new(0xff, 2696, 2696, 0),
-        (0x8000_0000, _) => Leaf::new(0x8000_0021, 1, 2, 3),
-        (0x8000_0008, _) => Leaf::new(0x3934, u32::MAX, u32::MAX, u32::MAX),
-        _ => Leaf::new(u32::MAX, u32::MAX, u32::MAX, u32::MAX),
+        (0, _) => CpuidLeaf::new(0x20, 0x756e_6547, 0x6c65_746e, 0x4965_6e69),
+        (0xd, 2) => CpuidLeaf::new(256, 576, 0, 0),
+        (0xd, _) => CpuidLeaf::new(0xff, 2696, 2696, 0),
+        (0x8000_0000, _) => CpuidLeaf::new(0x8000_0021, 1, 2, 3),
+        (0x8000_0008, _) => CpuidLeaf::new(0x3934, u32::MAX, u32::MAX, u32::MAX),
+        _ => CpuidLeaf::new(u32::MAX, u32::MAX, u32::MAX, u32::MAX),
     }
 }
 
 fn guest(cr4: u64) -> GuestView {
-    GuestView { cr4, xcr0: 7, apic: Mode::XApic, rate: TscRate::new(2_500_000_000) }
+    GuestView { cr4, xcr0: 7, apic: ApicMode::XApic, rate: TscRate::new(2_500_000_000) }
 }
 
-fn ask(leaf: u32, subleaf: u32) -> Leaf {
+fn ask(leaf: u32, subleaf: u32) -> CpuidLeaf {
     answer(leaf, subleaf, &generous, &guest(0))
 }
 
 #[test]
 fn the_vendor_stays_and_the_last_leaves_are_ours() {
-    assert_eq!(ask(0, 0), Leaf::new(0xd, 0x756e_6547, 0x6c65_746e, 0x4965_6e69));
+    assert_eq!(ask(0, 0), CpuidLeaf::new(0xd, 0x756e_6547, 0x6c65_746e, 0x4965_6e69));
     assert_eq!(ask(0x8000_0000, 0).eax, 0x8000_0008);
 }
 
@@ -52,24 +52,24 @@ fn what_is_not_virtualised_is_hidden_on_a_host_that_has_it() {
         assert_eq!(register & (1 << bit), 0, "{name}");
     }
     for leaf in [3, 5, 0xa, 0x14, 0x8000_000a, 0x8000_001d, 0x4000_0002, u32::MAX] {
-        assert_eq!(ask(leaf, 0), Leaf::default(), "{leaf:#x}");
+        assert_eq!(ask(leaf, 0), CpuidLeaf::default(), "{leaf:#x}");
     }
 }
 
 #[test]
 fn what_is_emulated_is_there_on_a_host_that_lacks_it() {
-    let poor = |_, _| Leaf::default();
+    let poor = |_, _| CpuidLeaf::default();
     let one = answer(1, 0, &poor, &guest(CR4_OSXSAVE));
     assert_eq!(one.ecx, masks::EMULATED, "and no OSXSAVE without XSAVE");
     assert_eq!(one.ebx >> 16, 1);
-    assert_eq!(answer(7, 0, &poor, &guest(0)), Leaf::new(0, masks::TSC_ADJUST, 0, 0));
+    assert_eq!(answer(7, 0, &poor, &guest(0)), CpuidLeaf::new(0, masks::TSC_ADJUST, 0, 0));
     assert_eq!(answer(6, 0, &poor, &guest(0)).eax, 4);
-    assert_eq!(answer(0xd, 0, &poor, &guest(0)), Leaf::default());
+    assert_eq!(answer(0xd, 0, &poor, &guest(0)), CpuidLeaf::default());
 }
 
 #[test]
 fn the_apic_is_announced_exactly_while_it_is_on() {
-    for (apic, expected) in [(Mode::Disabled, 0), (Mode::XApic, masks::APIC), (Mode::X2Apic, masks::APIC)] {
+    for (apic, expected) in [(ApicMode::Disabled, 0), (ApicMode::XApic, masks::APIC), (ApicMode::X2Apic, masks::APIC)] {
         let view = GuestView { apic, ..guest(0) };
         let ask = |leaf| answer(leaf, 0, &generous, &view).edx & masks::APIC;
         assert_eq!((ask(1), ask(0x8000_0001)), (expected, expected), "{apic:?}");
@@ -92,13 +92,13 @@ fn linux_finds_kvm_and_its_clock() {
 
 #[test]
 fn the_xsave_area_has_the_guests_states_and_no_more() {
-    assert_eq!(ask(0xd, 0), Leaf::new(7, 832, 832, 0));
+    assert_eq!(ask(0xd, 0), CpuidLeaf::new(7, 832, 832, 0));
     let sse_only = GuestView { xcr0: 3, ..guest(0) };
-    assert_eq!(answer(0xd, 0, &generous, &sse_only), Leaf::new(7, 576, 832, 0));
-    assert_eq!(ask(0xd, 1), Leaf::new(7, 832, 0, 0), "no XSAVES");
-    assert_eq!(ask(0xd, 2), Leaf::new(256, 576, 0, 0));
+    assert_eq!(answer(0xd, 0, &generous, &sse_only), CpuidLeaf::new(7, 576, 832, 0));
+    assert_eq!(ask(0xd, 1), CpuidLeaf::new(7, 832, 0, 0), "no XSAVES");
+    assert_eq!(ask(0xd, 2), CpuidLeaf::new(256, 576, 0, 0));
     for subleaf in [3, 5, 8, 31, 32, 63, u32::MAX] {
-        assert_eq!(ask(0xd, subleaf), Leaf::default(), "{subleaf}");
+        assert_eq!(ask(0xd, subleaf), CpuidLeaf::default(), "{subleaf}");
     }
 }
 
@@ -115,6 +115,6 @@ fn xsetbv_takes_only_states_that_fit_together() {
 #[test]
 fn there_is_one_core_and_addresses_fit_four_levels() {
     assert_eq!((ask(0xb, 0).ebx, ask(0xb, 1).ebx, ask(0xb, 2).ebx), (1, 1, 0));
-    assert_eq!(ask(0x8000_0008, 0), Leaf::new(48 | 48 << 8, 5, 0, 0));
+    assert_eq!(ask(0x8000_0008, 0), CpuidLeaf::new(48 | 48 << 8, 5, 0, 0));
     assert_eq!(ask(4, 0).eax >> 14, 0);
 }

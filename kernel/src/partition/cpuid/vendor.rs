@@ -1,6 +1,6 @@
 //! The vendor of the CPU that the guest sees: the host's.
 
-use super::Leaf;
+use super::CpuidLeaf;
 
 /// CPU vendors whose registers differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,7 +13,7 @@ pub enum Vendor {
 
 impl Vendor {
     /// Returns the vendor that leaf 0 of `host` names.
-    pub fn of(host: &dyn Fn(u32, u32) -> Leaf) -> Self {
+    pub fn of(host: &dyn Fn(u32, u32) -> CpuidLeaf) -> Self {
         let leaf = host(0, 0);
         let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
         match name.as_flattened() {
@@ -32,7 +32,7 @@ mod tests {
         let named = |name: &'static [u8; 12]| {
             let (words, _) = name.as_chunks::<4>();
             let [ebx, edx, ecx] = [words[0], words[1], words[2]].map(u32::from_le_bytes);
-            Vendor::of(&move |_, _| Leaf::new(0, ebx, ecx, edx))
+            Vendor::of(&move |_, _| CpuidLeaf::new(0, ebx, ecx, edx))
         };
         assert_eq!(
             [named(b"AuthenticAMD"), named(b"HygonGenuine"), named(b"GenuineIntel")],

@@ -3,7 +3,7 @@
 //! Sizes are computed from the components' own subleaves and the guest's XCR0. The host's EBX
 //! cannot be copied: it depends on the XCR0 loaded at that moment.
 
-use super::Leaf;
+use super::CpuidLeaf;
 
 /// The state components a guest may use: x87, SSE, AVX.
 pub const GUEST_XCR0: u64 = 0b111;
@@ -23,14 +23,14 @@ pub const fn xcr0_allowed(value: u64, host_states: u64) -> bool {
     value & !(GUEST_XCR0 & host_states) == 0 && x87 && (sse || !avx)
 }
 
-pub(super) fn answer(subleaf: u32, host: &dyn Fn(u32, u32) -> Leaf, xcr0: u64) -> Leaf {
+pub(super) fn answer(subleaf: u32, host: &dyn Fn(u32, u32) -> CpuidLeaf, xcr0: u64) -> CpuidLeaf {
     let states = host(0xd, 0).eax & GUEST_XCR0 as u32;
     match subleaf {
-        0 if states == 0 => Leaf::default(),
-        0 => Leaf::new(states, standard_size(host, xcr0), standard_size(host, states.into()), 0),
-        1 => Leaf::new(host(0xd, 1).eax & INSTRUCTIONS, compacted_size(host, xcr0), 0, 0),
+        0 if states == 0 => CpuidLeaf::default(),
+        0 => CpuidLeaf::new(states, standard_size(host, xcr0), standard_size(host, states.into()), 0),
+        1 => CpuidLeaf::new(host(0xd, 1).eax & INSTRUCTIONS, compacted_size(host, xcr0), 0, 0),
         n if n < 32 && states & (1 << n) != 0 && host(0xd, n).ecx & SUPERVISOR == 0 => host(0xd, n),
-        _ => Leaf::default(),
+        _ => CpuidLeaf::default(),
     }
 }
 
@@ -38,7 +38,7 @@ fn components(states: u64) -> impl Iterator<Item = u32> {
     (2..32).filter(move |n| states & (1 << n) != 0)
 }
 
-fn standard_size(host: &dyn Fn(u32, u32) -> Leaf, states: u64) -> u32 {
+fn standard_size(host: &dyn Fn(u32, u32) -> CpuidLeaf, states: u64) -> u32 {
     let end = |n| {
         let component = host(0xd, n);
         component.ebx.saturating_add(component.eax)
@@ -46,7 +46,7 @@ fn standard_size(host: &dyn Fn(u32, u32) -> Leaf, states: u64) -> u32 {
     components(states & GUEST_XCR0).map(end).fold(HEADER_END, u32::max)
 }
 
-fn compacted_size(host: &dyn Fn(u32, u32) -> Leaf, states: u64) -> u32 {
+fn compacted_size(host: &dyn Fn(u32, u32) -> CpuidLeaf, states: u64) -> u32 {
     components(states & GUEST_XCR0).fold(HEADER_END, |end, n| {
         let component = host(0xd, n);
         let start = if component.ecx & ALIGNED != 0 { end.next_multiple_of(64) } else { end };

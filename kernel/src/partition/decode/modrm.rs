@@ -5,9 +5,9 @@
 //! parts of the address serve the guest's breakpoints alone.
 
 use super::prefix::Prefixes;
-use super::reader::Reader;
-use super::{AddressBase, CodeSize, DecodeError, MemoryOperand, Part, Register, SegmentName};
-use crate::virt::{Gpr, Width};
+use super::reader::InstructionReader;
+use super::{AddressBase, CodeSize, DecodeError, MemoryOperand, RegisterOperand, RegisterPart, SegmentName};
+use crate::virt::{AccessWidth, Gpr};
 
 const GPRS: [Gpr; 16] = [
     Gpr::Rax,
@@ -30,7 +30,7 @@ const GPRS: [Gpr; 16] = [
 
 /// The operand that the r/m field names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operand {
+pub enum RmOperand {
     /// Memory: the operand of every instruction that exits for a device.
     Memory,
     /// A register.
@@ -39,7 +39,7 @@ pub enum Operand {
 
 /// The ModRM byte.
 pub struct ModRm {
-    pub operand: Operand,
+    pub operand: RmOperand,
     /// The reg field without REX.R: an opcode extension.
     pub extension: u8,
     reg: u8,
@@ -48,13 +48,13 @@ pub struct ModRm {
 
 impl ModRm {
     /// Reads the byte, and the SIB byte and displacement that belong to it.
-    pub fn read(reader: &mut Reader<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
+    pub fn read(reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
         let byte = reader.byte()?;
         let (mode, reg, rm) = (byte >> 6, (byte >> 3) & 7, byte & 7);
-        let operand = if mode == 3 { Operand::Register } else { Operand::Memory };
-        if operand == Operand::Memory {
+        let operand = if mode == 3 { RmOperand::Register } else { RmOperand::Memory };
+        if operand == RmOperand::Memory {
             reader.operand = Some(match prefixes.address() {
-                Width::Word => memory_16(mode, rm, reader)?,
+                AccessWidth::Word => memory_16(mode, rm, reader)?,
                 _ => memory(mode, rm, reader, prefixes)?,
             });
         }
@@ -62,22 +62,22 @@ impl ModRm {
     }
 
     /// Returns the register of the reg field as an operand of `width`.
-    pub fn register(&self, width: Width) -> Register {
+    pub fn register(&self, width: AccessWidth) -> RegisterOperand {
         register(self.reg, width, self.rex)
     }
 }
 
 /// Returns register `number`. Without REX the byte registers 4 to 7 are AH, CH, DH and BH.
-pub fn register(number: u8, width: Width, rex: u8) -> Register {
-    if width == Width::Byte && rex == 0 && (4..8).contains(&number) {
-        Register { gpr: GPRS[usize::from(number - 4)], part: Part::HighByte }
+pub fn register(number: u8, width: AccessWidth, rex: u8) -> RegisterOperand {
+    if width == AccessWidth::Byte && rex == 0 && (4..8).contains(&number) {
+        RegisterOperand { gpr: GPRS[usize::from(number - 4)], part: RegisterPart::HighByte }
     } else {
-        Register { gpr: GPRS[usize::from(number & 15)], part: Part::Low }
+        RegisterOperand { gpr: GPRS[usize::from(number & 15)], part: RegisterPart::Low }
     }
 }
 
 /// SDM 2A "16-Bit Addressing Forms with the ModR/M Byte".
-fn memory_16(mode: u8, rm: u8, reader: &mut Reader<'_>) -> Result<MemoryOperand, DecodeError> {
+fn memory_16(mode: u8, rm: u8, reader: &mut InstructionReader<'_>) -> Result<MemoryOperand, DecodeError> {
     use Gpr::{Rbp, Rbx, Rdi, Rsi};
     let (base, index) = [
         (Some(Rbx), Some(Rsi)),
@@ -100,7 +100,7 @@ fn memory_16(mode: u8, rm: u8, reader: &mut Reader<'_>) -> Result<MemoryOperand,
 
 /// SDM 2A "32-Bit Addressing Forms with the ModR/M Byte", "... with the SIB Byte"; "RIP-Relative
 /// Addressing".
-fn memory(mode: u8, rm: u8, reader: &mut Reader<'_>, prefixes: &Prefixes) -> Result<MemoryOperand, DecodeError> {
+fn memory(mode: u8, rm: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> Result<MemoryOperand, DecodeError> {
     const STACK: u8 = 4;
     let (x, b) = ((prefixes.rex & 2) << 2, (prefixes.rex & 1) << 3);
     let (base, index) = match rm {

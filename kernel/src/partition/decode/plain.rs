@@ -4,10 +4,10 @@
 //! For these it returns the same as [`decode`](super::decode), in a fifth of the instructions; for
 //! all others it returns nothing.
 
-use super::Source;
+use super::SourceOperand;
 use super::modrm::register;
-use crate::partition::decode::{Part, Register};
-use crate::virt::Width;
+use crate::partition::decode::{RegisterOperand, RegisterPart};
+use crate::virt::AccessWidth;
 
 /// A MOV with a memory operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +15,7 @@ pub struct PlainMove {
     /// Bytes.
     pub length: u8,
     /// The width of the operands.
-    pub width: Width,
+    pub width: AccessWidth,
     /// Load or store.
     pub direction: MoveDirection,
 }
@@ -24,9 +24,9 @@ pub struct PlainMove {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MoveDirection {
     /// Memory = source.
-    Store(Source),
+    Store(SourceOperand),
     /// Register = memory.
-    Load(Register),
+    Load(RegisterOperand),
 }
 
 const OPERAND_SIZE: u8 = 0x66;
@@ -39,18 +39,18 @@ pub fn plain_move(bytes: &[u8; 16]) -> Option<PlainMove> {
     at += usize::from(rex != 0);
     let (opcode, modrm) = (bytes[at], bytes[at + 1]);
     let width = match (opcode & 1, rex & 8, bytes[0]) {
-        (0, ..) => Width::Byte,
-        (_, 0, OPERAND_SIZE) => Width::Word,
-        (_, 0, _) => Width::Dword,
-        _ => Width::Qword,
+        (0, ..) => AccessWidth::Byte,
+        (_, 0, OPERAND_SIZE) => AccessWidth::Word,
+        (_, 0, _) => AccessWidth::Dword,
+        _ => AccessWidth::Qword,
     };
     let behind = at + 2 + address_bytes(modrm, bytes[at + 2])?;
     let reg = (modrm >> 3) & 7;
     let (direction, length) = match opcode {
-        0x88 | 0x89 => (MoveDirection::Store(Source::Register(low(reg, width, rex)?)), behind),
+        0x88 | 0x89 => (MoveDirection::Store(SourceOperand::Register(low(reg, width, rex)?)), behind),
         0x8a | 0x8b => (MoveDirection::Load(low(reg, width, rex)?), behind),
         0xc6 | 0xc7 if reg == 0 => {
-            let constant = Source::Immediate(immediate(bytes, behind, width));
+            let constant = SourceOperand::Immediate(immediate(bytes, behind, width));
             (MoveDirection::Store(constant), behind + width.bytes().min(4))
         }
         _ => return None,
@@ -77,33 +77,35 @@ const fn address_bytes(modrm: u8, sib: u8) -> Option<usize> {
 /// Returns the register of the reg field; `None` for AH, CH, DH and BH, which the full decoder
 /// handles.
 #[inline(always)]
-fn low(reg: u8, width: Width, rex: u8) -> Option<Register> {
+fn low(reg: u8, width: AccessWidth, rex: u8) -> Option<RegisterOperand> {
     let register = register(reg | ((rex & 4) << 1), width, rex);
-    (register.part == Part::Low).then_some(register)
+    (register.part == RegisterPart::Low).then_some(register)
 }
 
 /// Returns the constant at `at`, sign-extended: as wide as the operand, but a dword for a qword.
 #[inline(always)]
-fn immediate(bytes: &[u8; 16], at: usize, width: Width) -> u64 {
+fn immediate(bytes: &[u8; 16], at: usize, width: AccessWidth) -> u64 {
     let dword = i32::from_le_bytes([bytes[at & 15], bytes[(at + 1) & 15], bytes[(at + 2) & 15], bytes[(at + 3) & 15]]);
     match width {
-        Width::Byte => dword as i8 as u64,
-        Width::Word => dword as i16 as u64,
-        Width::Dword | Width::Qword => dword as u64,
+        AccessWidth::Byte => dword as i8 as u64,
+        AccessWidth::Word => dword as i16 as u64,
+        AccessWidth::Dword | AccessWidth::Qword => dword as u64,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::decode::{CodeSize, Extend, Instruction, Kind, decode};
+    use crate::partition::decode::{CodeSize, Instruction, InstructionKind, OperandExtension, decode};
 
     /// Decodes a plain move with the full decoder, without its addresses and repetition.
     fn long(bytes: &[u8; 16]) -> Option<PlainMove> {
         let Instruction { length, kind, width, .. } = decode(&bytes[..15], CodeSize::Bits64).ok()?;
         let direction = match kind {
-            Kind::Store(source) => MoveDirection::Store(source),
-            Kind::Load { register, extend: Extend::Zero, to } if to == width => MoveDirection::Load(register),
+            InstructionKind::Store(source) => MoveDirection::Store(source),
+            InstructionKind::Load { register, extend: OperandExtension::Zero, to } if to == width => {
+                MoveDirection::Load(register)
+            }
             _ => return None,
         };
         Some(PlainMove { length, width, direction })
@@ -161,7 +163,7 @@ mod tests {
     #[test]
     fn constants_are_extended_by_their_sign() {
         let constant = |bytes| match plain_move(&padded(bytes)) {
-            Some(PlainMove { direction: MoveDirection::Store(Source::Immediate(value)), length, .. }) => (value, length),
+            Some(PlainMove { direction: MoveDirection::Store(SourceOperand::Immediate(value)), length, .. }) => (value, length),
             other => panic!("{other:?}"),
         };
         assert_eq!(constant(&[0xc6, 0x03, 0x80]), (0xffff_ffff_ffff_ff80, 3));

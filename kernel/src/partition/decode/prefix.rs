@@ -1,8 +1,8 @@
 //! Prefixes, and the operand and address sizes that result.
 
-use super::reader::Reader;
+use super::reader::InstructionReader;
 use super::{CodeSize, DecodeError, Repeat, SegmentName};
-use crate::virt::Width;
+use crate::virt::AccessWidth;
 
 /// The prefixes of one instruction.
 pub struct Prefixes {
@@ -17,7 +17,7 @@ pub struct Prefixes {
 
 impl Prefixes {
     /// Reads the prefixes and the first opcode byte.
-    pub fn read(reader: &mut Reader<'_>, size: CodeSize) -> Result<(Self, u8), DecodeError> {
+    pub fn read(reader: &mut InstructionReader<'_>, size: CodeSize) -> Result<(Self, u8), DecodeError> {
         let mut prefixes =
             Self { size, operand_override: false, address_override: false, repeat: Repeat::Once, segment: None, rex: 0 };
         loop {
@@ -59,20 +59,20 @@ impl Prefixes {
     }
 
     /// Returns the width of a full-size operand.
-    pub fn operand(&self) -> Width {
+    pub fn operand(&self) -> AccessWidth {
         match (self.size, self.operand_override) {
-            (CodeSize::Bits64, _) if self.wide() => Width::Qword,
-            (CodeSize::Bits16, false) | (CodeSize::Bits32 | CodeSize::Bits64, true) => Width::Word,
-            _ => Width::Dword,
+            (CodeSize::Bits64, _) if self.wide() => AccessWidth::Qword,
+            (CodeSize::Bits16, false) | (CodeSize::Bits32 | CodeSize::Bits64, true) => AccessWidth::Word,
+            _ => AccessWidth::Dword,
         }
     }
 
     /// Returns the width of addresses.
-    pub const fn address(&self) -> Width {
+    pub const fn address(&self) -> AccessWidth {
         match (self.size, self.address_override) {
-            (CodeSize::Bits64, false) => Width::Qword,
-            (CodeSize::Bits16, false) | (CodeSize::Bits32, true) => Width::Word,
-            _ => Width::Dword,
+            (CodeSize::Bits64, false) => AccessWidth::Qword,
+            (CodeSize::Bits16, false) | (CodeSize::Bits32, true) => AccessWidth::Word,
+            _ => AccessWidth::Dword,
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Reads an instruction's bytes one after the other.
 
 use super::{DecodeError, MAX_LENGTH, MemoryOperand};
-use crate::virt::Width;
+use crate::virt::AccessWidth;
 
-pub struct Reader<'a> {
+pub struct InstructionReader<'a> {
     bytes: &'a [u8],
     at: usize,
     /// The memory operand, if one has been read.
     pub operand: Option<MemoryOperand>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> InstructionReader<'a> {
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, operand: None }
     }
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a sign-extended constant of `width`; a qword operand has a dword constant.
-    pub fn immediate(&mut self, width: Width) -> Result<u64, DecodeError> {
+    pub fn immediate(&mut self, width: AccessWidth) -> Result<u64, DecodeError> {
         self.constant(width.bytes().min(4))
     }
 }

@@ -3,43 +3,50 @@ use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind, Register as Iced
 
 const SIZES: [(CodeSize, u32); 3] = [(CodeSize::Bits16, 16), (CodeSize::Bits32, 32), (CodeSize::Bits64, 64)];
 
-fn low(gpr: Gpr) -> Register {
-    Register { gpr, part: Part::Low }
+fn low(gpr: Gpr) -> RegisterOperand {
+    RegisterOperand { gpr, part: RegisterPart::Low }
 }
 
-fn decode_64(bytes: &[u8]) -> (Kind, Width, u8) {
+fn decode_64(bytes: &[u8]) -> (InstructionKind, AccessWidth, u8) {
     let i = decode(bytes, CodeSize::Bits64).unwrap();
     (i.kind, i.width, i.length)
 }
 
 #[test]
 fn the_forms_that_linux_uses_at_devices() {
-    let load = |gpr, extend, to| Kind::Load { register: low(gpr), extend, to };
+    let load = |gpr, extend, to| InstructionKind::Load { register: low(gpr), extend, to };
     for (bytes, expected) in [
         // mov eax, [rdi]; mov [rsi + 0x10], edx; mov [rip + x], r9d;
         // mov dword [rbx + rcx * 4 + 8], 5
-        (&[0x8b, 0x07][..], (load(Gpr::Rax, Extend::Zero, Width::Dword), Width::Dword, 2)),
-        (&[0x89, 0x56, 0x10], (Kind::Store(Source::Register(low(Gpr::Rdx))), Width::Dword, 3)),
-        (&[0x44, 0x89, 0x0d, 1, 2, 3, 4], (Kind::Store(Source::Register(low(Gpr::R9))), Width::Dword, 7)),
-        (&[0xc7, 0x44, 0x8b, 8, 5, 0, 0, 0], (Kind::Store(Source::Immediate(5)), Width::Dword, 8)),
+        (&[0x8b, 0x07][..], (load(Gpr::Rax, OperandExtension::Zero, AccessWidth::Dword), AccessWidth::Dword, 2)),
+        (&[0x89, 0x56, 0x10], (InstructionKind::Store(SourceOperand::Register(low(Gpr::Rdx))), AccessWidth::Dword, 3)),
+        (&[0x44, 0x89, 0x0d, 1, 2, 3, 4], (InstructionKind::Store(SourceOperand::Register(low(Gpr::R9))), AccessWidth::Dword, 7)),
+        (&[0xc7, 0x44, 0x8b, 8, 5, 0, 0, 0], (InstructionKind::Store(SourceOperand::Immediate(5)), AccessWidth::Dword, 8)),
         // mov qword [rax], -1; movzx eax, byte [rdx]; movsx rcx, word [rdx]
-        (&[0x48, 0xc7, 0x00, 255, 255, 255, 255], (Kind::Store(Source::Immediate(u64::MAX)), Width::Qword, 7)),
-        (&[0x0f, 0xb6, 0x02], (load(Gpr::Rax, Extend::Zero, Width::Dword), Width::Byte, 3)),
-        (&[0x48, 0x0f, 0xbf, 0x0a], (load(Gpr::Rcx, Extend::Sign, Width::Qword), Width::Word, 4)),
+        (
+            &[0x48, 0xc7, 0x00, 255, 255, 255, 255],
+            (InstructionKind::Store(SourceOperand::Immediate(u64::MAX)), AccessWidth::Qword, 7),
+        ),
+        (&[0x0f, 0xb6, 0x02], (load(Gpr::Rax, OperandExtension::Zero, AccessWidth::Dword), AccessWidth::Byte, 3)),
+        (&[0x48, 0x0f, 0xbf, 0x0a], (load(Gpr::Rcx, OperandExtension::Sign, AccessWidth::Qword), AccessWidth::Word, 4)),
         // lock or dword [rdi], 1; test byte [rax], 0x80; xchg [rdx], ax
-        (&[0xf0, 0x83, 0x0f, 1], (Kind::AluMemory(Alu::Or, Source::Immediate(1)), Width::Dword, 4)),
-        (&[0xf6, 0x00, 0x80], (Kind::Test(Source::Immediate(0xffff_ffff_ffff_ff80)), Width::Byte, 3)),
-        (&[0x66, 0x87, 0x02], (Kind::Exchange(low(Gpr::Rax)), Width::Word, 3)),
+        (&[0xf0, 0x83, 0x0f, 1], (InstructionKind::AluMemory(Alu::Or, SourceOperand::Immediate(1)), AccessWidth::Dword, 4)),
+        (&[0xf6, 0x00, 0x80], (InstructionKind::Test(SourceOperand::Immediate(0xffff_ffff_ffff_ff80)), AccessWidth::Byte, 3)),
+        (&[0x66, 0x87, 0x02], (InstructionKind::Exchange(low(Gpr::Rax)), AccessWidth::Word, 3)),
         // mov ah, [rbx], and with REX spl instead
         (
             &[0x8a, 0x23],
             (
-                Kind::Load { register: Register { gpr: Gpr::Rax, part: Part::HighByte }, extend: Extend::Zero, to: Width::Byte },
-                Width::Byte,
+                InstructionKind::Load {
+                    register: RegisterOperand { gpr: Gpr::Rax, part: RegisterPart::HighByte },
+                    extend: OperandExtension::Zero,
+                    to: AccessWidth::Byte,
+                },
+                AccessWidth::Byte,
                 2,
             ),
         ),
-        (&[0x40, 0x8a, 0x23], (load(Gpr::Rsp, Extend::Zero, Width::Byte), Width::Byte, 3)),
+        (&[0x40, 0x8a, 0x23], (load(Gpr::Rsp, OperandExtension::Zero, AccessWidth::Byte), AccessWidth::Byte, 3)),
     ] {
         assert_eq!(decode_64(bytes), expected, "{bytes:x?}");
     }
@@ -48,13 +55,19 @@ fn the_forms_that_linux_uses_at_devices() {
 #[test]
 fn string_instructions_tell_width_repetition_address_and_segment() {
     let i = decode(&[0xf3, 0x6e], CodeSize::Bits64).unwrap();
-    assert_eq!((i.kind, i.width, i.repeat, i.address), (Kind::OutString, Width::Byte, Repeat::WhileEqual, Width::Qword));
+    assert_eq!(
+        (i.kind, i.width, i.repeat, i.address),
+        (InstructionKind::OutString, AccessWidth::Byte, Repeat::WhileEqual, AccessWidth::Qword)
+    );
     let i = decode(&[0x64, 0x67, 0x66, 0x6f], CodeSize::Bits32).unwrap();
-    assert_eq!((i.width, i.repeat, i.address, i.segment), (Width::Word, Repeat::Once, Width::Word, Some(SegmentName::Fs)));
+    assert_eq!(
+        (i.width, i.repeat, i.address, i.segment),
+        (AccessWidth::Word, Repeat::Once, AccessWidth::Word, Some(SegmentName::Fs))
+    );
     let i = decode(&[0x48, 0x6d], CodeSize::Bits64).unwrap();
-    assert_eq!((i.kind, i.width), (Kind::InString, Width::Dword), "no qword ports");
+    assert_eq!((i.kind, i.width), (InstructionKind::InString, AccessWidth::Dword), "no qword ports");
     let i = decode(&[0xf3, 0x48, 0xa5], CodeSize::Bits64).unwrap();
-    assert_eq!((i.kind, i.width, i.length), (Kind::MoveString, Width::Qword, 3));
+    assert_eq!((i.kind, i.width, i.length), (InstructionKind::MoveString, AccessWidth::Qword, 3));
 }
 
 #[test]
@@ -73,21 +86,21 @@ fn what_exits_by_itself_has_its_length() {
         &[0x66, 0xef],
         &[0xf3, 0x40, 0x0f, 0xa2],
     ] {
-        assert_eq!(decode_64(bytes), (Kind::Other, Width::Byte, bytes.len() as u8), "{bytes:x?}");
+        assert_eq!(decode_64(bytes), (InstructionKind::Other, AccessWidth::Byte, bytes.len() as u8), "{bytes:x?}");
     }
 }
 
 #[test]
 fn a_move_of_a_system_register_names_the_general_one() {
     for (bytes, kind) in [
-        (&[0x0f, 0x22, 0xe0][..], Kind::ToControl(4, Gpr::Rax)),
-        (&[0x41, 0x0f, 0x22, 0xe3], Kind::ToControl(4, Gpr::R11)),
-        (&[0x44, 0x0f, 0x22, 0xc1], Kind::ToControl(8, Gpr::Rcx)),
-        (&[0x0f, 0x23, 0x3f], Kind::System(Gpr::Rdi)),
-        (&[0x49, 0x0f, 0x21, 0xff], Kind::System(Gpr::R15)),
-        (&[0x41, 0x0f, 0x01, 0xf1], Kind::LoadStatusWord(Gpr::R9)),
+        (&[0x0f, 0x22, 0xe0][..], InstructionKind::ToControl(4, Gpr::Rax)),
+        (&[0x41, 0x0f, 0x22, 0xe3], InstructionKind::ToControl(4, Gpr::R11)),
+        (&[0x44, 0x0f, 0x22, 0xc1], InstructionKind::ToControl(8, Gpr::Rcx)),
+        (&[0x0f, 0x23, 0x3f], InstructionKind::System(Gpr::Rdi)),
+        (&[0x49, 0x0f, 0x21, 0xff], InstructionKind::System(Gpr::R15)),
+        (&[0x41, 0x0f, 0x01, 0xf1], InstructionKind::LoadStatusWord(Gpr::R9)),
     ] {
-        assert_eq!(decode_64(bytes), (kind, Width::Byte, bytes.len() as u8), "{bytes:x?}");
+        assert_eq!(decode_64(bytes), (kind, AccessWidth::Byte, bytes.len() as u8), "{bytes:x?}");
     }
 }
 
@@ -114,9 +127,9 @@ fn check_against_iced(bytes: &[u8], size: CodeSize, bits: u32) -> bool {
     let context = format!("{bytes:02x?} {bits} {ours:?} {:?}", theirs.code());
     assert_eq!(usize::from(ours.length), theirs.len(), "{context}");
     match ours.kind {
-        Kind::System(gpr) | Kind::ToControl(_, gpr) => check_system_register(gpr, &theirs, &context),
-        Kind::LoadStatusWord(_) => assert_eq!(theirs.mnemonic(), Mnemonic::Lmsw, "{context}"),
-        Kind::Other | Kind::InString | Kind::OutString => {}
+        InstructionKind::System(gpr) | InstructionKind::ToControl(_, gpr) => check_system_register(gpr, &theirs, &context),
+        InstructionKind::LoadStatusWord(_) => assert_eq!(theirs.mnemonic(), Mnemonic::Lmsw, "{context}"),
+        InstructionKind::Other | InstructionKind::InString | InstructionKind::OutString => {}
         kind => {
             assert!(mnemonics(kind).contains(&theirs.mnemonic()), "{context}");
             assert_eq!(ours.width.bytes(), theirs.memory_size().size(), "{context}");
@@ -127,12 +140,12 @@ fn check_against_iced(bytes: &[u8], size: CodeSize, bits: u32) -> bool {
     true
 }
 
-fn mnemonics(kind: Kind) -> &'static [Mnemonic] {
+fn mnemonics(kind: InstructionKind) -> &'static [Mnemonic] {
     match kind {
-        Kind::Store(_) => &[Mnemonic::Mov, Mnemonic::Movnti],
-        Kind::Load { extend: Extend::Zero, .. } => &[Mnemonic::Mov, Mnemonic::Movzx],
-        Kind::Load { extend: Extend::Sign, .. } => &[Mnemonic::Movsx, Mnemonic::Movsxd],
-        Kind::AluMemory(op, _) | Kind::AluRegister(op, _) => match op {
+        InstructionKind::Store(_) => &[Mnemonic::Mov, Mnemonic::Movnti],
+        InstructionKind::Load { extend: OperandExtension::Zero, .. } => &[Mnemonic::Mov, Mnemonic::Movzx],
+        InstructionKind::Load { extend: OperandExtension::Sign, .. } => &[Mnemonic::Movsx, Mnemonic::Movsxd],
+        InstructionKind::AluMemory(op, _) | InstructionKind::AluRegister(op, _) => match op {
             Alu::Add => &[Mnemonic::Add],
             Alu::Or => &[Mnemonic::Or],
             Alu::Adc => &[Mnemonic::Adc],
@@ -142,46 +155,48 @@ fn mnemonics(kind: Kind) -> &'static [Mnemonic] {
             Alu::Xor => &[Mnemonic::Xor],
             Alu::Cmp => &[Mnemonic::Cmp],
         },
-        Kind::Test(_) => &[Mnemonic::Test],
-        Kind::Exchange(_) => &[Mnemonic::Xchg],
-        Kind::Unary(Unary::Not) => &[Mnemonic::Not],
-        Kind::Unary(Unary::Neg) => &[Mnemonic::Neg],
-        Kind::Unary(Unary::Inc) => &[Mnemonic::Inc],
-        Kind::Unary(Unary::Dec) => &[Mnemonic::Dec],
-        Kind::MoveString => &[Mnemonic::Movsb, Mnemonic::Movsw, Mnemonic::Movsd, Mnemonic::Movsq],
-        Kind::StoreString => &[Mnemonic::Stosb, Mnemonic::Stosw, Mnemonic::Stosd, Mnemonic::Stosq],
-        Kind::Bit(op, _) => match op {
+        InstructionKind::Test(_) => &[Mnemonic::Test],
+        InstructionKind::Exchange(_) => &[Mnemonic::Xchg],
+        InstructionKind::Unary(Unary::Not) => &[Mnemonic::Not],
+        InstructionKind::Unary(Unary::Neg) => &[Mnemonic::Neg],
+        InstructionKind::Unary(Unary::Inc) => &[Mnemonic::Inc],
+        InstructionKind::Unary(Unary::Dec) => &[Mnemonic::Dec],
+        InstructionKind::MoveString => &[Mnemonic::Movsb, Mnemonic::Movsw, Mnemonic::Movsd, Mnemonic::Movsq],
+        InstructionKind::StoreString => &[Mnemonic::Stosb, Mnemonic::Stosw, Mnemonic::Stosd, Mnemonic::Stosq],
+        InstructionKind::Bit(op, _) => match op {
             BitOp::Test => &[Mnemonic::Bt],
             BitOp::Set => &[Mnemonic::Bts],
             BitOp::Reset => &[Mnemonic::Btr],
             BitOp::Complement => &[Mnemonic::Btc],
         },
-        Kind::CompareExchange(_) => &[Mnemonic::Cmpxchg],
-        Kind::ExchangeAdd(_) => &[Mnemonic::Xadd],
-        Kind::Multiply(..) | Kind::MultiplyWide(Extend::Sign) => &[Mnemonic::Imul],
-        Kind::MultiplyWide(Extend::Zero) => &[Mnemonic::Mul],
-        Kind::Shift(op, _) => match op {
-            Shift::RotateLeft => &[Mnemonic::Rol],
-            Shift::RotateRight => &[Mnemonic::Ror],
-            Shift::RotateCarryLeft => &[Mnemonic::Rcl],
-            Shift::RotateCarryRight => &[Mnemonic::Rcr],
-            Shift::Left => &[Mnemonic::Shl, Mnemonic::Sal],
-            Shift::Right => &[Mnemonic::Shr],
-            Shift::ArithmeticRight => &[Mnemonic::Sar],
+        InstructionKind::CompareExchange(_) => &[Mnemonic::Cmpxchg],
+        InstructionKind::ExchangeAdd(_) => &[Mnemonic::Xadd],
+        InstructionKind::Multiply(..) | InstructionKind::MultiplyWide(OperandExtension::Sign) => &[Mnemonic::Imul],
+        InstructionKind::MultiplyWide(OperandExtension::Zero) => &[Mnemonic::Mul],
+        InstructionKind::Shift(op, _) => match op {
+            ShiftOperation::RotateLeft => &[Mnemonic::Rol],
+            ShiftOperation::RotateRight => &[Mnemonic::Ror],
+            ShiftOperation::RotateCarryLeft => &[Mnemonic::Rcl],
+            ShiftOperation::RotateCarryRight => &[Mnemonic::Rcr],
+            ShiftOperation::Left => &[Mnemonic::Shl, Mnemonic::Sal],
+            ShiftOperation::Right => &[Mnemonic::Shr],
+            ShiftOperation::ArithmeticRight => &[Mnemonic::Sar],
         },
-        Kind::ConditionalLoad(condition, _) => core::slice::from_ref(&CONDITIONAL_LOADS[usize::from(condition.0)]),
-        Kind::SetByte(condition) => core::slice::from_ref(&SET_BYTES[usize::from(condition.0)]),
-        Kind::Scan(Scan::Forward, _) => &[Mnemonic::Bsf],
-        Kind::Scan(Scan::Reverse, _) => &[Mnemonic::Bsr],
-        Kind::Scan(Scan::Count, _) => &[Mnemonic::Popcnt],
-        Kind::LoadSwapped(_) | Kind::StoreSwapped(_) => &[Mnemonic::Movbe],
-        Kind::Push => &[Mnemonic::Push],
-        Kind::Pop => &[Mnemonic::Pop],
-        Kind::CompareStrings => &[Mnemonic::Cmpsb, Mnemonic::Cmpsw, Mnemonic::Cmpsd, Mnemonic::Cmpsq],
-        Kind::ScanString => &[Mnemonic::Scasb, Mnemonic::Scasw, Mnemonic::Scasd, Mnemonic::Scasq],
-        Kind::LoadString => &[Mnemonic::Lodsb, Mnemonic::Lodsw, Mnemonic::Lodsd, Mnemonic::Lodsq],
-        Kind::InString | Kind::OutString | Kind::System(_) | Kind::ToControl(..) => &[],
-        Kind::LoadStatusWord(_) | Kind::Other => &[],
+        InstructionKind::ConditionalLoad(condition, _) => core::slice::from_ref(&CONDITIONAL_LOADS[usize::from(condition.0)]),
+        InstructionKind::SetByte(condition) => core::slice::from_ref(&SET_BYTES[usize::from(condition.0)]),
+        InstructionKind::Scan(BitScan::Forward, _) => &[Mnemonic::Bsf],
+        InstructionKind::Scan(BitScan::Reverse, _) => &[Mnemonic::Bsr],
+        InstructionKind::Scan(BitScan::Count, _) => &[Mnemonic::Popcnt],
+        InstructionKind::LoadSwapped(_) | InstructionKind::StoreSwapped(_) => &[Mnemonic::Movbe],
+        InstructionKind::Push => &[Mnemonic::Push],
+        InstructionKind::Pop => &[Mnemonic::Pop],
+        InstructionKind::CompareStrings => &[Mnemonic::Cmpsb, Mnemonic::Cmpsw, Mnemonic::Cmpsd, Mnemonic::Cmpsq],
+        InstructionKind::ScanString => &[Mnemonic::Scasb, Mnemonic::Scasw, Mnemonic::Scasd, Mnemonic::Scasq],
+        InstructionKind::LoadString => &[Mnemonic::Lodsb, Mnemonic::Lodsw, Mnemonic::Lodsd, Mnemonic::Lodsq],
+        InstructionKind::InString | InstructionKind::OutString | InstructionKind::System(_) | InstructionKind::ToControl(..) => {
+            &[]
+        }
+        InstructionKind::LoadStatusWord(_) | InstructionKind::Other => &[],
     }
 }
 
@@ -204,19 +219,29 @@ fn check_system_register(gpr: Gpr, theirs: &iced_x86::Instruction, context: &str
     assert_eq!(gpr as usize, general.full_register().number(), "{context}");
 }
 
-fn check_register(kind: Kind, theirs: &iced_x86::Instruction, context: &str) {
+fn check_register(kind: InstructionKind, theirs: &iced_x86::Instruction, context: &str) {
     let register = match kind {
-        Kind::Store(Source::Register(r)) | Kind::AluMemory(_, Source::Register(r)) | Kind::Test(Source::Register(r)) => r,
-        Kind::Load { register, .. } | Kind::AluRegister(_, register) | Kind::Exchange(register) => register,
-        Kind::Bit(_, Source::Register(r)) | Kind::CompareExchange(r) | Kind::ExchangeAdd(r) | Kind::Multiply(r, _) => r,
-        Kind::ConditionalLoad(_, r) | Kind::Scan(_, r) | Kind::LoadSwapped(r) | Kind::StoreSwapped(r) => r,
+        InstructionKind::Store(SourceOperand::Register(r))
+        | InstructionKind::AluMemory(_, SourceOperand::Register(r))
+        | InstructionKind::Test(SourceOperand::Register(r)) => r,
+        InstructionKind::Load { register, .. }
+        | InstructionKind::AluRegister(_, register)
+        | InstructionKind::Exchange(register) => register,
+        InstructionKind::Bit(_, SourceOperand::Register(r))
+        | InstructionKind::CompareExchange(r)
+        | InstructionKind::ExchangeAdd(r)
+        | InstructionKind::Multiply(r, _) => r,
+        InstructionKind::ConditionalLoad(_, r)
+        | InstructionKind::Scan(_, r)
+        | InstructionKind::LoadSwapped(r)
+        | InstructionKind::StoreSwapped(r) => r,
         _ => return,
     };
     let named = (0..theirs.op_count()).find(|&i| theirs.op_kind(i) == OpKind::Register).map(|i| theirs.op_register(i));
     let named = named.expect(context);
     assert_eq!(register.gpr as usize, named.full_register().number(), "{context}");
     let high = matches!(named, Iced::AH | Iced::BH | Iced::CH | Iced::DH);
-    assert_eq!(register.part == Part::HighByte, high, "{context}");
+    assert_eq!(register.part == RegisterPart::HighByte, high, "{context}");
 }
 
 /// Compares the parts of the address. The addresses of string instructions are in registers that no

@@ -62,7 +62,7 @@ const fn saturate(wide: u128) -> u64 {
 
 /// The clock of one incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Clock {
+pub struct GuestClock {
     /// The frequency of the guest's TSC.
     pub rate: TscRate,
     /// The TSC when the incarnation started.
@@ -71,7 +71,7 @@ pub struct Clock {
     pub unix_ns_at_start: u64,
 }
 
-impl Clock {
+impl GuestClock {
     /// Returns the nanoseconds since the incarnation started.
     pub const fn uptime_ns(&self, now: Tsc) -> u64 {
         self.rate.ns_of(now.since(self.start))

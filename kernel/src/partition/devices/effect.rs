@@ -1,11 +1,11 @@
 //! The effect of a device access on the partition, beyond the device itself.
 //!
-//! Devices never act on the partition: they return an [`Effect`], and the vCPU loop applies it.
+//! Devices never act on the partition: they return an [`DeviceEffect`], and the vCPU loop applies it.
 
 /// What the vCPU loop has to do after an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "an effect that nobody applies is a crash that nobody sees"]
-pub enum Effect {
+pub enum DeviceEffect {
     /// Nothing.
     None,
     /// Console output waits to be taken.
@@ -25,7 +25,7 @@ pub enum Effect {
     /// The guest switched itself off.
     PowerOff,
     /// The guest reported a crash through pvpanic. It runs on: its log may follow as
-    /// [`Effect::PanicRecorded`].
+    /// [`DeviceEffect::PanicRecorded`].
     Panicked(PanicKind),
     /// The guest has stored the log of a panic in the error record store, and the operation has
     /// ended.

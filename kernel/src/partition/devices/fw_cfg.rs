@@ -10,7 +10,7 @@
 //! memory. So an operation that finds a page not resident is simply repeated.
 
 use crate::addr::Gpa;
-use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
 
 const KEY_SIGNATURE: u16 = 0x00;
 const KEY_ID: u16 = 0x01;
@@ -105,7 +105,7 @@ impl FwCfg {
     ///
     /// # Errors
     /// The error of the access to guest memory; then nothing has happened.
-    pub fn write_dma(&mut self, half: DmaHalf, value: u32, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
+    pub fn write_dma(&mut self, half: DmaHalf, value: u32, memory: &dyn GuestMemory) -> Result<(), GuestMemoryError> {
         let value = value.swap_bytes();
         match half {
             DmaHalf::High => self.dma_high = value,
@@ -118,13 +118,13 @@ impl FwCfg {
         Ok(())
     }
 
-    fn run(&mut self, at: Gpa, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
+    fn run(&mut self, at: Gpa, memory: &dyn GuestMemory) -> Result<(), GuestMemoryError> {
         let Some(descriptor) = optional(Descriptor::read(at, memory))? else { return Ok(()) };
         let mut next = self.clone();
         if descriptor.control & CONTROL_SELECT != 0 {
             next.select((descriptor.control >> 16) as u16);
         }
-        let done = optional(next.transfer(&descriptor, memory))?.is_some_and(|ok| ok == Transfer::Done);
+        let done = optional(next.transfer(&descriptor, memory))?.is_some_and(|ok| ok == DmaTransfer::Done);
         let result = if done { 0 } else { CONTROL_ERROR };
         if optional(memory.write(at, &result.to_be_bytes()))?.is_some() {
             *self = next;
@@ -132,25 +132,25 @@ impl FwCfg {
         Ok(())
     }
 
-    fn transfer(&mut self, descriptor: &Descriptor, memory: &dyn GuestMemory) -> Result<Transfer, GuestAccess> {
+    fn transfer(&mut self, descriptor: &Descriptor, memory: &dyn GuestMemory) -> Result<DmaTransfer, GuestMemoryError> {
         let length = descriptor.length as usize;
         if descriptor.control & CONTROL_READ != 0 {
             let mut buf = [0; MAX_TRANSFER];
-            let Some(buf) = buf.get_mut(..length) else { return Ok(Transfer::Refused) };
+            let Some(buf) = buf.get_mut(..length) else { return Ok(DmaTransfer::Refused) };
             buf.iter_mut().for_each(|byte| *byte = self.read_data());
             memory.write(descriptor.address, buf)?;
         } else if descriptor.control & CONTROL_WRITE != 0 {
             let end = self.offset.saturating_add(length);
             let writable = self.selected == KEY_VMCOREINFO && end <= VMCOREINFO_BYTES;
             let Some(item) = self.vmcoreinfo.get_mut(self.offset..end).filter(|_| writable) else {
-                return Ok(Transfer::Refused);
+                return Ok(DmaTransfer::Refused);
             };
             memory.read(descriptor.address, item)?;
             self.offset = end;
         } else if descriptor.control & CONTROL_SKIP != 0 {
             self.offset = self.offset.saturating_add(length);
         }
-        Ok(Transfer::Done)
+        Ok(DmaTransfer::Done)
     }
 
     fn byte(&self, key: u16, offset: usize) -> u8 {
@@ -181,13 +181,13 @@ pub enum DmaHalf {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Transfer {
+enum DmaTransfer {
     Done,
     Refused,
 }
 
 impl Descriptor {
-    fn read(at: Gpa, memory: &dyn GuestMemory) -> Result<Self, GuestAccess> {
+    fn read(at: Gpa, memory: &dyn GuestMemory) -> Result<Self, GuestMemoryError> {
         let mut bytes = [0; 16];
         memory.read(at, &mut bytes)?;
         let word = |i: usize| u32::from_be_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
@@ -197,10 +197,10 @@ impl Descriptor {
 }
 
 /// Turns "no RAM there" into `None`: the device ignores that error, as a PC's does.
-fn optional<T>(result: Result<T, GuestAccess>) -> Result<Option<T>, GuestAccess> {
+fn optional<T>(result: Result<T, GuestMemoryError>) -> Result<Option<T>, GuestMemoryError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(GuestAccess::NotRam(_)) => Ok(None),
+        Err(GuestMemoryError::NotRam(_)) => Ok(None),
         Err(other) => Err(other),
     }
 }
@@ -223,12 +223,12 @@ const fn directory() -> [u8; DIRECTORY_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::fake::FakeMemory;
+    use crate::partition::fake::FakeGuestMemory;
 
     const AT: u64 = 0x1000;
     const BUFFER: u64 = 0x2000;
 
-    fn dma(device: &mut FwCfg, memory: &FakeMemory, control: u32, length: u32) -> Result<u32, GuestAccess> {
+    fn dma(device: &mut FwCfg, memory: &FakeGuestMemory, control: u32, length: u32) -> Result<u32, GuestMemoryError> {
         let mut bytes = Vec::new();
         bytes.extend(control.to_be_bytes());
         bytes.extend(length.to_be_bytes());
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_guest_leaves_its_note_by_dma() {
-        let (mut device, memory) = (FwCfg::new(), FakeMemory::new(0x4000));
+        let (mut device, memory) = (FwCfg::new(), FakeGuestMemory::new(0x4000));
         assert_eq!(device.vmcoreinfo(), None);
         let mut note = vec![0, 0, 1, 0];
         note.extend(1024u32.to_le_bytes());
@@ -266,12 +266,12 @@ mod tests {
 
     #[test]
     fn nothing_has_happened_where_a_page_is_not_resident() {
-        let memory = FakeMemory::new(0x4000);
+        let memory = FakeGuestMemory::new(0x4000);
         for page in [AT, BUFFER] {
             let mut device = FwCfg::new();
             memory.evict(page);
             let control = u32::from(KEY_VMCOREINFO) << 16 | CONTROL_SELECT | CONTROL_READ;
-            assert!(matches!(dma(&mut device, &memory, control, 16), Err(GuestAccess::NotResident(_))));
+            assert!(matches!(dma(&mut device, &memory, control, 16), Err(GuestMemoryError::NotResident(_))));
             assert_eq!((device.selected, device.offset), (0, 0));
             memory.bring_in(page);
             assert_eq!(dma(&mut device, &memory, control, 16), Ok(0));
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn transfers_that_make_no_sense_end_with_the_error_bit() {
-        let (mut device, memory) = (FwCfg::new(), FakeMemory::new(0x4000));
+        let (mut device, memory) = (FwCfg::new(), FakeGuestMemory::new(0x4000));
         let select = CONTROL_SELECT | u32::from(KEY_SIGNATURE) << 16;
         assert_eq!(dma(&mut device, &memory, select | CONTROL_WRITE, 4), Ok(CONTROL_ERROR));
         assert_eq!(dma(&mut device, &memory, select | CONTROL_READ, u32::MAX), Ok(CONTROL_ERROR));

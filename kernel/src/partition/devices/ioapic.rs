@@ -1,11 +1,11 @@
 //! The I/O APIC: 24 inputs, each with a redirection entry. 82093AA, with the EOI register of
 //! version 0x20.
 //!
-//! A change of an input returns the [`Message`] for the local APIC; the platform delivers it. A
+//! A change of an input returns the [`InterruptMessage`] for the local APIC; the platform delivers it. A
 //! level-triggered input sends one message, then none until its EOI comes back (remote IRR). If it
 //! is still high then, it sends another one.
 
-use super::lapic::{Delivery, Destination, Message, Trigger};
+use super::lapic::{DeliveryMode, InterruptMessage, MessageDestination, TriggerMode};
 use super::map::IOAPIC_ID;
 
 /// Inputs.
@@ -26,11 +26,11 @@ const MASKED: u64 = 1 << 16;
 const READ_ONLY: u64 = (1 << 12) | REMOTE_IRR;
 
 /// A message and its destination.
-pub type Routed = (Destination, Message);
+pub type RoutedMessage = (MessageDestination, InterruptMessage);
 
 /// State of an input line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Line {
+pub enum LineLevel {
     /// Inactive.
     Low,
     /// Active.
@@ -63,7 +63,7 @@ impl IoApic {
     }
 
     /// Writes the dword at `offset`; returns the message that the write releases, if any.
-    pub fn write(&mut self, offset: u16, value: u32) -> Option<Routed> {
+    pub fn write(&mut self, offset: u16, value: u32) -> Option<RoutedMessage> {
         match offset {
             SELECT => self.select = value as u8,
             WINDOW => return self.write_selected(value),
@@ -74,15 +74,15 @@ impl IoApic {
     }
 
     /// Sets input `pin`; returns the message that the change sends, if any.
-    pub fn set_line(&mut self, pin: u8, line: Line) -> Option<Routed> {
+    pub fn set_line(&mut self, pin: u8, line: LineLevel) -> Option<RoutedMessage> {
         let bit = 1u32.checked_shl(u32::from(pin)).filter(|_| usize::from(pin) < PINS)?;
         let was_high = self.high & bit != 0;
         match line {
-            Line::Low => {
+            LineLevel::Low => {
                 self.high &= !bit;
                 None
             }
-            Line::High => {
+            LineLevel::High => {
                 self.high |= bit;
                 let level = self.entries[usize::from(pin)] & LEVEL != 0;
                 if level || !was_high { self.fire(usize::from(pin)) } else { None }
@@ -91,7 +91,7 @@ impl IoApic {
     }
 
     /// Ends the level-triggered interrupt `vector`; an input that is still high sends again.
-    pub fn end_of_interrupt(&mut self, vector: u8) -> Option<Routed> {
+    pub fn end_of_interrupt(&mut self, vector: u8) -> Option<RoutedMessage> {
         let mut again = None;
         for pin in 0..PINS {
             let entry = self.entries[pin];
@@ -104,7 +104,7 @@ impl IoApic {
     }
 
     /// Returns the message that a rise of input `pin` would send, without sending it.
-    pub fn would_send(&self, pin: u8) -> Option<Routed> {
+    pub fn would_send(&self, pin: u8) -> Option<RoutedMessage> {
         self.clone().fire(usize::from(pin))
     }
 
@@ -119,7 +119,7 @@ impl IoApic {
         }
     }
 
-    fn write_selected(&mut self, value: u32) -> Option<Routed> {
+    fn write_selected(&mut self, value: u32) -> Option<RoutedMessage> {
         if self.select == 0 {
             self.id = value & 0x0f00_0000;
             return None;
@@ -140,23 +140,24 @@ impl IoApic {
         (n / 2 < PINS).then_some((n / 2, if n.is_multiple_of(2) { 0 } else { 32 }))
     }
 
-    fn fire_if_level_high(&mut self, pin: usize) -> Option<Routed> {
+    fn fire_if_level_high(&mut self, pin: usize) -> Option<RoutedMessage> {
         let level_high = self.entries[pin] & LEVEL != 0 && self.high & (1 << pin) != 0;
         if level_high { self.fire(pin) } else { None }
     }
 
-    fn fire(&mut self, pin: usize) -> Option<Routed> {
+    fn fire(&mut self, pin: usize) -> Option<RoutedMessage> {
         let entry = &mut self.entries[pin];
         if *entry & (MASKED | REMOTE_IRR) != 0 {
             return None;
         }
-        let trigger = if *entry & LEVEL != 0 { Trigger::Level } else { Trigger::Edge };
-        if trigger == Trigger::Level {
+        let trigger = if *entry & LEVEL != 0 { TriggerMode::Level } else { TriggerMode::Edge };
+        if trigger == TriggerMode::Level {
             *entry |= REMOTE_IRR;
         }
         let set = (*entry >> 56) as u32;
-        let destination = if *entry & LOGICAL != 0 { Destination::Logical(set) } else { Destination::Physical(set) };
-        Some((destination, Message { vector: *entry as u8, delivery: Delivery::of((*entry >> 8) as u32), trigger }))
+        let destination =
+            if *entry & LOGICAL != 0 { MessageDestination::Logical(set) } else { MessageDestination::Physical(set) };
+        Some((destination, InterruptMessage { vector: *entry as u8, delivery: DeliveryMode::of((*entry >> 8) as u32), trigger }))
     }
 }
 
@@ -180,28 +181,28 @@ mod tests {
     #[test]
     fn an_edge_is_sent_once_a_rise() {
         let mut ioapic = with_entry(4, 0x31);
-        let message = ioapic.set_line(4, Line::High).unwrap().1;
-        assert_eq!((message.vector, message.trigger), (0x31, Trigger::Edge));
-        assert_eq!(ioapic.set_line(4, Line::High), None);
-        assert_eq!(ioapic.set_line(4, Line::Low), None);
-        assert!(ioapic.set_line(4, Line::High).is_some());
+        let message = ioapic.set_line(4, LineLevel::High).unwrap().1;
+        assert_eq!((message.vector, message.trigger), (0x31, TriggerMode::Edge));
+        assert_eq!(ioapic.set_line(4, LineLevel::High), None);
+        assert_eq!(ioapic.set_line(4, LineLevel::Low), None);
+        assert!(ioapic.set_line(4, LineLevel::High).is_some());
     }
 
     #[test]
     fn a_level_input_is_sent_again_after_its_end_while_it_is_high() {
         let mut ioapic = with_entry(9, 0x41 | LEVEL as u32);
-        assert!(ioapic.set_line(9, Line::High).is_some());
-        assert_eq!(ioapic.set_line(9, Line::High), None, "remote IRR");
+        assert!(ioapic.set_line(9, LineLevel::High).is_some());
+        assert_eq!(ioapic.set_line(9, LineLevel::High), None, "remote IRR");
         assert_eq!(ioapic.read(WINDOW) & REMOTE_IRR as u32, REMOTE_IRR as u32);
         assert!(ioapic.end_of_interrupt(0x41).is_some());
-        assert_eq!(ioapic.set_line(9, Line::Low), None);
+        assert_eq!(ioapic.set_line(9, LineLevel::Low), None);
         assert_eq!(ioapic.end_of_interrupt(0x41), None);
     }
 
     #[test]
     fn a_masked_level_input_is_sent_when_it_is_unmasked() {
         let mut ioapic = with_entry(9, (0x41 | LEVEL | MASKED) as u32);
-        assert_eq!(ioapic.set_line(9, Line::High), None);
+        assert_eq!(ioapic.set_line(9, LineLevel::High), None);
         assert!(ioapic.write(WINDOW, 0x41 | LEVEL as u32).is_some());
     }
 
@@ -210,15 +211,15 @@ mod tests {
         let mut ioapic = with_entry(1, 0x31 | LOGICAL as u32);
         assert_eq!(ioapic.write(SELECT, 0x13), None);
         assert_eq!(ioapic.write(WINDOW, 0x0300_0000), None);
-        assert_eq!(ioapic.set_line(1, Line::High).unwrap().0, Destination::Logical(3));
+        assert_eq!(ioapic.set_line(1, LineLevel::High).unwrap().0, MessageDestination::Logical(3));
     }
 
     #[test]
     fn registers_and_pins_that_are_not_there_do_nothing() {
         let mut ioapic = with_entry(23, 0x31);
-        assert!(ioapic.set_line(23, Line::High).is_some());
+        assert!(ioapic.set_line(23, LineLevel::High).is_some());
         for pin in 24..=255 {
-            assert_eq!(ioapic.set_line(pin, Line::High), None);
+            assert_eq!(ioapic.set_line(pin, LineLevel::High), None);
         }
         assert_eq!(ioapic.write(SELECT, 0x40), None);
         assert_eq!((ioapic.read(WINDOW), ioapic.write(WINDOW, 7)), (u32::MAX, None));

@@ -2,14 +2,14 @@
 
 use super::clock::Tsc;
 use super::map::{ERST_BASE, IOAPIC_BASE};
-use super::{Effect, Platform};
+use super::{DeviceEffect, Platform};
 use crate::addr::Gpa;
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::virt::Width;
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::virt::AccessWidth;
 
 impl Platform {
     /// Reads device memory. An address without a device reads all ones.
-    pub fn mmio_read(&mut self, gpa: Gpa, width: Width, now: Tsc) -> u64 {
+    pub fn mmio_read(&mut self, gpa: Gpa, width: AccessWidth, now: Tsc) -> u64 {
         let offset = gpa.page_offset();
         let value = match gpa.page_base().as_u64() {
             page if page == self.lapic.base() => dword_part(self.lapic.mmio_read(dword_offset(offset), now), offset),
@@ -27,13 +27,13 @@ impl Platform {
     pub fn mmio_write(
         &mut self,
         gpa: Gpa,
-        width: Width,
+        width: AccessWidth,
         value: u64,
         now: Tsc,
         memory: &dyn GuestMemory,
-    ) -> Result<Effect, GuestAccess> {
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         match self.mmio_write_alone(gpa, value, now) {
-            Some(()) => Ok(Effect::None),
+            Some(()) => Ok(DeviceEffect::None),
             None => self.erst_write(gpa.page_offset(), width, value, memory),
         }
     }
@@ -58,7 +58,13 @@ impl Platform {
         Some(())
     }
 
-    fn erst_write(&mut self, offset: u64, width: Width, value: u64, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
+    fn erst_write(
+        &mut self,
+        offset: u64,
+        width: AccessWidth,
+        value: u64,
+        memory: &dyn GuestMemory,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         let (register, shift) = (offset & !7, (offset & 7) * 8);
         let kept = self.erst.read(register) & !(width.mask() << shift);
         self.erst.write(register, kept | ((value & width.mask()) << shift), memory)

@@ -7,7 +7,7 @@
 //!     Uart   Rtc   FwCfg  Power  TestPort  Erst   IoApic ──> LocalApic ──> interrupt()
 //! ```
 //!
-//! [`Platform`] routes accesses, delivers interrupt messages, and returns an [`Effect`] where an
+//! [`Platform`] routes accesses, delivers interrupt messages, and returns an [`DeviceEffect`] where an
 //! access concerns more than a device. It is pure: the time is an argument, guest memory a trait.
 //! Neighbours: `partition::exits` and `partition::emulate` call it, `partition::msr` reaches the
 //! local APIC through it, `acpi` describes it to the guest, [`map`] has all its addresses.
@@ -38,32 +38,32 @@ mod ports;
 mod tests;
 
 use crate::addr::Gpa;
-use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::mm::layout::RamLayout;
 use crate::space::CrashText;
-use clock::{Clock, Tsc};
-pub use effect::{Effect, PanicKind};
+use clock::{GuestClock, Tsc};
+pub use effect::{DeviceEffect, PanicKind};
 use erst::Erst;
 use fw_cfg::{FwCfg, VmcoreinfoNote};
-use ioapic::{IoApic, Routed};
-use lapic::{Delivery, LocalApic, Mode, Outcome, Refused};
+use ioapic::{IoApic, RoutedMessage};
+use lapic::{ApicAccessError, ApicMode, ApicOutcome, DeliveryMode, LocalApic};
 use pit::Pit;
-use power::Power;
+use power::PowerRegisters;
 use queue::ByteQueue;
 use rtc::Rtc;
 use test_port::TestPort;
-use uart::Uart;
+use uart::GuestUart;
 
 /// All devices of a partition.
 #[derive(Debug)]
 pub struct Platform {
-    clock: Clock,
+    clock: GuestClock,
     lapic: LocalApic,
     ioapic: IoApic,
-    uart: Uart,
+    uart: GuestUart,
     rtc: Rtc,
     fw_cfg: FwCfg,
-    power: Power,
+    power: PowerRegisters,
     pit: Pit,
     erst: Erst,
     test_port: TestPort,
@@ -72,15 +72,15 @@ pub struct Platform {
 impl Platform {
     /// Makes the devices for the first incarnation; `apic` is the local APIC's mode at the kernel's
     /// start.
-    pub fn new(clock: Clock, layout: &RamLayout, apic: Mode) -> Self {
+    pub fn new(clock: GuestClock, layout: &RamLayout, apic: ApicMode) -> Self {
         Self {
             clock,
             lapic: LocalApic::new(clock.rate, apic),
             ioapic: IoApic::new(),
-            uart: Uart::new(),
+            uart: GuestUart::new(),
             rtc: Rtc::new(),
             fw_cfg: FwCfg::new(),
-            power: Power::default(),
+            power: PowerRegisters::default(),
             pit: Pit::new(clock.rate),
             erst: Erst::new(map::erst_buffer(layout)),
             test_port: TestPort::default(),
@@ -88,20 +88,20 @@ impl Platform {
     }
 
     /// Resets the devices for the next incarnation. Error records and unread console output stay.
-    pub fn restart(&mut self, clock: Clock, apic: Mode) {
+    pub fn restart(&mut self, clock: GuestClock, apic: ApicMode) {
         self.clock = clock;
         self.lapic = LocalApic::new(clock.rate, apic);
         self.ioapic = IoApic::new();
         self.rtc = Rtc::new();
         self.fw_cfg = FwCfg::new();
-        self.power = Power::default();
+        self.power = PowerRegisters::default();
         self.pit = Pit::new(clock.rate);
         self.uart.reset();
         self.erst.reset();
     }
 
     /// Returns the clock of the incarnation.
-    pub const fn clock(&self) -> &Clock {
+    pub const fn clock(&self) -> &GuestClock {
         &self.clock
     }
 
@@ -137,7 +137,7 @@ impl Platform {
     pub fn can_interrupt(&self) -> bool {
         let a_key_would = || {
             self.ioapic.would_send(map::COM1_PIN).is_some_and(|(destination, message)| {
-                let arrives = message.delivery == Delivery::Nmi || self.lapic.would_take(message.vector);
+                let arrives = message.delivery == DeliveryMode::Nmi || self.lapic.would_take(message.vector);
                 arrives && self.lapic.is_addressed(destination)
             })
         };
@@ -151,16 +151,16 @@ impl Platform {
 
     /// Makes the operator's NMI pending.
     pub fn raise_nmi(&mut self) {
-        let nmi = lapic::Message { vector: 2, delivery: lapic::Delivery::Nmi, trigger: lapic::Trigger::Edge };
+        let nmi = lapic::InterruptMessage { vector: 2, delivery: lapic::DeliveryMode::Nmi, trigger: lapic::TriggerMode::Edge };
         self.lapic.accept(nmi);
     }
 
     /// Writes an MSR of the x2APIC range.
     ///
     /// # Errors
-    /// [`Refused`]: #GP.
+    /// [`ApicAccessError`]: #GP.
     #[inline]
-    pub fn x2apic_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<(), Refused> {
+    pub fn x2apic_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<(), ApicAccessError> {
         let outcome = self.lapic.msr_write(register, value, now)?;
         self.finish_apic_write(outcome);
         Ok(())
@@ -169,9 +169,9 @@ impl Platform {
     /// Writes x2APIC's end-of-interrupt register.
     ///
     /// # Errors
-    /// [`Refused`]: #GP.
+    /// [`ApicAccessError`]: #GP.
     #[inline(always)]
-    pub fn end_of_interrupt(&mut self, value: u64) -> Result<(), Refused> {
+    pub fn end_of_interrupt(&mut self, value: u64) -> Result<(), ApicAccessError> {
         let outcome = self.lapic.write_end_of_interrupt(value)?;
         self.finish_apic_write(outcome);
         Ok(())
@@ -180,13 +180,13 @@ impl Platform {
     /// Writes IA32_APIC_BASE. The registers' page must not lie in RAM or at another device.
     ///
     /// # Errors
-    /// [`Refused`]: #GP.
-    pub fn set_apic_base(&mut self, value: u64, memory: &dyn GuestMemory) -> Result<(), Refused> {
+    /// [`ApicAccessError`]: #GP.
+    pub fn set_apic_base(&mut self, value: u64, memory: &dyn GuestMemory) -> Result<(), ApicAccessError> {
         let base = LocalApic::base_of(value);
         let moves = base != self.lapic.base();
-        let is_ram = || !matches!(memory.read(Gpa::new(base), &mut [0]), Err(GuestAccess::NotRam(_)));
+        let is_ram = || !matches!(memory.read(Gpa::new(base), &mut [0]), Err(GuestMemoryError::NotRam(_)));
         if moves && (base == map::IOAPIC_BASE || base == map::ERST_BASE || is_ram()) {
-            return Err(Refused);
+            return Err(ApicAccessError);
         }
         self.lapic.set_base_msr(value)
     }
@@ -236,8 +236,8 @@ impl Platform {
     }
 
     #[inline(always)]
-    fn finish_apic_write(&mut self, outcome: Outcome) {
-        if let Outcome::EndOfInterrupt(vector) = outcome {
+    fn finish_apic_write(&mut self, outcome: ApicOutcome) {
+        if let ApicOutcome::EndOfInterrupt(vector) = outcome {
             self.end_level(vector);
         }
     }
@@ -248,7 +248,7 @@ impl Platform {
         self.route(routed);
     }
 
-    fn route(&mut self, routed: Option<Routed>) {
+    fn route(&mut self, routed: Option<RoutedMessage>) {
         if let Some((destination, message)) = routed
             && self.lapic.is_addressed(destination)
         {

@@ -19,7 +19,7 @@ const GATED: usize = 2;
 
 /// The bytes of a count that an access moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Bytes {
+enum CountBytes {
     Low,
     High,
     Both,
@@ -29,7 +29,7 @@ enum Bytes {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Counter {
     mode: u8,
-    bytes: Bytes,
+    bytes: CountBytes,
     /// The low byte has been written or read; the high byte is next.
     is_high_next: bool,
     low: u8,
@@ -52,7 +52,7 @@ impl Counter {
     /// Makes a counter whose output is high, so that no kernel waits for a counter it has not
     /// started.
     const fn new() -> Self {
-        Self { mode: 2, bytes: Bytes::Both, is_high_next: false, low: 0, start: None, loaded: Tsc(0), latched: None }
+        Self { mode: 2, bytes: CountBytes::Both, is_high_next: false, low: 0, start: None, loaded: Tsc(0), latched: None }
     }
 
     /// Returns ticks since the start.
@@ -91,9 +91,9 @@ impl Counter {
 
     fn control(&mut self, value: u8) {
         self.bytes = match (value >> 4) & 3 {
-            1 => Bytes::Low,
-            2 => Bytes::High,
-            _ => Bytes::Both,
+            1 => CountBytes::Low,
+            2 => CountBytes::High,
+            _ => CountBytes::Both,
         };
         // Modes 6 and 7 are aliases of 2 and 3.
         let mode = (value >> 1) & 7;
@@ -103,13 +103,13 @@ impl Counter {
 
     fn write(&mut self, value: u8, now: Tsc) {
         let start = match self.bytes {
-            Bytes::Low => u16::from(value),
-            Bytes::High => u16::from(value) << 8,
-            Bytes::Both if !self.is_high_next => {
+            CountBytes::Low => u16::from(value),
+            CountBytes::High => u16::from(value) << 8,
+            CountBytes::Both if !self.is_high_next => {
                 (self.low, self.is_high_next) = (value, true);
                 return;
             }
-            Bytes::Both => u16::from_le_bytes([self.low, value]),
+            CountBytes::Both => u16::from_le_bytes([self.low, value]),
         };
         self.is_high_next = false;
         (self.start, self.loaded) = (Some(start), now);
@@ -118,10 +118,10 @@ impl Counter {
     fn read(&mut self, now: Tsc, rate: TscRate) -> u8 {
         let [low, high] = self.latched.unwrap_or_else(|| self.count(now, rate)).to_le_bytes();
         let (value, is_last) = match self.bytes {
-            Bytes::Low => (low, true),
-            Bytes::High => (high, true),
-            Bytes::Both if self.is_high_next => (high, true),
-            Bytes::Both => (low, false),
+            CountBytes::Low => (low, true),
+            CountBytes::High => (high, true),
+            CountBytes::Both if self.is_high_next => (high, true),
+            CountBytes::Both => (low, false),
         };
         self.is_high_next = !is_last;
         if is_last {

@@ -7,9 +7,9 @@ use super::clock::Tsc;
 use super::fw_cfg::DmaHalf;
 use super::map::port::*;
 use super::power::{PORT_B_GATE_2, PORT_B_OUTPUT_2};
-use super::{Effect, PanicKind, Platform, pm_timer};
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::virt::Width;
+use super::{DeviceEffect, PanicKind, Platform, pm_timer};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::virt::AccessWidth;
 
 const FW_CFG_DATA: u16 = FW_CFG + 1;
 const FW_CFG_DMA_HIGH: u16 = FW_CFG + 4;
@@ -31,20 +31,20 @@ impl Platform {
     /// `now` is called only where a device needs the time: reading the TSC waits for all
     /// instructions before it.
     #[inline(always)]
-    pub fn pio_read(&mut self, port: u16, width: Width, now: impl FnOnce() -> Tsc) -> u32 {
+    pub fn pio_read(&mut self, port: u16, width: AccessWidth, now: impl FnOnce() -> Tsc) -> u32 {
         match (port, width) {
-            (COM1..=COM1_LAST, Width::Byte) => u32::from(self.read_uart(port - COM1)),
-            (_, Width::Byte) => u32::from(self.read_byte(port, now())),
+            (COM1..=COM1_LAST, AccessWidth::Byte) => u32::from(self.read_uart(port - COM1)),
+            (_, AccessWidth::Byte) => u32::from(self.read_byte(port, now())),
             _ => self.read_wide(port, width, now()),
         }
     }
 
-    fn read_wide(&mut self, port: u16, width: Width, now: Tsc) -> u32 {
+    fn read_wide(&mut self, port: u16, width: AccessWidth, now: Tsc) -> u32 {
         match (port, width) {
-            (FW_CFG_DMA_HIGH, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
-            (FW_CFG_DMA_LOW, Width::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
-            (PCI_ADDRESS, Width::Dword) => u32::MAX,
-            (PM_TIMER, Width::Dword) => pm_timer::read(now, self.clock.rate),
+            (FW_CFG_DMA_HIGH, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
+            (FW_CFG_DMA_LOW, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
+            (PCI_ADDRESS, AccessWidth::Dword) => u32::MAX,
+            (PM_TIMER, AccessWidth::Dword) => pm_timer::read(now, self.clock.rate),
             _ => (0..width.bytes().min(4)).fold(0, |value, i| {
                 let byte = self.read_byte(port.wrapping_add(i as u16), now);
                 value | (u32::from(byte) << (8 * i))
@@ -59,51 +59,51 @@ impl Platform {
     pub fn pio_write(
         &mut self,
         port: u16,
-        width: Width,
+        width: AccessWidth,
         value: u32,
         memory: &dyn GuestMemory,
         now: &dyn Fn() -> Tsc,
-    ) -> Result<Effect, GuestAccess> {
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         if let Some(effect) = self.pio_write_alone(port, width, value, now) {
             return Ok(effect);
         }
         let half = if port == FW_CFG_DMA_HIGH { DmaHalf::High } else { DmaHalf::Low };
         self.fw_cfg.write_dma(half, value, memory)?;
-        Ok(Effect::None)
+        Ok(DeviceEffect::None)
     }
 
     /// Writes a port whose device needs no guest memory for the write. For the others it returns
     /// `None` and nothing has happened.
     #[inline]
-    pub fn pio_write_alone(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Option<Effect> {
+    pub fn pio_write_alone(&mut self, port: u16, width: AccessWidth, value: u32, now: &dyn Fn() -> Tsc) -> Option<DeviceEffect> {
         match width {
-            Width::Byte => Some(self.write_byte(port, value as u8, now)),
+            AccessWidth::Byte => Some(self.write_byte(port, value as u8, now)),
             _ => self.write_wide(port, width, value, now),
         }
     }
 
-    fn write_wide(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Option<Effect> {
+    fn write_wide(&mut self, port: u16, width: AccessWidth, value: u32, now: &dyn Fn() -> Tsc) -> Option<DeviceEffect> {
         let value = value & width.mask() as u32;
         Some(match (port, width) {
-            (FW_CFG_DMA_HIGH | FW_CFG_DMA_LOW, Width::Dword) => return None,
-            (PCI_ADDRESS, Width::Dword) => Effect::None,
-            (FW_CFG, Width::Word) => {
+            (FW_CFG_DMA_HIGH | FW_CFG_DMA_LOW, AccessWidth::Dword) => return None,
+            (PCI_ADDRESS, AccessWidth::Dword) => DeviceEffect::None,
+            (FW_CFG, AccessWidth::Word) => {
                 self.fw_cfg.select(value as u16);
-                Effect::None
+                DeviceEffect::None
             }
-            (TEST_FAIL, _) => Effect::TestFailed(value),
-            (TEST_PASS, _) => Effect::TestPassed,
-            (DEBUG_EXIT, _) => Effect::ExitCode(value),
+            (TEST_FAIL, _) => DeviceEffect::TestFailed(value),
+            (TEST_PASS, _) => DeviceEffect::TestPassed,
+            (DEBUG_EXIT, _) => DeviceEffect::ExitCode(value),
             _ => self.write_bytes(port, width, value, now),
         })
     }
 
     /// Writes byte by byte; the first byte's effect other than none is returned.
-    fn write_bytes(&mut self, port: u16, width: Width, value: u32, now: &dyn Fn() -> Tsc) -> Effect {
-        let mut effect = Effect::None;
+    fn write_bytes(&mut self, port: u16, width: AccessWidth, value: u32, now: &dyn Fn() -> Tsc) -> DeviceEffect {
+        let mut effect = DeviceEffect::None;
         for i in 0..width.bytes().min(4) {
             let next = self.write_byte(port.wrapping_add(i as u16), (value >> (8 * i)) as u8, now);
-            if effect == Effect::None {
+            if effect == DeviceEffect::None {
                 effect = next;
             }
         }
@@ -134,35 +134,35 @@ impl Platform {
         value
     }
 
-    fn write_byte(&mut self, port: u16, value: u8, now: &dyn Fn() -> Tsc) -> Effect {
+    fn write_byte(&mut self, port: u16, value: u8, now: &dyn Fn() -> Tsc) -> DeviceEffect {
         match port {
             COM1..=COM1_LAST => {
                 self.uart.write(port - COM1, value);
                 self.update_uart_line();
                 if self.uart.output().is_empty() {
-                    Effect::None
+                    DeviceEffect::None
                 } else if self.uart.is_full() {
-                    Effect::ConsoleFull
+                    DeviceEffect::ConsoleFull
                 } else {
-                    Effect::Console
+                    DeviceEffect::Console
                 }
             }
             CMOS_INDEX => {
                 self.rtc.select(value);
-                Effect::None
+                DeviceEffect::None
             }
             CMOS_DATA => {
                 self.rtc.write(value);
-                Effect::None
+                DeviceEffect::None
             }
             PVPANIC => panic_effect(value),
             TEST_LOG => self.test_port.log(value),
-            TEST_FAIL => Effect::TestFailed(value.into()),
-            TEST_PASS => Effect::TestPassed,
-            DEBUG_EXIT => Effect::ExitCode(value.into()),
+            TEST_FAIL => DeviceEffect::TestFailed(value.into()),
+            TEST_PASS => DeviceEffect::TestPassed,
+            DEBUG_EXIT => DeviceEffect::ExitCode(value.into()),
             PIT..=PIT_LAST => {
                 self.pit.write(port - PIT, value, now());
-                Effect::None
+                DeviceEffect::None
             }
             PORT_B => {
                 self.pit.set_gate(value & PORT_B_GATE_2 != 0, now());
@@ -175,14 +175,14 @@ impl Platform {
 
 /// A guest that has loaded its own crash kernel sets that bit instead of the panic bit, or beside
 /// it.
-const fn panic_effect(value: u8) -> Effect {
+const fn panic_effect(value: u8) -> DeviceEffect {
     if value & CRASH_KERNEL != 0 {
-        Effect::Panicked(PanicKind::CrashKernel)
+        DeviceEffect::Panicked(PanicKind::CrashKernel)
     } else if value & PANICKED != 0 {
-        Effect::Panicked(PanicKind::Panicked)
+        DeviceEffect::Panicked(PanicKind::Panicked)
     } else if value & SHUTDOWN != 0 {
-        Effect::Panicked(PanicKind::Shutdown)
+        DeviceEffect::Panicked(PanicKind::Shutdown)
     } else {
-        Effect::None
+        DeviceEffect::None
     }
 }

@@ -4,7 +4,7 @@
 //! reset pulse and port A's reset bit exist because kernels fall back to them: without them an
 //! ordinary reboot would end in a triple fault and look like a crash.
 
-use super::effect::Effect;
+use super::effect::DeviceEffect;
 use super::map::{RESET_VALUE, SLEEP_TYPE_OFF, port};
 
 /// ACPI 6.5 "Sleep Control and Status Registers".
@@ -27,12 +27,12 @@ pub const PORT_B_OUTPUT_2: u8 = 1 << 5;
 
 /// Power management registers and port B.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Power {
+pub struct PowerRegisters {
     wake_status: bool,
     port_b: u8,
 }
 
-impl Power {
+impl PowerRegisters {
     /// Reads one of this device's ports; `None` for all others.
     pub const fn read(&mut self, number: u16) -> Option<u8> {
         Some(match number {
@@ -50,27 +50,27 @@ impl Power {
     }
 
     /// Writes one of this device's ports.
-    pub fn write(&mut self, number: u16, value: u8) -> Effect {
+    pub fn write(&mut self, number: u16, value: u8) -> DeviceEffect {
         match number {
             port::SLEEP_CONTROL if value & SLEEP_ENABLE != 0 => return self.sleep((value >> 2) & 7),
             port::SLEEP_STATUS if value & WAKE_STATUS != 0 => self.wake_status = false,
-            port::RESET if value == RESET_VALUE => return Effect::Reset,
-            port::RESET_CONTROL if value & RESET_CPU != 0 => return Effect::Reset,
-            port::KEYBOARD_COMMAND if value == KEYBOARD_RESET_PULSE => return Effect::Reset,
-            port::PORT_A if value & PORT_A_RESET != 0 => return Effect::Reset,
+            port::RESET if value == RESET_VALUE => return DeviceEffect::Reset,
+            port::RESET_CONTROL if value & RESET_CPU != 0 => return DeviceEffect::Reset,
+            port::KEYBOARD_COMMAND if value == KEYBOARD_RESET_PULSE => return DeviceEffect::Reset,
+            port::PORT_A if value & PORT_A_RESET != 0 => return DeviceEffect::Reset,
             port::PORT_B => self.port_b = (self.port_b & PORT_B_REFRESH) | (value & PORT_B_WRITABLE),
             _ => {}
         }
-        Effect::None
+        DeviceEffect::None
     }
 
     /// Enters a sleep state. Only S5 is offered; any other wakes up at once.
-    const fn sleep(&mut self, kind: u8) -> Effect {
+    const fn sleep(&mut self, kind: u8) -> DeviceEffect {
         if kind == SLEEP_TYPE_OFF {
-            return Effect::PowerOff;
+            return DeviceEffect::PowerOff;
         }
         self.wake_status = true;
-        Effect::None
+        DeviceEffect::None
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn every_way_to_reboot_is_a_reset() {
-        let mut power = Power::default();
+        let mut power = PowerRegisters::default();
         for (number, value) in [
             (port::RESET, 1),
             (port::RESET_CONTROL, 6),
@@ -88,27 +88,27 @@ mod tests {
             (port::KEYBOARD_COMMAND, 0xfe),
             (port::PORT_A, 3),
         ] {
-            assert_eq!(power.write(number, value), Effect::Reset, "{number:#x}");
+            assert_eq!(power.write(number, value), DeviceEffect::Reset, "{number:#x}");
         }
         for (number, value) in [(port::RESET, 0), (port::RESET_CONTROL, 2), (port::KEYBOARD_COMMAND, 0xd1), (port::PORT_A, 2)] {
-            assert_eq!(power.write(number, value), Effect::None, "{number:#x}");
+            assert_eq!(power.write(number, value), DeviceEffect::None, "{number:#x}");
         }
     }
 
     #[test]
     fn s5_switches_off_and_other_sleeps_wake_at_once() {
-        let mut power = Power::default();
-        assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | SLEEP_TYPE_OFF << 2), Effect::PowerOff);
-        assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | 3 << 2), Effect::None);
+        let mut power = PowerRegisters::default();
+        assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | SLEEP_TYPE_OFF << 2), DeviceEffect::PowerOff);
+        assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | 3 << 2), DeviceEffect::None);
         assert_eq!(power.read(port::SLEEP_STATUS), Some(WAKE_STATUS));
-        assert_eq!(power.write(port::SLEEP_STATUS, WAKE_STATUS), Effect::None);
+        assert_eq!(power.write(port::SLEEP_STATUS, WAKE_STATUS), DeviceEffect::None);
         assert_eq!(power.read(port::SLEEP_STATUS), Some(0));
     }
 
     #[test]
     fn port_b_reports_no_nmi_and_its_refresh_bit_toggles() {
-        let mut power = Power::default();
-        assert_eq!(power.write(port::PORT_B, 0xff), Effect::None);
+        let mut power = PowerRegisters::default();
+        assert_eq!(power.write(port::PORT_B, 0xff), DeviceEffect::None);
         let (a, b) = (power.read(port::PORT_B).unwrap(), power.read(port::PORT_B).unwrap());
         assert_eq!((a & 0xef, (a ^ b)), (PORT_B_WRITABLE, PORT_B_REFRESH));
     }

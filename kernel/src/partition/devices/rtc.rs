@@ -1,10 +1,10 @@
 //! The CMOS clock and its 128 bytes of memory (MC146818A): the time of day, no alarm and no
 //! interrupt.
 //!
-//! The time comes from the incarnation's [`Clock`]. A guest's write to a time register only changes
+//! The time comes from the incarnation's [`GuestClock`]. A guest's write to a time register only changes
 //! memory that is never read. Without this device Linux polls its ports some 40,000 times.
 
-use super::clock::{Clock, NS_PER_S, Tsc};
+use super::clock::{GuestClock, NS_PER_S, Tsc};
 use crate::console::utc::date;
 
 const SECONDS: u8 = 0x00;
@@ -66,7 +66,7 @@ impl Rtc {
     }
 
     /// Reads the data port.
-    pub fn read(&self, clock: &Clock, now: Tsc) -> u8 {
+    pub fn read(&self, clock: &GuestClock, now: Tsc) -> u8 {
         let unix_ns = clock.unix_ns(now);
         let time = DateTime::from_unix(unix_ns / NS_PER_S);
         match self.index {
@@ -133,8 +133,8 @@ mod tests {
     use super::super::clock::TscRate;
     use super::*;
 
-    fn clock(unix_s: u64) -> Clock {
-        Clock { rate: TscRate::new(NS_PER_S), start: Tsc(0), unix_ns_at_start: unix_s * NS_PER_S }
+    fn clock(unix_s: u64) -> GuestClock {
+        GuestClock { rate: TscRate::new(NS_PER_S), start: Tsc(0), unix_ns_at_start: unix_s * NS_PER_S }
     }
 
     fn read(rtc: &mut Rtc, index: u8, unix_s: u64) -> u8 {

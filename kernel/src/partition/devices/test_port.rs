@@ -9,7 +9,7 @@
 
 use alloc::string::String;
 
-use super::effect::Effect;
+use super::effect::DeviceEffect;
 
 /// Longest line; longer ones are split.
 const LINE_BYTES: usize = 240;
@@ -25,19 +25,19 @@ pub struct TestPort {
 
 impl TestPort {
     /// Takes a byte of the log.
-    pub fn log(&mut self, byte: u8) -> Effect {
+    pub fn log(&mut self, byte: u8) -> DeviceEffect {
         if byte != b'\n' {
             // Only printable ASCII passes: the guest's text ends in a person's terminal.
             self.line.push(if (b' '..=b'~').contains(&byte) { char::from(byte) } else { '?' });
         }
         if byte != b'\n' && self.line.len() < LINE_BYTES {
-            return Effect::None;
+            return DeviceEffect::None;
         }
         let line = core::mem::take(&mut self.line);
         if self.done.len() < LINES {
             self.done.push_back(line);
         }
-        Effect::TestLine
+        DeviceEffect::TestLine
     }
 
     /// Takes the oldest complete line.
@@ -53,18 +53,18 @@ mod tests {
     #[test]
     fn lines_end_at_newlines_or_where_they_get_too_long() {
         let mut port = TestPort::default();
-        assert_eq!(port.log(b'a'), Effect::None);
-        assert_eq!(port.log(0x1b), Effect::None);
-        assert_eq!(port.log(b'\n'), Effect::TestLine);
+        assert_eq!(port.log(b'a'), DeviceEffect::None);
+        assert_eq!(port.log(0x1b), DeviceEffect::None);
+        assert_eq!(port.log(b'\n'), DeviceEffect::TestLine);
         assert_eq!(port.take_line().as_deref(), Some("a?"));
-        assert!((0..LINE_BYTES - 1).all(|_| port.log(b'x') == Effect::None));
-        assert_eq!(port.log(b'x'), Effect::TestLine);
+        assert!((0..LINE_BYTES - 1).all(|_| port.log(b'x') == DeviceEffect::None));
+        assert_eq!(port.log(b'x'), DeviceEffect::TestLine);
     }
 
     #[test]
     fn a_flood_of_lines_is_bounded() {
         let mut port = TestPort::default();
-        (0..10_000).for_each(|_| assert_eq!(port.log(b'\n'), Effect::TestLine));
+        (0..10_000).for_each(|_| assert_eq!(port.log(b'\n'), DeviceEffect::TestLine));
         assert_eq!(core::iter::from_fn(|| port.take_line()).count(), LINES);
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Nothing is lost in either direction. The transmitter reads empty as long as a whole FIFO fits
 //! the output queue. A guest that writes without polling is stopped when the queue is full
-//! ([`Uart::is_full`]), until the console has taken some output. Input is held back while
-//! [`Uart::input_room`] is 0. The interrupt line is a function of the state ([`Uart::line`]); the
+//! ([`GuestUart::is_full`]), until the console has taken some output. Input is held back while
+//! [`GuestUart::input_room`] is 0. The interrupt line is a function of the state ([`GuestUart::line`]); the
 //! platform gives it to the IOAPIC after every access. Loopback and the scratch register exist
 //! because drivers probe with them. PC16550D data sheet, "Registers".
 
-use super::ioapic::Line;
+use super::ioapic::LineLevel;
 use super::panic_line::PanicLine;
 use super::queue::ByteQueue;
 use crate::space::CrashText;
@@ -52,7 +52,7 @@ const MODEM_READY: u8 = 0xb0;
 
 /// The UART.
 #[derive(Clone, Debug)]
-pub struct Uart {
+pub struct GuestUart {
     output: ByteQueue,
     /// Watches the output for a kernel's panic line.
     panic_line: PanicLine,
@@ -74,7 +74,7 @@ pub struct Uart {
     divisor: u16,
 }
 
-impl Uart {
+impl GuestUart {
     /// Makes the UART as it is after reset.
     pub fn new() -> Self {
         Self {
@@ -102,9 +102,9 @@ impl Uart {
     }
 
     /// Returns the state of the interrupt line.
-    pub fn line(&self) -> Line {
+    pub fn line(&self) -> LineLevel {
         let wired = self.modem_control & (OUT2 | LOOPBACK) == OUT2;
-        if wired && self.pending() != ID_NONE { Line::High } else { Line::Low }
+        if wired && self.pending() != ID_NONE { LineLevel::High } else { LineLevel::Low }
     }
 
     /// Reads register `offset` (0 to 7) if the read changes no state; drivers poll some of these.
@@ -178,7 +178,7 @@ impl Uart {
         }
     }
 
-    /// Takes typed bytes: [`Uart::input_room`] bytes at most.
+    /// Takes typed bytes: [`GuestUart::input_room`] bytes at most.
     pub fn type_in(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|&b| self.input.push(b));
         self.refill();
@@ -265,7 +265,7 @@ impl Uart {
     }
 }
 
-impl Default for Uart {
+impl Default for GuestUart {
     fn default() -> Self {
         Self::new()
     }
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn linuxs_probe_finds_a_16550a() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         uart.write(INTERRUPT_ENABLE, 0);
         assert_eq!(uart.read(INTERRUPT_ENABLE), 0);
         uart.write(INTERRUPT_ENABLE, 0x0f);
@@ -292,37 +292,37 @@ mod tests {
 
     #[test]
     fn the_transmit_interrupt_comes_again_whenever_it_is_enabled() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         for _ in 0..2 {
             uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
-            assert_eq!(uart.line(), Line::High);
+            assert_eq!(uart.line(), LineLevel::High);
             assert_eq!(uart.read(INTERRUPT_ID_FIFO_CONTROL), ID_TRANSMIT);
-            assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (Line::Low, ID_NONE));
+            assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (LineLevel::Low, ID_NONE));
             uart.write(INTERRUPT_ENABLE, 0);
         }
     }
 
     #[test]
     fn a_written_byte_is_output_and_an_interrupt() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
         uart.read(INTERRUPT_ID_FIFO_CONTROL);
         uart.write(DATA, b'x');
-        assert_eq!((uart.line(), uart.output().pop()), (Line::High, Some(b'x')));
+        assert_eq!((uart.line(), uart.output().pop()), (LineLevel::High, Some(b'x')));
         assert_eq!(uart.read(LINE_STATUS), TRANSMITTER_EMPTY);
     }
 
     #[test]
     fn a_full_output_queue_says_so_and_tells_when_there_is_room() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
         for _ in 0..OUTPUT_BYTES - FIFO_BYTES {
             assert_eq!((uart.read(LINE_STATUS), uart.is_full()), (TRANSMITTER_EMPTY, false));
             uart.write(DATA, b'x');
         }
-        assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (Line::High, ID_TRANSMIT));
+        assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (LineLevel::High, ID_TRANSMIT));
         (0..FIFO_BYTES).for_each(|_| uart.write(DATA, b'y'));
-        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, Line::Low, true));
+        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, LineLevel::Low, true));
         let mut again = uart.clone();
         again.reset();
         assert_eq!((again.read(LINE_STATUS), again.is_full()), (0, true), "a reset makes no room");
@@ -332,22 +332,22 @@ mod tests {
         let mut taken = [0; FIFO_BYTES - 1];
         uart.output().take(&mut taken);
         uart.output_taken();
-        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, Line::Low, false));
+        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, LineLevel::Low, false));
         uart.output().pop();
         uart.output_taken();
-        assert_eq!((uart.read(LINE_STATUS), uart.line()), (TRANSMITTER_EMPTY, Line::High));
+        assert_eq!((uart.read(LINE_STATUS), uart.line()), (TRANSMITTER_EMPTY, LineLevel::High));
         assert_eq!(uart.output().lost(), 0);
     }
 
     #[test]
     fn input_longer_than_the_fifo_arrives_whole_and_in_order() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         let typed: Vec<u8> = (0..100).collect();
         uart.type_in(&typed);
-        assert_eq!(uart.line(), Line::Low, "not enabled");
+        assert_eq!(uart.line(), LineLevel::Low, "not enabled");
         uart.write(INTERRUPT_ENABLE, ENABLE_RECEIVE);
         let mut read = Vec::new();
-        while uart.line() == Line::High {
+        while uart.line() == LineLevel::High {
             assert_eq!(uart.read(INTERRUPT_ID_FIFO_CONTROL) & 0xf, ID_RECEIVE);
             read.push(uart.read(DATA));
         }
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_divisor_latch_hides_data_and_enable() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         uart.write(LINE_CONTROL, DIVISOR_LATCH);
         uart.write(DATA, 1);
         uart.write(INTERRUPT_ENABLE, 2);
@@ -367,18 +367,18 @@ mod tests {
 
     #[test]
     fn without_out2_the_line_is_not_wired() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
         uart.write(MODEM_CONTROL, 0);
-        assert_eq!(uart.line(), Line::Low);
+        assert_eq!(uart.line(), LineLevel::Low);
     }
 
     #[test]
     fn a_reset_keeps_the_last_words() {
-        let mut uart = Uart::new();
+        let mut uart = GuestUart::new();
         uart.write(DATA, b'!');
         uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
         uart.reset();
-        assert_eq!((uart.output().pop(), uart.line()), (Some(b'!'), Line::Low));
+        assert_eq!((uart.output().pop(), uart.line()), (Some(b'!'), LineLevel::Low));
     }
 }

@@ -1,11 +1,11 @@
 //! Bits: tests, shifts, rotations, searches, conditions. Pure. SDM 1 "Status Flags".
 
 use super::alu::{CARRY, OVERFLOW, PARITY, SIGN, ZERO, flag, shape, sign_bit};
-use crate::partition::decode::{BitOp, Condition, Scan, Shift};
-use crate::virt::Width;
+use crate::partition::decode::{BitOp, BitScan, ConditionCode, ShiftOperation};
+use crate::virt::AccessWidth;
 
 /// Returns `value` after the operation on its bit `bit` (modulo the width), and the flags.
-pub fn bit(op: BitOp, value: u64, bit: u64, width: Width, rflags: u64) -> (u64, u64) {
+pub fn bit(op: BitOp, value: u64, bit: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
     let mask = 1 << (bit % bits(width));
     let new = match op {
         BitOp::Test => value,
@@ -16,62 +16,64 @@ pub fn bit(op: BitOp, value: u64, bit: u64, width: Width, rflags: u64) -> (u64, 
     (new, rflags & !CARRY | flag(value & mask != 0, CARRY))
 }
 
-const fn bits(width: Width) -> u64 {
+const fn bits(width: AccessWidth) -> u64 {
     8 * width.bytes() as u64
 }
 
 /// Returns `value` shifted or rotated by `count`, and the flags. Overflow is defined for a count of
 /// 1 only; for others it is computed from the last step.
-pub fn shift(op: Shift, value: u64, count: u8, width: Width, rflags: u64) -> (u64, u64) {
-    let count = u64::from(count) & if width == Width::Qword { 63 } else { 31 };
+pub fn shift(op: ShiftOperation, value: u64, count: u8, width: AccessWidth, rflags: u64) -> (u64, u64) {
+    let count = u64::from(count) & if width == AccessWidth::Qword { 63 } else { 31 };
     if count == 0 {
         return (value, rflags);
     }
     let step = |(value, rflags): (u64, u64)| one_step(op, value, width, rflags);
     let (new, flags) = (0..count).fold((value, rflags), |state, _| step(state));
     let flags = match op {
-        Shift::Left | Shift::Right | Shift::ArithmeticRight => flags & !(PARITY | ZERO | SIGN) | shape(new, width),
+        ShiftOperation::Left | ShiftOperation::Right | ShiftOperation::ArithmeticRight => {
+            flags & !(PARITY | ZERO | SIGN) | shape(new, width)
+        }
         _ => flags,
     };
     (new, flags)
 }
 
 /// Moves all bits by one place, and sets carry and overflow.
-fn one_step(op: Shift, value: u64, width: Width, rflags: u64) -> (u64, u64) {
+fn one_step(op: ShiftOperation, value: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
     let top = sign_bit(width);
     let (carry_in, high, low) = (rflags & CARRY != 0, value & top != 0, value & 1 != 0);
     let fill_low = |bit: bool| (value << 1 | u64::from(bit)) & width.mask();
     let fill_high = |bit: bool| value >> 1 | if bit { top } else { 0 };
     let (new, carry) = match op {
-        Shift::RotateLeft => (fill_low(high), high),
-        Shift::RotateCarryLeft => (fill_low(carry_in), high),
-        Shift::Left => (fill_low(false), high),
-        Shift::RotateRight => (fill_high(low), low),
-        Shift::RotateCarryRight => (fill_high(carry_in), low),
-        Shift::Right => (fill_high(false), low),
-        Shift::ArithmeticRight => (fill_high(high), low),
+        ShiftOperation::RotateLeft => (fill_low(high), high),
+        ShiftOperation::RotateCarryLeft => (fill_low(carry_in), high),
+        ShiftOperation::Left => (fill_low(false), high),
+        ShiftOperation::RotateRight => (fill_high(low), low),
+        ShiftOperation::RotateCarryRight => (fill_high(carry_in), low),
+        ShiftOperation::Right => (fill_high(false), low),
+        ShiftOperation::ArithmeticRight => (fill_high(high), low),
     };
     let overflow = (new ^ value) & top != 0;
     (new, rflags & !(CARRY | OVERFLOW) | flag(carry, CARRY) | flag(overflow, OVERFLOW))
 }
 
 /// Returns the result of a search of `value`, or `old` if it finds nothing, and the flags.
-pub fn scan(scan: Scan, value: u64, old: u64, rflags: u64) -> (u64, u64) {
+pub fn scan(scan: BitScan, value: u64, old: u64, rflags: u64) -> (u64, u64) {
     let found = match scan {
-        Scan::Count => u64::from(value.count_ones()),
+        BitScan::Count => u64::from(value.count_ones()),
         _ if value == 0 => old,
-        Scan::Forward => u64::from(value.trailing_zeros()),
-        Scan::Reverse => u64::from(63 - value.leading_zeros()),
+        BitScan::Forward => u64::from(value.trailing_zeros()),
+        BitScan::Reverse => u64::from(63 - value.leading_zeros()),
     };
     let cleared = match scan {
-        Scan::Count => CARRY | PARITY | SIGN | OVERFLOW | ZERO | 1 << 4,
-        Scan::Forward | Scan::Reverse => ZERO,
+        BitScan::Count => CARRY | PARITY | SIGN | OVERFLOW | ZERO | 1 << 4,
+        BitScan::Forward | BitScan::Reverse => ZERO,
     };
     (found, rflags & !cleared | flag(value == 0, ZERO))
 }
 
 /// Tells whether a condition holds.
-pub const fn holds(condition: Condition, rflags: u64) -> bool {
+pub const fn holds(condition: ConditionCode, rflags: u64) -> bool {
     let less = (rflags & SIGN != 0) != (rflags & OVERFLOW != 0);
     let base = match condition.0 >> 1 {
         0 => rflags & OVERFLOW != 0,
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_bit_goes_to_carry_and_changes() {
-        let run = |op, number| bit(op, 0b100, number, Width::Word, 2);
+        let run = |op, number| bit(op, 0b100, number, AccessWidth::Word, 2);
         assert_eq!([run(BitOp::Test, 2), run(BitOp::Test, 18), run(BitOp::Test, 1)], [(4, 3), (4, 3), (4, 2)]);
         assert_eq!([run(BitOp::Set, 0), run(BitOp::Reset, 2), run(BitOp::Complement, 2)], [(5, 2), (0, 3), (0, 3)]);
     }
@@ -101,38 +103,38 @@ mod tests {
     fn shifts_and_rotations_at_the_edges() {
         let flags = CARRY | OVERFLOW | SIGN | ZERO | PARITY;
         for (op, value, count, width, result, wanted) in [
-            (Shift::Left, 0x80, 1, Width::Byte, 0, CARRY | OVERFLOW | ZERO | PARITY),
-            (Shift::Left, 1, 31, Width::Dword, 0x8000_0000, OVERFLOW | SIGN | PARITY),
-            (Shift::Right, 0x8001, 1, Width::Word, 0x4000, CARRY | OVERFLOW | PARITY),
-            (Shift::ArithmeticRight, 0x80, 7, Width::Byte, 0xff, SIGN | PARITY),
-            (Shift::RotateLeft, 0x81, 1, Width::Byte, 0x03, CARRY | OVERFLOW),
-            (Shift::RotateRight, 1, 1, Width::Qword, 1 << 63, CARRY | OVERFLOW),
-            (Shift::RotateCarryLeft, 0, 1, Width::Byte, 0, 0),
-            (Shift::RotateCarryRight, 1, 1, Width::Byte, 0, CARRY),
+            (ShiftOperation::Left, 0x80, 1, AccessWidth::Byte, 0, CARRY | OVERFLOW | ZERO | PARITY),
+            (ShiftOperation::Left, 1, 31, AccessWidth::Dword, 0x8000_0000, OVERFLOW | SIGN | PARITY),
+            (ShiftOperation::Right, 0x8001, 1, AccessWidth::Word, 0x4000, CARRY | OVERFLOW | PARITY),
+            (ShiftOperation::ArithmeticRight, 0x80, 7, AccessWidth::Byte, 0xff, SIGN | PARITY),
+            (ShiftOperation::RotateLeft, 0x81, 1, AccessWidth::Byte, 0x03, CARRY | OVERFLOW),
+            (ShiftOperation::RotateRight, 1, 1, AccessWidth::Qword, 1 << 63, CARRY | OVERFLOW),
+            (ShiftOperation::RotateCarryLeft, 0, 1, AccessWidth::Byte, 0, 0),
+            (ShiftOperation::RotateCarryRight, 1, 1, AccessWidth::Byte, 0, CARRY),
         ] {
             let (new, rflags) = shift(op, value, count, width, 0);
             assert_eq!((new, rflags & flags), (result, wanted), "{op:?} {value:#x}");
         }
-        assert_eq!(shift(Shift::RotateCarryLeft, 0x80, 2, Width::Byte, CARRY), (3, 0), "the carry goes round");
-        assert_eq!(shift(Shift::Left, 0x55, 32, Width::Dword, 0xff), (0x55, 0xff), "a count of 0 changes no flag");
+        assert_eq!(shift(ShiftOperation::RotateCarryLeft, 0x80, 2, AccessWidth::Byte, CARRY), (3, 0), "the carry goes round");
+        assert_eq!(shift(ShiftOperation::Left, 0x55, 32, AccessWidth::Dword, 0xff), (0x55, 0xff), "a count of 0 changes no flag");
     }
 
     #[test]
     fn a_search_finds_the_lowest_or_the_highest() {
-        assert_eq!(scan(Scan::Forward, 0x50, 9, CARRY), (4, CARRY));
-        assert_eq!(scan(Scan::Reverse, 0x50, 9, 0), (6, 0));
-        assert_eq!(scan(Scan::Forward, 0, 9, 0), (9, ZERO));
-        assert_eq!(scan(Scan::Count, 0xff, 9, CARRY | ZERO), (8, 0));
+        assert_eq!(scan(BitScan::Forward, 0x50, 9, CARRY), (4, CARRY));
+        assert_eq!(scan(BitScan::Reverse, 0x50, 9, 0), (6, 0));
+        assert_eq!(scan(BitScan::Forward, 0, 9, 0), (9, ZERO));
+        assert_eq!(scan(BitScan::Count, 0xff, 9, CARRY | ZERO), (8, 0));
     }
 
     #[test]
     fn a_condition_and_its_opposite_never_agree() {
         for rflags in (0..0x1000).map(|bits| bits | 2) {
             for pair in 0..8 {
-                assert_ne!(holds(Condition(pair * 2), rflags), holds(Condition(pair * 2 + 1), rflags));
+                assert_ne!(holds(ConditionCode(pair * 2), rflags), holds(ConditionCode(pair * 2 + 1), rflags));
             }
         }
-        assert!(holds(Condition(4), ZERO) && holds(Condition(12), SIGN) && !holds(Condition(12), SIGN | OVERFLOW));
-        assert!(holds(Condition(6), CARRY) && holds(Condition(14), ZERO) && holds(Condition(15), 0));
+        assert!(holds(ConditionCode(4), ZERO) && holds(ConditionCode(12), SIGN) && !holds(ConditionCode(12), SIGN | OVERFLOW));
+        assert!(holds(ConditionCode(6), CARRY) && holds(ConditionCode(14), ZERO) && holds(ConditionCode(15), 0));
     }
 }

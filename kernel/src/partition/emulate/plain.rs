@@ -2,21 +2,21 @@
 //! [`mmio`](super::mmio) does, but on the vCPU's own registers.
 
 use crate::addr::Gpa;
-use crate::partition::decode::Source;
+use crate::partition::decode::SourceOperand;
 use crate::partition::decode::plain::{MoveDirection, PlainMove};
 use crate::partition::devices::Platform;
 use crate::partition::devices::clock::Tsc;
-use crate::virt::Registers;
+use crate::virt::VcpuRegisters;
 
 /// Carries out `plain`; its access to `gpa` has exited. `None` if the device needs guest memory for
 /// it; then nothing has happened.
 #[inline(always)]
-pub fn plain_mmio(plain: &PlainMove, vcpu: &mut impl Registers, platform: &mut Platform, gpa: Gpa, now: Tsc) -> Option<()> {
+pub fn plain_mmio(plain: &PlainMove, vcpu: &mut impl VcpuRegisters, platform: &mut Platform, gpa: Gpa, now: Tsc) -> Option<()> {
     match plain.direction {
         MoveDirection::Store(source) => {
             let value = match source {
-                Source::Register(register) => vcpu.regs().get(register.gpr),
-                Source::Immediate(value) => value,
+                SourceOperand::Register(register) => vcpu.regs().get(register.gpr),
+                SourceOperand::Immediate(value) => value,
             };
             platform.mmio_write_alone(gpa, value & plain.width.mask(), now)
         }
@@ -34,20 +34,20 @@ mod tests {
     use crate::mm::layout::RamLayout;
     use crate::partition::decode::plain::plain_move;
     use crate::partition::decode::{CodeSize, decode};
-    use crate::partition::devices::Effect;
-    use crate::partition::devices::clock::{Clock, TscRate};
-    use crate::partition::devices::lapic::Mode;
+    use crate::partition::devices::DeviceEffect;
+    use crate::partition::devices::clock::{GuestClock, TscRate};
+    use crate::partition::devices::lapic::ApicMode;
     use crate::partition::devices::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE};
-    use crate::partition::emulate::{Context, Done, Watch, mmio};
-    use crate::partition::fake::{FakeMemory, FakeVcpu};
-    use crate::virt::{CpuState, Gpr, Width};
+    use crate::partition::emulate::{BreakpointWatch, EmulationContext, EmulationOutcome, mmio};
+    use crate::partition::fake::{FakeGuestMemory, FakeVcpu};
+    use crate::virt::{AccessWidth, CpuState, Gpr};
 
     const NOW: Tsc = Tsc(1_000_000);
 
     fn platform() -> Platform {
         let layout = RamLayout::new(1 << 20).unwrap();
-        let clock = Clock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
-        let mut platform = Platform::new(clock, &layout, Mode::XApic);
+        let clock = GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let mut platform = Platform::new(clock, &layout, ApicMode::XApic);
         // Entry 1 of the I/O APIC, and a local APIC that is enabled.
         for (gpa, value) in [(IOAPIC_BASE, 0x12), (IOAPIC_BASE + 0x10, 0x1_0045), (LAPIC_BASE + 0xf0, 0x1ff)] {
             platform.mmio_write_alone(Gpa::new(gpa), value, NOW).unwrap();
@@ -65,10 +65,10 @@ mod tests {
 
     /// The whole state of the two APICs.
     fn told(platform: &mut Platform) -> (String, u64, [u64; 4]) {
-        let select = platform.mmio_read(Gpa::new(IOAPIC_BASE), Width::Dword, NOW);
+        let select = platform.mmio_read(Gpa::new(IOAPIC_BASE), AccessWidth::Dword, NOW);
         let entries = [0x0, 0x12, 0x13, 0x20].map(|index| {
             platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), index, NOW).unwrap();
-            platform.mmio_read(Gpa::new(IOAPIC_BASE + 0x10), Width::Dword, NOW)
+            platform.mmio_read(Gpa::new(IOAPIC_BASE + 0x10), AccessWidth::Dword, NOW)
         });
         platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), select, NOW).unwrap();
         (format!("{:?}", platform.lapic()), select, entries)
@@ -105,12 +105,18 @@ mod tests {
                 let (mut ours, mut short) = (platform(), vcpu());
                 plain_mmio(&plain, &mut short, &mut ours, gpa, NOW).unwrap();
                 let (mut theirs, mut regs) = (platform(), *vcpu().regs());
-                let (state, memory) = (CpuState::default(), FakeMemory::new(0));
+                let (state, memory) = (CpuState::default(), FakeGuestMemory::new(0));
                 let platform = &mut theirs;
-                let mut context =
-                    Context { regs: &mut regs, state: &state, platform, memory: &memory, now: NOW, watch: Watch::default() };
+                let mut context = EmulationContext {
+                    regs: &mut regs,
+                    state: &state,
+                    platform,
+                    memory: &memory,
+                    now: NOW,
+                    watch: BreakpointWatch::default(),
+                };
                 let done = mmio(&mut context, &whole, gpa).unwrap();
-                assert_eq!(done, Done::advance(Effect::None), "{bytes:02x?}");
+                assert_eq!(done, EmulationOutcome::advance(DeviceEffect::None), "{bytes:02x?}");
                 assert_eq!(*short.regs(), regs, "{bytes:02x?} at {gpa:?}");
                 assert_eq!(told(&mut ours), told(&mut theirs), "{bytes:02x?} at {gpa:?}");
             }

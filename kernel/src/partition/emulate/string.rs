@@ -4,14 +4,14 @@
 //! Each element: translate its addresses, move it, then step the registers. An address that is not
 //! RAM is a device's.
 
-use super::{Context, Done, EmulateError, MAX_ELEMENTS, Next, alu};
+use super::{EmulateError, EmulationContext, EmulationOutcome, InstructionProgress, MAX_ELEMENTS, alu};
 use crate::addr::{Gpa, Gva, PAGE_SIZE};
-use crate::mm::guest::GuestAccess;
-use crate::partition::decode::{Alu, CodeSize, Instruction, Kind, Part, Register, Repeat, SegmentName};
-use crate::partition::devices::Effect;
-use crate::partition::walk::{Paging, Privilege, translate};
-use crate::virt::breakpoints::Touch;
-use crate::virt::{Access, Gpr, Regs, Width};
+use crate::mm::guest::GuestMemoryError;
+use crate::partition::decode::{Alu, CodeSize, Instruction, InstructionKind, RegisterOperand, RegisterPart, Repeat, SegmentName};
+use crate::partition::devices::DeviceEffect;
+use crate::partition::walk::{Privilege, WalkRegisters, translate};
+use crate::virt::breakpoints::BreakpointAccess;
+use crate::virt::{AccessWidth, Gpr, PageAccess, Regs};
 
 const DIRECTION: u64 = 1 << 10;
 
@@ -19,25 +19,29 @@ const DIRECTION: u64 = 1 << 10;
 ///
 /// # Errors
 /// [`EmulateError`].
-pub fn port_string(context: &mut Context<'_>, instruction: &Instruction, port: u16) -> Result<Done, EmulateError> {
+pub fn port_string(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+    port: u16,
+) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     match instruction.kind {
-        Kind::InString => each(context, instruction, |context| {
+        InstructionKind::InString => each(context, instruction, |context| {
             let to = context.destination(instruction);
             // A port read cannot be undone: first make sure that its value can be stored.
-            let gpa = context.place(to, width, Access::Write)?;
+            let gpa = context.place(to, width, PageAccess::Write)?;
             context.load(gpa, width)?;
-            context.watch.note(Touch::Port, port.into(), width);
+            context.watch.note(BreakpointAccess::Port, port.into(), width);
             let value = context.platform.pio_read(port, width, || context.now);
             let effect = context.store(gpa, width, value.into())?;
             context.step(instruction, Gpr::Rdi);
             Ok(effect)
         }),
-        Kind::OutString => each(context, instruction, |context| {
-            let gpa = context.place(context.origin(instruction), width, Access::Read)?;
+        InstructionKind::OutString => each(context, instruction, |context| {
+            let gpa = context.place(context.origin(instruction), width, PageAccess::Read)?;
             let value = context.load(gpa, width)?;
             let now = context.now;
-            context.watch.note(Touch::Port, port.into(), width);
+            context.watch.note(BreakpointAccess::Port, port.into(), width);
             let effect = context.platform.pio_write(port, width, value as u32, context.memory, &|| now)?;
             context.step(instruction, Gpr::Rsi);
             Ok(effect)
@@ -46,11 +50,14 @@ pub fn port_string(context: &mut Context<'_>, instruction: &Instruction, port: u
     }
 }
 
-pub(super) fn move_string(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+pub(super) fn move_string(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     each(context, instruction, |context| {
-        let from = context.place(context.origin(instruction), width, Access::Read)?;
-        let to = context.place(context.destination(instruction), width, Access::Write)?;
+        let from = context.place(context.origin(instruction), width, PageAccess::Read)?;
+        let to = context.place(context.destination(instruction), width, PageAccess::Write)?;
         let value = context.load(from, width)?;
         let effect = context.store(to, width, value)?;
         context.step(instruction, Gpr::Rsi);
@@ -59,56 +66,72 @@ pub(super) fn move_string(context: &mut Context<'_>, instruction: &Instruction) 
     })
 }
 
-pub(super) fn store_string(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+pub(super) fn store_string(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     each(context, instruction, |context| {
-        let to = context.place(context.destination(instruction), width, Access::Write)?;
+        let to = context.place(context.destination(instruction), width, PageAccess::Write)?;
         let effect = context.store(to, width, context.regs.get(Gpr::Rax) & width.mask())?;
         context.step(instruction, Gpr::Rdi);
         Ok(effect)
     })
 }
 
-pub(super) fn load_string(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+pub(super) fn load_string(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     each(context, instruction, |context| {
-        let from = context.place(context.origin(instruction), width, Access::Read)?;
+        let from = context.place(context.origin(instruction), width, PageAccess::Read)?;
         let value = context.load(from, width)?;
         context.set_register(ACCUMULATOR, width, value);
         context.step(instruction, Gpr::Rsi);
-        Ok(Effect::None)
+        Ok(DeviceEffect::None)
     })
 }
 
-pub(super) fn compare_strings(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+pub(super) fn compare_strings(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     each(context, instruction, |context| {
-        let first = context.place(context.origin(instruction), width, Access::Read)?;
-        let second = context.place(context.destination(instruction), width, Access::Read)?;
+        let first = context.place(context.origin(instruction), width, PageAccess::Read)?;
+        let second = context.place(context.destination(instruction), width, PageAccess::Read)?;
         let (first, second) = (context.load(first, width)?, context.load(second, width)?);
         context.regs.rflags = alu::binary(Alu::Cmp, first, second, width, context.regs.rflags).1;
         context.step(instruction, Gpr::Rsi);
         context.step(instruction, Gpr::Rdi);
-        Ok(Effect::None)
+        Ok(DeviceEffect::None)
     })
 }
 
-pub(super) fn scan_string(context: &mut Context<'_>, instruction: &Instruction) -> Result<Done, EmulateError> {
+pub(super) fn scan_string(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     each(context, instruction, |context| {
-        let at = context.place(context.destination(instruction), width, Access::Read)?;
+        let at = context.place(context.destination(instruction), width, PageAccess::Read)?;
         let (value, wanted) = (context.load(at, width)?, context.register(ACCUMULATOR, width));
         context.regs.rflags = alu::binary(Alu::Cmp, wanted, value, width, context.regs.rflags).1;
         context.step(instruction, Gpr::Rdi);
-        Ok(Effect::None)
+        Ok(DeviceEffect::None)
     })
 }
 
 /// PUSH of a device's register at `gpa`.
-pub(super) fn push(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Effect, EmulateError> {
+pub(super) fn push(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+    gpa: Gpa,
+) -> Result<DeviceEffect, EmulateError> {
     let width = instruction.width;
     let top = context.stack_pointer().wrapping_sub(width.bytes() as u64);
-    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, Access::Write)?;
+    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, PageAccess::Write)?;
     context.load(place, width)?;
     let value = context.device_read(gpa, width);
     let effect = context.store(place, width, value)?;
@@ -117,23 +140,23 @@ pub(super) fn push(context: &mut Context<'_>, instruction: &Instruction, gpa: Gp
 }
 
 /// POP to a device's register at `gpa`.
-pub(super) fn pop(context: &mut Context<'_>, instruction: &Instruction, gpa: Gpa) -> Result<Effect, EmulateError> {
+pub(super) fn pop(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa: Gpa) -> Result<DeviceEffect, EmulateError> {
     let width = instruction.width;
     let top = context.stack_pointer();
-    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, Access::Read)?;
+    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, PageAccess::Read)?;
     let value = context.load(place, width)?;
     let effect = context.device_write(gpa, width, value)?;
     context.set_stack_pointer(top.wrapping_add(width.bytes() as u64));
     Ok(effect)
 }
 
-const ACCUMULATOR: Register = Register { gpr: Gpr::Rax, part: Part::Low };
+const ACCUMULATOR: RegisterOperand = RegisterOperand { gpr: Gpr::Rax, part: RegisterPart::Low };
 const ZERO: u64 = 1 << 6;
 
 /// Tells whether the flags end a repeated comparison.
-fn has_found(context: &Context<'_>, instruction: &Instruction) -> bool {
+fn has_found(context: &EmulationContext<'_>, instruction: &Instruction) -> bool {
     let equal = context.regs.rflags & ZERO != 0;
-    matches!(instruction.kind, Kind::CompareStrings | Kind::ScanString)
+    matches!(instruction.kind, InstructionKind::CompareStrings | InstructionKind::ScanString)
         && match instruction.repeat {
             Repeat::Once => false,
             Repeat::WhileEqual => !equal,
@@ -144,31 +167,31 @@ fn has_found(context: &Context<'_>, instruction: &Instruction) -> bool {
 /// Repeats `element` as the prefix says, within bounds. Stops behind an element with an effect, so
 /// that no effect is lost, and behind an element that has met a breakpoint.
 fn each(
-    context: &mut Context<'_>,
+    context: &mut EmulationContext<'_>,
     instruction: &Instruction,
-    mut element: impl FnMut(&mut Context<'_>) -> Result<Effect, EmulateError>,
-) -> Result<Done, EmulateError> {
+    mut element: impl FnMut(&mut EmulationContext<'_>) -> Result<DeviceEffect, EmulateError>,
+) -> Result<EmulationOutcome, EmulateError> {
     if instruction.repeat == Repeat::Once {
         let effect = element(context)?;
         context.watch.commit();
-        return Ok(Done::advance(effect));
+        return Ok(EmulationOutcome::advance(effect));
     }
     for _ in 0..at_once(context.regs) {
         if context.counter(instruction, Gpr::Rcx) == 0 {
-            return Ok(Done::advance(Effect::None));
+            return Ok(EmulationOutcome::advance(DeviceEffect::None));
         }
         let effect = element(context)?;
         context.watch.commit();
         let left = context.counter(instruction, Gpr::Rcx).wrapping_sub(1);
         context.set_counter(instruction, Gpr::Rcx, left);
         if left == 0 || has_found(context, instruction) {
-            return Ok(Done::advance(effect));
+            return Ok(EmulationOutcome::advance(effect));
         }
-        if effect != Effect::None || context.watch.hits() != 0 {
-            return Ok(Done { next: Next::Repeat, effect });
+        if effect != DeviceEffect::None || context.watch.hits() != 0 {
+            return Ok(EmulationOutcome { next: InstructionProgress::Repeat, effect });
         }
     }
-    Ok(Done { next: Next::Repeat, effect: Effect::None })
+    Ok(EmulationOutcome { next: InstructionProgress::Repeat, effect: DeviceEffect::None })
 }
 
 /// Returns the number of elements for one call: one for a single-stepping guest, which traps behind
@@ -179,13 +202,13 @@ const fn at_once(regs: &Regs) -> usize {
 
 /// The address of an element: one place, or two where the element crosses into another page.
 #[derive(Clone, Copy)]
-struct Place {
+struct ElementAddress {
     first: Gpa,
     first_bytes: usize,
     second: Gpa,
 }
 
-impl Context<'_> {
+impl EmulationContext<'_> {
     fn counter(&self, instruction: &Instruction, gpr: Gpr) -> u64 {
         self.regs.get(gpr) & instruction.address.mask()
     }
@@ -193,7 +216,7 @@ impl Context<'_> {
     /// Writes an address-sized register: words keep the rest, dwords clear the upper half.
     fn set_counter(&mut self, instruction: &Instruction, gpr: Gpr, value: u64) {
         let mask = instruction.address.mask();
-        let kept = if instruction.address == Width::Word { self.regs.get(gpr) & !mask } else { 0 };
+        let kept = if instruction.address == AccessWidth::Word { self.regs.get(gpr) & !mask } else { 0 };
         self.regs.set(gpr, kept | (value & mask));
     }
 
@@ -250,8 +273,8 @@ impl Context<'_> {
         Gva::new(if long { linear } else { linear & 0xffff_ffff })
     }
 
-    fn place(&mut self, at: Gva, width: Width, access: Access) -> Result<Place, EmulateError> {
-        let touch = if access == Access::Write { Touch::Write } else { Touch::Read };
+    fn place(&mut self, at: Gva, width: AccessWidth, access: PageAccess) -> Result<ElementAddress, EmulateError> {
+        let touch = if access == PageAccess::Write { BreakpointAccess::Write } else { BreakpointAccess::Read };
         self.watch.note(touch, at.as_u64(), width);
         let first = self.translated(at, access)?;
         let first_bytes = width.bytes().min((PAGE_SIZE - at.page_offset()) as usize);
@@ -260,16 +283,16 @@ impl Context<'_> {
         } else {
             first
         };
-        Ok(Place { first, first_bytes, second })
+        Ok(ElementAddress { first, first_bytes, second })
     }
 
-    fn translated(&self, at: Gva, access: Access) -> Result<Gpa, EmulateError> {
+    fn translated(&self, at: Gva, access: PageAccess) -> Result<Gpa, EmulateError> {
         let privilege = Privilege::of(self.state.cpl(), self.regs.rflags);
-        translate(self.memory, &Paging::from(self.state), at, access, privilege)
+        translate(self.memory, &WalkRegisters::from(self.state), at, access, privilege)
             .map_err(|error| EmulateError::from_walk(error, at))
     }
 
-    fn load(&mut self, place: Place, width: Width) -> Result<u64, EmulateError> {
+    fn load(&mut self, place: ElementAddress, width: AccessWidth) -> Result<u64, EmulateError> {
         let mut bytes = [0; 8];
         let (first, second) = bytes[..width.bytes()].split_at_mut(place.first_bytes);
         let read = self.memory.read(place.first, first).and_then(|()| match second {
@@ -278,12 +301,12 @@ impl Context<'_> {
         });
         match read {
             Ok(()) => Ok(u64::from_le_bytes(bytes)),
-            Err(GuestAccess::NotRam(_)) => Ok(self.device_read(place.first, width)),
+            Err(GuestMemoryError::NotRam(_)) => Ok(self.device_read(place.first, width)),
             Err(other) => Err(other.into()),
         }
     }
 
-    fn store(&mut self, place: Place, width: Width, value: u64) -> Result<Effect, EmulateError> {
+    fn store(&mut self, place: ElementAddress, width: AccessWidth, value: u64) -> Result<DeviceEffect, EmulateError> {
         let bytes = value.to_le_bytes();
         let (first, second) = bytes[..width.bytes()].split_at(place.first_bytes);
         let written = self.memory.write(place.first, first).and_then(|()| match second {
@@ -291,8 +314,8 @@ impl Context<'_> {
             second => self.memory.write(place.second, second),
         });
         match written {
-            Ok(()) => Ok(Effect::None),
-            Err(GuestAccess::NotRam(_)) => Ok(self.device_write(place.first, width, value)?),
+            Ok(()) => Ok(DeviceEffect::None),
+            Err(GuestMemoryError::NotRam(_)) => Ok(self.device_write(place.first, width, value)?),
             Err(other) => Err(other.into()),
         }
     }

@@ -4,22 +4,22 @@
 //! an element of a repeated one, and only for accesses that have taken place. SDM 3B "Data Memory
 //! and I/O Breakpoint Exception Conditions".
 
-use super::Context;
+use super::EmulationContext;
 use crate::addr::Gva;
-use crate::partition::decode::{AddressBase, Alu, BitOp, Instruction, Kind, Register, Source};
-use crate::virt::breakpoints::{Breakpoints, Touch};
-use crate::virt::{Gpr, Width};
+use crate::partition::decode::{AddressBase, Alu, BitOp, Instruction, InstructionKind, RegisterOperand, SourceOperand};
+use crate::virt::breakpoints::{BreakpointAccess, Breakpoints};
+use crate::virt::{AccessWidth, Gpr};
 
 /// The guest's breakpoints, and those that were met.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Watch {
+pub struct BreakpointWatch {
     breakpoints: Option<Breakpoints>,
     /// Breakpoints met by accesses that may still fail.
     pending: u64,
     hits: u64,
 }
 
-impl Watch {
+impl BreakpointWatch {
     /// Watches for `breakpoints`, if there are any.
     pub const fn new(breakpoints: Option<Breakpoints>) -> Self {
         Self { breakpoints, pending: 0, hits: 0 }
@@ -30,7 +30,7 @@ impl Watch {
         self.hits
     }
 
-    pub(super) fn note(&mut self, touch: Touch, at: u64, width: Width) {
+    pub(super) fn note(&mut self, touch: BreakpointAccess, at: u64, width: AccessWidth) {
         if let Some(breakpoints) = &self.breakpoints {
             self.pending |= breakpoints.hits(touch, at, width);
         }
@@ -42,7 +42,7 @@ impl Watch {
     }
 }
 
-impl Context<'_> {
+impl EmulationContext<'_> {
     /// Notes the access to ModRM's operand. Must be called before registers change, because the
     /// address depends on them.
     pub(super) fn watch_operand(&mut self, instruction: &Instruction) {
@@ -60,7 +60,7 @@ impl Context<'_> {
             AddressBase::None => 0,
             AddressBase::Next => self.regs.rip.wrapping_add(u64::from(instruction.length)),
             // POP computes the address with the stack pointer after the pop.
-            AddressBase::Register(Gpr::Rsp) if instruction.kind == Kind::Pop => {
+            AddressBase::Register(Gpr::Rsp) if instruction.kind == InstructionKind::Pop => {
                 self.regs.get(Gpr::Rsp).wrapping_add(instruction.width.bytes() as u64)
             }
             AddressBase::Register(gpr) => self.regs.get(gpr),
@@ -74,7 +74,7 @@ impl Context<'_> {
     /// Returns the byte offset of a bit number in a register: it may lie before or after the
     /// operand.
     fn bit_offset(&self, instruction: &Instruction) -> u64 {
-        let Kind::Bit(_, Source::Register(Register { gpr, .. })) = instruction.kind else { return 0 };
+        let InstructionKind::Bit(_, SourceOperand::Register(RegisterOperand { gpr, .. })) = instruction.kind else { return 0 };
         let bits = 8 * instruction.width.bytes() as u32;
         let number = (self.regs.get(gpr) << (64 - bits)) as i64 >> (64 - bits);
         (number.div_euclid(i64::from(bits)) * i64::from(bits / 8)) as u64
@@ -83,40 +83,40 @@ impl Context<'_> {
 
 /// Returns the kind of access to ModRM's operand; `None` if there is none, as in string
 /// instructions.
-const fn operand_touch(kind: Kind) -> Option<Touch> {
+const fn operand_touch(kind: InstructionKind) -> Option<BreakpointAccess> {
     Some(match kind {
-        Kind::Load { .. }
-        | Kind::AluMemory(Alu::Cmp, _)
-        | Kind::AluRegister(..)
-        | Kind::Test(_)
-        | Kind::Bit(BitOp::Test, _)
-        | Kind::Multiply(..)
-        | Kind::MultiplyWide(_)
-        | Kind::ConditionalLoad(..)
-        | Kind::Scan(..)
-        | Kind::LoadSwapped(_)
-        | Kind::Push => Touch::Read,
-        Kind::Store(_)
-        | Kind::AluMemory(..)
-        | Kind::Exchange(_)
-        | Kind::Unary(_)
-        | Kind::Bit(..)
-        | Kind::CompareExchange(_)
-        | Kind::ExchangeAdd(_)
-        | Kind::Shift(..)
-        | Kind::SetByte(_)
-        | Kind::StoreSwapped(_)
-        | Kind::Pop => Touch::Write,
-        Kind::CompareStrings
-        | Kind::ScanString
-        | Kind::LoadString
-        | Kind::MoveString
-        | Kind::StoreString
-        | Kind::InString
-        | Kind::OutString
-        | Kind::System(_)
-        | Kind::ToControl(..)
-        | Kind::LoadStatusWord(_)
-        | Kind::Other => return None,
+        InstructionKind::Load { .. }
+        | InstructionKind::AluMemory(Alu::Cmp, _)
+        | InstructionKind::AluRegister(..)
+        | InstructionKind::Test(_)
+        | InstructionKind::Bit(BitOp::Test, _)
+        | InstructionKind::Multiply(..)
+        | InstructionKind::MultiplyWide(_)
+        | InstructionKind::ConditionalLoad(..)
+        | InstructionKind::Scan(..)
+        | InstructionKind::LoadSwapped(_)
+        | InstructionKind::Push => BreakpointAccess::Read,
+        InstructionKind::Store(_)
+        | InstructionKind::AluMemory(..)
+        | InstructionKind::Exchange(_)
+        | InstructionKind::Unary(_)
+        | InstructionKind::Bit(..)
+        | InstructionKind::CompareExchange(_)
+        | InstructionKind::ExchangeAdd(_)
+        | InstructionKind::Shift(..)
+        | InstructionKind::SetByte(_)
+        | InstructionKind::StoreSwapped(_)
+        | InstructionKind::Pop => BreakpointAccess::Write,
+        InstructionKind::CompareStrings
+        | InstructionKind::ScanString
+        | InstructionKind::LoadString
+        | InstructionKind::MoveString
+        | InstructionKind::StoreString
+        | InstructionKind::InString
+        | InstructionKind::OutString
+        | InstructionKind::System(_)
+        | InstructionKind::ToControl(..)
+        | InstructionKind::LoadStatusWord(_)
+        | InstructionKind::Other => return None,
     })
 }

@@ -2,23 +2,23 @@
 //! hypervisor carries out itself.
 
 use crate::addr::Gpa;
-use crate::crash::record::Reason;
-use crate::partition::decision::Decision;
+use crate::crash::record::CrashCause;
+use crate::partition::decision::ExitDecision;
 use crate::partition::devices::clock::Tsc;
-use crate::partition::emulate::{self, Context, Done, EmulateError, Next, Watch};
+use crate::partition::emulate::{self, BreakpointWatch, EmulateError, EmulationContext, EmulationOutcome, InstructionProgress};
 use crate::partition::fetch::{self, CodeView, FetchError};
-use crate::partition::machine::{Bytes, Machine};
-use crate::virt::{Access, Event, IoAccess};
+use crate::partition::machine::{PartitionMemory, VirtualMachine};
+use crate::virt::{InjectedEvent, IoAccess, PageAccess};
 
-impl Machine {
-    pub(super) fn device_memory(&mut self, gpa: Gpa, access: Access, memory: &Bytes<'_>, now: Tsc) -> Decision {
-        if access == Access::Execute {
-            return Decision::Crash(Reason::ExecutedNothing(gpa.as_u64()));
+impl VirtualMachine {
+    pub(super) fn device_memory(&mut self, gpa: Gpa, access: PageAccess, memory: &PartitionMemory<'_>, now: Tsc) -> ExitDecision {
+        if access == PageAccess::Execute {
+            return ExitDecision::Crash(CrashCause::ExecutedNothing(gpa.as_u64()));
         }
         self.emulate(memory, now, gpa, |context, instruction| emulate::mmio(context, instruction, gpa))
     }
 
-    pub(super) fn string_io(&mut self, io: IoAccess, memory: &Bytes<'_>, now: Tsc) -> Decision {
+    pub(super) fn string_io(&mut self, io: IoAccess, memory: &PartitionMemory<'_>, now: Tsc) -> ExitDecision {
         let port = io.port;
         self.emulate(memory, now, Gpa::new(u64::from(port)), |context, instruction| {
             emulate::port_string(context, instruction, port)
@@ -28,21 +28,24 @@ impl Machine {
     /// Fetches the instruction, lets `carry_out` do it, and advances the guest.
     fn emulate(
         &mut self,
-        memory: &Bytes<'_>,
+        memory: &PartitionMemory<'_>,
         now: Tsc,
         at: Gpa,
-        carry_out: impl FnOnce(&mut Context<'_>, &crate::partition::decode::Instruction) -> Result<Done, EmulateError>,
-    ) -> Decision {
+        carry_out: impl FnOnce(
+            &mut EmulationContext<'_>,
+            &crate::partition::decode::Instruction,
+        ) -> Result<EmulationOutcome, EmulateError>,
+    ) -> ExitDecision {
         let state = self.vcpu.state();
         let mut regs = *self.vcpu.regs();
         let instruction = match fetch::instruction(memory, &CodeView::from(&state), regs.rip) {
             Ok(instruction) => instruction,
             // The CPU has decoded the instruction, or it had not exited: it is legal.
-            Err(FetchError::Unknown) => return Decision::Crash(Reason::NotEmulated(at.as_u64())),
+            Err(FetchError::Unknown) => return ExitDecision::Crash(CrashCause::NotEmulated(at.as_u64())),
             Err(error) => return self.fetch_failed(error),
         };
-        let watch = Watch::new(self.vcpu.breakpoints());
-        let mut context = Context { regs: &mut regs, state: &state, platform: &mut self.platform, memory, now, watch };
+        let watch = BreakpointWatch::new(self.vcpu.breakpoints());
+        let mut context = EmulationContext { regs: &mut regs, state: &state, platform: &mut self.platform, memory, now, watch };
         let result = carry_out(&mut context, &instruction);
         let hits = context.watch.hits();
         match result {
@@ -51,10 +54,10 @@ impl Machine {
                 self.vcpu.set_cr8(self.platform.lapic().cr8());
                 self.break_behind(hits);
                 let rip = match done.next {
-                    Next::Advance => regs.rip.wrapping_add(u64::from(instruction.length)),
-                    Next::Repeat => regs.rip,
+                    InstructionProgress::Advance => regs.rip.wrapping_add(u64::from(instruction.length)),
+                    InstructionProgress::Repeat => regs.rip,
                 };
-                Decision::after(rip, done.effect)
+                ExitDecision::after(rip, done.effect)
             }
             Err(error) => {
                 // The finished elements of a repeated string instruction stay done; the guest goes
@@ -72,15 +75,15 @@ impl Machine {
         }
     }
 
-    fn not_carried_out(&mut self, error: EmulateError, at: Gpa) -> Decision {
+    fn not_carried_out(&mut self, error: EmulateError, at: Gpa) -> ExitDecision {
         match error {
             EmulateError::Memory(access) => access.into(),
-            EmulateError::Exception(event) => Decision::Inject(event),
+            EmulateError::Exception(event) => ExitDecision::Inject(event),
             EmulateError::PageFault { at, error_code } => {
                 self.vcpu.set_cr2(at.as_u64());
-                Decision::Inject(Event::page_fault(error_code))
+                ExitDecision::Inject(InjectedEvent::page_fault(error_code))
             }
-            EmulateError::NotEmulated => Decision::Crash(Reason::NotEmulated(at.as_u64())),
+            EmulateError::NotEmulated => ExitDecision::Crash(CrashCause::NotEmulated(at.as_u64())),
         }
     }
 }

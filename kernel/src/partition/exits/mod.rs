@@ -1,4 +1,4 @@
-//! The handlers of exits: each looks at an exit and returns a [`Decision`].
+//! The handlers of exits: each looks at an exit and returns a [`ExitDecision`].
 //!
 //! An emulated instruction needs the address behind it. Where the CPU does not report that address
 //! (SVM without next RIP), the instruction is decoded *before* the handler acts, because decoding
@@ -14,44 +14,46 @@ pub(super) mod quick;
 mod system;
 
 use super::cpuid::xcr0_allowed;
-use super::decision::Decision;
-use super::devices::Effect;
+use super::decision::ExitDecision;
+use super::devices::DeviceEffect;
 use super::devices::clock::Tsc;
-use super::machine::{Bytes, Machine};
+use super::machine::{PartitionMemory, VirtualMachine};
 use super::shadow::source_of_shadow;
 use super::shutdown::{self, TripleFault};
 use crate::arch::{fpu, instr};
-use crate::crash::record::Reason;
-use crate::virt::{Event, Exit, Gpr};
+use crate::crash::record::CrashCause;
+use crate::virt::{Gpr, InjectedEvent, VmExit};
 
-impl Machine {
+impl VirtualMachine {
     /// Decides on an exit that the short way has left.
-    pub(super) fn handle(&mut self, exit: Exit, memory: &Bytes<'_>) -> Decision {
+    pub(super) fn handle(&mut self, exit: VmExit, memory: &PartitionMemory<'_>) -> ExitDecision {
         let now = Tsc(instr::rdtsc());
         match exit {
-            Exit::HostInterrupt => return Decision::TakeInterrupt,
+            VmExit::HostInterrupt => return ExitDecision::TakeInterrupt,
             // A window has opened, or the back end has handled the exit alone: the next look at the
             // devices does the rest.
-            Exit::InterruptWindow | Exit::NmiWindow | Exit::Handled => return Decision::Resume,
-            Exit::ShadowedWindow => return self.shadowed_window(memory),
-            Exit::TripleFault => return self.triple_fault(memory),
-            Exit::Undefined => return Decision::Inject(Event::invalid_opcode()),
-            Exit::TaskSwitch(switch) => return Decision::Crash(Reason::TaskSwitch(switch)),
-            Exit::MachineCheck => return Decision::Crash(Reason::MachineCheck),
+            VmExit::InterruptWindow | VmExit::NmiWindow | VmExit::Handled => return ExitDecision::Resume,
+            VmExit::ShadowedWindow => return self.shadowed_window(memory),
+            VmExit::TripleFault => return self.triple_fault(memory),
+            VmExit::Undefined => return ExitDecision::Inject(InjectedEvent::invalid_opcode()),
+            VmExit::TaskSwitch(switch) => return ExitDecision::Crash(CrashCause::TaskSwitch(switch)),
+            VmExit::MachineCheck => return ExitDecision::Crash(CrashCause::MachineCheck),
             // The board has no interrupt for the FPU's error: deliver #MF, as on VMX, whose CPUs
             // require CR0.NE.
-            Exit::FloatingPointFrozen => return Decision::Inject(Event::floating_point()),
-            Exit::EntryFailed { code } => return self.entry_failed(code, memory),
-            Exit::Unknown { code } => return self.unknown(code),
+            VmExit::FloatingPointFrozen => return ExitDecision::Inject(InjectedEvent::floating_point()),
+            VmExit::EntryFailed { code } => return self.entry_failed(code, memory),
+            VmExit::Unknown { code } => return self.unknown(code),
             // The access is the CPU's own: there is no instruction to emulate, and it would fail
             // again and again.
-            Exit::SecondLevelFault { gpa, during_walk: true, .. } => return Decision::Crash(Reason::NoMemory(gpa.as_u64())),
-            Exit::SecondLevelFault { gpa, .. } if self.vcpu.event_pending() => {
-                return Decision::Crash(Reason::NoMemory(gpa.as_u64()));
+            VmExit::SecondLevelFault { gpa, during_walk: true, .. } => {
+                return ExitDecision::Crash(CrashCause::NoMemory(gpa.as_u64()));
             }
-            Exit::SecondLevelFault { gpa, access, .. } => return self.device_memory(gpa, access, memory, now),
-            Exit::Io(io) if io.string => return self.string_io(io, memory, now),
-            Exit::System(access) => return self.move_system(access, memory),
+            VmExit::SecondLevelFault { gpa, .. } if self.vcpu.event_pending() => {
+                return ExitDecision::Crash(CrashCause::NoMemory(gpa.as_u64()));
+            }
+            VmExit::SecondLevelFault { gpa, access, .. } => return self.device_memory(gpa, access, memory, now),
+            VmExit::Io(io) if io.string => return self.string_io(io, memory, now),
+            VmExit::System(access) => return self.move_system(access, memory),
             _ => {}
         }
         let next = match self.next_rip(exit, memory) {
@@ -59,52 +61,52 @@ impl Machine {
             Err(decision) => return decision,
         };
         match exit {
-            Exit::Io(io) => self.port_io(io, next, memory),
-            Exit::ReadMsr => self.read_msr(next, now),
-            Exit::WriteMsr => self.write_msr(next, memory, now),
-            Exit::Halt => Decision::Halt(next),
-            Exit::Xsetbv => self.xsetbv(next),
-            Exit::CacheFlush => Decision::SkipTo(next),
+            VmExit::Io(io) => self.port_io(io, next, memory),
+            VmExit::ReadMsr => self.read_msr(next, now),
+            VmExit::WriteMsr => self.write_msr(next, memory, now),
+            VmExit::Halt => ExitDecision::Halt(next),
+            VmExit::Xsetbv => self.xsetbv(next),
+            VmExit::CacheFlush => ExitDecision::SkipTo(next),
             // No hypercalls are offered: return KVM's code for an unknown one.
-            Exit::Hypercall => {
+            VmExit::Hypercall => {
                 self.vcpu.regs_mut().set(Gpr::Rax, NO_SUCH_CALL);
-                Decision::SkipTo(next)
+                ExitDecision::SkipTo(next)
             }
-            Exit::Cpuid => self.cpuid(next),
-            Exit::ReadCounter => self.read_counter(next),
+            VmExit::Cpuid => self.cpuid(next),
+            VmExit::ReadCounter => self.read_counter(next),
             // All other exits were handled above.
-            _ => Decision::Resume,
+            _ => ExitDecision::Resume,
         }
     }
 
-    fn triple_fault(&self, memory: &Bytes<'_>) -> Decision {
+    fn triple_fault(&self, memory: &PartitionMemory<'_>) -> ExitDecision {
         let rip = self.vcpu.regs().rip;
         match shutdown::triple_fault(memory, &self.vcpu.state(), rip) {
-            Ok(TripleFault::Crash) => Decision::Crash(Reason::TripleFault),
-            Ok(TripleFault::Reset) => Decision::SkipWith(rip, Effect::Reset),
+            Ok(TripleFault::Crash) => ExitDecision::Crash(CrashCause::TripleFault),
+            Ok(TripleFault::Reset) => ExitDecision::SkipWith(rip, DeviceEffect::Reset),
             Err(access) => access.into(),
         }
     }
 
-    fn shadowed_window(&mut self, memory: &Bytes<'_>) -> Decision {
+    fn shadowed_window(&mut self, memory: &PartitionMemory<'_>) -> ExitDecision {
         let source = source_of_shadow(memory, &self.vcpu.state(), self.vcpu.regs());
         self.vcpu.leave_shadow(source);
-        Decision::Resume
+        ExitDecision::Resume
     }
 
-    fn xsetbv(&mut self, next: u64) -> Decision {
+    fn xsetbv(&mut self, next: u64) -> ExitDecision {
         let regs = self.vcpu.regs();
         let value = regs.edx_eax();
         if regs.get(Gpr::Rcx) as u32 != 0 || !xcr0_allowed(value, fpu::offered_xcr0()) {
-            return Decision::Inject(Event::general_protection());
+            return ExitDecision::Inject(InjectedEvent::general_protection());
         }
         fpu::set_live_xcr0(value);
-        Decision::SkipTo(next)
+        ExitDecision::SkipTo(next)
     }
 
-    fn unknown(&self, code: u64) -> Decision {
+    fn unknown(&self, code: u64) -> ExitDecision {
         log::warn!("unknown exit:{}", self.vcpu.raw_exit());
-        Decision::Crash(Reason::UnknownExit(code))
+        ExitDecision::Crash(CrashCause::UnknownExit(code))
     }
 }
 

@@ -25,15 +25,15 @@ use crate::partition::cpuid::FixedAnswers;
 use crate::partition::decode::plain::{PlainMove, plain_move};
 use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::lapic::register::{TASK_PRIORITY, X2APIC_BASE};
-use crate::partition::devices::{Effect, Platform};
+use crate::partition::devices::{DeviceEffect, Platform};
 use crate::partition::emulate::plain_mmio;
-use crate::partition::machine::{Machine, ShortWay};
+use crate::partition::machine::{ShortWay, VirtualMachine};
 use crate::partition::msr::Msrs;
 use crate::partition::msr::number::TSC_DEADLINE;
 use crate::partition::offer::offer_events;
-use crate::partition::skip::Lengths;
+use crate::partition::skip::InsnLengthCache;
 use crate::partition::walk::long::fetch_address;
-use crate::virt::{Exit, Gpr, MsrAccess, Runs, Vcpu};
+use crate::virt::{BackendVcpu, Gpr, MsrAccess, Vcpu, VmExit};
 
 /// After this many exits the longer way is taken once: it checks the time and the requests.
 /// Emulators that deliver no interrupt to a guest with IF clear need this; elsewhere the timer ends
@@ -42,7 +42,7 @@ const EXITS_IN_A_ROW: u64 = 64;
 
 /// Why the short way ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Left {
+pub enum QuickExit {
     /// The last exit is left to the longer way.
     Exit,
     /// Every exit is answered, and there may be an event for the guest.
@@ -50,17 +50,17 @@ pub enum Left {
     /// The guest has executed HLT, and no event is there to wake it.
     Halted,
     /// Every exit is answered, and a device has an effect on the partition.
-    Effect(Effect),
+    Effect(DeviceEffect),
 }
 
-impl Machine {
+impl VirtualMachine {
     /// Runs the guest and answers its exits until one needs the longer way. Also returns the number
     /// of exits.
-    pub(in crate::partition) fn run_quick(&mut self, memory: ResidentBytes<'_, DirectMap>) -> (Left, u64) {
+    pub(in crate::partition) fn run_quick(&mut self, memory: ResidentBytes<'_, DirectMap>) -> (QuickExit, u64) {
         if self.short_way == ShortWay::Closed {
             return self.run_once();
         }
-        let Machine { vcpu, platform, lengths, cpuid, msrs, .. } = self;
+        let VirtualMachine { vcpu, platform, lengths, cpuid, msrs, .. } = self;
         let mut answers = Answers { platform, lengths, cpuid, msrs, memory };
         match vcpu {
             Vcpu::Vmx(vcpu) => answers.run(vcpu),
@@ -69,19 +69,19 @@ impl Machine {
     }
 
     #[cold]
-    fn run_once(&mut self) -> (Left, u64) {
+    fn run_once(&mut self) -> (QuickExit, u64) {
         match &mut self.vcpu {
             Vcpu::Vmx(vcpu) => vcpu.enter(),
             Vcpu::Svm(vcpu) => vcpu.enter(),
         };
-        (Left::Exit, 1)
+        (QuickExit::Exit, 1)
     }
 }
 
 /// The state from which exits are answered.
 struct Answers<'a> {
     platform: &'a mut Platform,
-    lengths: &'a Lengths,
+    lengths: &'a InsnLengthCache,
     cpuid: &'a FixedAnswers,
     msrs: &'a mut Msrs,
     memory: ResidentBytes<'a, DirectMap>,
@@ -91,7 +91,7 @@ impl Answers<'_> {
     /// A function of its own for each back end, so that it has all of the CPU's registers for
     /// itself.
     #[inline(never)]
-    fn run<V: Runs>(&mut self, vcpu: &mut V) -> (Left, u64) {
+    fn run<V: BackendVcpu>(&mut self, vcpu: &mut V) -> (QuickExit, u64) {
         for exits in 1..EXITS_IN_A_ROW {
             let reason = vcpu.enter();
             if reason == V::CPUID {
@@ -118,17 +118,17 @@ impl Answers<'_> {
                 vcpu.take_up_window();
                 offer_events(self.platform, vcpu);
             } else {
-                return (Left::Exit, exits);
+                return (QuickExit::Exit, exits);
             }
         }
         vcpu.enter();
-        (Left::Exit, EXITS_IN_A_ROW)
+        (QuickExit::Exit, EXITS_IN_A_ROW)
     }
 
     #[inline(always)]
-    fn cpuid(&self, vcpu: &mut impl Runs) -> Option<Left> {
-        let Some(next) = self.lengths.next_rip(vcpu, Exit::Cpuid) else { return Some(Left::Exit) };
-        let Some(leaf) = self.cpuid.get(vcpu.regs().get(Gpr::Rax) as u32) else { return Some(Left::Exit) };
+    fn cpuid(&self, vcpu: &mut impl BackendVcpu) -> Option<QuickExit> {
+        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Cpuid) else { return Some(QuickExit::Exit) };
+        let Some(leaf) = self.cpuid.get(vcpu.regs().get(Gpr::Rax) as u32) else { return Some(QuickExit::Exit) };
         leaf.load(|gpr, value| vcpu.set(gpr, value));
         vcpu.advance_to(next);
         None
@@ -136,10 +136,10 @@ impl Answers<'_> {
 
     /// Answers HLT: a pending interrupt ends it at once. A single step is left to the longer way.
     #[inline(always)]
-    fn halt<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
-        let Some(next) = self.lengths.next_rip(vcpu, Exit::Halt) else { return Some(Left::Exit) };
+    fn halt<V: BackendVcpu>(&mut self, vcpu: &mut V) -> Option<QuickExit> {
+        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Halt) else { return Some(QuickExit::Exit) };
         if vcpu.regs().single_steps() {
-            return Some(Left::Exit);
+            return Some(QuickExit::Exit);
         }
         self.platform.lapic_mut().set_cr8(vcpu.cr8());
         vcpu.advance_to(next);
@@ -148,22 +148,22 @@ impl Answers<'_> {
             offer_events(self.platform, vcpu);
             return None;
         }
-        Some(Left::Halted)
+        Some(QuickExit::Halted)
     }
 
     /// Answers a second-level fault. Only an address in the device hole can be a device's register;
     /// any other is RAM that is not mapped yet.
     #[inline(always)]
-    fn fault<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
+    fn fault<V: BackendVcpu>(&mut self, vcpu: &mut V) -> Option<QuickExit> {
         let gpa = vcpu.fault_address();
-        if is_in_hole(gpa) { self.register(vcpu, gpa) } else { Some(Left::Exit) }
+        if is_in_hole(gpa) { self.register(vcpu, gpa) } else { Some(QuickExit::Exit) }
     }
 
     /// Carries out a plain move at a device's register. If the move is left to the longer way,
     /// nothing has happened.
     #[inline(never)]
-    fn register<V: Runs>(&mut self, vcpu: &mut V, gpa: Gpa) -> Option<Left> {
-        let Some(plain) = self.plain_move(vcpu) else { return Some(Left::Exit) };
+    fn register<V: BackendVcpu>(&mut self, vcpu: &mut V, gpa: Gpa) -> Option<QuickExit> {
+        let Some(plain) = self.plain_move(vcpu) else { return Some(QuickExit::Exit) };
         let next = vcpu.regs().rip.wrapping_add(u64::from(plain.length));
         if gpa.page_base().as_u64() == self.platform.lapic().base() {
             return self.lapic_register(vcpu, gpa, &plain, next);
@@ -171,7 +171,7 @@ impl Answers<'_> {
         // The time is unused: of the devices that need no guest memory, only the local APIC reads
         // it.
         if plain_mmio(&plain, vcpu, self.platform, gpa, Tsc(0)).is_none() {
-            return Some(Left::Exit);
+            return Some(QuickExit::Exit);
         }
         vcpu.advance_to(next);
         if self.platform.lapic().has_news() {
@@ -183,16 +183,16 @@ impl Answers<'_> {
     /// Carries out a move at a register of the local APIC. The APIC holds the task priority during
     /// the access, and its timer may need another deadline.
     #[inline(never)]
-    fn lapic_register<V: Runs>(&mut self, vcpu: &mut V, gpa: Gpa, plain: &PlainMove, next: u64) -> Option<Left> {
+    fn lapic_register<V: BackendVcpu>(&mut self, vcpu: &mut V, gpa: Gpa, plain: &PlainMove, next: u64) -> Option<QuickExit> {
         let deadline = self.platform.next_deadline();
         self.platform.lapic_mut().set_cr8(vcpu.cr8());
         if plain_mmio(plain, vcpu, self.platform, gpa, Tsc(instr::rdtsc())).is_none() {
-            return Some(Left::Exit);
+            return Some(QuickExit::Exit);
         }
         vcpu.set_cr8(self.platform.lapic().cr8());
         vcpu.advance_to(next);
         if self.platform.next_deadline() != deadline {
-            return Some(Left::News);
+            return Some(QuickExit::News);
         }
         self.tell_news(vcpu);
         None
@@ -201,7 +201,7 @@ impl Answers<'_> {
     /// Fetches the instruction that has exited, if it is a plain move of 64-bit code and all memory
     /// needed for the fetch is resident.
     #[inline(always)]
-    fn plain_move<V: Runs>(&self, vcpu: &V) -> Option<PlainMove> {
+    fn plain_move<V: BackendVcpu>(&self, vcpu: &V) -> Option<PlainMove> {
         if !vcpu.is_data_access() {
             return None;
         }
@@ -212,7 +212,7 @@ impl Answers<'_> {
 
     /// Offers events if an interrupt has come, or is due now that another one has ended.
     #[inline(always)]
-    fn tell_news<V: Runs>(&mut self, vcpu: &mut V) {
+    fn tell_news<V: BackendVcpu>(&mut self, vcpu: &mut V) {
         let lapic = self.platform.lapic();
         if lapic.has_news() || lapic.has_requests() && lapic.interrupt().is_some() {
             offer_events(self.platform, vcpu);
@@ -222,18 +222,18 @@ impl Answers<'_> {
     /// Carries out an MSR access. The task priority is in the vCPU while the guest runs, and in the
     /// local APIC during the access.
     #[inline(always)]
-    fn msr<V: Runs>(&mut self, vcpu: &mut V, access: MsrAccess) -> Option<Left> {
+    fn msr<V: BackendVcpu>(&mut self, vcpu: &mut V, access: MsrAccess) -> Option<QuickExit> {
         let exit = match access {
-            MsrAccess::Read => Exit::ReadMsr,
-            MsrAccess::Write => Exit::WriteMsr,
+            MsrAccess::Read => VmExit::ReadMsr,
+            MsrAccess::Write => VmExit::WriteMsr,
         };
-        let Some(next) = self.lengths.next_rip(vcpu, exit) else { return Some(Left::Exit) };
+        let Some(next) = self.lengths.next_rip(vcpu, exit) else { return Some(QuickExit::Exit) };
         let number = vcpu.regs().get(Gpr::Rcx) as u32;
         self.platform.lapic_mut().set_cr8(vcpu.cr8());
         match access {
             MsrAccess::Read => {
                 let now = || Tsc(instr::rdtsc());
-                let Some(value) = self.msrs.read_alone(number, self.platform, now) else { return Some(Left::Exit) };
+                let Some(value) = self.msrs.read_alone(number, self.platform, now) else { return Some(QuickExit::Exit) };
                 vcpu.set(Gpr::Rax, value & 0xffff_ffff);
                 vcpu.set(Gpr::Rdx, value >> 32);
                 vcpu.advance_to(next);
@@ -244,10 +244,10 @@ impl Answers<'_> {
     }
 
     #[inline(always)]
-    fn write_msr<V: Runs>(&mut self, vcpu: &mut V, number: u32, next: u64) -> Option<Left> {
+    fn write_msr<V: BackendVcpu>(&mut self, vcpu: &mut V, number: u32, next: u64) -> Option<QuickExit> {
         let value = vcpu.regs().edx_eax();
         if self.msrs.write_alone(number, value, self.platform).is_none() {
-            return Some(Left::Exit);
+            return Some(QuickExit::Exit);
         }
         // No other register changes the task priority.
         if number == X2APIC_BASE + u32::from(TASK_PRIORITY) {
@@ -256,28 +256,28 @@ impl Answers<'_> {
         vcpu.advance_to(next);
         // The timer must be armed.
         if number == TSC_DEADLINE {
-            return Some(Left::News);
+            return Some(QuickExit::News);
         }
         self.tell_news(vcpu);
         None
     }
 
     #[inline(always)]
-    fn port<V: Runs>(&mut self, vcpu: &mut V) -> Option<Left> {
-        let Some(io) = vcpu.port_access().filter(|io| !io.string) else { return Some(Left::Exit) };
-        let Some(next) = self.lengths.next_rip(vcpu, Exit::Io(io)) else { return Some(Left::Exit) };
-        let Some(effect) = access_port(self.platform, vcpu, io) else { return Some(Left::Exit) };
+    fn port<V: BackendVcpu>(&mut self, vcpu: &mut V) -> Option<QuickExit> {
+        let Some(io) = vcpu.port_access().filter(|io| !io.string) else { return Some(QuickExit::Exit) };
+        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Io(io)) else { return Some(QuickExit::Exit) };
+        let Some(effect) = access_port(self.platform, vcpu, io) else { return Some(QuickExit::Exit) };
         vcpu.advance_to(next);
         match effect {
             // Output waits in the devices and is fetched at the end of the stay; a stop for each
             // byte would be slow.
-            Effect::None | Effect::Console => {
+            DeviceEffect::None | DeviceEffect::Console => {
                 if self.platform.lapic().has_news() {
                     offer_events(self.platform, vcpu);
                 }
                 None
             }
-            effect => Some(Left::Effect(effect)),
+            effect => Some(QuickExit::Effect(effect)),
         }
     }
 }

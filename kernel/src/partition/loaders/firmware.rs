@@ -6,12 +6,12 @@
 
 use alloc::vec::Vec;
 
-use super::plan::{Content, Copy};
+use super::plan::{CopyContent, LoadCopy};
 use crate::addr::Gpa;
 use crate::partition::devices::map::{FIRST_MIB, RESET_ENTRY, RESET_VALUE, port};
 
 /// Returns the 16-bit code at the entry point: it requests a reset and waits for it.
-pub fn reset_entry() -> Copy {
+pub fn reset_entry() -> LoadCopy {
     let [low, high] = port::RESET.to_le_bytes();
     let code: [&[u8]; 4] = [
         &[0xba, low, high],        // mov $RESET, %dx
@@ -21,5 +21,5 @@ pub fn reset_entry() -> Copy {
     ];
     let code: Vec<u8> = code.concat();
     debug_assert!(RESET_ENTRY + code.len() as u64 <= FIRST_MIB);
-    Copy { to: Gpa::new(RESET_ENTRY), content: Content::Made(code) }
+    LoadCopy { to: Gpa::new(RESET_ENTRY), content: CopyContent::Made(code) }
 }

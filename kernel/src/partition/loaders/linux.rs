@@ -8,11 +8,11 @@
 
 use alloc::{vec, vec::Vec};
 
-use super::plan::{Content, Copy};
-use super::{LoadError, LoadPlan, Request, Role, firmware, memory_map, mp_table, place};
+use super::plan::{CopyContent, LoadCopy};
+use super::{ImageRole, LoadError, LoadPlan, LoadRequest, firmware, memory_map, mp_table, place};
 use crate::addr::{Gpa, PAGE_SIZE};
-use crate::partition::devices::lapic::Mode;
-use crate::virt::{CpuState, Gpr, Regs, Segment};
+use crate::partition::devices::lapic::ApicMode;
+use crate::virt::{CpuState, Gpr, Regs, SegmentRegister};
 
 /// Offsets in the setup header and in the boot parameters; both share the numbering.
 mod at {
@@ -54,9 +54,9 @@ const STARTUP_64: u64 = 0x200;
 const E820_ENTRY_BYTES: usize = 20;
 
 /// `__BOOT_CS` and `__BOOT_DS`.
-const CODE_64: Segment = Segment { selector: 0x10, attributes: 0xa09b, limit: u32::MAX, base: 0 };
-const CODE_32: Segment = Segment { attributes: 0xc09b, ..CODE_64 };
-const DATA: Segment = Segment { selector: 0x18, attributes: 0xc093, limit: u32::MAX, base: 0 };
+const CODE_64: SegmentRegister = SegmentRegister { selector: 0x10, attributes: 0xa09b, limit: u32::MAX, base: 0 };
+const CODE_32: SegmentRegister = SegmentRegister { attributes: 0xc09b, ..CODE_64 };
+const DATA: SegmentRegister = SegmentRegister { selector: 0x18, attributes: 0xc093, limit: u32::MAX, base: 0 };
 /// The descriptors in the GDT's format.
 const DESCRIPTOR_64: u64 = 0x00af_9b00_0000_ffff;
 const DESCRIPTOR_32: u64 = 0x00cf_9b00_0000_ffff;
@@ -73,14 +73,14 @@ const LARGE_PAGE: u64 = 0x83;
 
 /// The mode in which a kernel is entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Entry {
+enum KernelEntryMode {
     Protected,
     Long,
 }
 
 /// The header's values, checked.
 struct Header {
-    entry: Entry,
+    entry: KernelEntryMode,
     payload: usize,
     payload_bytes: usize,
     load: u64,
@@ -95,7 +95,7 @@ pub fn is_bzimage(image: &[u8]) -> bool {
 }
 
 /// Plans how to start the bzImage `image`.
-pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
+pub fn plan(image: &[u8], initrd: Option<u64>, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
     let header = Header::read(image)?;
     let longest = u64::from(header.command_line_max).min(place::COMMAND_LINE_BYTES - 1);
     if request.cmdline.len() as u64 > longest {
@@ -116,7 +116,7 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<
         state: state(header.entry),
         // As firmware leaves it. In x2APIC mode a kernel crashes if it ignores the tables that
         // would tell it so (`acpi=off`, `nolapic`).
-        apic: Mode::XApic,
+        apic: ApicMode::XApic,
     })
 }
 
@@ -138,7 +138,7 @@ impl Header {
             return Err(LoadError::Damaged);
         }
         Ok(Self {
-            entry: if is_long { Entry::Long } else { Entry::Protected },
+            entry: if is_long { KernelEntryMode::Long } else { KernelEntryMode::Protected },
             payload,
             payload_bytes,
             load: u64::from_le_bytes(field(image, at::PREFERRED_ADDRESS)?),
@@ -149,30 +149,35 @@ impl Header {
     }
 }
 
-fn copies(header: &Header, initrd: Option<(u64, u64)>, parameters: Vec<u8>, request: &Request<'_>) -> Vec<Copy> {
-    let made = |to, bytes| Copy { to: Gpa::new(to), content: Content::Made(bytes) };
+fn copies(header: &Header, initrd: Option<(u64, u64)>, parameters: Vec<u8>, request: &LoadRequest<'_>) -> Vec<LoadCopy> {
+    let made = |to, bytes| LoadCopy { to: Gpa::new(to), content: CopyContent::Made(bytes) };
     let mut command_line = request.cmdline.as_bytes().to_vec();
     command_line.push(0);
-    let kernel = Content::Image { role: Role::Kernel, offset: header.payload, bytes: header.payload_bytes };
+    let kernel = CopyContent::Image { role: ImageRole::Kernel, offset: header.payload, bytes: header.payload_bytes };
     let mut copies = vec![
         made(place::BOOT_INFO, parameters),
         made(place::COMMAND_LINE, command_line),
         made(place::GDT, descriptors(header.entry).iter().flat_map(|entry| entry.to_le_bytes()).collect()),
-        made(place::PAGE_TABLES, if header.entry == Entry::Long { identity_map() } else { Vec::new() }),
+        made(place::PAGE_TABLES, if header.entry == KernelEntryMode::Long { identity_map() } else { Vec::new() }),
         made(request.acpi.at.as_u64(), request.acpi.bytes.clone()),
         firmware::reset_entry(),
         mp_table::mp_tables(),
-        Copy { to: Gpa::new(header.load), content: kernel },
+        LoadCopy { to: Gpa::new(header.load), content: kernel },
     ];
     if let Some((base, bytes)) = initrd {
-        let content = Content::Image { role: Role::Initrd, offset: 0, bytes: bytes as usize };
-        copies.push(Copy { to: Gpa::new(base), content });
+        let content = CopyContent::Image { role: ImageRole::Initrd, offset: 0, bytes: bytes as usize };
+        copies.push(LoadCopy { to: Gpa::new(base), content });
     }
     copies
 }
 
 /// Fills the "zero page": the kernel's own setup header, and the loader's values.
-fn boot_params(image: &[u8], header: &Header, initrd: Option<(u64, u64)>, request: &Request<'_>) -> Result<Vec<u8>, LoadError> {
+fn boot_params(
+    image: &[u8],
+    header: &Header,
+    initrd: Option<(u64, u64)>,
+    request: &LoadRequest<'_>,
+) -> Result<Vec<u8>, LoadError> {
     let mut page = vec![0; PAGE_SIZE as usize];
     let [jump] = field(image, at::JUMP_OFFSET)?;
     let setup = at::SETUP_SECTORS..(at::SIGNATURE + usize::from(jump)).min(at::E820_TABLE);
@@ -221,23 +226,23 @@ fn identity_map() -> Vec<u8> {
 
 fn registers(header: &Header) -> Regs {
     let rip = match header.entry {
-        Entry::Protected => header.load,
-        Entry::Long => header.load + STARTUP_64,
+        KernelEntryMode::Protected => header.load,
+        KernelEntryMode::Long => header.load + STARTUP_64,
     };
     let mut regs = Regs { rip, rflags: 2, ..Regs::default() };
     regs.set(Gpr::Rsi, place::BOOT_INFO);
     regs
 }
 
-fn descriptors(entry: Entry) -> [u64; 4] {
-    [0, 0, if entry == Entry::Long { DESCRIPTOR_64 } else { DESCRIPTOR_32 }, DESCRIPTOR_DATA]
+fn descriptors(entry: KernelEntryMode) -> [u64; 4] {
+    [0, 0, if entry == KernelEntryMode::Long { DESCRIPTOR_64 } else { DESCRIPTOR_32 }, DESCRIPTOR_DATA]
 }
 
-fn state(entry: Entry) -> CpuState {
-    let mut state = CpuState::flat(if entry == Entry::Long { CODE_64 } else { CODE_32 }, DATA);
+fn state(entry: KernelEntryMode) -> CpuState {
+    let mut state = CpuState::flat(if entry == KernelEntryMode::Long { CODE_64 } else { CODE_32 }, DATA);
     state.gdtr.base = place::GDT;
     state.gdtr.limit = GDT_BYTES - 1;
-    if entry == Entry::Long {
+    if entry == KernelEntryMode::Long {
         (state.cr0, state.cr3, state.cr4, state.efer) = (CR0_PAGED, place::PAGE_TABLES, CR4_PAE, EFER_LONG_MODE);
     }
     state

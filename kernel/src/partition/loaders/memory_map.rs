@@ -10,7 +10,7 @@ use crate::partition::devices::map::{ACPI_BASE, ERST_BUFFER_BYTES, FIRMWARE_BASE
 /// protocol use the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum Kind {
+pub enum MemoryRangeType {
     /// Free to use.
     Ram = 1,
     /// Not to be used, except as the ACPI tables say.
@@ -19,31 +19,31 @@ pub enum Kind {
 
 /// One entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct MemoryMapEntry {
     /// First byte.
     pub base: u64,
     /// Bytes.
     pub bytes: u64,
     /// Type.
-    pub kind: Kind,
+    pub kind: MemoryRangeType,
 }
 
 /// Returns the map of `layout`, ascending; empty ranges are left out.
 ///
 /// The ERST exchange buffer, above 1 MiB, is "reserved": Linux marks ranges of other types busy,
 /// and its ERST driver could not claim the buffer.
-pub fn entries(layout: &RamLayout) -> ArrayVec<Entry, 6> {
+pub fn entries(layout: &RamLayout) -> ArrayVec<MemoryMapEntry, 6> {
     let ram = u64::from(layout.pages()).saturating_mul(PAGE_SIZE);
     let buffer = erst_buffer(layout).as_u64();
     let high = ram.saturating_sub(HOLE_BASE);
-    let entry = |base, end: u64, kind| Entry { base, bytes: end.saturating_sub(base), kind };
+    let entry = |base, end: u64, kind| MemoryMapEntry { base, bytes: end.saturating_sub(base), kind };
     [
-        entry(0, FIRMWARE_BASE, Kind::Ram),
-        entry(FIRMWARE_BASE, 0xa_0000, Kind::Reserved),
-        entry(ACPI_BASE, FIRST_MIB, Kind::Reserved),
-        entry(FIRST_MIB, buffer, Kind::Ram),
-        entry(buffer, buffer + ERST_BUFFER_BYTES, Kind::Reserved),
-        entry(HOLE_END, HOLE_END.saturating_add(high), Kind::Ram),
+        entry(0, FIRMWARE_BASE, MemoryRangeType::Ram),
+        entry(FIRMWARE_BASE, 0xa_0000, MemoryRangeType::Reserved),
+        entry(ACPI_BASE, FIRST_MIB, MemoryRangeType::Reserved),
+        entry(FIRST_MIB, buffer, MemoryRangeType::Ram),
+        entry(buffer, buffer + ERST_BUFFER_BYTES, MemoryRangeType::Reserved),
+        entry(HOLE_END, HOLE_END.saturating_add(high), MemoryRangeType::Ram),
     ]
     .into_iter()
     .filter(|entry| entry.bytes > 0)

@@ -5,7 +5,7 @@
 //!   (boot archive)             by content                  copies, registers   a few pages a step
 //! ```
 //!
-//! Making a plan reads headers only and writes nothing. [`Loading`] carries it out in bounded
+//! Making a plan reads headers only and writes nothing. [`LoadJob`] carries it out in bounded
 //! steps; each may find a page not resident. So a large initrd neither holds up a CPU nor needs
 //! more resident memory than the pool gives.
 //!
@@ -24,10 +24,10 @@ mod pvh;
 mod tests;
 
 use crate::archive::BootArchive;
-use crate::config::Kernel;
+use crate::config::KernelModules;
 use crate::mm::layout::RamLayout;
-use crate::partition::acpi::Tables;
-pub use plan::{LoadPlan, Loading, Progress};
+use crate::partition::acpi::AcpiTables;
+pub use plan::{LoadJob, LoadPlan, LoadProgress};
 
 /// A source of images.
 pub trait ImageSource {
@@ -43,7 +43,7 @@ impl ImageSource for BootArchive {
 
 /// An image of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
+pub enum ImageRole {
     /// The kernel.
     Kernel,
     /// The initial RAM disk.
@@ -55,7 +55,7 @@ pub enum Role {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LoadError {
     /// No module of that name.
-    Missing(Role),
+    Missing(ImageRole),
     /// Neither a bzImage nor an ELF file.
     UnknownFormat,
     /// A bzImage shorter than its header says, or a damaged ELF file.
@@ -79,8 +79,8 @@ pub enum LoadError {
 impl core::fmt::Display for LoadError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            LoadError::Missing(Role::Kernel) => f.write_str("the kernel is not in the boot archive"),
-            LoadError::Missing(Role::Initrd) => f.write_str("the initrd is not in the boot archive"),
+            LoadError::Missing(ImageRole::Kernel) => f.write_str("the kernel is not in the boot archive"),
+            LoadError::Missing(ImageRole::Initrd) => f.write_str("the initrd is not in the boot archive"),
             LoadError::UnknownFormat => f.write_str("the kernel is neither a Linux bzImage nor an ELF file"),
             LoadError::Damaged => f.write_str("the kernel file is damaged or cut off"),
             LoadError::TooManySegments(most) => write!(f, "the kernel is an ELF file of more than {most} loadable segments"),
@@ -98,25 +98,25 @@ impl core::fmt::Display for LoadError {
 
 /// The input of a plan.
 #[derive(Clone, Copy)]
-pub struct Request<'a> {
+pub struct LoadRequest<'a> {
     /// Names of the images.
-    pub kernel: &'a Kernel,
+    pub kernel: &'a KernelModules,
     /// Kernel command line.
     pub cmdline: &'a str,
     /// The partition's RAM.
     pub layout: &'a RamLayout,
     /// Its ACPI tables.
-    pub acpi: &'a Tables,
+    pub acpi: &'a AcpiTables,
 }
 
 /// Recognises the kernel by its content and plans how to start it.
 ///
 /// # Errors
 /// [`LoadError`] names the cause.
-pub fn plan(source: &dyn ImageSource, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
-    let kernel = source.module(&request.kernel.image).ok_or(LoadError::Missing(Role::Kernel))?;
+pub fn plan(source: &dyn ImageSource, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
+    let kernel = source.module(&request.kernel.image).ok_or(LoadError::Missing(ImageRole::Kernel))?;
     let initrd = match &request.kernel.initrd {
-        Some(name) => Some(source.module(name).ok_or(LoadError::Missing(Role::Initrd))?.len() as u64),
+        Some(name) => Some(source.module(name).ok_or(LoadError::Missing(ImageRole::Initrd))?.len() as u64),
         None => None,
     };
     if pvh::is_elf(kernel) {

@@ -12,7 +12,7 @@
 
 use alloc::vec::Vec;
 
-use super::plan::{Content, Copy};
+use super::plan::{CopyContent, LoadCopy};
 use crate::addr::Gpa;
 use crate::partition::devices::map::{BOOT_APIC_ID, COM1_PIN, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, MP_BASE};
 
@@ -37,7 +37,7 @@ const COM1_IRQ: u8 = 4;
 
 /// Kinds of entries.
 #[repr(u8)]
-enum Kind {
+enum MpEntryType {
     Processor = 0,
     Bus = 1,
     IoApic = 2,
@@ -45,8 +45,8 @@ enum Kind {
 }
 
 /// Returns the copy of the pointer and the table.
-pub fn mp_tables() -> Copy {
-    Copy { to: Gpa::new(MP_BASE), content: Content::Made([pointer(), table()].concat()) }
+pub fn mp_tables() -> LoadCopy {
+    LoadCopy { to: Gpa::new(MP_BASE), content: CopyContent::Made([pointer(), table()].concat()) }
 }
 
 fn pointer() -> Vec<u8> {
@@ -75,23 +75,23 @@ fn header(entries: u16) -> Vec<u8> {
 }
 
 fn processor() -> Vec<u8> {
-    let head = [Kind::Processor as u8, BOOT_APIC_ID, LOCAL_APIC_VERSION, CPU_FLAGS];
+    let head = [MpEntryType::Processor as u8, BOOT_APIC_ID, LOCAL_APIC_VERSION, CPU_FLAGS];
     [&head[..], &CPU_SIGNATURE.to_le_bytes(), &CPU_FEATURES.to_le_bytes(), &[0; 8]].concat()
 }
 
 fn bus() -> Vec<u8> {
-    [&[Kind::Bus as u8, ISA_BUS][..], b"ISA   "].concat()
+    [&[MpEntryType::Bus as u8, ISA_BUS][..], b"ISA   "].concat()
 }
 
 fn io_apic() -> Vec<u8> {
-    let head = [Kind::IoApic as u8, IOAPIC_ID, IO_APIC_VERSION, IO_APIC_FLAGS];
+    let head = [MpEntryType::IoApic as u8, IOAPIC_ID, IO_APIC_VERSION, IO_APIC_FLAGS];
     [head, (IOAPIC_BASE as u32).to_le_bytes()].concat()
 }
 
 /// COM1's interrupt. Polarity and trigger conform to the bus.
 fn com1() -> Vec<u8> {
     const VECTORED: u8 = 0;
-    [Kind::Interrupt as u8, VECTORED, 0, 0, ISA_BUS, COM1_IRQ, IOAPIC_ID, COM1_PIN].to_vec()
+    [MpEntryType::Interrupt as u8, VECTORED, 0, 0, ISA_BUS, COM1_IRQ, IOAPIC_ID, COM1_PIN].to_vec()
 }
 
 /// Sets the checksum, so that the sum of all bytes is zero.
@@ -105,7 +105,7 @@ mod tests {
     use crate::partition::devices::map::RESET_ENTRY;
 
     fn bytes() -> Vec<u8> {
-        let Copy { to, content: Content::Made(bytes) } = mp_tables() else { panic!("they are made") };
+        let LoadCopy { to, content: CopyContent::Made(bytes) } = mp_tables() else { panic!("they are made") };
         assert_eq!(to, Gpa::new(MP_BASE));
         bytes
     }

@@ -2,20 +2,20 @@
 
 use alloc::{string::String, vec::Vec};
 
-use super::{ImageSource, Role};
+use super::{ImageRole, ImageSource};
 use crate::addr::{Gpa, PAGE_SIZE};
-use crate::config::Kernel;
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::partition::devices::lapic::Mode;
+use crate::config::KernelModules;
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::partition::devices::lapic::ApicMode;
 use crate::virt::{CpuState, Regs};
 
 /// The content of a copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Content {
+pub enum CopyContent {
     /// A part of an image.
     Image {
         /// The image.
-        role: Role,
+        role: ImageRole,
         /// The part's first byte.
         offset: usize,
         /// The part's length.
@@ -27,24 +27,24 @@ pub enum Content {
 
 /// One copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Copy {
+pub struct LoadCopy {
     /// The destination.
     pub to: Gpa,
     /// The content.
-    pub content: Content,
+    pub content: CopyContent,
 }
 
 /// The state in which a partition starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoadPlan {
     /// The copies into its memory.
-    pub copies: Vec<Copy>,
+    pub copies: Vec<LoadCopy>,
     /// General registers at entry.
     pub regs: Regs,
     /// The rest of the vCPU's state at entry.
     pub state: CpuState,
     /// The local APIC's mode at entry.
-    pub apic: Mode,
+    pub apic: ApicMode,
 }
 
 impl LoadPlan {
@@ -54,18 +54,18 @@ impl LoadPlan {
     }
 }
 
-impl Content {
+impl CopyContent {
     fn len(&self) -> usize {
         match self {
-            Content::Image { bytes, .. } => *bytes,
-            Content::Made(bytes) => bytes.len(),
+            CopyContent::Image { bytes, .. } => *bytes,
+            CopyContent::Made(bytes) => bytes.len(),
         }
     }
 }
 
 /// Whether loading is complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Progress {
+pub enum LoadProgress {
     /// Call again.
     More,
     /// The vCPU can start.
@@ -74,7 +74,7 @@ pub enum Progress {
 
 /// A plan that is being carried out.
 #[derive(Clone, Debug)]
-pub struct Loading {
+pub struct LoadJob {
     plan: LoadPlan,
     kernel: String,
     initrd: Option<String>,
@@ -83,9 +83,9 @@ pub struct Loading {
     done: usize,
 }
 
-impl Loading {
+impl LoadJob {
     /// Begins; `kernel` names the images that the plan was made from.
-    pub fn new(plan: LoadPlan, kernel: &Kernel) -> Self {
+    pub fn new(plan: LoadPlan, kernel: &KernelModules) -> Self {
         Self { plan, kernel: kernel.image.clone(), initrd: kernel.initrd.clone(), copy: 0, done: 0 }
     }
 
@@ -107,7 +107,7 @@ impl Loading {
         source: &dyn ImageSource,
         memory: &dyn GuestMemory,
         max_bytes: usize,
-    ) -> Result<Progress, GuestAccess> {
+    ) -> Result<LoadProgress, GuestMemoryError> {
         let mut copied = 0;
         while let Some(copy) = self.plan.copies.get(self.copy) {
             let rest = &self.bytes_of(&copy.content, source)[self.done..];
@@ -116,7 +116,7 @@ impl Loading {
                 continue;
             }
             if copied > 0 && copied >= max_bytes {
-                return Ok(Progress::More);
+                return Ok(LoadProgress::More);
             }
             let to = Gpa::new(copy.to.as_u64() + self.done as u64);
             let chunk = &rest[..rest.len().min((PAGE_SIZE - to.page_offset()) as usize)];
@@ -124,17 +124,17 @@ impl Loading {
             copied += chunk.len();
             self.done += chunk.len();
         }
-        Ok(Progress::Done)
+        Ok(LoadProgress::Done)
     }
 
-    fn bytes_of<'a>(&self, content: &'a Content, source: &'a dyn ImageSource) -> &'a [u8] {
+    fn bytes_of<'a>(&self, content: &'a CopyContent, source: &'a dyn ImageSource) -> &'a [u8] {
         let (role, offset, bytes) = match content {
-            Content::Made(bytes) => return bytes,
-            Content::Image { role, offset, bytes } => (*role, *offset, *bytes),
+            CopyContent::Made(bytes) => return bytes,
+            CopyContent::Image { role, offset, bytes } => (*role, *offset, *bytes),
         };
         let name = match role {
-            Role::Kernel => Some(&self.kernel),
-            Role::Initrd => self.initrd.as_ref(),
+            ImageRole::Kernel => Some(&self.kernel),
+            ImageRole::Initrd => self.initrd.as_ref(),
         };
         let image = name.and_then(|name| source.module(name));
         image.and_then(|image| image.get(offset..offset + bytes)).expect("the plan was made from this image")

@@ -12,11 +12,11 @@ use elf::endian::LittleEndian;
 use elf::file::Class;
 use elf::note::Note;
 
-use super::plan::{Content, Copy};
-use super::{LoadError, LoadPlan, Request, Role, firmware, memory_map, mp_table, place};
+use super::plan::{CopyContent, LoadCopy};
+use super::{ImageRole, LoadError, LoadPlan, LoadRequest, firmware, memory_map, mp_table, place};
 use crate::addr::Gpa;
-use crate::partition::devices::lapic::Mode;
-use crate::virt::{CpuState, Gpr, Regs, Segment};
+use crate::partition::devices::lapic::ApicMode;
+use crate::virt::{CpuState, Gpr, Regs, SegmentRegister};
 
 const NOTE_NAME: &str = "Xen";
 /// XEN_ELFNOTE_PHYS32_ENTRY.
@@ -28,8 +28,8 @@ const MODULE_BYTES: u64 = 32;
 const MODULE_LIST: u64 = place::BOOT_INFO + START_INFO_BYTES;
 const MEMORY_MAP: u64 = MODULE_LIST + MODULE_BYTES;
 
-const CODE: Segment = Segment { selector: 0x8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
-const DATA: Segment = Segment { selector: 0x10, attributes: 0xc093, limit: u32::MAX, base: 0 };
+const CODE: SegmentRegister = SegmentRegister { selector: 0x8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
+const DATA: SegmentRegister = SegmentRegister { selector: 0x10, attributes: 0xc093, limit: u32::MAX, base: 0 };
 
 type Elf<'a> = ElfBytes<'a, LittleEndian>;
 
@@ -39,7 +39,7 @@ pub fn is_elf(image: &[u8]) -> bool {
 }
 
 /// Plans how to start the ELF file `image`.
-pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<LoadPlan, LoadError> {
+pub fn plan(image: &[u8], initrd: Option<u64>, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
     let elf = Elf::minimal_parse(image).map_err(|_| LoadError::Damaged)?;
     // The entry point is 32-bit code in any case; the class is only the file's format.
     if !matches!((elf.ehdr.class, elf.ehdr.e_machine), (Class::ELF64, EM_X86_64) | (Class::ELF32, EM_386 | EM_X86_64)) {
@@ -55,10 +55,10 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<
         None => None,
     };
     if let Some((base, bytes)) = initrd {
-        let content = Content::Image { role: Role::Initrd, offset: 0, bytes: bytes as usize };
-        copies.push(Copy { to: Gpa::new(base), content });
+        let content = CopyContent::Image { role: ImageRole::Initrd, offset: 0, bytes: bytes as usize };
+        copies.push(LoadCopy { to: Gpa::new(base), content });
     }
-    let made = |to: Gpa, bytes| Copy { to, content: Content::Made(bytes) };
+    let made = |to: Gpa, bytes| LoadCopy { to, content: CopyContent::Made(bytes) };
     let mut command_line = request.cmdline.as_bytes().to_vec();
     command_line.push(0);
     copies.push(made(Gpa::new(place::COMMAND_LINE), command_line));
@@ -69,7 +69,7 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &Request<'_>) -> Result<
 
     let mut regs = Regs { rip: entry, rflags: 2, ..Regs::default() };
     regs.set(Gpr::Rbx, place::BOOT_INFO);
-    Ok(LoadPlan { copies, regs, state: CpuState::flat(CODE, DATA), apic: Mode::XApic })
+    Ok(LoadPlan { copies, regs, state: CpuState::flat(CODE, DATA), apic: ApicMode::XApic })
 }
 
 /// Finds the entry point in the file's notes.
@@ -95,7 +95,7 @@ fn entry(elf: &Elf<'_>) -> Result<u64, LoadError> {
 const MOST_SEGMENTS: usize = 64;
 
 /// Plans the copies of the loadable segments. Also returns the end of the highest one.
-fn segments(elf: &Elf<'_>, image: &[u8], request: &Request<'_>) -> Result<(Vec<Copy>, u64), LoadError> {
+fn segments(elf: &Elf<'_>, image: &[u8], request: &LoadRequest<'_>) -> Result<(Vec<LoadCopy>, u64), LoadError> {
     let headers = elf.segments().ok_or(LoadError::Damaged)?;
     let (mut copies, mut kernel_end) = (Vec::new(), 0);
     for header in headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
@@ -106,17 +106,17 @@ fn segments(elf: &Elf<'_>, image: &[u8], request: &Request<'_>) -> Result<(Vec<C
             return Err(LoadError::Damaged);
         }
         let (offset, bytes) = (header.p_offset as usize, header.p_filesz as usize);
-        let content = Content::Image { role: Role::Kernel, offset, bytes };
+        let content = CopyContent::Image { role: ImageRole::Kernel, offset, bytes };
         if copies.len() == MOST_SEGMENTS {
             return Err(LoadError::TooManySegments(MOST_SEGMENTS));
         }
-        copies.push(Copy { to: Gpa::new(header.p_paddr), content });
+        copies.push(LoadCopy { to: Gpa::new(header.p_paddr), content });
     }
     if copies.is_empty() { Err(LoadError::Damaged) } else { Ok((copies, kernel_end)) }
 }
 
 /// Makes `start_info`, the module list and the memory map, one behind the other.
-fn start_info(initrd: Option<(u64, u64)>, request: &Request<'_>) -> Vec<u8> {
+fn start_info(initrd: Option<(u64, u64)>, request: &LoadRequest<'_>) -> Vec<u8> {
     let map = memory_map::entries(request.layout);
     let mut bytes = Vec::new();
     let modules = u32::from(initrd.is_some());

@@ -1,8 +1,8 @@
 use super::*;
 use crate::addr::Gpa;
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::partition::devices::lapic::Mode;
-use crate::partition::fake::FakeMemory;
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::partition::devices::lapic::ApicMode;
+use crate::partition::fake::FakeGuestMemory;
 use crate::virt::Gpr;
 
 const MIB: u64 = 1 << 20;
@@ -56,25 +56,25 @@ fn pvh_elf() -> Vec<u8> {
     f
 }
 
-fn kernel(initrd: Option<&str>) -> Kernel {
-    Kernel { image: "kernel".into(), initrd: initrd.map(Into::into) }
+fn kernel(initrd: Option<&str>) -> KernelModules {
+    KernelModules { image: "kernel".into(), initrd: initrd.map(Into::into) }
 }
 
 fn make(image: &[u8], initrd: Option<&[u8]>, bytes: u64, cmdline: &str) -> Result<LoadPlan, LoadError> {
     let images = [("kernel", image), ("initrd", initrd.unwrap_or_default())];
     let layout = RamLayout::new(bytes).unwrap();
     let kernel = kernel(initrd.map(|_| "initrd"));
-    plan(&Images(&images), &Request { kernel: &kernel, cmdline, layout: &layout, acpi: &Tables::new() })
+    plan(&Images(&images), &LoadRequest { kernel: &kernel, cmdline, layout: &layout, acpi: &AcpiTables::new() })
 }
 
 /// Makes a plan and carries it out in steps of `max_bytes`.
-fn load(image: &[u8], initrd: &[u8], bytes: u64, max_bytes: usize) -> (LoadPlan, FakeMemory, usize) {
+fn load(image: &[u8], initrd: &[u8], bytes: u64, max_bytes: usize) -> (LoadPlan, FakeGuestMemory, usize) {
     let plan = make(image, Some(initrd), bytes, "console=ttyS0").unwrap();
     let images = [("kernel", image), ("initrd", initrd)];
-    let memory = FakeMemory::new(bytes as usize);
-    let mut loading = Loading::new(plan.clone(), &kernel(Some("initrd")));
+    let memory = FakeGuestMemory::new(bytes as usize);
+    let mut loading = LoadJob::new(plan.clone(), &kernel(Some("initrd")));
     let mut steps = 1;
-    while loading.step(&Images(&images), &memory, max_bytes) == Ok(Progress::More) {
+    while loading.step(&Images(&images), &memory, max_bytes) == Ok(LoadProgress::More) {
         steps += 1;
     }
     (plan, memory, steps)
@@ -86,7 +86,7 @@ fn linux_starts_in_64_bit_mode_behind_its_header() {
     let (plan, memory, _) = load(&bzimage(), &initrd, 64 * MIB, 1 << 20);
     assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.regs.rflags), (16 * MIB + 0x200, 0x1000, 2));
     assert_eq!((plan.state.cr0 & 0x8000_0001, plan.state.cr3, plan.state.efer), (0x8000_0001, 0x4000, 0x500));
-    assert_eq!(plan.apic, Mode::XApic);
+    assert_eq!(plan.apic, ApicMode::XApic);
     assert_eq!(memory.peek(16 * MIB, 4096), bzimage()[1024..]);
     let params = memory.peek(0x1000, 4096);
     let word = |at: usize| u32::from_le_bytes(*params[at..].first_chunk().unwrap());
@@ -116,7 +116,7 @@ fn the_first_four_gib_are_mapped_one_to_one() {
 fn a_pvh_kernel_starts_in_32_bit_mode_with_its_start_info() {
     let (plan, memory, _) = load(&pvh_elf(), b"disk", 4 * MIB, 1 << 20);
     assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rbx), plan.state.cr0), (0x10_0010, 0x1000, 0x11));
-    assert_eq!((plan.state.cs.attributes, plan.state.efer, plan.apic), (0xc09b, 0, Mode::XApic));
+    assert_eq!((plan.state.cs.attributes, plan.state.efer, plan.apic), (0xc09b, 0, ApicMode::XApic));
     assert_eq!(memory.peek(MIB, 0x101), [&[0xcc; 0x100][..], &[0]].concat());
     let word = |at: u64| u64::from_le_bytes(memory.peek(0x1000 + at, 8).try_into().unwrap());
     assert_eq!((word(0) as u32, word(8) >> 32), (0x336e_c578, 1));
@@ -147,14 +147,14 @@ fn loading_is_cut_into_steps_and_waits_for_pages() {
 
     let image = bzimage();
     let images = [("kernel", &image[..]), ("initrd", &initrd)];
-    let memory = FakeMemory::new(64 << 20);
+    let memory = FakeGuestMemory::new(64 << 20);
     memory.evict(16 * MIB);
-    let mut loading = Loading::new(plan, &kernel(Some("initrd")));
-    let step = |loading: &mut Loading| loading.step(&Images(&images), &memory, usize::MAX);
-    assert_eq!(step(&mut loading), Err(GuestAccess::NotResident(Gpa::new(16 * MIB))));
-    assert_eq!(step(&mut loading), Err(GuestAccess::NotResident(Gpa::new(16 * MIB))));
+    let mut loading = LoadJob::new(plan, &kernel(Some("initrd")));
+    let step = |loading: &mut LoadJob| loading.step(&Images(&images), &memory, usize::MAX);
+    assert_eq!(step(&mut loading), Err(GuestMemoryError::NotResident(Gpa::new(16 * MIB))));
+    assert_eq!(step(&mut loading), Err(GuestMemoryError::NotResident(Gpa::new(16 * MIB))));
     memory.bring_in(16 * MIB);
-    assert_eq!(step(&mut loading), Ok(Progress::Done));
+    assert_eq!(step(&mut loading), Ok(LoadProgress::Done));
     assert_eq!(memory.peek(0, 64 << 20), whole.peek(0, 64 << 20));
 }
 
@@ -182,12 +182,12 @@ fn what_is_wrong_is_named() {
     let images = [("kernel", &good[..])];
     let layout = RamLayout::new(64 * MIB).unwrap();
     let missing = |image: &str, initrd: Option<&str>| {
-        let kernel = Kernel { image: image.into(), initrd: initrd.map(Into::into) };
-        let request = Request { kernel: &kernel, cmdline: "", layout: &layout, acpi: &Tables::new() };
+        let kernel = KernelModules { image: image.into(), initrd: initrd.map(Into::into) };
+        let request = LoadRequest { kernel: &kernel, cmdline: "", layout: &layout, acpi: &AcpiTables::new() };
         plan(&Images(&images), &request).map(|_| ())
     };
-    assert_eq!(missing("kernle", None), Err(LoadError::Missing(Role::Kernel)));
-    assert_eq!(missing("kernel", Some("initrd")), Err(LoadError::Missing(Role::Initrd)));
+    assert_eq!(missing("kernle", None), Err(LoadError::Missing(ImageRole::Kernel)));
+    assert_eq!(missing("kernel", Some("initrd")), Err(LoadError::Missing(ImageRole::Initrd)));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_bzimage_without_a_64_bit_entry_starts_in_protected_mode() {
         let mut image = bzimage();
         image[at..at + 2].copy_from_slice(&bytes);
         let (plan, memory, _) = load(&image, b"disk", 64 * MIB, 1 << 20);
-        assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.apic), (16 * MIB, 0x1000, Mode::XApic));
+        assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.apic), (16 * MIB, 0x1000, ApicMode::XApic));
         assert_eq!((plan.state.cr0, plan.state.cr4, plan.state.efer, plan.state.cs.attributes), (0x11, 0, 0, 0xc09b));
         assert_eq!((plan.state.cs.selector, plan.state.ds.selector, plan.state.gdtr.limit), (0x10, 0x18, 31));
         assert_eq!(memory.peek(0x3010, 8), 0x00cf_9b00_0000_ffffu64.to_le_bytes());

@@ -10,10 +10,10 @@
 //! TSC. Linux `Documentation/virt/kvm/x86/msr.rst`.
 
 use super::tsc::ClockMoment;
-use super::{FAULT, MsrFault};
+use super::{FAULT, MsrError};
 use crate::addr::Gpa;
-use crate::mm::guest::{GuestAccess, GuestMemory};
-use crate::partition::devices::clock::{Clock, NS_PER_S};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::partition::devices::clock::{GuestClock, NS_PER_S};
 
 /// Wall clock.
 pub const WALL_CLOCK: u32 = 0x4b56_4d00;
@@ -55,7 +55,7 @@ impl KvmClock {
     ///
     /// # Errors
     /// The error of the access to guest memory; then nothing has happened.
-    pub fn tell_stopped(&self, memory: &dyn GuestMemory) -> Result<(), GuestAccess> {
+    pub fn tell_stopped(&self, memory: &dyn GuestMemory) -> Result<(), GuestMemoryError> {
         let area = Gpa::new(self.system_time & !ENABLED);
         let Some(at) = area.checked_add(FLAGS_OFFSET).filter(|_| self.system_time & ENABLED != 0) else { return Ok(()) };
         // The flags hold no time, so readers need no new version.
@@ -67,15 +67,15 @@ impl KvmClock {
     /// Writes a register and fills the page that it names.
     ///
     /// # Errors
-    /// [`MsrFault`]: no such register, no RAM at that address, or the page is not resident.
+    /// [`MsrError`]: no such register, no RAM at that address, or the page is not resident.
     pub fn write(
         &mut self,
         msr: u32,
         value: u64,
-        clock: &Clock,
+        clock: &GuestClock,
         memory: &dyn GuestMemory,
         at: ClockMoment,
-    ) -> Result<(), MsrFault> {
+    ) -> Result<(), MsrError> {
         match msr {
             WALL_CLOCK => {
                 publish(Gpa::new(value), &wall_clock(clock), memory)?;
@@ -97,8 +97,8 @@ impl KvmClock {
     /// counter is about to be moved.
     ///
     /// # Errors
-    /// [`MsrFault`]: the page is not resident.
-    pub fn publish_again(&self, clock: &Clock, memory: &dyn GuestMemory, at: ClockMoment) -> Result<(), MsrFault> {
+    /// [`MsrError`]: the page is not resident.
+    pub fn publish_again(&self, clock: &GuestClock, memory: &dyn GuestMemory, at: ClockMoment) -> Result<(), MsrError> {
         match self.system_time & ENABLED {
             0 => Ok(()),
             _ => publish(Gpa::new(self.system_time & !ENABLED), &system_time(clock, at), memory),
@@ -108,7 +108,7 @@ impl KvmClock {
 
 /// Writes `body` behind a version, which is odd during the write, and even and different
 /// afterwards.
-fn publish<const N: usize>(at: Gpa, body: &[u8; N], memory: &dyn GuestMemory) -> Result<(), MsrFault> {
+fn publish<const N: usize>(at: Gpa, body: &[u8; N], memory: &dyn GuestMemory) -> Result<(), MsrError> {
     let body_at = at.checked_add(4).ok_or(FAULT)?;
     let mut version = [0; 4];
     memory.read(at, &mut version).map_err(fault)?;
@@ -118,16 +118,16 @@ fn publish<const N: usize>(at: Gpa, body: &[u8; N], memory: &dyn GuestMemory) ->
     memory.write(at, &odd.wrapping_add(1).to_le_bytes()).map_err(fault)
 }
 
-fn fault(access: GuestAccess) -> MsrFault {
+fn fault(access: GuestMemoryError) -> MsrError {
     match access {
-        GuestAccess::NotRam(_) => FAULT,
-        other => MsrFault::Memory(other),
+        GuestMemoryError::NotRam(_) => FAULT,
+        other => MsrError::Memory(other),
     }
 }
 
 /// Bytes 4 to 31 of the system time: pad, TSC, ns, multiplier, shift, flags, pad.
-fn system_time(clock: &Clock, at: ClockMoment) -> [u8; 28] {
-    let scale = Scale::of(clock.rate.hz());
+fn system_time(clock: &GuestClock, at: ClockMoment) -> [u8; 28] {
+    let scale = KvmClockScale::of(clock.rate.hz());
     let mut body = [0; 28];
     body[4..12].copy_from_slice(&at.guest.to_le_bytes());
     body[12..20].copy_from_slice(&clock.uptime_ns(at.now).to_le_bytes());
@@ -138,7 +138,7 @@ fn system_time(clock: &Clock, at: ClockMoment) -> [u8; 28] {
 }
 
 /// Bytes 4 to 11 of the wall clock: seconds and nanoseconds at system time zero.
-fn wall_clock(clock: &Clock) -> [u8; 8] {
+fn wall_clock(clock: &GuestClock) -> [u8; 8] {
     let mut body = [0; 8];
     body[..4].copy_from_slice(&((clock.unix_ns_at_start / NS_PER_S) as u32).to_le_bytes());
     body[4..].copy_from_slice(&((clock.unix_ns_at_start % NS_PER_S) as u32).to_le_bytes());
@@ -147,12 +147,12 @@ fn wall_clock(clock: &Clock) -> [u8; 8] {
 
 /// Nanoseconds = (ticks shifted by `shift`) * `multiplier` / 2^32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Scale {
+struct KvmClockScale {
     multiplier: u32,
     shift: i8,
 }
 
-impl Scale {
+impl KvmClockScale {
     /// Chooses the shift for which the multiplier uses all of its 32 bits.
     fn of(hz: u64) -> Self {
         // Nanoseconds a tick, with 64 fraction bits; its top set bit decides the shift.
@@ -171,13 +171,13 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Event;
+    use super::super::InjectedEvent;
     use super::*;
     use crate::partition::devices::clock::{Tsc, TscRate};
-    use crate::partition::fake::FakeMemory;
+    use crate::partition::fake::FakeGuestMemory;
 
-    fn clock(hz: u64) -> Clock {
-        Clock { rate: TscRate::new(hz), start: Tsc(1000), unix_ns_at_start: 1_798_761_599 * NS_PER_S + 5 }
+    fn clock(hz: u64) -> GuestClock {
+        GuestClock { rate: TscRate::new(hz), start: Tsc(1000), unix_ns_at_start: 1_798_761_599 * NS_PER_S + 5 }
     }
 
     fn at(now: Tsc) -> ClockMoment {
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn the_scale_is_exact_to_a_millionth_for_every_sensible_tsc() {
         for hz in [1_000_000, 50_000_000, 999_999_999, 1_000_000_000, 1_000_000_001, 2_894_560_000, 5_700_000_000] {
-            let scale = Scale::of(hz);
+            let scale = KvmClockScale::of(hz);
             let ns = scale.apply(hz * 3);
             assert!(ns.abs_diff(3 * u128::from(NS_PER_S)) < 3000, "{hz}: {ns} {scale:?}");
             assert!(scale.multiplier >= 1 << 31, "{hz}");
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn system_time_is_published_with_an_even_new_version() {
-        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         memory.poke(0x1000, &7u32.to_le_bytes());
         let now = Tsc(1000 + 2_000_000_000);
         assert_eq!(kvm.write(SYSTEM_TIME, 0x1001, &clock(2_000_000_000), &memory, at(now)), Ok(()));
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_wall_clock_is_the_time_of_the_start() {
-        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         assert_eq!(kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, at(Tsc(99_999))), Ok(()));
         let page = memory.peek(0x10, 12);
         assert_eq!((&page[..4], &page[8..]), (&2u32.to_le_bytes()[..], &5u32.to_le_bytes()[..]));
@@ -219,12 +219,12 @@ mod tests {
 
     #[test]
     fn a_guest_that_was_stopped_finds_the_flag_beside_the_others() {
-        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         assert_eq!((kvm.tell_stopped(&memory), memory.peek(29, 1)), (Ok(()), vec![0]), "it has no clock");
         kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
         let before = memory.peek(0x1000, 32);
         memory.evict(0x1000);
-        assert_eq!(kvm.tell_stopped(&memory), Err(GuestAccess::NotResident(Gpa::new(0x1000))));
+        assert_eq!(kvm.tell_stopped(&memory), Err(GuestMemoryError::NotResident(Gpa::new(0x1000))));
         memory.bring_in(0x1000);
         assert_eq!(kvm.tell_stopped(&memory), Ok(()));
         let mut after = memory.peek(0x1000, 32);
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn switching_off_counts_and_nothing_else_does() {
-        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         let mut write = |value| {
             kvm.write(SYSTEM_TIME, value, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
             kvm.offs()
@@ -245,19 +245,19 @@ mod tests {
 
     #[test]
     fn an_absent_page_leaves_the_register_as_it_was() {
-        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         memory.evict(0x1000);
         let written = kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Tsc(0)));
-        assert!(matches!(written, Err(MsrFault::Memory(GuestAccess::NotResident(_)))));
+        assert!(matches!(written, Err(MsrError::Memory(GuestMemoryError::NotResident(_)))));
         assert_eq!(kvm.read(SYSTEM_TIME), Some(0));
     }
 
     #[test]
     fn addresses_without_ram_and_other_numbers_are_general_protection() {
-        let (mut kvm, memory) = (KvmClock::default(), FakeMemory::new(0x2000));
+        let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         for (msr, value) in [(SYSTEM_TIME, 0x10_0001), (WALL_CLOCK, u64::MAX), (0x4b56_4d02, 0), (0x1234, 0)] {
             let written = kvm.write(msr, value, &clock(1_000_000_000), &memory, at(Tsc(0)));
-            assert_eq!(written, Err(MsrFault::Exception(Event::general_protection())), "{msr:#x}");
+            assert_eq!(written, Err(MsrError::Exception(InjectedEvent::general_protection())), "{msr:#x}");
         }
         assert_eq!(kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, at(Tsc(0))), Ok(()), "switched off");
     }

@@ -5,7 +5,7 @@
 //! Registers (MTRRs)".
 
 use super::number::{MTRR_CAP, MTRR_DEF_TYPE};
-use super::{FAULT, MsrFault};
+use super::{FAULT, MsrError};
 
 const VARIABLE: u32 = 0x200;
 const VARIABLE_COUNT: usize = 8;
@@ -51,7 +51,7 @@ impl Mtrrs {
     }
 
     /// Writes a register; the caller has checked [`Self::owns`].
-    pub fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrFault> {
+    pub fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrError> {
         let register = match msr {
             MTRR_DEF_TYPE if value & !DEF_TYPE_WRITABLE != 0 => None,
             MTRR_DEF_TYPE => Some(&mut self.default_type),

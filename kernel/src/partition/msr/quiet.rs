@@ -9,7 +9,7 @@ use crate::partition::cpuid::Vendor;
 
 /// The effect of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Writes {
+pub enum WriteEffect {
     /// Nothing.
     Dropped,
     /// #GP.
@@ -22,16 +22,16 @@ struct Quiet {
     first: u32,
     last: u32,
     value: u64,
-    writes: Writes,
+    writes: WriteEffect,
 }
 
-const fn quiet(vendor: Option<Vendor>, first: u32, last: u32, value: u64, writes: Writes) -> Quiet {
+const fn quiet(vendor: Option<Vendor>, first: u32, last: u32, value: u64, writes: WriteEffect) -> Quiet {
     Quiet { vendor, first, last, value, writes }
 }
 
 const AMD: Option<Vendor> = Some(Vendor::Amd);
 const INTEL: Option<Vendor> = Some(Vendor::Intel);
-use Writes::{Dropped, Refused};
+use WriteEffect::{Dropped, Refused};
 
 /// The TSC counts at the P0 frequency.
 const HWCR_VALUE: u64 = 1 << 24;
@@ -102,7 +102,7 @@ pub fn read(msr: u32, vendor: Vendor) -> Option<u64> {
 }
 
 /// Returns the effect of a write to `msr`; `None` if it is not one of these.
-pub fn write(msr: u32, vendor: Vendor) -> Option<Writes> {
+pub fn write(msr: u32, vendor: Vendor) -> Option<WriteEffect> {
     find(msr, vendor).map(|quiet| quiet.writes)
 }
 
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_legacy_counters_are_amds_alone() {
         for msr in 0xc001_0000..=0xc001_0007 {
-            assert_eq!((read(msr, Vendor::Amd), write(msr, Vendor::Amd)), (Some(0), Some(Writes::Dropped)), "{msr:#x}");
+            assert_eq!((read(msr, Vendor::Amd), write(msr, Vendor::Amd)), (Some(0), Some(WriteEffect::Dropped)), "{msr:#x}");
             assert_eq!((read(msr, Vendor::Intel), write(msr, Vendor::Intel)), (None, None), "{msr:#x}");
         }
         assert_eq!((read(0xc1, Vendor::Amd), read(0xc1, Vendor::Intel)), (None, Some(0)));

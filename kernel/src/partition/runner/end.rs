@@ -1,21 +1,21 @@
 //! The end of an incarnation: a crash with its dump and the restart gate, a reset, or a stop for
 //! good.
 
-use super::{Backing, Next, PROMISE_NS, Runner, State, Then};
+use super::{AfterTeardown, BackingState, Lifecycle, PROMISE_NS, Runner, StepOutcome};
 use crate::addr::PageIndex;
 use crate::arch::{instr, time};
-use crate::config::{DumpPolicy, Restart, RestartLimit, WhenFull};
-use crate::console::event::Event;
+use crate::config::{DumpOverflow, DumpPolicy, RestartLimit, RestartPolicy};
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::crash::dumps::{self, DumpOrder};
-use crate::crash::gate::Gate;
-use crate::crash::record::{CrashRecord, Reason};
-use crate::dump::bound::{self, AtCrash};
+use crate::crash::gate::RestartGate;
+use crate::crash::record::{CrashCause, CrashRecord};
+use crate::dump::bound::{self, CrashDumpAction};
 use crate::host::Host;
 use crate::mm::object::MemoryObject;
-use crate::partition::ending::{End, true_end};
+use crate::partition::ending::{GuestEnd, true_end};
 use crate::partition::restarts::RestartVerdict;
-use crate::partition::shared::Phase;
+use crate::partition::shared::LifecycleView;
 use core::sync::atomic::Ordering;
 
 /// A partition that stops waits this long for a line that takes none of its output.
@@ -23,25 +23,25 @@ const LAST_OUTPUT_NS: u64 = 1_000_000_000;
 
 impl Runner {
     /// Carries out an end that the guest has caused itself.
-    pub(super) fn end(&mut self, host: &'static Host, end: End) -> Next {
+    pub(super) fn end(&mut self, host: &'static Host, end: GuestEnd) -> StepOutcome {
         let said = self.last_words.at(self.machine.msrs.kvmclock().offs()).signal();
         match true_end(end, said) {
-            End::Crash(reason) => self.crash(host, reason),
-            End::Stop(how, code) => self.stop(host, how, code),
-            End::Reset => {
+            GuestEnd::Crash(reason) => self.crash(host, reason),
+            GuestEnd::Stop(how, code) => self.stop(host, how, code),
+            GuestEnd::Reset => {
                 let (partition, incarnation) = (self.shared.name(), self.incarnation);
-                report(&Event::Stopped { partition, incarnation, how: "reset", code: 0 });
-                self.retire(host, Then::Begin)
+                report(&ConsoleEvent::Stopped { partition, incarnation, how: "reset", code: 0 });
+                self.retire(host, AfterTeardown::Begin)
             }
         }
     }
 
     /// Crashes the partition: its memory becomes a dump image at once, and the drain and the
     /// restart gate begin.
-    pub(super) fn crash(&mut self, host: &'static Host, reason: Reason) -> Next {
+    pub(super) fn crash(&mut self, host: &'static Host, reason: CrashCause) -> StepOutcome {
         let at_ns = time::now_ns();
         let Some(object) = self.object.take() else { return self.stop(host, "crashed without memory", 0) };
-        self.shared.publish_phase(Phase::Crashed);
+        self.shared.publish_phase(LifecycleView::Crashed);
         let text = reason.in_words(self.machine.platform.panic_text());
         self.announce_crash(&object, reason, &text);
         self.drain_console(host);
@@ -50,32 +50,32 @@ impl Runner {
         match (self.dump_of_crash(host), self.space) {
             (DumpPolicy::Aided, Some(space)) => {
                 let config = &self.shared.config;
-                let gate = Gate::new(restart, config.memory_bytes, config.boot_memory_bytes);
+                let gate = RestartGate::new(restart, config.memory_bytes, config.boot_memory_bytes);
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
                 let record = CrashRecord { reason, text, incarnation: self.incarnation, at_ns, regs, state };
                 let given_before = host.pager.counters().freed_from_live;
                 // Frames still promised after the last crash do not count for this one.
                 self.end_promise(host);
-                if restart != Restart::Never {
+                if restart != RestartPolicy::Never {
                     host.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
                 }
                 let job = dumps::begin(host, self.shared.name(), record, object, space, self.dump_order());
-                (self.space, self.backing) = (None, Backing::Settled);
-                self.state = State::Crashed { gate, how, job, at_ns, given_before };
+                (self.space, self.backing) = (None, BackingState::Settled);
+                self.state = Lifecycle::Crashed { gate, how, job, at_ns, given_before };
                 self.check_gate(host)
             }
             _ => {
                 self.object = Some(object);
                 match restart {
-                    Restart::Never => self.stop(host, how, 0),
-                    Restart::Threshold | Restart::Immediate => self.retire(host, Then::Begin),
+                    RestartPolicy::Never => self.stop(host, how, 0),
+                    RestartPolicy::Threshold | RestartPolicy::Immediate => self.retire(host, AfterTeardown::Begin),
                 }
             }
         }
     }
 
     fn dump_order(&self) -> DumpOrder {
-        let bound = self.shared.config.dump_bound.filter(|bound| bound.when_full == WhenFull::DropOldest);
+        let bound = self.shared.config.dump_bound.filter(|bound| bound.when_full == DumpOverflow::DropOldest);
         DumpOrder { note_page: self.note_page(), drop_beyond: bound.map(|bound| bound.most) }
     }
 
@@ -88,11 +88,11 @@ impl Runner {
         };
         let census = host.spaces.dumps_of(self.shared.name(), Some(space));
         match bound::at_crash(bound, &census) {
-            AtCrash::Dump => DumpPolicy::Aided,
-            AtCrash::Skip => {
+            CrashDumpAction::Dump => DumpPolicy::Aided,
+            CrashDumpAction::Skip => {
                 self.shared.dumps_skipped.fetch_add(1, Ordering::Relaxed);
                 let (partition, incarnation) = (self.shared.name(), self.incarnation);
-                report(&Event::DumpSkipped { partition, incarnation, kept: census.all(), bound: bound.most });
+                report(&ConsoleEvent::DumpSkipped { partition, incarnation, kept: census.all(), bound: bound.most });
                 DumpPolicy::Off
             }
         }
@@ -100,24 +100,24 @@ impl Runner {
 
     /// Returns how the partition restarts after the crash at `at_ns`, and the reason for the stop
     /// if it does not.
-    fn restart_after_crash(&mut self, at_ns: u64) -> (Restart, &'static str) {
+    fn restart_after_crash(&mut self, at_ns: u64) -> (RestartPolicy, &'static str) {
         let restart = self.shared.config.restart;
         match restart {
-            Restart::Never => (restart, "crashed"),
-            Restart::Threshold | Restart::Immediate => match self.restarts.crashed(at_ns) {
+            RestartPolicy::Never => (restart, "crashed"),
+            RestartPolicy::Threshold | RestartPolicy::Immediate => match self.restarts.crashed(at_ns) {
                 RestartVerdict::Allowed => (restart, "crashed"),
                 RestartVerdict::Exhausted(RestartLimit { restarts, time_ns }) => {
                     let (partition, incarnation) = (self.shared.name(), self.incarnation);
-                    report(&Event::RestartLimit { partition, incarnation, restarts, time_ns });
-                    (Restart::Never, "restart limit")
+                    report(&ConsoleEvent::RestartLimit { partition, incarnation, restarts, time_ns });
+                    (RestartPolicy::Never, "restart limit")
                 }
             },
         }
     }
 
-    fn announce_crash(&self, object: &MemoryObject, reason: Reason, text: &str) {
+    fn announce_crash(&self, object: &MemoryObject, reason: CrashCause, text: &str) {
         let counts = object.counts();
-        report(&Event::Crash {
+        report(&ConsoleEvent::Crash {
             partition: self.shared.name(),
             incarnation: self.incarnation,
             reason: reason.as_str(),
@@ -137,15 +137,15 @@ impl Runner {
         self.layout.index_of(note.gpa.number())
     }
 
-    pub(super) fn check_gate(&mut self, host: &'static Host) -> Next {
-        let State::Crashed { gate, how, job, at_ns, given_before } = &self.state else { return Next::Again };
+    pub(super) fn check_gate(&mut self, host: &'static Host) -> StepOutcome {
+        let Lifecycle::Crashed { gate, how, job, at_ns, given_before } = &self.state else { return StepOutcome::Again };
         let (freed, remaining, ended) = job.read();
         let Some(opened) = gate.check(freed, ended) else {
             // A gate that the end of the drain does not open stays closed for good.
             let how = *how;
-            return if ended { self.stop(host, how, 0) } else { Next::look_again() };
+            return if ended { self.stop(host, how, 0) } else { StepOutcome::look_again() };
         };
-        report(&Event::Restart {
+        report(&ConsoleEvent::Restart {
             partition: self.shared.name(),
             incarnation: self.incarnation + 1,
             gate: opened.as_str(),
@@ -157,60 +157,60 @@ impl Runner {
             since_crash_ns: time::now_ns().saturating_sub(*at_ns),
         });
         self.promise_ends = Some(time::now_ns().saturating_add(PROMISE_NS));
-        self.state = State::NeedsSpace { told: false };
+        self.state = Lifecycle::NeedsSpace { told: false };
         self.find_space(host)
     }
 
     /// Has the memory taken apart. The partition keeps the space until that is over.
-    fn retire(&mut self, host: &'static Host, then: Then) -> Next {
+    fn retire(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
         match self.object.take() {
-            Some(object) => self.state = State::Retiring { gone: host.graves.bury(object), then },
+            Some(object) => self.state = Lifecycle::Retiring { gone: host.reaper.reap(object), then },
             // The memory is being taken apart already: only the following step changes.
             None => match &mut self.state {
-                State::Retiring { then: planned, .. } => *planned = then,
+                Lifecycle::Retiring { then: planned, .. } => *planned = then,
                 _ => return self.retired(host, then),
             },
         }
-        Next::Again
+        StepOutcome::Again
     }
 
     /// Goes on when the memory, and all I/O to the space, is gone.
-    pub(super) fn retired(&mut self, host: &'static Host, then: Then) -> Next {
-        if then == Then::Stop && !self.console_is_out(host) {
-            return Next::look_again();
+    pub(super) fn retired(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
+        if then == AfterTeardown::Stop && !self.console_is_out(host) {
+            return StepOutcome::look_again();
         }
         match (then, self.space) {
-            (Then::Begin, Some(space)) => {
+            (AfterTeardown::Begin, Some(space)) => {
                 host.spaces.renew(space, self.shared.name(), &self.layout, self.incarnation + 1);
-                self.state = State::Activating;
+                self.state = Lifecycle::Activating;
             }
-            (Then::Begin, None) => return self.begin(host),
-            (Then::Stop, _) => {
+            (AfterTeardown::Begin, None) => return self.begin(host),
+            (AfterTeardown::Stop, _) => {
                 if let Some(space) = self.space.take() {
                     host.spaces.release(space);
                 }
                 self.note_stopped(host);
             }
         }
-        Next::Again
+        StepOutcome::Again
     }
 
     /// Stops although a silent disk still has pages in flight: the machine ends, and memory and
     /// disk stay as they are. The space is not released, because late writes may still land on it;
     /// the next start finds it in use by an incarnation that is gone.
-    pub(super) fn leave_behind(&mut self, host: &'static Host) -> Next {
+    pub(super) fn leave_behind(&mut self, host: &'static Host) -> StepOutcome {
         self.space = None;
         self.note_stopped(host);
-        Next::Again
+        StepOutcome::Again
     }
 
     fn note_stopped(&mut self, host: &'static Host) {
-        self.state = State::Stopped;
+        self.state = Lifecycle::Stopped;
         // Another partition may wait for a space that was kept for this one.
         host.spaces.end_reserve(self.shared.name());
         host.wake();
         // Last: when all partitions have stopped and no work is in progress, the machine stops.
-        self.shared.publish_phase(Phase::Stopped);
+        self.shared.publish_phase(LifecycleView::Stopped);
     }
 
     /// Returns whether the line has taken all of the console's output, or has stopped taking any.
@@ -223,11 +223,11 @@ impl Runner {
     }
 
     /// Ends the partition for good.
-    pub(super) fn stop(&mut self, host: &'static Host, how: &str, code: u64) -> Next {
+    pub(super) fn stop(&mut self, host: &'static Host, how: &str, code: u64) -> StepOutcome {
         self.end_promise(host);
         self.taken_ns = time::now_ns();
         self.give_line_back(host);
-        report(&Event::Stopped { partition: self.shared.name(), incarnation: self.incarnation, how, code });
-        self.retire(host, Then::Stop)
+        report(&ConsoleEvent::Stopped { partition: self.shared.name(), incarnation: self.incarnation, how, code });
+        self.retire(host, AfterTeardown::Stop)
     }
 }

@@ -1,23 +1,23 @@
 //! The guest runs: its waits, its devices' effects, and the ends of its stays.
 
-use super::life::Stay;
-use super::{Backing, HostCpu, LOOK_NS, Next, PROMISE_NS, Parked, Residence, Runner, State, WaitFor};
+use super::life::StayTimes;
+use super::{BackingState, HostCpu, LOOK_NS, Lifecycle, PROMISE_NS, ParkReason, Runner, StepOutcome, VcpuResidence, WaitEvent};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::config::ConsoleRoute;
-use crate::console::event::Event;
+use crate::console::event::ConsoleEvent;
 use crate::console::hex;
 use crate::console::output;
 use crate::console::report;
-use crate::console::tagged::Lines;
-use crate::crash::record::Reason;
+use crate::console::tagged::LineSplitter;
+use crate::crash::record::CrashCause;
 use crate::host::Host;
 use crate::partition::devices::clock::Tsc;
-use crate::partition::devices::{Effect, PanicKind};
-use crate::partition::ending::End;
-use crate::partition::hang::Finding;
-use crate::partition::last_words::{LastWords, Signal};
-use crate::partition::machine::Stop;
+use crate::partition::devices::{DeviceEffect, PanicKind};
+use crate::partition::ending::GuestEnd;
+use crate::partition::hang::HangFinding;
+use crate::partition::last_words::{PanicGrace, PanicSignal};
+use crate::partition::machine::StopReason;
 use alloc::format;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -27,7 +27,7 @@ const TAG: usize = 36;
 const LONGEST_LINE: usize = 2 * 600;
 
 impl Runner {
-    pub(super) fn run(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> Next {
+    pub(super) fn run(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> StepOutcome {
         self.count_halt();
         if let (Some(0), Some(signal)) = (self.last_words.left_ns(), self.last_words.signal()) {
             return self.crash(host, signal.reason());
@@ -36,49 +36,49 @@ impl Runner {
             self.drain_console(host);
         }
         if let Some((on, deadline)) = self.still_parked(host) {
-            return Next::Wait(on, deadline);
+            return StepOutcome::Wait(on, deadline);
         }
-        let Some(object) = self.object.clone() else { return Next::Again };
+        let Some(object) = self.object.clone() else { return StepOutcome::Again };
         self.announce_entry();
         self.move_in(on);
         let entered_ns = time::now_ns();
         if self.stall.enter(entered_ns) && !self.tell_stopped(host, &object) {
-            return Next::Again;
+            return StepOutcome::Again;
         }
         let until = self.last_words.left_ns().map_or(until, |left| until.min(entered_ns.saturating_add(left)));
         let slice_end = Tsc(time::tsc_at(until));
         let stop = self.machine.run(host, on.cpu, &object, &self.shared, slice_end);
-        let stay = Stay { entered_ns, until_ns: until, left_ns: time::now_ns() };
+        let stay = StayTimes { entered_ns, until_ns: until, left_ns: time::now_ns() };
         self.count_words(entered_ns);
         self.count_stall(&stay, stop);
-        let hangs = self.look_for_hang(&stay, stop) == Finding::Hangs;
+        let hangs = self.look_for_hang(&stay, stop) == HangFinding::Hangs;
         let wrote = self.drain_console(host);
-        if !wrote || stop == Stop::Halted {
+        if !wrote || stop == StopReason::Halted {
             self.show_prompt(host);
         }
         if hangs {
-            return self.end(host, End::Crash(Reason::Watchdog));
+            return self.end(host, GuestEnd::Crash(CrashCause::Watchdog));
         }
         self.stopped(host, stop)
     }
 
     /// Returns the guest's wait and its deadline, if the wait is not over.
-    fn still_parked(&mut self, host: &Host) -> Option<(WaitFor, Option<u64>)> {
+    fn still_parked(&mut self, host: &Host) -> Option<(WaitEvent, Option<u64>)> {
         match (&self.state, &self.object) {
-            (State::Running(Parked::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
-                Some((WaitFor::Page(object.clone(), *ticket), self.next_duty()))
+            (Lifecycle::Running(ParkReason::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
+                Some((WaitEvent::Page(object.clone(), *ticket), self.next_duty()))
             }
-            (State::Running(Parked::Console), _) => {
+            (Lifecycle::Running(ParkReason::Console), _) => {
                 self.drain_console(host);
                 (!self.machine.platform.console_taken())
-                    .then(|| (WaitFor::Anything, Some(time::now_ns().saturating_add(LOOK_NS))))
+                    .then(|| (WaitEvent::Anything, Some(time::now_ns().saturating_add(LOOK_NS))))
             }
-            (State::Running(Parked::Halted), _) => {
+            (Lifecycle::Running(ParkReason::Halted), _) => {
                 let typed = self.shared.take_typed(self.machine.platform.console_room());
                 self.machine.platform.console_input(&typed);
                 let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
                 let timer = self.machine.wake_up().map(|deadline| time::ns_at(deadline.0));
-                is_asleep.then(|| (WaitFor::Own, [timer, self.next_duty()].into_iter().flatten().min()))
+                is_asleep.then(|| (WaitEvent::Own, [timer, self.next_duty()].into_iter().flatten().min()))
             }
             _ => None,
         }
@@ -88,7 +88,7 @@ impl Runner {
     pub(super) fn next_duty(&self) -> Option<u64> {
         // Memory that waits for its store cannot free a frame, so its own faults could wait for
         // ever.
-        let store = (self.backing == Backing::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
+        let store = (self.backing == BackingState::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
         // The wait for a page is not the guest's own time.
         let words = self.last_words.left_ns().filter(|_| self.state_is_halted());
         let words = words.map(|left| self.halted_ns.saturating_add(left));
@@ -103,77 +103,80 @@ impl Runner {
             self.entered = true;
             self.promise_ends = self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
-            report(&Event::Entered { partition, incarnation, tsc: instr::rdtsc() });
+            report(&ConsoleEvent::Entered { partition, incarnation, tsc: instr::rdtsc() });
         }
     }
 
     /// Loads vCPU and FPU state into the CPU. They stay there until another vCPU takes the CPU.
     fn move_in(&mut self, on: &HostCpu<'_>) {
         match self.residence {
-            Residence::Memory => {
+            VcpuResidence::Memory => {
                 self.machine.vcpu.load(on.enabled);
                 self.fpu.load();
-                self.residence = Residence::Cpu(on.cpu);
+                self.residence = VcpuResidence::Cpu(on.cpu);
             }
-            Residence::Cpu(cpu) => assert!(cpu == on.cpu, "a vCPU leaves its CPU before it goes to another"),
+            VcpuResidence::Cpu(cpu) => assert!(cpu == on.cpu, "a vCPU leaves its CPU before it goes to another"),
         }
     }
 
     /// Saves vCPU and FPU state from this CPU to memory, so that any CPU can load them.
     pub fn move_out(&mut self, on: &HostCpu<'_>) {
-        if let Residence::Cpu(cpu) = self.residence {
+        if let VcpuResidence::Cpu(cpu) = self.residence {
             assert!(cpu == on.cpu, "a vCPU is taken from its CPU by that CPU");
             self.fpu.save();
             self.machine.vcpu.unload();
-            self.residence = Residence::Memory;
+            self.residence = VcpuResidence::Memory;
         }
     }
 
     /// Returns the CPU that holds the vCPU's state.
     pub fn resident(&self) -> Option<CpuId> {
         match self.residence {
-            Residence::Cpu(cpu) => Some(cpu),
-            Residence::Memory => None,
+            VcpuResidence::Cpu(cpu) => Some(cpu),
+            VcpuResidence::Memory => None,
         }
     }
 
     /// Handles the end of the guest's stay.
-    fn stopped(&mut self, host: &'static Host, stop: Stop) -> Next {
-        self.state = State::Running(Parked::No);
+    fn stopped(&mut self, host: &'static Host, stop: StopReason) -> StepOutcome {
+        self.state = Lifecycle::Running(ParkReason::No);
         match stop {
-            Stop::Slice | Stop::Asked => {}
-            Stop::Page(ticket) => self.state = State::Running(Parked::Page(ticket)),
-            Stop::Halted if self.machine.can_wake() => {
-                self.state = State::Running(Parked::Halted);
+            StopReason::Slice | StopReason::Asked => {}
+            StopReason::Page(ticket) => self.state = Lifecycle::Running(ParkReason::Page(ticket)),
+            StopReason::Halted if self.machine.can_wake() => {
+                self.state = Lifecycle::Running(ParkReason::Halted);
                 self.halted_ns = time::now_ns();
             }
-            Stop::Halted => return self.end(host, End::Stop("halted for good", 0)),
-            Stop::Crash(reason) => return self.end(host, End::Crash(reason)),
-            Stop::Device(effect) => return self.device(host, effect),
+            StopReason::Halted => return self.end(host, GuestEnd::Stop("halted for good", 0)),
+            StopReason::Crash(reason) => return self.end(host, GuestEnd::Crash(reason)),
+            StopReason::Device(effect) => return self.device(host, effect),
         }
-        Next::Again
+        StepOutcome::Again
     }
 
-    fn device(&mut self, host: &'static Host, effect: Effect) -> Next {
+    fn device(&mut self, host: &'static Host, effect: DeviceEffect) -> StepOutcome {
         let clock_offs = self.machine.msrs.kvmclock().offs();
         match effect {
-            Effect::Panicked(PanicKind::Panicked) => self.last_words = self.last_words.hear(Signal::Panicked, clock_offs),
-            Effect::PanicRecorded => self.last_words = self.last_words.hear(Signal::Recorded, clock_offs),
-            Effect::Panicked(PanicKind::CrashKernel) => {
-                self.last_words = LastWords::CrashKernel { clock_offs };
+            DeviceEffect::Panicked(PanicKind::Panicked) => {
+                self.last_words = self.last_words.hear(PanicSignal::Panicked, clock_offs)
+            }
+            DeviceEffect::PanicRecorded => self.last_words = self.last_words.hear(PanicSignal::Recorded, clock_offs),
+            DeviceEffect::Panicked(PanicKind::CrashKernel) => {
+                self.last_words = PanicGrace::CrashKernel { clock_offs };
                 self.tell("crash_kernel", "");
             }
             // The line takes no more at the moment.
-            Effect::ConsoleFull => self.state = State::Running(Parked::Console),
+            DeviceEffect::ConsoleFull => self.state = Lifecycle::Running(ParkReason::Console),
             // Output is fetched after every stay. A guest that shuts down in order ends by itself.
-            Effect::None | Effect::Console | Effect::TestLine | Effect::Panicked(PanicKind::Shutdown) => {}
-            Effect::TestPassed => self.tell("pass", ""),
-            Effect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
-            Effect::ExitCode(code) => return self.end(host, End::Stop("debug exit", u64::from(code))),
-            Effect::PowerOff => return self.end(host, End::Stop("power off", 0)),
-            Effect::Reset => return self.end(host, End::Reset),
+            DeviceEffect::None | DeviceEffect::Console | DeviceEffect::TestLine | DeviceEffect::Panicked(PanicKind::Shutdown) => {
+            }
+            DeviceEffect::TestPassed => self.tell("pass", ""),
+            DeviceEffect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
+            DeviceEffect::ExitCode(code) => return self.end(host, GuestEnd::Stop("debug exit", u64::from(code))),
+            DeviceEffect::PowerOff => return self.end(host, GuestEnd::Stop("power off", 0)),
+            DeviceEffect::Reset => return self.end(host, GuestEnd::Reset),
         }
-        Next::Again
+        StepOutcome::Again
     }
 
     /// Ends a line that the guest will not finish any more.
@@ -182,7 +185,7 @@ impl Runner {
         if self.has_shown_line {
             output::print(b"\r\n");
             self.has_shown_line = false;
-            self.lines.iter_mut().for_each(Lines::clear);
+            self.lines.iter_mut().for_each(LineSplitter::clear);
         }
         if let Some(lines) = &mut self.lines
             && !lines.unfinished().is_empty()
@@ -197,7 +200,7 @@ impl Runner {
     }
 
     fn tell(&self, kind: &str, text: &str) {
-        report(&Event::Guest { partition: self.shared.name(), incarnation: self.incarnation, kind, text });
+        report(&ConsoleEvent::Guest { partition: self.shared.name(), incarnation: self.incarnation, kind, text });
     }
 
     /// Prints what the guest has written to its console, and reports a test kernel's lines.
@@ -253,7 +256,7 @@ impl Runner {
 
     fn tell_programs(&self, bytes: &[u8]) {
         if self.is_to_programs() {
-            report(&Event::Output { partition: self.shared.name(), bytes: &hex::encode(bytes) });
+            report(&ConsoleEvent::Output { partition: self.shared.name(), bytes: &hex::encode(bytes) });
         }
     }
 

@@ -1,21 +1,21 @@
 //! Evaluates a guest's stays on the CPU: whether it still stores its log after a panic, was stopped
 //! for long, or hangs.
 
-use super::{Parked, Runner, State};
+use super::{Lifecycle, ParkReason, Runner};
 use crate::arch::time;
-use crate::console::event::Event;
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::Host;
-use crate::mm::guest::GuestAccess;
+use crate::mm::guest::GuestMemoryError;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::MemoryObject;
-use crate::partition::hang::{self, Finding};
-use crate::partition::last_words::{GuestInterrupts, LastWords};
-use crate::partition::machine::Stop;
-use crate::partition::stall::{StallWatch, Wants};
+use crate::partition::hang::{self, HangFinding};
+use crate::partition::last_words::{GuestInterrupts, PanicGrace};
+use crate::partition::machine::StopReason;
+use crate::partition::stall::{StallWatch, WakeTime};
 
 /// A stay, nanoseconds since the start.
-pub(super) struct Stay {
+pub(super) struct StayTimes {
     pub entered_ns: u64,
     /// The time at which the guest had to be left.
     pub until_ns: u64,
@@ -27,7 +27,7 @@ impl Runner {
     /// Counts the guest's own time since `since_ns` if it has reported a panic, and finds out
     /// whether a crash kernel runs.
     pub(super) fn count_words(&mut self, since_ns: u64) {
-        if self.last_words != LastWords::None {
+        if self.last_words != PanicGrace::None {
             let is_on = self.machine.vcpu.regs().interrupts_enabled();
             let interrupts = if is_on { GuestInterrupts::On } else { GuestInterrupts::Off };
             self.last_words.spend(time::now_ns().saturating_sub(since_ns), interrupts);
@@ -44,16 +44,16 @@ impl Runner {
     }
 
     pub(super) const fn state_is_halted(&self) -> bool {
-        matches!(self.state, State::Running(Parked::Halted))
+        matches!(self.state, Lifecycle::Running(ParkReason::Halted))
     }
 
     /// Counts the time that the guest has lost.
-    pub(super) fn count_stall(&mut self, stay: &Stay, stop: Stop) {
+    pub(super) fn count_stall(&mut self, stay: &StayTimes, stop: StopReason) {
         let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
         let wants = match (stop, timer) {
-            (Stop::Halted, Some(at)) => Wants::At(at),
-            (Stop::Halted, None) => Wants::Nothing,
-            _ => Wants::Now,
+            (StopReason::Halted, Some(at)) => WakeTime::At(at),
+            (StopReason::Halted, None) => WakeTime::Nothing,
+            _ => WakeTime::Now,
         };
         self.stall.leave(stay.entered_ns, stay.until_ns, stay.left_ns, wants);
     }
@@ -63,8 +63,8 @@ impl Runner {
     pub(super) fn tell_stopped(&mut self, host: &Host, object: &MemoryObject) -> bool {
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
-        if let Err(GuestAccess::NotResident(_)) = self.machine.msrs.kvmclock().tell_stopped(&memory) {
-            self.state = State::Running(Parked::Page(ticket));
+        if let Err(GuestMemoryError::NotResident(_)) = self.machine.msrs.kvmclock().tell_stopped(&memory) {
+            self.state = Lifecycle::Running(ParkReason::Page(ticket));
             return false;
         }
         self.stall = StallWatch::new();
@@ -72,23 +72,23 @@ impl Runner {
     }
 
     /// Looks for a sign of life, and sends an NMI if there has been none for too long.
-    pub(super) fn look_for_hang(&mut self, stay: &Stay, stop: Stop) -> Finding {
-        let Some(watch) = &mut self.hang else { return Finding::Alive };
+    pub(super) fn look_for_hang(&mut self, stay: &StayTimes, stop: StopReason) -> HangFinding {
+        let Some(watch) = &mut self.hang else { return HangFinding::Alive };
         let regs = self.machine.vcpu.regs();
-        if stop == Stop::Halted && regs.interrupts_enabled() {
+        if stop == StopReason::Halted && regs.interrupts_enabled() {
             watch.halted();
-            return Finding::Alive;
+            return HangFinding::Alive;
         }
         let (rip, ticks) = (regs.rip, self.machine.platform.lapic().ticks());
         let ran_ns = stay.left_ns.min(stay.until_ns).saturating_sub(stay.entered_ns);
-        let finding = watch.take(hang::Stay { ran_ns, ticks });
+        let finding = watch.take(hang::GuestStay { ran_ns, ticks });
         // A panicking guest has a time-out of its own, and its crash kernel counts as another
         // guest.
-        if self.last_words != LastWords::None {
-            return Finding::Alive;
+        if self.last_words != PanicGrace::None {
+            return HangFinding::Alive;
         }
-        if finding == Finding::Silent {
-            report(&Event::Hang { partition: self.shared.name(), incarnation: self.incarnation, rip });
+        if finding == HangFinding::Silent {
+            report(&ConsoleEvent::Hang { partition: self.shared.name(), incarnation: self.incarnation, rip });
             self.machine.platform.raise_nmi();
         }
         finding

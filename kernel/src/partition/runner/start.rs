@@ -1,25 +1,25 @@
 //! From nothing to a kernel in memory: a space, empty memory, devices after reset, the image
 //! copied.
 
-use super::{Backing, Next, Parked, Residence, Runner, State, WaitFor};
+use super::{BackingState, Lifecycle, ParkReason, Runner, StepOutcome, VcpuResidence, WaitEvent};
 use crate::arch::{fpu, instr};
-use crate::config::Restart;
-use crate::console::event::Event;
+use crate::config::RestartPolicy;
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
-use crate::crash::record::Reason;
+use crate::crash::record::CrashCause;
 use crate::host::Host;
-use crate::mm::guest::GuestAccess;
+use crate::mm::guest::GuestMemoryError;
 use crate::mm::guest_bytes::GuestBytes;
-use crate::partition::acpi::Tables;
+use crate::partition::acpi::AcpiTables;
 use crate::partition::command_line::{self, Added};
-use crate::partition::devices::clock::{Clock, Tsc};
+use crate::partition::devices::clock::{GuestClock, Tsc};
 use crate::partition::hang::HangWatch;
-use crate::partition::last_words::LastWords;
-use crate::partition::loaders::{self, ImageSource, Loading, Progress};
-use crate::partition::shared::Phase;
-use crate::partition::skip::Lengths;
+use crate::partition::last_words::PanicGrace;
+use crate::partition::loaders::{self, ImageSource, LoadJob, LoadProgress};
+use crate::partition::shared::LifecycleView;
+use crate::partition::skip::InsnLengthCache;
 use crate::partition::stall::StallWatch;
-use crate::pool::Terms;
+use crate::pool::PoolTerms;
 use alloc::boxed::Box;
 use alloc::format;
 
@@ -27,41 +27,41 @@ use alloc::format;
 const LOAD_BUDGET: usize = 256 << 10;
 
 impl Runner {
-    pub(super) fn find_space(&mut self, host: &'static Host) -> Next {
+    pub(super) fn find_space(&mut self, host: &'static Host) -> StepOutcome {
         if !self.needs_space {
             return self.begin(host);
         }
-        self.shared.publish_phase(Phase::Waiting);
+        self.shared.publish_phase(LifecycleView::Waiting);
         match host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
             Some(space) => {
                 self.space = Some(space);
-                if self.shared.config.restart == Restart::Immediate {
-                    self.backing = Backing::Awaited;
+                if self.shared.config.restart == RestartPolicy::Immediate {
+                    self.backing = BackingState::Awaited;
                     return self.begin(host);
                 }
-                self.state = State::Activating;
-                Next::Again
+                self.state = Lifecycle::Activating;
+                StepOutcome::Again
             }
             None => {
-                if let State::NeedsSpace { told: told @ false } = &mut self.state {
+                if let Lifecycle::NeedsSpace { told: told @ false } = &mut self.state {
                     *told = true;
-                    report(&Event::Waiting { partition: self.shared.name(), what: "a free paging space" });
+                    report(&ConsoleEvent::Waiting { partition: self.shared.name(), what: "a free paging space" });
                 }
-                Next::Wait(WaitFor::Anything, self.promise_ends)
+                StepOutcome::Wait(WaitEvent::Anything, self.promise_ends)
             }
         }
     }
 
-    pub(super) fn activate(&mut self, host: &'static Host) -> Next {
+    pub(super) fn activate(&mut self, host: &'static Host) -> StepOutcome {
         match self.space.and_then(|space| host.spaces.is_ready(space)) {
-            None => Next::look_again(),
+            None => StepOutcome::look_again(),
             Some(Ok(())) => self.begin(host),
             // The space's failure has been reported, and the space is out of use: look for another
             // one.
             Some(Err(_)) => {
                 self.space = None;
-                self.state = State::NeedsSpace { told: false };
-                Next::Again
+                self.state = Lifecycle::NeedsSpace { told: false };
+                StepOutcome::Again
             }
         }
     }
@@ -72,7 +72,7 @@ impl Runner {
         let ready = match self.space {
             Some(space) => host.spaces.is_ready(space),
             // The memory of a retiring partition has nothing to lose any more.
-            None if matches!(self.state, State::Retiring { .. }) => Some(Ok(())),
+            None if matches!(self.state, Lifecycle::Retiring { .. }) => Some(Ok(())),
             None => {
                 self.space = host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
                 None
@@ -82,13 +82,13 @@ impl Runner {
             None => {}
             Some(Err(_)) => self.space = None,
             Some(Ok(())) => {
-                self.backing = Backing::Settled;
+                self.backing = BackingState::Settled;
                 let store = self.space.and_then(|space| host.spaces.store(space));
                 if let (Some(object), Some(store)) = (&self.object, store)
                     && host.pager.give_store(object.id(), store).is_err()
                 {
                     let message = "the paging space does not fit the partition";
-                    report(&Event::Error { place: self.shared.name(), message });
+                    report(&ConsoleEvent::Error { place: self.shared.name(), message });
                 }
             }
         }
@@ -98,28 +98,28 @@ impl Runner {
     /// Tells the pager whether the memory is going to have a store.
     fn tell_of_store(&self, host: &'static Host) {
         if let Some(object) = &self.object {
-            host.pager.expect_store(object.id(), self.backing == Backing::Awaited && self.space.is_some());
+            host.pager.expect_store(object.id(), self.backing == BackingState::Awaited && self.space.is_some());
         }
     }
 
     /// Begins an incarnation: empty memory, devices after reset, a plan to load the kernel.
-    pub(super) fn begin(&mut self, host: &'static Host) -> Next {
+    pub(super) fn begin(&mut self, host: &'static Host) -> StepOutcome {
         let object = match host.objects.create(self.layout) {
             Ok(object) => object,
             // Tables are freed when memory that is being taken apart or drained is gone.
-            Err(_) if !host.graves.is_empty() || !host.tasks.is_empty() => {
-                self.state = State::NeedsTables;
-                return Next::look_again();
+            Err(_) if !host.reaper.is_empty() || !host.tasks.is_empty() => {
+                self.state = Lifecycle::NeedsTables;
+                return StepOutcome::look_again();
             }
             Err(_) => return self.fail(host, "no memory for another second-level table"),
         };
         self.object = Some(object.clone());
         self.incarnation += 1;
-        report(&Event::Start { partition: self.shared.name(), incarnation: self.incarnation });
+        report(&ConsoleEvent::Start { partition: self.shared.name(), incarnation: self.incarnation });
         let ready = self.space.filter(|space| host.spaces.is_ready(*space) == Some(Ok(())));
         let store = ready.and_then(|space| host.spaces.store(space));
-        self.backing = if self.needs_space && store.is_none() { Backing::Awaited } else { Backing::Settled };
-        if host.pager.attach_on(object.clone(), store, Terms::of_partition(self.index)).is_err() {
+        self.backing = if self.needs_space && store.is_none() { BackingState::Awaited } else { BackingState::Settled };
+        if host.pager.attach_on(object.clone(), store, PoolTerms::of_partition(self.index)).is_err() {
             return self.fail(host, "the paging space does not fit the partition");
         }
         self.tell_of_store(host);
@@ -130,13 +130,13 @@ impl Runner {
         self.reset_machine(host, &plan);
         self.machine.vcpu.set_memory(object.root().base(), self.tag);
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
-        self.shared.publish_phase(Phase::Loading);
-        self.last_words = LastWords::None;
+        self.shared.publish_phase(LifecycleView::Loading);
+        self.last_words = PanicGrace::None;
         self.hang = self.shared.config.hang_timeout_ns.map(HangWatch::new);
         self.stall = StallWatch::new();
         self.entered = false;
-        self.state = State::Loading(Box::new(Loading::new(plan, &self.shared.config.kernel)));
-        Next::Onward
+        self.state = Lifecycle::Loading(Box::new(LoadJob::new(plan, &self.shared.config.kernel)));
+        StepOutcome::Onward
     }
 
     /// Resets everything but the vCPU's registers, and allocates a tag of its own for the new
@@ -146,41 +146,41 @@ impl Runner {
         tags.release(self.tag);
         self.tag = tags.allocate();
         drop(tags);
-        let clock = Clock { rate: self.machine.rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: host.unix_ns() };
+        let clock = GuestClock { rate: self.machine.rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: host.unix_ns() };
         self.machine.platform.restart(clock, plan.apic);
         self.machine.msrs = self.machine.msrs.after_reset();
         self.machine.vcpu.set_tsc_offset(0);
-        self.machine.lengths = Lengths::new();
+        self.machine.lengths = InsnLengthCache::new();
     }
 
     fn plan(&self, host: &'static Host) -> Result<loaders::LoadPlan, loaders::LoadError> {
         let added = Added { incarnation: self.incarnation, tsc_khz: self.machine.rate.khz() };
         let cmdline = command_line::with_added(&self.shared.config.cmdline, added);
-        let acpi = Tables::new();
+        let acpi = AcpiTables::new();
         let request =
-            loaders::Request { kernel: &self.shared.config.kernel, cmdline: &cmdline, layout: &self.layout, acpi: &acpi };
+            loaders::LoadRequest { kernel: &self.shared.config.kernel, cmdline: &cmdline, layout: &self.layout, acpi: &acpi };
         loaders::plan(&host.archive as &dyn ImageSource, &request)
     }
 
-    pub(super) fn load(&mut self, host: &'static Host) -> Next {
-        let (State::Loading(loading), Some(object)) = (&mut self.state, &self.object) else { return Next::Again };
+    pub(super) fn load(&mut self, host: &'static Host) -> StepOutcome {
+        let (Lifecycle::Loading(loading), Some(object)) = (&mut self.state, &self.object) else { return StepOutcome::Again };
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
         match loading.step(&host.archive, &memory, LOAD_BUDGET) {
-            Ok(Progress::More) => Next::Again,
-            Ok(Progress::Done) => {
+            Ok(LoadProgress::More) => StepOutcome::Again,
+            Ok(LoadProgress::Done) => {
                 *self.machine.vcpu.regs_mut() = loading.plan().regs;
                 self.machine.vcpu.set_state(&loading.plan().state);
                 self.reset_fpu();
-                self.state = State::Running(Parked::No);
-                self.shared.publish_phase(Phase::Running);
-                Next::Onward
+                self.state = Lifecycle::Running(ParkReason::No);
+                self.shared.publish_phase(LifecycleView::Running);
+                StepOutcome::Onward
             }
-            Err(GuestAccess::NotResident(_)) if object.ready(ticket) => Next::Again,
-            Err(GuestAccess::NotResident(_)) => Next::Wait(WaitFor::Page(object.clone(), ticket), self.next_duty()),
-            Err(GuestAccess::Lost(gpa)) => self.crash(host, Reason::PageLost(gpa.as_u64())),
-            Err(GuestAccess::Unwritable(gpa)) => self.crash(host, Reason::Unwritable(gpa.as_u64())),
-            Err(GuestAccess::NotRam(gpa)) => {
+            Err(GuestMemoryError::NotResident(_)) if object.ready(ticket) => StepOutcome::Again,
+            Err(GuestMemoryError::NotResident(_)) => StepOutcome::Wait(WaitEvent::Page(object.clone(), ticket), self.next_duty()),
+            Err(GuestMemoryError::Lost(gpa)) => self.crash(host, CrashCause::PageLost(gpa.as_u64())),
+            Err(GuestMemoryError::Unwritable(gpa)) => self.crash(host, CrashCause::Unwritable(gpa.as_u64())),
+            Err(GuestMemoryError::NotRam(gpa)) => {
                 self.fail(host, &format!("the loader wants to write at {:#x}, where no RAM is", gpa.as_u64()))
             }
         }
@@ -188,13 +188,13 @@ impl Runner {
 
     fn reset_fpu(&mut self) {
         self.fpu = fpu::GuestFpu::new();
-        if let Residence::Cpu(_) = self.residence {
+        if let VcpuResidence::Cpu(_) = self.residence {
             self.fpu.load();
         }
     }
 
-    fn fail(&mut self, host: &'static Host, message: &str) -> Next {
-        report(&Event::Error { place: self.shared.name(), message });
+    fn fail(&mut self, host: &'static Host, message: &str) -> StepOutcome {
+        report(&ConsoleEvent::Error { place: self.shared.name(), message });
         self.stop(host, "cannot start", 0)
     }
 }

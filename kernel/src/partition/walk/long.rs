@@ -6,7 +6,7 @@
 
 use super::{ACCESSED, ADDRESS, CR4_LA57, CR4_SMEP, LARGE, NO_EXECUTE, PRESENT, USER};
 use crate::addr::Gpa;
-use crate::virt::LongCode;
+use crate::virt::FetchRegisters;
 
 /// Lowest bit of the top level's index in a linear address of 64-bit code, with four levels and
 /// with five.
@@ -18,7 +18,7 @@ const LAST_SHIFT: u32 = 12;
 /// Translates the address of an instruction. `read` reads an entry of a table; if it returns
 /// `None`, this fetch takes the long way.
 #[inline(always)]
-pub fn fetch_address(code: &LongCode, rip: u64, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
+pub fn fetch_address(code: &FetchRegisters, rip: u64, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
     let mut shift = TOP_SHIFT[usize::from(code.cr4 & CR4_LA57 != 0)];
     if !is_canonical(rip, shift) {
         return None;
@@ -52,7 +52,7 @@ const fn is_canonical(linear: u64, top_shift: u32) -> bool {
 
 /// Returns whether entries with these common rights permit the fetch. Under SMEP a supervisor may
 /// not execute user pages.
-const fn permits(code: &LongCode, common: u64) -> bool {
+const fn permits(code: &FetchRegisters, common: u64) -> bool {
     match (code.cpl, common & USER != 0) {
         (3, user) => user,
         (_, user) => !(user && code.cr4 & CR4_SMEP != 0),
@@ -64,9 +64,9 @@ mod tests {
     use super::*;
     use crate::addr::Gva;
     use crate::mm::guest::GuestMemory;
-    use crate::partition::fake::FakeMemory;
-    use crate::partition::walk::{Paging, Privilege, translate};
-    use crate::virt::Access;
+    use crate::partition::fake::FakeGuestMemory;
+    use crate::partition::walk::{Privilege, WalkRegisters, translate};
+    use crate::virt::PageAccess;
 
     const BYTES: usize = 0x8000;
     /// PG and WP; LME, LMA and NXE; PAE.
@@ -74,17 +74,17 @@ mod tests {
     const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
     const PAE: u64 = 1 << 5;
 
-    fn both(memory: &FakeMemory, code: &LongCode, rip: u64) -> (Option<Gpa>, Option<Gpa>) {
+    fn both(memory: &FakeGuestMemory, code: &FetchRegisters, rip: u64) -> (Option<Gpa>, Option<Gpa>) {
         let read = |at| memory.read_u64(at).ok();
-        let paging = Paging { cr0: CR0, cr3: code.cr3, cr4: code.cr4, efer: EFER };
+        let paging = WalkRegisters { cr0: CR0, cr3: code.cr3, cr4: code.cr4, efer: EFER };
         let privilege = Privilege::of(code.cpl, 0);
         let short = fetch_address(code, rip, read);
-        (short, translate(memory, &paging, Gva::new(rip), Access::Execute, privilege).ok())
+        (short, translate(memory, &paging, Gva::new(rip), PageAccess::Execute, privilege).ok())
     }
 
     /// A path of tables at 0x1000, 0x2000 ... for address 0, each entry with `bits`.
-    fn path(levels: u64, bits: u64) -> FakeMemory {
-        let memory = FakeMemory::new(BYTES);
+    fn path(levels: u64, bits: u64) -> FakeGuestMemory {
+        let memory = FakeGuestMemory::new(BYTES);
         for level in 1..=levels {
             memory.poke_u64(level * 0x1000, ((level + 1) * 0x1000) | bits);
         }
@@ -96,7 +96,7 @@ mod tests {
         let all = PRESENT | ACCESSED | USER;
         for (levels, cr4) in [(4, PAE), (5, PAE | CR4_LA57)] {
             for (cpl, bits) in [(0, all & !USER), (0, all), (3, all)] {
-                let (memory, code) = (path(levels, bits), LongCode { cr3: 0x1000, cr4, cpl });
+                let (memory, code) = (path(levels, bits), FetchRegisters { cr3: 0x1000, cr4, cpl });
                 let found = Some(Gpa::new((levels + 1) * 0x1000 + 0x123));
                 assert_eq!(both(&memory, &code, 0x123), (found, found), "{levels} levels, CPL {cpl}");
             }
@@ -111,15 +111,15 @@ mod tests {
             memory.poke_u64(0x1000, 0x2000 | all);
             memory.poke_u64(at + if at == 0x2000 { 0 } else { (rip >> 21 & 0x1ff) * 8 }, 0x4000_0000 | LARGE | 1 << 12 | all);
             let found = Some(Gpa::new(0x4000_0000 + rip));
-            assert_eq!(both(&memory, &LongCode { cr3: 0x1000, cr4: PAE, cpl: 0 }, rip), (found, found), "{at:#x}");
+            assert_eq!(both(&memory, &FetchRegisters { cr3: 0x1000, cr4: PAE, cpl: 0 }, rip), (found, found), "{at:#x}");
         }
     }
 
     #[test]
     fn what_the_long_way_refuses_or_writes_is_left_to_it() {
         let good = PRESENT | ACCESSED | USER;
-        let supervisor = LongCode { cr3: 0x1000, cr4: PAE | CR4_SMEP, cpl: 0 };
-        let user = LongCode { cpl: 3, ..supervisor };
+        let supervisor = FetchRegisters { cr3: 0x1000, cr4: PAE | CR4_SMEP, cpl: 0 };
+        let user = FetchRegisters { cpl: 3, ..supervisor };
         assert_eq!(both(&path(4, good), &supervisor, 0), (None, None), "SMEP");
         assert_eq!(both(&path(4, good & !USER), &user, 0), (None, None), "a supervisor's page");
         assert_eq!(both(&path(4, good | NO_EXECUTE), &user, 0), (None, None), "NX");
@@ -149,14 +149,14 @@ mod tests {
         };
         let mut found = 0;
         for round in 0..20_000 {
-            let memory = FakeMemory::new(BYTES);
+            let memory = FakeGuestMemory::new(BYTES);
             for table in 1..8 {
                 let flips = if random() % 3 == 0 { random() & random() & random() & (0xfff | NO_EXECUTE) } else { 0 };
                 let entry = ((1 + random() % 7) * 0x1000) | (PRESENT | ACCESSED | USER) ^ flips;
                 memory.poke_u64(table * 0x1000, entry);
             }
             let cr4 = PAE | random() & (CR4_LA57 | CR4_SMEP);
-            let code = LongCode { cr3: 0x1000 | random() & 0xfff, cr4, cpl: if random() & 1 == 0 { 0 } else { 3 } };
+            let code = FetchRegisters { cr3: 0x1000 | random() & 0xfff, cr4, cpl: if random() & 1 == 0 { 0 } else { 3 } };
             let (short, long) = both(&memory, &code, random() & 0xfff);
             found += u32::from(short.is_some());
             assert!(short.is_none() || short == long, "round {round}, seed {seed:#x}: {short:?} {long:?} {code:x?}");

@@ -22,11 +22,11 @@ fn next(queue: &mut RunQueue<u32>, cpu: CpuId, now: u64) -> Option<usize> {
 }
 
 fn again(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: u64) {
-    queue.put_back(VcpuId(vcpu as u16), now, Wish::Again, Some(cpu));
+    queue.put_back(VcpuId(vcpu as u16), now, VcpuWish::Again, Some(cpu));
 }
 
 fn wait(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: u64, on: u32, until: Option<u64>) {
-    queue.put_back(VcpuId(vcpu as u16), now, Wish::Wait { on, until }, Some(cpu));
+    queue.put_back(VcpuId(vcpu as u16), now, VcpuWish::Wait { on, until }, Some(cpu));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_reserved_cpu_takes_nothing_and_nobody_counts_on_it() {
     assert_eq!(queue.next(A, 0), None, "although one is ready");
     assert_eq!(queue.idle(A, 0), Some(None));
     assert_eq!(next(&mut queue, B, 0), Some(0));
-    queue.put_back(VcpuId(0), MS, Wish::Wait { on: 1, until: Some(2 * MS) }, None);
+    queue.put_back(VcpuId(0), MS, VcpuWish::Wait { on: 1, until: Some(2 * MS) }, None);
     assert_eq!(queue.idle(A, MS), Some(None), "the wait's end is none of its business");
     assert_eq!(queue.idle(B, MS), Some(Some(2 * MS)));
     assert_eq!(queue.wake(|| MS, |_| true), Kicks(bit(B)));
@@ -96,7 +96,7 @@ fn who_is_given_away_is_told_to_an_idle_cpu() {
     assert_eq!(queue.idle(B, 5 * MS), Some(None));
     assert_eq!(queue.wake(|| 5 * MS, |on| *on == 7), Kicks(bit(B)), "its holder, although A could");
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
-    queue.put_back(VcpuId(1), 6 * MS, Wish::Again, None);
+    queue.put_back(VcpuId(1), 6 * MS, VcpuWish::Again, None);
     assert_eq!(queue.next(A, 6 * MS).map(|turn| (turn.vcpu, turn.evict)), Some((VcpuId(1), Some(VcpuId(0)))));
     assert_eq!(queue.idle(B, 6 * MS), Some(None), "A still holds 0");
     assert_eq!(queue.given_away(VcpuId(0)), Kicks(bit(B)));
@@ -144,7 +144,7 @@ fn time_ends_a_wait_and_an_idle_cpu_knows_when() {
 fn a_turn_ends_when_a_sleepers_time_comes() {
     let mut queue = queue(2);
     next(&mut queue, A, 0);
-    queue.put_back(VcpuId(0), 0, Wish::Wait { on: 1, until: Some(3 * MS) }, None);
+    queue.put_back(VcpuId(0), 0, VcpuWish::Wait { on: 1, until: Some(3 * MS) }, None);
     assert_eq!(queue.next(A, 0).map(|turn| turn.until), Some(3 * MS));
 }
 
@@ -152,7 +152,7 @@ fn a_turn_ends_when_a_sleepers_time_comes() {
 fn who_wakes_drives_out_who_has_used_most_only_when_no_cpu_idles() {
     let mut queue = queue(3);
     let sleeper = next(&mut queue, A, 0).unwrap();
-    queue.put_back(VcpuId(sleeper as u16), 0, Wish::Wait { on: 1, until: None }, None);
+    queue.put_back(VcpuId(sleeper as u16), 0, VcpuWish::Wait { on: 1, until: None }, None);
     assert_eq!((next(&mut queue, A, 0), next(&mut queue, B, 8 * MS)), (Some(1), Some(2)));
     assert_eq!(queue.wake(|| 9 * MS, |_| true), Kicks(bit(A)), "A's has run for 9 ms, B's for 1");
     again(&mut queue, 1, A, 9 * MS);
@@ -163,7 +163,7 @@ fn who_wakes_drives_out_who_has_used_most_only_when_no_cpu_idles() {
 fn who_wakes_too_late_to_be_behind_waits_for_the_end_of_a_turn() {
     let mut queue = queue(2);
     next(&mut queue, A, 0);
-    queue.put_back(VcpuId(0), 9 * MS, Wish::Wait { on: 1, until: None }, None);
+    queue.put_back(VcpuId(0), 9 * MS, VcpuWish::Wait { on: 1, until: None }, None);
     next(&mut queue, A, 9 * MS);
     assert_eq!(queue.wake(|| 10 * MS, |_| true), Kicks(0), "it has used 9 ms, the other 1");
 }
@@ -172,7 +172,7 @@ fn who_wakes_too_late_to_be_behind_waits_for_the_end_of_a_turn() {
 fn sleeping_saves_nothing_up() {
     let mut queue = queue(2);
     next(&mut queue, A, 0);
-    queue.put_back(VcpuId(0), 0, Wish::Wait { on: 1, until: None }, None);
+    queue.put_back(VcpuId(0), 0, VcpuWish::Wait { on: 1, until: None }, None);
     for slice in 0..1000 {
         assert_eq!(next(&mut queue, A, slice * 10 * MS), Some(1));
         again(&mut queue, 1, A, (slice + 1) * 10 * MS);

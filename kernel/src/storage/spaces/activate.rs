@@ -6,12 +6,12 @@
 //!   Active ─renew───┘                                              └ a write fails ───> Failed
 //! ```
 
-use super::{Phase, SpaceId, Spaces};
+use super::{SpaceId, SpacePhase, Spaces};
 use crate::addr::PAGE_SIZE;
 use crate::block::{Disk, DiskError, SectorRange};
 use crate::mm::layout::RamLayout;
-use crate::space::record::Contents;
-use crate::space::{Owner, Record, RecordFormat, Residue, SpaceState, Uuid};
+use crate::space::record::SpaceContents;
+use crate::space::{RecordFormat, Residue, SpaceOwner, SpaceRecord, SpaceState, Uuid};
 use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
@@ -37,7 +37,7 @@ impl Spaces {
     /// Activates a space again for the next incarnation of its owner. The previous incarnation's
     /// contents are stale.
     pub fn renew(&'static self, id: SpaceId, owner: &str, ram: &RamLayout, epoch: u64) {
-        self.space(id).inner.lock().phase = Phase::Activating;
+        self.space(id).inner.lock().phase = SpacePhase::Activating;
         self.start_activation(id, owner, ram, epoch);
     }
 
@@ -45,14 +45,14 @@ impl Spaces {
     /// with another partition's pages is scrubbed first; a later attempt finds it.
     fn claim(&self, id: SpaceId, owner: &str, strangers: &mut Vec<SpaceId>) -> bool {
         let mut inner = self.space(id).inner.lock();
-        if inner.phase != Phase::Free {
+        if inner.phase != SpacePhase::Free {
             return false;
         }
         let is_strangers = inner.record.as_ref().is_some_and(|record| {
             let is_owners = record.owner.as_ref().is_some_and(|known| known.partition == Uuid::from_name(owner));
             record.residue == Residue::Stale && !is_owners
         });
-        inner.phase = if is_strangers { Phase::Releasing } else { Phase::Activating };
+        inner.phase = if is_strangers { SpacePhase::Releasing } else { SpacePhase::Activating };
         if !is_strangers {
             (inner.user, inner.is_selected) = (Some(Uuid::from_name(owner)), false);
         }
@@ -68,7 +68,7 @@ impl Spaces {
             match self.activate(id, name, &ram, epoch).await {
                 Ok(()) => {
                     let mut inner = self.space(id).inner.lock();
-                    (inner.phase, inner.failures) = (Phase::Active, 0);
+                    (inner.phase, inner.failures) = (SpacePhase::Active, 0);
                 }
                 Err(error) => {
                     self.trouble(id, &format!("cannot be made ready: {error}; it is tried again later"));
@@ -79,16 +79,16 @@ impl Spaces {
     }
 
     async fn activate(&self, id: SpaceId, name: ArrayString<64>, ram: &RamLayout, epoch: u64) -> Result<(), DiskError> {
-        let contents = Contents::new(self.place(id).area.bytes(), ram).map_err(|_| DiskError::Unsupported)?;
+        let contents = SpaceContents::new(self.place(id).area.bytes(), ram).map_err(|_| DiskError::Unsupported)?;
         // A reader must not take the old header for the header of the new contents.
         self.deselect(id).await?;
         self.write(id, 0, &[0; PAGE_SIZE as usize]).await?;
         // The old bits must go too: a crash writes only the bitmap sectors with set bits.
         let bitmap = contents.layout.bitmap();
         self.zero(id, SectorRange { first: bitmap.start / 512, count: bitmap.len / 512 }).await?;
-        let is_original = |record: &Record| record.format == RecordFormat::Original;
+        let is_original = |record: &SpaceRecord| record.format == RecordFormat::Original;
         let was_original = self.space(id).inner.lock().record.as_ref().is_some_and(is_original);
-        let owner = Owner { name, partition: Uuid::from_name(&name), node: self.node, epoch };
+        let owner = SpaceOwner { name, partition: Uuid::from_name(&name), node: self.node, epoch };
         self.change(id, |record| {
             record.state = SpaceState::Active;
             record.residue = Residue::Stale;
@@ -105,8 +105,8 @@ impl Spaces {
     /// Returns whether an acquired space can take pages; `None` while it is being activated.
     pub fn is_ready(&self, id: SpaceId) -> Option<Result<(), DiskError>> {
         match self.space(id).inner.lock().phase {
-            Phase::Active => Some(Ok(())),
-            Phase::Failed(error) => Some(Err(error)),
+            SpacePhase::Active => Some(Ok(())),
+            SpacePhase::Failed(error) => Some(Err(error)),
             _ => None,
         }
     }

@@ -9,10 +9,10 @@
 use super::{SpaceId, Spaces};
 use crate::arch::time;
 use crate::block::MAX_DISKS;
-use crate::block::{DiskError, Lane};
+use crate::block::{DiskError, QueueLane};
 use crate::space::claim::BEAT_NS;
-use crate::space::holding::{Held, Holding};
-use crate::space::{Record, Side, Uuid};
+use crate::space::holding::{BeatVerdict, SpaceHolding};
+use crate::space::{RecordSide, SpaceRecord, Uuid};
 use crate::task::until;
 use alloc::format;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,9 +42,9 @@ struct DiskBeat {
 }
 
 /// The exclusive right to read and write the claims of a disk.
-pub(super) struct Turn<'a>(&'a AtomicBool);
+pub(super) struct BeatGuard<'a>(&'a AtomicBool);
 
-impl Drop for Turn<'_> {
+impl Drop for BeatGuard<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
@@ -59,14 +59,14 @@ impl Beats {
         Self { disks: [const { never() }; MAX_DISKS] }
     }
 
-    fn try_turn(&self, disk: usize) -> Option<Turn<'_>> {
+    fn try_turn(&self, disk: usize) -> Option<BeatGuard<'_>> {
         let taken = &self.disks[disk].is_taken;
         // Lazily: a turn that is dropped would free the disk.
-        (!taken.swap(true, Ordering::AcqRel)).then(|| Turn(taken))
+        (!taken.swap(true, Ordering::AcqRel)).then(|| BeatGuard(taken))
     }
 
     /// Waits for the turn at a disk's claims.
-    pub(super) async fn turn(&self, disk: usize) -> Turn<'_> {
+    pub(super) async fn turn(&self, disk: usize) -> BeatGuard<'_> {
         until(|| self.try_turn(disk)).await
     }
 
@@ -76,7 +76,7 @@ impl Beats {
     }
 
     /// Stops renewing the claims of a disk.
-    pub(super) async fn stop(&self, disk: usize) -> Turn<'_> {
+    pub(super) async fn stop(&self, disk: usize) -> BeatGuard<'_> {
         self.disks[disk].due_ns.store(u64::MAX, Ordering::Release);
         self.turn(disk).await
     }
@@ -112,12 +112,12 @@ impl Spaces {
 
     /// Renews the claims of all spaces on a disk, and with them the disk's lease. The lease follows
     /// the claim with the oldest beat.
-    async fn beat_with_turn(&self, disk: usize, _turn: &Turn<'_>) {
+    async fn beat_with_turn(&self, disk: usize, _turn: &BeatGuard<'_>) {
         let mut lease_end_ns = u64::MAX;
         for id in (0..self.spaces.len()).map(SpaceId).filter(|&id| self.place(id).disk == disk) {
             let Some(mut holding) = self.space(id).inner.lock().holding else { continue };
             let held = self.renew_claim(id, &mut holding).await;
-            if let Ok(Held::Ended(node)) = held {
+            if let Ok(BeatVerdict::Ended(node)) = held {
                 return self.lose_disk(disk, id, node);
             }
             self.note_beat(disk, id, held.err());
@@ -152,22 +152,22 @@ impl Spaces {
         }
     }
 
-    /// Carries out a beat of one space, by the rules of [`Holding`].
-    async fn renew_claim(&self, id: SpaceId, holding: &mut Holding) -> Result<Held, DiskError> {
+    /// Carries out a beat of one space, by the rules of [`SpaceHolding`].
+    async fn renew_claim(&self, id: SpaceId, holding: &mut SpaceHolding) -> Result<BeatVerdict, DiskError> {
         while holding.looks_first(time::now_ns()) {
             let (look, _) = self.look(id).await?;
             if time::now_ns().saturating_sub(look.asked_ns) > BEAT_NS {
                 continue;
             }
-            if let Held::Ended(node) = holding.looked_first(&look) {
-                return Ok(Held::Ended(node));
+            if let BeatVerdict::Ended(node) = holding.looked_first(&look) {
+                return Ok(BeatVerdict::Ended(node));
             }
             break;
         }
-        let mut held = Held::Buried;
+        let mut held = BeatVerdict::Buried;
         for _ in 0..MOST_BURIED {
             held = self.beat_once(id, holding).await?;
-            if held != Held::Buried {
+            if held != BeatVerdict::Buried {
                 break;
             }
         }
@@ -175,14 +175,14 @@ impl Spaces {
     }
 
     /// Writes the claim of the next beat and evaluates the disk's contents afterwards.
-    pub(super) async fn beat_once(&self, id: SpaceId, holding: &mut Holding) -> Result<Held, DiskError> {
+    pub(super) async fn beat_once(&self, id: SpaceId, holding: &mut SpaceHolding) -> Result<BeatVerdict, DiskError> {
         let claim = holding.beat();
         let written_ns = time::now_ns();
         self.write_claim(id, &claim).await?;
         let known = self.record_sequence(id);
         let (look, ending) = self.look(id).await?;
         let held = holding.looked(&look, written_ns);
-        if let (Held::Confirmed { lease_end_ns }, Some(known)) = (held, known) {
+        if let (BeatVerdict::Confirmed { lease_end_ns }, Some(known)) = (held, known) {
             self.repair_record(id, known, ending.tail(), lease_end_ns).await?;
         }
         Ok(held)
@@ -192,12 +192,12 @@ impl Spaces {
     /// newest record before `tail` was read: a record written meanwhile need not be in `tail`.
     async fn repair_record(&self, id: SpaceId, known: u64, tail: &[u8], lease_end_ns: u64) -> Result<(), DiskError> {
         let Some(record) = self.try_take_record(id, known) else { return Ok(()) };
-        let at = Side::of(record.sequence).offset_in_tail();
+        let at = RecordSide::of(record.sequence).offset_in_tail();
         let mut result = Ok(());
         let is_spoiled = tail.get(at..at + 4096).is_some_and(|there| *there != record.encode());
         if is_spoiled && time::now_ns() <= lease_end_ns {
             self.trouble(id, "the record was overwritten by another node, and is written again");
-            result = self.write_record_in(id, Lane::Beat, &record).await;
+            result = self.write_record_in(id, QueueLane::Beat, &record).await;
         }
         self.give_record(id);
         result
@@ -210,7 +210,7 @@ impl Spaces {
 
     /// Returns the record with this sequence number if it is the newest and no task is writing the
     /// next one.
-    fn try_take_record(&self, id: SpaceId, known: u64) -> Option<Record> {
+    fn try_take_record(&self, id: SpaceId, known: u64) -> Option<SpaceRecord> {
         let mut inner = self.space(id).inner.lock();
         if inner.is_record_busy {
             return None;
@@ -222,7 +222,7 @@ impl Spaces {
 
     /// Waits until no other task uses the record, and returns it. The next task waits for
     /// [`Self::give_record`].
-    pub async fn take_record(&self, id: SpaceId) -> Option<Record> {
+    pub async fn take_record(&self, id: SpaceId) -> Option<SpaceRecord> {
         until(|| {
             let mut inner = self.space(id).inner.lock();
             (!inner.is_record_busy).then(|| {

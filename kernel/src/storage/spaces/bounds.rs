@@ -1,6 +1,6 @@
 //! Counts the dumps of one partition, for the limit on their number.
 
-use super::{Inner, Phase, SpaceId, Spaces};
+use super::{SpaceId, SpaceInner, SpacePhase, Spaces};
 use crate::dump::bound::DumpCensus;
 use crate::space::{SpaceState, Uuid};
 
@@ -21,16 +21,18 @@ impl Spaces {
 }
 
 /// Adds a space's dump, if it belongs to the partition.
-fn count(census: &mut DumpCensus, inner: &Inner, user: Uuid) {
+fn count(census: &mut DumpCensus, inner: &SpaceInner, user: Uuid) {
     let owner = inner.record.as_ref().and_then(|record| record.owner.as_ref());
     let is_owners = owner.is_some_and(|owner| owner.partition == user);
     let state = inner.record.as_ref().map(|record| record.state);
     match inner.phase {
-        Phase::Draining if inner.user == Some(user) && state == Some(SpaceState::Draining) => census.promised += 1,
+        SpacePhase::Draining if inner.user == Some(user) && state == Some(SpaceState::Draining) => census.promised += 1,
         // The incarnation may have crashed while its space was being activated: the space waits for
         // the dump.
-        Phase::Activating | Phase::Active | Phase::Draining if inner.user == Some(user) => census.unpromised += 1,
-        Phase::Dump | Phase::Failed(_) | Phase::Unusable if is_owners && !inner.is_refused && holds_dump(state) => {
+        SpacePhase::Activating | SpacePhase::Active | SpacePhase::Draining if inner.user == Some(user) => census.unpromised += 1,
+        SpacePhase::Dump | SpacePhase::Failed(_) | SpacePhase::Unusable
+            if is_owners && !inner.is_refused && holds_dump(state) =>
+        {
             census.kept += 1;
             census.droppable += u32::from(may_go(inner));
         }
@@ -45,7 +47,7 @@ const fn holds_dump(state: Option<SpaceState>) -> bool {
 }
 
 /// Returns whether a dump may be dropped in favour of a newer one.
-pub(super) fn may_go(inner: &Inner) -> bool {
+pub(super) fn may_go(inner: &SpaceInner) -> bool {
     let state = inner.record.as_ref().map(|record| record.state);
-    inner.phase == Phase::Dump && !inner.is_selected && matches!(state, Some(SpaceState::Complete | SpaceState::Partial))
+    inner.phase == SpacePhase::Dump && !inner.is_selected && matches!(state, Some(SpaceState::Complete | SpaceState::Partial))
 }

@@ -10,15 +10,15 @@ use super::retry::patiently;
 use super::{SpaceId, Spaces};
 use crate::arch::time;
 use crate::block::patience::SpaceAccess;
-use crate::block::{DiskError, Lane};
-use crate::console::event::Event;
+use crate::block::{DiskError, QueueLane};
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
-use crate::space::claim::{CLAIM_LEN, Claim, Claims, Mark, PAGE_LEN};
-use crate::space::copies::{Sequence, TAIL_LEN, newest};
-use crate::space::holding::Holding;
+use crate::space::claim::{CLAIM_LEN, ClaimSector, ClaimSectors, PAGE_LEN, SpaceClaim};
+use crate::space::copies::{RecordSequence, TAIL_LEN, newest};
+use crate::space::holding::SpaceHolding;
 use crate::space::succession::Succession;
-use crate::space::taking::{Look, Step, Taking};
-use crate::space::{Record, Uuid};
+use crate::space::taking::{ClaimLook, SpaceTaking, TakingStep};
+use crate::space::{SpaceRecord, Uuid};
 use crate::task::until;
 use alloc::boxed::Box;
 use alloc::format;
@@ -33,14 +33,14 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 const LAST_PATIENCE_NS: u64 = 10_000_000_000;
 
 /// The last 12 KiB of a space: claims and both records.
-pub(super) struct Ending {
+pub(super) struct SpaceEnding {
     claims: [u8; PAGE_LEN],
     tail: [u8; TAIL_LEN],
 }
 
-impl Ending {
+impl SpaceEnding {
     /// Returns the newest record, if one is valid.
-    pub(super) fn record(&self, capacity: u64) -> Option<Record> {
+    pub(super) fn record(&self, capacity: u64) -> Option<SpaceRecord> {
         newest(&self.tail, capacity).ok()
     }
 
@@ -79,7 +79,7 @@ impl Spaces {
 
     async fn claim_once(&'static self, id: SpaceId) -> Result<(), DiskError> {
         while let Some((claim, look)) = self.take(id).await? {
-            if self.found(id, Holding::new(claim, look.asked_ns)).await? {
+            if self.found(id, SpaceHolding::new(claim, look.asked_ns)).await? {
                 self.succeed(id, Succession::of(&look.claims, self.node, time::now_ns()));
                 return Ok(());
             }
@@ -88,8 +88,8 @@ impl Spaces {
     }
 
     /// Takes the claim, and returns the look that proves it; `None` if the space is refused.
-    async fn take(&self, id: SpaceId) -> Result<Option<(Claim, Look)>, DiskError> {
-        let mut taking = Taking::new(self.node);
+    async fn take(&self, id: SpaceId) -> Result<Option<(SpaceClaim, ClaimLook)>, DiskError> {
+        let mut taking = SpaceTaking::new(self.node);
         let (mut next_ns, mut is_told) = (0, false);
         loop {
             sleep_until(next_ns).await;
@@ -98,22 +98,22 @@ impl Spaces {
             let _turn = self.beats.turn(self.place(id).disk).await;
             let (look, _) = self.look(id).await?;
             let mut step = taking.looked(&look);
-            if let Step::Write(claim) = step {
+            if let TakingStep::Write(claim) = step {
                 self.write_claim(id, &claim).await?;
                 step = taking.wrote(time::now_ns());
             }
             match step {
-                Step::Look(at_ns) => next_ns = at_ns,
-                Step::Own(claim) => return Ok(Some((claim, look))),
-                Step::InUse(node) => {
+                TakingStep::Look(at_ns) => next_ns = at_ns,
+                TakingStep::Own(claim) => return Ok(Some((claim, look))),
+                TakingStep::InUse(node) => {
                     self.refuse(id, &format!("in use: node {node} runs on it; this node leaves it alone"));
                     return Ok(None);
                 }
-                Step::Exhausted => {
+                TakingStep::Exhausted => {
                     self.refuse(id, "its claims' epochs are used up: format it");
                     return Ok(None);
                 }
-                Step::Write(_) => unreachable!("a write was carried out"),
+                TakingStep::Write(_) => unreachable!("a write was carried out"),
             }
             if let Some(node) = taking.watched().filter(|&node| node != self.node && !is_told) {
                 self.tell_watching(id, node);
@@ -161,13 +161,13 @@ impl Spaces {
     }
 
     /// Releases a claim for good.
-    async fn end_claim(&self, id: SpaceId, claim: &Claim) -> Result<(), DiskError> {
+    async fn end_claim(&self, id: SpaceId, claim: &SpaceClaim) -> Result<(), DiskError> {
         patiently!(self, id, SpaceAccess::ClaimsEnd, self.end_claim_once(id, claim).await)
     }
 
-    async fn end_claim_once(&self, id: SpaceId, claim: &Claim) -> Result<(), DiskError> {
-        self.write_mark(id, claim.epoch, &Mark::released(claim)).await?;
-        self.io.flush_in(self.disk(id), Lane::Beat).await
+    async fn end_claim_once(&self, id: SpaceId, claim: &SpaceClaim) -> Result<(), DiskError> {
+        self.write_mark(id, claim.epoch, &ClaimSector::released(claim)).await?;
+        self.io.flush_in(self.disk(id), QueueLane::Beat).await
     }
 
     /// Returns the spaces of a disk that this node has claimed.
@@ -177,29 +177,29 @@ impl Spaces {
     }
 
     /// Reads claims and records.
-    pub(super) async fn look(&self, id: SpaceId) -> Result<(Look, Box<Ending>), DiskError> {
+    pub(super) async fn look(&self, id: SpaceId) -> Result<(ClaimLook, Box<SpaceEnding>), DiskError> {
         let mut bytes = alloc::vec![0; PAGE_LEN + TAIL_LEN];
         let asked_ns = time::now_ns();
-        self.read_in(id, Lane::Beat, self.claim_start(id)?, &mut bytes).await?;
+        self.read_in(id, QueueLane::Beat, self.claim_start(id)?, &mut bytes).await?;
         let seen_ns = time::now_ns();
-        let mut ending = Box::new(Ending { claims: [0; PAGE_LEN], tail: [0; TAIL_LEN] });
+        let mut ending = Box::new(SpaceEnding { claims: [0; PAGE_LEN], tail: [0; TAIL_LEN] });
         ending.claims.copy_from_slice(&bytes[..PAGE_LEN]);
         ending.tail.copy_from_slice(&bytes[PAGE_LEN..]);
         let record = ending.record(self.place(id).area.bytes());
-        let record_epoch = record.map_or(0, |record| Sequence(record.sequence).epoch());
-        Ok((Look { claims: Claims::decode(&ending.claims), record_epoch, asked_ns, seen_ns }, ending))
+        let record_epoch = record.map_or(0, |record| RecordSequence(record.sequence).epoch());
+        Ok((ClaimLook { claims: ClaimSectors::decode(&ending.claims), record_epoch, asked_ns, seen_ns }, ending))
     }
 
-    pub(super) async fn write_claim(&self, id: SpaceId, claim: &Claim) -> Result<(), DiskError> {
+    pub(super) async fn write_claim(&self, id: SpaceId, claim: &SpaceClaim) -> Result<(), DiskError> {
         self.write_mark(id, claim.epoch, &claim.encode()).await
     }
 
     async fn write_mark(&self, id: SpaceId, epoch: u64, bytes: &[u8; CLAIM_LEN]) -> Result<(), DiskError> {
-        self.write_in(id, Lane::Beat, self.claim_start(id)? + Claim::offset(epoch) as u64, bytes).await
+        self.write_in(id, QueueLane::Beat, self.claim_start(id)? + SpaceClaim::offset(epoch) as u64, bytes).await
     }
 
     fn claim_start(&self, id: SpaceId) -> Result<u64, DiskError> {
-        Claim::start(self.place(id).area.bytes()).ok_or(DiskError::Unsupported)
+        SpaceClaim::start(self.place(id).area.bytes()).ok_or(DiskError::Unsupported)
     }
 
     /// Returns whether the space is left alone because another node has it.
@@ -222,7 +222,7 @@ impl Spaces {
         let place = self.place(id);
         let mut name = ArrayString::<36>::new();
         let _ = write!(name, "{node}");
-        report(&Event::Watching { disk: place.disk as u8, space: place.number, node: &name });
+        report(&ConsoleEvent::Watching { disk: place.disk as u8, space: place.number, node: &name });
     }
 }
 

@@ -6,18 +6,18 @@
 
 use crate::addr::Hpa;
 use crate::arch::{interrupts, time};
-use crate::block::blocking::{Blocking, BlockingError};
+use crate::block::blocking::{BlockingDisk, BlockingError};
 use crate::block::dma::DmaRegion;
-use crate::block::gpt::{self, Fault, Found, Table};
-use crate::block::patience::{AfterRefusal, PAUSE_NS, Tries};
+use crate::block::gpt::{self, GptError, GptFinding, GptTable};
+use crate::block::patience::{AfterRefusal, PAUSE_NS, RetryCount};
 use crate::block::request::SECTOR_SIZE;
-use crate::block::{Disk, DiskError, Lane};
-use crate::console::event::Event;
+use crate::block::{Disk, DiskError, QueueLane};
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::paging::MAX_SPACES;
-use crate::space::Area;
+use crate::space::SpaceArea;
 use crate::storage::disk::NodeDisk;
-use crate::sync::{Ranked, rank};
+use crate::sync::{RankedLock, rank};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -26,16 +26,16 @@ const TIMEOUT_NS: u64 = 60_000_000_000;
 
 /// Location of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct SpaceLocation {
     /// Its disk.
     pub disk: usize,
     /// Number of its GPT entry; 0 if the space is the whole disk.
     pub number: u32,
     /// Its part of the disk.
-    pub area: Area,
+    pub area: SpaceArea,
 }
 
-impl core::fmt::Display for Place {
+impl core::fmt::Display for SpaceLocation {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.number {
             0 => write!(f, "paging device {}", self.disk),
@@ -45,9 +45,9 @@ impl core::fmt::Display for Place {
 }
 
 /// A paging device: a disk, and one buffer per lane for all I/O outside the blocks of its spaces.
-pub struct Device {
+pub struct PagingDevice {
     disk: &'static NodeDisk,
-    buffers: Ranked<LaneBuffers, { rank::SPACE }>,
+    buffers: RankedLock<LaneBuffers, { rank::SPACE }>,
 }
 
 /// The buffers of a device that no request holds now.
@@ -59,35 +59,35 @@ struct LaneBuffers {
 }
 
 impl LaneBuffers {
-    const fn of(&mut self, lane: Lane) -> &mut Option<DmaRegion> {
+    const fn of(&mut self, lane: QueueLane) -> &mut Option<DmaRegion> {
         match lane {
-            Lane::Common => &mut self.common,
-            Lane::Beat => &mut self.beat,
+            QueueLane::Common => &mut self.common,
+            QueueLane::Beat => &mut self.beat,
         }
     }
 }
 
-impl Device {
+impl PagingDevice {
     /// Gives a disk its buffers: one for the tasks, one for the beat of its claims.
     pub const fn new(disk: &'static NodeDisk, common: DmaRegion, beat: DmaRegion) -> Self {
-        Self { disk, buffers: Ranked::new(LaneBuffers { common: Some(common), beat: Some(beat) }) }
+        Self { disk, buffers: RankedLock::new(LaneBuffers { common: Some(common), beat: Some(beat) }) }
     }
 
     pub(super) const fn disk(&self) -> &'static NodeDisk {
         self.disk
     }
 
-    pub(super) fn take_buffer(&self, lane: Lane) -> Option<DmaRegion> {
+    pub(super) fn take_buffer(&self, lane: QueueLane) -> Option<DmaRegion> {
         self.buffers.lock().of(lane).take()
     }
 
-    pub(super) fn give_buffer(&self, lane: Lane, buffer: DmaRegion) {
+    pub(super) fn give_buffer(&self, lane: QueueLane, buffer: DmaRegion) {
         *self.buffers.lock().of(lane) = Some(buffer);
     }
 
     /// Looks for a partition table, with retries if the disk refuses.
-    fn table_at_last(&self, number: usize) -> Result<Found, DiskError> {
-        let mut tries = Tries::default();
+    fn table_at_last(&self, number: usize) -> Result<GptFinding, DiskError> {
+        let mut tries = RetryCount::default();
         loop {
             let result = self.table();
             let Err(error) = result else { return result };
@@ -104,20 +104,25 @@ impl Device {
         }
     }
 
-    fn table(&self) -> Result<Found, DiskError> {
-        let buffer = self.take_buffer(Lane::Common).ok_or(DiskError::Dead)?;
-        let disk = Blocking::new(self.disk, time::now_ns, TIMEOUT_NS);
+    fn table(&self) -> Result<GptFinding, DiskError> {
+        let buffer = self.take_buffer(QueueLane::Common).ok_or(DiskError::Dead)?;
+        let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
         let found = gpt::read(self.disk.info().capacity, |sector, bytes| read(&disk, sector, &buffer, bytes));
         match found {
             // The device may still write to the buffer, so the buffer is never used again.
             Err(BlockingError::Stuck) => return Err(DiskError::Dead),
-            _ => self.give_buffer(Lane::Common, buffer),
+            _ => self.give_buffer(QueueLane::Common, buffer),
         }
         found.map_err(|_| DiskError::Io)
     }
 }
 
-fn read(disk: &Blocking<'_, impl Fn() -> u64>, sector: u64, buffer: &DmaRegion, bytes: &mut [u8]) -> Result<(), BlockingError> {
+fn read(
+    disk: &BlockingDisk<'_, impl Fn() -> u64>,
+    sector: u64,
+    buffer: &DmaRegion,
+    bytes: &mut [u8],
+) -> Result<(), BlockingError> {
     let at: Hpa = buffer.hpa(0);
     disk.read(sector * SECTOR_SIZE, at, bytes.len() as u32)?;
     bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
@@ -125,13 +130,15 @@ fn read(disk: &Blocking<'_, impl Fn() -> u64>, sector: u64, buffer: &DmaRegion, 
 }
 
 /// Returns the locations of all spaces, in the order of disks and of GPT entries.
-pub(super) fn places(devices: &[Device]) -> Vec<Place> {
+pub(super) fn places(devices: &[PagingDevice]) -> Vec<SpaceLocation> {
     let mut places = Vec::new();
     for (disk, device) in devices.iter().enumerate() {
         match device.table_at_last(disk) {
-            Ok(Found::None) => places.push(Place { disk, number: 0, area: Area::whole(device.disk.info().capacity) }),
-            Ok(Found::Table(table, fault)) => from_table(disk, &table, fault, &mut places),
-            Ok(Found::Damaged(primary, backup)) => {
+            Ok(GptFinding::None) => {
+                places.push(SpaceLocation { disk, number: 0, area: SpaceArea::whole(device.disk.info().capacity) })
+            }
+            Ok(GptFinding::Table(table, fault)) => from_table(disk, &table, fault, &mut places),
+            Ok(GptFinding::Damaged(primary, backup)) => {
                 trouble(disk, &format!("damaged GPT, nothing touches it: primary: {primary}; backup: {backup}"));
             }
             Err(error) => trouble(disk, &format!("cannot be read: {error}")),
@@ -144,7 +151,7 @@ pub(super) fn places(devices: &[Device]) -> Vec<Place> {
     places
 }
 
-fn from_table(disk: usize, table: &Table, primary: Option<Fault>, places: &mut Vec<Place>) {
+fn from_table(disk: usize, table: &GptTable, primary: Option<GptError>, places: &mut Vec<SpaceLocation>) {
     if let Some(fault) = primary {
         trouble(disk, &format!("the primary GPT is damaged, the backup counts: {fault}"));
     }
@@ -152,8 +159,8 @@ fn from_table(disk: usize, table: &Table, primary: Option<Fault>, places: &mut V
         trouble(disk, "holds a GPT without a paging space; it belongs to another program and is left alone");
     }
     for entry in table.entries.iter().filter(|entry| entry.is_space()) {
-        match entry.sectors().map(Area::part) {
-            Ok(Some(area)) => places.push(Place { disk, number: entry.number, area }),
+        match entry.sectors().map(SpaceArea::part) {
+            Ok(Some(area)) => places.push(SpaceLocation { disk, number: entry.number, area }),
             Ok(None) => trouble(disk, &format!("GPT entry {} ends beyond all disks", entry.number)),
             Err(fault) => trouble(disk, &format!("GPT entry {} {fault}; nothing touches it", entry.number)),
         }
@@ -161,5 +168,5 @@ fn from_table(disk: usize, table: &Table, primary: Option<Fault>, places: &mut V
 }
 
 fn trouble(disk: usize, message: &str) {
-    report(&Event::Error { place: &format!("paging device {disk}"), message });
+    report(&ConsoleEvent::Error { place: &format!("paging device {disk}"), message });
 }

@@ -6,8 +6,8 @@
 //! before it goes.
 
 use super::bounds::may_go;
-use super::{KeptDump, Place, SpaceId, Spaces};
-use crate::console::event::Event;
+use super::{KeptDump, SpaceId, SpaceLocation, Spaces};
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::space::Uuid;
 use arrayvec::ArrayString;
@@ -44,9 +44,9 @@ impl Spaces {
         if !self.release(oldest.id) {
             return;
         }
-        let (Place { disk, number, .. }, partition) = (oldest.place, &*oldest.owner.name);
+        let (SpaceLocation { disk, number, .. }, partition) = (oldest.place, &*oldest.owner.name);
         let (incarnation, dump, disk) = (oldest.owner.epoch, oldest.crash.name, disk as u8);
-        report(&Event::DumpDropped { partition, incarnation, dump, disk, space: number, newer });
+        report(&ConsoleEvent::DumpDropped { partition, incarnation, dump, disk, space: number, newer });
     }
 
     fn spare(&self, id: SpaceId) {

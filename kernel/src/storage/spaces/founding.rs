@@ -5,34 +5,34 @@
 
 use super::{SpaceId, Spaces};
 use crate::arch::{instr, time};
-use crate::block::{DiskError, Lane};
-use crate::space::copies::Sequence;
-use crate::space::holding::{Held, Holding};
-use crate::space::{Class, Record, Residue, Side, Uuid};
+use crate::block::{DiskError, QueueLane};
+use crate::space::copies::RecordSequence;
+use crate::space::holding::{BeatVerdict, SpaceHolding};
+use crate::space::{DeviceContent, RecordSide, Residue, SpaceRecord, Uuid};
 
 impl Spaces {
     /// Makes the space this node's; false if it must be claimed again.
     ///
     /// # Errors
     /// The disk's.
-    pub(super) async fn found(&'static self, id: SpaceId, mut holding: Holding) -> Result<bool, DiskError> {
+    pub(super) async fn found(&'static self, id: SpaceId, mut holding: SpaceHolding) -> Result<bool, DiskError> {
         let disk = self.place(id).disk;
         {
             let _turn = self.beats.turn(disk).await;
-            let Held::Confirmed { .. } = self.beat_once(id, &mut holding).await? else { return Ok(false) };
+            let BeatVerdict::Confirmed { .. } = self.beat_once(id, &mut holding).await? else { return Ok(false) };
         }
         // The class is read again: another node may have used the space until it was claimed.
         let epoch = holding.claim().epoch;
         let record = match self.class(id).await? {
-            Some(Class::Space(record)) => record,
-            Some(Class::Blank) => self.blank_record(id),
+            Some(DeviceContent::Space(record)) => record,
+            Some(DeviceContent::Blank) => self.blank_record(id),
             // The space is left alone; `open` reports its class.
             _ => return Ok(true),
         };
-        let mut sequence = Sequence(record.sequence);
+        let mut sequence = RecordSequence(record.sequence);
         for _ in 0..2 {
             sequence = sequence.next(epoch);
-            self.write_record_in(id, Lane::Beat, &Record { sequence: sequence.0, ..record.clone() }).await?;
+            self.write_record_in(id, QueueLane::Beat, &SpaceRecord { sequence: sequence.0, ..record.clone() }).await?;
         }
         if !holding.found(time::now_ns()) {
             return Ok(false);
@@ -44,13 +44,13 @@ impl Spaces {
     }
 
     /// Makes the record of a space that was never written.
-    pub(super) fn blank_record(&self, id: SpaceId) -> Record {
+    pub(super) fn blank_record(&self, id: SpaceId) -> SpaceRecord {
         let name = Uuid::from_entropy(instr::rdtsc(), id.0 as u64);
-        Record { sequence: 0, ..Record::free(self.place(id).area.bytes(), name, Residue::Clean) }
+        SpaceRecord { sequence: 0, ..SpaceRecord::free(self.place(id).area.bytes(), name, Residue::Clean) }
     }
 
-    pub(super) async fn write_record_in(&self, id: SpaceId, lane: Lane, record: &Record) -> Result<(), DiskError> {
-        let start = Side::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
+    pub(super) async fn write_record_in(&self, id: SpaceId, lane: QueueLane, record: &SpaceRecord) -> Result<(), DiskError> {
+        let start = RecordSide::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
         // On the heap: the future holds the bytes while it waits, and it is itself part of larger
         // futures that are moved over the stack.
         let bytes = record.encode().to_vec();

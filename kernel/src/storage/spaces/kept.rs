@@ -1,8 +1,8 @@
 //! The dumps that spaces hold: lists them, and selects those that a command means.
 
-use super::{Phase, Place, SpaceId, Spaces};
+use super::{SpaceId, SpaceLocation, SpacePhase, Spaces};
 use crate::console::command::DumpChoice;
-use crate::space::{Crash, Owner, PartialCause, SpaceState};
+use crate::space::{PartialCause, RecordedCrash, SpaceOwner, SpaceState};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -13,20 +13,20 @@ pub struct KeptDump {
     /// Its space.
     pub id: SpaceId,
     /// Location of the space.
-    pub place: Place,
+    pub place: SpaceLocation,
     /// State in its record.
     pub state: SpaceState,
     /// Partition and incarnation that crashed.
-    pub owner: Owner,
+    pub owner: SpaceOwner,
     /// The crash.
-    pub crash: Crash,
+    pub crash: RecordedCrash,
     /// Why it is partial.
     pub cause: Option<PartialCause>,
 }
 
 /// Why dumps cannot be released.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum DumpError {
+pub enum DumpReleaseError {
     /// No dump matches.
     None,
     /// It is still being written.
@@ -40,7 +40,7 @@ impl Spaces {
     pub fn kept_dumps(&self) -> Vec<KeptDump> {
         let dump = |(n, space): (usize, &super::Space)| {
             let inner = space.inner.lock();
-            let record = inner.record.as_ref().filter(|_| inner.phase == Phase::Dump)?;
+            let record = inner.record.as_ref().filter(|_| inner.phase == SpacePhase::Dump)?;
             let (owner, crash) = (record.owner.clone()?, record.crash.clone()?);
             let cause = (record.state == SpaceState::Partial).then_some(record.partial_cause);
             Some(KeptDump { id: SpaceId(n), place: space.place, state: record.state, owner, crash, cause })
@@ -51,16 +51,16 @@ impl Spaces {
     /// Releases the dumps that a command selects.
     ///
     /// # Errors
-    /// [`DumpError`]; then no dump is released.
-    pub fn release_dumps(&'static self, choice: DumpChoice<'_>) -> Result<(), DumpError> {
+    /// [`DumpReleaseError`]; then no dump is released.
+    pub fn release_dumps(&'static self, choice: DumpChoice<'_>) -> Result<(), DumpReleaseError> {
         let mut dumps = self.kept_dumps();
         dumps.retain(|dump| chooses(choice, dump));
         if dumps.len() > 1 && !matches!(choice, DumpChoice::All(_)) {
-            return Err(DumpError::Ambiguous(names(&dumps)));
+            return Err(DumpReleaseError::Ambiguous(names(&dumps)));
         }
         match dumps.iter().filter(|dump| self.release(dump.id)).count() {
-            0 if self.is_any_draining(choice) => Err(DumpError::Draining),
-            0 => Err(DumpError::None),
+            0 if self.is_any_draining(choice) => Err(DumpReleaseError::Draining),
+            0 => Err(DumpReleaseError::None),
             _ => Ok(()),
         }
     }
@@ -72,7 +72,7 @@ impl Spaces {
             DumpChoice::Named(selector) => self.spaces.iter().any(|space| {
                 let inner = space.inner.lock();
                 let crash = inner.record.as_ref().and_then(|record| record.crash.as_ref());
-                inner.phase == Phase::Draining && crash.is_some_and(|crash| selector.selects(crash.name, 0))
+                inner.phase == SpacePhase::Draining && crash.is_some_and(|crash| selector.selects(crash.name, 0))
             }),
         }
     }

@@ -5,13 +5,13 @@
 //! a release all begin with a change of the record. Dumps that this node drains are checked by
 //! their own tasks ([`crate::crash::dumps`]).
 
-use super::{Phase, SpaceId, Spaces};
+use super::{SpaceId, SpacePhase, Spaces};
 use crate::addr::PAGE_SIZE;
 use crate::arch::time;
 use crate::block::{Disk, DiskError};
-use crate::space::Record;
+use crate::space::SpaceRecord;
 use crate::space::succession::{Succession, Surroundings, pause_after};
-use crate::storage::describe::{self, PutMode, Recovered};
+use crate::storage::describe::{self, PutMode, RecoveredPages};
 use core::sync::atomic::Ordering;
 
 impl Spaces {
@@ -44,7 +44,7 @@ impl Spaces {
     /// Begins a look if it is due; returns when the next one is due, if there will be one.
     pub(super) fn look_for_late_writes(&'static self, id: SpaceId, now_ns: u64) -> Option<u64> {
         let mut inner = self.space(id).inner.lock();
-        if !inner.succession.is_watched(now_ns) || matches!(inner.phase, Phase::Failed(_)) {
+        if !inner.succession.is_watched(now_ns) || matches!(inner.phase, SpacePhase::Failed(_)) {
             return None;
         }
         if now_ns >= inner.late_ns && self.disk(id).is_dead() {
@@ -72,8 +72,12 @@ impl Spaces {
             (inner.phase, inner.was_cut_off)
         };
         let result = match record.map(|record| (Surroundings::of(record.state), record)) {
-            Some((Surroundings::NoHeader, _)) if matches!(phase, Phase::Free | Phase::Active) => self.repair_head(id).await,
-            Some((Surroundings::Header, record)) if phase == Phase::Dump && was_cut_off => self.repair_header(id, &record).await,
+            Some((Surroundings::NoHeader, _)) if matches!(phase, SpacePhase::Free | SpacePhase::Active) => {
+                self.repair_head(id).await
+            }
+            Some((Surroundings::Header, record)) if phase == SpacePhase::Dump && was_cut_off => {
+                self.repair_header(id, &record).await
+            }
             _ => Ok(()),
         };
         self.give_record(id);
@@ -92,9 +96,9 @@ impl Spaces {
     }
 
     /// Rewrites the header of a dump from its bitmap and record, if they differ.
-    async fn repair_header(&self, id: SpaceId, record: &Record) -> Result<(), DiskError> {
+    async fn repair_header(&self, id: SpaceId, record: &SpaceRecord) -> Result<(), DiskError> {
         let Some(contents) = &record.contents else { return Ok(()) };
-        let mut pages = Recovered::new(self, id, contents, record.drain.progress, &record.missing)?;
+        let mut pages = RecoveredPages::new(self, id, contents, record.drain.progress, &record.missing)?;
         let (_, written) = describe::headers(&mut pages, record.drain.notes_len, PutMode::Repair).await?;
         if written > 0 {
             self.flush(id).await?;

@@ -10,7 +10,7 @@
 //! So a space is not lost until the next start. A dump that could not be sealed is sealed once its
 //! disk accepts writes again, and a space that could not be claimed is claimed.
 
-use super::{Phase, SpaceId, Spaces};
+use super::{SpaceId, SpacePhase, Spaces};
 use crate::arch::time;
 use crate::block::{Disk, DiskError};
 use alloc::format;
@@ -25,7 +25,7 @@ impl Spaces {
     /// Puts a space out of use after an error; it is tried again later.
     pub fn set_aside(&self, id: SpaceId, error: DiskError) {
         let mut inner = self.space(id).inner.lock();
-        inner.phase = Phase::Failed(error);
+        inner.phase = SpacePhase::Failed(error);
         let wait_ns = FIRST_NS << inner.failures.min(DOUBLINGS);
         inner.failures = inner.failures.saturating_add(1);
         inner.again_ns = time::now_ns().saturating_add(wait_ns);
@@ -44,7 +44,7 @@ impl Spaces {
                 self.mend_due_ns.fetch_min(next_ns, Ordering::AcqRel);
             }
             let mut inner = self.space(id).inner.lock();
-            if !matches!(inner.phase, Phase::Failed(_)) {
+            if !matches!(inner.phase, SpacePhase::Failed(_)) {
                 continue;
             }
             // A dead disk is waited for, and so is a disk whose claim was lost: it accepts no
@@ -54,7 +54,7 @@ impl Spaces {
                 self.mend_due_ns.fetch_min(inner.again_ns, Ordering::AcqRel);
                 continue;
             }
-            inner.phase = Phase::Unusable;
+            inner.phase = SpacePhase::Unusable;
             drop(inner);
             self.tasks.start(self.open_again(id));
         }
@@ -65,7 +65,7 @@ impl Spaces {
             self.trouble(id, &format!("still cannot be used ({error}); it is tried again later"));
             return self.set_aside(id, error);
         }
-        if self.space(id).inner.lock().phase == Phase::Releasing {
+        if self.space(id).inner.lock().phase == SpacePhase::Releasing {
             self.scrub(id).await;
         }
     }

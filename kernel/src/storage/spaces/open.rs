@@ -1,15 +1,15 @@
 //! Opens the spaces at a start.
 
-use super::{BUFFER, Phase, SpaceId, Spaces, next};
+use super::{BUFFER, SpaceId, SpacePhase, Spaces, next};
 use crate::arch::heap;
 use crate::block::DiskError;
 use crate::space::classify::HEAD_LEN;
 use crate::space::copies::TAIL_LEN;
 use crate::space::layout::usable;
 use crate::space::places::{first_foreign, places};
-use crate::space::recovery::{Recovery, recovery};
-use crate::space::{Class, Foreign, PartialCause, Record, SpaceState, classify};
-use crate::storage::describe::{self, PutMode, Recovered};
+use crate::space::recovery::{RecoveryAction, recovery};
+use crate::space::{DeviceContent, ForeignData, PartialCause, SpaceRecord, SpaceState, classify};
+use crate::storage::describe::{self, PutMode, RecoveredPages};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
@@ -46,7 +46,7 @@ impl Spaces {
     }
 
     fn has_failed(&self, id: SpaceId) -> bool {
-        matches!(self.space(id).inner.lock().phase, Phase::Failed(_))
+        matches!(self.space(id).inner.lock().phase, SpacePhase::Failed(_))
     }
 
     /// Claims a space that could not be claimed earlier, and opens it.
@@ -58,7 +58,7 @@ impl Spaces {
     }
 
     /// Reads the class of a space; `None` if it is too small for one.
-    pub(super) async fn class(&self, id: SpaceId) -> Result<Option<Class>, DiskError> {
+    pub(super) async fn class(&self, id: SpaceId) -> Result<Option<DeviceContent>, DiskError> {
         let bytes = self.place(id).area.bytes();
         let Some(tail) = usable(bytes).checked_sub(TAIL_LEN as u64) else { return Ok(None) };
         let head_len = (HEAD_LEN as u64).min(usable(bytes)) as usize;
@@ -67,11 +67,11 @@ impl Spaces {
         let mut tail_bytes = Box::new([0; TAIL_LEN]);
         self.read(id, tail, &mut tail_bytes[..]).await?;
         let class = classify(&head, &tail_bytes, bytes);
-        if class != Class::Blank {
+        if class != DeviceContent::Blank {
             return Ok(Some(class));
         }
         let foreign = self.foreign_byte(id).await?;
-        Ok(Some(foreign.map_or(Class::Blank, |at| Class::Foreign(Foreign::At(at)))))
+        Ok(Some(foreign.map_or(DeviceContent::Blank, |at| DeviceContent::Foreign(ForeignData::At(at)))))
     }
 
     /// Looks for foreign data on a space whose head and tail are zeros.
@@ -110,36 +110,36 @@ impl Spaces {
             return Ok(());
         };
         match &class {
-            Class::Foreign(what) => {
+            DeviceContent::Foreign(what) => {
                 self.trouble(id, &format!("holds {what}; `tidepool volume format` would make a paging space of it"))
             }
-            Class::Newer(error) => {
+            DeviceContent::Newer(error) => {
                 self.trouble(id, &format!("is left alone, a newer version of the hypervisor uses it: {error}"));
             }
-            Class::Damaged(damage) => self.trouble(id, &format!("damaged record: A: {}; B: {}", damage.a, damage.b)),
+            DeviceContent::Damaged(damage) => self.trouble(id, &format!("damaged record: A: {}; B: {}", damage.a, damage.b)),
             _ => {}
         }
         let decided = recovery(&class);
-        let was_cut_off = decided == Recovery::Finish;
+        let was_cut_off = decided == RecoveryAction::Finish;
         let (phase, record) = match decided {
-            Recovery::Leave => return Ok(()),
-            Recovery::Format => {
+            RecoveryAction::Leave => return Ok(()),
+            RecoveryAction::Format => {
                 let record = self.blank_record(id);
                 self.write_record(id, &record).await?;
-                (Phase::Free, record)
+                (SpacePhase::Free, record)
             }
-            Recovery::Reclaim(record) => {
+            RecoveryAction::Reclaim(record) => {
                 self.write_record(id, &record).await?;
-                (Phase::Free, record)
+                (SpacePhase::Free, record)
             }
-            Recovery::Use => (Phase::Free, known(class)),
-            Recovery::Keep => (Phase::Dump, known(class)),
-            Recovery::Finish => (Phase::Dump, self.finish(id, known(class)).await?),
-            Recovery::Scrub => (Phase::Releasing, known(class)),
+            RecoveryAction::Use => (SpacePhase::Free, known(class)),
+            RecoveryAction::Keep => (SpacePhase::Dump, known(class)),
+            RecoveryAction::Finish => (SpacePhase::Dump, self.finish(id, known(class)).await?),
+            RecoveryAction::Scrub => (SpacePhase::Releasing, known(class)),
         };
         // Only the host selects a dump, and only while no hypervisor has the disk: the selection
         // stays valid until the space is reused.
-        let is_selected = phase == Phase::Dump && self.is_selected(id).await?;
+        let is_selected = phase == SpacePhase::Dump && self.is_selected(id).await?;
         self.tell(id, &record);
         let mut inner = space.inner.lock();
         (inner.phase, inner.record, inner.failures) = (phase, Some(record), 0);
@@ -149,7 +149,7 @@ impl Spaces {
     }
 
     /// Makes a partial dump of an interrupted drain: brings the header up to date, then the record.
-    async fn finish(&self, id: SpaceId, cut: Record) -> Result<Record, DiskError> {
+    async fn finish(&self, id: SpaceId, cut: SpaceRecord) -> Result<SpaceRecord, DiskError> {
         let mut record = next(cut, |r| {
             r.state = SpaceState::Partial;
             if r.partial_cause == PartialCause::NONE {
@@ -158,7 +158,7 @@ impl Spaces {
         });
         if let Some(contents) = record.contents.clone() {
             let (progress, missing) = (record.drain.progress, &record.missing);
-            let mut pages = Recovered::new(self, id, &contents, progress, missing)?;
+            let mut pages = RecoveredPages::new(self, id, &contents, progress, missing)?;
             record.drain.program_headers = describe::headers(&mut pages, record.drain.notes_len, PutMode::Write).await?.0;
             self.flush(id).await?;
         }
@@ -167,13 +167,13 @@ impl Spaces {
     }
 }
 
-fn may_be_ours(class: Option<&Class>) -> bool {
-    matches!(class, Some(Class::Blank | Class::Space(_)))
+fn may_be_ours(class: Option<&DeviceContent>) -> bool {
+    matches!(class, Some(DeviceContent::Blank | DeviceContent::Space(_)))
 }
 
-fn known(class: Class) -> Record {
+fn known(class: DeviceContent) -> SpaceRecord {
     match class {
-        Class::Space(record) => record,
+        DeviceContent::Space(record) => record,
         _ => unreachable!("only a space with a valid record is kept"),
     }
 }

@@ -4,8 +4,8 @@ use super::retry::patiently;
 use super::{SpaceId, Spaces, next};
 use crate::block::dma::DmaRegion;
 use crate::block::patience::SpaceAccess;
-use crate::block::{Disk, DiskError, Lane, Operation};
-use crate::space::Record;
+use crate::block::{Disk, DiskError, DiskOperation, QueueLane};
+use crate::space::SpaceRecord;
 use crate::task::until;
 
 impl Spaces {
@@ -14,7 +14,7 @@ impl Spaces {
     ///
     /// # Errors
     /// The disk's error; the old record is then still valid.
-    pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
+    pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut SpaceRecord)) -> Result<(), DiskError> {
         self.flush(id).await?;
         self.change_now(id, change).await
     }
@@ -23,7 +23,7 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::change`].
-    pub async fn change_now(&self, id: SpaceId, change: impl FnOnce(&mut Record)) -> Result<(), DiskError> {
+    pub async fn change_now(&self, id: SpaceId, change: impl FnOnce(&mut SpaceRecord)) -> Result<(), DiskError> {
         let old = self.take_record(id).await;
         let result = match old {
             Some(old) => self.write_next(id, next(old, change)).await,
@@ -37,13 +37,13 @@ impl Spaces {
         changed
     }
 
-    async fn write_next(&self, id: SpaceId, record: Record) -> Result<Record, DiskError> {
+    async fn write_next(&self, id: SpaceId, record: SpaceRecord) -> Result<SpaceRecord, DiskError> {
         self.write_record(id, &record).await?;
         Ok(record)
     }
 
-    pub(super) async fn write_record(&self, id: SpaceId, record: &Record) -> Result<(), DiskError> {
-        patiently!(self, id, SpaceAccess::Record, self.write_record_in(id, Lane::Common, record).await)
+    pub(super) async fn write_record(&self, id: SpaceId, record: &SpaceRecord) -> Result<(), DiskError> {
+        patiently!(self, id, SpaceAccess::Record, self.write_record_in(id, QueueLane::Common, record).await)
     }
 
     /// Makes all earlier writes durable.
@@ -61,7 +61,7 @@ impl Spaces {
     /// space.
     pub async fn write(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let access = SpaceAccess::Write(offset, bytes.len());
-        patiently!(self, id, access, self.write_in(id, Lane::Common, offset, bytes).await)
+        patiently!(self, id, access, self.write_in(id, QueueLane::Common, offset, bytes).await)
     }
 
     /// Reads `bytes` (whole sectors, at most [`super::BUFFER`]) through the device's buffer.
@@ -70,7 +70,7 @@ impl Spaces {
     /// As [`Self::write`].
     pub async fn read(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         let access = SpaceAccess::Read(offset, bytes.len());
-        patiently!(self, id, access, self.read_in(id, Lane::Common, offset, bytes).await)
+        patiently!(self, id, access, self.read_in(id, QueueLane::Common, offset, bytes).await)
     }
 
     /// As [`Self::read`], but with a single try and without an event on failure.
@@ -78,19 +78,19 @@ impl Spaces {
     /// # Errors
     /// As [`Self::read`].
     pub async fn read_once(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        self.read_in(id, Lane::Common, offset, bytes).await
+        self.read_in(id, QueueLane::Common, offset, bytes).await
     }
 
-    /// As [`Self::write`], in the given lane. In [`Lane::Beat`] at most
+    /// As [`Self::write`], in the given lane. In [`QueueLane::Beat`] at most
     /// [`BEAT_BUFFER`](super::BEAT_BUFFER) bytes; it then waits for no other task.
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub(super) async fn write_in(&self, id: SpaceId, lane: Lane, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    pub(super) async fn write_in(&self, id: SpaceId, lane: QueueLane, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let sectors = self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
         let buffer = self.take_buffer(id, lane).await?;
         bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
-        let (result, buffer) = self.io.transfer(self.disk(id), lane, Operation::Write, sectors, buffer).await;
+        let (result, buffer) = self.io.transfer(self.disk(id), lane, DiskOperation::Write, sectors, buffer).await;
         self.give_buffer(id, lane, buffer);
         result
     }
@@ -99,10 +99,10 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub(super) async fn read_in(&self, id: SpaceId, lane: Lane, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+    pub(super) async fn read_in(&self, id: SpaceId, lane: QueueLane, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         let sectors = self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
         let buffer = self.take_buffer(id, lane).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), lane, Operation::Read, sectors, buffer).await;
+        let (result, buffer) = self.io.transfer(self.disk(id), lane, DiskOperation::Read, sectors, buffer).await;
         if let (Ok(()), Some(buffer)) = (result, &buffer) {
             bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         }
@@ -148,10 +148,10 @@ impl Spaces {
         is_right: impl FnOnce(&DmaRegion) -> bool,
     ) -> Result<bool, DiskError> {
         let sectors = self.place(id).area.locate(offset, len as u64).ok_or(DiskError::Unsupported)?;
-        let buffer = self.take_buffer(id, Lane::Common).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Read, sectors, buffer).await;
+        let buffer = self.take_buffer(id, QueueLane::Common).await?;
+        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, sectors, buffer).await;
         let answer = result.map(|()| buffer.as_ref().is_some_and(is_right));
-        self.give_buffer(id, Lane::Common, buffer);
+        self.give_buffer(id, QueueLane::Common, buffer);
         answer
     }
 
@@ -159,7 +159,7 @@ impl Spaces {
     ///
     /// # Errors
     /// [`DiskError::Dead`]: the disk does not answer, and may still hold the buffer.
-    pub(super) async fn take_buffer(&self, id: SpaceId, lane: Lane) -> Result<DmaRegion, DiskError> {
+    pub(super) async fn take_buffer(&self, id: SpaceId, lane: QueueLane) -> Result<DmaRegion, DiskError> {
         let (device, disk) = (self.device(id), self.disk(id));
         until(|| match device.take_buffer(lane).or_else(|| self.io.take_returned(disk, lane)) {
             Some(buffer) => Some(Ok(buffer)),
@@ -169,7 +169,7 @@ impl Spaces {
     }
 
     /// Returns a buffer, unless the disk still has it.
-    pub(super) fn give_buffer(&self, id: SpaceId, lane: Lane, buffer: Option<DmaRegion>) {
+    pub(super) fn give_buffer(&self, id: SpaceId, lane: QueueLane, buffer: Option<DmaRegion>) {
         if let Some(buffer) = buffer {
             self.device(id).give_buffer(lane, buffer);
         }

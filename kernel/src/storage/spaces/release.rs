@@ -1,12 +1,12 @@
 //! Takes a space out of use: its owner's pages are wiped in the background, then it is free.
 
 use super::retry::patiently;
-use super::{BUFFER, Phase, Place, Space, SpaceId, Spaces};
+use super::{BUFFER, Space, SpaceId, SpaceLocation, SpacePhase, Spaces};
 use crate::arch::heap;
 use crate::block::patience::SpaceAccess;
 use crate::block::request::SECTOR_SIZE;
-use crate::block::{Disk, DiskError, Operation, SectorRange};
-use crate::console::event::Event;
+use crate::block::{Disk, DiskError, DiskOperation, SectorRange};
+use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::space::{Residue, SpaceState};
 use alloc::format;
@@ -22,10 +22,10 @@ impl Spaces {
     /// dump.
     pub fn release(&'static self, id: SpaceId) -> bool {
         let mut inner = self.space(id).inner.lock();
-        if !matches!(inner.phase, Phase::Active | Phase::Dump) {
+        if !matches!(inner.phase, SpacePhase::Active | SpacePhase::Dump) {
             return false;
         }
-        inner.phase = Phase::Releasing;
+        inner.phase = SpacePhase::Releasing;
         drop(inner);
         self.tasks.start(self.scrub(id));
         true
@@ -33,11 +33,11 @@ impl Spaces {
 
     /// Returns whether a dump of a partition is still being written.
     pub fn is_draining(&self, owner: &str) -> bool {
-        !self.of(owner, Phase::Draining).is_empty()
+        !self.of(owner, SpacePhase::Draining).is_empty()
     }
 
     /// Returns the spaces of a partition that are in `phase`.
-    fn of(&self, owner: &str, phase: Phase) -> Vec<SpaceId> {
+    fn of(&self, owner: &str, phase: SpacePhase) -> Vec<SpaceId> {
         let is_it = |space: &Space| {
             let inner = space.inner.lock();
             let named = inner.record.as_ref().and_then(|r| r.owner.as_ref()).is_some_and(|o| &*o.name == owner);
@@ -49,7 +49,7 @@ impl Spaces {
     /// Resumes releases that a power cut interrupted.
     pub fn resume(&'static self) {
         for id in (0..self.spaces.len()).map(SpaceId) {
-            if self.space(id).inner.lock().phase == Phase::Releasing {
+            if self.space(id).inner.lock().phase == SpacePhase::Releasing {
                 self.tasks.start(self.scrub(id));
             }
         }
@@ -59,7 +59,7 @@ impl Spaces {
         let result = self.scrub_blocks(id).await;
         let mut inner = self.space(id).inner.lock();
         match result {
-            Ok(()) => inner.phase = Phase::Free,
+            Ok(()) => inner.phase = SpacePhase::Free,
             Err(error) => {
                 drop(inner);
                 self.trouble(id, &format!("cannot be scrubbed: {error}; it is tried again later"));
@@ -89,9 +89,9 @@ impl Spaces {
         })
         .await?;
         if let Some(owner) = owner {
-            let Place { disk, number, .. } = self.place(id);
+            let SpaceLocation { disk, number, .. } = self.place(id);
             let (disk, partition, incarnation) = (disk as u8, &owner.name, owner.epoch);
-            report(&Event::Released { disk, space: number, partition, incarnation, dump });
+            report(&ConsoleEvent::Released { disk, space: number, partition, incarnation, dump });
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Spaces {
         let len = bytes.end - bytes.start;
         let sectors = self.place(id).area.locate(bytes.start, len).ok_or(DiskError::Unsupported)?;
         let access = SpaceAccess::Write(bytes.start, len as usize);
-        patiently!(self, id, access, self.io.run(self.disk(id), Operation::WriteZeroes, sectors, &[]).await)
+        patiently!(self, id, access, self.io.run(self.disk(id), DiskOperation::WriteZeroes, sectors, &[]).await)
     }
 
     fn state(&self, id: SpaceId) -> Option<SpaceState> {

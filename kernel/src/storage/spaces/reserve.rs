@@ -1,6 +1,6 @@
 //! Reserves free spaces for the partitions, by the rule of [`crate::space::reserve`].
 
-use super::{Phase, SpaceId, Spaces};
+use super::{SpaceId, SpacePhase, Spaces};
 use crate::block::Disk;
 use crate::space::Uuid;
 use crate::space::reserve::{SpaceNeed, meets};
@@ -57,7 +57,8 @@ impl Spaces {
     /// Returns the number of pages of each other free space.
     fn free_beside(&self, id: SpaceId) -> Vec<u32> {
         let others = (0..self.spaces.len()).map(SpaceId).filter(|other| *other != id);
-        let free = others.filter(|&other| self.space(other).inner.lock().phase == Phase::Free && !self.disk(other).is_dead());
+        let free =
+            others.filter(|&other| self.space(other).inner.lock().phase == SpacePhase::Free && !self.disk(other).is_dead());
         free.map(|other| self.place(other).area.most_pages()).collect()
     }
 }

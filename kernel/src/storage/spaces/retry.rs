@@ -3,7 +3,7 @@
 
 use super::{SpaceId, Spaces, sleep};
 use crate::block::DiskError;
-use crate::block::patience::{AfterRefusal, PAUSE_NS, SpaceAccess, Tries};
+use crate::block::patience::{AfterRefusal, PAUSE_NS, RetryCount, SpaceAccess};
 use alloc::format;
 
 /// Makes a request of a space, and repeats it if the disk refuses; the value is the last result.
@@ -12,7 +12,7 @@ use alloc::format;
 /// closure that borrows.
 macro_rules! patiently {
     ($spaces:expr, $id:expr, $access:expr, $request:expr) => {{
-        let mut tries = $crate::block::patience::Tries::default();
+        let mut tries = $crate::block::patience::RetryCount::default();
         loop {
             let result = $request;
             if !$spaces.tries_again($id, &mut tries, result.map(|_| ()), $access).await {
@@ -29,7 +29,7 @@ impl Spaces {
     pub(super) async fn tries_again(
         &self,
         id: SpaceId,
-        tries: &mut Tries,
+        tries: &mut RetryCount,
         result: Result<(), DiskError>,
         access: SpaceAccess,
     ) -> bool {

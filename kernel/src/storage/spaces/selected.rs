@@ -8,7 +8,7 @@ use super::retry::patiently;
 use super::{SpaceId, Spaces};
 use crate::block::gpt::BOOT_CODE_LEN;
 use crate::block::patience::SpaceAccess;
-use crate::block::{DiskError, Lane, Operation, SectorRange};
+use crate::block::{DiskError, DiskOperation, QueueLane, SectorRange};
 use crate::dump::selected::BootCode;
 
 /// Location of the boot-code bytes.
@@ -37,13 +37,13 @@ impl Spaces {
         if place.number == 0 {
             return Ok(false);
         }
-        let buffer = self.take_buffer(id, Lane::Common).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Read, FIRST, buffer).await;
+        let buffer = self.take_buffer(id, QueueLane::Common).await?;
+        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, FIRST, buffer).await;
         let mut code = [0; BOOT_CODE_LEN];
         if let Some(buffer) = &buffer {
             code.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         }
-        self.give_buffer(id, Lane::Common, buffer);
+        self.give_buffer(id, QueueLane::Common, buffer);
         result.map(|()| BootCode::of(&code).selects(place.area))
     }
 
@@ -52,24 +52,24 @@ impl Spaces {
         if place.number == 0 {
             return Ok(());
         }
-        let buffer = self.take_buffer(id, Lane::Common).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Read, FIRST, buffer).await;
+        let buffer = self.take_buffer(id, QueueLane::Common).await?;
+        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, FIRST, buffer).await;
         let buffer = match (result, buffer) {
             (Ok(()), Some(buffer)) => buffer,
             (result, buffer) => {
-                self.give_buffer(id, Lane::Common, buffer);
+                self.give_buffer(id, QueueLane::Common, buffer);
                 return result;
             }
         };
         let mut code = [0; BOOT_CODE_LEN];
         code.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         if !BootCode::of(&code).selects(place.area) {
-            self.give_buffer(id, Lane::Common, Some(buffer));
+            self.give_buffer(id, QueueLane::Common, Some(buffer));
             return Ok(());
         }
         (0..BOOT_CODE_LEN).for_each(|n| buffer.write(n, 0_u8));
-        let (result, buffer) = self.io.transfer(self.disk(id), Lane::Common, Operation::Write, FIRST, buffer).await;
-        self.give_buffer(id, Lane::Common, buffer);
+        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Write, FIRST, buffer).await;
+        self.give_buffer(id, QueueLane::Common, buffer);
         result?;
         self.io.flush(self.disk(id)).await
     }

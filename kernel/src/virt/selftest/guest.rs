@@ -14,7 +14,7 @@ use crate::addr::{Gpa, Hpa, PAGE_SIZE};
 use crate::arch::direct_map;
 use crate::arch::physmem::PhysicalMemory;
 use crate::virt::face::Backend;
-use crate::virt::state::{CpuState, DescriptorTable, Segment};
+use crate::virt::state::{CpuState, DescriptorTable, SegmentRegister};
 
 /// Address of the code.
 pub const CODE: u64 = 0x1000;
@@ -35,14 +35,14 @@ const HANDLER_CODE: [u8; 2] = [0x43, 0xcf];
 const TABLE_ENTRY: u64 = 7;
 
 /// The guest's memory and its second-level table.
-pub struct Memory {
+pub struct SelftestMemory {
     frames: Hpa,
     root: Hpa,
     leaves: Hpa,
     leaf_bits: u64,
 }
 
-impl Memory {
+impl SelftestMemory {
     /// Takes frames, maps those below [`ABSENT`] and writes the interrupt tables.
     pub fn new(backend: Backend, physical: &mut PhysicalMemory) -> Option<Self> {
         let frames = physical.take(PAGES * PAGE_SIZE)?.start;
@@ -103,7 +103,7 @@ impl Memory {
 }
 
 /// Makes `vector`'s handler start at `target`, which lies below 64 KiB.
-pub fn set_gate(memory: &Memory, vector: u64, target: u64) {
+pub fn set_gate(memory: &SelftestMemory, vector: u64, target: u64) {
     let gate = target | (8 << 16) | (0x8e00 << 32);
     memory.copy_in(IDT + vector * 8, &gate.to_le_bytes());
 }
@@ -113,13 +113,13 @@ fn offset(base: Hpa, bytes: u64) -> Hpa {
 }
 
 fn write(hpa: Hpa, value: u64) {
-    // SAFETY: callers pass words of frames that `Memory::new` took.
+    // SAFETY: callers pass words of frames that `SelftestMemory::new` took.
     unsafe { direct_map::pointer::<u64>(hpa).write_volatile(value) };
 }
 
-/// Returns flat 32-bit protected mode with the tables of [`Memory`].
+/// Returns flat 32-bit protected mode with the tables of [`SelftestMemory`].
 pub fn state() -> CpuState {
-    let segment = |selector, attributes| Segment { selector, attributes, limit: u32::MAX, base: 0 };
+    let segment = |selector, attributes| SegmentRegister { selector, attributes, limit: u32::MAX, base: 0 };
     let mut state = CpuState::flat(segment(8, 0xc09b), segment(0x10, 0xc093));
     state.gdtr = DescriptorTable { base: GDT, limit: 4 * 8 - 1 };
     state.idtr = DescriptorTable { base: IDT, limit: 256 * 8 - 1 };

@@ -9,16 +9,16 @@ mod guest;
 mod modes;
 mod other_cpu;
 
-use super::exit::Exit;
-use super::face::{Backend, Missing, Vcpu};
+use super::exit::VmExit;
+use super::face::{Backend, MissingFeatureError, Vcpu};
 use super::frame::ControlFrame;
 use super::state::{Gpr, Regs};
-use super::tag::{Tags, TlbTag};
+use super::tag::{TlbTag, TlbTags};
 use crate::arch::direct_map;
 use crate::arch::interrupts;
 use crate::arch::physmem::PhysicalMemory;
 use crate::log::exit::ExitCode;
-use guest::Memory;
+use guest::SelftestMemory;
 use log::{error, info};
 
 /// Runs all checks: on the calling CPU, then on another one if there is one. The other CPUs have
@@ -40,14 +40,14 @@ pub fn run(physical: &mut PhysicalMemory) -> ExitCode {
     }
 }
 
-fn run_on_all(backend: Backend, physical: &mut PhysicalMemory) -> Result<Score, Missing> {
+fn run_on_all(backend: Backend, physical: &mut PhysicalMemory) -> Result<Score, MissingFeatureError> {
     info!("selftest virt: {}, {:?}", backend.name(), backend.capabilities());
-    let mut tags = Tags::new(backend.capabilities().tags);
+    let mut tags = TlbTags::new(backend.capabilities().tags);
     let cpu = backend.enable_cpu(cpu_frames(physical)?)?;
-    let mut bench = Bench::new(backend, physical, tags.allocate())?;
+    let mut bench = SelftestBench::new(backend, physical, tags.allocate())?;
     checks::all(&mut bench, &cpu);
     let here = bench.score;
-    let there = other_cpu::run(Bench::new(backend, physical, tags.allocate())?, cpu_frames(physical)?)?;
+    let there = other_cpu::run(SelftestBench::new(backend, physical, tags.allocate())?, cpu_frames(physical)?)?;
     Ok(Score { passed: here.passed + there.passed, failed: here.failed + there.failed })
 }
 
@@ -59,16 +59,16 @@ struct Score {
 }
 
 /// A guest, its back end, and the score.
-struct Bench {
+struct SelftestBench {
     backend: Backend,
     vcpu: Vcpu,
-    memory: Memory,
+    memory: SelftestMemory,
     score: Score,
 }
 
-impl Bench {
-    fn new(backend: Backend, physical: &mut PhysicalMemory, tag: TlbTag) -> Result<Self, Missing> {
-        let memory = Memory::new(backend, physical).ok_or(NO_MEMORY)?;
+impl SelftestBench {
+    fn new(backend: Backend, physical: &mut PhysicalMemory, tag: TlbTag) -> Result<Self, MissingFeatureError> {
+        let memory = SelftestMemory::new(backend, physical).ok_or(NO_MEMORY)?;
         let mut vcpu = backend.new_vcpu(frame(physical)?);
         vcpu.set_memory(memory.root(), tag);
         vcpu.offer_cr4(PAE);
@@ -86,9 +86,9 @@ impl Bench {
 
     /// Runs until an exit for the caller. Takes host interrupts, and skips exits that the back end
     /// has handled.
-    fn run(&mut self) -> Exit {
+    fn run(&mut self) -> VmExit {
         let mut exit = self.vcpu.run();
-        while matches!(exit, Exit::Handled | Exit::HostInterrupt) {
+        while matches!(exit, VmExit::Handled | VmExit::HostInterrupt) {
             interrupts::window();
             exit = self.vcpu.run();
         }
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     /// As [`Self::run`], after a flush.
-    fn flush_and_run(&mut self) -> Exit {
+    fn flush_and_run(&mut self) -> VmExit {
         self.vcpu.flush();
         self.run()
     }
@@ -112,13 +112,13 @@ impl Bench {
         self.vcpu.regs().rip.wrapping_sub(guest::CODE)
     }
 
-    fn check(&mut self, what: &str, outcome: Outcome, exit: Exit) {
+    fn check(&mut self, what: &str, outcome: CheckOutcome, exit: VmExit) {
         match outcome {
-            Outcome::Held => {
+            CheckOutcome::Held => {
                 self.score.passed += 1;
                 info!("  ok    {what}");
             }
-            Outcome::Broken => {
+            CheckOutcome::Broken => {
                 self.score.failed += 1;
                 error!("  FAIL  {what}: {exit:?}{} {:x?}", self.vcpu.raw_exit(), self.vcpu.regs());
             }
@@ -127,12 +127,12 @@ impl Bench {
 }
 
 /// Whether a check passed.
-enum Outcome {
+enum CheckOutcome {
     Held,
     Broken,
 }
 
-impl From<bool> for Outcome {
+impl From<bool> for CheckOutcome {
     fn from(held: bool) -> Self {
         if held { Self::Held } else { Self::Broken }
     }
@@ -141,15 +141,15 @@ impl From<bool> for Outcome {
 /// The CR4 bits that the guests may set.
 const PAE: u64 = 1 << 5;
 
-const NO_MEMORY: Missing = Missing("memory for the test guest");
+const NO_MEMORY: MissingFeatureError = MissingFeatureError("memory for the test guest");
 
 /// Takes the frames for [`Backend::enable_cpu`].
-fn cpu_frames(physical: &mut PhysicalMemory) -> Result<[ControlFrame; Backend::FRAMES_PER_CPU], Missing> {
+fn cpu_frames(physical: &mut PhysicalMemory) -> Result<[ControlFrame; Backend::FRAMES_PER_CPU], MissingFeatureError> {
     Ok([frame(physical)?, frame(physical)?])
 }
 
 #[expect(unsafe_code)] // UNSAFETY: hands a frame to the back end
-fn frame(physical: &mut PhysicalMemory) -> Result<ControlFrame, Missing> {
+fn frame(physical: &mut PhysicalMemory) -> Result<ControlFrame, MissingFeatureError> {
     let hpa = physical.take_page().ok_or(NO_MEMORY)?;
     // SAFETY: just taken: zeroed, without another user, and mapped for good.
     Ok(unsafe { ControlFrame::new(hpa, direct_map::hva(hpa)) })

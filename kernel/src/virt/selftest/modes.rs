@@ -1,15 +1,15 @@
 //! Checks of the guest's own machine state: modes that it switches to, registers that it may and
 //! may not have.
 
-use super::Bench;
+use super::SelftestBench;
 use super::guest::{CODE, set_gate};
 use crate::addr::Gpa;
-use crate::virt::exit::Exit;
+use crate::virt::exit::VmExit;
 use crate::virt::face::EnabledCpu;
 use crate::virt::state::Gpr;
 
 /// Runs all of them.
-pub fn all(bench: &mut Bench, cpu: &EnabledCpu) {
+pub fn all(bench: &mut SelftestBench, cpu: &EnabledCpu) {
     a_guest_switches_itself_to_64_bit_mode(bench);
     a_control_bit_that_is_not_offered_faults(bench);
     a_single_step_reaches_the_guest(bench);
@@ -18,7 +18,7 @@ pub fn all(bench: &mut Bench, cpu: &EnabledCpu) {
 
 /// Starts in protected mode without paging. The guest does all of the switch itself, like a kernel
 /// started by PVH.
-fn a_guest_switches_itself_to_64_bit_mode(bench: &mut Bench) {
+fn a_guest_switches_itself_to_64_bit_mode(bench: &mut SelftestBench) {
     const PML4: u64 = 0x6000;
     let tables = [(PML4, 0x7003_u64), (0x7000, 0x8003), (0x8000, 0x83)]; // one 2 MiB page at 0
     for (page, entry) in tables {
@@ -41,7 +41,7 @@ fn a_guest_switches_itself_to_64_bit_mode(bench: &mut Bench) {
     bench.start(&code);
     let exit = run_with_system(bench);
     let regs = *bench.vcpu.regs();
-    bench.check("the guest reaches 64-bit code", (exit == Exit::Halt && regs.get(Gpr::Rsi) == u64::MAX).into(), exit);
+    bench.check("the guest reaches 64-bit code", (exit == VmExit::Halt && regs.get(Gpr::Rsi) == u64::MAX).into(), exit);
     let seen = (regs.get(Gpr::Rcx), regs.get(Gpr::Rdx));
     bench.check("its control registers read as it wrote them", (seen == (0x8001_0033, 0x20)).into(), exit);
     let now = bench.vcpu.control_registers();
@@ -54,23 +54,23 @@ fn a_guest_switches_itself_to_64_bit_mode(bench: &mut Bench) {
 
 /// Runs to an exit that is not for EFER or a control register: some back ends leave these to the
 /// layer above.
-fn run_with_system(bench: &mut Bench) -> Exit {
+fn run_with_system(bench: &mut SelftestBench) -> VmExit {
     loop {
         let length = match bench.run() {
-            Exit::ReadMsr => {
+            VmExit::ReadMsr => {
                 let efer = bench.vcpu.control_registers().efer;
                 bench.vcpu.regs_mut().set_edx_eax(efer);
                 2
             }
-            Exit::WriteMsr => {
+            VmExit::WriteMsr => {
                 let value = bench.vcpu.regs().edx_eax();
                 if bench.vcpu.write_efer(value).is_err() {
-                    return Exit::WriteMsr;
+                    return VmExit::WriteMsr;
                 }
                 2
             }
             // The guests move from RAX only.
-            Exit::System(access) => match bench.vcpu.move_system(access, Gpr::Rax) {
+            VmExit::System(access) => match bench.vcpu.move_system(access, Gpr::Rax) {
                 Ok(()) => move_length(bench),
                 Err(event) => {
                     bench.vcpu.inject(event);
@@ -84,43 +84,43 @@ fn run_with_system(bench: &mut Bench) -> Exit {
 }
 
 /// Returns the length of the MOV at RIP: a REX prefix names CR8.
-fn move_length(bench: &Bench) -> u64 {
+fn move_length(bench: &SelftestBench) -> u64 {
     const REX_R: u8 = 0x44;
     let rip = bench.vcpu.regs().rip;
     let first = bench.memory.read(rip & !7).to_le_bytes()[(rip % 8) as usize];
     if first == REX_R { 4 } else { 3 }
 }
 
-fn a_control_bit_that_is_not_offered_faults(bench: &mut Bench) {
+fn a_control_bit_that_is_not_offered_faults(bench: &mut SelftestBench) {
     const GENERAL_PROTECTION: u64 = 13;
     bench.start(&[0xb8, 0, 0x20, 0, 0, 0x0f, 0x22, 0xe0, 0x90, 0xf4]); // mov eax, VMXE; mov cr4, eax; nop; hlt
     set_gate(&bench.memory, GENERAL_PROTECTION, CODE + 9);
     let exit = run_with_system(bench);
     let sp = bench.vcpu.regs().get(Gpr::Rsp);
     let (error_code, rip) = (bench.memory.read(sp) as u32, (bench.memory.read(sp) >> 32) as u32);
-    let faulted = exit == Exit::Halt && bench.at() == 9 && error_code == 0 && u64::from(rip) == CODE + 5;
+    let faulted = exit == VmExit::Halt && bench.at() == 9 && error_code == 0 && u64::from(rip) == CODE + 5;
     // QEMU's TCG instead ends the guest's stay with SVM's code for an invalid state.
-    let ended = matches!(exit, Exit::EntryFailed { .. }) && bench.at() == 5;
+    let ended = matches!(exit, VmExit::EntryFailed { .. }) && bench.at() == 5;
     bench.check("VMXE in CR4 is refused at the instruction", (faulted || ended).into(), exit);
     bench.memory.write_tables();
 }
 
-fn a_single_step_reaches_the_guest(bench: &mut Bench) {
+fn a_single_step_reaches_the_guest(bench: &mut SelftestBench) {
     const SINGLE_STEP: u64 = 1 << 14;
     bench.start(&[0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x90, 0xf4]); // pushf; or dword [esp], TF; popf; nop; hlt
     let exit = bench.run();
-    let held = exit == Exit::Halt && bench.at() == 10 && bench.vcpu.regs().get(Gpr::Rbx) == 1;
+    let held = exit == VmExit::Halt && bench.at() == 10 && bench.vcpu.regs().get(Gpr::Rbx) == 1;
     bench.check("a single step reaches the guest's handler once", held.into(), exit);
     bench.check("with its cause in DR6", (bench.vcpu.state().dr6 & SINGLE_STEP != 0).into(), exit);
 }
 
-fn syscall_registers_follow_the_vcpu(bench: &mut Bench, cpu: &EnabledCpu) {
+fn syscall_registers_follow_the_vcpu(bench: &mut SelftestBench, cpu: &EnabledCpu) {
     const VALUE: u64 = 0x1234_5678;
     // mov ecx, KERNEL_GS_BASE; mov eax, VALUE; xor edx, edx; wrmsr; hlt
     bench.start(&[0xb9, 2, 1, 0, 0xc0, 0xb8, 0x78, 0x56, 0x34, 0x12, 0x31, 0xd2, 0x0f, 0x30, 0xf4]);
     let exit = bench.run();
     let loaded = bench.vcpu.state().kernel_gs_base;
-    bench.check("the guest writes KERNEL_GS_BASE itself", (exit == Exit::Halt && loaded == VALUE).into(), exit);
+    bench.check("the guest writes KERNEL_GS_BASE itself", (exit == VmExit::Halt && loaded == VALUE).into(), exit);
     bench.vcpu.unload();
     let away = bench.vcpu.state().kernel_gs_base;
     bench.vcpu.load(cpu);

@@ -5,18 +5,18 @@
 //!   CPU 1                          checks ─ SPINNING, guest spins ... exit ─ DONE
 //! ```
 
-use super::{Bench, Outcome, Score, checks};
+use super::{CheckOutcome, Score, SelftestBench, checks};
 use crate::arch::percpu::{self, CpuId};
 use crate::arch::{instr, interrupts, smp, time};
-use crate::virt::exit::Exit;
-use crate::virt::face::{Backend, Missing};
+use crate::virt::exit::VmExit;
+use crate::virt::face::{Backend, MissingFeatureError};
 use crate::virt::frame::ControlFrame;
 use core::sync::atomic::{AtomicU8, Ordering};
 use log::info;
 use spin::Mutex;
 
 /// Handed over by CPU 0: the bench, and frames to enable the other CPU.
-type Handed = (Bench, Option<CpuFrames>);
+type Handed = (SelftestBench, Option<CpuFrames>);
 type CpuFrames = [ControlFrame; Backend::FRAMES_PER_CPU];
 
 static BENCH: Mutex<Option<Handed>> = Mutex::new(None);
@@ -32,7 +32,7 @@ const PATIENCE_NS: u64 = 20_000_000_000;
 ///
 /// # Errors
 /// That CPU did not answer in time.
-pub fn run(bench: Bench, frames: CpuFrames) -> Result<Score, Missing> {
+pub fn run(bench: SelftestBench, frames: CpuFrames) -> Result<Score, MissingFeatureError> {
     let Some(other) = percpu::others().next() else {
         info!("selftest virt: one CPU: nobody to kick");
         return Ok(Score::default());
@@ -46,11 +46,11 @@ pub fn run(bench: Bench, frames: CpuFrames) -> Result<Score, Missing> {
     Ok(BENCH.lock().as_ref().map_or(Score { passed: 0, failed: 1 }, |(bench, _)| bench.score))
 }
 
-fn wait_for(stage: u8) -> Result<(), Missing> {
+fn wait_for(stage: u8) -> Result<(), MissingFeatureError> {
     let deadline = time::now_ns() + PATIENCE_NS;
     while STAGE.load(Ordering::Acquire) < stage {
         if time::now_ns() > deadline {
-            return Err(Missing("an answer of the second CPU"));
+            return Err(MissingFeatureError("an answer of the second CPU"));
         }
         instr::pause();
     }
@@ -70,7 +70,7 @@ fn other_main(cpu: CpuId) -> ! {
     }
 }
 
-fn on_this_cpu(bench: &mut Bench, frames: CpuFrames) {
+fn on_this_cpu(bench: &mut SelftestBench, frames: CpuFrames) {
     match bench.backend.enable_cpu(frames) {
         Ok(cpu) => {
             checks::all(bench, &cpu);
@@ -80,20 +80,20 @@ fn on_this_cpu(bench: &mut Bench, frames: CpuFrames) {
         }
         Err(missing) => {
             info!("second CPU: {missing}");
-            bench.check("the second CPU has what the first has", Outcome::Broken, Exit::Handled);
+            bench.check("the second CPU has what the first has", CheckOutcome::Broken, VmExit::Handled);
         }
     }
 }
 
-fn a_kick_ends_a_guest_that_spins(bench: &mut Bench) {
+fn a_kick_ends_a_guest_that_spins(bench: &mut SelftestBench) {
     bench.start(&[0xeb, 0xfe]); // jmp here
     STAGE.store(SPINNING, Ordering::Release);
     let exit = loop {
         let exit = bench.vcpu.run();
         interrupts::window();
-        if exit != Exit::HostInterrupt || interrupts::take(interrupts::KICK) > 0 {
+        if exit != VmExit::HostInterrupt || interrupts::take(interrupts::KICK) > 0 {
             break exit;
         }
     };
-    bench.check("a kick ends the stay of a guest that spins", (exit == Exit::HostInterrupt).into(), exit);
+    bench.check("a kick ends the stay of a guest that spins", (exit == VmExit::HostInterrupt).into(), exit);
 }

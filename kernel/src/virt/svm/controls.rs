@@ -6,7 +6,7 @@
 //! intercept: a CPU that has them runs them, although CPUID hides them. See: APM 2 "Instruction
 //! Intercepts", "Interrupt Intercepts", "Exception Intercepts".
 
-use super::vmcb::{Controls, TlbControl, V_IGN_TPR, V_INTR_MASKING};
+use super::vmcb::{TlbControl, V_IGN_TPR, V_INTR_MASKING, VmcbControls};
 use crate::addr::Hpa;
 use crate::arch::quirks::GuestHazards;
 
@@ -75,7 +75,7 @@ const EXCEPTIONS: u32 = (1 << 1) | (1 << 17) | (1 << 18);
 const NESTED_PAGING: u64 = 1;
 
 /// Writes the controls that never change. A zeroed field is off, so no other field is written.
-pub fn set_up(control: &mut Controls, io_map: Hpa, msr_map: Hpa, hazards: GuestHazards) {
+pub fn set_up(control: &mut VmcbControls, io_map: Hpa, msr_map: Hpa, hazards: GuestHazards) {
     let (cr0, cr8, debug) = match hazards {
         GuestHazards::None => (0, 0, WRITE_DR5_AND_DR7),
         GuestHazards::Tcg => (event_bit::CR0_SEL_WRITE, WRITE_CR8, DR5_AND_DR7),

@@ -1,10 +1,12 @@
-//! Turns a raw exit into an [`Exit`]. Pure.
+//! Turns a raw exit into an [`VmExit`]. Pure.
 //!
 //! See: APM 2 "SVM Intercept Codes" (appendix C), "IOIO Intercepts", "Nested versus Guest Page Faults".
 
 use super::event::VALID;
 use crate::addr::Gpa;
-use crate::virt::exit::{Access, DebugNumber, Exit, IoAccess, IoDirection, SystemMove, TaskSource, TaskSwitch, Width};
+use crate::virt::exit::{
+    AccessWidth, DebugNumber, IoAccess, IoDirection, PageAccess, SystemMove, TaskSource, TaskSwitch, VmExit,
+};
 
 /// Exit codes, named as in the manual without `VMEXIT_`.
 pub mod code {
@@ -45,16 +47,16 @@ pub mod code {
     pub const INVLPGB: u64 = 0xa0;
     pub const TLBSYNC: u64 = 0xa4;
     pub const NPF: u64 = 0x400;
-    /// The vCPU's own code for [`Exit::ShadowedWindow`], from the range that the manual leaves to
+    /// The vCPU's own code for [`VmExit::ShadowedWindow`], from the range that the manual leaves to
     /// the host.
     ///
-    /// [`Exit::ShadowedWindow`]: super::Exit::ShadowedWindow
+    /// [`VmExit::ShadowedWindow`]: super::VmExit::ShadowedWindow
     pub const SHADOWED_WINDOW: u64 = 0xf000_0000;
 }
 
 /// The words that #VMEXIT wrote about an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct RawExit {
+pub struct VmcbExit {
     /// `exit_code`.
     pub code: u64,
     /// `exit_info_1`.
@@ -66,46 +68,46 @@ pub struct RawExit {
 }
 
 /// Names the exit.
-pub fn decode(raw: RawExit) -> Exit {
+pub fn decode(raw: VmcbExit) -> VmExit {
     // The most frequent reason for which this function is called.
     if raw.code == code::NPF {
         return second_level_fault(raw);
     }
     match raw.code {
-        code::CPUID => Exit::Cpuid,
-        code::IOIO => io_access(raw.info_1).map_or(Exit::Unknown { code: raw.code }, Exit::Io),
-        code::MSR if raw.info_1 == 0 => Exit::ReadMsr,
-        code::MSR => Exit::WriteMsr,
-        code::HLT => Exit::Halt,
+        code::CPUID => VmExit::Cpuid,
+        code::IOIO => io_access(raw.info_1).map_or(VmExit::Unknown { code: raw.code }, VmExit::Io),
+        code::MSR if raw.info_1 == 0 => VmExit::ReadMsr,
+        code::MSR => VmExit::WriteMsr,
+        code::HLT => VmExit::Halt,
         // A host NMI was taken when the world switch set the global interrupt flag; it too may need
         // the loop's attention.
-        code::INTR | code::NMI => Exit::HostInterrupt,
-        code::VINTR => Exit::InterruptWindow,
+        code::INTR | code::NMI => VmExit::HostInterrupt,
+        code::VINTR => VmExit::InterruptWindow,
         // Handled by the vCPU itself.
-        code::IRET | code::EXCP_DB | code::EXCP_AC => Exit::Handled,
-        code::SHADOWED_WINDOW => Exit::ShadowedWindow,
-        code::VMMCALL => Exit::Hypercall,
-        code::XSETBV => Exit::Xsetbv,
-        code::INVD | code::WBINVD => Exit::CacheFlush,
-        code::SHUTDOWN => Exit::TripleFault,
-        code::RDPMC => Exit::ReadCounter,
-        code::TASK_SWITCH => Exit::TaskSwitch(task_switch(raw)),
-        code::EXCP_MC => Exit::MachineCheck,
-        code::FERR_FREEZE => Exit::FloatingPointFrozen,
-        code::RSM | code::INVLPGA | code::VMRUN | code::VMLOAD..=code::RDTSCP => Exit::Undefined,
+        code::IRET | code::EXCP_DB | code::EXCP_AC => VmExit::Handled,
+        code::SHADOWED_WINDOW => VmExit::ShadowedWindow,
+        code::VMMCALL => VmExit::Hypercall,
+        code::XSETBV => VmExit::Xsetbv,
+        code::INVD | code::WBINVD => VmExit::CacheFlush,
+        code::SHUTDOWN => VmExit::TripleFault,
+        code::RDPMC => VmExit::ReadCounter,
+        code::TASK_SWITCH => VmExit::TaskSwitch(task_switch(raw)),
+        code::EXCP_MC => VmExit::MachineCheck,
+        code::FERR_FREEZE => VmExit::FloatingPointFrozen,
+        code::RSM | code::INVLPGA | code::VMRUN | code::VMLOAD..=code::RDTSCP => VmExit::Undefined,
         // INVPCID and MCOMMIT lie inside the last range.
-        code::MONITOR..=code::MWAIT_ARMED | code::RDPRU | code::INVLPGB..=code::TLBSYNC => Exit::Undefined,
-        code::CR0_SEL_WRITE => Exit::System(SystemMove::ToCr0),
-        code::WRITE_CR4 => Exit::System(SystemMove::ToCr4),
-        code::WRITE_CR8 => Exit::System(SystemMove::ToCr8),
-        code::WRITE_DR5 => Exit::System(SystemMove::ToDr7(DebugNumber::Alias)),
-        code::WRITE_DR7 => Exit::System(SystemMove::ToDr7(DebugNumber::Own)),
-        code::READ_DR5 => Exit::System(SystemMove::FromDr7(DebugNumber::Alias)),
-        code::READ_DR7 => Exit::System(SystemMove::FromDr7(DebugNumber::Own)),
+        code::MONITOR..=code::MWAIT_ARMED | code::RDPRU | code::INVLPGB..=code::TLBSYNC => VmExit::Undefined,
+        code::CR0_SEL_WRITE => VmExit::System(SystemMove::ToCr0),
+        code::WRITE_CR4 => VmExit::System(SystemMove::ToCr4),
+        code::WRITE_CR8 => VmExit::System(SystemMove::ToCr8),
+        code::WRITE_DR5 => VmExit::System(SystemMove::ToDr7(DebugNumber::Alias)),
+        code::WRITE_DR7 => VmExit::System(SystemMove::ToDr7(DebugNumber::Own)),
+        code::READ_DR5 => VmExit::System(SystemMove::FromDr7(DebugNumber::Alias)),
+        code::READ_DR7 => VmExit::System(SystemMove::FromDr7(DebugNumber::Own)),
         // VMEXIT_INVALID is -1; QEMU's TCG (7.2 to 10.0) writes only its lower half. The codes from
         // -2 to -4 belong to features that are off.
-        code if code as u32 >= u32::MAX - 3 => Exit::EntryFailed { code },
-        code => Exit::Unknown { code },
+        code if code as u32 >= u32::MAX - 3 => VmExit::EntryFailed { code },
+        code => VmExit::Unknown { code },
     }
 }
 
@@ -120,7 +122,7 @@ pub const fn is_data_access(info_1: u64) -> bool {
 }
 
 /// APM 2 "Miscellaneous Intercepts": EXITINFO1 has the selector, EXITINFO2 IRET in bit 36 and JMP in bit 38.
-const fn task_switch(raw: RawExit) -> TaskSwitch {
+const fn task_switch(raw: VmcbExit) -> TaskSwitch {
     const IRET: u64 = 1 << 36;
     const JUMP: u64 = 1 << 38;
     let source = match raw.info_2 {
@@ -132,26 +134,26 @@ const fn task_switch(raw: RawExit) -> TaskSwitch {
     TaskSwitch { source, selector: raw.info_1 as u16 }
 }
 
-fn second_level_fault(raw: RawExit) -> Exit {
+fn second_level_fault(raw: VmcbExit) -> VmExit {
     const WRITE: u64 = 1 << 1;
     let during_walk = raw.info_1 & GUEST_TABLE_WALK != 0;
     let access = if raw.info_1 & WRITE != 0 {
-        Access::Write
+        PageAccess::Write
     } else if raw.info_1 & FETCH != 0 && !during_walk {
-        Access::Execute
+        PageAccess::Execute
     } else {
-        Access::Read
+        PageAccess::Read
     };
-    Exit::SecondLevelFault { gpa: Gpa::new(raw.info_2), access, during_walk, gva: None }
+    VmExit::SecondLevelFault { gpa: Gpa::new(raw.info_2), access, during_walk, gva: None }
 }
 
 /// EXITINFO1 of IOIO: port 31:16, size 6:4 one-hot, string 2, direction 0 (1 = IN).
 #[inline(always)]
 pub fn io_access(info: u64) -> Option<IoAccess> {
     let width = match (info >> 4) & 7 {
-        1 => Width::Byte,
-        2 => Width::Word,
-        4 => Width::Dword,
+        1 => AccessWidth::Byte,
+        2 => AccessWidth::Word,
+        4 => AccessWidth::Dword,
         _ => return None,
     };
     let direction = if info & 1 != 0 { IoDirection::In } else { IoDirection::Out };
@@ -162,38 +164,38 @@ pub fn io_access(info: u64) -> Option<IoAccess> {
 mod tests {
     use super::*;
 
-    fn plain(code: u64) -> Exit {
-        decode(RawExit { code, ..RawExit::default() })
+    fn plain(code: u64) -> VmExit {
+        decode(VmcbExit { code, ..VmcbExit::default() })
     }
 
     #[test]
     fn codes_without_information_have_names() {
         let table = [
-            (0x72, Exit::Cpuid),
-            (0x78, Exit::Halt),
-            (0x60, Exit::HostInterrupt),
-            (0x61, Exit::HostInterrupt),
-            (0x64, Exit::InterruptWindow),
-            (0x7f, Exit::TripleFault),
-            (0x81, Exit::Hypercall),
-            (0x8d, Exit::Xsetbv),
-            (0x76, Exit::CacheFlush),
-            (0x89, Exit::CacheFlush),
-            (0x7c, Exit::ReadMsr),
-            (0x41, Exit::Handled),
-            (0x51, Exit::Handled),
-            (0x74, Exit::Handled),
+            (0x72, VmExit::Cpuid),
+            (0x78, VmExit::Halt),
+            (0x60, VmExit::HostInterrupt),
+            (0x61, VmExit::HostInterrupt),
+            (0x64, VmExit::InterruptWindow),
+            (0x7f, VmExit::TripleFault),
+            (0x81, VmExit::Hypercall),
+            (0x8d, VmExit::Xsetbv),
+            (0x76, VmExit::CacheFlush),
+            (0x89, VmExit::CacheFlush),
+            (0x7c, VmExit::ReadMsr),
+            (0x41, VmExit::Handled),
+            (0x51, VmExit::Handled),
+            (0x74, VmExit::Handled),
         ];
         for (code, exit) in table {
             assert_eq!(plain(code), exit, "{code:#x}");
         }
-        assert_eq!(decode(RawExit { code: 0x7c, info_1: 1, ..RawExit::default() }), Exit::WriteMsr);
+        assert_eq!(decode(VmcbExit { code: 0x7c, info_1: 1, ..VmcbExit::default() }), VmExit::WriteMsr);
     }
 
     #[test]
     fn instructions_that_are_not_offered_are_undefined() {
         for code in [0x73, 0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x8a, 0x8b, 0x8c, 0x8e, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4] {
-            assert_eq!(plain(code), Exit::Undefined, "{code:#x}");
+            assert_eq!(plain(code), VmExit::Undefined, "{code:#x}");
         }
     }
 
@@ -209,14 +211,14 @@ mod tests {
             (0x35, SystemMove::ToDr7(Alias)),
             (0x37, SystemMove::ToDr7(Own)),
         ] {
-            assert_eq!(plain(code), Exit::System(access), "{code:#x}");
+            assert_eq!(plain(code), VmExit::System(access), "{code:#x}");
         }
-        assert_eq!(plain(0x6f), Exit::ReadCounter);
+        assert_eq!(plain(0x6f), VmExit::ReadCounter);
     }
 
     /// How an exit code is handled.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    enum Fate {
+    enum SvmExitFate {
         /// Decided by the code, or by fields that other tests cover.
         Known,
         /// #UD: CPUID hides the instruction.
@@ -225,22 +227,22 @@ mod tests {
         NotAsked,
     }
 
-    fn fate_of(code: u64) -> Fate {
+    fn fate_of(code: u64) -> SvmExitFate {
         // A valid port width, so that the code alone decides.
-        match decode(RawExit { code, info_1: 1 << 4, ..RawExit::default() }) {
-            Exit::Undefined => Fate::Hidden,
-            Exit::Unknown { code: told } => {
+        match decode(VmcbExit { code, info_1: 1 << 4, ..VmcbExit::default() }) {
+            VmExit::Undefined => SvmExitFate::Hidden,
+            VmExit::Unknown { code: told } => {
                 assert_eq!(told, code);
-                Fate::NotAsked
+                SvmExitFate::NotAsked
             }
-            _ => Fate::Known,
+            _ => SvmExitFate::Known,
         }
     }
 
     /// Every code of APM 2 appendix C, "SVM Intercept Exit Codes", and the gaps between them.
     #[test]
     fn every_exit_code_has_a_fate() {
-        use Fate::{Hidden, Known, NotAsked};
+        use SvmExitFate::{Hidden, Known, NotAsked};
         let runs = [
             (0x00..=0x13, NotAsked), // reads of control registers, writes of CR0 to CR3
             (0x14..=0x14, Known),    // CR4
@@ -304,53 +306,53 @@ mod tests {
         for (info_2, interrupted, source) in
             [(0, 0, Call), (1 << 36, 0, Iret), (1 << 38, 0, Jump), (1 << 44 | 3, 0x8000_0308, Gate), (0, 0x308, Call)]
         {
-            let found = decode(RawExit { code: 0x7d, info_1: 0x28, info_2, interrupted });
-            assert_eq!(found, Exit::TaskSwitch(TaskSwitch { source, selector: 0x28 }));
+            let found = decode(VmcbExit { code: 0x7d, info_1: 0x28, info_2, interrupted });
+            assert_eq!(found, VmExit::TaskSwitch(TaskSwitch { source, selector: 0x28 }));
         }
-        assert_eq!((plain(0x52), plain(0x7e)), (Exit::MachineCheck, Exit::FloatingPointFrozen));
+        assert_eq!((plain(0x52), plain(0x7e)), (VmExit::MachineCheck, VmExit::FloatingPointFrozen));
     }
 
     #[test]
     fn an_invalid_state_is_known_in_both_widths() {
         for code in [u64::MAX, 0xffff_ffff, u64::MAX - 1, 0xffff_fffc] {
-            assert_eq!(plain(code), Exit::EntryFailed { code });
+            assert_eq!(plain(code), VmExit::EntryFailed { code });
         }
     }
 
     #[test]
     fn nested_page_faults_tell_access_and_walk() {
         let table = [
-            (0x1_0000_0004, Access::Read, false),
-            (0x1_0000_0006, Access::Write, false),
-            (0x1_0000_0007, Access::Write, false),
-            (0x1_0000_0014, Access::Execute, false),
-            (0x1_0000_0015, Access::Execute, false),
-            (0x2_0000_0006, Access::Write, true),
-            (0x2_0000_0004, Access::Read, true),
-            (0x2_0000_0014, Access::Read, true),
+            (0x1_0000_0004, PageAccess::Read, false),
+            (0x1_0000_0006, PageAccess::Write, false),
+            (0x1_0000_0007, PageAccess::Write, false),
+            (0x1_0000_0014, PageAccess::Execute, false),
+            (0x1_0000_0015, PageAccess::Execute, false),
+            (0x2_0000_0006, PageAccess::Write, true),
+            (0x2_0000_0004, PageAccess::Read, true),
+            (0x2_0000_0014, PageAccess::Read, true),
         ];
         for (info_1, access, during_walk) in table {
-            let exit = decode(RawExit { code: 0x400, info_1, info_2: 0x12_3456, interrupted: 0 });
-            let expected = Exit::SecondLevelFault { gpa: Gpa::new(0x12_3456), access, during_walk, gva: None };
+            let exit = decode(VmcbExit { code: 0x400, info_1, info_2: 0x12_3456, interrupted: 0 });
+            let expected = VmExit::SecondLevelFault { gpa: Gpa::new(0x12_3456), access, during_walk, gva: None };
             assert_eq!(exit, expected, "{info_1:#x}");
-            assert_eq!(is_data_access(info_1), access != Access::Execute && !during_walk, "{info_1:#x}");
+            assert_eq!(is_data_access(info_1), access != PageAccess::Execute && !during_walk, "{info_1:#x}");
         }
     }
 
     #[test]
     fn port_accesses_tell_port_width_and_direction() {
-        let io = |port, width, direction, string| Exit::Io(IoAccess { port, width, direction, string });
+        let io = |port, width, direction, string| VmExit::Io(IoAccess { port, width, direction, string });
         let table = [
-            (0x03f8_0210, io(0x3f8, Width::Byte, IoDirection::Out, false)),
-            (0x0060_0221, io(0x60, Width::Word, IoDirection::In, false)),
-            (0x0080_0240, io(0x80, Width::Dword, IoDirection::Out, false)),
-            (0x03f8_021c, io(0x3f8, Width::Byte, IoDirection::Out, true)),
-            (0xffff_0225, io(0xffff, Width::Word, IoDirection::In, true)),
-            (0x0080_0200, Exit::Unknown { code: 0x7b }),
-            (0x0080_0270, Exit::Unknown { code: 0x7b }),
+            (0x03f8_0210, io(0x3f8, AccessWidth::Byte, IoDirection::Out, false)),
+            (0x0060_0221, io(0x60, AccessWidth::Word, IoDirection::In, false)),
+            (0x0080_0240, io(0x80, AccessWidth::Dword, IoDirection::Out, false)),
+            (0x03f8_021c, io(0x3f8, AccessWidth::Byte, IoDirection::Out, true)),
+            (0xffff_0225, io(0xffff, AccessWidth::Word, IoDirection::In, true)),
+            (0x0080_0200, VmExit::Unknown { code: 0x7b }),
+            (0x0080_0270, VmExit::Unknown { code: 0x7b }),
         ];
         for (info_1, expected) in table {
-            assert_eq!(decode(RawExit { code: 0x7b, info_1, ..RawExit::default() }), expected, "{info_1:#x}");
+            assert_eq!(decode(VmcbExit { code: 0x7b, info_1, ..VmcbExit::default() }), expected, "{info_1:#x}");
         }
     }
 }

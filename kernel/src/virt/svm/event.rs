@@ -7,7 +7,7 @@
 //!
 //! See: APM 2 "Event Injection".
 
-use crate::virt::exit::{Event, EventKind};
+use crate::virt::exit::{InjectedEvent, InjectionKind};
 
 /// The word holds an event.
 pub const VALID: u64 = 1 << 31;
@@ -19,11 +19,11 @@ const TYPE_EXCEPTION: u64 = 3 << 8;
 const TYPE_SOFTWARE_INTERRUPT: u64 = 4 << 8;
 
 /// Encodes an event for EVENTINJ.
-pub const fn encode(event: Event) -> u64 {
+pub const fn encode(event: InjectedEvent) -> u64 {
     let kind = match event.kind {
-        EventKind::Interrupt => TYPE_INTERRUPT,
-        EventKind::Nmi => TYPE_NMI,
-        EventKind::Exception => TYPE_EXCEPTION,
+        InjectionKind::Interrupt => TYPE_INTERRUPT,
+        InjectionKind::Nmi => TYPE_NMI,
+        InjectionKind::Exception => TYPE_EXCEPTION,
     };
     let error = match event.error_code {
         Some(code) => HAS_ERROR_CODE | (code as u64) << 32,
@@ -51,10 +51,10 @@ mod tests {
 
     #[test]
     fn events_are_encoded_as_the_manual_draws_them() {
-        assert_eq!(encode(Event::interrupt(0x30)), 0x8000_0030);
-        assert_eq!(encode(Event::nmi()), 0x8000_0202);
-        assert_eq!(encode(Event::invalid_opcode()), 0x8000_0306);
-        assert_eq!(encode(Event::page_fault(0x15)), 0x15_8000_0b0e);
+        assert_eq!(encode(InjectedEvent::interrupt(0x30)), 0x8000_0030);
+        assert_eq!(encode(InjectedEvent::nmi()), 0x8000_0202);
+        assert_eq!(encode(InjectedEvent::invalid_opcode()), 0x8000_0306);
+        assert_eq!(encode(InjectedEvent::page_fault(0x15)), 0x15_8000_0b0e);
     }
 
     #[test]

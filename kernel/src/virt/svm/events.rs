@@ -21,22 +21,22 @@
 //! waits for the next exit.
 
 use super::decode::code;
-use super::vcpu::Vcpu;
+use super::vcpu::SvmVcpu;
 use super::vmcb::{INTERRUPT_SHADOW, V_INTR_VECTOR_SHIFT, V_IRQ};
 use super::{controls, event};
 use crate::arch::quirks::GuestHazards;
-use crate::virt::exit::{Event, EventKind, Exit, ShadowSource};
-use crate::virt::face::Window;
+use crate::virt::exit::{InjectedEvent, InjectionKind, ShadowSource, VmExit};
+use crate::virt::face::WindowRequest;
 use crate::virt::state::{DR6_SINGLE_STEP, RFLAGS_INTERRUPT, RFLAGS_RESUME, RFLAGS_TRAP};
 
 /// State of events that the VMCB does not hold.
 #[derive(Debug)]
-pub(super) struct Events {
-    pub(super) preparation: Preparation,
+pub(super) struct EventState {
+    pub(super) preparation: EntryPreparation,
     at_entry: AtEntry,
     hazards: GuestHazards,
-    interrupt_window: Window,
-    nmi_window: Window,
+    interrupt_window: WindowRequest,
+    nmi_window: WindowRequest,
     nmi: NmiBlocking,
     shadow_at_entry: ShadowAtEntry,
     /// RIP at the last entry that asked for the window in a shadow.
@@ -45,14 +45,14 @@ pub(super) struct Events {
     put_off_at: Option<u64>,
 }
 
-impl Events {
+impl EventState {
     pub(super) const fn new(hazards: GuestHazards) -> Self {
         Self {
-            preparation: Preparation::Due,
+            preparation: EntryPreparation::Due,
             at_entry: AtEntry::Nothing,
             hazards,
-            interrupt_window: Window::None,
-            nmi_window: Window::None,
+            interrupt_window: WindowRequest::None,
+            nmi_window: WindowRequest::None,
             nmi: NmiBlocking::Off,
             shadow_at_entry: ShadowAtEntry::Honoured,
             shadowed_at: None,
@@ -63,7 +63,7 @@ impl Events {
     fn ask_at_entry(&mut self, at_entry: AtEntry) {
         self.at_entry = at_entry;
         if at_entry != AtEntry::Nothing {
-            self.preparation = Preparation::Due;
+            self.preparation = EntryPreparation::Due;
         }
     }
 }
@@ -71,7 +71,7 @@ impl Events {
 /// Whether an entry needs more than the switch: a single check in place of one for each thing that
 /// may be due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Preparation {
+pub(super) enum EntryPreparation {
     /// Nothing has changed since the last entry, and no window or delivery is requested.
     Done,
     /// The vCPU may have been unloaded, or the virtual interrupt is needed.
@@ -83,7 +83,7 @@ pub(super) enum Preparation {
 pub(super) enum EntryVerdict {
     /// The guest is entered.
     Enter,
-    /// The guest is not entered: [`Exit::ShadowedWindow`].
+    /// The guest is not entered: [`VmExit::ShadowedWindow`].
     PutOff,
 }
 
@@ -98,10 +98,10 @@ enum AtEntry {
 }
 
 impl AtEntry {
-    const fn of(window: Window) -> Self {
+    const fn of(window: WindowRequest) -> Self {
         match window {
-            Window::Open => Self::Window,
-            Window::None => Self::Nothing,
+            WindowRequest::Open => Self::Window,
+            WindowRequest::None => Self::Nothing,
         }
     }
 }
@@ -131,7 +131,7 @@ enum NmiBlocking {
     },
 }
 
-impl Vcpu {
+impl SvmVcpu {
     /// Raises the virtual interrupt that opens the window, or is delivered. Called before each run
     /// while either is requested, and before the first run after a load.
     ///
@@ -148,7 +148,7 @@ impl Vcpu {
             AtEntry::Deliver(_) => self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_VINTR,
         }
         if self.events.at_entry == AtEntry::Nothing {
-            self.events.preparation = Preparation::Done;
+            self.events.preparation = EntryPreparation::Done;
         }
         EntryVerdict::Enter
     }
@@ -232,43 +232,43 @@ impl Vcpu {
 
     /// Handles an opened window. If it opened at the instruction in a shadow, the CPU has forgotten
     /// the shadow: puts the shadow back, and expects that from now on.
-    pub(super) fn window_opened(&mut self) -> Exit {
+    pub(super) fn window_opened(&mut self) -> VmExit {
         if self.events.shadowed_at != Some(self.regs.rip) {
-            return Exit::InterruptWindow;
+            return VmExit::InterruptWindow;
         }
         self.events.shadow_at_entry = ShadowAtEntry::Forgotten;
         self.vmcb_mut().control.interrupt_state |= INTERRUPT_SHADOW;
-        Exit::Handled
+        VmExit::Handled
     }
 
     /// Handles an exit that concerns only the back end.
     #[cold]
-    pub(super) fn settle(&mut self) -> Exit {
+    pub(super) fn settle(&mut self) -> VmExit {
         let control = &mut self.vmcb_mut().control;
         match control.exit_code {
             code::IRET => return self.end_nmi(),
             // An interrupted delivery goes first; if it raises the exception again, the exception
             // exits again.
             _ if control.event_injection & event::VALID != 0 => {}
-            code::EXCP_DB => control.event_injection = event::encode(Event::debug()),
-            _ => self.inject(Event::alignment_check()),
+            code::EXCP_DB => control.event_injection = event::encode(InjectedEvent::debug()),
+            _ => self.inject(InjectedEvent::alignment_check()),
         }
-        Exit::Handled
+        VmExit::Handled
     }
 
     /// Called when the IRET that ends the handling of an NMI is about to run. A waiting NMI must
     /// come after it: a single step reports its end.
-    fn end_nmi(&mut self) -> Exit {
+    fn end_nmi(&mut self) -> VmExit {
         self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_IRET;
         self.events.nmi = match self.events.nmi_window {
-            Window::None => NmiBlocking::Off,
-            Window::Open => {
+            WindowRequest::None => NmiBlocking::Off,
+            WindowRequest::Open => {
                 let (iret, trap_flag, dr6) = (self.regs.rip, self.regs.rflags & RFLAGS_TRAP, self.vmcb().save.dr6);
                 self.regs.rflags |= RFLAGS_TRAP;
                 NmiBlocking::Stepping { iret, trap_flag, dr6 }
             }
         };
-        Exit::Handled
+        VmExit::Handled
     }
 
     /// Returns whether the guest is being stepped over an IRET.
@@ -284,7 +284,7 @@ impl Vcpu {
     /// single-steps itself. At any other exit the IRET has not run, or has faulted, and its end is
     /// awaited again.
     #[cold]
-    pub(super) fn after_stepped_iret(&mut self) -> Option<Exit> {
+    pub(super) fn after_stepped_iret(&mut self) -> Option<VmExit> {
         let NmiBlocking::Stepping { iret, trap_flag, dr6 } = self.events.nmi else { return None };
         if self.vmcb().control.exit_code == code::EXCP_DB {
             self.events.nmi = NmiBlocking::Off;
@@ -292,7 +292,7 @@ impl Vcpu {
                 return None;
             }
             self.vmcb_mut().save.dr6 = dr6;
-            return Some(Exit::NmiWindow);
+            return Some(VmExit::NmiWindow);
         }
         if self.regs.rip == iret {
             self.regs.rflags = self.regs.rflags & !RFLAGS_TRAP | trap_flag;
@@ -311,7 +311,7 @@ impl Vcpu {
     pub(super) fn end_instruction(&mut self) {
         self.regs.rflags &= !RFLAGS_RESUME;
         if self.regs.single_steps() {
-            let event = event::encode(Event::debug());
+            let event = event::encode(InjectedEvent::debug());
             let vmcb = self.vmcb_mut();
             vmcb.save.dr6 |= DR6_SINGLE_STEP;
             vmcb.control.event_injection = event;
@@ -333,11 +333,11 @@ impl Vcpu {
     }
 
     /// See [`crate::virt::Vcpu::inject`].
-    pub fn inject(&mut self, event: Event) {
-        assert!(event.kind == EventKind::Exception || !self.event_pending(), "an interrupt is injected when it can be taken");
+    pub fn inject(&mut self, event: InjectedEvent) {
+        assert!(event.kind == InjectionKind::Exception || !self.event_pending(), "an interrupt is injected when it can be taken");
         match (event.kind, self.events.hazards) {
-            (EventKind::Interrupt, GuestHazards::Tcg) => return self.deliver_virtually(event.vector),
-            (EventKind::Nmi, _) => self.block_nmis(),
+            (InjectionKind::Interrupt, GuestHazards::Tcg) => return self.deliver_virtually(event.vector),
+            (InjectionKind::Nmi, _) => self.block_nmis(),
             _ if event.is_fault() => self.regs.rflags |= RFLAGS_RESUME,
             _ => {}
         }
@@ -365,7 +365,7 @@ impl Vcpu {
     }
 
     /// See [`crate::virt::Vcpu::request_interrupt_window`].
-    pub fn request_interrupt_window(&mut self, window: Window) {
+    pub fn request_interrupt_window(&mut self, window: WindowRequest) {
         self.events.interrupt_window = window;
         if self.delivery_pending() {
             // The virtual interrupt is in use; the window is requested again after the delivery.
@@ -381,7 +381,7 @@ impl Vcpu {
     }
 
     /// See [`crate::virt::Vcpu::request_nmi_window`].
-    pub fn request_nmi_window(&mut self, window: Window) {
+    pub fn request_nmi_window(&mut self, window: WindowRequest) {
         self.events.nmi_window = window;
     }
 }

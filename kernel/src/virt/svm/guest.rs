@@ -1,8 +1,8 @@
 //! Converts the guest's state between [`CpuState`] and the VMCB's save area. Pure.
 
 use super::efer;
-use super::vmcb::{SaveArea, Segment as Raw};
-use crate::virt::state::{CpuState, DescriptorTable, Segment};
+use super::vmcb::{VmcbSaveArea, VmcbSegment as Raw};
+use crate::virt::state::{CpuState, DescriptorTable, SegmentRegister};
 
 const PRESENT: u32 = 1 << 7;
 const UNUSABLE: u32 = 1 << 16;
@@ -10,17 +10,17 @@ const DPL_SHIFT: u32 = 5;
 const DPL: u32 = 3 << DPL_SHIFT;
 
 /// Moves bits 15:12 (AVL, L, D/B, G in VMX's layout) to 11:8. Unusable becomes "not present".
-fn to_raw(segment: &Segment) -> Raw {
+fn to_raw(segment: &SegmentRegister) -> Raw {
     let attributes = (segment.attributes & 0xff) | ((segment.attributes >> 4) & 0xf00);
     let usable = if segment.attributes & UNUSABLE == 0 { attributes } else { attributes & !PRESENT };
     Raw { selector: segment.selector, attributes: usable as u16, limit: segment.limit, base: segment.base }
 }
 
-fn from_raw(raw: &Raw) -> Segment {
+fn from_raw(raw: &Raw) -> SegmentRegister {
     let bits = u32::from(raw.attributes);
     let unusable = if bits & PRESENT == 0 { UNUSABLE } else { 0 };
     let attributes = (bits & 0xff) | ((bits & 0xf00) << 4) | unusable;
-    Segment { selector: raw.selector, attributes, limit: raw.limit, base: raw.base }
+    SegmentRegister { selector: raw.selector, attributes, limit: raw.limit, base: raw.base }
 }
 
 fn table_to_raw(table: &DescriptorTable) -> Raw {
@@ -33,13 +33,13 @@ fn table_from_raw(raw: &Raw) -> DescriptorTable {
 
 /// Returns whether the guest executes 64-bit code.
 #[inline(always)]
-pub const fn runs_long_code(save: &SaveArea) -> bool {
+pub const fn runs_long_code(save: &VmcbSaveArea) -> bool {
     const LONG: u16 = 1 << 9;
     save.efer & crate::virt::efer::LMA != 0 && save.cs.attributes & LONG != 0
 }
 
 /// Writes `state`, and the CPL derived from SS.
-pub fn store(save: &mut SaveArea, state: &CpuState) {
+pub fn store(save: &mut VmcbSaveArea, state: &CpuState) {
     store_segments(save, state);
     save.cpl = state.cpl();
     save.cr0 = state.cr0;
@@ -60,7 +60,7 @@ pub fn store(save: &mut SaveArea, state: &CpuState) {
     save.pat = state.pat;
 }
 
-fn store_segments(save: &mut SaveArea, state: &CpuState) {
+fn store_segments(save: &mut VmcbSaveArea, state: &CpuState) {
     save.cs = to_raw(&state.cs);
     save.ds = to_raw(&state.ds);
     save.es = to_raw(&state.es);
@@ -74,7 +74,7 @@ fn store_segments(save: &mut SaveArea, state: &CpuState) {
 }
 
 /// Reads the state back.
-pub fn load(save: &SaveArea) -> CpuState {
+pub fn load(save: &VmcbSaveArea) -> CpuState {
     CpuState {
         cs: from_raw(&save.cs),
         ds: from_raw(&save.ds),
@@ -107,9 +107,9 @@ pub fn load(save: &SaveArea) -> CpuState {
 
 /// Returns SS with the CPL as its DPL: on AMD's CPUs a null SS has none, and the VMCB's CPL is
 /// used.
-fn stack_segment(save: &SaveArea) -> Segment {
+fn stack_segment(save: &VmcbSaveArea) -> SegmentRegister {
     let ss = from_raw(&save.ss);
-    Segment { attributes: (ss.attributes & !DPL) | (u32::from(save.cpl) << DPL_SHIFT), ..ss }
+    SegmentRegister { attributes: (ss.attributes & !DPL) | (u32::from(save.cpl) << DPL_SHIFT), ..ss }
 }
 
 #[cfg(test)]
@@ -117,24 +117,24 @@ mod tests {
     use super::*;
     use crate::virt::svm::vmcb::Vmcb;
 
-    fn save_area() -> SaveArea {
+    fn save_area() -> VmcbSaveArea {
         Vmcb::zeroed().save
     }
 
     #[test]
     fn attributes_are_packed_and_unpacked() {
-        let code = Segment { selector: 8, attributes: 0xa09b, limit: u32::MAX, base: 0 };
+        let code = SegmentRegister { selector: 8, attributes: 0xa09b, limit: u32::MAX, base: 0 };
         assert_eq!(to_raw(&code).attributes, 0xa9b);
         assert_eq!(from_raw(&to_raw(&code)), code);
-        let unusable = Segment { selector: 0, attributes: UNUSABLE | 0x93, limit: 0, base: 0 };
+        let unusable = SegmentRegister { selector: 0, attributes: UNUSABLE | 0x93, limit: 0, base: 0 };
         assert_eq!(to_raw(&unusable).attributes, 0x13);
         assert_eq!(from_raw(&to_raw(&unusable)).attributes, UNUSABLE | 0x13);
     }
 
     #[test]
     fn a_state_survives_the_way_there_and_back() {
-        let code = Segment { selector: 8, attributes: 0xa0fb, limit: u32::MAX, base: 0 };
-        let data = Segment { selector: 0x10, attributes: 0xc0f3, limit: u32::MAX, base: 0x1000 };
+        let code = SegmentRegister { selector: 8, attributes: 0xa0fb, limit: u32::MAX, base: 0 };
+        let data = SegmentRegister { selector: 0x10, attributes: 0xc0f3, limit: u32::MAX, base: 0x1000 };
         let mut state = CpuState::flat(code, data);
         state.efer = 0xd01;
         state.gdtr = DescriptorTable { base: 0xffff_8000_0000_0000, limit: 0x7f };
@@ -149,7 +149,7 @@ mod tests {
     fn long_code_is_64_bit_code_in_long_mode_only() {
         let mut save = save_area();
         for (efer, attributes, long) in [(0xd01, 0xa09b, true), (0xd01, 0xc09b, false), (0x901, 0xa09b, false)] {
-            let code = Segment { selector: 8, attributes, limit: u32::MAX, base: 0 };
+            let code = SegmentRegister { selector: 8, attributes, limit: u32::MAX, base: 0 };
             store(&mut save, &CpuState { efer, ..CpuState::flat(code, code) });
             assert_eq!(runs_long_code(&save), long, "{efer:#x} {attributes:#x}");
         }

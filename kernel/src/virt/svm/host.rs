@@ -9,7 +9,7 @@ use super::efer::SVME;
 use crate::addr::Hpa;
 use crate::arch::instr::svm::vmsave;
 use crate::arch::instr::{cpuid, rdmsr, wrmsr};
-use crate::virt::face::{AccessedDirty, Backend, Capabilities, Missing};
+use crate::virt::face::{AccessedDirty, Backend, BackendCapabilities, MissingFeatureError};
 use crate::virt::frame::ControlFrame;
 
 const LEAF_EXTENDED: u32 = 0x8000_0000;
@@ -24,7 +24,7 @@ const VM_CR_SVMDIS: u64 = 1 << 4;
 
 /// SVM-related CPUID words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Features {
+struct SvmFeatures {
     /// Leaf 8000_0001, ECX.
     extended: u32,
     /// Leaf 8000_000A, EBX: number of ASIDs.
@@ -33,7 +33,7 @@ struct Features {
     svm: u32,
 }
 
-impl Features {
+impl SvmFeatures {
     const SVM: u32 = 1 << 2;
     const NESTED_PAGING: u32 = 1 << 0;
     const FLUSH_BY_ASID: u32 = 1 << 6;
@@ -49,18 +49,18 @@ impl Features {
     }
 
     /// Checks the required features. VM_CR exists only on a CPU with SVM, hence the closure.
-    fn check(self, read_vm_cr: impl FnOnce() -> u64) -> Result<(), Missing> {
+    fn check(self, read_vm_cr: impl FnOnce() -> u64) -> Result<(), MissingFeatureError> {
         if self.extended & Self::SVM == 0 {
-            return Err(Missing("AMD-V: the CPU has no SVM (CPUID 8000_0001 ECX bit 2)"));
+            return Err(MissingFeatureError("AMD-V: the CPU has no SVM (CPUID 8000_0001 ECX bit 2)"));
         }
         if read_vm_cr() & VM_CR_SVMDIS != 0 {
-            return Err(Missing("AMD-V: firmware has disabled SVM (VM_CR bit 4): enable it in the set-up"));
+            return Err(MissingFeatureError("AMD-V: firmware has disabled SVM (VM_CR bit 4): enable it in the set-up"));
         }
         if self.svm & Self::NESTED_PAGING == 0 {
-            return Err(Missing("AMD-V: the CPU has no nested paging (CPUID 8000_000A EDX bit 0)"));
+            return Err(MissingFeatureError("AMD-V: the CPU has no nested paging (CPUID 8000_000A EDX bit 0)"));
         }
         if self.asids < 2 {
-            return Err(Missing("AMD-V: the CPU has no ASID for a guest (CPUID 8000_000A EBX)"));
+            return Err(MissingFeatureError("AMD-V: the CPU has no ASID for a guest (CPUID 8000_000A EBX)"));
         }
         Ok(())
     }
@@ -70,9 +70,9 @@ impl Features {
 ///
 /// # Errors
 /// The missing feature.
-pub fn detect() -> Result<(), Missing> {
+pub fn detect() -> Result<(), MissingFeatureError> {
     // SAFETY: the closure is called only if CPUID reports SVM, and the MSR exists with SVM.
-    Features::read().check(|| unsafe { rdmsr(MSR_VM_CR) })
+    SvmFeatures::read().check(|| unsafe { rdmsr(MSR_VM_CR) })
 }
 
 /// Returns whether the CPU's vendor makes SVM, to choose the error message.
@@ -83,30 +83,30 @@ pub fn is_vendor() -> bool {
 }
 
 /// Returns the back end's properties on this CPU.
-pub fn capabilities() -> Capabilities {
-    Capabilities { tags: Features::read().asids, accessed_dirty: AccessedDirty::Hardware }
+pub fn capabilities() -> BackendCapabilities {
+    BackendCapabilities { tags: SvmFeatures::read().asids, accessed_dirty: AccessedDirty::Hardware }
 }
 
 /// Returns whether the CPU can flush a single ASID.
 pub fn flushes_by_asid() -> bool {
-    Features::read().svm & Features::FLUSH_BY_ASID != 0
+    SvmFeatures::read().svm & SvmFeatures::FLUSH_BY_ASID != 0
 }
 
 /// A CPU with SVM enabled: VMRUN works.
 #[derive(Debug)]
-pub struct EnabledCpu {
+pub struct SvmCpu {
     /// VMRUN's save area, opaque.
     _save_area: ControlFrame,
     /// The state that VMLOAD restores after each exit.
     host_state: ControlFrame,
 }
 
-impl EnabledCpu {
+impl SvmCpu {
     /// Enables SVM on the calling CPU.
     ///
     /// # Errors
     /// The missing feature.
-    pub fn enable([save_area, host_state]: [ControlFrame; Backend::FRAMES_PER_CPU]) -> Result<Self, Missing> {
+    pub fn enable([save_area, host_state]: [ControlFrame; Backend::FRAMES_PER_CPU]) -> Result<Self, MissingFeatureError> {
         detect()?;
         // SAFETY: every CPU in long mode has EFER.
         let efer = unsafe { rdmsr(MSR_EFER) };
@@ -130,9 +130,9 @@ impl EnabledCpu {
 mod tests {
     use super::*;
 
-    const GOOD: Features = Features { extended: Features::SVM, asids: 16, svm: Features::NESTED_PAGING };
+    const GOOD: SvmFeatures = SvmFeatures { extended: SvmFeatures::SVM, asids: 16, svm: SvmFeatures::NESTED_PAGING };
 
-    fn message(features: Features, vm_cr: u64) -> &'static str {
+    fn message(features: SvmFeatures, vm_cr: u64) -> &'static str {
         features.check(|| vm_cr).expect_err("something lacks").0
     }
 
@@ -143,14 +143,14 @@ mod tests {
 
     #[test]
     fn the_message_names_what_lacks() {
-        assert!(message(Features { svm: 0, ..GOOD }, 0).contains("nested paging"));
-        assert!(message(Features { asids: 1, ..GOOD }, 0).contains("ASID"));
+        assert!(message(SvmFeatures { svm: 0, ..GOOD }, 0).contains("nested paging"));
+        assert!(message(SvmFeatures { asids: 1, ..GOOD }, 0).contains("ASID"));
         assert!(message(GOOD, VM_CR_SVMDIS).contains("firmware"));
     }
 
     #[test]
     fn a_cpu_without_svm_is_not_asked_for_its_msr() {
-        let checked = Features::default().check(|| panic!("#GP"));
+        let checked = SvmFeatures::default().check(|| panic!("#GP"));
         assert!(checked.expect_err("no SVM").0.contains("no SVM"));
     }
 }

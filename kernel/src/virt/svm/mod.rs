@@ -9,13 +9,13 @@
 //! | `guest` | guest state to and from the VMCB |
 //! | `efer` | the EFER shadow |
 //! | `event` | encoding of injected and interrupted events |
-//! | `decode` | raw exit to [`Exit`](super::Exit) |
+//! | `decode` | raw exit to [`VmExit`](super::VmExit) |
 //! | `entry` | the world switch |
 //! | `vcpu` | the vCPU, which uses all of these |
 //! | `events` | its windows, shadows and NMIs |
 //!
-//! For the layers above: CR8 is virtualised (V_TPR) and read with [`Vcpu::cr8`]. The MSRs PAT and
-//! EFER exit, and are emulated by [`Vcpu::state`]/[`Vcpu::set_state`] and [`Vcpu::write_efer`].
+//! For the layers above: CR8 is virtualised (V_TPR) and read with [`SvmVcpu::cr8`]. The MSRs PAT and
+//! EFER exit, and are emulated by [`SvmVcpu::state`]/[`SvmVcpu::set_state`] and [`SvmVcpu::write_efer`].
 //! CPUID must not offer features that need EFER bits beyond SCE, LME and NXE, nor MONITOR, RDPRU,
 //! SVM. The clean bits are not used yet: every entry reads the whole VMCB. Neither the predictors
 //! (IBPB) nor the L1D are flushed between guests.
@@ -33,5 +33,5 @@ mod system;
 mod vcpu;
 mod vmcb;
 
-pub use host::{EnabledCpu, capabilities, detect, is_vendor};
-pub use vcpu::Vcpu;
+pub use host::{SvmCpu, capabilities, detect, is_vendor};
+pub use vcpu::SvmVcpu;

@@ -5,17 +5,17 @@
 
 /// Three pages, all ones: every port access exits.
 #[repr(C, align(4096))]
-pub struct IoMap([u8; 3 * 4096]);
+pub struct IoPermissionMap([u8; 3 * 4096]);
 
 /// Two pages: every MSR exits except those in [`GUEST_OWNED`]. The TSC exits because QEMU 7.2 reads
 /// it as 0 (`helper_rdmsr`).
 #[repr(C, align(4096))]
-pub struct MsrMap([u8; 2 * 4096]);
+pub struct MsrPermissionMap([u8; 2 * 4096]);
 
 /// The I/O permission map of every guest.
-pub static IO_MAP: IoMap = IoMap([0xff; 3 * 4096]);
+pub static IO_MAP: IoPermissionMap = IoPermissionMap([0xff; 3 * 4096]);
 /// The MSR permission map of every guest.
-pub static MSR_MAP: MsrMap = MsrMap::new();
+pub static MSR_MAP: MsrPermissionMap = MsrPermissionMap::new();
 
 /// MSRs that VMLOAD and VMSAVE switch, so that they belong to the guest.
 ///
@@ -36,7 +36,7 @@ const GUEST_OWNED: [u32; 10] = [
 const READ: u8 = 1;
 const WRITE: u8 = 2;
 
-impl MsrMap {
+impl MsrPermissionMap {
     const fn new() -> Self {
         let mut map = Self([0xff; 2 * 4096]);
         let mut i = 0;
@@ -70,16 +70,16 @@ mod tests {
     use super::*;
 
     fn bits(msr: u32) -> u8 {
-        let (byte, shift) = MsrMap::position(msr);
+        let (byte, shift) = MsrPermissionMap::position(msr);
         (MSR_MAP.0[byte] >> shift) & 3
     }
 
     #[test]
     fn the_three_ranges_start_where_the_manual_says() {
-        assert_eq!(MsrMap::position(0), (0, 0));
-        assert_eq!(MsrMap::position(0x1fff), (0x7ff, 6));
-        assert_eq!(MsrMap::position(0xc000_0000), (0x800, 0));
-        assert_eq!(MsrMap::position(0xc001_1fff), (0x17ff, 6));
+        assert_eq!(MsrPermissionMap::position(0), (0, 0));
+        assert_eq!(MsrPermissionMap::position(0x1fff), (0x7ff, 6));
+        assert_eq!(MsrPermissionMap::position(0xc000_0000), (0x800, 0));
+        assert_eq!(MsrPermissionMap::position(0xc001_1fff), (0x17ff, 6));
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Control and debug registers that do not belong to the guest: CR4's hidden bits, and under an
 //! emulator CR8 and DR7.
 
-use super::vcpu::Vcpu;
+use super::vcpu::SvmVcpu;
 use super::{controls, efer, event};
 use crate::arch::quirks::GuestHazards;
 use crate::virt::breakpoints::{self, Breakpoints, DR7_GENERAL_DETECT, DebugUse};
-use crate::virt::cr0::{self, CodeSegment, Paging};
+use crate::virt::cr0::{self, CodeSegment, Cr0State};
 use crate::virt::cr4::{self, LongMode};
 use crate::virt::debug::DebugAddresses;
 use crate::virt::efer::LMA;
-use crate::virt::exit::{DebugNumber, Event, SystemMove};
+use crate::virt::exit::{DebugNumber, InjectedEvent, SystemMove};
 use crate::virt::state::Gpr;
 
 /// DR7 with all breakpoints off.
@@ -73,7 +73,7 @@ impl SystemRegisters {
     }
 }
 
-impl Vcpu {
+impl SvmVcpu {
     /// See [`crate::virt::Vcpu::offer_cr4`].
     pub fn offer_cr4(&mut self, bits: u64) {
         self.system.offered_cr4 = bits & cr4::KNOWN;
@@ -88,18 +88,18 @@ impl Vcpu {
     ///
     /// # Errors
     /// The exception for the guest.
-    pub fn move_system(&mut self, access: SystemMove, gpr: Gpr) -> Result<(), Event> {
+    pub fn move_system(&mut self, access: SystemMove, gpr: Gpr) -> Result<(), InjectedEvent> {
         let value = self.operand(gpr);
         match access {
             SystemMove::ToCr0 => self.write_cr0(value),
             SystemMove::StatusWord => self.write_cr0(cr0::with_status_word(self.vmcb().save.cr0, value)),
             SystemMove::ToCr4 => self.write_cr4(value),
-            SystemMove::ToCr8 if value > 15 => Err(Event::general_protection()),
+            SystemMove::ToCr8 if value > 15 => Err(InjectedEvent::general_protection()),
             SystemMove::ToCr8 => {
                 self.set_cr8(value as u8);
                 Ok(())
             }
-            SystemMove::ToDr7(name) | SystemMove::FromDr7(name) if !self.is_dr7(name) => Err(Event::invalid_opcode()),
+            SystemMove::ToDr7(name) | SystemMove::FromDr7(name) if !self.is_dr7(name) => Err(InjectedEvent::invalid_opcode()),
             SystemMove::ToDr7(_) => self.write_dr7(value),
             SystemMove::FromDr7(_) => {
                 let dr7 = self.system.guest_dr7(self.vmcb().save.dr7);
@@ -109,10 +109,10 @@ impl Vcpu {
         }
     }
 
-    fn write_cr0(&mut self, value: u64) -> Result<(), Event> {
+    fn write_cr0(&mut self, value: u64) -> Result<(), InjectedEvent> {
         let save = &self.vmcb().save;
         let code = if save.cs.attributes & LONG != 0 { CodeSegment::Long } else { CodeSegment::Legacy };
-        let now = Paging { cr0: save.cr0, cr4: save.cr4, efer: efer::to_guest(save.efer), code };
+        let now = Cr0State { cr0: save.cr0, cr4: save.cr4, efer: efer::to_guest(save.efer), code };
         let (cr0, guest_efer) = cr0::write(now, value)?;
         let save = &mut self.vmcb_mut().save;
         (save.cr0, save.efer) = (cr0, efer::to_hardware(guest_efer));
@@ -120,7 +120,7 @@ impl Vcpu {
         Ok(())
     }
 
-    fn write_cr4(&mut self, value: u64) -> Result<(), Event> {
+    fn write_cr4(&mut self, value: u64) -> Result<(), InjectedEvent> {
         let save = &self.vmcb().save;
         let (old, mode) = (save.cr4, if save.efer & LMA != 0 { LongMode::Active } else { LongMode::Inactive });
         let new = cr4::write(self.system.offered_cr4, mode, value)?;
@@ -172,7 +172,7 @@ impl Vcpu {
         let hardware = self.system.take_dr7(dr7);
         let vmcb = self.vmcb_mut();
         (vmcb.save.dr6, vmcb.save.dr7) = (vmcb.save.dr6 | hits, hardware);
-        vmcb.control.event_injection = event::encode(Event::debug());
+        vmcb.control.event_injection = event::encode(InjectedEvent::debug());
     }
 
     fn is_dr7(&self, name: DebugNumber) -> bool {
@@ -180,9 +180,9 @@ impl Vcpu {
     }
 
     /// SDM 3B "Debug Control Register (DR7)": the upper half is reserved, bits 12, 14 and 15 read 0, bit 10 reads 1.
-    fn write_dr7(&mut self, value: u64) -> Result<(), Event> {
+    fn write_dr7(&mut self, value: u64) -> Result<(), InjectedEvent> {
         if value >> 32 != 0 {
-            return Err(Event::general_protection());
+            return Err(InjectedEvent::general_protection());
         }
         let hardware = self.system.take_dr7(value & !0xd000 | DR7_OFF);
         self.vmcb_mut().save.dr7 = hardware;

@@ -9,8 +9,8 @@
 #![expect(unsafe_code)]
 
 use super::decode::{self, code};
-use super::events::{EntryVerdict, Events, Preparation};
-use super::host::{self, EnabledCpu};
+use super::events::{EntryPreparation, EntryVerdict, EventState};
+use super::host::{self, SvmCpu};
 use super::system::SystemRegisters;
 use super::vmcb::{INTERRUPT_SHADOW, TlbControl, V_TPR, Vmcb};
 use super::{controls, efer, entry, event, guest, permission};
@@ -19,14 +19,14 @@ use crate::arch::direct_map::image_hpa;
 use crate::arch::quirks;
 use crate::virt::breakpoints::DebugUse;
 use crate::virt::debug::DebugAddresses;
-use crate::virt::exit::{Event, Exit, IoAccess, SystemMove};
-use crate::virt::face::{ControlRegisters, LongCode, MsrAccess, RawExit, RawReason, Runs};
+use crate::virt::exit::{InjectedEvent, IoAccess, SystemMove, VmExit};
+use crate::virt::face::{BackendVcpu, ControlRegisters, FetchRegisters, MsrAccess, RawExit, RawReason};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::{CpuState, Gpr, RFLAGS_RESUME, RFLAGS_TRAP, Regs};
-use crate::virt::tag::{Sharing, TlbTag};
+use crate::virt::tag::{TagSharing, TlbTag};
 
 /// A vCPU on SVM.
-pub struct Vcpu {
+pub struct SvmVcpu {
     pub(super) regs: Regs,
     frame: ControlFrame,
     /// The host's VMCB of the CPU on which the vCPU is loaded.
@@ -36,13 +36,13 @@ pub struct Vcpu {
     /// The host's VMCB for an entry: `host`, while the vCPU is loaded.
     entry_host: Hpa,
     debug_addresses: DebugAddresses,
-    sharing: Sharing,
+    sharing: TagSharing,
     how_to_flush: TlbControl,
-    pub(super) events: Events,
+    pub(super) events: EventState,
     pub(super) system: SystemRegisters,
 }
 
-impl Vcpu {
+impl SvmVcpu {
     /// Makes a vCPU whose VMCB is `frame`.
     pub fn new(frame: ControlFrame) -> Self {
         let hazards = quirks::guest_hazards();
@@ -53,9 +53,9 @@ impl Vcpu {
             host: None,
             last_host: None,
             debug_addresses: DebugAddresses::default(),
-            sharing: Sharing::Shared,
+            sharing: TagSharing::Shared,
             how_to_flush: if host::flushes_by_asid() { TlbControl::ThisAsid } else { TlbControl::All },
-            events: Events::new(hazards),
+            events: EventState::new(hazards),
             system: SystemRegisters::new(hazards),
         };
         let io_map = image_hpa(Hva::new(&raw const permission::IO_MAP as u64));
@@ -94,10 +94,10 @@ impl Vcpu {
     }
 
     /// See [`crate::virt::Vcpu::load`].
-    pub fn load(&mut self, cpu: &EnabledCpu) {
+    pub fn load(&mut self, cpu: &SvmCpu) {
         assert!(self.host.is_none(), "a vCPU is loaded on one CPU at a time");
         let host = cpu.note_host_state();
-        if self.last_host != Some(host) || self.sharing == Sharing::Shared {
+        if self.last_host != Some(host) || self.sharing == TagSharing::Shared {
             self.flush();
         }
         self.host = Some(host);
@@ -109,7 +109,7 @@ impl Vcpu {
     /// See [`crate::virt::Vcpu::unload`].
     pub fn unload(&mut self) {
         assert!(self.host.take().is_some(), "a vCPU is unloaded where it was loaded");
-        self.events.preparation = Preparation::Due;
+        self.events.preparation = EntryPreparation::Due;
         self.debug_addresses = DebugAddresses::read();
     }
 
@@ -148,26 +148,26 @@ impl Vcpu {
 
     /// See [`crate::virt::Vcpu::exit`].
     #[inline(never)]
-    pub fn exit(&mut self) -> Exit {
+    pub fn exit(&mut self) -> VmExit {
         if self.steps_over_iret()
             && let Some(exit) = self.after_stepped_iret()
         {
             return exit;
         }
         let control = &self.vmcb().control;
-        let raw = decode::RawExit {
+        let raw = decode::VmcbExit {
             code: control.exit_code,
             info_1: control.exit_info_1,
             info_2: control.exit_info_2,
             interrupted: control.exit_interrupt_info,
         };
         match decode::decode(raw) {
-            Exit::Handled => self.settle(),
-            Exit::InterruptWindow => self.window_opened(),
-            Exit::System(SystemMove::ToDr7(_)) if self.system.has_hardware_breakpoints() => {
+            VmExit::Handled => self.settle(),
+            VmExit::InterruptWindow => self.window_opened(),
+            VmExit::System(SystemMove::ToDr7(_)) if self.system.has_hardware_breakpoints() => {
                 // The guest repeats the MOV, which the CPU carries out.
                 self.watch_dr7(DebugUse::Repeated);
-                Exit::Handled
+                VmExit::Handled
             }
             exit => exit,
         }
@@ -215,7 +215,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// The exception for the guest.
-    pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
+    pub fn write_efer(&mut self, value: u64) -> Result<(), InjectedEvent> {
         let save = &mut self.vmcb_mut().save;
         save.efer = efer::to_hardware(crate::virt::efer::write(efer::to_guest(save.efer), save.cr0, value)?);
         Ok(())
@@ -251,10 +251,10 @@ impl Vcpu {
 
     /// See [`crate::virt::Vcpu::next_rip`].
     #[inline(always)]
-    pub fn next_rip(&self, exit: Exit) -> Option<u64> {
+    pub fn next_rip(&self, exit: VmExit) -> Option<u64> {
         let control = &self.vmcb().control;
         match (exit, control.next_rip) {
-            (Exit::Io(_), _) => Some(control.exit_info_2),
+            (VmExit::Io(_), _) => Some(control.exit_info_2),
             (_, 0) => None,
             (_, rip) => Some(rip),
         }
@@ -284,7 +284,7 @@ impl Vcpu {
     }
 }
 
-impl Runs for Vcpu {
+impl BackendVcpu for SvmVcpu {
     const CPUID: RawReason = code::CPUID;
     const PORT: RawReason = code::IOIO;
     const HALT: RawReason = code::HLT;
@@ -295,7 +295,7 @@ impl Runs for Vcpu {
     /// If it is not loaded.
     #[inline(always)]
     fn enter(&mut self) -> RawReason {
-        if self.events.preparation == Preparation::Due && self.prepare_entry() == EntryVerdict::PutOff {
+        if self.events.preparation == EntryPreparation::Due && self.prepare_entry() == EntryVerdict::PutOff {
             return code::SHADOWED_WINDOW;
         }
         self.switch();
@@ -324,9 +324,9 @@ impl Runs for Vcpu {
     }
 
     #[inline(always)]
-    fn long_code(&self) -> Option<LongCode> {
+    fn long_code(&self) -> Option<FetchRegisters> {
         let save = &self.vmcb().save;
-        guest::runs_long_code(save).then_some(LongCode { cr3: save.cr3, cr4: save.cr4, cpl: save.cpl })
+        guest::runs_long_code(save).then_some(FetchRegisters { cr3: save.cr3, cr4: save.cr4, cpl: save.cpl })
     }
 
     fn take_up_window(&mut self) {

@@ -9,7 +9,7 @@
 /// Controls of VMRUN and information about the last exit, 0x000 to 0x3ff.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Controls {
+pub struct VmcbControls {
     /// Bits 15:0 reads of CR0 to CR15, 31:16 writes.
     pub intercept_cr: u32,
     /// The same for DR0 to DR15.
@@ -60,10 +60,10 @@ pub struct Controls {
     _gap_0d0: [u8; 0x400 - 0xd0],
 }
 
-/// A segment register; [`Segment::attributes`] are descriptor bits 55:52 and 47:40, packed.
+/// A segment register; [`VmcbSegment::attributes`] are descriptor bits 55:52 and 47:40, packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
-pub struct Segment {
+pub struct VmcbSegment {
     /// Selector.
     pub selector: u16,
     /// Type 3:0, S 4, DPL 6:5, P 7, AVL 8, L 9, D/B 10, G 11.
@@ -77,17 +77,17 @@ pub struct Segment {
 /// The guest's registers, 0x400 to 0x6ff.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct SaveArea {
-    pub es: Segment,
-    pub cs: Segment,
-    pub ss: Segment,
-    pub ds: Segment,
-    pub fs: Segment,
-    pub gs: Segment,
-    pub gdtr: Segment,
-    pub ldtr: Segment,
-    pub idtr: Segment,
-    pub tr: Segment,
+pub struct VmcbSaveArea {
+    pub es: VmcbSegment,
+    pub cs: VmcbSegment,
+    pub ss: VmcbSegment,
+    pub ds: VmcbSegment,
+    pub fs: VmcbSegment,
+    pub gs: VmcbSegment,
+    pub gdtr: VmcbSegment,
+    pub ldtr: VmcbSegment,
+    pub idtr: VmcbSegment,
+    pub tr: VmcbSegment,
     _gap_0a0: [u8; 0xcb - 0xa0],
     pub cpl: u8,
     _gap_0cc: [u8; 4],
@@ -124,9 +124,9 @@ pub struct SaveArea {
 #[repr(C, align(4096))]
 pub struct Vmcb {
     /// Controls and exit information.
-    pub control: Controls,
+    pub control: VmcbControls,
     /// Guest state.
-    pub save: SaveArea,
+    pub save: VmcbSaveArea,
 }
 
 /// Translations that VMRUN flushes: APM 2 "TLB Control".
@@ -157,16 +157,16 @@ pub const INTERRUPT_SHADOW: u64 = 1;
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<Vmcb>() == 4096 && offset_of!(Vmcb, save) == 0x400);
-    assert!(offset_of!(Controls, intercept_instructions) == 0x10 && offset_of!(Controls, iopm_base) == 0x40);
-    assert!(offset_of!(Controls, asid) == 0x58 && offset_of!(Controls, interrupt_control) == 0x60);
-    assert!(offset_of!(Controls, exit_code) == 0x70 && offset_of!(Controls, exit_interrupt_info) == 0x88);
-    assert!(offset_of!(Controls, nested_control) == 0x90 && offset_of!(Controls, event_injection) == 0xa8);
-    assert!(offset_of!(Controls, nested_cr3) == 0xb0 && offset_of!(Controls, next_rip) == 0xc8);
-    assert!(size_of::<Segment>() == 16 && offset_of!(SaveArea, tr) == 0x90 && offset_of!(SaveArea, cpl) == 0xcb);
-    assert!(offset_of!(SaveArea, efer) == 0xd0 && offset_of!(SaveArea, cr4) == 0x148);
-    assert!(offset_of!(SaveArea, rflags) == 0x170 && offset_of!(SaveArea, rip) == 0x178);
-    assert!(offset_of!(SaveArea, rsp) == 0x1d8 && offset_of!(SaveArea, rax) == 0x1f8);
-    assert!(offset_of!(SaveArea, cr2) == 0x240 && offset_of!(SaveArea, pat) == 0x268);
+    assert!(offset_of!(VmcbControls, intercept_instructions) == 0x10 && offset_of!(VmcbControls, iopm_base) == 0x40);
+    assert!(offset_of!(VmcbControls, asid) == 0x58 && offset_of!(VmcbControls, interrupt_control) == 0x60);
+    assert!(offset_of!(VmcbControls, exit_code) == 0x70 && offset_of!(VmcbControls, exit_interrupt_info) == 0x88);
+    assert!(offset_of!(VmcbControls, nested_control) == 0x90 && offset_of!(VmcbControls, event_injection) == 0xa8);
+    assert!(offset_of!(VmcbControls, nested_cr3) == 0xb0 && offset_of!(VmcbControls, next_rip) == 0xc8);
+    assert!(size_of::<VmcbSegment>() == 16 && offset_of!(VmcbSaveArea, tr) == 0x90 && offset_of!(VmcbSaveArea, cpl) == 0xcb);
+    assert!(offset_of!(VmcbSaveArea, efer) == 0xd0 && offset_of!(VmcbSaveArea, cr4) == 0x148);
+    assert!(offset_of!(VmcbSaveArea, rflags) == 0x170 && offset_of!(VmcbSaveArea, rip) == 0x178);
+    assert!(offset_of!(VmcbSaveArea, rsp) == 0x1d8 && offset_of!(VmcbSaveArea, rax) == 0x1f8);
+    assert!(offset_of!(VmcbSaveArea, cr2) == 0x240 && offset_of!(VmcbSaveArea, pat) == 0x268);
 };
 
 #[cfg(test)]

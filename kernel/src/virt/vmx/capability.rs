@@ -6,11 +6,13 @@
 //! ```
 //!
 //! Pure: the MSRs are read through a closure, so that tests can supply tables of real and emulated
-//! CPUs. [`Settings`] has all that is needed to set up a VMCS. A CPU that does not support it is
+//! CPUs. [`VmxProperties`] has all that is needed to set up a VMCS. A CPU that does not support it is
 //! refused, and the message names the missing feature.
 
-use super::controls::{Allowed, ControlError, Group, Pin, Primary, Secondary, adjust, requests};
-use crate::virt::face::{AccessedDirty, Missing};
+use super::controls::{
+    AllowedControls, ControlError, ControlGroup, PinControls, PrimaryControls, SecondaryControls, adjust, requests,
+};
+use crate::virt::face::{AccessedDirty, MissingFeatureError};
 
 /// Numbers of the capability MSRs (SDM 3D "VMX Capability Reporting Facility").
 mod msr {
@@ -32,9 +34,9 @@ mod msr {
 
 /// IA32_VMX_BASIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Basic(u64);
+pub struct VmxBasic(u64);
 
-impl Basic {
+impl VmxBasic {
     /// Identifier in the first word of a VMCS or VMXON region.
     pub const fn revision(self) -> u32 {
         self.0 as u32 & 0x7fff_ffff
@@ -52,14 +54,14 @@ impl Basic {
 
 /// Bits of a control register that are fixed in VMX operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fixed {
+pub struct FixedBits {
     /// Must be 1.
     pub ones: u64,
     /// May be 1.
     pub permitted: u64,
 }
 
-impl Fixed {
+impl FixedBits {
     /// Makes `value` valid in VMX operation.
     pub const fn apply(self, value: u64) -> u64 {
         (value | self.ones) & self.permitted
@@ -68,9 +70,9 @@ impl Fixed {
 
 /// IA32_VMX_EPT_VPID_CAP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EptVpid(u64);
+pub struct EptVpidCapability(u64);
 
-impl EptVpid {
+impl EptVpidCapability {
     const WALK_4: u64 = 1 << 6;
     const WRITE_BACK: u64 = 1 << 14;
     const INVEPT: u64 = 1 << 20;
@@ -90,11 +92,11 @@ impl EptVpid {
     ];
 }
 
-impl EptVpid {
+impl EptVpidCapability {
     /// Returns the capabilities if all required ones are present.
-    fn checked(self) -> Result<Self, Missing> {
+    fn checked(self) -> Result<Self, MissingFeatureError> {
         match Self::NEEDED.iter().find(|(bit, _)| self.0 & bit == 0) {
-            Some((_, text)) => Err(Missing(text)),
+            Some((_, text)) => Err(MissingFeatureError(text)),
             None => Ok(self),
         }
     }
@@ -106,15 +108,15 @@ impl EptVpid {
 
 /// The CPU's properties that our VMCSs depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Settings {
+pub struct VmxProperties {
     /// Revision identifier.
-    pub basic: Basic,
+    pub basic: VmxBasic,
     /// The preemption timer counts every 2^n-th tick of the time-stamp counter.
     pub preemption_shift: u32,
     /// CR0 in VMX operation.
-    pub cr0: Fixed,
+    pub cr0: FixedBits,
     /// CR4 in VMX operation.
-    pub cr4: Fixed,
+    pub cr4: FixedBits,
     /// Value of the pin-based controls.
     pub pin: u32,
     /// Value of the primary processor-based controls, without window requests.
@@ -129,36 +131,36 @@ pub struct Settings {
     pub accessed_dirty: AccessedDirty,
 }
 
-impl Settings {
+impl VmxProperties {
     /// Reads and checks the capabilities of a CPU that has VMX.
     ///
     /// # Errors
     /// The first missing feature.
-    pub fn read(read_msr: impl Fn(u32) -> u64) -> Result<Self, Missing> {
-        let basic = Basic(read_msr(msr::BASIC));
+    pub fn read(read_msr: impl Fn(u32) -> u64) -> Result<Self, MissingFeatureError> {
+        let basic = VmxBasic(read_msr(msr::BASIC));
         if basic.region_bytes() > crate::addr::PAGE_SIZE || !basic.write_back() {
-            return Err(Missing("VT-x: VMCS regions of one write-back page (IA32_VMX_BASIC)"));
+            return Err(MissingFeatureError("VT-x: VMCS regions of one write-back page (IA32_VMX_BASIC)"));
         }
         let offset = if basic.true_controls() { msr::TRUE_OFFSET } else { 0 };
-        let group = |number: u32| Allowed::from_msr(read_msr(number + offset));
+        let group = |number: u32| AllowedControls::from_msr(read_msr(number + offset));
         let primary = group(msr::PRIMARY);
-        let secondary = match primary.permitted & Primary::SECONDARY_CONTROLS.bits() {
-            0 => Allowed::NONE,
-            _ => Allowed::from_msr(read_msr(msr::SECONDARY)),
+        let secondary = match primary.permitted & PrimaryControls::SECONDARY_CONTROLS.bits() {
+            0 => AllowedControls::NONE,
+            _ => AllowedControls::from_msr(read_msr(msr::SECONDARY)),
         };
-        let fixed = |zero: u32, one: u32| Fixed { ones: read_msr(zero), permitted: read_msr(one) };
+        let fixed = |zero: u32, one: u32| FixedBits { ones: read_msr(zero), permitted: read_msr(one) };
         // The secondary controls first: an old CPU lacks features there, and the message should
         // name those.
         Ok(Self {
-            secondary: adjust(Group::Secondary, secondary, requests::SECONDARY).map_err(missing)?,
-            pin: adjust(Group::PinBased, group(msr::PIN), requests::PIN).map_err(missing)?,
-            primary: adjust(Group::Primary, primary, requests::PRIMARY).map_err(missing)?,
-            exit: adjust(Group::Exit, group(msr::EXIT), requests::EXIT).map_err(missing)?,
-            entry: adjust(Group::Entry, group(msr::ENTRY), requests::ENTRY).map_err(missing)?,
+            secondary: adjust(ControlGroup::Secondary, secondary, requests::SECONDARY).map_err(missing)?,
+            pin: adjust(ControlGroup::PinBased, group(msr::PIN), requests::PIN).map_err(missing)?,
+            primary: adjust(ControlGroup::Primary, primary, requests::PRIMARY).map_err(missing)?,
+            exit: adjust(ControlGroup::Exit, group(msr::EXIT), requests::EXIT).map_err(missing)?,
+            entry: adjust(ControlGroup::Entry, group(msr::ENTRY), requests::ENTRY).map_err(missing)?,
             preemption_shift: read_msr(msr::MISC) as u32 & 0x1f,
             cr0: fixed(msr::CR0_FIXED0, msr::CR0_FIXED1),
             cr4: fixed(msr::CR4_FIXED0, msr::CR4_FIXED1),
-            accessed_dirty: EptVpid(read_msr(msr::EPT_VPID)).checked()?.accessed_dirty(),
+            accessed_dirty: EptVpidCapability(read_msr(msr::EPT_VPID)).checked()?.accessed_dirty(),
             basic,
         })
     }
@@ -167,29 +169,41 @@ impl Settings {
     /// `None` without the timer.
     pub fn preemption_value(&self, ticks: u64) -> Option<u32> {
         let value = u32::try_from(ticks >> self.preemption_shift).unwrap_or(u32::MAX);
-        (self.pin & Pin::PREEMPTION_TIMER.bits() != 0).then_some(value)
+        (self.pin & PinControls::PREEMPTION_TIMER.bits() != 0).then_some(value)
     }
 }
 
 /// Names the missing control. The text is for the operator; the bits are for developers who add a
 /// control.
-fn missing(error: ControlError) -> Missing {
-    const TEXTS: [(Group, u32, &str); 6] = [
-        (Group::Secondary, Secondary::ENABLE_EPT.bits(), "VT-x: EPT (extended page tables, secondary control bit 1)"),
-        (Group::Secondary, Secondary::UNRESTRICTED_GUEST.bits(), "VT-x: unrestricted guest (secondary control bit 7)"),
-        (Group::Secondary, Secondary::ENABLE_VPID.bits(), "VT-x: VPID (virtual-processor identifiers, secondary control bit 5)"),
-        (Group::Secondary, Secondary::WBINVD_EXITING.bits(), "VT-x: WBINVD exiting (secondary control bit 6)"),
-        (Group::PinBased, Pin::VIRTUAL_NMIS.bits(), "VT-x: virtual NMIs (pin-based control bit 5)"),
-        (Group::Primary, Primary::MSR_BITMAPS.bits(), "VT-x: MSR bitmaps (primary control bit 28)"),
+fn missing(error: ControlError) -> MissingFeatureError {
+    const TEXTS: [(ControlGroup, u32, &str); 6] = [
+        (
+            ControlGroup::Secondary,
+            SecondaryControls::ENABLE_EPT.bits(),
+            "VT-x: EPT (extended page tables, secondary control bit 1)",
+        ),
+        (
+            ControlGroup::Secondary,
+            SecondaryControls::UNRESTRICTED_GUEST.bits(),
+            "VT-x: unrestricted guest (secondary control bit 7)",
+        ),
+        (
+            ControlGroup::Secondary,
+            SecondaryControls::ENABLE_VPID.bits(),
+            "VT-x: VPID (virtual-processor identifiers, secondary control bit 5)",
+        ),
+        (ControlGroup::Secondary, SecondaryControls::WBINVD_EXITING.bits(), "VT-x: WBINVD exiting (secondary control bit 6)"),
+        (ControlGroup::PinBased, PinControls::VIRTUAL_NMIS.bits(), "VT-x: virtual NMIs (pin-based control bit 5)"),
+        (ControlGroup::Primary, PrimaryControls::MSR_BITMAPS.bits(), "VT-x: MSR bitmaps (primary control bit 28)"),
     ];
     let named = TEXTS.iter().find(|(group, bit, _)| *group == error.group && error.forbidden & bit != 0);
-    Missing(match (named, error.group) {
+    MissingFeatureError(match (named, error.group) {
         (Some((_, _, text)), _) => text,
-        (None, Group::PinBased) => "VT-x: interrupt and NMI exiting (IA32_VMX_PINBASED_CTLS)",
-        (None, Group::Primary) => "VT-x: exiting controls, or EPT without CR3 exits (IA32_VMX_PROCBASED_CTLS)",
-        (None, Group::Secondary) => "VT-x: secondary controls (IA32_VMX_PROCBASED_CTLS2)",
-        (None, Group::Exit) => "VT-x: EFER and PAT switched at VM exits (IA32_VMX_EXIT_CTLS)",
-        (None, Group::Entry) => "VT-x: EFER and PAT switched at VM entries (IA32_VMX_ENTRY_CTLS)",
+        (None, ControlGroup::PinBased) => "VT-x: interrupt and NMI exiting (IA32_VMX_PINBASED_CTLS)",
+        (None, ControlGroup::Primary) => "VT-x: exiting controls, or EPT without CR3 exits (IA32_VMX_PROCBASED_CTLS)",
+        (None, ControlGroup::Secondary) => "VT-x: secondary controls (IA32_VMX_PROCBASED_CTLS2)",
+        (None, ControlGroup::Exit) => "VT-x: EFER and PAT switched at VM exits (IA32_VMX_EXIT_CTLS)",
+        (None, ControlGroup::Entry) => "VT-x: EFER and PAT switched at VM entries (IA32_VMX_ENTRY_CTLS)",
     })
 }
 
@@ -216,13 +230,13 @@ mod tests {
         }
     }
 
-    fn with(number: u32, value: u64) -> Result<Settings, Missing> {
-        Settings::read(|n| if n == number { value } else { haswell(n) })
+    fn with(number: u32, value: u64) -> Result<VmxProperties, MissingFeatureError> {
+        VmxProperties::read(|n| if n == number { value } else { haswell(n) })
     }
 
     #[test]
     fn a_haswell_has_all_we_need() {
-        let settings = Settings::read(haswell).unwrap();
+        let settings = VmxProperties::read(haswell).unwrap();
         assert_eq!(settings.basic.revision(), 1);
         assert_eq!(settings.secondary, 0xe2, "neither RDTSCP (3) nor INVPCID (12)");
         assert_eq!(settings.preemption_value(3_000_000), Some(3_000_000 >> 5));
@@ -232,13 +246,13 @@ mod tests {
     /// The value is from Bochs' corei7_ivy_bridge_3770k.
     #[test]
     fn a_cpu_without_accessed_and_dirty_bits_is_taken_as_it_is() {
-        assert_eq!(Settings::read(haswell).unwrap().accessed_dirty, AccessedDirty::Hardware);
+        assert_eq!(VmxProperties::read(haswell).unwrap().accessed_dirty, AccessedDirty::Hardware);
         assert_eq!(with(0x48c, 0x0000_0f01_0611_4141).unwrap().accessed_dirty, AccessedDirty::Absent);
     }
 
     #[test]
     fn what_lacks_is_named() {
-        let text = |result: Result<Settings, Missing>| result.unwrap_err().0;
+        let text = |result: Result<VmxProperties, MissingFeatureError>| result.unwrap_err().0;
         assert!(text(with(0x48b, 0x7f << 32)).contains("unrestricted guest"));
         assert!(text(with(0x48b, 0x80 << 32)).contains("EPT"));
         assert!(text(with(0x48b, 0xdf << 32)).contains("VPID"));
@@ -248,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_cpu_without_secondary_controls_is_not_asked_for_them() {
-        let result = Settings::read(|n| match n {
+        let result = VmxProperties::read(|n| match n {
             0x48e => haswell(n) & !(1 << 63),
             0x48b | 0x48c => panic!("this MSR does not exist there"),
             _ => haswell(n),

@@ -15,13 +15,13 @@
 
 use core::marker::PhantomData;
 
-use super::capability::Settings;
-use super::field::{Field, Info, Width};
+use super::capability::VmxProperties;
+use super::field::{ExitInfoField, FieldWidth, VmcsField};
 use super::host_state::HostState;
 use super::msrs::number as msr;
 use crate::addr::Hpa;
 use crate::arch::instr::{self, rdmsr, vmx, wrmsr};
-use crate::virt::face::Missing;
+use crate::virt::face::MissingFeatureError;
 use crate::virt::frame::ControlFrame;
 use x86_64::registers::control::{Cr0, Cr4};
 
@@ -29,17 +29,17 @@ use x86_64::registers::control::{Cr0, Cr4};
 ///
 /// # Errors
 /// The missing feature.
-pub fn probe() -> Result<Settings, Missing> {
+pub fn probe() -> Result<VmxProperties, MissingFeatureError> {
     const VMX: u32 = 1 << 5;
     if instr::cpuid(1, 0).ecx & VMX == 0 {
-        return Err(Missing("VT-x: VMX (CPUID 1 ECX bit 5)"));
+        return Err(MissingFeatureError("VT-x: VMX (CPUID 1 ECX bit 5)"));
     }
     if feature_control() == FeatureControl::LockedOff {
-        return Err(Missing("VT-x: the firmware has switched VMX off and locked it (IA32_FEATURE_CONTROL)"));
+        return Err(MissingFeatureError("VT-x: the firmware has switched VMX off and locked it (IA32_FEATURE_CONTROL)"));
     }
     // SAFETY: CPUID reports VMX, so the capability registers exist; those that depend on others are
     // read after them.
-    Settings::read(|number| unsafe { rdmsr(number) })
+    VmxProperties::read(|number| unsafe { rdmsr(number) })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +67,7 @@ const fn parse_feature_control(value: u64) -> FeatureControl {
 
 /// A CPU in VMX root operation.
 #[derive(Debug)]
-pub struct EnabledCpu {
+pub struct VmxCpu {
     /// Belongs to the CPU for good; its address also identifies the CPU.
     vmxon_region: ControlFrame,
     /// SVM needs two frames; this one is unused.
@@ -75,16 +75,16 @@ pub struct EnabledCpu {
     host: HostState,
 }
 
-impl EnabledCpu {
+impl VmxCpu {
     /// Enters VMX root operation. The descriptor tables, the task register, GS base and CR3 must
     /// already have their final values.
     ///
     /// # Errors
     /// The feature that this CPU lacks, or that it differs from the first CPU.
-    pub fn enable(frames: [ControlFrame; 2]) -> Result<Self, Missing> {
+    pub fn enable(frames: [ControlFrame; 2]) -> Result<Self, MissingFeatureError> {
         let settings = probe()?;
         if settings != *super::settings() {
-            return Err(Missing("VT-x: the same VMX capabilities on every CPU"));
+            return Err(MissingFeatureError("VT-x: the same VMX capabilities on every CPU"));
         }
         let [vmxon_region, spare] = frames;
         if let FeatureControl::Unlocked(value) = feature_control() {
@@ -94,7 +94,7 @@ impl EnabledCpu {
         set_control_registers(&settings);
         write_revision(&vmxon_region, settings.basic.revision());
         // SAFETY: the registers are set as VMXON requires, and the frame is ours for good.
-        unsafe { vmx::vmxon(vmxon_region.hpa()) }.map_err(|_| Missing("VT-x: VMXON is refused"))?;
+        unsafe { vmx::vmxon(vmxon_region.hpa()) }.map_err(|_| MissingFeatureError("VT-x: VMXON is refused"))?;
         Ok(Self { vmxon_region, _spare: spare, host: HostState::capture() })
     }
 
@@ -113,7 +113,7 @@ impl EnabledCpu {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuTag(Hpa);
 
-fn set_control_registers(settings: &Settings) {
+fn set_control_registers(settings: &VmxProperties) {
     let (cr0, cr4) = (settings.cr0.apply(Cr0::read_raw()), settings.cr4.apply(Cr4::read_raw()));
     // SAFETY: adds NE, which affects only x87 code, and there is none.
     unsafe { Cr0::write_raw(cr0) };
@@ -129,13 +129,13 @@ fn write_revision(frame: &ControlFrame, revision: u32) {
     unsafe { first_word.write_volatile(revision) };
 }
 
-/// A VMCS in its frame; not current anywhere unless [`Vcpu`](super::Vcpu) is loaded.
+/// A VMCS in its frame; not current anywhere unless [`VmxVcpu`](super::VmxVcpu) is loaded.
 #[derive(Debug)]
 pub struct Vmcs(ControlFrame);
 
 impl Vmcs {
     /// Makes a VMCS in a frame. The calling CPU is in VMX root operation.
-    pub fn new(frame: ControlFrame, settings: &Settings) -> Self {
+    pub fn new(frame: ControlFrame, settings: &VmxProperties) -> Self {
         write_revision(&frame, settings.basic.revision());
         let vmcs = Self(frame);
         vmcs.clear();
@@ -189,21 +189,21 @@ pub struct CurrentVmcs<'a>(PhantomData<(&'a Vmcs, *mut ())>);
 impl CurrentVmcs<'_> {
     /// Reads a field.
     #[inline(always)]
-    pub fn read<W: Width>(&self, field: Field<W>) -> W::Value {
+    pub fn read<W: FieldWidth>(&self, field: VmcsField<W>) -> W::Value {
         // SAFETY: a VMCS is current, so this is VMX root operation.
         W::from_raw(unsafe { vmx::vmread(field.encoding()) })
     }
 
     /// Reads a field of VM-exit information.
     #[inline(always)]
-    pub fn info<W: Width>(&self, field: Info<W>) -> W::Value {
+    pub fn info<W: FieldWidth>(&self, field: ExitInfoField<W>) -> W::Value {
         // SAFETY: as for `read`.
         W::from_raw(unsafe { vmx::vmread(field.encoding()) })
     }
 
     /// Writes a field.
     #[inline(always)]
-    pub fn write<W: Width>(&mut self, field: Field<W>, value: W::Value) {
+    pub fn write<W: FieldWidth>(&mut self, field: VmcsField<W>, value: W::Value) {
         // SAFETY: as for `read`; only `setup` and `host_state` make the values of host and control
         // fields.
         unsafe { vmx::vmwrite(field.encoding(), W::to_raw(value)) };

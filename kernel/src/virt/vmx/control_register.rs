@@ -17,7 +17,7 @@
 //! CPU then does all of the instruction's checks and effects (PDPTE loads, EFER.LMA, TLB), and
 //! nothing is emulated. Pure.
 
-use super::capability::Fixed;
+use super::capability::FixedBits;
 
 /// Bits of CR0.
 pub mod cr0 {
@@ -56,7 +56,7 @@ pub mod cr4 {
 
 /// How an exited MOV to a control register is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Write {
+pub enum ControlRegisterWrite {
     /// Set the shadow to this value, and let the instruction run again.
     Retry {
         /// The new shadow.
@@ -67,20 +67,20 @@ pub enum Write {
 }
 
 /// Decides on a write of `value` to CR0.
-pub const fn write_cr0(value: u64) -> Write {
+pub const fn write_cr0(value: u64) -> ControlRegisterWrite {
     // SDM 3A "Control Registers": NW without CD is invalid.
     if value & cr0::NW != 0 && value & cr0::CD == 0 {
-        return Write::Refuse;
+        return ControlRegisterWrite::Refuse;
     }
-    Write::Retry { shadow: value & cr0::MASK }
+    ControlRegisterWrite::Retry { shadow: value & cr0::MASK }
 }
 
 /// Decides on a write of `value` to CR4; CPUID announces `offered`.
-pub const fn write_cr4(value: u64, offered: u64) -> Write {
+pub const fn write_cr4(value: u64, offered: u64) -> ControlRegisterWrite {
     if value & !(offered & crate::virt::cr4::KNOWN) != 0 {
-        return Write::Refuse;
+        return ControlRegisterWrite::Refuse;
     }
-    Write::Retry { shadow: value & cr4::SHADOWED }
+    ControlRegisterWrite::Retry { shadow: value & cr4::SHADOWED }
 }
 
 /// Returns the VMCS's guest CR0 for a guest whose CR0 is `value`. The shadow is `value` itself.
@@ -90,7 +90,7 @@ pub const fn real_cr0(value: u64) -> u64 {
 }
 
 /// Likewise for CR4, without the bits that this CPU does not have.
-pub const fn real_cr4(value: u64, fixed: Fixed) -> u64 {
+pub const fn real_cr4(value: u64, fixed: FixedBits) -> u64 {
     ((value & !cr4::MASK) | cr4::REAL) & fixed.permitted
 }
 
@@ -105,22 +105,22 @@ mod tests {
 
     #[test]
     fn a_guest_may_believe_that_it_changed_ne_and_the_cache() {
-        assert_eq!(write_cr0(0x8005_0033), Write::Retry { shadow: cr0::NE });
-        assert_eq!(write_cr0(0x8005_0011 | cr0::CD), Write::Retry { shadow: cr0::CD });
-        assert_eq!(write_cr0(cr0::NW), Write::Refuse);
+        assert_eq!(write_cr0(0x8005_0033), ControlRegisterWrite::Retry { shadow: cr0::NE });
+        assert_eq!(write_cr0(0x8005_0011 | cr0::CD), ControlRegisterWrite::Retry { shadow: cr0::CD });
+        assert_eq!(write_cr0(cr0::NW), ControlRegisterWrite::Refuse);
         assert_eq!(real_cr0(0x6000_0010), 0x30);
         assert_eq!(guest_view(0x8005_0033, cr0::CD, cr0::MASK), 0x8005_0013 | cr0::CD);
     }
 
     #[test]
     fn cr4_bits_that_are_not_offered_are_refused() {
-        assert_eq!(write_cr4(0x6f0, u64::MAX), Write::Retry { shadow: cr4::MCE });
+        assert_eq!(write_cr4(0x6f0, u64::MAX), ControlRegisterWrite::Retry { shadow: cr4::MCE });
         for bit in [cr4::VMXE, 1 << 12, 1 << 14, 1 << 17, 1 << 22, 1 << 23, 1 << 63] {
-            assert_eq!(write_cr4(bit | 0x20, u64::MAX), Write::Refuse, "{bit:#x}");
+            assert_eq!(write_cr4(bit | 0x20, u64::MAX), ControlRegisterWrite::Refuse, "{bit:#x}");
         }
-        assert_eq!(write_cr4(1 << 20, u64::MAX), Write::Retry { shadow: 0 });
-        assert_eq!(write_cr4(1 << 20, !(1 << 20)), Write::Refuse, "SMEP that CPUID hides");
-        assert_eq!(write_cr4(cr4::MCE, !cr4::MCE), Write::Refuse, "MCE that CPUID hides");
+        assert_eq!(write_cr4(1 << 20, u64::MAX), ControlRegisterWrite::Retry { shadow: 0 });
+        assert_eq!(write_cr4(1 << 20, !(1 << 20)), ControlRegisterWrite::Refuse, "SMEP that CPUID hides");
+        assert_eq!(write_cr4(cr4::MCE, !cr4::MCE), ControlRegisterWrite::Refuse, "MCE that CPUID hides");
         // The bits that Linux sets: PSE, PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE,
         // SMEP, SMAP.
         assert_eq!(0x35_0eb0 & cr4::MASK, 0);
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn vmxe_is_on_and_hidden() {
-        let fixed = Fixed { ones: cr4::VMXE, permitted: 0x0017_27ff };
+        let fixed = FixedBits { ones: cr4::VMXE, permitted: 0x0017_27ff };
         assert_eq!(real_cr4(0x20, fixed), 0x2060);
         assert_eq!(guest_view(0x2060, 0, cr4::MASK), 0x20);
     }

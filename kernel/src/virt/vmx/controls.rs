@@ -1,7 +1,7 @@
 //! The control bits of VMX, and how a request becomes a value that this CPU accepts.
 //!
 //! Each group has a capability MSR with two halves: bits that must be 1 and bits that may be 1. A
-//! [`Request`] lists the bits that must be on, those that must be off, and those that are set if
+//! [`ControlRequest`] lists the bits that must be on, those that must be off, and those that are set if
 //! supported. [`adjust`] makes the value, or an error that names the group and the bits. Pure.
 //! [`requests`] has the requests and their reasons.
 
@@ -21,7 +21,7 @@ macro_rules! control_bits {
 
 control_bits!(
     /// SDM 3C "Pin-Based VM-Execution Controls".
-    Pin {
+    PinControls {
         EXTERNAL_INTERRUPT_EXITING = 0;
         NMI_EXITING = 3;
         VIRTUAL_NMIS = 5;
@@ -31,7 +31,7 @@ control_bits!(
 );
 control_bits!(
     /// SDM 3C "Processor-Based VM-Execution Controls", the primary ones.
-    Primary {
+    PrimaryControls {
         INTERRUPT_WINDOW_EXITING = 2;
         TSC_OFFSETTING = 3;
         HLT_EXITING = 7;
@@ -58,7 +58,7 @@ control_bits!(
 );
 control_bits!(
     /// SDM 3C "Processor-Based VM-Execution Controls", the secondary ones.
-    Secondary {
+    SecondaryControls {
         VIRTUALIZE_APIC_ACCESSES = 0;
         ENABLE_EPT = 1;
         DESCRIPTOR_TABLE_EXITING = 2;
@@ -107,7 +107,7 @@ control_bits!(
 
 /// A group of controls that has a capability MSR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Group {
+pub enum ControlGroup {
     PinBased,
     Primary,
     Secondary,
@@ -117,14 +117,14 @@ pub enum Group {
 
 /// The settings that a capability MSR allows in one group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Allowed {
+pub struct AllowedControls {
     /// Bits that must be 1 ("allowed 0-settings": low half of the MSR).
     pub required: u32,
     /// Bits that may be 1 ("allowed 1-settings": high half of the MSR).
     pub permitted: u32,
 }
 
-impl Allowed {
+impl AllowedControls {
     /// Parses a capability MSR.
     pub const fn from_msr(raw: u64) -> Self {
         Self { required: raw as u32, permitted: (raw >> 32) as u32 }
@@ -135,7 +135,7 @@ impl Allowed {
 
 /// The settings that we need in one group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Request {
+pub struct ControlRequest {
     /// Must be 1.
     pub on: u32,
     /// Must be 0.
@@ -148,7 +148,7 @@ pub struct Request {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControlError {
     /// The group.
-    pub group: Group,
+    pub group: ControlGroup,
     /// Bits requested to be 1.
     pub requested: u32,
     /// Bits requested to be 1 that this CPU does not support.
@@ -161,7 +161,7 @@ pub struct ControlError {
 ///
 /// # Errors
 /// If a bit that must be 1 may not be 1, or a bit that must be 0 may not be 0.
-pub const fn adjust(group: Group, allowed: Allowed, request: Request) -> Result<u32, ControlError> {
+pub const fn adjust(group: ControlGroup, allowed: AllowedControls, request: ControlRequest) -> Result<u32, ControlError> {
     let forbidden = request.on & !allowed.permitted;
     let required = request.off & allowed.required;
     if forbidden != 0 || required != 0 {
@@ -172,13 +172,13 @@ pub const fn adjust(group: Group, allowed: Allowed, request: Request) -> Result<
 
 impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn names(group: Group, bits: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn names(group: ControlGroup, bits: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             match group {
-                Group::PinBased => bitflags::parser::to_writer(&Pin::from_bits_retain(bits), f),
-                Group::Primary => bitflags::parser::to_writer(&Primary::from_bits_retain(bits), f),
-                Group::Secondary => bitflags::parser::to_writer(&Secondary::from_bits_retain(bits), f),
-                Group::Exit => bitflags::parser::to_writer(&ExitControls::from_bits_retain(bits), f),
-                Group::Entry => bitflags::parser::to_writer(&EntryControls::from_bits_retain(bits), f),
+                ControlGroup::PinBased => bitflags::parser::to_writer(&PinControls::from_bits_retain(bits), f),
+                ControlGroup::Primary => bitflags::parser::to_writer(&PrimaryControls::from_bits_retain(bits), f),
+                ControlGroup::Secondary => bitflags::parser::to_writer(&SecondaryControls::from_bits_retain(bits), f),
+                ControlGroup::Exit => bitflags::parser::to_writer(&ExitControls::from_bits_retain(bits), f),
+                ControlGroup::Entry => bitflags::parser::to_writer(&EntryControls::from_bits_retain(bits), f),
             }
         }
         write!(f, "{:?} controls {:#x}:", self.group, self.requested)?;
@@ -202,39 +202,39 @@ pub mod requests {
     /// blocking; without them its NMIs could not be delivered reliably (every CPU with EPT has
     /// them). The preemption timer limits a stay even if no interrupt comes: Bochs takes none from
     /// a guest that is entered with IF clear.
-    pub const PIN: Request = Request {
-        on: Pin::EXTERNAL_INTERRUPT_EXITING.union(Pin::NMI_EXITING).union(Pin::VIRTUAL_NMIS).bits(),
-        off: Pin::POSTED_INTERRUPTS.bits(),
-        optional: Pin::PREEMPTION_TIMER.bits(),
+    pub const PIN: ControlRequest = ControlRequest {
+        on: PinControls::EXTERNAL_INTERRUPT_EXITING.union(PinControls::NMI_EXITING).union(PinControls::VIRTUAL_NMIS).bits(),
+        off: PinControls::POSTED_INTERRUPTS.bits(),
+        optional: PinControls::PREEMPTION_TIMER.bits(),
     };
 
     /// All ports are emulated, so there are no I/O bitmaps. CR8 exits, and there is no TPR shadow:
     /// so only the local APIC's model has the task priority, and Linux never writes CR8. With EPT
     /// the guest owns CR3 and INVLPG. MOV to a debug register exits while no breakpoint is enabled:
     /// exits that are answered at once then need no check for breakpoints.
-    pub const PRIMARY: Request = Request {
-        on: Primary::HLT_EXITING
-            .union(Primary::TSC_OFFSETTING)
-            .union(Primary::MWAIT_EXITING)
-            .union(Primary::MONITOR_EXITING)
-            .union(Primary::RDPMC_EXITING)
-            .union(Primary::CR8_LOAD_EXITING)
-            .union(Primary::CR8_STORE_EXITING)
-            .union(Primary::UNCONDITIONAL_IO_EXITING)
-            .union(Primary::MOV_DR_EXITING)
-            .union(Primary::MSR_BITMAPS)
-            .union(Primary::SECONDARY_CONTROLS)
+    pub const PRIMARY: ControlRequest = ControlRequest {
+        on: PrimaryControls::HLT_EXITING
+            .union(PrimaryControls::TSC_OFFSETTING)
+            .union(PrimaryControls::MWAIT_EXITING)
+            .union(PrimaryControls::MONITOR_EXITING)
+            .union(PrimaryControls::RDPMC_EXITING)
+            .union(PrimaryControls::CR8_LOAD_EXITING)
+            .union(PrimaryControls::CR8_STORE_EXITING)
+            .union(PrimaryControls::UNCONDITIONAL_IO_EXITING)
+            .union(PrimaryControls::MOV_DR_EXITING)
+            .union(PrimaryControls::MSR_BITMAPS)
+            .union(PrimaryControls::SECONDARY_CONTROLS)
             .bits(),
-        off: Primary::INVLPG_EXITING
-            .union(Primary::RDTSC_EXITING)
-            .union(Primary::CR3_LOAD_EXITING)
-            .union(Primary::CR3_STORE_EXITING)
-            .union(Primary::TPR_SHADOW)
-            .union(Primary::IO_BITMAPS)
-            .union(Primary::INTERRUPT_WINDOW_EXITING)
-            .union(Primary::NMI_WINDOW_EXITING)
-            .union(Primary::MONITOR_TRAP_FLAG)
-            .union(Primary::PAUSE_EXITING)
+        off: PrimaryControls::INVLPG_EXITING
+            .union(PrimaryControls::RDTSC_EXITING)
+            .union(PrimaryControls::CR3_LOAD_EXITING)
+            .union(PrimaryControls::CR3_STORE_EXITING)
+            .union(PrimaryControls::TPR_SHADOW)
+            .union(PrimaryControls::IO_BITMAPS)
+            .union(PrimaryControls::INTERRUPT_WINDOW_EXITING)
+            .union(PrimaryControls::NMI_WINDOW_EXITING)
+            .union(PrimaryControls::MONITOR_TRAP_FLAG)
+            .union(PrimaryControls::PAUSE_EXITING)
             .bits(),
         optional: 0,
     };
@@ -242,29 +242,29 @@ pub mod requests {
     /// Instructions that CPUID hides are not enabled, so that they raise #UD: RDTSCP and RDPID,
     /// INVPCID, XSAVES, TPAUSE and UMWAIT, PCONFIG. ENCLS and ENCLV cannot be disabled: they exit
     /// on CPUs that have these controls.
-    pub const SECONDARY: Request = Request {
-        on: Secondary::ENABLE_EPT
-            .union(Secondary::ENABLE_VPID)
-            .union(Secondary::UNRESTRICTED_GUEST)
-            .union(Secondary::WBINVD_EXITING)
+    pub const SECONDARY: ControlRequest = ControlRequest {
+        on: SecondaryControls::ENABLE_EPT
+            .union(SecondaryControls::ENABLE_VPID)
+            .union(SecondaryControls::UNRESTRICTED_GUEST)
+            .union(SecondaryControls::WBINVD_EXITING)
             .bits(),
-        off: Secondary::ENABLE_VM_FUNCTIONS
-            .union(Secondary::ENABLE_XSAVES)
-            .union(Secondary::ENABLE_PML)
-            .union(Secondary::ENABLE_RDTSCP)
-            .union(Secondary::ENABLE_INVPCID)
-            .union(Secondary::DESCRIPTOR_TABLE_EXITING)
-            .union(Secondary::VIRTUALIZE_APIC_ACCESSES)
-            .union(Secondary::RDRAND_EXITING)
-            .union(Secondary::RDSEED_EXITING)
+        off: SecondaryControls::ENABLE_VM_FUNCTIONS
+            .union(SecondaryControls::ENABLE_XSAVES)
+            .union(SecondaryControls::ENABLE_PML)
+            .union(SecondaryControls::ENABLE_RDTSCP)
+            .union(SecondaryControls::ENABLE_INVPCID)
+            .union(SecondaryControls::DESCRIPTOR_TABLE_EXITING)
+            .union(SecondaryControls::VIRTUALIZE_APIC_ACCESSES)
+            .union(SecondaryControls::RDRAND_EXITING)
+            .union(SecondaryControls::RDSEED_EXITING)
             .bits(),
-        optional: Secondary::ENCLS_EXITING.union(Secondary::ENCLV_EXITING).bits(),
+        optional: SecondaryControls::ENCLS_EXITING.union(SecondaryControls::ENCLV_EXITING).bits(),
     };
 
     /// The preemption timer is not saved, so that each entry starts it afresh from a field that is
     /// written once. Interrupts are not acknowledged at the exit: they stay pending until the
     /// hypervisor enables interrupts.
-    pub const EXIT: Request = Request {
+    pub const EXIT: ControlRequest = ControlRequest {
         on: ExitControls::SAVE_DEBUG_CONTROLS
             .union(ExitControls::HOST_ADDRESS_SPACE_SIZE)
             .union(ExitControls::SAVE_PAT)
@@ -280,7 +280,7 @@ pub mod requests {
     };
 
     /// `IA32E_MODE_GUEST` follows EFER.LMA and is added with the guest's state.
-    pub const ENTRY: Request = Request {
+    pub const ENTRY: ControlRequest = ControlRequest {
         on: EntryControls::LOAD_DEBUG_CONTROLS.union(EntryControls::LOAD_PAT).union(EntryControls::LOAD_EFER).bits(),
         off: EntryControls::ENTRY_TO_SMM
             .union(EntryControls::DEACTIVATE_DUAL_MONITOR)
@@ -295,28 +295,28 @@ pub mod requests {
 mod tests {
     use super::*;
 
-    const ALLOWED: Allowed = Allowed { required: 0b0001, permitted: 0b0111 };
+    const ALLOWED: AllowedControls = AllowedControls { required: 0b0001, permitted: 0b0111 };
 
     #[test]
     fn required_bits_are_added_and_optional_ones_only_where_permitted() {
-        let request = Request { on: 0b0010, off: 0, optional: 0b1100 };
-        assert_eq!(adjust(Group::PinBased, ALLOWED, request), Ok(0b0111));
+        let request = ControlRequest { on: 0b0010, off: 0, optional: 0b1100 };
+        assert_eq!(adjust(ControlGroup::PinBased, ALLOWED, request), Ok(0b0111));
     }
 
     #[test]
     fn a_bit_that_the_cpu_lacks_is_named() {
-        let request = Request { on: Secondary::UNRESTRICTED_GUEST.bits(), off: 0, optional: 0 };
-        let allowed = Allowed::from_msr(0x0000_0022_0000_0000);
-        let error = adjust(Group::Secondary, allowed, request).unwrap_err();
+        let request = ControlRequest { on: SecondaryControls::UNRESTRICTED_GUEST.bits(), off: 0, optional: 0 };
+        let allowed = AllowedControls::from_msr(0x0000_0022_0000_0000);
+        let error = adjust(ControlGroup::Secondary, allowed, request).unwrap_err();
         assert_eq!((error.requested, error.forbidden, error.required), (0x80, 0x80, 0));
         assert_eq!(error.to_string(), "Secondary controls 0x80: this CPU lacks UNRESTRICTED_GUEST");
     }
 
     #[test]
     fn a_bit_that_the_cpu_insists_on_is_named() {
-        let request = Request { on: 0, off: Primary::CR3_LOAD_EXITING.bits(), optional: 0 };
-        let allowed = Allowed { required: 0x0401_e172, permitted: u32::MAX };
-        let error = adjust(Group::Primary, allowed, request).unwrap_err();
+        let request = ControlRequest { on: 0, off: PrimaryControls::CR3_LOAD_EXITING.bits(), optional: 0 };
+        let allowed = AllowedControls { required: 0x0401_e172, permitted: u32::MAX };
+        let error = adjust(ControlGroup::Primary, allowed, request).unwrap_err();
         assert_eq!((error.forbidden, error.required), (0, 1 << 15));
         assert_eq!(error.to_string(), "Primary controls 0x0: this CPU insists on CR3_LOAD_EXITING");
     }

@@ -1,19 +1,19 @@
-//! Decodes VMX's exit reason and qualification to a vendor-neutral [`Exit`], or to an action of the
+//! Decodes VMX's exit reason and qualification to a vendor-neutral [`VmExit`], or to an action of the
 //! back end.
 //!
-//! Pure: the information fields are read through [`Information`], and only for reasons that have
+//! Pure: the information fields are read through [`ExitInformation`], and only for reasons that have
 //! them, so that the most frequent exits cost one VMREAD. Tables in `decode/tests.rs`.
 
-use super::event::Interruption;
+use super::event::InterruptionInfo;
 use crate::addr::{Gpa, Gva};
-use crate::virt::exit::{Access, Exit, IoAccess, IoDirection, TaskSource, TaskSwitch, Width};
+use crate::virt::exit::{AccessWidth, IoAccess, IoDirection, PageAccess, TaskSource, TaskSwitch, VmExit};
 use crate::virt::state::Gpr;
 
 #[cfg(test)]
 mod tests;
 
 /// Source of the information fields of an exit.
-pub trait Information {
+pub trait ExitInformation {
     /// Exit qualification.
     fn qualification(&self) -> u64;
     /// Guest-physical address.
@@ -21,12 +21,12 @@ pub trait Information {
     /// Guest-linear address.
     fn guest_linear(&self) -> Gva;
     /// VM-exit interruption information.
-    fn interruption(&self) -> Interruption;
+    fn interruption(&self) -> InterruptionInfo;
 }
 
 /// The exit-reason field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Reason(u32);
+pub struct ExitReason(u32);
 
 /// Basic exit reasons that we name (SDM 3D "VMX Basic Exit Reasons").
 pub mod reason {
@@ -84,7 +84,7 @@ const fn set<const N: usize>(reasons: [u16; N]) -> u64 {
     bits
 }
 
-impl Reason {
+impl ExitReason {
     /// Wraps the field's value.
     pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
@@ -127,9 +127,9 @@ pub enum ControlAccess {
 
 /// How an exit is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decoded {
+pub enum DecodedExit {
     /// The exit is returned to the caller.
-    Exit(Exit),
+    Exit(VmExit),
     /// The guest did not run: VM-entry failure, with the basic exit reason.
     EntryFailed(u16),
     /// A control register, handled by the back end.
@@ -140,7 +140,7 @@ pub enum Decoded {
     HostNmi,
     /// An exception that exits only so that the guest cannot hang the CPU by it: #DB or #AC. It is
     /// given to the guest.
-    Reflect(Interruption),
+    Reflect(InterruptionInfo),
     /// RDPMC: no counter is offered, which gives #GP, not #UD.
     GeneralProtection,
     /// An invalid EPT entry: our bug.
@@ -148,7 +148,7 @@ pub enum Decoded {
 }
 
 /// Decodes an exit that needs only its reason: the fastest path, for the most frequent exits.
-pub const fn plain(raw: Reason) -> Option<Exit> {
+pub const fn plain(raw: ExitReason) -> Option<VmExit> {
     use reason::*;
     /// An entry failure, and the modifier bits of SGX and SMM, make the word larger.
     const LAST: u32 = XSETBV as u32;
@@ -156,40 +156,40 @@ pub const fn plain(raw: Reason) -> Option<Exit> {
         return None;
     }
     Some(match raw.basic() {
-        CPUID => Exit::Cpuid,
+        CPUID => VmExit::Cpuid,
         // After a stay that long, the timer's exit lets the hypervisor check for host interrupts
         // that the stay may have missed.
-        EXTERNAL_INTERRUPT | PREEMPTION_TIMER => Exit::HostInterrupt,
-        INTERRUPT_WINDOW => Exit::InterruptWindow,
-        NMI_WINDOW => Exit::NmiWindow,
-        HLT => Exit::Halt,
-        RDMSR => Exit::ReadMsr,
-        WRMSR => Exit::WriteMsr,
-        VMCALL => Exit::Hypercall,
-        XSETBV => Exit::Xsetbv,
-        INVD | WBINVD => Exit::CacheFlush,
-        TRIPLE_FAULT => Exit::TripleFault,
-        GETSEC | VMCLEAR..=VMXON | MWAIT | MONITOR | INVEPT | INVVPID => Exit::Undefined,
+        EXTERNAL_INTERRUPT | PREEMPTION_TIMER => VmExit::HostInterrupt,
+        INTERRUPT_WINDOW => VmExit::InterruptWindow,
+        NMI_WINDOW => VmExit::NmiWindow,
+        HLT => VmExit::Halt,
+        RDMSR => VmExit::ReadMsr,
+        WRMSR => VmExit::WriteMsr,
+        VMCALL => VmExit::Hypercall,
+        XSETBV => VmExit::Xsetbv,
+        INVD | WBINVD => VmExit::CacheFlush,
+        TRIPLE_FAULT => VmExit::TripleFault,
+        GETSEC | VMCLEAR..=VMXON | MWAIT | MONITOR | INVEPT | INVVPID => VmExit::Undefined,
         _ => return None,
     })
 }
 
 /// Decodes an exit that is not [`plain`].
-pub fn decode(raw: Reason, info: &impl Information) -> Decoded {
+pub fn decode(raw: ExitReason, info: &impl ExitInformation) -> DecodedExit {
     match raw.basic() {
         // The error occurred at the entry, or the CPU noticed it only then.
-        reason::ENTRY_MACHINE_CHECK if raw.entry_failed() => Decoded::Exit(Exit::MachineCheck),
-        failed if raw.entry_failed() => Decoded::EntryFailed(failed),
-        reason::TASK_SWITCH => Decoded::Exit(Exit::TaskSwitch(task_switch(info.qualification()))),
-        reason::EPT_VIOLATION => Decoded::Exit(ept_violation(info)),
-        reason::IO_INSTRUCTION => Decoded::Exit(Exit::Io(port_access(info.qualification()))),
-        reason::RDPMC => Decoded::GeneralProtection,
+        reason::ENTRY_MACHINE_CHECK if raw.entry_failed() => DecodedExit::Exit(VmExit::MachineCheck),
+        failed if raw.entry_failed() => DecodedExit::EntryFailed(failed),
+        reason::TASK_SWITCH => DecodedExit::Exit(VmExit::TaskSwitch(task_switch(info.qualification()))),
+        reason::EPT_VIOLATION => DecodedExit::Exit(ept_violation(info)),
+        reason::IO_INSTRUCTION => DecodedExit::Exit(VmExit::Io(port_access(info.qualification()))),
+        reason::RDPMC => DecodedExit::GeneralProtection,
         reason::EXCEPTION_OR_NMI => exception(raw, info.interruption()),
         reason::CONTROL_REGISTER => control(raw, info.qualification()),
-        reason::DEBUG_REGISTER => Decoded::DebugRegister,
-        reason::EPT_MISCONFIGURATION => Decoded::Misconfigured(info.guest_physical()),
-        basic if is_hidden_instruction(basic) => Decoded::Exit(Exit::Undefined),
-        _ => Decoded::Exit(unknown(raw)),
+        reason::DEBUG_REGISTER => DecodedExit::DebugRegister,
+        reason::EPT_MISCONFIGURATION => DecodedExit::Misconfigured(info.guest_physical()),
+        basic if is_hidden_instruction(basic) => DecodedExit::Exit(VmExit::Undefined),
+        _ => DecodedExit::Exit(unknown(raw)),
     }
 }
 
@@ -223,24 +223,24 @@ const fn task_switch(q: u64) -> TaskSwitch {
     TaskSwitch { source, selector: q as u16 }
 }
 
-const fn unknown(raw: Reason) -> Exit {
-    Exit::Unknown { code: raw.0 as u64 }
+const fn unknown(raw: ExitReason) -> VmExit {
+    VmExit::Unknown { code: raw.0 as u64 }
 }
 
 /// SDM 3C "Exit Qualification for EPT Violations". An access to the guest's page tables counts as a
 /// write if A/D bits are on. Here it always counts as one: the CPU's next access mostly sets a bit
 /// there, and Bochs sets it although it reported only the read.
 #[inline]
-pub fn ept_violation(info: &impl Information) -> Exit {
+pub fn ept_violation(info: &impl ExitInformation) -> VmExit {
     const WRITE: u64 = 1 << 1;
     let q = info.qualification();
     let during_walk = q & LINEAR_VALID != 0 && q & TRANSLATED == 0;
     let access = match q {
-        _ if q & WRITE != 0 || during_walk => Access::Write,
-        _ if q & FETCH != 0 => Access::Execute,
-        _ => Access::Read,
+        _ if q & WRITE != 0 || during_walk => PageAccess::Write,
+        _ if q & FETCH != 0 => PageAccess::Execute,
+        _ => PageAccess::Read,
     };
-    Exit::SecondLevelFault {
+    VmExit::SecondLevelFault {
         gpa: info.guest_physical(),
         access,
         during_walk,
@@ -270,37 +270,37 @@ pub const fn nmi_unblocked_by_iret(qualification: u64) -> bool {
 #[inline(always)]
 pub const fn port_access(q: u64) -> IoAccess {
     let width = match q & 7 {
-        0 => Width::Byte,
-        1 => Width::Word,
+        0 => AccessWidth::Byte,
+        1 => AccessWidth::Word,
         // 3 is the only other value in the manual.
-        _ => Width::Dword,
+        _ => AccessWidth::Dword,
     };
     let direction = if q & (1 << 3) != 0 { IoDirection::In } else { IoDirection::Out };
     IoAccess { port: (q >> 16) as u16, width, direction, string: q & (1 << 4) != 0 }
 }
 
 /// Decodes an exception. Only #DB, #AC and #MC are requested, see `setup::EXCEPTIONS`.
-fn exception(raw: Reason, interruption: Interruption) -> Decoded {
+fn exception(raw: ExitReason, interruption: InterruptionInfo) -> DecodedExit {
     const DEBUG: u8 = 1;
     const ALIGNMENT: u8 = 17;
     const MACHINE_CHECK: u8 = 18;
     match interruption.vector() {
-        _ if interruption.is_nmi() => Decoded::HostNmi,
-        DEBUG | ALIGNMENT => Decoded::Reflect(interruption),
-        MACHINE_CHECK => Decoded::Exit(Exit::MachineCheck),
-        _ => Decoded::Exit(unknown(raw)),
+        _ if interruption.is_nmi() => DecodedExit::HostNmi,
+        DEBUG | ALIGNMENT => DecodedExit::Reflect(interruption),
+        MACHINE_CHECK => DecodedExit::Exit(VmExit::MachineCheck),
+        _ => DecodedExit::Exit(unknown(raw)),
     }
 }
 
 /// SDM 3C "Exit Qualification for Control-Register Accesses". CLTS and LMSW change no host-owned
 /// bit.
-const fn control(raw: Reason, q: u64) -> Decoded {
+const fn control(raw: ExitReason, q: u64) -> DecodedExit {
     let gpr = Gpr::from_number((q >> 8) as u8 & 0xf);
-    Decoded::Control(match (q & 0xf, (q >> 4) & 3) {
+    DecodedExit::Control(match (q & 0xf, (q >> 4) & 3) {
         (0, 0) => ControlAccess::WriteCr0(gpr),
         (4, 0) => ControlAccess::WriteCr4(gpr),
         (8, 0) => ControlAccess::WriteCr8(gpr),
         (8, 1) => ControlAccess::ReadCr8(gpr),
-        _ => return Decoded::Exit(unknown(raw)),
+        _ => return DecodedExit::Exit(unknown(raw)),
     })
 }

@@ -21,22 +21,22 @@ use crate::virt::state::{Gpr, Regs};
 /// The data that the switch reads and writes. `repr(C)`: the assembly uses the offsets.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Context {
+pub struct SwitchContext {
     /// The guest's registers. RSP, RIP and RFLAGS are in the VMCS and are copied here at each exit.
     pub regs: Regs,
     /// The value of HOST_RSP in the VMCS.
     host_rsp: u64,
     /// The exit reason, 32 bits; or [`REFUSED`].
     pub reason: u64,
-    /// The next instruction to use; an exit makes it [`Launch::Launched`].
-    pub launch: Launch,
+    /// The next instruction to use; an exit makes it [`LaunchState::Launched`].
+    pub launch: LaunchState,
 }
 
 /// Takes the place of the exit reason if there was no exit: VMfail, with the error in the VMCS.
 pub const REFUSED: u64 = u64::MAX;
 
 const _: () = {
-    assert!(offset_of!(Context, regs) == 0);
+    assert!(offset_of!(SwitchContext, regs) == 0);
     assert!(offset_of!(Regs, gpr) == 0);
     assert!(offset_of!(Regs, rip) == 128);
     assert!(offset_of!(Regs, rflags) == 136);
@@ -47,7 +47,7 @@ const _: () = {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u32)]
 #[expect(dead_code, reason = "the assembly makes the other")]
-pub enum Launch {
+pub enum LaunchState {
     /// VMLAUNCH is next.
     #[default]
     Clear = 0,
@@ -138,9 +138,9 @@ core::arch::global_asm!(
     "ret",
     rip = const offset_of!(Regs, rip),
     rflags = const offset_of!(Regs, rflags),
-    host_rsp = const offset_of!(Context, host_rsp),
-    reason = const offset_of!(Context, reason),
-    launch = const offset_of!(Context, launch),
+    host_rsp = const offset_of!(SwitchContext, host_rsp),
+    reason = const offset_of!(SwitchContext, reason),
+    launch = const offset_of!(SwitchContext, launch),
     HOST_RSP = const host::RSP.encoding(),
     GUEST_RSP = const guest::RSP.encoding(),
     GUEST_RIP = const guest::RIP.encoding(),
@@ -149,7 +149,7 @@ core::arch::global_asm!(
 );
 
 unsafe extern "sysv64" {
-    fn tidepool_vmx_switch(context: *mut Context);
+    fn tidepool_vmx_switch(context: *mut SwitchContext);
     fn tidepool_vmx_exit();
 }
 
@@ -166,7 +166,7 @@ pub fn exit_address() -> u64 {
 /// 2. `context` belongs to it: its HOST_RSP and launch state are those of the VMCS.
 /// 3. The second-level table gives the guest access only to its own memory.
 #[inline(always)]
-pub unsafe fn switch(context: &mut Context) {
+pub unsafe fn switch(context: &mut SwitchContext) {
     // SAFETY: the caller's promises.
     unsafe { tidepool_vmx_switch(context) }
 }

@@ -11,7 +11,7 @@
 //! delivery an exit interrupted. The last is injected again unchanged; nothing else is needed for
 //! an interrupted delivery. Pure.
 
-use crate::virt::exit::{Event, EventKind};
+use crate::virt::exit::{InjectedEvent, InjectionKind};
 
 const VALID: u32 = 1 << 31;
 const ERROR_CODE: u32 = 1 << 11;
@@ -20,7 +20,7 @@ const NMI_UNBLOCKED_BY_IRET: u32 = 1 << 12;
 /// The type field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-enum Kind {
+enum InterruptionType {
     External = 0,
     Nmi = 2,
     HardwareException = 3,
@@ -31,9 +31,9 @@ enum Kind {
 
 /// An interruption-information word as the CPU reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Interruption(u32);
+pub struct InterruptionInfo(u32);
 
-impl Interruption {
+impl InterruptionInfo {
     /// Wraps the field's value.
     pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
@@ -44,7 +44,7 @@ impl Interruption {
     }
     /// Returns whether the event is an NMI.
     pub const fn is_nmi(self) -> bool {
-        self.kind() == Kind::Nmi as u32
+        self.kind() == InterruptionType::Nmi as u32
     }
     /// Returns the IDT vector.
     pub const fn vector(self) -> u8 {
@@ -64,9 +64,9 @@ impl Interruption {
     /// Returns whether the event comes from an instruction, whose length the CPU then needs.
     const fn is_software(self) -> bool {
         let kind = self.kind();
-        kind == Kind::SoftwareInterrupt as u32
-            || kind == Kind::PrivilegedSoftwareException as u32
-            || kind == Kind::SoftwareException as u32
+        kind == InterruptionType::SoftwareInterrupt as u32
+            || kind == InterruptionType::PrivilegedSoftwareException as u32
+            || kind == InterruptionType::SoftwareException as u32
     }
 }
 
@@ -83,11 +83,11 @@ pub struct EntryEvent {
 
 impl EntryEvent {
     /// Encodes a vendor-neutral event.
-    pub const fn encode(event: Event) -> Self {
+    pub const fn encode(event: InjectedEvent) -> Self {
         let kind = match event.kind {
-            EventKind::Interrupt => Kind::External,
-            EventKind::Nmi => Kind::Nmi,
-            EventKind::Exception => Kind::HardwareException,
+            InjectionKind::Interrupt => InterruptionType::External,
+            InjectionKind::Nmi => InterruptionType::Nmi,
+            InjectionKind::Exception => InterruptionType::HardwareException,
         };
         let (flag, error_code) = match event.error_code {
             Some(code) => (ERROR_CODE, code),
@@ -100,7 +100,7 @@ impl EntryEvent {
     ///
     /// `error_code` and `length` are the IDT-vectoring error code and the VM-exit instruction
     /// length; this function decides which of them are valid.
-    pub const fn interrupted(vectoring: Interruption, error_code: u32, length: u32) -> Option<Self> {
+    pub const fn interrupted(vectoring: InterruptionInfo, error_code: u32, length: u32) -> Option<Self> {
         if !vectoring.is_valid() {
             return None;
         }
@@ -124,13 +124,13 @@ impl EntryEvent {
 
     /// Returns whether the event is an NMI.
     pub const fn is_nmi(self) -> bool {
-        Interruption(self.info).is_nmi()
+        InterruptionInfo(self.info).is_nmi()
     }
 
-    /// Returns whether the event is an exception that [`Event::is_fault`] classifies as a fault.
+    /// Returns whether the event is an exception that [`InjectedEvent::is_fault`] classifies as a fault.
     pub const fn is_fault(self) -> bool {
-        let exception = Event { kind: EventKind::Exception, vector: self.info as u8, error_code: None };
-        Interruption(self.info).kind() == Kind::HardwareException as u32 && exception.is_fault()
+        let exception = InjectedEvent { kind: InjectionKind::Exception, vector: self.info as u8, error_code: None };
+        InterruptionInfo(self.info).kind() == InterruptionType::HardwareException as u32 && exception.is_fault()
     }
 }
 
@@ -144,15 +144,15 @@ mod tests {
             let e = EntryEvent::encode(event);
             (e.info, e.error_code)
         };
-        assert_eq!(encode(Event::interrupt(0x30)), (0x8000_0030, 0));
-        assert_eq!(encode(Event::nmi()), (0x8000_0202, 0));
-        assert_eq!(encode(Event::invalid_opcode()), (0x8000_0306, 0));
-        assert_eq!(encode(Event::page_fault(7)), (0x8000_0b0e, 7));
+        assert_eq!(encode(InjectedEvent::interrupt(0x30)), (0x8000_0030, 0));
+        assert_eq!(encode(InjectedEvent::nmi()), (0x8000_0202, 0));
+        assert_eq!(encode(InjectedEvent::invalid_opcode()), (0x8000_0306, 0));
+        assert_eq!(encode(InjectedEvent::page_fault(7)), (0x8000_0b0e, 7));
     }
 
     #[test]
     fn an_interrupted_delivery_is_injected_as_it_was() {
-        let interrupted = |raw| EntryEvent::interrupted(Interruption::from_raw(raw), 0x12, 2);
+        let interrupted = |raw| EntryEvent::interrupted(InterruptionInfo::from_raw(raw), 0x12, 2);
         assert_eq!(interrupted(0x0000_0030), None);
         assert_eq!(interrupted(0x8000_1030), Some(EntryEvent { info: 0x8000_0030, error_code: 0, length: 0 }));
         assert_eq!(interrupted(0x8000_0b0e), Some(EntryEvent { info: 0x8000_0b0e, error_code: 0x12, length: 0 }));
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn real_mode_pushes_no_error_code() {
-        let event = EntryEvent::encode(Event::general_protection()).for_real_mode();
+        let event = EntryEvent::encode(InjectedEvent::general_protection()).for_real_mode();
         assert_eq!((event.info, event.has_error_code()), (0x8000_030d, false));
     }
 }

@@ -10,13 +10,13 @@
 //! ```
 //!
 //! Invariants, checked at compile time: an encoding's width is that of its Rust type, and only an
-//! [`Info`] names a read-only field. An encoding is not a plain number, so it cannot be passed in
+//! [`ExitInfoField`] names a read-only field. An encoding is not a plain number, so it cannot be passed in
 //! place of a value.
 
 use core::marker::PhantomData;
 
 /// Width of a VMCS field: the Rust type of the value, and the code in the encoding.
-pub trait Width {
+pub trait FieldWidth {
     /// Type of the field's value.
     type Value: Copy;
     /// Bits 14:13 of the encoding.
@@ -33,7 +33,7 @@ macro_rules! width {
         #[derive(Clone, Copy, Debug)]
         pub enum $name {}
 
-        impl Width for $name {
+        impl FieldWidth for $name {
             type Value = $value;
             const CODE: u32 = $code;
             fn from_raw(raw: u64) -> $value {
@@ -76,9 +76,9 @@ const fn type_code(encoding: u32) -> u32 {
 
 /// A field that can be read and written.
 #[derive(Clone, Copy, Debug)]
-pub struct Field<W: Width>(u32, PhantomData<W>);
+pub struct VmcsField<W: FieldWidth>(u32, PhantomData<W>);
 
-impl<W: Width> Field<W> {
+impl<W: FieldWidth> VmcsField<W> {
     const fn new(encoding: u32) -> Self {
         assert!(width_code(encoding) == W::CODE, "VMCS encoding of another width");
         assert!(type_code(encoding) != TYPE_EXIT_INFORMATION, "VMCS field is read only");
@@ -92,9 +92,9 @@ impl<W: Width> Field<W> {
 
 /// A field of VM-exit information: read only.
 #[derive(Clone, Copy, Debug)]
-pub struct Info<W: Width>(u32, PhantomData<W>);
+pub struct ExitInfoField<W: FieldWidth>(u32, PhantomData<W>);
 
-impl<W: Width> Info<W> {
+impl<W: FieldWidth> ExitInfoField<W> {
     const fn new(encoding: u32) -> Self {
         assert!(width_code(encoding) == W::CODE, "VMCS encoding of another width");
         assert!(type_code(encoding) == TYPE_EXIT_INFORMATION, "VMCS field can be written");
@@ -110,23 +110,23 @@ impl<W: Width> Info<W> {
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentFields {
     /// Selector.
-    pub selector: Field<Bits16>,
+    pub selector: VmcsField<Bits16>,
     /// Base.
-    pub base: Field<Natural>,
+    pub base: VmcsField<Natural>,
     /// Limit.
-    pub limit: Field<Bits32>,
+    pub limit: VmcsField<Bits32>,
     /// Access rights.
-    pub attributes: Field<Bits32>,
+    pub attributes: VmcsField<Bits32>,
 }
 
 /// The n-th segment in the order that all four groups of encodings share: ES, CS, SS, DS, FS, GS, LDTR, TR.
 /// (GDTR and IDTR follow TR in the bases and limits.)
 const fn segment(n: u32) -> SegmentFields {
     SegmentFields {
-        selector: Field::new(0x0800 + 2 * n),
-        base: Field::new(0x6806 + 2 * n),
-        limit: Field::new(0x4800 + 2 * n),
-        attributes: Field::new(0x4814 + 2 * n),
+        selector: VmcsField::new(0x0800 + 2 * n),
+        base: VmcsField::new(0x6806 + 2 * n),
+        limit: VmcsField::new(0x4800 + 2 * n),
+        attributes: VmcsField::new(0x4814 + 2 * n),
     }
 }
 
@@ -140,31 +140,31 @@ macro_rules! fields {
 pub mod control {
     use super::*;
     fields! {
-        VPID: Field<Bits16> = 0x0000;
-        MSR_BITMAP: Field<Bits64> = 0x2004;
-        TSC_OFFSET: Field<Bits64> = 0x2010;
-        EPT_POINTER: Field<Bits64> = 0x201a;
-        ENCLS_EXITING_BITMAP: Field<Bits64> = 0x202e;
-        ENCLV_EXITING_BITMAP: Field<Bits64> = 0x2036;
-        PIN_BASED: Field<Bits32> = 0x4000;
-        PRIMARY: Field<Bits32> = 0x4002;
-        EXCEPTION_BITMAP: Field<Bits32> = 0x4004;
-        PAGE_FAULT_MASK: Field<Bits32> = 0x4006;
-        PAGE_FAULT_MATCH: Field<Bits32> = 0x4008;
-        CR3_TARGET_COUNT: Field<Bits32> = 0x400a;
-        EXIT: Field<Bits32> = 0x400c;
-        EXIT_MSR_STORE_COUNT: Field<Bits32> = 0x400e;
-        EXIT_MSR_LOAD_COUNT: Field<Bits32> = 0x4010;
-        ENTRY: Field<Bits32> = 0x4012;
-        ENTRY_MSR_LOAD_COUNT: Field<Bits32> = 0x4014;
-        ENTRY_INTERRUPTION: Field<Bits32> = 0x4016;
-        ENTRY_ERROR_CODE: Field<Bits32> = 0x4018;
-        ENTRY_INSTRUCTION_LENGTH: Field<Bits32> = 0x401a;
-        SECONDARY: Field<Bits32> = 0x401e;
-        CR0_MASK: Field<Natural> = 0x6000;
-        CR4_MASK: Field<Natural> = 0x6002;
-        CR0_SHADOW: Field<Natural> = 0x6004;
-        CR4_SHADOW: Field<Natural> = 0x6006;
+        VPID: VmcsField<Bits16> = 0x0000;
+        MSR_BITMAP: VmcsField<Bits64> = 0x2004;
+        TSC_OFFSET: VmcsField<Bits64> = 0x2010;
+        EPT_POINTER: VmcsField<Bits64> = 0x201a;
+        ENCLS_EXITING_BITMAP: VmcsField<Bits64> = 0x202e;
+        ENCLV_EXITING_BITMAP: VmcsField<Bits64> = 0x2036;
+        PIN_BASED: VmcsField<Bits32> = 0x4000;
+        PRIMARY: VmcsField<Bits32> = 0x4002;
+        EXCEPTION_BITMAP: VmcsField<Bits32> = 0x4004;
+        PAGE_FAULT_MASK: VmcsField<Bits32> = 0x4006;
+        PAGE_FAULT_MATCH: VmcsField<Bits32> = 0x4008;
+        CR3_TARGET_COUNT: VmcsField<Bits32> = 0x400a;
+        EXIT: VmcsField<Bits32> = 0x400c;
+        EXIT_MSR_STORE_COUNT: VmcsField<Bits32> = 0x400e;
+        EXIT_MSR_LOAD_COUNT: VmcsField<Bits32> = 0x4010;
+        ENTRY: VmcsField<Bits32> = 0x4012;
+        ENTRY_MSR_LOAD_COUNT: VmcsField<Bits32> = 0x4014;
+        ENTRY_INTERRUPTION: VmcsField<Bits32> = 0x4016;
+        ENTRY_ERROR_CODE: VmcsField<Bits32> = 0x4018;
+        ENTRY_INSTRUCTION_LENGTH: VmcsField<Bits32> = 0x401a;
+        SECONDARY: VmcsField<Bits32> = 0x401e;
+        CR0_MASK: VmcsField<Natural> = 0x6000;
+        CR4_MASK: VmcsField<Natural> = 0x6002;
+        CR0_SHADOW: VmcsField<Natural> = 0x6004;
+        CR4_SHADOW: VmcsField<Natural> = 0x6006;
     }
 }
 
@@ -172,16 +172,16 @@ pub mod control {
 pub mod info {
     use super::*;
     fields! {
-        GUEST_PHYSICAL: Info<Bits64> = 0x2400;
-        INSTRUCTION_ERROR: Info<Bits32> = 0x4400;
-        REASON: Info<Bits32> = 0x4402;
-        INTERRUPTION: Info<Bits32> = 0x4404;
-        INTERRUPTION_ERROR_CODE: Info<Bits32> = 0x4406;
-        IDT_VECTORING: Info<Bits32> = 0x4408;
-        IDT_VECTORING_ERROR_CODE: Info<Bits32> = 0x440a;
-        INSTRUCTION_LENGTH: Info<Bits32> = 0x440c;
-        QUALIFICATION: Info<Natural> = 0x6400;
-        GUEST_LINEAR: Info<Natural> = 0x640a;
+        GUEST_PHYSICAL: ExitInfoField<Bits64> = 0x2400;
+        INSTRUCTION_ERROR: ExitInfoField<Bits32> = 0x4400;
+        REASON: ExitInfoField<Bits32> = 0x4402;
+        INTERRUPTION: ExitInfoField<Bits32> = 0x4404;
+        INTERRUPTION_ERROR_CODE: ExitInfoField<Bits32> = 0x4406;
+        IDT_VECTORING: ExitInfoField<Bits32> = 0x4408;
+        IDT_VECTORING_ERROR_CODE: ExitInfoField<Bits32> = 0x440a;
+        INSTRUCTION_LENGTH: ExitInfoField<Bits32> = 0x440c;
+        QUALIFICATION: ExitInfoField<Natural> = 0x6400;
+        GUEST_LINEAR: ExitInfoField<Natural> = 0x640a;
     }
 }
 
@@ -197,28 +197,28 @@ pub mod guest {
     pub const LDTR: SegmentFields = segment(6);
     pub const TR: SegmentFields = segment(7);
     fields! {
-        LINK_POINTER: Field<Bits64> = 0x2800;
-        DEBUGCTL: Field<Bits64> = 0x2802;
-        PAT: Field<Bits64> = 0x2804;
-        EFER: Field<Bits64> = 0x2806;
-        GDTR_LIMIT: Field<Bits32> = 0x4810;
-        IDTR_LIMIT: Field<Bits32> = 0x4812;
-        INTERRUPTIBILITY: Field<Bits32> = 0x4824;
-        ACTIVITY: Field<Bits32> = 0x4826;
-        SYSENTER_CS: Field<Bits32> = 0x482a;
-        PREEMPTION_TIMER: Field<Bits32> = 0x482e;
-        CR0: Field<Natural> = 0x6800;
-        CR3: Field<Natural> = 0x6802;
-        CR4: Field<Natural> = 0x6804;
-        GDTR_BASE: Field<Natural> = 0x6816;
-        IDTR_BASE: Field<Natural> = 0x6818;
-        DR7: Field<Natural> = 0x681a;
-        RSP: Field<Natural> = 0x681c;
-        RIP: Field<Natural> = 0x681e;
-        RFLAGS: Field<Natural> = 0x6820;
-        PENDING_DEBUG: Field<Natural> = 0x6822;
-        SYSENTER_ESP: Field<Natural> = 0x6824;
-        SYSENTER_EIP: Field<Natural> = 0x6826;
+        LINK_POINTER: VmcsField<Bits64> = 0x2800;
+        DEBUGCTL: VmcsField<Bits64> = 0x2802;
+        PAT: VmcsField<Bits64> = 0x2804;
+        EFER: VmcsField<Bits64> = 0x2806;
+        GDTR_LIMIT: VmcsField<Bits32> = 0x4810;
+        IDTR_LIMIT: VmcsField<Bits32> = 0x4812;
+        INTERRUPTIBILITY: VmcsField<Bits32> = 0x4824;
+        ACTIVITY: VmcsField<Bits32> = 0x4826;
+        SYSENTER_CS: VmcsField<Bits32> = 0x482a;
+        PREEMPTION_TIMER: VmcsField<Bits32> = 0x482e;
+        CR0: VmcsField<Natural> = 0x6800;
+        CR3: VmcsField<Natural> = 0x6802;
+        CR4: VmcsField<Natural> = 0x6804;
+        GDTR_BASE: VmcsField<Natural> = 0x6816;
+        IDTR_BASE: VmcsField<Natural> = 0x6818;
+        DR7: VmcsField<Natural> = 0x681a;
+        RSP: VmcsField<Natural> = 0x681c;
+        RIP: VmcsField<Natural> = 0x681e;
+        RFLAGS: VmcsField<Natural> = 0x6820;
+        PENDING_DEBUG: VmcsField<Natural> = 0x6822;
+        SYSENTER_ESP: VmcsField<Natural> = 0x6824;
+        SYSENTER_EIP: VmcsField<Natural> = 0x6826;
     }
 }
 
@@ -226,28 +226,28 @@ pub mod guest {
 pub mod host {
     use super::*;
     fields! {
-        ES_SELECTOR: Field<Bits16> = 0x0c00;
-        CS_SELECTOR: Field<Bits16> = 0x0c02;
-        SS_SELECTOR: Field<Bits16> = 0x0c04;
-        DS_SELECTOR: Field<Bits16> = 0x0c06;
-        FS_SELECTOR: Field<Bits16> = 0x0c08;
-        GS_SELECTOR: Field<Bits16> = 0x0c0a;
-        TR_SELECTOR: Field<Bits16> = 0x0c0c;
-        PAT: Field<Bits64> = 0x2c00;
-        EFER: Field<Bits64> = 0x2c02;
-        SYSENTER_CS: Field<Bits32> = 0x4c00;
-        CR0: Field<Natural> = 0x6c00;
-        CR3: Field<Natural> = 0x6c02;
-        CR4: Field<Natural> = 0x6c04;
-        FS_BASE: Field<Natural> = 0x6c06;
-        GS_BASE: Field<Natural> = 0x6c08;
-        TR_BASE: Field<Natural> = 0x6c0a;
-        GDTR_BASE: Field<Natural> = 0x6c0c;
-        IDTR_BASE: Field<Natural> = 0x6c0e;
-        SYSENTER_ESP: Field<Natural> = 0x6c10;
-        SYSENTER_EIP: Field<Natural> = 0x6c12;
-        RSP: Field<Natural> = 0x6c14;
-        RIP: Field<Natural> = 0x6c16;
+        ES_SELECTOR: VmcsField<Bits16> = 0x0c00;
+        CS_SELECTOR: VmcsField<Bits16> = 0x0c02;
+        SS_SELECTOR: VmcsField<Bits16> = 0x0c04;
+        DS_SELECTOR: VmcsField<Bits16> = 0x0c06;
+        FS_SELECTOR: VmcsField<Bits16> = 0x0c08;
+        GS_SELECTOR: VmcsField<Bits16> = 0x0c0a;
+        TR_SELECTOR: VmcsField<Bits16> = 0x0c0c;
+        PAT: VmcsField<Bits64> = 0x2c00;
+        EFER: VmcsField<Bits64> = 0x2c02;
+        SYSENTER_CS: VmcsField<Bits32> = 0x4c00;
+        CR0: VmcsField<Natural> = 0x6c00;
+        CR3: VmcsField<Natural> = 0x6c02;
+        CR4: VmcsField<Natural> = 0x6c04;
+        FS_BASE: VmcsField<Natural> = 0x6c06;
+        GS_BASE: VmcsField<Natural> = 0x6c08;
+        TR_BASE: VmcsField<Natural> = 0x6c0a;
+        GDTR_BASE: VmcsField<Natural> = 0x6c0c;
+        IDTR_BASE: VmcsField<Natural> = 0x6c0e;
+        SYSENTER_ESP: VmcsField<Natural> = 0x6c10;
+        SYSENTER_EIP: VmcsField<Natural> = 0x6c12;
+        RSP: VmcsField<Natural> = 0x6c14;
+        RIP: VmcsField<Natural> = 0x6c16;
     }
 }
 
@@ -271,12 +271,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "another width")]
     fn an_encoding_of_another_width_is_refused() {
-        let _ = Field::<Bits32>::new(0x6800);
+        let _ = VmcsField::<Bits32>::new(0x6800);
     }
 
     #[test]
     #[should_panic(expected = "read only")]
     fn an_exit_information_field_cannot_be_written() {
-        let _ = Field::<Bits32>::new(0x4402);
+        let _ = VmcsField::<Bits32>::new(0x4402);
     }
 }

@@ -5,20 +5,20 @@
 //! active cannot be set. An exception is a state that was read from the same VMCS, which still
 //! holds the PDPTEs.
 
-use super::capability::Settings;
+use super::capability::VmxProperties;
 use super::control::CurrentVmcs;
 use super::control_register::{cr0, cr4, guest_view, real_cr0, real_cr4};
 use super::controls::EntryControls;
 use super::field::{SegmentFields, control, guest};
 use crate::virt::efer;
-use crate::virt::face::{ControlRegisters, LongCode};
-use crate::virt::state::{CpuState, DescriptorTable, Segment};
+use crate::virt::face::{ControlRegisters, FetchRegisters};
+use crate::virt::state::{CpuState, DescriptorTable, SegmentRegister};
 
 /// SDM 3C "Guest Register State": the defined bits of the access rights.
 const ATTRIBUTES: u32 = 0x1_f0ff;
 
 /// Writes every part of `state` that has a field.
-pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) {
+pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &VmxProperties) {
     write_segments(vmcs, state);
     vmcs.write(guest::GDTR_BASE, state.gdtr.base);
     vmcs.write(guest::GDTR_LIMIT, u32::from(state.gdtr.limit));
@@ -40,7 +40,7 @@ pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) 
 }
 
 /// Writes EFER and its entry control; exits keep the control up to date from here on.
-fn write_mode(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &Settings) {
+fn write_mode(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &VmxProperties) {
     let long_mode = state.efer & efer::LME != 0 && state.cr0 & cr0::PG != 0;
     let (lma, mode) = if long_mode { (efer::LMA, EntryControls::IA32E_MODE_GUEST) } else { (0, EntryControls::empty()) };
     vmcs.write(guest::EFER, state.efer & !efer::LMA | lma);
@@ -65,7 +65,7 @@ fn write_segments(vmcs: &mut CurrentVmcs<'_>, state: &CpuState) {
     write_segment(vmcs, guest::TR, &state.tr);
 }
 
-fn write_segment(vmcs: &mut CurrentVmcs<'_>, fields: SegmentFields, segment: &Segment) {
+fn write_segment(vmcs: &mut CurrentVmcs<'_>, fields: SegmentFields, segment: &SegmentRegister) {
     vmcs.write(fields.selector, segment.selector);
     vmcs.write(fields.base, segment.base);
     vmcs.write(fields.limit, segment.limit);
@@ -100,8 +100,8 @@ pub fn read(vmcs: &CurrentVmcs<'_>) -> CpuState {
     }
 }
 
-fn read_segment(vmcs: &CurrentVmcs<'_>, fields: SegmentFields) -> Segment {
-    Segment {
+fn read_segment(vmcs: &CurrentVmcs<'_>, fields: SegmentFields) -> SegmentRegister {
+    SegmentRegister {
         selector: vmcs.read(fields.selector),
         attributes: vmcs.read(fields.attributes),
         limit: vmcs.read(fields.limit),
@@ -123,10 +123,10 @@ pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
 
 /// Reads the registers on which a fetch of 64-bit code depends.
 #[inline(always)]
-pub fn long_code(vmcs: &CurrentVmcs<'_>) -> LongCode {
+pub fn long_code(vmcs: &CurrentVmcs<'_>) -> FetchRegisters {
     let control = read_control_registers(vmcs);
     let cpl = (vmcs.read(guest::SS.attributes) >> 5) as u8 & 3;
-    LongCode { cr3: control.cr3, cr4: control.cr4, cpl }
+    FetchRegisters { cr3: control.cr3, cr4: control.cr4, cpl }
 }
 
 /// Returns whether the guest executes 64-bit code.

@@ -5,7 +5,7 @@
 //!  control ─ host_state       VMX operation of a CPU, the current VMCS            unsafe
 //!  field                      the VMCS's fields, typed                            pure
 //!  setup ─ guest_state        contents of a VMCS: constant, and for each guest
-//!  vcpu ─ entry ─ decode      run: world switch, then exit -> `Exit`              decode is pure
+//!  vcpu ─ entry ─ decode      run: world switch, then exit -> VmExit              decode is pure
 //!  event ─ control_register   interruption words; CR0 and CR4 masks and shadows   pure
 //!  msrs ─ msr_bitmap ─ flush
 //! ```
@@ -34,33 +34,33 @@ mod msrs;
 mod setup;
 mod vcpu;
 
-pub use control::EnabledCpu;
-pub use vcpu::Vcpu;
+pub use control::VmxCpu;
+pub use vcpu::VmxVcpu;
 
-use super::face::{Capabilities, Missing};
-use capability::Settings;
+use super::face::{BackendCapabilities, MissingFeatureError};
+use capability::VmxProperties;
 use spin::Once;
 
-/// Result of [`detect`]; the same on every CPU, which [`EnabledCpu::enable`] checks.
-static SETTINGS: Once<Settings> = Once::new();
+/// Result of [`detect`]; the same on every CPU, which [`VmxCpu::enable`] checks.
+static SETTINGS: Once<VmxProperties> = Once::new();
 
 /// Checks that the calling CPU has all required features.
 ///
 /// # Errors
 /// The missing feature.
-pub fn detect() -> Result<(), Missing> {
+pub fn detect() -> Result<(), MissingFeatureError> {
     let settings = control::probe()?;
     SETTINGS.call_once(|| settings);
     Ok(())
 }
 
 /// Returns the back end's properties on this machine.
-pub fn capabilities() -> Capabilities {
+pub fn capabilities() -> BackendCapabilities {
     /// VPIDs have 16 bits on every CPU.
     const VPIDS: u32 = 1 << 16;
-    Capabilities { tags: VPIDS, accessed_dirty: settings().accessed_dirty }
+    BackendCapabilities { tags: VPIDS, accessed_dirty: settings().accessed_dirty }
 }
 
-fn settings() -> &'static Settings {
+fn settings() -> &'static VmxProperties {
     SETTINGS.get().expect("VMX is detected before it is used")
 }

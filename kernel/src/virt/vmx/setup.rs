@@ -5,10 +5,10 @@
 //!
 //! [`CpuState`]: crate::virt::state::CpuState
 
-use super::capability::Settings;
+use super::capability::VmxProperties;
 use super::control::CurrentVmcs;
 use super::control_register::{cr0, cr4};
-use super::controls::Secondary;
+use super::controls::SecondaryControls;
 use super::field::{control, guest};
 use super::msr_bitmap;
 use crate::addr::{Hpa, Hva};
@@ -19,13 +19,13 @@ use crate::arch::{direct_map, time};
 const EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
 
 /// Writes the controls.
-pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
+pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &VmxProperties) {
     vmcs.write(control::PIN_BASED, settings.pin);
     vmcs.write(control::PRIMARY, settings.primary);
     vmcs.write(control::SECONDARY, settings.secondary);
     vmcs.write(control::EXIT, settings.exit);
     vmcs.write(control::ENTRY, settings.entry);
-    write_enclave_bitmaps(vmcs, Secondary::from_bits_retain(settings.secondary));
+    write_enclave_bitmaps(vmcs, SecondaryControls::from_bits_retain(settings.secondary));
     vmcs.write(control::EXCEPTION_BITMAP, EXCEPTIONS);
     // No page fault exits: bit 14 of the bitmap is clear, and mask and match make every error code
     // "equal".
@@ -43,17 +43,17 @@ pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
 }
 
 /// Makes every function of ENCLS and ENCLV exit; the fields exist only with their controls.
-fn write_enclave_bitmaps(vmcs: &mut CurrentVmcs<'_>, secondary: Secondary) {
-    if secondary.contains(Secondary::ENCLS_EXITING) {
+fn write_enclave_bitmaps(vmcs: &mut CurrentVmcs<'_>, secondary: SecondaryControls) {
+    if secondary.contains(SecondaryControls::ENCLS_EXITING) {
         vmcs.write(control::ENCLS_EXITING_BITMAP, u64::MAX);
     }
-    if secondary.contains(Secondary::ENCLV_EXITING) {
+    if secondary.contains(SecondaryControls::ENCLV_EXITING) {
         vmcs.write(control::ENCLV_EXITING_BITMAP, u64::MAX);
     }
 }
 
 /// Writes the guest fields that never change, or that only the CPU changes.
-pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>, settings: &Settings) {
+pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>, settings: &VmxProperties) {
     /// Longest stay in the guest, as a fraction of a second: 1 ms.
     const STAYS_A_SECOND: u64 = 1000;
     if let Some(value) = settings.preemption_value(time::tsc_hz() / STAYS_A_SECOND) {

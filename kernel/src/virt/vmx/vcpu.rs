@@ -20,13 +20,13 @@ mod events;
 mod exits;
 mod registers;
 
-use super::capability::Settings;
-use super::control::{CpuTag, CurrentVmcs, EnabledCpu, Vmcs};
+use super::capability::VmxProperties;
+use super::control::{CpuTag, CurrentVmcs, Vmcs, VmxCpu};
 use super::control_register::cr4;
-use super::controls::Primary;
-use super::decode::{Reason, is_data_access, plain, port_access, reason};
-use super::entry::{Context, Launch, REFUSED, switch};
-use super::event::{EntryEvent, Interruption};
+use super::controls::PrimaryControls;
+use super::decode::{ExitReason, is_data_access, plain, port_access, reason};
+use super::entry::{LaunchState, REFUSED, SwitchContext, switch};
+use super::event::{EntryEvent, InterruptionInfo};
 use super::field::{control, guest, info};
 use super::flush::{self, Eptp};
 use super::guest_state::{self, in_64_bit_mode};
@@ -36,11 +36,11 @@ use crate::addr::{Gpa, Hpa};
 use crate::arch::instr::vmx::{read_cr2, read_dr6, write_cr2, write_dr6};
 use crate::virt::breakpoints::DebugUse;
 use crate::virt::debug::DebugAddresses;
-use crate::virt::exit::{Exit, IoAccess};
-use crate::virt::face::{LongCode, MsrAccess, RawReason, Runs};
+use crate::virt::exit::{IoAccess, VmExit};
+use crate::virt::face::{BackendVcpu, FetchRegisters, MsrAccess, RawReason};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::Gpr;
-use crate::virt::tag::{Sharing, TlbTag};
+use crate::virt::tag::{TagSharing, TlbTag};
 
 /// Whether the vCPU is loaded on a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +69,7 @@ enum Pointers {
 
 /// The second-level table and the tag.
 #[derive(Clone, Copy, Debug)]
-struct Memory {
+struct VcpuTranslation {
     eptp: Eptp,
     tag: TlbTag,
 }
@@ -109,8 +109,8 @@ impl Live {
 
 /// A virtual CPU.
 #[derive(Debug)]
-pub struct Vcpu {
-    context: Context,
+pub struct VmxVcpu {
+    context: SwitchContext,
     residency: Residency,
     /// `Current` only while the vCPU is loaded, so that a single check covers both.
     cached: Cached,
@@ -119,11 +119,11 @@ pub struct Vcpu {
     pointers: Pointers,
     /// Event for the next entry: injected, or interrupted in its delivery by the last exit.
     queued: Option<EntryEvent>,
-    memory: Option<Memory>,
+    memory: Option<VcpuTranslation>,
     vmcs: Vmcs,
-    settings: &'static Settings,
+    settings: &'static VmxProperties,
     /// The primary controls in the VMCS, which change with the requested windows.
-    primary: Primary,
+    primary: PrimaryControls,
     /// While this is unused, MOV to and from debug registers exits.
     debug_use: DebugUse,
     /// Bits of CR4 that CPUID announces.
@@ -134,7 +134,7 @@ pub struct Vcpu {
     last_cpu: Option<CpuTag>,
 }
 
-impl Vcpu {
+impl VmxVcpu {
     /// Makes a vCPU in `frame`; the calling CPU is enabled. It runs after `set_memory` and `set_state`.
     pub fn new(frame: ControlFrame) -> Self {
         let settings = super::settings();
@@ -144,7 +144,7 @@ impl Vcpu {
             setup::write_guest_constants(vmcs, settings);
         });
         Self {
-            context: Context::default(),
+            context: SwitchContext::default(),
             residency: Residency::Unloaded,
             cached: Cached::Unknown,
             kept: Cached::Unknown,
@@ -153,7 +153,7 @@ impl Vcpu {
             memory: None,
             vmcs,
             settings,
-            primary: Primary::from_bits_retain(settings.primary),
+            primary: PrimaryControls::from_bits_retain(settings.primary),
             debug_use: DebugUse::Unused,
             offered_cr4: crate::virt::cr4::KNOWN,
             task_priority: 0,
@@ -169,7 +169,7 @@ impl Vcpu {
             vmcs.write(control::EPT_POINTER, eptp.as_u64());
             vmcs.write(control::VPID, tag.number());
         });
-        self.memory = Some(Memory { eptp, tag });
+        self.memory = Some(VcpuTranslation { eptp, tag });
         (self.cached, self.kept) = (Cached::Unknown, Cached::Unknown);
     }
 
@@ -188,13 +188,13 @@ impl Vcpu {
     ///
     /// # Panics
     /// If it is loaded already, or has no memory.
-    pub fn load(&mut self, cpu: &EnabledCpu) {
+    pub fn load(&mut self, cpu: &VmxCpu) {
         assert!(self.residency == Residency::Unloaded, "a vCPU is loaded on one CPU");
         let memory = self.memory.expect("a vCPU has memory before it is loaded");
         self.vmcs.make_current();
         self.residency = Residency::Loaded;
         let is_elsewhere = self.last_cpu != Some(cpu.id());
-        self.cached = if is_elsewhere || memory.tag.sharing() == Sharing::Shared { Cached::Unknown } else { self.kept };
+        self.cached = if is_elsewhere || memory.tag.sharing() == TagSharing::Shared { Cached::Unknown } else { self.kept };
         if is_elsewhere {
             cpu.host().write(&mut self.current());
             self.last_cpu = Some(cpu.id());
@@ -210,14 +210,14 @@ impl Vcpu {
         assert!(self.residency == Residency::Loaded, "only a loaded vCPU is unloaded");
         self.live.save();
         self.vmcs.clear();
-        self.context.launch = Launch::Clear;
+        self.context.launch = LaunchState::Clear;
         self.residency = Residency::Unloaded;
         self.kept = core::mem::replace(&mut self.cached, Cached::Unknown);
     }
 
     /// See [`crate::virt::Vcpu::exit`].
     #[inline(never)]
-    pub fn exit(&mut self) -> Exit {
+    pub fn exit(&mut self) -> VmExit {
         if self.reason().is_ept_violation() {
             return self.second_level_fault();
         }
@@ -266,14 +266,14 @@ impl Vcpu {
     /// in the controls or the host state, so it is a bug of ours. Only this partition has to end
     /// for it. The numbers are below every reason of a failed entry.
     #[cold]
-    fn refused(&self) -> Exit {
-        Exit::EntryFailed { code: u64::from(self.current().info(info::INSTRUCTION_ERROR)) }
+    fn refused(&self) -> VmExit {
+        VmExit::EntryFailed { code: u64::from(self.current().info(info::INSTRUCTION_ERROR)) }
     }
 
-    fn reason(&self) -> Reason {
+    fn reason(&self) -> ExitReason {
         // The field has 32 bits, the switch stores 64: the upper half is zero except after a
         // refusal.
-        Reason::from_raw(self.context.reason as u32)
+        ExitReason::from_raw(self.context.reason as u32)
     }
 
     /// Returns access to the VMCS of a loaded vCPU.
@@ -294,7 +294,7 @@ impl Vcpu {
     }
 }
 
-impl Runs for Vcpu {
+impl BackendVcpu for VmxVcpu {
     const CPUID: RawReason = reason::CPUID as RawReason;
     const PORT: RawReason = reason::IO_INSTRUCTION as RawReason;
     const HALT: RawReason = reason::HLT as RawReason;
@@ -343,12 +343,12 @@ impl Runs for Vcpu {
     #[inline(always)]
     fn is_data_access(&self) -> bool {
         let vmcs = self.current();
-        let in_delivery = Interruption::from_raw(vmcs.info(info::IDT_VECTORING)).is_valid();
+        let in_delivery = InterruptionInfo::from_raw(vmcs.info(info::IDT_VECTORING)).is_valid();
         !in_delivery && is_data_access(vmcs.info(info::QUALIFICATION))
     }
 
     #[inline(always)]
-    fn long_code(&self) -> Option<LongCode> {
+    fn long_code(&self) -> Option<FetchRegisters> {
         let vmcs = self.current();
         in_64_bit_mode(&vmcs).then(|| guest_state::long_code(&vmcs))
     }

@@ -14,9 +14,9 @@ guests::kernel!(run);
 use core::sync::atomic::{AtomicU64, Ordering};
 #[cfg(target_os = "none")]
 use guests::{
-    Machine, Verdict, instr,
-    pages::Pages,
-    trap::{self, Frame, Handled},
+    Machine, TestVerdict, instr,
+    pages::FreePages,
+    trap::{self, Handled, TrapFrame},
 };
 
 /// Rounds before the first measured one.
@@ -24,7 +24,7 @@ use guests::{
 const WARM_UPS: u64 = 64;
 
 #[cfg(target_os = "none")]
-fn run(machine: &Machine) -> Verdict {
+fn run(machine: &Machine) -> TestVerdict {
     if machine.option("crash") == Some(1) {
         touch(machine);
         instr::triple_fault();
@@ -47,7 +47,7 @@ fn run(machine: &Machine) -> Verdict {
     interrupts(count);
     measure("E5", count, |_| instr::write_io_apic(0x10));
 
-    let mut pages = Pages::take(machine, u64::MAX);
+    let mut pages = FreePages::take(machine, u64::MAX);
     // Only every other page of the second part is used, so that a page-in finds no neighbour for
     // read-around.
     let (alone, together) = (count, 3 * count);
@@ -82,7 +82,7 @@ static CAME: AtomicU64 = AtomicU64::new(0);
 const VECTOR: u8 = 0x30;
 
 #[cfg(target_os = "none")]
-fn on_interrupt(frame: &mut Frame) -> Handled {
+fn on_interrupt(frame: &mut TrapFrame) -> Handled {
     if frame.vector != VECTOR.into() {
         return Handled::No;
     }
@@ -177,7 +177,7 @@ fn lateness(id: &str, wait: fn()) {
 /// Writes to every page of the free memory.
 #[cfg(target_os = "none")]
 fn touch(machine: &Machine) {
-    let mut pages = Pages::take(machine, u64::MAX);
+    let mut pages = FreePages::take(machine, u64::MAX);
     (0..pages.count()).for_each(|n| pages.page(n)[0] = n | 1);
 }
 

@@ -13,7 +13,7 @@ const DATA: u16 = 0x3f8;
 const LINE_STATUS: u16 = 0x3fd;
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let name = b'0' + machine.option("name").unwrap_or(0) as u8;
     loop {
         say(&[b'#', name, b'>', b' ']);

@@ -7,10 +7,10 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
     let (key, passes, rewrite) = (option("key", 0x5eed), option("passes", 2), option("rewrite", 8));
-    let mut pages = guests::pages::Pages::take(machine, option("limit", u64::MAX));
+    let mut pages = guests::pages::FreePages::take(machine, option("limit", u64::MAX));
     (0..pages.count()).for_each(|index| pages.fill(key, index, 0));
     guests::log!("filled pages {}", pages.count());
 

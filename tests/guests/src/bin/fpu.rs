@@ -8,24 +8,24 @@ guests::kernel!(run);
 
 #[cfg(target_os = "none")]
 use guests::{
-    fpu::{self, Area},
+    fpu::{self, FpuArea},
     instr,
-    pages::Pages,
+    pages::FreePages,
 };
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
     let (rounds, key, each) = (option("rounds", 1000), option("key", 0x5eed), option("pages", 8));
     let Some(xcr0) = fpu::enable(option("states", 7)) else { return guests::fail("no XSAVE") };
     guests::log!("XCR0 {xcr0:#x}");
-    let mut pages = Pages::take(machine, u64::MAX);
+    let mut pages = FreePages::take(machine, u64::MAX);
     let count = pages.count();
     (0..count).for_each(|index| pages.fill(key, index, 0));
 
-    let mut found = Area::new();
+    let mut found = FpuArea::new();
     for round in 0..rounds {
-        let expected = Area::of(key ^ round << 16, xcr0);
+        let expected = FpuArea::of(key ^ round << 16, xcr0);
         expected.load();
         exits();
         for index in (0..each).map(|n| (round * each + n) % count) {

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 #[cfg(target_os = "none")]
 use guests::instr::{cli, inb, outb, sti, sti_hlt, write_apic, write_apic_eoi};
 #[cfg(target_os = "none")]
-use guests::trap::{Frame, Handled};
+use guests::trap::{Handled, TrapFrame};
 
 #[cfg(target_os = "none")]
 const TICK: u64 = 0x20;
@@ -30,7 +30,7 @@ static TICKS: AtomicU64 = AtomicU64::new(0);
 static HOW: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name| machine.option(name).unwrap_or(1);
     if option("tidepool.incarnation") > option("after") {
         return guests::pass();
@@ -69,7 +69,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
 }
 
 #[cfg(target_os = "none")]
-fn handler(frame: &mut Frame) -> Handled {
+fn handler(frame: &mut TrapFrame) -> Handled {
     const NMI: u64 = 2;
     const PVPANIC: u16 = 0x505;
     match frame.vector {

@@ -4,7 +4,7 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     guests::log!("{} KiB of RAM, command line '{}'", machine.ram_bytes() >> 10, machine.cmdline());
     guests::check!(machine.free().end > machine.free().start);
     guests::pass()

@@ -5,7 +5,7 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-fn run(_: &guests::Machine) -> guests::Verdict {
+fn run(_: &guests::Machine) -> guests::TestVerdict {
     guests::log!("idle");
     guests::instr::stop()
 }

@@ -4,7 +4,7 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     use guests::instr::{outb, reset_by_triple_fault};
     use guests::real_mode::jump;
     let incarnation = machine.option("tidepool.incarnation").unwrap_or(1);

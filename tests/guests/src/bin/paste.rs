@@ -8,7 +8,7 @@ guests::kernel!(run);
 use guests::instr::{inb, outb, pause};
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     const END: u8 = 4;
     let (mut bytes, mut hash) = (0_u64, 0xcbf2_9ce4_8422_2325_u64);
     guests::log!("reads");

@@ -17,14 +17,14 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-use guests::{Machine, Verdict, pages::Pages};
+use guests::{Machine, TestVerdict, pages::FreePages};
 
 #[cfg(target_os = "none")]
 const RING: u64 = 512;
 
 /// A word with its expected value.
 #[cfg(target_os = "none")]
-struct Wrong {
+struct WrongWordError {
     position: u64,
     expected: u64,
     found: u64,
@@ -32,7 +32,7 @@ struct Wrong {
 
 #[cfg(target_os = "none")]
 struct Ring<'p> {
-    words: &'p mut guests::worker::Page,
+    words: &'p mut guests::worker::WorkerPage,
     page: u64,
     key: u64,
 }
@@ -47,25 +47,25 @@ impl Ring<'_> {
     /// Checks one position after `turns` turns: it holds the word of the last turn at this
     /// position, or is still zero.
     #[inline]
-    fn check(&self, position: u64, turns: u64) -> Result<(), Wrong> {
+    fn check(&self, position: u64, turns: u64) -> Result<(), WrongWordError> {
         let expected = match turns.checked_sub(position + 1) {
             Some(since) => self.word(position + since / RING * RING),
             None => 0,
         };
         let found = self.words[position as usize];
-        if found == expected { Ok(()) } else { Err(Wrong { position, expected, found }) }
+        if found == expected { Ok(()) } else { Err(WrongWordError { position, expected, found }) }
     }
 
     /// Checks the word of the last turn and the word that this turn overwrites, then writes.
     #[inline]
-    fn turn(&mut self, turn: u64) -> Result<(), Wrong> {
+    fn turn(&mut self, turn: u64) -> Result<(), WrongWordError> {
         self.check((turn + RING - 1) % RING, turn)?;
         self.check(turn % RING, turn)?;
         self.words[(turn % RING) as usize] = self.word(turn);
         Ok(())
     }
 
-    fn check_all(&self, turns: u64) -> Result<(), Wrong> {
+    fn check_all(&self, turns: u64) -> Result<(), WrongWordError> {
         (0..RING).try_for_each(|position| self.check(position, turns))
     }
 }
@@ -73,7 +73,7 @@ impl Ring<'_> {
 /// The pages and the schedule of their turns.
 #[cfg(target_os = "none")]
 struct Work {
-    pages: Pages,
+    pages: FreePages,
     key: u64,
     hot: u64,
     cold: u64,
@@ -92,7 +92,7 @@ impl Work {
         (self.cold > 0 && turn.is_multiple_of(self.stride)).then(|| (self.hot + visit % self.cold, visit / self.cold))
     }
 
-    fn turn(&mut self, turn: u64) -> Result<(), (u64, Wrong)> {
+    fn turn(&mut self, turn: u64) -> Result<(), (u64, WrongWordError)> {
         for page in 0..self.hot {
             self.ring(page).turn(turn).map_err(|wrong| (page, wrong))?;
         }
@@ -102,7 +102,7 @@ impl Work {
         }
     }
 
-    fn check_all(&mut self, turns: u64) -> Result<(), (u64, Wrong)> {
+    fn check_all(&mut self, turns: u64) -> Result<(), (u64, WrongWordError)> {
         let visits = turns.div_ceil(self.stride);
         for page in 0..self.hot + self.cold {
             let own = match page.checked_sub(self.hot) {
@@ -116,11 +116,11 @@ impl Work {
 }
 
 #[cfg(target_os = "none")]
-fn run(machine: &Machine) -> Verdict {
+fn run(machine: &Machine) -> TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
     let (turns, report) = (option("turns", 10_000), option("report", 1000));
     let (hot, cold, stride) = (option("hot", 64), option("cold", 0), option("stride", 64));
-    let pages = Pages::take(machine, hot + cold);
+    let pages = FreePages::take(machine, hot + cold);
     guests::check!(pages.count() == hot + cold, "only {} pages", pages.count());
     let mut work = Work { pages, key: option("key", 0x5eed), hot, cold, stride };
 
@@ -139,7 +139,7 @@ fn run(machine: &Machine) -> Verdict {
 }
 
 #[cfg(target_os = "none")]
-fn tell(turn: u64, (page, Wrong { position, expected, found }): (u64, Wrong)) -> Verdict {
+fn tell(turn: u64, (page, WrongWordError { position, expected, found }): (u64, WrongWordError)) -> TestVerdict {
     guests::log!("wrong page {page} in turn {turn}: word {position} is {found:#018x}, should be {expected:#018x}");
     guests::fail("a page is wrong")
 }

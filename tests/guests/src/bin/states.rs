@@ -19,15 +19,15 @@ const KEY: u64 = 0x5747;
 const FAR: u64 = 1 << 32;
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name| machine.option(name).unwrap_or(0);
     let (paged, dirty, zeros, far) = (option("paged"), option("dirty"), option("zeros"), option("far"));
-    let mut pages = guests::pages::Pages::take(machine, u64::MAX);
+    let mut pages = guests::pages::FreePages::take(machine, u64::MAX);
     guests::check!(pages.count() >= paged + dirty + zeros, "{} pages are too few", pages.count());
     guests::log!("first page at {:#x}", pages.address(0));
 
     (0..paged).for_each(|index| pages.fill(KEY, index, 0));
-    let mut far_pages = guests::pages::Pages::far(machine, far);
+    let mut far_pages = guests::pages::FreePages::far(machine, far);
     guests::check!(far_pages.count() == far, "no memory above 4 GiB for {far} pages");
     (0..far).for_each(|n| far_pages.fill_as(KEY, n, FAR + n));
     guests::log!("filled {paged}");

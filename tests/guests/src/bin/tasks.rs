@@ -5,7 +5,7 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     use guests::tasks::{WAYS, switch};
     let incarnation = machine.option("tidepool.incarnation").unwrap_or(1);
     guests::log!("way {incarnation}");

@@ -11,14 +11,14 @@ guests::kernel!(run);
 #[cfg(target_os = "none")]
 use guests::worker::trace::{Trace, Workload, fill_ranks};
 #[cfg(target_os = "none")]
-use guests::{Machine, Verdict, instr, pages::Pages};
+use guests::{Machine, TestVerdict, instr, pages::FreePages};
 
 #[cfg(target_os = "none")]
-fn run(machine: &Machine) -> Verdict {
+fn run(machine: &Machine) -> TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
     let (pages, ops, seed) = (option("pages", 1024), option("ops", 4096), option("seed", 1));
     let Some(workload) = Workload::numbered(option("trace", 1)) else { return guests::fail("trace= is 1 to 4") };
-    let mut memory = Pages::take(machine, u64::MAX);
+    let mut memory = FreePages::take(machine, u64::MAX);
     guests::check!(memory.count() > pages + (pages * 8).div_ceil(4096), "{} pages are too few", memory.count());
     let ranks = memory.take_words(pages as usize);
     fill_ranks(ranks);

@@ -6,16 +6,16 @@ guests::kernel!(run);
 #[cfg(target_os = "none")]
 use core::sync::atomic::{AtomicU64, Ordering};
 #[cfg(target_os = "none")]
-use guests::trap::{Frame, Handled};
+use guests::trap::{Handled, TrapFrame};
 
 #[cfg(target_os = "none")]
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(target_os = "none")]
-fn run(_: &guests::Machine) -> guests::Verdict {
+fn run(_: &guests::Machine) -> guests::TestVerdict {
     const UD: u64 = 6;
     const BP: u64 = 3;
-    fn handler(frame: &mut Frame) -> Handled {
+    fn handler(frame: &mut TrapFrame) -> Handled {
         SEEN.store(frame.vector << 32 | frame.error, Ordering::SeqCst);
         match frame.vector {
             UD => frame.rip += 2,

@@ -9,7 +9,7 @@
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-use guests::{pages::Pages, worker::turmoil::Turmoil};
+use guests::{pages::FreePages, worker::turmoil::Turmoil};
 
 /// Counters in a page.
 #[cfg(target_os = "none")]
@@ -19,10 +19,10 @@ const COUNTERS: u64 = 512;
 const REPORT: u64 = 1024;
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
     let (key, count, incarnation) = (option("key", 0x5eed), option("pages", 512), option("tidepool.incarnation", 1));
-    let mut pages = Pages::take(machine, count + count.div_ceil(COUNTERS));
+    let mut pages = FreePages::take(machine, count + count.div_ceil(COUNTERS));
     guests::check!(pages.count() > count, "only {} pages", pages.count());
     guests::log!("first page at {:#x}", pages.address(0));
     let turmoil = Turmoil::new(option("seed", 1), incarnation, count, option("writes", 1000));
@@ -45,6 +45,6 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
 }
 
 #[cfg(target_os = "none")]
-fn counter(pages: &mut Pages, count: u64, index: u64) -> &mut u64 {
+fn counter(pages: &mut FreePages, count: u64, index: u64) -> &mut u64 {
     &mut pages.page(count + index / COUNTERS)[(index % COUNTERS) as usize]
 }

@@ -22,14 +22,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use super::effect::Effect;
+use super::effect::DeviceEffect;
 use super::map::ERST_BUFFER_BYTES;
 use super::panic_line;
 use crate::addr::Gpa;
-use crate::mm::guest::{GuestAccess, GuestMemory};
+use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::space::CrashText;
 use record::LogTriage;
-use store::Store;
+use store::ErstStore;
 
 /// Offsets of the registers, each a qword.
 #[expect(missing_docs, reason = "ACPI's names")]
@@ -77,7 +77,7 @@ enum Status {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Operation {
+enum ErstOperation {
     None,
     Write,
     Read,
@@ -89,9 +89,9 @@ enum Operation {
 #[derive(Debug)]
 pub struct Erst {
     buffer: Gpa,
-    store: Store,
+    store: ErstStore,
     triage: LogTriage,
-    operation: Operation,
+    operation: ErstOperation,
     status: Status,
     offset: u64,
     id: u64,
@@ -108,9 +108,9 @@ impl Erst {
     pub fn new(buffer: Gpa) -> Self {
         Self {
             buffer,
-            store: Store::new(),
+            store: ErstStore::new(),
             triage: LogTriage::new(),
-            operation: Operation::None,
+            operation: ErstOperation::None,
             status: Status::Success,
             offset: 0,
             id: ANY_RECORD,
@@ -123,7 +123,7 @@ impl Erst {
 
     /// Resets the registers for a new incarnation; the records stay.
     pub fn reset(&mut self) {
-        self.operation = Operation::None;
+        self.operation = ErstOperation::None;
         self.status = Status::Success;
         (self.offset, self.id, self.next_id, self.cursor) = (0, ANY_RECORD, NO_RECORD, 0);
         self.panic_recorded = false;
@@ -155,51 +155,51 @@ impl Erst {
     ///
     /// # Errors
     /// The error of guest memory during EXECUTE; then nothing has happened.
-    pub fn write(&mut self, offset: u64, value: u64, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
+    pub fn write(&mut self, offset: u64, value: u64, memory: &dyn GuestMemory) -> Result<DeviceEffect, GuestMemoryError> {
         match offset {
             register::COMMAND => return self.command(value, memory),
             register::RECORD_OFFSET => self.offset = value,
             register::RECORD_ID => self.id = value,
             _ => {}
         }
-        Ok(Effect::None)
+        Ok(DeviceEffect::None)
     }
 
-    fn command(&mut self, value: u64, memory: &dyn GuestMemory) -> Result<Effect, GuestAccess> {
+    fn command(&mut self, value: u64, memory: &dyn GuestMemory) -> Result<DeviceEffect, GuestMemoryError> {
         match value {
-            command::BEGIN_WRITE => self.begin(Operation::Write),
-            command::BEGIN_READ => self.begin(Operation::Read),
-            command::BEGIN_CLEAR => self.begin(Operation::Clear),
-            command::BEGIN_DUMMY_WRITE => self.begin(Operation::DummyWrite),
+            command::BEGIN_WRITE => self.begin(ErstOperation::Write),
+            command::BEGIN_READ => self.begin(ErstOperation::Read),
+            command::BEGIN_CLEAR => self.begin(ErstOperation::Clear),
+            command::BEGIN_DUMMY_WRITE => self.begin(ErstOperation::DummyWrite),
             command::END => return Ok(self.end()),
             command::EXECUTE => self.status = self.execute(memory)?,
             command::NEXT_ID => (self.next_id, self.cursor) = self.store.next_id(self.cursor),
             _ => {}
         }
-        Ok(Effect::None)
+        Ok(DeviceEffect::None)
     }
 
-    const fn begin(&mut self, operation: Operation) {
+    const fn begin(&mut self, operation: ErstOperation) {
         self.operation = operation;
         self.panic_recorded = false;
     }
 
-    const fn end(&mut self) -> Effect {
-        self.operation = Operation::None;
-        if core::mem::replace(&mut self.panic_recorded, false) { Effect::PanicRecorded } else { Effect::None }
+    const fn end(&mut self) -> DeviceEffect {
+        self.operation = ErstOperation::None;
+        if core::mem::replace(&mut self.panic_recorded, false) { DeviceEffect::PanicRecorded } else { DeviceEffect::None }
     }
 
-    fn execute(&mut self, memory: &dyn GuestMemory) -> Result<Status, GuestAccess> {
+    fn execute(&mut self, memory: &dyn GuestMemory) -> Result<Status, GuestMemoryError> {
         match self.operation {
-            Operation::None => Ok(Status::Failed),
-            Operation::DummyWrite => Ok(Status::Success),
-            Operation::Write => self.store_record(memory),
-            Operation::Read => self.load_record(memory),
-            Operation::Clear => Ok(if self.store.clear(self.id) { Status::Success } else { Status::NotFound }),
+            ErstOperation::None => Ok(Status::Failed),
+            ErstOperation::DummyWrite => Ok(Status::Success),
+            ErstOperation::Write => self.store_record(memory),
+            ErstOperation::Read => self.load_record(memory),
+            ErstOperation::Clear => Ok(if self.store.clear(self.id) { Status::Success } else { Status::NotFound }),
         }
     }
 
-    fn store_record(&mut self, memory: &dyn GuestMemory) -> Result<Status, GuestAccess> {
+    fn store_record(&mut self, memory: &dyn GuestMemory) -> Result<Status, GuestMemoryError> {
         let Some((at, room)) = self.window() else { return Ok(Status::Failed) };
         let mut header = [0; record::HEADER_BYTES];
         if room < header.len() {
@@ -222,7 +222,7 @@ impl Erst {
         Ok(Status::Success)
     }
 
-    fn load_record(&mut self, memory: &dyn GuestMemory) -> Result<Status, GuestAccess> {
+    fn load_record(&mut self, memory: &dyn GuestMemory) -> Result<Status, GuestMemoryError> {
         let Some((at, room)) = self.window() else { return Ok(Status::Failed) };
         if self.store.count() == 0 {
             return Ok(Status::StoreEmpty);

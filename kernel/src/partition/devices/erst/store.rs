@@ -10,7 +10,7 @@ const SLOTS: usize = 8;
 const SLOT_BYTES: usize = ERST_BUFFER_BYTES as usize;
 
 #[derive(Debug)]
-struct Slot {
+struct RecordSlot {
     id: u64,
     length: usize,
     /// Orders the records by age; zero is a free slot.
@@ -18,7 +18,7 @@ struct Slot {
     bytes: Box<[u8]>,
 }
 
-impl Slot {
+impl RecordSlot {
     fn empty() -> Self {
         Self { id: NO_RECORD, length: 0, sequence: 0, bytes: vec![0; SLOT_BYTES].into_boxed_slice() }
     }
@@ -26,17 +26,17 @@ impl Slot {
 
 /// The store.
 #[derive(Debug)]
-pub struct Store {
-    slots: Vec<Slot>,
+pub struct ErstStore {
+    slots: Vec<RecordSlot>,
     /// A record is read from the guest into this buffer, and exchanged with its slot when complete.
     staging: Box<[u8]>,
     sequence: u64,
 }
 
-impl Store {
+impl ErstStore {
     /// Makes an empty store.
     pub fn new() -> Self {
-        let slots = (0..SLOTS).map(|_| Slot::empty()).collect();
+        let slots = (0..SLOTS).map(|_| RecordSlot::empty()).collect();
         Self { slots, staging: vec![0; SLOT_BYTES].into_boxed_slice(), sequence: 0 }
     }
 

@@ -13,12 +13,12 @@ const LVT_WRITABLE: [u32; LVT_COUNT] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 
 impl LocalApic {
     /// Reads the dword at byte `offset` of the APIC page.
     pub fn mmio_read(&mut self, offset: u16, now: Tsc) -> u32 {
-        if self.mode != Mode::XApic {
+        if self.mode != ApicMode::XApic {
             return u32::MAX;
         }
         match self.read((offset >> 4) as u8, now) {
             Ok(value) => value,
-            Err(Refused) => {
+            Err(ApicAccessError) => {
                 self.raise_error(ERROR_ILLEGAL_REGISTER);
                 0
             }
@@ -26,36 +26,36 @@ impl LocalApic {
     }
 
     /// Writes the dword at byte `offset` of the APIC page.
-    pub fn mmio_write(&mut self, offset: u16, value: u32, now: Tsc) -> Outcome {
-        if self.mode != Mode::XApic {
-            return Outcome::None;
+    pub fn mmio_write(&mut self, offset: u16, value: u32, now: Tsc) -> ApicOutcome {
+        if self.mode != ApicMode::XApic {
+            return ApicOutcome::None;
         }
         let register = (offset >> 4) as u8;
         match register {
             COMMAND_HIGH => {
                 self.icr = (self.icr & 0xffff_ffff) | (u64::from(value & 0xff00_0000) << 32);
-                Outcome::None
+                ApicOutcome::None
             }
             COMMAND => {
                 self.send((self.icr & !0xffff_ffff) | u64::from(value));
-                Outcome::None
+                ApicOutcome::None
             }
             END_OF_INTERRUPT => self.end_of_interrupt(),
             LOGICAL_DESTINATION => {
                 self.logical = value & 0xff00_0000;
-                Outcome::None
+                ApicOutcome::None
             }
             DESTINATION_FORMAT => {
                 self.destination_format = value | 0x0fff_ffff;
-                Outcome::None
+                ApicOutcome::None
             }
             // The ID is fixed, as on current CPUs, and SELF IPI exists in x2APIC mode alone.
-            ID => Outcome::None,
+            ID => ApicOutcome::None,
             _ => {
                 if self.write(register, value, now).is_err() {
                     self.raise_error(ERROR_ILLEGAL_REGISTER);
                 }
-                Outcome::None
+                ApicOutcome::None
             }
         }
     }
@@ -63,14 +63,14 @@ impl LocalApic {
     /// Reads an MSR of the x2APIC range.
     ///
     /// # Errors
-    /// [`Refused`] outside x2APIC mode and for registers that x2APIC mode lacks.
-    pub fn msr_read(&self, register: u8, now: Tsc) -> Result<u64, Refused> {
-        if self.mode != Mode::X2Apic {
-            return Err(Refused);
+    /// [`ApicAccessError`] outside x2APIC mode and for registers that x2APIC mode lacks.
+    pub fn msr_read(&self, register: u8, now: Tsc) -> Result<u64, ApicAccessError> {
+        if self.mode != ApicMode::X2Apic {
+            return Err(ApicAccessError);
         }
         match register {
             COMMAND => Ok(self.icr),
-            COMMAND_HIGH | DESTINATION_FORMAT | ARBITRATION_PRIORITY => Err(Refused),
+            COMMAND_HIGH | DESTINATION_FORMAT | ARBITRATION_PRIORITY => Err(ApicAccessError),
             _ => self.read(register, now).map(u64::from),
         }
     }
@@ -78,14 +78,14 @@ impl LocalApic {
     /// Writes an MSR of the x2APIC range.
     ///
     /// # Errors
-    /// [`Refused`] outside x2APIC mode, for read-only registers and for reserved bits.
+    /// [`ApicAccessError`] outside x2APIC mode, for read-only registers and for reserved bits.
     #[inline]
-    pub fn msr_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<Outcome, Refused> {
+    pub fn msr_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<ApicOutcome, ApicAccessError> {
         match register {
             END_OF_INTERRUPT => self.write_end_of_interrupt(value),
-            TASK_PRIORITY => self.write_task_priority(value).map(|()| Outcome::None),
-            SELF_IPI => self.write_self_ipi(value).map(|()| Outcome::None),
-            _ if self.mode != Mode::X2Apic => Err(Refused),
+            TASK_PRIORITY => self.write_task_priority(value).map(|()| ApicOutcome::None),
+            SELF_IPI => self.write_self_ipi(value).map(|()| ApicOutcome::None),
+            _ if self.mode != ApicMode::X2Apic => Err(ApicAccessError),
             _ => self.msr_write_rest(register, value, now),
         }
     }
@@ -93,11 +93,11 @@ impl LocalApic {
     /// Writes x2APIC's task priority.
     ///
     /// # Errors
-    /// [`Refused`] as for [`Self::msr_write`].
+    /// [`ApicAccessError`] as for [`Self::msr_write`].
     #[inline(always)]
-    pub fn write_task_priority(&mut self, value: u64) -> Result<(), Refused> {
-        if self.mode != Mode::X2Apic || value > 0xff {
-            return Err(Refused);
+    pub fn write_task_priority(&mut self, value: u64) -> Result<(), ApicAccessError> {
+        if self.mode != ApicMode::X2Apic || value > 0xff {
+            return Err(ApicAccessError);
         }
         self.tpr = value as u8;
         Ok(())
@@ -106,25 +106,25 @@ impl LocalApic {
     /// Writes x2APIC's end of interrupt.
     ///
     /// # Errors
-    /// [`Refused`] as for [`Self::msr_write`].
+    /// [`ApicAccessError`] as for [`Self::msr_write`].
     #[inline(always)]
-    pub fn write_end_of_interrupt(&mut self, value: u64) -> Result<Outcome, Refused> {
-        if self.mode != Mode::X2Apic || value != 0 {
-            return Err(Refused);
+    pub fn write_end_of_interrupt(&mut self, value: u64) -> Result<ApicOutcome, ApicAccessError> {
+        if self.mode != ApicMode::X2Apic || value != 0 {
+            return Err(ApicAccessError);
         }
         Ok(self.end_of_interrupt())
     }
 
-    fn msr_write_rest(&mut self, register: u8, value: u64, now: Tsc) -> Result<Outcome, Refused> {
+    fn msr_write_rest(&mut self, register: u8, value: u64, now: Tsc) -> Result<ApicOutcome, ApicAccessError> {
         if register == COMMAND {
             self.send(value);
-            return Ok(Outcome::None);
+            return Ok(ApicOutcome::None);
         }
-        let value = u32::try_from(value).map_err(|_| Refused)?;
+        let value = u32::try_from(value).map_err(|_| ApicAccessError)?;
         match register {
-            ERROR_STATUS if value != 0 => Err(Refused),
-            ID | LOGICAL_DESTINATION | DESTINATION_FORMAT | COMMAND_HIGH => Err(Refused),
-            _ => self.write(register, value, now).map(|()| Outcome::None),
+            ERROR_STATUS if value != 0 => Err(ApicAccessError),
+            ID | LOGICAL_DESTINATION | DESTINATION_FORMAT | COMMAND_HIGH => Err(ApicAccessError),
+            _ => self.write(register, value, now).map(|()| ApicOutcome::None),
         }
     }
 
@@ -132,19 +132,19 @@ impl LocalApic {
     /// register. SDM 3A "SELF IPI Register".
     ///
     /// # Errors
-    /// [`Refused`] as for [`Self::msr_write`].
+    /// [`ApicAccessError`] as for [`Self::msr_write`].
     #[inline(always)]
-    pub fn write_self_ipi(&mut self, value: u64) -> Result<(), Refused> {
-        if self.mode != Mode::X2Apic || value > 0xff {
-            return Err(Refused);
+    pub fn write_self_ipi(&mut self, value: u64) -> Result<(), ApicAccessError> {
+        if self.mode != ApicMode::X2Apic || value > 0xff {
+            return Err(ApicAccessError);
         }
         self.accept_own(value as u8);
         Ok(())
     }
 
     /// Reads a register that exists in both modes.
-    fn read(&self, register: u8, now: Tsc) -> Result<u32, Refused> {
-        let x2apic = self.mode == Mode::X2Apic;
+    fn read(&self, register: u8, now: Tsc) -> Result<u32, ApicAccessError> {
+        let x2apic = self.mode == ApicMode::X2Apic;
         Ok(match register {
             ID if x2apic => u32::from(BOOT_APIC_ID),
             ID => u32::from(BOOT_APIC_ID) << 24,
@@ -166,12 +166,12 @@ impl LocalApic {
             INITIAL_COUNT => self.timer.initial(),
             CURRENT_COUNT => self.timer.current(self.timer_mode(), now, self.rate),
             DIVIDE => self.timer.divide_config(),
-            _ => return Err(Refused),
+            _ => return Err(ApicAccessError),
         })
     }
 
     /// Writes a register that works alike in both modes.
-    fn write(&mut self, register: u8, value: u32, now: Tsc) -> Result<(), Refused> {
+    fn write(&mut self, register: u8, value: u32, now: Tsc) -> Result<(), ApicAccessError> {
         match register {
             TASK_PRIORITY => self.tpr = value as u8,
             SPURIOUS => self.set_spurious(value),
@@ -179,7 +179,7 @@ impl LocalApic {
             LOCAL_VECTOR..INITIAL_COUNT => self.set_local_vector(usize::from(register - LOCAL_VECTOR), value),
             INITIAL_COUNT => self.timer.set_initial(value, self.timer_mode(), now, self.rate),
             DIVIDE => self.timer.set_divide_config(value),
-            _ => return Err(Refused),
+            _ => return Err(ApicAccessError),
         }
         Ok(())
     }
@@ -213,18 +213,18 @@ impl LocalApic {
             1 | 2 => true,
             _ => false,
         };
-        let delivery = Delivery::of((command >> 8) as u32);
-        if delivery == Delivery::Fixed && (command as u8) < 16 {
+        let delivery = DeliveryMode::of((command >> 8) as u32);
+        if delivery == DeliveryMode::Fixed && (command as u8) < 16 {
             self.raise_error(ERROR_SEND_ILLEGAL);
         } else if reaches_us {
-            self.accept(Message { vector: command as u8, delivery, trigger: Trigger::Edge });
+            self.accept(InterruptMessage { vector: command as u8, delivery, trigger: TriggerMode::Edge });
         }
     }
 
-    fn command_destination(&self, command: u64) -> Destination {
+    fn command_destination(&self, command: u64) -> MessageDestination {
         let field = (command >> 32) as u32;
-        let set = if self.mode == Mode::X2Apic { field } else { field >> 24 };
-        if command & ICR_LOGICAL != 0 { Destination::Logical(set) } else { Destination::Physical(set) }
+        let set = if self.mode == ApicMode::X2Apic { field } else { field >> 24 };
+        if command & ICR_LOGICAL != 0 { MessageDestination::Logical(set) } else { MessageDestination::Physical(set) }
     }
 }
 

@@ -21,12 +21,12 @@ mod tests;
 
 use super::clock::{Tsc, TscRate};
 use super::map::{BOOT_APIC_ID, LAPIC_BASE};
-use timer::{Timer, TimerMode};
+use timer::{ApicTimer, TimerMode};
 use vectors::Vectors;
 
 /// The mode of the APIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
+pub enum ApicMode {
     /// Switched off globally.
     Disabled,
     /// Registers in memory.
@@ -37,11 +37,11 @@ pub enum Mode {
 
 /// An access that the APIC refuses: #GP for an MSR, nothing for memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refused;
+pub struct ApicAccessError;
 
 /// The delivery mode of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Delivery {
+pub enum DeliveryMode {
     /// An interrupt with the message's vector.
     Fixed,
     /// The NMI.
@@ -50,21 +50,21 @@ pub enum Delivery {
     Other,
 }
 
-impl Delivery {
+impl DeliveryMode {
     /// Decodes the three-bit delivery mode of LVT, ICR and IOAPIC. With one CPU, lowest priority is
     /// fixed.
     pub const fn of(bits: u32) -> Self {
         match bits & 7 {
-            0 | 1 => Delivery::Fixed,
-            4 => Delivery::Nmi,
-            _ => Delivery::Other,
+            0 | 1 => DeliveryMode::Fixed,
+            4 => DeliveryMode::Nmi,
+            _ => DeliveryMode::Other,
         }
     }
 }
 
 /// Edge or level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trigger {
+pub enum TriggerMode {
     /// The change of the line is the interrupt.
     Edge,
     /// The interrupt lasts until its cause is gone; its EOI is sent to the IOAPIC.
@@ -73,18 +73,18 @@ pub enum Trigger {
 
 /// An interrupt message on its way to the APIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Message {
+pub struct InterruptMessage {
     /// Vector.
     pub vector: u8,
     /// Delivery mode.
-    pub delivery: Delivery,
+    pub delivery: DeliveryMode,
     /// Edge or level.
-    pub trigger: Trigger,
+    pub trigger: TriggerMode,
 }
 
 /// The destination of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Destination {
+pub enum MessageDestination {
     /// An APIC ID.
     Physical(u32),
     /// A set of APICs, in the format of the logical destination register.
@@ -94,7 +94,7 @@ pub enum Destination {
 /// The effect of a register write outside the APIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "a level interrupt whose EOI is lost never comes again"]
-pub enum Outcome {
+pub enum ApicOutcome {
     /// Nothing.
     None,
     /// A level-triggered vector has ended.
@@ -115,7 +115,7 @@ const ERROR_ILLEGAL_REGISTER: u32 = 1 << 7;
 #[derive(Clone, Debug)]
 pub struct LocalApic {
     rate: TscRate,
-    mode: Mode,
+    mode: ApicMode,
     /// The address of the registers' page in xAPIC mode.
     base: u64,
     irr: Vectors,
@@ -131,7 +131,7 @@ pub struct LocalApic {
     destination_format: u32,
     icr: u64,
     lvt: [u32; LVT_COUNT],
-    timer: Timer,
+    timer: ApicTimer,
     /// Timer interrupts that the CPU has taken.
     ticks: u32,
     errors: u32,
@@ -140,7 +140,7 @@ pub struct LocalApic {
 
 impl LocalApic {
     /// Makes the APIC as it is after power-up, in `mode`.
-    pub fn new(rate: TscRate, mode: Mode) -> Self {
+    pub fn new(rate: TscRate, mode: ApicMode) -> Self {
         Self {
             rate,
             mode,
@@ -156,7 +156,7 @@ impl LocalApic {
             destination_format: u32::MAX,
             icr: 0,
             lvt: [LVT_MASKED; LVT_COUNT],
-            timer: Timer::default(),
+            timer: ApicTimer::default(),
             ticks: 0,
             errors: 0,
             errors_latched: 0,
@@ -164,16 +164,16 @@ impl LocalApic {
     }
 
     /// Returns the mode of the APIC.
-    pub const fn mode(&self) -> Mode {
+    pub const fn mode(&self) -> ApicMode {
         self.mode
     }
 
     /// Returns IA32_APIC_BASE.
     pub const fn base_msr(&self) -> u64 {
         let enables = match self.mode {
-            Mode::Disabled => 0,
-            Mode::XApic => APIC_BASE_ENABLE,
-            Mode::X2Apic => APIC_BASE_ENABLE | APIC_BASE_EXTD,
+            ApicMode::Disabled => 0,
+            ApicMode::XApic => APIC_BASE_ENABLE,
+            ApicMode::X2Apic => APIC_BASE_ENABLE | APIC_BASE_EXTD,
         };
         self.base | APIC_BASE_BSP | enables
     }
@@ -192,29 +192,29 @@ impl LocalApic {
     /// Writes IA32_APIC_BASE. The caller has checked the page already.
     ///
     /// # Errors
-    /// [`Refused`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for
+    /// [`ApicAccessError`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for
     /// reserved bits.
-    pub fn set_base_msr(&mut self, value: u64) -> Result<(), Refused> {
+    pub fn set_base_msr(&mut self, value: u64) -> Result<(), ApicAccessError> {
         if value & 0xfff & !(APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD) != 0 {
-            return Err(Refused);
+            return Err(ApicAccessError);
         }
         self.set_mode(value)?;
         self.base = Self::base_of(value);
         Ok(())
     }
 
-    fn set_mode(&mut self, value: u64) -> Result<(), Refused> {
+    fn set_mode(&mut self, value: u64) -> Result<(), ApicAccessError> {
         let wanted = match (value & APIC_BASE_ENABLE != 0, value & APIC_BASE_EXTD != 0) {
-            (false, false) => Mode::Disabled,
-            (true, false) => Mode::XApic,
-            (true, true) => Mode::X2Apic,
-            (false, true) => return Err(Refused),
+            (false, false) => ApicMode::Disabled,
+            (true, false) => ApicMode::XApic,
+            (true, true) => ApicMode::X2Apic,
+            (false, true) => return Err(ApicAccessError),
         };
         match (self.mode, wanted) {
-            (Mode::X2Apic, Mode::XApic) | (Mode::Disabled, Mode::X2Apic) => Err(Refused),
+            (ApicMode::X2Apic, ApicMode::XApic) | (ApicMode::Disabled, ApicMode::X2Apic) => Err(ApicAccessError),
             (from, to) if from == to => Ok(()),
-            (_, Mode::Disabled) => {
-                *self = Self::new(self.rate, Mode::Disabled);
+            (_, ApicMode::Disabled) => {
+                *self = Self::new(self.rate, ApicMode::Disabled);
                 Ok(())
             }
             (_, to) => {
@@ -225,18 +225,18 @@ impl LocalApic {
     }
 
     /// Accepts a message.
-    pub fn accept(&mut self, message: Message) {
+    pub fn accept(&mut self, message: InterruptMessage) {
         self.news = true;
         match message.delivery {
-            Delivery::Nmi => self.nmi_pending = true,
-            Delivery::Other => {}
-            Delivery::Fixed if self.mode == Mode::Disabled || !self.software_enabled() => {}
-            Delivery::Fixed if message.vector < 16 => self.raise_error(ERROR_RECEIVE_ILLEGAL),
-            Delivery::Fixed => {
+            DeliveryMode::Nmi => self.nmi_pending = true,
+            DeliveryMode::Other => {}
+            DeliveryMode::Fixed if self.mode == ApicMode::Disabled || !self.software_enabled() => {}
+            DeliveryMode::Fixed if message.vector < 16 => self.raise_error(ERROR_RECEIVE_ILLEGAL),
+            DeliveryMode::Fixed => {
                 self.irr.insert(message.vector);
                 match message.trigger {
-                    Trigger::Edge => self.tmr.remove(message.vector),
-                    Trigger::Level => self.tmr.insert(message.vector),
+                    TriggerMode::Edge => self.tmr.remove(message.vector),
+                    TriggerMode::Level => self.tmr.insert(message.vector),
                 }
             }
         }
@@ -256,19 +256,19 @@ impl LocalApic {
     }
 
     /// Tells whether `destination` names this APIC.
-    pub const fn is_addressed(&self, destination: Destination) -> bool {
+    pub const fn is_addressed(&self, destination: MessageDestination) -> bool {
         match (destination, self.mode) {
-            (Destination::Physical(id), Mode::X2Apic) => id == BOOT_APIC_ID as u32 || id == u32::MAX || id == 0xff,
-            (Destination::Physical(id), _) => id & 0xff == BOOT_APIC_ID as u32 || id & 0xff == 0xff,
-            (Destination::Logical(set), Mode::X2Apic) => (set >> 16 == 0 && set & 1 != 0) || set == u32::MAX,
-            (Destination::Logical(set), _) => set & (self.logical >> 24) & 0xff != 0,
+            (MessageDestination::Physical(id), ApicMode::X2Apic) => id == BOOT_APIC_ID as u32 || id == u32::MAX || id == 0xff,
+            (MessageDestination::Physical(id), _) => id & 0xff == BOOT_APIC_ID as u32 || id & 0xff == 0xff,
+            (MessageDestination::Logical(set), ApicMode::X2Apic) => (set >> 16 == 0 && set & 1 != 0) || set == u32::MAX,
+            (MessageDestination::Logical(set), _) => set & (self.logical >> 24) & 0xff != 0,
         }
     }
 
     /// Returns the vector that a CPU with interrupts enabled would take now.
     #[inline]
     pub fn interrupt(&self) -> Option<u8> {
-        if self.mode == Mode::Disabled {
+        if self.mode == ApicMode::Disabled {
             return None;
         }
         self.irr.highest().filter(|vector| vector >> 4 > self.processor_priority() >> 4)
@@ -308,7 +308,7 @@ impl LocalApic {
     /// Returns whether a message with `vector`, sent now, would interrupt a CPU with interrupts
     /// enabled.
     pub fn would_take(&self, vector: u8) -> bool {
-        let accepts = self.mode != Mode::Disabled && self.software_enabled() && vector >= 16;
+        let accepts = self.mode != ApicMode::Disabled && self.software_enabled() && vector >= 16;
         accepts && vector >> 4 > self.processor_priority() >> 4
     }
 
@@ -379,7 +379,7 @@ impl LocalApic {
         if lvt & LVT_MASKED == 0 {
             // The entries of timer and error have no delivery mode: those bits read zero, which
             // means fixed.
-            self.accept(Message { vector: lvt as u8, delivery: Delivery::of(lvt >> 8), trigger: Trigger::Edge });
+            self.accept(InterruptMessage { vector: lvt as u8, delivery: DeliveryMode::of(lvt >> 8), trigger: TriggerMode::Edge });
         }
     }
 
@@ -394,13 +394,13 @@ impl LocalApic {
     }
 
     #[inline(always)]
-    fn end_of_interrupt(&mut self) -> Outcome {
+    fn end_of_interrupt(&mut self) -> ApicOutcome {
         if self.isr.is_empty() {
-            return Outcome::None;
+            return ApicOutcome::None;
         }
-        let Some(vector) = self.isr.highest() else { return Outcome::None };
+        let Some(vector) = self.isr.highest() else { return ApicOutcome::None };
         self.isr.remove(vector);
-        if self.tmr.contains(vector) { Outcome::EndOfInterrupt(vector) } else { Outcome::None }
+        if self.tmr.contains(vector) { ApicOutcome::EndOfInterrupt(vector) } else { ApicOutcome::None }
     }
 }
 

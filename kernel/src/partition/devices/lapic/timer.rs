@@ -39,14 +39,14 @@ impl TimerMode {
 
 /// The timer's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Timer {
+pub struct ApicTimer {
     initial: u32,
     divide_config: u32,
     /// The moment of the next expiry.
     next: Option<Tsc>,
 }
 
-impl Timer {
+impl ApicTimer {
     /// Returns when the timer expires.
     pub const fn deadline(&self) -> Option<Tsc> {
         self.next
@@ -136,8 +136,8 @@ mod tests {
 
     const RATE: TscRate = TscRate::new(2_000_000_000);
 
-    fn running(count: u32, divide_config: u32, mode: TimerMode) -> Timer {
-        let mut timer = Timer::default();
+    fn running(count: u32, divide_config: u32, mode: TimerMode) -> ApicTimer {
+        let mut timer = ApicTimer::default();
         timer.set_divide_config(divide_config);
         timer.set_initial(count, mode, Tsc(0), RATE);
         timer
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn tsc_deadline_works_only_in_its_mode() {
-        let mut timer = Timer::default();
+        let mut timer = ApicTimer::default();
         timer.set_tsc_deadline(77, TimerMode::OneShot);
         assert_eq!(timer.deadline(), None);
         timer.set_tsc_deadline(77, TimerMode::TscDeadline);

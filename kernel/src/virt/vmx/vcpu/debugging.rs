@@ -1,16 +1,16 @@
 //! The guest's breakpoints at emulated accesses.
 
-use super::Vcpu;
+use super::VmxVcpu;
 use crate::arch::instr::vmx::{read_dr6, write_dr6};
 use crate::virt::breakpoints::{self, Breakpoints, DR7_GENERAL_DETECT, DebugUse};
 use crate::virt::debug::DebugAddresses;
-use crate::virt::exit::Event;
-use crate::virt::face::Window;
-use crate::virt::vmx::controls::Primary;
+use crate::virt::exit::InjectedEvent;
+use crate::virt::face::WindowRequest;
+use crate::virt::vmx::controls::PrimaryControls;
 use crate::virt::vmx::event::EntryEvent;
 use crate::virt::vmx::field::guest;
 
-impl Vcpu {
+impl VmxVcpu {
     /// See [`crate::virt::Vcpu::may_break`].
     #[inline(always)]
     pub fn may_break(&mut self) -> bool {
@@ -35,10 +35,10 @@ impl Vcpu {
     pub(super) fn watch_debug_registers(&mut self, debug_use: DebugUse) {
         self.debug_use = debug_use;
         let exiting = match debug_use {
-            DebugUse::Unused => Window::Open,
-            DebugUse::Repeated | DebugUse::Used => Window::None,
+            DebugUse::Unused => WindowRequest::Open,
+            DebugUse::Repeated | DebugUse::Used => WindowRequest::None,
         };
-        self.set_primary(Primary::MOV_DR_EXITING, exiting);
+        self.set_primary(PrimaryControls::MOV_DR_EXITING, exiting);
     }
 
     /// See [`crate::virt::Vcpu::breakpoints`].
@@ -57,6 +57,6 @@ impl Vcpu {
         let dr7 = self.dr7();
         self.with_vmcs(|vmcs| vmcs.write(guest::DR7, dr7 & !DR7_GENERAL_DETECT));
         write_dr6(read_dr6() | hits);
-        self.queued = Some(EntryEvent::encode(Event::debug()));
+        self.queued = Some(EntryEvent::encode(InjectedEvent::debug()));
     }
 }

@@ -1,14 +1,14 @@
 //! Events for the guest: the queued event, when it can be taken, and deliveries that an exit
 //! interrupted.
 
-use super::Vcpu;
+use super::VmxVcpu;
 use super::exits::PENDING_SINGLE_STEP;
-use crate::virt::exit::Event;
-use crate::virt::face::Window;
+use crate::virt::exit::InjectedEvent;
+use crate::virt::face::WindowRequest;
 use crate::virt::vmx::control_register::cr0;
-use crate::virt::vmx::controls::Primary;
+use crate::virt::vmx::controls::PrimaryControls;
 use crate::virt::vmx::decode::{nmi_unblocked_by_iret, reason};
-use crate::virt::vmx::event::{EntryEvent, Interruption};
+use crate::virt::vmx::event::{EntryEvent, InterruptionInfo};
 use crate::virt::vmx::field::{control, guest, info};
 
 /// Bits of the interruptibility state (SDM 3C "Guest Non-Register State").
@@ -23,12 +23,12 @@ pub mod blocking {
     pub const SHADOW: u32 = BY_STI | BY_MOV_SS;
 }
 
-impl Vcpu {
+impl VmxVcpu {
     /// Queues `event` for the next run.
     ///
     /// # Panics
     /// If an event is queued already.
-    pub fn inject(&mut self, event: Event) {
+    pub fn inject(&mut self, event: InjectedEvent) {
         assert!(self.queued.is_none(), "one event is injected at an entry");
         if event.is_fault() {
             self.set_resume_flag();
@@ -61,19 +61,19 @@ impl Vcpu {
     }
 
     /// Requests, or cancels, an exit as soon as the guest can take an interrupt.
-    pub fn request_interrupt_window(&mut self, window: Window) {
-        self.set_primary(Primary::INTERRUPT_WINDOW_EXITING, window);
+    pub fn request_interrupt_window(&mut self, window: WindowRequest) {
+        self.set_primary(PrimaryControls::INTERRUPT_WINDOW_EXITING, window);
     }
 
     /// Requests, or cancels, an exit as soon as the guest can take an NMI.
-    pub fn request_nmi_window(&mut self, window: Window) {
-        self.set_primary(Primary::NMI_WINDOW_EXITING, window);
+    pub fn request_nmi_window(&mut self, window: WindowRequest) {
+        self.set_primary(PrimaryControls::NMI_WINDOW_EXITING, window);
     }
 
-    pub(super) fn set_primary(&mut self, bit: Primary, window: Window) {
+    pub(super) fn set_primary(&mut self, bit: PrimaryControls, window: WindowRequest) {
         let wanted = match window {
-            Window::Open => self.primary | bit,
-            Window::None => self.primary - bit,
+            WindowRequest::Open => self.primary | bit,
+            WindowRequest::None => self.primary - bit,
         };
         if wanted != self.primary {
             self.with_vmcs(|vmcs| vmcs.write(control::PRIMARY, wanted.bits()));
@@ -108,11 +108,11 @@ impl Vcpu {
     #[inline(always)]
     pub(super) fn take_up_interrupted_delivery(&mut self) {
         let mut vmcs = self.current();
-        let vectoring = Interruption::from_raw(vmcs.info(info::IDT_VECTORING));
+        let vectoring = InterruptionInfo::from_raw(vmcs.info(info::IDT_VECTORING));
         let interrupted =
             EntryEvent::interrupted(vectoring, vmcs.info(info::IDT_VECTORING_ERROR_CODE), vmcs.info(info::INSTRUCTION_LENGTH));
         let unblocked = match self.reason().basic() {
-            reason::EXCEPTION_OR_NMI => Interruption::from_raw(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret(),
+            reason::EXCEPTION_OR_NMI => InterruptionInfo::from_raw(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret(),
             reason::EPT_VIOLATION => nmi_unblocked_by_iret(vmcs.info(info::QUALIFICATION)),
             _ => false,
         };

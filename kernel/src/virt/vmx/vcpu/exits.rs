@@ -3,23 +3,23 @@
 #![expect(unsafe_code)]
 
 use super::events::blocking;
-use super::{Launch, Pointers, Vcpu};
+use super::{LaunchState, Pointers, VmxVcpu};
 use crate::addr::{Gpa, Gva};
 use crate::arch::instr::vmx::{raise_nmi, read_dr6, write_dr6};
 use crate::virt::breakpoints::{DR7_GENERAL_DETECT, DebugUse};
-use crate::virt::exit::{Event, Exit};
+use crate::virt::exit::{InjectedEvent, VmExit};
 use crate::virt::state::{DR6_SINGLE_STEP, Gpr, RFLAGS_RESUME, RFLAGS_TRAP};
 use crate::virt::vmx::control::CurrentVmcs;
-use crate::virt::vmx::control_register::{Write, write_cr0, write_cr4};
-use crate::virt::vmx::decode::{ControlAccess, Decoded, Information, decode, ept_violation};
-use crate::virt::vmx::event::{EntryEvent, Interruption};
+use crate::virt::vmx::control_register::{ControlRegisterWrite, write_cr0, write_cr4};
+use crate::virt::vmx::decode::{ControlAccess, DecodedExit, ExitInformation, decode, ept_violation};
+use crate::virt::vmx::event::{EntryEvent, InterruptionInfo};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::guest_state::in_64_bit_mode;
 
 /// "BS" of the pending debug exceptions, which have DR6's layout.
 pub(super) const PENDING_SINGLE_STEP: u64 = DR6_SINGLE_STEP;
 
-impl Information for CurrentVmcs<'_> {
+impl ExitInformation for CurrentVmcs<'_> {
     fn qualification(&self) -> u64 {
         self.info(info::QUALIFICATION)
     }
@@ -29,66 +29,66 @@ impl Information for CurrentVmcs<'_> {
     fn guest_linear(&self) -> Gva {
         Gva::new(self.info(info::GUEST_LINEAR))
     }
-    fn interruption(&self) -> Interruption {
-        Interruption::from_raw(self.info(info::INTERRUPTION))
+    fn interruption(&self) -> InterruptionInfo {
+        InterruptionInfo::from_raw(self.info(info::INTERRUPTION))
     }
 }
 
-impl Vcpu {
+impl VmxVcpu {
     /// Handles the most frequent exit that needs more than its reason: an access to a page that is
     /// not there. It has its own function for speed.
     #[inline(never)]
-    pub(super) fn second_level_fault(&mut self) -> Exit {
+    pub(super) fn second_level_fault(&mut self) -> VmExit {
         self.take_up_interrupted_delivery();
         ept_violation(&self.current())
     }
 
     /// Handles an exit that needs more than its reason.
     #[inline(never)]
-    pub(super) fn look_closer(&mut self) -> Exit {
+    pub(super) fn look_closer(&mut self) -> VmExit {
         if self.reason().may_interrupt_delivery() {
             self.take_up_interrupted_delivery();
         }
         match decode(self.reason(), &self.current()) {
-            Decoded::Exit(exit) => return exit,
-            Decoded::EntryFailed(reason) => return self.entry_failed(reason),
-            Decoded::Control(access) => self.handle_control(access),
-            Decoded::DebugRegister => self.watch_debug_registers(DebugUse::Repeated),
+            DecodedExit::Exit(exit) => return exit,
+            DecodedExit::EntryFailed(reason) => return self.entry_failed(reason),
+            DecodedExit::Control(access) => self.handle_control(access),
+            DecodedExit::DebugRegister => self.watch_debug_registers(DebugUse::Repeated),
             // SAFETY: interrupt tables are loaded before a vCPU runs.
-            Decoded::HostNmi => unsafe { raise_nmi() },
-            Decoded::Reflect(exception) => self.reflect(exception),
-            Decoded::GeneralProtection => self.inject(Event::general_protection()),
-            Decoded::Misconfigured(gpa) => panic!("EPT entry for {gpa:?} has a form that EPT does not know"),
+            DecodedExit::HostNmi => unsafe { raise_nmi() },
+            DecodedExit::Reflect(exception) => self.reflect(exception),
+            DecodedExit::GeneralProtection => self.inject(InjectedEvent::general_protection()),
+            DecodedExit::Misconfigured(gpa) => panic!("EPT entry for {gpa:?} has a form that EPT does not know"),
         }
-        Exit::Handled
+        VmExit::Handled
     }
 
     /// Handles a guest state that the CPU refused. Whether the VMCS then counts as launched depends
     /// on the instruction; clearing it makes that certain.
     #[cold]
-    fn entry_failed(&mut self, reason: u16) -> Exit {
+    fn entry_failed(&mut self, reason: u16) -> VmExit {
         self.vmcs.clear();
         self.vmcs.make_current();
-        self.context.launch = Launch::Clear;
-        Exit::EntryFailed { code: u64::from(reason) }
+        self.context.launch = LaunchState::Clear;
+        VmExit::EntryFailed { code: u64::from(reason) }
     }
 
     fn handle_control(&mut self, access: ControlAccess) {
         match access {
             ControlAccess::WriteCr0(gpr) => match write_cr0(self.operand(gpr)) {
-                Write::Retry { shadow } => self.current().write(control::CR0_SHADOW, shadow),
-                Write::Refuse => self.inject(Event::general_protection()),
+                ControlRegisterWrite::Retry { shadow } => self.current().write(control::CR0_SHADOW, shadow),
+                ControlRegisterWrite::Refuse => self.inject(InjectedEvent::general_protection()),
             },
             ControlAccess::WriteCr4(gpr) => match write_cr4(self.operand(gpr), self.offered_cr4) {
-                Write::Retry { shadow } => self.current().write(control::CR4_SHADOW, shadow),
-                Write::Refuse => self.inject(Event::general_protection()),
+                ControlRegisterWrite::Retry { shadow } => self.current().write(control::CR4_SHADOW, shadow),
+                ControlRegisterWrite::Refuse => self.inject(InjectedEvent::general_protection()),
             },
             ControlAccess::WriteCr8(gpr) => match self.operand(gpr) {
                 class @ 0..=15 => {
                     self.task_priority = class as u8;
                     self.step_over();
                 }
-                _ => self.inject(Event::general_protection()),
+                _ => self.inject(InjectedEvent::general_protection()),
             },
             ControlAccess::ReadCr8(gpr) => {
                 self.set(gpr, u64::from(self.task_priority));
@@ -111,7 +111,7 @@ impl Vcpu {
     /// Gives #DB or #AC to the guest. An event that was being delivered is lost, as on real
     /// hardware, where a benign exception during a delivery is handled first and the delivery is
     /// not repeated.
-    fn reflect(&mut self, exception: Interruption) {
+    fn reflect(&mut self, exception: InterruptionInfo) {
         const DEBUG: u8 = 1;
         let mut vmcs = self.current();
         let again =
@@ -153,7 +153,7 @@ impl Vcpu {
 
     /// Returns the address after the instruction that exited, if VMX reports its length.
     #[inline(always)]
-    pub fn next_rip(&self, exit: Exit) -> Option<u64> {
+    pub fn next_rip(&self, exit: VmExit) -> Option<u64> {
         exit.is_instruction().then(|| self.behind_instruction())
     }
 

@@ -1,16 +1,16 @@
 //! The vCPU's registers, for handlers, loaders and dumps.
 
-use super::{Pointers, Residency, Vcpu};
+use super::{Pointers, Residency, VmxVcpu};
 use crate::arch::instr::vmx::write_cr2;
 use crate::virt::breakpoints::DebugUse;
 use crate::virt::efer;
-use crate::virt::exit::Event;
+use crate::virt::exit::InjectedEvent;
 use crate::virt::face::{ControlRegisters, RawExit};
 use crate::virt::state::{CpuState, Gpr, Regs};
 use crate::virt::vmx::field::{guest, info};
 use crate::virt::vmx::guest_state;
 
-impl Vcpu {
+impl VmxVcpu {
     /// Returns the general registers, RIP and RFLAGS.
     #[inline(always)]
     pub fn regs(&self) -> &Regs {
@@ -75,7 +75,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// #GP for reserved bits, or for LME changed while paging is on.
-    pub fn write_efer(&mut self, value: u64) -> Result<(), Event> {
+    pub fn write_efer(&mut self, value: u64) -> Result<(), InjectedEvent> {
         let now = self.control_registers();
         let efer = efer::write(now.efer, now.cr0, value)?;
         self.with_vmcs(|vmcs| vmcs.write(guest::EFER, efer));

@@ -7,7 +7,7 @@ use crate::traps::{DR7_OFF, write_dr};
 use core::sync::atomic::{AtomicU64, Ordering};
 use guests::attempt::{REGISTERS, observe, place};
 use guests::instr::{self, control_registers};
-use guests::trap::{Frame, Handled};
+use guests::trap::{Handled, TrapFrame};
 
 const DEBUG: u64 = 1;
 const DEBUG_EXTENSIONS: u64 = 1 << 3;
@@ -35,7 +35,7 @@ static CAUSES: AtomicU64 = AtomicU64::new(0);
 static BUFFER: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
 /// Records a debug exception of a breakpoint; a single step alone is ignored.
-fn note(frame: &mut Frame) -> Handled {
+fn note(frame: &mut TrapFrame) -> Handled {
     if frame.vector != DEBUG {
         return Handled::No;
     }

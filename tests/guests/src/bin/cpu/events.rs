@@ -5,7 +5,7 @@
 use super::{PROTECTION, RAX, RCX, expect, try_with};
 use core::sync::atomic::{AtomicU64, Ordering};
 use guests::instr;
-use guests::trap::{self, Frame, Handled};
+use guests::trap::{self, Handled, TrapFrame};
 
 const NMI: u64 = 2;
 const VECTOR: u64 = 0x34;
@@ -31,7 +31,7 @@ fn look_away() {
 
 /// Handles NMIs. The first one sends another, which must be held pending until the first one's
 /// IRET.
-fn on_nmi(frame: &mut Frame) -> Handled {
+fn on_nmi(frame: &mut TrapFrame) -> Handled {
     if frame.vector != NMI {
         return Handled::No;
     }
@@ -62,7 +62,7 @@ fn nmis(rounds: u64) {
     expect(format_args!("NMIs within NMIs"), NESTED.load(Ordering::SeqCst), 0);
 }
 
-fn on_interrupt(frame: &mut Frame) -> Handled {
+fn on_interrupt(frame: &mut TrapFrame) -> Handled {
     if frame.vector != VECTOR {
         return Handled::No;
     }

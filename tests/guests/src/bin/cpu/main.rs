@@ -31,7 +31,7 @@ guests::kernel!(run);
 #[cfg(target_os = "none")]
 use core::sync::atomic::{AtomicU32, Ordering};
 #[cfg(target_os = "none")]
-use guests::attempt::{Outcome, REGISTERS, observe};
+use guests::attempt::{REGISTERS, TrapOutcome, observe};
 #[cfg(target_os = "none")]
 use guests::trap::Handled;
 
@@ -59,7 +59,7 @@ const RSI: usize = 5;
 const RDI: usize = 6;
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     if let Some(rounds) = machine.option("interrupts") {
         events::once(rounds);
         return verdict();
@@ -80,7 +80,7 @@ fn run(machine: &guests::Machine) -> guests::Verdict {
 }
 
 #[cfg(target_os = "none")]
-fn verdict() -> guests::Verdict {
+fn verdict() -> guests::TestVerdict {
     let (failed, checked) = (FAILED.load(Ordering::SeqCst), CHECKED.load(Ordering::SeqCst));
     guests::log!("{checked} checks, {failed} failed");
     if failed == 0 { guests::pass() } else { guests::report::fail_with(failed) }
@@ -98,7 +98,7 @@ fn expect<T: PartialEq + core::fmt::Debug>(what: core::fmt::Arguments<'_>, found
 
 /// Runs `code` with the registers in `set`.
 #[cfg(target_os = "none")]
-fn try_with(code: &[u8], set: &[(usize, u64)]) -> Outcome {
+fn try_with(code: &[u8], set: &[(usize, u64)]) -> TrapOutcome {
     let mut registers = [0; REGISTERS];
     set.iter().for_each(|&(register, value)| registers[register] = value);
     observe(&registers, code, |_| Handled::No)

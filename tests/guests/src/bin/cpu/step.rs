@@ -5,7 +5,7 @@ use super::{DONE, RCX, RDX, RSI, expect};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use guests::attempt::{REGISTERS, observe, place};
 use guests::instr;
-use guests::trap::{Frame, Handled};
+use guests::trap::{Handled, TrapFrame};
 
 const MOST: usize = 16;
 static STEPS: AtomicUsize = AtomicUsize::new(0);
@@ -23,7 +23,7 @@ const SET: [u8; 9] = [0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d];
 const CLEAR: [u8; 9] = [0x9c, 0x81, 0x24, 0x24, 0xff, 0xfe, 0xff, 0xff, 0x9d];
 
 /// Records a step.
-fn note(frame: &mut Frame) -> Handled {
+fn note(frame: &mut TrapFrame) -> Handled {
     match frame.vector {
         SOFTWARE => return Handled::Yes,
         DEBUG => {}

@@ -4,7 +4,7 @@
 use super::{expect, try_rdmsr, try_wrmsr};
 use core::sync::atomic::{AtomicU64, Ordering};
 use guests::instr;
-use guests::trap::{self, Frame, Handled};
+use guests::trap::{self, Handled, TrapFrame};
 
 const TSC: u32 = 0x10;
 const TSC_ADJUST: u32 = 0x3b;
@@ -19,7 +19,7 @@ static CAME: AtomicU64 = AtomicU64::new(0);
 struct Clock([u64; 4]);
 static CLOCK: Clock = Clock([0; 4]);
 
-fn on_timer(frame: &mut Frame) -> Handled {
+fn on_timer(frame: &mut TrapFrame) -> Handled {
     if frame.vector != TIMER {
         return Handled::No;
     }

@@ -3,9 +3,9 @@
 
 use super::{DONE, PROTECTION, RAX, UNDEFINED, expect, is_amd, try_with};
 use core::sync::atomic::{AtomicU64, Ordering};
-use guests::attempt::{Outcome, REGISTERS, observe, place};
+use guests::attempt::{REGISTERS, TrapOutcome, observe, place};
 use guests::instr::{self, control_registers};
-use guests::trap::{Frame, Handled};
+use guests::trap::{Handled, TrapFrame};
 
 const DEBUG: u64 = 1;
 const RESUME_FLAG: u64 = 1 << 16;
@@ -17,7 +17,7 @@ static HITS: AtomicU64 = AtomicU64::new(0);
 static HIT_AT: AtomicU64 = AtomicU64::new(0);
 static CAUSES: AtomicU64 = AtomicU64::new(0);
 
-fn ended(outcome: &Outcome) -> (u64, u64, u64) {
+fn ended(outcome: &TrapOutcome) -> (u64, u64, u64) {
     (outcome.vector, outcome.error, outcome.at)
 }
 
@@ -81,7 +81,7 @@ fn debug_registers() {
 }
 
 /// Records a debug exception, and sets RF so that the same instruction raises no other one.
-fn note(frame: &mut Frame) -> Handled {
+fn note(frame: &mut TrapFrame) -> Handled {
     if frame.vector != DEBUG {
         return Handled::No;
     }

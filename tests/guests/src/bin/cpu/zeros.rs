@@ -4,7 +4,7 @@
 //! zeros.
 
 use super::{DONE, RAX, RCX, RDI, RDX, RSI, expect, try_with};
-use guests::pages::Pages;
+use guests::pages::FreePages;
 
 const PAGE_FAULT: u64 = 14;
 /// An unmapped address: the second entry of the root table.
@@ -27,7 +27,7 @@ fn store(at: u64, value: u64) -> Result<(), u64> {
 
 /// The addresses of untouched pages, in order; each page is read when it is taken.
 struct Fresh {
-    pages: Pages,
+    pages: FreePages,
     next: u64,
 }
 
@@ -94,7 +94,7 @@ fn tables(fresh: &mut Fresh) {
 
 /// Runs the checks, in pages of the free memory.
 pub fn check(machine: &guests::Machine) {
-    let mut fresh = Fresh { pages: Pages::take(machine, 64), next: 0 };
+    let mut fresh = Fresh { pages: FreePages::take(machine, 64), next: 0 };
     own_page(&mut fresh);
     fetched(&mut fresh);
     copied(&mut fresh);

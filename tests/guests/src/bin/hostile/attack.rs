@@ -98,23 +98,23 @@ impl Random {
 /// Code and registers.
 pub struct Attempt {
     pub registers: [u64; REGISTERS],
-    pub code: Code,
+    pub code: CodeBuffer,
 }
 
 /// Code under construction.
-pub struct Code {
+pub struct CodeBuffer {
     bytes: [u8; CODE_BYTES],
     len: usize,
 }
 
-impl Code {
+impl CodeBuffer {
     fn push(&mut self, bytes: &[u8]) {
         self.bytes[self.len..][..bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
     }
 }
 
-impl core::ops::Deref for Code {
+impl core::ops::Deref for CodeBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -122,7 +122,7 @@ impl core::ops::Deref for Code {
     }
 }
 
-impl core::fmt::Debug for Code {
+impl core::fmt::Debug for CodeBuffer {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         (**self).fmt(f)
     }
@@ -140,7 +140,7 @@ impl Attacker {
 
     pub fn next(&self, random: &mut Random) -> Attempt {
         let registers = core::array::from_fn(|_| self.number(random));
-        let mut attempt = Attempt { registers, code: Code { bytes: [0; CODE_BYTES], len: 0 } };
+        let mut attempt = Attempt { registers, code: CodeBuffer { bytes: [0; CODE_BYTES], len: 0 } };
         match random.below(100) {
             0..20 => self.port(random, &mut attempt),
             20..35 => self.register(random, &mut attempt),

@@ -13,7 +13,7 @@ mod attack;
 guests::kernel!(run);
 
 #[cfg(target_os = "none")]
-fn run(machine: &guests::Machine) -> guests::Verdict {
+fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
     let incarnation = option("tidepool.incarnation", 1);
     if incarnation > option("incarnations", 8) {
